@@ -1,0 +1,85 @@
+"""The errors that a caller can cause, raised anywhere and translated once.
+
+``wire/errors.py`` turns a `DomainError` into a gRPC status; its table gives every
+`Reason` its code. Nothing else in the service knows about status codes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The members of ``optserve.v1.ErrorReason``, without their prefix."""
+
+    FIELD_REQUIRED = "FIELD_REQUIRED"
+    OUT_OF_RANGE = "OUT_OF_RANGE"
+    UNSUPPORTED_VALUE = "UNSUPPORTED_VALUE"
+    CONFLICTING_FIELDS = "CONFLICTING_FIELDS"
+    MALFORMED_NAME = "MALFORMED_NAME"
+    INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"
+    SESSION_NOT_FOUND = "SESSION_NOT_FOUND"
+    SESSION_EXISTS = "SESSION_EXISTS"
+    UNKNOWN_TENSOR = "UNKNOWN_TENSOR"
+    DUPLICATE_TENSOR = "DUPLICATE_TENSOR"
+    MISSING_TENSOR = "MISSING_TENSOR"
+    SHAPE_MISMATCH = "SHAPE_MISMATCH"
+    DTYPE_MISMATCH = "DTYPE_MISMATCH"
+    BYTE_LENGTH_MISMATCH = "BYTE_LENGTH_MISMATCH"
+    NON_FINITE_GRADIENT = "NON_FINITE_GRADIENT"
+    SEQUENCE_GAP = "SEQUENCE_GAP"
+    SEQUENCE_REUSED = "SEQUENCE_REUSED"
+    SEQUENCE_EXPIRED = "SEQUENCE_EXPIRED"
+    STEP_MISMATCH = "STEP_MISMATCH"
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    STREAM_TRUNCATED = "STREAM_TRUNCATED"
+    STREAM_PROTOCOL = "STREAM_PROTOCOL"
+    PARAMETERS_PENDING = "PARAMETERS_PENDING"
+    POINT_UNAVAILABLE = "POINT_UNAVAILABLE"
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+    INTERNAL = "INTERNAL"
+
+
+class DomainError(Exception):
+    """Something the caller can act on.
+
+    Args:
+        reason: what clients switch on.
+        message: a sentence for people; may quote what the caller sent, never internals.
+        field: path of the wrong field within the request, if one is.
+        metadata: facts that clients may use, as text.
+        retry_after: seconds after which a retry can help, if one can.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        field: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.field = field
+        self.metadata = {key: str(value) for key, value in (metadata or {}).items()}
+        self.retry_after = retry_after
+
+
+@contextlib.contextmanager
+def within(path: str) -> Iterator[None]:
+    """Puts ``path`` before the field of any `DomainError` that passes through."""
+    try:
+        yield
+    except DomainError as error:
+        if error.field is None:
+            error.field = path
+        else:
+            joint = "" if error.field.startswith("[") else "."
+            error.field = f"{path}{joint}{error.field}"
+        raise

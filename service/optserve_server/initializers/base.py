@@ -1,0 +1,26 @@
+"""What an initializer is: a tensor's first value."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.hyper import Hyperparameters
+
+
+@dataclass(frozen=True)
+class Initializer(Hyperparameters, ABC):
+    """How a tensor is filled."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def draw(self, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
+        """A new C-contiguous array of ``shape`` and ``dtype`` (float32 or float64).
+
+        Draws are made in float64 and rounded, so both dtypes get the same numbers.
+        """

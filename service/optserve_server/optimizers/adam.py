@@ -1,0 +1,83 @@
+"""Adam (Kingma and Ba, 2015, arXiv:1412.6980)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+
+
+class BiasCorrection(StrEnum):
+    """How the moments are corrected for starting at zero."""
+
+    FOLDED = "FOLDED"
+    HATTED = "HATTED"
+    NONE = "NONE"
+
+
+def correction_factors(
+    form: BiasCorrection, step: int, beta_1: float, beta_2: float
+) -> tuple[float, float, float]:
+    """What the step size, m and v are multiplied by under ``form`` at ``step``."""
+    if form is BiasCorrection.NONE:
+        return 1.0, 1.0, 1.0
+    first, second = 1 - beta_1**step, 1 - beta_2**step
+    if form is BiasCorrection.FOLDED:
+        return math.sqrt(second) / first, 1.0, 1.0
+    return 1.0, 1 / first, 1 / second
+
+
+@dataclass(frozen=True)
+class Adam(ElementwiseRule):
+    """m = b1*m + (1 - b1)*g; v = b2*v + (1 - b2)*g^2; then, by `bias_correction`,
+
+    FOLDED  p -= lr*sqrt(1 - b2^t)/(1 - b1^t) * m/(sqrt(v) + e)      (Keras)
+    HATTED  p -= lr*m^/(sqrt(v^) + e), m^ = m/(1 - b1^t), v^ = v/(1 - b2^t)
+    NONE    p -= lr*m/(sqrt(v) + e)
+
+    In the frame: an averaged first moment over the root of an averaged second.
+    """
+
+    name: ClassVar[str] = "adam"
+
+    learning_rate: float = hyper(1e-3, ge=0)
+    beta_1: float = hyper(0.9, ge=0, lt=1)
+    beta_2: float = hyper(0.999, ge=0, lt=1)
+    epsilon: float = hyper(1e-7, torch=1e-8, optax=1e-8, lecture=0.0, ge=0)
+    epsilon_placement: EpsilonPlacement = hyper(EpsilonPlacement.OUTSIDE)
+    bias_correction: BiasCorrection = hyper(
+        BiasCorrection.FOLDED,
+        torch=BiasCorrection.HATTED,
+        optax=BiasCorrection.HATTED,
+        lecture=BiasCorrection.HATTED,
+    )
+
+    def slots(self) -> dict[str, float]:
+        return {"m": 0.0, "v": 0.0}
+
+    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+        rate, first, second = correction_factors(self.bias_correction, step, self.beta_1, self.beta_2)
+        return {
+            "beta_1": self.beta_1,
+            "rest_1": 1 - self.beta_1,
+            "beta_2": self.beta_2,
+            "rest_2": 1 - self.beta_2,
+            "rate": learning_rate * rate * first,
+            "second": second,
+            "epsilon": self.epsilon,
+        }
+
+    def update(
+        self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
+        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value, rate: Value, second: Value, epsilon: Value,
+    ) -> tuple[Value, ...]:  # fmt: skip
+        m = beta_1 * m + rest_1 * g
+        v = beta_2 * v + rest_2 * (g * g)
+        corrected = second * v if self.bias_correction is BiasCorrection.HATTED else v
+        return p - rate * m / root(ops, corrected, epsilon, self.epsilon_placement), m, v

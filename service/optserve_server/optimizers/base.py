@@ -1,0 +1,73 @@
+"""What a rule is: one optimizer's mathematics, with explicit state."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import Hyperparameters
+
+
+@dataclasses.dataclass(frozen=True)
+class ElementwiseRule(Hyperparameters, ABC):
+    """A rule that treats every element alike.
+
+    The frame, with parameter p, gradient g, step size lr and step t counted from 1:
+    a first moment m of the gradients, a second moment V, and p -= lr * m/sqrt(V).
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def base_learning_rate(self) -> float:
+        """The learning rate where no schedule gives one."""
+        rate: float = getattr(self, "learning_rate")  # noqa: B009  each rule declares its own
+        return rate
+
+    @property
+    def decoupled_weight_decay(self) -> float:
+        """The decay wd of p -= lr*wd*p that comes with the rule; most have none."""
+        return 0.0
+
+    def slots(self) -> Mapping[str, float]:
+        """The state arrays, shaped like the parameters, with their initial values."""
+        return {}
+
+    def carry(self) -> Mapping[str, float]:
+        """The numbers that one step hands to the next, with their initial values."""
+        return {}
+
+    @abstractmethod
+    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+        """The float64 numbers of one step.
+
+        Args:
+            step: t, counted from 1.
+            learning_rate: lr of this step.
+            carried: the numbers named by `carry`.
+
+        Returns:
+            The keyword arguments of `update`, and the new value of every number named by
+            `carry`, which `update` does not get unless it has a parameter of that name.
+        """
+
+    @abstractmethod
+    def update(self, ops: Ops, p: Value, g: Value, *state: Any, **numbers: Any) -> tuple[Value, ...]:
+        """One step on one element: the new p, then the new slots in their order.
+
+        Straight-line arithmetic. Only hyperparameters that are enums or booleans, or that
+        switch a slot on or off, may decide a Python ``if``; all other hyperparameters
+        reach it through `scalars`, so that one program serves every value of them.
+        """
+
+    @property
+    def has_lookahead(self) -> bool:
+        """Whether gradients are to be taken at another point than the parameters."""
+        return False
+
+    def lookahead(self, ops: Ops, p: Value, *state: Any, **numbers: Any) -> Value:
+        """The point at which the next gradient is to be taken, from the next step's numbers."""
+        return p

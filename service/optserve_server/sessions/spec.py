@@ -1,0 +1,105 @@
+"""What a session is asked to be, resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from optserve_server.hyper import Chosen, Hyperparameters, hyper
+from optserve_server.errors import DomainError, Reason
+from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.schedules.base import Schedule
+
+
+class NonFinitePolicy(StrEnum):
+    """What a NaN or infinity in a gradient does."""
+
+    REJECT = "REJECT"
+    SKIP = "SKIP"
+    ALLOW = "ALLOW"
+
+
+@dataclass(frozen=True)
+class ClipByValue(Hyperparameters):
+    """Each element into [min_value, max_value]; min_value is -max_value when None."""
+
+    max_value: float = hyper()
+    min_value: float | None = hyper(None)
+
+    def validate(self) -> None:
+        if self.low > self.max_value:
+            raise DomainError(
+                Reason.CONFLICTING_FIELDS,
+                f"min_value is {self.low}, but must be at most max_value, {self.max_value}",
+                field="min_value",
+            )
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+        return -self.max_value if self.min_value is None else self.min_value
+
+
+@dataclass(frozen=True)
+class ClipByNorm(Hyperparameters):
+    """Times min(1, max_norm/(norm + epsilon))."""
+
+    max_norm: float = hyper(gt=0)
+    epsilon: float = hyper(0.0, torch=1e-6, ge=0)
+
+    def factor(self, norm: float) -> float:
+        """What a gradient of this norm is multiplied by."""
+        if not norm + self.epsilon > self.max_norm:
+            return 1.0
+        return self.max_norm / (norm + self.epsilon)
+
+
+@dataclass(frozen=True)
+class ClipByTensorNorm(ClipByNorm):
+    """Each tensor by its own norm."""
+
+
+@dataclass(frozen=True)
+class ClipByGlobalNorm(ClipByNorm):
+    """All tensors by their joint norm."""
+
+
+@dataclass(frozen=True)
+class GradientSpec(Hyperparameters):
+    """Gradient preprocessing."""
+
+    accumulation_steps: int = hyper(1, ge=1)
+    l1: float = hyper(0.0, ge=0)
+    l2: float = hyper(0.0, ge=0)
+    clip: ClipByValue | ClipByTensorNorm | ClipByGlobalNorm | None = hyper(None)
+    non_finite: NonFinitePolicy = hyper(NonFinitePolicy.REJECT)
+
+
+@dataclass(frozen=True)
+class WeightAverageSpec(Hyperparameters):
+    """Exponential moving average of the weights."""
+
+    decay: float = hyper(0.99, ge=0, lt=1)
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Tensors with settings of their own; None takes the session's."""
+
+    name: str
+    tensors: tuple[str, ...]
+    learning_rate_factor: float = 1.0
+    decoupled_weight_decay: float | None = None
+    optimizer: Chosen[ElementwiseRule] | None = None
+
+
+@dataclass(frozen=True)
+class SessionSpec:
+    """A session's specification."""
+
+    optimizer: Chosen[ElementwiseRule]
+    schedule: Chosen[Schedule] | None = None
+    gradient: GradientSpec = GradientSpec()
+    decoupled_weight_decay: float | None = None
+    weight_average: WeightAverageSpec | None = None
+    groups: tuple[ParameterGroup, ...] = ()

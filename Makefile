@@ -1,0 +1,113 @@
+# make help tells what there is. Python 3.11 or newer and make are enough for demo and
+# test; check also needs npm, conformance-sources the frameworks (it fetches them itself).
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+FRAMEWORKS_VENV := .venv-frameworks
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet
+ARGS ?=
+
+# The first interpreter that starts and is new enough; PYTHON=... chooses another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+    "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+PROTOS := $(wildcard proto/optserve/v1/*.proto)
+STUBS := clients/python/src
+FRESH := build/generated
+BUF := proto/node_modules/.bin/buf
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- The demo and the tests ------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/.demo ## Train iris and digits remotely and draw the curves (ARGS="--help" for options)
+	PYTHONPATH=examples $(PY) -m demo $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.test ## Run the tests (ARGS="-k adam" for some of them)
+	$(PY) -m pytest $(ARGS)
+
+.PHONY: conformance
+conformance: $(VENV)/.test ## Run the corpus alone: rules, executors and the server against recorded values
+	$(PY) -m pytest tests/conformance $(ARGS)
+
+# ---- Static checks ---------------------------------------------------------
+
+.PHONY: check lint types layers contract fresh
+check: lint types layers contract fresh ## Run every static check
+
+lint: $(VENV)/.check
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(VENV)/.check
+	$(PY) -m mypy
+
+layers: $(VENV)/.check
+	$(VENV)/bin/lint-imports
+
+contract: $(BUF)
+	$(BUF) lint proto
+	$(BUF) format proto --diff --exit-code
+	$(BUF) breaking proto --against proto/image.binpb
+
+fresh: $(VENV)/.check
+	rm -rf $(FRESH) && mkdir -p $(FRESH)
+	$(call stubs,$(FRESH))
+	diff -r --exclude=__init__.py --exclude=__pycache__ $(FRESH)/optserve/v1 $(STUBS)/optserve/v1
+
+.PHONY: format
+format: $(VENV)/.check $(BUF) ## Format Python and proto files and mend what ruff can mend
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(BUF) format proto --write
+
+# ---- Generated files -------------------------------------------------------
+
+stubs = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m grpc_tools.protoc --proto_path=proto \
+    --python_out=$(1) --mypy_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(PROTOS)
+
+.PHONY: generate
+generate: $(VENV)/.check ## Write the Python stubs anew from proto/
+	$(call stubs,$(STUBS))
+
+.PHONY: baseline
+baseline: $(BUF) ## Accept proto/ as what later changes may not break
+	$(BUF) build proto --exclude-source-info --output proto/image.binpb
+
+# ---- Environments: a stamp each, as old as the files that it was made from --
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "optserve needs Python 3.11 or newer; none was found" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made requirements/build.txt requirements/runtime.txt requirements/demo.txt \
+    pyproject.toml clients/python/pyproject.toml
+	$(PIP) -r requirements/build.txt -r requirements/runtime.txt -r requirements/demo.txt
+	$(PIP) --no-deps --no-build-isolation --editable . --editable clients/python
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo requirements/test.txt
+	$(PIP) -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test requirements/check.txt
+	$(PIP) -r requirements/check.txt
+	@touch $@
+
+$(FRAMEWORKS_VENV)/.made: requirements/frameworks.txt
+	@test -n "$(PYTHON)" || { echo "optserve needs Python 3.11 or newer; none was found" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(FRAMEWORKS_VENV)
+	$(FRAMEWORKS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/frameworks.txt
+	@touch $@
+
+$(BUF): proto/package-lock.json
+	npm ci --prefix proto --ignore-scripts --no-fund --no-audit
+	@touch $@

@@ -1,0 +1,41 @@
+"""In CI a skip is a failure, wherever it is asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SKIPS = {
+    "in_a_test": "import pytest\ndef test_it(): pytest.skip('no')\n",
+    "by_a_mark": "import pytest\n@pytest.mark.skip(reason='no')\ndef test_it(): pass\n",
+    "of_a_module": "import pytest\npytest.skip('no', allow_module_level=True)\n",
+    "of_an_import": "import pytest\npytest.importorskip('no_such_module')\n",
+}
+
+
+def run_pytest(folder: Path, text: str, ci: str) -> int:
+    shutil.copy(Path(__file__).parents[1] / "conftest.py", folder)
+    (folder / "test_sample.py").write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    return subprocess.run(
+        command, env={**os.environ, "CI": ci}, cwd=folder, check=False, timeout=60
+    ).returncode
+
+
+@pytest.mark.parametrize("text", SKIPS.values(), ids=SKIPS.keys())
+def test_a_skip_fails_in_ci(tmp_path: Path, text: str) -> None:
+    assert run_pytest(tmp_path, text, ci="true") in (1, 2)
+
+
+def test_a_skip_is_a_skip_elsewhere(tmp_path: Path) -> None:
+    assert run_pytest(tmp_path, SKIPS["by_a_mark"], ci="") == 0
+
+
+def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
+    text = "import pytest\n@pytest.mark.xfail(reason='known', strict=True)\ndef test_it(): assert False\n"
+    assert run_pytest(tmp_path, text, ci="true") == 0

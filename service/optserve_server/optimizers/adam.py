@@ -58,11 +58,16 @@ class Adam(ElementwiseRule):
         lecture=BiasCorrection.HATTED,
     )
 
+    @property
+    def correction(self) -> BiasCorrection:
+        """The correction that holds; a rule built on Adam may leave no choice."""
+        return self.bias_correction
+
     def slots(self) -> dict[str, float]:
         return {"m": 0.0, "v": 0.0}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        rate, first, second = correction_factors(self.bias_correction, step, self.beta_1, self.beta_2)
+        rate, first, second = correction_factors(self.correction, step, self.beta_1, self.beta_2)
         return {
             "beta_1": self.beta_1,
             "rest_1": 1 - self.beta_1,
@@ -75,9 +80,14 @@ class Adam(ElementwiseRule):
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value, rate: Value, second: Value, epsilon: Value,
+        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        rate: Value, second: Value, epsilon: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta_1 * m + rest_1 * g
         v = beta_2 * v + rest_2 * (g * g)
-        corrected = second * v if self.bias_correction is BiasCorrection.HATTED else v
-        return p - rate * m / root(ops, corrected, epsilon, self.epsilon_placement), m, v
+        corrected = second * v if self.correction is BiasCorrection.HATTED else v
+        return p - rate * m / self.root(ops, corrected, epsilon), m, v
+
+    def root(self, ops: Ops, v: Value, epsilon: Value) -> Value:
+        """The denominator over the second moment ``v``."""
+        return root(ops, v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0)

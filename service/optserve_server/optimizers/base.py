@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
-from optserve_server.hyper import Hyperparameters
+from optserve_server.hyper import Hyperparameters, hyper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +21,13 @@ class ElementwiseRule(Hyperparameters, ABC):
 
     name: ClassVar[str]
 
+    # Every rule declares it again with its own default; it stays the first field.
+    learning_rate: float = hyper(ge=0)
+
     @property
     def base_learning_rate(self) -> float:
         """The learning rate where no schedule gives one."""
-        rate: float = getattr(self, "learning_rate")  # noqa: B009  each rule declares its own
-        return rate
+        return self.learning_rate
 
     @property
     def decoupled_weight_decay(self) -> float:
@@ -58,9 +60,10 @@ class ElementwiseRule(Hyperparameters, ABC):
     def update(self, ops: Ops, p: Value, g: Value, *state: Any, **numbers: Any) -> tuple[Value, ...]:
         """One step on one element: the new p, then the new slots in their order.
 
-        Straight-line arithmetic. Only hyperparameters that are enums or booleans, or that
-        switch a slot on or off, may decide a Python ``if``; all other hyperparameters
-        reach it through `scalars`, so that one program serves every value of them.
+        Straight-line arithmetic. Only hyperparameters that are enums or booleans, or whose
+        zero switches something off (a slot, an epsilon), may decide a Python ``if``; all
+        other hyperparameters reach it through `scalars`, so that one program serves every
+        value of them.
         """
 
     @property

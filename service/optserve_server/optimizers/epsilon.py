@@ -1,4 +1,4 @@
-"""The two places where epsilon can stand under a root."""
+"""The two places where epsilon can stand under a root, and what holds without it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,27 @@ class EpsilonPlacement(StrEnum):
     OUTSIDE = "OUTSIDE"
 
 
-def root(ops: Ops, v: Value, epsilon: Value, placement: EpsilonPlacement) -> Value:
-    """sqrt(v + epsilon) or sqrt(v) + epsilon."""
+def root(ops: Ops, v: Value, epsilon: Value, placement: EpsilonPlacement, *, vanishing: bool) -> Value:
+    """sqrt(v + epsilon) or sqrt(v) + epsilon.
+
+    Args:
+        ops: the vocabulary.
+        v: a second moment, at least 0.
+        epsilon: what keeps the root from zero.
+        placement: where it stands.
+        vanishing: whether epsilon is 0, a static flag. The root of a zero is then 1.
+    """
+    if vanishing:
+        return nonzero(ops, ops.sqrt(v))
     if placement is EpsilonPlacement.INSIDE:
         return ops.sqrt(v + epsilon)
     return ops.sqrt(v) + epsilon
+
+
+def nonzero(ops: Ops, denominator: Value) -> Value:
+    """``denominator`` with 1 in place of 0.
+
+    A weight that has seen no gradient yet, such as that of a pixel which is always dark,
+    has a moment of 0 over a root of 0. It stays where it is instead of becoming nan.
+    """
+    return ops.where(denominator == 0, 1.0, denominator)

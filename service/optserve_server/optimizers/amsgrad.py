@@ -1,0 +1,74 @@
+"""AMSGrad (Reddi, Kale and Kumar, 2018, arXiv:1904.09237)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+from optserve_server.optimizers.adam import Adam, BiasCorrection
+
+
+class AmsgradMaximum(StrEnum):
+    """Over what AMSGrad takes its running maximum."""
+
+    RAW = "RAW"
+    CORRECTED = "CORRECTED"
+    UNCORRECTED = "UNCORRECTED"
+
+
+@dataclass(frozen=True)
+class Amsgrad(Adam):
+    """Adam with another second moment w, by `maximum`,
+
+    RAW          w = max(w, v), then corrected by `bias_correction`  (Keras, PyTorch)
+    CORRECTED    w = max(w, v/(1 - b2^t)), over m/(1 - b1^t)         (optax)
+    UNCORRECTED  v = max(v, b2*v + (1 - b2)*g^2), nothing corrected  (the lecture)
+
+    In the frame: an averaged first moment over the root of a second that never falls.
+    """
+
+    name: ClassVar[str] = "amsgrad"
+
+    bias_correction: BiasCorrection = hyper(
+        BiasCorrection.FOLDED,
+        torch=BiasCorrection.HATTED,
+        optax=BiasCorrection.HATTED,
+        lecture=BiasCorrection.NONE,
+    )
+    maximum: AmsgradMaximum = hyper(
+        AmsgradMaximum.RAW, optax=AmsgradMaximum.CORRECTED, lecture=AmsgradMaximum.UNCORRECTED
+    )
+
+    @property
+    def correction(self) -> BiasCorrection:
+        if self.maximum is AmsgradMaximum.RAW:
+            return self.bias_correction
+        if self.maximum is AmsgradMaximum.CORRECTED:
+            return BiasCorrection.HATTED
+        return BiasCorrection.NONE
+
+    def slots(self) -> dict[str, float]:
+        if self.maximum is AmsgradMaximum.UNCORRECTED:
+            return {"m": 0.0, "v_max": 0.0}
+        return {"m": 0.0, "v": 0.0, "v_max": 0.0}
+
+    def update(
+        self, ops: Ops, p: Value, g: Value, m: Value, *second_moments: Value,
+        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        rate: Value, second: Value, epsilon: Value,
+    ) -> tuple[Value, ...]:  # fmt: skip
+        # UNCORRECTED has only one, which it averages and never lets fall.
+        v, greatest = second_moments[0], second_moments[-1]
+        m = beta_1 * m + rest_1 * g
+        v = beta_2 * v + rest_2 * (g * g)
+        hatted = self.correction is BiasCorrection.HATTED
+        if self.maximum is AmsgradMaximum.CORRECTED:
+            w = greatest = ops.maximum(greatest, second * v)
+        else:
+            greatest = ops.maximum(greatest, v)
+            w = second * greatest if hatted else greatest
+        kept = (v, greatest) if len(second_moments) == 2 else (greatest,)
+        return p - rate * m / self.root(ops, w, epsilon), m, *kept

@@ -1,0 +1,80 @@
+"""Adam with Nesterov momentum (Dozat, 2016)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+
+
+class NadamForm(StrEnum):
+    """Whether the momentum warms up."""
+
+    SCHEDULED = "SCHEDULED"
+    CONSTANT = "CONSTANT"
+
+
+@dataclass(frozen=True)
+class Nadam(ElementwiseRule):
+    """m = b1*m + (1 - b1)*g; v = b2*v + (1 - b2)*g^2; p -= lr*m^/(sqrt(v/(1 - b2^t)) + e) with
+
+    SCHEDULED  m^ = mu(t+1)*m/(1 - P*mu(t+1)) + (1 - mu(t))*g/(1 - P)  (Keras, PyTorch)
+    CONSTANT   m^ = b1*m/(1 - b1^(t+1)) + (1 - b1)*g/(1 - b1^t)        (optax)
+
+    where mu(t) = b1*(1 - 0.5*0.96^(t*momentum_decay)) and P is the product of mu(1)..mu(t).
+    In the frame: an averaged first moment looking ahead, over the root of a second.
+    """
+
+    name: ClassVar[str] = "nadam"
+
+    learning_rate: float = hyper(1e-3, torch=2e-3, ge=0)
+    beta_1: float = hyper(0.9, ge=0, lt=1)
+    beta_2: float = hyper(0.999, ge=0, lt=1)
+    epsilon: float = hyper(1e-7, torch=1e-8, optax=1e-8, lecture=0.0, ge=0)
+    form: NadamForm = hyper(NadamForm.SCHEDULED, optax=NadamForm.CONSTANT, lecture=NadamForm.CONSTANT)
+    momentum_decay: float = hyper(1.0, torch=0.004, ge=0)
+
+    def slots(self) -> dict[str, float]:
+        return {"m": 0.0, "v": 0.0}
+
+    def carry(self) -> dict[str, float]:
+        return {"momentum_product": 1.0} if self.form is NadamForm.SCHEDULED else {}
+
+    def warmed(self, step: int) -> float:
+        """mu(t)."""
+        return float(self.beta_1 * (1 - 0.5 * 0.96 ** (step * self.momentum_decay)))
+
+    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+        if self.form is NadamForm.SCHEDULED:
+            now, following = self.warmed(step), self.warmed(step + 1)
+            product = carried["momentum_product"] * now
+            carried = {"momentum_product": product}
+        else:
+            now = following = self.beta_1
+            product = self.beta_1**step
+        return {
+            "beta_1": self.beta_1,
+            "rest_1": 1 - self.beta_1,
+            "beta_2": self.beta_2,
+            "rest_2": 1 - self.beta_2,
+            "from_m": learning_rate * following / (1 - product * following),
+            "from_g": learning_rate * (1 - now) / (1 - product),
+            "second": 1 / (1 - self.beta_2**step),
+            "epsilon": self.epsilon,
+            **carried,
+        }
+
+    def update(
+        self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
+        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        from_m: Value, from_g: Value, second: Value, epsilon: Value,
+    ) -> tuple[Value, ...]:  # fmt: skip
+        m = beta_1 * m + rest_1 * g
+        v = beta_2 * v + rest_2 * (g * g)
+        below = root(ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
+        return p - (from_m * m + from_g * g) / below, m, v

@@ -28,11 +28,17 @@ class SegmentScalar:
     name: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Constant:
-    """A number that never changes."""
+    """A number that never changes. Equal to those of the same bits: 0.0 is not -0.0."""
 
     value: float
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant) and self.value.hex() == other.value.hex()
+
+    def __hash__(self) -> int:
+        return hash(self.value.hex())
 
 
 @dataclasses.dataclass(frozen=True)

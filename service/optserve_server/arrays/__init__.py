@@ -1,0 +1,1 @@
+"""Programs over arrays, the tracer that makes them, and the executors that run them."""

@@ -1,0 +1,285 @@
+"""The executor that is always there: NumPy over blocks that stay in the cache."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.arrays.backend import Array, HostArray, Segments
+from optserve_server.arrays.formats import decode, encode
+from optserve_server.arrays.plan import Bank, plan
+from optserve_server.arrays.program import Constant, Load, Op, Operand, Program, Result, Scalar, SegmentScalar
+from optserve_server.arrays.reductions import BLOCK, Cut, fold_blocks, sum_blocks, summand
+from optserve_server.arrays.workers import Workers
+
+SPAN_BYTES = 1 << 18
+"""Bytes of one register: a dozen of them stay in a core's cache."""
+
+Values = dict[Operand, Any]
+
+
+def _greater(a: Any, b: Any, out: Any) -> None:
+    _choose(np.greater(a, b) | np.not_equal(a, a), a, b, out)
+
+
+def _smaller(a: Any, b: Any, out: Any) -> None:
+    _choose(np.less(a, b) | np.not_equal(a, a), a, b, out)
+
+
+def _choose(condition: Any, a: Any, b: Any, out: Any) -> None:
+    np.copyto(out, b)
+    np.copyto(out, a, where=condition)
+
+
+def _takes_second(function: Callable[..., Any], dtype: npt.DTypeLike) -> bool:
+    """Whether this machine's ``function`` returns its second argument where both are equal."""
+    zeros = np.tile(np.array([0.0, -0.0], dtype), 33)
+    return bool(np.array_equal(np.signbit(function(zeros, -zeros)), np.signbit(-zeros)))
+
+
+def _extremum(function: Callable[..., Any], exact: Callable[..., None]) -> Callable[..., Any]:
+    """``function`` where it decides between 0.0 and -0.0 as `Ops` says, or ``exact``."""
+    return function if all(_takes_second(function, t) for t in (np.float32, np.float64)) else exact
+
+
+FUNCTIONS: Mapping[Op, Callable[..., Any]] = {
+    Op.ADD: np.add,
+    Op.SUBTRACT: np.subtract,
+    Op.MULTIPLY: np.multiply,
+    Op.DIVIDE: np.divide,
+    Op.NEGATE: np.negative,
+    Op.LESS: np.less,
+    Op.LESS_EQUAL: np.less_equal,
+    Op.GREATER: np.greater,
+    Op.GREATER_EQUAL: np.greater_equal,
+    Op.EQUAL: np.equal,
+    Op.SELECT: _choose,
+    Op.SQRT: np.sqrt,
+    Op.ABS: np.abs,
+    Op.SIGN: np.sign,
+    Op.MAXIMUM: _extremum(np.maximum, _greater),
+    Op.MINIMUM: _extremum(np.minimum, _smaller),
+    Op.EXP: np.exp,
+    Op.EXPM1: np.expm1,
+    Op.LOG: np.log,
+    Op.LOG1P: np.log1p,
+    Op.TANH: np.tanh,
+}
+
+
+class _Scratch:
+    """The registers of one thread, each long enough for any span."""
+
+    def __init__(
+        self, floats: int, bools: int, others: int, sums: bool, length: int, dtype: np.dtype[Any]
+    ) -> None:
+        self.banks = {
+            Bank.FLOAT: [np.empty(length, dtype) for _ in range(floats)],
+            Bank.BOOL: [np.empty(length, np.bool_) for _ in range(bools)],
+        }
+        self.others = [np.empty(length, dtype) for _ in range(others)]
+        self.summands = np.empty(length if sums else 0)
+
+
+class NumpyKernel:
+    """A program on NumPy arrays; a `Kernel`.
+
+    Args:
+        program: the program.
+        dtype: the compute dtype.
+        storage: the dtypes of arrays stored in another one.
+        workers: the threads to use.
+        span: elements computed at a time; a multiple of `BLOCK`.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        dtype: np.dtype[Any],
+        storage: Mapping[str, np.dtype[Any]],
+        workers: Workers,
+        span: int,
+    ) -> None:
+        self.program, self.dtype, self.workers, self.span = program, dtype, workers, span
+        plain = frozenset(name for name in program.arrays if storage.get(name, dtype) == dtype)
+        self.plan = plan(program, plain)
+        read = {x for k in program.instructions for x in k.operands}
+        read |= {x for _, x in program.stores} | {r.operand for r in program.reductions}
+        self.loads = tuple(name for name in program.arrays if Load(name) in read)
+        self.copied = frozenset(self.loads) - plain | self.plan.held
+        self.constants: Values = {x: dtype.type(x.value) for x in read if isinstance(x, Constant)}
+        self._scratch: deque[_Scratch] = deque()
+
+    def __call__(
+        self,
+        arrays: Mapping[str, Array],
+        scalars: Mapping[str, float],
+        segments: Segments | None = None,
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Runs the program; see `Kernel`."""
+        own = {name: arrays[name] for name in self.program.arrays}
+        size = len(next(iter(own.values()))) if own else 0
+        cut = Cut.of(np.array([size], np.int64) if segments is None else segments.ends)
+        if size == 0:
+            return {r.name: np.zeros(len(cut.ends)) for r in self.program.reductions}
+        values = dict(self.constants)
+        values |= {Scalar(name): self.dtype.type(scalars[name]) for name in self.program.scalars}
+        given = {} if segments is None else segments.scalars
+        runs = {name: given[name].astype(self.dtype) for name in self.program.segment_scalars}
+        sums = np.zeros((len(self.program.reductions), cut.count))
+
+        def work(low: int, high: int) -> None:
+            scratch = self._take()
+            with np.errstate(all="ignore"):
+                for start, stop in self._spans(low, high, cut):
+                    self._run(own, dict(values), runs, cut, start, stop, sums, scratch)
+            self._scratch.append(scratch)
+
+        marks = self.workers.marks(size)
+        if self.program.reductions:
+            marks = [_block_start(cut, mark) for mark in marks[:-1]] + marks[-1:]
+        self.workers.run(work, marks)
+        return {r.name: fold_blocks(sums[i], cut) for i, r in enumerate(self.program.reductions)}
+
+    def _take(self) -> _Scratch:
+        try:
+            return self._scratch.pop()
+        except IndexError:
+            others = len(self.loads) + len(self.program.segment_scalars)
+            sums = bool(self.program.reductions)
+            return _Scratch(self.plan.floats, self.plan.bools, others, sums, self.span, self.dtype)
+
+    def _spans(self, low: int, high: int, cut: Cut) -> list[tuple[int, int]]:
+        """Cuts into spans; in front of a block's start where there are reductions."""
+        spans = []
+        while low < high:
+            stop = min(low + self.span, high)
+            if self.program.reductions and stop < high:
+                stop = _block_start(cut, stop)
+            spans.append((low, stop))
+            low = stop
+        return spans
+
+    def _run(
+        self,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        values: Values,
+        runs: Mapping[str, npt.NDArray[Any]],
+        cut: Cut,
+        start: int,
+        stop: int,
+        sums: npt.NDArray[np.float64],
+        scratch: _Scratch,
+    ) -> None:
+        """Computes the elements from ``start`` to ``stop``."""
+        views = {name: array[start:stop] for name, array in arrays.items()}
+        others = [register[: stop - start] for register in scratch.others]
+        for name, register in zip(self.loads, others, strict=False):
+            values[Load(name)] = self._loaded(name, views[name], register)
+        for name, register in zip(runs, others[len(self.loads) :], strict=True):
+            values[SegmentScalar(name)] = spread(runs[name], cut, start, stop, register)
+        places = {bank: [r[: stop - start] for r in registers] for bank, registers in scratch.banks.items()}
+        places[Bank.ARRAY] = [views[name] for name in self.program.arrays]
+        for index, (instruction, place) in enumerate(
+            zip(self.program.instructions, self.plan.results, strict=True)
+        ):
+            out = places[place.bank][place.number]
+            FUNCTIONS[instruction.op](*[values[x] for x in instruction.operands], out=out)
+            values[Result(index)] = out
+        for row, reduction in zip(sums, self.program.reductions, strict=True):
+            summands = scratch.summands[: stop - start]
+            summand(reduction.kind, values[reduction.operand], summands)
+            _sum(summands, cut, start, row)
+        for name, x in self.plan.copies:
+            encode(np.asarray(values[x]), views[name])
+
+    def _loaded(self, name: str, view: npt.NDArray[Any], register: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The elements of ``view`` in the compute dtype: itself where that does."""
+        if name not in self.copied and view.flags.aligned:
+            return view
+        decode(view, register)
+        return register
+
+
+def spread(run: npt.NDArray[Any], cut: Cut, start: int, stop: int, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The numbers of segments for the elements from ``start`` to ``stop``.
+
+    One number if they all lie in one segment; otherwise written to ``out``.
+    """
+    first = int(np.searchsorted(cut.ends, start, side="right"))
+    last = int(np.searchsorted(cut.ends, stop - 1, side="right"))
+    if first == last:
+        number: npt.NDArray[Any] = run[first]
+        return number
+    lows = np.maximum(cut.starts[first : last + 1], start)
+    highs = np.minimum(cut.ends[first : last + 1], stop)
+    np.copyto(out, np.repeat(run[first : last + 1], highs - lows))
+    return out
+
+
+def _sum(summands: npt.NDArray[np.float64], cut: Cut, start: int, out: npt.NDArray[np.float64]) -> None:
+    """Sums the blocks that begin at element ``start``, over one or more segments."""
+    stop = start + len(summands)
+    low = start
+    while low < stop:
+        segment = int(np.searchsorted(cut.ends, low, side="right"))
+        high = min(int(cut.ends[segment]), stop)
+        block = cut.block_at(low)
+        count = -(-(high - low) // BLOCK)
+        sum_blocks(summands[low - start : high - start], out[block : block + count])
+        low = high
+
+
+def _block_start(cut: Cut, element: int) -> int:
+    """Where the block that holds ``element`` starts."""
+    segment = int(np.searchsorted(cut.ends, element, side="right"))
+    start = int(cut.starts[segment])
+    return start + (element - start) // BLOCK * BLOCK
+
+
+class NumpyBackend:
+    """NumPy on the host; a `Backend`.
+
+    Args:
+        threads: how many threads work on a large call; all cores if None.
+        span_bytes: bytes of a register.
+    """
+
+    name = "numpy"
+
+    def __init__(self, threads: int | None = None, span_bytes: int = SPAN_BYTES) -> None:
+        self._workers = Workers(threads)
+        self._span_bytes = span_bytes
+        self._kernels: dict[object, NumpyKernel] = {}
+        self._compiling = threading.Lock()
+        self.device = f"CPU, {self._workers.threads} threads, NumPy {np.__version__}"
+
+    def compile(
+        self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]
+    ) -> NumpyKernel:
+        """The kernel of a program; see `Backend`."""
+        dtype = np.dtype(dtype)
+        dtypes = tuple(np.dtype(storage.get(name, dtype)) for name in program.arrays)
+        span = max(self._span_bytes // dtype.itemsize // BLOCK, 1) * BLOCK
+        with self._compiling:
+            key = program, dtype, dtypes
+            if key not in self._kernels:
+                self._kernels[key] = NumpyKernel(program, dtype, storage, self._workers, span)
+            return self._kernels[key]
+
+    def full(self, size: int, value: float, dtype: np.dtype[Any]) -> HostArray:
+        """A new array; see `Backend`."""
+        return np.full(size, value, dtype)
+
+    def from_host(self, array: HostArray) -> HostArray:
+        """``array`` itself."""
+        return array
+
+    def to_host(self, array: HostArray) -> HostArray:
+        """``array`` itself."""
+        return array

@@ -1,0 +1,116 @@
+"""The one order in which every executor sums, so that all get the same bits.
+
+Each segment is cut from its start into blocks of `BLOCK` elements. Element i of a block
+goes to lane i % `LANES`; a lane adds its elements in ascending order to a float64 zero.
+The lanes of a block are folded by halves (lane j plus lane j + 32, then j + 16, ...), and
+a segment's blocks are added up in ascending order. None of this depends on how a call is
+spread over threads or on how many elements are computed at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.arrays.program import ReductionKind
+
+LANES = 64
+"""Partial sums of a block."""
+
+BLOCK = 8192
+"""Elements of a block; a multiple of `LANES`."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """The blocks of a call.
+
+    Attributes:
+        starts: where each segment starts (int64).
+        ends: where each segment ends (int64).
+        firsts: the number of each segment's first block, then the count of all (int64).
+    """
+
+    starts: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    firsts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ends: npt.NDArray[np.int64]) -> Cut:
+        """The cut of segments with these ends."""
+        starts = np.zeros_like(ends)
+        starts[1:] = ends[:-1]
+        firsts = np.zeros(len(ends) + 1, np.int64)
+        np.cumsum((ends - starts + BLOCK - 1) // BLOCK, out=firsts[1:])
+        return cls(starts, ends, firsts)
+
+    @property
+    def count(self) -> int:
+        """How many blocks there are."""
+        return int(self.firsts[-1])
+
+    def block_at(self, element: int) -> int:
+        """The number of the block that holds ``element``; the count, at the end."""
+        segment = int(np.searchsorted(self.ends, element, side="right"))
+        if segment == len(self.ends):
+            return self.count
+        return int(self.firsts[segment] + (element - self.starts[segment]) // BLOCK)
+
+
+def summand(kind: ReductionKind, values: npt.NDArray[Any], out: Floats) -> None:
+    """Writes to ``out`` what each of ``values`` (any float dtype) adds to the sum."""
+    if kind is ReductionKind.NON_FINITE_COUNT:
+        np.logical_not(np.isfinite(values), out=out, casting="unsafe")
+        return
+    np.copyto(out, values)
+    if kind is ReductionKind.SUM_OF_SQUARES:
+        np.multiply(out, out, out=out)
+    else:
+        np.abs(out, out=out)
+
+
+def sum_blocks(summands: Floats, out: Floats) -> None:
+    """Sums the consecutive blocks of (part of) a segment.
+
+    Args:
+        summands: the elements, contiguous; only the last block may be short.
+        out: one sum per block.
+    """
+    whole, rest = divmod(len(summands), BLOCK)
+    if whole:
+        full = summands[: whole * BLOCK].reshape(whole, BLOCK // LANES, LANES)
+        out[:whole] = fold_lanes(np.add.reduce(full, axis=1))
+    if rest:
+        lanes = np.zeros((1, LANES))
+        rows, tail = divmod(rest, LANES)
+        short = summands[whole * BLOCK :]
+        if rows:
+            np.add.reduce(short[: rows * LANES].reshape(rows, LANES), axis=0, out=lanes[0])
+        if tail:
+            lanes[0, :tail] += short[rows * LANES :]
+        out[whole:] = fold_lanes(lanes)
+
+
+def fold_lanes(lanes: Floats) -> Floats:
+    """Folds (blocks, `LANES`) to (blocks,)."""
+    while lanes.shape[1] > 1:
+        half = lanes.shape[1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    return lanes[:, 0]
+
+
+def fold_blocks(sums: Floats, cut: Cut) -> Floats:
+    """Folds the sums of all blocks to one sum per segment."""
+    single = np.diff(cut.firsts) == 1
+    out = np.zeros(len(cut.ends))
+    out[single] = sums[cut.firsts[:-1][single]]
+    for segment in np.flatnonzero(~single):
+        own = sums[cut.firsts[segment] : cut.firsts[segment + 1]]
+        if len(own):  # cumsum adds from left to right, unlike sum
+            out[segment] = np.cumsum(own)[-1]
+    return out

@@ -1,0 +1,263 @@
+"""From a formula to a program: run it once on symbols and keep what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn, TypeVar
+
+from optserve_server.arrays.program import (
+    Constant,
+    Instruction,
+    Load,
+    Op,
+    Operand,
+    Program,
+    Reduction,
+    ReductionKind,
+    Result,
+    Scalar,
+    SegmentScalar,
+)
+
+N = TypeVar("N", Scalar, SegmentScalar)
+
+
+class _Traced:
+    """What symbols and conditions share: they belong to a tracer and have no truth."""
+
+    __array_ufunc__ = None  # NumPy's numbers leave their operators to ours
+    __hash__ = None  # type: ignore[assignment]  # == makes a condition
+
+    def __init__(self, tracer: Tracer, operand: Operand) -> None:
+        self.tracer = tracer
+        self.operand = operand
+
+    def __bool__(self) -> bool:
+        raise TypeError("a traced value has no truth: choose with where(condition, a, b)")
+
+
+class Condition(_Traced):
+    """A comparison of symbols; the first argument of ``where`` and nothing else."""
+
+
+class Symbol(_Traced):
+    """A value that the tracer follows; stands for one element of every array."""
+
+    def __add__(self, other: Any) -> Symbol:
+        return self.tracer._apply(Op.ADD, self, other)
+
+    def __radd__(self, other: Any) -> Symbol:
+        return self.tracer._apply(Op.ADD, other, self)
+
+    def __sub__(self, other: Any) -> Symbol:
+        return self.tracer._apply(Op.SUBTRACT, self, other)
+
+    def __rsub__(self, other: Any) -> Symbol:
+        return self.tracer._apply(Op.SUBTRACT, other, self)
+
+    def __mul__(self, other: Any) -> Symbol:
+        return self.tracer._apply(Op.MULTIPLY, self, other)
+
+    def __rmul__(self, other: Any) -> Symbol:
+        return self.tracer._apply(Op.MULTIPLY, other, self)
+
+    def __truediv__(self, other: Any) -> Symbol:
+        return self.tracer._apply(Op.DIVIDE, self, other)
+
+    def __rtruediv__(self, other: Any) -> Symbol:
+        return self.tracer._apply(Op.DIVIDE, other, self)
+
+    def __neg__(self) -> Symbol:
+        return self.tracer._apply(Op.NEGATE, self)
+
+    def __lt__(self, other: Any) -> Condition:
+        return self.tracer._compare(Op.LESS, self, other)
+
+    def __le__(self, other: Any) -> Condition:
+        return self.tracer._compare(Op.LESS_EQUAL, self, other)
+
+    def __gt__(self, other: Any) -> Condition:
+        return self.tracer._compare(Op.GREATER, self, other)
+
+    def __ge__(self, other: Any) -> Condition:
+        return self.tracer._compare(Op.GREATER_EQUAL, self, other)
+
+    def __eq__(self, other: object) -> Condition:  # type: ignore[override]
+        return self.tracer._compare(Op.EQUAL, self, other)
+
+    def __ne__(self, other: object) -> NoReturn:
+        raise TypeError("there is no != in the vocabulary: exchange the branches of where(a == b, ...)")
+
+
+class Tracer:
+    """Makes a `Program` out of what formulas do with its symbols; implements `Ops`.
+
+    Arithmetic that involves no array is refused with TypeError: its result is the same
+    for every element, so it belongs into a rule's ``scalars()``, in float64, once.
+    """
+
+    def __init__(self) -> None:
+        self._instructions: list[Instruction] = []
+        self._known: dict[Instruction, Result] = {}
+        self._touched: dict[str, None] = {}
+        self._numbers: dict[Scalar | SegmentScalar, None] = {}
+        self._stores: dict[str, Operand] = {}
+        self._reductions: dict[str, Reduction] = {}
+
+    def load(self, name: str) -> Symbol:
+        """The element of the named array, as it was before any store."""
+        self._touched.setdefault(name)
+        return Symbol(self, Load(name))
+
+    def scalar(self, name: str) -> Symbol:
+        """A number given with each call."""
+        return self._number(Scalar(name))
+
+    def segment_scalar(self, name: str) -> Symbol:
+        """A number given with each call for each of its segments."""
+        return self._number(SegmentScalar(name))
+
+    def store(self, name: str, value: Any) -> None:
+        """Stores ``value``, a symbol or number, to the named array.
+
+        Raises:
+            ValueError: the array was stored to before.
+        """
+        if name in self._stores:
+            raise ValueError(f"{name} is stored twice")
+        self._touched.setdefault(name)
+        self._stores[name] = self._operand(value)
+
+    def reduce(self, name: str, kind: ReductionKind, value: Any) -> None:
+        """Returns the sum of ``value`` over each segment under ``name``.
+
+        Raises:
+            ValueError: the name was used before.
+            TypeError: ``value`` depends on no array.
+        """
+        if name in self._reductions:
+            raise ValueError(f"{name} is reduced twice")
+        operand = self._operand(value)
+        _require_array((operand,), "a reduction")
+        self._reductions[name] = Reduction(name, kind, operand)
+
+    def program(self) -> Program:
+        """What stores and reductions need of all that was traced, numbered anew."""
+        stores = [(name, x) for name, x in self._stores.items() if x != Load(name)]
+        live = _live(
+            self._instructions, [x for _, x in stores] + [r.operand for r in self._reductions.values()]
+        )
+        renumbered = {old: Result(new) for new, old in enumerate(live)}
+
+        def moved(x: Operand) -> Operand:
+            return renumbered[x.index] if isinstance(x, Result) else x
+
+        kept = [self._instructions[i] for i in live]
+        instructions = tuple(Instruction(k.op, tuple(map(moved, k.operands))) for k in kept)
+        reductions = tuple(Reduction(r.name, r.kind, moved(r.operand)) for r in self._reductions.values())
+        used = {x for k in instructions for x in k.operands}
+        used |= {x for _, x in stores} | {r.operand for r in reductions}
+        stored = {name for name, _ in stores}
+        return Program(
+            arrays=tuple(name for name in self._touched if Load(name) in used or name in stored),
+            scalars=_names(self._numbers, Scalar, used),
+            segment_scalars=_names(self._numbers, SegmentScalar, used),
+            instructions=instructions,
+            stores=tuple((name, moved(x)) for name, x in stores),
+            reductions=reductions,
+        )
+
+    def sqrt(self, x: Any) -> Symbol:
+        """The square root."""
+        return self._apply(Op.SQRT, x)
+
+    def abs(self, x: Any) -> Symbol:
+        """The absolute value."""
+        return self._apply(Op.ABS, x)
+
+    def sign(self, x: Any) -> Symbol:
+        """-1, 0 or 1; nan where ``x`` is nan."""
+        return self._apply(Op.SIGN, x)
+
+    def maximum(self, a: Any, b: Any) -> Symbol:
+        """The greater value; nan where either is nan, ``b`` where they are equal."""
+        return self._apply(Op.MAXIMUM, a, b)
+
+    def minimum(self, a: Any, b: Any) -> Symbol:
+        """The smaller value; nan where either is nan, ``b`` where they are equal."""
+        return self._apply(Op.MINIMUM, a, b)
+
+    def where(self, condition: Any, a: Any, b: Any) -> Symbol:
+        """``a`` where the condition holds, otherwise ``b``."""
+        if not isinstance(condition, Condition) or condition.tracer is not self:
+            raise TypeError("where takes a comparison of traced values as its condition")
+        return Symbol(self, self._emit(Op.SELECT, condition.operand, self._operand(a), self._operand(b)))
+
+    def exp(self, x: Any) -> Symbol:
+        """The exponential function."""
+        return self._apply(Op.EXP, x)
+
+    def expm1(self, x: Any) -> Symbol:
+        """``exp(x) - 1``, accurate near 0."""
+        return self._apply(Op.EXPM1, x)
+
+    def log(self, x: Any) -> Symbol:
+        """The natural logarithm."""
+        return self._apply(Op.LOG, x)
+
+    def log1p(self, x: Any) -> Symbol:
+        """``log(1 + x)``, accurate near 0."""
+        return self._apply(Op.LOG1P, x)
+
+    def tanh(self, x: Any) -> Symbol:
+        """The hyperbolic tangent."""
+        return self._apply(Op.TANH, x)
+
+    def _number(self, number: N) -> Symbol:
+        self._numbers.setdefault(number)
+        return Symbol(self, number)
+
+    def _operand(self, value: Any) -> Operand:
+        if isinstance(value, Symbol):
+            if value.tracer is not self:
+                raise TypeError("a symbol of another tracer")
+            return value.operand
+        if isinstance(value, _Traced | bool):
+            raise TypeError("a condition is no number: choose with where(condition, a, b)")
+        return Constant(float(value))
+
+    def _apply(self, op: Op, *values: Any) -> Symbol:
+        operands = tuple(self._operand(value) for value in values)
+        _require_array(operands, op.value)
+        return Symbol(self, self._emit(op, *operands))
+
+    def _compare(self, op: Op, *values: Any) -> Condition:
+        return Condition(self, self._apply(op, *values).operand)
+
+    def _emit(self, op: Op, *operands: Operand) -> Result:
+        instruction = Instruction(op, operands)
+        if instruction not in self._known:
+            self._known[instruction] = Result(len(self._instructions))
+            self._instructions.append(instruction)
+        return self._known[instruction]
+
+
+def _require_array(operands: tuple[Operand, ...], what: str) -> None:
+    """Refuses operands that are the same for every element."""
+    if not any(isinstance(x, Load | Result) for x in operands):
+        raise TypeError(f"{what} of numbers alone: compute it in scalars()")
+
+
+def _live(instructions: list[Instruction], roots: list[Operand]) -> list[int]:
+    """Indices of the instructions that ``roots`` depend on, ascending."""
+    live = {x.index for x in roots if isinstance(x, Result)}
+    for index in reversed(range(len(instructions))):
+        if index in live:
+            live.update(x.index for x in instructions[index].operands if isinstance(x, Result))
+    return sorted(live)
+
+
+def _names(
+    numbers: Iterable[Scalar | SegmentScalar], kind: type[Scalar] | type[SegmentScalar], used: set[Operand]
+) -> tuple[str, ...]:
+    return tuple(x.name for x in numbers if isinstance(x, kind) and x in used)

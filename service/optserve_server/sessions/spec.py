@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optserve_server.hyper import Chosen, Hyperparameters, hyper
 from optserve_server.errors import DomainError, Reason
+from optserve_server.hyper import Chosen, Hyperparameters, hyper
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.schedules.base import Schedule
 
@@ -27,6 +27,7 @@ class ClipByValue(Hyperparameters):
     min_value: float | None = hyper(None)
 
     def validate(self) -> None:
+        """Refuses an empty range."""
         if self.low > self.max_value:
             raise DomainError(
                 Reason.CONFLICTING_FIELDS,
@@ -83,23 +84,52 @@ class WeightAverageSpec(Hyperparameters):
 
 
 @dataclass(frozen=True)
-class ParameterGroup:
+class ParameterGroup(Hyperparameters):
     """Tensors with settings of their own; None takes the session's."""
 
-    name: str
-    tensors: tuple[str, ...]
-    learning_rate_factor: float = 1.0
-    decoupled_weight_decay: float | None = None
-    optimizer: Chosen[ElementwiseRule] | None = None
+    name: str = hyper()
+    tensors: tuple[str, ...] = hyper(())
+    learning_rate_factor: float = hyper(1.0, ge=0)
+    decoupled_weight_decay: float | None = hyper(None, ge=0)
+    optimizer: Chosen[ElementwiseRule] | None = hyper(None)
 
 
 @dataclass(frozen=True)
-class SessionSpec:
+class SessionSpec(Hyperparameters):
     """A session's specification."""
 
-    optimizer: Chosen[ElementwiseRule]
-    schedule: Chosen[Schedule] | None = None
-    gradient: GradientSpec = GradientSpec()
-    decoupled_weight_decay: float | None = None
-    weight_average: WeightAverageSpec | None = None
-    groups: tuple[ParameterGroup, ...] = ()
+    optimizer: Chosen[ElementwiseRule] = hyper()
+    schedule: Chosen[Schedule] | None = hyper(None)
+    gradient: GradientSpec = hyper(GradientSpec())
+    decoupled_weight_decay: float | None = hyper(None, ge=0)
+    weight_average: WeightAverageSpec | None = hyper(None)
+    groups: tuple[ParameterGroup, ...] = hyper(())
+
+    def validate(self) -> None:
+        """Refuses a learning rate beside a schedule."""
+        if self.schedule is None:
+            return
+        chosen = {"optimizer": self.optimizer}
+        for index, group in enumerate(self.groups):
+            if group.optimizer is not None:
+                chosen[f"groups[{index}].optimizer"] = group.optimizer
+        for path, optimizer in chosen.items():
+            if "learning_rate" in optimizer.given:
+                raise DomainError(
+                    Reason.CONFLICTING_FIELDS,
+                    "a learning rate is stated beside a schedule",
+                    field=f"{path}.{optimizer.algorithm.name}.learning_rate",
+                )
+
+    def rule(self, group: ParameterGroup | None) -> ElementwiseRule:
+        """The rule of a group; None stands for the default group."""
+        chosen = group.optimizer if group is not None and group.optimizer is not None else self.optimizer
+        return chosen.algorithm
+
+    def weight_decay(self, group: ParameterGroup | None) -> float:
+        """The decoupled weight decay of a group: its own, the session's or the rule's."""
+        if group is not None and group.decoupled_weight_decay is not None:
+            return group.decoupled_weight_decay
+        if self.decoupled_weight_decay is not None:
+            return self.decoupled_weight_decay
+        return self.rule(group).decoupled_weight_decay

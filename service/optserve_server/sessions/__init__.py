@@ -1,0 +1,1 @@
+"""Sessions: their memory, their steps, exactly once."""

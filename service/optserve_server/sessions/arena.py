@@ -1,0 +1,152 @@
+"""A session's memory: parameters in one arena per dtype, state beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.arrays.backend import Array, Backend, Segments
+from optserve_server.arrays.program import Program
+from optserve_server.sessions.guards import ACCUMULATED, AVERAGE, GRADIENT, PARAMETER, StepPrograms
+from optserve_server.sessions.layout import Layout
+from optserve_server.sessions.staging import Run
+
+
+@dataclass
+class Partition:
+    """One group's range of one arena, with its state.
+
+    Attributes:
+        dtype: element type.
+        group: name of the group.
+        start: first element in the arena.
+        stop: end in the arena.
+        programs: what runs over it.
+        arrays: its parameters (a view of the arena) and state by array name.
+    """
+
+    backend: Backend
+    dtype: np.dtype[Any]
+    group: str
+    start: int
+    stop: int
+    programs: StepPrograms
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+    def allocate(self, parameters: Array) -> None:
+        """Takes its range of an arena and makes its state."""
+        size = self.stop - self.start
+        self.arrays[PARAMETER] = parameters[self.start : self.stop]
+        for slot, value in self.initial_state().items():
+            self.arrays[slot] = self.backend.full(size, value, self.dtype)
+
+    def initial_state(self) -> dict[str, float]:
+        """Every state array's first value."""
+        state = dict(self.programs.rule.slots())
+        if self.programs.gradient.accumulation_steps > 1:
+            state[ACCUMULATED] = 0.0
+        if self.programs.averages:
+            state[AVERAGE] = 0.0
+        return state
+
+    def run(
+        self,
+        program: Program,
+        start: int,
+        stop: int,
+        scalars: Mapping[str, float],
+        *,
+        staged: npt.NDArray[Any] | None = None,
+        segments: Segments | None = None,
+        out: Mapping[str, Array] | None = None,
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Runs a program over the arena's elements from ``start`` to ``stop``.
+
+        Args:
+            program: the program.
+            start: first element, counted in the arena.
+            stop: end, counted in the arena.
+            scalars: its numbers.
+            staged: the gradient's elements as they were sent.
+            segments: the cut into tensors.
+            out: arrays that are not the partition's own.
+        """
+        arrays = dict(out or {})
+        storage = {}
+        if staged is not None:
+            arrays[GRADIENT] = self.backend.from_host(staged)
+            storage[GRADIENT] = staged.dtype
+        for name in program.arrays:
+            if name not in arrays:
+                arrays[name] = self.arrays[name][start - self.start : stop - self.start]
+        kernel = self.backend.compile(program, self.dtype, storage)
+        return kernel(arrays, {name: scalars[name] for name in program.scalars}, segments)
+
+
+class Arenas:
+    """All of a session's arrays.
+
+    Args:
+        layout: the tensors.
+        programs: the programs of each group, by name.
+        backend: where the arrays live.
+    """
+
+    def __init__(self, layout: Layout, programs: Mapping[str, StepPrograms], backend: Backend) -> None:
+        self.layout = layout
+        self.backend = backend
+        self.parameters = {
+            dtype: backend.full(size, 0.0, dtype) for dtype, size in layout.arena_sizes.items()
+        }
+        self.partitions: dict[tuple[np.dtype[Any], str], Partition] = {}
+        for entry in layout.entries:
+            key = (entry.dtype, entry.group)
+            if key not in self.partitions:
+                group_programs = programs[entry.group]
+                self.partitions[key] = Partition(
+                    backend, entry.dtype, entry.group, entry.start, entry.stop, group_programs
+                )
+            self.partitions[key].stop = entry.stop
+        for partition in self.partitions.values():
+            partition.allocate(self.parameters[partition.dtype])
+
+    def partition(self, run: Run) -> Partition:
+        """The partition that a run lies in."""
+        entry = run.tensors[0].entry
+        return self.partitions[entry.dtype, entry.group]
+
+    def untouched(self, runs: list[Run]) -> Iterator[tuple[Partition, int, int]]:
+        """The ranges of each partition that no run covers."""
+        for partition in self.partitions.values():
+            mine = sorted((run.start, run.stop) for run in runs if self.partition(run) is partition)
+            position = partition.start
+            for start, stop in [*mine, (partition.stop, partition.stop)]:
+                if position < start:
+                    yield partition, position, start
+                position = stop
+
+    def write(self, run: Run, *, reset_state: bool, restart_average: bool) -> None:
+        """Overwrites a run's parameters, and its state where asked to."""
+        partition = self.partition(run)
+        place = slice(run.start - partition.start, run.stop - partition.start)
+        values = self.backend.from_host(run.staged.astype(partition.dtype))
+        partition.arrays[PARAMETER][place] = values
+        for name, value in partition.initial_state().items():
+            if name == AVERAGE and (reset_state or restart_average):
+                partition.arrays[name][place] = values
+            elif name != AVERAGE and reset_state:
+                partition.arrays[name][place] = value
+
+
+def resident_bytes(layout: Layout, programs: Mapping[str, StepPrograms]) -> int:
+    """Bytes that a session's parameters and state take, known before they are taken."""
+    total = 0
+    for entry in layout.entries:
+        shape = programs[entry.group]
+        extra = (shape.gradient.accumulation_steps > 1) + shape.averages
+        total += entry.size * entry.dtype.itemsize * (1 + len(shape.rule.slots()) + extra)
+    return total

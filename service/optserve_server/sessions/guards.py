@@ -1,0 +1,142 @@
+"""The programs of a step: gradient preprocessing, the rule and the weight average as one.
+
+`StepPrograms` writes them once for the tracer, so whatever a session asks for is part of
+the same pass over memory. Numbers of the guards are named ``guard_...``, apart from a
+rule's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from optserve_server.arrays.program import Program, ReductionKind
+from optserve_server.arrays.trace import Tracer
+from optserve_server.arrays.vocabulary import Value
+from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.sessions.spec import ClipByTensorNorm, ClipByValue, GradientSpec
+
+PARAMETER, GRADIENT, ACCUMULATED, AVERAGE, POINT = "p", "g", "accumulated", "average", "point"
+"""Names of the arrays that are not a rule's slots."""
+
+
+@dataclass(frozen=True)
+class StepPrograms:
+    """What shapes the programs of one parameter group.
+
+    Attributes:
+        rule: the group's optimizer.
+        gradient: the session's gradient preprocessing.
+        decays: whether there is decoupled weight decay.
+        averages: whether there is a weight average.
+    """
+
+    rule: ElementwiseRule
+    gradient: GradientSpec
+    decays: bool
+    averages: bool
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019  equal specifications share their programs
+    def measure(self, scaled: bool) -> Program:
+        """Sums over what the rule would see: norms, non-finite elements, the penalty."""
+        t = Tracer()
+        raw = t.load(GRADIENT)
+        t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, raw)
+        gradient = self._prepared(t, raw, scaled)
+        t.reduce("squares", ReductionKind.SUM_OF_SQUARES, gradient)
+        if isinstance(self.gradient.clip, ClipByValue):
+            t.reduce("clipped_squares", ReductionKind.SUM_OF_SQUARES, self._clipped(t, gradient))
+        if self.gradient.l1:
+            t.reduce("magnitudes", ReductionKind.SUM_OF_MAGNITUDES, t.load(PARAMETER))
+        if self.gradient.l2:
+            t.reduce("parameter_squares", ReductionKind.SUM_OF_SQUARES, t.load(PARAMETER))
+        return t.program()
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019
+    def measure_micro_batch(self, scaled: bool) -> Program:
+        """Sums over a gradient that is only accumulated."""
+        t = Tracer()
+        raw = t.load(GRADIENT)
+        t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, raw)
+        t.reduce("squares", ReductionKind.SUM_OF_SQUARES, self._unscaled(t, raw, scaled))
+        return t.program()
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019
+    def accumulate(self, scaled: bool) -> Program:
+        """Adds a gradient to those that wait."""
+        t = Tracer()
+        gradient = self._unscaled(t, t.load(GRADIENT), scaled)
+        t.store(ACCUMULATED, t.load(ACCUMULATED) + gradient)
+        return t.program()
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019
+    def apply(self, scaled: bool) -> Program:
+        """One step."""
+        t = Tracer()
+        gradient = self._clipped(t, self._prepared(t, t.load(GRADIENT), scaled))
+        p = t.load(PARAMETER)
+        if self.decays:
+            p = p * t.scalar("guard_decay")
+        slots = tuple(self.rule.slots())
+        state = [t.load(slot) for slot in slots]
+        p, *state = self.rule.update(t, p, gradient, *state, **_numbers(t, self.rule.update))
+        t.store(PARAMETER, p)
+        for slot, value in zip(slots, state, strict=True):
+            t.store(slot, value)
+        if self.gradient.accumulation_steps > 1:
+            t.store(ACCUMULATED, 0.0)
+        if self.averages:
+            self._average(t, p)
+        return t.program()
+
+    @functools.cached_property
+    def average(self) -> Program:
+        """The weight average of tensors that a step leaves alone."""
+        t = Tracer()
+        self._average(t, t.load(PARAMETER))
+        return t.program()
+
+    @functools.cached_property
+    def lookahead(self) -> Program:
+        """Where the next gradient is to be taken."""
+        t = Tracer()
+        state = [t.load(slot) for slot in self.rule.slots()]
+        numbers = _numbers(t, self.rule.lookahead)
+        t.store(POINT, self.rule.lookahead(t, t.load(PARAMETER), *state, **numbers))
+        return t.program()
+
+    def _unscaled(self, t: Tracer, g: Value, scaled: bool) -> Value:
+        return g / t.scalar("guard_loss_scale") if scaled else g
+
+    def _prepared(self, t: Tracer, g: Value, scaled: bool) -> Value:
+        """The gradient before clipping."""
+        g = self._unscaled(t, g, scaled)
+        if self.gradient.accumulation_steps > 1:
+            g = (t.load(ACCUMULATED) + g) / t.scalar("guard_accumulation_steps")
+        if self.gradient.l1:
+            g = g + t.scalar("guard_l1") * t.sign(t.load(PARAMETER))
+        if self.gradient.l2:
+            g = g + t.scalar("guard_l2") * t.load(PARAMETER)
+        return g
+
+    def _clipped(self, t: Tracer, g: Value) -> Value:
+        clip = self.gradient.clip
+        if clip is None:
+            return g
+        if isinstance(clip, ClipByValue):
+            return t.minimum(t.maximum(g, t.scalar("guard_low")), t.scalar("guard_high"))
+        if isinstance(clip, ClipByTensorNorm):
+            return g * t.segment_scalar("guard_clip")
+        return g * t.scalar("guard_clip")
+
+    def _average(self, t: Tracer, p: Value) -> None:
+        kept, added = t.scalar("guard_average_kept"), t.scalar("guard_average_added")
+        t.store(AVERAGE, kept * t.load(AVERAGE) + added * p)
+
+
+def _numbers(t: Tracer, formula: Any) -> dict[str, Value]:
+    """A scalar for each keyword-only parameter of a rule's formula."""
+    parameters = inspect.signature(formula).parameters.values()
+    return {p.name: t.scalar(p.name) for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}

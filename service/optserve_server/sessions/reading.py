@@ -1,0 +1,86 @@
+"""Values on their way out: a copy of what a session holds at one of its points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.arrays.backend import Array
+from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.guards import AVERAGE, PARAMETER, POINT
+from optserve_server.sessions.staging import Run, StagedTensor, Staging
+
+if TYPE_CHECKING:
+    from optserve_server.sessions.session import Session
+
+
+class Point(StrEnum):
+    """Which of a session's parameter-shaped values is meant."""
+
+    PARAMETERS = "PARAMETERS"
+    LOOKAHEAD = "LOOKAHEAD"
+    AVERAGE = "AVERAGE"
+
+
+@dataclass(frozen=True)
+class Values:
+    """A copy of values.
+
+    Attributes:
+        step: the step that they belong to.
+        point: which value they are.
+        tensors: how they lie in the buffer.
+        buffer: the bytes (uint8); nobody writes to them any more.
+    """
+
+    step: int
+    point: Point
+    tensors: tuple[StagedTensor, ...]
+    buffer: npt.NDArray[np.uint8]
+
+    def array(self, position: int) -> npt.NDArray[Any]:
+        """The shaped values of the tensor at ``position``."""
+        tensor = self.tensors[position]
+        stop = tensor.byte_offset + tensor.byte_count
+        return self.buffer[tensor.byte_offset : stop].view(tensor.dtype).reshape(tensor.entry.shape)
+
+
+def read(session: Session, staging: Staging, point: Point) -> Values:
+    """Fills ``staging`` with values.
+
+    Raises:
+        DomainError: POINT_UNAVAILABLE where the session keeps no such point.
+    """
+    _check_point(session, point)
+    backend = session.arenas.backend
+    for run in staging.runs():
+        run.staged[...] = backend.to_host(_elements(session, run, point))
+    return Values(session.step, point, staging.tensors, staging.buffer)
+
+
+def _elements(session: Session, run: Run, point: Point) -> Array:
+    partition = session.arenas.partition(run)
+    place = slice(run.start - partition.start, run.stop - partition.start)
+    if point is Point.AVERAGE and session.step > 0:
+        return partition.arrays[AVERAGE][place]
+    parameters = partition.arrays[PARAMETER][place]
+    if point is not Point.LOOKAHEAD or not partition.programs.rule.has_lookahead:
+        return parameters
+    ahead = session.arenas.backend.full(run.stop - run.start, 0.0, partition.dtype)
+    scalars = session.numbers.of_step(session.step).scalars[partition.group]
+    partition.run(partition.programs.lookahead, run.start, run.stop, scalars, out={POINT: ahead})
+    return ahead
+
+
+def _check_point(session: Session, point: Point) -> None:
+    partitions = session.arenas.partitions.values()
+    if point is Point.AVERAGE and session.spec.weight_average is None:
+        raise DomainError(
+            Reason.POINT_UNAVAILABLE, "the session keeps no weight average", field="pull.point"
+        )
+    if point is Point.LOOKAHEAD and not any(p.programs.rule.has_lookahead for p in partitions):
+        raise DomainError(Reason.POINT_UNAVAILABLE, "no rule of the session looks ahead", field="pull.point")

@@ -1,0 +1,184 @@
+"""A training session: parameters and optimizer state, stepped by gradients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from optserve_server.arrays.backend import Backend
+from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.arena import Arenas, resident_bytes
+from optserve_server.sessions.layout import Layout
+from optserve_server.sessions.numbers import Numbers
+from optserve_server.sessions.programs import programs_of
+from optserve_server.sessions.reading import Point, Values, read
+from optserve_server.sessions.result import StepOptions, StepResult
+from optserve_server.sessions.spec import SessionSpec
+from optserve_server.sessions.staging import NamedArray, Staging, check_complete, stage, stage_arrays
+from optserve_server.sessions.step import Step
+from optserve_server.sessions.workers import StepLedger
+
+SMALL = 1 << 17
+"""Elements up to which a step is shorter than handing it to another thread."""
+
+
+class Session:
+    """One session. Not thread-safe: callers hold `lock` around every method.
+
+    Args:
+        session_id: the last part of its resource name.
+        spec: what it was asked to be.
+        layout: its tensors.
+        backend: where its arrays live.
+        seed: seed of the initializers, kept to be reported.
+        pending: names of the tensors whose values are still to be uploaded.
+
+    Attributes:
+        step: optimizer steps taken.
+        accumulated: gradients accumulated towards the next step.
+        skipped: steps skipped because of a non-finite gradient.
+        closed: whether it was deleted.
+        damaged: whether an update began and did not end; such a session answers no more.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        spec: SessionSpec,
+        layout: Layout,
+        backend: Backend,
+        seed: int = 0,
+        pending: Sequence[str] = (),
+    ) -> None:
+        self.id = session_id
+        self.spec = spec
+        self.layout = layout
+        self.seed = seed
+        self.created = datetime.now(UTC)
+        self.step = 0
+        self.accumulated = 0
+        self.skipped = 0
+        self.closed = False
+        self.damaged = False
+        self.lock = asyncio.Lock()
+        programs = programs_of(spec)
+        self.resident_bytes = resident_bytes(layout, programs)
+        self.arenas = Arenas(layout, programs, backend)
+        self.numbers = Numbers(spec)
+        self._ledger = StepLedger()
+        self._pending = set(pending)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all parameters have their values."""
+        return not self._pending
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a step is short enough for the thread that asks for it."""
+        return sum(self.layout.arena_sizes.values()) <= SMALL
+
+    def slot_names(self) -> dict[str, tuple[str, ...]]:
+        """The names of each group's optimizer-state arrays."""
+        return {p.group: tuple(p.programs.rule.slots()) for p in self.arenas.partitions.values()}
+
+    def stage(self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None) -> Staging:
+        """A buffer for streamed bytes; see `optserve_server.sessions.staging.stage`."""
+        return stage(self.layout, tensors, dtype)
+
+    def stage_arrays(self, arrays: Sequence[NamedArray]) -> Staging:
+        """A buffer that holds ``arrays``; see `optserve_server.sessions.staging.stage_arrays`."""
+        return stage_arrays(self.layout, arrays)
+
+    def apply(self, staging: Staging, options: StepOptions) -> StepResult:
+        """Takes one step, or changes nothing.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, SEQUENCE_GAP,
+                SEQUENCE_EXPIRED, SEQUENCE_REUSED, STEP_MISMATCH, MISSING_TENSOR or
+                NON_FINITE_GRADIENT.
+        """
+        self._check_usable()
+        digest = staging.digest(options.loss_scale, options.expected_step) if options.worker else b""
+        if options.worker:
+            stored = self._ledger.lookup(options.worker, options.sequence, digest)
+            if stored is not None:
+                return stored
+        self._check_step(options.expected_step, "options.expected_step")
+        if self.spec.gradient.accumulation_steps > 1:
+            check_complete(self.layout, staging)
+        result = Step(self, staging, options).take()
+        if options.worker and not options.validate_only:
+            self._ledger.remember(options.worker, digest, result)
+        return result
+
+    def values(
+        self,
+        tensors: Sequence[str] | None = None,
+        dtype: np.dtype[Any] | None = None,
+        point: Point = Point.PARAMETERS,
+    ) -> Values:
+        """A copy of the parameters' values.
+
+        Args:
+            tensors: names in any order; None for all.
+            dtype: element type of the copy; None for each tensor's own.
+            point: which value.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, UNKNOWN_TENSOR,
+                DUPLICATE_TENSOR or POINT_UNAVAILABLE.
+        """
+        self._check_usable()
+        return read(self, self.stage(tensors, dtype), point)
+
+    def assign(
+        self, staging: Staging, *, expected_step: int | None = None, reset_state: bool = False
+    ) -> None:
+        """Overwrites parameters.
+
+        Args:
+            staging: the values.
+            expected_step: the step that the session must be at; None for any.
+            reset_state: whether the optimizer state of these tensors starts anew.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND or STEP_MISMATCH.
+        """
+        self._check_open()
+        self._check_step(expected_step, "header.expected_step")
+        for run in staging.runs():
+            self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
+        self._pending.difference_update(tensor.entry.name for tensor in staging.tensors)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            name = f"sessions/{self.id}"
+            raise DomainError(
+                Reason.SESSION_NOT_FOUND, f"{name} was deleted", field="name", metadata={"name": name}
+            )
+
+    def _check_usable(self) -> None:
+        self._check_open()
+        if self.damaged:
+            raise DomainError(Reason.INTERNAL, "a step of this session failed half-way")
+        if self._pending:
+            missing = min(self._pending)
+            raise DomainError(
+                Reason.PARAMETERS_PENDING,
+                f"{len(self._pending)} tensors are still to be uploaded, {missing!r} among them",
+                metadata={"tensor": missing, "count": len(self._pending)},
+            )
+
+    def _check_step(self, expected: int | None, field: str) -> None:
+        if expected is not None and expected != self.step:
+            raise DomainError(
+                Reason.STEP_MISMATCH,
+                f"the session is at step {self.step}, not {expected}",
+                field=field,
+                metadata={"expected": expected, "current": self.step},
+            )

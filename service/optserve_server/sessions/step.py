@@ -1,0 +1,122 @@
+"""One step of a session: measure, decide, apply, commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optserve_server.arrays.backend import Segments
+from optserve_server.sessions.measurement import Measurement, measure, norms_by_tensor, refuse_non_finite
+from optserve_server.sessions.numbers import StepNumbers
+from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
+from optserve_server.sessions.spec import ClipByTensorNorm, NonFinitePolicy
+from optserve_server.sessions.staging import Run, Staging
+
+if TYPE_CHECKING:
+    from optserve_server.sessions.session import Session
+
+
+class Step:
+    """A gradient on its way into a session that has accepted it.
+
+    Everything up to `_update` and `_gather` only reads, so a refusal leaves no trace.
+    """
+
+    def __init__(self, session: Session, staging: Staging, options: StepOptions) -> None:
+        self._session = session
+        self._staging = staging
+        self._options = options
+        self._gradient = session.spec.gradient
+        self._runs = list(staging.runs())
+        self._completes = session.accumulated + 1 == self._gradient.accumulation_steps
+        self._guards = session.numbers.of_guards(session.step)
+        if options.loss_scale != 1.0:
+            self._guards["guard_loss_scale"] = options.loss_scale
+
+    def take(self) -> StepResult:
+        """Takes the step.
+
+        Raises:
+            DomainError: NON_FINITE_GRADIENT under the policy REJECT.
+        """
+        measurement = self._measure(by_tensor=isinstance(self._gradient.clip, ClipByTensorNorm))
+        if measurement.non_finite_count and self._gradient.non_finite is not NonFinitePolicy.ALLOW:
+            if self._gradient.non_finite is NonFinitePolicy.REJECT:
+                raise refuse_non_finite(self._staging, measurement.non_finite_count)
+            return self._skip(measurement)
+        if self._options.validate_only:
+            return self._result(measurement, StepOutcome.VALIDATED)
+        if not self._completes:
+            self._gather()
+            return self._result(measurement, StepOutcome.ACCUMULATED)
+        numbers = self._session.numbers.of_step(self._session.step)
+        # What the result reports is read before the update moves what it depends on.
+        norms = self._tensor_norms()
+        self._update(measurement, numbers)
+        return self._result(measurement, StepOutcome.APPLIED, numbers.learning_rate, norms)
+
+    def _measure(self, *, by_tensor: bool) -> Measurement:
+        return measure(
+            self._session.arenas, self._gradient, self._runs, self._guards,
+            micro_batch=not self._completes, by_tensor=by_tensor,
+        )  # fmt: skip
+
+    def _skip(self, measurement: Measurement) -> StepResult:
+        if self._options.validate_only:
+            return self._result(measurement, StepOutcome.VALIDATED)
+        self._session.skipped += 1
+        return self._result(measurement, StepOutcome.SKIPPED)
+
+    def _gather(self) -> None:
+        scaled = "guard_loss_scale" in self._guards
+        for run in self._runs:
+            partition = self._session.arenas.partition(run)
+            program = partition.programs.accumulate(scaled)
+            partition.run(program, run.start, run.stop, self._guards, staged=run.staged)
+        self._session.accumulated += 1
+
+    def _update(self, measurement: Measurement, numbers: StepNumbers) -> None:
+        session = self._session
+        session.damaged = True
+        for position, run in enumerate(self._runs):
+            self._update_run(run, measurement, position, numbers)
+        if session.spec.weight_average is not None:
+            for partition, start, stop in session.arenas.untouched(self._runs):
+                partition.run(partition.programs.average, start, stop, self._guards)
+        session.numbers.commit(numbers)
+        session.accumulated = 0
+        session.step += 1
+        session.damaged = False
+
+    def _update_run(self, run: Run, measurement: Measurement, position: int, numbers: StepNumbers) -> None:
+        partition = self._session.arenas.partition(run)
+        factors = measurement.factors(position)
+        scalars = {**numbers.scalars[partition.group], **self._guards, "guard_clip": float(factors[0])}
+        segments = None
+        if isinstance(self._gradient.clip, ClipByTensorNorm):
+            segments = Segments(run.ends, {"guard_clip": factors})
+        program = partition.programs.apply("guard_loss_scale" in self._guards)
+        partition.run(program, run.start, run.stop, scalars, staged=run.staged, segments=segments)
+
+    def _tensor_norms(self) -> tuple[tuple[str, float], ...]:
+        if not self._options.per_tensor_norms:
+            return ()
+        return norms_by_tensor(self._runs, self._measure(by_tensor=True))
+
+    def _result(
+        self,
+        measurement: Measurement,
+        outcome: StepOutcome,
+        learning_rate: float = 0.0,
+        tensor_norms: tuple[tuple[str, float], ...] | None = None,
+    ) -> StepResult:
+        return StepResult(
+            step=self._session.step,
+            outcome=outcome,
+            learning_rate=learning_rate,
+            gradient_norm=measurement.norm,
+            clipped_gradient_norm=measurement.clipped_norm,
+            non_finite_count=measurement.non_finite_count,
+            regularization_penalty=measurement.penalty,
+            accumulated=self._session.accumulated,
+            tensor_norms=self._tensor_norms() if tensor_norms is None else tensor_norms,
+        )

@@ -1,0 +1,157 @@
+"""All sessions of a server, by id."""
+
+from __future__ import annotations
+
+import bisect
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.arrays.backend import Backend
+from optserve_server.errors import DomainError, Reason
+from optserve_server.initializers.base import Initializer
+from optserve_server.sessions.arena import resident_bytes
+from optserve_server.sessions.layout import Layout
+from optserve_server.sessions.programs import programs_of
+from optserve_server.sessions.session import Session
+from optserve_server.sessions.spec import SessionSpec
+from optserve_server.sessions.staging import NamedArray
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes; 0 means no limit. Bytes, or numbers of the thing named."""
+
+    max_sessions: int = 1000
+    max_session_bytes: int = 0
+    max_tensors: int = 100_000
+    max_tensor_rank: int = 32
+    max_message_bytes: int = 64 << 20
+    chunk_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True)
+class ParameterInit:
+    """A parameter and its first value: an array, an initializer, or None for a later upload."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    source: npt.NDArray[Any] | Initializer | None
+
+
+class Store:
+    """The sessions.
+
+    Args:
+        backend: where their arrays live.
+        limits: what is refused.
+    """
+
+    def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
+        self.backend = backend
+        self.limits = limits or Limits()
+        self._sessions: dict[str, Session] = {}
+        self._ids: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def create(
+        self, session_id: str, spec: SessionSpec, parameters: Sequence[ParameterInit], seed: int = 0
+    ) -> Session:
+        """Makes a session; with an empty id the store chooses one.
+
+        Raises:
+            DomainError: SESSION_EXISTS, LIMIT_EXCEEDED, FIELD_REQUIRED (no parameters),
+                DUPLICATE_TENSOR, or what a wrong group raises.
+        """
+        session_id = session_id or secrets.token_hex(8)
+        if session_id in self._sessions:
+            name = f"sessions/{session_id}"
+            raise DomainError(
+                Reason.SESSION_EXISTS, f"{name} exists", field="session_id", metadata={"name": name}
+            )
+        self._check_limit("max_sessions", len(self._ids) + 1)
+        self._check_parameters(parameters)
+        layout = Layout([(p.name, p.dtype, p.shape) for p in parameters], spec.groups)
+        self._check_limit("max_session_bytes", resident_bytes(layout, programs_of(spec)))
+        pending = [p.name for p in parameters if p.source is None]
+        session = Session(session_id, spec, layout, self.backend, seed, pending)
+        session.assign(session.stage_arrays(_first_values(parameters, seed)))
+        self._sessions[session_id] = session
+        bisect.insort(self._ids, session_id)
+        return session
+
+    def get(self, session_id: str) -> Session:
+        """The session of that id.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND.
+        """
+        session = self._sessions.get(session_id)
+        if session is None:
+            name = f"sessions/{session_id}"
+            raise DomainError(
+                Reason.SESSION_NOT_FOUND, f"there is no {name}", field="name", metadata={"name": name}
+            )
+        return session
+
+    def delete(self, session_id: str) -> None:
+        """Forgets a session; whoever still holds it finds it closed.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND.
+        """
+        self.get(session_id).closed = True
+        del self._sessions[session_id]
+        self._ids.remove(session_id)
+
+    def page(self, size: int, after: str = "") -> tuple[list[Session], str]:
+        """Up to ``size`` sessions whose ids follow ``after``, and the last id, empty at the end."""
+        start = bisect.bisect_right(self._ids, after)
+        ids = self._ids[start : start + size]
+        more = start + size < len(self._ids)
+        return [self._sessions[session_id] for session_id in ids], ids[-1] if more else ""
+
+    def _check_parameters(self, parameters: Sequence[ParameterInit]) -> None:
+        if not parameters:
+            raise DomainError(Reason.FIELD_REQUIRED, "a session has parameters", field="parameters")
+        self._check_limit("max_tensors", len(parameters))
+        seen: set[str] = set()
+        for index, parameter in enumerate(parameters):
+            self._check_limit("max_tensor_rank", len(parameter.shape))
+            if parameter.name in seen:
+                raise DomainError(
+                    Reason.DUPLICATE_TENSOR,
+                    f"two parameters are named {parameter.name!r}",
+                    field=f"parameters[{index}].name",
+                    metadata={"tensor": parameter.name},
+                )
+            seen.add(parameter.name)
+
+    def _check_limit(self, limit: str, wanted: int) -> None:
+        allowed: int = getattr(self.limits, limit)
+        if allowed and wanted > allowed:
+            raise DomainError(
+                Reason.LIMIT_EXCEEDED,
+                f"{wanted} exceeds the server's {limit}, {allowed}",
+                metadata={"limit": limit, "value": allowed},
+            )
+
+
+def _first_values(parameters: Sequence[ParameterInit], seed: int) -> list[NamedArray]:
+    values = []
+    for parameter in parameters:
+        source = parameter.source
+        if isinstance(source, Initializer):
+            # A stream of its own for each name, so that neither order nor neighbours matter.
+            rng = np.random.default_rng([seed, *parameter.name.encode()])
+            source = source.draw(parameter.shape, parameter.dtype, rng)
+        if source is not None:
+            values.append(NamedArray(parameter.name, source))
+    return values

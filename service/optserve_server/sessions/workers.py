@@ -1,0 +1,67 @@
+"""Exactly once: the steps that each worker has had answered."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict, deque
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.result import StepResult
+
+RESULTS_KEPT = 64
+"""Results kept of each worker: how many steps it may have in flight and still repeat."""
+
+WORKERS_KEPT = 1024
+"""Workers kept of each session; beyond it the one that was silent longest is forgotten."""
+
+
+@dataclasses.dataclass
+class _Record:
+    """What is known of one worker: its last sequence, and results up to it."""
+
+    last: int = 0
+    answered: deque[tuple[bytes, StepResult]] = dataclasses.field(
+        default_factory=lambda: deque(maxlen=RESULTS_KEPT)
+    )
+
+
+class StepLedger:
+    """The answered steps of a session's workers."""
+
+    def __init__(self) -> None:
+        self._records: OrderedDict[str, _Record] = OrderedDict()
+
+    def lookup(self, worker: str, sequence: int, digest: bytes) -> StepResult | None:
+        """The stored result of a step that was answered; None if it is the next one.
+
+        Raises:
+            DomainError: SEQUENCE_GAP (metadata ``expected``), SEQUENCE_EXPIRED or
+                SEQUENCE_REUSED.
+        """
+        record = self._records.get(worker, _Record())
+        back = record.last - sequence
+        if back == -1:
+            return None
+        metadata = {"expected": record.last + 1, "actual": sequence}
+        if back < 0:
+            raise _refusal(Reason.SEQUENCE_GAP, f"expected sequence {record.last + 1}", metadata)
+        if back >= len(record.answered):
+            raise _refusal(Reason.SEQUENCE_EXPIRED, "its result is no longer kept", metadata)
+        known, result = record.answered[-1 - back]
+        if known != digest:
+            raise _refusal(Reason.SEQUENCE_REUSED, "it was used with another content", metadata)
+        return dataclasses.replace(result, replayed=True)
+
+    def remember(self, worker: str, digest: bytes, result: StepResult) -> None:
+        """Keeps the result of the worker's next sequence."""
+        record = self._records.setdefault(worker, _Record())
+        record.last += 1
+        record.answered.append((digest, result))
+        self._records.move_to_end(worker)
+        while len(self._records) > WORKERS_KEPT:
+            self._records.popitem(last=False)
+
+
+def _refusal(reason: Reason, why: str, metadata: dict[str, int]) -> DomainError:
+    text = f"sequence {metadata['actual']} is refused: {why}"
+    return DomainError(reason, text, field="options.sequence", metadata=metadata)

@@ -1,0 +1,68 @@
+"""A small session to step, and a backend that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.arrays.backend import Array, Kernel, Segments
+from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.arrays.program import Program
+from optserve_server.hyper import Chosen
+from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.sgd import Sgd
+from optserve_server.sessions.result import StepOptions, StepResult
+from optserve_server.sessions.session import Session
+from optserve_server.sessions.spec import SessionSpec
+from optserve_server.sessions.staging import NamedArray
+from optserve_server.sessions.store import ParameterInit, Store
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class CountingBackend(NumpyBackend):
+    """Counts kernel calls, apart for programs that write and that only read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+        self.reads = 0
+
+    def compile(self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]) -> Kernel:
+        kernel = super().compile(program, dtype, storage)
+
+        def counted(
+            arrays: Mapping[str, Array], scalars: Mapping[str, float], segments: Segments | None = None
+        ) -> dict[str, npt.NDArray[np.float64]]:
+            self.writes += bool(program.stores)
+            self.reads += not program.stores
+            return kernel(arrays, scalars, segments)
+
+        return counted
+
+
+def spec_of(rule: ElementwiseRule | None = None, **fields: Any) -> SessionSpec:
+    """A specification around a rule; SGD at 0.1 by default."""
+    return SessionSpec(optimizer=Chosen(rule or Sgd(learning_rate=0.1)), **fields)
+
+
+def session_of(spec: SessionSpec, parameters: Arrays, store: Store | None = None) -> Session:
+    """A session that starts from ``parameters``."""
+    store = store or Store(NumpyBackend())
+    inits = [ParameterInit(name, a.dtype, a.shape, a) for name, a in parameters.items()]
+    return store.create("", spec, inits)
+
+
+def step(session: Session, gradients: Arrays, **options: Any) -> StepResult:
+    """One step on shaped gradients."""
+    staging = session.stage_arrays([NamedArray(name, a) for name, a in gradients.items()])
+    return session.apply(staging, StepOptions(**options))
+
+
+def parameters(session: Session, **reading: Any) -> dict[str, npt.NDArray[Any]]:
+    """What the session holds, by name."""
+    values = session.values(**reading)
+    return {t.entry.name: values.array(i).copy() for i, t in enumerate(values.tensors)}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Hyperparameters
 
 
@@ -18,9 +19,26 @@ class Initializer(Hyperparameters, ABC):
 
     name: ClassVar[str]
 
-    @abstractmethod
-    def draw(self, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
+    def draw(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator
+    ) -> npt.NDArray[Any]:
         """A new C-contiguous array of ``shape`` and ``dtype`` (float32 or float64).
 
         Draws are made in float64 and rounded, so both dtypes get the same numbers.
+
+        Raises:
+            DomainError: OUT_OF_RANGE, if a number is too large for ``dtype``.
         """
+        with np.errstate(over="ignore"):
+            drawn = np.asarray(self.values(shape, rng), dtype, order="C")
+        if not np.isfinite(drawn).all():
+            raise DomainError(
+                Reason.OUT_OF_RANGE,
+                f"{self.name} draws numbers too large for {dtype}",
+                metadata={"range": f"that of {dtype}"},
+            )
+        return drawn
+
+    @abstractmethod
+    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        """A new float64 array of ``shape``."""

@@ -1,0 +1,22 @@
+"""The rectifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.activations.base import ElementwiseActivation
+from optserve_server.arrays.vocabulary import Ops, Value
+
+
+@dataclass(frozen=True)
+class Relu(ElementwiseActivation):
+    """max(x, 0). The derivative at 0 is 0."""
+
+    name: ClassVar[str] = "relu"
+
+    def forward(self, ops: Ops, x: Value) -> Value:
+        return ops.maximum(x, 0.0)
+
+    def gradient(self, ops: Ops, x: Value, dy: Value) -> Value:
+        return ops.where(x > 0, dy, 0.0)

@@ -1,0 +1,48 @@
+"""Softmax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from optserve_server.activations.base import Activation, Floats, check_axis
+from optserve_server.hyper import hyper
+
+
+def shifted(x: Floats, axis: int) -> Floats:
+    """``x`` minus its maximum along ``axis``, so that no exponential overflows.
+
+    The maximum itself becomes 0 even where it is infinite: an infinite input takes
+    everything, several share it.
+    """
+    top = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    below: Floats = np.subtract(x, top, out=np.zeros_like(x), where=x != top)
+    return below
+
+
+def softmax(x: Floats, axis: int) -> Floats:
+    """exp(x)/sum(exp(x)) along ``axis``. The sum is taken in float64."""
+    e = np.exp(shifted(x, axis))
+    return e / np.sum(e, axis=axis, keepdims=True, dtype=np.float64).astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class Softmax(Activation):
+    """y = exp(x)/sum(exp(x)) along an axis; the gradient is y*(dy - sum(y*dy))."""
+
+    name: ClassVar[str] = "softmax"
+
+    axis: int = hyper(-1)
+
+    def check(self, rank: int) -> None:
+        check_axis(self.axis, rank)
+
+    def _forward(self, x: Floats) -> Any:
+        return softmax(x, self.axis)
+
+    def _backward(self, x: Floats, dy: Floats) -> Any:
+        y = softmax(x, self.axis)
+        mean = np.sum(y * dy, axis=self.axis, keepdims=True, dtype=np.float64).astype(x.dtype)
+        return y * (dy - mean)

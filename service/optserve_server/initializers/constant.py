@@ -1,0 +1,24 @@
+"""All one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.hyper import hyper
+from optserve_server.initializers.base import Initializer
+
+
+@dataclass(frozen=True)
+class Constant(Initializer):
+    """The value everywhere."""
+
+    name: ClassVar[str] = "constant"
+
+    value: float = hyper()
+
+    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        return np.full(shape, self.value, np.float64)

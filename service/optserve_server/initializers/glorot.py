@@ -1,0 +1,21 @@
+"""Glorot initialization (Glorot and Bengio, 2010)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.hyper import hyper
+from optserve_server.initializers.variance_scaling import InitializerDistribution, VarianceScaling
+
+
+@dataclass(frozen=True)
+class Glorot(VarianceScaling):
+    """Variance 2/(fan_in + fan_out), between what activations and gradients ask for."""
+
+    name: ClassVar[str] = "glorot"
+
+    distribution: InitializerDistribution = hyper(InitializerDistribution.UNIFORM)
+
+    def variance(self, fan_in: int, fan_out: int) -> float:
+        return 1 / max(1.0, (fan_in + fan_out) / 2)

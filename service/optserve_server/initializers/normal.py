@@ -1,0 +1,25 @@
+"""A normal distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.hyper import hyper
+from optserve_server.initializers.base import Initializer
+
+
+@dataclass(frozen=True)
+class Normal(Initializer):
+    """mean + stddev*z with z normal."""
+
+    name: ClassVar[str] = "normal"
+
+    mean: float = hyper(0.0)
+    stddev: float = hyper(0.05, ge=0)
+
+    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        return self.mean + self.stddev * rng.standard_normal(shape)

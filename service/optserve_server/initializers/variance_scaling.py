@@ -1,0 +1,61 @@
+"""Initializers whose variance follows from how many units a tensor connects."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.hyper import hyper
+from optserve_server.initializers.base import Initializer
+from optserve_server.initializers.truncated_normal import STDDEV, truncated
+
+
+class InitializerDistribution(StrEnum):
+    """Shape of a variance-scaling initializer's distribution."""
+
+    UNIFORM = "UNIFORM"
+    NORMAL = "NORMAL"
+    TRUNCATED_NORMAL = "TRUNCATED_NORMAL"
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """How many units a tensor of ``shape`` takes in and gives out, as Keras counts.
+
+    A matrix is [in, out] and a convolution kernel [..., in, out], where every position of
+    its field counts. A vector counts its length for both, a scalar 1.
+    """
+    if len(shape) < 2:
+        return math.prod(shape), math.prod(shape)
+    field = math.prod(shape[:-2])
+    return field * shape[-2], field * shape[-1]
+
+
+def centred(
+    distribution: InitializerDistribution, variance: float, shape: tuple[int, ...], rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Draws of mean 0 and the given variance."""
+    if distribution is InitializerDistribution.UNIFORM:
+        limit = math.sqrt(3 * variance)
+        return np.asarray(rng.uniform(-limit, limit, shape))
+    if distribution is InitializerDistribution.NORMAL:
+        return np.asarray(math.sqrt(variance) * rng.standard_normal(shape))
+    return math.sqrt(variance) / STDDEV * truncated(shape, rng)
+
+
+@dataclass(frozen=True)
+class VarianceScaling(Initializer):
+    """Draws of mean 0 and a variance that follows from the fans."""
+
+    distribution: InitializerDistribution = hyper(InitializerDistribution.TRUNCATED_NORMAL)
+
+    @abstractmethod
+    def variance(self, fan_in: int, fan_out: int) -> float:
+        """The variance of each element."""
+
+    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        return centred(self.distribution, self.variance(*fans(shape)), shape, rng)

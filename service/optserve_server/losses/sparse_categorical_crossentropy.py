@@ -1,0 +1,47 @@
+"""Categorical cross-entropy against class indices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.losses.base import Floats, require
+from optserve_server.losses.crossentropy import Crossentropy
+
+
+@dataclass(frozen=True)
+class SparseCategoricalCrossentropy(Crossentropy):
+    """-log(q[y]) with q as in categorical cross-entropy.
+
+    Targets are int32 or int64 in [0, classes), shaped like the prediction without its
+    class axis.
+    """
+
+    name: ClassVar[str] = "sparse_categorical_crossentropy"
+
+    def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+        """The classes as distributions, which take the memory that the prediction does."""
+        axis = self.axis % prediction.ndim
+        expected = prediction.shape[:axis] + prediction.shape[axis + 1 :]
+        require(Reason.DTYPE_MISMATCH, "target", target.dtype, (np.int32, np.int64))
+        require(Reason.SHAPE_MISMATCH, "target", target.shape, (expected,))
+        _require_classes(target, prediction.shape[axis])
+        one_hot = np.zeros_like(prediction)
+        np.put_along_axis(one_hot, np.expand_dims(target, axis), 1, axis)
+        return one_hot
+
+
+def _require_classes(target: npt.NDArray[Any], classes: int) -> None:
+    wrong = target[(target < 0) | (target >= classes)]
+    if wrong.size:
+        allowed = f"in [0, {classes})"
+        raise DomainError(
+            Reason.OUT_OF_RANGE,
+            f"target has the class {wrong[0]}, but classes must be {allowed}",
+            field="target",
+            metadata={"range": allowed, "actual": wrong[0]},
+        )

@@ -1,0 +1,28 @@
+"""Inverse-time decay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.hyper import hyper
+from optserve_server.schedules.base import Schedule
+from optserve_server.schedules.periods import periods
+
+
+@dataclass(frozen=True)
+class InverseTime(Schedule):
+    """lr/(1 + rate*s/steps); a staircase floors s/steps."""
+
+    name: ClassVar[str] = "inverse_time"
+
+    initial_learning_rate: float = hyper(ge=0)
+    decay_steps: float = hyper(gt=0)
+    decay_rate: float = hyper(ge=0)
+    staircase: bool = hyper(False)
+
+    def rate(self, step: int) -> float:
+        if not self.decay_rate:
+            return self.initial_learning_rate
+        growth = self.decay_rate * periods(step, self.decay_steps, self.staircase)
+        return self.initial_learning_rate / (1 + growth)

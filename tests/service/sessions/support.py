@@ -51,7 +51,7 @@ def spec_of(rule: ElementwiseRule | None = None, **fields: Any) -> SessionSpec:
 
 def session_of(spec: SessionSpec, parameters: Arrays, store: Store | None = None) -> Session:
     """A session that starts from ``parameters``."""
-    store = store or Store(NumpyBackend())
+    store = Store(NumpyBackend()) if store is None else store
     inits = [ParameterInit(name, a.dtype, a.shape, a) for name, a in parameters.items()]
     return store.create("", spec, inits)
 

@@ -1,0 +1,1 @@
+"""Every rule, flag and dtype on every executor, bit for bit."""

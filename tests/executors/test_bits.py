@@ -1,0 +1,48 @@
+"""NumPy and Numba give every rule, flag and dtype the same bits, however arrays are cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from optserve_server.arrays.numba_jit import NumbaBackend
+from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.optimizers import ALL
+
+from tests.executors.steps import differences, run, start
+from tests.support.variants import Variant, variants
+
+NUMPY, NUMBA = NumpyBackend(), NumbaBackend()
+DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]
+WIRE = [np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
+SIZE = 8192 * 2 + 77
+
+
+def test_every_rule_has_variants() -> None:
+    assert {variant.rule.name for variant in variants()} >= {cls.name for cls in ALL} - {"adamw"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("variant", variants(), ids=lambda v: v.label)
+def test_numpy_and_numba_agree(variant: Variant, dtype: np.dtype[Any]) -> None:
+    for wire in WIRE:
+        reference = NUMPY.compile(variant.program, dtype, {"g": wire})
+        expected = run(variant, reference, start(variant, dtype, SIZE), wire)
+        assert any(expected[name].any() for name in variant.rule.slots() or ["p"])
+        actual = run(
+            variant, NUMBA.compile(variant.program, dtype, {"g": wire}), start(variant, dtype, SIZE), wire
+        )
+        assert not differences(expected, actual), wire
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("variant", variants(), ids=lambda v: v.label)
+def test_cuts_do_not_matter(variant: Variant, dtype: np.dtype[Any]) -> None:
+    for backend in (NUMPY, NUMBA):
+        kernel = backend.compile(variant.program, dtype, {"g": dtype})
+        whole = run(variant, kernel, start(variant, dtype, SIZE), dtype)
+        pieces = run(variant, kernel, start(variant, dtype, SIZE), dtype, cuts=(1, 8, 1001, 8192, 12345))
+        assert not differences(whole, pieces), backend.name

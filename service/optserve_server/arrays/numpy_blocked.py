@@ -14,13 +14,14 @@ from optserve_server.arrays.backend import Array, HostArray, Segments
 from optserve_server.arrays.formats import decode, encode
 from optserve_server.arrays.plan import Bank, plan
 from optserve_server.arrays.program import Constant, Load, Op, Operand, Program, Result, Scalar, SegmentScalar
-from optserve_server.arrays.reductions import BLOCK, Cut, fold_blocks, sum_blocks, summand
+from optserve_server.arrays.reductions import BLOCK, Cut, cut_of, fold_blocks, sum_blocks, summand
 from optserve_server.arrays.workers import Workers
 
 SPAN_BYTES = 1 << 18
 """Bytes of one register: a dozen of them stay in a core's cache."""
 
-Values = dict[Operand, Any]
+Values = list[Any]
+"""What the operands of a program are in one span, by their numbers."""
 
 
 def _greater(a: Any, b: Any, out: Any) -> None:
@@ -112,7 +113,18 @@ class NumpyKernel:
         read |= {x for _, x in program.stores} | {r.operand for r in program.reductions}
         self.loads = tuple(name for name in program.arrays if Load(name) in read)
         self.copied = frozenset(self.loads) - plain | self.plan.held
-        self.constants: Values = {x: dtype.type(x.value) for x in read if isinstance(x, Constant)}
+        self.slots = {x: i for i, x in enumerate(self._operands(read))}
+        self.constants = [dtype.type(x.value) if isinstance(x, Constant) else None for x in self.slots]
+        self.steps = [
+            (
+                FUNCTIONS[k.op],
+                [self.slots[x] for x in k.operands],
+                self.slots[Result(i)],
+                place.bank,
+                place.number,
+            )
+            for i, (k, place) in enumerate(zip(program.instructions, self.plan.results, strict=True))
+        ]
         self._scratch: deque[_Scratch] = deque()
 
     def __call__(
@@ -124,11 +136,12 @@ class NumpyKernel:
         """Runs the program; see `Kernel`."""
         own = {name: arrays[name] for name in self.program.arrays}
         size = len(next(iter(own.values()))) if own else 0
-        cut = Cut.of(np.array([size], np.int64) if segments is None else segments.ends)
+        cut = cut_of(size, segments)
         if size == 0:
             return {r.name: np.zeros(len(cut.ends)) for r in self.program.reductions}
-        values = dict(self.constants)
-        values |= {Scalar(name): self.dtype.type(scalars[name]) for name in self.program.scalars}
+        values = list(self.constants)
+        for name in self.program.scalars:
+            values[self.slots[Scalar(name)]] = self.dtype.type(scalars[name])
         given = {} if segments is None else segments.scalars
         runs = {name: given[name].astype(self.dtype) for name in self.program.segment_scalars}
         sums = np.zeros((len(self.program.reductions), cut.count))
@@ -137,7 +150,7 @@ class NumpyKernel:
             scratch = self._take()
             with np.errstate(all="ignore"):
                 for start, stop in self._spans(low, high, cut):
-                    self._run(own, dict(values), runs, cut, start, stop, sums, scratch)
+                    self._run(own, list(values), runs, cut, start, stop, sums, scratch)
             self._scratch.append(scratch)
 
         marks = self.workers.marks(size)
@@ -145,6 +158,10 @@ class NumpyKernel:
             marks = [_block_start(cut, mark) for mark in marks[:-1]] + marks[-1:]
         self.workers.run(work, marks)
         return {r.name: fold_blocks(sums[i], cut) for i, r in enumerate(self.program.reductions)}
+
+    def _operands(self, read: set[Operand]) -> list[Operand]:
+        results: list[Operand] = [Result(i) for i in range(len(self.program.instructions))]
+        return results + [x for x in read if not isinstance(x, Result)]
 
     def _take(self) -> _Scratch:
         try:
@@ -180,23 +197,21 @@ class NumpyKernel:
         views = {name: array[start:stop] for name, array in arrays.items()}
         others = [register[: stop - start] for register in scratch.others]
         for name, register in zip(self.loads, others, strict=False):
-            values[Load(name)] = self._loaded(name, views[name], register)
+            values[self.slots[Load(name)]] = self._loaded(name, views[name], register)
         for name, register in zip(runs, others[len(self.loads) :], strict=True):
-            values[SegmentScalar(name)] = spread(runs[name], cut, start, stop, register)
+            values[self.slots[SegmentScalar(name)]] = spread(runs[name], cut, start, stop, register)
         places = {bank: [r[: stop - start] for r in registers] for bank, registers in scratch.banks.items()}
         places[Bank.ARRAY] = [views[name] for name in self.program.arrays]
-        for index, (instruction, place) in enumerate(
-            zip(self.program.instructions, self.plan.results, strict=True)
-        ):
-            out = places[place.bank][place.number]
-            FUNCTIONS[instruction.op](*[values[x] for x in instruction.operands], out=out)
-            values[Result(index)] = out
+        for function, inputs, output, bank, number in self.steps:
+            out = places[bank][number]
+            function(*[values[slot] for slot in inputs], out=out)
+            values[output] = out
         for row, reduction in zip(sums, self.program.reductions, strict=True):
             summands = scratch.summands[: stop - start]
-            summand(reduction.kind, values[reduction.operand], summands)
+            summand(reduction.kind, values[self.slots[reduction.operand]], summands)
             _sum(summands, cut, start, row)
         for name, x in self.plan.copies:
-            encode(np.asarray(values[x]), views[name])
+            encode(np.asarray(values[self.slots[x]]), views[name])
 
     def _loaded(self, name: str, view: npt.NDArray[Any], register: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The elements of ``view`` in the compute dtype: itself where that does."""

@@ -10,11 +10,13 @@ spread over threads or on how many elements are computed at a time.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.arrays.backend import Segments
 from optserve_server.arrays.program import ReductionKind
 
 LANES = 64
@@ -50,6 +52,11 @@ class Cut:
         return cls(starts, ends, firsts)
 
     @property
+    def size(self) -> int:
+        """How many elements there are."""
+        return int(self.ends[-1])
+
+    @property
     def count(self) -> int:
         """How many blocks there are."""
         return int(self.firsts[-1])
@@ -60,6 +67,23 @@ class Cut:
         if segment == len(self.ends):
             return self.count
         return int(self.firsts[segment] + (element - self.starts[segment]) // BLOCK)
+
+
+def cut_of(size: int, segments: Segments | None) -> Cut:
+    """The cut of a call over ``size`` elements; sessions make the same ones over and over."""
+    if segments is None:
+        return _one_segment(size)
+    return _segments(np.ascontiguousarray(segments.ends, np.int64).tobytes())
+
+
+@functools.lru_cache(maxsize=256)
+def _one_segment(size: int) -> Cut:
+    return Cut.of(np.array([size], np.int64))
+
+
+@functools.lru_cache(maxsize=64)
+def _segments(ends: bytes) -> Cut:
+    return Cut.of(np.frombuffer(ends, np.int64))
 
 
 def summand(kind: ReductionKind, values: npt.NDArray[Any], out: Floats) -> None:

@@ -1,0 +1,65 @@
+"""What the source generators share: every operand and array of a program has a number."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from optserve_server.arrays.program import Constant, Load, Operand, Program, Result, Scalar, SegmentScalar
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """Identifiers in generated source. A program's own names never get there.
+
+    Attributes:
+        program: the program.
+        constants: its constants, in order of appearance.
+    """
+
+    program: Program
+    constants: tuple[Constant, ...]
+
+    @classmethod
+    def of(cls, program: Program) -> Names:
+        """The names of the operands of ``program``."""
+        return cls(program, tuple(dict.fromkeys(x for x in operands(program) if isinstance(x, Constant))))
+
+    def __getitem__(self, x: Operand) -> str:
+        """x0 loaded, s0 scalar, c0 segment scalar, k0 constant, r0 result."""
+        match x:
+            case Load():
+                return f"x{self.program.arrays.index(x.name)}"
+            case Scalar():
+                return f"s{self.program.scalars.index(x.name)}"
+            case SegmentScalar():
+                return f"c{self.program.segment_scalars.index(x.name)}"
+            case Constant():
+                return f"k{self.constants.index(x)}"
+            case Result():
+                return f"r{x.index}"
+
+
+def operands(program: Program) -> list[Operand]:
+    """All operands, in order."""
+    found = [x for k in program.instructions for x in k.operands]
+    found += [x for _, x in program.stores]
+    return found + [r.operand for r in program.reductions]
+
+
+def loaded(program: Program) -> list[int]:
+    """Numbers of the arrays that are read."""
+    read = set(operands(program))
+    return [i for i, name in enumerate(program.arrays) if Load(name) in read]
+
+
+def stored(program: Program) -> frozenset[str]:
+    """Names of the arrays that are written."""
+    return frozenset(name for name, _ in program.stores)
+
+
+def dtypes(program: Program, dtype: np.dtype[Any], storage: Any) -> tuple[np.dtype[Any], ...]:
+    """The storage dtype of each array."""
+    return tuple(np.dtype(storage.get(name, dtype)) for name in program.arrays)

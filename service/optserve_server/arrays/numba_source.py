@@ -1,0 +1,173 @@
+"""A program as the text of one fused scalar loop for Numba."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from optserve_server.arrays import numba_runtime
+from optserve_server.arrays.emission import Names, loaded
+from optserve_server.arrays.formats import BFLOAT16, FLOAT16, FLOAT64
+from optserve_server.arrays.program import Instruction, Op, Program, ReductionKind
+from optserve_server.arrays.reductions import BLOCK, LANES
+
+CHUNK = 1024
+"""Elements whose summands wait in the nearest cache; a multiple of `LANES`."""
+
+EXPRESSIONS = {
+    Op.ADD: "{0} + {1}",
+    Op.SUBTRACT: "{0} - {1}",
+    Op.MULTIPLY: "{0} * {1}",
+    Op.DIVIDE: "{0} / {1}",
+    Op.NEGATE: "-{0}",
+    Op.LESS: "{0} < {1}",
+    Op.LESS_EQUAL: "{0} <= {1}",
+    Op.GREATER: "{0} > {1}",
+    Op.GREATER_EQUAL: "{0} >= {1}",
+    Op.EQUAL: "{0} == {1}",
+    Op.SELECT: "{1} if {0} else {2}",
+    Op.SQRT: "math.sqrt({0})",
+    Op.ABS: "abs({0})",
+    Op.SIGN: "T(1.0) if {0} > T(0.0) else (T(-1.0) if {0} < T(0.0) else (T(0.0) if {0} == T(0.0) else {0}))",
+    Op.MAXIMUM: "{0} if ({0} > {1}) | ({0} != {0}) else {1}",
+    Op.MINIMUM: "{0} if ({0} < {1}) | ({0} != {0}) else {1}",
+    Op.EXP: "math.exp({0})",
+    Op.EXPM1: "math.expm1({0})",
+    Op.LOG: "math.log({0})",
+    Op.LOG1P: "math.log1p({0})",
+    Op.TANH: "math.tanh({0})",
+}
+
+SUMMANDS = {
+    ReductionKind.SUM_OF_SQUARES: "add_squares",
+    ReductionKind.SUM_OF_MAGNITUDES: "add_magnitudes",
+    ReductionKind.NON_FINITE_COUNT: "add_non_finite",
+}
+
+PARAMETERS = "low, high, starts, ends, firsts, numbers, runs, sums"
+
+PLAIN = """
+def kernel({parameters}):
+{numbers}
+    start = low
+    segment = first_after(ends, low)
+    while start < high:
+        end = min(ends[segment], high)
+{runs}
+{slices}
+        for i in range(end - start):
+{body}
+        start = end
+        segment += 1
+"""
+
+REDUCING = """
+def kernel({parameters}):
+{numbers}
+    lanes = np.empty(({count}, {LANES}))
+    values = np.empty(({count}, {CHUNK}), T)
+    segment = first_after(firsts, low) - 1
+    for block in range(low, high):
+        while firsts[segment + 1] <= block:
+            segment += 1
+        start = starts[segment] + (block - firsts[segment]) * {BLOCK}
+        stop = min(start + {BLOCK}, ends[segment])
+        lanes[:] = 0.0
+{runs}
+        while start < stop:
+            end = min(start + {CHUNK}, stop)
+{slices}
+            for i in range(end - start):
+{body}
+{summed}
+            start = end
+{folded}
+"""
+
+
+def numba_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> str:
+    """The text of a module that defines ``kernel``.
+
+    Args:
+        program: the program.
+        dtype: the compute dtype.
+        dtypes: the storage dtype of each of the program's arrays; 16-bit floats are
+            passed as uint16.
+    """
+    names = Names.of(program)
+    rows = range(len(program.reductions))
+    depth = 4 if program.reductions else 3
+    text = (REDUCING if rows else PLAIN).format(
+        parameters=", ".join([PARAMETERS, *(f"a{i}" for i in range(len(program.arrays)))]),
+        numbers=_lines(1, _numbers(names)),
+        runs=_lines(2, [f"c{i} = T(runs[{i}, segment])" for i in range(len(program.segment_scalars))]),
+        slices=_lines(depth - 1, [f"b{i} = a{i}[start:end]" for i in range(len(program.arrays))] + [
+            f"v{i} = values[{i}, : end - start]" for i in rows
+        ]),
+        body=_lines(depth, _body(names, dtype, dtypes)),
+        summed=_lines(3, [f"{SUMMANDS[r.kind]}(v{i}, lanes[{i}])" for i, r in enumerate(program.reductions)]),
+        folded=_lines(2, [f"sums[{i}, block] = fold_lanes(lanes[{i}])" for i in rows]),
+        count=len(rows), LANES=LANES, CHUNK=CHUNK, BLOCK=BLOCK,
+    )  # fmt: skip
+    return f"{runtime_source()}\nT = np.{dtype.name}\n{text}"
+
+
+def runtime_source() -> str:
+    """The text of what kernels call."""
+    return inspect.getsource(numba_runtime)
+
+
+def _lines(depth: int, lines: Sequence[str]) -> str:
+    return "\n".join(" " * 4 * depth + line for line in lines)
+
+
+def _numbers(names: Names) -> list[str]:
+    """Rounds scalars and constants to the compute dtype, under names of their own.
+
+    Numba would keep a float64 variable that is assigned again wide.
+    """
+    lines = [f"s{i} = T(numbers[{i}])" for i in range(len(names.program.scalars))]
+    return lines + [f"k{i} = T({_literal(x.value)})" for i, x in enumerate(names.constants)]
+
+
+def _literal(value: float) -> str:
+    if math.isnan(value):
+        return "np.nan"
+    return repr(value) if math.isfinite(value) else f"{'-' if value < 0 else ''}np.inf"
+
+
+def _body(names: Names, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> list[str]:
+    program = names.program
+    lines = [f"x{i} = {_decoded(f'b{i}[i]', dtype, dtypes[i])}" for i in loaded(program)]
+    lines += [f"r{i} = {_expression(names, k)}" for i, k in enumerate(program.instructions)]
+    for name, x in program.stores:
+        number = program.arrays.index(name)
+        lines.append(f"b{number}[i] = {_encoded(names[x], dtype, dtypes[number])}")
+    return lines + [f"v{i}[i] = {names[r.operand]}" for i, r in enumerate(program.reductions)]
+
+
+def _expression(names: Names, instruction: Instruction) -> str:
+    return EXPRESSIONS[instruction.op].format(*[names[x] for x in instruction.operands])
+
+
+def _decoded(element: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
+    if storage == dtype:
+        return element
+    if storage == FLOAT16:
+        element = f"decode_float16({element})"
+    if storage == BFLOAT16:
+        element = f"decode_bfloat16({element})"
+    return f"T({element})"
+
+
+def _encoded(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
+    if storage == dtype:
+        return value
+    if storage in (FLOAT16, BFLOAT16):
+        narrow = f"to_odd({value})" if dtype == FLOAT64 else value
+        return f"encode_{storage.name}({narrow})"
+    return f"np.{storage.name}({value})"

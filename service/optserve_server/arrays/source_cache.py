@@ -1,0 +1,61 @@
+"""Generated modules as files, so that Numba can keep what it compiled from them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import numba
+
+
+def folder() -> Path:
+    """Where generated modules lie: NUMBA_CACHE_DIR, or the user's cache."""
+    chosen = str(getattr(numba.config, "CACHE_DIR", ""))
+    if chosen:
+        return Path(chosen) / "optserve"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "optserve" / "numba"
+
+
+def load(source: str) -> tuple[ModuleType, bool]:
+    """The module with this text, and whether it has a file that caches can refer to.
+
+    Where the folder cannot be written, the module lives in memory alone.
+    """
+    name = "optserve_kernel_" + hashlib.sha256(source.encode()).hexdigest()[:32]
+    try:
+        path = _written(folder() / f"{name}.py", source)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
+        module = ModuleType(name)
+        exec(compile(source, f"<{name}>", "exec"), module.__dict__)
+        return module, False
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no loader for {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # cached kernels are unpickled by module name
+    spec.loader.exec_module(module)
+    return module, True
+
+
+def _written(path: Path, source: str) -> Path:
+    """Writes ``source`` to ``path`` unless it is there already; others may do the same."""
+    if path.is_file() and path.read_text(encoding="utf-8") == source:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(source)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return path

@@ -1,0 +1,1 @@
+"""The conformance corpus: recorded values that every implementation has to reproduce."""

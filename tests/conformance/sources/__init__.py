@@ -1,0 +1,1 @@
+"""The frameworks themselves, run for every rule and convention; nothing here is served."""

@@ -1,0 +1,122 @@
+"""FunctionService: schedules, losses and activations without a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from grpc import aio
+
+from optserve.v1 import function_service_pb2 as pb
+from optserve.v1.activation_spec_pb2 import ActivationSpec
+from optserve.v1.function_service_pb2_grpc import FunctionServiceServicer
+from optserve.v1.tensor_pb2 import Tensor
+from optserve_server.activations.base import Activation
+from optserve_server.errors import within
+from optserve_server.hyper import Chosen
+from optserve_server.losses.base import reduce
+from optserve_server.rpc.execution import Execution
+from optserve_server.wire.schedules import steps_from
+from optserve_server.wire.specs import chosen_from, chosen_to, loss_to, reduction_from
+from optserve_server.wire.tensors import FLOAT32, FLOAT64, INT32, INT64, array_from, tensor_to
+
+Context = aio.ServicerContext[Any, Any]
+T = TypeVar("T")
+
+SMALL_BYTES = 1 << 17
+"""Input up to which a function is shorter than handing it to another thread."""
+
+_FLOATS = (FLOAT32, FLOAT64)
+_TARGETS = (FLOAT32, FLOAT64, INT32, INT64)
+
+
+class FunctionService(FunctionServiceServicer):
+    """Decodes, calls the mathematics, encodes.
+
+    Args:
+        execution: where work runs.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    async def EvaluateSchedule(
+        self, request: pb.EvaluateScheduleRequest, context: Context
+    ) -> pb.EvaluateScheduleResponse:
+        return await self._execution.in_thread(lambda: _schedule(request))
+
+    async def ComputeLoss(self, request: pb.ComputeLossRequest, context: Context) -> pb.ComputeLossResponse:
+        return await self._run(request.prediction, lambda: _loss(request))
+
+    async def ComputeActivation(
+        self, request: pb.ComputeActivationRequest, context: Context
+    ) -> pb.ComputeActivationResponse:
+        return await self._run(request.input, lambda: _activation(request))
+
+    async def ComputeActivationGradient(
+        self, request: pb.ComputeActivationGradientRequest, context: Context
+    ) -> pb.ComputeActivationGradientResponse:
+        return await self._run(request.input, lambda: _activation_gradient(request))
+
+    async def _run(self, tensor: Tensor, work: Callable[[], T]) -> T:
+        return work() if tensor.ByteSize() <= SMALL_BYTES else await self._execution.in_thread(work)
+
+
+def _schedule(request: pb.EvaluateScheduleRequest) -> pb.EvaluateScheduleResponse:
+    with within("schedule"):
+        chosen = chosen_from(request.schedule)
+    steps = steps_from(request)
+    values = np.fromiter(map(chosen.algorithm.rate, steps), np.float64, len(steps))
+    response = pb.EvaluateScheduleResponse(values=tensor_to(values))
+    chosen_to(response.schedule, chosen)
+    return response
+
+
+def _loss(request: pb.ComputeLossRequest) -> pb.ComputeLossResponse:
+    with within("loss"):
+        chosen, reduction = chosen_from(request.loss), reduction_from(request.loss)
+    with within("prediction"):
+        prediction = array_from(request.prediction, _FLOATS)
+    with within("target"):
+        target = array_from(request.target, _TARGETS)
+    with within(f"loss.{chosen.algorithm.name}"):
+        chosen.algorithm.check(prediction.ndim)
+    per_example = chosen.algorithm.per_example(prediction, target)
+    response = pb.ComputeLossResponse(value=reduce(per_example, reduction))
+    if request.per_example:
+        response.per_example.CopyFrom(tensor_to(per_example))
+    if request.gradient:
+        response.gradient.CopyFrom(tensor_to(chosen.algorithm.gradient(prediction, target, reduction)))
+    loss_to(response.loss, chosen, reduction)
+    return response
+
+
+def _activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationResponse:
+    with within("input"):
+        x = array_from(request.input, _FLOATS)
+    chosen = _chosen_activation(request.activation, x.ndim)
+    response = pb.ComputeActivationResponse(output=tensor_to(chosen.algorithm.evaluate(x)))
+    chosen_to(response.activation, chosen)
+    return response
+
+
+def _activation_gradient(
+    request: pb.ComputeActivationGradientRequest,
+) -> pb.ComputeActivationGradientResponse:
+    with within("input"):
+        x = array_from(request.input, _FLOATS)
+    with within("output_gradient"):
+        dy = array_from(request.output_gradient, _FLOATS)
+    chosen = _chosen_activation(request.activation, x.ndim)
+    response = pb.ComputeActivationGradientResponse(input_gradient=tensor_to(chosen.algorithm.vjp(x, dy)))
+    chosen_to(response.activation, chosen)
+    return response
+
+
+def _chosen_activation(message: ActivationSpec, rank: int) -> Chosen[Activation]:
+    with within("activation"):
+        chosen = chosen_from(message)
+        with within(chosen.algorithm.name):
+            chosen.algorithm.check(rank)
+        return chosen

@@ -1,0 +1,61 @@
+"""PushParameters: a header, then bytes until they are whole, then nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from optserve.v1 import session_service_pb2 as pb
+from optserve_server.errors import DomainError, Reason, within
+from optserve_server.sessions.session import Session
+from optserve_server.sessions.staging import Staging
+from optserve_server.wire.chunks import Filler
+from optserve_server.wire.names import checked_key
+from optserve_server.wire.tensors import wire_dtype_from
+
+Requests = AsyncIterator[pb.PushParametersRequest]
+
+
+@dataclass(frozen=True)
+class Push:
+    """A push that has arrived in whole."""
+
+    header: pb.PushHeader
+    session: Session
+    staging: Staging
+
+    def assign(self) -> None:
+        """Writes the parameters."""
+        expected = self.header.expected_step if self.header.HasField("expected_step") else None
+        self.session.assign(self.staging, expected_step=expected, reset_state=self.header.reset_state)
+
+
+async def received(requests: Requests, find: Callable[[str], Session]) -> Push:
+    """Reads a whole push.
+
+    Raises:
+        DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED where messages are missing or
+            come where they may not, or what the header raises.
+    """
+    message = await anext(requests, None)
+    if message is None or not message.HasField("header"):
+        raise DomainError(Reason.STREAM_PROTOCOL, "a push begins with a header", field="header")
+    push = _begun(message.header, find)
+    filler = Filler(push.staging.buffer)
+    if message.HasField("chunk"):
+        filler.add(message.chunk)
+    while (message := await anext(requests, None)) is not None:
+        if message.HasField("header"):
+            raise filler.interrupted()
+        filler.add(message.chunk)
+    if not filler.whole:
+        raise filler.truncated()
+    return push
+
+
+def _begun(header: pb.PushHeader, find: Callable[[str], Session]) -> Push:
+    with within("header"):
+        checked_key(header.request_id, "request_id")
+        session = find(header.name)
+        dtype = wire_dtype_from(header.wire_dtype, "wire_dtype")
+        return Push(header, session, session.stage(tuple(header.tensors) or None, dtype))

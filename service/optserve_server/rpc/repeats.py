@@ -1,0 +1,63 @@
+"""Repeated requests: the first answer again, and nothing done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
+
+import xxhash
+from google.protobuf.message import Message
+
+from optserve_server.rpc.execution import Execution
+from optserve_server.sessions.ledger import RequestLedger
+
+M = TypeVar("M", bound=Message)
+
+
+class Repeats:
+    """Answers requests that carry a request id, each once.
+
+    Args:
+        execution: carries a request to its end though its caller went away.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._ledger = RequestLedger()
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def once(self, request_id: str, content: bytes, act: Callable[[], Awaitable[M]]) -> M:
+        """The answer of ``act``, or that which the same request got before.
+
+        Args:
+            request_id: the idempotency key; empty for none.
+            content: what tells this request from another, as `content_of` makes it.
+            act: does what is asked. Its errors are not kept.
+
+        Raises:
+            DomainError: REQUEST_ID_REUSED, or what ``act`` raises.
+        """
+        return await self._execution.to_its_end(self._once(request_id, content, act))
+
+    async def _once(self, request_id: str, content: bytes, act: Callable[[], Awaitable[M]]) -> M:
+        if not request_id:
+            return await act()
+        # The lock lives as long as somebody holds or awaits it.
+        lock = self._locks.setdefault(request_id, asyncio.Lock())
+        async with lock:
+            known = self._ledger.lookup(request_id, content)
+            if known is not None:
+                return cast(M, known)
+            answer = await act()
+            self._ledger.remember(request_id, content, answer)
+            return answer
+
+
+def content_of(message: Message, payload: memoryview | bytes = b"") -> bytes:
+    """A digest of a request's kind, fields and payload."""
+    digest = xxhash.xxh3_128(message.DESCRIPTOR.full_name.encode())
+    digest.update(message.SerializeToString(deterministic=True))
+    digest.update(payload)
+    return digest.digest()

@@ -1,0 +1,152 @@
+"""SessionService: sessions, their steps and their values."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+from grpc import aio
+
+from optserve.v1 import session_service_pb2 as pb
+from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
+from optserve_server.errors import DomainError, Reason, within
+from optserve_server.rpc import calls
+from optserve_server.rpc.drain import Drain
+from optserve_server.rpc.execution import Execution
+from optserve_server.rpc.push import received
+from optserve_server.rpc.repeats import Repeats, content_of
+from optserve_server.rpc.stepping import check_pull, stepped
+from optserve_server.rpc.streaming import StepStream
+from optserve_server.sessions.session import SMALL, Session
+from optserve_server.sessions.store import Store
+from optserve_server.wire import pages, sessions
+from optserve_server.wire.chunks import cut
+from optserve_server.wire.names import checked_key, checked_session_id, session_id_from
+from optserve_server.wire.specs import session_spec_from
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class SessionService(SessionServiceServicer):
+    """Decodes, calls the domain, encodes.
+
+    Args:
+        store: the sessions.
+        execution: where work runs.
+        drain: says when streams are to end.
+    """
+
+    def __init__(self, store: Store, execution: Execution, drain: Drain) -> None:
+        self._store = store
+        self._execution = execution
+        self._drain = drain
+        self._repeats = Repeats(execution)
+        self._creating = asyncio.Lock()
+
+    def find(self, name: str) -> Session:
+        """The session of that resource name."""
+        session_id = session_id_from(name)
+        calls.concerns(session_id)
+        return self._store.get(session_id)
+
+    async def CreateSession(
+        self, request: pb.CreateSessionRequest, context: Context
+    ) -> pb.CreateSessionResponse:
+        key = checked_key(request.request_id, "request_id")
+        content = content_of(request) if key else b""
+        return await self._repeats.once(key, content, partial(self._create, request))
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        return pb.GetSessionResponse(session=sessions.session_to(self.find(request.name)))
+
+    async def ListSessions(
+        self, request: pb.ListSessionsRequest, context: Context
+    ) -> pb.ListSessionsResponse:
+        size, after = pages.size_from(request.page_size), pages.after_from(request.page_token)
+        page, last = self._store.page(size, after)
+        return pb.ListSessionsResponse(
+            sessions=map(sessions.session_to, page), next_page_token=pages.token_to(last)
+        )
+
+    async def DeleteSession(
+        self, request: pb.DeleteSessionRequest, context: Context
+    ) -> pb.DeleteSessionResponse:
+        key = checked_key(request.request_id, "request_id")
+        content = content_of(request) if key else b""
+        return await self._repeats.once(key, content, partial(self._delete, request))
+
+    async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
+        session = self.find(request.name)
+        gradients = sessions.gradients_from(request.gradients)
+        options = sessions.options_from(request.options)
+        with within("options.pull"):
+            pull = sessions.pull_from(request.options.pull) if request.options.HasField("pull") else None
+            check_pull(session, pull, self._store.limits.max_message_bytes)
+        with within("gradients"):
+            staging = session.stage_arrays(gradients)
+        work = partial(stepped, session, staging, options, pull)
+        result, values = await self._execution.alone(session, work)
+        response = pb.StepResponse(result=sessions.result_to(result))
+        if values is not None:
+            response.parameters.extend(sessions.values_to(values))
+            response.parameters_step = values.step
+        return response
+
+    async def StepStream(
+        self, requests: AsyncIterator[pb.StepStreamRequest], context: Context
+    ) -> AsyncIterator[pb.StepStreamResponse]:
+        stream = StepStream(self.find, self._execution, self._drain, self._store.limits.chunk_bytes)
+        async for response in stream.answers(requests):
+            yield response
+
+    async def PullParameters(
+        self, request: pb.PullParametersRequest, context: Context
+    ) -> AsyncIterator[pb.PullParametersResponse]:
+        session = self.find(request.name)
+        with within("pull"):
+            pull = sessions.pull_from(request.pull)
+            check_pull(session, pull)
+        if request.HasField("if_newer_than_step") and session.step <= request.if_newer_than_step:
+            yield pb.PullParametersResponse(header=sessions.not_modified_to(session.step, pull.point))
+            return
+        work = partial(session.values, pull.tensors, pull.dtype, pull.point)
+        values = await self._execution.alone(session, work)
+        yield pb.PullParametersResponse(header=sessions.values_header_to(values))
+        for chunk in cut(values.buffer, self._store.limits.chunk_bytes):
+            yield pb.PullParametersResponse(chunk=chunk)
+
+    async def PushParameters(
+        self, requests: AsyncIterator[pb.PushParametersRequest], context: Context
+    ) -> pb.PushParametersResponse:
+        push = await received(requests, self.find)
+        header = push.header
+        content = content_of(header, push.staging.buffer.data) if header.request_id else b""
+
+        async def act() -> pb.PushParametersResponse:
+            await self._execution.alone(push.session, push.assign)
+            return pb.PushParametersResponse(session=sessions.session_to(push.session))
+
+        return await self._repeats.once(header.request_id, content, act)
+
+    async def _create(self, request: pb.CreateSessionRequest) -> pb.CreateSessionResponse:
+        session_id = checked_session_id(request.session_id)
+        if not request.HasField("spec"):
+            raise DomainError(Reason.FIELD_REQUIRED, "spec is required", field="spec")
+        with within("spec"):
+            spec = session_spec_from(request.spec)
+        parameters = sessions.parameters_from(request.parameters)
+        work = partial(self._store.create, session_id, spec, parameters, request.seed)
+        async with self._creating:
+            small = sessions.element_count(parameters) <= SMALL
+            session = work() if small else await self._execution.in_thread(work)
+        calls.concerns(session.id)
+        return pb.CreateSessionResponse(session=sessions.session_to(session))
+
+    async def _delete(self, request: pb.DeleteSessionRequest) -> pb.DeleteSessionResponse:
+        session = self.find(request.name)
+        async with session.lock:
+            if self._store.get(session.id) is session:
+                self._store.delete(session.id)
+        return pb.DeleteSessionResponse()

@@ -1,0 +1,74 @@
+"""Runs of bytes: gathered into a buffer on their way in, cut on their way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve.v1.tensor_pb2 import Chunk
+from optserve_server.errors import DomainError, Reason
+
+
+class Filler:
+    """Fills a buffer from chunks that follow each other without gaps.
+
+    Args:
+        buffer: where the bytes go (uint8).
+    """
+
+    def __init__(self, buffer: npt.NDArray[np.uint8]) -> None:
+        self._buffer = buffer
+        self._filled = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether every byte has arrived."""
+        return self._filled == self._buffer.size
+
+    def add(self, chunk: Chunk) -> None:
+        """Puts a chunk into its place.
+
+        Raises:
+            DomainError: STREAM_PROTOCOL at ``chunk.byte_offset`` where it does not follow
+                the one before, BYTE_LENGTH_MISMATCH at ``chunk.data`` where it holds more
+                than is missing.
+        """
+        data = np.frombuffer(chunk.data, np.uint8)
+        if chunk.byte_offset != self._filled:
+            raise DomainError(
+                Reason.STREAM_PROTOCOL,
+                f"the chunk starts at byte {chunk.byte_offset}, but byte {self._filled} comes next",
+                field="chunk.byte_offset",
+                metadata={"expected": self._filled, "actual": chunk.byte_offset},
+            )
+        stop = self._filled + data.size
+        if stop > self._buffer.size:
+            raise self._mismatch(Reason.BYTE_LENGTH_MISMATCH, stop, "chunk.data")
+        self._buffer[self._filled : stop] = data
+        self._filled = stop
+
+    def truncated(self) -> DomainError:
+        """The error of a stream that ends here."""
+        return self._mismatch(Reason.STREAM_TRUNCATED, self._filled, "chunk")
+
+    def interrupted(self) -> DomainError:
+        """The error of a header that comes here."""
+        return self._mismatch(Reason.STREAM_PROTOCOL, self._filled, "header")
+
+    def _mismatch(self, reason: Reason, actual: int, field: str) -> DomainError:
+        expected = self._buffer.size
+        return DomainError(
+            reason,
+            f"{actual} bytes were sent where {expected} belong",
+            field=field,
+            metadata={"expected": expected, "actual": actual},
+        )
+
+
+def cut(buffer: npt.NDArray[Any], chunk_bytes: int) -> Iterator[Chunk]:
+    """Cuts a buffer (uint8) into chunks of up to ``chunk_bytes`` bytes; an empty one into none."""
+    for start in range(0, buffer.size, chunk_bytes):
+        yield Chunk(byte_offset=start, data=buffer[start : start + chunk_bytes].tobytes())

@@ -1,0 +1,81 @@
+"""Errors as gRPC statuses: the one table, and the one translation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import (  # type: ignore[import-untyped]
+    BadRequest,
+    ErrorInfo,
+    RetryInfo,
+)
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+from optserve_server.errors import DomainError, Reason
+
+DOMAIN = "optserve.v1"
+"""The domain of every ErrorInfo."""
+
+DETAILS_KEY = "grpc-status-details-bin"
+"""Trailing metadata that carry the status with its details."""
+
+CODES: Mapping[Reason, grpc.StatusCode] = {
+    Reason.FIELD_REQUIRED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.OUT_OF_RANGE: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.UNSUPPORTED_VALUE: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.CONFLICTING_FIELDS: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.MALFORMED_NAME: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_PAGE_TOKEN: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.SESSION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.SESSION_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.UNKNOWN_TENSOR: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.DUPLICATE_TENSOR: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.MISSING_TENSOR: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.SHAPE_MISMATCH: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.DTYPE_MISMATCH: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.BYTE_LENGTH_MISMATCH: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.NON_FINITE_GRADIENT: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.SEQUENCE_GAP: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.SEQUENCE_REUSED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.SEQUENCE_EXPIRED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.STEP_MISMATCH: grpc.StatusCode.ABORTED,
+    Reason.REQUEST_ID_REUSED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.STREAM_TRUNCATED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.STREAM_PROTOCOL: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.PARAMETERS_PENDING: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.POINT_UNAVAILABLE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.LIMIT_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+    Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+"""The status code of every reason."""
+
+
+def status_of(error: DomainError) -> Status:
+    """The status with its details: ErrorInfo, and BadRequest and RetryInfo where they apply."""
+    code: Any = CODES[error.reason].value
+    status = Status(code=code[0], message=error.message)
+    _attach(status, ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=error.metadata))
+    if error.field is not None:
+        violation = BadRequest.FieldViolation(field=error.field, description=error.message)
+        _attach(status, BadRequest(field_violations=[violation]))
+    if error.retry_after is not None:
+        delay = Duration(nanos=round(error.retry_after % 1 * 1e9), seconds=int(error.retry_after))
+        _attach(status, RetryInfo(retry_delay=delay))
+    return status
+
+
+def code_of(error: DomainError) -> grpc.StatusCode:
+    """The status code of an error."""
+    return CODES[error.reason]
+
+
+def _attach(status: Status, detail: Message) -> None:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    status.details.append(packed)

@@ -1,0 +1,55 @@
+"""Where a schedule is to be evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optserve.v1.function_service_pb2 import EvaluateScheduleRequest, StepRange
+from optserve_server.errors import DomainError, Reason
+
+MAX_POINTS = 1_000_000
+"""Steps that one request may ask for."""
+
+
+def steps_from(message: EvaluateScheduleRequest) -> Sequence[int]:
+    """The steps that a request asks for.
+
+    Raises:
+        DomainError: FIELD_REQUIRED, OUT_OF_RANGE or LIMIT_EXCEEDED.
+    """
+    at = message.WhichOneof("at")
+    if at is None:
+        raise DomainError(Reason.FIELD_REQUIRED, "one of steps, range is required")
+    steps = _range_from(message.range) if at == "range" else message.steps.steps
+    # A range of 2**63 steps has no len().
+    if bool(steps) and _count(steps) > MAX_POINTS:
+        raise DomainError(
+            Reason.LIMIT_EXCEEDED,
+            f"more than {MAX_POINTS} steps",
+            field=at,
+            metadata={"limit": "max_schedule_points", "value": MAX_POINTS},
+        )
+    negative = next((index for index, step in enumerate(steps) if step < 0), None)
+    if negative is not None:
+        raise _out_of_range(f"steps.steps[{negative}]", "at least 0")
+    return steps
+
+
+def _count(steps: Sequence[int]) -> int:
+    if isinstance(steps, range):
+        return (steps.stop - steps.start + steps.step - 1) // steps.step
+    return len(steps)
+
+
+def _range_from(message: StepRange) -> range:
+    if message.start < 0:
+        raise _out_of_range("range.start", "at least 0")
+    if message.stride < 0:
+        raise _out_of_range("range.stride", "at least 1")
+    return range(message.start, message.stop, message.stride or 1)
+
+
+def _out_of_range(field: str, allowed: str) -> DomainError:
+    return DomainError(
+        Reason.OUT_OF_RANGE, f"{field} must be {allowed}", field=field, metadata={"range": allowed}
+    )

@@ -1,0 +1,185 @@
+"""Sessions, steps and values as messages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from optserve.v1 import session_pb2, session_service_pb2
+from optserve.v1.session_pb2 import GroupSlots, ParameterPoint
+from optserve.v1.tensor_pb2 import NamedTensor, TensorLayout
+from optserve_server.errors import DomainError, Reason, within
+from optserve_server.sessions.layout import Layout, TensorEntry
+from optserve_server.sessions.reading import Point, Values
+from optserve_server.sessions.result import StepOptions, StepResult
+from optserve_server.sessions.session import Session
+from optserve_server.sessions.staging import NamedArray, StagedTensor
+from optserve_server.sessions.store import ParameterInit
+from optserve_server.wire.enums import member_of, number_of
+from optserve_server.wire.names import checked_key, checked_tensor_name, session_name
+from optserve_server.wire.specs import chosen_from, session_spec_to
+from optserve_server.wire.tensors import (
+    NUMBERS,
+    PARAMETER_DTYPES,
+    WIRE_DTYPES,
+    array_from,
+    dtype_from,
+    shape_from,
+    tensor_to,
+    wire_dtype_from,
+)
+
+_OUTCOME = session_service_pb2.StepOutcome.DESCRIPTOR
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Which values to send: names (None for all), element type (None for each its own), point."""
+
+    tensors: tuple[str, ...] | None
+    dtype: np.dtype[Any] | None
+    point: Point
+
+
+def parameters_from(messages: Sequence[session_service_pb2.ParameterInit]) -> list[ParameterInit]:
+    """The parameters of a new session; fields of errors start at ``parameters``."""
+    parameters = []
+    for index, message in enumerate(messages):
+        with within(f"parameters[{index}]"):
+            parameters.append(_parameter_from(message))
+    return parameters
+
+
+def _parameter_from(message: session_service_pb2.ParameterInit) -> ParameterInit:
+    name = checked_tensor_name(message.name)
+    source = message.WhichOneof("source")
+    if source is None:
+        raise DomainError(Reason.FIELD_REQUIRED, "one of value, initializer, upload is required")
+    with within(source):
+        if source == "value":
+            array = array_from(message.value, PARAMETER_DTYPES)
+            return ParameterInit(name, array.dtype, array.shape, array)
+        given = message.initializer if source == "initializer" else message.upload
+        dtype = dtype_from(given.dtype, PARAMETER_DTYPES, "dtype")
+        shape = shape_from(given.shape)
+        if source == "upload":
+            return ParameterInit(name, dtype, shape, None)
+        with within("spec"):
+            return ParameterInit(name, dtype, shape, chosen_from(message.initializer.spec).algorithm)
+
+
+def element_count(parameters: Iterable[ParameterInit]) -> int:
+    """How many elements the parameters have."""
+    return sum(math.prod(parameter.shape) for parameter in parameters)
+
+
+def gradients_from(messages: Sequence[NamedTensor]) -> list[NamedArray]:
+    """The gradients of a unary step, viewed; fields of errors start at ``gradients``."""
+    arrays = []
+    for index, message in enumerate(messages):
+        with within(f"gradients[{index}].tensor"):
+            arrays.append(NamedArray(message.name, array_from(message.tensor, WIRE_DTYPES)))
+    return arrays
+
+
+def options_from(message: session_service_pb2.StepOptions) -> StepOptions:
+    """What a step asks for; fields of errors start at ``options``."""
+    return StepOptions(
+        worker=checked_key(message.worker, "options.worker"),
+        sequence=message.sequence,
+        expected_step=message.expected_step if message.HasField("expected_step") else None,
+        loss_scale=message.loss_scale if message.HasField("loss_scale") else 1.0,
+        validate_only=message.validate_only,
+        per_tensor_norms=message.per_tensor_norms,
+    )
+
+
+def pull_from(message: session_service_pb2.PullOptions) -> Pull:
+    """Which values to send; fields of errors are paths within ``message``."""
+    dtype = wire_dtype_from(message.wire_dtype, "wire_dtype")
+    return Pull(tuple(message.tensors) or None, dtype, _point_from(message.point))
+
+
+def _point_from(number: int) -> Point:
+    with within("point"):
+        return member_of(Point, ParameterPoint.DESCRIPTOR, number) if number else Point.PARAMETERS
+
+
+def session_to(session: Session) -> session_pb2.Session:
+    """A session without its values."""
+    ready = session_pb2.SESSION_STATE_READY
+    message = session_pb2.Session(
+        name=session_name(session.id),
+        spec=session_spec_to(session.spec),
+        layout=_layout_to(session.layout),
+        step=session.step,
+        accumulated=session.accumulated,
+        skipped=session.skipped,
+        state=ready if session.ready else session_pb2.SESSION_STATE_AWAITING_PARAMETERS,
+        resident_bytes=session.resident_bytes,
+        seed=session.seed,
+        slots=[GroupSlots(group=group, slots=slots) for group, slots in session.slot_names().items()],
+    )
+    message.create_time.FromDatetime(session.created)
+    return message
+
+
+def result_to(result: StepResult) -> session_service_pb2.StepResult:
+    """What a step did."""
+    norms = [session_service_pb2.TensorNorm(name=name, norm=norm) for name, norm in result.tensor_norms]
+    return session_service_pb2.StepResult(
+        step=result.step,
+        outcome=session_service_pb2.StepOutcome.ValueType(number_of(result.outcome, _OUTCOME)),
+        learning_rate=result.learning_rate,
+        gradient_norm=result.gradient_norm,
+        clipped_gradient_norm=result.clipped_gradient_norm,
+        non_finite_count=result.non_finite_count,
+        staleness=result.staleness,
+        regularization_penalty=result.regularization_penalty,
+        durable_step=result.durable_step,
+        accumulated=result.accumulated,
+        tensor_norms=norms,
+        replayed=result.replayed,
+    )
+
+
+def values_header_to(values: Values) -> session_service_pb2.ParametersHeader:
+    """What the chunks of ``values`` hold."""
+    return session_service_pb2.ParametersHeader(
+        step=values.step,
+        point=ParameterPoint.ValueType(number_of(values.point, ParameterPoint.DESCRIPTOR)),
+        layout=[_staged_to(tensor) for tensor in values.tensors],
+        byte_count=values.buffer.size,
+    )
+
+
+def not_modified_to(step: int, point: Point) -> session_service_pb2.ParametersHeader:
+    """The answer to a pull that asks for something newer than there is."""
+    number = ParameterPoint.ValueType(number_of(point, ParameterPoint.DESCRIPTOR))
+    return session_service_pb2.ParametersHeader(step=step, point=number, not_modified=True)
+
+
+def values_to(values: Values) -> list[NamedTensor]:
+    """Values in one message."""
+    return [
+        NamedTensor(name=tensor.entry.name, tensor=tensor_to(values.array(position)))
+        for position, tensor in enumerate(values.tensors)
+    ]
+
+
+def _layout_to(layout: Layout) -> list[TensorLayout]:
+    return [_entry_to(entry, entry.dtype, entry.byte_offset) for entry in layout.entries]
+
+
+def _staged_to(tensor: StagedTensor) -> TensorLayout:
+    return _entry_to(tensor.entry, tensor.dtype, tensor.byte_offset)
+
+
+def _entry_to(entry: TensorEntry, dtype: np.dtype[Any], byte_offset: int) -> TensorLayout:
+    return TensorLayout(
+        name=entry.name, dtype=NUMBERS[dtype], shape=entry.shape, byte_offset=byte_offset, group=entry.group
+    )

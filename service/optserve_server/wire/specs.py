@@ -15,7 +15,7 @@ import functools
 import types
 from collections.abc import Hashable, Mapping
 from enum import Enum
-from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message

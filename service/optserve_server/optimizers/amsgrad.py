@@ -21,11 +21,11 @@ class AmsgradMaximum(StrEnum):
 
 @dataclass(frozen=True)
 class Amsgrad(Adam):
-    """Adam with another second moment w, by `maximum`,
+    """Adam with w for v in the root, where by `maximum`
 
     RAW          w = max(w, v), then corrected by `bias_correction`  (Keras, PyTorch)
     CORRECTED    w = max(w, v/(1 - b2^t)), over m/(1 - b1^t)         (optax)
-    UNCORRECTED  v = max(v, b2*v + (1 - b2)*g^2), nothing corrected  (the lecture)
+    UNCORRECTED  w = max(w, v), and nothing is corrected             (the paper, the lecture)
 
     In the frame: an averaged first moment over the root of a second that never falls.
     """
@@ -51,24 +51,15 @@ class Amsgrad(Adam):
         return BiasCorrection.NONE
 
     def slots(self) -> dict[str, float]:
-        if self.maximum is AmsgradMaximum.UNCORRECTED:
-            return {"m": 0.0, "v_max": 0.0}
         return {"m": 0.0, "v": 0.0, "v_max": 0.0}
 
-    def update(
-        self, ops: Ops, p: Value, g: Value, m: Value, *second_moments: Value,
+    def update(  # type: ignore[override]  # has one slot more than Adam
+        self, ops: Ops, p: Value, g: Value, m: Value, v: Value, w: Value, *,
         beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
         rate: Value, second: Value, epsilon: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        # UNCORRECTED has only one, which it averages and never lets fall.
-        v, greatest = second_moments[0], second_moments[-1]
         m = beta_1 * m + rest_1 * g
         v = beta_2 * v + rest_2 * (g * g)
-        hatted = self.correction is BiasCorrection.HATTED
-        if self.maximum is AmsgradMaximum.CORRECTED:
-            w = greatest = ops.maximum(greatest, second * v)
-        else:
-            greatest = ops.maximum(greatest, v)
-            w = second * greatest if hatted else greatest
-        kept = (v, greatest) if len(second_moments) == 2 else (greatest,)
-        return p - rate * m / self.root(ops, w, epsilon), m, *kept
+        w = ops.maximum(w, second * v if self.maximum is AmsgradMaximum.CORRECTED else v)
+        late = self.maximum is AmsgradMaximum.RAW and self.bias_correction is BiasCorrection.HATTED
+        return p - rate * m / self.root(ops, second * w if late else w, epsilon), m, v, w

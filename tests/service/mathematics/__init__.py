@@ -1,0 +1,1 @@
+"""Rules, schedules, losses, activations and initializers by themselves."""

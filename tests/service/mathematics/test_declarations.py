@@ -1,0 +1,208 @@
+"""Defaults by convention, ranges, and the names that the contract shares with the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from optserve.v1.activation_spec_pb2 import ActivationSpec
+from optserve.v1.initializer_spec_pb2 import InitializerSpec
+from optserve.v1.loss_spec_pb2 import LossSpec
+from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
+from optserve.v1.schedule_spec_pb2 import ScheduleSpec
+from optserve_server import activations, initializers, losses, optimizers, schedules
+from optserve_server.errors import DomainError, Reason
+from optserve_server.hyper import Convention, Hyperparameters, declarations, field_types
+from optserve_server.losses.base import Reduction
+
+FAMILIES: list[tuple[Any, Descriptor]] = [
+    (optimizers, OptimizerSpec.DESCRIPTOR),
+    (schedules, ScheduleSpec.DESCRIPTOR),
+    (losses, LossSpec.DESCRIPTOR),
+    (activations, ActivationSpec.DESCRIPTOR),
+    (initializers, InitializerSpec.DESCRIPTOR),
+]
+ALGORITHMS: list[type[Hyperparameters]] = [cls for family, _ in FAMILIES for cls in family.ALL]
+
+VALID: dict[str, dict[str, object]] = {
+    "exponential": {"initial_learning_rate": 0.1, "decay_steps": 10.0, "decay_rate": 0.5},
+    "inverse_time": {"initial_learning_rate": 0.1, "decay_steps": 10.0, "decay_rate": 0.5},
+    "piecewise_constant": {"boundaries": (1,), "values": (1.0, 0.1)},
+    "constant": {"value": 1.0},
+}
+"""What algorithms with required fields are given."""
+
+K, T, X, L = Convention.KERAS, Convention.TORCH, Convention.OPTAX, Convention.LECTURE
+
+# From the signatures of Keras 3.15, torch 2.13 and optax 0.2.8, and from the lecture. Where
+# optax asks for a learning rate, the service falls back to that of Keras.
+DEFAULTS = [
+    ("sgd", K, {"learning_rate": 0.01}),
+    ("sgd", T, {"learning_rate": 0.001}),
+    ("momentum", K, {"learning_rate": 0.01, "momentum": 0.9, "form": "CLASSICAL"}),
+    ("momentum", T, {"learning_rate": 0.001, "dampening": 0.0, "form": "HEAVY_BALL"}),
+    ("momentum", X, {"form": "HEAVY_BALL"}),
+    ("momentum", L, {"momentum": 0.9, "form": "EMA"}),
+    ("nesterov", K, {"form": "KERAS"}),
+    ("nesterov", T, {"form": "TORCH"}),
+    ("nesterov", X, {"form": "TORCH"}),
+    ("nesterov", L, {"form": "LOOKAHEAD_EMA"}),
+    ("adagrad", K, {"learning_rate": 0.001, "epsilon": 1e-7}),
+    ("adagrad", K, {"epsilon_placement": "INSIDE", "initial_accumulator": 0.1}),
+    ("adagrad", T, {"learning_rate": 0.01, "epsilon": 1e-10}),
+    ("adagrad", T, {"epsilon_placement": "OUTSIDE", "initial_accumulator": 0.0}),
+    ("adagrad", X, {"epsilon": 1e-7, "epsilon_placement": "INSIDE", "initial_accumulator": 0.1}),
+    ("adagrad", L, {"epsilon": 0.0, "initial_accumulator": 0.0}),
+    ("rmsprop", K, {"learning_rate": 0.001, "rho": 0.9, "epsilon": 1e-7}),
+    ("rmsprop", K, {"epsilon_placement": "INSIDE", "momentum": 0.0}),
+    ("rmsprop", T, {"learning_rate": 0.01, "rho": 0.99, "epsilon": 1e-8, "epsilon_placement": "OUTSIDE"}),
+    ("rmsprop", T, {"momentum_form": "HEAVY_BALL", "centered": False}),
+    ("rmsprop", X, {"rho": 0.9, "epsilon": 1e-8}),
+    ("rmsprop", X, {"epsilon_placement": "INSIDE", "momentum_form": "CLASSICAL"}),
+    ("rmsprop", L, {"rho": 0.9, "epsilon": 0.0}),
+    ("adadelta", K, {"learning_rate": 0.001, "rho": 0.95, "epsilon": 1e-7}),
+    ("adadelta", T, {"learning_rate": 1.0, "rho": 0.9, "epsilon": 1e-6}),
+    ("adadelta", X, {"learning_rate": 1.0, "rho": 0.9, "epsilon": 1e-6}),
+    ("adam", K, {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999}),
+    ("adam", K, {"epsilon": 1e-7, "bias_correction": "FOLDED"}),
+    ("adam", T, {"learning_rate": 0.001, "epsilon": 1e-8, "bias_correction": "HATTED"}),
+    ("adam", X, {"epsilon": 1e-8, "bias_correction": "HATTED"}),
+    ("adam", L, {"epsilon": 0.0, "bias_correction": "HATTED"}),
+    ("amsgrad", K, {"bias_correction": "FOLDED", "maximum": "RAW"}),
+    ("amsgrad", T, {"bias_correction": "HATTED", "maximum": "RAW"}),
+    ("amsgrad", X, {"bias_correction": "HATTED", "maximum": "CORRECTED"}),
+    ("amsgrad", L, {"bias_correction": "NONE", "maximum": "UNCORRECTED", "epsilon": 0.0}),
+    ("adamw", K, {"weight_decay": 0.004, "bias_correction": "FOLDED", "epsilon": 1e-7}),
+    ("adamw", T, {"weight_decay": 0.01, "bias_correction": "HATTED", "epsilon": 1e-8}),
+    ("adamw", X, {"weight_decay": 1e-4}),
+    ("nadam", K, {"learning_rate": 0.001, "form": "SCHEDULED", "momentum_decay": 1.0, "epsilon": 1e-7}),
+    ("nadam", T, {"learning_rate": 0.002, "form": "SCHEDULED", "momentum_decay": 0.004, "epsilon": 1e-8}),
+    ("nadam", X, {"form": "CONSTANT", "epsilon": 1e-8}),
+    ("adamax", K, {"learning_rate": 0.001, "epsilon": 1e-7, "form": "DENOMINATOR"}),
+    ("adamax", T, {"learning_rate": 0.002, "epsilon": 1e-8, "form": "GRADIENT"}),
+    ("adamax", X, {"epsilon": 1e-8, "form": "GRADIENT"}),
+    ("rprop", T, {"learning_rate": 0.01, "eta_minus": 0.5, "eta_plus": 1.2}),
+    ("rprop", T, {"step_size_min": 1e-6, "step_size_max": 50}),
+    ("leaky_relu", K, {"negative_slope": 0.3}),
+    ("leaky_relu", T, {"negative_slope": 0.01}),
+    ("leaky_relu", X, {"negative_slope": 0.01}),
+    ("leaky_relu", L, {"negative_slope": 0.2}),
+    ("softmax", K, {"axis": -1}),
+    ("categorical_crossentropy", K, {"from_logits": False, "axis": -1, "label_smoothing": 0.0}),
+    ("categorical_crossentropy", T, {"from_logits": True, "axis": 1}),
+    ("sparse_categorical_crossentropy", X, {"from_logits": True, "axis": -1}),
+    ("piecewise_constant", K, {"boundary_side": "BEFORE"}),
+    ("piecewise_constant", T, {"boundary_side": "AFTER"}),
+    ("piecewise_constant", X, {"boundary_side": "AFTER"}),
+    ("exponential", K, {"staircase": False}),
+    ("normal", K, {"mean": 0.0, "stddev": 0.05}),
+    ("truncated_normal", K, {"mean": 0.0, "stddev": 0.05}),
+    ("he", K, {"distribution": "TRUNCATED_NORMAL"}),
+    ("glorot", K, {"distribution": "UNIFORM"}),
+]  # fmt: skip
+
+
+def by_name(name: str) -> type[Any]:
+    (cls,) = [cls for cls in ALGORITHMS if cls.name == name]
+    return cls
+
+
+def resolved(cls: type[Any], convention: Convention = K, **given: object) -> Any:
+    return cls.resolve(VALID.get(cls.name, {}) | given, convention)
+
+
+@pytest.mark.parametrize(("name", "convention", "expected"), DEFAULTS)
+def test_defaults_are_those_of_the_convention(
+    name: str, convention: Convention, expected: dict[str, object]
+) -> None:
+    algorithm = resolved(by_name(name), convention)
+    assert {field: getattr(algorithm, field) for field in expected} == expected
+
+
+@pytest.mark.parametrize("convention", list(Convention))
+@pytest.mark.parametrize("cls", ALGORITHMS)
+def test_every_algorithm_resolves_under_every_convention(cls: type[Any], convention: Convention) -> None:
+    algorithm = resolved(cls, convention)
+    given = {name: getattr(algorithm, name) for name in declarations(cls)}
+    assert all(cls.resolve(given, other) == algorithm for other in Convention)
+
+
+@pytest.mark.parametrize("cls", [cls for cls in ALGORITHMS if cls.name in VALID])
+def test_required_fields_are_asked_for(cls: type[Any]) -> None:
+    for name in VALID[cls.name]:
+        given = {k: v for k, v in VALID[cls.name].items() if k != name}
+        with pytest.raises(DomainError) as caught:
+            cls.resolve(given, K)
+        assert (caught.value.reason, caught.value.field) == (Reason.FIELD_REQUIRED, name)
+
+
+def outside() -> Iterator[object]:
+    """For each bound of each float, the nearest number that is refused, and nan and infinity."""
+    for cls in ALGORITHMS:
+        for name, d in declarations(cls).items():
+            if field_types(cls)[name] is not float:
+                continue
+            wrong = [math.nan, math.inf, -math.inf]
+            wrong += [x for x in (d.gt, d.lt) if x is not None]
+            wrong += [] if d.ge is None else [math.nextafter(d.ge, -math.inf)]
+            wrong += [] if d.le is None else [math.nextafter(d.le, math.inf)]
+            for value in wrong:
+                yield pytest.param(cls, name, value, id=f"{cls.name}-{name}-{value}")
+
+
+@pytest.mark.parametrize(("cls", "name", "value"), list(outside()))
+def test_a_number_out_of_range_is_refused_by_name(cls: type[Any], name: str, value: float) -> None:
+    with pytest.raises(DomainError) as caught:
+        resolved(cls, **{name: value})
+    assert (caught.value.reason, caught.value.field) == (Reason.OUT_OF_RANGE, name)
+
+
+def test_every_rate_has_a_lower_bound() -> None:
+    for cls in optimizers.ALL:
+        bounds = declarations(cls)["learning_rate"]
+        assert bounds.ge == 0 or bounds.gt == 0, cls.name
+        assert next(iter(declarations(cls))) == "learning_rate"
+
+
+@pytest.mark.parametrize(("family", "message"), FAMILIES)
+def test_names_are_those_of_the_contract(family: Any, message: Descriptor) -> None:
+    (oneof,) = [o for o in message.oneofs if not o.name.startswith("_")]
+    assert [cls.name for cls in family.ALL] == [field.name for field in oneof.fields]
+    for field in oneof.fields:
+        cls = family.REGISTRY[field.name]
+        assert sorted(field_types(cls)) == sorted(field.message_type.fields_by_name), cls.name
+        for sub in field.message_type.fields:
+            require_same_type(field_types(cls)[sub.name], sub)
+
+
+def require_same_type(declared: Any, field: FieldDescriptor) -> None:
+    if field.enum_type is not None:
+        assert members(field) == [member.name for member in declared]
+        assert declared.__name__ == field.enum_type.name
+        return
+    scalar = {field.TYPE_DOUBLE: float, field.TYPE_BOOL: bool, field.TYPE_INT64: int}[field.type]
+    assert declared == (tuple[scalar, ...] if field.is_repeated else scalar)
+
+
+def members(field: FieldDescriptor) -> list[str]:
+    values = field.enum_type.values
+    prefix = values[0].name.removesuffix("UNSPECIFIED")
+    return [value.name.removeprefix(prefix) for value in values[1:]]
+
+
+def test_reductions_are_those_of_the_contract() -> None:
+    assert members(LossSpec.DESCRIPTOR.fields_by_name["reduction"]) == [member.name for member in Reduction]
+
+
+def test_enums_carry_their_own_names() -> None:
+    for cls in ALGORITHMS:
+        for field in dataclasses.fields(cls):
+            kind = field_types(cls)[field.name]
+            if isinstance(kind, type) and issubclass(kind, Enum):
+                assert all(member.name == member.value for member in kind)

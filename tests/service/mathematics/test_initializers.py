@@ -1,0 +1,102 @@
+"""Initializers: moments, ranges, fans, and that draws repeat."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.initializers import ALL
+from optserve_server.initializers.base import Initializer
+from optserve_server.initializers.constant import Constant
+from optserve_server.initializers.glorot import Glorot
+from optserve_server.initializers.he import He
+from optserve_server.initializers.normal import Normal
+from optserve_server.initializers.truncated_normal import STDDEV, TruncatedNormal
+from optserve_server.initializers.variance_scaling import InitializerDistribution, fans
+from optserve_server.initializers.zeros import Zeros
+
+UNIFORM, NORMAL, TRUNCATED = InitializerDistribution
+EVERY: list[Initializer] = [cls(**({"value": 2.5} if cls is Constant else {})) for cls in ALL]
+
+
+def draw(
+    initializer: Initializer, shape: tuple[int, ...], dtype: type = np.float64, seed: int = 1
+) -> np.ndarray:
+    return initializer.draw(shape, np.dtype(dtype), np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize(
+    ("initializer", "mean", "stddev", "limit"),
+    [
+        (Normal(mean=3.0, stddev=0.5), 3.0, 0.5, math.inf),
+        (TruncatedNormal(mean=3.0, stddev=0.5), 3.0, 0.5 * STDDEV, 1.0),
+        (He(), 0.0, math.sqrt(2 / 500), 2 * math.sqrt(2 / 500) / STDDEV),
+        (He(distribution=NORMAL), 0.0, math.sqrt(2 / 500), math.inf),
+        (He(distribution=UNIFORM), 0.0, math.sqrt(2 / 500), math.sqrt(6 / 500)),
+        (Glorot(), 0.0, math.sqrt(2 / 900), math.sqrt(6 / 900)),
+        (Glorot(distribution=NORMAL), 0.0, math.sqrt(2 / 900), math.inf),
+        (Glorot(distribution=TRUNCATED), 0.0, math.sqrt(2 / 900), 2 * math.sqrt(2 / 900) / STDDEV),
+    ],
+    ids=repr,
+)
+def test_moments(initializer: Initializer, mean: float, stddev: float, limit: float) -> None:
+    """200,000 draws: the mean is known to 0.0023 deviations, the deviation to 0.16 %."""
+    drawn = draw(initializer, (500, 400))
+    assert abs(drawn.mean() - mean) < 0.01 * stddev
+    assert drawn.std() == pytest.approx(stddev, rel=0.01)
+    assert np.abs(drawn - mean).max() <= limit
+    if limit < math.inf:
+        assert np.abs(drawn - mean).max() > 0.999 * limit
+    else:
+        assert np.abs(drawn - mean).max() > 3.5 * stddev
+
+
+def test_the_deviation_of_a_truncated_normal_is_as_computed() -> None:
+    density = math.exp(-2) / math.sqrt(2 * math.pi)
+    assert math.sqrt(1 - 4 * density / math.erf(math.sqrt(2))) == pytest.approx(STDDEV, rel=1e-14)
+
+
+def test_constants() -> None:
+    assert draw(Zeros(), (2, 3)).tolist() == [[0.0] * 3] * 2
+    assert draw(Constant(value=2.5), (2,)).tolist() == [2.5] * 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((), (1, 1)),
+        ((7,), (7, 7)),
+        ((4, 3), (4, 3)),
+        ((5, 4, 3), (20, 15)),
+        ((3, 3, 8, 16), (72, 144)),
+        ((0, 3), (0, 3)),
+    ],
+)
+def test_fans_are_those_of_keras(shape: tuple[int, ...], expected: tuple[int, int]) -> None:
+    assert fans(shape) == expected
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4), (3, 3, 2, 5), (0, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("initializer", EVERY, ids=repr)
+def test_every_shape_and_dtype(initializer: Initializer, dtype: type, shape: tuple[int, ...]) -> None:
+    drawn = draw(initializer, shape, dtype)
+    assert isinstance(drawn, np.ndarray)
+    assert (drawn.shape, drawn.dtype, drawn.flags.c_contiguous) == (shape, dtype, True)
+    assert np.array_equal(drawn, draw(initializer, shape, dtype))
+    assert np.array_equal(drawn, draw(initializer, shape).astype(dtype))
+
+
+def test_seeds_differ() -> None:
+    assert not np.array_equal(draw(He(), (9,), seed=1), draw(He(), (9,), seed=2))
+
+
+@pytest.mark.parametrize("initializer", [Constant(value=1e39), Normal(mean=-1e39)])
+def test_numbers_too_large_for_the_dtype_are_refused(initializer: Initializer) -> None:
+    assert np.isfinite(draw(initializer, (3,))).all()
+    with pytest.raises(DomainError) as caught:
+        draw(initializer, (3,), np.float32)
+    assert caught.value.reason is Reason.OUT_OF_RANGE

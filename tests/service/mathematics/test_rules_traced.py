@@ -1,0 +1,80 @@
+"""Every rule, with every setting of its flags, traced and plain."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.errors import DomainError
+from optserve_server.hyper import declarations
+from optserve_server.optimizers.base import ElementwiseRule
+from tests.service.mathematics.evaluation import run, run_traced, traced
+from tests.support.variants import rules
+
+STEPS = 5
+
+
+def cases() -> Iterator[object]:
+    for label, rule in rules():
+        yield pytest.param(rule, id=label)
+        if getattr(rule, "epsilon", 0.0):
+            try:
+                yield pytest.param(dataclasses.replace(rule, epsilon=0.0), id=f"{label}, no epsilon")
+            except DomainError:
+                assert rule.name == "adadelta"
+
+
+RULES = list(cases())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rule", RULES)
+def test_the_traced_program_gives_the_bits_of_plain_evaluation(rule: ElementwiseRule, dtype: type) -> None:
+    rng = np.random.default_rng(7)
+    p = rng.normal(size=300).astype(dtype)
+    gradients = [rng.normal(size=300).astype(dtype) for _ in range(STEPS)]
+    rates = [0.1 * 0.7**i for i in range(STEPS)]
+    for g in gradients:
+        g[::50] = 0  # a weight that never sees a gradient
+    expected = run(rule, p, gradients, rates)[-1]
+    actual = run_traced(NumpyBackend(threads=1), rule, p, gradients, rates)
+    for name, array in expected.items():
+        assert array.dtype == dtype, name
+        assert np.isfinite(array).all(), name
+        assert np.array_equal(array, actual[name]), name
+    assert np.array_equal(expected["p"][::50], p[::50])
+    assert not np.array_equal(expected["p"], p)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_program_does_not_depend_on_numbers(rule: ElementwiseRule) -> None:
+    numbers = {
+        name: value * 0.99
+        for name in declarations(type(rule))
+        if isinstance(value := getattr(rule, name), float) and name != "eta_plus"
+    }
+    assert numbers
+    assert traced(dataclasses.replace(rule, **numbers)) == traced(rule)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_slot_is_used(rule: ElementwiseRule) -> None:
+    program = traced(rule)
+    assert set(program.arrays) == {"p", "g", *rule.slots()}
+    assert {name for name, _ in program.stores} == {"p", *rule.slots()}
+
+
+def test_flags_make_different_programs_within_a_rule() -> None:
+    from optserve_server.optimizers.adam import Adam, BiasCorrection
+    from optserve_server.optimizers.epsilon import EpsilonPlacement
+
+    programs = {
+        traced(Adam(bias_correction=correction, epsilon_placement=placement))
+        for correction in (BiasCorrection.FOLDED, BiasCorrection.HATTED)
+        for placement in EpsilonPlacement
+    }
+    assert len(programs) == 4

@@ -79,8 +79,6 @@ def _elements(session: Session, run: Run, point: Point) -> Array:
 def _check_point(session: Session, point: Point) -> None:
     partitions = session.arenas.partitions.values()
     if point is Point.AVERAGE and session.spec.weight_average is None:
-        raise DomainError(
-            Reason.POINT_UNAVAILABLE, "the session keeps no weight average", field="pull.point"
-        )
+        raise DomainError(Reason.POINT_UNAVAILABLE, "the session keeps no weight average", field="point")
     if point is Point.LOOKAHEAD and not any(p.programs.rule.has_lookahead for p in partitions):
-        raise DomainError(Reason.POINT_UNAVAILABLE, "no rule of the session looks ahead", field="pull.point")
+        raise DomainError(Reason.POINT_UNAVAILABLE, "no rule of the session looks ahead", field="point")

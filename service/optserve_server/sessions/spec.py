@@ -26,6 +26,12 @@ class ClipByValue(Hyperparameters):
     max_value: float = hyper()
     min_value: float | None = hyper(None)
 
+    def __post_init__(self) -> None:
+        if self.min_value is None:
+            # Resolved here, so that a session's echo states it.
+            object.__setattr__(self, "min_value", -self.max_value)
+        super().__post_init__()
+
     def validate(self) -> None:
         """Refuses an empty range."""
         if self.low > self.max_value:

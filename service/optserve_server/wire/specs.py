@@ -115,15 +115,10 @@ def real_oneof(descriptor: Any) -> Any:
     return next((o for o in descriptor.oneofs if len(o.fields) > 1), None)
 
 
-def _record_from(message: Message, kind: type[Any], convention: Convention) -> Any:
+def _record_from(message: Message, kind: type[Hyperparameters], convention: Convention) -> Any:
     convention = _convention(message, convention)
     given = _given(message, kind, convention)
-    if issubclass(kind, Hyperparameters):
-        return kind.resolve(given, convention)
-    for field in dataclasses.fields(kind):
-        if field.default is dataclasses.MISSING and field.name not in given:
-            raise DomainError(Reason.FIELD_REQUIRED, f"{field.name} is required", field=field.name)
-    return kind(**given)
+    return kind.resolve(given, convention)
 
 
 def _given(message: Message, kind: type[Any], convention: Convention) -> dict[str, object]:

@@ -1,0 +1,106 @@
+"""Client of optserve, optimizer steps as a service.
+
+`connect` makes a `Client`, which makes `SessionHandle`s. Specifications live in
+`optserve.optimizers`, `optserve.schedules`, `optserve.losses`, `optserve.activations` and
+`optserve.initializers`; what a session can be asked for beside its optimizer, and the
+enums, are here.
+"""
+
+from optserve import activations, errors, initializers, losses, optimizers, schedules
+from optserve.capabilities import Algorithm, Capabilities, Hyperparameter, Limits
+from optserve.client import Client, Initialized, connect
+from optserve.enums import (
+    AdamaxForm,
+    AmsgradMaximum,
+    BiasCorrection,
+    BoundarySide,
+    Convention,
+    EpsilonPlacement,
+    InitializerDistribution,
+    LossReduction,
+    MomentumForm,
+    NadamForm,
+    NesterovForm,
+    NonFinitePolicy,
+    ParameterPoint,
+    StepOutcome,
+)
+from optserve.errors import OptserveError, Reason
+from optserve.functions import LossValue
+from optserve.info import SessionInfo
+from optserve.layout import Layout, TensorInfo
+from optserve.parameters import Parameters, Pull
+from optserve.retry import Retry
+from optserve.session import SessionHandle
+from optserve.session_spec import (
+    ClipByGlobalNorm,
+    ClipByTensorNorm,
+    ClipByValue,
+    Gradient,
+    ParameterGroup,
+    SessionSpec,
+    WeightAverage,
+)
+from optserve.steps import StepResult
+from optserve.stream import PendingStep, StepStream
+
+__version__ = "0.1.0"
+
+KERAS = Convention.KERAS
+TORCH = Convention.TORCH
+OPTAX = Convention.OPTAX
+LECTURE = Convention.LECTURE
+
+__all__ = [
+    "KERAS",
+    "LECTURE",
+    "OPTAX",
+    "TORCH",
+    "AdamaxForm",
+    "Algorithm",
+    "AmsgradMaximum",
+    "BiasCorrection",
+    "BoundarySide",
+    "Capabilities",
+    "Client",
+    "ClipByGlobalNorm",
+    "ClipByTensorNorm",
+    "ClipByValue",
+    "Convention",
+    "EpsilonPlacement",
+    "Gradient",
+    "Hyperparameter",
+    "Initialized",
+    "InitializerDistribution",
+    "Layout",
+    "Limits",
+    "LossReduction",
+    "LossValue",
+    "MomentumForm",
+    "NadamForm",
+    "NesterovForm",
+    "NonFinitePolicy",
+    "OptserveError",
+    "ParameterGroup",
+    "ParameterPoint",
+    "Parameters",
+    "PendingStep",
+    "Pull",
+    "Reason",
+    "Retry",
+    "SessionHandle",
+    "SessionInfo",
+    "SessionSpec",
+    "StepOutcome",
+    "StepResult",
+    "StepStream",
+    "TensorInfo",
+    "WeightAverage",
+    "activations",
+    "connect",
+    "errors",
+    "initializers",
+    "losses",
+    "optimizers",
+    "schedules",
+]

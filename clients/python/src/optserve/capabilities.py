@@ -1,0 +1,124 @@
+"""What a server can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from optserve.dtypes import NUMPY_TYPES
+from optserve.enums import Convention
+from optserve.spec import known
+from optserve.v1 import capabilities_service_pb2 as wire
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One hyperparameter.
+
+    Attributes:
+        name: as in the algorithm's specification.
+        range: what may be given, in words.
+        defaults: as text, by convention; empty where it is required.
+    """
+
+    name: str
+    range: str
+    defaults: Mapping[Convention, str]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One algorithm.
+
+    Attributes:
+        family: optimizers, schedules, losses, activations or initializers.
+        name: within its family.
+        hyperparameters: by name.
+    """
+
+    family: str
+    name: str
+    hyperparameters: Mapping[str, Hyperparameter]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a server; 0 means none of its own.
+
+    Attributes:
+        max_message_bytes: largest message that it receives.
+        max_session_bytes: largest session, parameters and state together.
+        max_sessions: largest number of sessions.
+        max_tensor_rank: largest number of dimensions.
+        max_tensors: largest number of tensors of a session.
+        chunk_bytes: bytes per chunk that it sends.
+    """
+
+    max_message_bytes: int
+    max_session_bytes: int
+    max_sessions: int
+    max_tensor_rank: int
+    max_tensors: int
+    chunk_bytes: int
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a server can do.
+
+    Attributes:
+        server_version: of its software.
+        api_version: package of the contract.
+        backend: what runs the kernels: numpy, numba or cupy.
+        device: what it runs them on.
+        algorithms: by family and name, as in ``algorithms["optimizers"]["adam"]``.
+        parameter_dtypes: element types of parameters.
+        wire_dtypes: element types of gradients, and of parameters on the wire.
+        limits: the server's.
+    """
+
+    server_version: str
+    api_version: str
+    backend: str
+    device: str
+    algorithms: Mapping[str, Mapping[str, Algorithm]]
+    parameter_dtypes: tuple[np.dtype[np.generic], ...]
+    wire_dtypes: tuple[np.dtype[np.generic], ...]
+    limits: Limits
+
+    @classmethod
+    def of(cls, message: wire.GetCapabilitiesResponse) -> Capabilities:
+        """What a server answered."""
+        algorithms: dict[str, dict[str, Algorithm]] = {}
+        for item in message.algorithms:
+            algorithms.setdefault(item.family, {})[item.name] = _algorithm(item)
+        return cls(
+            server_version=message.server_version,
+            api_version=message.api_version,
+            backend=message.backend,
+            device=message.device,
+            algorithms=algorithms,
+            parameter_dtypes=tuple(NUMPY_TYPES[d] for d in message.parameter_dtypes if d in NUMPY_TYPES),
+            wire_dtypes=tuple(NUMPY_TYPES[d] for d in message.wire_dtypes if d in NUMPY_TYPES),
+            limits=Limits(
+                max_message_bytes=message.limits.max_message_bytes,
+                max_session_bytes=message.limits.max_session_bytes,
+                max_sessions=message.limits.max_sessions,
+                max_tensor_rank=message.limits.max_tensor_rank,
+                max_tensors=message.limits.max_tensors,
+                chunk_bytes=message.limits.chunk_bytes,
+            ),
+        )
+
+
+def _algorithm(message: wire.Algorithm) -> Algorithm:
+    hyperparameters = {item.name: _hyperparameter(item) for item in message.hyperparameters}
+    return Algorithm(message.family, message.name, hyperparameters)
+
+
+def _hyperparameter(message: wire.Hyperparameter) -> Hyperparameter:
+    pairs = [(known(Convention, item.convention), item.value) for item in message.defaults]
+    defaults = {convention: value for convention, value in pairs if convention is not None}
+    return Hyperparameter(message.name, message.range, defaults)

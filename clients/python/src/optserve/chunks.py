@@ -1,0 +1,60 @@
+"""Long runs of bytes as chunks: the only file that knows how they are cut and joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optserve.v1 import tensor_pb2
+
+CHUNK_BYTES = 1 << 20
+
+
+def cut(views: Iterable[memoryview]) -> Iterator[tensor_pb2.Chunk]:
+    """Cuts the bytes of all views, one after the other, into chunks; copies each byte once."""
+    parts: list[memoryview] = []
+    offset = size = 0
+    for whole in views:
+        rest = whole
+        while len(rest):
+            taken, rest = rest[: CHUNK_BYTES - size], rest[CHUNK_BYTES - size :]
+            parts.append(taken)
+            size += len(taken)
+            if size == CHUNK_BYTES:
+                yield tensor_pb2.Chunk(byte_offset=offset, data=b"".join(parts))
+                offset, size, parts = offset + size, 0, []
+    if parts:
+        yield tensor_pb2.Chunk(byte_offset=offset, data=b"".join(parts))
+
+
+class Joined:
+    """A run of bytes that arrives in chunks.
+
+    Args:
+        byte_count: its length.
+    """
+
+    def __init__(self, byte_count: int) -> None:
+        self.buffer: NDArray[np.uint8] = np.empty(byte_count, np.uint8)
+        self.received = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything has arrived."""
+        return self.received == len(self.buffer)
+
+    def add(self, chunk: tensor_pb2.Chunk) -> int:
+        """Puts a chunk into its place and returns its length.
+
+        Raises:
+            ValueError: there is a gap, or more than was announced.
+        """
+        data = np.frombuffer(chunk.data, np.uint8)
+        end = self.received + len(data)
+        if chunk.byte_offset != self.received or end > len(self.buffer):
+            raise ValueError(f"a chunk at {chunk.byte_offset} came where {self.received} was due")
+        self.buffer[self.received : end] = data
+        self.received = end
+        return len(data)

@@ -1,0 +1,280 @@
+"""The client: sessions and functions of one server."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from optserve import dtypes, errors, functions, spec
+from optserve.activations import Activation
+from optserve.capabilities import Capabilities
+from optserve.connection import Connection
+from optserve.dtypes import Array
+from optserve.functions import LossValue
+from optserve.info import SessionInfo
+from optserve.initializers import Initializer
+from optserve.losses import Loss
+from optserve.optimizers import Optimizer
+from optserve.retry import Retry
+from optserve.schedules import Schedule
+from optserve.session import SessionHandle
+from optserve.session_spec import Gradient, ParameterGroup, SessionSpec, WeightAverage
+from optserve.v1 import capabilities_service_pb2
+from optserve.v1 import session_service_pb2 as wire
+
+INLINE_BYTES = 1 << 20
+"""Parameters of more bytes than this are uploaded after the session is created."""
+
+
+@dataclass(frozen=True)
+class Initialized:
+    """A parameter that the server fills.
+
+    Attributes:
+        shape: outermost dimension first.
+        dtype: float32 or float64.
+        initializer: how it is filled.
+    """
+
+    shape: Sequence[int]
+    dtype: DTypeLike
+    initializer: Initializer
+
+
+def connect(
+    target: str,
+    *,
+    timeout: float = 60.0,
+    token: str | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
+    retry: Retry | None = None,
+    progress: bool | None = None,
+) -> Client:
+    """Makes a client. The connection itself is made with the first call, and again whenever it is lost.
+
+    Args:
+        target: ``host:port``, or another target that gRPC knows.
+        timeout: seconds that a call may take, with all its attempts. Transfers get a second more
+            for each 10 MB.
+        token: bearer token to send with every call.
+        credentials: TLS, as from ``grpc.ssl_channel_credentials()``; None for a plain connection.
+        retry: how often a call is tried again; six attempts within some seconds when None.
+        progress: whether long transfers show a bar. None shows one when standard error is a
+            terminal and tqdm is installed.
+    """
+    return Client(Connection(target, timeout, token, credentials, retry or Retry(), progress))
+
+
+class Client:
+    """A client of one server; made by `connect`, and safe to use from several threads.
+
+    Args:
+        connection: to the server.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def create_session(
+        self,
+        parameters: Mapping[str, ArrayLike | Initialized],
+        optimizer: Optimizer,
+        *,
+        session_id: str = "",
+        schedule: Schedule | None = None,
+        gradient: Gradient | None = None,
+        weight_average: WeightAverage | None = None,
+        decoupled_weight_decay: float | None = None,
+        groups: Sequence[ParameterGroup] = (),
+        seed: int = 0,
+        timeout: float | None = None,
+        progress: bool | None = None,
+    ) -> SessionHandle:
+        """Creates a session.
+
+        Args:
+            parameters: by name, arrays of float32 or float64 or what the server is to fill. Arrays
+                of more than 1 MiB in all are uploaded in chunks after the session is created; when
+                that fails, the session is deleted again.
+            optimizer: the optimizer, as ``optserve.optimizers.Adam(learning_rate=1e-3)``.
+            session_id: last part of the session's name; chosen by the server when empty.
+            schedule: learning rate by step, in place of the optimizer's own.
+            gradient: what happens to a gradient before the optimizer sees it.
+            weight_average: a moving average of the weights, kept beside them.
+            decoupled_weight_decay: p -= lr*decay*p before each step.
+            groups: tensors with settings of their own.
+            seed: of the initializers.
+            timeout: seconds for each call; the client's default, lengthened for uploads, when None.
+            progress: whether an upload shows a bar; the client's default when None.
+
+        Raises:
+            InvalidArgument: a specification or a parameter is wrong.
+            AlreadyExists: there is a session of that id.
+            TypeError: a parameter is neither float32 nor float64.
+            OptserveError: the server refused otherwise, or could not be reached.
+        """
+        wanted = SessionSpec(
+            optimizer,
+            schedule=schedule,
+            gradient=gradient,
+            weight_average=weight_average,
+            decoupled_weight_decay=decoupled_weight_decay,
+            groups=groups,
+        )
+        arrays = {name: _array(name, v) for name, v in parameters.items() if not isinstance(v, Initialized)}
+        upload = sum(array.nbytes for array in arrays.values()) > INLINE_BYTES
+        request = wire.CreateSessionRequest(
+            request_id=uuid.uuid4().hex,
+            session_id=session_id,
+            spec=spec.encode(wanted),
+            parameters=[
+                _parameter(name, arrays.get(name, value), upload) for name, value in parameters.items()
+            ],
+            seed=seed,
+        )
+        response = self._connection.call(self._connection.sessions.CreateSession, request, timeout)
+        handle = SessionHandle(self._connection, SessionInfo.of(response.session))
+        if upload:
+            self._upload(handle, arrays, timeout, progress)
+        return handle
+
+    def session(self, name: str, *, timeout: float | None = None) -> SessionHandle:
+        """A handle of a session that exists.
+
+        Args:
+            name: resource name ``sessions/{id}``, or the id alone.
+            timeout: seconds in all; the client's default when None.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        full = name if "/" in name else f"sessions/{name}"
+        request = wire.GetSessionRequest(name=full)
+        response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
+        return SessionHandle(self._connection, SessionInfo.of(response.session))
+
+    def sessions(self, *, page_size: int = 0, timeout: float | None = None) -> Iterator[SessionInfo]:
+        """The server's sessions in the order of their names.
+
+        Args:
+            page_size: how many to fetch at once; the server's choice when 0.
+            timeout: seconds for each page; the client's default when None.
+        """
+        token = ""
+        while True:
+            request = wire.ListSessionsRequest(page_size=page_size, page_token=token)
+            page = self._connection.call(self._connection.sessions.ListSessions, request, timeout)
+            yield from (SessionInfo.of(session) for session in page.sessions)
+            token = page.next_page_token
+            if not token:
+                return
+
+    def capabilities(self, *, timeout: float | None = None) -> Capabilities:
+        """What the server can do."""
+        request = capabilities_service_pb2.GetCapabilitiesRequest()
+        return Capabilities.of(
+            self._connection.call(self._connection.capabilities.GetCapabilities, request, timeout)
+        )
+
+    def health(self, service: str = "", *, timeout: float | None = None) -> bool:
+        """Whether the server, or one of its services, takes calls.
+
+        Raises:
+            Unavailable: the server could not be reached.
+            NotFound: it knows no such service.
+        """
+        stub = health_pb2_grpc.HealthStub(self._connection.channel)
+        request = health_pb2.HealthCheckRequest(service=service)
+        status = self._connection.call(stub.Check, request, timeout).status
+        return bool(status == health_pb2.HealthCheckResponse.SERVING)
+
+    def evaluate_schedule(
+        self, schedule: Schedule, steps: int | range | Sequence[int], *, timeout: float | None = None
+    ) -> NDArray[np.float64]:
+        """Learning rates at the given steps, float64, in their order; the first update is step 0."""
+        return functions.evaluate_schedule(self._connection, schedule, steps, timeout)
+
+    def loss(
+        self,
+        loss: Loss,
+        prediction: ArrayLike,
+        target: ArrayLike,
+        *,
+        gradient: bool = True,
+        per_example: bool = False,
+        timeout: float | None = None,
+    ) -> LossValue:
+        """Computes a loss.
+
+        Args:
+            loss: which one, as ``optserve.losses.CategoricalCrossentropy(from_logits=True)``.
+            prediction: float32 or float64.
+            target: of the prediction's type and shape; class indices (int32 or int64) for sparse losses.
+            gradient: asks for the gradient with respect to the prediction.
+            per_example: asks for the loss of each example.
+            timeout: seconds in all; the client's default when None.
+        """
+        return functions.compute_loss(
+            self._connection, loss, prediction, target, gradient, per_example, timeout
+        )
+
+    def activation(self, activation: Activation, x: ArrayLike, *, timeout: float | None = None) -> Array:
+        """Computes an activation of a float32 or float64 array; type and shape stay."""
+        return functions.compute_activation(self._connection, activation, x, timeout)
+
+    def activation_gradient(
+        self, activation: Activation, x: ArrayLike, dy: ArrayLike, *, timeout: float | None = None
+    ) -> Array:
+        """The gradient with respect to ``x``, from that with respect to the output; type and shape stay."""
+        return functions.compute_activation_gradient(self._connection, activation, x, dy, timeout)
+
+    def close(self) -> None:
+        """Closes the connection; sessions stay on the server."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _upload(
+        self, handle: SessionHandle, arrays: Mapping[str, Array], timeout: float | None, progress: bool | None
+    ) -> None:
+        """Uploads what a session waits for, or deletes it."""
+        try:
+            handle.push(arrays, timeout=timeout, progress=progress)
+        except BaseException:
+            with contextlib.suppress(errors.OptserveError):  # the first failure is the one to tell of
+                handle.delete()
+            raise
+
+
+def _array(name: str, value: ArrayLike) -> Array:
+    return dtypes.as_array(value, dtypes.PARAMETER_DTYPES, f"parameter {name!r}")
+
+
+def _parameter(name: str, value: ArrayLike | Initialized, upload: bool) -> wire.ParameterInit:
+    """How one parameter comes about."""
+    if isinstance(value, Initialized):
+        dtype = dtypes.checked(value.dtype, dtypes.PARAMETER_DTYPES, f"parameter {name!r}")
+        filled = wire.InitializedTensor(
+            dtype=dtypes.TYPES[dtype], shape=value.shape, spec=spec.encode(value.initializer)
+        )
+        return wire.ParameterInit(name=name, initializer=filled)
+    array = _array(name, value)
+    if upload:
+        shape = wire.TensorShape(dtype=dtypes.TYPES[array.dtype], shape=array.shape)
+        return wire.ParameterInit(name=name, upload=shape)
+    return wire.ParameterInit(name=name, value=dtypes.to_tensor(array))

@@ -1,0 +1,90 @@
+"""The channel to a server, and how calls are made on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import grpc
+
+from optserve.chunks import CHUNK_BYTES
+from optserve.retry import Deadline, Retry
+from optserve.v1 import capabilities_service_pb2_grpc, function_service_pb2_grpc, session_service_pb2_grpc
+
+Request = TypeVar("Request")
+T = TypeVar("T")
+
+MESSAGE_BYTES = 64 << 20
+OPTIONS = (
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    # gRPC's own retries stop silently for calls larger than this.
+    ("grpc.per_rpc_retry_buffer_size", 4 * CHUNK_BYTES),
+    # More often than balancers forget a silent connection (350 s), and less often than
+    # servers suffer by default (300 s).
+    ("grpc.keepalive_time_ms", 330_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Soon, because calls are tried again soon.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 3_000),
+    # A connection of one's own for every client.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class Connection:
+    """A channel, its stubs, and the defaults of every call.
+
+    Args:
+        target: ``host:port``.
+        timeout: seconds that a call may take, with all its attempts.
+        token: bearer token sent with every call.
+        credentials: of the channel; None for a plain connection.
+        retry: how often a call is tried again.
+        progress: whether long transfers show a bar; None lets them decide.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        timeout: float,
+        token: str | None,
+        credentials: grpc.ChannelCredentials | None,
+        retry: Retry,
+        progress: bool | None,
+    ) -> None:
+        self.timeout = timeout
+        self.retry = retry
+        self.progress = progress
+        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self.channel = (
+            grpc.insecure_channel(target, options=OPTIONS)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options=OPTIONS)
+        )
+        self.sessions = session_service_pb2_grpc.SessionServiceStub(self.channel)
+        self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
+        self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)
+
+    def call(
+        self, method: grpc.UnaryUnaryMultiCallable[Request, T], request: Request, timeout: float | None = None
+    ) -> T:
+        """Makes a unary call that may be tried again.
+
+        Raises:
+            OptserveError: it failed.
+        """
+        return self.run(lambda left: method(request, timeout=left, metadata=self.metadata), timeout)
+
+    def run(self, attempt: Callable[[float], T], timeout: float | None = None) -> T:
+        """Calls ``attempt`` with the seconds left, until it succeeds.
+
+        Raises:
+            OptserveError: the last failure.
+        """
+        return self.retry.run(attempt, Deadline(self.timeout if timeout is None else timeout))
+
+    def close(self) -> None:
+        """Closes the channel; open streams end."""
+        self.channel.close()

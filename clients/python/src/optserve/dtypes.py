@@ -1,0 +1,80 @@
+"""Element types: NumPy's on one side, the contract's on the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from optserve.v1 import tensor_pb2
+
+Array = NDArray[Any]
+"""An array of any element type."""
+
+TYPES: dict[np.dtype[np.generic], tensor_pb2.DataType.ValueType] = {
+    np.dtype(np.float16): tensor_pb2.DATA_TYPE_FLOAT16,
+    np.dtype(ml_dtypes.bfloat16): tensor_pb2.DATA_TYPE_BFLOAT16,
+    np.dtype(np.float32): tensor_pb2.DATA_TYPE_FLOAT32,
+    np.dtype(np.float64): tensor_pb2.DATA_TYPE_FLOAT64,
+    np.dtype(np.int32): tensor_pb2.DATA_TYPE_INT32,
+    np.dtype(np.int64): tensor_pb2.DATA_TYPE_INT64,
+}
+NUMPY_TYPES = {number: dtype for dtype, number in TYPES.items()}
+WIRE_DTYPES = [dtype for dtype in TYPES if dtype.kind != "i"]
+PARAMETER_DTYPES: list[np.dtype[np.generic]] = [np.dtype(np.float32), np.dtype(np.float64)]
+SUPPORTED = list(TYPES)
+
+
+def checked(
+    dtype: DTypeLike, allowed: Sequence[np.dtype[np.generic]], what: str = "this"
+) -> np.dtype[np.generic]:
+    """The dtype in the machine's byte order.
+
+    Raises:
+        TypeError: it is not among the allowed ones.
+    """
+    native: np.dtype[np.generic] = np.dtype(dtype).newbyteorder("=")
+    if native not in allowed:
+        names = ", ".join(d.name for d in allowed)
+        raise TypeError(f"{what} has element type {native.name}, but must have one of {names}")
+    return native
+
+
+def as_array(value: ArrayLike, allowed: Sequence[np.dtype[np.generic]], what: str) -> Array:
+    """The value as a row-major array in the machine's byte order; copied only where it must be.
+
+    Raises:
+        TypeError: its element type is not among the allowed ones.
+    """
+    array = np.asarray(value)
+    return np.asarray(array, dtype=checked(array.dtype, allowed, what), order="C")
+
+
+def bytes_of(array: Array) -> memoryview:
+    """The bytes of a row-major array, in place."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def to_tensor(array: Array) -> tensor_pb2.Tensor:
+    """The message that holds a row-major array of a supported type."""
+    return tensor_pb2.Tensor(dtype=TYPES[array.dtype], shape=array.shape, data=array.tobytes())
+
+
+def from_tensor(tensor: tensor_pb2.Tensor) -> Array:
+    """A writable array with the message's values."""
+    flat = np.frombuffer(tensor.data, dtype=NUMPY_TYPES[tensor.dtype])
+    return flat.reshape(tuple(tensor.shape)).copy()
+
+
+def view(
+    buffer: NDArray[np.uint8], offset: int, dtype: np.dtype[np.generic], shape: tuple[int, ...]
+) -> Array:
+    """The array at a byte offset of a buffer; a copy only where it would lie unaligned."""
+    data = buffer[offset : offset + math.prod(shape) * dtype.itemsize]
+    if data.ctypes.data % dtype.itemsize:
+        data = data.copy()
+    return data.view(dtype).reshape(shape)

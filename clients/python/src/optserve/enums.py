@@ -1,0 +1,458 @@
+"""The contract's enums, without what stands for an unset one.
+
+Written by tools/generate_specs.py from optserve/v1/*.proto; change it there.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Convention(IntEnum):
+    """A named set of defaults.
+
+    A convention fills the fields that a specification leaves unset and does nothing else.
+    """
+
+    KERAS = 1
+    """Keras 3."""
+
+    TORCH = 2
+    """PyTorch."""
+
+    OPTAX = 3
+    """optax, and JAX for what optax does not define."""
+
+    LECTURE = 4
+    """The lecture notes that the service grew from.
+
+    exponential-moving-average momentum, no epsilon, bias corrections as printed there.
+    """
+
+
+class ErrorReason(IntEnum):
+    """Why a call failed.
+
+    Sent as google.rpc.ErrorInfo.reason without the ERROR_REASON_ prefix, in the domain "optserve.v1".
+    """
+
+    FIELD_REQUIRED = 1
+    """INVALID_ARGUMENT.
+
+    A required field is missing. Example: field "spec.optimizer".
+    """
+
+    OUT_OF_RANGE = 2
+    """INVALID_ARGUMENT.
+
+    A value lies outside its range. Example: field "spec.optimizer.adam.beta_1", metadata {"range": "in
+    [0, 1)"}.
+    """
+
+    UNSUPPORTED_VALUE = 3
+    """INVALID_ARGUMENT.
+
+    An enum value that the server does not know, or that is not allowed here. Example: field
+    "spec.optimizer.rmsprop.momentum_form".
+    """
+
+    CONFLICTING_FIELDS = 4
+    """INVALID_ARGUMENT.
+
+    Two fields contradict each other. Example: field "spec.optimizer.adam.learning_rate" beside a
+    schedule.
+    """
+
+    MALFORMED_NAME = 5
+    """INVALID_ARGUMENT.
+
+    A resource name or identifier is malformed. Example: field "name".
+    """
+
+    INVALID_PAGE_TOKEN = 6
+    """INVALID_ARGUMENT.
+
+    A page token that the server did not hand out.
+    """
+
+    SESSION_NOT_FOUND = 7
+    """NOT_FOUND.
+
+    Metadata {"name": "sessions/x"}.
+    """
+
+    SESSION_EXISTS = 8
+    """ALREADY_EXISTS.
+
+    Metadata {"name": "sessions/x"}.
+    """
+
+    UNKNOWN_TENSOR = 9
+    """INVALID_ARGUMENT.
+
+    No tensor of that name. Example: field "gradients[2].name", metadata {"tensor": "dense/kernal"}.
+    """
+
+    DUPLICATE_TENSOR = 10
+    """INVALID_ARGUMENT.
+
+    A tensor is named twice.
+    """
+
+    MISSING_TENSOR = 11
+    """INVALID_ARGUMENT.
+
+    A tensor that is needed here was left out.
+    """
+
+    SHAPE_MISMATCH = 12
+    """INVALID_ARGUMENT.
+
+    Metadata {"tensor", "expected": "[4,3]", "actual": "[3,4]"}.
+    """
+
+    DTYPE_MISMATCH = 13
+    """INVALID_ARGUMENT.
+
+    An element type that cannot be used here.
+    """
+
+    BYTE_LENGTH_MISMATCH = 14
+    """INVALID_ARGUMENT.
+
+    Metadata {"tensor", "expected": "48", "actual": "47"}.
+    """
+
+    NON_FINITE_GRADIENT = 15
+    """INVALID_ARGUMENT.
+
+    A gradient holds NaN or infinities and the session rejects them. Metadata {"tensor", "count"}.
+    """
+
+    SEQUENCE_GAP = 16
+    """FAILED_PRECONDITION.
+
+    Metadata {"expected": "7", "actual": "9"}.
+    """
+
+    SEQUENCE_REUSED = 17
+    """INVALID_ARGUMENT.
+
+    The sequence was used with another content.
+    """
+
+    SEQUENCE_EXPIRED = 18
+    """FAILED_PRECONDITION.
+
+    The result of that sequence is no longer kept.
+    """
+
+    STEP_MISMATCH = 19
+    """ABORTED.
+
+    Metadata {"expected": "5", "current": "6"}.
+    """
+
+    REQUEST_ID_REUSED = 20
+    """FAILED_PRECONDITION.
+
+    The request_id was used with another content.
+    """
+
+    STREAM_TRUNCATED = 21
+    """INVALID_ARGUMENT.
+
+    A stream ended in the middle of its bytes; nothing of the unfinished part was applied. Metadata
+    {"expected", "actual"}.
+    """
+
+    STREAM_PROTOCOL = 22
+    """INVALID_ARGUMENT.
+
+    A message of a stream came where it may not: a chunk without a header, a header before the last step's
+    bytes were whole, a gap.
+    """
+
+    PARAMETERS_PENDING = 23
+    """FAILED_PRECONDITION.
+
+    Parameters are still to be uploaded.
+    """
+
+    POINT_UNAVAILABLE = 24
+    """FAILED_PRECONDITION.
+
+    The session keeps no such point: a look-ahead without a look-ahead rule, an average without a weight
+    average.
+    """
+
+    LIMIT_EXCEEDED = 25
+    """RESOURCE_EXHAUSTED.
+
+    Metadata {"limit": "max_sessions", "value": "1000"}.
+    """
+
+    SHUTTING_DOWN = 26
+    """UNAVAILABLE, with RetryInfo.
+
+    The server is shutting down.
+    """
+
+    INTERNAL = 27
+    """INTERNAL.
+
+    A defect of the server. Metadata {"request_id"}.
+    """
+
+
+class InitializerDistribution(IntEnum):
+    """Shape of a variance-scaling initializer's distribution."""
+
+    UNIFORM = 1
+    """Uniform on [-limit, limit]."""
+
+    NORMAL = 2
+    """Normal."""
+
+    TRUNCATED_NORMAL = 3
+    """Normal redrawn outside two standard deviations, widened to keep the variance."""
+
+
+class LossReduction(IntEnum):
+    """How per-example losses become one value."""
+
+    SUM_OVER_BATCH_SIZE = 1
+    """Their sum divided by their number."""
+
+    SUM = 2
+    """Their sum."""
+
+    NONE = 3
+    """Not reduced.
+
+    the response carries no value, and the gradient is that of the sum, so that row i is the gradient of
+    example i.
+    """
+
+
+class MomentumForm(IntEnum):
+    """How momentum accumulates.
+
+    p is the parameter, g the gradient, mu the momentum.
+    """
+
+    CLASSICAL = 1
+    """v = mu*v - lr*g; p += v.
+
+    Keras.
+    """
+
+    HEAVY_BALL = 2
+    """b = mu*b + (1 - dampening)*g, the first b being g; p -= lr*b.
+
+    PyTorch, optax.
+    """
+
+    EMA = 3
+    """m = mu*m + (1 - mu)*g; p -= lr*m.
+
+    The lecture.
+    """
+
+
+class NesterovForm(IntEnum):
+    """How Nesterov's gradient looks ahead."""
+
+    KERAS = 1
+    """v = mu*v - lr*g; p += mu*v - lr*g."""
+
+    TORCH = 2
+    """b = mu*b + g; p -= lr*(g + mu*b)."""
+
+    LOOKAHEAD = 3
+    """v = mu*v - lr*g; p += v, with g taken at p + mu*v.
+
+    Clients pull that point with PARAMETER_POINT_LOOKAHEAD.
+    """
+
+    LOOKAHEAD_EMA = 4
+    """m = mu*m + (1 - mu)*g; p -= lr*m, with g taken at p - lr*m.
+
+    Clients pull that point with PARAMETER_POINT_LOOKAHEAD. The lecture.
+    """
+
+
+class EpsilonPlacement(IntEnum):
+    """Where epsilon stands in a denominator."""
+
+    INSIDE = 1
+    """sqrt(v + epsilon)."""
+
+    OUTSIDE = 2
+    """sqrt(v) + epsilon."""
+
+
+class BiasCorrection(IntEnum):
+    """How Adam's moments are corrected for starting at zero."""
+
+    FOLDED = 1
+    """p -= lr*sqrt(1 - beta_2^t)/(1 - beta_1^t) * m/(sqrt(v) + epsilon).
+
+    Keras.
+    """
+
+    HATTED = 2
+    """p -= lr*m_hat/(sqrt(v_hat) + epsilon).
+
+    PyTorch, optax, the paper.
+    """
+
+    NONE = 3
+    """p -= lr*m/(sqrt(v) + epsilon)."""
+
+
+class AmsgradMaximum(IntEnum):
+    """Over what AMSGrad takes its running maximum."""
+
+    RAW = 1
+    """Over the second moment, corrected afterwards.
+
+    Keras (folded), PyTorch (hatted).
+    """
+
+    CORRECTED = 2
+    """Over the corrected second moment.
+
+    optax.
+    """
+
+    UNCORRECTED = 3
+    """Over the second moment, with no correction anywhere.
+
+    The lecture.
+    """
+
+
+class NadamForm(IntEnum):
+    """Nadam's momentum."""
+
+    SCHEDULED = 1
+    """beta_1 warms up as beta_1*(1 - 0.5*0.96^(t*momentum_decay)).
+
+    Keras, PyTorch.
+    """
+
+    CONSTANT = 2
+    """beta_1 is constant.
+
+    optax.
+    """
+
+
+class AdamaxForm(IntEnum):
+    """Where Adamax adds epsilon."""
+
+    DENOMINATOR = 1
+    """u = max(beta_2*u, |g|); the step divides by u + epsilon.
+
+    Keras.
+    """
+
+    GRADIENT = 2
+    """u = max(beta_2*u, |g| + epsilon); the step divides by u.
+
+    PyTorch, optax.
+    """
+
+
+class BoundarySide(IntEnum):
+    """Which value holds on a boundary itself."""
+
+    BEFORE = 1
+    """The value before it: the new one starts at boundary + 1.
+
+    Keras.
+    """
+
+    AFTER = 2
+    """The value after it: the new one starts at the boundary.
+
+    PyTorch, optax.
+    """
+
+
+class NonFinitePolicy(IntEnum):
+    """What a NaN or infinity in a gradient does."""
+
+    REJECT = 1
+    """The step is refused with ERROR_REASON_NON_FINITE_GRADIENT."""
+
+    SKIP = 2
+    """The step is answered as skipped; parameters, state and step stay."""
+
+    ALLOW = 3
+    """The step is taken as if nothing were wrong."""
+
+
+class SessionState(IntEnum):
+    """Whether a session can step."""
+
+    READY = 1
+    """Steps are taken."""
+
+    AWAITING_PARAMETERS = 2
+    """Parameters are still to be uploaded with PushParameters."""
+
+
+class ParameterPoint(IntEnum):
+    """Which of a session's parameter-shaped values is meant."""
+
+    PARAMETERS = 1
+    """The parameters."""
+
+    LOOKAHEAD = 2
+    """Where the next gradient is to be taken: Nesterov's look-ahead forms."""
+
+    AVERAGE = 3
+    """The average of the weights."""
+
+
+class StepOutcome(IntEnum):
+    """What became of a gradient."""
+
+    APPLIED = 1
+    """The parameters were updated."""
+
+    ACCUMULATED = 2
+    """The gradient was added to those that wait for the rest of their step."""
+
+    SKIPPED = 3
+    """The gradient was not finite and the policy is to skip."""
+
+    VALIDATED = 4
+    """The request was validated, and nothing was changed."""
+
+
+class DataType(IntEnum):
+    """Element type of a tensor.
+
+    Every type is little-endian on the wire.
+    """
+
+    FLOAT16 = 1
+    """IEEE 754 binary16."""
+
+    BFLOAT16 = 2
+    """bfloat16: the upper 16 bits of an IEEE 754 binary32."""
+
+    FLOAT32 = 3
+    """IEEE 754 binary32."""
+
+    FLOAT64 = 4
+    """IEEE 754 binary64."""
+
+    INT32 = 5
+    """Signed 32-bit integer, two's complement."""
+
+    INT64 = 6
+    """Signed 64-bit integer, two's complement."""

@@ -1,0 +1,207 @@
+"""Errors by status and reason, decoded once.
+
+Every failed call raises a subclass of `OptserveError`, named for its gRPC status. Switch on
+the class or on `OptserveError.reason`, never on the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar, cast
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from optserve.enums import ErrorReason as Reason
+
+__all__ = [
+    "Abandoned",
+    "Aborted",
+    "AlreadyExists",
+    "Cancelled",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "Internal",
+    "InvalidArgument",
+    "NotFound",
+    "OptserveError",
+    "PermissionDenied",
+    "Reason",
+    "ResourceExhausted",
+    "StepMismatch",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+]
+
+M = TypeVar("M", bound=Message)
+DOMAIN = "optserve.v1"
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+class OptserveError(Exception):
+    """A call that failed.
+
+    Args:
+        message: a sentence for people.
+        reason: why, as the contract enumerates it; None where the server said nothing, as when
+            it could not be reached, and where the reason is newer than this client.
+        field: path of the wrong field within the request, or None.
+        metadata: facts about the failure, as text.
+        retry_after: seconds after which a retry can help, or None.
+        request_id: what the server's log knows the call by, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: Reason | None = None,
+        field: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.field = field
+        self.metadata = dict(metadata or {})
+        self.retry_after = retry_after
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        reason = f"{self.reason.name}: " if self.reason is not None else ""
+        where = f" ({self.field})" if self.field else ""
+        return f"{reason}{self.message}{where}"
+
+
+class InvalidArgument(OptserveError):
+    """The request is wrong; nothing was done."""
+
+
+class NotFound(OptserveError):
+    """There is no such session."""
+
+
+class AlreadyExists(OptserveError):
+    """There is a session of that name already."""
+
+
+class FailedPrecondition(OptserveError):
+    """The session's state does not allow it."""
+
+
+class Aborted(OptserveError):
+    """Something else came first; read the state anew and try again."""
+
+
+class StepMismatch(Aborted):
+    """The session is not at the expected step."""
+
+    @property
+    def current_step(self) -> int:
+        """The step that the session is at."""
+        return int(self.metadata["current"])
+
+
+class Abandoned(OptserveError):
+    """An earlier step of the same stream failed, so this one was not applied."""
+
+
+class ResourceExhausted(OptserveError):
+    """A limit of the server was reached."""
+
+
+class Unavailable(OptserveError):
+    """The server could not be reached, or is shutting down. A step may have been applied."""
+
+
+class DeadlineExceeded(OptserveError):
+    """No answer came in time. A step may have been applied."""
+
+
+class Cancelled(OptserveError):
+    """The call was cancelled."""
+
+
+class PermissionDenied(OptserveError):
+    """The caller may not do this."""
+
+
+class Unauthenticated(OptserveError):
+    """The token is missing or not valid."""
+
+
+class Unimplemented(OptserveError):
+    """The server does not know this call."""
+
+
+class Internal(OptserveError):
+    """A defect of the server; report it with the request id."""
+
+
+BY_CODE: dict[grpc.StatusCode, type[OptserveError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.ABORTED: Aborted,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
+    grpc.StatusCode.INTERNAL: Internal,
+}
+BY_REASON: dict[Reason, type[OptserveError]] = {Reason.STEP_MISMATCH: StepMismatch}
+
+
+def from_call(failure: grpc.RpcError) -> OptserveError:
+    """The typed error of a failed call."""
+    call = cast(grpc.Call, failure)  # which gRPC makes it, though its types do not say so
+    trailers = dict(call.trailing_metadata() or ())
+    details = list(_details(trailers.get(DETAILS_KEY)))
+    info = _first(details, error_details_pb2.ErrorInfo())
+    known = info.domain == DOMAIN and info.reason in Reason.__members__
+    reason = Reason[info.reason] if known else None
+    retry = _first(details, error_details_pb2.RetryInfo())
+    violations = _first(details, error_details_pb2.BadRequest()).field_violations
+    cls = BY_CODE.get(call.code(), OptserveError)
+    if reason is not None:
+        cls = BY_REASON.get(reason, cls)
+    return cls(
+        call.details() or call.code().name,
+        reason=reason,
+        field=violations[0].field if violations else None,
+        metadata=info.metadata,
+        retry_after=retry.retry_delay.ToTimedelta().total_seconds()
+        if retry.HasField("retry_delay")
+        else None,
+        request_id=info.metadata.get("request_id") or _text(trailers.get("x-request-id")),
+    )
+
+
+def _details(packed: str | bytes | None) -> Iterator[AnyMessage]:
+    if isinstance(packed, bytes):
+        try:
+            yield from status_pb2.Status.FromString(packed).details
+        except DecodeError:
+            return  # some proxy's idea of details; the status code still stands
+
+
+def _first(details: list[AnyMessage], empty: M) -> M:
+    """The first detail of the type of ``empty``, or ``empty`` itself."""
+    for detail in details:
+        if detail.Unpack(empty):
+            break
+    return empty
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else value

@@ -1,0 +1,117 @@
+"""Functions that a server computes without a session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from optserve import dtypes, spec
+from optserve.activations import Activation
+from optserve.connection import Connection
+from optserve.dtypes import Array
+from optserve.losses import Loss
+from optserve.schedules import Schedule
+from optserve.v1 import function_service_pb2 as wire
+from optserve.v1 import tensor_pb2
+
+T = TypeVar("T")
+
+
+class LossValue:
+    """A loss that was computed.
+
+    Args:
+        message: what the server answered.
+    """
+
+    def __init__(self, message: wire.ComputeLossResponse) -> None:
+        self._value = message.value if message.HasField("value") else None
+        self._gradient = dtypes.from_tensor(message.gradient) if message.HasField("gradient") else None
+        self._per_example = (
+            dtypes.from_tensor(message.per_example) if message.HasField("per_example") else None
+        )
+
+    @property
+    def value(self) -> float:
+        """The reduced loss; ValueError under LossReduction.NONE."""
+        return _asked(self._value, "the loss is not reduced")
+
+    @property
+    def gradient(self) -> Array:
+        """Gradient with respect to the prediction, of its type and shape; ValueError if not asked for."""
+        return _asked(self._gradient, "the gradient was not asked for")
+
+    @property
+    def per_example(self) -> Array:
+        """The loss of each example; ValueError if not asked for."""
+        return _asked(self._per_example, "the values per example were not asked for")
+
+    def __repr__(self) -> str:
+        return f"<LossValue {self._value}>"
+
+
+def evaluate_schedule(
+    connection: Connection, schedule: Schedule, steps: int | range | Sequence[int], timeout: float | None
+) -> NDArray[np.float64]:
+    """See `Client.evaluate_schedule`."""
+    request = wire.EvaluateScheduleRequest(schedule=spec.encode(schedule))
+    if isinstance(steps, range) and steps.step > 0 and len(steps):
+        request.range.CopyFrom(wire.StepRange(start=steps.start, stop=steps.stop, stride=steps.step))
+    else:
+        numbers = [steps] if isinstance(steps, int) else [int(step) for step in steps]
+        request.steps.CopyFrom(wire.StepList(steps=numbers))
+    response = connection.call(connection.functions.EvaluateSchedule, request, timeout)
+    return dtypes.from_tensor(response.values)
+
+
+def compute_loss(
+    connection: Connection,
+    loss: Loss,
+    prediction: ArrayLike,
+    target: ArrayLike,
+    gradient: bool,
+    per_example: bool,
+    timeout: float | None,
+) -> LossValue:
+    """See `Client.loss`."""
+    request = wire.ComputeLossRequest(
+        loss=spec.encode(loss),
+        prediction=_tensor(prediction, "prediction"),
+        target=_tensor(target, "target"),
+        gradient=gradient,
+        per_example=per_example,
+    )
+    return LossValue(connection.call(connection.functions.ComputeLoss, request, timeout))
+
+
+def compute_activation(
+    connection: Connection, activation: Activation, x: ArrayLike, timeout: float | None
+) -> Array:
+    """See `Client.activation`."""
+    request = wire.ComputeActivationRequest(activation=spec.encode(activation), input=_tensor(x, "x"))
+    response = connection.call(connection.functions.ComputeActivation, request, timeout)
+    return dtypes.from_tensor(response.output)
+
+
+def compute_activation_gradient(
+    connection: Connection, activation: Activation, x: ArrayLike, dy: ArrayLike, timeout: float | None
+) -> Array:
+    """See `Client.activation_gradient`."""
+    request = wire.ComputeActivationGradientRequest(
+        activation=spec.encode(activation), input=_tensor(x, "x"), output_gradient=_tensor(dy, "dy")
+    )
+    response = connection.call(connection.functions.ComputeActivationGradient, request, timeout)
+    return dtypes.from_tensor(response.input_gradient)
+
+
+def _tensor(value: ArrayLike, what: str) -> tensor_pb2.Tensor:
+    return dtypes.to_tensor(dtypes.as_array(value, dtypes.SUPPORTED, what))
+
+
+def _asked(value: T | None, otherwise: str) -> T:
+    if value is None:
+        raise ValueError(otherwise)
+    return value

@@ -1,0 +1,61 @@
+"""What a server tells of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+from optserve import spec
+from optserve.layout import Layout
+from optserve.session_spec import SessionSpec
+from optserve.v1 import session_pb2
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """A session at one moment.
+
+    Attributes:
+        name: resource name, ``sessions/{id}``.
+        spec: its specification, every field resolved.
+        layout: its tensors.
+        step: optimizer steps taken.
+        accumulated: gradients accumulated towards the next step.
+        skipped: steps skipped because of a non-finite gradient.
+        ready: whether it can step; False while parameters are still to be uploaded.
+        created: when, in UTC.
+        resident_bytes: memory that it occupies on the server.
+        seed: of its initializers.
+        slots: names of the optimizer-state arrays of each group; the default group's name is empty.
+    """
+
+    name: str
+    spec: SessionSpec
+    layout: Layout
+    step: int
+    accumulated: int
+    skipped: int
+    ready: bool
+    created: datetime
+    resident_bytes: int
+    seed: int
+    slots: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, message: session_pb2.Session) -> SessionInfo:
+        """The session that a server described."""
+        return cls(
+            name=message.name,
+            spec=cast(SessionSpec, spec.decode(message.spec)),
+            layout=Layout.of(message.layout),
+            step=message.step,
+            accumulated=message.accumulated,
+            skipped=message.skipped,
+            ready=message.state == session_pb2.SESSION_STATE_READY,
+            created=message.create_time.ToDatetime(tzinfo=UTC),
+            resident_bytes=message.resident_bytes,
+            seed=message.seed,
+            slots={group.group: tuple(group.slots) for group in message.slots},
+        )

@@ -1,0 +1,154 @@
+"""Parameters on their way from the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from numpy.typing import DTypeLike
+
+from optserve import dtypes, errors
+from optserve.chunks import Joined
+from optserve.dtypes import Array
+from optserve.enums import ParameterPoint
+from optserve.layout import Layout
+from optserve.progress import Bar
+from optserve.spec import known
+from optserve.v1 import session_pb2, tensor_pb2
+from optserve.v1 import session_service_pb2 as wire
+
+Message = TypeVar("Message", wire.StepStreamResponse, wire.PullParametersResponse)
+
+
+class Parameters(dict[str, Array]):
+    """Arrays by tensor name, in the element type that they were sent in.
+
+    Args:
+        arrays: the values; empty where none were asked for or none are newer.
+        step: the step that they belong to.
+        point: which of the session's values they are; None where none were asked for.
+        modified: False where they were to be newer than a step and are not.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, Array] | None = None,
+        *,
+        step: int = 0,
+        point: ParameterPoint | None = None,
+        modified: bool = True,
+    ) -> None:
+        super().__init__(arrays or {})
+        self.step = step
+        self.point = point
+        self.modified = modified
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """Which parameters to send back, and how.
+
+    Attributes:
+        tensors: their names; all when None.
+        point: which value; the parameters themselves when None.
+        wire_dtype: float16, bfloat16, float32 or float64; each tensor's own when None.
+    """
+
+    tensors: Sequence[str] | None = None
+    point: ParameterPoint | None = None
+    wire_dtype: DTypeLike | None = None
+
+    def message(self, layout: Layout) -> wire.PullOptions:
+        """The options on the wire.
+
+        Raises:
+            InvalidArgument: a tensor is unknown or named twice.
+            TypeError: the wire type is none of the four.
+        """
+        selected = layout.select(self.tensors)
+        options = wire.PullOptions(tensors=[] if self.tensors is None else [t.name for t in selected])
+        if self.point is not None:
+            options.point = session_pb2.ParameterPoint.ValueType(self.point)
+        if self.wire_dtype is not None:
+            options.wire_dtype = dtypes.TYPES[
+                dtypes.checked(self.wire_dtype, dtypes.WIRE_DTYPES, "wire_dtype")
+            ]
+        return options
+
+    def byte_count(self, layout: Layout) -> int:
+        """How many bytes will come, about: half precision is counted as the tensors' own."""
+        return sum(tensor.size * tensor.dtype.itemsize for tensor in layout.select(self.tensors))
+
+
+Pulling = bool | Pull | ParameterPoint | DTypeLike | None
+"""What ``pull=`` takes: no or yes, a point, an element type, or all of it."""
+
+
+def as_pull(pulling: Pulling, wire_dtype: DTypeLike | None = None) -> Pull | None:
+    """The pull that is asked for, or None for none.
+
+    Args:
+        pulling: what the caller gave.
+        wire_dtype: the element type where the caller named none.
+    """
+    if pulling is None or pulling is False:
+        return None
+    if isinstance(pulling, Pull):
+        return pulling
+    if pulling is True:
+        return Pull(wire_dtype=wire_dtype)
+    if isinstance(pulling, ParameterPoint):
+        return Pull(point=pulling, wire_dtype=wire_dtype)
+    return Pull(wire_dtype=pulling)
+
+
+def from_named(tensors: Iterable[tensor_pb2.NamedTensor], step: int, pull: Pull | None) -> Parameters:
+    """Parameters out of a unary answer."""
+    if pull is None:
+        return Parameters()
+    arrays = {tensor.name: dtypes.from_tensor(tensor.tensor) for tensor in tensors}
+    return Parameters(arrays, step=step, point=pull.point or ParameterPoint.PARAMETERS)
+
+
+def from_stream(
+    header: wire.ParametersHeader, first: Message, rest: Iterator[Message], bar: Bar
+) -> Parameters:
+    """Parameters out of a stream of chunks, the first of which may come with the header.
+
+    Raises:
+        Unavailable: the stream ended too early.
+        Internal: the chunks do not fit together.
+    """
+    joined = Joined(header.byte_count)
+    message = first
+    while True:
+        if message.HasField("chunk"):
+            try:
+                bar.update(joined.add(message.chunk))
+            except ValueError as error:
+                raise errors.Internal(str(error)) from error
+        if joined.whole:
+            break
+        message = following(rest)
+    return Parameters(
+        {
+            t.name: dtypes.view(joined.buffer, t.byte_offset, dtypes.NUMPY_TYPES[t.dtype], tuple(t.shape))
+            for t in header.layout
+        },
+        step=header.step,
+        point=known(ParameterPoint, header.point),
+        modified=not header.not_modified,
+    )
+
+
+def following(messages: Iterator[Message]) -> Message:
+    """The next message of a stream.
+
+    Raises:
+        Unavailable: it ended.
+    """
+    message = next(messages, None)
+    if message is None:
+        raise errors.Unavailable("the stream ended before its answer")
+    return message

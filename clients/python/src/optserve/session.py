@@ -1,0 +1,275 @@
+"""The handle of one training session."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from numpy.typing import ArrayLike, DTypeLike
+
+from optserve import parameters, steps
+from optserve.connection import Connection
+from optserve.enums import ParameterPoint
+from optserve.info import SessionInfo
+from optserve.layout import Layout
+from optserve.parameters import Parameters, Pull, Pulling, as_pull
+from optserve.payload import Payload
+from optserve.progress import bar
+from optserve.retry import allowance
+from optserve.session_spec import SessionSpec
+from optserve.steps import StepResult, Wishes
+from optserve.stream import Gradients, StepStream
+from optserve.transfer import push_session
+from optserve.v1 import session_service_pb2 as wire
+from optserve.worker import Worker
+
+UNARY_BYTES = 1 << 20
+"""Steps that send or fetch more than this go over a stream."""
+
+
+class SessionHandle:
+    """A session on a server; made by `Client.create_session` and `Client.session`.
+
+    A handle is a worker of its own: each of its steps is applied once, also when the connection
+    is lost in between and the step is sent again. Steps from several threads are taken one after
+    the other. Leaving a ``with`` block keeps the session on the server; `delete` removes it.
+
+    Args:
+        connection: to the server.
+        info: what the server told of the session.
+    """
+
+    def __init__(self, connection: Connection, info: SessionInfo) -> None:
+        self._connection = connection
+        self._info = info
+        self._step = info.step
+        self._worker = Worker()
+        self._turn = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The resource name, ``sessions/{id}``."""
+        return self._info.name
+
+    @property
+    def layout(self) -> Layout:
+        """The tensors by name, in the order of their bytes."""
+        return self._info.layout
+
+    @property
+    def spec(self) -> SessionSpec:
+        """The specification, every field resolved."""
+        return self._info.spec
+
+    @property
+    def step_number(self) -> int:
+        """The step that the session was at when it last answered this handle."""
+        return self._step
+
+    def __repr__(self) -> str:
+        return f"<SessionHandle {self.name} at step {self._step}>"
+
+    def step(
+        self,
+        gradients: Gradients,
+        *,
+        pull: Pulling = False,
+        wire_dtype: DTypeLike | None = None,
+        expected_step: int | None = None,
+        loss_scale: float | None = None,
+        validate_only: bool = False,
+        per_tensor_norms: bool = False,
+        timeout: float | None = None,
+    ) -> StepResult:
+        """Takes one step.
+
+        Args:
+            gradients: arrays of float16, bfloat16, float32 or float64 by tensor name. Tensors that
+                are left out stay as they are.
+            pull: True sends the new parameters back in the same answer; a point, an element type or
+                a `Pull` says which.
+            wire_dtype: element type to send gradients in, and parameters where ``pull`` names none.
+            expected_step: the step that the session must be at.
+            loss_scale: what the loss was multiplied by, to be divided out.
+            validate_only: answers as if the step were taken, and takes none.
+            per_tensor_norms: asks for the norm of each tensor's gradient.
+            timeout: seconds in all; the client's default, lengthened for large gradients, when None.
+
+        Raises:
+            InvalidArgument: a name, a shape or the gradient is wrong; nothing was applied.
+            TypeError: an element type is; nothing was sent.
+            StepMismatch: the session is at another step than expected.
+            Unavailable, DeadlineExceeded: no answer came; the step may have been applied. Calling
+                again with the same gradients applies them once.
+            OptserveError: the server refused otherwise.
+        """
+        payload = Payload.of(self.layout, gradients, "gradients", wire_dtype)
+        wishes = Wishes(
+            pull=as_pull(pull, wire_dtype),
+            expected_step=expected_step,
+            loss_scale=loss_scale,
+            validate_only=validate_only,
+            per_tensor_norms=per_tensor_norms,
+        )
+        with self._turn:
+            if validate_only:
+                return self._send(payload, wishes, timeout, "", 0)
+            result = self._worker.number(lambda w, s: self._send(payload, wishes, timeout, w, s))
+        self._step = max(self._step, result.step)
+        return result
+
+    def stream(
+        self,
+        *,
+        pull: Pulling = False,
+        wire_dtype: DTypeLike | None = None,
+        window: int = 8,
+        timeout: float | None = None,
+    ) -> StepStream:
+        """Opens a stream for many steps; use it in a ``with`` block.
+
+        Args:
+            pull: what to send back with each answer, as in `step`.
+            wire_dtype: element type of gradients, and of parameters where ``pull`` names none.
+            window: how many steps may be under way at once.
+            timeout: seconds to wait for an answer; the client's default when None.
+        """
+        seconds = self._connection.timeout if timeout is None else timeout
+        return StepStream(self._connection, self.name, self.layout, pull, wire_dtype, window, seconds)
+
+    def pull(
+        self,
+        tensors: Sequence[str] | None = None,
+        *,
+        point: ParameterPoint | None = None,
+        wire_dtype: DTypeLike | None = None,
+        if_newer_than_step: int | None = None,
+        timeout: float | None = None,
+    ) -> Parameters:
+        """Reads parameters.
+
+        Args:
+            tensors: names; all when None.
+            point: the parameters, the look-ahead point or the average; the parameters when None.
+            wire_dtype: element type to send them in; each tensor's own when None.
+            if_newer_than_step: sends nothing unless the session's step is greater; the answer is
+                then empty and its ``modified`` False.
+            timeout: seconds in all; the client's default, lengthened for large tensors, when None.
+
+        Raises:
+            InvalidArgument: a tensor or the wire type is wrong.
+            FailedPrecondition: the session has no such point, or awaits its parameters.
+            OptserveError: the server refused otherwise, or could not be reached.
+        """
+        pull = Pull(tensors=tensors, point=point, wire_dtype=wire_dtype)
+        request = wire.PullParametersRequest(name=self.name, pull=pull.message(self.layout))
+        if if_newer_than_step is not None:
+            request.if_newer_than_step = if_newer_than_step
+        if timeout is None:
+            timeout = allowance(self._connection.timeout, pull.byte_count(self.layout))
+        values = self._connection.run(lambda left: self._pull(request, left), timeout)
+        self._step = max(self._step, values.step)
+        return values
+
+    def push(
+        self,
+        values: Mapping[str, ArrayLike],
+        *,
+        expected_step: int | None = None,
+        reset_state: bool = False,
+        wire_dtype: DTypeLike | None = None,
+        timeout: float | None = None,
+        progress: bool | None = None,
+    ) -> SessionInfo:
+        """Writes parameters: all of the given ones, or none.
+
+        Args:
+            values: arrays by tensor name.
+            expected_step: the step that the session must be at.
+            reset_state: whether the tensors' optimizer state starts anew.
+            wire_dtype: element type to send them in; that of the arrays when None.
+            timeout: seconds in all; the client's default, lengthened for large arrays, when None.
+            progress: whether a bar is shown; the client's default when None.
+
+        Raises:
+            InvalidArgument: a tensor is wrong.
+            StepMismatch: the session is at another step than expected.
+            OptserveError: the server refused otherwise, or could not be reached.
+        """
+        payload = Payload.of(self.layout, values, "values", wire_dtype).uniform()
+        header = wire.PushHeader(name=self.name, reset_state=reset_state)
+        if expected_step is not None:
+            header.expected_step = expected_step
+        session = push_session(self._connection, header, payload, timeout, progress)
+        return self._learn(SessionInfo.of(session))
+
+    def get(self, *, timeout: float | None = None) -> SessionInfo:
+        """Asks the server for the session's present state."""
+        request = wire.GetSessionRequest(name=self.name)
+        response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
+        return self._learn(SessionInfo.of(response.session))
+
+    def delete(self, *, timeout: float | None = None) -> None:
+        """Deletes the session and everything it holds."""
+        request = wire.DeleteSessionRequest(name=self.name, request_id=uuid.uuid4().hex)
+        self._connection.call(self._connection.sessions.DeleteSession, request, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Keeps the session on the server."""
+
+    def _learn(self, info: SessionInfo) -> SessionInfo:
+        self._info = info
+        self._step = max(self._step, info.step)
+        return info
+
+    def _send(
+        self, payload: Payload, wishes: Wishes, timeout: float | None, worker: str, sequence: int
+    ) -> StepResult:
+        """Sends one step by the way that suits its size."""
+        options = wishes.message(self.layout, worker, sequence)
+        returned = wishes.pull.byte_count(self.layout) if wishes.pull else 0
+        if timeout is None:
+            timeout = allowance(self._connection.timeout, payload.byte_count + returned)
+        if max(payload.byte_count, returned) <= UNARY_BYTES or not payload.arrays:
+            return self._unary(payload, options, wishes.pull, timeout)
+        payload = payload.uniform()
+        return self._connection.run(lambda left: self._streamed(payload, options, left), timeout)
+
+    def _unary(
+        self, payload: Payload, options: wire.StepOptions, pull: Pull | None, timeout: float
+    ) -> StepResult:
+        request = wire.StepRequest(name=self.name, options=options, gradients=payload.named_tensors())
+        response = self._connection.call(self._connection.sessions.Step, request, timeout)
+        values = parameters.from_named(response.parameters, response.parameters_step, pull)
+        return StepResult.of(response.result, values)
+
+    def _streamed(self, payload: Payload, options: wire.StepOptions, timeout: float) -> StepResult:
+        with bar("step", payload.byte_count, self._connection.progress) as shown:
+            messages = steps.requests(self.name, options, payload, shown)
+            call = self._connection.sessions.StepStream(
+                messages, timeout=timeout, metadata=self._connection.metadata
+            )
+            try:
+                return steps.read_answer(call)
+            finally:
+                call.cancel()
+
+    def _pull(self, request: wire.PullParametersRequest, timeout: float) -> Parameters:
+        """Reads one answer; of a broken one nothing is kept."""
+        call = self._connection.sessions.PullParameters(
+            request, timeout=timeout, metadata=self._connection.metadata
+        )
+        try:
+            first = parameters.following(call)
+            with bar("pull", first.header.byte_count, self._connection.progress) as shown:
+                return parameters.from_stream(first.header, first, call, shown)
+        finally:
+            call.cancel()

@@ -1,0 +1,145 @@
+"""What a session is asked to be.
+
+Written by tools/generate_specs.py from optserve/v1/session.proto; change it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+
+from optserve.enums import NonFinitePolicy
+from optserve.optimizers import Optimizer
+from optserve.schedules import Schedule
+from optserve.spec import Choice, Spec
+from optserve.v1 import session_pb2
+
+
+@dataclass(frozen=True)
+class SessionSpec(Spec, message=session_pb2.SessionSpec):
+    """What a client asks of a session.
+
+    A server answers with every field resolved.
+
+    Attributes:
+        optimizer: The optimizer. Required.
+        schedule: Learning rate by step. Takes the place of the optimizers' own rates; stating a rate
+            as well is refused.
+        gradient: What happens to a gradient before the rule sees it.
+        decoupled_weight_decay: p -= lr*decoupled_weight_decay*p before the rule.
+        weight_average: Average of the weights, kept beside them. Off when unset.
+        groups: Tensors that are treated differently from the rest.
+    """
+
+    optimizer: Optimizer
+    _: KW_ONLY
+    schedule: Schedule | None = None
+    gradient: Gradient | None = None
+    decoupled_weight_decay: float | None = None
+    weight_average: WeightAverage | None = None
+    groups: Sequence[ParameterGroup] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradient(Spec, message=session_pb2.GradientSpec):
+    """Gradient preprocessing, in the order in which it happens.
+
+    the loss scale is divided out, micro-batches are accumulated, regularisation gradients are added, the
+    result is clipped and checked for non-finite elements.
+
+    Attributes:
+        accumulation_steps: A step is taken on the mean of this many gradients. At least 1; 1 when
+            unset.
+        l1: Adds l1*sign(p): the gradient of l1*sum(|p|).
+        l2: Adds l2*p: the gradient of l2*sum(p^2)/2.
+        clip: Clipping. Off when unset.
+        non_finite: What a NaN or infinity in a gradient does; REJECT when unset.
+    """
+
+    accumulation_steps: int | None = None
+    l1: float | None = None
+    l2: float | None = None
+    clip: Clip | None = None
+    non_finite: NonFinitePolicy | None = None
+
+
+@dataclass(frozen=True)
+class Clip(Choice, message=session_pb2.ClipSpec, oneof="clip"):
+    """Gradient clipping."""
+
+
+@dataclass(frozen=True)
+class ClipByValue(Clip, field="by_value"):
+    """Each element is moved into [min_value, max_value].
+
+    Attributes:
+        max_value: Upper end. Required.
+        min_value: Lower end; -max_value when unset.
+    """
+
+    max_value: float
+    _: KW_ONLY
+    min_value: float | None = None
+
+
+@dataclass(frozen=True)
+class ClipByTensorNorm(Clip, field="by_tensor_norm"):
+    """Each tensor by its own norm.
+
+    Attributes:
+        max_norm: The largest Euclidean norm that passes unchanged. Required.
+        epsilon: Added to the norm: 1e-6 under the TORCH convention, else 0.
+    """
+
+    max_norm: float
+    _: KW_ONLY
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True)
+class ClipByGlobalNorm(Clip, field="by_global_norm"):
+    """All tensors by their joint norm.
+
+    Attributes:
+        max_norm: The largest Euclidean norm that passes unchanged. Required.
+        epsilon: Added to the norm: 1e-6 under the TORCH convention, else 0.
+    """
+
+    max_norm: float
+    _: KW_ONLY
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightAverage(Spec, message=session_pb2.WeightAverageSpec):
+    """An exponential moving average of the weights.
+
+    a = decay*a + (1 - decay)*p after each step, the first of which copies p. Pulled with
+    PARAMETER_POINT_AVERAGE.
+
+    Attributes:
+        decay: Share of the last average that is kept; 0.99 when unset.
+    """
+
+    decay: float | None = None
+
+
+@dataclass(frozen=True)
+class ParameterGroup(Spec, message=session_pb2.ParameterGroup):
+    """Tensors with settings of their own.
+
+    Attributes:
+        name: Name of the group, unique in its session. Required.
+        tensors: Members: tensor names, or shell patterns (*, ?, [...]) over them. Each must match at
+            least one tensor, and no tensor may belong to two groups.
+        learning_rate_factor: Multiplies the learning rate; 1 when unset.
+        decoupled_weight_decay: Takes the place of the session's decoupled weight decay.
+        optimizer: Takes the place of the session's optimizer.
+    """
+
+    name: str
+    _: KW_ONLY
+    tensors: Sequence[str] = ()
+    learning_rate_factor: float | None = None
+    decoupled_weight_decay: float | None = None
+    optimizer: Optimizer | None = None

@@ -1,0 +1,127 @@
+"""What a step asks for, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from optserve import parameters
+from optserve.enums import StepOutcome
+from optserve.layout import Layout
+from optserve.parameters import Parameters, Pull
+from optserve.payload import Payload
+from optserve.progress import Bar, Silent
+from optserve.spec import known
+from optserve.v1 import session_service_pb2 as wire
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did.
+
+    Attributes:
+        step: the session's step after it.
+        outcome: what became of the gradient; None for an outcome newer than this client.
+        learning_rate: the rate used, before the groups' factors; 0 where no step was taken.
+        gradient_norm: joint Euclidean norm of the preprocessed gradients before clipping.
+        clipped_gradient_norm: the same after clipping.
+        non_finite_count: NaN and infinite elements among the gradients.
+        staleness: steps between the one the gradient was computed at and this one.
+        regularization_penalty: the penalty at the parameters before the step.
+        durable_step: the step that would come back if the server were lost now.
+        accumulated: gradients accumulated towards the next step, this one included.
+        replayed: whether this is a stored result, sent again.
+        tensor_norms: norm of each tensor's gradient before clipping, where asked for.
+        parameters: the parameters after the step, where asked for; else empty.
+    """
+
+    step: int
+    outcome: StepOutcome | None
+    learning_rate: float
+    gradient_norm: float
+    clipped_gradient_norm: float
+    non_finite_count: int
+    staleness: int
+    regularization_penalty: float
+    durable_step: int
+    accumulated: int
+    replayed: bool
+    tensor_norms: Mapping[str, float] = field(default_factory=dict)
+    parameters: Parameters = field(default_factory=Parameters)
+
+    @classmethod
+    def of(cls, message: wire.StepResult, values: Parameters) -> StepResult:
+        """The result that a server sent."""
+        return cls(
+            step=message.step,
+            outcome=known(StepOutcome, message.outcome),
+            learning_rate=message.learning_rate,
+            gradient_norm=message.gradient_norm,
+            clipped_gradient_norm=message.clipped_gradient_norm,
+            non_finite_count=message.non_finite_count,
+            staleness=message.staleness,
+            regularization_penalty=message.regularization_penalty,
+            durable_step=message.durable_step,
+            accumulated=message.accumulated,
+            replayed=message.replayed,
+            tensor_norms={norm.name: norm.norm for norm in message.tensor_norms},
+            parameters=values,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What a step asks for beside its gradient."""
+
+    pull: Pull | None = None
+    expected_step: int | None = None
+    loss_scale: float | None = None
+    validate_only: bool = False
+    per_tensor_norms: bool = False
+
+    def message(self, layout: Layout, worker: str = "", sequence: int = 0) -> wire.StepOptions:
+        """The options on the wire."""
+        options = wire.StepOptions(
+            worker=worker,
+            sequence=sequence,
+            validate_only=self.validate_only,
+            per_tensor_norms=self.per_tensor_norms,
+        )
+        if self.expected_step is not None:
+            options.expected_step = self.expected_step
+        if self.loss_scale is not None:
+            options.loss_scale = self.loss_scale
+        if self.pull is not None:
+            options.pull.CopyFrom(self.pull.message(layout))
+            options.pull.SetInParent()
+        return options
+
+
+def requests(
+    name: str, options: wire.StepOptions, payload: Payload, bar: Bar | None = None
+) -> Iterator[wire.StepStreamRequest]:
+    """The messages of one streamed step; the payload must be uniform."""
+    header: wire.StepHeader | None = wire.StepHeader(
+        name=name, options=options, tensors=payload.names, gradient_dtype=payload.data_type
+    )
+    for chunk in payload.chunks():
+        yield wire.StepStreamRequest(header=header, chunk=chunk)
+        header = None
+        if bar is not None:
+            bar.update(len(chunk.data))
+    if header is not None:
+        yield wire.StepStreamRequest(header=header)
+
+
+def read_answer(responses: Iterator[wire.StepStreamResponse], bar: Bar | None = None) -> StepResult:
+    """Reads the answer to one streamed step.
+
+    Raises:
+        grpc.RpcError: the stream failed.
+        Unavailable: it ended too early.
+    """
+    first = parameters.following(responses)
+    values = Parameters()
+    if first.HasField("parameters"):
+        values = parameters.from_stream(first.parameters, first, responses, bar or Silent())
+    return StepResult.of(first.result, values)

@@ -1,0 +1,305 @@
+"""Many steps on one open stream, some of them under way at once."""
+
+from __future__ import annotations
+
+import queue
+import uuid
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import grpc
+from numpy.typing import ArrayLike, DTypeLike
+
+from optserve import errors
+from optserve.connection import Connection
+from optserve.layout import Layout
+from optserve.parameters import Pulling, as_pull
+from optserve.payload import Payload
+from optserve.retry import Deadline, allowance
+from optserve.steps import StepResult, Wishes, read_answer, requests
+from optserve.v1 import session_service_pb2 as wire
+from optserve.watchdog import Watchdog
+from optserve.worker import REFUSALS
+
+Gradients = Mapping[str, ArrayLike]
+
+
+class PendingStep:
+    """A step that was handed to a stream, like a future.
+
+    Args:
+        stream: the stream.
+        messages: its messages, kept until it is answered so that they can be sent again.
+        byte_count: bytes that go and come with it.
+    """
+
+    def __init__(self, stream: StepStream, messages: list[wire.StepStreamRequest], byte_count: int) -> None:
+        self._stream = stream
+        self.messages = messages
+        self.byte_count = byte_count
+        self._result: StepResult | None = None
+        self._error: errors.OptserveError | None = None
+
+    def done(self) -> bool:
+        """Whether the answer was read, or the step failed."""
+        return self._result is not None or self._error is not None
+
+    def result(self, timeout: float | None = None) -> StepResult:
+        """Waits for the answer; asking again gives the same.
+
+        Args:
+            timeout: seconds to wait; the stream's own when None.
+
+        Raises:
+            Unavailable: the server could not be reached again. The step stays pending: asking
+                again connects again, and it is applied once.
+            DeadlineExceeded: no answer came in time; the step stays pending likewise.
+            Abandoned: an earlier step failed, and this one was not applied.
+            OptserveError: the step was refused.
+        """
+        while self._result is None and self._error is None:
+            self._stream.advance(timeout)
+        if self._error is not None:
+            self._stream.seen(self._error)
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    def settle(self, outcome: StepResult | errors.OptserveError) -> None:
+        """Takes the answer, or the failure; called by the stream."""
+        self.messages = []
+        if isinstance(outcome, StepResult):
+            self._result = outcome
+        else:
+            self._error = outcome
+
+
+class _Call:
+    """One gRPC stream: what is put into it is sent, and answers are read from it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._outbox: queue.SimpleQueue[wire.StepStreamRequest | None] = queue.SimpleQueue()
+        self.put = self._outbox.put
+        self._rpc = connection.sessions.StepStream(iter(self._outbox.get, None), metadata=connection.metadata)
+        self.answers: Iterator[wire.StepStreamResponse] = iter(self._rpc)
+        self.cancel = self._rpc.cancel
+
+    def finish(self, cancel: bool) -> None:
+        """Ends it, and the thread that sends."""
+        if cancel:
+            self._rpc.cancel()
+        self._outbox.put(None)
+
+
+class StepStream:
+    """A pipelined stream of steps; made by `SessionHandle.stream`, used by one thread at a time.
+
+    A stream is a worker of its own: the server applies its steps in the order in which they were
+    submitted, each once. When the connection is lost, the stream connects again and sends again
+    what was not answered. After a refused step the ones submitted behind it are abandoned, and
+    the stream can go on.
+
+    Args:
+        connection: to the server.
+        name: of the session.
+        layout: of the session.
+        pull: what to send back with each answer.
+        wire_dtype: element type of gradients, and of parameters where ``pull`` names none;
+            None for what is given and the parameters' own.
+        window: how many steps may be under way at once.
+        timeout: seconds to wait for an answer.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        layout: Layout,
+        pull: Pulling,
+        wire_dtype: DTypeLike | None,
+        window: int,
+        timeout: float,
+    ) -> None:
+        if window < 1:
+            raise ValueError(f"window is {window}, but must be at least 1")
+        self._connection, self._name, self._layout = connection, name, layout
+        self._pull = as_pull(pull, wire_dtype)
+        self._wire_dtype, self._window, self._timeout = wire_dtype, window, timeout
+        self._worker, self._sequence = uuid.uuid4().hex, 1
+        self._waiting: deque[PendingStep] = deque()
+        self._call: _Call | None = None
+        self._unseen: errors.OptserveError | None = None
+        self._watchdog = Watchdog()
+        self._closed = False
+
+    def submit(
+        self,
+        gradients: Gradients,
+        *,
+        expected_step: int | None = None,
+        loss_scale: float | None = None,
+        per_tensor_norms: bool = False,
+    ) -> PendingStep:
+        """Hands over a step without waiting for its answer.
+
+        Waits only while the window is full. The gradients are copied and may be changed at once.
+
+        Raises:
+            InvalidArgument: a name or a shape is wrong; nothing was handed over.
+            TypeError: an element type is.
+            OptserveError: an earlier step failed, and nobody has asked for its result.
+        """
+        if self._closed:
+            raise RuntimeError("the stream is closed")
+        payload = Payload.of(self._layout, gradients, "gradients", self._wire_dtype).uniform()
+        if not payload.arrays:
+            raise ValueError("no gradient is given")
+        while len(self._waiting) >= self._window:
+            self.advance()
+        self._raise_unseen()
+        wishes = Wishes(
+            pull=self._pull,
+            expected_step=expected_step,
+            loss_scale=loss_scale,
+            per_tensor_norms=per_tensor_norms,
+        )
+        return self._send(payload, wishes)
+
+    def step(
+        self,
+        gradients: Gradients,
+        *,
+        expected_step: int | None = None,
+        loss_scale: float | None = None,
+        per_tensor_norms: bool = False,
+        timeout: float | None = None,
+    ) -> StepResult:
+        """Takes a step and waits for its answer; errors as in `submit` and `PendingStep.result`."""
+        pending = self.submit(
+            gradients, expected_step=expected_step, loss_scale=loss_scale, per_tensor_norms=per_tensor_norms
+        )
+        return pending.result(timeout)
+
+    def steps(self, gradients: Iterable[Gradients]) -> Iterator[StepResult]:
+        """Takes a step on each of the gradients, up to a window of them under way; results in order."""
+        pending: deque[PendingStep] = deque()
+        for gradient in gradients:
+            pending.append(self.submit(gradient))
+            if len(pending) >= self._window:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+    def flush(self) -> None:
+        """Waits until every step is answered.
+
+        Raises:
+            OptserveError: a step failed, and nobody has asked for its result.
+        """
+        while self._waiting:
+            self.advance()
+        self._raise_unseen()
+
+    def close(self) -> None:
+        """Ends the stream without waiting; whether unanswered steps are applied is left open."""
+        self._closed = True
+        self._drop(cancel=bool(self._waiting))
+        self._watchdog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            self.close()
+
+    def advance(self, timeout: float | None = None) -> None:
+        """Reads the answer to the oldest unanswered step, connecting again where that helps.
+
+        Raises:
+            Unavailable: that did not help; the step stays unanswered.
+            DeadlineExceeded: no answer came in time; likewise.
+        """
+        oldest = self._waiting[0]
+        if timeout is None:
+            timeout = allowance(self._timeout, oldest.byte_count)
+        deadline, attempt = Deadline(timeout), 0
+        while True:
+            attempt += 1
+            outcome = self._attempt(deadline)
+            if isinstance(outcome, StepResult):
+                self._waiting.popleft().settle(outcome)
+                return
+            self._drop(cancel=True)
+            if isinstance(outcome, errors.Cancelled) and not deadline.remaining():
+                raise errors.DeadlineExceeded(f"no answer came in {timeout:g} s") from outcome
+            if not isinstance(outcome, errors.Unavailable | errors.Cancelled) and outcome.retry_after is None:
+                self._fail(outcome)
+                return
+            if not self._connection.retry.worth(attempt, outcome, deadline):
+                raise outcome
+
+    def seen(self, error: errors.OptserveError) -> None:
+        """Notes that somebody was told of a failure."""
+        if self._unseen in (error, error.__cause__):
+            self._unseen = None
+
+    def _send(self, payload: Payload, wishes: Wishes) -> PendingStep:
+        options = wishes.message(self._layout, self._worker, self._sequence)
+        returned = wishes.pull.byte_count(self._layout) if wishes.pull else 0
+        pending = PendingStep(self, [], payload.byte_count + returned)
+        call = self._call or self._open()
+        for message in requests(self._name, options, payload):
+            pending.messages.append(message)
+            call.put(message)
+        self._waiting.append(pending)
+        self._sequence += 1
+        return pending
+
+    def _open(self) -> _Call:
+        """Opens a gRPC stream, and sends again what was not answered."""
+        self._call = _Call(self._connection)
+        for pending in self._waiting:
+            for message in pending.messages:
+                self._call.put(message)
+        return self._call
+
+    def _attempt(self, deadline: Deadline) -> StepResult | errors.OptserveError:
+        call = self._call or self._open()
+        try:
+            with self._watchdog.watching(deadline, call.cancel):
+                return read_answer(call.answers)
+        except grpc.RpcError as failure:
+            return errors.from_call(failure)
+        except (errors.Unavailable, errors.Internal) as error:
+            return error
+
+    def _drop(self, cancel: bool) -> None:
+        if self._call is not None:
+            self._call.finish(cancel)
+            self._call = None
+
+    def _fail(self, error: errors.OptserveError) -> None:
+        """Gives the oldest step its failure; the server applied none of those behind it."""
+        if isinstance(error, REFUSALS):
+            self._sequence -= len(self._waiting)
+        else:
+            self._worker, self._sequence = uuid.uuid4().hex, 1
+        self._unseen = error
+        self._waiting.popleft().settle(error)
+        while self._waiting:
+            abandoned = errors.Abandoned("an earlier step of the stream failed")
+            abandoned.__cause__ = error
+            self._waiting.popleft().settle(abandoned)
+
+    def _raise_unseen(self) -> None:
+        error, self._unseen = self._unseen, None
+        if error is not None:
+            raise error

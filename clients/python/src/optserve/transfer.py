@@ -1,0 +1,59 @@
+"""Uploads of parameters."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+from optserve.connection import Connection
+from optserve.payload import Payload
+from optserve.progress import Bar, bar
+from optserve.retry import allowance
+from optserve.v1 import session_pb2
+from optserve.v1 import session_service_pb2 as wire
+
+
+def push_session(
+    connection: Connection,
+    header: wire.PushHeader,
+    payload: Payload,
+    timeout: float | None = None,
+    progress: bool | None = None,
+) -> session_pb2.Session:
+    """Uploads a uniform payload under a request id of its own, from the start again after a break.
+
+    Raises:
+        ValueError: the payload is empty.
+        OptserveError: the server refused, or could not be reached.
+    """
+    if not payload.arrays:
+        raise ValueError("no parameter is given")
+    header.request_id = uuid.uuid4().hex
+    header.tensors.extend(payload.names)
+    header.wire_dtype = payload.data_type
+    shows = connection.progress if progress is None else progress
+
+    def attempt(left: float) -> session_pb2.Session:
+        with bar("upload", payload.byte_count, shows) as shown:
+            messages = push_messages(header, payload, shown)
+            response = connection.sessions.PushParameters(
+                messages, timeout=left, metadata=connection.metadata
+            )
+        return response.session
+
+    return connection.run(
+        attempt, allowance(connection.timeout, payload.byte_count) if timeout is None else timeout
+    )
+
+
+def push_messages(
+    header: wire.PushHeader, payload: Payload, shown: Bar
+) -> Iterator[wire.PushParametersRequest]:
+    """The messages of one push."""
+    first: wire.PushHeader | None = header
+    for chunk in payload.chunks():
+        yield wire.PushParametersRequest(header=first, chunk=chunk)
+        first = None
+        shown.update(len(chunk.data))
+    if first is not None:
+        yield wire.PushParametersRequest(header=first)

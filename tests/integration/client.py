@@ -1,0 +1,163 @@
+"""The generated stubs with a little help: what the tests say, and what they are told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+from google.rpc import error_details_pb2, status_pb2
+
+from optserve.v1 import session_service_pb2 as pb
+from optserve.v1 import tensor_pb2
+from optserve.v1.capabilities_service_pb2_grpc import CapabilitiesServiceStub
+from optserve.v1.function_service_pb2_grpc import FunctionServiceStub
+from optserve.v1.session_pb2 import Session, SessionSpec
+from optserve.v1.session_service_pb2_grpc import SessionServiceStub
+
+NUMBERS = {
+    np.dtype(np.float16): tensor_pb2.DATA_TYPE_FLOAT16,
+    np.dtype(ml_dtypes.bfloat16): tensor_pb2.DATA_TYPE_BFLOAT16,
+    np.dtype(np.float32): tensor_pb2.DATA_TYPE_FLOAT32,
+    np.dtype(np.float64): tensor_pb2.DATA_TYPE_FLOAT64,
+    np.dtype(np.int32): tensor_pb2.DATA_TYPE_INT32,
+    np.dtype(np.int64): tensor_pb2.DATA_TYPE_INT64,
+}
+DTYPES = {number: dtype for dtype, number in NUMBERS.items()}
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Refusal:
+    """A status with its details."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str = ""
+    domain: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    fields: list[str] = field(default_factory=list)
+    retry_seconds: float | None = None
+
+
+def tensor(array: Array) -> tensor_pb2.Tensor:
+    return tensor_pb2.Tensor(dtype=NUMBERS[array.dtype], shape=array.shape, data=array.tobytes())
+
+
+def array(message: tensor_pb2.Tensor) -> Array:
+    return np.frombuffer(message.data, DTYPES[message.dtype]).reshape(tuple(message.shape))
+
+
+def named(arrays: Mapping[str, Array]) -> list[tensor_pb2.NamedTensor]:
+    return [tensor_pb2.NamedTensor(name=name, tensor=tensor(value)) for name, value in arrays.items()]
+
+
+def sgd(rate: float = 0.5) -> SessionSpec:
+    spec = SessionSpec()
+    spec.optimizer.sgd.learning_rate = rate
+    return spec
+
+
+def step_messages(header: pb.StepHeader, data: bytes, chunk: int = 1 << 20) -> Iterator[pb.StepStreamRequest]:
+    yield pb.StepStreamRequest(header=header)
+    for start in range(0, len(data), chunk):
+        piece = tensor_pb2.Chunk(byte_offset=start, data=data[start : start + chunk])
+        yield pb.StepStreamRequest(chunk=piece)
+
+
+def refusal(error: grpc.RpcError) -> Refusal:
+    found = Refusal(error.code(), error.details())
+    for key, value in error.trailing_metadata() or ():
+        if key != "grpc-status-details-bin":
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            _read(detail, found)
+    return found
+
+
+def _read(detail: Any, found: Refusal) -> None:
+    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    if detail.Unpack(info):
+        found.reason, found.domain, found.metadata = info.reason, info.domain, dict(info.metadata)
+    elif detail.Unpack(bad):
+        found.fields = [violation.field for violation in bad.field_violations]
+    elif detail.Unpack(retry):
+        found.retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[Refusal]:
+    """Expects a refusal, which is filled in when the block has ended."""
+    told = Refusal(grpc.StatusCode.OK, "")
+    try:
+        yield told
+    except grpc.RpcError as error:
+        told.__dict__.update(refusal(error).__dict__)
+        return
+    raise AssertionError("nothing was refused")
+
+
+class Client:
+    """A channel and its stubs."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address)
+        self.sessions = SessionServiceStub(self.channel)
+        self.functions = FunctionServiceStub(self.channel)
+        self.capabilities = CapabilitiesServiceStub(self.channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.channel.close()
+
+    def create(self, values: Mapping[str, Array], spec: SessionSpec | None = None, **fields: Any) -> Session:
+        request = pb.CreateSessionRequest(spec=spec or sgd(), **fields)
+        for name, value in values.items():
+            request.parameters.add(name=name, value=tensor(value))
+        return self.sessions.CreateSession(request, timeout=20).session
+
+    def get(self, name: str) -> Session:
+        return self.sessions.GetSession(pb.GetSessionRequest(name=name), timeout=20).session
+
+    def step(self, name: str, gradients: Mapping[str, Array], **options: Any) -> pb.StepResponse:
+        request = pb.StepRequest(name=name, options=pb.StepOptions(**options), gradients=named(gradients))
+        return self.sessions.Step(request, timeout=20)
+
+    def stream(self, messages: Iterable[pb.StepStreamRequest]) -> list[pb.StepStreamResponse]:
+        return list(self.sessions.StepStream(iter(messages), timeout=20))
+
+    def pull(self, name: str, **options: Any) -> dict[str, Array]:
+        request = pb.PullParametersRequest(name=name, pull=pb.PullOptions(**options))
+        header, *rest = self.sessions.PullParameters(request, timeout=20)
+        data = b"".join(message.chunk.data for message in rest)
+        assert len(data) == header.header.byte_count
+        return unpacked(header.header, data)
+
+    def push(self, header: pb.PushHeader, data: bytes) -> Session:
+        def messages() -> Iterator[pb.PushParametersRequest]:
+            yield pb.PushParametersRequest(header=header)
+            for start in range(0, len(data), 1 << 20):
+                piece = tensor_pb2.Chunk(byte_offset=start, data=data[start : start + (1 << 20)])
+                yield pb.PushParametersRequest(chunk=piece)
+
+        return self.sessions.PushParameters(messages(), timeout=20).session
+
+
+def unpacked(header: pb.ParametersHeader, data: bytes) -> dict[str, Array]:
+    values = {}
+    for entry in header.layout:
+        count = int(np.prod(entry.shape, dtype=np.int64))
+        flat = np.frombuffer(data, DTYPES[entry.dtype], count, entry.byte_offset)
+        values[entry.name] = flat.reshape(tuple(entry.shape))
+    return values

@@ -28,7 +28,7 @@ BLOCK = 8192
 Floats = npt.NDArray[np.float64]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays do not hash: each cut is itself
 class Cut:
     """The blocks of a call.
 

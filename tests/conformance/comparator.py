@@ -46,10 +46,10 @@ def difference(actual: Any, expected: Any, dtype: npt.DTypeLike, *, by_element: 
     errors, magnitudes = np.abs(got - wanted), np.abs(wanted)
     if not by_element:
         magnitudes = np.full_like(magnitudes, magnitudes.max())
-    with np.errstate(divide="ignore"):
-        relative = np.divide(errors, magnitudes, out=np.zeros_like(errors), where=errors > 0)
     spacing = np.spacing(magnitudes.astype(dtype)).astype(np.float64)
-    return Difference(float(relative.max()), float((errors / spacing).max()))
+    with np.errstate(divide="ignore", over="ignore"):
+        relative = np.divide(errors, magnitudes, out=np.zeros_like(errors), where=errors > 0)
+        return Difference(float(relative.max()), float((errors / spacing).max()))
 
 
 def flat(tree: Any) -> npt.NDArray[np.float64]:

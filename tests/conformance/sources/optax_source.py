@@ -72,6 +72,7 @@ def simple() -> list[Row]:
 
     return [
         case("sgd", "optax", optax.sgd, oracle.sgd, {}),
+        defaults("sgd", optax.sgd, oracle.sgd),
         case("momentum", "optax", lambda lr: optax.sgd(lr, 0.8), oracle.momentum, {"momentum": 0.8},
              form="HEAVY_BALL", mu=0.8, dampening=0.0),
         defaults("momentum", lambda lr: optax.sgd(lr, 0.9), oracle.momentum,
@@ -80,6 +81,7 @@ def simple() -> list[Row]:
              form="EMA", mu=0.8, dampening=0.0, note="optax.ema without debiasing, then scaled by the rate"),
         case("nesterov", "optax", lambda lr: optax.sgd(lr, 0.8, nesterov=True), oracle.nesterov,
              {"momentum": 0.8}, form="TORCH", mu=0.8),
+        defaults("nesterov", lambda lr: optax.sgd(lr, 0.9, nesterov=True), oracle.nesterov, form="TORCH", mu=0.9),
     ]  # fmt: skip
 
 
@@ -125,6 +127,9 @@ def adams() -> list[Row]:
         defaults("adam", optax.adam, oracle.adam, epsilon=1e-8, **ADAM),
         case("adamw", "optax", lambda lr: optax.adamw(lr, weight_decay=0.1, **OPTAX_KNOBS), oracle.adam,
              {"weight_decay": 0.1, **KNOBS}, weight_decay=0.1, **(ADAM | KNOBS)),
+        case("adamw", "optax_inside", lambda lr: optax.adamw(lr, weight_decay=0.1, eps=0.0, eps_root=EPSILON),
+             oracle.adam, {"weight_decay": 0.1, "epsilon": EPSILON, **INSIDE}, weight_decay=0.1,
+             **(ADAM | {"epsilon": EPSILON, "placement": "INSIDE"}), note="optax with eps 0 and eps_root 0.01"),
         defaults("adamw", optax.adamw, oracle.adam, weight_decay=1e-4, epsilon=1e-8, **ADAM),
     ]  # fmt: skip
 

@@ -56,6 +56,7 @@ def optimizers() -> list[Row]:
 def simple() -> list[Row]:
     sgd = torch.optim.SGD
     return [
+        case("sgd", "torch", run(sgd), oracle.sgd, {}),
         case("sgd", "torch_defaults", run(sgd), oracle.sgd, {}, own_rate=1e-3),
         case("momentum", "torch", run(sgd, momentum=0.8), oracle.momentum, {"momentum": 0.8},
              form="HEAVY_BALL", mu=0.8, dampening=0.0),

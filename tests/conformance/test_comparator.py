@@ -1,0 +1,107 @@
+"""The judge tells right from wrong, and the corpus tells each form of a rule from the others."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import pytest
+from optserve_server import optimizers
+from optserve_server.errors import DomainError
+from optserve_server.hyper import declarations, field_types
+from optserve_server.optimizers.base import ElementwiseRule
+
+from tests.conformance import corpus, trajectories
+from tests.conformance.comparator import difference, judge
+from tests.conformance.corpus import Case
+from tests.conformance.specs import resolve
+
+
+@pytest.mark.parametrize("family", corpus.FAMILIES)
+def test_judge_notices_one_wrong_number(family: str) -> None:
+    for name, case in corpus.cases(family):
+        for part in case.expected:
+            wrong = copy.deepcopy(dict(case.expected))
+            wrong[part] = nudged(wrong[part])
+            with pytest.raises(AssertionError, match=f"^{part} is off"):
+                judge(wrong, case.expected, case.tolerance["float64"], np.float64, family)
+                pytest.fail(name)
+
+
+def nudged(tree: Any) -> Any:
+    """The tree with its largest number a little larger."""
+    largest = max(corpus.numbers(tree), key=abs)
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: walk(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [walk(item) for item in node]
+        return node * (1 + 1e-6) if node == largest else node
+
+    return walk(tree)
+
+
+def test_judge_refuses_missing_and_surplus_parts() -> None:
+    with pytest.raises(AssertionError):
+        judge({"values": [1.0]}, {"values": [1.0], "more": [1.0]}, 1.0, np.float64, "schedules")
+    with pytest.raises(AssertionError):
+        judge({"values": [1.0], "more": [1.0]}, {"values": [1.0]}, 1.0, np.float64, "schedules")
+
+
+@pytest.mark.parametrize("wrong", [[1.0], [1.0, float("nan")], [1.0, float("inf")]])
+def test_difference_refuses_sizes_and_values(wrong: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"expected|finite"):
+        difference(wrong, [1.0, 2.0], np.float64, by_element=True)
+
+
+def test_difference_measures() -> None:
+    found = difference([1.0, 2.0 + 2**-51], [1.0, 2.0], np.float64, by_element=True)
+    assert found.relative == 2**-52
+    assert found.ulp == 1.0
+    assert difference([1e-9, 1.0], [0.0, 1.0], np.float64, by_element=True).relative == float("inf")
+    assert difference([1e-9, 1.0], [0.0, 1.0], np.float64, by_element=False).relative == 1e-9
+
+
+def flags() -> list[Any]:
+    """Each value of each enum or boolean of each rule."""
+    found = []
+    for name in optimizers.REGISTRY:
+        cls = optimizers.REGISTRY[name]
+        for field, kind in field_types(cls).items():
+            if kind is bool or (isinstance(kind, type) and issubclass(kind, Enum)):
+                for value in [False, True] if kind is bool else declarations(cls)[field].allowed or list(kind):
+                    found.append(pytest.param(name, field, value, id=f"{name}-{field}-{value}"))
+    return found
+
+
+@pytest.mark.parametrize(("name", "field", "value"), flags())
+def test_a_wrong_form_is_noticed(name: str, field: str, value: Any) -> None:
+    """Some case of another form fails when the rule is given this one instead."""
+    assert any(
+        fails(dataclasses.replace(rule, **{field: value}), case)
+        for case in corpus.load(corpus.VECTORS / "optimizers" / f"{name}.json").cases
+        if getattr(rule := resolve(optimizers.REGISTRY, case.spec), field) != value
+        if can_replace(rule, field, value)
+    )
+
+
+def can_replace(rule: ElementwiseRule, field: str, value: Any) -> bool:
+    try:
+        dataclasses.replace(rule, **{field: value})
+    except DomainError:
+        return False
+    return True
+
+
+def fails(rule: ElementwiseRule, case: Case) -> bool:
+    dtype = np.dtype(np.float64)
+    answer = trajectories.follow(rule, case, dtype, trajectories.plainly(rule))
+    try:
+        judge(answer, case.expected, 1e-6, dtype, "optimizers")
+    except AssertionError:
+        return True
+    return False

@@ -1,0 +1,156 @@
+"""The corpus is whole and well-formed: oneofs, registries and vector files name the same things."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from optserve.v1 import initializer_spec_pb2, session_pb2
+from optserve_server import activations, initializers, losses, optimizers, schedules
+from optserve_server.hyper import declarations
+from optserve_server.registry import Registry
+
+from tests.conformance import corpus
+from tests.conformance.corpus import Case
+from tests.conformance.messages import SPECS, parse
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "optimizers": optimizers.REGISTRY,
+    "schedules": schedules.REGISTRY,
+    "losses": losses.REGISTRY,
+    "activations": activations.REGISTRY,
+}
+ALL_CASES = [
+    pytest.param(family, case, id=f"{family}-{name}")
+    for family in corpus.FAMILIES
+    for name, case in corpus.cases(family)
+]
+INPUTS = {
+    "optimizers": {"parameters", "gradients", "learning_rates"},
+    "schedules": {"steps"},
+    "losses": {"prediction", "target"},
+    "activations": {"input", "output_gradient"},
+    "gradient": {"parameters", "gradients"},
+}
+EXPECTED = {
+    "optimizers": {"parameters", "lookahead"},
+    "schedules": {"values"},
+    "losses": {"value", "per_example", "gradient"},
+    "activations": {"output", "input_gradient"},
+    "gradient": {"parameters", "average"},
+}
+OPTIONAL = {"learning_rates", "lookahead", "value", "average"}
+
+
+def oneof_names(descriptor: Any) -> list[str]:
+    """The fields of a message's only oneof that is not the presence of a scalar."""
+    (oneof,) = (o for o in descriptor.oneofs if not o.name.startswith("_"))
+    return [field.name for field in oneof.fields]
+
+
+def file_names(family: str) -> list[str]:
+    return sorted(path.stem for path in (corpus.VECTORS / family).iterdir())
+
+
+@pytest.mark.parametrize("family", REGISTRIES)
+def test_oneof_registry_and_vectors_agree(family: str) -> None:
+    named = oneof_names(SPECS[family].DESCRIPTOR)
+    assert sorted(named) == sorted(REGISTRIES[family]) == file_names(family)
+
+
+def test_initializers_have_no_vectors_but_agree() -> None:
+    named = oneof_names(initializer_spec_pb2.InitializerSpec.DESCRIPTOR)
+    assert sorted(named) == sorted(initializers.REGISTRY)
+
+
+def test_every_gradient_setting_has_vectors() -> None:
+    """Every field that changes what a rule sees or keeps; a policy on non-finite values does not."""
+    settings = {field.name for field in session_pb2.GradientSpec.DESCRIPTOR.fields}
+    clips = oneof_names(session_pb2.ClipSpec.DESCRIPTOR)
+    session = {field.name for field in session_pb2.SessionSpec.DESCRIPTOR.fields}
+    wanted = (settings - {"clip", "non_finite"}) | set(clips) | (session - {"optimizer", "schedule", "gradient"})
+    assert sorted(wanted) == file_names("gradient")
+
+
+def test_nothing_else_lies_among_the_vectors() -> None:
+    assert sorted(path.name for path in corpus.VECTORS.iterdir()) == sorted(corpus.FAMILIES)
+    files = [path for path in corpus.VECTORS.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json"}
+
+
+@pytest.mark.parametrize("family", corpus.FAMILIES)
+def test_files_say_what_they_are(family: str) -> None:
+    for path in (corpus.VECTORS / family).iterdir():
+        file = corpus.load(path)
+        assert file.path == path
+        names = [case.name for case in file.cases]
+        assert names
+        assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("family", "case"), ALL_CASES)
+def test_case_is_well_formed(family: str, case: Case) -> None:
+    assert case.source in corpus.SOURCES
+    assert INPUTS[family] - OPTIONAL <= set(case.inputs) <= INPUTS[family]
+    assert EXPECTED[family] - OPTIONAL <= set(case.expected) <= EXPECTED[family]
+    assert set(case.tolerance) == {"float32", "float64"}
+    assert case.tolerance == corpus.EXACT or case.note, "a wider tolerance needs its reason"
+    assert parse(family, case).ByteSize() > 0
+
+
+@pytest.mark.parametrize(("family", "case"), ALL_CASES)
+def test_arrays_are_exact_in_float32(family: str, case: Case) -> None:
+    """So that an error in float32 is the arithmetic's, not that of reading the input."""
+    arrays = {key: value for key, value in case.inputs.items() if key != "learning_rates"}
+    values = np.array(corpus.numbers(arrays), np.float64)
+    assert (values.astype(np.float32) == values).all()
+
+
+@pytest.mark.parametrize("name", list(optimizers.REGISTRY))
+def test_optimizer_trajectories_are_telling(name: str) -> None:
+    """Twenty steps, both signs, and somewhere a changing rate unless the rule has none."""
+    found = corpus.load(corpus.VECTORS / "optimizers" / f"{name}.json").cases
+    for case in found:
+        gradients = np.array(case.inputs["gradients"])
+        assert len(gradients) >= 20
+        assert gradients.min() < 0 < gradients.max()
+    changing = [case for case in found if len(set(case.inputs.get("learning_rates", []))) > 2]
+    assert changing or name == "rprop"
+
+
+@pytest.mark.parametrize("name", list(optimizers.REGISTRY))
+def test_every_hyperparameter_is_stated_somewhere(name: str) -> None:
+    found = corpus.load(corpus.VECTORS / "optimizers" / f"{name}.json").cases
+    stated = {field for case in found for field in case.spec[name]}
+    # Rates are stated by the session's schedule; a form may be, or may come with the convention.
+    declared = set(declarations(optimizers.REGISTRY[name])) - {"learning_rate"}
+    conventional = {"form", "maximum", "momentum_form", "epsilon_placement", "bias_correction"}
+    assert declared - conventional <= stated
+
+
+NOT_OFFERED = {
+    ("keras", "rprop"): "Keras has no Rprop",
+    ("optax", "rprop"): "optax.rprop applies the update of the step before",
+}
+
+
+@pytest.mark.parametrize("framework", ["keras", "torch", "optax"])
+@pytest.mark.parametrize("name", list(optimizers.REGISTRY))
+def test_each_framework_proves_its_defaults(name: str, framework: str) -> None:
+    """A case in which nothing but the convention is stated, and the rate where it has no default."""
+    found = corpus.load(corpus.VECTORS / "optimizers" / f"{name}.json").cases
+    proofs = [
+        case
+        for case in found
+        if case.source == framework
+        and case.spec["convention"] == f"CONVENTION_{framework.upper()}"
+        and "learning_rates" not in case.inputs
+        and set(case.spec[name]) <= ({"learning_rate"} if framework == "optax" else set())
+    ]
+    assert bool(proofs) is ((framework, name) not in NOT_OFFERED)
+
+
+def test_every_optimizer_has_frameworks_as_sources() -> None:
+    for file in corpus.load_family("optimizers"):
+        assert {case.source for case in file.cases} & {"keras", "torch", "optax"}, file.name

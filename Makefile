@@ -7,7 +7,9 @@
 VENV := .venv
 FRAMEWORKS_VENV := .venv-frameworks
 PY := $(VENV)/bin/python
+FRAMEWORKS_PY := $(FRAMEWORKS_VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
+FRAMEWORKS_PIP := $(FRAMEWORKS_PY) -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 
 # The first interpreter that starts and is new enough; PYTHON=... chooses another.
@@ -15,6 +17,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
     "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
 PROTOS := $(wildcard proto/optserve/v1/*.proto)
+SERVICES := $(wildcard proto/optserve/v1/*_service.proto)
+PROTOC = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m grpc_tools.protoc --proto_path=proto
 STUBS := clients/python/src
 FRESH := build/generated
 BUF := proto/node_modules/.bin/buf
@@ -36,6 +40,10 @@ test: $(VENV)/.test ## Run the tests (ARGS="-k adam" for some of them)
 .PHONY: conformance
 conformance: $(VENV)/.test ## Run the corpus alone: rules, executors and the server against recorded values
 	$(PY) -m pytest tests/conformance $(ARGS)
+
+.PHONY: conformance-sources
+conformance-sources: $(FRAMEWORKS_VENV)/.made ## Run the frameworks and rewrite the corpus (ARGS=--check compares only)
+	$(FRAMEWORKS_PY) -m tests.conformance.generate $(or $(ARGS),--write)
 
 # ---- Static checks ---------------------------------------------------------
 
@@ -59,8 +67,9 @@ contract: $(BUF)
 
 fresh: $(VENV)/.check
 	rm -rf $(FRESH) && mkdir -p $(FRESH)
-	$(call stubs,$(FRESH))
+	$(call generated,$(FRESH))
 	diff -r --exclude=__init__.py --exclude=__pycache__ $(FRESH)/optserve/v1 $(STUBS)/optserve/v1
+	for file in $(FRESH)/optserve/*.py; do diff "$$file" $(STUBS)/optserve || exit 1; done
 
 .PHONY: format
 format: $(VENV)/.check $(BUF) ## Format Python and proto files and mend what ruff can mend
@@ -70,12 +79,17 @@ format: $(VENV)/.check $(BUF) ## Format Python and proto files and mend what ruf
 
 # ---- Generated files -------------------------------------------------------
 
-stubs = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m grpc_tools.protoc --proto_path=proto \
-    --python_out=$(1) --mypy_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(PROTOS)
+# Messages and stubs by protoc, then the client's specification classes.
+define generated
+	$(PROTOC) --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS)
+	$(PROTOC) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(SERVICES)
+	$(PY) clients/python/tools/generate_specs.py proto $(1)/optserve
+	grep -l '^Written by tools/generate_specs.py' $(1)/optserve/*.py | xargs $(PY) -m ruff format --quiet
+endef
 
 .PHONY: generate
-generate: $(VENV)/.check ## Write the Python stubs anew from proto/
-	$(call stubs,$(STUBS))
+generate: $(VENV)/.check ## Write everything anew that is made from proto/
+	$(call generated,$(STUBS))
 
 .PHONY: baseline
 baseline: $(BUF) ## Accept proto/ as what later changes may not break
@@ -102,10 +116,12 @@ $(VENV)/.check: $(VENV)/.test requirements/check.txt
 	$(PIP) -r requirements/check.txt
 	@touch $@
 
-$(FRAMEWORKS_VENV)/.made: requirements/frameworks.txt
+$(FRAMEWORKS_VENV)/.made: requirements/build.txt requirements/runtime.txt requirements/frameworks.txt \
+    pyproject.toml clients/python/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "optserve needs Python 3.11 or newer; none was found" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(FRAMEWORKS_VENV)
-	$(FRAMEWORKS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/frameworks.txt
+	$(FRAMEWORKS_PIP) -r requirements/build.txt -r requirements/runtime.txt -r requirements/frameworks.txt
+	$(FRAMEWORKS_PIP) --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 
 $(BUF): proto/package-lock.json

@@ -1,0 +1,1 @@
+"""The demo behind ``make demo``: two classifiers trained on a server over gRPC."""

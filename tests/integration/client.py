@@ -83,7 +83,11 @@ def refusal(error: grpc.RpcError) -> Refusal:
 
 
 def _read(detail: Any, found: Refusal) -> None:
-    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    info, bad, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
+    )
     if detail.Unpack(info):
         found.reason, found.domain, found.metadata = info.reason, info.domain, dict(info.metadata)
     elif detail.Unpack(bad):

@@ -131,7 +131,9 @@ def test_a_deleted_session_is_gone(client: Client) -> None:
     assert told.metadata == {"name": session.name}
 
 
-@pytest.mark.parametrize("name", ["", "sessions/", "session/x", "sessions/X", "sessions/a/b", "sessions/" + "a" * 64])
+@pytest.mark.parametrize(
+    "name", ["", "sessions/", "session/x", "sessions/X", "sessions/a/b", "sessions/" + "a" * 64]
+)
 def test_malformed_names(client: Client, name: str) -> None:
     with refused() as told:
         client.get(name)

@@ -61,7 +61,7 @@ def _parameter_from(message: session_service_pb2.ParameterInit) -> ParameterInit
         raise DomainError(Reason.FIELD_REQUIRED, "one of value, initializer, upload is required")
     with within(source):
         if source == "value":
-            array = array_from(message.value, PARAMETER_DTYPES)
+            array = array_from(message.value, PARAMETER_DTYPES, name)
             return ParameterInit(name, array.dtype, array.shape, array)
         given = message.initializer if source == "initializer" else message.upload
         dtype = dtype_from(given.dtype, PARAMETER_DTYPES, "dtype")
@@ -82,7 +82,7 @@ def gradients_from(messages: Sequence[NamedTensor]) -> list[NamedArray]:
     arrays = []
     for index, message in enumerate(messages):
         with within(f"gradients[{index}].tensor"):
-            arrays.append(NamedArray(message.name, array_from(message.tensor, WIRE_DTYPES)))
+            arrays.append(NamedArray(message.name, array_from(message.tensor, WIRE_DTYPES, message.name)))
     return arrays
 
 

@@ -84,8 +84,15 @@ def shape_from(extents: Collection[int], field: str = "shape") -> tuple[int, ...
     return shape
 
 
-def array_from(tensor: tensor_pb2.Tensor, allowed: Collection[np.dtype[Any]]) -> npt.NDArray[Any]:
+def array_from(
+    tensor: tensor_pb2.Tensor, allowed: Collection[np.dtype[Any]], name: str = ""
+) -> npt.NDArray[Any]:
     """A read-only view of a tensor's bytes; fields of errors are paths within ``tensor``.
+
+    Args:
+        tensor: the message.
+        allowed: what it may be made of.
+        name: the tensor's name in its session, if it has one, for the error's metadata.
 
     Raises:
         DomainError: what `dtype_from` and `shape_from` raise, and BYTE_LENGTH_MISMATCH.
@@ -99,7 +106,7 @@ def array_from(tensor: tensor_pb2.Tensor, allowed: Collection[np.dtype[Any]]) ->
             Reason.BYTE_LENGTH_MISMATCH,
             f"data holds {len(data)} bytes, but its type and shape ask for {expected}",
             field="data",
-            metadata={"expected": expected, "actual": len(data)},
+            metadata=({"tensor": name} if name else {}) | {"expected": expected, "actual": len(data)},
         )
     return np.frombuffer(data, dtype).reshape(shape)
 

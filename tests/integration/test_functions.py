@@ -1,0 +1,151 @@
+"""Functions and capabilities over a real socket."""
+
+from __future__ import annotations
+
+import math
+
+import grpc
+import numpy as np
+import pytest
+
+from optserve.v1 import capabilities_service_pb2 as capabilities
+from optserve.v1 import function_service_pb2 as pb
+from optserve.v1.convention_pb2 import CONVENTION_KERAS, CONVENTION_LECTURE, CONVENTION_TORCH
+from optserve.v1.loss_spec_pb2 import LOSS_REDUCTION_NONE, LOSS_REDUCTION_SUM_OVER_BATCH_SIZE
+from optserve.v1.tensor_pb2 import Tensor
+from tests.integration.client import Client, array, refused, tensor
+
+
+def exponential() -> pb.EvaluateScheduleRequest:
+    request = pb.EvaluateScheduleRequest()
+    schedule = request.schedule.exponential
+    schedule.initial_learning_rate, schedule.decay_steps, schedule.decay_rate = 0.5, 2, 0.25
+    return request
+
+
+def test_a_schedule_at_points_and_over_a_range(client: Client) -> None:
+    points, over = exponential(), exponential()
+    points.steps.steps.extend([4, 0, 1])
+    over.range.stop, over.range.stride = 5, 2
+    answer = client.functions.EvaluateSchedule(points)
+    assert array(answer.values).tolist() == pytest.approx([0.5 / 16, 0.5, 0.25], rel=1e-15)
+    assert answer.schedule.convention == CONVENTION_KERAS
+    assert answer.schedule.exponential.HasField("staircase")
+    assert array(client.functions.EvaluateSchedule(over).values).tolist() == [0.5, 0.125, 0.03125]
+
+
+@pytest.mark.parametrize(
+    ("at", "reason", "fields"),
+    [
+        ({}, "FIELD_REQUIRED", []),
+        ({"steps": pb.StepList(steps=[0, -1])}, "OUT_OF_RANGE", ["steps.steps[1]"]),
+        ({"range": pb.StepRange(start=-1)}, "OUT_OF_RANGE", ["range.start"]),
+        ({"range": pb.StepRange(stop=1, stride=-1)}, "OUT_OF_RANGE", ["range.stride"]),
+        ({"range": pb.StepRange(stop=1_000_001)}, "LIMIT_EXCEEDED", ["range"]),
+        ({"range": pb.StepRange(stop=2**63 - 1)}, "LIMIT_EXCEEDED", ["range"]),
+    ],
+)
+def test_where_a_schedule_has_no_value(
+    client: Client, at: dict[str, object], reason: str, fields: list[str]
+) -> None:
+    request = exponential()
+    request.MergeFrom(pb.EvaluateScheduleRequest(**at))  # type: ignore[arg-type]
+    with refused() as told:
+        client.functions.EvaluateSchedule(request)
+    assert (told.reason, told.fields) == (reason, fields)
+
+
+def test_a_loss_with_values_and_gradient(client: Client) -> None:
+    prediction = np.array([[1, 2], [3, 5]], np.float32)
+    request = pb.ComputeLossRequest(prediction=tensor(prediction), per_example=True, gradient=True)
+    request.target.CopyFrom(tensor(np.array([[1, 1], [1, 1]], np.float32)))
+    request.loss.mean_squared_error.SetInParent()
+    answer = client.functions.ComputeLoss(request)
+    assert array(answer.per_example).tolist() == [0.5, 10]
+    assert answer.value == 5.25
+    assert array(answer.gradient).tolist() == [[0, 0.5], [1, 2]]
+    assert answer.loss.reduction == LOSS_REDUCTION_SUM_OVER_BATCH_SIZE
+    request.loss.reduction = LOSS_REDUCTION_NONE
+    assert not client.functions.ComputeLoss(request).HasField("value")
+
+
+def test_a_sparse_loss_takes_classes(client: Client) -> None:
+    request = pb.ComputeLossRequest(
+        prediction=tensor(np.zeros((2, 4))), target=tensor(np.array([0, 3], np.int32))
+    )
+    request.loss.sparse_categorical_crossentropy.from_logits = True
+    assert client.functions.ComputeLoss(request).value == pytest.approx(math.log(4), rel=1e-15)
+
+
+def test_an_activation_and_its_gradient(client: Client) -> None:
+    x, dy = np.array([-2.0, 3.0]), np.array([1.0, 10.0])
+    forward = pb.ComputeActivationRequest(input=tensor(x))
+    forward.activation.leaky_relu.negative_slope = 0.25
+    backward = pb.ComputeActivationGradientRequest(
+        activation=forward.activation, input=tensor(x), output_gradient=tensor(dy)
+    )
+    assert array(client.functions.ComputeActivation(forward).output).tolist() == [-0.5, 3]
+    answer = client.functions.ComputeActivationGradient(backward)
+    assert array(answer.input_gradient).tolist() == [0.25, 10]
+    assert answer.activation.leaky_relu.negative_slope == 0.25
+
+
+def test_a_large_activation_leaves_the_event_loop(client: Client) -> None:
+    x = np.linspace(-5, 5, 1_000_000, dtype=np.float32)
+    request = pb.ComputeActivationRequest(input=tensor(x))
+    request.activation.tanh.SetInParent()
+    assert array(client.functions.ComputeActivation(request, timeout=20).output) == pytest.approx(np.tanh(x))
+
+
+def _activation(input_: Tensor, axis: int | None = None) -> pb.ComputeActivationRequest:
+    request = pb.ComputeActivationRequest(input=input_)
+    if axis is not None:
+        request.activation.softmax.axis = axis
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason", "field"),
+    [
+        (_activation(tensor(np.zeros(2))), "FIELD_REQUIRED", "activation"),
+        (_activation(tensor(np.zeros(2)), 1), "OUT_OF_RANGE", "activation.softmax.axis"),
+        (_activation(tensor(np.zeros(2, np.int32)), 0), "DTYPE_MISMATCH", "input.dtype"),
+        (_activation(Tensor(), 0), "FIELD_REQUIRED", "input.dtype"),
+    ],
+)
+def test_what_has_no_activation(
+    client: Client, request_: pb.ComputeActivationRequest, reason: str, field: str
+) -> None:
+    with refused() as told:
+        client.functions.ComputeActivation(request_)
+    assert (told.code, told.reason, told.fields) == (grpc.StatusCode.INVALID_ARGUMENT, reason, [field])
+
+
+def test_a_target_that_does_not_fit(client: Client) -> None:
+    request = pb.ComputeLossRequest(prediction=tensor(np.zeros((2, 3))), target=tensor(np.zeros((3, 2))))
+    request.loss.mean_squared_error.SetInParent()
+    with refused() as told:
+        client.functions.ComputeLoss(request)
+    assert (told.reason, told.fields) == ("SHAPE_MISMATCH", ["target"])
+
+
+def test_capabilities_name_every_algorithm_with_its_defaults(client: Client) -> None:
+    answer = client.capabilities.GetCapabilities(capabilities.GetCapabilitiesRequest())
+    assert (answer.api_version, answer.backend) == ("optserve.v1", "numpy")
+    assert answer.limits.max_message_bytes == 64 << 20
+    assert answer.limits.chunk_bytes == 1 << 20
+    known = {(a.family, a.name): {h.name: h for h in a.hyperparameters} for a in answer.algorithms}
+    adam = known["optimizers", "adam"]
+    assert adam["beta_1"].range == "double in [0, 1)"
+    assert adam["bias_correction"].range == "one of FOLDED, HATTED, NONE"
+    epsilons = {default.convention: default.value for default in adam["epsilon"].defaults}
+    assert (epsilons[CONVENTION_KERAS], epsilons[CONVENTION_TORCH]) == ("1e-07", "1e-08")
+    assert epsilons[CONVENTION_LECTURE] == "0.0"
+    assert not known["schedules", "exponential"]["decay_rate"].defaults
+    assert {family for family, _ in known} == {
+        "optimizers",
+        "schedules",
+        "losses",
+        "activations",
+        "initializers",
+    }

@@ -67,7 +67,7 @@ def connect(
             for each 10 MB.
         token: bearer token to send with every call.
         credentials: TLS, as from ``grpc.ssl_channel_credentials()``; None for a plain connection.
-        retry: how often a call is tried again; six attempts within some seconds when None.
+        retry: how often a call is tried again; eight attempts within some seconds when None.
         progress: whether long transfers show a bar. None shows one when standard error is a
             terminal and tqdm is installed.
     """

@@ -51,7 +51,7 @@ class Retry:
         jitter: share of a pause that is drawn at random, in [0, 1].
     """
 
-    attempts: int = 6
+    attempts: int = 8
     initial: float = 0.1
     maximum: float = 3.0
     multiplier: float = 2.0

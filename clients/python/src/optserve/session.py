@@ -134,7 +134,7 @@ class SessionHandle:
         Args:
             pull: what to send back with each answer, as in `step`.
             wire_dtype: element type of gradients, and of parameters where ``pull`` names none.
-            window: how many steps may be under way at once.
+            window: how many steps may be under way at once, up to 64.
             timeout: seconds to wait for an answer; the client's default when None.
         """
         seconds = self._connection.timeout if timeout is None else timeout

@@ -24,6 +24,8 @@ from optserve.watchdog import Watchdog
 from optserve.worker import REFUSALS
 
 Gradients = Mapping[str, ArrayLike]
+MAX_WINDOW = 64
+"""A server keeps this many results of each worker, and so answers as many steps sent again."""
 
 
 class PendingStep:
@@ -108,7 +110,7 @@ class StepStream:
         pull: what to send back with each answer.
         wire_dtype: element type of gradients, and of parameters where ``pull`` names none;
             None for what is given and the parameters' own.
-        window: how many steps may be under way at once.
+        window: how many steps may be under way at once, up to 64.
         timeout: seconds to wait for an answer.
     """
 
@@ -122,8 +124,8 @@ class StepStream:
         window: int,
         timeout: float,
     ) -> None:
-        if window < 1:
-            raise ValueError(f"window is {window}, but must be at least 1")
+        if not 1 <= window <= MAX_WINDOW:
+            raise ValueError(f"window is {window}, but must be from 1 to {MAX_WINDOW}")
         self._connection, self._name, self._layout = connection, name, layout
         self._pull = as_pull(pull, wire_dtype)
         self._wire_dtype, self._window, self._timeout = wire_dtype, window, timeout

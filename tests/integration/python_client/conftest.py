@@ -1,0 +1,55 @@
+"""A client of the shared server, and one behind a proxy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+import optserve
+from tests.integration.python_client.proxy import Proxy, running_proxy
+from tests.support.server import RunningServer
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[optserve.Client]:
+    with optserve.connect(server.address, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def session(client: optserve.Client) -> Iterator[optserve.SessionHandle]:
+    """Two small tensors of different types under plain gradient descent with rate 1."""
+    initial = {"w": np.arange(3.0), "b": np.ones((2, 2), np.float32)}
+    session = client.create_session(initial, optserve.optimizers.Sgd(learning_rate=1.0))
+    yield session
+    session.delete()
+
+
+@pytest.fixture
+def proxy(server: RunningServer) -> Iterator[Proxy]:
+    host, port = server.address.split(":")
+    with running_proxy((host, int(port))) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def distant(proxy: Proxy, session: optserve.SessionHandle) -> Iterator[optserve.SessionHandle]:
+    """The same session through the proxy."""
+    with optserve.connect(proxy.address, timeout=20) as client:
+        yield client.session(session.name)
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], None]:
+    """Waits for a condition, and fails when it does not come true."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end, "it did not happen in time"
+            time.sleep(0.01)
+
+    return wait

@@ -1,0 +1,121 @@
+"""A TCP proxy on loopback that holds back, or cuts, what passes through it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+WAIT = 30.0
+BLOCK = 65536
+
+
+class Pair:
+    """One connection of a client, and the one behind it to the server."""
+
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self.near, self.far = near, far
+
+    def cut(self) -> None:
+        """Resets both connections."""
+        for end in (self.near, self.far):
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+class Proxy:
+    """Forwards every connection to a server.
+
+    ``answers`` is an event: while it is cleared, nothing goes back to the client, although the
+    server sees all that the client sends. ``upstream_budget`` and ``downstream_budget`` cut every
+    connection once that many bytes have passed, and then allow any number again. While ``refuses``
+    is set, new connections are reset at once.
+    """
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._pairs: list[Pair] = []
+        self._lock = threading.Lock()
+        self.answers = threading.Event()
+        self.answers.set()
+        self.upstream_budget: int | None = None
+        self.downstream_budget: int | None = None
+        self.refuses = False
+        self.cuts = 0
+        self._start(self._accept)
+
+    @property
+    def address(self) -> str:
+        """Where clients connect."""
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def cut(self) -> None:
+        """Resets every connection; new ones are accepted."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        self.cuts += 1
+        for pair in pairs:
+            pair.cut()
+
+    def close(self) -> None:
+        """Ends the proxy."""
+        self._listener.close()
+        self.answers.set()
+        self.cut()
+
+    def _start(self, target: object, *args: object) -> None:
+        threading.Thread(target=target, args=args, daemon=True).start()  # type: ignore[arg-type]
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            pair = Pair(near, socket.create_connection(self._target))
+            if self.refuses:
+                pair.cut()
+                continue
+            with self._lock:
+                self._pairs.append(pair)
+            self._start(self._upstream, pair)
+            self._start(self._downstream, pair)
+
+    def _upstream(self, pair: Pair) -> None:
+        with contextlib.suppress(OSError):
+            while data := pair.near.recv(BLOCK):
+                pair.far.sendall(data)
+                if self.upstream_budget is not None:
+                    self.upstream_budget -= len(data)
+                    if self.upstream_budget <= 0:
+                        self.upstream_budget = None
+                        self.cut()
+        pair.cut()
+
+    def _downstream(self, pair: Pair) -> None:
+        with contextlib.suppress(OSError):
+            while data := pair.far.recv(BLOCK):
+                if not self.answers.wait(WAIT):
+                    break
+                pair.near.sendall(data)
+                if self.downstream_budget is not None:
+                    self.downstream_budget -= len(data)
+                    if self.downstream_budget <= 0:
+                        self.downstream_budget = None
+                        self.cut()
+        pair.cut()
+
+
+@contextlib.contextmanager
+def running_proxy(target: tuple[str, int]) -> Iterator[Proxy]:
+    """A proxy for as long as the block lasts."""
+    proxy = Proxy(target)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

@@ -1,0 +1,200 @@
+"""A step is applied once, wherever the connection is lost; shown with a proxy that cuts it."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import optserve
+from optserve import Retry, errors, optimizers
+
+ONE = {"w": np.ones(3)}
+LARGE = 700_003
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def large(client):
+    session = client.create_session({"w": np.zeros(LARGE, np.float32)}, optimizers.Sgd(learning_rate=1.0))
+    yield session
+    session.delete()
+
+
+def lose_the_answer(proxy, until, condition):
+    """Cuts the connection once the server has done its part, before it could say so."""
+    until(condition)
+    proxy.cut()
+    proxy.answers.set()
+
+
+def names(client):
+    return [info.name for info in client.sessions()]
+
+
+def test_a_step_whose_answer_was_lost_is_applied_once(session, distant, proxy, pool, until):
+    proxy.answers.clear()
+    answer = pool.submit(distant.step, ONE, pull=True)
+    lose_the_answer(proxy, until, lambda: session.get().step == 1)
+    result = answer.result(20)
+    assert (result.step, result.replayed) == (1, True)
+    np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 1)
+    assert session.get().step == 1
+    assert distant.step(ONE).step == 2
+
+
+@pytest.mark.parametrize("budget", [100, 700_000, 2_000_000])
+def test_a_large_step_cut_on_its_way_up_is_applied_once(large, proxy, budget):
+    gradient = np.ones(LARGE, np.float32)
+    with optserve.connect(proxy.address, timeout=20) as client:
+        distant = client.session(large.name)
+        proxy.upstream_budget = budget
+        result = distant.step({"w": gradient}, pull=True)
+    assert proxy.cuts == 1
+    assert (result.step, large.get().step) == (1, 1)
+    assert result.parameters["w"].tobytes() == (-gradient).tobytes()
+
+
+@pytest.mark.parametrize("budget", [100, 2_000_000])
+def test_a_large_step_whose_parameters_were_cut_is_applied_once(large, proxy, budget):
+    gradient = np.ones(LARGE, np.float32)
+    with optserve.connect(proxy.address, timeout=20) as client:
+        distant = client.session(large.name)
+        proxy.downstream_budget = budget
+        result = distant.step({"w": gradient}, pull=True)
+    assert proxy.cuts == 1
+    assert large.get().step == 1
+    assert result.parameters["w"].tobytes() == (-gradient).tobytes()
+
+
+def test_a_pipelined_stream_takes_up_where_it_was_cut(session, distant, proxy, until):
+    with distant.stream(pull=True) as stream:
+        first = stream.step(ONE)
+        proxy.answers.clear()
+        pending = [stream.submit(ONE) for _ in range(6)]
+        lose_the_answer(proxy, until, lambda: session.get().step == 7)
+        results = [step.result() for step in pending]
+        last = stream.step(ONE)
+    assert [r.step for r in [first, *results, last]] == list(range(1, 9))
+    assert [r.replayed for r in results] == [True] * 6
+    assert not last.replayed
+    assert session.get().step == 8
+    np.testing.assert_array_equal(session.pull()["w"], np.arange(3.0) - 8)
+
+
+def test_a_stream_cut_again_and_again_loses_and_doubles_nothing(session, distant, proxy):
+    with distant.stream(window=4) as stream:
+        steps = []
+        for i, result in enumerate(stream.steps([ONE] * 60)):
+            steps.append(result.step)
+            if i % 12 == 5:
+                proxy.cut()
+    assert proxy.cuts == 5
+    assert steps == list(range(1, 61))
+    assert session.get().step == 60
+
+
+def test_large_pipelined_steps_survive_a_cut(large, proxy):
+    gradient = {"w": np.ones(LARGE, np.float32)}
+    with (
+        optserve.connect(proxy.address, timeout=20) as client,
+        client.session(large.name).stream(pull=True, window=3) as stream,
+    ):
+        proxy.upstream_budget = 7_000_000
+        values = [float(result.parameters["w"][-1]) for result in stream.steps([gradient] * 6)]
+    assert proxy.cuts == 1
+    assert large.get().step == 6
+    assert values[-1] == -6
+
+
+def test_a_pull_and_a_push_start_again(large, proxy):
+    with optserve.connect(proxy.address, timeout=20) as client:
+        distant = client.session(large.name)
+        proxy.upstream_budget = 1_500_000
+        distant.push({"w": np.full(LARGE, 3, np.float32)})
+        proxy.downstream_budget = 1_500_000
+        pulled = distant.pull()
+    assert proxy.cuts == 2
+    assert set(np.unique(pulled["w"])) == {3.0}
+
+
+def test_creating_and_deleting_are_done_once(client, proxy, pool, until):
+    with optserve.connect(proxy.address, timeout=20) as distant:
+        distant.health()
+        proxy.answers.clear()
+        made = pool.submit(distant.create_session, {"w": np.zeros(1)}, optimizers.Sgd(), session_id="once")
+        lose_the_answer(proxy, until, lambda: "sessions/once" in names(client))
+        session = made.result(20)
+        assert session.name == "sessions/once"
+        proxy.answers.clear()
+        deleted = pool.submit(session.delete)
+        lose_the_answer(proxy, until, lambda: "sessions/once" not in names(client))
+        deleted.result(20)
+
+
+def test_the_same_gradient_again_settles_a_step_without_an_answer(session, distant, proxy, until):
+    proxy.answers.clear()
+    with pytest.raises(errors.DeadlineExceeded):
+        distant.step(ONE, timeout=0.3)
+    until(lambda: session.get().step == 1)
+    proxy.answers.set()
+    result = distant.step(ONE)
+    assert (result.step, result.replayed) == (1, True)
+    assert distant.step(ONE).step == 2
+    assert session.get().step == 2
+
+
+def test_another_gradient_comes_after_a_step_without_an_answer(session, distant, proxy, until):
+    proxy.answers.clear()
+    with pytest.raises(errors.DeadlineExceeded):
+        distant.step(ONE, timeout=0.3)
+    until(lambda: session.get().step == 1)
+    proxy.answers.set()
+    result = distant.step({"w": np.full(3, 2.0)}, pull=True)
+    assert (result.step, result.replayed) == (2, False)
+    np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 3)
+
+
+def test_a_step_that_never_arrived_gives_its_number_to_the_next(session, proxy):
+    with optserve.connect(proxy.address, retry=Retry(attempts=6, initial=0.02), timeout=20) as client:
+        distant = client.session(session.name)
+        proxy.refuses = True
+        proxy.cut()
+        with pytest.raises(errors.Unavailable):
+            distant.step(ONE)
+        proxy.refuses = False
+        result = distant.step({"w": np.full(3, 2.0)}, pull=True)
+    assert (result.step, result.replayed) == (1, False)
+    np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 2)
+
+
+def test_a_deadline_of_a_stream_leaves_the_step_pending(session, distant, proxy):
+    with distant.stream() as stream:
+        stream.step(ONE)
+        proxy.answers.clear()
+        pending = stream.submit(ONE)
+        began = time.monotonic()
+        with pytest.raises(errors.DeadlineExceeded):
+            pending.result(timeout=0.3)
+        assert time.monotonic() - began < 5
+        assert not pending.done()
+        proxy.answers.set()
+        assert pending.result().step == 2
+    assert session.get().step == 2
+
+
+@pytest.mark.parametrize("act", ["pull", "get", "push"])
+def test_every_call_ends_with_its_deadline(distant, proxy, act):
+    proxy.answers.clear()
+    began = time.monotonic()
+    with pytest.raises(errors.DeadlineExceeded):
+        getattr(distant, act)(*[ONE] * (act == "push"), timeout=0.3)
+    assert time.monotonic() - began < 5
+    proxy.answers.set()

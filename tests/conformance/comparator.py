@@ -64,7 +64,11 @@ def flat(tree: Any) -> npt.NDArray[np.float64]:
 
 
 def judge(
-    actual: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float, dtype: npt.DTypeLike, family: str
+    actual: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    tolerance: float,
+    dtype: npt.DTypeLike,
+    family: str,
 ) -> Difference:
     """Compares all parts of an answer.
 

@@ -38,9 +38,7 @@ def sources() -> list[Row]:
     from tests.conformance.sources import keras_source, lecture_source, optax_source, torch_source
 
     return [
-        row
-        for source in (keras_source, torch_source, optax_source, lecture_source)
-        for row in source.rows()
+        row for source in (keras_source, torch_source, optax_source, lecture_source) for row in source.rows()
     ]
 
 

@@ -16,7 +16,8 @@ EPSILON = 0.01
 
 def fractions(count: int, seed: int) -> list[float]:
     """``count`` multiples of 1/64 in [-1, 1] without 0, from a linear congruence."""
-    state, drawn = seed, []
+    state = seed
+    drawn: list[float] = []
     while len(drawn) < count:
         state = (1664525 * state + 1013904223) % 2**32
         value = (state >> 16) % 129 - 64

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 import numpy.typing as npt
+
 from optserve.v1 import function_service_pb2 as functions
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as sessions
@@ -23,7 +24,6 @@ from optserve.v1.tensor_pb2 import (
     NamedTensor,
     Tensor,
 )
-
 from tests.conformance.corpus import Case
 from tests.conformance.messages import parse
 
@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 TIMEOUT = 30.0
 """Seconds that a call may take; the first of a program compiles it."""
 
-TYPES: dict[str, DataType] = {
+TYPES: dict[str, DataType.ValueType] = {
     "float32": DATA_TYPE_FLOAT32,
     "float64": DATA_TYPE_FLOAT64,
     "int64": DATA_TYPE_INT64,
@@ -93,8 +93,8 @@ class Client:
         spec: session_pb2.SessionSpec,
         parameters: Mapping[str, Array],
         gradients: Sequence[Mapping[str, Array]],
-        before: session_pb2.ParameterPoint | None = None,
-        after: session_pb2.ParameterPoint | None = None,
+        before: session_pb2.ParameterPoint.ValueType | None = None,
+        after: session_pb2.ParameterPoint.ValueType | None = None,
     ) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
         """Parameters after each step of a new session, and another point before or after each."""
         inits = [sessions.ParameterInit(name=n, value=tensor(a)) for n, a in parameters.items()]
@@ -120,7 +120,7 @@ class Client:
         response = self.sessions.Step(request, timeout=TIMEOUT)
         return {named.name: array_of(named.tensor) for named in response.parameters}
 
-    def pull(self, name: str, point: session_pb2.ParameterPoint) -> dict[str, Array]:
+    def pull(self, name: str, point: session_pb2.ParameterPoint.ValueType) -> dict[str, Array]:
         """One of the session's parameter-shaped values."""
         request = sessions.PullParametersRequest(name=name, pull=sessions.PullOptions(point=point))
         responses = list(self.sessions.PullParameters(request, timeout=TIMEOUT))

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from optserve_server import optimizers
 from optserve_server.errors import DomainError
 from optserve_server.hyper import declarations, field_types
 from optserve_server.optimizers.base import ElementwiseRule
-
 from tests.conformance import corpus, trajectories
 from tests.conformance.comparator import difference, judge
 from tests.conformance.corpus import Case
@@ -22,13 +22,12 @@ from tests.conformance.specs import resolve
 
 @pytest.mark.parametrize("family", corpus.FAMILIES)
 def test_judge_notices_one_wrong_number(family: str) -> None:
-    for name, case in corpus.cases(family):
+    for _, case in corpus.cases(family):
         for part in case.expected:
             wrong = copy.deepcopy(dict(case.expected))
             wrong[part] = nudged(wrong[part])
             with pytest.raises(AssertionError, match=f"^{part} is off"):
                 judge(wrong, case.expected, case.tolerance["float64"], np.float64, family)
-                pytest.fail(name)
 
 
 def nudged(tree: Any) -> Any:
@@ -73,7 +72,9 @@ def flags() -> list[Any]:
         cls = optimizers.REGISTRY[name]
         for field, kind in field_types(cls).items():
             if kind is bool or (isinstance(kind, type) and issubclass(kind, Enum)):
-                for value in [False, True] if kind is bool else declarations(cls)[field].allowed or list(kind):
+                for value in (
+                    [False, True] if kind is bool else declarations(cls)[field].allowed or list(kind)
+                ):
                     found.append(pytest.param(name, field, value, id=f"{name}-{field}-{value}"))
     return found
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from optserve.v1 import initializer_spec_pb2, session_pb2
 from optserve_server import activations, initializers, losses, optimizers, schedules
 from optserve_server.hyper import declarations
 from optserve_server.registry import Registry
-
 from tests.conformance import corpus
 from tests.conformance.corpus import Case
 from tests.conformance.messages import SPECS, parse
@@ -69,7 +69,9 @@ def test_every_gradient_setting_has_vectors() -> None:
     settings = {field.name for field in session_pb2.GradientSpec.DESCRIPTOR.fields}
     clips = oneof_names(session_pb2.ClipSpec.DESCRIPTOR)
     session = {field.name for field in session_pb2.SessionSpec.DESCRIPTOR.fields}
-    wanted = (settings - {"clip", "non_finite"}) | set(clips) | (session - {"optimizer", "schedule", "gradient"})
+    wanted = (
+        (settings - {"clip", "non_finite"}) | set(clips) | (session - {"optimizer", "schedule", "gradient"})
+    )
     assert sorted(wanted) == file_names("gradient")
 
 

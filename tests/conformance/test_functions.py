@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from optserve_server import activations, losses, schedules
 from optserve_server.losses.base import Reduction, reduce
-
 from tests.conformance.comparator import judge
 from tests.conformance.corpus import Case, cases
 from tests.conformance.specs import resolve

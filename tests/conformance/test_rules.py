@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from optserve_server import optimizers
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-
 from tests.conformance import trajectories
 from tests.conformance.comparator import judge
 from tests.conformance.corpus import Case, cases

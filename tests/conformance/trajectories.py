@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
-from optserve_server.arrays.program import Program
-from optserve_server.arrays.trace import Tracer
 from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.optimizers.base import ElementwiseRule
-
+from optserve_server.sessions.guards import GRADIENT, PARAMETER, StepPrograms
+from optserve_server.sessions.spec import GradientSpec
 from tests.conformance.corpus import Case
 
 Array = npt.NDArray[Any]
@@ -21,19 +20,17 @@ State = dict[str, Array]
 Advance = Callable[[State, Array, Mapping[str, float], float], None]
 """Changes parameters and slots in place by gradient, the rule's numbers and the decay factor."""
 
-DECAY = "decay_factor"
-
 
 def follow(rule: ElementwiseRule, case: Case, dtype: np.dtype[Any], advance: Advance) -> dict[str, Any]:
     """The answer to an optimizer case in ``dtype``."""
     gradients = np.array(case.inputs["gradients"], dtype)
-    state: State = {"p": np.array(case.inputs["parameters"], dtype)}
-    state |= {slot: np.full_like(state["p"], value) for slot, value in rule.slots().items()}
+    state: State = {PARAMETER: np.array(case.inputs["parameters"], dtype)}
+    state |= {slot: np.full_like(state[PARAMETER], value) for slot, value in rule.slots().items()}
     path, points = [], []
     for gradient, (rate, numbers) in zip(gradients, steps(rule, case), strict=True):
         points.append(lookahead(rule, state, numbers))
         advance(state, gradient, numbers, 1 - rate * rule.decoupled_weight_decay)
-        path.append(state["p"].copy())
+        path.append(state[PARAMETER].copy())
     answer: dict[str, Any] = {"parameters": path}
     return answer | {"lookahead": points} if rule.has_lookahead else answer
 
@@ -77,30 +74,16 @@ def plainly(rule: ElementwiseRule) -> Advance:
 
 
 def compiled(rule: ElementwiseRule, backend: Backend, dtype: np.dtype[Any]) -> Advance:
-    """The traced rule on a backend."""
-    program = trace(rule)
+    """The program that a session runs for the rule, on a backend."""
+    decays = bool(rule.decoupled_weight_decay)
+    program = StepPrograms(rule, GradientSpec(), decays=decays, averages=False).apply(False)
     kernel = backend.compile(program, dtype, {})
 
     def advance(state: State, gradient: Array, numbers: Mapping[str, float], decay: float) -> None:
-        arrays = {name: backend.from_host(a) for name, a in {**state, "g": gradient}.items()}
-        scalars = {**numbers, DECAY: decay}
+        arrays = {name: backend.from_host(a) for name, a in {**state, GRADIENT: gradient}.items()}
+        scalars = {**numbers, "guard_decay": decay}
         kernel(arrays, {name: scalars[name] for name in program.scalars})
         for name in state:
             state[name] = np.array(backend.to_host(arrays[name]))
 
     return advance
-
-
-def trace(rule: ElementwiseRule) -> Program:
-    """The rule as a program over p, g and its slots, with its own weight decay before it."""
-    tracer = Tracer()
-    names = ["p", *rule.slots()]
-    p, *slots = (tracer.load(name) for name in names)
-    if rule.decoupled_weight_decay:
-        p = tracer.scalar(DECAY) * p
-    numbers = rule.scalars(1, rule.base_learning_rate, **rule.carry())
-    own = {name: tracer.scalar(name) for name in numbers if name not in rule.carry()}
-    after = rule.update(tracer, p, tracer.load("g"), *slots, **own)
-    for name, value in zip(names, after, strict=True):
-        tracer.store(name, value)
-    return tracer.program()

@@ -62,15 +62,14 @@ def clipped(gradient: Tensors, clip: Clip | None) -> Tensors:
 
 def regularized(gradient: Tensors, parameters: Tensors, s: Settings) -> Tensors:
     return {
-        n: [
-            x + s.l1 * math.copysign(1.0, p) + s.l2 * p
-            for x, p in zip(g, parameters[n], strict=True)
-        ]
+        n: [x + s.l1 * math.copysign(1.0, p) + s.l2 * p for x, p in zip(g, parameters[n], strict=True)]
         for n, g in gradient.items()
     }
 
 
-def trajectory(parameters: Tensors, gradients: Sequence[Tensors], s: Settings) -> list[tuple[Tensors, Tensors]]:
+def trajectory(
+    parameters: Tensors, gradients: Sequence[Tensors], s: Settings
+) -> list[tuple[Tensors, Tensors]]:
     """Parameters and their average after each call."""
     p = {n: list(values) for n, values in parameters.items()}
     velocity = {n: [0.0] * len(values) for n, values in p.items()}
@@ -79,7 +78,9 @@ def trajectory(parameters: Tensors, gradients: Sequence[Tensors], s: Settings) -
     for gradient in gradients:
         waiting.append(gradient)
         if len(waiting) == s.accumulation:
-            mean = {n: [sum(x) / s.accumulation for x in zip(*(w[n] for w in waiting), strict=True)] for n in p}
+            mean = {
+                n: [sum(x) / s.accumulation for x in zip(*(w[n] for w in waiting), strict=True)] for n in p
+            }
             g = clipped(regularized(mean, p, s), s.clip)
             for n in p:
                 lr = s.rates[step] * s.rate_factor.get(n, 1.0)

@@ -89,7 +89,15 @@ def adagrad(
 
 
 def rmsprop(
-    p: float, steps: Steps, *, rho: float, mu: float, epsilon: float, placement: str, centered: bool, form: str
+    p: float,
+    steps: Steps,
+    *,
+    rho: float,
+    mu: float,
+    epsilon: float,
+    placement: str,
+    centered: bool,
+    form: str,
 ) -> list[float]:
     path, v, mean, b = [], 0.0, 0.0, 0.0
     for g, lr in steps:
@@ -177,9 +185,7 @@ def nadam(
     return path
 
 
-def adamax(
-    p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, form: str
-) -> list[float]:
+def adamax(p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, form: str) -> list[float]:
     path, m, u = [], 0.0, 0.0
     for t, (g, lr) in enumerate(steps, 1):
         m = beta_1 * m + (1 - beta_1) * g

@@ -10,11 +10,15 @@ def progress(step: int, decay_steps: float, staircase: bool) -> float:
     return math.floor(step / decay_steps) if staircase else step / decay_steps
 
 
-def exponential(step: int, *, initial: float, decay_steps: float, decay_rate: float, staircase: bool) -> float:
-    return initial * decay_rate ** progress(step, decay_steps, staircase)
+def exponential(
+    step: int, *, initial: float, decay_steps: float, decay_rate: float, staircase: bool
+) -> float:
+    return initial * math.pow(decay_rate, progress(step, decay_steps, staircase))
 
 
-def inverse_time(step: int, *, initial: float, decay_steps: float, decay_rate: float, staircase: bool) -> float:
+def inverse_time(
+    step: int, *, initial: float, decay_steps: float, decay_rate: float, staircase: bool
+) -> float:
     return initial / (1 + decay_rate * progress(step, decay_steps, staircase))
 
 

@@ -89,7 +89,11 @@ def loss(
     axis: int = -1,
 ) -> Row:
     """A loss with its gradient."""
-    spec = {"convention": f"CONVENTION_{convention}", "reduction": f"LOSS_REDUCTION_{reduction}", file: fields}
+    spec = {
+        "convention": f"CONVENTION_{convention}",
+        "reduction": f"LOSS_REDUCTION_{reduction}",
+        file: fields,
+    }
 
     def oracle() -> dict[str, Any]:
         return losses.evaluate(line, given["prediction"], given["target"], axis=axis, reduction=reduction)

@@ -49,7 +49,9 @@ def case(
     file: str, name: str, make: Callable[[], Any], scalar: Callable[..., list[float]], fields: dict[str, Any],
     **knobs: Any,
 ) -> Row:  # fmt: skip
-    return trajectory(file, name, "keras", optimizer_spec("KERAS", file, **fields), run(make), scalar, **knobs)
+    return trajectory(
+        file, name, "keras", optimizer_spec("KERAS", file, **fields), run(make), scalar, **knobs
+    )
 
 
 def optimizers() -> list[Row]:
@@ -77,8 +79,9 @@ def adaptive() -> list[Row]:
     rows = [
         case("adagrad", "keras", lambda: k.Adagrad(epsilon=EPSILON), oracle.adagrad, eps,
              epsilon=EPSILON, placement="INSIDE", initial=0.1, decay=0.0),
-        case("adagrad", "keras_accumulator", lambda: k.Adagrad(initial_accumulator_value=0.5, epsilon=EPSILON),
-             oracle.adagrad, {"initial_accumulator": 0.5, **eps},
+        case("adagrad", "keras_accumulator",
+             lambda: k.Adagrad(initial_accumulator_value=0.5, epsilon=EPSILON), oracle.adagrad,
+             {"initial_accumulator": 0.5, **eps},
              epsilon=EPSILON, placement="INSIDE", initial=0.5, decay=0.0),
         case("adagrad", "keras_defaults", k.Adagrad, oracle.adagrad, {}, own_rate=0.001,
              epsilon=1e-7, placement="INSIDE", initial=0.1, decay=0.0),
@@ -115,7 +118,8 @@ def adams() -> list[Row]:
              {"weight_decay": 0.1, **eps}, weight_decay=0.1, **ADAM, **eps),
         case("adamw", "keras_defaults", k.AdamW, oracle.adam, {},
              weight_decay=0.004, epsilon=1e-7, **ADAM, **own),
-        case("nadam", "keras", lambda: k.Nadam(**knobs), oracle.nadam, knobs, form="SCHEDULED", psi=1.0, **knobs),
+        case("nadam", "keras", lambda: k.Nadam(**knobs), oracle.nadam, knobs,
+             form="SCHEDULED", psi=1.0, **knobs),
         case("nadam", "keras_defaults", k.Nadam, oracle.nadam, {},
              form="SCHEDULED", psi=1.0, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **own),
         case("adamax", "keras", lambda: k.Adamax(**knobs), oracle.adamax, knobs, form="DENOMINATOR", **knobs),
@@ -156,7 +160,8 @@ def guarded() -> list[Row]:
     return [
         row("by_value", "keras", {"gradient": {"clip": {"by_value": {"max_value": 0.25}}}},
             s(rates, clip=clip("by_value", -0.25, 0.25)), clipvalue=0.25),
-        row("by_tensor_norm", "keras", by_norm, s(rates, clip=clip("by_tensor_norm", 0.5, 0.0)), clipnorm=0.5),
+        row("by_tensor_norm", "keras", by_norm, s(rates, clip=clip("by_tensor_norm", 0.5, 0.0)),
+            clipnorm=0.5),
         row("by_tensor_norm", "keras_unchanged",
             {"gradient": {"clip": {"by_tensor_norm": {"max_norm": 100.0}}}},
             s(rates, clip=clip("by_tensor_norm", 100.0, 0.0)), clipnorm=100.0),

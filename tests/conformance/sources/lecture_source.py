@@ -26,7 +26,9 @@ def case(
     file: str, name: str, scalar: Callable[..., list[float]], fields: dict[str, Any],
     convention: str = "LECTURE", **knobs: Any,
 ) -> Row:  # fmt: skip
-    return trajectory(file, name, "lecture", optimizer_spec(convention, file, **fields), None, scalar, **knobs)
+    return trajectory(
+        file, name, "lecture", optimizer_spec(convention, file, **fields), None, scalar, **knobs
+    )
 
 
 def optimizers() -> list[Row]:
@@ -38,7 +40,8 @@ def optimizers() -> list[Row]:
         case("momentum", "lecture_classical", oracle.momentum,
              {"momentum": 0.5, "form": "MOMENTUM_FORM_CLASSICAL"}, form="CLASSICAL", mu=0.5, dampening=0.0),
         lookahead("lecture_ema", {}, "LOOKAHEAD_EMA", 0.9),
-        lookahead("lecture_classical", {"momentum": 0.5, "form": "NESTEROV_FORM_LOOKAHEAD"}, "LOOKAHEAD", 0.5),
+        lookahead("lecture_classical", {"momentum": 0.5, "form": "NESTEROV_FORM_LOOKAHEAD"},
+                  "LOOKAHEAD", 0.5),
         case("adagrad", "lecture_defaults", oracle.adagrad, {},
              epsilon=0.0, placement="INSIDE", initial=0.0, decay=0.0),
         case("adagrad", "book", oracle.adagrad, {"epsilon": 1e-7, **OUTSIDE},
@@ -68,8 +71,8 @@ def adams() -> list[Row]:
              epsilon=0.0, **ADAM),
         case("adamw", "uncorrected", oracle.adam, none | eps | {"weight_decay": 0.05}, weight_decay=0.05,
              correction="NONE", **ADAM, **eps),
-        case("nadam", "lecture", oracle.nadam, eps | {"form": "NADAM_FORM_CONSTANT"}, form="CONSTANT", psi=0.0,
-             beta_1=0.9, beta_2=0.999, **eps),
+        case("nadam", "lecture", oracle.nadam, eps | {"form": "NADAM_FORM_CONSTANT"},
+             form="CONSTANT", psi=0.0, beta_1=0.9, beta_2=0.999, **eps),
         case("adamax", "lecture", oracle.adamax, {"form": "ADAMAX_FORM_DENOMINATOR"}, form="DENOMINATOR",
              beta_1=0.9, beta_2=0.999, epsilon=0.0),
     ]  # fmt: skip

@@ -58,7 +58,9 @@ def case(
     return trajectory(file, name, "optax", spec, run(make), scalar, **knobs)
 
 
-def defaults(file: str, make: Callable[[float], Any], scalar: Callable[..., list[float]], **knobs: Any) -> Row:
+def defaults(
+    file: str, make: Callable[[float], Any], scalar: Callable[..., list[float]], **knobs: Any
+) -> Row:
     return case(file, "optax_defaults", make, scalar, {"learning_rate": RATE}, own_rate=RATE, **knobs)
 
 
@@ -81,7 +83,8 @@ def simple() -> list[Row]:
              form="EMA", mu=0.8, dampening=0.0, note="optax.ema without debiasing, then scaled by the rate"),
         case("nesterov", "optax", lambda lr: optax.sgd(lr, 0.8, nesterov=True), oracle.nesterov,
              {"momentum": 0.8}, form="TORCH", mu=0.8),
-        defaults("nesterov", lambda lr: optax.sgd(lr, 0.9, nesterov=True), oracle.nesterov, form="TORCH", mu=0.9),
+        defaults("nesterov", lambda lr: optax.sgd(lr, 0.9, nesterov=True), oracle.nesterov,
+                 form="TORCH", mu=0.9),
     ]  # fmt: skip
 
 
@@ -129,7 +132,8 @@ def adams() -> list[Row]:
              {"weight_decay": 0.1, **KNOBS}, weight_decay=0.1, **(ADAM | KNOBS)),
         case("adamw", "optax_inside", lambda lr: optax.adamw(lr, weight_decay=0.1, eps=0.0, eps_root=EPSILON),
              oracle.adam, {"weight_decay": 0.1, "epsilon": EPSILON, **INSIDE}, weight_decay=0.1,
-             **(ADAM | {"epsilon": EPSILON, "placement": "INSIDE"}), note="optax with eps 0 and eps_root 0.01"),
+             **(ADAM | {"epsilon": EPSILON, "placement": "INSIDE"}),
+             note="optax with eps 0 and eps_root 0.01"),
         defaults("adamw", optax.adamw, oracle.adam, weight_decay=1e-4, epsilon=1e-8, **ADAM),
     ]  # fmt: skip
 
@@ -160,7 +164,8 @@ def relatives() -> list[Row]:
                  epsilon=1e-8),
         case("adamax", "optax", lambda lr: optax.adamax(lr, **OPTAX_KNOBS), oracle.adamax, KNOBS,
              form="GRADIENT", **KNOBS),
-        defaults("adamax", optax.adamax, oracle.adamax, form="GRADIENT", beta_1=0.9, beta_2=0.999, epsilon=1e-8),
+        defaults("adamax", optax.adamax, oracle.adamax, form="GRADIENT", beta_1=0.9, beta_2=0.999,
+                 epsilon=1e-8),
     ]  # fmt: skip
 
 
@@ -175,7 +180,9 @@ def run_guarded(make: Callable[[float], Any]) -> guards.Runner:
             gradients = {n: jnp.array(v, "float64") for n, v in values.items()}
             updates, state = make(rate).update(gradients, state, parameters)
             parameters = optax.apply_updates(parameters, updates)
-            snapshot = guards.named(sorted(parameters), (np.asarray(parameters[n]) for n in sorted(parameters)))
+            snapshot = guards.named(
+                sorted(parameters), (np.asarray(parameters[n]) for n in sorted(parameters))
+            )
             path.append((snapshot, snapshot))
         return path
 
@@ -215,8 +222,9 @@ def schedule_rows() -> list[Row]:
                                        schedules.exponential, knobs))  # fmt: skip
     stairs = {"boundaries": [5, 12], "values": [0.1, 0.1 * 0.25, 0.1 * 0.25 * 0.25]}
     schedule = optax.piecewise_constant_schedule(0.1, {5: 0.25, 12: 0.25})
-    rows.append(functions.schedule("piecewise_constant", "optax", "optax", "OPTAX", stairs, evaluate(schedule),
-                                   schedules.piecewise_constant, {**stairs, "side": "AFTER"}))  # fmt: skip
+    rows.append(functions.schedule("piecewise_constant", "optax", "optax", "OPTAX", stairs,
+                                   evaluate(schedule), schedules.piecewise_constant,
+                                   {**stairs, "side": "AFTER"}))  # fmt: skip
     return rows
 
 
@@ -228,7 +236,11 @@ def loss_rows() -> list[Row]:
     rows = []
     for file, function, line in (
         ("categorical_crossentropy", optax.softmax_cross_entropy, losses.categorical(True, 0.0)),
-        ("sparse_categorical_crossentropy", optax.softmax_cross_entropy_with_integer_labels, losses.sparse(True)),
+        (
+            "sparse_categorical_crossentropy",
+            optax.softmax_cross_entropy_with_integer_labels,
+            losses.sparse(True),
+        ),
     ):
         rows.append(loss(file, {"from_logits": True}, function, line))
     return rows
@@ -257,7 +269,9 @@ def activation_rows() -> list[Row]:
     ]
 
 
-def activation(file: str, name: str, function: Callable[[Any], Any], scalar: activations.Scalar | None) -> Row:
+def activation(
+    file: str, name: str, function: Callable[[Any], Any], scalar: activations.Scalar | None
+) -> Row:
     def framework(x: Any, output_gradient: Any) -> tuple[Any, Any]:
         output, pull_back = jax.vjp(function, jnp.array(x))
         return np.asarray(output).tolist(), np.asarray(pull_back(jnp.array(output_gradient))[0]).tolist()

@@ -64,7 +64,7 @@ def trajectory(
     given: dict[str, Any] = {"parameters": inputs.PARAMETERS, "gradients": gradients}
     if rates is not None:
         given["learning_rates"] = rates
-    used = rates or [own_rate] * len(gradients)
+    used = inputs.LEARNING_RATES if own_rate is None else [own_rate] * len(gradients)
 
     def expected() -> dict[str, Any]:
         return {"parameters": by_step(scalar, used, knobs)}
@@ -73,9 +73,7 @@ def trajectory(
         assert framework is not None
         return {"parameters": framework(gradients, rates)}
 
-    return Row(
-        "optimizers", file, case, source, spec, given, expected, run if framework else None, note=note
-    )
+    return Row("optimizers", file, case, source, spec, given, expected, run if framework else None, note=note)
 
 
 def by_step(scalar: Callable[..., list[float]], rates: Sequence[Any], knobs: Mapping[str, Any]) -> Path:

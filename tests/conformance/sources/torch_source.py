@@ -76,8 +76,9 @@ def adaptive() -> list[Row]:
     rows = [
         case("adagrad", "torch", run(o.Adagrad, eps=EPSILON), oracle.adagrad, eps,
              placement="OUTSIDE", initial=0.0, decay=0.0, **eps),
-        case("adagrad", "torch_decay", run(o.Adagrad, eps=EPSILON, lr_decay=0.1, initial_accumulator_value=0.5),
-             oracle.adagrad, {"learning_rate_decay": 0.1, "initial_accumulator": 0.5, **eps},
+        case("adagrad", "torch_decay",
+             run(o.Adagrad, eps=EPSILON, lr_decay=0.1, initial_accumulator_value=0.5), oracle.adagrad,
+             {"learning_rate_decay": 0.1, "initial_accumulator": 0.5, **eps},
              placement="OUTSIDE", initial=0.5, decay=0.1, **eps),
         case("adagrad", "torch_defaults", run(o.Adagrad), oracle.adagrad, {}, own_rate=1e-2,
              placement="OUTSIDE", initial=0.0, decay=0.0, epsilon=1e-10),
@@ -132,13 +133,16 @@ def rprops() -> list[Row]:
     return [
         case("rprop", "torch", run(rprop, lr=0.02, etas=(0.4, 1.5), step_sizes=(0.006, 0.04)), oracle.rprop,
              fields, own_rate=0.02, initial=0.02, **bounds),
-        case("rprop", "torch_first_step_bounded", run(rprop, lr=0.08, etas=(0.4, 1.5), step_sizes=(0.006, 0.04)),
-             oracle.rprop, fields | {"learning_rate": 0.08}, own_rate=0.08, initial=0.08, **bounds),
+        case("rprop", "torch_first_step_bounded",
+             run(rprop, lr=0.08, etas=(0.4, 1.5), step_sizes=(0.006, 0.04)), oracle.rprop,
+             fields | {"learning_rate": 0.08}, own_rate=0.08, initial=0.08, **bounds),
         case("rprop", "torch_defaults", run(rprop), oracle.rprop, {}, own_rate=0.01, initial=0.01, **usual),
     ]  # fmt: skip
 
 
-def run_guarded(clip: Callable[[list[Any]], Any] | None = None, l1: float = 0.0, **options: Any) -> guards.Runner:
+def run_guarded(
+    clip: Callable[[list[Any]], Any] | None = None, l1: float = 0.0, **options: Any
+) -> guards.Runner:
     """Steps SGD over named tensors with what torch has for it; groups by the settings' factors."""
 
     def runner(case: guards.Guarded) -> list[tuple[guards.Nested, guards.Nested]]:
@@ -186,6 +190,9 @@ def guarded() -> list[Row]:
     def each(largest: float) -> Callable[[list[Any]], Any]:
         return lambda tensors: [utils.clip_grad_norm_([t], largest) for t in tensors]
 
+    def together(largest: float) -> Callable[[list[Any]], Any]:
+        return lambda tensors: utils.clip_grad_norm_(tensors, largest)
+
     both = {"gradient": {"l1": 0.03125, "l2": 0.0625}}
     return [
         row("by_value", "torch", {"gradient": {"clip": {"by_value": {"max_value": 0.25}}}},
@@ -193,19 +200,20 @@ def guarded() -> list[Row]:
         row("by_tensor_norm", "torch", norm_clip("by_tensor_norm", 0.5),
             s(rates, clip=clip("by_tensor_norm", 0.5, 1e-6)), clip=each(0.5)),
         row("by_global_norm", "torch", norm_clip("by_global_norm", 0.75),
-            s(rates, clip=clip("by_global_norm", 0.75, 1e-6)), clip=lambda ts: utils.clip_grad_norm_(ts, 0.75)),
+            s(rates, clip=clip("by_global_norm", 0.75, 1e-6)), clip=together(0.75)),
         row("by_global_norm", "torch_unchanged", norm_clip("by_global_norm", 100.0),
-            s(rates, clip=clip("by_global_norm", 100.0, 1e-6)), clip=lambda ts: utils.clip_grad_norm_(ts, 100.0)),
+            s(rates, clip=clip("by_global_norm", 100.0, 1e-6)), clip=together(100.0)),
         row("by_global_norm", "torch_momentum", norm_clip("by_global_norm", 0.75),
             s(rates, momentum=0.5, clip=clip("by_global_norm", 0.75, 1e-6)),
-            clip=lambda ts: utils.clip_grad_norm_(ts, 0.75)),
+            clip=together(0.75)),
         row("l1", "torch", {"gradient": {"l1": 0.0625}}, s(rates, l1=0.0625), l1=0.0625),
         row("l2", "torch", {"gradient": {"l2": 0.0625}}, s(rates, l2=0.0625), weight_decay=0.0625),
         row("l2", "torch_momentum", {"gradient": {"l2": 0.0625}}, s(rates, momentum=0.5, l2=0.0625),
             weight_decay=0.0625),
         row("l2", "torch_and_l1", both, s(rates, l1=0.03125, l2=0.0625), l1=0.03125, weight_decay=0.0625),
         row("weight_average", "torch", {"weight_average": {"decay": 0.75}}, s(rates, average=0.75)),
-        row("groups", "torch", {"groups": [{"name": "slow", "tensors": ["bias"], "learning_rate_factor": 0.25}]},
+        row("groups", "torch",
+            {"groups": [{"name": "slow", "tensors": ["bias"], "learning_rate_factor": 0.25}]},
             s(rates, rate_factor={"bias": 0.25})),
         row("groups", "torch_pattern",
             {"groups": [{"name": "fast", "tensors": ["ker*"], "learning_rate_factor": 2.0}]},
@@ -270,7 +278,10 @@ def loss(file: str, reduction: str, data: str, line: losses.Line, smoothing: flo
         given["target"] = [[[1.0, 0.25], [0.0, 0.25], [0.0, 0.5]], [[0.0, 1.0], [0.75, 0.0], [0.25, 0.0]]]
 
     def framework() -> dict[str, Any]:
-        prediction, target = torch.tensor(given["prediction"], requires_grad=True), torch.tensor(given["target"])
+        prediction, target = (
+            torch.tensor(given["prediction"], requires_grad=True),
+            torch.tensor(given["target"]),
+        )
         each = F.cross_entropy(prediction, target, reduction="none", label_smoothing=smoothing)
         value = F.cross_entropy(
             prediction, target, reduction=REDUCTIONS[reduction], label_smoothing=smoothing
@@ -289,11 +300,18 @@ def mean_squared_error() -> Row:
     given = functions.loss_inputs("mean_squared_error", "matrix")
 
     def framework() -> dict[str, Any]:
-        prediction, target = torch.tensor(given["prediction"], requires_grad=True), torch.tensor(given["target"])
+        prediction, target = (
+            torch.tensor(given["prediction"], requires_grad=True),
+            torch.tensor(given["target"]),
+        )
         value = F.mse_loss(prediction, target)
         value.backward()
         each = F.mse_loss(prediction, target, reduction="none").mean(-1)
-        return {"value": float(value.detach()), "per_example": each.tolist(), "gradient": prediction.grad.tolist()}
+        return {
+            "value": float(value.detach()),
+            "per_example": each.tolist(),
+            "gradient": prediction.grad.tolist(),
+        }
 
     return functions.loss("mean_squared_error", "torch", "torch", "TORCH", "SUM_OVER_BATCH_SIZE", {}, given,
                           framework, losses.mean_squared_error)  # fmt: skip

@@ -286,8 +286,6 @@ def loss(file: str, reduction: str, data: str, line: losses.Line, smoothing: flo
         value = F.cross_entropy(
             prediction, target, reduction=REDUCTIONS[reduction], label_smoothing=smoothing
         )
-        if reduction == "SUM_OVER_BATCH_SIZE" and each.dim() > 1:
-            value = each.mean()  # torch divides a soft target's sum by the batch alone, not by the places
         value.sum().backward()
         answer = {"per_example": each.tolist(), "gradient": prediction.grad.tolist()}
         return answer if reduction == "NONE" else {"value": float(value.detach()), **answer}

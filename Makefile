@@ -45,6 +45,10 @@ conformance: $(VENV)/.test ## Run the corpus alone: rules, executors and the ser
 conformance-sources: $(FRAMEWORKS_VENV)/.made ## Run the frameworks and rewrite the corpus (ARGS=--check compares only)
 	$(FRAMEWORKS_PY) -m tests.conformance.generate $(or $(ARGS),--write)
 
+.PHONY: bench
+bench: $(FRAMEWORKS_VENV)/.made ## Measure kernels and steps beside other libraries (ARGS=--quick for less)
+	$(FRAMEWORKS_PY) -m tests.performance $(ARGS)
+
 # ---- Static checks ---------------------------------------------------------
 
 .PHONY: check lint types layers contract fresh

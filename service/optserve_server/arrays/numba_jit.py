@@ -50,8 +50,9 @@ def _compile(source: str, function: str, signature: Any) -> Compiled:
     body = getattr(body, "py_func", body)
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     if cacheable:
-        # A cache that cannot be written or read is no reason to fail.
-        with contextlib.suppress(OSError, RuntimeError, EOFError, ValueError):
+        # A cache that cannot be written, or holds nonsense, is no reason to fail; an error
+        # of the compiler itself comes again below.
+        with contextlib.suppress(Exception):
             cached: Compiled = numba.njit([signature], cache=True, **options)(body)
             return cached
     compiled: Compiled = numba.njit([signature], **options)(body)

@@ -14,11 +14,23 @@ from optserve_server.arrays.backend import Array, HostArray, Segments
 from optserve_server.arrays.formats import decode, encode
 from optserve_server.arrays.plan import Bank, plan
 from optserve_server.arrays.program import Constant, Load, Op, Operand, Program, Result, Scalar, SegmentScalar
-from optserve_server.arrays.reductions import BLOCK, Cut, cut_of, fold_blocks, sum_blocks, summand
+from optserve_server.arrays.reductions import (
+    BLOCK,
+    LANES,
+    Cut,
+    cut_of,
+    fold_blocks,
+    sum_blocks,
+    sum_scattered,
+    summand,
+)
 from optserve_server.arrays.workers import Workers
 
-SPAN_BYTES = 1 << 18
+SPAN_BYTES = 1 << 19
 """Bytes of one register: a dozen of them stay in a core's cache."""
+
+MANY = 8
+"""Segments in a span from which they are summed all at once."""
 
 Values = list[Any]
 """What the operands of a program are in one span, by their numbers."""
@@ -84,7 +96,7 @@ class _Scratch:
             Bank.BOOL: [np.empty(length, np.bool_) for _ in range(bools)],
         }
         self.others = [np.empty(length, dtype) for _ in range(others)]
-        self.summands = np.empty(length if sums else 0)
+        self.summands = np.zeros(length + LANES if sums else 0)
 
 
 class NumpyKernel:
@@ -207,9 +219,8 @@ class NumpyKernel:
             function(*[values[slot] for slot in inputs], out=out)
             values[output] = out
         for row, reduction in zip(sums, self.program.reductions, strict=True):
-            summands = scratch.summands[: stop - start]
-            summand(reduction.kind, values[self.slots[reduction.operand]], summands)
-            _sum(summands, cut, start, row)
+            summand(reduction.kind, values[self.slots[reduction.operand]], scratch.summands[: stop - start])
+            _sum(scratch.summands, cut, start, stop, row)
         for name, x in self.plan.copies:
             encode(np.asarray(values[self.slots[x]]), views[name])
 
@@ -237,16 +248,20 @@ def spread(run: npt.NDArray[Any], cut: Cut, start: int, stop: int, out: npt.NDAr
     return out
 
 
-def _sum(summands: npt.NDArray[np.float64], cut: Cut, start: int, out: npt.NDArray[np.float64]) -> None:
-    """Sums the blocks that begin at element ``start``, over one or more segments."""
-    stop = start + len(summands)
-    low = start
-    while low < stop:
-        segment = int(np.searchsorted(cut.ends, low, side="right"))
+def _sum(
+    summands: npt.NDArray[np.float64], cut: Cut, start: int, stop: int, out: npt.NDArray[np.float64]
+) -> None:
+    """Sums the blocks from element ``start`` to ``stop``, whose summands come first."""
+    first, last = cut.block_at(start), cut.block_at(stop)
+    low, segments = start, np.searchsorted(cut.ends, [start, stop - 1], side="right")
+    if segments[1] - segments[0] >= MANY:
+        starts, ends = cut.bounds(first, last)
+        sum_scattered(summands, starts - start, ends - start, out[first:last])
+        return
+    for segment in range(segments[0], segments[1] + 1):
         high = min(int(cut.ends[segment]), stop)
         block = cut.block_at(low)
-        count = -(-(high - low) // BLOCK)
-        sum_blocks(summands[low - start : high - start], out[block : block + count])
+        sum_blocks(summands[low - start : high - start], out[block : cut.block_at(high)])
         low = high
 
 

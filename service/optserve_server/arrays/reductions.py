@@ -61,6 +61,13 @@ class Cut:
         """How many blocks there are."""
         return int(self.firsts[-1])
 
+    def bounds(self, first: int, last: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Where the blocks from number ``first`` to before ``last`` start and end."""
+        blocks = np.arange(first, last)
+        segments = np.searchsorted(self.firsts, blocks, side="right") - 1
+        starts = self.starts[segments] + (blocks - self.firsts[segments]) * BLOCK
+        return starts, np.minimum(starts + BLOCK, self.ends[segments])
+
     def block_at(self, element: int) -> int:
         """The number of the block that holds ``element``; the count, at the end."""
         segment = int(np.searchsorted(self.ends, element, side="right"))
@@ -120,6 +127,26 @@ def sum_blocks(summands: Floats, out: Floats) -> None:
         out[whole:] = fold_lanes(lanes)
 
 
+def sum_scattered(summands: Floats, starts: npt.NDArray[Any], ends: npt.NDArray[Any], out: Floats) -> None:
+    """Sums many short blocks, all of them one row at a time.
+
+    Args:
+        summands: the elements, and at least `LANES` more of any value.
+        starts: where each block starts.
+        ends: where each block ends.
+        out: one sum per block.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(summands, LANES)
+    lanes = np.zeros((len(starts), LANES))
+    for row in range(0, int(np.max(ends - starts)), LANES):
+        left = ends - starts - row
+        unfinished = np.flatnonzero(left > 0)
+        part = windows[starts[unfinished] + row]
+        part[np.arange(LANES) >= left[unfinished, np.newaxis]] = 0.0
+        lanes[unfinished] += part
+    out[:] = fold_lanes(lanes)
+
+
 def fold_lanes(lanes: Floats) -> Floats:
     """Folds (blocks, `LANES`) to (blocks,)."""
     while lanes.shape[1] > 1:
@@ -131,6 +158,8 @@ def fold_lanes(lanes: Floats) -> Floats:
 def fold_blocks(sums: Floats, cut: Cut) -> Floats:
     """Folds the sums of all blocks to one sum per segment."""
     single = np.diff(cut.firsts) == 1
+    if single.all():
+        return sums
     out = np.zeros(len(cut.ends))
     out[single] = sums[cut.firsts[:-1][single]]
     for segment in np.flatnonzero(~single):

@@ -41,7 +41,8 @@ def binary() -> Program:
     """Every exact operation on every pair of a loaded value, another, and constants."""
     t = Tracer()
     a, b, s, c = t.load("a"), t.load("b"), t.scalar("s"), t.segment_scalar("c")
-    for i, (x, y) in enumerate([(a, b), (a, s), (c, a), (a, 0.0), (-0.0, b), (a, a)]):
+    pairs: list[tuple[Any, Any]] = [(a, b), (a, s), (c, a), (a, 0.0), (-0.0, b), (a, a)]
+    for i, (x, y) in enumerate(pairs):
         t.store(f"add{i}", x + y)
         t.store(f"sub{i}", x - y)
         t.store(f"mul{i}", x * y)

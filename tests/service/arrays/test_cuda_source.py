@@ -10,6 +10,7 @@ import pytest
 
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
 from optserve_server.arrays.emission import dtypes
+from optserve_server.arrays.formats import FLOAT32
 from optserve_server.arrays.trace import Tracer
 from tests.service.arrays.programs import COMPUTE, PROGRAMS, storages
 from tests.support.nvrtc import compile_ptx
@@ -41,6 +42,6 @@ def test_an_error_shows_the_compilers_log() -> None:
 
 def test_the_text_is_a_function_of_the_program() -> None:
     first, second = (
-        cuda_source(PROGRAMS["reducing"](), COMPUTE[0], (COMPUTE[0],) * 3) for _ in range(2)
+        cuda_source(PROGRAMS["reducing"](), FLOAT32, (FLOAT32, FLOAT32)) for _ in range(2)
     )  # fmt: skip
     assert first == second

@@ -34,7 +34,7 @@ class HostBackend:
         return HostKernel(program, dtype, storage)
 
 
-BACKENDS = {"numpy": NumpyBackend(), "numba": NumbaBackend(), "host": HostBackend()}
+BACKENDS: dict[str, Any] = {"numpy": NumpyBackend(), "numba": NumbaBackend(), "host": HostBackend()}
 
 
 def check(kernel: Kernel, program: Program, dtype: np.dtype[Any], storage: Any, size: int) -> None:

@@ -22,7 +22,7 @@ from optserve_server.arrays.select import NAMES, gpu_answers, select
 from optserve_server.arrays.trace import Tracer
 from tests.service.arrays.programs import inputs, numbers, reducing, same_bits, segments, values
 
-BACKENDS = {"numpy": NumpyBackend(threads=1), "numba": NumbaBackend(threads=1)}
+BACKENDS: dict[str, Any] = {"numpy": NumpyBackend(threads=1), "numba": NumbaBackend(threads=1)}
 
 
 def momentum() -> Program:
@@ -161,6 +161,9 @@ def test_another_process_finds_the_compiled_kernel(tmp_path: Path) -> None:
 
     assert start(tmp_path / "new") == "0 1"
     assert start(tmp_path / "new") == "1 0"
+    for index in (tmp_path / "new").rglob("*.nbi"):
+        index.write_bytes(b"nonsense")
+    assert start(tmp_path / "new") == "0 1"
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     assert [start(blocked), start(blocked)] == ["0 1", "0 1"]

@@ -1,4 +1,4 @@
-"""One server for all tests that do not end it."""
+"""A client of the one server that all tests share."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.client import Client
-from tests.support.server import RunningServer, running_server
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[RunningServer]:
-    with running_server("numpy") as running:
-        yield running
+from tests.support.server import RunningServer
 
 
 @pytest.fixture

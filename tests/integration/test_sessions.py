@@ -105,7 +105,7 @@ def test_pages_hold_every_session_once() -> None:
             seen.append([session.name for session in answer.sessions])
             token = answer.next_page_token
         assert [len(page) for page in seen] == [2, 2, 1]
-        assert sum(seen, []) == [f"sessions/{session_id}" for session_id in ids]
+        assert [name for page in seen for name in page] == [f"sessions/{session_id}" for session_id in ids]
         assert token == ""
 
 
@@ -216,13 +216,30 @@ def test_what_cannot_be_created(
 
 
 def test_limits_are_held() -> None:
-    with running_server("numpy", max_sessions=1, max_session_bytes=1000) as server:
-        with Client(server.address) as client:
-            with refused() as told:
-                client.create({"w": np.ones(10_000, np.float32)})
-            assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
-            assert told.metadata == {"limit": "max_session_bytes", "value": "1000"}
+    limits = {"max_sessions": 1, "max_session_bytes": 1000, "max_message_bytes": 65536}
+    with running_server("numpy", **limits) as server, Client(server.address) as client:
+        with refused() as told:
+            client.create({"w": np.ones(10_000, np.float32)})
+        assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+        assert told.metadata == {"limit": "max_session_bytes", "value": "1000"}
+        client.create(ONES)
+        with refused() as told:
             client.create(ONES)
-            with refused() as told:
-                client.create(ONES)
-            assert told.metadata == {"limit": "max_sessions", "value": "1"}
+        assert told.metadata == {"limit": "max_sessions", "value": "1"}
+        with refused() as told:
+            client.step("sessions/x", {"w": np.ones(20_000, np.float32)})
+        assert told.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_parameters_that_fit_no_message_are_refused_before_the_step() -> None:
+    with running_server("numpy", max_message_bytes=65536) as server, Client(server.address) as client:
+        request = pb.CreateSessionRequest(spec=sgd())
+        for name, size in (("w", 20_000), ("b", 1)):
+            zeros = request.parameters.add(name=name).initializer
+            zeros.dtype, zeros.shape[:] = tensor_pb2.DATA_TYPE_FLOAT32, [size]
+            zeros.spec.zeros.SetInParent()
+        session = client.sessions.CreateSession(request).session
+        with refused() as told:
+            client.step(session.name, {"b": np.ones(1, np.float32)}, pull=pb.PullOptions())
+        assert told.metadata == {"limit": "max_message_bytes", "value": "65536"}
+        assert client.get(session.name).step == 0

@@ -1,0 +1,67 @@
+"""The error boundary over a real socket: a defect is told as one, and its text stays here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc import aio
+
+from optserve.v1 import session_service_pb2 as pb
+from optserve.v1.session_service_pb2_grpc import SessionServiceStub
+from optserve_server.arrays.backend import Kernel
+from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.arrays.program import Program
+from optserve_server.rpc.server import Server
+from optserve_server.sessions.store import Store
+from tests.integration.client import Refusal, named, refusal, sgd, tensor
+
+SECRET = "the secret of /etc/passwd"
+
+
+class Broken(NumpyBackend):
+    """A backend with a defect."""
+
+    def compile(self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]) -> Kernel:
+        raise ZeroDivisionError(SECRET)
+
+
+async def _step_on_broken_server() -> tuple[Refusal, dict[str, Any], str]:
+    with ThreadPoolExecutor(1) as executor:
+        server = Server(Store(Broken()), executor, max_concurrent_rpcs=10)
+        port = await server.start("127.0.0.1", 0)
+        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = SessionServiceStub(channel)
+            values = {"w": np.ones(2, np.float32)}
+            request = pb.CreateSessionRequest(spec=sgd(), session_id="s")
+            request.parameters.add(name="w", value=tensor(values["w"]))
+            await stub.CreateSession(request)
+            with pytest.raises(grpc.RpcError) as caught:
+                await stub.Step(
+                    pb.StepRequest(name="sessions/s", gradients=named(values)),
+                    metadata=(("x-request-id", "broken-1"),),
+                )
+            trailing = dict(caught.value.trailing_metadata())
+            described = str(trailing) + str(caught.value.details())
+            told = refusal(caught.value)
+        await server.stop(1)
+    return told, trailing, described
+
+
+def test_a_defect_is_internal_and_keeps_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        told, trailing, described = asyncio.run(_step_on_broken_server())
+    assert (told.code, told.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert told.metadata == {"request_id": "broken-1"}
+    assert trailing["x-request-id"] == "broken-1"
+    assert "secret" not in described
+    assert "ZeroDivision" not in described
+    (defect,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert defect.exc_info is not None
+    assert SECRET in str(defect.exc_info[1])

@@ -33,6 +33,11 @@ class Variant:
     scaled: bool
 
     @property
+    def guarded(self) -> bool:
+        """Whether there is anything around the rule."""
+        return self.programs.gradient != BARE
+
+    @property
     def program(self) -> Program:
         """The step's program."""
         return self.programs.apply(self.scaled)
@@ -59,8 +64,8 @@ def _choices(cls: type[ElementwiseRule]) -> dict[str, list[object]]:
             choices[name] = list(declarations(cls)[name].allowed or kind)
         elif kind is bool:
             choices[name] = [False, True]
-        elif kind is float and _switches_a_slot(cls, name):
-            choices[name] = [0.0, 0.5]
+        elif kind is float and (_switches_a_slot(cls, name) or (name == "epsilon" and _takes_zero(cls))):
+            choices[name] = [0.5, 0.0]
     return choices
 
 
@@ -69,6 +74,11 @@ def _switches_a_slot(cls: type[ElementwiseRule], name: str) -> bool:
         return list(cls(**{name: 0.0}).slots()) != list(cls(**{name: 0.5}).slots())
     except DomainError:
         return False
+
+
+def _takes_zero(cls: type[ElementwiseRule]) -> bool:
+    """Whether epsilon may be 0, which makes another program: nothing divides by 0 there."""
+    return declarations(cls)["epsilon"].admits(0.0)
 
 
 BARE = GradientSpec()

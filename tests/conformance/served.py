@@ -17,6 +17,8 @@ from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
 from optserve.v1.schedule_spec_pb2 import BOUNDARY_SIDE_AFTER, ScheduleSpec
 from optserve.v1.session_service_pb2_grpc import SessionServiceStub
 from optserve.v1.tensor_pb2 import (
+    DATA_TYPE_BFLOAT16,
+    DATA_TYPE_FLOAT16,
     DATA_TYPE_FLOAT32,
     DATA_TYPE_FLOAT64,
     DATA_TYPE_INT64,
@@ -32,6 +34,8 @@ TIMEOUT = 30.0
 """Seconds that a call may take; the first of a program compiles it."""
 
 TYPES: dict[str, DataType.ValueType] = {
+    "float16": DATA_TYPE_FLOAT16,
+    "bfloat16": DATA_TYPE_BFLOAT16,
     "float32": DATA_TYPE_FLOAT32,
     "float64": DATA_TYPE_FLOAT64,
     "int64": DATA_TYPE_INT64,
@@ -41,8 +45,10 @@ NAMES = {number: name for name, number in TYPES.items()}
 
 def tensor(array: Array) -> Tensor:
     """An array as a message."""
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return Tensor(dtype=TYPES[array.dtype.name], shape=array.shape, data=little.tobytes())
+    # ml_dtypes' bfloat16 has no byte order of its own; its bytes are an integer's.
+    raw = np.ascontiguousarray(array).view(f"u{array.itemsize}")
+    data = raw.astype(raw.dtype.newbyteorder("<")).tobytes()
+    return Tensor(dtype=TYPES[array.dtype.name], shape=array.shape, data=data)
 
 
 def array_of(message: Tensor) -> Array:
@@ -63,7 +69,9 @@ class Client:
         """Closes the channel."""
         self.channel.close()
 
-    def optimizer(self, case: Case, dtype: np.dtype[Any]) -> dict[str, Any]:
+    def optimizer(
+        self, case: Case, dtype: np.dtype[Any], gradient_dtype: np.dtype[Any] | None = None
+    ) -> dict[str, Any]:
         """Steps through an optimizer case, its learning rates as a schedule."""
         spec = session_pb2.SessionSpec()
         message = parse("optimizers", case)
@@ -72,7 +80,7 @@ class Client:
         if "learning_rates" in case.inputs:
             spec.schedule.CopyFrom(schedule_of(case.inputs["learning_rates"]))
         parameters = {"p": np.array(case.inputs["parameters"], dtype)}
-        gradients = [{"p": np.array(g, dtype)} for g in case.inputs["gradients"]]
+        gradients = [{"p": np.array(g, gradient_dtype or dtype)} for g in case.inputs["gradients"]]
         point = session_pb2.PARAMETER_POINT_LOOKAHEAD if "lookahead" in case.expected else None
         path, points = self.trajectory(spec, parameters, gradients, before=point)
         answer: dict[str, Any] = {"parameters": [step["p"] for step in path]}

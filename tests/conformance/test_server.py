@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -19,13 +19,6 @@ def each(family: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in cases(family)])
 
 
-@pytest.fixture
-def client(server: Any) -> Iterator[Client]:
-    connected = Client(server.address)
-    yield connected
-    connected.close()
-
-
 @each_dtype
 @each("optimizers")
 def test_optimizer(case: Case, dtype: np.dtype[Any], client: Client) -> None:
@@ -38,6 +31,22 @@ def test_optimizer(case: Case, dtype: np.dtype[Any], client: Client) -> None:
 def test_gradient(case: Case, dtype: np.dtype[Any], client: Client) -> None:
     answer = client.gradient(case, dtype)
     judge(answer, case.expected, case.tolerance[dtype.name], dtype, "gradient")
+
+
+@pytest.mark.parametrize("name", ["groups-order_of_one_step", "by_value-two_ends", "by_tensor_norm-torch"])
+def test_gradient_on_numba(name: str, numba_client: Client) -> None:
+    """Some of the family; tests/executors holds Numba to NumPy's bits for all of it."""
+    case, dtype = dict(cases("gradient"))[name], np.dtype(np.float32)
+    judge(numba_client.gradient(case, dtype), case.expected, case.tolerance[dtype.name], dtype, "gradient")
+
+
+@pytest.mark.parametrize("gradient_type", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("name", ["adam-keras", "rmsprop-torch_momentum_centered", "rprop-torch"])
+def test_half_precision_gradients(name: str, gradient_type: Any, client: Client) -> None:
+    """The corpus' gradients are exact in both, so they lead to the same parameters."""
+    case, dtype = dict(cases("optimizers"))[name], np.dtype(np.float64)
+    answer = client.optimizer(case, dtype, np.dtype(gradient_type))
+    judge(answer, case.expected, case.tolerance[dtype.name], dtype, "optimizers")
 
 
 @each("schedules")

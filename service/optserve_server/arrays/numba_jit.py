@@ -32,6 +32,10 @@ NOTHING = np.zeros((0, 1))
 """The numbers of no segment scalars."""
 
 
+NO_SUMS = np.zeros((0, 0))
+"""The sums of no reductions."""
+
+
 def _array(dtype: Any, dimensions: int, readonly: bool) -> Any:
     """An argument type that every array fits: unaligned ones, and read-only if so said."""
     return types.Array(dtype, dimensions, "C", readonly=readonly, aligned=False)
@@ -79,14 +83,15 @@ class NumbaKernel:
         fold: Compiled,
     ) -> None:
         self.program, self.workers, self.fold = program, workers, fold
-        self.storage = tuple(zip(program.arrays, storage, strict=True))
+        passed = [_passed(dtype) for dtype in storage]
+        self.storage = tuple(zip(program.arrays, storage, passed, strict=True))
         self.compiled = _compile(numba_source(program, dtype, storage), "kernel", self._signature())
 
     def _signature(self) -> Any:
         written = stored(self.program)
         arrays = [
-            _array(numba.from_dtype(_passed(dtype)), 1, readonly=name not in written)
-            for name, dtype in self.storage
+            _array(numba.from_dtype(passed), 1, readonly=name not in written)
+            for name, _, passed in self.storage
         ]
         position = types.int64
         return types.void(
@@ -100,13 +105,13 @@ class NumbaKernel:
         segments: Segments | None = None,
     ) -> dict[str, npt.NDArray[np.float64]]:
         """Runs the program; see `Kernel`."""
-        own = [_bits(arrays[name], dtype) for name, dtype in self.storage]
+        own = [_bits(arrays[name], dtype, passed) for name, dtype, passed in self.storage]
         size = len(own[0]) if own else 0
         cut = cut_of(size, segments)
         if any(len(array) != size for array in own) or cut.size != size:
             raise ValueError("arrays and segments differ in length")
         numbers = np.array([scalars[name] for name in self.program.scalars], np.float64)
-        sums = np.zeros((len(self.program.reductions), cut.count))
+        sums = np.zeros((len(self.program.reductions), cut.count)) if self.program.reductions else NO_SUMS
         runs = self._runs(segments)
 
         def work(low: int, high: int) -> None:
@@ -139,11 +144,10 @@ def _passed(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.uint16) if dtype in (FLOAT16, BFLOAT16) else dtype
 
 
-def _bits(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _bits(array: npt.NDArray[Any], dtype: np.dtype[Any], passed: np.dtype[Any]) -> npt.NDArray[Any]:
     """``array`` as a kernel takes it."""
     if array.dtype != dtype:
         raise TypeError(f"an array is {array.dtype}, but the kernel was compiled for {dtype}")
-    passed = _passed(dtype)
     return array if passed is dtype else array.view(passed)
 
 

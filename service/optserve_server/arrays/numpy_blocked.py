@@ -149,6 +149,8 @@ class NumpyKernel:
         own = {name: arrays[name] for name in self.program.arrays}
         size = len(next(iter(own.values()))) if own else 0
         cut = cut_of(size, segments)
+        if any(len(array) != size for array in own.values()) or cut.size != size:
+            raise ValueError("arrays and segments differ in length")
         if size == 0:
             return {r.name: np.zeros(len(cut.ends)) for r in self.program.reductions}
         values = list(self.constants)

@@ -31,6 +31,9 @@ class Workers:
 
     def run(self, work: Callable[[int, int], None], marks: Sequence[int]) -> None:
         """Calls ``work(low, high)`` between each two marks and waits for all of them."""
+        if len(marks) == 2:
+            work(*marks)
+            return
         parts = list(itertools.pairwise(marks))
         futures = [self._threads().submit(work, low, high) for low, high in parts[1:]]
         try:

@@ -65,7 +65,7 @@ def test_bits_of_every_size(backend: str, name: str, dtype: np.dtype[Any]) -> No
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_bits_of_every_storage(backend: str, name: str, dtype: np.dtype[Any]) -> None:
     program = PROGRAMS[name]()
-    for storage in storages(program) if name == "aliased" else list(storages(program))[-1:]:
+    for storage in list(storages(program))[-1 if name == "reducing" else 0 :: 2]:  # each costs a compilation
         check(BACKENDS[backend].compile(program, dtype, storage), program, dtype, storage, 8192 + 77)
 
 

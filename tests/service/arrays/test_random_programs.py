@@ -73,7 +73,7 @@ def test_numpy(program: Program, dtype: Any, wires: list[Any], size: int) -> Non
         agree([NumpyBackend(1).compile], program, dtype, wires, size)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(**ANY)
 def test_compiled(program: Program, dtype: Any, wires: list[Any], size: int) -> None:
     if program.arrays:

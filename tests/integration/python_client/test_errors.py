@@ -42,12 +42,8 @@ def unchanged(session):
     ],
 )
 def test_a_wrong_gradient(unchanged, streamed, gradient, reason, facts):
-    with pytest.raises(errors.InvalidArgument) as caught:
-        if streamed:
-            with unchanged.stream() as stream:
-                stream.step(gradient)
-        else:
-            unchanged.step(gradient)
+    with unchanged.stream() as stream, pytest.raises(errors.InvalidArgument) as caught:
+        (stream if streamed else unchanged).step(gradient)
     assert caught.value.reason is reason
     assert facts.items() <= caught.value.metadata.items()
     assert caught.value.field

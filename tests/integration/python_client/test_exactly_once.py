@@ -190,6 +190,20 @@ def test_a_deadline_of_a_stream_leaves_the_step_pending(session, distant, proxy)
     assert session.get().step == 2
 
 
+def test_a_gradient_may_be_overwritten_after_a_deadline(session, distant, proxy, until):
+    buffer = np.ones(3)
+    with distant.stream() as stream:
+        stream.step({"w": buffer})
+        proxy.answers.clear()
+        with pytest.raises(errors.DeadlineExceeded):
+            stream.step({"w": buffer}, timeout=0.3)
+        until(lambda: session.get().step == 2)
+        buffer[:] = 100
+        proxy.answers.set()
+        assert stream.step({"w": buffer}).step == 3
+    np.testing.assert_array_equal(session.pull()["w"], np.arange(3.0) - 102)
+
+
 @pytest.mark.parametrize("act", ["pull", "get", "push"])
 def test_every_call_ends_with_its_deadline(distant, proxy, act):
     proxy.answers.clear()

@@ -91,7 +91,7 @@ def test_large_parameters_are_uploaded(client, large):
     pulled = large.pull()
     np.testing.assert_array_equal(pulled["large"], np.arange(LARGE, dtype=np.float32))
     np.testing.assert_array_equal(pulled["small"], np.ones(5))
-    assert pulled["large"].flags.writeable
+    assert all(array.flags.writeable and array.flags.aligned for array in pulled.values())
 
 
 def test_large_parameters_and_the_servers_own_go_together(client):

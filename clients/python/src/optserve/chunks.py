@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,13 @@ from optserve.v1 import tensor_pb2
 CHUNK_BYTES = 1 << 20
 
 
-def cut(views: Iterable[memoryview]) -> Iterator[tensor_pb2.Chunk]:
-    """Cuts the bytes of all views, one after the other, into chunks; copies each byte once."""
+def cut(views: Iterable[memoryview], told: Callable[[int], object]) -> Iterator[tensor_pb2.Chunk]:
+    """Cuts the bytes of all views, one after the other, into chunks; copies each byte once.
+
+    Args:
+        views: the bytes.
+        told: is called with the length of each chunk.
+    """
     parts: list[memoryview] = []
     offset = size = 0
     for whole in views:
@@ -23,9 +28,11 @@ def cut(views: Iterable[memoryview]) -> Iterator[tensor_pb2.Chunk]:
             parts.append(taken)
             size += len(taken)
             if size == CHUNK_BYTES:
+                told(size)
                 yield tensor_pb2.Chunk(byte_offset=offset, data=b"".join(parts))
                 offset, size, parts = offset + size, 0, []
     if parts:
+        told(size)
         yield tensor_pb2.Chunk(byte_offset=offset, data=b"".join(parts))
 
 

@@ -204,6 +204,12 @@ class ErrorReason(IntEnum):
     A defect of the server. Metadata {"request_id"}.
     """
 
+    STEP_INCOMPLETE = 29
+    """FAILED_PRECONDITION.
+
+    Gradients wait for the rest of their step. Metadata {"accumulated": "1", "needed": "4"}.
+    """
+
 
 class InitializerDistribution(IntEnum):
     """Shape of a variance-scaling initializer's distribution."""

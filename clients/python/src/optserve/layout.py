@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,6 +36,11 @@ class TensorInfo:
         """Number of elements."""
         return math.prod(self.shape)
 
+    @property
+    def byte_count(self) -> int:
+        """Length in its own type."""
+        return self.size * self.dtype.itemsize
+
 
 class Layout(Mapping[str, TensorInfo]):
     """The tensors of a session by name, in the order in which their bytes follow each other."""
@@ -59,10 +65,15 @@ class Layout(Mapping[str, TensorInfo]):
     def __repr__(self) -> str:
         return f"Layout({list(self._tensors.values())})"
 
-    @property
+    @cached_property
     def parameter_count(self) -> int:
         """Number of elements of all tensors together."""
         return sum(tensor.size for tensor in self.values())
+
+    @cached_property
+    def byte_count(self) -> int:
+        """Length of all tensors together, each in its own type."""
+        return sum(tensor.byte_count for tensor in self.values())
 
     def select(self, names: Sequence[str] | None) -> list[TensorInfo]:
         """The named tensors in layout order; all when None.
@@ -75,13 +86,13 @@ class Layout(Mapping[str, TensorInfo]):
             return list(self.values())
         if not names:
             raise ValueError("no tensor is named; None means all")
+        wanted: set[str] = set()
         for i, name in enumerate(names):
-            if name in names[:i]:
-                raise _wrong(
-                    errors.Reason.DUPLICATE_TENSOR, f"{name!r} is named twice", f"tensors[{i}]", name
-                )
-            self._check_name(name, f"tensors[{i}]")
-        wanted = set(names)
+            field = f"tensors[{i}]"
+            if name in wanted:
+                raise _wrong(errors.Reason.DUPLICATE_TENSOR, f"{name!r} is named twice", field, name)
+            self._check_name(name, field)
+            wanted.add(name)
         return [tensor for tensor in self.values() if tensor.name in wanted]
 
     def align(self, arrays: Mapping[str, ArrayLike], what: str) -> list[tuple[TensorInfo, Array]]:

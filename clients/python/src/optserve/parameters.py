@@ -66,8 +66,9 @@ class Pull:
             InvalidArgument: a tensor is unknown or named twice.
             TypeError: the wire type is none of the four.
         """
-        selected = layout.select(self.tensors)
-        options = wire.PullOptions(tensors=[] if self.tensors is None else [t.name for t in selected])
+        options = wire.PullOptions()
+        if self.tensors is not None:
+            options.tensors.extend(tensor.name for tensor in layout.select(self.tensors))
         if self.point is not None:
             options.point = session_pb2.ParameterPoint.ValueType(self.point)
         if self.wire_dtype is not None:
@@ -78,7 +79,9 @@ class Pull:
 
     def byte_count(self, layout: Layout) -> int:
         """How many bytes will come, about: half precision is counted as the tensors' own."""
-        return sum(tensor.size * tensor.dtype.itemsize for tensor in layout.select(self.tensors))
+        if self.tensors is None:
+            return layout.byte_count
+        return sum(tensor.byte_count for tensor in layout.select(self.tensors))
 
 
 Pulling = bool | Pull | ParameterPoint | DTypeLike | None

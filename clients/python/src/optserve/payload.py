@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from optserve import chunks, dtypes
 from optserve.dtypes import Array
 from optserve.layout import Layout, TensorInfo
+from optserve.progress import Bar
 from optserve.v1 import tensor_pb2
 
 
@@ -75,6 +76,6 @@ class Payload:
         """The element type of a uniform payload."""
         return dtypes.TYPES[self.arrays[0].dtype]
 
-    def chunks(self) -> Iterator[tensor_pb2.Chunk]:
-        """The arrays' bytes, one after the other."""
-        return chunks.cut(dtypes.bytes_of(array) for array in self.arrays)
+    def chunks(self, bar: Bar) -> Iterator[tensor_pb2.Chunk]:
+        """The arrays' bytes, one after the other; the bar is told of them."""
+        return chunks.cut((dtypes.bytes_of(array) for array in self.arrays), bar.update)

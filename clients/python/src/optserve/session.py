@@ -253,9 +253,9 @@ class SessionHandle:
 
     def _streamed(self, payload: Payload, options: wire.StepOptions, timeout: float) -> StepResult:
         with bar("step", payload.byte_count, self._connection.progress) as shown:
-            messages = steps.requests(self.name, options, payload, shown)
+            messages = steps.StepMessages(self.name, options, payload, shown)
             call = self._connection.sessions.StepStream(
-                messages, timeout=timeout, metadata=self._connection.metadata
+                iter(messages), timeout=timeout, metadata=self._connection.metadata
             )
             try:
                 return steps.read_answer(call)

@@ -97,20 +97,32 @@ class Wishes:
         return options
 
 
-def requests(
-    name: str, options: wire.StepOptions, payload: Payload, bar: Bar | None = None
-) -> Iterator[wire.StepStreamRequest]:
-    """The messages of one streamed step; the payload must be uniform."""
-    header: wire.StepHeader | None = wire.StepHeader(
-        name=name, options=options, tensors=payload.names, gradient_dtype=payload.data_type
-    )
-    for chunk in payload.chunks():
-        yield wire.StepStreamRequest(header=header, chunk=chunk)
-        header = None
-        if bar is not None:
-            bar.update(len(chunk.data))
-    if header is not None:
-        yield wire.StepStreamRequest(header=header)
+class StepMessages:
+    """The messages of one streamed step, made anew each time they are gone through.
+
+    Args:
+        name: of the session.
+        options: of the step.
+        payload: the gradient, uniform.
+        bar: is told of what was made.
+    """
+
+    def __init__(
+        self, name: str, options: wire.StepOptions, payload: Payload, bar: Bar | None = None
+    ) -> None:
+        self._header = wire.StepHeader(
+            name=name, options=options, tensors=payload.names, gradient_dtype=payload.data_type
+        )
+        self._payload = payload
+        self._bar = bar or Silent()
+
+    def __iter__(self) -> Iterator[wire.StepStreamRequest]:
+        header: wire.StepHeader | None = self._header
+        for chunk in self._payload.chunks(self._bar):
+            yield wire.StepStreamRequest(header=header, chunk=chunk)
+            header = None
+        if header is not None:
+            yield wire.StepStreamRequest(header=header)
 
 
 def read_answer(responses: Iterator[wire.StepStreamResponse], bar: Bar | None = None) -> StepResult:

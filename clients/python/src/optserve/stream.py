@@ -6,6 +6,7 @@ import queue
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +19,7 @@ from optserve.layout import Layout
 from optserve.parameters import Pulling, as_pull
 from optserve.payload import Payload
 from optserve.retry import Deadline, allowance
-from optserve.steps import StepResult, Wishes, read_answer, requests
+from optserve.steps import StepMessages, StepResult, Wishes, read_answer
 from optserve.v1 import session_service_pb2 as wire
 from optserve.watchdog import Watchdog
 from optserve.worker import REFUSALS
@@ -33,11 +34,13 @@ class PendingStep:
 
     Args:
         stream: the stream.
-        messages: its messages, kept until it is answered so that they can be sent again.
+        messages: its messages, kept until it is answered so that they can be gone through again.
         byte_count: bytes that go and come with it.
     """
 
-    def __init__(self, stream: StepStream, messages: list[wire.StepStreamRequest], byte_count: int) -> None:
+    def __init__(
+        self, stream: StepStream, messages: Iterable[wire.StepStreamRequest], byte_count: int
+    ) -> None:
         self._stream = stream
         self.messages = messages
         self.byte_count = byte_count
@@ -82,9 +85,10 @@ class _Call:
     """One gRPC stream: what is put into it is sent, and answers are read from it."""
 
     def __init__(self, connection: Connection) -> None:
-        self._outbox: queue.SimpleQueue[wire.StepStreamRequest | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Iterable[wire.StepStreamRequest] | None] = queue.SimpleQueue()
         self.put = self._outbox.put
-        self._rpc = connection.sessions.StepStream(iter(self._outbox.get, None), metadata=connection.metadata)
+        sent = chain.from_iterable(iter(self._outbox.get, None))
+        self._rpc = connection.sessions.StepStream(sent, metadata=connection.metadata)
         self.answers: Iterator[wire.StepStreamResponse] = iter(self._rpc)
         self.cancel = self._rpc.cancel
 
@@ -153,21 +157,13 @@ class StepStream:
             TypeError: an element type is.
             OptserveError: an earlier step failed, and nobody has asked for its result.
         """
-        if self._closed:
-            raise RuntimeError("the stream is closed")
-        payload = Payload.of(self._layout, gradients, "gradients", self._wire_dtype).uniform()
-        if not payload.arrays:
-            raise ValueError("no gradient is given")
-        while len(self._waiting) >= self._window:
-            self.advance()
-        self._raise_unseen()
         wishes = Wishes(
             pull=self._pull,
             expected_step=expected_step,
             loss_scale=loss_scale,
             per_tensor_norms=per_tensor_norms,
         )
-        return self._send(payload, wishes)
+        return self._submit(gradients, wishes, copy=True)
 
     def step(
         self,
@@ -179,10 +175,20 @@ class StepStream:
         timeout: float | None = None,
     ) -> StepResult:
         """Takes a step and waits for its answer; errors as in `submit` and `PendingStep.result`."""
-        pending = self.submit(
-            gradients, expected_step=expected_step, loss_scale=loss_scale, per_tensor_norms=per_tensor_norms
+        wishes = Wishes(
+            pull=self._pull,
+            expected_step=expected_step,
+            loss_scale=loss_scale,
+            per_tensor_norms=per_tensor_norms,
         )
-        return pending.result(timeout)
+        pending = self._submit(gradients, wishes, copy=False)
+        try:
+            return pending.result(timeout)
+        except BaseException:
+            # The arrays are the caller's again, but the step may have to be sent once more.
+            self._drop(cancel=True)
+            pending.messages = list(pending.messages)
+            raise
 
     def steps(self, gradients: Iterable[Gradients]) -> Iterator[StepResult]:
         """Takes a step on each of the gradients, up to a window of them under way; results in order."""
@@ -253,14 +259,21 @@ class StepStream:
         if self._unseen in (error, error.__cause__):
             self._unseen = None
 
-    def _send(self, payload: Payload, wishes: Wishes) -> PendingStep:
+    def _submit(self, gradients: Gradients, wishes: Wishes, copy: bool) -> PendingStep:
+        """Hands over a step; without a copy, the arrays must stay as they are until it is answered."""
+        if self._closed:
+            raise RuntimeError("the stream is closed")
+        payload = Payload.of(self._layout, gradients, "gradients", self._wire_dtype).uniform()
+        if not payload.arrays:
+            raise ValueError("no gradient is given")
+        while len(self._waiting) >= self._window:
+            self.advance()
+        self._raise_unseen()
         options = wishes.message(self._layout, self._worker, self._sequence)
         returned = wishes.pull.byte_count(self._layout) if wishes.pull else 0
-        pending = PendingStep(self, [], payload.byte_count + returned)
-        call = self._call or self._open()
-        for message in requests(self._name, options, payload):
-            pending.messages.append(message)
-            call.put(message)
+        messages: Iterable[wire.StepStreamRequest] = StepMessages(self._name, options, payload)
+        pending = PendingStep(self, list(messages) if copy else messages, payload.byte_count + returned)
+        (self._call or self._open()).put(pending.messages)
         self._waiting.append(pending)
         self._sequence += 1
         return pending
@@ -269,8 +282,7 @@ class StepStream:
         """Opens a gRPC stream, and sends again what was not answered."""
         self._call = _Call(self._connection)
         for pending in self._waiting:
-            for message in pending.messages:
-                self._call.put(message)
+            self._call.put(pending.messages)
         return self._call
 
     def _attempt(self, deadline: Deadline) -> StepResult | errors.OptserveError:

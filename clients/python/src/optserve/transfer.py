@@ -51,9 +51,8 @@ def push_messages(
 ) -> Iterator[wire.PushParametersRequest]:
     """The messages of one push."""
     first: wire.PushHeader | None = header
-    for chunk in payload.chunks():
+    for chunk in payload.chunks(shown):
         yield wire.PushParametersRequest(header=first, chunk=chunk)
         first = None
-        shown.update(len(chunk.data))
     if first is not None:
         yield wire.PushParametersRequest(header=first)

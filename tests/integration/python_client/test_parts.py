@@ -1,0 +1,137 @@
+"""The client's small parts by themselves."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from optserve import Retry, chunks, dtypes, errors, progress
+from optserve.retry import Deadline, allowance
+from optserve.v1 import tensor_pb2
+from optserve.watchdog import Watchdog
+from optserve.worker import Worker
+
+
+@pytest.mark.parametrize(
+    "sizes", [[], [0], [1], [3, 0, 5], [1 << 20], [(1 << 20) + 1], [5, 1 << 21, 7], [1 << 19] * 5]
+)
+def test_bytes_survive_being_cut_and_joined(sizes):
+    arrays = [np.arange(size, dtype=np.uint8) for size in sizes]
+    told: list[int] = []
+    cut = list(chunks.cut((memoryview(array) for array in arrays), told.append))
+    total = sum(sizes)
+    assert told == [len(chunk.data) for chunk in cut]
+    assert all(length == chunks.CHUNK_BYTES for length in told[:-1])
+    joined = chunks.Joined(total)
+    for chunk in cut:
+        assert not joined.whole
+        joined.add(chunk)
+    assert joined.whole
+    assert joined.buffer.tobytes() == b"".join(array.tobytes() for array in arrays)
+
+
+@pytest.mark.parametrize("chunk", [(1, b"ab"), (0, b"abcde")])
+def test_chunks_that_do_not_fit_are_refused(chunk):
+    joined = chunks.Joined(4)
+    with pytest.raises(ValueError, match="a chunk"):
+        joined.add(tensor_pb2.Chunk(byte_offset=chunk[0], data=chunk[1]))
+
+
+@pytest.mark.parametrize("dtype", dtypes.SUPPORTED)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3)])
+def test_arrays_survive_the_wire(dtype, shape):
+    array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+    back = dtypes.from_tensor(dtypes.to_tensor(array))
+    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
+    assert dtypes.bytes_of(array).tobytes() == array.tobytes()
+    assert back.flags.writeable
+
+
+def test_arrays_are_copied_only_where_they_must_be():
+    array = np.ones((2, 3), np.float32)
+    assert np.shares_memory(dtypes.as_array(array, dtypes.WIRE_DTYPES, "x"), array)
+    assert dtypes.as_array(array.T, dtypes.WIRE_DTYPES, "x").flags.c_contiguous
+    swapped = dtypes.as_array(array.astype(">f4"), dtypes.WIRE_DTYPES, "x")
+    assert (swapped.dtype, swapped.tobytes()) == (np.float32, array.tobytes())
+    assert dtypes.as_array([0.5, 1], dtypes.WIRE_DTYPES, "x").dtype == np.float64
+    assert dtypes.checked("bfloat16", dtypes.WIRE_DTYPES) == ml_dtypes.bfloat16
+
+
+def test_pauses_grow_within_bounds_and_follow_the_server():
+    retry = Retry(initial=0.1, maximum=1.0, multiplier=2.0, jitter=0.5)
+    error = errors.Unavailable("gone")
+    for attempt, longest in enumerate([0.1, 0.2, 0.4, 0.8, 1.0, 1.0], 1):
+        pauses = [retry.pause(attempt, error) for _ in range(50)]
+        assert longest / 2 <= min(pauses) < max(pauses) <= longest
+    assert retry.pause(1, errors.Unavailable("gone", retry_after=7.0)) == 7.0
+
+
+def test_a_deadline_grows_with_what_is_sent():
+    assert allowance(60, 0) == 60
+    assert allowance(60, 10**9) == 160
+    assert Deadline(-1).remaining() == 0
+
+
+def test_an_unsure_number_is_not_given_up_by_a_refusal():
+    worker, used = Worker(), []
+
+    def sending(outcome):
+        def send(_worker: str, sequence: int) -> int:
+            used.append(sequence)
+            if isinstance(outcome, Exception) and len(used) < 4:
+                raise outcome
+            return sequence
+
+        return send
+
+    reused = errors.InvalidArgument("reused", reason=errors.Reason.SEQUENCE_REUSED)
+    with pytest.raises(errors.InvalidArgument):
+        worker.number(sending(reused))  # nothing was lost, so this is the caller's affair
+    with pytest.raises(errors.DeadlineExceeded):
+        worker.number(sending(errors.DeadlineExceeded("lost")))
+    with pytest.raises(errors.FailedPrecondition):
+        worker.number(sending(errors.FailedPrecondition("no")))
+    assert used == [1, 1, 1]
+
+    def taken_once(_worker: str, sequence: int) -> int:
+        if sequence == 1:
+            raise reused
+        return sequence
+
+    assert worker.number(taken_once) == 2
+    assert worker.number(sending(None)) == 3
+
+
+def test_the_watchdog_cancels_what_outlasts_its_deadline_and_nothing_else():
+    watchdog, cancelled = Watchdog(), threading.Event()
+    with watchdog.watching(Deadline(30), cancelled.set):
+        pass
+    with watchdog.watching(Deadline(0.05), cancelled.set):
+        assert cancelled.wait(10)
+    cancelled.clear()
+    for _ in range(20):
+        with watchdog.watching(Deadline(0.05), cancelled.set):
+            time.sleep(0.005)
+    assert not cancelled.wait(0.1)
+    watchdog.close()
+
+
+def test_without_tqdm_bars_are_silent_unless_they_are_wanted(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert isinstance(progress.bar("x", progress.LARGE, None), progress.Silent)
+    with pytest.raises(ImportError):
+        progress.bar("x", 1, True)
+
+
+def test_large_transfers_show_a_bar_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress.bar("x", progress.LARGE, None) as shown:
+        assert not isinstance(shown, progress.Silent)
+    assert isinstance(progress.bar("x", progress.LARGE - 1, None), progress.Silent)
+    assert isinstance(progress.bar("x", progress.LARGE, False), progress.Silent)

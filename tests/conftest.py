@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from tests.support.server import RunningServer
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RunningServer]:
+    """One server for all tests that do not end it."""
+    from tests.support.server import running_server  # not where only this file is read
+
+    with running_server("numpy") as running:
+        yield running
 
 
 def gpu_count() -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from optserve_server.arrays import numba_jit, workers
+from optserve_server.arrays import numba_jit, numpy_blocked, workers
 from optserve_server.arrays.backend import Backend, Segments
 from optserve_server.arrays.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from optserve_server.arrays.numba_jit import NumbaBackend
@@ -188,3 +188,17 @@ def test_selection() -> None:
         select("abacus")
     assert NAMES == ("auto", "cupy", "numba", "numpy")
     assert numba_jit.NumbaBackend.name == "numba"
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=str)
+def test_extrema_where_numpy_decides_between_zeros_otherwise(dtype: np.dtype[Any]) -> None:
+    special = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan], dtype)
+    a, b = (x.ravel() for x in np.meshgrid(special, special))
+    out = np.empty_like(a)
+    numpy_blocked._greater(a, b, out)
+    assert same_bits(out, np.where((a > b) | np.isnan(a), a, b))
+    numpy_blocked._smaller(a, b, out)
+    assert same_bits(out, np.where((a < b) | np.isnan(a), a, b))
+    assert numpy_blocked._extremum(lambda x, y: np.abs(np.maximum(x, y)), numpy_blocked._greater) is (
+        numpy_blocked._greater
+    )

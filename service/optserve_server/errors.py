@@ -41,6 +41,7 @@ class Reason(StrEnum):
     LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
     SHUTTING_DOWN = "SHUTTING_DOWN"
     INTERNAL = "INTERNAL"
+    STEP_INCOMPLETE = "STEP_INCOMPLETE"
 
 
 class DomainError(Exception):

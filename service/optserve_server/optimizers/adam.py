@@ -66,6 +66,10 @@ class Adam(ElementwiseRule):
     def slots(self) -> dict[str, float]:
         return {"m": 0.0, "v": 0.0}
 
+    @property
+    def counted_slots(self) -> frozenset[str]:
+        return frozenset() if self.correction is BiasCorrection.NONE else frozenset({"m", "v"})
+
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         rate, first, second = correction_factors(self.correction, step, self.beta_1, self.beta_2)
         return {

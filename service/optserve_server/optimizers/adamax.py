@@ -40,6 +40,10 @@ class Adamax(ElementwiseRule):
     def slots(self) -> dict[str, float]:
         return {"m": 0.0, "u": 0.0}
 
+    @property
+    def counted_slots(self) -> frozenset[str]:
+        return frozenset({"m"})
+
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
             "beta_1": self.beta_1,

@@ -38,6 +38,15 @@ class ElementwiseRule(Hyperparameters, ABC):
         """The state arrays, shaped like the parameters, with their initial values."""
         return {}
 
+    @property
+    def counted_slots(self) -> frozenset[str]:
+        """The slots that mean something only beside the number of steps they have seen.
+
+        When a session changes its rule they are carried over together, or started anew
+        together with t.
+        """
+        return frozenset()
+
     def carry(self) -> Mapping[str, float]:
         """The numbers that one step hands to the next, with their initial values."""
         return {}

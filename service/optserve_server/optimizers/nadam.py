@@ -42,6 +42,10 @@ class Nadam(ElementwiseRule):
     def slots(self) -> dict[str, float]:
         return {"m": 0.0, "v": 0.0}
 
+    @property
+    def counted_slots(self) -> frozenset[str]:
+        return frozenset({"m", "v"})
+
     def carry(self) -> dict[str, float]:
         return {"momentum_product": 1.0} if self.form is NadamForm.SCHEDULED else {}
 

@@ -24,7 +24,6 @@ from optserve_server.sessions.store import Store
 from optserve_server.wire import pages, sessions
 from optserve_server.wire.chunks import cut
 from optserve_server.wire.names import checked_key, checked_session_id, session_id_from
-from optserve_server.wire.specs import session_spec_from
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -77,6 +76,13 @@ class SessionService(SessionServiceServicer):
         content = content_of(request) if key else b""
         return await self._repeats.once(key, content, partial(self._delete, request))
 
+    async def UpdateSession(
+        self, request: pb.UpdateSessionRequest, context: Context
+    ) -> pb.UpdateSessionResponse:
+        key = checked_key(request.request_id, "request_id")
+        content = content_of(request) if key else b""
+        return await self._repeats.once(key, content, partial(self._update, request))
+
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
         gradients = sessions.gradients_from(request.gradients)
@@ -113,8 +119,9 @@ class SessionService(SessionServiceServicer):
             return
         work = partial(session.values, pull.tensors, pull.dtype, pull.point)
         values = await self._execution.alone(session, work)
-        yield pb.PullParametersResponse(header=sessions.values_header_to(values))
-        for chunk in cut(values.buffer, self._store.limits.chunk_bytes):
+        chunks = cut(values.buffer, self._store.limits.chunk_bytes)
+        yield pb.PullParametersResponse(header=sessions.values_header_to(values), chunk=next(chunks, None))
+        for chunk in chunks:
             yield pb.PullParametersResponse(chunk=chunk)
 
     async def PushParameters(
@@ -132,10 +139,7 @@ class SessionService(SessionServiceServicer):
 
     async def _create(self, request: pb.CreateSessionRequest) -> pb.CreateSessionResponse:
         session_id = checked_session_id(request.session_id)
-        if not request.HasField("spec"):
-            raise DomainError(Reason.FIELD_REQUIRED, "spec is required", field="spec")
-        with within("spec"):
-            spec = session_spec_from(request.spec)
+        spec = sessions.spec_from(request)
         parameters = sessions.parameters_from(request.parameters)
         work = partial(self._store.create, session_id, spec, parameters, request.seed)
         async with self._creating:
@@ -143,6 +147,15 @@ class SessionService(SessionServiceServicer):
             session = work() if small else await self._execution.in_thread(work)
         calls.concerns(session.id)
         return pb.CreateSessionResponse(session=sessions.session_to(session))
+
+    async def _update(self, request: pb.UpdateSessionRequest) -> pb.UpdateSessionResponse:
+        session, spec = self.find(request.name), sessions.spec_from(request)
+        expected = request.expected_step if request.HasField("expected_step") else None
+        work = partial(session.update, spec, expected_step=expected)
+        transfers = await self._execution.alone(session, work)
+        return pb.UpdateSessionResponse(
+            session=sessions.session_to(session), transfers=map(sessions.transfer_to, transfers)
+        )
 
     async def _delete(self, request: pb.DeleteSessionRequest) -> pb.DeleteSessionResponse:
         session = self.find(request.name)

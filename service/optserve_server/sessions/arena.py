@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from optserve_server.arrays.program import Program
 from optserve_server.sessions.guards import ACCUMULATED, AVERAGE, GRADIENT, PARAMETER, StepPrograms
 from optserve_server.sessions.layout import Layout
 from optserve_server.sessions.staging import Run
+from optserve_server.sessions.transfer import StateTransfer
 
 
 @dataclass
@@ -43,6 +44,19 @@ class Partition:
         self.arrays[PARAMETER] = parameters[self.start : self.stop]
         for slot, value in self.initial_state().items():
             self.arrays[slot] = self.backend.full(size, value, self.dtype)
+
+    def switched(self, programs: StepPrograms) -> tuple[Partition, StateTransfer]:
+        """Itself under other programs, sharing every array that both have; and what became of state."""
+        other = replace(self, programs=programs, arrays={PARAMETER: self.arrays[PARAMETER]})
+        transfer = StateTransfer.between(self.group, self.programs, programs)
+        for name, value in other.initial_state().items():
+            if name in transfer.carried or (name == AVERAGE and AVERAGE in self.arrays):
+                other.arrays[name] = self.arrays[name]
+                continue
+            other.arrays[name] = self.backend.full(self.stop - self.start, value, self.dtype)
+            if name == AVERAGE:
+                other.arrays[name][:] = self.arrays[PARAMETER]
+        return other, transfer
 
     def initial_state(self) -> dict[str, float]:
         """Every state array's first value."""
@@ -113,6 +127,14 @@ class Arenas:
             self.partitions[key].stop = entry.stop
         for partition in self.partitions.values():
             partition.allocate(self.parameters[partition.dtype])
+
+    def switched(
+        self, programs: Mapping[str, StepPrograms]
+    ) -> tuple[dict[tuple[np.dtype[Any], str], Partition], list[StateTransfer]]:
+        """The partitions under other programs, and what became of each group's state."""
+        changed = {key: p.switched(programs[p.group]) for key, p in self.partitions.items()}
+        transfers = {partition.group: transfer for partition, transfer in changed.values()}
+        return {key: partition for key, (partition, _) in changed.items()}, list(transfers.values())
 
     def partition(self, run: Run) -> Partition:
         """The partition that a run lies in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from optserve_server.sessions.spec import ClipByValue, ParameterGroup, SessionSpec
@@ -23,12 +24,46 @@ class StepNumbers:
 
 
 class Numbers:
-    """Computes each step's numbers, and keeps those that a rule carries on."""
+    """Computes each step's numbers, and keeps those that a rule carries on.
 
-    def __init__(self, spec: SessionSpec) -> None:
+    Args:
+        spec: the session's specification.
+        origins: the session's step at which each group's rule began to count, by group.
+        carried: what each group's rule handed on so far, by group.
+    """
+
+    def __init__(
+        self,
+        spec: SessionSpec,
+        origins: Mapping[str, int] | None = None,
+        carried: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
         self._spec = spec
         self._groups: dict[str, ParameterGroup | None] = {"": None, **{g.name: g for g in spec.groups}}
-        self._carried = {name: dict(spec.rule(group).carry()) for name, group in self._groups.items()}
+        self._origins = dict.fromkeys(self._groups, 0) | dict(origins or {})
+        self._carried = {
+            name: dict(spec.rule(group).carry()) | dict((carried or {}).get(name, {}))
+            for name, group in self._groups.items()
+        }
+
+    def switched(self, spec: SessionSpec, step: int, restarted: Collection[str]) -> Numbers:
+        """The numbers under another specification from ``step`` on.
+
+        Args:
+            spec: the new specification, of the same groups.
+            step: the session's step.
+            restarted: the groups whose rules count their steps from 1 again.
+        """
+        origins = {name: step if name in restarted else at for name, at in self._origins.items()}
+        carried = {}
+        for name, numbers in self._carried.items():
+            known = spec.rule(self._group_of(spec, name)).carry()
+            carried[name] = {} if name in restarted else {k: v for k, v in numbers.items() if k in known}
+        return Numbers(spec, origins, carried)
+
+    @staticmethod
+    def _group_of(spec: SessionSpec, name: str) -> ParameterGroup | None:
+        return next((group for group in spec.groups if group.name == name), None)
 
     def learning_rate(self, step: int, group: ParameterGroup | None = None) -> float:
         """The learning rate of the update that follows ``step`` earlier ones."""
@@ -44,7 +79,8 @@ class Numbers:
         guards = self.of_guards(step)
         for name, group in self._groups.items():
             rate = self.learning_rate(step, group)
-            own = self._spec.rule(group).scalars(step + 1, rate, **self._carried[name])
+            t = step - self._origins[name] + 1
+            own = self._spec.rule(group).scalars(t, rate, **self._carried[name])
             carried[name] = {key: own[key] for key in self._carried[name]}
             decay = 1 - rate * self._spec.weight_decay(group)
             scalars[name] = {**own, **guards, "guard_decay": decay}

@@ -12,7 +12,7 @@ import numpy as np
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.arena import Arenas, resident_bytes
-from optserve_server.sessions.layout import Layout
+from optserve_server.sessions.layout import Layout, assign_groups
 from optserve_server.sessions.numbers import Numbers
 from optserve_server.sessions.programs import programs_of
 from optserve_server.sessions.reading import Point, Values, read
@@ -20,6 +20,7 @@ from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray, Staging, check_complete, stage, stage_arrays
 from optserve_server.sessions.step import Step
+from optserve_server.sessions.transfer import StateTransfer
 from optserve_server.sessions.workers import StepLedger
 
 SMALL = 1 << 17
@@ -154,6 +155,45 @@ class Session:
         for run in staging.runs():
             self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
         self._pending.difference_update(tensor.entry.name for tensor in staging.tensors)
+
+    def update(self, spec: SessionSpec, *, expected_step: int | None = None) -> list[StateTransfer]:
+        """Replaces the specification between two steps.
+
+        Returns:
+            What became of each group's state.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND, STEP_MISMATCH, STEP_INCOMPLETE, or
+                CONFLICTING_FIELDS where the groups' members would change.
+        """
+        self._check_open()
+        self._check_step(expected_step, "expected_step")
+        self._check_groups(spec)
+        if self.accumulated:
+            needed = self.spec.gradient.accumulation_steps
+            raise DomainError(
+                Reason.STEP_INCOMPLETE,
+                f"{self.accumulated} of {needed} gradients wait for the rest of their step",
+                metadata={"accumulated": self.accumulated, "needed": needed},
+            )
+        programs = programs_of(spec)
+        partitions, transfers = self.arenas.switched(programs)
+        restarted = [transfer.group for transfer in transfers if transfer.restarted]
+        self.numbers = self.numbers.switched(spec, self.step, restarted)
+        self.arenas.partitions = partitions
+        self.resident_bytes = resident_bytes(self.layout, programs)
+        self.spec = spec
+        return transfers
+
+    def _check_groups(self, spec: SessionSpec) -> None:
+        membership = assign_groups([entry.name for entry in self.layout.entries], spec.groups)
+        names = [[group.name for group in s.groups] for s in (self.spec, spec)]
+        if names[0] != names[1] or any(membership[e.name] != e.group for e in self.layout.entries):
+            raise DomainError(
+                Reason.CONFLICTING_FIELDS,
+                "groups keep their names and members for as long as a session lives",
+                field="spec.groups",
+            )
 
     def _check_open(self) -> None:
         if self.closed:

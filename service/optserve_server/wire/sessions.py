@@ -17,11 +17,13 @@ from optserve_server.sessions.layout import Layout, TensorEntry
 from optserve_server.sessions.reading import Point, Values
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
+from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray, StagedTensor
 from optserve_server.sessions.store import ParameterInit
+from optserve_server.sessions.transfer import StateTransfer
 from optserve_server.wire.enums import member_of, number_of
 from optserve_server.wire.names import checked_key, checked_tensor_name, session_name
-from optserve_server.wire.specs import chosen_from, session_spec_to
+from optserve_server.wire.specs import chosen_from, session_spec_from, session_spec_to
 from optserve_server.wire.tensors import (
     NUMBERS,
     PARAMETER_DTYPES,
@@ -43,6 +45,27 @@ class Pull:
     tensors: tuple[str, ...] | None
     dtype: np.dtype[Any] | None
     point: Point
+
+
+def spec_from(
+    request: session_service_pb2.CreateSessionRequest | session_service_pb2.UpdateSessionRequest,
+) -> SessionSpec:
+    """The specification that a request states; fields of errors start at ``spec``."""
+    if not request.HasField("spec"):
+        raise DomainError(Reason.FIELD_REQUIRED, "spec is required", field="spec")
+    with within("spec"):
+        return session_spec_from(request.spec)
+
+
+def transfer_to(transfer: StateTransfer) -> session_service_pb2.StateTransfer:
+    """What became of a group's state."""
+    return session_service_pb2.StateTransfer(
+        group=transfer.group,
+        carried=transfer.carried,
+        dropped=transfer.dropped,
+        started=transfer.started,
+        restarted=transfer.restarted,
+    )
 
 
 def parameters_from(messages: Sequence[session_service_pb2.ParameterInit]) -> list[ParameterInit]:

@@ -98,6 +98,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE, with RetryInfo. The server is shutting down."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 27
     """INTERNAL. A defect of the server. Metadata {"request_id"}."""
+    ERROR_REASON_STEP_INCOMPLETE: _ErrorReason.ValueType  # 29
+    """FAILED_PRECONDITION. Gradients wait for the rest of their step.
+    Metadata {"accumulated": "1", "needed": "4"}.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Sent as google.rpc.ErrorInfo.reason without the
@@ -180,4 +184,8 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 26
 """UNAVAILABLE, with RetryInfo. The server is shutting down."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """INTERNAL. A defect of the server. Metadata {"request_id"}."""
+ERROR_REASON_STEP_INCOMPLETE: ErrorReason.ValueType  # 29
+"""FAILED_PRECONDITION. Gradients wait for the rest of their step.
+Metadata {"accumulated": "1", "needed": "4"}.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -27,15 +27,15 @@ from optserve.v1 import session_pb2 as optserve_dot_v1_dot_session__pb2
 from optserve.v1 import tensor_pb2 as optserve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!optserve/v1/session_service.proto\x12\x0boptserve.v1\x1a\"optserve/v1/initializer_spec.proto\x1a\x19optserve/v1/session.proto\x1a\x18optserve/v1/tensor.proto\"\xa4\x01\n\x14\x43reateSessionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12&\n\x04spec\x18\x03 \x01(\x0b\x32\x18.optserve.v1.SessionSpec\x12.\n\nparameters\x18\x04 \x03(\x0b\x32\x1a.optserve.v1.ParameterInit\x12\x0c\n\x04seed\x18\x05 \x01(\x04\"\xb0\x01\n\rParameterInit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x13.optserve.v1.TensorH\x00\x12\x35\n\x0binitializer\x18\x03 \x01(\x0b\x32\x1e.optserve.v1.InitializedTensorH\x00\x12*\n\x06upload\x18\x04 \x01(\x0b\x32\x18.optserve.v1.TensorShapeH\x00\x42\x08\n\x06source\"B\n\x0bTensorShape\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.optserve.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\"t\n\x11InitializedTensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.optserve.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12*\n\x04spec\x18\x03 \x01(\x0b\x32\x1c.optserve.v1.InitializerSpec\">\n\x15\x43reateSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.optserve.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12GetSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.optserve.v1.Session\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.optserve.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\xde\x01\n\x0bStepOptions\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x1a\n\rexpected_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nloss_scale\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x18\n\x10per_tensor_norms\x18\x06 \x01(\x08\x12&\n\x04pull\x18\x07 \x01(\x0b\x32\x18.optserve.v1.PullOptionsB\x10\n\x0e_expected_stepB\r\n\x0b_loss_scale\"u\n\x0bPullOptions\x12)\n\nwire_dtype\x18\x01 \x01(\x0e\x32\x15.optserve.v1.DataType\x12*\n\x05point\x18\x02 \x01(\x0e\x32\x1b.optserve.v1.ParameterPoint\x12\x0f\n\x07tensors\x18\x03 \x03(\t\"s\n\x0bStepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07options\x18\x02 \x01(\x0b\x32\x18.optserve.v1.StepOptions\x12+\n\tgradients\x18\x03 \x03(\x0b\x32\x18.optserve.v1.NamedTensor\"~\n\x0cStepResponse\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.optserve.v1.StepResult\x12,\n\nparameters\x18\x02 \x03(\x0b\x32\x18.optserve.v1.NamedTensor\x12\x17\n\x0fparameters_step\x18\x03 \x01(\x03\"\xcb\x02\n\nStepResult\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12)\n\x07outcome\x18\x02 \x01(\x0e\x32\x18.optserve.v1.StepOutcome\x12\x15\n\rlearning_rate\x18\x03 \x01(\x01\x12\x15\n\rgradient_norm\x18\x04 \x01(\x01\x12\x1d\n\x15\x63lipped_gradient_norm\x18\x05 \x01(\x01\x12\x18\n\x10non_finite_count\x18\x06 \x01(\x03\x12\x11\n\tstaleness\x18\x07 \x01(\x03\x12\x1e\n\x16regularization_penalty\x18\x08 \x01(\x01\x12\x14\n\x0c\x64urable_step\x18\t \x01(\x03\x12\x13\n\x0b\x61\x63\x63umulated\x18\n \x01(\x03\x12-\n\x0ctensor_norms\x18\x0b \x03(\x0b\x32\x17.optserve.v1.TensorNorm\x12\x10\n\x08replayed\x18\x0c \x01(\x08\"(\n\nTensorNorm\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04norm\x18\x02 \x01(\x01\"_\n\x11StepStreamRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.optserve.v1.StepHeader\x12!\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.optserve.v1.Chunk\"\x85\x01\n\nStepHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07options\x18\x02 \x01(\x0b\x32\x18.optserve.v1.StepOptions\x12\x0f\n\x07tensors\x18\x03 \x03(\t\x12-\n\x0egradient_dtype\x18\x04 \x01(\x0e\x32\x15.optserve.v1.DataType\"\x93\x01\n\x12StepStreamResponse\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.optserve.v1.StepResult\x12\x31\n\nparameters\x18\x02 \x01(\x0b\x32\x1d.optserve.v1.ParametersHeader\x12!\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x12.optserve.v1.Chunk\"\xa1\x01\n\x10ParametersHeader\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12*\n\x05point\x18\x02 \x01(\x0e\x32\x1b.optserve.v1.ParameterPoint\x12)\n\x06layout\x18\x03 \x03(\x0b\x32\x19.optserve.v1.TensorLayout\x12\x12\n\nbyte_count\x18\x04 \x01(\x04\x12\x14\n\x0cnot_modified\x18\x05 \x01(\x08\"\x85\x01\n\x15PullParametersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04pull\x18\x02 \x01(\x0b\x32\x18.optserve.v1.PullOptions\x12\x1f\n\x12if_newer_than_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x15\n\x13_if_newer_than_step\"j\n\x16PullParametersResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.optserve.v1.ParametersHeader\x12!\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.optserve.v1.Chunk\"c\n\x15PushParametersRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.optserve.v1.PushHeader\x12!\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.optserve.v1.Chunk\"\xad\x01\n\nPushHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x1a\n\rexpected_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07tensors\x18\x04 \x03(\t\x12)\n\nwire_dtype\x18\x05 \x01(\x0e\x32\x15.optserve.v1.DataType\x12\x13\n\x0breset_state\x18\x06 \x01(\x08\x42\x10\n\x0e_expected_step\"?\n\x16PushParametersResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.optserve.v1.Session*\x99\x01\n\x0bStepOutcome\x12\x1c\n\x18STEP_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14STEP_OUTCOME_APPLIED\x10\x01\x12\x1c\n\x18STEP_OUTCOME_ACCUMULATED\x10\x02\x12\x18\n\x14STEP_OUTCOME_SKIPPED\x10\x03\x12\x1a\n\x16STEP_OUTCOME_VALIDATED\x10\x04\x32\xae\x05\n\x0eSessionService\x12V\n\rCreateSession\x12!.optserve.v1.CreateSessionRequest\x1a\".optserve.v1.CreateSessionResponse\x12M\n\nGetSession\x12\x1e.optserve.v1.GetSessionRequest\x1a\x1f.optserve.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .optserve.v1.ListSessionsRequest\x1a!.optserve.v1.ListSessionsResponse\x12V\n\rDeleteSession\x12!.optserve.v1.DeleteSessionRequest\x1a\".optserve.v1.DeleteSessionResponse\x12;\n\x04Step\x12\x18.optserve.v1.StepRequest\x1a\x19.optserve.v1.StepResponse\x12Q\n\nStepStream\x12\x1e.optserve.v1.StepStreamRequest\x1a\x1f.optserve.v1.StepStreamResponse(\x01\x30\x01\x12[\n\x0ePullParameters\x12\".optserve.v1.PullParametersRequest\x1a#.optserve.v1.PullParametersResponse0\x01\x12[\n\x0ePushParameters\x12\".optserve.v1.PushParametersRequest\x1a#.optserve.v1.PushParametersResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!optserve/v1/session_service.proto\x12\x0boptserve.v1\x1a\"optserve/v1/initializer_spec.proto\x1a\x19optserve/v1/session.proto\x1a\x18optserve/v1/tensor.proto\"\xa4\x01\n\x14\x43reateSessionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12&\n\x04spec\x18\x03 \x01(\x0b\x32\x18.optserve.v1.SessionSpec\x12.\n\nparameters\x18\x04 \x03(\x0b\x32\x1a.optserve.v1.ParameterInit\x12\x0c\n\x04seed\x18\x05 \x01(\x04\"\xb0\x01\n\rParameterInit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x13.optserve.v1.TensorH\x00\x12\x35\n\x0binitializer\x18\x03 \x01(\x0b\x32\x1e.optserve.v1.InitializedTensorH\x00\x12*\n\x06upload\x18\x04 \x01(\x0b\x32\x18.optserve.v1.TensorShapeH\x00\x42\x08\n\x06source\"B\n\x0bTensorShape\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.optserve.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\"t\n\x11InitializedTensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.optserve.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12*\n\x04spec\x18\x03 \x01(\x0b\x32\x1c.optserve.v1.InitializerSpec\">\n\x15\x43reateSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.optserve.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12GetSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.optserve.v1.Session\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.optserve.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\x8e\x01\n\x14UpdateSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12&\n\x04spec\x18\x03 \x01(\x0b\x32\x18.optserve.v1.SessionSpec\x12\x1a\n\rexpected_step\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x10\n\x0e_expected_step\"m\n\x15UpdateSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.optserve.v1.Session\x12-\n\ttransfers\x18\x02 \x03(\x0b\x32\x1a.optserve.v1.StateTransfer\"d\n\rStateTransfer\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61rried\x18\x02 \x03(\t\x12\x0f\n\x07\x64ropped\x18\x03 \x03(\t\x12\x0f\n\x07started\x18\x04 \x03(\t\x12\x11\n\trestarted\x18\x05 \x01(\x08\"\xde\x01\n\x0bStepOptions\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x1a\n\rexpected_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nloss_scale\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x18\n\x10per_tensor_norms\x18\x06 \x01(\x08\x12&\n\x04pull\x18\x07 \x01(\x0b\x32\x18.optserve.v1.PullOptionsB\x10\n\x0e_expected_stepB\r\n\x0b_loss_scale\"u\n\x0bPullOptions\x12)\n\nwire_dtype\x18\x01 \x01(\x0e\x32\x15.optserve.v1.DataType\x12*\n\x05point\x18\x02 \x01(\x0e\x32\x1b.optserve.v1.ParameterPoint\x12\x0f\n\x07tensors\x18\x03 \x03(\t\"s\n\x0bStepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07options\x18\x02 \x01(\x0b\x32\x18.optserve.v1.StepOptions\x12+\n\tgradients\x18\x03 \x03(\x0b\x32\x18.optserve.v1.NamedTensor\"~\n\x0cStepResponse\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.optserve.v1.StepResult\x12,\n\nparameters\x18\x02 \x03(\x0b\x32\x18.optserve.v1.NamedTensor\x12\x17\n\x0fparameters_step\x18\x03 \x01(\x03\"\xcb\x02\n\nStepResult\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12)\n\x07outcome\x18\x02 \x01(\x0e\x32\x18.optserve.v1.StepOutcome\x12\x15\n\rlearning_rate\x18\x03 \x01(\x01\x12\x15\n\rgradient_norm\x18\x04 \x01(\x01\x12\x1d\n\x15\x63lipped_gradient_norm\x18\x05 \x01(\x01\x12\x18\n\x10non_finite_count\x18\x06 \x01(\x03\x12\x11\n\tstaleness\x18\x07 \x01(\x03\x12\x1e\n\x16regularization_penalty\x18\x08 \x01(\x01\x12\x14\n\x0c\x64urable_step\x18\t \x01(\x03\x12\x13\n\x0b\x61\x63\x63umulated\x18\n \x01(\x03\x12-\n\x0ctensor_norms\x18\x0b \x03(\x0b\x32\x17.optserve.v1.TensorNorm\x12\x10\n\x08replayed\x18\x0c \x01(\x08\"(\n\nTensorNorm\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04norm\x18\x02 \x01(\x01\"_\n\x11StepStreamRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.optserve.v1.StepHeader\x12!\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.optserve.v1.Chunk\"\x85\x01\n\nStepHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07options\x18\x02 \x01(\x0b\x32\x18.optserve.v1.StepOptions\x12\x0f\n\x07tensors\x18\x03 \x03(\t\x12-\n\x0egradient_dtype\x18\x04 \x01(\x0e\x32\x15.optserve.v1.DataType\"\x93\x01\n\x12StepStreamResponse\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.optserve.v1.StepResult\x12\x31\n\nparameters\x18\x02 \x01(\x0b\x32\x1d.optserve.v1.ParametersHeader\x12!\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x12.optserve.v1.Chunk\"\xa1\x01\n\x10ParametersHeader\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12*\n\x05point\x18\x02 \x01(\x0e\x32\x1b.optserve.v1.ParameterPoint\x12)\n\x06layout\x18\x03 \x03(\x0b\x32\x19.optserve.v1.TensorLayout\x12\x12\n\nbyte_count\x18\x04 \x01(\x04\x12\x14\n\x0cnot_modified\x18\x05 \x01(\x08\"\x85\x01\n\x15PullParametersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04pull\x18\x02 \x01(\x0b\x32\x18.optserve.v1.PullOptions\x12\x1f\n\x12if_newer_than_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x15\n\x13_if_newer_than_step\"j\n\x16PullParametersResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.optserve.v1.ParametersHeader\x12!\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.optserve.v1.Chunk\"c\n\x15PushParametersRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.optserve.v1.PushHeader\x12!\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.optserve.v1.Chunk\"\xad\x01\n\nPushHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x1a\n\rexpected_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07tensors\x18\x04 \x03(\t\x12)\n\nwire_dtype\x18\x05 \x01(\x0e\x32\x15.optserve.v1.DataType\x12\x13\n\x0breset_state\x18\x06 \x01(\x08\x42\x10\n\x0e_expected_step\"?\n\x16PushParametersResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.optserve.v1.Session*\x99\x01\n\x0bStepOutcome\x12\x1c\n\x18STEP_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14STEP_OUTCOME_APPLIED\x10\x01\x12\x1c\n\x18STEP_OUTCOME_ACCUMULATED\x10\x02\x12\x18\n\x14STEP_OUTCOME_SKIPPED\x10\x03\x12\x1a\n\x16STEP_OUTCOME_VALIDATED\x10\x04\x32\x86\x06\n\x0eSessionService\x12V\n\rCreateSession\x12!.optserve.v1.CreateSessionRequest\x1a\".optserve.v1.CreateSessionResponse\x12M\n\nGetSession\x12\x1e.optserve.v1.GetSessionRequest\x1a\x1f.optserve.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .optserve.v1.ListSessionsRequest\x1a!.optserve.v1.ListSessionsResponse\x12V\n\rDeleteSession\x12!.optserve.v1.DeleteSessionRequest\x1a\".optserve.v1.DeleteSessionResponse\x12V\n\rUpdateSession\x12!.optserve.v1.UpdateSessionRequest\x1a\".optserve.v1.UpdateSessionResponse\x12;\n\x04Step\x12\x18.optserve.v1.StepRequest\x1a\x19.optserve.v1.StepResponse\x12Q\n\nStepStream\x12\x1e.optserve.v1.StepStreamRequest\x1a\x1f.optserve.v1.StepStreamResponse(\x01\x30\x01\x12[\n\x0ePullParameters\x12\".optserve.v1.PullParametersRequest\x1a#.optserve.v1.PullParametersResponse0\x01\x12[\n\x0ePushParameters\x12\".optserve.v1.PushParametersRequest\x1a#.optserve.v1.PushParametersResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optserve.v1.session_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STEPOUTCOME']._serialized_start=3164
-  _globals['_STEPOUTCOME']._serialized_end=3317
+  _globals['_STEPOUTCOME']._serialized_start=3522
+  _globals['_STEPOUTCOME']._serialized_end=3675
   _globals['_CREATESESSIONREQUEST']._serialized_start=140
   _globals['_CREATESESSIONREQUEST']._serialized_end=304
   _globals['_PARAMETERINIT']._serialized_start=307
@@ -58,36 +58,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETESESSIONREQUEST']._serialized_end=1038
   _globals['_DELETESESSIONRESPONSE']._serialized_start=1040
   _globals['_DELETESESSIONRESPONSE']._serialized_end=1063
-  _globals['_STEPOPTIONS']._serialized_start=1066
-  _globals['_STEPOPTIONS']._serialized_end=1288
-  _globals['_PULLOPTIONS']._serialized_start=1290
-  _globals['_PULLOPTIONS']._serialized_end=1407
-  _globals['_STEPREQUEST']._serialized_start=1409
-  _globals['_STEPREQUEST']._serialized_end=1524
-  _globals['_STEPRESPONSE']._serialized_start=1526
-  _globals['_STEPRESPONSE']._serialized_end=1652
-  _globals['_STEPRESULT']._serialized_start=1655
-  _globals['_STEPRESULT']._serialized_end=1986
-  _globals['_TENSORNORM']._serialized_start=1988
-  _globals['_TENSORNORM']._serialized_end=2028
-  _globals['_STEPSTREAMREQUEST']._serialized_start=2030
-  _globals['_STEPSTREAMREQUEST']._serialized_end=2125
-  _globals['_STEPHEADER']._serialized_start=2128
-  _globals['_STEPHEADER']._serialized_end=2261
-  _globals['_STEPSTREAMRESPONSE']._serialized_start=2264
-  _globals['_STEPSTREAMRESPONSE']._serialized_end=2411
-  _globals['_PARAMETERSHEADER']._serialized_start=2414
-  _globals['_PARAMETERSHEADER']._serialized_end=2575
-  _globals['_PULLPARAMETERSREQUEST']._serialized_start=2578
-  _globals['_PULLPARAMETERSREQUEST']._serialized_end=2711
-  _globals['_PULLPARAMETERSRESPONSE']._serialized_start=2713
-  _globals['_PULLPARAMETERSRESPONSE']._serialized_end=2819
-  _globals['_PUSHPARAMETERSREQUEST']._serialized_start=2821
-  _globals['_PUSHPARAMETERSREQUEST']._serialized_end=2920
-  _globals['_PUSHHEADER']._serialized_start=2923
-  _globals['_PUSHHEADER']._serialized_end=3096
-  _globals['_PUSHPARAMETERSRESPONSE']._serialized_start=3098
-  _globals['_PUSHPARAMETERSRESPONSE']._serialized_end=3161
-  _globals['_SESSIONSERVICE']._serialized_start=3320
-  _globals['_SESSIONSERVICE']._serialized_end=4006
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=1066
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=1208
+  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1210
+  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1319
+  _globals['_STATETRANSFER']._serialized_start=1321
+  _globals['_STATETRANSFER']._serialized_end=1421
+  _globals['_STEPOPTIONS']._serialized_start=1424
+  _globals['_STEPOPTIONS']._serialized_end=1646
+  _globals['_PULLOPTIONS']._serialized_start=1648
+  _globals['_PULLOPTIONS']._serialized_end=1765
+  _globals['_STEPREQUEST']._serialized_start=1767
+  _globals['_STEPREQUEST']._serialized_end=1882
+  _globals['_STEPRESPONSE']._serialized_start=1884
+  _globals['_STEPRESPONSE']._serialized_end=2010
+  _globals['_STEPRESULT']._serialized_start=2013
+  _globals['_STEPRESULT']._serialized_end=2344
+  _globals['_TENSORNORM']._serialized_start=2346
+  _globals['_TENSORNORM']._serialized_end=2386
+  _globals['_STEPSTREAMREQUEST']._serialized_start=2388
+  _globals['_STEPSTREAMREQUEST']._serialized_end=2483
+  _globals['_STEPHEADER']._serialized_start=2486
+  _globals['_STEPHEADER']._serialized_end=2619
+  _globals['_STEPSTREAMRESPONSE']._serialized_start=2622
+  _globals['_STEPSTREAMRESPONSE']._serialized_end=2769
+  _globals['_PARAMETERSHEADER']._serialized_start=2772
+  _globals['_PARAMETERSHEADER']._serialized_end=2933
+  _globals['_PULLPARAMETERSREQUEST']._serialized_start=2936
+  _globals['_PULLPARAMETERSREQUEST']._serialized_end=3069
+  _globals['_PULLPARAMETERSRESPONSE']._serialized_start=3071
+  _globals['_PULLPARAMETERSRESPONSE']._serialized_end=3177
+  _globals['_PUSHPARAMETERSREQUEST']._serialized_start=3179
+  _globals['_PUSHPARAMETERSREQUEST']._serialized_end=3278
+  _globals['_PUSHHEADER']._serialized_start=3281
+  _globals['_PUSHHEADER']._serialized_end=3454
+  _globals['_PUSHPARAMETERSRESPONSE']._serialized_start=3456
+  _globals['_PUSHPARAMETERSRESPONSE']._serialized_end=3519
+  _globals['_SESSIONSERVICE']._serialized_start=3678
+  _globals['_SESSIONSERVICE']._serialized_end=4452
 # @@protoc_insertion_point(module_scope)

@@ -68,6 +68,11 @@ class SessionServiceStub:
                 request_serializer=optserve_dot_v1_dot_session__service__pb2.DeleteSessionRequest.SerializeToString,
                 response_deserializer=optserve_dot_v1_dot_session__service__pb2.DeleteSessionResponse.FromString,
                 _registered_method=True)
+        self.UpdateSession = channel.unary_unary(
+                '/optserve.v1.SessionService/UpdateSession',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
+                _registered_method=True)
         self.Step = channel.unary_unary(
                 '/optserve.v1.SessionService/Step',
                 request_serializer=optserve_dot_v1_dot_session__service__pb2.StepRequest.SerializeToString,
@@ -145,6 +150,24 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateSession(self, request, context):
+        """Changes a session's specification between two steps: hyperparameters,
+        schedule, guards, or the optimizer itself. Optimizer state is carried over
+        where the new rule has a slot of the same name, and the answer says which
+        state was carried, dropped and started anew. Slots whose use depends on how
+        many steps they have seen, such as Adam's m and v under bias correction,
+        are carried together or started anew together, and in that case the rule
+        counts its steps from 1 again; the schedule goes on.
+
+        INVALID_ARGUMENT: a field is wrong, or the groups' members change; nothing
+        was changed. NOT_FOUND: there is no such session. ABORTED: expected_step is
+        not the session's step. FAILED_PRECONDITION: gradients wait for the rest of
+        their step, or this request_id was used for another content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Step(self, request, context):
         """Takes one step on a gradient that fits into one message.
 
@@ -164,7 +187,8 @@ class SessionServiceServicer:
         followed by messages with chunks until the gradient is whole; the header's
         message may carry the first chunk. Further steps may be sent before earlier
         ones are answered. Answers come in order: a message with the result,
-        followed by chunks of parameters where the header asks for them.
+        and where the header asks for parameters their chunks, the first of which
+        may come in the same message.
 
         Codes as in Step. The first error ends the stream; no later step of the
         stream is applied, and every answered one stays applied.
@@ -174,7 +198,8 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PullParameters(self, request, context):
-        """Reads parameters. The first message carries the header; the bytes follow.
+        """Reads parameters. The first message carries the header and may carry the
+        first chunk; the others follow.
 
         INVALID_ARGUMENT: a tensor or the wire type is wrong. NOT_FOUND: there is
         no such session. FAILED_PRECONDITION: the session has no such point, or
@@ -218,6 +243,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.DeleteSession,
                     request_deserializer=optserve_dot_v1_dot_session__service__pb2.DeleteSessionRequest.FromString,
                     response_serializer=optserve_dot_v1_dot_session__service__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'UpdateSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSession,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.UpdateSessionRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.UpdateSessionResponse.SerializeToString,
             ),
             'Step': grpc.unary_unary_rpc_method_handler(
                     servicer.Step,
@@ -362,6 +392,33 @@ class SessionService:
             '/optserve.v1.SessionService/DeleteSession',
             optserve_dot_v1_dot_session__service__pb2.DeleteSessionRequest.SerializeToString,
             optserve_dot_v1_dot_session__service__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.SessionService/UpdateSession',
+            optserve_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

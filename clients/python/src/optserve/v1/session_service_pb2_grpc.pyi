@@ -69,6 +69,20 @@ class SessionServiceStub:
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
     """
+    UpdateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]
+    """Changes a session's specification between two steps: hyperparameters,
+    schedule, guards, or the optimizer itself. Optimizer state is carried over
+    where the new rule has a slot of the same name, and the answer says which
+    state was carried, dropped and started anew. Slots whose use depends on how
+    many steps they have seen, such as Adam's m and v under bias correction,
+    are carried together or started anew together, and in that case the rule
+    counts its steps from 1 again; the schedule goes on.
+
+    INVALID_ARGUMENT: a field is wrong, or the groups' members change; nothing
+    was changed. NOT_FOUND: there is no such session. ABORTED: expected_step is
+    not the session's step. FAILED_PRECONDITION: gradients wait for the rest of
+    their step, or this request_id was used for another content.
+    """
     Step: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.StepRequest, _session_service_pb2.StepResponse]
     """Takes one step on a gradient that fits into one message.
 
@@ -84,13 +98,15 @@ class SessionServiceStub:
     followed by messages with chunks until the gradient is whole; the header's
     message may carry the first chunk. Further steps may be sent before earlier
     ones are answered. Answers come in order: a message with the result,
-    followed by chunks of parameters where the header asks for them.
+    and where the header asks for parameters their chunks, the first of which
+    may come in the same message.
 
     Codes as in Step. The first error ends the stream; no later step of the
     stream is applied, and every answered one stays applied.
     """
     PullParameters: _grpc.UnaryStreamMultiCallable[_session_service_pb2.PullParametersRequest, _session_service_pb2.PullParametersResponse]
-    """Reads parameters. The first message carries the header; the bytes follow.
+    """Reads parameters. The first message carries the header and may carry the
+    first chunk; the others follow.
 
     INVALID_ARGUMENT: a tensor or the wire type is wrong. NOT_FOUND: there is
     no such session. FAILED_PRECONDITION: the session has no such point, or
@@ -146,6 +162,20 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
     """
+    UpdateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]  # type: ignore[assignment]
+    """Changes a session's specification between two steps: hyperparameters,
+    schedule, guards, or the optimizer itself. Optimizer state is carried over
+    where the new rule has a slot of the same name, and the answer says which
+    state was carried, dropped and started anew. Slots whose use depends on how
+    many steps they have seen, such as Adam's m and v under bias correction,
+    are carried together or started anew together, and in that case the rule
+    counts its steps from 1 again; the schedule goes on.
+
+    INVALID_ARGUMENT: a field is wrong, or the groups' members change; nothing
+    was changed. NOT_FOUND: there is no such session. ABORTED: expected_step is
+    not the session's step. FAILED_PRECONDITION: gradients wait for the rest of
+    their step, or this request_id was used for another content.
+    """
     Step: _aio.UnaryUnaryMultiCallable[_session_service_pb2.StepRequest, _session_service_pb2.StepResponse]  # type: ignore[assignment]
     """Takes one step on a gradient that fits into one message.
 
@@ -161,13 +191,15 @@ class SessionServiceAsyncStub(SessionServiceStub):
     followed by messages with chunks until the gradient is whole; the header's
     message may carry the first chunk. Further steps may be sent before earlier
     ones are answered. Answers come in order: a message with the result,
-    followed by chunks of parameters where the header asks for them.
+    and where the header asks for parameters their chunks, the first of which
+    may come in the same message.
 
     Codes as in Step. The first error ends the stream; no later step of the
     stream is applied, and every answered one stays applied.
     """
     PullParameters: _aio.UnaryStreamMultiCallable[_session_service_pb2.PullParametersRequest, _session_service_pb2.PullParametersResponse]  # type: ignore[assignment]
-    """Reads parameters. The first message carries the header; the bytes follow.
+    """Reads parameters. The first message carries the header and may carry the
+    first chunk; the others follow.
 
     INVALID_ARGUMENT: a tensor or the wire type is wrong. NOT_FOUND: there is
     no such session. FAILED_PRECONDITION: the session has no such point, or
@@ -246,6 +278,26 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def UpdateSession(
+        self,
+        request: _session_service_pb2.UpdateSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.UpdateSessionResponse, _abc.Awaitable[_session_service_pb2.UpdateSessionResponse]]:
+        """Changes a session's specification between two steps: hyperparameters,
+        schedule, guards, or the optimizer itself. Optimizer state is carried over
+        where the new rule has a slot of the same name, and the answer says which
+        state was carried, dropped and started anew. Slots whose use depends on how
+        many steps they have seen, such as Adam's m and v under bias correction,
+        are carried together or started anew together, and in that case the rule
+        counts its steps from 1 again; the schedule goes on.
+
+        INVALID_ARGUMENT: a field is wrong, or the groups' members change; nothing
+        was changed. NOT_FOUND: there is no such session. ABORTED: expected_step is
+        not the session's step. FAILED_PRECONDITION: gradients wait for the rest of
+        their step, or this request_id was used for another content.
+        """
+
+    @_abc_1.abstractmethod
     def Step(
         self,
         request: _session_service_pb2.StepRequest,
@@ -271,7 +323,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         followed by messages with chunks until the gradient is whole; the header's
         message may carry the first chunk. Further steps may be sent before earlier
         ones are answered. Answers come in order: a message with the result,
-        followed by chunks of parameters where the header asks for them.
+        and where the header asks for parameters their chunks, the first of which
+        may come in the same message.
 
         Codes as in Step. The first error ends the stream; no later step of the
         stream is applied, and every answered one stays applied.
@@ -283,7 +336,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.PullParametersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.PullParametersResponse], _abc.AsyncIterator[_session_service_pb2.PullParametersResponse]]:
-        """Reads parameters. The first message carries the header; the bytes follow.
+        """Reads parameters. The first message carries the header and may carry the
+        first chunk; the others follow.
 
         INVALID_ARGUMENT: a tensor or the wire type is wrong. NOT_FOUND: there is
         no such session. FAILED_PRECONDITION: the session has no such point, or

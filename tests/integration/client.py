@@ -143,10 +143,10 @@ class Client:
 
     def pull(self, name: str, **options: Any) -> dict[str, Array]:
         request = pb.PullParametersRequest(name=name, pull=pb.PullOptions(**options))
-        header, *rest = self.sessions.PullParameters(request, timeout=20)
-        data = b"".join(message.chunk.data for message in rest)
-        assert len(data) == header.header.byte_count
-        return unpacked(header.header, data)
+        messages = list(self.sessions.PullParameters(request, timeout=20))
+        data, header = b"".join(message.chunk.data for message in messages), messages[0].header
+        assert len(data) == header.byte_count
+        return unpacked(header, data)
 
     def push(self, header: pb.PushHeader, data: bytes) -> Session:
         def messages() -> Iterator[pb.PushParametersRequest]:

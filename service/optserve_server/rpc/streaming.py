@@ -93,13 +93,17 @@ class StepStream:
         return self._last[1]
 
     def _answer(self, result: StepResult, values: Values | None) -> Iterator[pb.StepStreamResponse]:
-        response = pb.StepStreamResponse(result=sessions.result_to(result))
         if values is None:
-            yield response
+            yield pb.StepStreamResponse(result=sessions.result_to(result))
             return
-        response.parameters.CopyFrom(sessions.values_header_to(values))
-        yield response
-        for chunk in cut(values.buffer, self._chunk_bytes):
+        chunks = cut(values.buffer, self._chunk_bytes)
+        # A message costs more than a small model's bytes, so the first chunk rides along.
+        yield pb.StepStreamResponse(
+            result=sessions.result_to(result),
+            parameters=sessions.values_header_to(values),
+            chunk=next(chunks, None),
+        )
+        for chunk in chunks:
             yield pb.StepStreamResponse(chunk=chunk)
 
 

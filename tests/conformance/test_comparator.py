@@ -12,7 +12,7 @@ import pytest
 
 from optserve_server import optimizers
 from optserve_server.errors import DomainError
-from optserve_server.hyper import declarations, field_types
+from optserve_server.hyper import Convention, declarations, field_types
 from optserve_server.optimizers.base import ElementwiseRule
 from tests.conformance import corpus, trajectories
 from tests.conformance.comparator import difference, judge
@@ -90,6 +90,42 @@ def test_a_wrong_form_is_noticed(name: str, field: str, value: Any) -> None:
     )
 
 
+UNPROVED = {
+    ("adagrad", "TORCH", "epsilon"): "1e-10 beside a root of 0.1 is below the tolerance",
+    ("momentum", "KERAS", "dampening"): "the form has none",
+    ("nadam", "OPTAX", "momentum_decay"): "the form has none",
+    **{(name, "OPTAX", "learning_rate"): "optax has no default rate" for name in optimizers.REGISTRY},
+}
+
+
+def defaults() -> list[Any]:
+    """Each float with a default of each rule, under each framework that has the rule."""
+    missing = {("rprop", Convention.KERAS), ("rprop", Convention.OPTAX)}
+    return [
+        pytest.param(name, convention, field, id=f"{name}-{convention}-{field}")
+        for name in optimizers.REGISTRY
+        for convention in (Convention.KERAS, Convention.TORCH, Convention.OPTAX)
+        for field, declaration in declarations(optimizers.REGISTRY[name]).items()
+        if type(declaration.defaults[convention]) is float
+        if (name, convention) not in missing and (name, convention, field) not in UNPROVED
+    ]
+
+
+@pytest.mark.parametrize(("name", "convention", "field"), defaults())
+def test_a_wrong_default_is_noticed(name: str, convention: Convention, field: str) -> None:
+    """Some case that leaves the field to the convention fails when the default is one per cent off."""
+    rules = [
+        (resolve(optimizers.REGISTRY, case.spec), case)
+        for case in corpus.load(corpus.VECTORS / "optimizers" / f"{name}.json").cases
+        if case.spec["convention"] == f"CONVENTION_{convention}" and field not in case.spec[name]
+        if field != "learning_rate" or "learning_rates" not in case.inputs
+    ]
+    wrong = [
+        (dataclasses.replace(rule, **{field: getattr(rule, field) * 0.99 or 1e-3}), c) for rule, c in rules
+    ]
+    assert any(fails(rule, case, tolerance=1e-12) for rule, case in wrong)
+
+
 def can_replace(rule: ElementwiseRule, field: str, value: Any) -> bool:
     try:
         dataclasses.replace(rule, **{field: value})
@@ -98,11 +134,11 @@ def can_replace(rule: ElementwiseRule, field: str, value: Any) -> bool:
     return True
 
 
-def fails(rule: ElementwiseRule, case: Case) -> bool:
+def fails(rule: ElementwiseRule, case: Case, tolerance: float = 1e-6) -> bool:
     dtype = np.dtype(np.float64)
     answer = trajectories.follow(rule, case, dtype, trajectories.plainly(rule))
     try:
-        judge(answer, case.expected, 1e-6, dtype, "optimizers")
+        judge(answer, case.expected, tolerance, dtype, "optimizers")
     except AssertionError:
         return True
     return False

@@ -243,3 +243,52 @@ def test_parameters_that_fit_no_message_are_refused_before_the_step() -> None:
             client.step(session.name, {"b": np.ones(1, np.float32)}, pull=pb.PullOptions())
         assert told.metadata == {"limit": "max_message_bytes", "value": "65536"}
         assert client.get(session.name).step == 0
+
+
+def test_a_session_changes_its_optimizer_once(client: Client) -> None:
+    session = client.create(ONES, sgd(0.5), session_id="update")
+    client.step(session.name, {"w": np.ones((2, 3), np.float32)})
+    request = pb.UpdateSessionRequest(name=session.name, request_id="update-1", expected_step=1)
+    request.spec.optimizer.momentum.learning_rate = 0.25
+    answer = client.sessions.UpdateSession(request)
+    assert answer.session.spec.optimizer.momentum.learning_rate == 0.25
+    assert answer.session.step == 1
+    (transfer,) = answer.transfers
+    assert (list(transfer.carried), list(transfer.started)) == ([], list(answer.session.slots[0].slots))
+    client.step(session.name, {"w": np.ones((2, 3), np.float32)})
+    assert client.pull(session.name)["w"][0, 0] == 0.25
+    assert client.sessions.UpdateSession(request) == answer
+    request.spec.optimizer.momentum.learning_rate = 0.125
+    with refused() as told:
+        client.sessions.UpdateSession(request)
+    assert told.reason == "REQUEST_ID_REUSED"
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "reason", "field"),
+    [
+        (pb.UpdateSessionRequest(spec=sgd()), "INVALID_ARGUMENT", "FIELD_REQUIRED", "name"),
+        (
+            pb.UpdateSessionRequest(name="sessions/nobody", spec=sgd()),
+            "NOT_FOUND",
+            "SESSION_NOT_FOUND",
+            "name",
+        ),
+        (pb.UpdateSessionRequest(name="sessions/kept"), "INVALID_ARGUMENT", "FIELD_REQUIRED", "spec"),
+        (
+            pb.UpdateSessionRequest(name="sessions/kept", spec=sgd(), expected_step=4),
+            "ABORTED",
+            "STEP_MISMATCH",
+            "expected_step",
+        ),
+    ],
+)
+def test_what_cannot_be_updated(
+    client: Client, request_: pb.UpdateSessionRequest, code: str, reason: str, field: str
+) -> None:
+    kept = client.create(ONES, session_id="kept")
+    with refused() as told:
+        client.sessions.UpdateSession(request_)
+    assert (told.code.name, told.reason, told.fields) == (code, reason, [field])
+    assert client.get(kept.name) == kept
+    client.sessions.DeleteSession(pb.DeleteSessionRequest(name=kept.name))

@@ -11,7 +11,7 @@ from grpc import aio
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
-from optserve_server.errors import DomainError, Reason, within
+from optserve_server.errors import within
 from optserve_server.rpc import calls
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution

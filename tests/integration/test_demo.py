@@ -15,6 +15,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--iris-epochs", "20")
+# A shell that starts jobs in the background has them ignore SIGINT, and so their children.
+DEMO = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("demo", run_name="__main__")
+"""
 LONG = ("--iris-epochs", "100000")
 
 
@@ -26,7 +32,7 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def start(*flags: str) -> subprocess.Popen[str]:
         path = os.pathsep.join([str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")])
         process = subprocess.Popen(
-            [sys.executable, "-m", "demo", "--out", str(tmp_path), *flags],
+            [sys.executable, "-c", DEMO, "--out", str(tmp_path), *flags],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": path},
             stdout=subprocess.PIPE,

@@ -25,7 +25,10 @@ class Amsgrad(Adam):
 
     RAW          w = max(w, v), then corrected by `bias_correction`  (Keras, PyTorch)
     CORRECTED    w = max(w, v/(1 - b2^t)), over m/(1 - b1^t)         (optax)
-    UNCORRECTED  w = max(w, v), and nothing is corrected             (the paper, the lecture)
+    UNCORRECTED  v = max(v, b2*v + (1 - b2)*g^2) stands for both, and nothing is corrected:
+                 the next average goes on from the maximum           (the lecture)
+
+    RAW without a correction is the paper's own form.
 
     In the frame: an averaged first moment over the root of a second that never falls.
     """
@@ -51,15 +54,22 @@ class Amsgrad(Adam):
         return BiasCorrection.NONE
 
     def slots(self) -> dict[str, float]:
+        if self.maximum is AmsgradMaximum.UNCORRECTED:
+            return {"m": 0.0, "v_max": 0.0}
         return {"m": 0.0, "v": 0.0, "v_max": 0.0}
 
-    def update(  # type: ignore[override]  # has one slot more than Adam
-        self, ops: Ops, p: Value, g: Value, m: Value, v: Value, w: Value, *,
+    def update(  # type: ignore[override]  # has other slots than Adam
+        self, ops: Ops, p: Value, g: Value, m: Value, *seconds: Value,
         beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
         rate: Value, second: Value, epsilon: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta_1 * m + rest_1 * g
+        if self.maximum is AmsgradMaximum.UNCORRECTED:
+            (w,) = seconds
+            w = ops.maximum(w, beta_2 * w + rest_2 * (g * g))
+            return p - rate * m / self.root(ops, w, epsilon), m, w
+        v, w = seconds
         v = beta_2 * v + rest_2 * (g * g)
         w = ops.maximum(w, second * v if self.maximum is AmsgradMaximum.CORRECTED else v)
-        late = self.maximum is AmsgradMaximum.RAW and self.bias_correction is BiasCorrection.HATTED
+        late = self.maximum is AmsgradMaximum.RAW and self.correction is BiasCorrection.HATTED
         return p - rate * m / self.root(ops, second * w if late else w, epsilon), m, v, w

@@ -142,7 +142,8 @@ def adam(
     for t, (g, lr) in enumerate(steps, 1):
         p -= lr * weight_decay * p
         m = beta_1 * m + (1 - beta_1) * g
-        v = beta_2 * v + (1 - beta_2) * g * g
+        # The lecture averages on from the maximum; the others keep an average beside it.
+        v = beta_2 * (highest if maximum == "UNCORRECTED" else v) + (1 - beta_2) * g * g
         first, second = 1 - beta_1**t, 1 - beta_2**t
         if maximum == "CORRECTED":
             highest = max(highest, v / second)

@@ -67,6 +67,8 @@ def adams() -> list[Row]:
              **(ADAM | {"placement": "INSIDE"}), **eps),
         case("adam", "uncorrected_inside", oracle.adam, none | eps | INSIDE, correction="NONE",
              **(ADAM | {"placement": "INSIDE"}), **eps),
+        case("amsgrad", "lecture_inside", oracle.adam, eps | INSIDE, maximum="UNCORRECTED",
+             **(ADAM | {"placement": "INSIDE", "correction": "NONE"}), **eps),
         case("amsgrad", "lecture_defaults", oracle.adam, {}, maximum="UNCORRECTED", correction="NONE",
              epsilon=0.0, **ADAM),
         case("adamw", "uncorrected", oracle.adam, none | eps | {"weight_decay": 0.05}, weight_decay=0.05,

@@ -148,11 +148,12 @@ def amsgrads() -> list[Row]:
              **(ADAM | {"beta_2": 0.95, "epsilon": EPSILON, "placement": "INSIDE"}),
              note="optax with eps 0 and eps_root 0.01"),
         defaults("amsgrad", optax.amsgrad, oracle.adam, maximum="CORRECTED", epsilon=1e-8, **ADAM),
-        case("amsgrad", "optax_uncorrected",
+        case("amsgrad", "optax_without_correction",
              lambda lr: optax.chain(optax.scale_by_amsgrad(**OPTAX_KNOBS, **raw), optax.scale(-lr)),
-             oracle.adam, KNOBS, convention="LECTURE", maximum="UNCORRECTED",
-             **(ADAM | KNOBS | {"correction": "NONE"}),
-             note="optax.scale_by_amsgrad with both bias corrections off: the lecture's form"),
+             oracle.adam,
+             KNOBS | {"maximum": "AMSGRAD_MAXIMUM_RAW", "bias_correction": "BIAS_CORRECTION_NONE"},
+             maximum="RAW", **(ADAM | KNOBS | {"correction": "NONE"}),
+             note="optax.scale_by_amsgrad with both bias corrections off: the paper's form"),
     ]  # fmt: skip
 
 

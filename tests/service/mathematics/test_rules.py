@@ -134,10 +134,10 @@ def test_a_rounded_variance_below_zero_counts_as_zero() -> None:
     assert np.isfinite(states[-1]["p"]).all()
 
 
-def test_amsgrad_of_the_lecture_corrects_nothing() -> None:
+def test_amsgrad_of_the_lecture_averages_on_from_the_maximum() -> None:
     rule = Amsgrad(beta_1=0.0, beta_2=0.5, epsilon=0.0, maximum=AmsgradMaximum.UNCORRECTED)
-    # v is 2, 1.5, 2.75 and its maximum 2, 2, 2.75
-    expected = np.cumsum([2 / 2**0.5, 1 / 2**0.5, 2 / 2.75**0.5])
+    # Averages of 2, then 1.5 below it, then 3 from the maximum of 2; nothing is corrected.
+    expected = np.cumsum([2 / 2**0.5, 1 / 2**0.5, 2 / 3**0.5])
     assert path(rule, [2.0, 1.0, 2.0], [1.0] * 3, start=0.0) == pytest.approx(-expected, rel=1e-14)
 
 

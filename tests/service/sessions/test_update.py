@@ -46,6 +46,7 @@ def after_a_step(session: Session) -> np.ndarray[Any, Any]:
         (Adam(), Adam(learning_rate=0.5), ("m", "v"), (), (), False),
         (Adam(), Sgd(), (), ("m", "v"), (), False),
         (Adam(), Amsgrad(), ("m", "v"), (), ("v_max",), False),
+        (Amsgrad(), Adam(), ("m", "v"), ("v_max",), (), False),
         (Adam(), Momentum(form=MomentumForm.EMA), ("m",), ("v",), (), False),
         (Momentum(form=MomentumForm.EMA), Adam(), (), ("m",), ("m", "v"), True),
         (Rmsprop(), Adam(), (), ("v",), ("m", "v"), True),

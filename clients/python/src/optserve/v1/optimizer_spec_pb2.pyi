@@ -151,7 +151,9 @@ class _AmsgradMaximumEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Amsgra
     AMSGRAD_MAXIMUM_CORRECTED: _AmsgradMaximum.ValueType  # 2
     """Over the corrected second moment. optax."""
     AMSGRAD_MAXIMUM_UNCORRECTED: _AmsgradMaximum.ValueType  # 3
-    """Over the second moment, with no correction anywhere. The lecture."""
+    """v = max(beta_2*v + (1 - beta_2)*g^2, v): the next average goes on from the
+    maximum, and nothing is corrected. The lecture.
+    """
 
 class AmsgradMaximum(_AmsgradMaximum, metaclass=_AmsgradMaximumEnumTypeWrapper):
     """Over what AMSGrad takes its running maximum."""
@@ -163,7 +165,9 @@ AMSGRAD_MAXIMUM_RAW: AmsgradMaximum.ValueType  # 1
 AMSGRAD_MAXIMUM_CORRECTED: AmsgradMaximum.ValueType  # 2
 """Over the corrected second moment. optax."""
 AMSGRAD_MAXIMUM_UNCORRECTED: AmsgradMaximum.ValueType  # 3
-"""Over the second moment, with no correction anywhere. The lecture."""
+"""v = max(beta_2*v + (1 - beta_2)*g^2, v): the next average goes on from the
+maximum, and nothing is corrected. The lecture.
+"""
 Global___AmsgradMaximum: _TypeAlias = AmsgradMaximum  # noqa: Y015
 
 class _NadamForm:

@@ -333,9 +333,9 @@ class AmsgradMaximum(IntEnum):
     """
 
     UNCORRECTED = 3
-    """Over the second moment, with no correction anywhere.
+    """v = max(beta_2*v + (1 - beta_2)*g^2, v).
 
-    The lecture.
+    the next average goes on from the maximum, and nothing is corrected. The lecture.
     """
 
 

@@ -148,4 +148,5 @@ def test_capabilities_name_every_algorithm_with_its_defaults(client: Client) -> 
         "losses",
         "activations",
         "initializers",
+        "layers",
     }

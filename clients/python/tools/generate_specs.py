@@ -35,6 +35,7 @@ MODULES = {
     "losses": ("loss_spec", "LossSpec", "Losses"),
     "activations": ("activation_spec", "ActivationSpec", "Activations"),
     "initializers": ("initializer_spec", "InitializerSpec", "Initializers"),
+    "layers": ("network_spec", "NetworkSpec", "Layers"),
     "session_spec": ("session", "SessionSpec", "What a session is asked to be"),
 }
 SCALARS = {

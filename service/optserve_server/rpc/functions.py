@@ -1,4 +1,4 @@
-"""FunctionService: schedules, losses and activations without a session."""
+"""FunctionService: schedules, losses, activations and estimates without a session."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from optserve.v1.activation_spec_pb2 import ActivationSpec
 from optserve.v1.function_service_pb2_grpc import FunctionServiceServicer
 from optserve.v1.tensor_pb2 import Tensor
 from optserve_server.activations.base import Activation
+from optserve_server.complexity.network import estimate
 from optserve_server.errors import within
 from optserve_server.hyper import Chosen
 from optserve_server.losses.base import reduce
 from optserve_server.rpc.execution import Execution
+from optserve_server.wire.networks import batch_size_from, element_type_from, estimate_to, network_from
 from optserve_server.wire.schedules import steps_from
 from optserve_server.wire.specs import chosen_from, chosen_to, loss_to, reduction_from
 from optserve_server.wire.tensors import FLOAT32, FLOAT64, INT32, INT64, array_from, tensor_to
@@ -58,6 +60,11 @@ class FunctionService(FunctionServiceServicer):
         self, request: pb.ComputeActivationGradientRequest, context: Context
     ) -> pb.ComputeActivationGradientResponse:
         return await self._run(request.input, lambda: _activation_gradient(request))
+
+    async def EstimateComplexity(
+        self, request: pb.EstimateComplexityRequest, context: Context
+    ) -> pb.EstimateComplexityResponse:
+        return await self._execution.in_thread(lambda: _complexity(request))
 
     async def _run(self, tensor: Tensor, work: Callable[[], T]) -> T:
         return work() if tensor.ByteSize() <= SMALL_BYTES else await self._execution.in_thread(work)
@@ -111,6 +118,21 @@ def _activation_gradient(
     chosen = _chosen_activation(request.activation, x.ndim)
     response = pb.ComputeActivationGradientResponse(input_gradient=tensor_to(chosen.algorithm.vjp(x, dy)))
     chosen_to(response.activation, chosen)
+    return response
+
+
+def _complexity(request: pb.EstimateComplexityRequest) -> pb.EstimateComplexityResponse:
+    batch_size, dtype = batch_size_from(request), element_type_from(request)
+    optimizer = None
+    if request.HasField("optimizer"):
+        with within("optimizer"):
+            optimizer = chosen_from(request.optimizer)
+    slots = len(optimizer.algorithm.slots()) if optimizer else 0
+    with within("network"):
+        network = network_from(request.network)
+        response = estimate_to(estimate(network, batch_size, dtype.itemsize, slots), network)
+    if optimizer:
+        chosen_to(response.optimizer, optimizer)
     return response
 
 

@@ -54,6 +54,8 @@ def _defaults_to(declaration: Declaration) -> Iterator[pb.ConventionDefault]:
 def _text(value: object) -> str:
     if isinstance(value, Enum):
         return value.name
+    if isinstance(value, tuple):
+        return "[" + ",".join(map(_text, value)) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

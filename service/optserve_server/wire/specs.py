@@ -24,10 +24,11 @@ from optserve.v1.activation_spec_pb2 import ActivationSpec
 from optserve.v1.convention_pb2 import Convention as WireConvention
 from optserve.v1.initializer_spec_pb2 import InitializerSpec
 from optserve.v1.loss_spec_pb2 import LossReduction, LossSpec
+from optserve.v1.network_spec_pb2 import LayerSpec
 from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
 from optserve.v1.schedule_spec_pb2 import ScheduleSpec
 from optserve.v1.session_pb2 import SessionSpec as SessionSpecMessage
-from optserve_server import activations, initializers, losses, optimizers, schedules
+from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.hyper import Chosen, Convention, Hyperparameters
 from optserve_server.losses.base import Reduction
@@ -41,6 +42,7 @@ FAMILIES: Mapping[str, Registry[Any]] = {
     LossSpec.DESCRIPTOR.full_name: losses.REGISTRY,
     ActivationSpec.DESCRIPTOR.full_name: activations.REGISTRY,
     InitializerSpec.DESCRIPTOR.full_name: initializers.REGISTRY,
+    LayerSpec.DESCRIPTOR.full_name: complexity.REGISTRY,
 }
 """The registry behind each message that chooses an algorithm."""
 

@@ -1,14 +1,15 @@
 """Client of optserve, optimizer steps as a service.
 
 `connect` makes a `Client`, which makes `SessionHandle`s. Specifications live in
-`optserve.optimizers`, `optserve.schedules`, `optserve.losses`, `optserve.activations` and
-`optserve.initializers`; what a session can be asked for beside its optimizer, and the
+`optserve.optimizers`, `optserve.schedules`, `optserve.losses`, `optserve.activations`,
+`optserve.initializers` and `optserve.layers`; what a session can be asked for beside its optimizer, and the
 enums, are here.
 """
 
-from optserve import activations, errors, initializers, losses, optimizers, schedules
+from optserve import activations, errors, initializers, layers, losses, optimizers, schedules
 from optserve.capabilities import Algorithm, Capabilities, Hyperparameter, Limits
 from optserve.client import Client, Initialized, connect
+from optserve.complexity import Complexity, LayerComplexity, NetworkComplexity
 from optserve.enums import (
     AdamaxForm,
     AmsgradMaximum,
@@ -17,12 +18,14 @@ from optserve.enums import (
     Convention,
     EpsilonPlacement,
     InitializerDistribution,
+    LayerPadding,
     LossReduction,
     MomentumForm,
     NadamForm,
     NesterovForm,
     NonFinitePolicy,
     ParameterPoint,
+    PoolingForm,
     StepOutcome,
 )
 from optserve.errors import OptserveError, Reason
@@ -66,12 +69,15 @@ __all__ = [
     "ClipByGlobalNorm",
     "ClipByTensorNorm",
     "ClipByValue",
+    "Complexity",
     "Convention",
     "EpsilonPlacement",
     "Gradient",
     "Hyperparameter",
     "Initialized",
     "InitializerDistribution",
+    "LayerComplexity",
+    "LayerPadding",
     "Layout",
     "Limits",
     "LossReduction",
@@ -79,12 +85,14 @@ __all__ = [
     "MomentumForm",
     "NadamForm",
     "NesterovForm",
+    "NetworkComplexity",
     "NonFinitePolicy",
     "OptserveError",
     "ParameterGroup",
     "ParameterPoint",
     "Parameters",
     "PendingStep",
+    "PoolingForm",
     "Pull",
     "Reason",
     "Retry",
@@ -100,6 +108,7 @@ __all__ = [
     "connect",
     "errors",
     "initializers",
+    "layers",
     "losses",
     "optimizers",
     "schedules",

@@ -33,7 +33,7 @@ class Algorithm:
     """One algorithm.
 
     Attributes:
-        family: optimizers, schedules, losses, activations or initializers.
+        family: optimizers, schedules, losses, activations, initializers or layers.
         name: within its family.
         hyperparameters: by name.
     """

@@ -14,14 +14,16 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from optserve import dtypes, errors, functions, spec
+from optserve import complexity, dtypes, errors, functions, spec
 from optserve.activations import Activation
 from optserve.capabilities import Capabilities
+from optserve.complexity import NetworkComplexity
 from optserve.connection import Connection
 from optserve.dtypes import Array
 from optserve.functions import LossValue
 from optserve.info import SessionInfo
 from optserve.initializers import Initializer
+from optserve.layers import Network
 from optserve.losses import Loss
 from optserve.optimizers import Optimizer
 from optserve.retry import Retry
@@ -236,6 +238,33 @@ class Client:
     ) -> Array:
         """The gradient with respect to ``x``, from that with respect to the output; type and shape stay."""
         return functions.compute_activation_gradient(self._connection, activation, x, dy, timeout)
+
+    def estimate_complexity(
+        self,
+        network: Network,
+        *,
+        batch_size: int = 1,
+        dtype: DTypeLike = np.float32,
+        optimizer: Optimizer | None = None,
+        timeout: float | None = None,
+    ) -> NetworkComplexity:
+        """Counts what a described network takes in time and memory, layer by layer.
+
+        Args:
+            network: ``optserve.layers.Network`` of the layers in ``optserve.layers``.
+            batch_size: examples in one batch.
+            dtype: of parameters, outputs and optimizer state; float16, bfloat16, float32 or float64.
+            optimizer: whose state is counted as well.
+            timeout: seconds in all; the client's default when None.
+
+        Raises:
+            InvalidArgument: a layer is wrong or does not fit its input; ``error.field`` names it, as in
+                ``network.layers[2].convolution.kernel``.
+            TypeError: the dtype is not one of these.
+        """
+        return complexity.estimate_complexity(
+            self._connection, network, batch_size, dtype, optimizer, timeout
+        )
 
     def close(self) -> None:
         """Closes the connection; sessions stay on the server."""

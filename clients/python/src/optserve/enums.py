@@ -241,6 +241,26 @@ class LossReduction(IntEnum):
     """
 
 
+class LayerPadding(IntEnum):
+    """What happens at the borders of a sliding window."""
+
+    VALID = 1
+    """Only windows that lie inside count: floor((n - span)/stride) + 1 places."""
+
+    SAME = 2
+    """The input is padded to ceil(n/stride) places."""
+
+
+class PoolingForm(IntEnum):
+    """What pooling makes of a window."""
+
+    MAX = 1
+    """The largest element."""
+
+    AVERAGE = 2
+    """The mean."""
+
+
 class MomentumForm(IntEnum):
     """How momentum accumulates.
 

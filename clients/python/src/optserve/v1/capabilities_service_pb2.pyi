@@ -105,7 +105,9 @@ class Algorithm(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     HYPERPARAMETERS_FIELD_NUMBER: _builtins.int
     family: _builtins.str
-    """The family: optimizers, schedules, losses, activations or initializers."""
+    """The family: optimizers, schedules, losses, activations, initializers or
+    layers.
+    """
     name: _builtins.str
     """The name: the field of the family's oneof."""
     @_builtins.property

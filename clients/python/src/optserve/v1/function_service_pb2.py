@@ -24,37 +24,47 @@ _sym_db = _symbol_database.Default()
 
 from optserve.v1 import activation_spec_pb2 as optserve_dot_v1_dot_activation__spec__pb2
 from optserve.v1 import loss_spec_pb2 as optserve_dot_v1_dot_loss__spec__pb2
+from optserve.v1 import network_spec_pb2 as optserve_dot_v1_dot_network__spec__pb2
+from optserve.v1 import optimizer_spec_pb2 as optserve_dot_v1_dot_optimizer__spec__pb2
 from optserve.v1 import schedule_spec_pb2 as optserve_dot_v1_dot_schedule__spec__pb2
 from optserve.v1 import tensor_pb2 as optserve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"optserve/v1/function_service.proto\x12\x0boptserve.v1\x1a!optserve/v1/activation_spec.proto\x1a\x1boptserve/v1/loss_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x18optserve/v1/tensor.proto\"\x9d\x01\n\x17\x45valuateScheduleRequest\x12+\n\x08schedule\x18\x01 \x01(\x0b\x32\x19.optserve.v1.ScheduleSpec\x12&\n\x05steps\x18\x02 \x01(\x0b\x32\x15.optserve.v1.StepListH\x00\x12\'\n\x05range\x18\x03 \x01(\x0b\x32\x16.optserve.v1.StepRangeH\x00\x42\x04\n\x02\x61t\"\x19\n\x08StepList\x12\r\n\x05steps\x18\x01 \x03(\x03\"8\n\tStepRange\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0c\n\x04stop\x18\x02 \x01(\x03\x12\x0e\n\x06stride\x18\x03 \x01(\x03\"l\n\x18\x45valuateScheduleResponse\x12#\n\x06values\x18\x01 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12+\n\x08schedule\x18\x02 \x01(\x0b\x32\x19.optserve.v1.ScheduleSpec\"\xae\x01\n\x12\x43omputeLossRequest\x12#\n\x04loss\x18\x01 \x01(\x0b\x32\x15.optserve.v1.LossSpec\x12\'\n\nprediction\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12#\n\x06target\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12\x13\n\x0bper_example\x18\x04 \x01(\x08\x12\x10\n\x08gradient\x18\x05 \x01(\x08\"\xa9\x01\n\x13\x43omputeLossResponse\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12(\n\x0bper_example\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12%\n\x08gradient\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12#\n\x04loss\x18\x04 \x01(\x0b\x32\x15.optserve.v1.LossSpecB\x08\n\x06_value\"o\n\x18\x43omputeActivationRequest\x12/\n\nactivation\x18\x01 \x01(\x0b\x32\x1b.optserve.v1.ActivationSpec\x12\"\n\x05input\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\"q\n\x19\x43omputeActivationResponse\x12#\n\x06output\x18\x01 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12/\n\nactivation\x18\x02 \x01(\x0b\x32\x1b.optserve.v1.ActivationSpec\"\xa5\x01\n ComputeActivationGradientRequest\x12/\n\nactivation\x18\x01 \x01(\x0b\x32\x1b.optserve.v1.ActivationSpec\x12\"\n\x05input\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12,\n\x0foutput_gradient\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\"\x81\x01\n!ComputeActivationGradientResponse\x12+\n\x0einput_gradient\x18\x01 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12/\n\nactivation\x18\x02 \x01(\x0b\x32\x1b.optserve.v1.ActivationSpec2\xa4\x03\n\x0f\x46unctionService\x12_\n\x10\x45valuateSchedule\x12$.optserve.v1.EvaluateScheduleRequest\x1a%.optserve.v1.EvaluateScheduleResponse\x12P\n\x0b\x43omputeLoss\x12\x1f.optserve.v1.ComputeLossRequest\x1a .optserve.v1.ComputeLossResponse\x12\x62\n\x11\x43omputeActivation\x12%.optserve.v1.ComputeActivationRequest\x1a&.optserve.v1.ComputeActivationResponse\x12z\n\x19\x43omputeActivationGradient\x12-.optserve.v1.ComputeActivationGradientRequest\x1a..optserve.v1.ComputeActivationGradientResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"optserve/v1/function_service.proto\x12\x0boptserve.v1\x1a!optserve/v1/activation_spec.proto\x1a\x1boptserve/v1/loss_spec.proto\x1a\x1eoptserve/v1/network_spec.proto\x1a optserve/v1/optimizer_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x18optserve/v1/tensor.proto\"\x9d\x01\n\x17\x45valuateScheduleRequest\x12+\n\x08schedule\x18\x01 \x01(\x0b\x32\x19.optserve.v1.ScheduleSpec\x12&\n\x05steps\x18\x02 \x01(\x0b\x32\x15.optserve.v1.StepListH\x00\x12\'\n\x05range\x18\x03 \x01(\x0b\x32\x16.optserve.v1.StepRangeH\x00\x42\x04\n\x02\x61t\"\x19\n\x08StepList\x12\r\n\x05steps\x18\x01 \x03(\x03\"8\n\tStepRange\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0c\n\x04stop\x18\x02 \x01(\x03\x12\x0e\n\x06stride\x18\x03 \x01(\x03\"l\n\x18\x45valuateScheduleResponse\x12#\n\x06values\x18\x01 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12+\n\x08schedule\x18\x02 \x01(\x0b\x32\x19.optserve.v1.ScheduleSpec\"\xae\x01\n\x12\x43omputeLossRequest\x12#\n\x04loss\x18\x01 \x01(\x0b\x32\x15.optserve.v1.LossSpec\x12\'\n\nprediction\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12#\n\x06target\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12\x13\n\x0bper_example\x18\x04 \x01(\x08\x12\x10\n\x08gradient\x18\x05 \x01(\x08\"\xa9\x01\n\x13\x43omputeLossResponse\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12(\n\x0bper_example\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12%\n\x08gradient\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12#\n\x04loss\x18\x04 \x01(\x0b\x32\x15.optserve.v1.LossSpecB\x08\n\x06_value\"o\n\x18\x43omputeActivationRequest\x12/\n\nactivation\x18\x01 \x01(\x0b\x32\x1b.optserve.v1.ActivationSpec\x12\"\n\x05input\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\"q\n\x19\x43omputeActivationResponse\x12#\n\x06output\x18\x01 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12/\n\nactivation\x18\x02 \x01(\x0b\x32\x1b.optserve.v1.ActivationSpec\"\xa5\x01\n ComputeActivationGradientRequest\x12/\n\nactivation\x18\x01 \x01(\x0b\x32\x1b.optserve.v1.ActivationSpec\x12\"\n\x05input\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12,\n\x0foutput_gradient\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\"\x81\x01\n!ComputeActivationGradientResponse\x12+\n\x0einput_gradient\x18\x01 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12/\n\nactivation\x18\x02 \x01(\x0b\x32\x1b.optserve.v1.ActivationSpec\"\xaf\x01\n\x19\x45stimateComplexityRequest\x12)\n\x07network\x18\x01 \x01(\x0b\x32\x18.optserve.v1.NetworkSpec\x12\x12\n\nbatch_size\x18\x02 \x01(\x03\x12$\n\x05\x64type\x18\x03 \x01(\x0e\x32\x15.optserve.v1.DataType\x12-\n\toptimizer\x18\x04 \x01(\x0b\x32\x1a.optserve.v1.OptimizerSpec\"\xeb\x01\n\x1a\x45stimateComplexityResponse\x12,\n\x06layers\x18\x01 \x03(\x0b\x32\x1c.optserve.v1.LayerComplexity\x12&\n\x05total\x18\x02 \x01(\x0b\x32\x17.optserve.v1.Complexity\x12\x1d\n\x15optimizer_state_bytes\x18\x03 \x01(\x03\x12)\n\x07network\x18\x04 \x01(\x0b\x32\x18.optserve.v1.NetworkSpec\x12-\n\toptimizer\x18\x05 \x01(\x0b\x32\x1a.optserve.v1.OptimizerSpec\"b\n\x0fLayerComplexity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0coutput_shape\x18\x02 \x03(\x03\x12+\n\ncomplexity\x18\x03 \x01(\x0b\x32\x17.optserve.v1.Complexity\"\xa6\x01\n\nComplexity\x12\x1c\n\x14trainable_parameters\x18\x01 \x01(\x03\x12 \n\x18non_trainable_parameters\x18\x02 \x01(\x03\x12\x17\n\x0fparameter_bytes\x18\x03 \x01(\x03\x12\x15\n\rmultiply_adds\x18\x04 \x01(\x03\x12\r\n\x05\x66lops\x18\x05 \x01(\x03\x12\x19\n\x11\x66\x65\x61ture_map_bytes\x18\x06 \x01(\x03\x32\x8b\x04\n\x0f\x46unctionService\x12_\n\x10\x45valuateSchedule\x12$.optserve.v1.EvaluateScheduleRequest\x1a%.optserve.v1.EvaluateScheduleResponse\x12P\n\x0b\x43omputeLoss\x12\x1f.optserve.v1.ComputeLossRequest\x1a .optserve.v1.ComputeLossResponse\x12\x62\n\x11\x43omputeActivation\x12%.optserve.v1.ComputeActivationRequest\x1a&.optserve.v1.ComputeActivationResponse\x12z\n\x19\x43omputeActivationGradient\x12-.optserve.v1.ComputeActivationGradientRequest\x1a..optserve.v1.ComputeActivationGradientResponse\x12\x65\n\x12\x45stimateComplexity\x12&.optserve.v1.EstimateComplexityRequest\x1a\'.optserve.v1.EstimateComplexityResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optserve.v1.function_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVALUATESCHEDULEREQUEST']._serialized_start=175
-  _globals['_EVALUATESCHEDULEREQUEST']._serialized_end=332
-  _globals['_STEPLIST']._serialized_start=334
-  _globals['_STEPLIST']._serialized_end=359
-  _globals['_STEPRANGE']._serialized_start=361
-  _globals['_STEPRANGE']._serialized_end=417
-  _globals['_EVALUATESCHEDULERESPONSE']._serialized_start=419
-  _globals['_EVALUATESCHEDULERESPONSE']._serialized_end=527
-  _globals['_COMPUTELOSSREQUEST']._serialized_start=530
-  _globals['_COMPUTELOSSREQUEST']._serialized_end=704
-  _globals['_COMPUTELOSSRESPONSE']._serialized_start=707
-  _globals['_COMPUTELOSSRESPONSE']._serialized_end=876
-  _globals['_COMPUTEACTIVATIONREQUEST']._serialized_start=878
-  _globals['_COMPUTEACTIVATIONREQUEST']._serialized_end=989
-  _globals['_COMPUTEACTIVATIONRESPONSE']._serialized_start=991
-  _globals['_COMPUTEACTIVATIONRESPONSE']._serialized_end=1104
-  _globals['_COMPUTEACTIVATIONGRADIENTREQUEST']._serialized_start=1107
-  _globals['_COMPUTEACTIVATIONGRADIENTREQUEST']._serialized_end=1272
-  _globals['_COMPUTEACTIVATIONGRADIENTRESPONSE']._serialized_start=1275
-  _globals['_COMPUTEACTIVATIONGRADIENTRESPONSE']._serialized_end=1404
-  _globals['_FUNCTIONSERVICE']._serialized_start=1407
-  _globals['_FUNCTIONSERVICE']._serialized_end=1827
+  _globals['_EVALUATESCHEDULEREQUEST']._serialized_start=241
+  _globals['_EVALUATESCHEDULEREQUEST']._serialized_end=398
+  _globals['_STEPLIST']._serialized_start=400
+  _globals['_STEPLIST']._serialized_end=425
+  _globals['_STEPRANGE']._serialized_start=427
+  _globals['_STEPRANGE']._serialized_end=483
+  _globals['_EVALUATESCHEDULERESPONSE']._serialized_start=485
+  _globals['_EVALUATESCHEDULERESPONSE']._serialized_end=593
+  _globals['_COMPUTELOSSREQUEST']._serialized_start=596
+  _globals['_COMPUTELOSSREQUEST']._serialized_end=770
+  _globals['_COMPUTELOSSRESPONSE']._serialized_start=773
+  _globals['_COMPUTELOSSRESPONSE']._serialized_end=942
+  _globals['_COMPUTEACTIVATIONREQUEST']._serialized_start=944
+  _globals['_COMPUTEACTIVATIONREQUEST']._serialized_end=1055
+  _globals['_COMPUTEACTIVATIONRESPONSE']._serialized_start=1057
+  _globals['_COMPUTEACTIVATIONRESPONSE']._serialized_end=1170
+  _globals['_COMPUTEACTIVATIONGRADIENTREQUEST']._serialized_start=1173
+  _globals['_COMPUTEACTIVATIONGRADIENTREQUEST']._serialized_end=1338
+  _globals['_COMPUTEACTIVATIONGRADIENTRESPONSE']._serialized_start=1341
+  _globals['_COMPUTEACTIVATIONGRADIENTRESPONSE']._serialized_end=1470
+  _globals['_ESTIMATECOMPLEXITYREQUEST']._serialized_start=1473
+  _globals['_ESTIMATECOMPLEXITYREQUEST']._serialized_end=1648
+  _globals['_ESTIMATECOMPLEXITYRESPONSE']._serialized_start=1651
+  _globals['_ESTIMATECOMPLEXITYRESPONSE']._serialized_end=1886
+  _globals['_LAYERCOMPLEXITY']._serialized_start=1888
+  _globals['_LAYERCOMPLEXITY']._serialized_end=1986
+  _globals['_COMPLEXITY']._serialized_start=1989
+  _globals['_COMPLEXITY']._serialized_end=2155
+  _globals['_FUNCTIONSERVICE']._serialized_start=2158
+  _globals['_FUNCTIONSERVICE']._serialized_end=2681
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from optserve.v1 import activation_spec_pb2 as _activation_spec_pb2
 from optserve.v1 import loss_spec_pb2 as _loss_spec_pb2
+from optserve.v1 import network_spec_pb2 as _network_spec_pb2
+from optserve.v1 import optimizer_spec_pb2 as _optimizer_spec_pb2
 from optserve.v1 import schedule_spec_pb2 as _schedule_spec_pb2
 from optserve.v1 import tensor_pb2 as _tensor_pb2
 import builtins as _builtins
@@ -357,3 +359,172 @@ class ComputeActivationGradientResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ComputeActivationGradientResponse: _TypeAlias = ComputeActivationGradientResponse  # noqa: Y015
+
+@_typing.final
+class EstimateComplexityRequest(_message.Message):
+    """Request of EstimateComplexity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_FIELD_NUMBER: _builtins.int
+    batch_size: _builtins.int
+    """Examples in one batch, at most 1e9; 1 when 0."""
+    dtype: _tensor_pb2.DataType.ValueType
+    """Element type of parameters, layers' outputs and optimizer state: a floating
+    one; float32 when unset.
+    """
+    @_builtins.property
+    def network(self) -> _network_spec_pb2.NetworkSpec:
+        """The network. Required."""
+
+    @_builtins.property
+    def optimizer(self) -> _optimizer_spec_pb2.OptimizerSpec:
+        """The optimizer whose state is to be counted. None when unset."""
+
+    def __init__(
+        self,
+        *,
+        network: _network_spec_pb2.NetworkSpec | None = ...,
+        batch_size: _builtins.int = ...,
+        dtype: _tensor_pb2.DataType.ValueType = ...,
+        optimizer: _optimizer_spec_pb2.OptimizerSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "optimizer", b"optimizer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "dtype", b"dtype", "network", b"network", "optimizer", b"optimizer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateComplexityRequest: _TypeAlias = EstimateComplexityRequest  # noqa: Y015
+
+@_typing.final
+class EstimateComplexityResponse(_message.Message):
+    """Response of EstimateComplexity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYERS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_STATE_BYTES_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_FIELD_NUMBER: _builtins.int
+    optimizer_state_bytes: _builtins.int
+    """Bytes of the optimizer's slots for the trainable parameters."""
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerComplexity]:
+        """Each layer, in order."""
+
+    @_builtins.property
+    def total(self) -> Global___Complexity:
+        """The sum over the layers."""
+
+    @_builtins.property
+    def network(self) -> _network_spec_pb2.NetworkSpec:
+        """The network, every field resolved."""
+
+    @_builtins.property
+    def optimizer(self) -> _optimizer_spec_pb2.OptimizerSpec:
+        """The optimizer, every field resolved; unset where none was given."""
+
+    def __init__(
+        self,
+        *,
+        layers: _abc.Iterable[Global___LayerComplexity] | None = ...,
+        total: Global___Complexity | None = ...,
+        optimizer_state_bytes: _builtins.int = ...,
+        network: _network_spec_pb2.NetworkSpec | None = ...,
+        optimizer: _optimizer_spec_pb2.OptimizerSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "optimizer", b"optimizer", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers", "network", b"network", "optimizer", b"optimizer", "optimizer_state_bytes", b"optimizer_state_bytes", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateComplexityResponse: _TypeAlias = EstimateComplexityResponse  # noqa: Y015
+
+@_typing.final
+class LayerComplexity(_message.Message):
+    """What one layer takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OUTPUT_SHAPE_FIELD_NUMBER: _builtins.int
+    COMPLEXITY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    @_builtins.property
+    def output_shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shape of its output, without the batch."""
+
+    @_builtins.property
+    def complexity(self) -> Global___Complexity:
+        """Its counts."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        output_shape: _abc.Iterable[_builtins.int] | None = ...,
+        complexity: Global___Complexity | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complexity", b"complexity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complexity", b"complexity", "name", b"name", "output_shape", b"output_shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayerComplexity: _TypeAlias = LayerComplexity  # noqa: Y015
+
+@_typing.final
+class Complexity(_message.Message):
+    """Counts of a layer or a network. Operations and feature maps are those of one
+    forward pass of the whole batch.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINABLE_PARAMETERS_FIELD_NUMBER: _builtins.int
+    NON_TRAINABLE_PARAMETERS_FIELD_NUMBER: _builtins.int
+    PARAMETER_BYTES_FIELD_NUMBER: _builtins.int
+    MULTIPLY_ADDS_FIELD_NUMBER: _builtins.int
+    FLOPS_FIELD_NUMBER: _builtins.int
+    FEATURE_MAP_BYTES_FIELD_NUMBER: _builtins.int
+    trainable_parameters: _builtins.int
+    """Parameters that an optimizer changes."""
+    non_trainable_parameters: _builtins.int
+    """Parameters that it does not: moving means and variances."""
+    parameter_bytes: _builtins.int
+    """Bytes of all parameters."""
+    multiply_adds: _builtins.int
+    """Products that are added into a sum: those of matrix products and
+    convolutions. Padding counts as any other input.
+    """
+    flops: _builtins.int
+    """Floating-point operations: 2 for each multiply-add, and 1 for each further
+    addition, multiplication, division, comparison or function, as in biases,
+    gates, means and softmax.
+    """
+    feature_map_bytes: _builtins.int
+    """Bytes of the layers' outputs; 0 where an output is its input's memory."""
+    def __init__(
+        self,
+        *,
+        trainable_parameters: _builtins.int = ...,
+        non_trainable_parameters: _builtins.int = ...,
+        parameter_bytes: _builtins.int = ...,
+        multiply_adds: _builtins.int = ...,
+        flops: _builtins.int = ...,
+        feature_map_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_map_bytes", b"feature_map_bytes", "flops", b"flops", "multiply_adds", b"multiply_adds", "non_trainable_parameters", b"non_trainable_parameters", "parameter_bytes", b"parameter_bytes", "trainable_parameters", b"trainable_parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Complexity: _TypeAlias = Complexity  # noqa: Y015

@@ -56,6 +56,11 @@ class FunctionServiceStub:
                 request_serializer=optserve_dot_v1_dot_function__service__pb2.ComputeActivationGradientRequest.SerializeToString,
                 response_deserializer=optserve_dot_v1_dot_function__service__pb2.ComputeActivationGradientResponse.FromString,
                 _registered_method=True)
+        self.EstimateComplexity = channel.unary_unary(
+                '/optserve.v1.FunctionService/EstimateComplexity',
+                request_serializer=optserve_dot_v1_dot_function__service__pb2.EstimateComplexityRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_function__service__pb2.EstimateComplexityResponse.FromString,
+                _registered_method=True)
 
 
 class FunctionServiceServicer:
@@ -101,6 +106,17 @@ class FunctionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EstimateComplexity(self, request, context):
+        """Counts what a described network takes in time and memory, layer by layer.
+
+        INVALID_ARGUMENT: the network, the optimizer or the type is wrong, a layer
+        does not fit its input, or a count would exceed 2^63 - 1.
+        RESOURCE_EXHAUSTED: there are too many layers; describe fewer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FunctionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -123,6 +139,11 @@ def add_FunctionServiceServicer_to_server(servicer, server):
                     servicer.ComputeActivationGradient,
                     request_deserializer=optserve_dot_v1_dot_function__service__pb2.ComputeActivationGradientRequest.FromString,
                     response_serializer=optserve_dot_v1_dot_function__service__pb2.ComputeActivationGradientResponse.SerializeToString,
+            ),
+            'EstimateComplexity': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateComplexity,
+                    request_deserializer=optserve_dot_v1_dot_function__service__pb2.EstimateComplexityRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_function__service__pb2.EstimateComplexityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -235,6 +256,33 @@ class FunctionService:
             '/optserve.v1.FunctionService/ComputeActivationGradient',
             optserve_dot_v1_dot_function__service__pb2.ComputeActivationGradientRequest.SerializeToString,
             optserve_dot_v1_dot_function__service__pb2.ComputeActivationGradientResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateComplexity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.FunctionService/EstimateComplexity',
+            optserve_dot_v1_dot_function__service__pb2.EstimateComplexityRequest.SerializeToString,
+            optserve_dot_v1_dot_function__service__pb2.EstimateComplexityResponse.FromString,
             options,
             channel_credentials,
             insecure,

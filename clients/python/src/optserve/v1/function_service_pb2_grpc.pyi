@@ -57,6 +57,13 @@ class FunctionServiceStub:
 
     INVALID_ARGUMENT: the activation is wrong, or shapes or types do not fit.
     """
+    EstimateComplexity: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.EstimateComplexityRequest, _function_service_pb2.EstimateComplexityResponse]
+    """Counts what a described network takes in time and memory, layer by layer.
+
+    INVALID_ARGUMENT: the network, the optimizer or the type is wrong, a layer
+    does not fit its input, or a count would exceed 2^63 - 1.
+    RESOURCE_EXHAUSTED: there are too many layers; describe fewer.
+    """
 
 @_typing.type_check_only
 class FunctionServiceAsyncStub(FunctionServiceStub):
@@ -86,6 +93,13 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     to the input, from the gradient with respect to the output.
 
     INVALID_ARGUMENT: the activation is wrong, or shapes or types do not fit.
+    """
+    EstimateComplexity: _aio.UnaryUnaryMultiCallable[_function_service_pb2.EstimateComplexityRequest, _function_service_pb2.EstimateComplexityResponse]  # type: ignore[assignment]
+    """Counts what a described network takes in time and memory, layer by layer.
+
+    INVALID_ARGUMENT: the network, the optimizer or the type is wrong, a layer
+    does not fit its input, or a count would exceed 2^63 - 1.
+    RESOURCE_EXHAUSTED: there are too many layers; describe fewer.
     """
 
 class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,6 +151,19 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         to the input, from the gradient with respect to the output.
 
         INVALID_ARGUMENT: the activation is wrong, or shapes or types do not fit.
+        """
+
+    @_abc_1.abstractmethod
+    def EstimateComplexity(
+        self,
+        request: _function_service_pb2.EstimateComplexityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_function_service_pb2.EstimateComplexityResponse, _abc.Awaitable[_function_service_pb2.EstimateComplexityResponse]]:
+        """Counts what a described network takes in time and memory, layer by layer.
+
+        INVALID_ARGUMENT: the network, the optimizer or the type is wrong, a layer
+        does not fit its input, or a count would exceed 2^63 - 1.
+        RESOURCE_EXHAUSTED: there are too many layers; describe fewer.
         """
 
 def add_FunctionServiceServicer_to_server(servicer: FunctionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

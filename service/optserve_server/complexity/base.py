@@ -1,0 +1,98 @@
+"""What a layer of a described network is: the shape it gives, and what that takes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.hyper import Hyperparameters
+
+Shape: TypeAlias = tuple[int, ...]
+"""Extents of one example, outermost first, channels last, without the batch."""
+
+MAX_EXTENT = 1_000_000_000
+"""The largest extent that may be stated."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a layer takes for one example, counted in whole numbers.
+
+    Attributes:
+        output: shape of its output.
+        trainable: parameters that an optimizer changes.
+        non_trainable: parameters that it does not.
+        multiply_adds: products that are added into a sum, as in matrix products and
+            convolutions. Element-wise arithmetic has none.
+        operations: every other floating-point operation, each 1: an addition, a product,
+            a quotient, a comparison, a function.
+        is_view: whether the output is the input's memory.
+    """
+
+    output: Shape
+    trainable: int = 0
+    non_trainable: int = 0
+    multiply_adds: int = 0
+    operations: int = 0
+    is_view: bool = False
+
+
+@dataclass(frozen=True)
+class Layer(Hyperparameters, ABC):
+    """One kind of layer. Its docstring gives its counts, for one example in inference."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def cost(self, shape: Shape) -> Cost:
+        """What the layer takes for an input of ``shape``.
+
+        Raises:
+            DomainError: SHAPE_MISMATCH where such an input does not fit the layer, without
+                a field or with that of the hyperparameter which it does not fit.
+        """
+
+
+def check_extents(values: Sequence[int], field: str) -> None:
+    """Checks that every extent of a list lies in [1, `MAX_EXTENT`].
+
+    Raises:
+        DomainError: OUT_OF_RANGE, naming the element.
+    """
+    for index, value in enumerate(values):
+        if not 1 <= value <= MAX_EXTENT:
+            allowed = f"in [1, {MAX_EXTENT}]"
+            raise DomainError(
+                Reason.OUT_OF_RANGE,
+                f"{field}[{index}] is {value}, but must be {allowed}",
+                field=f"{field}[{index}]",
+                metadata={"range": allowed, "actual": value},
+            )
+
+
+def require_rank(shape: Shape, allowed: range, what: str) -> None:
+    """Checks the number of an input's dimensions; ``what`` says in words what it must be.
+
+    Raises:
+        DomainError: SHAPE_MISMATCH, without a field.
+    """
+    if len(shape) not in allowed:
+        raise misfit(f"the input is {text(shape)}, but must be {what}", what, shape)
+
+
+def misfit(message: str, expected: str, actual: Shape, field: str | None = None) -> DomainError:
+    """The error for an input that a layer cannot take."""
+    return DomainError(
+        Reason.SHAPE_MISMATCH,
+        message,
+        field=field,
+        metadata={"expected": expected, "actual": text(actual)},
+    )
+
+
+def text(shape: Shape) -> str:
+    """A shape as clients read it: ``[28,28,1]``."""
+    return "[" + ",".join(map(str, shape)) + "]"

@@ -1,0 +1,65 @@
+"""Convolutions over one to three dimensions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape, misfit, text
+from optserve_server.complexity.windows import LayerPadding, check_window, places
+from optserve_server.errors import DomainError, Reason
+from optserve_server.hyper import hyper
+
+
+@dataclass(frozen=True)
+class Convolution(Layer):
+    """Each output channel sums a window over the channels of its group, and adds a bias.
+
+    With k elements of the kernel, c channels, g groups, f filters and n places of the
+    output:
+
+        parameters     k*(c/g)*f + f
+        multiply-adds  n*k*(c/g)*f; a product with padding counts as any other
+        besides        n*f additions of the bias
+    """
+
+    name: ClassVar[str] = "convolution"
+
+    filters: int = hyper(ge=1, le=MAX_EXTENT)
+    kernel: tuple[int, ...] = hyper()
+    strides: tuple[int, ...] = hyper(())
+    padding: LayerPadding = hyper(LayerPadding.VALID)
+    dilation: tuple[int, ...] = hyper(())
+    groups: int = hyper(1, ge=1, le=MAX_EXTENT)
+    use_bias: bool = hyper(True)
+
+    def __post_init__(self) -> None:
+        # Resolved here, so that the echo states them.
+        object.__setattr__(self, "strides", self.strides or (1,) * len(self.kernel))
+        object.__setattr__(self, "dilation", self.dilation or (1,) * len(self.kernel))
+        super().__post_init__()
+
+    def validate(self) -> None:
+        check_window(self.kernel, "kernel", strides=self.strides, dilation=self.dilation)
+        if self.filters % self.groups:
+            raise DomainError(
+                Reason.CONFLICTING_FIELDS,
+                f"{self.groups} groups do not divide {self.filters} filters",
+                field="groups",
+            )
+
+    def cost(self, shape: Shape) -> Cost:
+        spots = places(shape, self.kernel, self.strides, self.dilation, self.padding, "kernel")
+        channels = shape[-1]
+        if channels % self.groups:
+            message = f"{self.groups} groups do not divide the channels of the input, {text(shape)}"
+            raise misfit(message, f"a multiple of {self.groups} channels", shape, "groups")
+        output = (*spots, self.filters)
+        weights = math.prod(self.kernel) * (channels // self.groups) * self.filters
+        return Cost(
+            output,
+            trainable=weights + self.filters * self.use_bias,
+            multiply_adds=math.prod(spots) * weights,
+            operations=math.prod(output) * self.use_bias,
+        )

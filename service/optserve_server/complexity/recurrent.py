@@ -1,0 +1,53 @@
+"""What the recurrent layers share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape, require_rank
+from optserve_server.hyper import hyper
+
+
+@dataclass(frozen=True)
+class Recurrent(Layer):
+    """A state h of u units that walks over [time, features].
+
+    Each of its gates takes x*W + h*U + b. With d features, T steps and G gates:
+
+        parameters     G*(d*u + u*u + u), or what `biases` says for the last term
+        multiply-adds  T*G*u*(d + u)
+        besides        T*u*`operations`
+
+    and twice that where a second layer runs backwards.
+    """
+
+    gates: ClassVar[int]
+
+    units: int = hyper(ge=1, le=MAX_EXTENT)
+    use_bias: bool = hyper(True)
+    return_sequences: bool = hyper(False)
+    bidirectional: bool = hyper(False)
+
+    @property
+    def biases(self) -> int:
+        """How many biases each unit has."""
+        return self.gates * self.use_bias
+
+    @property
+    @abstractmethod
+    def operations(self) -> int:
+        """Operations of one unit in one step beside the matrix products."""
+
+    def cost(self, shape: Shape) -> Cost:
+        require_rank(shape, range(2, 3), "[time, features]")
+        (time, features), directions = shape, 2 if self.bidirectional else 1
+        width = self.units * directions
+        weights = self.gates * (features + self.units)
+        return Cost(
+            (time, width) if self.return_sequences else (width,),
+            trainable=width * (weights + self.biases),
+            multiply_adds=time * width * weights,
+            operations=time * width * self.operations,
+        )

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import Kernel, Segments
-
 from tests.support.variants import Variant
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -96,5 +95,3 @@ def differences(expected: Arrays, actual: Arrays) -> str:
             at = int(unlike[0])
             found.append(f"{name}[{at}]: {array[at]!r} != {actual[name][at]!r} ({len(unlike)} differ)")
     return "; ".join(found)
-
-

@@ -11,7 +11,6 @@ import pytest
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.optimizers import ALL
-
 from tests.executors.steps import differences, run, start
 from tests.support.variants import Variant, variants
 

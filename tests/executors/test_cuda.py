@@ -14,7 +14,6 @@ from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.sessions.guards import StepPrograms
-
 from tests.executors.steps import differences, run, start
 from tests.executors.test_bits import DTYPES, WIRE
 from tests.support.host_cuda import HostKernel

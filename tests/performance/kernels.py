@@ -13,7 +13,6 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.optimizers.adam import Adam, BiasCorrection
 from optserve_server.sessions.guards import StepPrograms
 from optserve_server.sessions.spec import GradientSpec
-
 from tests.performance.results import Result, compared
 from tests.performance.timing import interleave
 

@@ -42,9 +42,7 @@ class NaiveAdam:
 
 def message(array: np.ndarray) -> tensor_pb2.NamedTensor:
     """A float32 array as a tensor named w."""
-    tensor = tensor_pb2.Tensor(
-        dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=array.shape, data=array.tobytes()
-    )
+    tensor = tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=array.shape, data=array.tobytes())
     return tensor_pb2.NamedTensor(name="w", tensor=tensor)
 
 
@@ -56,7 +54,9 @@ def main() -> None:
         response_serializer=pb.StepResponse.SerializeToString,
     )
     server = grpc.server(futures.ThreadPoolExecutor(4), options=OPTIONS)
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("naive.Optimizer", {"Step": handler})])
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("naive.Optimizer", {"Step": handler})]
+    )
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     server.start()
     sys.stdin.read()

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 import optserve
 from optserve.v1 import session_service_pb2 as pb
-
 from tests.performance import naive_server
 from tests.performance.results import Result, compared
 from tests.performance.timing import interleave

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def interleave(contenders: Mapping[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, float]:
+def interleave(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, seconds: float
+) -> dict[str, float]:
     """The median time of one call of each contender.
 
     Args:

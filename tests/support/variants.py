@@ -92,10 +92,18 @@ def variants() -> list[Variant]:
     found: dict[Program, Variant] = {}
     for label, rule in rules():
         _add(found, label, rule, StepPrograms(rule, BARE, decays=False, averages=False), scaled=False)
-        _add(found, f"{label} guarded", rule, StepPrograms(rule, FULL, decays=True, averages=True), scaled=True)
+        _add(
+            found, f"{label} guarded", rule, StepPrograms(rule, FULL, decays=True, averages=True), scaled=True
+        )
     label, rule = next((label, rule) for label, rule in rules() if rule.name == "adam")
     for guard, gradient in {"by value": BY_VALUE, "by tensor": BY_TENSOR}.items():
-        _add(found, f"{label} {guard}", rule, StepPrograms(rule, gradient, decays=True, averages=False), scaled=False)
+        _add(
+            found,
+            f"{label} {guard}",
+            rule,
+            StepPrograms(rule, gradient, decays=True, averages=False),
+            scaled=False,
+        )
     return list(found.values())
 
 
@@ -104,5 +112,3 @@ def _add(
 ) -> None:
     variant = Variant(label, rule, programs, scaled)
     found.setdefault(variant.program, variant)
-
-

@@ -16,6 +16,7 @@ from optserve_server.arrays.program import Program, ReductionKind
 from optserve_server.arrays.trace import Tracer
 from optserve_server.arrays.vocabulary import Value
 from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.tensorwise import TensorwiseRule
 from optserve_server.sessions.spec import ClipByTensorNorm, ClipByValue, GradientSpec
 
 PARAMETER, GRADIENT, ACCUMULATED, AVERAGE, POINT = "p", "g", "accumulated", "average", "point"
@@ -72,18 +73,22 @@ class StepPrograms:
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
+    def measure_tensors(self, scaled: bool) -> Program:
+        """Sums over each tensor that a `TensorwiseRule` asks for before it updates."""
+        assert isinstance(self.rule, TensorwiseRule)
+        t = Tracer()
+        numbers = _numbers(t, self.rule, self.rule.measured)
+        for name, value in self.rule.measured(t, *self._inputs(t, scaled), **numbers).items():
+            t.reduce(name, ReductionKind.SUM_OF_SQUARES, value)
+        return t.program()
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019
     def apply(self, scaled: bool) -> Program:
         """One step."""
         t = Tracer()
-        gradient = self._clipped(t, self._prepared(t, t.load(GRADIENT), scaled))
-        p = t.load(PARAMETER)
-        if self.decays:
-            p = p * t.scalar("guard_decay")
-        slots = tuple(self.rule.slots())
-        state = [t.load(slot) for slot in slots]
-        p, *state = self.rule.update(t, p, gradient, *state, **_numbers(t, self.rule.update))
+        p, *state = self.rule.update(t, *self._inputs(t, scaled), **_numbers(t, self.rule, self.rule.update))
         t.store(PARAMETER, p)
-        for slot, value in zip(slots, state, strict=True):
+        for slot, value in zip(self.rule.slots(), state, strict=True):
             t.store(slot, value)
         if self.gradient.accumulation_steps > 1:
             t.store(ACCUMULATED, 0.0)
@@ -103,9 +108,17 @@ class StepPrograms:
         """Where the next gradient is to be taken."""
         t = Tracer()
         state = [t.load(slot) for slot in self.rule.slots()]
-        numbers = _numbers(t, self.rule.lookahead)
+        numbers = _numbers(t, self.rule, self.rule.lookahead)
         t.store(POINT, self.rule.lookahead(t, t.load(PARAMETER), *state, **numbers))
         return t.program()
+
+    def _inputs(self, t: Tracer, scaled: bool) -> list[Value]:
+        """What the rule gets: parameter, gradient and slots, the guards' work done."""
+        gradient = self._clipped(t, self._prepared(t, t.load(GRADIENT), scaled))
+        p = t.load(PARAMETER)
+        if self.decays:
+            p = p * t.scalar("guard_decay")
+        return [p, gradient, *(t.load(slot) for slot in self.rule.slots())]
 
     def _unscaled(self, t: Tracer, g: Value, scaled: bool) -> Value:
         return g / t.scalar("guard_loss_scale") if scaled else g
@@ -136,7 +149,13 @@ class StepPrograms:
         t.store(AVERAGE, kept * t.load(AVERAGE) + added * p)
 
 
-def _numbers(t: Tracer, formula: Any) -> dict[str, Value]:
-    """A scalar for each keyword-only parameter of a rule's formula."""
+def _numbers(t: Tracer, rule: ElementwiseRule, formula: Any) -> dict[str, Value]:
+    """A number for each keyword of a rule's formula: of the call, or of each tensor."""
     parameters = inspect.signature(formula).parameters.values()
-    return {p.name: t.scalar(p.name) for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        names += [
+            name for name in rule.scalars(1, 1.0, **rule.carry()) if name not in (*names, *rule.carry())
+        ]
+    of_tensors = rule.tensor_numbers if isinstance(rule, TensorwiseRule) else ()
+    return {name: t.segment_scalar(name) if name in of_tensors else t.scalar(name) for name in names}

@@ -135,7 +135,7 @@ def stage(layout: Layout, tensors: Sequence[str] | None, dtype: np.dtype[Any] | 
     names = [entry.name for entry in layout.entries] if tensors is None else list(tensors)
     if tensors is not None:
         check_names(layout, names, [f"tensors[{index}]" for index in range(len(names))])
-    return Staging(_pack(layout, {name: (dtype, "chunk.data") for name in names}))
+    return Staging(_pack(layout, dict.fromkeys(names, (dtype, "chunk.data"))))
 
 
 def stage_arrays(layout: Layout, arrays: Sequence[NamedArray]) -> Staging:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from optserve_server.arrays.backend import Segments
+from optserve_server.optimizers.tensorwise import TensorwiseRule
 from optserve_server.sessions.measurement import Measurement, measure, norms_by_tensor, refuse_non_finite
 from optserve_server.sessions.numbers import StepNumbers
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
@@ -29,7 +32,8 @@ class Step:
         self._runs = list(staging.runs())
         self._completes = session.accumulated + 1 == self._gradient.accumulation_steps
         self._guards = session.numbers.of_guards(session.step)
-        if options.loss_scale != 1.0:
+        self._scaled = options.loss_scale != 1.0
+        if self._scaled:
             self._guards["guard_loss_scale"] = options.loss_scale
 
     def take(self) -> StepResult:
@@ -67,18 +71,20 @@ class Step:
         return self._result(measurement, StepOutcome.SKIPPED)
 
     def _gather(self) -> None:
-        scaled = "guard_loss_scale" in self._guards
         for run in self._runs:
             partition = self._session.arenas.partition(run)
-            program = partition.programs.accumulate(scaled)
+            program = partition.programs.accumulate(self._scaled)
             partition.run(program, run.start, run.stop, self._guards, staged=run.staged)
         self._session.accumulated += 1
 
     def _update(self, measurement: Measurement, numbers: StepNumbers) -> None:
         session = self._session
+        prepared = [self._prepare(run, measurement, i, numbers) for i, run in enumerate(self._runs)]
         session.damaged = True
-        for position, run in enumerate(self._runs):
-            self._update_run(run, measurement, position, numbers)
+        for run, (scalars, segments) in zip(self._runs, prepared, strict=True):
+            partition = session.arenas.partition(run)
+            program = partition.programs.apply(self._scaled)
+            partition.run(program, run.start, run.stop, scalars, staged=run.staged, segments=segments)
         if session.spec.weight_average is not None:
             for partition, start, stop in session.arenas.untouched(self._runs):
                 partition.run(partition.programs.average, start, stop, self._guards)
@@ -87,15 +93,21 @@ class Step:
         session.step += 1
         session.damaged = False
 
-    def _update_run(self, run: Run, measurement: Measurement, position: int, numbers: StepNumbers) -> None:
+    def _prepare(
+        self, run: Run, measurement: Measurement, position: int, numbers: StepNumbers
+    ) -> tuple[dict[str, float], Segments | None]:
+        """The numbers of a run's update: those of the whole run, and those of each tensor."""
         partition = self._session.arenas.partition(run)
         factors = measurement.factors(position)
         scalars = {**numbers.scalars[partition.group], **self._guards, "guard_clip": float(factors[0])}
-        segments = None
-        if isinstance(self._gradient.clip, ClipByTensorNorm):
-            segments = Segments(run.ends, {"guard_clip": factors})
-        program = partition.programs.apply("guard_loss_scale" in self._guards)
-        partition.run(program, run.start, run.stop, scalars, staged=run.staged, segments=segments)
+        of_tensors = {"guard_clip": factors} if isinstance(self._gradient.clip, ClipByTensorNorm) else {}
+        rule = partition.programs.rule
+        if isinstance(rule, TensorwiseRule):
+            program = partition.programs.measure_tensors(self._scaled)
+            cut = Segments(run.ends, of_tensors)
+            sums = partition.run(program, run.start, run.stop, scalars, staged=run.staged, segments=cut)
+            of_tensors |= rule.numbers_of_tensors({name: np.sqrt(sum_) for name, sum_ in sums.items()})
+        return scalars, Segments(run.ends, of_tensors) if of_tensors else None
 
     def _tensor_norms(self) -> tuple[tuple[str, float], ...]:
         if not self._options.per_tensor_norms:

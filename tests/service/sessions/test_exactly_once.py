@@ -13,7 +13,6 @@ from optserve_server.sessions.ledger import RequestLedger
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.workers import RESULTS_KEPT, WORKERS_KEPT, StepLedger
-
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 GRADIENT = {"w": np.array([1.0, -1.0, 2.0])}

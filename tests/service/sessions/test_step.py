@@ -31,7 +31,6 @@ from optserve_server.sessions.spec import (
     WeightAverageSpec,
 )
 from optserve_server.sessions.store import Store
-
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step
 
 START = {"a": np.array([1.0, -2.0]), "b": np.array([[3.0, 4.0, 5.0]])}
@@ -285,5 +284,3 @@ def test_a_failure_half_way_closes_the_session_to_further_steps() -> None:
     with pytest.raises(DomainError) as caught:
         session.values()
     assert caught.value.reason is Reason.INTERNAL
-
-

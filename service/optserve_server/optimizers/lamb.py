@@ -1,0 +1,81 @@
+"""LAMB (You et al., 2020, arXiv:1904.00962)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+from optserve_server.optimizers.tensorwise import Norms, TensorwiseRule, trust_ratio
+
+
+@dataclass(frozen=True)
+class Lamb(TensorwiseRule):
+    """m and v as in Adam, both corrected; u = m^/(sqrt(v^) + e) + weight_decay*p; then
+
+    p -= lr*|p|/|u| * u, where the norms run over each tensor and a ratio with a 0 is 1.
+
+    `weight_decay` stands inside the ratio (the paper, optax). Keras decays outside of it:
+    that is the session's decoupled weight decay.
+    In the frame: Adam's step, its length set by the tensor that it moves.
+    """
+
+    name: ClassVar[str] = "lamb"
+    tensor_numbers: ClassVar[tuple[str, ...]] = ("ratio",)
+
+    learning_rate: float = hyper(1e-3, ge=0)
+    beta_1: float = hyper(0.9, ge=0, lt=1)
+    beta_2: float = hyper(0.999, ge=0, lt=1)
+    epsilon: float = hyper(1e-7, torch=1e-6, optax=1e-6, lecture=0.0, ge=0)
+    weight_decay: float = hyper(0.0, ge=0)
+
+    def slots(self) -> dict[str, float]:
+        return {"m": 0.0, "v": 0.0}
+
+    @property
+    def counted_slots(self) -> frozenset[str]:
+        return frozenset({"m", "v"})
+
+    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+        return {
+            "beta_1": self.beta_1,
+            "rest_1": 1 - self.beta_1,
+            "beta_2": self.beta_2,
+            "rest_2": 1 - self.beta_2,
+            "first": 1 / (1 - self.beta_1**step),
+            "second": 1 / (1 - self.beta_2**step),
+            "epsilon": self.epsilon,
+            "weight_decay": self.weight_decay,
+            "rate": learning_rate,
+        }
+
+    def direction(
+        self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
+        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        first: Value, second: Value, epsilon: Value, weight_decay: Value,
+    ) -> tuple[Value, Value, Value]:  # fmt: skip
+        """u, m and v."""
+        m = beta_1 * m + rest_1 * g
+        v = beta_2 * v + rest_2 * (g * g)
+        below = root(ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
+        u = first * m / below
+        return (u + weight_decay * p if self.weight_decay else u), m, v
+
+    def measured(
+        self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *, rate: Value, **numbers: Value
+    ) -> dict[str, Value]:
+        u, _, _ = self.direction(ops, p, g, m, v, **numbers)
+        return {"p": p, "u": u}
+
+    def numbers_of_tensors(self, norms: Mapping[str, Norms]) -> dict[str, Norms]:
+        return {"ratio": trust_ratio(norms["p"], norms["u"])}
+
+    def update(
+        self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
+        rate: Value, ratio: Value, **numbers: Value,
+    ) -> tuple[Value, ...]:  # fmt: skip
+        u, m, v = self.direction(ops, p, g, m, v, **numbers)
+        return p - rate * (ratio * u), m, v

@@ -133,6 +133,9 @@ def test_every_hyperparameter_is_stated_somewhere(name: str) -> None:
 
 NOT_OFFERED = {
     ("keras", "rprop"): "Keras has no Rprop",
+    ("keras", "lars"): "Keras has no LARS",
+    ("torch", "lars"): "torch has no LARS",
+    ("torch", "lamb"): "torch has no LAMB",
     ("optax", "rprop"): "optax.rprop applies the update of the step before",
 }
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.backend import Backend, Segments
 from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.tensorwise import TensorwiseRule
 from optserve_server.sessions.guards import GRADIENT, PARAMETER, StepPrograms
 from optserve_server.sessions.spec import GradientSpec
 from tests.conformance.corpus import Case
@@ -65,7 +66,12 @@ def plainly(rule: ElementwiseRule) -> Advance:
         p, *slots = state.values()
         if rule.decoupled_weight_decay:
             p = dtype.type(decay) * p
-        after = rule.update(NumpyOps(), p, gradient, *slots, **rounded(numbers, dtype))
+        given = rounded(numbers, dtype)
+        if isinstance(rule, TensorwiseRule):
+            measured = rule.measured(NumpyOps(), p, gradient, *slots, **given)
+            norms = {n: np.array([np.linalg.norm(v.astype(np.float64))]) for n, v in measured.items()}
+            given |= {name: dtype.type(of[0]) for name, of in rule.numbers_of_tensors(norms).items()}
+        after = rule.update(NumpyOps(), p, gradient, *slots, **given)
         for name, value in zip(state, after, strict=True):
             assert value.dtype == dtype, f"{name} became {value.dtype}"
             state[name] = value
@@ -76,13 +82,21 @@ def plainly(rule: ElementwiseRule) -> Advance:
 def compiled(rule: ElementwiseRule, backend: Backend, dtype: np.dtype[Any]) -> Advance:
     """The program that a session runs for the rule, on a backend."""
     decays = bool(rule.decoupled_weight_decay)
-    program = StepPrograms(rule, GradientSpec(), decays=decays, averages=False).apply(False)
+    programs = StepPrograms(rule, GradientSpec(), decays=decays, averages=False)
+    program = programs.apply(False)
     kernel = backend.compile(program, dtype, {})
 
     def advance(state: State, gradient: Array, numbers: Mapping[str, float], decay: float) -> None:
         arrays = {name: backend.from_host(a) for name, a in {**state, GRADIENT: gradient}.items()}
         scalars = {**numbers, "guard_decay": decay}
-        kernel(arrays, {name: scalars[name] for name in program.scalars})
+        segments = None
+        if isinstance(rule, TensorwiseRule):
+            one = np.array([len(gradient)], np.int64)
+            measure = programs.measure_tensors(False)
+            sums = backend.compile(measure, dtype, {})(arrays, scalars, Segments(one))
+            norms = {name: np.sqrt(total) for name, total in sums.items()}
+            segments = Segments(one, rule.numbers_of_tensors(norms))
+        kernel(arrays, {name: scalars[name] for name in program.scalars}, segments)
         for name in state:
             state[name] = np.array(backend.to_host(arrays[name]))
 

@@ -7,6 +7,8 @@ from optserve_server.optimizers.adamax import Adamax
 from optserve_server.optimizers.adamw import Adamw
 from optserve_server.optimizers.amsgrad import Amsgrad
 from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.lamb import Lamb
+from optserve_server.optimizers.lars import Lars
 from optserve_server.optimizers.momentum import Momentum
 from optserve_server.optimizers.nadam import Nadam
 from optserve_server.optimizers.nesterov import Nesterov
@@ -28,6 +30,8 @@ ALL: list[type[ElementwiseRule]] = [
     Nadam,
     Adamax,
     Rprop,
+    Lamb,
+    Lars,
 ]
 
 REGISTRY = Registry("optimizers", ALL)

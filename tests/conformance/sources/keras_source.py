@@ -19,7 +19,7 @@ from keras.src import backend
 from tests.conformance import inputs
 from tests.conformance.corpus import FRAMEWORK_FLOAT32
 from tests.conformance.inputs import EPSILON
-from tests.conformance.oracle import activations, gradient, losses, schedules
+from tests.conformance.oracle import activations, gradient, losses, schedules, tensors
 from tests.conformance.sources import functions, guards
 from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory
 
@@ -55,7 +55,7 @@ def case(
 
 
 def optimizers() -> list[Row]:
-    return [*simple(), *adaptive(), *adams()]
+    return [*simple(), *adaptive(), *adams(), *lambs()]
 
 
 def simple() -> list[Row]:
@@ -101,6 +101,15 @@ def rmsprop(momentum: float, centered: bool) -> Row:
     return case("rmsprop", name, lambda: keras.optimizers.RMSprop(**fields), oracle.rmsprop, fields,
                 rho=0.8, mu=momentum, epsilon=EPSILON, placement="INSIDE", centered=centered,
                 form="CLASSICAL")  # fmt: skip
+
+
+def lambs() -> list[Row]:
+    return [
+        case("lamb", "keras", lambda: keras.optimizers.Lamb(**ADAM_KNOBS), tensors.lamb, ADAM_KNOBS,
+             whole=True, weight_decay=0.0, **ADAM_KNOBS),
+        case("lamb", "keras_defaults", keras.optimizers.Lamb, tensors.lamb, {}, own_rate=0.001, whole=True,
+             beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=0.0),
+    ]  # fmt: skip
 
 
 def adams() -> list[Row]:

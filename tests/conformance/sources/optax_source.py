@@ -20,7 +20,7 @@ import optax
 
 from tests.conformance import inputs
 from tests.conformance.inputs import EPSILON
-from tests.conformance.oracle import activations, gradient, losses, schedules
+from tests.conformance.oracle import activations, gradient, losses, schedules, tensors
 from tests.conformance.sources import functions, guards
 from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory
 
@@ -65,7 +65,7 @@ def defaults(
 
 
 def optimizers() -> list[Row]:
-    return [*simple(), *adaptive(), *adams(), *amsgrads(), *relatives()]
+    return [*simple(), *adaptive(), *adams(), *amsgrads(), *relatives(), *tensorwise()]
 
 
 def simple() -> list[Row]:
@@ -167,6 +167,25 @@ def relatives() -> list[Row]:
              form="GRADIENT", **KNOBS),
         defaults("adamax", optax.adamax, oracle.adamax, form="GRADIENT", beta_1=0.9, beta_2=0.999,
                  epsilon=1e-8),
+    ]  # fmt: skip
+
+
+def tensorwise() -> list[Row]:
+    lamb = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": EPSILON, "weight_decay": 0.1}
+    lars = {"momentum": 0.8, "weight_decay": 0.1, "trust_coefficient": 0.5, "epsilon": EPSILON}
+    lars_knobs = {"momentum": 0.8, "weight_decay": 0.1, "coefficient": 0.5, "epsilon": EPSILON}
+    optax_lars = {"momentum": 0.8, "weight_decay": 0.1, "trust_coefficient": 0.5, "eps": EPSILON}
+    usual = {"momentum": 0.9, "weight_decay": 0.0, "coefficient": 0.001, "epsilon": 0.0}
+    return [
+        case("lamb", "optax", lambda lr: optax.lamb(lr, weight_decay=0.1, **OPTAX_KNOBS), tensors.lamb,
+             lamb, whole=True, **lamb),
+        defaults("lamb", optax.lamb, tensors.lamb, whole=True, beta_1=0.9, beta_2=0.999, epsilon=1e-6,
+                 weight_decay=0.0),
+        case("lars", "optax", lambda lr: optax.lars(lr, **optax_lars), tensors.lars, lars, whole=True,
+             nesterov=False, **lars_knobs),
+        case("lars", "optax_nesterov", lambda lr: optax.lars(lr, nesterov=True, **optax_lars), tensors.lars,
+             lars | {"nesterov": True}, whole=True, nesterov=True, **lars_knobs),
+        defaults("lars", optax.lars, tensors.lars, whole=True, nesterov=False, **usual),
     ]  # fmt: skip
 
 

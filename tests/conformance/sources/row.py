@@ -43,6 +43,7 @@ def trajectory(
     scalar: Callable[..., list[float]],
     *,
     own_rate: float | None = None,
+    whole: bool = False,
     note: str = "",
     **knobs: Any,
 ) -> Row:
@@ -55,6 +56,7 @@ def trajectory(
         spec: the optimizer's own message, and ``convention`` beside it.
         framework: runs the framework.
         scalar: the oracle's function for it.
+        whole: whether that function takes the whole tensor at once.
         own_rate: the rate that the convention or the spec gives; the changing rates when None.
         note: what a reader should know.
         knobs: the oracle's hyperparameters.
@@ -67,6 +69,8 @@ def trajectory(
     used = inputs.LEARNING_RATES if own_rate is None else [own_rate] * len(gradients)
 
     def expected() -> dict[str, Any]:
+        if whole:
+            return {"parameters": scalar(inputs.PARAMETERS, zip(gradients, used, strict=True), **knobs)}
         return {"parameters": by_step(scalar, used, knobs)}
 
     def run() -> dict[str, Any]:

@@ -31,6 +31,9 @@ By family, with nested lists for arrays (all exact in float32):
     gradient     spec: SessionSpec; inputs: parameters {name: array}, gradients
                  [calls]{name: array}; expected: parameters [calls]{name: array} after each
                  call, and average, alike, where one is kept
+    layers       spec: LayerSpec; inputs: shape [rank] of one example
+                 expected: output_shape [rank], and as whole numbers trainable and non_trainable
+                 parameters, multiply_adds and flops of one example
 
 Learning rates are fed to a session by a piecewise-constant schedule.
 """
@@ -45,7 +48,7 @@ from pathlib import Path
 from typing import Any
 
 VECTORS = Path(__file__).parent / "vectors"
-FAMILIES = ("optimizers", "schedules", "losses", "activations", "gradient")
+FAMILIES = ("optimizers", "schedules", "losses", "activations", "gradient", "layers")
 SOURCES = ("keras", "torch", "optax", "lecture")
 
 EXACT = {"float64": 1e-12, "float32": 1e-6}

@@ -35,11 +35,16 @@ SMALLEST_PARAMETER = 0.1
 
 def sources() -> list[Row]:
     """The tables of all sources."""
-    from tests.conformance.sources import keras_source, lecture_source, optax_source, torch_source
+    from tests.conformance.sources import (
+        keras_source,
+        layers_source,
+        lecture_source,
+        optax_source,
+        torch_source,
+    )
 
-    return [
-        row for source in (keras_source, torch_source, optax_source, lecture_source) for row in source.rows()
-    ]
+    found = (keras_source, torch_source, optax_source, lecture_source, layers_source)
+    return [row for source in found for row in source.rows()]
 
 
 def compute(row: Row) -> tuple[Case, float]:

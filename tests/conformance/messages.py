@@ -5,7 +5,14 @@ from __future__ import annotations
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from optserve.v1 import activation_spec_pb2, loss_spec_pb2, optimizer_spec_pb2, schedule_spec_pb2, session_pb2
+from optserve.v1 import (
+    activation_spec_pb2,
+    loss_spec_pb2,
+    network_spec_pb2,
+    optimizer_spec_pb2,
+    schedule_spec_pb2,
+    session_pb2,
+)
 from tests.conformance.corpus import Case
 
 SPECS: dict[str, type[Message]] = {
@@ -14,6 +21,7 @@ SPECS: dict[str, type[Message]] = {
     "losses": loss_spec_pb2.LossSpec,
     "activations": activation_spec_pb2.ActivationSpec,
     "gradient": session_pb2.SessionSpec,
+    "layers": network_spec_pb2.LayerSpec,
 }
 
 

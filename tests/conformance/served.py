@@ -176,6 +176,20 @@ class Client:
         product = self.functions.ComputeActivationGradient(backward, timeout=TIMEOUT).input_gradient
         return {"output": array_of(output), "input_gradient": array_of(product)}
 
+    def layer(self, case: Case) -> dict[str, Any]:
+        """What a layer takes, as a network of its own and a batch of one."""
+        request = functions.EstimateComplexityRequest()
+        request.network.input_shape.extend(case.inputs["shape"])
+        request.network.layers.add().MergeFrom(parse("layers", case))  # type: ignore[arg-type]
+        (found,) = self.functions.EstimateComplexity(request, timeout=TIMEOUT).layers
+        return {
+            "output_shape": list(found.output_shape),
+            "trainable": found.complexity.trainable_parameters,
+            "non_trainable": found.complexity.non_trainable_parameters,
+            "multiply_adds": found.complexity.multiply_adds,
+            "flops": found.complexity.flops,
+        }
+
 
 def schedule_of(rates: Sequence[float]) -> ScheduleSpec:
     """The schedule that gives update i the rate ``rates[i]``."""

@@ -16,7 +16,8 @@ def resolve(registry: Registry[Any], spec: Mapping[str, Any]) -> Any:
     (name,) = spec.keys() - {"convention", "reduction"}
     cls = registry[name]
     given = {field: value_of(cls, field, value) for field, value in spec[name].items()}
-    return cls.resolve(given, Convention[spec["convention"].removeprefix("CONVENTION_")])
+    convention = spec.get("convention", "CONVENTION_KERAS")
+    return cls.resolve(given, Convention[convention.removeprefix("CONVENTION_")])
 
 
 def value_of(cls: type[Hyperparameters], field: str, value: Any) -> Any:

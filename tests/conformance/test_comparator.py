@@ -39,7 +39,7 @@ def nudged(tree: Any) -> Any:
             return {key: walk(value) for key, value in node.items()}
         if isinstance(node, list):
             return [walk(item) for item in node]
-        return node * (1 + 1e-6) if node == largest else node
+        return (node * (1 + 1e-6) or 1e-6) if node == largest else node
 
     return walk(tree)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from optserve.v1 import initializer_spec_pb2, session_pb2
-from optserve_server import activations, initializers, losses, optimizers, schedules
+from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
 from optserve_server.hyper import declarations
 from optserve_server.registry import Registry
 from tests.conformance import corpus
@@ -20,6 +20,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "schedules": schedules.REGISTRY,
     "losses": losses.REGISTRY,
     "activations": activations.REGISTRY,
+    "layers": complexity.REGISTRY,
 }
 ALL_CASES = [
     pytest.param(family, case, id=f"{family}-{name}")
@@ -32,6 +33,7 @@ INPUTS = {
     "losses": {"prediction", "target"},
     "activations": {"input", "output_gradient"},
     "gradient": {"parameters", "gradients"},
+    "layers": {"shape"},
 }
 EXPECTED = {
     "optimizers": {"parameters", "lookahead"},
@@ -39,6 +41,7 @@ EXPECTED = {
     "losses": {"value", "per_example", "gradient"},
     "activations": {"output", "input_gradient"},
     "gradient": {"parameters", "average"},
+    "layers": {"output_shape", "trainable", "non_trainable", "multiply_adds", "flops"},
 }
 OPTIONAL = {"learning_rates", "lookahead", "value", "average"}
 

@@ -68,3 +68,8 @@ def test_activation(case: Case, dtype: np.dtype[Any], client: Client) -> None:
     answer = client.activation(case, dtype)
     assert answer["output"].dtype == answer["input_gradient"].dtype == dtype
     judge(answer, case.expected, case.tolerance[dtype.name], dtype, "activations")
+
+
+@each("layers")
+def test_layer(case: Case, client: Client) -> None:
+    assert client.layer(case) == case.expected

@@ -66,7 +66,14 @@ class Backend(Protocol):
     device: str
     """The device in words."""
 
-    def compile(self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]) -> Kernel:
+    def compile(
+        self,
+        program: Program,
+        dtype: np.dtype[Any],
+        storage: Mapping[str, np.dtype[Any]],
+        *,
+        keep: bool = True,
+    ) -> Kernel:
         """Compiles a program, or returns the kernel that it compiled before.
 
         Args:
@@ -75,6 +82,9 @@ class Backend(Protocol):
             storage: the dtype of each array that is stored in another one: float16,
                 `ml_dtypes.bfloat16`, float32 or float64. Loads convert to the compute
                 dtype, stores round to nearest even.
+            keep: whether the backend keeps the kernel. False for programs that callers
+                make up, which would pile up without an end: such a kernel lives as long
+                as whoever asked for it holds it.
         """
 
     def full(self, size: int, value: float, dtype: np.dtype[Any]) -> Array:

@@ -93,11 +93,18 @@ class CupyBackend:
         self.device = f"{properties['name'].decode()}, CuPy {cupy.__version__}"
 
     def compile(
-        self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]
+        self,
+        program: Program,
+        dtype: np.dtype[Any],
+        storage: Mapping[str, np.dtype[Any]],
+        *,
+        keep: bool = True,
     ) -> CupyKernel:
         """The kernel of a program; see `Backend`."""
         dtype = np.dtype(dtype)
         key = program, dtype, dtypes(program, dtype, storage)
+        if not keep:
+            return CupyKernel(*key)
         with self._compiling:
             if key not in self._kernels:
                 self._kernels[key] = CupyKernel(*key)

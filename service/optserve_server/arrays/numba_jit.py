@@ -47,9 +47,9 @@ TABLE = _array(types.float64, 2, True)
 SUMS = _array(types.float64, 2, False)
 
 
-def _compile(source: str, function: str, signature: Any) -> Compiled:
-    """Compiles now, from the disk cache if it can: a call never compiles."""
-    module, cacheable = source_cache.load(source)
+def _compile(source: str, function: str, signature: Any, keep: bool = True) -> Compiled:
+    """Compiles now, from the disk cache if it can and may: a call never compiles."""
+    module, cacheable = source_cache.load(source) if keep else (source_cache.in_memory(source), False)
     body = getattr(module, function)
     body = getattr(body, "py_func", body)
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -72,6 +72,7 @@ class NumbaKernel:
         storage: the storage dtype of each of the program's arrays.
         workers: the threads to use.
         fold: adds up the blocks of segments.
+        keep: whether it may be kept on disk.
     """
 
     def __init__(
@@ -81,11 +82,12 @@ class NumbaKernel:
         storage: Sequence[np.dtype[Any]],
         workers: Workers,
         fold: Compiled,
+        keep: bool = True,
     ) -> None:
         self.program, self.workers, self.fold = program, workers, fold
         passed = [_passed(dtype) for dtype in storage]
         self.storage = tuple(zip(program.arrays, storage, passed, strict=True))
-        self.compiled = _compile(numba_source(program, dtype, storage), "kernel", self._signature())
+        self.compiled = _compile(numba_source(program, dtype, storage), "kernel", self._signature(), keep)
 
     def _signature(self) -> Any:
         written = stored(self.program)
@@ -168,11 +170,18 @@ class NumbaBackend:
         self.device = f"CPU, {self._workers.threads} threads, Numba {numba.__version__}"
 
     def compile(
-        self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]
+        self,
+        program: Program,
+        dtype: np.dtype[Any],
+        storage: Mapping[str, np.dtype[Any]],
+        *,
+        keep: bool = True,
     ) -> NumbaKernel:
         """The kernel of a program; see `Backend`."""
         dtype = np.dtype(dtype)
         key = program, dtype, dtypes(program, dtype, storage)
+        if not keep:
+            return NumbaKernel(*key, self._workers, self._fold, keep=False)
         with self._compiling:
             if key not in self._kernels:
                 self._kernels[key] = NumbaKernel(*key, self._workers, self._fold)

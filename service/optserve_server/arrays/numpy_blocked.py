@@ -292,12 +292,19 @@ class NumpyBackend:
         self.device = f"CPU, {self._workers.threads} threads, NumPy {np.__version__}"
 
     def compile(
-        self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]
+        self,
+        program: Program,
+        dtype: np.dtype[Any],
+        storage: Mapping[str, np.dtype[Any]],
+        *,
+        keep: bool = True,
     ) -> NumpyKernel:
         """The kernel of a program; see `Backend`."""
         dtype = np.dtype(dtype)
         dtypes = tuple(np.dtype(storage.get(name, dtype)) for name in program.arrays)
         span = max(self._span_bytes // dtype.itemsize // BLOCK, 1) * BLOCK
+        if not keep:
+            return NumpyKernel(program, dtype, storage, self._workers, span)
         with self._compiling:
             key = program, dtype, dtypes
             if key not in self._kernels:

@@ -28,13 +28,11 @@ def load(source: str) -> tuple[ModuleType, bool]:
 
     Where the folder cannot be written, the module lives in memory alone.
     """
-    name = "optserve_kernel_" + hashlib.sha256(source.encode()).hexdigest()[:32]
+    name = _name(source)
     try:
         path = _written(folder() / f"{name}.py", source)
     except (OSError, RuntimeError):  # RuntimeError: there is no home directory
-        module = ModuleType(name)
-        exec(compile(source, f"<{name}>", "exec"), module.__dict__)
-        return module, False
+        return in_memory(source), False
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"no loader for {path}")
@@ -42,6 +40,18 @@ def load(source: str) -> tuple[ModuleType, bool]:
     sys.modules[name] = module  # cached kernels are unpickled by module name
     spec.loader.exec_module(module)
     return module, True
+
+
+def in_memory(source: str) -> ModuleType:
+    """The module with this text, which nothing else refers to."""
+    name = _name(source)
+    module = ModuleType(name)
+    exec(compile(source, f"<{name}>", "exec"), module.__dict__)
+    return module
+
+
+def _name(source: str) -> str:
+    return "optserve_kernel_" + hashlib.sha256(source.encode()).hexdigest()[:32]
 
 
 def _written(path: Path, source: str) -> Path:

@@ -94,9 +94,13 @@ class Tracer:
 
     Arithmetic that involves no array is refused with TypeError: its result is the same
     for every element, so it belongs into a rule's ``scalars()``, in float64, once.
+
+    Args:
+        numbers_alone: lets such arithmetic pass, for programs that no rule is behind.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, numbers_alone: bool = False) -> None:
+        self._numbers_alone = numbers_alone
         self._instructions: list[Instruction] = []
         self._known: dict[Instruction, Result] = {}
         self._touched: dict[str, None] = {}
@@ -228,7 +232,8 @@ class Tracer:
 
     def _apply(self, op: Op, *values: Any) -> Symbol:
         operands = tuple(self._operand(value) for value in values)
-        _require_array(operands, op.value)
+        if not self._numbers_alone:
+            _require_array(operands, op.value)
         return Symbol(self, self._emit(op, *operands))
 
     def _compare(self, op: Op, *values: Any) -> Condition:

@@ -14,9 +14,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from optserve.v1.activation_spec_pb2 import ActivationSpec
 from optserve.v1.initializer_spec_pb2 import InitializerSpec
 from optserve.v1.loss_spec_pb2 import LossSpec
+from optserve.v1.network_spec_pb2 import LayerSpec
 from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
 from optserve.v1.schedule_spec_pb2 import ScheduleSpec
-from optserve_server import activations, initializers, losses, optimizers, schedules
+from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Convention, Hyperparameters, declarations, field_types
 from optserve_server.losses.base import Reduction
@@ -27,6 +28,7 @@ FAMILIES: list[tuple[Any, Descriptor]] = [
     (losses, LossSpec.DESCRIPTOR),
     (activations, ActivationSpec.DESCRIPTOR),
     (initializers, InitializerSpec.DESCRIPTOR),
+    (complexity, LayerSpec.DESCRIPTOR),
 ]
 ALGORITHMS: list[type[Hyperparameters]] = [cls for family, _ in FAMILIES for cls in family.ALL]
 
@@ -35,6 +37,14 @@ VALID: dict[str, dict[str, object]] = {
     "inverse_time": {"initial_learning_rate": 0.1, "decay_steps": 10.0, "decay_rate": 0.5},
     "piecewise_constant": {"boundaries": (1,), "values": (1.0, 0.1)},
     "constant": {"value": 1.0},
+    "dense": {"units": 1},
+    "convolution": {"filters": 1, "kernel": (3, 3)},
+    "pooling": {"window": (2, 2)},
+    "simple_rnn": {"units": 1},
+    "lstm": {"units": 1},
+    "gru": {"units": 1},
+    "embedding": {"vocabulary": 2, "dimension": 1},
+    "multi_head_attention": {"heads": 1, "key_dim": 2},
 }
 """What algorithms with required fields are given."""
 
@@ -105,6 +115,10 @@ DEFAULTS = [
     ("truncated_normal", K, {"mean": 0.0, "stddev": 0.05}),
     ("he", K, {"distribution": "TRUNCATED_NORMAL"}),
     ("glorot", K, {"distribution": "UNIFORM"}),
+    ("convolution", K, {"strides": (1, 1), "dilation": (1, 1), "padding": "VALID", "groups": 1}),
+    ("pooling", K, {"strides": (2, 2), "padding": "VALID", "form": "MAX"}),
+    ("gru", K, {"reset_after": True, "use_bias": True, "return_sequences": False}),
+    ("multi_head_attention", K, {"value_dim": 2, "use_bias": True}),
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from optserve.v1.activation_spec_pb2 import ActivationSpec
 from optserve.v1.convention_pb2 import CONVENTION_TORCH, Convention
 from optserve.v1.initializer_spec_pb2 import InitializerSpec
 from optserve.v1.loss_spec_pb2 import LossReduction, LossSpec
+from optserve.v1.network_spec_pb2 import LayerSpec
 from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
 from optserve.v1.schedule_spec_pb2 import ScheduleSpec
 from optserve.v1.session_pb2 import GradientSpec, SessionSpec
@@ -32,7 +33,14 @@ from optserve_server.wire.specs import (
 )
 from tests.service.wire.support import outcome
 
-MESSAGES: list[type[Any]] = [OptimizerSpec, ScheduleSpec, LossSpec, ActivationSpec, InitializerSpec]
+MESSAGES: list[type[Any]] = [
+    OptimizerSpec,
+    ScheduleSpec,
+    LossSpec,
+    ActivationSpec,
+    InitializerSpec,
+    LayerSpec,
+]
 ALGORITHMS = [(kind, field.name) for kind in MESSAGES for field in real_oneof(kind.DESCRIPTOR).fields]
 
 # Values that lie in the range of every field of that type and obey what joins two fields.
@@ -88,6 +96,12 @@ def completed(message: Any) -> Any:
     for name in ("initial_learning_rate", "decay_steps", "decay_rate", "value"):
         if name in message.DESCRIPTOR.fields_by_name and not message.HasField(name):
             setattr(message, name, 0.5)
+    for name in ("units", "filters", "vocabulary", "dimension", "heads", "key_dim"):
+        if name in message.DESCRIPTOR.fields_by_name and not message.HasField(name):
+            setattr(message, name, 6)
+    for name in ("kernel", "window"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            getattr(message, name)[:] = [3, 2]
     return message
 
 

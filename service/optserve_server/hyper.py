@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from enum import Enum, StrEnum
-from typing import Any, Generic, Self, TypeVar, cast, get_type_hints
+from typing import Any, Generic, Self, TypeAlias, TypeVar, cast, get_type_hints
 
 from optserve_server.errors import DomainError, Reason
 
@@ -22,6 +22,9 @@ class Convention(StrEnum):
     TORCH = "TORCH"
     OPTAX = "OPTAX"
     LECTURE = "LECTURE"
+
+NamedNumbers: TypeAlias = tuple[tuple[str, float], ...]
+"""Numbers by name, in the order of their names: what a map of them becomes in a dataclass."""
 
 
 class Required:

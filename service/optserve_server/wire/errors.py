@@ -48,6 +48,7 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.STREAM_TRUNCATED: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.STREAM_PROTOCOL: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.PARAMETERS_PENDING: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.INVALID_EXPRESSION: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.STEP_INCOMPLETE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.POINT_UNAVAILABLE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.LIMIT_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -8,7 +8,7 @@ the wire, so that the server fills it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -82,6 +82,8 @@ def _values(spec: Spec) -> dict[str, object]:
 def _put(message: Message, name: str, value: object) -> None:
     if isinstance(value, Spec):
         getattr(message, name).CopyFrom(encode(value))
+    elif isinstance(value, Mapping):
+        getattr(message, name).update(value)
     elif isinstance(value, str) or not isinstance(value, Sequence):
         setattr(message, name, value)
     else:
@@ -106,6 +108,8 @@ def decode(message: Message) -> Spec:
 def _get(message: Message, name: str) -> object:
     field = message.DESCRIPTOR.fields_by_name[name]
     value = getattr(message, name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return dict(value)
     if field.is_repeated:
         return tuple(decode(v) if isinstance(v, Message) else v for v in value)
     if field.enum_type is not None:

@@ -98,6 +98,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE, with RetryInfo. The server is shutting down."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 27
     """INTERNAL. A defect of the server. Metadata {"request_id"}."""
+    ERROR_REASON_INVALID_EXPRESSION: _ErrorReason.ValueType  # 28
+    """INVALID_ARGUMENT. A formula cannot be read. Line and column count from 1,
+    the column in characters.
+    Example: field "loss.custom.expression", metadata {"position": "1:7", "text": "."}.
+    """
     ERROR_REASON_STEP_INCOMPLETE: _ErrorReason.ValueType  # 29
     """FAILED_PRECONDITION. Gradients wait for the rest of their step.
     Metadata {"accumulated": "1", "needed": "4"}.
@@ -184,6 +189,11 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 26
 """UNAVAILABLE, with RetryInfo. The server is shutting down."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """INTERNAL. A defect of the server. Metadata {"request_id"}."""
+ERROR_REASON_INVALID_EXPRESSION: ErrorReason.ValueType  # 28
+"""INVALID_ARGUMENT. A formula cannot be read. Line and column count from 1,
+the column in characters.
+Example: field "loss.custom.expression", metadata {"position": "1:7", "text": "."}.
+"""
 ERROR_REASON_STEP_INCOMPLETE: ErrorReason.ValueType  # 29
 """FAILED_PRECONDITION. Gradients wait for the rest of their step.
 Metadata {"accumulated": "1", "needed": "4"}.

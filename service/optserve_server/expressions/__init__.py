@@ -1,0 +1,1 @@
+"""Formulas that callers send as text: read against a closed list, and never evaluated as Python."""

@@ -1,0 +1,212 @@
+"""From text to values: Python's grammar, of which only the listed nodes mean anything."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from optserve_server.arrays.vocabulary import NumpyOps, Ops, Value
+from optserve_server.errors import DomainError
+from optserve_server.expressions.refusal import refusal
+from optserve_server.expressions.words import MAX_DEPTH, check_words
+
+MAX_NODES = 256
+"""Numbers, names, operators and calls of an expression."""
+
+MAX_EXPONENT = 16
+"""The greatest magnitude of an exponent."""
+
+FUNCTIONS: Mapping[str, int] = {
+    "where": 3,
+    "maximum": 2,
+    "minimum": 2,
+    "power": 2,
+    "abs": 1,
+    "sqrt": 1,
+    "exp": 1,
+    "expm1": 1,
+    "log": 1,
+    "log1p": 1,
+    "tanh": 1,
+    "sign": 1,
+}
+"""The functions, with how many arguments they take."""
+
+Binary: TypeAlias = Callable[[Any, Any], Any]
+
+OPERATORS: Mapping[type[ast.operator], Binary] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+COMPARISONS: Mapping[type[ast.cmpop], Binary] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.eq,  # there is no != in the vocabulary: where() exchanges its branches
+}
+
+
+def evaluate(text: str, ops: Ops, variables: Mapping[str, Value], numbers: Mapping[str, float]) -> Value:
+    """The value of an expression.
+
+    What involves numbers alone is computed here, in float64, and has to be finite.
+
+    Args:
+        text: the expression.
+        ops: what its functions are.
+        variables: what its variables are, by name.
+        numbers: named numbers.
+
+    Returns:
+        A value as ``ops`` makes them, or a float where no variable is involved.
+
+    Raises:
+        DomainError: INVALID_EXPRESSION with the field ``expression`` and the metadata
+            ``position``, as in "1:12", line and column, both counted from 1, the latter in
+            characters, and ``text``, the offending text, shortened.
+    """
+    check_words(text, {*FUNCTIONS, *variables, *numbers})
+    return _Reader(text, ops, {**variables, **{n: float(x) for n, x in numbers.items()}}).value(_parsed(text))
+
+
+def _parsed(text: str) -> ast.expr:
+    """The syntax tree of a text that `check_words` let pass; its columns are indices, plus one."""
+    # In parentheses, so that lines need no continuation; inside them, white space is all alike.
+    line = "(" + text.translate({ord(c): " " for c in "\t\r\n"}) + ")"
+    try:
+        return ast.parse(line, mode="eval").body
+    except SyntaxError as error:
+        start = min(max((error.offset or 0) - 2, 0), len(text))
+        raise refusal(text, start, len(text), "nothing can be made of this") from None
+    except (MemoryError, RecursionError, ValueError):
+        raise refusal(text, 0, len(text), "it is nested too deeply") from None
+
+
+class _Reader:
+    """Walks a tree; every node that is not listed is refused."""
+
+    def __init__(self, text: str, ops: Ops, names: Mapping[str, Value]) -> None:
+        self._text, self._ops, self._names = text, ops, names
+        self._nodes = 0
+        self._depth = 0
+
+    def value(self, node: ast.expr) -> Value:
+        """The value of a node."""
+        self._nodes += 1
+        self._depth += 1
+        if self._nodes > MAX_NODES:
+            raise self._refused(node, f"it has more than {MAX_NODES} parts")
+        if self._depth > MAX_DEPTH:
+            raise self._refused(node, f"it is nested deeper than {MAX_DEPTH}")
+        found = self._value(node)
+        self._depth -= 1
+        return found
+
+    def _value(self, node: ast.expr) -> Value:
+        match node:
+            case ast.Constant(value=int() | float()):
+                return self._number(node)
+            case ast.Name(id=name) if name in self._names:
+                return self._names[name]
+            case ast.UnaryOp(op=ast.UAdd()):
+                return self.value(node.operand)
+            case ast.UnaryOp(op=ast.USub()):
+                return -self.value(node.operand)
+            case ast.BinOp(op=ast.Pow()):
+                return self._power(node, node.left, node.right)
+            case ast.BinOp() if type(node.op) in OPERATORS:
+                a, b = self.value(node.left), self.value(node.right)
+                return self._apply(node, OPERATORS[type(node.op)], a, b)
+            case ast.Call(func=ast.Name(id=name), keywords=[]) if name in FUNCTIONS:
+                return self._call(node, name)
+            case ast.Name(id=name):
+                raise self._refused(node, f"{name} is a function and needs its arguments")
+            case ast.Compare():
+                raise self._refused(node, "a comparison stands only as the first argument of where")
+        raise self._refused(node, "this is not part of the language")
+
+    def _call(self, node: ast.Call, name: str) -> Value:
+        arguments = node.args
+        if len(arguments) != FUNCTIONS[name]:
+            wanted = "1 argument" if FUNCTIONS[name] == 1 else f"{FUNCTIONS[name]} arguments"
+            raise self._refused(node, f"{name} takes {wanted}, not {len(arguments)}")
+        if name == "where":
+            return self._where(*arguments)
+        if name == "power":
+            return self._power(node, *arguments)
+        values = [self.value(argument) for argument in arguments]
+        function = getattr(NumpyOps if _numbers(values) else self._ops, name)
+        return self._apply(node, function, *values)
+
+    def _where(self, condition: ast.expr, a: ast.expr, b: ast.expr) -> Value:
+        if not isinstance(condition, ast.Compare):
+            raise self._refused(condition, "the first argument of where is a comparison")
+        if len(condition.ops) != 1:
+            raise self._refused(condition, "comparisons are not chained: put one where into another")
+        (sign,), (right,) = condition.ops, condition.comparators
+        if type(sign) not in COMPARISONS:
+            raise self._refused(condition, "this is not part of the language")
+        holds = COMPARISONS[type(sign)](self.value(condition.left), self.value(right))
+        branches = self.value(a), self.value(b)
+        if isinstance(sign, ast.NotEq):
+            branches = branches[1], branches[0]
+        return branches[not holds] if isinstance(holds, bool) else self._ops.where(holds, *branches)
+
+    def _power(self, node: ast.expr, base: ast.expr, exponent: ast.expr) -> Value:
+        x, n = self.value(base), self.value(exponent)
+        if not (isinstance(n, float) and n.is_integer() and abs(n) <= MAX_EXPONENT):
+            what = f"an exponent is a whole number from -{MAX_EXPONENT} to {MAX_EXPONENT}"
+            raise self._refused(exponent, what)
+        if isinstance(x, float):
+            return self._apply(node, np.power, x, n)
+        return _power(x, int(n))
+
+    def _apply(self, node: ast.expr, function: Callable[..., Any], *values: Value) -> Value:
+        """A function of values; of numbers, computed in float64."""
+        if not _numbers(values):
+            return function(*values)
+        with np.errstate(all="ignore"):
+            number = float(function(*map(np.float64, values)))
+        return self._finite(node, number)
+
+    def _number(self, node: ast.Constant) -> float:
+        value: Any = node.value
+        try:
+            return self._finite(node, float(value))
+        except OverflowError:  # a whole number that no float can hold
+            return self._finite(node, float("inf"))
+
+    def _finite(self, node: ast.expr, number: float) -> float:
+        if not np.isfinite(number):
+            raise self._refused(node, "this number is not finite")
+        return number
+
+    def _refused(self, node: ast.expr, what: str) -> DomainError:
+        # Columns count the parenthesis that was put in front, and may include both of them.
+        stop = min((node.end_col_offset or 0) - 1, len(self._text))
+        return refusal(self._text, max(node.col_offset - 1, 0), stop, what)
+
+
+def _numbers(values: Iterable[Value]) -> bool:
+    """Whether no variable is involved."""
+    return all(isinstance(value, float) for value in values)
+
+
+def _power(x: Value, n: int) -> Value:
+    """``x**n`` by products."""
+    if n < 0:
+        return 1.0 / _power(x, -n)
+    if n == 0:
+        return 1.0
+    half = _power(x, n // 2)
+    square = half * half if n > 1 else 1.0
+    return square if n % 2 == 0 else x if n == 1 else square * x

@@ -1,0 +1,1 @@
+"""Tests of formulas sent as text."""

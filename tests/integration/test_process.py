@@ -80,11 +80,12 @@ def test_a_signal_ends_an_idle_server(number: signal.Signals) -> None:
 
 def test_a_drain_finishes_the_step_that_has_begun() -> None:
     """The gradient's second half is sent after SIGTERM, and its step is still answered."""
-    rest = threading.Event()
+    begun, rest = threading.Event(), threading.Event()
 
     def messages(name: str) -> Iterator[pb.StepStreamRequest]:
         first, chunk = step_messages(pb.StepHeader(name=name), np.ones(4, np.float32).tobytes())
         yield first
+        begun.set()  # gRPC asks for the next message once this one was sent
         assert rest.wait(20)
         yield chunk
         rest.clear()
@@ -94,6 +95,8 @@ def test_a_drain_finishes_the_step_that_has_begun() -> None:
         session = client.create(VALUES, sgd())
         stream = client.sessions.StepStream(messages(session.name), timeout=20)
         stream.initial_metadata()
+        assert begun.wait(20)
+        client.get(session.name)  # over the same connection, so the server has the header by now
         server.process.terminate()
         with refused() as told:
             _call_until_refused(client)

@@ -58,7 +58,7 @@ class Amsgrad(Adam):
             return {"m": 0.0, "v_max": 0.0}
         return {"m": 0.0, "v": 0.0, "v_max": 0.0}
 
-    def update(  # type: ignore[override]  # has other slots than Adam
+    def update(  # has other slots than Adam
         self, ops: Ops, p: Value, g: Value, m: Value, *seconds: Value,
         beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
         rate: Value, second: Value, epsilon: Value,

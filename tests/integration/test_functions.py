@@ -129,6 +129,35 @@ def test_a_target_that_does_not_fit(client: Client) -> None:
     assert (told.reason, told.fields) == ("SHAPE_MISMATCH", ["target"])
 
 
+def test_a_network_is_counted(client: Client) -> None:
+    request = pb.EstimateComplexityRequest(batch_size=2)
+    request.network.input_shape.extend([3])
+    request.network.layers.add().dense.units = 4
+    request.optimizer.convention = CONVENTION_TORCH
+    request.optimizer.adam.SetInParent()
+    answer = client.functions.EstimateComplexity(request, timeout=20)
+    (layer,) = answer.layers
+    assert (layer.name, list(layer.output_shape)) == ("dense_0", [4])
+    assert layer.complexity == answer.total
+    assert answer.total == pb.Complexity(
+        trainable_parameters=16, parameter_bytes=64, multiply_adds=24, flops=56, feature_map_bytes=32
+    )
+    assert answer.optimizer_state_bytes == 2 * 64
+    assert answer.optimizer.adam.epsilon == 1e-8
+    assert answer.network.layers[0].dense.use_bias
+
+
+def test_a_network_that_cannot_be_is_refused_by_its_path(client: Client) -> None:
+    request = pb.EstimateComplexityRequest()
+    request.network.layers.add().flatten.SetInParent()
+    request.network.layers.add().pooling.window.extend([2, 2])
+    with refused() as told:
+        client.functions.EstimateComplexity(request, timeout=20)
+    assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "SHAPE_MISMATCH")
+    assert told.fields == ["network.layers[1].pooling.window"]
+    assert told.metadata == {"expected": "2 dimensions and channels", "actual": "[1]"}
+
+
 def test_capabilities_name_every_algorithm_with_its_defaults(client: Client) -> None:
     answer = client.capabilities.GetCapabilities(capabilities.GetCapabilitiesRequest())
     assert (answer.api_version, answer.backend) == ("optserve.v1", "numpy")
@@ -142,6 +171,8 @@ def test_capabilities_name_every_algorithm_with_its_defaults(client: Client) -> 
     assert (epsilons[CONVENTION_KERAS], epsilons[CONVENTION_TORCH]) == ("1e-07", "1e-08")
     assert epsilons[CONVENTION_LECTURE] == "0.0"
     assert not known["schedules", "exponential"]["decay_rate"].defaults
+    strides = known["layers", "convolution"]["strides"]
+    assert (strides.range, strides.defaults[0].value) == ("list of numbers", "[]")
     assert {family for family, _ in known} == {
         "optimizers",
         "schedules",

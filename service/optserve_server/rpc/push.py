@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from optserve.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.sessions.session import Session
@@ -13,7 +14,7 @@ from optserve_server.wire.chunks import Filler
 from optserve_server.wire.names import checked_key
 from optserve_server.wire.tensors import wire_dtype_from
 
-Requests = AsyncIterator[pb.PushParametersRequest]
+Requests = AsyncIterator[Framed[pb.PushParametersRequest]]
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,16 @@ async def received(requests: Requests, find: Callable[[str], Session]) -> Push:
         DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED where messages are missing or
             come where they may not, or what the header raises.
     """
-    message = await anext(requests, None)
-    if message is None or not message.HasField("header"):
+    first = await anext(requests, None)
+    if first is None or not first.message.HasField("header"):
         raise DomainError(Reason.STREAM_PROTOCOL, "a push begins with a header", field="header")
-    push = _begun(message.header, find)
+    push = _begun(first.message.header, find)
     filler = Filler(push.staging.buffer)
-    if message.HasField("chunk"):
-        filler.add(message.chunk)
-    while (message := await anext(requests, None)) is not None:
-        if message.HasField("header"):
+    filler.add(first.chunk)
+    while (framed := await anext(requests, None)) is not None:
+        if framed.message.HasField("header"):
             raise filler.interrupted()
-        filler.add(message.chunk)
+        filler.add(framed.chunk)
     if not filler.whole:
         raise filler.truncated()
     return push

@@ -9,6 +9,7 @@ from typing import Any
 
 from grpc import aio
 
+from optserve.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
 from optserve_server.errors import within
@@ -29,7 +30,7 @@ Context = aio.ServicerContext[Any, Any]
 
 
 class SessionService(SessionServiceServicer):
-    """Decodes, calls the domain, encodes.
+    """Decodes, calls the domain, encodes. Streams of bytes are of `optserve.framing.Framed` messages.
 
     Args:
         store: the sessions.
@@ -100,32 +101,30 @@ class SessionService(SessionServiceServicer):
             response.parameters_step = values.step
         return response
 
-    async def StepStream(
-        self, requests: AsyncIterator[pb.StepStreamRequest], context: Context
-    ) -> AsyncIterator[pb.StepStreamResponse]:
+    async def StepStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         stream = StepStream(self.find, self._execution, self._drain, self._store.limits.chunk_bytes)
         async for response in stream.answers(requests):
             yield response
 
-    async def PullParameters(
-        self, request: pb.PullParametersRequest, context: Context
-    ) -> AsyncIterator[pb.PullParametersResponse]:
+    async def PullParameters(self, request: pb.PullParametersRequest, context: Context) -> AsyncIterator[Any]:
         session = self.find(request.name)
         with within("pull"):
             pull = sessions.pull_from(request.pull)
             check_pull(session, pull)
         if request.HasField("if_newer_than_step") and session.step <= request.if_newer_than_step:
-            yield pb.PullParametersResponse(header=sessions.not_modified_to(session.step, pull.point))
+            header = sessions.not_modified_to(session.step, pull.point)
+            yield Framed(pb.PullParametersResponse(header=header))
             return
         work = partial(session.values, pull.tensors, pull.dtype, pull.point)
         values = await self._execution.alone(session, work)
         chunks = cut(values.buffer, self._store.limits.chunk_bytes)
-        yield pb.PullParametersResponse(header=sessions.values_header_to(values), chunk=next(chunks, None))
+        header = sessions.values_header_to(values)
+        yield Framed(pb.PullParametersResponse(header=header), next(chunks, None))
         for chunk in chunks:
-            yield pb.PullParametersResponse(chunk=chunk)
+            yield Framed(pb.PullParametersResponse(), chunk)
 
     async def PushParameters(
-        self, requests: AsyncIterator[pb.PushParametersRequest], context: Context
+        self, requests: AsyncIterator[Any], context: Context
     ) -> pb.PushParametersResponse:
         push = await received(requests, self.find)
         header = push.header

@@ -34,10 +34,10 @@ def check_pull(session: Session, pull: Pull | None, max_bytes: int = 0) -> None:
 
 
 def stepped(
-    session: Session, staging: Staging, options: StepOptions, pull: Pull | None
+    session: Session, staging: Staging, options: StepOptions, pull: Pull | None, into: Staging | None = None
 ) -> tuple[StepResult, Values | None]:
-    """Takes a step, and copies the values that follow it."""
+    """Takes a step, and copies the values that follow it ``into`` a buffer, or a new one."""
     result = session.apply(staging, options)
     if pull is None:
         return result, None
-    return result, session.values(pull.tensors, pull.dtype, pull.point)
+    return result, session.values(pull.tensors, pull.dtype, pull.point, into)

@@ -6,12 +6,16 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
+
+from optserve.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
-from optserve_server.rpc.stepping import check_pull, stepped
+from optserve_server.rpc.stepping import stepped
 from optserve_server.sessions.reading import Values
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
@@ -21,7 +25,9 @@ from optserve_server.wire.chunks import Filler, cut
 from optserve_server.wire.sessions import Pull
 from optserve_server.wire.tensors import wire_dtype_from
 
-Requests = AsyncIterator[pb.StepStreamRequest]
+Request = Framed[pb.StepStreamRequest]
+Response = Framed[pb.StepStreamResponse]
+Requests = AsyncIterator[Request]
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,23 @@ class _Step:
     staging: Staging
     options: StepOptions
     pull: Pull | None
+    into: Staging | None
+
+
+class _Buffer:
+    """A staging that equal steps share: fresh memory costs more than the copy into it."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._staging: Staging | None = None
+
+    def of(self, session: Session, tensors: tuple[str, ...] | None, dtype: np.dtype[Any] | None) -> Staging:
+        """What `Session.stage` gives; the last one again where nothing differs."""
+        key = (session, tensors, dtype)
+        if self._staging is None or self._key != key:
+            self._staging = session.stage(tensors, dtype)
+            self._key = key
+        return self._staging
 
 
 class StepStream:
@@ -50,27 +73,27 @@ class StepStream:
         self._drain = drain
         self._chunk_bytes = chunk_bytes
         self._name = ""
-        self._last: tuple[object, Staging] | None = None
+        self._gradients, self._values = _Buffer(), _Buffer()
 
-    async def answers(self, requests: Requests) -> AsyncIterator[pb.StepStreamResponse]:
+    async def answers(self, requests: Requests) -> AsyncIterator[Response]:
         """The answers to all steps of ``requests``.
 
         Raises:
             DomainError: the first error of any step.
         """
         while (first := await self._first_message(requests)) is not None:
-            step = self._begun(first.header)
+            step = self._begun(first.message.header)
             await _fill(Filler(step.staging.buffer), first, requests)
             with _in_header():
-                work = partial(stepped, step.session, step.staging, step.options, step.pull)
+                work = partial(stepped, step.session, step.staging, step.options, step.pull, step.into)
                 result, values = await self._execution.alone(step.session, work)
             for response in self._answer(result, values):
                 yield response
 
-    async def _first_message(self, requests: Requests) -> pb.StepStreamRequest | None:
+    async def _first_message(self, requests: Requests) -> Request | None:
         with self._drain.interruptible():
             message = await anext(requests, None)
-        if message is not None and not message.HasField("header"):
+        if message is not None and not message.message.HasField("header"):
             raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
         return message
 
@@ -79,45 +102,42 @@ class StepStream:
             self._name = header.name or self._name
             session = self._find(self._name)
             options = sessions.options_from(header.options)
-            with within("options.pull"):
-                pull = sessions.pull_from(header.options.pull) if header.options.HasField("pull") else None
-                check_pull(session, pull)
-            return _Step(session, self._staging(session, header), options, pull)
-
-    def _staging(self, session: Session, header: pb.StepHeader) -> Staging:
-        # Fresh memory costs more than the copy into it, so equal steps share a buffer.
-        key = (session, tuple(header.tensors), header.gradient_dtype)
-        if self._last is None or self._last[0] != key:
+            pull, into = self._pull(session, header.options)
             dtype = wire_dtype_from(header.gradient_dtype, "gradient_dtype")
-            self._last = key, session.stage(key[1] or None, dtype)
-        return self._last[1]
+            staging = self._gradients.of(session, tuple(header.tensors) or None, dtype)
+            return _Step(session, staging, options, pull, into)
 
-    def _answer(self, result: StepResult, values: Values | None) -> Iterator[pb.StepStreamResponse]:
+    def _pull(self, session: Session, options: pb.StepOptions) -> tuple[Pull | None, Staging | None]:
+        if not options.HasField("pull"):
+            return None, None
+        with within("options.pull"):
+            pull = sessions.pull_from(options.pull)
+            session.values([], None, pull.point)
+            return pull, self._values.of(session, pull.tensors, pull.dtype)
+
+    def _answer(self, result: StepResult, values: Values | None) -> Iterator[Response]:
+        message = pb.StepStreamResponse(result=sessions.result_to(result))
         if values is None:
-            yield pb.StepStreamResponse(result=sessions.result_to(result))
+            yield Framed(message)
             return
+        message.parameters.CopyFrom(sessions.values_header_to(values))
         chunks = cut(values.buffer, self._chunk_bytes)
         # A message costs more than a small model's bytes, so the first chunk rides along.
-        yield pb.StepStreamResponse(
-            result=sessions.result_to(result),
-            parameters=sessions.values_header_to(values),
-            chunk=next(chunks, None),
-        )
+        yield Framed(message, next(chunks, None))
         for chunk in chunks:
-            yield pb.StepStreamResponse(chunk=chunk)
+            yield Framed(pb.StepStreamResponse(), chunk)
 
 
-async def _fill(filler: Filler, first: pb.StepStreamRequest, requests: Requests) -> None:
+async def _fill(filler: Filler, first: Request, requests: Requests) -> None:
     """Reads until the gradient is whole."""
-    if first.HasField("chunk"):
-        filler.add(first.chunk)
+    filler.add(first.chunk)
     while not filler.whole:
-        message = await anext(requests, None)
-        if message is None:
+        framed = await anext(requests, None)
+        if framed is None:
             raise filler.truncated()
-        if message.HasField("header"):
+        if framed.message.HasField("header"):
             raise filler.interrupted()
-        filler.add(message.chunk)
+        filler.add(framed.chunk)
 
 
 @contextlib.contextmanager

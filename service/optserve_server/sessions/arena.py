@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -141,7 +141,7 @@ class Arenas:
         entry = run.tensors[0].entry
         return self.partitions[entry.dtype, entry.group]
 
-    def untouched(self, runs: list[Run]) -> Iterator[tuple[Partition, int, int]]:
+    def untouched(self, runs: Sequence[Run]) -> Iterator[tuple[Partition, int, int]]:
         """The ranges of each partition that no run covers."""
         for partition in self.partitions.values():
             mine = sorted((run.start, run.stop) for run in runs if self.partition(run) is partition)

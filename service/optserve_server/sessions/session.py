@@ -122,6 +122,7 @@ class Session:
         tensors: Sequence[str] | None = None,
         dtype: np.dtype[Any] | None = None,
         point: Point = Point.PARAMETERS,
+        into: Staging | None = None,
     ) -> Values:
         """A copy of the parameters' values.
 
@@ -129,13 +130,14 @@ class Session:
             tensors: names in any order; None for all.
             dtype: element type of the copy; None for each tensor's own.
             point: which value.
+            into: what `stage` gave for the same tensors and dtype, to be filled again.
 
         Raises:
             DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, UNKNOWN_TENSOR,
                 DUPLICATE_TENSOR or POINT_UNAVAILABLE.
         """
         self._check_usable()
-        return read(self, self.stage(tensors, dtype), point)
+        return read(self, into or self.stage(tensors, dtype), point)
 
     def assign(
         self, staging: Staging, *, expected_step: int | None = None, reset_state: bool = False
@@ -152,7 +154,7 @@ class Session:
         """
         self._check_open()
         self._check_step(expected_step, "header.expected_step")
-        for run in staging.runs():
+        for run in staging.runs:
             self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
         self._pending.difference_update(tensor.entry.name for tensor in staging.tensors)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,7 @@ class Run:
         """End in the arena."""
         return self.tensors[-1].entry.stop
 
-    @property
+    @functools.cached_property
     def ends(self) -> npt.NDArray[np.int64]:
         """Where each tensor ends, counted from the run's start."""
         return np.array([tensor.entry.stop - self.start for tensor in self.tensors], np.int64)
@@ -93,12 +94,20 @@ class Staging:
     def digest(self, *context: object) -> bytes:
         """A 128-bit fingerprint of the bytes, of what they stand for and of ``context``."""
         hasher = xxhash.xxh3_128(self.buffer.data)
-        described = [(tensor.entry.name, str(tensor.dtype)) for tensor in self.tensors]
-        hasher.update(repr((described, context)).encode())
+        hasher.update(self._description)
+        hasher.update(repr(context).encode())
         return hasher.digest()
 
-    def runs(self) -> Iterator[Run]:
-        """Cuts the tensors into runs. Empty tensors belong to none."""
+    @functools.cached_property
+    def _description(self) -> bytes:
+        return repr([(tensor.entry.name, str(tensor.dtype)) for tensor in self.tensors]).encode()
+
+    @functools.cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The tensors cut into runs. Empty tensors belong to none."""
+        return tuple(self._runs())
+
+    def _runs(self) -> Iterator[Run]:
         pending: list[StagedTensor] = []
         for tensor in self.tensors:
             if tensor.entry.size == 0:

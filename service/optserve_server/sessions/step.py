@@ -29,7 +29,7 @@ class Step:
         self._staging = staging
         self._options = options
         self._gradient = session.spec.gradient
-        self._runs = list(staging.runs())
+        self._runs = staging.runs
         self._completes = session.accumulated + 1 == self._gradient.accumulation_steps
         self._guards = session.numbers.of_guards(session.step)
         self._scaled = options.loss_scale != 1.0

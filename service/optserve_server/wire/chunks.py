@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve.v1.tensor_pb2 import Chunk
+from optserve.framing import ChunkView
 from optserve_server.errors import DomainError, Reason
 
 
@@ -28,14 +28,16 @@ class Filler:
         """Whether every byte has arrived."""
         return self._filled == self._buffer.size
 
-    def add(self, chunk: Chunk) -> None:
-        """Puts a chunk into its place.
+    def add(self, chunk: ChunkView | None) -> None:
+        """Puts the chunk of a message into its place; a message without one adds nothing.
 
         Raises:
             DomainError: STREAM_PROTOCOL at ``chunk.byte_offset`` where it does not follow
                 the one before, BYTE_LENGTH_MISMATCH at ``chunk.data`` where it holds more
                 than is missing.
         """
+        if chunk is None:
+            return
         data = np.frombuffer(chunk.data, np.uint8)
         if chunk.byte_offset != self._filled:
             raise DomainError(
@@ -68,7 +70,7 @@ class Filler:
         )
 
 
-def cut(buffer: npt.NDArray[Any], chunk_bytes: int) -> Iterator[Chunk]:
-    """Cuts a buffer (uint8) into chunks of up to ``chunk_bytes`` bytes; an empty one into none."""
+def cut(buffer: npt.NDArray[Any], chunk_bytes: int) -> Iterator[ChunkView]:
+    """Cuts a buffer (uint8) into views of up to ``chunk_bytes`` bytes; an empty one into none."""
     for start in range(0, buffer.size, chunk_bytes):
-        yield Chunk(byte_offset=start, data=buffer[start : start + chunk_bytes].tobytes())
+        yield ChunkView(start, buffer[start : start + chunk_bytes].data)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from optserve.v1 import tensor_pb2
+from optserve.framing import ChunkView
 
 CHUNK_BYTES = 1 << 20
 
 
-def cut(views: Iterable[memoryview], told: Callable[[int], object]) -> Iterator[tensor_pb2.Chunk]:
-    """Cuts the bytes of all views, one after the other, into chunks; copies each byte once.
+def cut(views: Iterable[memoryview], told: Callable[[int], object]) -> Iterator[ChunkView]:
+    """Cuts the bytes of all views, one after the other, into chunks.
+
+    Nothing is copied but where a chunk holds bytes of several views.
 
     Args:
         views: the bytes.
@@ -29,11 +31,15 @@ def cut(views: Iterable[memoryview], told: Callable[[int], object]) -> Iterator[
             size += len(taken)
             if size == CHUNK_BYTES:
                 told(size)
-                yield tensor_pb2.Chunk(byte_offset=offset, data=b"".join(parts))
+                yield ChunkView(offset, _joined(parts))
                 offset, size, parts = offset + size, 0, []
     if parts:
         told(size)
-        yield tensor_pb2.Chunk(byte_offset=offset, data=b"".join(parts))
+        yield ChunkView(offset, _joined(parts))
+
+
+def _joined(parts: list[memoryview]) -> memoryview:
+    return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
 class Joined:
@@ -52,7 +58,7 @@ class Joined:
         """Whether everything has arrived."""
         return self.received == len(self.buffer)
 
-    def add(self, chunk: tensor_pb2.Chunk) -> int:
+    def add(self, chunk: ChunkView) -> int:
         """Puts a chunk into its place and returns its length.
 
         Raises:

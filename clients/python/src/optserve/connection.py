@@ -9,6 +9,7 @@ import grpc
 
 from optserve.chunks import CHUNK_BYTES
 from optserve.retry import Deadline, Retry
+from optserve.streams import Streams
 from optserve.v1 import capabilities_service_pb2_grpc, function_service_pb2_grpc, session_service_pb2_grpc
 
 Request = TypeVar("Request")
@@ -64,6 +65,7 @@ class Connection:
             else grpc.secure_channel(target, credentials, options=OPTIONS)
         )
         self.sessions = session_service_pb2_grpc.SessionServiceStub(self.channel)
+        self.streams = Streams(self.channel)
         self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
         self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)
 

@@ -12,6 +12,7 @@ from optserve import dtypes, errors
 from optserve.chunks import Joined
 from optserve.dtypes import Array
 from optserve.enums import ParameterPoint
+from optserve.framing import Framed
 from optserve.layout import Layout
 from optserve.progress import Bar
 from optserve.spec import known
@@ -115,7 +116,7 @@ def from_named(tensors: Iterable[tensor_pb2.NamedTensor], step: int, pull: Pull 
 
 
 def from_stream(
-    header: wire.ParametersHeader, first: Message, rest: Iterator[Message], bar: Bar
+    header: wire.ParametersHeader, first: Framed[Message], rest: Iterator[Framed[Message]], bar: Bar
 ) -> Parameters:
     """Parameters out of a stream of chunks, the first of which may come with the header.
 
@@ -126,7 +127,7 @@ def from_stream(
     joined = Joined(header.byte_count)
     message = first
     while True:
-        if message.HasField("chunk"):
+        if message.chunk is not None:
             try:
                 bar.update(joined.add(message.chunk))
             except ValueError as error:
@@ -145,7 +146,7 @@ def from_stream(
     )
 
 
-def following(messages: Iterator[Message]) -> Message:
+def following(messages: Iterator[Framed[Message]]) -> Framed[Message]:
     """The next message of a stream.
 
     Raises:

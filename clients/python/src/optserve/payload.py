@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from optserve import chunks, dtypes
 from optserve.dtypes import Array
+from optserve.framing import ChunkView
 from optserve.layout import Layout, TensorInfo
 from optserve.progress import Bar
 from optserve.v1 import tensor_pb2
@@ -71,11 +72,15 @@ class Payload:
         wide = np.dtype(np.float64) if np.dtype(np.float64) in kinds else np.dtype(np.float32)
         return Payload(self.tensors, [array.astype(wide, copy=False) for array in self.arrays], self.complete)
 
+    def copied(self) -> Payload:
+        """The payload in arrays of its own."""
+        return Payload(self.tensors, [array.copy() for array in self.arrays], self.complete)
+
     @property
     def data_type(self) -> tensor_pb2.DataType.ValueType:
         """The element type of a uniform payload."""
         return dtypes.TYPES[self.arrays[0].dtype]
 
-    def chunks(self, bar: Bar) -> Iterator[tensor_pb2.Chunk]:
+    def chunks(self, bar: Bar) -> Iterator[ChunkView]:
         """The arrays' bytes, one after the other; the bar is told of them."""
         return chunks.cut((dtypes.bytes_of(array) for array in self.arrays), bar.update)

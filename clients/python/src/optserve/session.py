@@ -254,7 +254,7 @@ class SessionHandle:
     def _streamed(self, payload: Payload, options: wire.StepOptions, timeout: float) -> StepResult:
         with bar("step", payload.byte_count, self._connection.progress) as shown:
             messages = steps.StepMessages(self.name, options, payload, shown)
-            call = self._connection.sessions.StepStream(
+            call = self._connection.streams.step(
                 iter(messages), timeout=timeout, metadata=self._connection.metadata
             )
             try:
@@ -264,12 +264,11 @@ class SessionHandle:
 
     def _pull(self, request: wire.PullParametersRequest, timeout: float) -> Parameters:
         """Reads one answer; of a broken one nothing is kept."""
-        call = self._connection.sessions.PullParameters(
-            request, timeout=timeout, metadata=self._connection.metadata
-        )
+        call = self._connection.streams.pull(request, timeout=timeout, metadata=self._connection.metadata)
         try:
             first = parameters.following(call)
-            with bar("pull", first.header.byte_count, self._connection.progress) as shown:
-                return parameters.from_stream(first.header, first, call, shown)
+            header = first.message.header
+            with bar("pull", header.byte_count, self._connection.progress) as shown:
+                return parameters.from_stream(header, first, call, shown)
         finally:
             call.cancel()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from optserve import parameters
 from optserve.enums import StepOutcome
+from optserve.framing import Framed
 from optserve.layout import Layout
 from optserve.parameters import Parameters, Pull
 from optserve.payload import Payload
@@ -116,16 +117,21 @@ class StepMessages:
         self._payload = payload
         self._bar = bar or Silent()
 
-    def __iter__(self) -> Iterator[wire.StepStreamRequest]:
-        header: wire.StepHeader | None = self._header
+    def __iter__(self) -> Iterator[Framed[wire.StepStreamRequest]]:
+        message = wire.StepStreamRequest(header=self._header)
+        first = message
         for chunk in self._payload.chunks(self._bar):
-            yield wire.StepStreamRequest(header=header, chunk=chunk)
-            header = None
-        if header is not None:
-            yield wire.StepStreamRequest(header=header)
+            yield Framed(message, chunk)
+            message = wire.StepStreamRequest()
+        if message is first:
+            yield Framed(message)
+
+    def keep(self) -> None:
+        """Copies the gradient, whose arrays are about to become the caller's again."""
+        self._payload = self._payload.copied()
 
 
-def read_answer(responses: Iterator[wire.StepStreamResponse], bar: Bar | None = None) -> StepResult:
+def read_answer(responses: Iterator[Framed[wire.StepStreamResponse]], bar: Bar | None = None) -> StepResult:
     """Reads the answer to one streamed step.
 
     Raises:
@@ -134,6 +140,6 @@ def read_answer(responses: Iterator[wire.StepStreamResponse], bar: Bar | None = 
     """
     first = parameters.following(responses)
     values = Parameters()
-    if first.HasField("parameters"):
-        values = parameters.from_stream(first.parameters, first, responses, bar or Silent())
-    return StepResult.of(first.result, values)
+    if first.message.HasField("parameters"):
+        values = parameters.from_stream(first.message.parameters, first, responses, bar or Silent())
+    return StepResult.of(first.message.result, values)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from optserve import errors
 from optserve.connection import Connection
+from optserve.framing import Framed
 from optserve.layout import Layout
 from optserve.parameters import Pulling, as_pull
 from optserve.payload import Payload
@@ -38,11 +39,9 @@ class PendingStep:
         byte_count: bytes that go and come with it.
     """
 
-    def __init__(
-        self, stream: StepStream, messages: Iterable[wire.StepStreamRequest], byte_count: int
-    ) -> None:
+    def __init__(self, stream: StepStream, messages: StepMessages, byte_count: int) -> None:
         self._stream = stream
-        self.messages = messages
+        self.messages: StepMessages | None = messages
         self.byte_count = byte_count
         self._result: StepResult | None = None
         self._error: errors.OptserveError | None = None
@@ -74,7 +73,7 @@ class PendingStep:
 
     def settle(self, outcome: StepResult | errors.OptserveError) -> None:
         """Takes the answer, or the failure; called by the stream."""
-        self.messages = []
+        self.messages = None
         if isinstance(outcome, StepResult):
             self._result = outcome
         else:
@@ -85,11 +84,11 @@ class _Call:
     """One gRPC stream: what is put into it is sent, and answers are read from it."""
 
     def __init__(self, connection: Connection) -> None:
-        self._outbox: queue.SimpleQueue[Iterable[wire.StepStreamRequest] | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Iterable[Framed[wire.StepStreamRequest]] | None] = queue.SimpleQueue()
         self.put = self._outbox.put
         sent = chain.from_iterable(iter(self._outbox.get, None))
-        self._rpc = connection.sessions.StepStream(sent, metadata=connection.metadata)
-        self.answers: Iterator[wire.StepStreamResponse] = iter(self._rpc)
+        self._rpc = connection.streams.step(sent, metadata=connection.metadata)
+        self.answers: Iterator[Framed[wire.StepStreamResponse]] = iter(self._rpc)
         self.cancel = self._rpc.cancel
 
     def finish(self, cancel: bool) -> None:
@@ -187,7 +186,8 @@ class StepStream:
         except BaseException:
             # The arrays are the caller's again, but the step may have to be sent once more.
             self._drop(cancel=True)
-            pending.messages = list(pending.messages)
+            if pending.messages is not None:
+                pending.messages.keep()
             raise
 
     def steps(self, gradients: Iterable[Gradients]) -> Iterator[StepResult]:
@@ -271,9 +271,9 @@ class StepStream:
         self._raise_unseen()
         options = wishes.message(self._layout, self._worker, self._sequence)
         returned = wishes.pull.byte_count(self._layout) if wishes.pull else 0
-        messages: Iterable[wire.StepStreamRequest] = StepMessages(self._name, options, payload)
-        pending = PendingStep(self, list(messages) if copy else messages, payload.byte_count + returned)
-        (self._call or self._open()).put(pending.messages)
+        messages = StepMessages(self._name, options, payload.copied() if copy else payload)
+        pending = PendingStep(self, messages, payload.byte_count + returned)
+        (self._call or self._open()).put(messages)
         self._waiting.append(pending)
         self._sequence += 1
         return pending
@@ -282,7 +282,8 @@ class StepStream:
         """Opens a gRPC stream, and sends again what was not answered."""
         self._call = _Call(self._connection)
         for pending in self._waiting:
-            self._call.put(pending.messages)
+            if pending.messages is not None:
+                self._call.put(pending.messages)
         return self._call
 
     def _attempt(self, deadline: Deadline) -> StepResult | errors.OptserveError:

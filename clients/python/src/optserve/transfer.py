@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 from optserve.connection import Connection
+from optserve.framing import Framed
 from optserve.payload import Payload
 from optserve.progress import Bar, bar
 from optserve.retry import allowance
@@ -36,7 +37,7 @@ def push_session(
     def attempt(left: float) -> session_pb2.Session:
         with bar("upload", payload.byte_count, shows) as shown:
             messages = push_messages(header, payload, shown)
-            response = connection.sessions.PushParameters(
+            response: wire.PushParametersResponse = connection.streams.push(
                 messages, timeout=left, metadata=connection.metadata
             )
         return response.session
@@ -48,11 +49,12 @@ def push_session(
 
 def push_messages(
     header: wire.PushHeader, payload: Payload, shown: Bar
-) -> Iterator[wire.PushParametersRequest]:
+) -> Iterator[Framed[wire.PushParametersRequest]]:
     """The messages of one push."""
-    first: wire.PushHeader | None = header
+    message = wire.PushParametersRequest(header=header)
+    first = message
     for chunk in payload.chunks(shown):
-        yield wire.PushParametersRequest(header=first, chunk=chunk)
-        first = None
-    if first is not None:
-        yield wire.PushParametersRequest(header=first)
+        yield Framed(message, chunk)
+        message = wire.PushParametersRequest()
+    if message is first:
+        yield Framed(message)

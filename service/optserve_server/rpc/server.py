@@ -15,6 +15,7 @@ from optserve.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_s
 from optserve_server.rpc.capabilities import CapabilitiesService
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
+from optserve_server.rpc.framing import FramedStreams
 from optserve_server.rpc.functions import FunctionService
 from optserve_server.rpc.interceptors import Boundary
 from optserve_server.rpc.sessions import SessionService
@@ -47,13 +48,13 @@ class Server:
         self._drain = Drain()
         self._health = health.aio.HealthServicer()
         self._server = aio.server(
-            interceptors=[Boundary(self._drain)],
+            interceptors=[Boundary(self._drain), FramedStreams()],
             options=_options(store.limits.max_message_bytes),
             maximum_concurrent_rpcs=max_concurrent_rpcs,
         )
         execution = Execution(executor)
         add_SessionServiceServicer_to_server(SessionService(store, execution, self._drain), self._server)
-        add_FunctionServiceServicer_to_server(FunctionService(execution), self._server)
+        add_FunctionServiceServicer_to_server(FunctionService(execution, store.backend), self._server)
         add_CapabilitiesServiceServicer_to_server(CapabilitiesService(store), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)

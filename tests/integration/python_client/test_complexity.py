@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import optserve
 from optserve import errors, layers, optimizers
 
+README = Path(__file__).parents[3] / "clients" / "python" / "README.md"
 LENET_5 = layers.Network(
     [
         layers.Convolution(6, [5, 5], name="C1"),
@@ -123,3 +127,12 @@ def test_ten_thousand_layers_are_answered_and_more_refused(client):
     with pytest.raises(errors.ResourceExhausted) as caught:
         client.estimate_complexity(layers.Network([*many, layers.Flatten()], input_shape=[4]))
     assert caught.value.metadata["limit"] == "max_layers"
+
+
+def test_the_readmes_network_is_counted(client, capsys):
+    examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (example,) = [code for code in examples if "estimate_complexity" in code]
+    exec(compile(example, str(README), "exec"), {"client": client})
+    *_, dense, total = capsys.readouterr().out.splitlines()
+    assert dense == f"dense_3 (10,) {13 * 13 * 8 * 10 + 10} {32 * 13 * 13 * 8 * 10}"
+    assert total == f"{80 + 13_530} {2 * 4 * (80 + 13_530)}"

@@ -13,6 +13,8 @@ from optserve.v1.activation_spec_pb2 import ActivationSpec
 from optserve.v1.function_service_pb2_grpc import FunctionServiceServicer
 from optserve.v1.tensor_pb2 import Tensor
 from optserve_server.activations.base import Activation
+from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.recent import RecentKernels
 from optserve_server.complexity.network import estimate
 from optserve_server.errors import within
 from optserve_server.hyper import Chosen
@@ -29,6 +31,9 @@ T = TypeVar("T")
 SMALL_BYTES = 1 << 17
 """Input up to which a function is shorter than handing it to another thread."""
 
+KEPT_KERNELS = 128
+"""Kernels of callers' own formulas that are kept."""
+
 _FLOATS = (FLOAT32, FLOAT64)
 _TARGETS = (FLOAT32, FLOAT64, INT32, INT64)
 
@@ -38,10 +43,12 @@ class FunctionService(FunctionServiceServicer):
 
     Args:
         execution: where work runs.
+        backend: what runs the formulas that callers send.
     """
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, execution: Execution, backend: Backend) -> None:
         self._execution = execution
+        self._backend = RecentKernels(backend, KEPT_KERNELS)
 
     async def EvaluateSchedule(
         self, request: pb.EvaluateScheduleRequest, context: Context

@@ -64,7 +64,7 @@ def segments_of(variant: Variant, size: int, low: int = 0, high: int | None = No
     ends = np.array([size // 3, 2 * size // 3, size], np.int64)
     factors = np.array([0.3, 1.0, 0.9])
     inside = (ends > low) & (np.concatenate([[0], ends[:-1]]) < high)
-    of_tensors = {name: factors[inside] for name in variant.program.segment_scalars}
+    of_tensors = dict.fromkeys(variant.program.segment_scalars, factors[inside])
     return Segments(np.minimum(ends[inside], high) - low, of_tensors)
 
 

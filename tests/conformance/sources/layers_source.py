@@ -8,6 +8,7 @@ where Keras adds a mask's handling. There the oracle's count is recorded.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,15 +49,27 @@ def row_of(line: Line) -> Row:
         return oracle.count(line.file, line.fields, line.shape)
 
     def framework() -> dict[str, Any]:
-        layer = line.make()
-        found = count() | keras_counts(layer, line.shape)
-        return found | ({"flops": xla_flops(layer, line.shape)} if line.by_xla else {})
+        with in_float32():
+            layer = line.make()
+            found = count() | keras_counts(layer, line.shape)
+            return found | ({"flops": xla_flops(layer, line.shape)} if line.by_xla else {})
 
     counter = "XLA's" if line.by_xla else "the oracle's"
     return Row(
         "layers", line.file, line.case, "keras", {line.file: line.fields}, {"shape": line.shape}, count,
         framework, note=f"flops are {counter}, multiply_adds the oracle's",
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def in_float32() -> Iterator[None]:
+    """Makes Keras' layers in float32: in float64 JAX spells tanh out, and XLA counts its parts."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
 
 
 def keras_counts(layer: keras.Layer, shape: Sequence[int]) -> dict[str, Any]:

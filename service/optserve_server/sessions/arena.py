@@ -155,7 +155,8 @@ class Arenas:
         """Overwrites a run's parameters, and its state where asked to."""
         partition = self.partition(run)
         place = slice(run.start - partition.start, run.stop - partition.start)
-        values = self.backend.from_host(run.staged.astype(partition.dtype))
+        with np.errstate(over="ignore"):  # what a narrower type cannot hold becomes infinite
+            values = self.backend.from_host(run.staged.astype(partition.dtype))
         partition.arrays[PARAMETER][place] = values
         for name, value in partition.initial_state().items():
             if name == AVERAGE and (reset_state or restart_average):

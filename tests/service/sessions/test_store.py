@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.errors import DomainError, Reason
+from optserve_server.initializers.base import Initializer
+from optserve_server.initializers.he import He
 from optserve_server.initializers.normal import Normal
+from optserve_server.initializers.orthogonal import Orthogonal
+from optserve_server.initializers.uniform import Uniform
 from optserve_server.optimizers.adam import Adam
 from optserve_server.sessions.spec import ParameterGroup, WeightAverageSpec
 from optserve_server.sessions.store import Limits, ParameterInit, Store
@@ -54,6 +59,25 @@ def test_limits_refuse_before_anything_is_made() -> None:
     store.create("a", spec_of(Adam()), [inline("w", 8)])
     assert refusal(store.create, "b", spec_of(), [inline("w", 1)]).metadata["limit"] == "max_sessions"
     assert len(store) == 1
+
+
+@pytest.mark.parametrize("initializer", [Normal(), Uniform(), Orthogonal(), He()], ids=repr)
+def test_first_values_are_the_same_on_every_backend(initializer: Initializer) -> None:
+    filled = [ParameterInit("w", F32, (5, 7), initializer)]
+    drawn = [
+        Store(backend).create("s", spec_of(), filled, 3).values()
+        for backend in (NumpyBackend(), NumbaBackend())
+    ]
+    assert bytes(drawn[0].buffer) == bytes(drawn[1].buffer)
+
+
+def test_a_tensor_that_cannot_be_filled_so() -> None:
+    store = Store(NumpyBackend())
+    error = refusal(
+        store.create, "a", spec_of(), [inline("v", 1), ParameterInit("w", F32, (3,), Orthogonal())]
+    )
+    assert (error.reason, error.field) == (Reason.SHAPE_MISMATCH, "parameters[1].initializer")
+    assert len(store) == 0
 
 
 def test_a_parameter_named_twice() -> None:
@@ -162,3 +186,13 @@ def test_empty_tensors_take_no_part() -> None:
     result = step(session, {"none": np.ones((0, 3)), "w": np.ones(2)}, per_tensor_norms=True)
     assert result.step == 1
     assert parameters(session)["none"].shape == (0, 3)
+
+
+def test_what_a_narrower_dtype_cannot_hold_becomes_infinite() -> None:
+    session = session_of(spec_of(), {"a": np.array([1e10, -1e300]), "b": np.ones(1, F32)})
+    half = parameters(session, tensors=["a"], dtype=np.dtype(np.float16))["a"]
+    np.testing.assert_array_equal(half, [np.inf, -np.inf])
+    staging = session.stage(["b"], F64)
+    staging.buffer[:] = np.array([1e300]).view(np.uint8)
+    session.assign(staging)
+    np.testing.assert_array_equal(parameters(session)["b"], [np.inf])

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from optserve.v1 import function_service_pb2 as pb
-from optserve.v1.network_spec_pb2 import NetworkSpec
+from optserve.v1.network_spec_pb2 import LayerSpec, NetworkSpec
 from optserve_server.complexity.base import MAX_EXTENT
 from optserve_server.complexity.network import (
+    MAX_RANK,
     Complexity,
     Estimate,
     NamedLayer,
@@ -22,19 +23,23 @@ from optserve_server.hyper import Chosen
 from optserve_server.wire.specs import chosen_from, chosen_to
 from optserve_server.wire.tensors import FLOAT32, wire_dtype_from
 
+MAX_LAYER_BYTES = 1024
+"""Bytes that a layer's description may have: more than any layer with a sensible name takes."""
+
 
 def network_from(message: NetworkSpec) -> Network:
     """The network that a message describes; fields of errors are paths within ``message``.
 
     Raises:
-        DomainError: what `chosen_from` and `Network` raise.
+        DomainError: what `chosen_from` and `Network` raise, and LIMIT_EXCEEDED.
     """
     check_layer_count(len(message.layers))
     layers = []
     for index, layer in enumerate(message.layers):
         with within(f"layers[{index}]"):
+            _check_size(layer)
             layers.append(NamedLayer(layer.name, chosen_from(layer).algorithm))
-    return Network(tuple(layers), tuple(message.input_shape))
+    return Network(tuple(layers), tuple(message.input_shape[: MAX_RANK + 1]))
 
 
 def batch_size_from(message: pb.EstimateComplexityRequest) -> int:
@@ -78,6 +83,17 @@ def estimate_to(estimate: Estimate, network: Network) -> pb.EstimateComplexityRe
         )
         chosen_to(response.network.layers.add(name=counted.name), Chosen(named.layer))
     return response
+
+
+def _check_size(layer: LayerSpec) -> None:
+    """Keeps a list of millions of numbers from being read only to be refused."""
+    size = layer.ByteSize()
+    if size > MAX_LAYER_BYTES:
+        raise DomainError(
+            Reason.LIMIT_EXCEEDED,
+            f"the layer's description has {size} bytes, more than {MAX_LAYER_BYTES}",
+            metadata={"limit": "max_layer_bytes", "value": MAX_LAYER_BYTES},
+        )
 
 
 def _complexity_to(complexity: Complexity) -> pb.Complexity:

@@ -52,14 +52,7 @@ def test_the_answer_resolves_what_was_left_open(client):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [
-        optimizers.Sgd(),
-        optimizers.Momentum(),
-        optimizers.Adam(),
-        optimizers.Amsgrad(),
-        optimizers.Rmsprop(centered=True, momentum=0.9),
-        optimizers.Adadelta(),
-    ],
+    [*(kind() for kind in optimizers.Optimizer.CHOICES.values()), optimizers.Rmsprop(centered=True)],
     ids=lambda optimizer: optimizer.FIELD,
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

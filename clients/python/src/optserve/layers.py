@@ -33,7 +33,7 @@ class Network(Spec, message=network_spec_pb2.NetworkSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class Layer(Choice, message=network_spec_pb2.LayerSpec, oneof="layer"):
-    """One layer.
+    """One layer, described in at most 1024 bytes.
 
     Attributes:
         name: Its name in the answer; kind and position, as in dense_2, when empty.

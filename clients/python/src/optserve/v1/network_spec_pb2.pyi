@@ -105,7 +105,7 @@ Global___NetworkSpec: _TypeAlias = NetworkSpec  # noqa: Y015
 
 @_typing.final
 class LayerSpec(_message.Message):
-    """One layer."""
+    """One layer, described in at most 1024 bytes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -106,6 +106,11 @@ class Contract:
         short = message.removesuffix("Spec")
         return message if short != message and short in self.home else short
 
+    def map_entry(self, message: str, field: FieldDescriptorProto) -> DescriptorProto | None:
+        """The message of a map's entries, where a field is a map."""
+        nested = {n.name: n for n in self.message(message).nested_type if n.options.map_entry}
+        return nested.get(last(field.type_name))
+
     def module_of(self, message: str) -> str:
         """The Python module that a message's class is written to."""
         return next(name for name, (stem, _, _) in MODULES.items() if stem == self.home[message])
@@ -199,8 +204,13 @@ class Module:
 
     def attribute(self, message: str, field: FieldDescriptorProto) -> Attribute:
         """What is written for one field."""
-        repeated = field.label == REPEATED
-        kind = self.type_of(field)
+        entry = self.contract.map_entry(message, field)
+        repeated = field.label == REPEATED and entry is None
+        if entry is not None:
+            self.imports.add(("collections.abc", "Mapping"))
+            kind = f"Mapping[{', '.join(map(self.type_of, entry.field))}]"
+        else:
+            kind = self.type_of(field)
         if repeated:
             self.imports.add(("collections.abc", "Sequence"))
             kind = f"Sequence[{kind}]"

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
 from optserve.v1 import capabilities_service_pb2 as pb
 from optserve.v1.convention_pb2 import Convention as WireConvention
-from optserve_server.hyper import REQUIRED, Convention, Declaration, declarations, field_types
+from optserve_server.hyper import (
+    REQUIRED,
+    Convention,
+    Declaration,
+    NamedNumbers,
+    declarations,
+    field_types,
+)
 from optserve_server.sessions.store import Limits
 from optserve_server.wire.enums import number_of
 from optserve_server.wire.specs import FAMILIES
+
+WORDS: Mapping[Any, str] = {
+    float: "double",
+    int: "int64",
+    bool: "bool",
+    str: "string",
+    NamedNumbers: "numbers by name",
+}
+"""What a hyperparameter is made of."""
 
 
 def algorithms_to() -> Iterator[pb.Algorithm]:
@@ -63,5 +79,5 @@ def _range_text(kind: Any, declaration: Declaration) -> str:
     """``double in [0, 1)``; enums name what is allowed."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return declaration.range_text() or "one of " + ", ".join(member.name for member in kind)
-    words = {float: "double", int: "int64", bool: "bool"}.get(kind, "list of numbers")
+    words = WORDS.get(kind, "list of numbers")
     return f"{words} {declaration.range_text()}".rstrip()

@@ -87,7 +87,9 @@ def filled(message: Descriptor, choice: str | None = None, depth: int = 0) -> Me
 
 def put(made: Message, field: FieldDescriptor, number: int, depth: int) -> None:
     if field.message_type:
-        if field.is_repeated:
+        if field.message_type.GetOptions().map_entry:
+            getattr(made, field.name).update({"b": 0.5, "a": number})
+        elif field.is_repeated:
             getattr(made, field.name).append(filled(field.message_type, depth=depth + 1))
         else:
             getattr(made, field.name).CopyFrom(filled(field.message_type, depth=depth + 1))

@@ -1,0 +1,149 @@
+"""A formula of the caller's own."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.program import Load, Program, Scalar
+from optserve_server.arrays.replay import replay
+from optserve_server.arrays.vocabulary import NumpyOps
+from optserve_server.errors import DomainError, Reason, within
+from optserve_server.expressions.formula import FUNCTIONS
+from optserve_server.hyper import NamedNumbers, hyper
+from optserve_server.losses.base import Evaluated, Floats, Loss, Reduction, weighted
+from optserve_server.losses.custom_programs import (
+    PREDICTION,
+    SLOPE,
+    TARGET,
+    VALUE,
+    VARIABLES,
+    Programs,
+    programs_of,
+)
+
+MAX_CONSTANTS = 32
+"""Named numbers of a formula."""
+
+NAME = re.compile("[A-Za-z_][A-Za-z0-9_]{0,31}")
+"""What a number may be called."""
+
+
+@dataclass(frozen=True)
+class Custom(Loss):
+    """mean(f(p, y)) over the last axis; the gradient is f'(p, y)/n.
+
+    Element by element, f is the expression of y_pred and y_true that the caller sends. The
+    mean is that of every other loss over the last axis; the lecture's sum over the batch,
+    where there is one output, is the reduction SUM.
+    """
+
+    name: ClassVar[str] = "custom"
+    compiles: ClassVar[bool] = True
+
+    expression: str = hyper()
+    constants: NamedNumbers = hyper(())
+
+    def validate(self) -> None:
+        """Checks the names of the constants, and that the expression can be read.
+
+        Raises:
+            DomainError: INVALID_EXPRESSION with the field ``expression``; MALFORMED_NAME or
+                OUT_OF_RANGE with the field ``constants``.
+        """
+        with within("constants"):
+            _check_constants(self.constants)
+        _ = self.programs  # raises what is wrong with the expression
+
+    @property
+    def programs(self) -> Programs:
+        """What the expression is compiled to."""
+        return programs_of(self.expression, self.constants)
+
+    def evaluate(
+        self,
+        prediction: Floats,
+        target: npt.NDArray[Any],
+        reduction: Reduction,
+        *,
+        sample_weight: Floats | None = None,
+        with_gradient: bool,
+        backend: Backend,
+    ) -> Evaluated:
+        """Losses and gradient from one kernel; see `Loss.evaluate`."""
+        y = self._checked(prediction, target, sample_weight)
+        program, numbers = self.programs.both if with_gradient else self.programs.value
+        found = _run(backend, program, numbers, prediction, y)
+        values = np.asarray(_mean(found[VALUE]), prediction.dtype)
+        gradient = None
+        if with_gradient:
+            slope = np.asarray(found[SLOPE] * (1 / max(prediction.shape[-1], 1)), prediction.dtype)
+            gradient = self._scaled(slope, target, reduction, sample_weight)
+        return Evaluated(weighted(values, sample_weight), gradient)
+
+    def _values(self, prediction: Floats, target: Floats) -> Any:
+        return _mean(_replayed(*self.programs.value, prediction, target)[VALUE])
+
+    def _slope(self, prediction: Floats, target: Floats) -> Any:
+        slope = _replayed(*self.programs.both, prediction, target)[SLOPE]
+        return slope * (1 / max(prediction.shape[-1], 1))
+
+
+def _run(
+    backend: Backend, program: Program, numbers: Mapping[str, float], prediction: Floats, target: Floats
+) -> dict[str, Floats]:
+    """What a program stores, computed by a backend, in the prediction's shape."""
+    dtype, shape = prediction.dtype, prediction.shape
+    stored = [name for name, _ in program.stores]
+    arrays = {name: backend.full(prediction.size, 0.0, dtype) for name in stored}
+    for name, array in ((PREDICTION, prediction), (TARGET, target)):
+        arrays[name] = backend.from_host(np.ascontiguousarray(array).reshape(-1))
+    kernel = backend.compile(program, dtype, {})
+    kernel({name: arrays[name] for name in program.arrays}, numbers)
+    return {name: backend.to_host(arrays[name]).reshape(shape) for name in stored}
+
+
+def _replayed(
+    program: Program, numbers: Mapping[str, float], prediction: Floats, target: Floats
+) -> dict[str, Floats]:
+    """What a program stores, computed by NumPy without a backend, operation for operation."""
+    values: dict[Load | Scalar, Any] = {Load(PREDICTION): prediction, Load(TARGET): target}
+    for name, number in numbers.items():
+        values[Scalar(name)] = prediction.dtype.type(number)
+    stored = replay(program, NumpyOps(), values)
+    return {name: np.broadcast_to(value, prediction.shape) for name, value in stored.items()}
+
+
+def _mean(values: Floats) -> npt.NDArray[np.float64]:
+    """The mean over the last axis, summed in float64."""
+    return np.asarray(np.sum(values, axis=-1, dtype=np.float64) / max(values.shape[-1], 1))
+
+
+def _check_constants(constants: NamedNumbers) -> None:
+    if len(constants) > MAX_CONSTANTS:
+        allowed = f"at most {MAX_CONSTANTS}"
+        raise DomainError(
+            Reason.OUT_OF_RANGE,
+            f"there are {len(constants)} constants, but may be {allowed}",
+            metadata={"range": allowed, "actual": len(constants)},
+        )
+    for name, number in constants:
+        if not NAME.fullmatch(name) or keyword.iskeyword(name):
+            raise DomainError(Reason.MALFORMED_NAME, f"{name[:40]!a} cannot be the name of a constant")
+        if name in FUNCTIONS or name in VARIABLES:
+            raise DomainError(Reason.MALFORMED_NAME, f"{name} means something else in an expression")
+        if not math.isfinite(number):
+            raise DomainError(
+                Reason.OUT_OF_RANGE,
+                f"{name} is {number}, but must be finite",
+                field=f"[{name}]",
+                metadata={"range": "finite", "actual": number},
+            )

@@ -1,0 +1,61 @@
+"""From a caller's expression to the programs that compute it and its derivative."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from optserve_server.arrays.differentiation import differentiated
+from optserve_server.arrays.lifting import lifted
+from optserve_server.arrays.program import Program
+from optserve_server.arrays.trace import Tracer
+from optserve_server.expressions.formula import evaluate
+from optserve_server.expressions.refusal import refusal
+from optserve_server.hyper import NamedNumbers
+
+PREDICTION, TARGET, VALUE, SLOPE = "prediction", "target", "value", "slope"
+"""The arrays of the programs."""
+
+VARIABLES = ("y_pred", "y_true")
+"""What an expression calls prediction and target."""
+
+MAX_INSTRUCTIONS = 512
+"""Operations on an element, the derivative's included: what a compiler takes a second for."""
+
+Numbered: TypeAlias = tuple[Program, Mapping[str, float]]
+"""A program and its scalars."""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What an expression is compiled to.
+
+    Attributes:
+        value: stores `VALUE`.
+        both: stores `VALUE` and `SLOPE`, its derivative with respect to the prediction.
+    """
+
+    value: Numbered
+    both: Numbered
+
+
+@functools.lru_cache(maxsize=256)
+def programs_of(expression: str, constants: NamedNumbers) -> Programs:
+    """The programs of an expression.
+
+    Raises:
+        DomainError: INVALID_EXPRESSION with the field ``expression``.
+    """
+    t = Tracer()
+    variables = dict(zip(VARIABLES, (t.load(PREDICTION), t.load(TARGET)), strict=True))
+    t.store(VALUE, evaluate(expression, t, variables, dict(constants)))
+    value = t.program()
+    if PREDICTION not in value.arrays:
+        raise refusal(expression, 0, len(expression), "it does not depend on y_pred")
+    both = differentiated(value, VALUE, PREDICTION, SLOPE)
+    if len(both.instructions) > MAX_INSTRUCTIONS:
+        what = f"with its derivative it takes more than {MAX_INSTRUCTIONS} operations"
+        raise refusal(expression, 0, len(expression), what)
+    return Programs(lifted(value), lifted(both))

@@ -27,7 +27,8 @@ class Initializer(Hyperparameters, ABC):
         Draws are made in float64 and rounded, so both dtypes get the same numbers.
 
         Raises:
-            DomainError: OUT_OF_RANGE, if a number is too large for ``dtype``.
+            DomainError: OUT_OF_RANGE, if a number is too large for ``dtype``, or
+                SHAPE_MISMATCH, if such a tensor cannot be filled so.
         """
         with np.errstate(over="ignore"):
             drawn = np.asarray(self.values(shape, rng), dtype, order="C")
@@ -42,3 +43,17 @@ class Initializer(Hyperparameters, ABC):
     @abstractmethod
     def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
         """A new float64 array of ``shape``."""
+
+
+def require_rank(name: str, fits: bool, expected: str, rank: int) -> None:
+    """Refuses a tensor of a rank that does not fit.
+
+    Raises:
+        DomainError: SHAPE_MISMATCH.
+    """
+    if not fits:
+        raise DomainError(
+            Reason.SHAPE_MISMATCH,
+            f"{name} fills tensors of {expected} dimensions, but this one has {rank}",
+            metadata={"expected": f"{expected} dimensions", "actual": rank},
+        )

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from optserve_server.hyper import hyper
-from optserve_server.initializers.variance_scaling import InitializerDistribution, VarianceScaling
+from optserve_server.initializers.variance_scaling import FanInitializer, InitializerDistribution
 
 
 @dataclass(frozen=True)
-class Glorot(VarianceScaling):
+class Glorot(FanInitializer):
     """Variance 2/(fan_in + fan_out), between what activations and gradients ask for."""
 
     name: ClassVar[str] = "glorot"

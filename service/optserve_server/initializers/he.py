@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from optserve_server.hyper import hyper
-from optserve_server.initializers.variance_scaling import InitializerDistribution, VarianceScaling
+from optserve_server.initializers.variance_scaling import FanInitializer, InitializerDistribution
 
 
 @dataclass(frozen=True)
-class He(VarianceScaling):
+class He(FanInitializer):
     """Variance 2/fan_in, which keeps a rectifier network's activations at their size.
 
     NORMAL is the lecture's N(0, sqrt(2/n_in)).

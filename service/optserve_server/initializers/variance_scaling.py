@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,14 @@ import numpy.typing as npt
 from optserve_server.hyper import hyper
 from optserve_server.initializers.base import Initializer
 from optserve_server.initializers.truncated_normal import STDDEV, truncated
+
+
+class FanMode(StrEnum):
+    """What a variance is divided by: units in, units out, or the mean of both."""
+
+    IN = "IN"
+    OUT = "OUT"
+    AVERAGE = "AVERAGE"
 
 
 class InitializerDistribution(StrEnum):
@@ -48,7 +57,7 @@ def centred(
 
 
 @dataclass(frozen=True)
-class VarianceScaling(Initializer):
+class FanInitializer(Initializer):
     """Draws of mean 0 and a variance that follows from the fans."""
 
     distribution: InitializerDistribution = hyper(InitializerDistribution.TRUNCATED_NORMAL)
@@ -59,3 +68,17 @@ class VarianceScaling(Initializer):
 
     def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
         return centred(self.distribution, self.variance(*fans(shape)), shape, rng)
+
+
+@dataclass(frozen=True)
+class VarianceScaling(FanInitializer):
+    """Variance scale/fan, as Keras' initializer of that name."""
+
+    name: ClassVar[str] = "variance_scaling"
+
+    scale: float = hyper(1.0, gt=0)
+    mode: FanMode = hyper(FanMode.IN)
+
+    def variance(self, fan_in: int, fan_out: int) -> float:
+        fan = {FanMode.IN: fan_in, FanMode.OUT: fan_out, FanMode.AVERAGE: (fan_in + fan_out) / 2}[self.mode]
+        return self.scale / max(1.0, fan)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import DomainError, Reason, within
 from optserve_server.initializers.base import Initializer
 from optserve_server.sessions.arena import resident_bytes
 from optserve_server.sessions.layout import Layout
@@ -146,12 +146,13 @@ class Store:
 
 def _first_values(parameters: Sequence[ParameterInit], seed: int) -> list[NamedArray]:
     values = []
-    for parameter in parameters:
+    for index, parameter in enumerate(parameters):
         source = parameter.source
         if isinstance(source, Initializer):
             # A stream of its own for each name, so that neither order nor neighbours matter.
             rng = np.random.default_rng([seed, *parameter.name.encode()])
-            source = source.draw(parameter.shape, parameter.dtype, rng)
+            with within(f"parameters[{index}].initializer"):
+                source = source.draw(parameter.shape, parameter.dtype, rng)
         if source is not None:
             values.append(NamedArray(parameter.name, source))
     return values

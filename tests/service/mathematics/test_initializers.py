@@ -13,13 +13,23 @@ from optserve_server.initializers.base import Initializer
 from optserve_server.initializers.constant import Constant
 from optserve_server.initializers.glorot import Glorot
 from optserve_server.initializers.he import He
+from optserve_server.initializers.identity import Identity
+from optserve_server.initializers.lecun import Lecun
 from optserve_server.initializers.normal import Normal
+from optserve_server.initializers.orthogonal import Orthogonal
 from optserve_server.initializers.truncated_normal import STDDEV, TruncatedNormal
-from optserve_server.initializers.variance_scaling import InitializerDistribution, fans
+from optserve_server.initializers.uniform import Uniform
+from optserve_server.initializers.variance_scaling import (
+    FanMode,
+    InitializerDistribution,
+    VarianceScaling,
+    fans,
+)
 from optserve_server.initializers.zeros import Zeros
 
 UNIFORM, NORMAL, TRUNCATED = InitializerDistribution
 EVERY: list[Initializer] = [cls(**({"value": 2.5} if cls is Constant else {})) for cls in ALL]
+ANY_RANK = [i for i in EVERY if not isinstance(i, Orthogonal | Identity)]
 
 
 def draw(
@@ -36,6 +46,24 @@ def draw(
         (He(), 0.0, math.sqrt(2 / 500), 2 * math.sqrt(2 / 500) / STDDEV),
         (He(distribution=NORMAL), 0.0, math.sqrt(2 / 500), math.inf),
         (He(distribution=UNIFORM), 0.0, math.sqrt(2 / 500), math.sqrt(6 / 500)),
+        (Uniform(), 0.0, 0.05 / math.sqrt(3), 0.05),
+        (Uniform(minimum=1.0, maximum=3.0), 2.0, 1 / math.sqrt(3), 1.0),
+        (Lecun(), 0.0, math.sqrt(1 / 500), 2 * math.sqrt(1 / 500) / STDDEV),
+        (Lecun(distribution=NORMAL), 0.0, math.sqrt(1 / 500), math.inf),
+        (Lecun(distribution=UNIFORM), 0.0, math.sqrt(1 / 500), math.sqrt(3 / 500)),
+        (VarianceScaling(), 0.0, math.sqrt(1 / 500), 2 * math.sqrt(1 / 500) / STDDEV),
+        (
+            VarianceScaling(scale=3.0, mode=FanMode.OUT),
+            0.0,
+            math.sqrt(3 / 400),
+            2 * math.sqrt(3 / 400) / STDDEV,
+        ),
+        (
+            VarianceScaling(mode=FanMode.AVERAGE, distribution=UNIFORM),
+            0.0,
+            math.sqrt(1 / 450),
+            math.sqrt(3 / 450),
+        ),
         (Glorot(), 0.0, math.sqrt(2 / 900), math.sqrt(6 / 900)),
         (Glorot(distribution=NORMAL), 0.0, math.sqrt(2 / 900), math.inf),
         (Glorot(distribution=TRUNCATED), 0.0, math.sqrt(2 / 900), 2 * math.sqrt(2 / 900) / STDDEV),
@@ -81,13 +109,56 @@ def test_fans_are_those_of_keras(shape: tuple[int, ...], expected: tuple[int, in
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 4), (3, 3, 2, 5), (0, 4)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("initializer", EVERY, ids=repr)
+@pytest.mark.parametrize("initializer", ANY_RANK, ids=repr)
 def test_every_shape_and_dtype(initializer: Initializer, dtype: type, shape: tuple[int, ...]) -> None:
     drawn = draw(initializer, shape, dtype)
     assert isinstance(drawn, np.ndarray)
     assert (drawn.shape, drawn.dtype, drawn.flags.c_contiguous) == (shape, dtype, True)
     assert np.array_equal(drawn, draw(initializer, shape, dtype))
     assert np.array_equal(drawn, draw(initializer, shape).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5), (3, 3, 2, 5), (2, 30), (0, 4), (1, 1)])
+def test_orthogonal_matrices(shape: tuple[int, ...], dtype: type) -> None:
+    drawn = draw(Orthogonal(gain=1.5), shape, dtype)
+    assert (drawn.shape, drawn.dtype, drawn.flags.c_contiguous) == (shape, dtype, True)
+    matrix = drawn.reshape(-1, shape[-1]).astype(np.float64)
+    product = matrix.T @ matrix if len(matrix) >= matrix.shape[1] else matrix @ matrix.T
+    assert product == pytest.approx(2.25 * np.eye(len(product)), abs=20 * float(np.finfo(dtype).eps))
+    assert np.array_equal(drawn, draw(Orthogonal(gain=1.5), shape, dtype))
+
+
+def test_orthogonal_matrices_are_evenly_distributed() -> None:
+    """Of either determinant, and with the first entry of either sign, as often."""
+    rng = np.random.default_rng(0)
+    drawn = [Orthogonal().draw((3, 3), np.dtype(np.float64), rng) for _ in range(2000)]
+    assert abs(np.mean(np.linalg.det(drawn))) < 0.1
+    assert abs(np.mean(drawn)) < 0.02
+    assert np.mean(np.square(drawn), axis=0) == pytest.approx(np.full((3, 3), 1 / 3), abs=0.03)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4), (4, 2), (0, 2)])
+def test_identity(shape: tuple[int, int]) -> None:
+    assert np.array_equal(draw(Identity(gain=2.0), shape, np.float32), 2 * np.eye(*shape, dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("initializer", "shape"),
+    [(Orthogonal(), ()), (Orthogonal(), (3,)), (Identity(), (3,)), (Identity(), (2, 2, 2))],
+)
+def test_tensors_of_another_rank_are_refused(initializer: Initializer, shape: tuple[int, ...]) -> None:
+    with pytest.raises(DomainError) as caught:
+        draw(initializer, shape)
+    assert caught.value.reason is Reason.SHAPE_MISMATCH
+
+
+def test_a_uniform_distribution_may_be_a_point_but_not_reversed() -> None:
+    assert draw(Uniform(minimum=2.0, maximum=2.0), (3,)).tolist() == [2.0] * 3
+    assert np.isfinite(draw(Uniform(minimum=-1.7e308, maximum=1.7e308), (99,))).all()
+    with pytest.raises(DomainError) as caught:
+        Uniform(minimum=2.0, maximum=1.0)
+    assert (caught.value.reason, caught.value.field) == (Reason.CONFLICTING_FIELDS, "minimum")
 
 
 def test_seeds_differ() -> None:

@@ -204,6 +204,13 @@ class ErrorReason(IntEnum):
     A defect of the server. Metadata {"request_id"}.
     """
 
+    INVALID_EXPRESSION = 28
+    """INVALID_ARGUMENT.
+
+    A formula cannot be read. Line and column count from 1, the column in characters. Example: field
+    "loss.custom.expression", metadata {"position": "1:7", "text": "."}.
+    """
+
     STEP_INCOMPLETE = 29
     """FAILED_PRECONDITION.
 
@@ -222,6 +229,23 @@ class InitializerDistribution(IntEnum):
 
     TRUNCATED_NORMAL = 3
     """Normal redrawn outside two standard deviations, widened to keep the variance."""
+
+
+class FanMode(IntEnum):
+    """What a variance is divided by.
+
+    A matrix is [in, out] and a convolution kernel [..., in, out], where every position of its field
+    counts.
+    """
+
+    IN = 1
+    """Units that an output unit sums over."""
+
+    OUT = 2
+    """Units that an input unit feeds."""
+
+    AVERAGE = 3
+    """The mean of both."""
 
 
 class LossReduction(IntEnum):

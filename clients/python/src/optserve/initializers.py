@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from optserve.enums import InitializerDistribution
+from optserve.enums import FanMode, InitializerDistribution
 from optserve.spec import Choice
 from optserve.v1 import initializer_spec_pb2
 
@@ -83,3 +83,68 @@ class Glorot(Initializer, field="glorot"):
     """
 
     distribution: InitializerDistribution | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform(Initializer, field="uniform"):
+    """A uniform distribution.
+
+    Attributes:
+        minimum: Its lower end.
+        maximum: Its upper end, at least minimum.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lecun(Initializer, field="lecun"):
+    """LeCun initialization.
+
+    Attributes:
+        distribution: Shape of the distribution; truncated normal when unset.
+    """
+
+    distribution: InitializerDistribution | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceScaling(Initializer, field="variance_scaling"):
+    """Mean 0 and variance scale/fan, as Keras' VarianceScaling.
+
+    Attributes:
+        scale: The variance times the fan.
+        mode: Which fan; FAN_MODE_IN when unset.
+        distribution: Shape of the distribution; truncated normal when unset.
+    """
+
+    scale: float | None = None
+    mode: FanMode | None = None
+    distribution: InitializerDistribution | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orthogonal(Initializer, field="orthogonal"):
+    """A random matrix with orthonormal columns, or rows where it has fewer of these (Saxe et al., 2013).
+
+    All dimensions but the last count as rows; there must be two.
+
+    Attributes:
+        gain: Factor of the matrix.
+    """
+
+    gain: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity(Initializer, field="identity"):
+    """The identity matrix; of a matrix that is not square, its leading part.
+
+    The tensor must have two dimensions.
+
+    Attributes:
+        gain: Factor of the matrix.
+    """
+
+    gain: float | None = None

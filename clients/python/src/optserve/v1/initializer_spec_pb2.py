@@ -24,27 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"optserve/v1/initializer_spec.proto\x12\x0boptserve.v1\"\xaf\x02\n\x0fInitializerSpec\x12\'\n\x05zeros\x18\x01 \x01(\x0b\x32\x16.optserve.v1.ZerosSpecH\x00\x12-\n\x08\x63onstant\x18\x02 \x01(\x0b\x32\x19.optserve.v1.ConstantSpecH\x00\x12)\n\x06normal\x18\x03 \x01(\x0b\x32\x17.optserve.v1.NormalSpecH\x00\x12<\n\x10truncated_normal\x18\x04 \x01(\x0b\x32 .optserve.v1.TruncatedNormalSpecH\x00\x12!\n\x02he\x18\x05 \x01(\x0b\x32\x13.optserve.v1.HeSpecH\x00\x12)\n\x06glorot\x18\x06 \x01(\x0b\x32\x17.optserve.v1.GlorotSpecH\x00\x42\r\n\x0binitializer\"\x0b\n\tZerosSpec\",\n\x0c\x43onstantSpec\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_value\"H\n\nNormalSpec\x12\x11\n\x04mean\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06stddev\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_meanB\t\n\x07_stddev\"Q\n\x13TruncatedNormalSpec\x12\x11\n\x04mean\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06stddev\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_meanB\t\n\x07_stddev\"D\n\x06HeSpec\x12:\n\x0c\x64istribution\x18\x01 \x01(\x0e\x32$.optserve.v1.InitializerDistribution\"H\n\nGlorotSpec\x12:\n\x0c\x64istribution\x18\x01 \x01(\x0e\x32$.optserve.v1.InitializerDistribution*\xbd\x01\n\x17InitializerDistribution\x12(\n$INITIALIZER_DISTRIBUTION_UNSPECIFIED\x10\x00\x12$\n INITIALIZER_DISTRIBUTION_UNIFORM\x10\x01\x12#\n\x1fINITIALIZER_DISTRIBUTION_NORMAL\x10\x02\x12-\n)INITIALIZER_DISTRIBUTION_TRUNCATED_NORMAL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"optserve/v1/initializer_spec.proto\x12\x0boptserve.v1\"\xa5\x04\n\x0fInitializerSpec\x12\'\n\x05zeros\x18\x01 \x01(\x0b\x32\x16.optserve.v1.ZerosSpecH\x00\x12-\n\x08\x63onstant\x18\x02 \x01(\x0b\x32\x19.optserve.v1.ConstantSpecH\x00\x12)\n\x06normal\x18\x03 \x01(\x0b\x32\x17.optserve.v1.NormalSpecH\x00\x12<\n\x10truncated_normal\x18\x04 \x01(\x0b\x32 .optserve.v1.TruncatedNormalSpecH\x00\x12!\n\x02he\x18\x05 \x01(\x0b\x32\x13.optserve.v1.HeSpecH\x00\x12)\n\x06glorot\x18\x06 \x01(\x0b\x32\x17.optserve.v1.GlorotSpecH\x00\x12+\n\x07uniform\x18\x07 \x01(\x0b\x32\x18.optserve.v1.UniformSpecH\x00\x12\'\n\x05lecun\x18\x08 \x01(\x0b\x32\x16.optserve.v1.LecunSpecH\x00\x12<\n\x10variance_scaling\x18\t \x01(\x0b\x32 .optserve.v1.VarianceScalingSpecH\x00\x12\x31\n\northogonal\x18\n \x01(\x0b\x32\x1b.optserve.v1.OrthogonalSpecH\x00\x12-\n\x08identity\x18\x0b \x01(\x0b\x32\x19.optserve.v1.IdentitySpecH\x00\x42\r\n\x0binitializer\"\x0b\n\tZerosSpec\",\n\x0c\x43onstantSpec\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_value\"H\n\nNormalSpec\x12\x11\n\x04mean\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06stddev\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_meanB\t\n\x07_stddev\"Q\n\x13TruncatedNormalSpec\x12\x11\n\x04mean\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06stddev\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_meanB\t\n\x07_stddev\"D\n\x06HeSpec\x12:\n\x0c\x64istribution\x18\x01 \x01(\x0e\x32$.optserve.v1.InitializerDistribution\"H\n\nGlorotSpec\x12:\n\x0c\x64istribution\x18\x01 \x01(\x0e\x32$.optserve.v1.InitializerDistribution\"Q\n\x0bUniformSpec\x12\x14\n\x07minimum\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_minimumB\n\n\x08_maximum\"G\n\tLecunSpec\x12:\n\x0c\x64istribution\x18\x01 \x01(\x0e\x32$.optserve.v1.InitializerDistribution\"\x93\x01\n\x13VarianceScalingSpec\x12\x12\n\x05scale\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x04mode\x18\x02 \x01(\x0e\x32\x14.optserve.v1.FanMode\x12:\n\x0c\x64istribution\x18\x03 \x01(\x0e\x32$.optserve.v1.InitializerDistributionB\x08\n\x06_scale\",\n\x0eOrthogonalSpec\x12\x11\n\x04gain\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_gain\"*\n\x0cIdentitySpec\x12\x11\n\x04gain\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_gain*\xbd\x01\n\x17InitializerDistribution\x12(\n$INITIALIZER_DISTRIBUTION_UNSPECIFIED\x10\x00\x12$\n INITIALIZER_DISTRIBUTION_UNIFORM\x10\x01\x12#\n\x1fINITIALIZER_DISTRIBUTION_NORMAL\x10\x02\x12-\n)INITIALIZER_DISTRIBUTION_TRUNCATED_NORMAL\x10\x03*\\\n\x07\x46\x61nMode\x12\x18\n\x14\x46\x41N_MODE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46\x41N_MODE_IN\x10\x01\x12\x10\n\x0c\x46\x41N_MODE_OUT\x10\x02\x12\x14\n\x10\x46\x41N_MODE_AVERAGE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optserve.v1.initializer_spec_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INITIALIZERDISTRIBUTION']._serialized_start=718
-  _globals['_INITIALIZERDISTRIBUTION']._serialized_end=907
+  _globals['_INITIALIZERDISTRIBUTION']._serialized_start=1360
+  _globals['_INITIALIZERDISTRIBUTION']._serialized_end=1549
+  _globals['_FANMODE']._serialized_start=1551
+  _globals['_FANMODE']._serialized_end=1643
   _globals['_INITIALIZERSPEC']._serialized_start=52
-  _globals['_INITIALIZERSPEC']._serialized_end=355
-  _globals['_ZEROSSPEC']._serialized_start=357
-  _globals['_ZEROSSPEC']._serialized_end=368
-  _globals['_CONSTANTSPEC']._serialized_start=370
-  _globals['_CONSTANTSPEC']._serialized_end=414
-  _globals['_NORMALSPEC']._serialized_start=416
-  _globals['_NORMALSPEC']._serialized_end=488
-  _globals['_TRUNCATEDNORMALSPEC']._serialized_start=490
-  _globals['_TRUNCATEDNORMALSPEC']._serialized_end=571
-  _globals['_HESPEC']._serialized_start=573
-  _globals['_HESPEC']._serialized_end=641
-  _globals['_GLOROTSPEC']._serialized_start=643
-  _globals['_GLOROTSPEC']._serialized_end=715
+  _globals['_INITIALIZERSPEC']._serialized_end=601
+  _globals['_ZEROSSPEC']._serialized_start=603
+  _globals['_ZEROSSPEC']._serialized_end=614
+  _globals['_CONSTANTSPEC']._serialized_start=616
+  _globals['_CONSTANTSPEC']._serialized_end=660
+  _globals['_NORMALSPEC']._serialized_start=662
+  _globals['_NORMALSPEC']._serialized_end=734
+  _globals['_TRUNCATEDNORMALSPEC']._serialized_start=736
+  _globals['_TRUNCATEDNORMALSPEC']._serialized_end=817
+  _globals['_HESPEC']._serialized_start=819
+  _globals['_HESPEC']._serialized_end=887
+  _globals['_GLOROTSPEC']._serialized_start=889
+  _globals['_GLOROTSPEC']._serialized_end=961
+  _globals['_UNIFORMSPEC']._serialized_start=963
+  _globals['_UNIFORMSPEC']._serialized_end=1044
+  _globals['_LECUNSPEC']._serialized_start=1046
+  _globals['_LECUNSPEC']._serialized_end=1117
+  _globals['_VARIANCESCALINGSPEC']._serialized_start=1120
+  _globals['_VARIANCESCALINGSPEC']._serialized_end=1267
+  _globals['_ORTHOGONALSPEC']._serialized_start=1269
+  _globals['_ORTHOGONALSPEC']._serialized_end=1313
+  _globals['_IDENTITYSPEC']._serialized_start=1315
+  _globals['_IDENTITYSPEC']._serialized_end=1357
 # @@protoc_insertion_point(module_scope)

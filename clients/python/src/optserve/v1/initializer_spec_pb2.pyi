@@ -45,6 +45,36 @@ INITIALIZER_DISTRIBUTION_TRUNCATED_NORMAL: InitializerDistribution.ValueType  # 
 """Normal redrawn outside two standard deviations, widened to keep the variance."""
 Global___InitializerDistribution: _TypeAlias = InitializerDistribution  # noqa: Y015
 
+class _FanMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FanModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FanMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAN_MODE_UNSPECIFIED: _FanMode.ValueType  # 0
+    """FAN_MODE_IN."""
+    FAN_MODE_IN: _FanMode.ValueType  # 1
+    """Units that an output unit sums over."""
+    FAN_MODE_OUT: _FanMode.ValueType  # 2
+    """Units that an input unit feeds."""
+    FAN_MODE_AVERAGE: _FanMode.ValueType  # 3
+    """The mean of both."""
+
+class FanMode(_FanMode, metaclass=_FanModeEnumTypeWrapper):
+    """What a variance is divided by. A matrix is [in, out] and a convolution kernel
+    [..., in, out], where every position of its field counts.
+    """
+
+FAN_MODE_UNSPECIFIED: FanMode.ValueType  # 0
+"""FAN_MODE_IN."""
+FAN_MODE_IN: FanMode.ValueType  # 1
+"""Units that an output unit sums over."""
+FAN_MODE_OUT: FanMode.ValueType  # 2
+"""Units that an input unit feeds."""
+FAN_MODE_AVERAGE: FanMode.ValueType  # 3
+"""The mean of both."""
+Global___FanMode: _TypeAlias = FanMode  # noqa: Y015
+
 @_typing.final
 class InitializerSpec(_message.Message):
     """How a server fills a tensor. Draws depend on the session's seed, the tensor's
@@ -59,6 +89,11 @@ class InitializerSpec(_message.Message):
     TRUNCATED_NORMAL_FIELD_NUMBER: _builtins.int
     HE_FIELD_NUMBER: _builtins.int
     GLOROT_FIELD_NUMBER: _builtins.int
+    UNIFORM_FIELD_NUMBER: _builtins.int
+    LECUN_FIELD_NUMBER: _builtins.int
+    VARIANCE_SCALING_FIELD_NUMBER: _builtins.int
+    ORTHOGONAL_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def zeros(self) -> Global___ZerosSpec:
         """All zeros."""
@@ -83,6 +118,26 @@ class InitializerSpec(_message.Message):
     def glorot(self) -> Global___GlorotSpec:
         """Glorot and Bengio, 2010: variance 2/(fan_in + fan_out)."""
 
+    @_builtins.property
+    def uniform(self) -> Global___UniformSpec:
+        """A uniform distribution."""
+
+    @_builtins.property
+    def lecun(self) -> Global___LecunSpec:
+        """LeCun et al., 1998: variance 1/fan_in."""
+
+    @_builtins.property
+    def variance_scaling(self) -> Global___VarianceScalingSpec:
+        """Variance scale/fan, for any scale and fan."""
+
+    @_builtins.property
+    def orthogonal(self) -> Global___OrthogonalSpec:
+        """A matrix with orthonormal rows or columns."""
+
+    @_builtins.property
+    def identity(self) -> Global___IdentitySpec:
+        """The identity matrix."""
+
     def __init__(
         self,
         *,
@@ -92,12 +147,17 @@ class InitializerSpec(_message.Message):
         truncated_normal: Global___TruncatedNormalSpec | None = ...,
         he: Global___HeSpec | None = ...,
         glorot: Global___GlorotSpec | None = ...,
+        uniform: Global___UniformSpec | None = ...,
+        lecun: Global___LecunSpec | None = ...,
+        variance_scaling: Global___VarianceScalingSpec | None = ...,
+        orthogonal: Global___OrthogonalSpec | None = ...,
+        identity: Global___IdentitySpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "glorot", b"glorot", "he", b"he", "initializer", b"initializer", "normal", b"normal", "truncated_normal", b"truncated_normal", "zeros", b"zeros"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "glorot", b"glorot", "he", b"he", "identity", b"identity", "initializer", b"initializer", "lecun", b"lecun", "normal", b"normal", "orthogonal", b"orthogonal", "truncated_normal", b"truncated_normal", "uniform", b"uniform", "variance_scaling", b"variance_scaling", "zeros", b"zeros"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "glorot", b"glorot", "he", b"he", "initializer", b"initializer", "normal", b"normal", "truncated_normal", b"truncated_normal", "zeros", b"zeros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "glorot", b"glorot", "he", b"he", "identity", b"identity", "initializer", b"initializer", "lecun", b"lecun", "normal", b"normal", "orthogonal", b"orthogonal", "truncated_normal", b"truncated_normal", "uniform", b"uniform", "variance_scaling", b"variance_scaling", "zeros", b"zeros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_initializer: _TypeAlias = _typing.Literal["zeros", "constant", "normal", "truncated_normal", "he", "glorot"]  # noqa: Y015
+    _WhichOneofReturnType_initializer: _TypeAlias = _typing.Literal["zeros", "constant", "normal", "truncated_normal", "he", "glorot", "uniform", "lecun", "variance_scaling", "orthogonal", "identity"]  # noqa: Y015
     _WhichOneofArgType_initializer: _TypeAlias = _typing.Literal["initializer", b"initializer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_initializer) -> _WhichOneofReturnType_initializer | None: ...
 
@@ -253,3 +313,142 @@ class GlorotSpec(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GlorotSpec: _TypeAlias = GlorotSpec  # noqa: Y015
+
+@_typing.final
+class UniformSpec(_message.Message):
+    """A uniform distribution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    minimum: _builtins.float
+    """Its lower end."""
+    maximum: _builtins.float
+    """Its upper end, at least minimum."""
+    def __init__(
+        self,
+        *,
+        minimum: _builtins.float | None = ...,
+        maximum: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
+    _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
+    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
+    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
+
+Global___UniformSpec: _TypeAlias = UniformSpec  # noqa: Y015
+
+@_typing.final
+class LecunSpec(_message.Message):
+    """LeCun initialization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISTRIBUTION_FIELD_NUMBER: _builtins.int
+    distribution: Global___InitializerDistribution.ValueType
+    """Shape of the distribution; truncated normal when unset."""
+    def __init__(
+        self,
+        *,
+        distribution: Global___InitializerDistribution.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distribution", b"distribution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LecunSpec: _TypeAlias = LecunSpec  # noqa: Y015
+
+@_typing.final
+class VarianceScalingSpec(_message.Message):
+    """Mean 0 and variance scale/fan, as Keras' VarianceScaling."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    DISTRIBUTION_FIELD_NUMBER: _builtins.int
+    scale: _builtins.float
+    """The variance times the fan."""
+    mode: Global___FanMode.ValueType
+    """Which fan; FAN_MODE_IN when unset."""
+    distribution: Global___InitializerDistribution.ValueType
+    """Shape of the distribution; truncated normal when unset."""
+    def __init__(
+        self,
+        *,
+        scale: _builtins.float | None = ...,
+        mode: Global___FanMode.ValueType = ...,
+        distribution: Global___InitializerDistribution.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "scale", b"scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "distribution", b"distribution", "mode", b"mode", "scale", b"scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
+    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
+
+Global___VarianceScalingSpec: _TypeAlias = VarianceScalingSpec  # noqa: Y015
+
+@_typing.final
+class OrthogonalSpec(_message.Message):
+    """A random matrix with orthonormal columns, or rows where it has fewer of these
+    (Saxe et al., 2013). All dimensions but the last count as rows; there must be two.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAIN_FIELD_NUMBER: _builtins.int
+    gain: _builtins.float
+    """Factor of the matrix."""
+    def __init__(
+        self,
+        *,
+        gain: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gain", b"_gain", "gain", b"gain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gain", b"_gain", "gain", b"gain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gain: _TypeAlias = _typing.Literal["gain"]  # noqa: Y015
+    _WhichOneofArgType__gain: _TypeAlias = _typing.Literal["_gain", b"_gain"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gain) -> _WhichOneofReturnType__gain | None: ...
+
+Global___OrthogonalSpec: _TypeAlias = OrthogonalSpec  # noqa: Y015
+
+@_typing.final
+class IdentitySpec(_message.Message):
+    """The identity matrix; of a matrix that is not square, its leading part. The tensor
+    must have two dimensions.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAIN_FIELD_NUMBER: _builtins.int
+    gain: _builtins.float
+    """Factor of the matrix."""
+    def __init__(
+        self,
+        *,
+        gain: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gain", b"_gain", "gain", b"gain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gain", b"_gain", "gain", b"gain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gain: _TypeAlias = _typing.Literal["gain"]  # noqa: Y015
+    _WhichOneofArgType__gain: _TypeAlias = _typing.Literal["_gain", b"_gain"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gain) -> _WhichOneofReturnType__gain | None: ...
+
+Global___IdentitySpec: _TypeAlias = IdentitySpec  # noqa: Y015

@@ -1,0 +1,25 @@
+"""The identity matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.hyper import hyper
+from optserve_server.initializers.base import Initializer, require_rank
+
+
+@dataclass(frozen=True)
+class Identity(Initializer):
+    """gain on the diagonal and 0 elsewhere."""
+
+    name: ClassVar[str] = "identity"
+
+    gain: float = hyper(1.0)
+
+    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        require_rank(self.name, len(shape) == 2, "2", len(shape))
+        return self.gain * np.eye(shape[0], shape[1])

@@ -1,0 +1,33 @@
+"""Orthogonal matrices (Saxe, McClelland and Ganguli, 2013, arXiv:1312.6120)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.hyper import hyper
+from optserve_server.initializers.base import Initializer, require_rank
+
+
+@dataclass(frozen=True)
+class Orthogonal(Initializer):
+    """gain*Q, where Q has orthonormal columns, or rows if it has fewer of these (Keras).
+
+    All dimensions but the last are rows. Q is that of a normal matrix' QR decomposition with
+    R's diagonal made positive, which distributes it evenly over all such matrices.
+    """
+
+    name: ClassVar[str] = "orthogonal"
+
+    gain: float = hyper(1.0)
+
+    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        require_rank(self.name, len(shape) >= 2, "at least 2", len(shape))
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+        q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
+        return self.gain * (q.T if rows < columns else q).reshape(shape)

@@ -23,6 +23,7 @@ class Convention(StrEnum):
     OPTAX = "OPTAX"
     LECTURE = "LECTURE"
 
+
 NamedNumbers: TypeAlias = tuple[tuple[str, float], ...]
 """Numbers by name, in the order of their names: what a map of them becomes in a dataclass."""
 

@@ -97,6 +97,34 @@ def test_a_large_activation_leaves_the_event_loop(client: Client) -> None:
     assert array(client.functions.ComputeActivation(request, timeout=20).output) == pytest.approx(np.tanh(x))
 
 
+def test_a_slope_comes_with_its_gradient(client: Client) -> None:
+    x, dy, slope = np.array([[-2.0, 3.0], [-1.0, -4.0]]), np.ones((2, 2)), np.array([[0.5], [0.25]])
+    forward = pb.ComputeActivationRequest(input=tensor(x), slope=tensor(slope))
+    forward.activation.prelu.SetInParent()
+    backward = pb.ComputeActivationGradientRequest(
+        activation=forward.activation, input=tensor(x), output_gradient=tensor(dy), slope=tensor(slope)
+    )
+    assert array(client.functions.ComputeActivation(forward).output).tolist() == [[-1, 3], [-0.25, -1]]
+    answer = client.functions.ComputeActivationGradient(backward)
+    assert array(answer.input_gradient).tolist() == [[0.5, 1], [0.25, 0.25]]
+    assert array(answer.slope_gradient).tolist() == [[-2], [-5]]
+    backward.ClearField("slope")
+    backward.activation.relu.SetInParent()
+    assert not client.functions.ComputeActivationGradient(backward).HasField("slope_gradient")
+
+
+def _prelu(slope: Tensor | None) -> pb.ComputeActivationRequest:
+    request = pb.ComputeActivationRequest(input=tensor(np.zeros((2, 3))), slope=slope)
+    request.activation.prelu.SetInParent()
+    return request
+
+
+def _maxout(group_size: int) -> pb.ComputeActivationRequest:
+    request = pb.ComputeActivationRequest(input=tensor(np.zeros((2, 3))))
+    request.activation.maxout.group_size = group_size
+    return request
+
+
 def _activation(input_: Tensor, axis: int | None = None) -> pb.ComputeActivationRequest:
     request = pb.ComputeActivationRequest(input=input_)
     if axis is not None:
@@ -111,6 +139,12 @@ def _activation(input_: Tensor, axis: int | None = None) -> pb.ComputeActivation
         (_activation(tensor(np.zeros(2)), 1), "OUT_OF_RANGE", "activation.softmax.axis"),
         (_activation(tensor(np.zeros(2, np.int32)), 0), "DTYPE_MISMATCH", "input.dtype"),
         (_activation(Tensor(), 0), "FIELD_REQUIRED", "input.dtype"),
+        (_prelu(None), "FIELD_REQUIRED", "slope"),
+        (_prelu(tensor(np.zeros(2))), "SHAPE_MISMATCH", "slope"),
+        (_prelu(tensor(np.zeros(3, np.float32))), "DTYPE_MISMATCH", "slope"),
+        (_prelu(tensor(np.zeros(3, np.int32))), "DTYPE_MISMATCH", "slope.dtype"),
+        (_maxout(0), "OUT_OF_RANGE", "activation.maxout.group_size"),
+        (_maxout(2), "SHAPE_MISMATCH", "input"),
     ],
 )
 def test_what_has_no_activation(

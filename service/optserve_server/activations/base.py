@@ -19,9 +19,15 @@ Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Activation(Hyperparameters, ABC):
-    """A function of a tensor. Right at infinities; nan stays nan."""
+    """A function of a tensor. Right at infinities; nan stays nan.
+
+    Attributes:
+        name: its name in the contract.
+        takes_slope: whether it wants a second tensor, its slope left of 0.
+    """
 
     name: ClassVar[str]
+    takes_slope: ClassVar[bool] = False
 
     def check(self, rank: int) -> None:
         """Checks what the hyperparameters ask of an input of ``rank`` dimensions.
@@ -30,35 +36,78 @@ class Activation(Hyperparameters, ABC):
             DomainError: OUT_OF_RANGE, naming the hyperparameter.
         """
 
-    def evaluate(self, x: Floats) -> Floats:
-        """The activation of ``x``, in its dtype and shape.
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the output for an input of ``shape``.
 
         Raises:
-            DomainError: DTYPE_MISMATCH with the field ``input``, and what `check` raises.
+            DomainError: SHAPE_MISMATCH with the field ``input``, and what `check` raises.
+        """
+        self.check(len(shape))
+        return shape
+
+    def evaluate(self, x: Floats, slope: Floats | None = None) -> Floats:
+        """The activation of ``x``, in its dtype and of `output_shape`.
+
+        Args:
+            x: the input.
+            slope: the slope, where the activation takes one; it broadcasts to ``x``.
+
+        Raises:
+            DomainError: DTYPE_MISMATCH with the field ``input``; FIELD_REQUIRED,
+                CONFLICTING_FIELDS, SHAPE_MISMATCH or DTYPE_MISMATCH with the field
+                ``slope``; and what `output_shape` raises.
         """
         _require_float(x)
-        self.check(x.ndim)
+        self._require_slope(x, slope)
+        self.output_shape(x.shape)
         with np.errstate(all="ignore"):
-            return np.asarray(self._forward(x), x.dtype)
+            return np.asarray(self._forward(x, slope), x.dtype)
 
-    def vjp(self, x: Floats, dy: Floats) -> Floats:
+    def vjp(self, x: Floats, dy: Floats, slope: Floats | None = None) -> Floats:
         """The gradient with respect to ``x``, given ``dy``, that with respect to the output.
 
         Raises:
-            DomainError: DTYPE_MISMATCH or SHAPE_MISMATCH with the field ``input`` or
-                ``output_gradient``, and what `check` raises.
+            DomainError: DTYPE_MISMATCH or SHAPE_MISMATCH with the field ``output_gradient``,
+                and what `evaluate` raises.
         """
-        _require_float(x)
-        _require_alike(x, dy)
-        self.check(x.ndim)
+        self._require_fitting(x, dy, slope)
         with np.errstate(all="ignore"):
-            return np.asarray(self._backward(x, dy), x.dtype)
+            return np.asarray(self._backward(x, dy, slope), x.dtype)
+
+    def slope_gradient(self, x: Floats, dy: Floats, slope: Floats) -> Floats:
+        """The gradient with respect to the slope, of its shape. Sums are taken in float64.
+
+        Raises:
+            DomainError: what `vjp` raises.
+        """
+        raise DomainError(Reason.CONFLICTING_FIELDS, f"{self.name} takes no slope", field="slope")
+
+    def _require_fitting(self, x: Floats, dy: Floats, slope: Floats | None) -> None:
+        _require_float(x)
+        self._require_slope(x, slope)
+        _require_alike(dy, self.output_shape(x.shape), x.dtype, "output_gradient", "output")
+
+    def _require_slope(self, x: Floats, slope: Floats | None) -> None:
+        if not self.takes_slope:
+            if slope is not None:
+                raise DomainError(Reason.CONFLICTING_FIELDS, f"{self.name} takes no slope", field="slope")
+            return
+        if slope is None:
+            raise DomainError(Reason.FIELD_REQUIRED, f"{self.name} takes a slope", field="slope")
+        _require_alike(slope, slope.shape, x.dtype, "slope", "input")
+        if not _broadcasts(slope.shape, x.shape):
+            raise DomainError(
+                Reason.SHAPE_MISMATCH,
+                f"the slope is {list(slope.shape)}, which does not broadcast to {list(x.shape)}",
+                field="slope",
+                metadata={"expected": f"broadcasts to {list(x.shape)}", "actual": list(slope.shape)},
+            )
 
     @abstractmethod
-    def _forward(self, x: Floats) -> Any: ...
+    def _forward(self, x: Floats, slope: Floats | None) -> Any: ...
 
     @abstractmethod
-    def _backward(self, x: Floats, dy: Floats) -> Any: ...
+    def _backward(self, x: Floats, dy: Floats, slope: Floats | None) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -73,10 +122,10 @@ class ElementwiseActivation(Activation):
     def gradient(self, ops: Ops, x: Value, dy: Value) -> Value:
         """The derivative at one element, times ``dy``."""
 
-    def _forward(self, x: Floats) -> Any:
+    def _forward(self, x: Floats, slope: Floats | None) -> Any:
         return self.forward(NumpyOps(), x)
 
-    def _backward(self, x: Floats, dy: Floats) -> Any:
+    def _backward(self, x: Floats, dy: Floats, slope: Floats | None) -> Any:
         return self.gradient(NumpyOps(), x, dy)
 
 
@@ -106,15 +155,22 @@ def _require_float(x: Floats) -> None:
         )
 
 
-def _require_alike(x: Floats, dy: Floats) -> None:
+def _require_alike(
+    array: Floats, shape: tuple[int, ...], dtype: np.dtype[Any], field: str, model: str
+) -> None:
     for reason, expected, actual in (
-        (Reason.SHAPE_MISMATCH, list(x.shape), list(dy.shape)),
-        (Reason.DTYPE_MISMATCH, x.dtype, dy.dtype),
+        (Reason.SHAPE_MISMATCH, list(shape), list(array.shape)),
+        (Reason.DTYPE_MISMATCH, dtype, array.dtype),
     ):
         if actual != expected:
             raise DomainError(
                 reason,
-                f"the output gradient is {actual}, but the input is {expected}",
-                field="output_gradient",
+                f"{field} is {actual}, but the {model} is {expected}",
+                field=field,
                 metadata={"expected": expected, "actual": actual},
             )
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    extents = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(extent in (1, target) for extent, target in extents)

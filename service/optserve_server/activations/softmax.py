@@ -39,10 +39,10 @@ class Softmax(Activation):
     def check(self, rank: int) -> None:
         check_axis(self.axis, rank)
 
-    def _forward(self, x: Floats) -> Any:
+    def _forward(self, x: Floats, slope: Floats | None) -> Any:
         return softmax(x, self.axis)
 
-    def _backward(self, x: Floats, dy: Floats) -> Any:
+    def _backward(self, x: Floats, dy: Floats, slope: Floats | None) -> Any:
         y = softmax(x, self.axis)
         mean = np.sum(y * dy, axis=self.axis, keepdims=True, dtype=np.float64).astype(x.dtype)
         return y * (dy - mean)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from grpc import aio
 
 from optserve.v1 import function_service_pb2 as pb
@@ -109,8 +110,9 @@ def _loss(request: pb.ComputeLossRequest) -> pb.ComputeLossResponse:
 def _activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationResponse:
     with within("input"):
         x = array_from(request.input, _FLOATS)
+    slope = _slope(request)
     chosen = _chosen_activation(request.activation, x.ndim)
-    response = pb.ComputeActivationResponse(output=tensor_to(chosen.algorithm.evaluate(x)))
+    response = pb.ComputeActivationResponse(output=tensor_to(chosen.algorithm.evaluate(x, slope)))
     chosen_to(response.activation, chosen)
     return response
 
@@ -122,8 +124,13 @@ def _activation_gradient(
         x = array_from(request.input, _FLOATS)
     with within("output_gradient"):
         dy = array_from(request.output_gradient, _FLOATS)
+    slope = _slope(request)
     chosen = _chosen_activation(request.activation, x.ndim)
-    response = pb.ComputeActivationGradientResponse(input_gradient=tensor_to(chosen.algorithm.vjp(x, dy)))
+    response = pb.ComputeActivationGradientResponse(
+        input_gradient=tensor_to(chosen.algorithm.vjp(x, dy, slope))
+    )
+    if slope is not None:
+        response.slope_gradient.CopyFrom(tensor_to(chosen.algorithm.slope_gradient(x, dy, slope)))
     chosen_to(response.activation, chosen)
     return response
 
@@ -141,6 +148,15 @@ def _complexity(request: pb.EstimateComplexityRequest) -> pb.EstimateComplexityR
     if optimizer:
         chosen_to(response.optimizer, optimizer)
     return response
+
+
+def _slope(
+    request: pb.ComputeActivationRequest | pb.ComputeActivationGradientRequest,
+) -> npt.NDArray[Any] | None:
+    if not request.HasField("slope"):
+        return None
+    with within("slope"):
+        return array_from(request.slope, _FLOATS)
 
 
 def _chosen_activation(message: ActivationSpec, rank: int) -> Chosen[Activation]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve import activations, losses, schedules
+from optserve import activations, errors, losses, schedules
 
 X = np.array([[0.5, -1.0, 2.0], [0.0, 3.0, -0.25]])
 
@@ -61,6 +61,34 @@ def test_an_activations_gradient(client):
     dy = np.arange(6.0).reshape(2, 3)
     dx = client.activation_gradient(activations.Tanh(), X, dy)
     np.testing.assert_allclose(dx, dy * (1 - np.tanh(X) ** 2))
+
+
+def test_a_slope_is_given_beside_the_input_and_has_a_gradient(client):
+    slope = np.array([0.5, 0.25, 2.0])
+    y = client.activation(activations.Prelu(), X, slope=slope)
+    np.testing.assert_array_equal(y, np.where(X > 0, X, slope * X))
+    dx, slope_gradient = client.activation_gradient(activations.Prelu(), X, np.ones_like(X), slope=slope)
+    np.testing.assert_array_equal(dx, np.where(X > 0, 1, slope))
+    np.testing.assert_array_equal(slope_gradient, [0, -1, -0.25])
+    with pytest.raises(errors.InvalidArgument, match="takes a slope"):
+        client.activation(activations.Prelu(), X)
+
+
+def test_maxout_shortens_an_axis(client):
+    maxout = activations.Maxout(3)
+    np.testing.assert_array_equal(client.activation(maxout, X), [[2.0], [3.0]])
+    np.testing.assert_array_equal(
+        client.activation_gradient(maxout, X, np.array([[1.0], [5.0]])), [[0, 0, 1], [0, 5, 0]]
+    )
+
+
+def test_drawn_slopes_repeat_with_their_seed(client):
+    drawn = activations.Rrelu(training=True, seed=3)
+    x = -np.ones((4, 5))
+    np.testing.assert_array_equal(
+        client.activation(drawn, x), -client.activation_gradient(drawn, x, np.ones_like(x))
+    )
+    assert len(np.unique(client.activation(drawn, x))) == 20
 
 
 def test_a_type_that_the_wire_does_not_know_is_refused_at_once(client):

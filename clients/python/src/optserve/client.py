@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, overload
 
 import grpc
 import numpy as np
@@ -229,15 +229,57 @@ class Client:
             self._connection, loss, prediction, target, gradient, per_example, timeout
         )
 
-    def activation(self, activation: Activation, x: ArrayLike, *, timeout: float | None = None) -> Array:
-        """Computes an activation of a float32 or float64 array; type and shape stay."""
-        return functions.compute_activation(self._connection, activation, x, timeout)
+    def activation(
+        self,
+        activation: Activation,
+        x: ArrayLike,
+        *,
+        slope: ArrayLike | None = None,
+        timeout: float | None = None,
+    ) -> Array:
+        """Computes an activation of a float32 or float64 array.
 
+        Type and shape stay; only maxout shortens an axis.
+
+        Args:
+            activation: the activation.
+            x: its input.
+            slope: the slope that Prelu takes, of the type of ``x``; it broadcasts to ``x``.
+            timeout: seconds; the client's own if None.
+        """
+        return functions.compute_activation(self._connection, activation, x, slope, timeout)
+
+    @overload
     def activation_gradient(
         self, activation: Activation, x: ArrayLike, dy: ArrayLike, *, timeout: float | None = None
-    ) -> Array:
-        """The gradient with respect to ``x``, from that with respect to the output; type and shape stay."""
-        return functions.compute_activation_gradient(self._connection, activation, x, dy, timeout)
+    ) -> Array: ...
+
+    @overload
+    def activation_gradient(
+        self,
+        activation: Activation,
+        x: ArrayLike,
+        dy: ArrayLike,
+        *,
+        slope: ArrayLike,
+        timeout: float | None = None,
+    ) -> tuple[Array, Array]: ...
+
+    def activation_gradient(
+        self,
+        activation: Activation,
+        x: ArrayLike,
+        dy: ArrayLike,
+        *,
+        slope: ArrayLike | None = None,
+        timeout: float | None = None,
+    ) -> Array | tuple[Array, Array]:
+        """The gradient with respect to ``x``, from ``dy``, that with respect to the output.
+
+        It has the type and shape of ``x``. With a ``slope``, as `activation` takes it, the
+        slope's gradient comes second.
+        """
+        return functions.compute_activation_gradient(self._connection, activation, x, dy, slope, timeout)
 
     def estimate_complexity(
         self,

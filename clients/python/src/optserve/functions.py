@@ -88,27 +88,46 @@ def compute_loss(
 
 
 def compute_activation(
-    connection: Connection, activation: Activation, x: ArrayLike, timeout: float | None
+    connection: Connection,
+    activation: Activation,
+    x: ArrayLike,
+    slope: ArrayLike | None,
+    timeout: float | None,
 ) -> Array:
     """See `Client.activation`."""
-    request = wire.ComputeActivationRequest(activation=spec.encode(activation), input=_tensor(x, "x"))
+    request = wire.ComputeActivationRequest(
+        activation=spec.encode(activation), input=_tensor(x, "x"), slope=_optional(slope, "slope")
+    )
     response = connection.call(connection.functions.ComputeActivation, request, timeout)
     return dtypes.from_tensor(response.output)
 
 
 def compute_activation_gradient(
-    connection: Connection, activation: Activation, x: ArrayLike, dy: ArrayLike, timeout: float | None
-) -> Array:
+    connection: Connection,
+    activation: Activation,
+    x: ArrayLike,
+    dy: ArrayLike,
+    slope: ArrayLike | None,
+    timeout: float | None,
+) -> Array | tuple[Array, Array]:
     """See `Client.activation_gradient`."""
     request = wire.ComputeActivationGradientRequest(
-        activation=spec.encode(activation), input=_tensor(x, "x"), output_gradient=_tensor(dy, "dy")
+        activation=spec.encode(activation),
+        input=_tensor(x, "x"),
+        output_gradient=_tensor(dy, "dy"),
+        slope=_optional(slope, "slope"),
     )
     response = connection.call(connection.functions.ComputeActivationGradient, request, timeout)
-    return dtypes.from_tensor(response.input_gradient)
+    dx = dtypes.from_tensor(response.input_gradient)
+    return dx if slope is None else (dx, dtypes.from_tensor(response.slope_gradient))
 
 
 def _tensor(value: ArrayLike, what: str) -> tensor_pb2.Tensor:
     return dtypes.to_tensor(dtypes.as_array(value, dtypes.SUPPORTED, what))
+
+
+def _optional(value: ArrayLike | None, what: str) -> tensor_pb2.Tensor | None:
+    return None if value is None else _tensor(value, what)
 
 
 def _asked(value: T | None, otherwise: str) -> T:

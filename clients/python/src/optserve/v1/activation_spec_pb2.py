@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from optserve.v1 import convention_pb2 as optserve_dot_v1_dot_convention__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!optserve/v1/activation_spec.proto\x12\x0boptserve.v1\x1a\x1coptserve/v1/convention.proto\"\xa5\x02\n\x0e\x41\x63tivationSpec\x12+\n\nconvention\x18\x01 \x01(\x0e\x32\x17.optserve.v1.Convention\x12+\n\x07sigmoid\x18\x02 \x01(\x0b\x32\x18.optserve.v1.SigmoidSpecH\x00\x12%\n\x04tanh\x18\x03 \x01(\x0b\x32\x15.optserve.v1.TanhSpecH\x00\x12%\n\x04relu\x18\x04 \x01(\x0b\x32\x15.optserve.v1.ReluSpecH\x00\x12\x30\n\nleaky_relu\x18\x05 \x01(\x0b\x32\x1a.optserve.v1.LeakyReluSpecH\x00\x12+\n\x07softmax\x18\x06 \x01(\x0b\x32\x18.optserve.v1.SoftmaxSpecH\x00\x42\x0c\n\nactivation\"\r\n\x0bSigmoidSpec\"\n\n\x08TanhSpec\"\n\n\x08ReluSpec\"?\n\rLeakyReluSpec\x12\x1b\n\x0enegative_slope\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x11\n\x0f_negative_slope\")\n\x0bSoftmaxSpec\x12\x11\n\x04\x61xis\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_axisb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!optserve/v1/activation_spec.proto\x12\x0boptserve.v1\x1a\x1coptserve/v1/convention.proto\"\x84\x07\n\x0e\x41\x63tivationSpec\x12+\n\nconvention\x18\x01 \x01(\x0e\x32\x17.optserve.v1.Convention\x12+\n\x07sigmoid\x18\x02 \x01(\x0b\x32\x18.optserve.v1.SigmoidSpecH\x00\x12%\n\x04tanh\x18\x03 \x01(\x0b\x32\x15.optserve.v1.TanhSpecH\x00\x12%\n\x04relu\x18\x04 \x01(\x0b\x32\x15.optserve.v1.ReluSpecH\x00\x12\x30\n\nleaky_relu\x18\x05 \x01(\x0b\x32\x1a.optserve.v1.LeakyReluSpecH\x00\x12+\n\x07softmax\x18\x06 \x01(\x0b\x32\x18.optserve.v1.SoftmaxSpecH\x00\x12\'\n\x05prelu\x18\x07 \x01(\x0b\x32\x16.optserve.v1.PreluSpecH\x00\x12\'\n\x05rrelu\x18\x08 \x01(\x0b\x32\x16.optserve.v1.RreluSpecH\x00\x12#\n\x03\x65lu\x18\t \x01(\x0b\x32\x14.optserve.v1.EluSpecH\x00\x12%\n\x04selu\x18\n \x01(\x0b\x32\x15.optserve.v1.SeluSpecH\x00\x12%\n\x04\x63\x65lu\x18\x0b \x01(\x0b\x32\x15.optserve.v1.CeluSpecH\x00\x12%\n\x04gelu\x18\x0c \x01(\x0b\x32\x15.optserve.v1.GeluSpecH\x00\x12%\n\x04silu\x18\r \x01(\x0b\x32\x15.optserve.v1.SiluSpecH\x00\x12%\n\x04mish\x18\x0e \x01(\x0b\x32\x15.optserve.v1.MishSpecH\x00\x12-\n\x08softplus\x18\x0f \x01(\x0b\x32\x19.optserve.v1.SoftplusSpecH\x00\x12-\n\x08softsign\x18\x10 \x01(\x0b\x32\x19.optserve.v1.SoftsignSpecH\x00\x12\x34\n\x0chard_sigmoid\x18\x11 \x01(\x0b\x32\x1c.optserve.v1.HardSigmoidSpecH\x00\x12\x30\n\nhard_swish\x18\x12 \x01(\x0b\x32\x1a.optserve.v1.HardSwishSpecH\x00\x12\x32\n\x0blog_softmax\x18\x13 \x01(\x0b\x32\x1b.optserve.v1.LogSoftmaxSpecH\x00\x12)\n\x06maxout\x18\x14 \x01(\x0b\x32\x17.optserve.v1.MaxoutSpecH\x00\x42\x0c\n\nactivation\"\r\n\x0bSigmoidSpec\"\n\n\x08TanhSpec\"\n\n\x08ReluSpec\"?\n\rLeakyReluSpec\x12\x1b\n\x0enegative_slope\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x11\n\x0f_negative_slope\")\n\x0bSoftmaxSpec\x12\x11\n\x04\x61xis\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_axis\"\x0b\n\tPreluSpec\"\x87\x01\n\tRreluSpec\x12\x12\n\x05lower\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05upper\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08training\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x42\x08\n\x06_lowerB\x08\n\x06_upperB\x0b\n\t_trainingB\x07\n\x05_seed\"\'\n\x07\x45luSpec\x12\x12\n\x05\x61lpha\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_alpha\"\n\n\x08SeluSpec\"(\n\x08\x43\x65luSpec\x12\x12\n\x05\x61lpha\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_alpha\"4\n\x08GeluSpec\x12\x18\n\x0b\x61pproximate\x18\x01 \x01(\x08H\x00\x88\x01\x01\x42\x0e\n\x0c_approximate\"\n\n\x08SiluSpec\"\n\n\x08MishSpec\"*\n\x0cSoftplusSpec\x12\x11\n\x04\x62\x65ta\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_beta\"\x0e\n\x0cSoftsignSpec\"\x11\n\x0fHardSigmoidSpec\"\x0f\n\rHardSwishSpec\",\n\x0eLogSoftmaxSpec\x12\x11\n\x04\x61xis\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_axis\"P\n\nMaxoutSpec\x12\x17\n\ngroup_size\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\x04\x61xis\x18\x02 \x01(\x03H\x01\x88\x01\x01\x42\r\n\x0b_group_sizeB\x07\n\x05_axisb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,43 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optserve.v1.activation_spec
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ACTIVATIONSPEC']._serialized_start=81
-  _globals['_ACTIVATIONSPEC']._serialized_end=374
-  _globals['_SIGMOIDSPEC']._serialized_start=376
-  _globals['_SIGMOIDSPEC']._serialized_end=389
-  _globals['_TANHSPEC']._serialized_start=391
-  _globals['_TANHSPEC']._serialized_end=401
-  _globals['_RELUSPEC']._serialized_start=403
-  _globals['_RELUSPEC']._serialized_end=413
-  _globals['_LEAKYRELUSPEC']._serialized_start=415
-  _globals['_LEAKYRELUSPEC']._serialized_end=478
-  _globals['_SOFTMAXSPEC']._serialized_start=480
-  _globals['_SOFTMAXSPEC']._serialized_end=521
+  _globals['_ACTIVATIONSPEC']._serialized_end=981
+  _globals['_SIGMOIDSPEC']._serialized_start=983
+  _globals['_SIGMOIDSPEC']._serialized_end=996
+  _globals['_TANHSPEC']._serialized_start=998
+  _globals['_TANHSPEC']._serialized_end=1008
+  _globals['_RELUSPEC']._serialized_start=1010
+  _globals['_RELUSPEC']._serialized_end=1020
+  _globals['_LEAKYRELUSPEC']._serialized_start=1022
+  _globals['_LEAKYRELUSPEC']._serialized_end=1085
+  _globals['_SOFTMAXSPEC']._serialized_start=1087
+  _globals['_SOFTMAXSPEC']._serialized_end=1128
+  _globals['_PRELUSPEC']._serialized_start=1130
+  _globals['_PRELUSPEC']._serialized_end=1141
+  _globals['_RRELUSPEC']._serialized_start=1144
+  _globals['_RRELUSPEC']._serialized_end=1279
+  _globals['_ELUSPEC']._serialized_start=1281
+  _globals['_ELUSPEC']._serialized_end=1320
+  _globals['_SELUSPEC']._serialized_start=1322
+  _globals['_SELUSPEC']._serialized_end=1332
+  _globals['_CELUSPEC']._serialized_start=1334
+  _globals['_CELUSPEC']._serialized_end=1374
+  _globals['_GELUSPEC']._serialized_start=1376
+  _globals['_GELUSPEC']._serialized_end=1428
+  _globals['_SILUSPEC']._serialized_start=1430
+  _globals['_SILUSPEC']._serialized_end=1440
+  _globals['_MISHSPEC']._serialized_start=1442
+  _globals['_MISHSPEC']._serialized_end=1452
+  _globals['_SOFTPLUSSPEC']._serialized_start=1454
+  _globals['_SOFTPLUSSPEC']._serialized_end=1496
+  _globals['_SOFTSIGNSPEC']._serialized_start=1498
+  _globals['_SOFTSIGNSPEC']._serialized_end=1512
+  _globals['_HARDSIGMOIDSPEC']._serialized_start=1514
+  _globals['_HARDSIGMOIDSPEC']._serialized_end=1531
+  _globals['_HARDSWISHSPEC']._serialized_start=1533
+  _globals['_HARDSWISHSPEC']._serialized_end=1548
+  _globals['_LOGSOFTMAXSPEC']._serialized_start=1550
+  _globals['_LOGSOFTMAXSPEC']._serialized_end=1594
+  _globals['_MAXOUTSPEC']._serialized_start=1596
+  _globals['_MAXOUTSPEC']._serialized_end=1676
 # @@protoc_insertion_point(module_scope)

@@ -29,6 +29,20 @@ class ActivationSpec(_message.Message):
     RELU_FIELD_NUMBER: _builtins.int
     LEAKY_RELU_FIELD_NUMBER: _builtins.int
     SOFTMAX_FIELD_NUMBER: _builtins.int
+    PRELU_FIELD_NUMBER: _builtins.int
+    RRELU_FIELD_NUMBER: _builtins.int
+    ELU_FIELD_NUMBER: _builtins.int
+    SELU_FIELD_NUMBER: _builtins.int
+    CELU_FIELD_NUMBER: _builtins.int
+    GELU_FIELD_NUMBER: _builtins.int
+    SILU_FIELD_NUMBER: _builtins.int
+    MISH_FIELD_NUMBER: _builtins.int
+    SOFTPLUS_FIELD_NUMBER: _builtins.int
+    SOFTSIGN_FIELD_NUMBER: _builtins.int
+    HARD_SIGMOID_FIELD_NUMBER: _builtins.int
+    HARD_SWISH_FIELD_NUMBER: _builtins.int
+    LOG_SOFTMAX_FIELD_NUMBER: _builtins.int
+    MAXOUT_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
     """Whose defaults fill the unset fields."""
     @_builtins.property
@@ -51,6 +65,62 @@ class ActivationSpec(_message.Message):
     def softmax(self) -> Global___SoftmaxSpec:
         """exp(x)/sum(exp(x)) along an axis."""
 
+    @_builtins.property
+    def prelu(self) -> Global___PreluSpec:
+        """x where x > 0, otherwise slope*x, with a slope that is learned."""
+
+    @_builtins.property
+    def rrelu(self) -> Global___RreluSpec:
+        """x where x > 0, otherwise slope*x, with a slope that is drawn."""
+
+    @_builtins.property
+    def elu(self) -> Global___EluSpec:
+        """x where x > 0, otherwise alpha*(exp(x) - 1)."""
+
+    @_builtins.property
+    def selu(self) -> Global___SeluSpec:
+        """scale*elu(x), with the constants that keep mean 0 and variance 1."""
+
+    @_builtins.property
+    def celu(self) -> Global___CeluSpec:
+        """x where x > 0, otherwise alpha*(exp(x/alpha) - 1)."""
+
+    @_builtins.property
+    def gelu(self) -> Global___GeluSpec:
+        """x*P(X <= x) for a standard normal X."""
+
+    @_builtins.property
+    def silu(self) -> Global___SiluSpec:
+        """x*sigmoid(x)."""
+
+    @_builtins.property
+    def mish(self) -> Global___MishSpec:
+        """x*tanh(softplus(x))."""
+
+    @_builtins.property
+    def softplus(self) -> Global___SoftplusSpec:
+        """log(1 + exp(beta*x))/beta."""
+
+    @_builtins.property
+    def softsign(self) -> Global___SoftsignSpec:
+        """x/(1 + |x|)."""
+
+    @_builtins.property
+    def hard_sigmoid(self) -> Global___HardSigmoidSpec:
+        """x/6 + 1/2, cut off at 0 and 1."""
+
+    @_builtins.property
+    def hard_swish(self) -> Global___HardSwishSpec:
+        """x*hard_sigmoid(x)."""
+
+    @_builtins.property
+    def log_softmax(self) -> Global___LogSoftmaxSpec:
+        """log(softmax(x)) along an axis."""
+
+    @_builtins.property
+    def maxout(self) -> Global___MaxoutSpec:
+        """The greatest of each group of neighbours along an axis."""
+
     def __init__(
         self,
         *,
@@ -60,12 +130,26 @@ class ActivationSpec(_message.Message):
         relu: Global___ReluSpec | None = ...,
         leaky_relu: Global___LeakyReluSpec | None = ...,
         softmax: Global___SoftmaxSpec | None = ...,
+        prelu: Global___PreluSpec | None = ...,
+        rrelu: Global___RreluSpec | None = ...,
+        elu: Global___EluSpec | None = ...,
+        selu: Global___SeluSpec | None = ...,
+        celu: Global___CeluSpec | None = ...,
+        gelu: Global___GeluSpec | None = ...,
+        silu: Global___SiluSpec | None = ...,
+        mish: Global___MishSpec | None = ...,
+        softplus: Global___SoftplusSpec | None = ...,
+        softsign: Global___SoftsignSpec | None = ...,
+        hard_sigmoid: Global___HardSigmoidSpec | None = ...,
+        hard_swish: Global___HardSwishSpec | None = ...,
+        log_softmax: Global___LogSoftmaxSpec | None = ...,
+        maxout: Global___MaxoutSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "leaky_relu", b"leaky_relu", "relu", b"relu", "sigmoid", b"sigmoid", "softmax", b"softmax", "tanh", b"tanh"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "celu", b"celu", "elu", b"elu", "gelu", b"gelu", "hard_sigmoid", b"hard_sigmoid", "hard_swish", b"hard_swish", "leaky_relu", b"leaky_relu", "log_softmax", b"log_softmax", "maxout", b"maxout", "mish", b"mish", "prelu", b"prelu", "relu", b"relu", "rrelu", b"rrelu", "selu", b"selu", "sigmoid", b"sigmoid", "silu", b"silu", "softmax", b"softmax", "softplus", b"softplus", "softsign", b"softsign", "tanh", b"tanh"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "convention", b"convention", "leaky_relu", b"leaky_relu", "relu", b"relu", "sigmoid", b"sigmoid", "softmax", b"softmax", "tanh", b"tanh"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "celu", b"celu", "convention", b"convention", "elu", b"elu", "gelu", b"gelu", "hard_sigmoid", b"hard_sigmoid", "hard_swish", b"hard_swish", "leaky_relu", b"leaky_relu", "log_softmax", b"log_softmax", "maxout", b"maxout", "mish", b"mish", "prelu", b"prelu", "relu", b"relu", "rrelu", b"rrelu", "selu", b"selu", "sigmoid", b"sigmoid", "silu", b"silu", "softmax", b"softmax", "softplus", b"softplus", "softsign", b"softsign", "tanh", b"tanh"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_activation: _TypeAlias = _typing.Literal["sigmoid", "tanh", "relu", "leaky_relu", "softmax"]  # noqa: Y015
+    _WhichOneofReturnType_activation: _TypeAlias = _typing.Literal["sigmoid", "tanh", "relu", "leaky_relu", "softmax", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign", "hard_sigmoid", "hard_swish", "log_softmax", "maxout"]  # noqa: Y015
     _WhichOneofArgType_activation: _TypeAlias = _typing.Literal["activation", b"activation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_activation) -> _WhichOneofReturnType_activation | None: ...
 
@@ -169,3 +253,336 @@ class SoftmaxSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
 
 Global___SoftmaxSpec: _TypeAlias = SoftmaxSpec  # noqa: Y015
+
+@_typing.final
+class PreluSpec(_message.Message):
+    """The parametric rectifier (He et al., 2015). Its slope is the request's field
+    slope. The derivative at 0 is the slope there.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreluSpec: _TypeAlias = PreluSpec  # noqa: Y015
+
+@_typing.final
+class RreluSpec(_message.Message):
+    """The randomized rectifier. Each element has a slope of its own, uniform on
+    [lower, upper], when training, and their mean otherwise. The same seed and
+    shape give the same slopes in either direction and on every backend.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    TRAINING_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    lower: _builtins.float
+    """Smallest slope."""
+    upper: _builtins.float
+    """Largest slope, at least lower."""
+    training: _builtins.bool
+    """Draws slopes."""
+    seed: _builtins.int
+    """Seed of the draws, at least 0. Give another one for each step, and the same
+    one for an activation and its gradient.
+    """
+    def __init__(
+        self,
+        *,
+        lower: _builtins.float | None = ...,
+        upper: _builtins.float | None = ...,
+        training: _builtins.bool | None = ...,
+        seed: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lower", b"_lower", "_seed", b"_seed", "_training", b"_training", "_upper", b"_upper", "lower", b"lower", "seed", b"seed", "training", b"training", "upper", b"upper"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lower", b"_lower", "_seed", b"_seed", "_training", b"_training", "_upper", b"_upper", "lower", b"lower", "seed", b"seed", "training", b"training", "upper", b"upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__lower: _TypeAlias = _typing.Literal["lower"]  # noqa: Y015
+    _WhichOneofArgType__lower: _TypeAlias = _typing.Literal["_lower", b"_lower"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__training: _TypeAlias = _typing.Literal["training"]  # noqa: Y015
+    _WhichOneofArgType__training: _TypeAlias = _typing.Literal["_training", b"_training"]  # noqa: Y015
+    _WhichOneofReturnType__upper: _TypeAlias = _typing.Literal["upper"]  # noqa: Y015
+    _WhichOneofArgType__upper: _TypeAlias = _typing.Literal["_upper", b"_upper"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lower) -> _WhichOneofReturnType__lower | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__training) -> _WhichOneofReturnType__training | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__upper) -> _WhichOneofReturnType__upper | None: ...
+
+Global___RreluSpec: _TypeAlias = RreluSpec  # noqa: Y015
+
+@_typing.final
+class EluSpec(_message.Message):
+    """The exponential linear unit (Clevert et al., 2015). Its derivative at 0 is alpha."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALPHA_FIELD_NUMBER: _builtins.int
+    alpha: _builtins.float
+    """Minus the value at -infinity."""
+    def __init__(
+        self,
+        *,
+        alpha: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+
+Global___EluSpec: _TypeAlias = EluSpec  # noqa: Y015
+
+@_typing.final
+class SeluSpec(_message.Message):
+    """The scaled exponential linear unit (Klambauer et al., 2017)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeluSpec: _TypeAlias = SeluSpec  # noqa: Y015
+
+@_typing.final
+class CeluSpec(_message.Message):
+    """The continuously differentiable exponential linear unit (Barron, 2017)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALPHA_FIELD_NUMBER: _builtins.int
+    alpha: _builtins.float
+    """Minus the value at -infinity."""
+    def __init__(
+        self,
+        *,
+        alpha: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+
+Global___CeluSpec: _TypeAlias = CeluSpec  # noqa: Y015
+
+@_typing.final
+class GeluSpec(_message.Message):
+    """The Gaussian error linear unit (Hendrycks and Gimpel, 2016)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROXIMATE_FIELD_NUMBER: _builtins.int
+    approximate: _builtins.bool
+    """Takes x/2*(1 + tanh(sqrt(2/pi)*(x + 0.044715*x^3))) instead."""
+    def __init__(
+        self,
+        *,
+        approximate: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate", b"_approximate", "approximate", b"approximate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate", b"_approximate", "approximate", b"approximate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__approximate: _TypeAlias = _typing.Literal["approximate"]  # noqa: Y015
+    _WhichOneofArgType__approximate: _TypeAlias = _typing.Literal["_approximate", b"_approximate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__approximate) -> _WhichOneofReturnType__approximate | None: ...
+
+Global___GeluSpec: _TypeAlias = GeluSpec  # noqa: Y015
+
+@_typing.final
+class SiluSpec(_message.Message):
+    """The sigmoid linear unit, also called swish."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SiluSpec: _TypeAlias = SiluSpec  # noqa: Y015
+
+@_typing.final
+class MishSpec(_message.Message):
+    """Mish (Misra, 2019)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MishSpec: _TypeAlias = MishSpec  # noqa: Y015
+
+@_typing.final
+class SoftplusSpec(_message.Message):
+    """A smooth rectifier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BETA_FIELD_NUMBER: _builtins.int
+    beta: _builtins.float
+    """How sharply it bends."""
+    def __init__(
+        self,
+        *,
+        beta: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "beta", b"beta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "beta", b"beta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta: _TypeAlias = _typing.Literal["beta"]  # noqa: Y015
+    _WhichOneofArgType__beta: _TypeAlias = _typing.Literal["_beta", b"_beta"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta) -> _WhichOneofReturnType__beta | None: ...
+
+Global___SoftplusSpec: _TypeAlias = SoftplusSpec  # noqa: Y015
+
+@_typing.final
+class SoftsignSpec(_message.Message):
+    """A rational sigmoid between -1 and 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SoftsignSpec: _TypeAlias = SoftsignSpec  # noqa: Y015
+
+@_typing.final
+class HardSigmoidSpec(_message.Message):
+    """A sigmoid of three straight pieces. Its derivative is 0 at -3 and 3."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HardSigmoidSpec: _TypeAlias = HardSigmoidSpec  # noqa: Y015
+
+@_typing.final
+class HardSwishSpec(_message.Message):
+    """Swish with the hard sigmoid, also called hard SiLU. Its derivative is 0 at -3
+    and 1 at 3.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HardSwishSpec: _TypeAlias = HardSwishSpec  # noqa: Y015
+
+@_typing.final
+class LogSoftmaxSpec(_message.Message):
+    """The logarithm of softmax."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AXIS_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    """The axis whose exponentials sum to one; negative counts from the end."""
+    def __init__(
+        self,
+        *,
+        axis: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "axis", b"axis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "axis", b"axis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
+    _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
+
+Global___LogSoftmaxSpec: _TypeAlias = LogSoftmaxSpec  # noqa: Y015
+
+@_typing.final
+class MaxoutSpec(_message.Message):
+    """Maxout (Goodfellow et al., 2013). Element j along the axis of the output is the
+    greatest of the elements j*group_size to (j + 1)*group_size - 1 of the input,
+    and hands its gradient to the first of those that are.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_SIZE_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    group_size: _builtins.int
+    """Elements of a group, at least 1; divides the axis' extent. Required."""
+    axis: _builtins.int
+    """The axis that is grouped; negative counts from the end."""
+    def __init__(
+        self,
+        *,
+        group_size: _builtins.int | None = ...,
+        axis: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_group_size", b"_group_size", "axis", b"axis", "group_size", b"group_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_group_size", b"_group_size", "axis", b"axis", "group_size", b"group_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
+    _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
+    _WhichOneofReturnType__group_size: _TypeAlias = _typing.Literal["group_size"]  # noqa: Y015
+    _WhichOneofArgType__group_size: _TypeAlias = _typing.Literal["_group_size", b"_group_size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_size) -> _WhichOneofReturnType__group_size | None: ...
+
+Global___MaxoutSpec: _TypeAlias = MaxoutSpec  # noqa: Y015

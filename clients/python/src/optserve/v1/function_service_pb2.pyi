@@ -242,6 +242,7 @@ class ComputeActivationRequest(_message.Message):
 
     ACTIVATION_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    SLOPE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def activation(self) -> _activation_spec_pb2.ActivationSpec:
         """The activation."""
@@ -250,15 +251,24 @@ class ComputeActivationRequest(_message.Message):
     def input(self) -> _tensor_pb2.Tensor:
         """The input, float32 or float64."""
 
+    @_builtins.property
+    def slope(self) -> _tensor_pb2.Tensor:
+        """The slope, for prelu alone: of the input's type, and of a shape that broadcasts to
+        the input's. From the last dimension backwards extents are equal or 1, and leading
+        ones may be left out: [] is one slope, [channels, 1, 1] one for each channel of
+        [batch, channels, height, width].
+        """
+
     def __init__(
         self,
         *,
         activation: _activation_spec_pb2.ActivationSpec | None = ...,
         input: _tensor_pb2.Tensor | None = ...,
+        slope: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input", b"input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input", b"input", "slope", b"slope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input", b"input"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input", b"input", "slope", b"slope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,7 +284,7 @@ class ComputeActivationResponse(_message.Message):
     ACTIVATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def output(self) -> _tensor_pb2.Tensor:
-        """The output, of the input's type and shape."""
+        """The output, of the input's type and shape; maxout's has a shorter axis."""
 
     @_builtins.property
     def activation(self) -> _activation_spec_pb2.ActivationSpec:
@@ -303,6 +313,7 @@ class ComputeActivationGradientRequest(_message.Message):
     ACTIVATION_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
     OUTPUT_GRADIENT_FIELD_NUMBER: _builtins.int
+    SLOPE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def activation(self) -> _activation_spec_pb2.ActivationSpec:
         """The activation."""
@@ -313,7 +324,11 @@ class ComputeActivationGradientRequest(_message.Message):
 
     @_builtins.property
     def output_gradient(self) -> _tensor_pb2.Tensor:
-        """The gradient with respect to the output, of the input's type and shape."""
+        """The gradient with respect to the output, of the output's type and shape."""
+
+    @_builtins.property
+    def slope(self) -> _tensor_pb2.Tensor:
+        """The slope, as in ComputeActivationRequest."""
 
     def __init__(
         self,
@@ -321,10 +336,11 @@ class ComputeActivationGradientRequest(_message.Message):
         activation: _activation_spec_pb2.ActivationSpec | None = ...,
         input: _tensor_pb2.Tensor | None = ...,
         output_gradient: _tensor_pb2.Tensor | None = ...,
+        slope: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input", b"input", "output_gradient", b"output_gradient"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input", b"input", "output_gradient", b"output_gradient", "slope", b"slope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input", b"input", "output_gradient", b"output_gradient"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input", b"input", "output_gradient", b"output_gradient", "slope", b"slope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -338,6 +354,7 @@ class ComputeActivationGradientResponse(_message.Message):
 
     INPUT_GRADIENT_FIELD_NUMBER: _builtins.int
     ACTIVATION_FIELD_NUMBER: _builtins.int
+    SLOPE_GRADIENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def input_gradient(self) -> _tensor_pb2.Tensor:
         """The gradient with respect to the input, of its type and shape."""
@@ -346,15 +363,22 @@ class ComputeActivationGradientResponse(_message.Message):
     def activation(self) -> _activation_spec_pb2.ActivationSpec:
         """The activation, every field resolved."""
 
+    @_builtins.property
+    def slope_gradient(self) -> _tensor_pb2.Tensor:
+        """The gradient with respect to the slope, of its type and shape; unset where
+        there is none.
+        """
+
     def __init__(
         self,
         *,
         input_gradient: _tensor_pb2.Tensor | None = ...,
         activation: _activation_spec_pb2.ActivationSpec | None = ...,
+        slope_gradient: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input_gradient", b"input_gradient"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input_gradient", b"input_gradient", "slope_gradient", b"slope_gradient"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input_gradient", b"input_gradient"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "input_gradient", b"input_gradient", "slope_gradient", b"slope_gradient"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,25 @@
+"""The continuously differentiable exponential linear unit (Barron, 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.activations.base import ElementwiseActivation
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+
+
+@dataclass(frozen=True)
+class Celu(ElementwiseActivation):
+    """x where x > 0, otherwise alpha*(exp(x/alpha) - 1). The derivative at 0 is 1."""
+
+    name: ClassVar[str] = "celu"
+
+    alpha: float = hyper(1.0, ge=1e-30, le=1e30)
+
+    def forward(self, ops: Ops, x: Value) -> Value:
+        return ops.where(x > 0, x, self.alpha * ops.expm1(x / self.alpha))
+
+    def gradient(self, ops: Ops, x: Value, dy: Value) -> Value:
+        return ops.where(x > 0, dy, dy * ops.exp(x / self.alpha))

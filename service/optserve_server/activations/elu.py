@@ -1,0 +1,25 @@
+"""The exponential linear unit (Clevert, Unterthiner and Hochreiter, 2015)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.activations.base import ElementwiseActivation
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+
+
+@dataclass(frozen=True)
+class Elu(ElementwiseActivation):
+    """x where x > 0, otherwise alpha*(exp(x) - 1). The derivative at 0 is alpha."""
+
+    name: ClassVar[str] = "elu"
+
+    alpha: float = hyper(1.0, ge=0, le=1e30)
+
+    def forward(self, ops: Ops, x: Value) -> Value:
+        return ops.where(x > 0, x, self.alpha * ops.expm1(x))
+
+    def gradient(self, ops: Ops, x: Value, dy: Value) -> Value:
+        return ops.where(x > 0, dy, dy * (self.alpha * ops.exp(x)))

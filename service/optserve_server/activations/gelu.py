@@ -1,0 +1,37 @@
+"""The Gaussian error linear unit (Hendrycks and Gimpel, 2016)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.activations.gated import GatedActivation
+from optserve_server.activations.normal_tail import density, upper_tail
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+
+CUBIC = 0.044715
+RATE = 2 * math.sqrt(2 / math.pi)
+
+
+@dataclass(frozen=True)
+class Gelu(GatedActivation):
+    """x*Phi(x), Phi being the standard normal distribution function.
+
+    The approximation, jax.nn's default, is x/2*(1 + tanh(u)) = x*sigmoid(2u) with
+    u = sqrt(2/pi)*(x + 0.044715*x^3).
+    """
+
+    name: ClassVar[str] = "gelu"
+    far: ClassVar[float] = 40.0
+
+    approximate: bool = hyper(False, optax=True)
+
+    def tail(self, ops: Ops, a: Value) -> tuple[Value, Value]:
+        if not self.approximate:
+            return upper_tail(ops, a), density(ops, a)
+        square = a * a
+        e = ops.exp(-(RATE * a * (1 + CUBIC * square)))
+        s = e / (1 + e)
+        return s, s / (1 + e) * (RATE * (1 + 3 * CUBIC * square))

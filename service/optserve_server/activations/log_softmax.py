@@ -1,0 +1,33 @@
+"""The logarithm of softmax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from optserve_server.activations.base import Activation, Floats, check_axis
+from optserve_server.activations.softmax import shifted, softmax
+from optserve_server.hyper import hyper
+
+
+@dataclass(frozen=True)
+class LogSoftmax(Activation):
+    """y = x - log(sum(exp(x))) along an axis; the gradient is dy - softmax(x)*sum(dy)."""
+
+    name: ClassVar[str] = "log_softmax"
+
+    axis: int = hyper(-1)
+
+    def check(self, rank: int) -> None:
+        check_axis(self.axis, rank)
+
+    def _forward(self, x: Floats, slope: Floats | None) -> Any:
+        below = shifted(x, self.axis)
+        total = np.sum(np.exp(below), axis=self.axis, keepdims=True, dtype=np.float64)
+        return below - np.log(total).astype(x.dtype)
+
+    def _backward(self, x: Floats, dy: Floats, slope: Floats | None) -> Any:
+        total = np.sum(dy, axis=self.axis, keepdims=True, dtype=np.float64).astype(x.dtype)
+        return dy - softmax(x, self.axis) * total

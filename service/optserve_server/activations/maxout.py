@@ -1,0 +1,62 @@
+"""Maxout (Goodfellow et al., 2013)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from optserve_server.activations.base import Activation, Floats, check_axis
+from optserve_server.errors import DomainError, Reason
+from optserve_server.hyper import hyper
+
+
+@dataclass(frozen=True)
+class Maxout(Activation):
+    """The greatest of each group of group_size neighbours along an axis.
+
+    The gradient goes to the first of a group that is as great as its greatest.
+    """
+
+    name: ClassVar[str] = "maxout"
+
+    group_size: int = hyper(ge=1)
+    axis: int = hyper(-1)
+
+    def check(self, rank: int) -> None:
+        check_axis(self.axis, rank)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """``shape`` with the axis shorter by the group size."""
+        axis, groups = self._groups(shape)
+        return (*shape[:axis], groups, *shape[axis + 1 :])
+
+    def _groups(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """The axis counted from the front, and how many groups lie along it."""
+        self.check(len(shape))
+        axis = self.axis % len(shape)
+        if shape[axis] % self.group_size:
+            raise DomainError(
+                Reason.SHAPE_MISMATCH,
+                f"axis {axis} has {shape[axis]} elements, which makes no groups of {self.group_size}",
+                field="input",
+                metadata={"expected": f"a multiple of {self.group_size}", "actual": shape[axis]},
+            )
+        return axis, shape[axis] // self.group_size
+
+    def _cut(self, x: Floats) -> tuple[Floats, int]:
+        """``x`` with the axis cut in two, and where the groups' own axis is."""
+        axis, groups = self._groups(x.shape)
+        return x.reshape(*x.shape[:axis], groups, self.group_size, *x.shape[axis + 1 :]), axis + 1
+
+    def _forward(self, x: Floats, slope: Floats | None) -> Any:
+        cut, axis = self._cut(x)
+        return np.max(cut, axis=axis)
+
+    def _backward(self, x: Floats, dy: Floats, slope: Floats | None) -> Any:
+        cut, axis = self._cut(x)
+        dx = np.zeros_like(cut)
+        first = np.argmax(cut, axis=axis, keepdims=True)
+        np.put_along_axis(dx, first, np.expand_dims(dy, axis), axis)
+        return dx.reshape(x.shape)

@@ -1,0 +1,22 @@
+"""The sigmoid linear unit (Elfwing, Uchibe and Doya, 2017), also called swish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.activations.gated import GatedActivation
+from optserve_server.arrays.vocabulary import Ops, Value
+
+
+@dataclass(frozen=True)
+class Silu(GatedActivation):
+    """x*sigmoid(x)."""
+
+    name: ClassVar[str] = "silu"
+    far: ClassVar[float] = 800.0
+
+    def tail(self, ops: Ops, a: Value) -> tuple[Value, Value]:
+        e = ops.exp(-a)
+        s = e / (1 + e)
+        return s, s / (1 + e)

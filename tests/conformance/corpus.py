@@ -27,7 +27,8 @@ By family, with nested lists for arrays (all exact in float32):
     losses       spec: LossSpec; inputs: prediction, target; expected: per_example, gradient,
                  and value unless nothing is reduced
     activations  spec: ActivationSpec; inputs: input, output_gradient; expected: output,
-                 input_gradient
+                 input_gradient. Where the activation takes one, also inputs: slope, and
+                 expected: slope_gradient
     gradient     spec: SessionSpec; inputs: parameters {name: array}, gradients
                  [calls]{name: array}; expected: parameters [calls]{name: array} after each
                  call, and average, alike, where one is kept

@@ -36,6 +36,7 @@ SMALLEST_PARAMETER = 0.1
 def sources() -> list[Row]:
     """The tables of all sources."""
     from tests.conformance.sources import (
+        activation_source,
         keras_source,
         layers_source,
         lecture_source,
@@ -43,7 +44,7 @@ def sources() -> list[Row]:
         torch_source,
     )
 
-    found = (keras_source, torch_source, optax_source, lecture_source, layers_source)
+    found = (keras_source, torch_source, optax_source, lecture_source, activation_source, layers_source)
     return [row for source in found for row in source.rows()]
 
 

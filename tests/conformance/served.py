@@ -172,9 +172,14 @@ class Client:
         )
         for request in (forward, backward):
             request.activation.MergeFrom(parse("activations", case))  # type: ignore[arg-type]
+            if "slope" in case.inputs:
+                request.slope.CopyFrom(tensor(np.array(case.inputs["slope"], dtype)))
         output = self.functions.ComputeActivation(forward, timeout=TIMEOUT).output
-        product = self.functions.ComputeActivationGradient(backward, timeout=TIMEOUT).input_gradient
-        return {"output": array_of(output), "input_gradient": array_of(product)}
+        product = self.functions.ComputeActivationGradient(backward, timeout=TIMEOUT)
+        answer = {"output": array_of(output), "input_gradient": array_of(product.input_gradient)}
+        if product.HasField("slope_gradient"):
+            answer["slope_gradient"] = array_of(product.slope_gradient)
+        return answer
 
     def layer(self, case: Case) -> dict[str, Any]:
         """What a layer takes, as a network of its own and a batch of one."""

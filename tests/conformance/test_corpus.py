@@ -31,7 +31,7 @@ INPUTS = {
     "optimizers": {"parameters", "gradients", "learning_rates"},
     "schedules": {"steps"},
     "losses": {"prediction", "target"},
-    "activations": {"input", "output_gradient"},
+    "activations": {"input", "output_gradient", "slope"},
     "gradient": {"parameters", "gradients"},
     "layers": {"shape"},
 }
@@ -39,11 +39,11 @@ EXPECTED = {
     "optimizers": {"parameters", "lookahead"},
     "schedules": {"values"},
     "losses": {"value", "per_example", "gradient"},
-    "activations": {"output", "input_gradient"},
+    "activations": {"output", "input_gradient", "slope_gradient"},
     "gradient": {"parameters", "average"},
     "layers": {"output_shape", "trainable", "non_trainable", "multiply_adds", "flops"},
 }
-OPTIONAL = {"learning_rates", "lookahead", "value", "average"}
+OPTIONAL = {"slope", "slope_gradient", "learning_rates", "lookahead", "value", "average"}
 
 
 def oneof_names(descriptor: Any) -> list[str]:

@@ -51,8 +51,14 @@ def test_activation(case: Case, dtype: np.dtype[Any]) -> None:
     activation = resolve(activations.REGISTRY, case.spec)
     x = np.array(case.inputs["input"], dtype)
     output_gradient = np.array(case.inputs["output_gradient"], dtype)
-    answer = {"output": activation.evaluate(x), "input_gradient": activation.vjp(x, output_gradient)}
-    for part in answer.values():
+    slope = np.array(case.inputs["slope"], dtype) if "slope" in case.inputs else None
+    answer = {
+        "output": activation.evaluate(x, slope),
+        "input_gradient": activation.vjp(x, output_gradient, slope),
+    }
+    if slope is not None:
+        answer["slope_gradient"] = activation.slope_gradient(x, output_gradient, slope)
+    for name, part in answer.items():
         assert part.dtype == dtype
-        assert part.shape == x.shape
+        assert part.shape == np.shape(case.expected[name])
     judge(answer, case.expected, case.tolerance[dtype.name], dtype, "activations")

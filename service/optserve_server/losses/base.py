@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Hyperparameters
 
@@ -28,45 +29,117 @@ class Reduction(StrEnum):
     SUM_OVER_BATCH_SIZE = "SUM_OVER_BATCH_SIZE"
     SUM = "SUM"
     NONE = "NONE"
+    MEAN = "MEAN"
+    MEAN_WITH_SAMPLE_WEIGHT = "MEAN_WITH_SAMPLE_WEIGHT"
 
 
-def reduce(per_example: Floats, reduction: Reduction) -> float | None:
-    """The losses of all examples as one float64 value; None under NONE, 0 without examples."""
+def reduce(per_example: Floats, reduction: Reduction, total_weight: float | None = None) -> float | None:
+    """The losses of all examples as one float64 value; None under NONE, 0 without examples.
+
+    Args:
+        per_example: the losses, times their weights.
+        reduction: how they become one.
+        total_weight: the sum of the weights; their number when None.
+    """
     if reduction is Reduction.NONE:
         return None
-    return float(np.sum(per_example, dtype=np.float64)) * weight(per_example.size, reduction)
+    total = float(np.sum(per_example, dtype=np.float64))
+    return total * weight(per_example.size, reduction, total_weight)
 
 
-def weight(examples: int, reduction: Reduction) -> float:
+def weight(examples: int, reduction: Reduction, total_weight: float | None = None) -> float:
     """What each example counts in the reduced value; under NONE as in the sum."""
-    return 1 / max(examples, 1) if reduction is Reduction.SUM_OVER_BATCH_SIZE else 1.0
+    if reduction in (Reduction.SUM, Reduction.NONE):
+        return 1.0
+    if reduction is Reduction.MEAN_WITH_SAMPLE_WEIGHT and total_weight is not None:
+        return 1 / total_weight if total_weight else 0.0
+    return 1 / max(examples, 1)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a loss is found to be.
+
+    Attributes:
+        per_example: the loss of each example, times its weight, in the prediction's dtype.
+        gradient: that of the reduced loss, in the prediction's dtype and shape, if asked for.
+    """
+
+    per_example: Floats
+    gradient: Floats | None
 
 
 @dataclass(frozen=True)
 class Loss(Hyperparameters, ABC):
-    """A loss of predictions against targets."""
+    """A loss of predictions against targets.
+
+    Attributes:
+        compiles: whether its first evaluation may take long, because a backend compiles it.
+    """
 
     name: ClassVar[str]
+    compiles: ClassVar[bool] = False
 
-    def check(self, rank: int) -> None:
-        """Checks what the hyperparameters ask of a prediction of ``rank`` dimensions.
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Checks what the hyperparameters ask of a prediction of that shape.
 
         Raises:
-            DomainError: OUT_OF_RANGE, naming the hyperparameter.
+            DomainError: OUT_OF_RANGE or SHAPE_MISMATCH, naming the hyperparameter.
         """
 
-    def per_example(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    def evaluate(
+        self,
+        prediction: Floats,
+        target: npt.NDArray[Any],
+        reduction: Reduction,
+        *,
+        sample_weight: Floats | None = None,
+        with_gradient: bool,
+        backend: Backend,
+    ) -> Evaluated:
+        """The losses of all examples, and the gradient if asked for.
+
+        Args:
+            prediction: as in `per_example`.
+            target: as in `per_example`.
+            reduction: what the gradient is that of, as in `gradient`.
+            sample_weight: as in `per_example`.
+            with_gradient: asks for the gradient.
+            backend: runs what compiles.
+
+        Raises:
+            DomainError: as `per_example`.
+        """
+        per_example = self.per_example(prediction, target, sample_weight)
+        gradient = self.gradient(prediction, target, reduction, sample_weight) if with_gradient else None
+        return Evaluated(per_example, gradient)
+
+    def per_example(
+        self, prediction: Floats, target: npt.NDArray[Any], sample_weight: Floats | None = None
+    ) -> Floats:
         """The loss of each example, in the prediction's dtype, without the axis summed over.
+
+        Args:
+            prediction: float32 or float64, of at least one dimension.
+            target: of the prediction's dtype and shape, unless the loss says otherwise.
+            sample_weight: a factor for each example, of the prediction's dtype.
 
         Raises:
             DomainError: DTYPE_MISMATCH, SHAPE_MISMATCH or OUT_OF_RANGE with the field
-                ``prediction`` or ``target``, and what `check` raises.
+                ``prediction``, ``target`` or ``sample_weight``, and what `check` raises.
         """
-        target = self._checked(prediction, target)
+        y = self._checked(prediction, target, sample_weight)
         with np.errstate(all="ignore"):
-            return np.asarray(self._values(prediction, target), prediction.dtype)
+            values = np.asarray(self._values(prediction, y), prediction.dtype)
+        return weighted(values, sample_weight)
 
-    def gradient(self, prediction: Floats, target: npt.NDArray[Any], reduction: Reduction) -> Floats:
+    def gradient(
+        self,
+        prediction: Floats,
+        target: npt.NDArray[Any],
+        reduction: Reduction,
+        sample_weight: Floats | None = None,
+    ) -> Floats:
         """The gradient of the reduced loss with respect to the prediction, in its dtype.
 
         Under NONE it is that of the sum, so that each example has its own gradient.
@@ -74,29 +147,50 @@ class Loss(Hyperparameters, ABC):
         Raises:
             DomainError: as `per_example`.
         """
-        target = self._checked(prediction, target)
-        examples = prediction.size // max(prediction.shape[self._axis], 1)
+        y = self._checked(prediction, target, sample_weight)
         with np.errstate(all="ignore"):
-            slope = self._slope(prediction, target) * weight(examples, reduction)
-            return np.asarray(slope, prediction.dtype)
+            slope = np.asarray(self._slope(prediction, y), prediction.dtype)
+        return self._scaled(slope, target, reduction, sample_weight)
+
+    def total_weight(self, target: npt.NDArray[Any], sample_weight: Floats | None) -> float | None:
+        """What MEAN_WITH_SAMPLE_WEIGHT divides by; None stands for the number of examples."""
+        return None if sample_weight is None else float(np.sum(sample_weight, dtype=np.float64))
 
     @property
     def _axis(self) -> int:
         """The axis that belongs to one example."""
         return -1
 
-    def _checked(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    def _scaled(
+        self,
+        slope: Floats,
+        target: npt.NDArray[Any],
+        reduction: Reduction,
+        sample_weight: Floats | None,
+    ) -> Floats:
+        """The gradient of the reduced loss, from that of the sum without weights."""
+        examples = slope.size // max(slope.shape[self._axis], 1)
+        factor = weight(examples, reduction, self.total_weight(target, sample_weight))
+        each = None if sample_weight is None else np.expand_dims(sample_weight, self._axis)
+        with np.errstate(all="ignore"):
+            return np.asarray(weighted(slope, each) * factor, slope.dtype)
+
+    def _checked(
+        self, prediction: Floats, target: npt.NDArray[Any], sample_weight: Floats | None = None
+    ) -> Floats:
         """The target as `_values` and `_slope` take it."""
         require(Reason.DTYPE_MISMATCH, "prediction", prediction.dtype, (np.float32, np.float64))
         if prediction.ndim == 0:
             raise mismatch(Reason.SHAPE_MISMATCH, "prediction", "at least one dimension", "[]")
-        self.check(prediction.ndim)
+        self.check(prediction.shape)
+        if sample_weight is not None:
+            expected = without_axis(prediction.shape, self._axis)
+            require(Reason.SHAPE_MISMATCH, "sample_weight", sample_weight.shape, (expected,))
+            require(Reason.DTYPE_MISMATCH, "sample_weight", sample_weight.dtype, (prediction.dtype,))
         return self._prepared(prediction, target)
 
     def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        require(Reason.SHAPE_MISMATCH, "target", target.shape, (prediction.shape,))
-        require(Reason.DTYPE_MISMATCH, "target", target.dtype, (prediction.dtype,))
-        return target
+        return require_alike(prediction, target)
 
     @abstractmethod
     def _values(self, prediction: Floats, target: Floats) -> Any:
@@ -105,6 +199,27 @@ class Loss(Hyperparameters, ABC):
     @abstractmethod
     def _slope(self, prediction: Floats, target: Floats) -> Any:
         """The gradient of the sum over all examples."""
+
+
+def weighted(values: Floats, factors: Floats | None) -> Floats:
+    """``values`` times ``factors``; None stands for 1."""
+    if factors is None:
+        return values
+    with np.errstate(all="ignore"):
+        return np.asarray(values * factors)
+
+
+def without_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """The shape without one of its axes."""
+    axis %= len(shape)
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def require_alike(prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    """The target, which must be of the prediction's shape and dtype."""
+    require(Reason.SHAPE_MISMATCH, "target", target.shape, (prediction.shape,))
+    require(Reason.DTYPE_MISMATCH, "target", target.dtype, (prediction.dtype,))
+    return target
 
 
 def require(reason: Reason, field: str, actual: object, allowed: tuple[object, ...]) -> None:

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
-from optserve_server.hyper import hyper
-from optserve_server.losses.base import Floats
+from optserve_server.losses.base import Floats, require_alike
 from optserve_server.losses.crossentropy import Crossentropy
 
 
@@ -21,12 +20,5 @@ class CategoricalCrossentropy(Crossentropy):
 
     name: ClassVar[str] = "categorical_crossentropy"
 
-    label_smoothing: float = hyper(0.0, ge=0, le=1)
-
-    def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        y = super()._prepared(prediction, target)
-        if not self.label_smoothing:
-            return y
-        classes = max(prediction.shape[self.axis], 1)
-        smoothed: Floats = y * (1 - self.label_smoothing) + self.label_smoothing / classes
-        return smoothed
+    def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+        return require_alike(prediction, target)

@@ -1,38 +1,77 @@
-"""What both cross-entropies compute, against a distribution over classes."""
+"""What cross-entropies over classes compute, against a distribution over classes."""
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from optserve_server.activations.base import check_axis
 from optserve_server.activations.softmax import shifted, softmax
+from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import hyper
-from optserve_server.losses.base import Floats, Loss
-
-CLIP = 1e-7
-"""Probabilities are clipped to [CLIP, 1 - CLIP], Keras' epsilon()."""
+from optserve_server.losses.base import Floats, Loss, mismatch
+from optserve_server.losses.probabilities import CLIP
 
 
 @dataclass(frozen=True)
-class Crossentropy(Loss):
-    """-sum(y*log(q)) along an axis, where q is
+class ClassLoss(Loss):
+    """A loss along an axis of classes, against y smoothed to y*(1 - e) + e/classes.
 
-    softmax(prediction)          from logits  (PyTorch, whose classes are on axis 1; optax)
-    prediction/sum(prediction)   otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
+    Predictions are logits (PyTorch, whose classes are on axis 1; optax) or probabilities
+    (Keras). Class weights multiply the smoothed targets, as in PyTorch.
     """
 
     from_logits: bool = hyper(False, torch=True, optax=True)
     axis: int = hyper(-1, torch=1)
+    label_smoothing: float = hyper(0.0, ge=0, le=1)
+    class_weights: tuple[float, ...] = hyper(())
 
-    def check(self, rank: int) -> None:
-        check_axis(self.axis, rank)
+    def validate(self) -> None:
+        for i, factor in enumerate(self.class_weights):
+            if not 0 <= factor < math.inf:
+                raise DomainError(
+                    Reason.OUT_OF_RANGE,
+                    f"class_weights[{i}] is {factor}, but must be at least 0",
+                    field=f"class_weights[{i}]",
+                    metadata={"range": "at least 0", "actual": factor},
+                )
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        check_axis(self.axis, len(shape))
+        given, classes = len(self.class_weights), shape[self.axis]
+        if given not in (0, classes):
+            raise mismatch(Reason.SHAPE_MISMATCH, "class_weights", f"[{classes}]", f"[{given}]")
 
     @property
     def _axis(self) -> int:
         return self.axis
+
+    def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+        y = self._distributions(prediction, target)
+        if self.label_smoothing:
+            y = y * (1 - self.label_smoothing) + self.label_smoothing / max(prediction.shape[self.axis], 1)
+        if self.class_weights:
+            factors = np.array(self.class_weights, y.dtype)
+            y = y * factors.reshape([-1 if d == self.axis % y.ndim else 1 for d in range(y.ndim)])
+        return y
+
+    @abstractmethod
+    def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+        """The target as a distribution over the classes, of the prediction's shape."""
+
+
+@dataclass(frozen=True)
+class Crossentropy(ClassLoss):
+    """-sum(y*log(q)) along an axis, where q is
+
+    softmax(prediction)          from logits
+    prediction/sum(prediction)   otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
+    """
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
         values = of_logits if self.from_logits else of_probabilities
@@ -45,35 +84,52 @@ class Crossentropy(Loss):
 
 def of_logits(logits: Floats, target: Floats, axis: int) -> Floats:
     """-sum(target*log(softmax(logits))) along ``axis``, by log-sum-exp."""
-    below = shifted(logits, axis)
-    log_total = np.log(_total(np.exp(below), axis)).astype(logits.dtype)
     # A class that is not asked for may have probability 0.
-    terms = np.where(target == 0, 0, target * (below - log_total))
-    return -_total(terms, axis).squeeze(axis)
+    terms = np.where(target == 0, 0, target * log_softmax(logits, axis))
+    return -total(terms, axis).squeeze(axis)
 
 
 def of_logits_slope(logits: Floats, target: Floats, axis: int) -> Floats:
     """softmax(logits)*sum(target) - target."""
-    asked = _total(target, axis).astype(logits.dtype)
+    asked = total(target, axis).astype(logits.dtype)
     return softmax(logits, axis) * asked - target
 
 
 def of_probabilities(prediction: Floats, target: Floats, axis: int) -> Floats:
     """-sum(target*log(clip(q))) along ``axis``, where q = prediction/sum(prediction)."""
-    q = prediction / _total(prediction, axis).astype(prediction.dtype)
-    return -_total(target * np.log(np.clip(q, CLIP, 1 - CLIP)), axis).squeeze(axis)
+    q = prediction / total(prediction, axis).astype(prediction.dtype)
+    return -total(target * np.log(np.clip(q, CLIP, 1 - CLIP)), axis).squeeze(axis)
 
 
 def of_probabilities_slope(prediction: Floats, target: Floats, axis: int) -> Floats:
-    """(a - sum(a*q))/sum(prediction), where a is -target/q and 0 where q is clipped."""
-    total = _total(prediction, axis).astype(prediction.dtype)
-    q = prediction / total
-    clipped = (q < CLIP) | (q > 1 - CLIP)
-    a = np.where(clipped, 0, -target / q)
-    return (a - _total(a * q, axis).astype(prediction.dtype)) / total
+    """The gradient through q of a, which is -target/q and 0 where q is clipped."""
+    q = prediction / total(prediction, axis).astype(prediction.dtype)
+    return through_shares(prediction, np.where(is_clipped(q), 0, -target / q), axis)
 
 
-def _total(x: Floats, axis: int) -> Floats:
+def through_shares(prediction: Floats, slope: Floats, axis: int) -> Floats:
+    """The gradient with respect to the prediction from that with respect to q:
+
+    (a - sum(a*q))/sum(prediction), where q = prediction/sum(prediction).
+    """
+    whole = total(prediction, axis).astype(prediction.dtype)
+    inner = total(slope * (prediction / whole), axis).astype(prediction.dtype)
+    return (slope - inner) / whole
+
+
+def is_clipped(q: Floats) -> npt.NDArray[np.bool_]:
+    """Where clipping leaves no slope."""
+    return (q < CLIP) | (q > 1 - CLIP)
+
+
+def log_softmax(logits: Floats, axis: int) -> Floats:
+    """log(softmax(logits)) along ``axis``."""
+    below = shifted(logits, axis)
+    whole: Floats = below - np.log(total(np.exp(below), axis)).astype(logits.dtype)
+    return whole
+
+
+def total(x: Floats, axis: int) -> Floats:
     """The sum along ``axis``, which is kept, in float64."""
-    total: Floats = np.sum(x, axis=axis, keepdims=True, dtype=np.float64)
-    return total
+    summed: Floats = np.sum(x, axis=axis, keepdims=True, dtype=np.float64)
+    return summed

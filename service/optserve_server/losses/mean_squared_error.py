@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-
-from optserve_server.losses.base import Floats, Loss
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.losses.elementwise import ElementwiseLoss
 
 
 @dataclass(frozen=True)
-class MeanSquaredError(Loss):
+class MeanSquaredError(ElementwiseLoss):
     """mean((p - y)^2) over the last axis; the gradient is 2*(p - y)/n."""
 
     name: ClassVar[str] = "mean_squared_error"
 
-    def _values(self, prediction: Floats, target: Floats) -> Any:
-        squares = np.square(prediction - target)
-        return np.sum(squares, axis=-1, dtype=np.float64) / max(prediction.shape[-1], 1)
+    def value(self, ops: Ops, p: Value, y: Value) -> Value:
+        error = p - y
+        return error * error
 
-    def _slope(self, prediction: Floats, target: Floats) -> Any:
-        return (prediction - target) * (2 / max(prediction.shape[-1], 1))
+    def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
+        return 2 * (p - y)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.losses.base import Floats, require
+from optserve_server.losses.base import Floats, require, without_axis
 from optserve_server.losses.crossentropy import Crossentropy
 
 
@@ -18,21 +18,28 @@ class SparseCategoricalCrossentropy(Crossentropy):
     """-log(q[y]) with q as in categorical cross-entropy.
 
     Targets are int32 or int64 in [0, classes), shaped like the prediction without its
-    class axis.
+    class axis. An example's weight is its sample weight times its class' weight, as in
+    PyTorch's mean.
     """
 
     name: ClassVar[str] = "sparse_categorical_crossentropy"
 
-    def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         """The classes as distributions, which take the memory that the prediction does."""
         axis = self.axis % prediction.ndim
-        expected = prediction.shape[:axis] + prediction.shape[axis + 1 :]
+        expected = without_axis(prediction.shape, axis)
         require(Reason.DTYPE_MISMATCH, "target", target.dtype, (np.int32, np.int64))
         require(Reason.SHAPE_MISMATCH, "target", target.shape, (expected,))
         _require_classes(target, prediction.shape[axis])
         one_hot = np.zeros_like(prediction)
         np.put_along_axis(one_hot, np.expand_dims(target, axis), 1, axis)
         return one_hot
+
+    def total_weight(self, target: npt.NDArray[Any], sample_weight: Floats | None) -> float | None:
+        if not self.class_weights:
+            return super().total_weight(target, sample_weight)
+        each = np.array(self.class_weights)[target]
+        return float(np.sum(each if sample_weight is None else each * sample_weight))
 
 
 def _require_classes(target: npt.NDArray[Any], classes: int) -> None:

@@ -19,7 +19,7 @@ from optserve_server.arrays.recent import RecentKernels
 from optserve_server.complexity.network import estimate
 from optserve_server.errors import within
 from optserve_server.hyper import Chosen
-from optserve_server.losses.base import reduce
+from optserve_server.losses.base import Floats, Loss, Reduction, reduce
 from optserve_server.rpc.execution import Execution
 from optserve_server.wire.networks import batch_size_from, element_type_from, estimate_to, network_from
 from optserve_server.wire.schedules import steps_from
@@ -57,7 +57,15 @@ class FunctionService(FunctionServiceServicer):
         return await self._execution.in_thread(lambda: _schedule(request))
 
     async def ComputeLoss(self, request: pb.ComputeLossRequest, context: Context) -> pb.ComputeLossResponse:
-        return await self._run(request.prediction, lambda: _loss(request))
+        with within("loss"):
+            chosen, reduction = chosen_from(request.loss), reduction_from(request.loss)
+
+        def work() -> pb.ComputeLossResponse:
+            return _loss(request, chosen, reduction, self._backend)
+
+        if chosen.algorithm.compiles:
+            return await self._execution.in_thread(work)
+        return await self._run(request.prediction, work)
 
     async def ComputeActivation(
         self, request: pb.ComputeActivationRequest, context: Context
@@ -88,23 +96,39 @@ def _schedule(request: pb.EvaluateScheduleRequest) -> pb.EvaluateScheduleRespons
     return response
 
 
-def _loss(request: pb.ComputeLossRequest) -> pb.ComputeLossResponse:
-    with within("loss"):
-        chosen, reduction = chosen_from(request.loss), reduction_from(request.loss)
+def _loss(
+    request: pb.ComputeLossRequest, chosen: Chosen[Loss], reduction: Reduction, backend: Backend
+) -> pb.ComputeLossResponse:
     with within("prediction"):
         prediction = array_from(request.prediction, _FLOATS)
     with within("target"):
         target = array_from(request.target, _TARGETS)
     with within(f"loss.{chosen.algorithm.name}"):
-        chosen.algorithm.check(prediction.ndim)
-    per_example = chosen.algorithm.per_example(prediction, target)
-    response = pb.ComputeLossResponse(value=reduce(per_example, reduction))
+        chosen.algorithm.check(prediction.shape)
+    sample_weight = _sample_weight(request)
+    loss = chosen.algorithm.evaluate(
+        prediction,
+        target,
+        reduction,
+        sample_weight=sample_weight,
+        with_gradient=request.gradient,
+        backend=backend,
+    )
+    total_weight = chosen.algorithm.total_weight(target, sample_weight)
+    response = pb.ComputeLossResponse(value=reduce(loss.per_example, reduction, total_weight))
     if request.per_example:
-        response.per_example.CopyFrom(tensor_to(per_example))
-    if request.gradient:
-        response.gradient.CopyFrom(tensor_to(chosen.algorithm.gradient(prediction, target, reduction)))
+        response.per_example.CopyFrom(tensor_to(loss.per_example))
+    if loss.gradient is not None:
+        response.gradient.CopyFrom(tensor_to(loss.gradient))
     loss_to(response.loss, chosen, reduction)
     return response
+
+
+def _sample_weight(request: pb.ComputeLossRequest) -> Floats | None:
+    if not request.HasField("sample_weight"):
+        return None
+    with within("sample_weight"):
+        return array_from(request.sample_weight, _FLOATS)
 
 
 def _activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationResponse:

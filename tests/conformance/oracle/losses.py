@@ -38,34 +38,105 @@ def crossentropy_of_probabilities(p: Sequence[float], target: Sequence[float]) -
     return loss, [(s - mean) / total for s in slopes]
 
 
-def categorical(from_logits: bool, smoothing: float) -> Line:
+def categorical(from_logits: bool, smoothing: float, class_weights: Sequence[float] = ()) -> Line:
     def line(y: Sequence[float], target: Sequence[float]) -> tuple[float, list[float]]:
-        smooth = [t * (1 - smoothing) + smoothing / len(y) for t in target]
+        smooth = smoothed(target, smoothing, class_weights)
         return crossentropy_of_logits(y, smooth) if from_logits else crossentropy_of_probabilities(y, smooth)
 
     return line
 
 
-def sparse(from_logits: bool) -> Line:
+def smoothed(target: Sequence[float], smoothing: float, class_weights: Sequence[float]) -> list[float]:
+    factors = class_weights or [1.0] * len(target)
+    return [w * (t * (1 - smoothing) + smoothing / len(target)) for w, t in zip(factors, target, strict=True)]
+
+
+def sparse(from_logits: bool, smoothing: float = 0.0, class_weights: Sequence[float] = ()) -> Line:
     def line(y: Sequence[float], target: int) -> tuple[float, list[float]]:
         one_hot = [float(k == target) for k in range(len(y))]
-        return categorical(from_logits, 0.0)(y, one_hot)
+        return categorical(from_logits, smoothing, class_weights)(y, one_hot)
 
     return line
 
 
-def evaluate(line: Line, prediction: Any, target: Any, *, axis: int, reduction: str) -> dict[str, Any]:
-    """Value, values per example and gradient of a loss along ``axis``."""
+def categorical_focal(
+    from_logits: bool,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    smoothing: float = 0.0,
+    class_weights: Sequence[float] = (),
+) -> Line:
+    """The derivative of each term with respect to its own share, then through the shares."""
+
+    def line(y: Sequence[float], target: Sequence[float]) -> tuple[float, list[float]]:
+        top = max(y)
+        raw = [math.exp(x - top) for x in y] if from_logits else list(y)
+        total = math.fsum(raw)
+        q = [x / total for x in raw]
+        held = q if from_logits else [min(max(x, CLIP), 1 - CLIP) for x in q]
+        weights = [alpha * t for t in smoothed(target, smoothing, class_weights)]
+        loss = -math.fsum(w * (1 - c) ** gamma * math.log(c) for w, c in zip(weights, held, strict=True))
+        slopes = [
+            w * (gamma * (1 - c) ** (gamma - 1) * math.log(c) - (1 - c) ** gamma / c) if x == c else 0.0
+            for w, c, x in zip(weights, held, q, strict=True)
+        ]
+        mean = math.fsum(s * x for s, x in zip(slopes, q, strict=True))
+        factors = q if from_logits else [1 / total] * len(q)
+        return loss, [f * (s - mean) for f, s in zip(factors, slopes, strict=True)]
+
+    return line
+
+
+def categorical_hinge(p: Sequence[float], y: Sequence[float]) -> tuple[float, list[float]]:
+    others = [(1 - t) * x for x, t in zip(p, y, strict=True)]
+    asked = math.fsum(t * x for x, t in zip(p, y, strict=True))
+    margin = 1 + max(others) - asked
+    if margin <= 0:
+        return 0.0, [0.0] * len(p)
+    ties = others.count(max(others))
+    return margin, [(x == max(others)) * (1 - t) / ties - t for x, t in zip(others, y, strict=True)]
+
+
+def cosine_similarity(p: Sequence[float], y: Sequence[float]) -> tuple[float, list[float]]:
+    length = max(math.hypot(*p), CLIP)
+    u, v = [x / length for x in p], [t / max(math.hypot(*y), CLIP) for t in y]
+    cosine = math.fsum(a * b for a, b in zip(u, v, strict=True))
+    along = cosine if math.hypot(*p) >= CLIP else 0.0
+    return -cosine, [(along * a - b) / length for a, b in zip(u, v, strict=True)]
+
+
+def evaluate(
+    line: Line,
+    prediction: Any,
+    target: Any,
+    *,
+    axis: int,
+    reduction: str,
+    sample_weight: Any = None,
+    index_weights: Sequence[float] = (),
+) -> dict[str, Any]:
+    """Value, values per example and gradient of a loss along ``axis``.
+
+    ``index_weights`` are what indices of classes add to the sum of the weights.
+    """
     shape = shape_of(prediction)
     flat, wanted = flatten(prediction), flatten(target)
     dense = len(wanted) == len(flat)
     per_example, gradient = [], [0.0] * len(flat)
     rows = lines(shape, axis)
-    share = 1 / len(rows) if reduction == "SUM_OVER_BATCH_SIZE" else 1.0
+    weights = [1.0] * len(rows) if sample_weight is None else flatten(sample_weight)
+    counted = [w * (index_weights[wanted[i]] if index_weights else 1.0) for i, w in enumerate(weights)]
+    share = 1 / divisor(reduction, counted)
     for i, row in enumerate(rows):
         loss, slopes = line([flat[k] for k in row], [wanted[k] for k in row] if dense else wanted[i])
-        per_example.append(loss)
+        per_example.append(loss * weights[i])
         for k, slope in zip(row, slopes, strict=True):
-            gradient[k] = slope * share
+            gradient[k] = slope * share * weights[i]
     result = {"per_example": nest(per_example, without(shape, axis)), "gradient": nest(gradient, shape)}
     return result if reduction == "NONE" else {"value": math.fsum(per_example) * share, **result}
+
+
+def divisor(reduction: str, weights: Sequence[float]) -> float:
+    if reduction == "MEAN_WITH_SAMPLE_WEIGHT":
+        return math.fsum(weights)
+    return float(len(weights)) if reduction in ("SUM_OVER_BATCH_SIZE", "MEAN") else 1.0

@@ -12,7 +12,13 @@ from tests.conformance.sources.row import Row
 
 STEPS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 20, 21, 50, 100, 1000]
 
-REDUCTIONS = {"SUM_OVER_BATCH_SIZE": "sum_over_batch_size", "SUM": "sum", "NONE": None}
+REDUCTIONS = {
+    "SUM_OVER_BATCH_SIZE": "sum_over_batch_size",
+    "SUM": "sum",
+    "NONE": None,
+    "MEAN": "mean",
+    "MEAN_WITH_SAMPLE_WEIGHT": "mean_with_sample_weight",
+}
 """The reductions with Keras' names for them."""
 
 
@@ -87,6 +93,8 @@ def loss(
     framework: Callable[[], Mapping[str, Any]] | None,
     line: losses.Line,
     axis: int = -1,
+    tolerance: Mapping[str, float] = EXACT,
+    note: str = "",
 ) -> Row:
     """A loss with its gradient."""
     spec = {
@@ -96,9 +104,13 @@ def loss(
     }
 
     def oracle() -> dict[str, Any]:
-        return losses.evaluate(line, given["prediction"], given["target"], axis=axis, reduction=reduction)
+        weights = fields.get("class_weights", ()) if file.startswith("sparse") else ()
+        return losses.evaluate(
+            line, given["prediction"], given["target"], axis=axis, reduction=reduction,
+            sample_weight=given.get("sample_weight"), index_weights=weights,
+        )  # fmt: skip
 
-    return Row("losses", file, case, source, spec, given, oracle, framework)
+    return Row("losses", file, case, source, spec, given, oracle, framework, tolerance, note)
 
 
 def activation(

@@ -211,6 +211,7 @@ class Client:
         prediction: ArrayLike,
         target: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
         gradient: bool = True,
         per_example: bool = False,
         timeout: float | None = None,
@@ -221,12 +222,13 @@ class Client:
             loss: which one, as ``optserve.losses.CategoricalCrossentropy(from_logits=True)``.
             prediction: float32 or float64.
             target: of the prediction's type and shape; class indices (int32 or int64) for sparse losses.
+            sample_weight: a factor for each example, of the prediction's type; 1 each when None.
             gradient: asks for the gradient with respect to the prediction.
             per_example: asks for the loss of each example.
             timeout: seconds in all; the client's default when None.
         """
         return functions.compute_loss(
-            self._connection, loss, prediction, target, gradient, per_example, timeout
+            self._connection, loss, prediction, target, sample_weight, gradient, per_example, timeout
         )
 
     def activation(

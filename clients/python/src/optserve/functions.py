@@ -72,6 +72,7 @@ def compute_loss(
     loss: Loss,
     prediction: ArrayLike,
     target: ArrayLike,
+    sample_weight: ArrayLike | None,
     gradient: bool,
     per_example: bool,
     timeout: float | None,
@@ -81,6 +82,7 @@ def compute_loss(
         loss=spec.encode(loss),
         prediction=_tensor(prediction, "prediction"),
         target=_tensor(target, "target"),
+        sample_weight=_optional(sample_weight, "sample_weight"),
         gradient=gradient,
         per_example=per_example,
     )

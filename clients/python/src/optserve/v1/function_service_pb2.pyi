@@ -157,6 +157,7 @@ class ComputeLossRequest(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     PER_EXAMPLE_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
+    SAMPLE_WEIGHT_FIELD_NUMBER: _builtins.int
     per_example: _builtins.bool
     """Asks for the values per example."""
     gradient: _builtins.bool
@@ -175,6 +176,13 @@ class ComputeLossRequest(_message.Message):
         int64, without the class axis) for sparse losses.
         """
 
+    @_builtins.property
+    def sample_weight(self) -> _tensor_pb2.Tensor:
+        """A factor for each example, of the predictions' type and shaped as the values
+        per example. Values per example and gradient are multiplied by it; 1 each
+        when unset.
+        """
+
     def __init__(
         self,
         *,
@@ -183,10 +191,11 @@ class ComputeLossRequest(_message.Message):
         target: _tensor_pb2.Tensor | None = ...,
         per_example: _builtins.bool = ...,
         gradient: _builtins.bool = ...,
+        sample_weight: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["loss", b"loss", "prediction", b"prediction", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["loss", b"loss", "prediction", b"prediction", "sample_weight", b"sample_weight", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient", b"gradient", "loss", b"loss", "per_example", b"per_example", "prediction", b"prediction", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient", b"gradient", "loss", b"loss", "per_example", b"per_example", "prediction", b"prediction", "sample_weight", b"sample_weight", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,21 +25,63 @@ _sym_db = _symbol_database.Default()
 from optserve.v1 import convention_pb2 as optserve_dot_v1_dot_convention__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1boptserve/v1/loss_spec.proto\x12\x0boptserve.v1\x1a\x1coptserve/v1/convention.proto\"\xd8\x02\n\x08LossSpec\x12+\n\nconvention\x18\x01 \x01(\x0e\x32\x17.optserve.v1.Convention\x12-\n\treduction\x18\x02 \x01(\x0e\x32\x1a.optserve.v1.LossReduction\x12?\n\x12mean_squared_error\x18\x03 \x01(\x0b\x32!.optserve.v1.MeanSquaredErrorSpecH\x00\x12L\n\x18\x63\x61tegorical_crossentropy\x18\x04 \x01(\x0b\x32(.optserve.v1.CategoricalCrossentropySpecH\x00\x12Y\n\x1fsparse_categorical_crossentropy\x18\x05 \x01(\x0b\x32..optserve.v1.SparseCategoricalCrossentropySpecH\x00\x42\x06\n\x04loss\"\x16\n\x14MeanSquaredErrorSpec\"\x95\x01\n\x1b\x43\x61tegoricalCrossentropySpec\x12\x18\n\x0b\x66rom_logits\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0flabel_smoothing\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04\x61xis\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\x0e\n\x0c_from_logitsB\x12\n\x10_label_smoothingB\x07\n\x05_axis\"i\n!SparseCategoricalCrossentropySpec\x12\x18\n\x0b\x66rom_logits\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\x04\x61xis\x18\x02 \x01(\x03H\x01\x88\x01\x01\x42\x0e\n\x0c_from_logitsB\x07\n\x05_axis*\x88\x01\n\rLossReduction\x12\x1e\n\x1aLOSS_REDUCTION_UNSPECIFIED\x10\x00\x12&\n\"LOSS_REDUCTION_SUM_OVER_BATCH_SIZE\x10\x01\x12\x16\n\x12LOSS_REDUCTION_SUM\x10\x02\x12\x17\n\x13LOSS_REDUCTION_NONE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1boptserve/v1/loss_spec.proto\x12\x0boptserve.v1\x1a\x1coptserve/v1/convention.proto\"\xf1\n\n\x08LossSpec\x12+\n\nconvention\x18\x01 \x01(\x0e\x32\x17.optserve.v1.Convention\x12-\n\treduction\x18\x02 \x01(\x0e\x32\x1a.optserve.v1.LossReduction\x12?\n\x12mean_squared_error\x18\x03 \x01(\x0b\x32!.optserve.v1.MeanSquaredErrorSpecH\x00\x12L\n\x18\x63\x61tegorical_crossentropy\x18\x04 \x01(\x0b\x32(.optserve.v1.CategoricalCrossentropySpecH\x00\x12Y\n\x1fsparse_categorical_crossentropy\x18\x05 \x01(\x0b\x32..optserve.v1.SparseCategoricalCrossentropySpecH\x00\x12)\n\x06\x63ustom\x18\x06 \x01(\x0b\x32\x17.optserve.v1.CustomSpecH\x00\x12\x41\n\x13mean_absolute_error\x18\x07 \x01(\x0b\x32\".optserve.v1.MeanAbsoluteErrorSpecH\x00\x12\'\n\x05huber\x18\x08 \x01(\x0b\x32\x16.optserve.v1.HuberSpecH\x00\x12.\n\tsmooth_l1\x18\t \x01(\x0b\x32\x19.optserve.v1.SmoothL1SpecH\x00\x12,\n\x08log_cosh\x18\n \x01(\x0b\x32\x18.optserve.v1.LogCoshSpecH\x00\x12V\n\x1emean_squared_logarithmic_error\x18\x0b \x01(\x0b\x32,.optserve.v1.MeanSquaredLogarithmicErrorSpecH\x00\x12\x42\n\x13\x62inary_crossentropy\x18\x0c \x01(\x0b\x32#.optserve.v1.BinaryCrossentropySpecH\x00\x12M\n\x19\x62inary_focal_crossentropy\x18\r \x01(\x0b\x32(.optserve.v1.BinaryFocalCrossentropySpecH\x00\x12W\n\x1e\x63\x61tegorical_focal_crossentropy\x18\x0e \x01(\x0b\x32-.optserve.v1.CategoricalFocalCrossentropySpecH\x00\x12\x36\n\rkl_divergence\x18\x0f \x01(\x0b\x32\x1d.optserve.v1.KlDivergenceSpecH\x00\x12+\n\x07poisson\x18\x10 \x01(\x0b\x32\x18.optserve.v1.PoissonSpecH\x00\x12\'\n\x05hinge\x18\x11 \x01(\x0b\x32\x16.optserve.v1.HingeSpecH\x00\x12\x36\n\rsquared_hinge\x18\x12 \x01(\x0b\x32\x1d.optserve.v1.SquaredHingeSpecH\x00\x12>\n\x11\x63\x61tegorical_hinge\x18\x13 \x01(\x0b\x32!.optserve.v1.CategoricalHingeSpecH\x00\x12>\n\x11\x63osine_similarity\x18\x14 \x01(\x0b\x32!.optserve.v1.CosineSimilaritySpecH\x00\x12#\n\x03iou\x18\x15 \x01(\x0b\x32\x14.optserve.v1.IouSpecH\x00\x12%\n\x04giou\x18\x16 \x01(\x0b\x32\x15.optserve.v1.GiouSpecH\x00\x12%\n\x04\x64iou\x18\x17 \x01(\x0b\x32\x15.optserve.v1.DiouSpecH\x00\x12%\n\x04\x63iou\x18\x18 \x01(\x0b\x32\x15.optserve.v1.CiouSpecH\x00\x42\x06\n\x04loss\"\x16\n\x14MeanSquaredErrorSpec\"\xac\x01\n\x1b\x43\x61tegoricalCrossentropySpec\x12\x18\n\x0b\x66rom_logits\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0flabel_smoothing\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04\x61xis\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x15\n\rclass_weights\x18\x04 \x03(\x01\x42\x0e\n\x0c_from_logitsB\x12\n\x10_label_smoothingB\x07\n\x05_axis\"\xb2\x01\n!SparseCategoricalCrossentropySpec\x12\x18\n\x0b\x66rom_logits\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\x04\x61xis\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x1c\n\x0flabel_smoothing\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\rclass_weights\x18\x04 \x03(\x01\x42\x0e\n\x0c_from_logitsB\x07\n\x05_axisB\x12\n\x10_label_smoothing\"\xa1\x01\n\nCustomSpec\x12\x17\n\nexpression\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x39\n\tconstants\x18\x02 \x03(\x0b\x32&.optserve.v1.CustomSpec.ConstantsEntry\x1a\x30\n\x0e\x43onstantsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_expression\"\x17\n\x15MeanAbsoluteErrorSpec\")\n\tHuberSpec\x12\x12\n\x05\x64\x65lta\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_delta\"*\n\x0cSmoothL1Spec\x12\x11\n\x04\x62\x65ta\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_beta\"\r\n\x0bLogCoshSpec\"!\n\x1fMeanSquaredLogarithmicErrorSpec\"\xc2\x01\n\x16\x42inaryCrossentropySpec\x12\x18\n\x0b\x66rom_logits\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0flabel_smoothing\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04\x61xis\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1c\n\x0fpositive_weight\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x0e\n\x0c_from_logitsB\x12\n\x10_label_smoothingB\x07\n\x05_axisB\x12\n\x10_positive_weight\"\x8f\x02\n\x1b\x42inaryFocalCrossentropySpec\x12\x18\n\x0b\x66rom_logits\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0flabel_smoothing\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04\x61xis\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x12\n\x05gamma\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\"\n\x15\x61pply_class_balancing\x18\x05 \x01(\x08H\x04\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x06 \x01(\x01H\x05\x88\x01\x01\x42\x0e\n\x0c_from_logitsB\x12\n\x10_label_smoothingB\x07\n\x05_axisB\x08\n\x06_gammaB\x18\n\x16_apply_class_balancingB\x08\n\x06_alpha\"\xed\x01\n CategoricalFocalCrossentropySpec\x12\x18\n\x0b\x66rom_logits\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0flabel_smoothing\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04\x61xis\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x12\n\x05gamma\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x15\n\rclass_weights\x18\x06 \x03(\x01\x42\x0e\n\x0c_from_logitsB\x12\n\x10_label_smoothingB\x07\n\x05_axisB\x08\n\x06_gammaB\x08\n\x06_alpha\"B\n\x10KlDivergenceSpec\x12\x1b\n\x0elog_prediction\x18\x01 \x01(\x08H\x00\x88\x01\x01\x42\x11\n\x0f_log_prediction\"{\n\x0bPoissonSpec\x12\x1b\n\x0elog_prediction\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x14\n\x07\x65psilon\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04\x66ull\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\x11\n\x0f_log_predictionB\n\n\x08_epsilonB\x07\n\x05_full\";\n\tHingeSpec\x12\x1b\n\x0e\x63onvert_labels\x18\x01 \x01(\x08H\x00\x88\x01\x01\x42\x11\n\x0f_convert_labels\"B\n\x10SquaredHingeSpec\x12\x1b\n\x0e\x63onvert_labels\x18\x01 \x01(\x08H\x00\x88\x01\x01\x42\x11\n\x0f_convert_labels\"\x16\n\x14\x43\x61tegoricalHingeSpec\"2\n\x14\x43osineSimilaritySpec\x12\x11\n\x04\x61xis\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_axis\"+\n\x07IouSpec\x12\x14\n\x07\x65psilon\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_epsilon\",\n\x08GiouSpec\x12\x14\n\x07\x65psilon\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_epsilon\",\n\x08\x44iouSpec\x12\x14\n\x07\x65psilon\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_epsilon\",\n\x08\x43iouSpec\x12\x14\n\x07\x65psilon\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_epsilon*\xcd\x01\n\rLossReduction\x12\x1e\n\x1aLOSS_REDUCTION_UNSPECIFIED\x10\x00\x12&\n\"LOSS_REDUCTION_SUM_OVER_BATCH_SIZE\x10\x01\x12\x16\n\x12LOSS_REDUCTION_SUM\x10\x02\x12\x17\n\x13LOSS_REDUCTION_NONE\x10\x03\x12\x17\n\x13LOSS_REDUCTION_MEAN\x10\x04\x12*\n&LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optserve.v1.loss_spec_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOSSREDUCTION']._serialized_start=705
-  _globals['_LOSSREDUCTION']._serialized_end=841
+  _globals['_CUSTOMSPEC_CONSTANTSENTRY']._loaded_options = None
+  _globals['_CUSTOMSPEC_CONSTANTSENTRY']._serialized_options = b'8\001'
+  _globals['_LOSSREDUCTION']._serialized_start=3469
+  _globals['_LOSSREDUCTION']._serialized_end=3674
   _globals['_LOSSSPEC']._serialized_start=75
-  _globals['_LOSSSPEC']._serialized_end=419
-  _globals['_MEANSQUAREDERRORSPEC']._serialized_start=421
-  _globals['_MEANSQUAREDERRORSPEC']._serialized_end=443
-  _globals['_CATEGORICALCROSSENTROPYSPEC']._serialized_start=446
-  _globals['_CATEGORICALCROSSENTROPYSPEC']._serialized_end=595
-  _globals['_SPARSECATEGORICALCROSSENTROPYSPEC']._serialized_start=597
-  _globals['_SPARSECATEGORICALCROSSENTROPYSPEC']._serialized_end=702
+  _globals['_LOSSSPEC']._serialized_end=1468
+  _globals['_MEANSQUAREDERRORSPEC']._serialized_start=1470
+  _globals['_MEANSQUAREDERRORSPEC']._serialized_end=1492
+  _globals['_CATEGORICALCROSSENTROPYSPEC']._serialized_start=1495
+  _globals['_CATEGORICALCROSSENTROPYSPEC']._serialized_end=1667
+  _globals['_SPARSECATEGORICALCROSSENTROPYSPEC']._serialized_start=1670
+  _globals['_SPARSECATEGORICALCROSSENTROPYSPEC']._serialized_end=1848
+  _globals['_CUSTOMSPEC']._serialized_start=1851
+  _globals['_CUSTOMSPEC']._serialized_end=2012
+  _globals['_CUSTOMSPEC_CONSTANTSENTRY']._serialized_start=1949
+  _globals['_CUSTOMSPEC_CONSTANTSENTRY']._serialized_end=1997
+  _globals['_MEANABSOLUTEERRORSPEC']._serialized_start=2014
+  _globals['_MEANABSOLUTEERRORSPEC']._serialized_end=2037
+  _globals['_HUBERSPEC']._serialized_start=2039
+  _globals['_HUBERSPEC']._serialized_end=2080
+  _globals['_SMOOTHL1SPEC']._serialized_start=2082
+  _globals['_SMOOTHL1SPEC']._serialized_end=2124
+  _globals['_LOGCOSHSPEC']._serialized_start=2126
+  _globals['_LOGCOSHSPEC']._serialized_end=2139
+  _globals['_MEANSQUAREDLOGARITHMICERRORSPEC']._serialized_start=2141
+  _globals['_MEANSQUAREDLOGARITHMICERRORSPEC']._serialized_end=2174
+  _globals['_BINARYCROSSENTROPYSPEC']._serialized_start=2177
+  _globals['_BINARYCROSSENTROPYSPEC']._serialized_end=2371
+  _globals['_BINARYFOCALCROSSENTROPYSPEC']._serialized_start=2374
+  _globals['_BINARYFOCALCROSSENTROPYSPEC']._serialized_end=2645
+  _globals['_CATEGORICALFOCALCROSSENTROPYSPEC']._serialized_start=2648
+  _globals['_CATEGORICALFOCALCROSSENTROPYSPEC']._serialized_end=2885
+  _globals['_KLDIVERGENCESPEC']._serialized_start=2887
+  _globals['_KLDIVERGENCESPEC']._serialized_end=2953
+  _globals['_POISSONSPEC']._serialized_start=2955
+  _globals['_POISSONSPEC']._serialized_end=3078
+  _globals['_HINGESPEC']._serialized_start=3080
+  _globals['_HINGESPEC']._serialized_end=3139
+  _globals['_SQUAREDHINGESPEC']._serialized_start=3141
+  _globals['_SQUAREDHINGESPEC']._serialized_end=3207
+  _globals['_CATEGORICALHINGESPEC']._serialized_start=3209
+  _globals['_CATEGORICALHINGESPEC']._serialized_end=3231
+  _globals['_COSINESIMILARITYSPEC']._serialized_start=3233
+  _globals['_COSINESIMILARITYSPEC']._serialized_end=3283
+  _globals['_IOUSPEC']._serialized_start=3285
+  _globals['_IOUSPEC']._serialized_end=3328
+  _globals['_GIOUSPEC']._serialized_start=3330
+  _globals['_GIOUSPEC']._serialized_end=3374
+  _globals['_DIOUSPEC']._serialized_start=3376
+  _globals['_DIOUSPEC']._serialized_end=3420
+  _globals['_CIOUSPEC']._serialized_start=3422
+  _globals['_CIOUSPEC']._serialized_end=3466
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optserve.v1 import convention_pb2 as _convention_pb2
 import builtins as _builtins
@@ -27,12 +29,22 @@ class _LossReductionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LossRed
     LOSS_REDUCTION_UNSPECIFIED: _LossReduction.ValueType  # 0
     """The same as LOSS_REDUCTION_SUM_OVER_BATCH_SIZE."""
     LOSS_REDUCTION_SUM_OVER_BATCH_SIZE: _LossReduction.ValueType  # 1
-    """Their sum divided by their number."""
+    """Their sum divided by their number, whatever the sample weights."""
     LOSS_REDUCTION_SUM: _LossReduction.ValueType  # 2
     """Their sum."""
     LOSS_REDUCTION_NONE: _LossReduction.ValueType  # 3
     """Not reduced: the response carries no value, and the gradient is that of
     the sum, so that row i is the gradient of example i.
+    """
+    LOSS_REDUCTION_MEAN: _LossReduction.ValueType  # 4
+    """The same as LOSS_REDUCTION_SUM_OVER_BATCH_SIZE, which Keras calls by both
+    names.
+    """
+    LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT: _LossReduction.ValueType  # 5
+    """Their sum divided by the sum of the sample weights, each times the weight of
+    the class where targets are class indices; 0 where the weights sum to 0.
+    Keras' mean_with_sample_weight, and PyTorch's mean of a sparse loss with
+    class weights.
     """
 
 class LossReduction(_LossReduction, metaclass=_LossReductionEnumTypeWrapper):
@@ -41,12 +53,22 @@ class LossReduction(_LossReduction, metaclass=_LossReductionEnumTypeWrapper):
 LOSS_REDUCTION_UNSPECIFIED: LossReduction.ValueType  # 0
 """The same as LOSS_REDUCTION_SUM_OVER_BATCH_SIZE."""
 LOSS_REDUCTION_SUM_OVER_BATCH_SIZE: LossReduction.ValueType  # 1
-"""Their sum divided by their number."""
+"""Their sum divided by their number, whatever the sample weights."""
 LOSS_REDUCTION_SUM: LossReduction.ValueType  # 2
 """Their sum."""
 LOSS_REDUCTION_NONE: LossReduction.ValueType  # 3
 """Not reduced: the response carries no value, and the gradient is that of
 the sum, so that row i is the gradient of example i.
+"""
+LOSS_REDUCTION_MEAN: LossReduction.ValueType  # 4
+"""The same as LOSS_REDUCTION_SUM_OVER_BATCH_SIZE, which Keras calls by both
+names.
+"""
+LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT: LossReduction.ValueType  # 5
+"""Their sum divided by the sum of the sample weights, each times the weight of
+the class where targets are class indices; 0 where the weights sum to 0.
+Keras' mean_with_sample_weight, and PyTorch's mean of a sparse loss with
+class weights.
 """
 Global___LossReduction: _TypeAlias = LossReduction  # noqa: Y015
 
@@ -61,6 +83,25 @@ class LossSpec(_message.Message):
     MEAN_SQUARED_ERROR_FIELD_NUMBER: _builtins.int
     CATEGORICAL_CROSSENTROPY_FIELD_NUMBER: _builtins.int
     SPARSE_CATEGORICAL_CROSSENTROPY_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
+    MEAN_ABSOLUTE_ERROR_FIELD_NUMBER: _builtins.int
+    HUBER_FIELD_NUMBER: _builtins.int
+    SMOOTH_L1_FIELD_NUMBER: _builtins.int
+    LOG_COSH_FIELD_NUMBER: _builtins.int
+    MEAN_SQUARED_LOGARITHMIC_ERROR_FIELD_NUMBER: _builtins.int
+    BINARY_CROSSENTROPY_FIELD_NUMBER: _builtins.int
+    BINARY_FOCAL_CROSSENTROPY_FIELD_NUMBER: _builtins.int
+    CATEGORICAL_FOCAL_CROSSENTROPY_FIELD_NUMBER: _builtins.int
+    KL_DIVERGENCE_FIELD_NUMBER: _builtins.int
+    POISSON_FIELD_NUMBER: _builtins.int
+    HINGE_FIELD_NUMBER: _builtins.int
+    SQUARED_HINGE_FIELD_NUMBER: _builtins.int
+    CATEGORICAL_HINGE_FIELD_NUMBER: _builtins.int
+    COSINE_SIMILARITY_FIELD_NUMBER: _builtins.int
+    IOU_FIELD_NUMBER: _builtins.int
+    GIOU_FIELD_NUMBER: _builtins.int
+    DIOU_FIELD_NUMBER: _builtins.int
+    CIOU_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
     """Whose defaults fill the unset fields."""
     reduction: Global___LossReduction.ValueType
@@ -77,6 +118,82 @@ class LossSpec(_message.Message):
     def sparse_categorical_crossentropy(self) -> Global___SparseCategoricalCrossentropySpec:
         """Cross-entropy against class indices."""
 
+    @_builtins.property
+    def custom(self) -> Global___CustomSpec:
+        """A formula of the caller's own."""
+
+    @_builtins.property
+    def mean_absolute_error(self) -> Global___MeanAbsoluteErrorSpec:
+        """mean(|prediction - target|) over the last axis."""
+
+    @_builtins.property
+    def huber(self) -> Global___HuberSpec:
+        """Squared near the target, linear far from it."""
+
+    @_builtins.property
+    def smooth_l1(self) -> Global___SmoothL1Spec:
+        """Huber's loss divided by its threshold."""
+
+    @_builtins.property
+    def log_cosh(self) -> Global___LogCoshSpec:
+        """mean(log(cosh(prediction - target))) over the last axis."""
+
+    @_builtins.property
+    def mean_squared_logarithmic_error(self) -> Global___MeanSquaredLogarithmicErrorSpec:
+        """Mean squared error of the logarithms."""
+
+    @_builtins.property
+    def binary_crossentropy(self) -> Global___BinaryCrossentropySpec:
+        """Cross-entropy of independent yes-or-no answers."""
+
+    @_builtins.property
+    def binary_focal_crossentropy(self) -> Global___BinaryFocalCrossentropySpec:
+        """Binary cross-entropy that plays down what is already answered well."""
+
+    @_builtins.property
+    def categorical_focal_crossentropy(self) -> Global___CategoricalFocalCrossentropySpec:
+        """Categorical cross-entropy that plays down what is already answered well."""
+
+    @_builtins.property
+    def kl_divergence(self) -> Global___KlDivergenceSpec:
+        """Kullback-Leibler divergence of the prediction from the target."""
+
+    @_builtins.property
+    def poisson(self) -> Global___PoissonSpec:
+        """Negative log-likelihood of counts."""
+
+    @_builtins.property
+    def hinge(self) -> Global___HingeSpec:
+        """mean(max(1 - target*prediction, 0)) over the last axis."""
+
+    @_builtins.property
+    def squared_hinge(self) -> Global___SquaredHingeSpec:
+        """mean(max(1 - target*prediction, 0)^2) over the last axis."""
+
+    @_builtins.property
+    def categorical_hinge(self) -> Global___CategoricalHingeSpec:
+        """Hinge loss of the asked class against the best other one."""
+
+    @_builtins.property
+    def cosine_similarity(self) -> Global___CosineSimilaritySpec:
+        """The cosine of the angle between prediction and target, negated."""
+
+    @_builtins.property
+    def iou(self) -> Global___IouSpec:
+        """1 - IoU of boxes."""
+
+    @_builtins.property
+    def giou(self) -> Global___GiouSpec:
+        """1 - generalized IoU of boxes."""
+
+    @_builtins.property
+    def diou(self) -> Global___DiouSpec:
+        """1 - distance IoU of boxes."""
+
+    @_builtins.property
+    def ciou(self) -> Global___CiouSpec:
+        """1 - complete IoU of boxes."""
+
     def __init__(
         self,
         *,
@@ -85,12 +202,31 @@ class LossSpec(_message.Message):
         mean_squared_error: Global___MeanSquaredErrorSpec | None = ...,
         categorical_crossentropy: Global___CategoricalCrossentropySpec | None = ...,
         sparse_categorical_crossentropy: Global___SparseCategoricalCrossentropySpec | None = ...,
+        custom: Global___CustomSpec | None = ...,
+        mean_absolute_error: Global___MeanAbsoluteErrorSpec | None = ...,
+        huber: Global___HuberSpec | None = ...,
+        smooth_l1: Global___SmoothL1Spec | None = ...,
+        log_cosh: Global___LogCoshSpec | None = ...,
+        mean_squared_logarithmic_error: Global___MeanSquaredLogarithmicErrorSpec | None = ...,
+        binary_crossentropy: Global___BinaryCrossentropySpec | None = ...,
+        binary_focal_crossentropy: Global___BinaryFocalCrossentropySpec | None = ...,
+        categorical_focal_crossentropy: Global___CategoricalFocalCrossentropySpec | None = ...,
+        kl_divergence: Global___KlDivergenceSpec | None = ...,
+        poisson: Global___PoissonSpec | None = ...,
+        hinge: Global___HingeSpec | None = ...,
+        squared_hinge: Global___SquaredHingeSpec | None = ...,
+        categorical_hinge: Global___CategoricalHingeSpec | None = ...,
+        cosine_similarity: Global___CosineSimilaritySpec | None = ...,
+        iou: Global___IouSpec | None = ...,
+        giou: Global___GiouSpec | None = ...,
+        diou: Global___DiouSpec | None = ...,
+        ciou: Global___CiouSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["categorical_crossentropy", b"categorical_crossentropy", "loss", b"loss", "mean_squared_error", b"mean_squared_error", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["binary_crossentropy", b"binary_crossentropy", "binary_focal_crossentropy", b"binary_focal_crossentropy", "categorical_crossentropy", b"categorical_crossentropy", "categorical_focal_crossentropy", b"categorical_focal_crossentropy", "categorical_hinge", b"categorical_hinge", "ciou", b"ciou", "cosine_similarity", b"cosine_similarity", "custom", b"custom", "diou", b"diou", "giou", b"giou", "hinge", b"hinge", "huber", b"huber", "iou", b"iou", "kl_divergence", b"kl_divergence", "log_cosh", b"log_cosh", "loss", b"loss", "mean_absolute_error", b"mean_absolute_error", "mean_squared_error", b"mean_squared_error", "mean_squared_logarithmic_error", b"mean_squared_logarithmic_error", "poisson", b"poisson", "smooth_l1", b"smooth_l1", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy", "squared_hinge", b"squared_hinge"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categorical_crossentropy", b"categorical_crossentropy", "convention", b"convention", "loss", b"loss", "mean_squared_error", b"mean_squared_error", "reduction", b"reduction", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary_crossentropy", b"binary_crossentropy", "binary_focal_crossentropy", b"binary_focal_crossentropy", "categorical_crossentropy", b"categorical_crossentropy", "categorical_focal_crossentropy", b"categorical_focal_crossentropy", "categorical_hinge", b"categorical_hinge", "ciou", b"ciou", "convention", b"convention", "cosine_similarity", b"cosine_similarity", "custom", b"custom", "diou", b"diou", "giou", b"giou", "hinge", b"hinge", "huber", b"huber", "iou", b"iou", "kl_divergence", b"kl_divergence", "log_cosh", b"log_cosh", "loss", b"loss", "mean_absolute_error", b"mean_absolute_error", "mean_squared_error", b"mean_squared_error", "mean_squared_logarithmic_error", b"mean_squared_logarithmic_error", "poisson", b"poisson", "reduction", b"reduction", "smooth_l1", b"smooth_l1", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy", "squared_hinge", b"squared_hinge"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_loss: _TypeAlias = _typing.Literal["mean_squared_error", "categorical_crossentropy", "sparse_categorical_crossentropy"]  # noqa: Y015
+    _WhichOneofReturnType_loss: _TypeAlias = _typing.Literal["mean_squared_error", "categorical_crossentropy", "sparse_categorical_crossentropy", "custom", "mean_absolute_error", "huber", "smooth_l1", "log_cosh", "mean_squared_logarithmic_error", "binary_crossentropy", "binary_focal_crossentropy", "categorical_focal_crossentropy", "kl_divergence", "poisson", "hinge", "squared_hinge", "categorical_hinge", "cosine_similarity", "iou", "giou", "diou", "ciou"]  # noqa: Y015
     _WhichOneofArgType_loss: _TypeAlias = _typing.Literal["loss", b"loss"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_loss) -> _WhichOneofReturnType_loss | None: ...
 
@@ -124,22 +260,30 @@ class CategoricalCrossentropySpec(_message.Message):
     FROM_LOGITS_FIELD_NUMBER: _builtins.int
     LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
     AXIS_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
     from_logits: _builtins.bool
     """Whether predictions are logits rather than probabilities."""
     label_smoothing: _builtins.float
     """Share e of the target spread evenly: y*(1 - e) + e/classes."""
     axis: _builtins.int
     """The class axis; negative counts from the end."""
+    @_builtins.property
+    def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Factors of the classes' terms, smoothing included, each at least 0; none
+        means 1.
+        """
+
     def __init__(
         self,
         *,
         from_logits: _builtins.bool | None = ...,
         label_smoothing: _builtins.float | None = ...,
         axis: _builtins.int | None = ...,
+        class_weights: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "axis", b"axis", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "axis", b"axis", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "axis", b"axis", "class_weights", b"class_weights", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
     _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
@@ -164,27 +308,679 @@ class SparseCategoricalCrossentropySpec(_message.Message):
 
     FROM_LOGITS_FIELD_NUMBER: _builtins.int
     AXIS_FIELD_NUMBER: _builtins.int
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
     from_logits: _builtins.bool
     """Whether predictions are logits rather than probabilities."""
     axis: _builtins.int
     """The class axis; negative counts from the end."""
+    label_smoothing: _builtins.float
+    """Share e of the target spread evenly, as in CategoricalCrossentropySpec."""
+    @_builtins.property
+    def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Factors of the classes' terms, smoothing included, each at least 0; none
+        means 1. They count as sample weights in
+        LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT.
+        """
+
     def __init__(
         self,
         *,
         from_logits: _builtins.bool | None = ...,
         axis: _builtins.int | None = ...,
+        label_smoothing: _builtins.float | None = ...,
+        class_weights: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "axis", b"axis", "from_logits", b"from_logits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "axis", b"axis", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "axis", b"axis", "from_logits", b"from_logits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "axis", b"axis", "class_weights", b"class_weights", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
     _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
     _WhichOneofReturnType__from_logits: _TypeAlias = _typing.Literal["from_logits"]  # noqa: Y015
     _WhichOneofArgType__from_logits: _TypeAlias = _typing.Literal["_from_logits", b"_from_logits"]  # noqa: Y015
+    _WhichOneofReturnType__label_smoothing: _TypeAlias = _typing.Literal["label_smoothing"]  # noqa: Y015
+    _WhichOneofArgType__label_smoothing: _TypeAlias = _typing.Literal["_label_smoothing", b"_label_smoothing"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__from_logits) -> _WhichOneofReturnType__from_logits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_smoothing) -> _WhichOneofReturnType__label_smoothing | None: ...
 
 Global___SparseCategoricalCrossentropySpec: _TypeAlias = SparseCategoricalCrossentropySpec  # noqa: Y015
+
+@_typing.final
+class CustomSpec(_message.Message):
+    """A formula of the caller's own, of one element of prediction and target. The
+    loss of an example is its mean over the last axis; under LOSS_REDUCTION_SUM
+    and with one output, the loss is thus its sum over the batch. The server
+    differentiates the formula itself, for the gradient.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ConstantsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    CONSTANTS_FIELD_NUMBER: _builtins.int
+    expression: _builtins.str
+    """The formula, of at most 1024 characters. Required.
+
+    Its variables are y_pred and y_true; numbers are written as in
+    "99", "0.5" or "1e-7". It knows + - * / and parentheses; x**n and
+    power(x, n) for whole numbers n from -16 to 16; abs, sqrt, exp, expm1,
+    log, log1p, tanh and sign of one argument; maximum and minimum of two; and
+    where(a < b, x, y), with < <= > >= == or !=.
+
+    Where a formula bends, the gradient is that of the branch that where
+    takes, half of each side where maximum or minimum have equal arguments,
+    and 0 for abs at 0.
+
+    Example: "where(y_pred > y_true, COST*(y_pred - y_true), PROFIT*(y_true - y_pred))".
+    """
+    @_builtins.property
+    def constants(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Numbers that the formula may use by name, such as {"COST": 1, "PROFIT": 99}:
+        at most 32, each finite, named in ASCII letters, digits and underscores.
+        """
+
+    def __init__(
+        self,
+        *,
+        expression: _builtins.str | None = ...,
+        constants: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expression", b"_expression", "expression", b"expression"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expression", b"_expression", "constants", b"constants", "expression", b"expression"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expression: _TypeAlias = _typing.Literal["expression"]  # noqa: Y015
+    _WhichOneofArgType__expression: _TypeAlias = _typing.Literal["_expression", b"_expression"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expression) -> _WhichOneofReturnType__expression | None: ...
+
+Global___CustomSpec: _TypeAlias = CustomSpec  # noqa: Y015
+
+@_typing.final
+class MeanAbsoluteErrorSpec(_message.Message):
+    """Mean absolute error over the last axis. The slope at 0 is 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeanAbsoluteErrorSpec: _TypeAlias = MeanAbsoluteErrorSpec  # noqa: Y015
+
+@_typing.final
+class HuberSpec(_message.Message):
+    """Huber's loss, the mean over the last axis. With e = prediction - target:
+    e^2/2 where |e| <= delta, otherwise delta*|e| - delta^2/2.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELTA_FIELD_NUMBER: _builtins.int
+    delta: _builtins.float
+    """Error at which the loss turns linear, greater than 0."""
+    def __init__(
+        self,
+        *,
+        delta: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "delta", b"delta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "delta", b"delta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__delta: _TypeAlias = _typing.Literal["delta"]  # noqa: Y015
+    _WhichOneofArgType__delta: _TypeAlias = _typing.Literal["_delta", b"_delta"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delta) -> _WhichOneofReturnType__delta | None: ...
+
+Global___HuberSpec: _TypeAlias = HuberSpec  # noqa: Y015
+
+@_typing.final
+class SmoothL1Spec(_message.Message):
+    """Smooth L1, the mean over the last axis. With e = prediction - target:
+    e^2/(2*beta) where |e| < beta, otherwise |e| - beta/2.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BETA_FIELD_NUMBER: _builtins.int
+    beta: _builtins.float
+    """Error at which the loss turns linear, at least 0; 0 makes it the mean
+    absolute error.
+    """
+    def __init__(
+        self,
+        *,
+        beta: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "beta", b"beta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "beta", b"beta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta: _TypeAlias = _typing.Literal["beta"]  # noqa: Y015
+    _WhichOneofArgType__beta: _TypeAlias = _typing.Literal["_beta", b"_beta"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta) -> _WhichOneofReturnType__beta | None: ...
+
+Global___SmoothL1Spec: _TypeAlias = SmoothL1Spec  # noqa: Y015
+
+@_typing.final
+class LogCoshSpec(_message.Message):
+    """log(cosh(prediction - target)), the mean over the last axis."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogCoshSpec: _TypeAlias = LogCoshSpec  # noqa: Y015
+
+@_typing.final
+class MeanSquaredLogarithmicErrorSpec(_message.Message):
+    """(log(1 + prediction) - log(1 + target))^2, the mean over the last axis.
+    Numbers below 1e-7 count as 1e-7.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeanSquaredLogarithmicErrorSpec: _TypeAlias = MeanSquaredLogarithmicErrorSpec  # noqa: Y015
+
+@_typing.final
+class BinaryCrossentropySpec(_message.Message):
+    """Binary cross-entropy, the mean over an axis:
+    -y*log(p)*positive_weight - (1 - y)*log(1 - p). Probabilities are clipped to
+    [1e-7, 1 - 1e-7]; logits go through log-sum-exp.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_LOGITS_FIELD_NUMBER: _builtins.int
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    POSITIVE_WEIGHT_FIELD_NUMBER: _builtins.int
+    from_logits: _builtins.bool
+    """Whether predictions are logits rather than probabilities."""
+    label_smoothing: _builtins.float
+    """Share e of the target spread evenly: y*(1 - e) + e/2."""
+    axis: _builtins.int
+    """The axis that the mean is taken over; negative counts from the end."""
+    positive_weight: _builtins.float
+    """Factor of the term of positive targets, at least 0. PyTorch's pos_weight."""
+    def __init__(
+        self,
+        *,
+        from_logits: _builtins.bool | None = ...,
+        label_smoothing: _builtins.float | None = ...,
+        axis: _builtins.int | None = ...,
+        positive_weight: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "_positive_weight", b"_positive_weight", "axis", b"axis", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing", "positive_weight", b"positive_weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "_positive_weight", b"_positive_weight", "axis", b"axis", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing", "positive_weight", b"positive_weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
+    _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
+    _WhichOneofReturnType__from_logits: _TypeAlias = _typing.Literal["from_logits"]  # noqa: Y015
+    _WhichOneofArgType__from_logits: _TypeAlias = _typing.Literal["_from_logits", b"_from_logits"]  # noqa: Y015
+    _WhichOneofReturnType__label_smoothing: _TypeAlias = _typing.Literal["label_smoothing"]  # noqa: Y015
+    _WhichOneofArgType__label_smoothing: _TypeAlias = _typing.Literal["_label_smoothing", b"_label_smoothing"]  # noqa: Y015
+    _WhichOneofReturnType__positive_weight: _TypeAlias = _typing.Literal["positive_weight"]  # noqa: Y015
+    _WhichOneofArgType__positive_weight: _TypeAlias = _typing.Literal["_positive_weight", b"_positive_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_logits) -> _WhichOneofReturnType__from_logits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_smoothing) -> _WhichOneofReturnType__label_smoothing | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__positive_weight) -> _WhichOneofReturnType__positive_weight | None: ...
+
+Global___BinaryCrossentropySpec: _TypeAlias = BinaryCrossentropySpec  # noqa: Y015
+
+@_typing.final
+class BinaryFocalCrossentropySpec(_message.Message):
+    """Binary focal cross-entropy, the mean over an axis: binary cross-entropy times
+    (1 - p_t)^gamma, where p_t = y*p + (1 - y)*(1 - p). Lin et al., 2017.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_LOGITS_FIELD_NUMBER: _builtins.int
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
+    APPLY_CLASS_BALANCING_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    from_logits: _builtins.bool
+    """Whether predictions are logits rather than probabilities."""
+    label_smoothing: _builtins.float
+    """Share e of the target spread evenly: y*(1 - e) + e/2."""
+    axis: _builtins.int
+    """The axis that the mean is taken over; negative counts from the end."""
+    gamma: _builtins.float
+    """Exponent, at least 0; 0 makes it binary cross-entropy."""
+    apply_class_balancing: _builtins.bool
+    """Whether to multiply by y*alpha + (1 - y)*(1 - alpha)."""
+    alpha: _builtins.float
+    """The share of positive targets when balancing."""
+    def __init__(
+        self,
+        *,
+        from_logits: _builtins.bool | None = ...,
+        label_smoothing: _builtins.float | None = ...,
+        axis: _builtins.int | None = ...,
+        gamma: _builtins.float | None = ...,
+        apply_class_balancing: _builtins.bool | None = ...,
+        alpha: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_apply_class_balancing", b"_apply_class_balancing", "_axis", b"_axis", "_from_logits", b"_from_logits", "_gamma", b"_gamma", "_label_smoothing", b"_label_smoothing", "alpha", b"alpha", "apply_class_balancing", b"apply_class_balancing", "axis", b"axis", "from_logits", b"from_logits", "gamma", b"gamma", "label_smoothing", b"label_smoothing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_apply_class_balancing", b"_apply_class_balancing", "_axis", b"_axis", "_from_logits", b"_from_logits", "_gamma", b"_gamma", "_label_smoothing", b"_label_smoothing", "alpha", b"alpha", "apply_class_balancing", b"apply_class_balancing", "axis", b"axis", "from_logits", b"from_logits", "gamma", b"gamma", "label_smoothing", b"label_smoothing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__apply_class_balancing: _TypeAlias = _typing.Literal["apply_class_balancing"]  # noqa: Y015
+    _WhichOneofArgType__apply_class_balancing: _TypeAlias = _typing.Literal["_apply_class_balancing", b"_apply_class_balancing"]  # noqa: Y015
+    _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
+    _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
+    _WhichOneofReturnType__from_logits: _TypeAlias = _typing.Literal["from_logits"]  # noqa: Y015
+    _WhichOneofArgType__from_logits: _TypeAlias = _typing.Literal["_from_logits", b"_from_logits"]  # noqa: Y015
+    _WhichOneofReturnType__gamma: _TypeAlias = _typing.Literal["gamma"]  # noqa: Y015
+    _WhichOneofArgType__gamma: _TypeAlias = _typing.Literal["_gamma", b"_gamma"]  # noqa: Y015
+    _WhichOneofReturnType__label_smoothing: _TypeAlias = _typing.Literal["label_smoothing"]  # noqa: Y015
+    _WhichOneofArgType__label_smoothing: _TypeAlias = _typing.Literal["_label_smoothing", b"_label_smoothing"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__apply_class_balancing) -> _WhichOneofReturnType__apply_class_balancing | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_logits) -> _WhichOneofReturnType__from_logits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gamma) -> _WhichOneofReturnType__gamma | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_smoothing) -> _WhichOneofReturnType__label_smoothing | None: ...
+
+Global___BinaryFocalCrossentropySpec: _TypeAlias = BinaryFocalCrossentropySpec  # noqa: Y015
+
+@_typing.final
+class CategoricalFocalCrossentropySpec(_message.Message):
+    """Categorical focal cross-entropy: each class's term of categorical
+    cross-entropy times alpha*(1 - q)^gamma.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_LOGITS_FIELD_NUMBER: _builtins.int
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
+    from_logits: _builtins.bool
+    """Whether predictions are logits rather than probabilities."""
+    label_smoothing: _builtins.float
+    """Share e of the target spread evenly: y*(1 - e) + e/classes."""
+    axis: _builtins.int
+    """The class axis; negative counts from the end."""
+    gamma: _builtins.float
+    """Exponent, at least 0."""
+    alpha: _builtins.float
+    """Factor of the whole loss."""
+    @_builtins.property
+    def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Factors of the classes' terms beside alpha, each at least 0; none means 1.
+        A list of alphas in Keras is this with alpha 1.
+        """
+
+    def __init__(
+        self,
+        *,
+        from_logits: _builtins.bool | None = ...,
+        label_smoothing: _builtins.float | None = ...,
+        axis: _builtins.int | None = ...,
+        gamma: _builtins.float | None = ...,
+        alpha: _builtins.float | None = ...,
+        class_weights: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_axis", b"_axis", "_from_logits", b"_from_logits", "_gamma", b"_gamma", "_label_smoothing", b"_label_smoothing", "alpha", b"alpha", "axis", b"axis", "from_logits", b"from_logits", "gamma", b"gamma", "label_smoothing", b"label_smoothing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_axis", b"_axis", "_from_logits", b"_from_logits", "_gamma", b"_gamma", "_label_smoothing", b"_label_smoothing", "alpha", b"alpha", "axis", b"axis", "class_weights", b"class_weights", "from_logits", b"from_logits", "gamma", b"gamma", "label_smoothing", b"label_smoothing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
+    _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
+    _WhichOneofReturnType__from_logits: _TypeAlias = _typing.Literal["from_logits"]  # noqa: Y015
+    _WhichOneofArgType__from_logits: _TypeAlias = _typing.Literal["_from_logits", b"_from_logits"]  # noqa: Y015
+    _WhichOneofReturnType__gamma: _TypeAlias = _typing.Literal["gamma"]  # noqa: Y015
+    _WhichOneofArgType__gamma: _TypeAlias = _typing.Literal["_gamma", b"_gamma"]  # noqa: Y015
+    _WhichOneofReturnType__label_smoothing: _TypeAlias = _typing.Literal["label_smoothing"]  # noqa: Y015
+    _WhichOneofArgType__label_smoothing: _TypeAlias = _typing.Literal["_label_smoothing", b"_label_smoothing"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_logits) -> _WhichOneofReturnType__from_logits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gamma) -> _WhichOneofReturnType__gamma | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_smoothing) -> _WhichOneofReturnType__label_smoothing | None: ...
+
+Global___CategoricalFocalCrossentropySpec: _TypeAlias = CategoricalFocalCrossentropySpec  # noqa: Y015
+
+@_typing.final
+class KlDivergenceSpec(_message.Message):
+    """Kullback-Leibler divergence, the sum over the last axis of
+    y*(log(y) - log(p)). Targets and predictions are clipped to [1e-7, 1].
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_PREDICTION_FIELD_NUMBER: _builtins.int
+    log_prediction: _builtins.bool
+    """Whether predictions are logarithms of probabilities, as in PyTorch and
+    optax; then nothing is clipped.
+    """
+    def __init__(
+        self,
+        *,
+        log_prediction: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_log_prediction", b"_log_prediction", "log_prediction", b"log_prediction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_log_prediction", b"_log_prediction", "log_prediction", b"log_prediction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__log_prediction: _TypeAlias = _typing.Literal["log_prediction"]  # noqa: Y015
+    _WhichOneofArgType__log_prediction: _TypeAlias = _typing.Literal["_log_prediction", b"_log_prediction"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__log_prediction) -> _WhichOneofReturnType__log_prediction | None: ...
+
+Global___KlDivergenceSpec: _TypeAlias = KlDivergenceSpec  # noqa: Y015
+
+@_typing.final
+class PoissonSpec(_message.Message):
+    """Negative log-likelihood of counts, the mean over the last axis of
+    p - y*log(p + epsilon).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_PREDICTION_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    FULL_FIELD_NUMBER: _builtins.int
+    log_prediction: _builtins.bool
+    """Whether predictions are logarithms of rates, as in PyTorch: exp(p) - y*p."""
+    epsilon: _builtins.float
+    """What is added to a rate, at least 0."""
+    full: _builtins.bool
+    """Whether to add Stirling's approximation of log(y!) where y > 1:
+    y*log(y) - y + log(2*pi*y)/2.
+    """
+    def __init__(
+        self,
+        *,
+        log_prediction: _builtins.bool | None = ...,
+        epsilon: _builtins.float | None = ...,
+        full: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "_full", b"_full", "_log_prediction", b"_log_prediction", "epsilon", b"epsilon", "full", b"full", "log_prediction", b"log_prediction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "_full", b"_full", "_log_prediction", b"_log_prediction", "epsilon", b"epsilon", "full", b"full", "log_prediction", b"log_prediction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__full: _TypeAlias = _typing.Literal["full"]  # noqa: Y015
+    _WhichOneofArgType__full: _TypeAlias = _typing.Literal["_full", b"_full"]  # noqa: Y015
+    _WhichOneofReturnType__log_prediction: _TypeAlias = _typing.Literal["log_prediction"]  # noqa: Y015
+    _WhichOneofArgType__log_prediction: _TypeAlias = _typing.Literal["_log_prediction", b"_log_prediction"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__full) -> _WhichOneofReturnType__full | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__log_prediction) -> _WhichOneofReturnType__log_prediction | None: ...
+
+Global___PoissonSpec: _TypeAlias = PoissonSpec  # noqa: Y015
+
+@_typing.final
+class HingeSpec(_message.Message):
+    """Hinge loss. The slope where target*prediction = 1 is 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERT_LABELS_FIELD_NUMBER: _builtins.int
+    convert_labels: _builtins.bool
+    """Whether targets that are 0 or 1 throughout stand for -1 and 1, as in Keras."""
+    def __init__(
+        self,
+        *,
+        convert_labels: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_convert_labels", b"_convert_labels", "convert_labels", b"convert_labels"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_convert_labels", b"_convert_labels", "convert_labels", b"convert_labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__convert_labels: _TypeAlias = _typing.Literal["convert_labels"]  # noqa: Y015
+    _WhichOneofArgType__convert_labels: _TypeAlias = _typing.Literal["_convert_labels", b"_convert_labels"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__convert_labels) -> _WhichOneofReturnType__convert_labels | None: ...
+
+Global___HingeSpec: _TypeAlias = HingeSpec  # noqa: Y015
+
+@_typing.final
+class SquaredHingeSpec(_message.Message):
+    """Squared hinge loss."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERT_LABELS_FIELD_NUMBER: _builtins.int
+    convert_labels: _builtins.bool
+    """Whether targets that are 0 or 1 throughout stand for -1 and 1, as in Keras."""
+    def __init__(
+        self,
+        *,
+        convert_labels: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_convert_labels", b"_convert_labels", "convert_labels", b"convert_labels"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_convert_labels", b"_convert_labels", "convert_labels", b"convert_labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__convert_labels: _TypeAlias = _typing.Literal["convert_labels"]  # noqa: Y015
+    _WhichOneofArgType__convert_labels: _TypeAlias = _typing.Literal["_convert_labels", b"_convert_labels"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__convert_labels) -> _WhichOneofReturnType__convert_labels | None: ...
+
+Global___SquaredHingeSpec: _TypeAlias = SquaredHingeSpec  # noqa: Y015
+
+@_typing.final
+class CategoricalHingeSpec(_message.Message):
+    """max(0, 1 + max((1 - y)*p) - sum(y*p)) over the last axis. Equal maxima share
+    the slope.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CategoricalHingeSpec: _TypeAlias = CategoricalHingeSpec  # noqa: Y015
+
+@_typing.final
+class CosineSimilaritySpec(_message.Message):
+    """-sum(y*p)/(|y|*|p|) along an axis: -1 where they point the same way. The
+    cosine distance is 1 more. Lengths below 1e-7 count as 1e-7.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AXIS_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    """The axis of the vectors; negative counts from the end."""
+    def __init__(
+        self,
+        *,
+        axis: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "axis", b"axis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "axis", b"axis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
+    _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
+
+Global___CosineSimilaritySpec: _TypeAlias = CosineSimilaritySpec  # noqa: Y015
+
+@_typing.final
+class IouSpec(_message.Message):
+    """1 - intersection/(union + epsilon) of boxes. The last axis of prediction and
+    target holds x1, y1, x2, y2, where x1 <= x2 and y1 <= y2. Where an edge of one
+    box lies on that of the other, both share the slope.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    epsilon: _builtins.float
+    """What is added to denominators, greater than 0."""
+    def __init__(
+        self,
+        *,
+        epsilon: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "epsilon", b"epsilon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "epsilon", b"epsilon"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+
+Global___IouSpec: _TypeAlias = IouSpec  # noqa: Y015
+
+@_typing.final
+class GiouSpec(_message.Message):
+    """IoU loss + (hull - union)/(hull + epsilon), where the hull is the smallest box
+    around both. Rezatofighi et al., 2019, as in torchvision.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    epsilon: _builtins.float
+    """What is added to denominators, greater than 0."""
+    def __init__(
+        self,
+        *,
+        epsilon: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "epsilon", b"epsilon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "epsilon", b"epsilon"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+
+Global___GiouSpec: _TypeAlias = GiouSpec  # noqa: Y015
+
+@_typing.final
+class DiouSpec(_message.Message):
+    """IoU loss + d^2/(c^2 + epsilon), where d is the distance of the centres and c
+    the diagonal of the smallest box around both. Zheng et al., 2020, as in
+    torchvision.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    epsilon: _builtins.float
+    """What is added to denominators, greater than 0."""
+    def __init__(
+        self,
+        *,
+        epsilon: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "epsilon", b"epsilon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "epsilon", b"epsilon"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+
+Global___DiouSpec: _TypeAlias = DiouSpec  # noqa: Y015
+
+@_typing.final
+class CiouSpec(_message.Message):
+    """DIoU loss + a*v, where v = (4/pi^2)*(atan(w_y/h_y) - atan(w_p/h_p))^2 and
+    a = v/(1 - IoU + v + epsilon). The gradient takes a as constant, as
+    torchvision and the paper do. Zheng et al., 2020.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    epsilon: _builtins.float
+    """What is added to denominators, greater than 0."""
+    def __init__(
+        self,
+        *,
+        epsilon: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "epsilon", b"epsilon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "epsilon", b"epsilon"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+
+Global___CiouSpec: _TypeAlias = CiouSpec  # noqa: Y015

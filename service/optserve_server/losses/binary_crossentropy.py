@@ -1,0 +1,85 @@
+"""Binary cross-entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+
+from optserve_server.activations.base import check_axis
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+from optserve_server.losses.base import Floats
+from optserve_server.losses.elementwise import ElementwiseLoss
+from optserve_server.losses.probabilities import clip, sigmoid, softplus, times, where_free
+
+
+@dataclass(frozen=True)
+class BinaryLoss(ElementwiseLoss):
+    """A loss of independent yes-or-no answers, with y smoothed to y*(1 - e) + e/2.
+
+    Predictions are logits (PyTorch's ``with_logits``, optax) or probabilities (Keras).
+    """
+
+    from_logits: bool = hyper(False, torch=True, optax=True)
+    label_smoothing: float = hyper(0.0, ge=0, le=1)
+    axis: int = hyper(-1)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        check_axis(self.axis, len(shape))
+
+    @property
+    def _axis(self) -> int:
+        return self.axis
+
+    def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+        y = super()._prepared(prediction, target)
+        if not self.label_smoothing:
+            return y
+        smoothed: Floats = y * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return smoothed
+
+
+@dataclass(frozen=True)
+class BinaryCrossentropy(BinaryLoss):
+    """-w*y*log(p) - (1 - y)*log(1 - p), the mean over an axis, where p is
+
+    sigmoid(prediction)    from logits
+    prediction             otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
+
+    and w the weight of positive targets, which PyTorch calls pos_weight.
+    """
+
+    name: ClassVar[str] = "binary_crossentropy"
+
+    positive_weight: float = hyper(1.0, ge=0)
+
+    def value(self, ops: Ops, p: Value, y: Value) -> Value:
+        of = of_logits if self.from_logits else of_probabilities
+        return of(ops, p, self.positive_weight * y, 1 - y)
+
+    def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
+        of = of_logits_derivative if self.from_logits else of_probabilities_derivative
+        return of(ops, p, self.positive_weight * y, 1 - y)
+
+
+def of_logits(ops: Ops, z: Value, yes: Value, no: Value) -> Value:
+    """-yes*log(sigmoid(z)) - no*log(1 - sigmoid(z)), by log-sum-exp."""
+    return times(ops, yes, softplus(ops, -z)) + times(ops, no, softplus(ops, z))
+
+
+def of_logits_derivative(ops: Ops, z: Value, yes: Value, no: Value) -> Value:
+    """no*sigmoid(z) - yes*sigmoid(-z)."""
+    return no * sigmoid(ops, z) - yes * sigmoid(ops, -z)
+
+
+def of_probabilities(ops: Ops, p: Value, yes: Value, no: Value) -> Value:
+    """-yes*log(p) - no*log(1 - p) with p clipped."""
+    clipped = clip(ops, p)
+    return -(yes * ops.log(clipped) + no * ops.log(1 - clipped))
+
+
+def of_probabilities_derivative(ops: Ops, p: Value, yes: Value, no: Value) -> Value:
+    """no/(1 - p) - yes/p, and 0 where p is clipped."""
+    return where_free(ops, p, no / (1 - p) - yes / p)

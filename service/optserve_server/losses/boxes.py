@@ -1,0 +1,141 @@
+"""What the losses of boxes share: overlap, hull and distance, with their gradients.
+
+Boxes are x1, y1, x2, y2 along the last axis. Everything here takes them with that axis
+moved to the front, [4, ...], and returns gradients with respect to the predicted boxes in
+the same form. Formulas and the places of epsilon are torchvision's.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.errors import Reason
+from optserve_server.hyper import hyper
+from optserve_server.losses.base import Floats, Loss, mismatch
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number for each pair of boxes, and its gradient with respect to the predicted ones.
+
+    Attributes:
+        value: [...].
+        slope: [4, ...].
+    """
+
+    value: Floats
+    slope: Floats
+
+    def __add__(self, other: Measure) -> Measure:
+        return Measure(self.value + other.value, self.slope + other.slope)
+
+    def __sub__(self, other: Measure) -> Measure:
+        return Measure(self.value - other.value, self.slope - other.slope)
+
+    def __mul__(self, other: Measure) -> Measure:
+        return Measure(self.value * other.value, self.slope * other.value + self.value * other.slope)
+
+    def over(self, other: Measure, epsilon: float) -> Measure:
+        """``self/(other + epsilon)``."""
+        below = other.value + epsilon
+        ratio = self.value / below
+        return Measure(ratio, (self.slope - ratio * other.slope) / below)
+
+
+@dataclass(frozen=True)
+class BoxLoss(Loss):
+    """A loss of boxes, x1, y1, x2, y2 along the last axis, with x1 <= x2 and y1 <= y2.
+
+    Where edges of both boxes coincide, the gradient is half of that on either side.
+    """
+
+    epsilon: float = hyper(1e-7, gt=0)
+
+    def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+        if prediction.shape[-1] != 4:
+            actual = "[" + ",".join(map(str, prediction.shape)) + "]"
+            raise mismatch(Reason.SHAPE_MISMATCH, "prediction", "boxes, [...,4]", actual)
+        return super()._prepared(prediction, target)
+
+    def _values(self, prediction: Floats, target: Floats) -> Any:
+        return self.measure(np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)).value
+
+    def _slope(self, prediction: Floats, target: Floats) -> Any:
+        slope = self.measure(np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)).slope
+        return np.moveaxis(slope, 0, -1)
+
+    @abstractmethod
+    def measure(self, p: Floats, y: Floats) -> Measure:
+        """The loss of predicted boxes ``p``, [4, ...], against ``y``."""
+
+
+def edge(p: Floats, index: int) -> Measure:
+    """One of x1, y1, x2, y2."""
+    slope = np.zeros_like(p)
+    slope[index] = 1
+    return Measure(p[index], slope)
+
+
+def size(p: Floats) -> tuple[Measure, Measure]:
+    """Width and height."""
+    return edge(p, 2) - edge(p, 0), edge(p, 3) - edge(p, 1)
+
+
+def overlap(p: Floats, y: Floats) -> tuple[Measure, Measure]:
+    """Areas of the intersection and of the union."""
+    width = _smaller(p, y, 2) - _larger(p, y, 0)
+    height = _smaller(p, y, 3) - _larger(p, y, 1)
+    meet = (width.value > 0) & (height.value > 0)
+    area = width * height
+    intersection = Measure(np.where(meet, area.value, 0), np.where(meet, area.slope, 0))
+    w, h = size(p)
+    both = w * h
+    union = Measure(both.value + (y[2] - y[0]) * (y[3] - y[1]), both.slope) - intersection
+    return intersection, union
+
+
+def hull(p: Floats, y: Floats) -> tuple[Measure, Measure]:
+    """Width and height of the smallest box around both."""
+    return _larger(p, y, 2) - _smaller(p, y, 0), _larger(p, y, 3) - _smaller(p, y, 1)
+
+
+def iou_loss(p: Floats, y: Floats, epsilon: float) -> Measure:
+    """1 - intersection/(union + epsilon)."""
+    intersection, union = overlap(p, y)
+    iou = intersection.over(union, epsilon)
+    return Measure(1 - iou.value, -iou.slope)
+
+
+def diou_loss(p: Floats, y: Floats, epsilon: float) -> Measure:
+    """The IoU loss + d^2/(c^2 + epsilon): distance of the centres, diagonal of the hull."""
+    width, height = hull(p, y)
+    across, down = _between_centres(p, y, 0), _between_centres(p, y, 1)
+    far = (across * across + down * down).over(width * width + height * height, epsilon)
+    return iou_loss(p, y, epsilon) + far
+
+
+def _between_centres(p: Floats, y: Floats, axis: int) -> Measure:
+    middle = edge(p, axis) + edge(p, axis + 2)
+    return Measure((middle.value - y[axis] - y[axis + 2]) / 2, middle.slope / 2)
+
+
+def _larger(p: Floats, y: Floats, index: int) -> Measure:
+    """The larger of both edges."""
+    return Measure(np.maximum(p[index], y[index]), _chosen(p, index, p[index] - y[index]))
+
+
+def _smaller(p: Floats, y: Floats, index: int) -> Measure:
+    """The smaller of both edges."""
+    return Measure(np.minimum(p[index], y[index]), _chosen(p, index, y[index] - p[index]))
+
+
+def _chosen(p: Floats, index: int, lead: Floats) -> Floats:
+    """The slope of an extremum of two: 1 where the predicted edge leads, half where both do."""
+    slope = np.zeros_like(p)
+    slope[index] = (1 + np.sign(lead)) / 2
+    return slope

@@ -1,0 +1,65 @@
+"""Categorical focal cross-entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.arrays.vocabulary import NumpyOps
+from optserve_server.hyper import hyper
+from optserve_server.losses.base import Floats, require_alike
+from optserve_server.losses.crossentropy import ClassLoss, is_clipped, log_softmax, through_shares, total
+from optserve_server.losses.probabilities import CLIP, power, times
+
+
+@dataclass(frozen=True)
+class CategoricalFocalCrossentropy(ClassLoss):
+    """-alpha*sum(y*(1 - q)^gamma*log(q)) along an axis, where q is
+
+    softmax(prediction)          from logits; Keras clips it, which differs below 1e-7 only
+    prediction/sum(prediction)   otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
+    """
+
+    name: ClassVar[str] = "categorical_focal_crossentropy"
+
+    gamma: float = hyper(2.0, ge=0)
+    alpha: float = hyper(0.25, ge=0)
+
+    def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+        return require_alike(prediction, target)
+
+    def _values(self, prediction: Floats, target: Floats) -> Any:
+        _, log_q, rest = self._shares(prediction)
+        focused = times(NumpyOps(), target * power(NumpyOps(), rest, self.gamma), log_q)
+        return -self.alpha * total(focused, self.axis).squeeze(self.axis)
+
+    def _slope(self, prediction: Floats, target: Floats) -> Any:
+        """From logits a - q*sum(a), where a = y*(gamma*(1 - q)^(gamma - 1)*q*log(q) - (1 - q)^gamma)."""
+        q, log_q, rest = self._shares(prediction)
+        # The derivative with respect to log(q), which stays finite where q is 0.
+        rise = self._rise(rest) * times(NumpyOps(), q, log_q)
+        slope = target * (rise - power(NumpyOps(), rest, self.gamma))
+        if self.from_logits:
+            whole = total(slope, self.axis).astype(q.dtype)
+            return self.alpha * (slope - q * whole)
+        raw = prediction / total(prediction, self.axis).astype(prediction.dtype)
+        return self.alpha * through_shares(prediction, np.where(is_clipped(raw), 0, slope / q), self.axis)
+
+    def _shares(self, prediction: Floats) -> tuple[Floats, Floats, Floats]:
+        """q, log(q) and 1 - q."""
+        if self.from_logits:
+            log_q = log_softmax(prediction, self.axis)
+            return np.exp(log_q), log_q, -np.expm1(log_q)
+        q = prediction / total(prediction, self.axis).astype(prediction.dtype)
+        q = np.clip(q, CLIP, 1 - CLIP)
+        return q, np.log(q), 1 - q
+
+    def _rise(self, rest: Floats) -> Any:
+        """gamma*(1 - q)^(gamma - 1), 0 where it is infinite: there log(q) is 0."""
+        if self.gamma == 0:
+            return 0.0
+        rise = self.gamma * power(NumpyOps(), rest, self.gamma - 1)
+        return np.where(rest == 0, 0, rise) if self.gamma < 1 else rise

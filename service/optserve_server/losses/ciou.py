@@ -1,0 +1,54 @@
+"""Complete IoU of boxes as a loss (Zheng et al., 2020)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from optserve_server.losses.base import Floats
+from optserve_server.losses.boxes import BoxLoss, Measure, diou_loss, iou_loss, size
+
+
+@dataclass(frozen=True)
+class Ciou(BoxLoss):
+    """The DIoU loss + a*v, where
+
+    v = (4/pi^2)*(atan(w_y/h_y) - atan(w_p/h_p))^2      how unlike the shapes are
+    a = v/(1 - IoU + v + epsilon)
+
+    The gradient takes a as constant, as torchvision and the paper do: it is not the
+    derivative of the value.
+    """
+
+    name: ClassVar[str] = "ciou"
+
+    def measure(self, p: Floats, y: Floats) -> Measure:
+        unlike = _unlikeness(p, y)
+        apart = iou_loss(p, y, self.epsilon).value
+        share = unlike.value / (apart + unlike.value + self.epsilon)
+        loss = diou_loss(p, y, self.epsilon)
+        return Measure(loss.value + share * unlike.value, loss.slope + share * unlike.slope)
+
+
+def _unlikeness(p: Floats, y: Floats) -> Measure:
+    """(4/pi^2) times the squared difference of the diagonals' angles."""
+    width, height = size(p)
+    wanted = _angle(y[2] - y[0], y[3] - y[1])
+    angle = _angle(width.value, height.value)
+    squares = width.value * width.value + height.value * height.value
+    # A box without extent has no angle, and none to turn.
+    turn = np.where(squares > 0, height.value * width.slope - width.value * height.slope, 0)
+    slope = np.divide(turn, squares, out=np.zeros_like(turn), where=squares > 0)
+    scale = 4 / math.pi**2
+    gap = angle - wanted
+    return Measure(scale * gap * gap, 2 * scale * gap * slope)
+
+
+def _angle(width: Floats, height: Floats) -> Floats:
+    """atan(width/height); 0 where both are 0."""
+    flat = (width == 0) & (height == 0)
+    angle: Floats = np.where(flat, 0, np.arctan(width / np.where(flat, 1, height)))
+    return angle

@@ -1,0 +1,52 @@
+"""Cosine similarity as a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from optserve_server.activations.base import check_axis
+from optserve_server.hyper import hyper
+from optserve_server.losses.base import Floats, Loss
+
+SHORTEST = 1e-7
+"""Lengths below count as this, Keras' epsilon()."""
+
+
+@dataclass(frozen=True)
+class CosineSimilarity(Loss):
+    """-sum(u*v) along an axis, where u = p/|p| and v = y/|y|: -1 where they point the same way.
+
+    The gradient is (u*sum(u*v) - v)/|p|. Where |p| is held at 1e-7, it is -v/1e-7.
+    """
+
+    name: ClassVar[str] = "cosine_similarity"
+
+    axis: int = hyper(-1)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        check_axis(self.axis, len(shape))
+
+    @property
+    def _axis(self) -> int:
+        return self.axis
+
+    def _values(self, prediction: Floats, target: Floats) -> Any:
+        u, v = self._unit(prediction)[0], self._unit(target)[0]
+        return -np.sum(u * v, axis=self.axis, dtype=np.float64)
+
+    def _slope(self, prediction: Floats, target: Floats) -> Any:
+        (u, length), (v, _) = self._unit(prediction), self._unit(target)
+        cosine = np.sum(u * v, axis=self.axis, keepdims=True, dtype=np.float64).astype(u.dtype)
+        along = np.where(length < SHORTEST, 0, u * cosine)
+        return (along - v) / np.maximum(length, SHORTEST)
+
+    def _unit(self, x: Floats) -> tuple[Floats, Floats]:
+        """``x`` at length 1, and its length, without overflow on the way."""
+        top = np.max(np.abs(x), axis=self.axis, keepdims=True, initial=0)
+        scaled = np.divide(x, top, out=np.zeros_like(x), where=top > 0)
+        squares = np.sum(np.square(scaled), axis=self.axis, keepdims=True, dtype=np.float64)
+        length: Floats = (top * np.sqrt(squares)).astype(x.dtype)
+        return x / np.maximum(length, SHORTEST), length

@@ -1,0 +1,22 @@
+"""Generalized IoU of boxes as a loss (Rezatofighi et al., 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.losses.base import Floats
+from optserve_server.losses.boxes import BoxLoss, Measure, hull, iou_loss, overlap
+
+
+@dataclass(frozen=True)
+class Giou(BoxLoss):
+    """1 - IoU + (hull - union)/(hull + epsilon), where the hull is the smallest box around both."""
+
+    name: ClassVar[str] = "giou"
+
+    def measure(self, p: Floats, y: Floats) -> Measure:
+        _, union = overlap(p, y)
+        width, height = hull(p, y)
+        around = width * height
+        return iou_loss(p, y, self.epsilon) + (around - union).over(around, self.epsilon)

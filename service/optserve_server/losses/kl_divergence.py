@@ -1,0 +1,36 @@
+"""Kullback-Leibler divergence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+from optserve_server.losses.elementwise import ElementwiseLoss
+from optserve_server.losses.probabilities import CLIP, clip, where_free
+
+
+@dataclass(frozen=True)
+class KlDivergence(ElementwiseLoss):
+    """The sum over the last axis of
+
+    y*(log(y) - log(p))    with y and p clipped to [1e-7, 1]  (Keras)
+    y*(log(y) - p)         of logarithmic predictions  (PyTorch, optax); 0 where y is 0
+    """
+
+    name: ClassVar[str] = "kl_divergence"
+    averages: ClassVar[bool] = False
+
+    log_prediction: bool = hyper(False, torch=True, optax=True)
+
+    def value(self, ops: Ops, p: Value, y: Value) -> Value:
+        if self.log_prediction:
+            return ops.where(y == 0, 0.0, y * (ops.log(y) - p))
+        y, p = clip(ops, y, CLIP, 1.0), clip(ops, p, CLIP, 1.0)
+        return y * ops.log(y / p)
+
+    def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
+        if self.log_prediction:
+            return -y
+        return where_free(ops, p, -clip(ops, y, CLIP, 1.0) / p, CLIP, 1.0)

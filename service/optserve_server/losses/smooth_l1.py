@@ -1,0 +1,35 @@
+"""Smooth L1 (Girshick, 2015)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+from optserve_server.losses.elementwise import ElementwiseLoss
+
+
+@dataclass(frozen=True)
+class SmoothL1(ElementwiseLoss):
+    """Huber's loss with delta = beta, divided by beta. With e = p - y, the mean over the last axis of
+
+    e^2/(2*beta)    where |e| < beta
+    |e| - beta/2    otherwise
+    """
+
+    name: ClassVar[str] = "smooth_l1"
+
+    beta: float = hyper(1.0, ge=0)
+
+    def value(self, ops: Ops, p: Value, y: Value) -> Value:
+        size = ops.abs(p - y)
+        if self.beta == 0:
+            return size
+        return ops.where(size < self.beta, size * size / (2 * self.beta), size - self.beta / 2)
+
+    def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
+        error = p - y
+        if self.beta == 0:
+            return ops.sign(error)
+        return ops.maximum(ops.minimum(error / self.beta, 1.0), -1.0)

@@ -1,0 +1,136 @@
+"""Every loss with predictions and targets on which it is smooth, for properties that all share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from optserve_server.hyper import Convention
+from optserve_server.losses import REGISTRY
+from optserve_server.losses.base import Loss
+
+Array = npt.NDArray[Any]
+Drawn = tuple[Loss, Array, Array]
+
+SHAPE = (3, 4)
+FIELDS: dict[str, list[dict[str, object]]] = {
+    "huber": [{}, {"delta": 0.5}],
+    "smooth_l1": [{}, {"beta": 0.25}, {"beta": 0.0}],
+    "binary_crossentropy": [
+        {},
+        {"label_smoothing": 0.2, "axis": 0},
+        {"from_logits": True, "positive_weight": 3.0},
+    ],
+    "binary_focal_crossentropy": [
+        {},
+        {"gamma": 0.5, "apply_class_balancing": True},
+        {"gamma": 0.0, "label_smoothing": 0.3},
+        {"from_logits": True, "gamma": 3.5, "axis": 0},
+        {"from_logits": True, "gamma": 0.5, "alpha": 0.75, "apply_class_balancing": True},
+    ],
+    "categorical_crossentropy": [
+        {},
+        {"from_logits": True, "axis": 0, "class_weights": (1.0, 0.5, 2.0)},
+        {"label_smoothing": 0.2, "class_weights": (1.0, 0.0, 3.0, 0.25)},
+    ],
+    "sparse_categorical_crossentropy": [
+        {"label_smoothing": 0.2},
+        {"from_logits": True, "class_weights": (1.0, 0.5, 2.0, 4.0)},
+        {"axis": 0},
+    ],
+    "categorical_focal_crossentropy": [
+        {},
+        {"gamma": 0.5, "alpha": 1.0, "class_weights": (1.0, 0.5, 2.0, 4.0)},
+        {"from_logits": True, "gamma": 0.5},
+        {"from_logits": True, "gamma": 0.0, "axis": 0, "label_smoothing": 0.2},
+    ],
+    "kl_divergence": [{}, {"log_prediction": True}],
+    "poisson": [{}, {"log_prediction": True, "full": True}],
+    "hinge": [{"convert_labels": False}],
+    "squared_hinge": [{"convert_labels": False}, {}],
+    "cosine_similarity": [{}, {"axis": 0}],
+    "iou": [{}, {"epsilon": 0.25}],
+}
+"""What is asked of each loss; of those that are missing, nothing."""
+
+CASES = [
+    (name, fields) for name in REGISTRY if name not in ("custom", "ciou") for fields in FIELDS.get(name, [{}])
+]
+"""Custom formulas have tests of their own, and CIoU's gradient is not its value's derivative."""
+
+
+def floats(low: float, high: float) -> st.SearchStrategy[Array]:
+    return arrays(np.float64, SHAPE, elements=st.floats(low, high, width=32, allow_subnormal=False))
+
+
+def distributions() -> st.SearchStrategy[Array]:
+    return floats(0.0625, 1).map(lambda x: x / x.sum(-1, keepdims=True))
+
+
+REAL, CHANCE, POSITIVE = floats(-4, 4), floats(0.0625, 0.9375), floats(0.125, 4)
+SIGN = REAL.map(lambda x: np.where(x < 0, -1.0, 1.0))
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> Array:
+    corner, extent = draw(floats(-2, 2)), draw(floats(0.25, 4))
+    return np.concatenate([corner[:, :2], corner[:, :2] + extent[:, :2]], axis=-1)
+
+
+INDICES = arrays(np.int64, SHAPE, elements=st.integers(0, 2))
+
+
+def inputs(loss: Any) -> tuple[st.SearchStrategy[Array], st.SearchStrategy[Array]]:
+    """What a loss takes as prediction and target."""
+    name, logits = loss.name, getattr(loss, "from_logits", False)
+    if name.startswith("sparse"):
+        return REAL if logits else CHANCE, INDICES.map(lambda x: x[:, 0] if loss.axis == -1 else x[0])
+    if name.startswith("binary"):
+        return REAL if logits else CHANCE, floats(0, 1)
+    if name.startswith("categorical_") and name != "categorical_hinge":
+        return REAL if logits else POSITIVE, distributions()
+    if getattr(loss, "log_prediction", False):
+        return REAL, floats(0, 4)
+    special: dict[str, tuple[st.SearchStrategy[Array], st.SearchStrategy[Array]]] = {
+        "kl_divergence": (CHANCE, CHANCE),
+        "poisson": (POSITIVE, POSITIVE),
+        "mean_squared_logarithmic_error": (POSITIVE, POSITIVE),
+        "hinge": (REAL, SIGN),
+        "squared_hinge": (REAL, SIGN),
+        "categorical_hinge": (REAL, distributions()),
+    }
+    return (boxes(), boxes()) if name in BOXES else special.get(name, (REAL, REAL))
+
+
+BOXES = ("iou", "giou", "diou", "ciou")
+NEAR_A_KINK: dict[str, Callable[[Any, Array, Array], Array]] = {
+    "mean_absolute_error": lambda _, p, y: p - y,
+    "smooth_l1": lambda loss, p, y: np.abs(p - y) - loss.beta,
+    "huber": lambda loss, p, y: np.abs(p - y) - loss.delta,
+    "hinge": lambda _, p, y: 1 - y * p,
+    "squared_hinge": lambda _, p, y: 1 - y * p,
+    "cosine_similarity": lambda loss, p, _: np.linalg.norm(p, axis=loss.axis) / 100,
+}
+"""What is 0 where the slope jumps, or nearly."""
+
+
+def smooth(loss: Loss, p: Array, y: Array) -> bool:
+    """Whether central differences can be trusted here."""
+    if loss.name in BOXES:
+        edges = np.concatenate([p - y, p - y[..., [2, 3, 0, 1]]])
+        return bool(np.abs(edges).min() > 1e-3)
+    if loss.name == "categorical_hinge":
+        others = np.sort((1 - y) * p, -1)
+        margin = 1 + others[:, -1] - (y * p).sum(-1)
+        return bool(min((others[:, -1] - others[:, -2]).min(), np.abs(margin).min()) > 1e-3)
+    kink = NEAR_A_KINK.get(loss.name)
+    return kink is None or bool(np.abs(kink(loss, p, y)).min() > 1e-3)
+
+
+def made(name: str, fields: dict[str, object]) -> Loss:
+    return REGISTRY[name].resolve(fields, Convention.KERAS)

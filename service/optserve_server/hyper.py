@@ -56,6 +56,8 @@ class Declaration:
             return "one of " + ", ".join(names)
         low = self.ge if self.ge is not None else self.gt
         high = self.le if self.le is not None else self.lt
+        if low is not None and low == high:
+            return f"{low:g}"
         if low is not None and high is not None:
             opening = "[" if self.ge is not None else "("
             closing = "]" if self.le is not None else ")"
@@ -190,4 +192,5 @@ class Chosen(Generic[A]):
 
     algorithm: A
     convention: Convention = Convention.KERAS
-    given: frozenset[str] = frozenset()
+    # Not what an algorithm is, only how it was asked for.
+    given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)

@@ -50,7 +50,7 @@ from typing import Any
 
 VECTORS = Path(__file__).parent / "vectors"
 FAMILIES = ("optimizers", "schedules", "losses", "activations", "gradient", "layers")
-SOURCES = ("keras", "torch", "optax", "lecture")
+SOURCES = ("keras", "torch", "optax", "lecture", "paper")
 
 EXACT = {"float64": 1e-12, "float32": 1e-6}
 """The tolerance wherever nobody keeps a number in less than float64."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 from grpc import aio
 
@@ -89,8 +88,7 @@ class FunctionService(FunctionServiceServicer):
 def _schedule(request: pb.EvaluateScheduleRequest) -> pb.EvaluateScheduleResponse:
     with within("schedule"):
         chosen = chosen_from(request.schedule)
-    steps = steps_from(request)
-    values = np.fromiter(map(chosen.algorithm.rate, steps), np.float64, len(steps))
+    values = chosen.algorithm.rates(steps_from(request))
     response = pb.EvaluateScheduleResponse(values=tensor_to(values))
     chosen_to(response.schedule, chosen)
     return response

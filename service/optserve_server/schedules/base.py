@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from optserve_server.hyper import Hyperparameters
+
+Steps: TypeAlias = npt.NDArray[np.int64]
+"""Steps, each at least 0: how many updates came before."""
+Rates: TypeAlias = npt.NDArray[np.float64]
+"""Learning rates, one for each step."""
 
 
 @dataclass(frozen=True)
@@ -16,5 +24,19 @@ class Schedule(Hyperparameters, ABC):
     name: ClassVar[str]
 
     @abstractmethod
+    def curve(self, steps: Steps) -> Rates:
+        """The rates at ``steps``. What leaves float64 on the way becomes infinite without a word."""
+
+    def rates(self, steps: Steps) -> Rates:
+        """The learning rates of the updates that follow ``steps`` earlier ones, float64, as many."""
+        with np.errstate(all="ignore"):
+            return self.curve(steps)
+
     def rate(self, step: int) -> float:
-        """The learning rate of the update that follows ``step`` earlier ones, float64."""
+        """The learning rate of the update that follows ``step`` earlier ones: the same bits."""
+        return float(self.rates(np.array([step], np.int64))[0])
+
+    @property
+    def parts(self) -> tuple[Schedule, ...]:
+        """The schedules within this one."""
+        return ()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from optserve_server.hyper import hyper
-from optserve_server.schedules.base import Schedule
+from optserve_server.schedules.base import Rates, Schedule, Steps
 from optserve_server.schedules.periods import periods
 
 
@@ -25,9 +26,8 @@ class Exponential(Schedule):
     decay_rate: float = hyper(gt=0)
     staircase: bool = hyper(False)
 
-    def rate(self, step: int) -> float:
-        try:
-            factor = float(self.decay_rate ** periods(step, self.decay_steps, self.staircase))
-        except OverflowError:
-            factor = math.inf
-        return self.initial_learning_rate * factor if self.initial_learning_rate else 0.0
+    def curve(self, steps: Steps) -> Rates:
+        if not self.initial_learning_rate:
+            return np.zeros(len(steps))
+        factors = np.power(self.decay_rate, periods(steps, self.decay_steps, self.staircase))
+        return self.initial_learning_rate * factors

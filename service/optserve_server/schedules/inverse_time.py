@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from optserve_server.hyper import hyper
-from optserve_server.schedules.base import Schedule
+from optserve_server.schedules.base import Rates, Schedule, Steps
 from optserve_server.schedules.periods import periods
 
 
@@ -21,8 +23,8 @@ class InverseTime(Schedule):
     decay_rate: float = hyper(ge=0)
     staircase: bool = hyper(False)
 
-    def rate(self, step: int) -> float:
+    def curve(self, steps: Steps) -> Rates:
         if not self.decay_rate:
-            return self.initial_learning_rate
-        growth = self.decay_rate * periods(step, self.decay_steps, self.staircase)
+            return np.full(len(steps), self.initial_learning_rate)
+        growth = self.decay_rate * periods(steps, self.decay_steps, self.staircase)
         return self.initial_learning_rate / (1 + growth)

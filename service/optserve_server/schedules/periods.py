@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import numpy as np
+
+from optserve_server.schedules.base import Rates, Steps
 
 
-def periods(step: int, decay_steps: float, staircase: bool) -> float:
-    """``step/decay_steps``, floored for a staircase."""
-    quotient = step / decay_steps
-    return float(math.floor(quotient)) if staircase and math.isfinite(quotient) else quotient
+def periods(steps: Steps, decay_steps: float, staircase: bool) -> Rates:
+    """``steps/decay_steps``, floored for a staircase."""
+    quotient = steps / decay_steps
+    return np.floor(quotient) if staircase else quotient

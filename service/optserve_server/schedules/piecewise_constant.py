@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+import numpy as np
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import hyper
-from optserve_server.schedules.base import Schedule
+from optserve_server.schedules.base import Rates, Schedule, Steps
+from optserve_server.schedules.boundaries import out_of_range, require_increasing
 
 
 class BoundarySide(StrEnum):
@@ -37,15 +39,10 @@ class PiecewiseConstant(Schedule):
     )
 
     def validate(self) -> None:
-        if not self.boundaries:
-            raise DomainError(Reason.FIELD_REQUIRED, "boundaries is required", field="boundaries")
-        for i, boundary in enumerate(self.boundaries):
-            least = self.boundaries[i - 1] + 1 if i else 0
-            if boundary < least:
-                raise _out_of_range(f"boundaries[{i}]", boundary, f"at least {least}")
+        require_increasing("boundaries", self.boundaries, least=0)
         for i, value in enumerate(self.values):
             if not 0 <= value < math.inf:
-                raise _out_of_range(f"values[{i}]", value, "at least 0")
+                raise out_of_range(f"values[{i}]", value, "at least 0")
         if len(self.values) != len(self.boundaries) + 1:
             raise DomainError(
                 Reason.CONFLICTING_FIELDS,
@@ -54,16 +51,7 @@ class PiecewiseConstant(Schedule):
                 field="values",
             )
 
-    def rate(self, step: int) -> float:
-        if self.boundary_side is BoundarySide.BEFORE:
-            return self.values[bisect.bisect_left(self.boundaries, step)]
-        return self.values[bisect.bisect_right(self.boundaries, step)]
-
-
-def _out_of_range(field: str, actual: float, allowed: str) -> DomainError:
-    return DomainError(
-        Reason.OUT_OF_RANGE,
-        f"{field} is {actual}, but must be {allowed}",
-        field=field,
-        metadata={"range": allowed, "actual": actual},
-    )
+    def curve(self, steps: Steps) -> Rates:
+        side: Literal["left", "right"] = "left" if self.boundary_side is BoundarySide.BEFORE else "right"
+        passed = np.searchsorted(np.array(self.boundaries, np.int64), steps, side)
+        return np.array(self.values, np.float64)[passed]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from optserve.v1 import capabilities_service_pb2 as pb
 from optserve.v1.convention_pb2 import Convention as WireConvention
 from optserve_server.hyper import (
     REQUIRED,
+    Chosen,
     Convention,
     Declaration,
     NamedNumbers,
@@ -75,9 +76,17 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _words(kind: Any) -> str:
+    """What a list or an algorithm within another is made of."""
+    if get_origin(kind) is Chosen:
+        return "specification"
+    inner = get_args(kind)[:1]
+    return "list of specifications" if inner and get_origin(inner[0]) is Chosen else "list of numbers"
+
+
 def _range_text(kind: Any, declaration: Declaration) -> str:
     """``double in [0, 1)``; enums name what is allowed."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return declaration.range_text() or "one of " + ", ".join(member.name for member in kind)
-    words = WORDS.get(kind, "list of numbers")
+    words = WORDS.get(kind) or _words(kind)
     return f"{words} {declaration.range_text()}".rstrip()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from optserve.v1.function_service_pb2 import EvaluateScheduleRequest, StepRange
 from optserve_server.errors import DomainError, Reason
 
@@ -11,7 +14,7 @@ MAX_POINTS = 1_000_000
 """Steps that one request may ask for."""
 
 
-def steps_from(message: EvaluateScheduleRequest) -> Sequence[int]:
+def steps_from(message: EvaluateScheduleRequest) -> npt.NDArray[np.int64]:
     """The steps that a request asks for.
 
     Raises:
@@ -22,17 +25,19 @@ def steps_from(message: EvaluateScheduleRequest) -> Sequence[int]:
         raise DomainError(Reason.FIELD_REQUIRED, "one of steps, range is required")
     steps = _range_from(message.range) if at == "range" else message.steps.steps
     # A range of 2**63 steps has no len().
-    if bool(steps) and _count(steps) > MAX_POINTS:
+    count = _count(steps) if steps else 0
+    if count > MAX_POINTS:
         raise DomainError(
             Reason.LIMIT_EXCEEDED,
             f"more than {MAX_POINTS} steps",
             field=at,
             metadata={"limit": "max_schedule_points", "value": MAX_POINTS},
         )
-    negative = next((index for index, step in enumerate(steps) if step < 0), None)
-    if negative is not None:
-        raise _out_of_range(f"steps.steps[{negative}]", "at least 0")
-    return steps
+    array = np.fromiter(steps, np.int64, count)
+    negative = np.flatnonzero(array < 0)
+    if len(negative):
+        raise _out_of_range(f"steps.steps[{negative[0]}]", "at least 0")
+    return array
 
 
 def _count(steps: Sequence[int]) -> int:

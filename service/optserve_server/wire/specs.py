@@ -69,8 +69,12 @@ def session_spec_to(spec: SessionSpec) -> SessionSpecMessage:
     return message
 
 
-def chosen_from(message: Message) -> Chosen[Any]:
+def chosen_from(message: Message, inherited: Convention = Convention.KERAS) -> Chosen[Any]:
     """The algorithm that a message of one of `FAMILIES` chooses, resolved.
+
+    Args:
+        message: the message.
+        inherited: the convention where the message states none.
 
     Raises:
         DomainError: FIELD_REQUIRED where nothing is chosen, UNSUPPORTED_VALUE where the
@@ -81,7 +85,7 @@ def chosen_from(message: Message) -> Chosen[Any]:
     name = _choice(message)
     if name not in family:
         raise DomainError(Reason.UNSUPPORTED_VALUE, f"this server has no {name} in {family.family}")
-    convention = _convention(message, Convention.KERAS)
+    convention = _convention(message, inherited)
     with within(name):
         algorithm: type[Hyperparameters] = family[name]
         given = _given(getattr(message, name), algorithm, convention)
@@ -144,7 +148,7 @@ def _value(field: Field, raw: Any, hint: Any, convention: Convention) -> Any:
     if field.message_type is None:
         return raw
     if field.message_type.full_name in FAMILIES:
-        return chosen_from(raw)
+        return chosen_from(raw, _inherited(field, convention))
     if isinstance(hint, types.UnionType):
         return _variant_from(raw, get_args(hint), convention)
     return _record_from(raw, hint, convention)
@@ -156,8 +160,17 @@ def _items(field: Field, raw: Any, hint: Any, convention: Convention) -> list[An
     items = []
     for index, item in enumerate(raw):
         with within(f"[{index}]"):
-            items.append(_record_from(item, hint, convention))
+            if field.message_type.full_name in FAMILIES:
+                items.append(chosen_from(item, _inherited(field, convention)))
+            else:
+                items.append(_record_from(item, hint, convention))
     return items
+
+
+def _inherited(field: Field, convention: Convention) -> Convention:
+    """An algorithm within one of its own family follows that one's convention, another none."""
+    family = {choice.message_type for choice in field.message_type.fields}
+    return convention if field.containing_type in family else Convention.KERAS
 
 
 def _variant_from(message: Message, kinds: tuple[type[Any], ...], convention: Convention) -> Any:
@@ -190,7 +203,7 @@ def _convention(message: Message, inherited: Convention) -> Convention:
     if _CONVENTION in fields:
         number = getattr(message, _CONVENTION)
         with within(_CONVENTION):
-            return member_of(Convention, WireConvention.DESCRIPTOR, number) if number else Convention.KERAS
+            return member_of(Convention, WireConvention.DESCRIPTOR, number) if number else inherited
     if _OPTIMIZER in fields and message.HasField(_OPTIMIZER):
         with within(_OPTIMIZER):
             return _convention(getattr(message, _OPTIMIZER), inherited)
@@ -227,7 +240,9 @@ def _fill_message(message: Message, value: Any) -> None:
 
 def _fill_items(container: Any, items: tuple[Any, ...]) -> None:
     for item in items:
-        if dataclasses.is_dataclass(item):
+        if isinstance(item, Chosen):
+            chosen_to(container.add(), item)
+        elif dataclasses.is_dataclass(item):
             _fill(container.add(), item)
         else:
             container.append(item)

@@ -19,8 +19,10 @@ from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
 from optserve.v1.schedule_spec_pb2 import ScheduleSpec
 from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Convention, Hyperparameters, declarations, field_types
+from optserve_server.hyper import Chosen, Convention, Hyperparameters, declarations, field_types
 from optserve_server.losses.base import Reduction
+from optserve_server.schedules.base import Schedule
+from optserve_server.schedules.constant import Constant
 
 FAMILIES: list[tuple[Any, Descriptor]] = [
     (optimizers, OptimizerSpec.DESCRIPTOR),
@@ -32,11 +34,28 @@ FAMILIES: list[tuple[Any, Descriptor]] = [
 ]
 ALGORITHMS: list[type[Hyperparameters]] = [cls for family, _ in FAMILIES for cls in family.ALL]
 
+FLAT = Chosen(Constant(value=1.0))
 VALID: dict[str, dict[str, object]] = {
     "exponential": {"initial_learning_rate": 0.1, "decay_steps": 10.0, "decay_rate": 0.5},
     "inverse_time": {"initial_learning_rate": 0.1, "decay_steps": 10.0, "decay_rate": 0.5},
     "piecewise_constant": {"boundaries": (1,), "values": (1.0, 0.1)},
     "constant": {"value": 1.0},
+    "polynomial": {"initial_learning_rate": 0.1, "decay_steps": 10.0},
+    "cosine": {"initial_learning_rate": 0.1, "decay_steps": 10.0},
+    "cosine_restarts": {"initial_learning_rate": 0.1, "first_decay_steps": 10.0},
+    "one_cycle": {"max_learning_rate": 0.1, "total_steps": 10},
+    "step_decay": {"initial_learning_rate": 0.1, "step_size": 10},
+    "multi_step_decay": {"initial_learning_rate": 0.1, "milestones": (1, 3)},
+    "rsqrt": {"peak_learning_rate": 0.1, "warmup_steps": 10.0},
+    "warmup_stable_decay": {
+        "peak_learning_rate": 0.1,
+        "warmup_steps": 1,
+        "stable_steps": 2,
+        "decay_steps": 3,
+    },
+    "warmup": {"schedule": FLAT, "warmup_steps": 3},
+    "join": {"schedules": (FLAT, FLAT), "boundaries": (2,)},
+    "legacy_decay": {"schedule": FLAT, "decay": 0.5},
     "maxout": {"group_size": 2},
     "dense": {"units": 1},
     "convolution": {"filters": 1, "kernel": (3, 3)},
@@ -100,6 +119,23 @@ DEFAULTS = [
     ("adamax", X, {"epsilon": 1e-8, "form": "GRADIENT"}),
     ("rprop", T, {"learning_rate": 0.01, "eta_minus": 0.5, "eta_plus": 1.2}),
     ("rprop", T, {"step_size_min": 1e-6, "step_size_max": 50}),
+    ("radam", T, {"learning_rate": 1e-3, "epsilon": 1e-8, "bias_correction": "FOLDED"}),
+    ("radam", T, {"threshold": 5.0, "rectified_at_threshold": False}),
+    ("radam", X, {"threshold": 5.0, "rectified_at_threshold": True, "bias_correction": "HATTED"}),
+    ("lion", K, {"learning_rate": 1e-3, "beta_1": 0.9, "beta_2": 0.99, "weight_decay": 0.0}),
+    ("lion", X, {"weight_decay": 1e-3}),
+    ("yogi", X, {"epsilon": 1e-3, "initial_accumulator": 1e-6}),
+    ("adabelief", X, {"epsilon": 1e-16, "epsilon_root": 1e-16}),
+    ("adan", X, {"beta_1": 0.98, "beta_2": 0.92, "beta_3": 0.99, "epsilon": 1e-8, "epsilon_root": 1e-8}),
+    ("adopt", X, {"beta_1": 0.9, "beta_2": 0.9999, "epsilon": 1e-6, "clipped": True}),
+    ("ftrl", K, {"learning_rate": 1e-3, "learning_rate_power": -0.5, "initial_accumulator": 0.1}),
+    ("ftrl", K, {"l1": 0.0, "l2": 0.0, "l2_shrinkage": 0.0, "beta": 0.0}),
+    ("schedule_free_sgd", X, {"learning_rate": 1.0, "beta_1": 0.9, "weight_lr_power": 2.0}),
+    ("schedule_free_adamw", X, {"learning_rate": 0.0025, "beta_2": 0.999, "epsilon": 1e-8}),
+    # From Flower's strategies.
+    ("fed_adagrad", K, {"learning_rate": 0.1, "tau": 1e-9, "beta_1": 0.0}),
+    ("fed_adam", K, {"learning_rate": 0.1, "tau": 1e-9, "beta_1": 0.9, "beta_2": 0.99}),
+    ("fed_yogi", K, {"learning_rate": 0.01, "tau": 1e-3, "beta_1": 0.9, "beta_2": 0.99}),
     ("leaky_relu", K, {"negative_slope": 0.3}),
     ("leaky_relu", T, {"negative_slope": 0.01}),
     ("leaky_relu", X, {"negative_slope": 0.01}),
@@ -125,6 +161,15 @@ DEFAULTS = [
     ("piecewise_constant", T, {"boundary_side": "AFTER"}),
     ("piecewise_constant", X, {"boundary_side": "AFTER"}),
     ("exponential", K, {"staircase": False}),
+    ("polynomial", K, {"end_learning_rate": 1e-4, "power": 1.0, "cycle": False}),
+    ("polynomial", T, {"end_learning_rate": 0.0, "power": 1.0}),
+    ("cosine", K, {"alpha": 0.0, "warmup_steps": 0.0}),
+    ("cosine_restarts", K, {"t_mul": 2.0, "m_mul": 1.0, "alpha": 0.0}),
+    ("cosine_restarts", T, {"t_mul": 1.0, "alpha": 0.0}),
+    ("one_cycle", T, {"pct_start": 0.3, "annealing": "COSINE", "div_factor": 25.0}),
+    ("one_cycle", T, {"final_div_factor": 1e4, "three_phase": False}),
+    ("step_decay", T, {"gamma": 0.1}),
+    ("multi_step_decay", T, {"gamma": 0.1}),
     ("normal", K, {"mean": 0.0, "stddev": 0.05}),
     ("truncated_normal", K, {"mean": 0.0, "stddev": 0.05}),
     ("he", K, {"distribution": "TRUNCATED_NORMAL"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import types
@@ -13,6 +14,7 @@ import pytest
 
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.lion import Lion
 from tests.service.mathematics.evaluation import run, run_traced
 
 PAGE = Path(__file__).parents[3] / "docs" / "adding_an_optimizer.md"
@@ -23,6 +25,10 @@ GRADIENTS = [np.array([0.1, -2.0]), np.array([-0.2, 0.0]), np.array([-3.0, 0.5])
 @pytest.fixture
 def blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def test_the_page_shows_the_module_itself(blocks: list[str]) -> None:
+    assert blocks[0] == Path(inspect.getfile(Lion)).read_text()
 
 
 @pytest.fixture

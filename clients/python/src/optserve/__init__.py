@@ -13,6 +13,7 @@ from optserve.complexity import Complexity, LayerComplexity, NetworkComplexity
 from optserve.enums import (
     AdamaxForm,
     AmsgradMaximum,
+    Annealing,
     BiasCorrection,
     BoundarySide,
     Convention,
@@ -62,6 +63,7 @@ __all__ = [
     "AdamaxForm",
     "Algorithm",
     "AmsgradMaximum",
+    "Annealing",
     "BiasCorrection",
     "BoundarySide",
     "Capabilities",

@@ -252,7 +252,7 @@ class LossReduction(IntEnum):
     """How per-example losses become one value."""
 
     SUM_OVER_BATCH_SIZE = 1
-    """Their sum divided by their number, whatever the sample weights."""
+    """Their sum divided by their number."""
 
     SUM = 2
     """Their sum."""
@@ -262,16 +262,6 @@ class LossReduction(IntEnum):
 
     the response carries no value, and the gradient is that of the sum, so that row i is the gradient of
     example i.
-    """
-
-    MEAN = 4
-    """The same as LOSS_REDUCTION_SUM_OVER_BATCH_SIZE, which Keras calls by both names."""
-
-    MEAN_WITH_SAMPLE_WEIGHT = 5
-    """Their sum divided by the sum of the sample weights, each times the weight of the class where targets are class indices.
-
-    0 where the weights sum to 0. Keras' mean_with_sample_weight, and PyTorch's mean of a sparse loss with
-    class weights.
     """
 
 
@@ -439,6 +429,19 @@ class BoundarySide(IntEnum):
 
     PyTorch, optax.
     """
+
+
+class Annealing(IntEnum):
+    """How a rate goes from one value a to another b, over a fraction f of the way."""
+
+    COSINE = 1
+    """b + (a - b)*(1 + cos(pi*f))/2."""
+
+    LINEAR = 2
+    """a + (b - a)*f."""
+
+    SQUARE_ROOT = 3
+    """a + (b - a)*sqrt(f)."""
 
 
 class NonFinitePolicy(IntEnum):

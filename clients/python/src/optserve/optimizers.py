@@ -266,3 +266,320 @@ class Rprop(Optimizer, field="rprop"):
     eta_plus: float | None = None
     step_size_min: float | None = None
     step_size_max: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Radam(Optimizer, field="radam"):
+    """Rectified Adam.
+
+    lr*m_hat/(1 - beta_1^t) alone until the average of squares is long enough, then Adam's step times a
+    rectification.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        beta_1: Share of the last first moment that is kept.
+        beta_2: Share of the last second moment that is kept.
+        epsilon: Keeps the denominator from zero.
+        epsilon_placement: Where epsilon stands.
+        bias_correction: FOLDED adds epsilon to the uncorrected root (PyTorch), HATTED to the
+            corrected one (optax). NONE is refused.
+        threshold: The length of the average from which steps are rectified.
+        rectified_at_threshold: Whether that length itself is rectified (optax) or only what exceeds
+            it (PyTorch).
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    epsilon: float | None = None
+    epsilon_placement: EpsilonPlacement | None = None
+    bias_correction: BiasCorrection | None = None
+    threshold: float | None = None
+    rectified_at_threshold: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lion(Optimizer, field="lion"):
+    """p -= lr*sign(beta_1*m + (1 - beta_1)*g); m = beta_2*m + (1 - beta_2)*g.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        beta_1: Share of the average in the direction.
+        beta_2: Share of the last average that is kept.
+        weight_decay: p -= lr*weight_decay*p before the step. A weight decay stated by the session or
+            by a parameter group takes its place.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yogi(Optimizer, field="yogi"):
+    """v -= (1 - beta_2)*sign(v - g^2)*g^2, then Adam's step with corrected moments.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        beta_1: Share of the last first moment that is kept.
+        beta_2: How fast the second moment follows.
+        epsilon: Keeps the denominator from zero.
+        epsilon_placement: Where epsilon stands.
+        initial_accumulator: What both moments start from.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    epsilon: float | None = None
+    epsilon_placement: EpsilonPlacement | None = None
+    initial_accumulator: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adabelief(Optimizer, field="adabelief"):
+    """s = beta_2*s + (1 - beta_2)*(g - m)^2 + epsilon_root, then Adam's step with corrected moments and s for the second.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        beta_1: Share of the last first moment that is kept.
+        beta_2: Share of the last variance that is kept.
+        epsilon: Added to the root.
+        epsilon_root: Added to the variance in every step.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    epsilon: float | None = None
+    epsilon_root: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adan(Optimizer, field="adan"):
+    """Adan: averages of the gradient, of its change d, and of (g + (1 - beta_2)*d)^2.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        beta_1: Share of the last first moment that is kept.
+        beta_2: Share of the last averaged change that is kept.
+        beta_3: Share of the last second moment that is kept.
+        epsilon: Added to the root.
+        epsilon_root: Added below the root.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    beta_3: float | None = None
+    epsilon: float | None = None
+    epsilon_root: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adopt(Optimizer, field="adopt"):
+    """ADOPT: each gradient is divided by the root of the second moment before it, clipped, and averaged.
+
+    The first step only measures.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        beta_1: Share of the last average that is kept.
+        beta_2: Share of the last second moment that is kept.
+        epsilon: The least root that a gradient is divided by.
+        clipped: Whether divided gradients are clipped to (t - 1)^(1/4) in step t.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    epsilon: float | None = None
+    clipped: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ftrl(Optimizer, field="ftrl"):
+    """FTRL-proximal.
+
+    parameters are computed from a sum of gradients alone, and are exactly 0 where l1 outweighs it. A
+    weight that has seen no gradient becomes 0.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        learning_rate_power: Power by which the rate falls with the sum of squares; only -0.5 is
+            supported.
+        initial_accumulator: What the sum of squares starts from.
+        l1: Strength of the L1 term.
+        l2: Strength of the L2 term.
+        l2_shrinkage: Strength of an L2 penalty that is added to gradients.
+        beta: Added to the root of the sum of squares.
+    """
+
+    learning_rate: float | None = None
+    learning_rate_power: float | None = None
+    initial_accumulator: float | None = None
+    l1: float | None = None
+    l2: float | None = None
+    l2_shrinkage: float | None = None
+    beta: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAvgM(Optimizer, field="fed_avg_m"):
+    """b = momentum*b + g; p -= lr*b, where g is the pseudo-gradient: the parameters minus the clients' mean.
+
+    Attributes:
+        learning_rate: The server's step size; replaced by the session's schedule where there is one.
+        momentum: Share of the last buffer that is kept.
+    """
+
+    learning_rate: float | None = None
+    momentum: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAdagrad(Optimizer, field="fed_adagrad"):
+    """m = beta_1*m + (1 - beta_1)*g; v += g^2; p -= lr*m/(sqrt(v) + tau), where g is the pseudo-gradient.
+
+    the parameters minus the clients' mean.
+
+    Attributes:
+        learning_rate: The server's step size; replaced by the session's schedule where there is one.
+        beta_1: Share of the last first moment that is kept.
+        tau: Added to the root: how little the method adapts.
+        initial_accumulator: What the sum of squares starts from.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    tau: float | None = None
+    initial_accumulator: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAdam(Optimizer, field="fed_adam"):
+    """m = beta_1*m + (1 - beta_1)*g.
+
+    v = beta_2*v + (1 - beta_2)*g^2; p -= lr*m/(sqrt(v) + tau), where g is the pseudo-gradient. the
+    parameters minus the clients' mean. Nothing is corrected for starting at zero.
+
+    Attributes:
+        learning_rate: The server's step size; replaced by the session's schedule where there is one.
+        beta_1: Share of the last first moment that is kept.
+        beta_2: Share of the last second moment that is kept.
+        tau: Added to the root: how little the method adapts.
+        initial_accumulator: What the second moment starts from.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    tau: float | None = None
+    initial_accumulator: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedYogi(Optimizer, field="fed_yogi"):
+    """As FedAdam, with v -= (1 - beta_2)*sign(v - g^2)*g^2.
+
+    Attributes:
+        learning_rate: The server's step size; replaced by the session's schedule where there is one.
+        beta_1: Share of the last first moment that is kept.
+        beta_2: How fast the second moment follows.
+        tau: Added to the root: how little the method adapts.
+        initial_accumulator: What the second moment starts from.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    tau: float | None = None
+    initial_accumulator: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleFreeSgd(Optimizer, field="schedule_free_sgd"):
+    """z -= lr*g; x averages z.
+
+    The parameters are x, the point to evaluate and to keep. Gradients are taken at y = (1 - beta_1)*z +
+    beta_1*x: clients pull it with PARAMETER_POINT_LOOKAHEAD.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        beta_1: Share of x in the point where gradients are taken.
+        weight_lr_power: Steps are averaged with the weight rate^weight_lr_power, by the largest rate
+            so far.
+        weight_decay: Times y, added to the gradient.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    weight_lr_power: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleFreeAdamw(Optimizer, field="schedule_free_adamw"):
+    """As ScheduleFreeSgd, with g/(sqrt(v_hat) + epsilon) + weight_decay*y for g.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        beta_1: Share of x in the point where gradients are taken.
+        beta_2: Share of the last second moment that is kept.
+        epsilon: Keeps the denominator from zero.
+        weight_lr_power: Steps are averaged with the weight rate^weight_lr_power, by the largest rate
+            so far.
+        weight_decay: Times y, added to the direction.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    epsilon: float | None = None
+    weight_lr_power: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lamb(Optimizer, field="lamb"):
+    """LAMB: Adam's step, scaled for each tensor by |p|/|step|.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        beta_1: Share of the last first moment that is kept.
+        beta_2: Share of the last second moment that is kept.
+        epsilon: Keeps the denominator from zero.
+        weight_decay: Decay inside the trust ratio: weight_decay*p is added to the step before its
+            norm is taken. optax. Keras decays outside: that is the session's decoupled weight decay.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    epsilon: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lars(Optimizer, field="lars"):
+    """LARS.
+
+    v = mu*v - lr*ratio*(g + weight_decay*p); p += v, where for each tensor ratio =
+    trust_coefficient*|p|/(|g + weight_decay*p| + epsilon), or 1 where a norm is 0.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        momentum: Share of the last velocity that is kept.
+        weight_decay: Decay, added to the gradient before its norm is taken.
+        trust_coefficient: Factor of the ratio.
+        epsilon: Added to the norm below.
+        nesterov: Whether the step looks ahead: p += mu*v - lr*ratio*(g + weight_decay*p).
+    """
+
+    learning_rate: float | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    trust_coefficient: float | None = None
+    epsilon: float | None = None
+    nesterov: bool | None = None

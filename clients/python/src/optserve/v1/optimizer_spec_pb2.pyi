@@ -241,6 +241,21 @@ class OptimizerSpec(_message.Message):
     NADAM_FIELD_NUMBER: _builtins.int
     ADAMAX_FIELD_NUMBER: _builtins.int
     RPROP_FIELD_NUMBER: _builtins.int
+    RADAM_FIELD_NUMBER: _builtins.int
+    LION_FIELD_NUMBER: _builtins.int
+    YOGI_FIELD_NUMBER: _builtins.int
+    ADABELIEF_FIELD_NUMBER: _builtins.int
+    ADAN_FIELD_NUMBER: _builtins.int
+    ADOPT_FIELD_NUMBER: _builtins.int
+    FTRL_FIELD_NUMBER: _builtins.int
+    FED_AVG_M_FIELD_NUMBER: _builtins.int
+    FED_ADAGRAD_FIELD_NUMBER: _builtins.int
+    FED_ADAM_FIELD_NUMBER: _builtins.int
+    FED_YOGI_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FREE_SGD_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FREE_ADAMW_FIELD_NUMBER: _builtins.int
+    LAMB_FIELD_NUMBER: _builtins.int
+    LARS_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
     """Whose defaults fill the unset fields."""
     @_builtins.property
@@ -291,6 +306,66 @@ class OptimizerSpec(_message.Message):
     def rprop(self) -> Global___RpropSpec:
         """Resilient propagation (Riedmiller and Braun, 1993)."""
 
+    @_builtins.property
+    def radam(self) -> Global___RadamSpec:
+        """Rectified Adam (Liu et al., 2020)."""
+
+    @_builtins.property
+    def lion(self) -> Global___LionSpec:
+        """Lion (Chen et al., 2023)."""
+
+    @_builtins.property
+    def yogi(self) -> Global___YogiSpec:
+        """Yogi (Zaheer et al., 2018)."""
+
+    @_builtins.property
+    def adabelief(self) -> Global___AdabeliefSpec:
+        """AdaBelief (Zhuang et al., 2020)."""
+
+    @_builtins.property
+    def adan(self) -> Global___AdanSpec:
+        """Adan (Xie et al., 2022)."""
+
+    @_builtins.property
+    def adopt(self) -> Global___AdoptSpec:
+        """ADOPT (Taniguchi et al., 2024)."""
+
+    @_builtins.property
+    def ftrl(self) -> Global___FtrlSpec:
+        """FTRL-proximal (McMahan et al., 2013)."""
+
+    @_builtins.property
+    def fed_avg_m(self) -> Global___FedAvgMSpec:
+        """Federated averaging with server momentum (Hsu et al., 2019)."""
+
+    @_builtins.property
+    def fed_adagrad(self) -> Global___FedAdagradSpec:
+        """FedAdagrad (Reddi et al., 2021)."""
+
+    @_builtins.property
+    def fed_adam(self) -> Global___FedAdamSpec:
+        """FedAdam (Reddi et al., 2021)."""
+
+    @_builtins.property
+    def fed_yogi(self) -> Global___FedYogiSpec:
+        """FedYogi (Reddi et al., 2021)."""
+
+    @_builtins.property
+    def schedule_free_sgd(self) -> Global___ScheduleFreeSgdSpec:
+        """Schedule-free gradient descent (Defazio et al., 2024)."""
+
+    @_builtins.property
+    def schedule_free_adamw(self) -> Global___ScheduleFreeAdamwSpec:
+        """Schedule-free AdamW (Defazio et al., 2024)."""
+
+    @_builtins.property
+    def lamb(self) -> Global___LambSpec:
+        """Adam with a trust ratio for each tensor (You et al., 2020)."""
+
+    @_builtins.property
+    def lars(self) -> Global___LarsSpec:
+        """Momentum with a trust ratio for each tensor (You et al., 2017)."""
+
     def __init__(
         self,
         *,
@@ -307,12 +382,27 @@ class OptimizerSpec(_message.Message):
         nadam: Global___NadamSpec | None = ...,
         adamax: Global___AdamaxSpec | None = ...,
         rprop: Global___RpropSpec | None = ...,
+        radam: Global___RadamSpec | None = ...,
+        lion: Global___LionSpec | None = ...,
+        yogi: Global___YogiSpec | None = ...,
+        adabelief: Global___AdabeliefSpec | None = ...,
+        adan: Global___AdanSpec | None = ...,
+        adopt: Global___AdoptSpec | None = ...,
+        ftrl: Global___FtrlSpec | None = ...,
+        fed_avg_m: Global___FedAvgMSpec | None = ...,
+        fed_adagrad: Global___FedAdagradSpec | None = ...,
+        fed_adam: Global___FedAdamSpec | None = ...,
+        fed_yogi: Global___FedYogiSpec | None = ...,
+        schedule_free_sgd: Global___ScheduleFreeSgdSpec | None = ...,
+        schedule_free_adamw: Global___ScheduleFreeAdamwSpec | None = ...,
+        lamb: Global___LambSpec | None = ...,
+        lars: Global___LarsSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adadelta", b"adadelta", "adagrad", b"adagrad", "adam", b"adam", "adamax", b"adamax", "adamw", b"adamw", "algorithm", b"algorithm", "amsgrad", b"amsgrad", "momentum", b"momentum", "nadam", b"nadam", "nesterov", b"nesterov", "rmsprop", b"rmsprop", "rprop", b"rprop", "sgd", b"sgd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adabelief", b"adabelief", "adadelta", b"adadelta", "adagrad", b"adagrad", "adam", b"adam", "adamax", b"adamax", "adamw", b"adamw", "adan", b"adan", "adopt", b"adopt", "algorithm", b"algorithm", "amsgrad", b"amsgrad", "fed_adagrad", b"fed_adagrad", "fed_adam", b"fed_adam", "fed_avg_m", b"fed_avg_m", "fed_yogi", b"fed_yogi", "ftrl", b"ftrl", "lamb", b"lamb", "lars", b"lars", "lion", b"lion", "momentum", b"momentum", "nadam", b"nadam", "nesterov", b"nesterov", "radam", b"radam", "rmsprop", b"rmsprop", "rprop", b"rprop", "schedule_free_adamw", b"schedule_free_adamw", "schedule_free_sgd", b"schedule_free_sgd", "sgd", b"sgd", "yogi", b"yogi"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adadelta", b"adadelta", "adagrad", b"adagrad", "adam", b"adam", "adamax", b"adamax", "adamw", b"adamw", "algorithm", b"algorithm", "amsgrad", b"amsgrad", "convention", b"convention", "momentum", b"momentum", "nadam", b"nadam", "nesterov", b"nesterov", "rmsprop", b"rmsprop", "rprop", b"rprop", "sgd", b"sgd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adabelief", b"adabelief", "adadelta", b"adadelta", "adagrad", b"adagrad", "adam", b"adam", "adamax", b"adamax", "adamw", b"adamw", "adan", b"adan", "adopt", b"adopt", "algorithm", b"algorithm", "amsgrad", b"amsgrad", "convention", b"convention", "fed_adagrad", b"fed_adagrad", "fed_adam", b"fed_adam", "fed_avg_m", b"fed_avg_m", "fed_yogi", b"fed_yogi", "ftrl", b"ftrl", "lamb", b"lamb", "lars", b"lars", "lion", b"lion", "momentum", b"momentum", "nadam", b"nadam", "nesterov", b"nesterov", "radam", b"radam", "rmsprop", b"rmsprop", "rprop", b"rprop", "schedule_free_adamw", b"schedule_free_adamw", "schedule_free_sgd", b"schedule_free_sgd", "sgd", b"sgd", "yogi", b"yogi"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_algorithm: _TypeAlias = _typing.Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "amsgrad", "adamw", "nadam", "adamax", "rprop"]  # noqa: Y015
+    _WhichOneofReturnType_algorithm: _TypeAlias = _typing.Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "amsgrad", "adamw", "nadam", "adamax", "rprop", "radam", "lion", "yogi", "adabelief", "adan", "adopt", "ftrl", "fed_avg_m", "fed_adagrad", "fed_adam", "fed_yogi", "schedule_free_sgd", "schedule_free_adamw", "lamb", "lars"]  # noqa: Y015
     _WhichOneofArgType_algorithm: _TypeAlias = _typing.Literal["algorithm", b"algorithm"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_algorithm) -> _WhichOneofReturnType_algorithm | None: ...
 
@@ -944,3 +1034,898 @@ class RpropSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step_size_min) -> _WhichOneofReturnType__step_size_min | None: ...
 
 Global___RpropSpec: _TypeAlias = RpropSpec  # noqa: Y015
+
+@_typing.final
+class LambSpec(_message.Message):
+    """LAMB: Adam's step, scaled for each tensor by |p|/|step|."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA_2_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of the last first moment that is kept."""
+    beta_2: _builtins.float
+    """Share of the last second moment that is kept."""
+    epsilon: _builtins.float
+    """Keeps the denominator from zero."""
+    weight_decay: _builtins.float
+    """Decay inside the trust ratio: weight_decay*p is added to the step before
+    its norm is taken. optax. Keras decays outside: that is the session's
+    decoupled weight decay.
+    """
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        beta_2: _builtins.float | None = ...,
+        epsilon: _builtins.float | None = ...,
+        weight_decay: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
+    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
+    _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
+
+Global___LambSpec: _TypeAlias = LambSpec  # noqa: Y015
+
+@_typing.final
+class LarsSpec(_message.Message):
+    """LARS: v = mu*v - lr*ratio*(g + weight_decay*p); p += v, where for each tensor
+    ratio = trust_coefficient*|p|/(|g + weight_decay*p| + epsilon), or 1 where a
+    norm is 0.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    TRUST_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    NESTEROV_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    momentum: _builtins.float
+    """Share of the last velocity that is kept."""
+    weight_decay: _builtins.float
+    """Decay, added to the gradient before its norm is taken."""
+    trust_coefficient: _builtins.float
+    """Factor of the ratio."""
+    epsilon: _builtins.float
+    """Added to the norm below."""
+    nesterov: _builtins.bool
+    """Whether the step looks ahead: p += mu*v - lr*ratio*(g + weight_decay*p)."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        momentum: _builtins.float | None = ...,
+        weight_decay: _builtins.float | None = ...,
+        trust_coefficient: _builtins.float | None = ...,
+        epsilon: _builtins.float | None = ...,
+        nesterov: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_trust_coefficient", b"_trust_coefficient", "_weight_decay", b"_weight_decay", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "trust_coefficient", b"trust_coefficient", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_trust_coefficient", b"_trust_coefficient", "_weight_decay", b"_weight_decay", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "trust_coefficient", b"trust_coefficient", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__momentum: _TypeAlias = _typing.Literal["momentum"]  # noqa: Y015
+    _WhichOneofArgType__momentum: _TypeAlias = _typing.Literal["_momentum", b"_momentum"]  # noqa: Y015
+    _WhichOneofReturnType__nesterov: _TypeAlias = _typing.Literal["nesterov"]  # noqa: Y015
+    _WhichOneofArgType__nesterov: _TypeAlias = _typing.Literal["_nesterov", b"_nesterov"]  # noqa: Y015
+    _WhichOneofReturnType__trust_coefficient: _TypeAlias = _typing.Literal["trust_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__trust_coefficient: _TypeAlias = _typing.Literal["_trust_coefficient", b"_trust_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
+    _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__momentum) -> _WhichOneofReturnType__momentum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__nesterov) -> _WhichOneofReturnType__nesterov | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trust_coefficient) -> _WhichOneofReturnType__trust_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
+
+Global___LarsSpec: _TypeAlias = LarsSpec  # noqa: Y015
+
+@_typing.final
+class RadamSpec(_message.Message):
+    """Rectified Adam: lr*m_hat/(1 - beta_1^t) alone until the average of squares is
+    long enough, then Adam's step times a rectification.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA_2_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
+    BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    RECTIFIED_AT_THRESHOLD_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of the last first moment that is kept."""
+    beta_2: _builtins.float
+    """Share of the last second moment that is kept."""
+    epsilon: _builtins.float
+    """Keeps the denominator from zero."""
+    epsilon_placement: Global___EpsilonPlacement.ValueType
+    """Where epsilon stands."""
+    bias_correction: Global___BiasCorrection.ValueType
+    """FOLDED adds epsilon to the uncorrected root (PyTorch), HATTED to the
+    corrected one (optax). NONE is refused.
+    """
+    threshold: _builtins.float
+    """The length of the average from which steps are rectified."""
+    rectified_at_threshold: _builtins.bool
+    """Whether that length itself is rectified (optax) or only what exceeds it (PyTorch)."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        beta_2: _builtins.float | None = ...,
+        epsilon: _builtins.float | None = ...,
+        epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
+        bias_correction: Global___BiasCorrection.ValueType = ...,
+        threshold: _builtins.float | None = ...,
+        rectified_at_threshold: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
+    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__rectified_at_threshold: _TypeAlias = _typing.Literal["rectified_at_threshold"]  # noqa: Y015
+    _WhichOneofArgType__rectified_at_threshold: _TypeAlias = _typing.Literal["_rectified_at_threshold", b"_rectified_at_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rectified_at_threshold) -> _WhichOneofReturnType__rectified_at_threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___RadamSpec: _TypeAlias = RadamSpec  # noqa: Y015
+
+@_typing.final
+class LionSpec(_message.Message):
+    """p -= lr*sign(beta_1*m + (1 - beta_1)*g); m = beta_2*m + (1 - beta_2)*g."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA_2_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of the average in the direction."""
+    beta_2: _builtins.float
+    """Share of the last average that is kept."""
+    weight_decay: _builtins.float
+    """p -= lr*weight_decay*p before the step. A weight decay stated by the
+    session or by a parameter group takes its place.
+    """
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        beta_2: _builtins.float | None = ...,
+        weight_decay: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
+    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
+    _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
+
+Global___LionSpec: _TypeAlias = LionSpec  # noqa: Y015
+
+@_typing.final
+class YogiSpec(_message.Message):
+    """v -= (1 - beta_2)*sign(v - g^2)*g^2, then Adam's step with corrected moments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA_2_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
+    INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of the last first moment that is kept."""
+    beta_2: _builtins.float
+    """How fast the second moment follows."""
+    epsilon: _builtins.float
+    """Keeps the denominator from zero."""
+    epsilon_placement: Global___EpsilonPlacement.ValueType
+    """Where epsilon stands."""
+    initial_accumulator: _builtins.float
+    """What both moments start from."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        beta_2: _builtins.float | None = ...,
+        epsilon: _builtins.float | None = ...,
+        epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
+        initial_accumulator: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
+    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
+    _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+
+Global___YogiSpec: _TypeAlias = YogiSpec  # noqa: Y015
+
+@_typing.final
+class AdabeliefSpec(_message.Message):
+    """s = beta_2*s + (1 - beta_2)*(g - m)^2 + epsilon_root, then Adam's step with
+    corrected moments and s for the second.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA_2_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    EPSILON_ROOT_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of the last first moment that is kept."""
+    beta_2: _builtins.float
+    """Share of the last variance that is kept."""
+    epsilon: _builtins.float
+    """Added to the root."""
+    epsilon_root: _builtins.float
+    """Added to the variance in every step."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        beta_2: _builtins.float | None = ...,
+        epsilon: _builtins.float | None = ...,
+        epsilon_root: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
+    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_root: _TypeAlias = _typing.Literal["_epsilon_root", b"_epsilon_root"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_root) -> _WhichOneofReturnType__epsilon_root | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+
+Global___AdabeliefSpec: _TypeAlias = AdabeliefSpec  # noqa: Y015
+
+@_typing.final
+class AdanSpec(_message.Message):
+    """Adan: averages of the gradient, of its change d, and of (g + (1 - beta_2)*d)^2."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA_3_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    EPSILON_ROOT_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of the last first moment that is kept."""
+    beta_2: _builtins.float
+    """Share of the last averaged change that is kept."""
+    beta_3: _builtins.float
+    """Share of the last second moment that is kept."""
+    epsilon: _builtins.float
+    """Added to the root."""
+    epsilon_root: _builtins.float
+    """Added below the root."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        beta_2: _builtins.float | None = ...,
+        beta_3: _builtins.float | None = ...,
+        epsilon: _builtins.float | None = ...,
+        epsilon_root: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
+    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta_3: _TypeAlias = _typing.Literal["beta_3"]  # noqa: Y015
+    _WhichOneofArgType__beta_3: _TypeAlias = _typing.Literal["_beta_3", b"_beta_3"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_root: _TypeAlias = _typing.Literal["_epsilon_root", b"_epsilon_root"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_3) -> _WhichOneofReturnType__beta_3 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_root) -> _WhichOneofReturnType__epsilon_root | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+
+Global___AdanSpec: _TypeAlias = AdanSpec  # noqa: Y015
+
+@_typing.final
+class AdoptSpec(_message.Message):
+    """ADOPT: each gradient is divided by the root of the second moment before it,
+    clipped, and averaged. The first step only measures.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA_2_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    CLIPPED_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of the last average that is kept."""
+    beta_2: _builtins.float
+    """Share of the last second moment that is kept."""
+    epsilon: _builtins.float
+    """The least root that a gradient is divided by."""
+    clipped: _builtins.bool
+    """Whether divided gradients are clipped to (t - 1)^(1/4) in step t."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        beta_2: _builtins.float | None = ...,
+        epsilon: _builtins.float | None = ...,
+        clipped: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_clipped", b"_clipped", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "clipped", b"clipped", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_clipped", b"_clipped", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "clipped", b"clipped", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
+    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__clipped: _TypeAlias = _typing.Literal["clipped"]  # noqa: Y015
+    _WhichOneofArgType__clipped: _TypeAlias = _typing.Literal["_clipped", b"_clipped"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clipped) -> _WhichOneofReturnType__clipped | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+
+Global___AdoptSpec: _TypeAlias = AdoptSpec  # noqa: Y015
+
+@_typing.final
+class FtrlSpec(_message.Message):
+    """FTRL-proximal: parameters are computed from a sum of gradients alone, and are
+    exactly 0 where l1 outweighs it. A weight that has seen no gradient becomes 0.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_POWER_FIELD_NUMBER: _builtins.int
+    INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
+    L1_FIELD_NUMBER: _builtins.int
+    L2_FIELD_NUMBER: _builtins.int
+    L2_SHRINKAGE_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    learning_rate_power: _builtins.float
+    """Power by which the rate falls with the sum of squares; only -0.5 is supported."""
+    initial_accumulator: _builtins.float
+    """What the sum of squares starts from."""
+    l1: _builtins.float
+    """Strength of the L1 term."""
+    l2: _builtins.float
+    """Strength of the L2 term."""
+    l2_shrinkage: _builtins.float
+    """Strength of an L2 penalty that is added to gradients."""
+    beta: _builtins.float
+    """Added to the root of the sum of squares."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        learning_rate_power: _builtins.float | None = ...,
+        initial_accumulator: _builtins.float | None = ...,
+        l1: _builtins.float | None = ...,
+        l2: _builtins.float | None = ...,
+        l2_shrinkage: _builtins.float | None = ...,
+        beta: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_initial_accumulator", b"_initial_accumulator", "_l1", b"_l1", "_l2", b"_l2", "_l2_shrinkage", b"_l2_shrinkage", "_learning_rate", b"_learning_rate", "_learning_rate_power", b"_learning_rate_power", "beta", b"beta", "initial_accumulator", b"initial_accumulator", "l1", b"l1", "l2", b"l2", "l2_shrinkage", b"l2_shrinkage", "learning_rate", b"learning_rate", "learning_rate_power", b"learning_rate_power"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_initial_accumulator", b"_initial_accumulator", "_l1", b"_l1", "_l2", b"_l2", "_l2_shrinkage", b"_l2_shrinkage", "_learning_rate", b"_learning_rate", "_learning_rate_power", b"_learning_rate_power", "beta", b"beta", "initial_accumulator", b"initial_accumulator", "l1", b"l1", "l2", b"l2", "l2_shrinkage", b"l2_shrinkage", "learning_rate", b"learning_rate", "learning_rate_power", b"learning_rate_power"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta: _TypeAlias = _typing.Literal["beta"]  # noqa: Y015
+    _WhichOneofArgType__beta: _TypeAlias = _typing.Literal["_beta", b"_beta"]  # noqa: Y015
+    _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
+    _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
+    _WhichOneofReturnType__l1: _TypeAlias = _typing.Literal["l1"]  # noqa: Y015
+    _WhichOneofArgType__l1: _TypeAlias = _typing.Literal["_l1", b"_l1"]  # noqa: Y015
+    _WhichOneofReturnType__l2: _TypeAlias = _typing.Literal["l2"]  # noqa: Y015
+    _WhichOneofArgType__l2: _TypeAlias = _typing.Literal["_l2", b"_l2"]  # noqa: Y015
+    _WhichOneofReturnType__l2_shrinkage: _TypeAlias = _typing.Literal["l2_shrinkage"]  # noqa: Y015
+    _WhichOneofArgType__l2_shrinkage: _TypeAlias = _typing.Literal["_l2_shrinkage", b"_l2_shrinkage"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate_power: _TypeAlias = _typing.Literal["learning_rate_power"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate_power: _TypeAlias = _typing.Literal["_learning_rate_power", b"_learning_rate_power"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta) -> _WhichOneofReturnType__beta | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__l1) -> _WhichOneofReturnType__l1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__l2) -> _WhichOneofReturnType__l2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__l2_shrinkage) -> _WhichOneofReturnType__l2_shrinkage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate_power) -> _WhichOneofReturnType__learning_rate_power | None: ...
+
+Global___FtrlSpec: _TypeAlias = FtrlSpec  # noqa: Y015
+
+@_typing.final
+class FedAvgMSpec(_message.Message):
+    """b = momentum*b + g; p -= lr*b, where g is the pseudo-gradient: the parameters
+    minus the clients' mean.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """The server's step size; replaced by the session's schedule where there is one."""
+    momentum: _builtins.float
+    """Share of the last buffer that is kept."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        momentum: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "learning_rate", b"learning_rate", "momentum", b"momentum"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "learning_rate", b"learning_rate", "momentum", b"momentum"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__momentum: _TypeAlias = _typing.Literal["momentum"]  # noqa: Y015
+    _WhichOneofArgType__momentum: _TypeAlias = _typing.Literal["_momentum", b"_momentum"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__momentum) -> _WhichOneofReturnType__momentum | None: ...
+
+Global___FedAvgMSpec: _TypeAlias = FedAvgMSpec  # noqa: Y015
+
+@_typing.final
+class FedAdagradSpec(_message.Message):
+    """m = beta_1*m + (1 - beta_1)*g; v += g^2; p -= lr*m/(sqrt(v) + tau), where g is
+    the pseudo-gradient: the parameters minus the clients' mean.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    TAU_FIELD_NUMBER: _builtins.int
+    INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """The server's step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of the last first moment that is kept."""
+    tau: _builtins.float
+    """Added to the root: how little the method adapts."""
+    initial_accumulator: _builtins.float
+    """What the sum of squares starts from."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        tau: _builtins.float | None = ...,
+        initial_accumulator: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
+    _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__tau: _TypeAlias = _typing.Literal["tau"]  # noqa: Y015
+    _WhichOneofArgType__tau: _TypeAlias = _typing.Literal["_tau", b"_tau"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tau) -> _WhichOneofReturnType__tau | None: ...
+
+Global___FedAdagradSpec: _TypeAlias = FedAdagradSpec  # noqa: Y015
+
+@_typing.final
+class FedAdamSpec(_message.Message):
+    """m = beta_1*m + (1 - beta_1)*g; v = beta_2*v + (1 - beta_2)*g^2;
+    p -= lr*m/(sqrt(v) + tau), where g is the pseudo-gradient: the parameters minus
+    the clients' mean. Nothing is corrected for starting at zero.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA_2_FIELD_NUMBER: _builtins.int
+    TAU_FIELD_NUMBER: _builtins.int
+    INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """The server's step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of the last first moment that is kept."""
+    beta_2: _builtins.float
+    """Share of the last second moment that is kept."""
+    tau: _builtins.float
+    """Added to the root: how little the method adapts."""
+    initial_accumulator: _builtins.float
+    """What the second moment starts from."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        beta_2: _builtins.float | None = ...,
+        tau: _builtins.float | None = ...,
+        initial_accumulator: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
+    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
+    _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__tau: _TypeAlias = _typing.Literal["tau"]  # noqa: Y015
+    _WhichOneofArgType__tau: _TypeAlias = _typing.Literal["_tau", b"_tau"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tau) -> _WhichOneofReturnType__tau | None: ...
+
+Global___FedAdamSpec: _TypeAlias = FedAdamSpec  # noqa: Y015
+
+@_typing.final
+class FedYogiSpec(_message.Message):
+    """As FedAdam, with v -= (1 - beta_2)*sign(v - g^2)*g^2."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA_2_FIELD_NUMBER: _builtins.int
+    TAU_FIELD_NUMBER: _builtins.int
+    INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """The server's step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of the last first moment that is kept."""
+    beta_2: _builtins.float
+    """How fast the second moment follows."""
+    tau: _builtins.float
+    """Added to the root: how little the method adapts."""
+    initial_accumulator: _builtins.float
+    """What the second moment starts from."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        beta_2: _builtins.float | None = ...,
+        tau: _builtins.float | None = ...,
+        initial_accumulator: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
+    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
+    _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__tau: _TypeAlias = _typing.Literal["tau"]  # noqa: Y015
+    _WhichOneofArgType__tau: _TypeAlias = _typing.Literal["_tau", b"_tau"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tau) -> _WhichOneofReturnType__tau | None: ...
+
+Global___FedYogiSpec: _TypeAlias = FedYogiSpec  # noqa: Y015
+
+@_typing.final
+class ScheduleFreeSgdSpec(_message.Message):
+    """z -= lr*g; x averages z. The parameters are x, the point to evaluate and to
+    keep. Gradients are taken at y = (1 - beta_1)*z + beta_1*x: clients pull it
+    with PARAMETER_POINT_LOOKAHEAD.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    WEIGHT_LR_POWER_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of x in the point where gradients are taken."""
+    weight_lr_power: _builtins.float
+    """Steps are averaged with the weight rate^weight_lr_power, by the largest rate so far."""
+    weight_decay: _builtins.float
+    """Times y, added to the gradient."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        weight_lr_power: _builtins.float | None = ...,
+        weight_decay: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
+    _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    _WhichOneofReturnType__weight_lr_power: _TypeAlias = _typing.Literal["weight_lr_power"]  # noqa: Y015
+    _WhichOneofArgType__weight_lr_power: _TypeAlias = _typing.Literal["_weight_lr_power", b"_weight_lr_power"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_lr_power) -> _WhichOneofReturnType__weight_lr_power | None: ...
+
+Global___ScheduleFreeSgdSpec: _TypeAlias = ScheduleFreeSgdSpec  # noqa: Y015
+
+@_typing.final
+class ScheduleFreeAdamwSpec(_message.Message):
+    """As ScheduleFreeSgd, with g/(sqrt(v_hat) + epsilon) + weight_decay*y for g."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA_2_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    WEIGHT_LR_POWER_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    beta_1: _builtins.float
+    """Share of x in the point where gradients are taken."""
+    beta_2: _builtins.float
+    """Share of the last second moment that is kept."""
+    epsilon: _builtins.float
+    """Keeps the denominator from zero."""
+    weight_lr_power: _builtins.float
+    """Steps are averaged with the weight rate^weight_lr_power, by the largest rate so far."""
+    weight_decay: _builtins.float
+    """Times y, added to the direction."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        beta_2: _builtins.float | None = ...,
+        epsilon: _builtins.float | None = ...,
+        weight_lr_power: _builtins.float | None = ...,
+        weight_decay: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
+    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
+    _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    _WhichOneofReturnType__weight_lr_power: _TypeAlias = _typing.Literal["weight_lr_power"]  # noqa: Y015
+    _WhichOneofArgType__weight_lr_power: _TypeAlias = _typing.Literal["_weight_lr_power", b"_weight_lr_power"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_lr_power) -> _WhichOneofReturnType__weight_lr_power | None: ...
+
+Global___ScheduleFreeAdamwSpec: _TypeAlias = ScheduleFreeAdamwSpec  # noqa: Y015

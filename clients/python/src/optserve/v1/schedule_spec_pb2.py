@@ -25,21 +25,47 @@ _sym_db = _symbol_database.Default()
 from optserve.v1 import convention_pb2 as optserve_dot_v1_dot_convention__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1foptserve/v1/schedule_spec.proto\x12\x0boptserve.v1\x1a\x1coptserve/v1/convention.proto\"\xf4\x01\n\x0cScheduleSpec\x12+\n\nconvention\x18\x01 \x01(\x0e\x32\x17.optserve.v1.Convention\x12\x33\n\x0b\x65xponential\x18\x02 \x01(\x0b\x32\x1c.optserve.v1.ExponentialSpecH\x00\x12@\n\x12piecewise_constant\x18\x03 \x01(\x0b\x32\".optserve.v1.PiecewiseConstantSpecH\x00\x12\x34\n\x0cinverse_time\x18\x04 \x01(\x0b\x32\x1c.optserve.v1.InverseTimeSpecH\x00\x42\n\n\x08schedule\"\xc7\x01\n\x0f\x45xponentialSpec\x12\"\n\x15initial_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65\x63\x61y_steps\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ndecay_rate\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tstaircase\x18\x04 \x01(\x08H\x03\x88\x01\x01\x42\x18\n\x16_initial_learning_rateB\x0e\n\x0c_decay_stepsB\r\n\x0b_decay_rateB\x0c\n\n_staircase\"m\n\x15PiecewiseConstantSpec\x12\x12\n\nboundaries\x18\x01 \x03(\x03\x12\x0e\n\x06values\x18\x02 \x03(\x01\x12\x30\n\rboundary_side\x18\x03 \x01(\x0e\x32\x19.optserve.v1.BoundarySide\"\xc7\x01\n\x0fInverseTimeSpec\x12\"\n\x15initial_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65\x63\x61y_steps\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ndecay_rate\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tstaircase\x18\x04 \x01(\x08H\x03\x88\x01\x01\x42\x18\n\x16_initial_learning_rateB\x0e\n\x0c_decay_stepsB\r\n\x0b_decay_rateB\x0c\n\n_staircase*`\n\x0c\x42oundarySide\x12\x1d\n\x19\x42OUNDARY_SIDE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42OUNDARY_SIDE_BEFORE\x10\x01\x12\x17\n\x13\x42OUNDARY_SIDE_AFTER\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1foptserve/v1/schedule_spec.proto\x12\x0boptserve.v1\x1a\x1coptserve/v1/convention.proto\"\xd8\x06\n\x0cScheduleSpec\x12+\n\nconvention\x18\x01 \x01(\x0e\x32\x17.optserve.v1.Convention\x12\x33\n\x0b\x65xponential\x18\x02 \x01(\x0b\x32\x1c.optserve.v1.ExponentialSpecH\x00\x12@\n\x12piecewise_constant\x18\x03 \x01(\x0b\x32\".optserve.v1.PiecewiseConstantSpecH\x00\x12\x34\n\x0cinverse_time\x18\x04 \x01(\x0b\x32\x1c.optserve.v1.InverseTimeSpecH\x00\x12\x35\n\x08\x63onstant\x18\x05 \x01(\x0b\x32!.optserve.v1.ConstantScheduleSpecH\x00\x12\x31\n\npolynomial\x18\x06 \x01(\x0b\x32\x1b.optserve.v1.PolynomialSpecH\x00\x12)\n\x06\x63osine\x18\x07 \x01(\x0b\x32\x17.optserve.v1.CosineSpecH\x00\x12:\n\x0f\x63osine_restarts\x18\x08 \x01(\x0b\x32\x1f.optserve.v1.CosineRestartsSpecH\x00\x12.\n\tone_cycle\x18\t \x01(\x0b\x32\x19.optserve.v1.OneCycleSpecH\x00\x12\x30\n\nstep_decay\x18\n \x01(\x0b\x32\x1a.optserve.v1.StepDecaySpecH\x00\x12;\n\x10multi_step_decay\x18\x0b \x01(\x0b\x32\x1f.optserve.v1.MultiStepDecaySpecH\x00\x12\'\n\x05rsqrt\x18\x0c \x01(\x0b\x32\x16.optserve.v1.RsqrtSpecH\x00\x12\x41\n\x13warmup_stable_decay\x18\r \x01(\x0b\x32\".optserve.v1.WarmupStableDecaySpecH\x00\x12)\n\x06warmup\x18\x0e \x01(\x0b\x32\x17.optserve.v1.WarmupSpecH\x00\x12%\n\x04join\x18\x0f \x01(\x0b\x32\x15.optserve.v1.JoinSpecH\x00\x12\x34\n\x0clegacy_decay\x18\x10 \x01(\x0b\x32\x1c.optserve.v1.LegacyDecaySpecH\x00\x42\n\n\x08schedule\"\xc7\x01\n\x0f\x45xponentialSpec\x12\"\n\x15initial_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65\x63\x61y_steps\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ndecay_rate\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tstaircase\x18\x04 \x01(\x08H\x03\x88\x01\x01\x42\x18\n\x16_initial_learning_rateB\x0e\n\x0c_decay_stepsB\r\n\x0b_decay_rateB\x0c\n\n_staircase\"m\n\x15PiecewiseConstantSpec\x12\x12\n\nboundaries\x18\x01 \x03(\x03\x12\x0e\n\x06values\x18\x02 \x03(\x01\x12\x30\n\rboundary_side\x18\x03 \x01(\x0e\x32\x19.optserve.v1.BoundarySide\"\xc7\x01\n\x0fInverseTimeSpec\x12\"\n\x15initial_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65\x63\x61y_steps\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ndecay_rate\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tstaircase\x18\x04 \x01(\x08H\x03\x88\x01\x01\x42\x18\n\x16_initial_learning_rateB\x0e\n\x0c_decay_stepsB\r\n\x0b_decay_rateB\x0c\n\n_staircase\"4\n\x14\x43onstantScheduleSpec\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_value\"\xea\x01\n\x0ePolynomialSpec\x12\"\n\x15initial_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65\x63\x61y_steps\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11\x65nd_learning_rate\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05power\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x12\n\x05\x63ycle\x18\x05 \x01(\x08H\x04\x88\x01\x01\x42\x18\n\x16_initial_learning_rateB\x0e\n\x0c_decay_stepsB\x14\n\x12_end_learning_rateB\x08\n\x06_powerB\x08\n\x06_cycle\"\xec\x01\n\nCosineSpec\x12\"\n\x15initial_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65\x63\x61y_steps\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cwarmup_steps\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\rwarmup_target\x18\x05 \x01(\x01H\x04\x88\x01\x01\x42\x18\n\x16_initial_learning_rateB\x0e\n\x0c_decay_stepsB\x08\n\x06_alphaB\x0f\n\r_warmup_stepsB\x10\n\x0e_warmup_target\"\xe2\x01\n\x12\x43osineRestartsSpec\x12\"\n\x15initial_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11\x66irst_decay_steps\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05t_mul\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05m_mul\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x05 \x01(\x01H\x04\x88\x01\x01\x42\x18\n\x16_initial_learning_rateB\x14\n\x12_first_decay_stepsB\x08\n\x06_t_mulB\x08\n\x06_m_mulB\x08\n\x06_alpha\"\xc5\x02\n\x0cOneCycleSpec\x12\x1e\n\x11max_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0btotal_steps\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\tpct_start\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12)\n\tannealing\x18\x04 \x01(\x0e\x32\x16.optserve.v1.Annealing\x12\x17\n\ndiv_factor\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x1d\n\x10\x66inal_div_factor\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x18\n\x0bthree_phase\x18\x07 \x01(\x08H\x05\x88\x01\x01\x42\x14\n\x12_max_learning_rateB\x0e\n\x0c_total_stepsB\x0c\n\n_pct_startB\r\n\x0b_div_factorB\x13\n\x11_final_div_factorB\x0e\n\x0c_three_phase\"\x91\x01\n\rStepDecaySpec\x12\"\n\x15initial_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tstep_size\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x12\n\x05gamma\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x18\n\x16_initial_learning_rateB\x0c\n\n_step_sizeB\x08\n\x06_gamma\"\x84\x01\n\x12MultiStepDecaySpec\x12\"\n\x15initial_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nmilestones\x18\x02 \x03(\x03\x12\x12\n\x05gamma\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x18\n\x16_initial_learning_rateB\x08\n\x06_gamma\"o\n\tRsqrtSpec\x12\x1f\n\x12peak_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cwarmup_steps\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x15\n\x13_peak_learning_rateB\x0f\n\r_warmup_steps\"\xf0\x02\n\x15WarmupStableDecaySpec\x12\x1f\n\x12peak_learning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cwarmup_steps\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0cstable_steps\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x18\n\x0b\x64\x65\x63\x61y_steps\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\"\n\x15initial_learning_rate\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11\x65nd_learning_rate\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12)\n\tannealing\x18\x07 \x01(\x0e\x32\x16.optserve.v1.AnnealingB\x15\n\x13_peak_learning_rateB\x0f\n\r_warmup_stepsB\x0f\n\r_stable_stepsB\x0e\n\x0c_decay_stepsB\x18\n\x16_initial_learning_rateB\x14\n\x12_end_learning_rate\"\xa3\x01\n\nWarmupSpec\x12+\n\x08schedule\x18\x01 \x01(\x0b\x32\x19.optserve.v1.ScheduleSpec\x12\x19\n\x0cwarmup_steps\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\"\n\x15initial_learning_rate\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x0f\n\r_warmup_stepsB\x18\n\x16_initial_learning_rate\"L\n\x08JoinSpec\x12,\n\tschedules\x18\x01 \x03(\x0b\x32\x19.optserve.v1.ScheduleSpec\x12\x12\n\nboundaries\x18\x02 \x03(\x03\"\\\n\x0fLegacyDecaySpec\x12+\n\x08schedule\x18\x01 \x01(\x0b\x32\x19.optserve.v1.ScheduleSpec\x12\x12\n\x05\x64\x65\x63\x61y\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_decay*`\n\x0c\x42oundarySide\x12\x1d\n\x19\x42OUNDARY_SIDE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42OUNDARY_SIDE_BEFORE\x10\x01\x12\x17\n\x13\x42OUNDARY_SIDE_AFTER\x10\x02*m\n\tAnnealing\x12\x19\n\x15\x41NNEALING_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41NNEALING_COSINE\x10\x01\x12\x14\n\x10\x41NNEALING_LINEAR\x10\x02\x12\x19\n\x15\x41NNEALING_SQUARE_ROOT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optserve.v1.schedule_spec_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BOUNDARYSIDE']._serialized_start=840
-  _globals['_BOUNDARYSIDE']._serialized_end=936
+  _globals['_BOUNDARYSIDE']._serialized_start=3644
+  _globals['_BOUNDARYSIDE']._serialized_end=3740
+  _globals['_ANNEALING']._serialized_start=3742
+  _globals['_ANNEALING']._serialized_end=3851
   _globals['_SCHEDULESPEC']._serialized_start=79
-  _globals['_SCHEDULESPEC']._serialized_end=323
-  _globals['_EXPONENTIALSPEC']._serialized_start=326
-  _globals['_EXPONENTIALSPEC']._serialized_end=525
-  _globals['_PIECEWISECONSTANTSPEC']._serialized_start=527
-  _globals['_PIECEWISECONSTANTSPEC']._serialized_end=636
-  _globals['_INVERSETIMESPEC']._serialized_start=639
-  _globals['_INVERSETIMESPEC']._serialized_end=838
+  _globals['_SCHEDULESPEC']._serialized_end=935
+  _globals['_EXPONENTIALSPEC']._serialized_start=938
+  _globals['_EXPONENTIALSPEC']._serialized_end=1137
+  _globals['_PIECEWISECONSTANTSPEC']._serialized_start=1139
+  _globals['_PIECEWISECONSTANTSPEC']._serialized_end=1248
+  _globals['_INVERSETIMESPEC']._serialized_start=1251
+  _globals['_INVERSETIMESPEC']._serialized_end=1450
+  _globals['_CONSTANTSCHEDULESPEC']._serialized_start=1452
+  _globals['_CONSTANTSCHEDULESPEC']._serialized_end=1504
+  _globals['_POLYNOMIALSPEC']._serialized_start=1507
+  _globals['_POLYNOMIALSPEC']._serialized_end=1741
+  _globals['_COSINESPEC']._serialized_start=1744
+  _globals['_COSINESPEC']._serialized_end=1980
+  _globals['_COSINERESTARTSSPEC']._serialized_start=1983
+  _globals['_COSINERESTARTSSPEC']._serialized_end=2209
+  _globals['_ONECYCLESPEC']._serialized_start=2212
+  _globals['_ONECYCLESPEC']._serialized_end=2537
+  _globals['_STEPDECAYSPEC']._serialized_start=2540
+  _globals['_STEPDECAYSPEC']._serialized_end=2685
+  _globals['_MULTISTEPDECAYSPEC']._serialized_start=2688
+  _globals['_MULTISTEPDECAYSPEC']._serialized_end=2820
+  _globals['_RSQRTSPEC']._serialized_start=2822
+  _globals['_RSQRTSPEC']._serialized_end=2933
+  _globals['_WARMUPSTABLEDECAYSPEC']._serialized_start=2936
+  _globals['_WARMUPSTABLEDECAYSPEC']._serialized_end=3304
+  _globals['_WARMUPSPEC']._serialized_start=3307
+  _globals['_WARMUPSPEC']._serialized_end=3470
+  _globals['_JOINSPEC']._serialized_start=3472
+  _globals['_JOINSPEC']._serialized_end=3548
+  _globals['_LEGACYDECAYSPEC']._serialized_start=3550
+  _globals['_LEGACYDECAYSPEC']._serialized_end=3642
 # @@protoc_insertion_point(module_scope)

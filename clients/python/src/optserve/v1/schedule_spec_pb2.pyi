@@ -44,9 +44,40 @@ BOUNDARY_SIDE_AFTER: BoundarySide.ValueType  # 2
 """The value after it: the new one starts at the boundary. PyTorch, optax."""
 Global___BoundarySide: _TypeAlias = BoundarySide  # noqa: Y015
 
+class _Annealing:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnnealingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Annealing.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANNEALING_UNSPECIFIED: _Annealing.ValueType  # 0
+    """Taken from the convention."""
+    ANNEALING_COSINE: _Annealing.ValueType  # 1
+    """b + (a - b)*(1 + cos(pi*f))/2."""
+    ANNEALING_LINEAR: _Annealing.ValueType  # 2
+    """a + (b - a)*f."""
+    ANNEALING_SQUARE_ROOT: _Annealing.ValueType  # 3
+    """a + (b - a)*sqrt(f)."""
+
+class Annealing(_Annealing, metaclass=_AnnealingEnumTypeWrapper):
+    """How a rate goes from one value a to another b, over a fraction f of the way."""
+
+ANNEALING_UNSPECIFIED: Annealing.ValueType  # 0
+"""Taken from the convention."""
+ANNEALING_COSINE: Annealing.ValueType  # 1
+"""b + (a - b)*(1 + cos(pi*f))/2."""
+ANNEALING_LINEAR: Annealing.ValueType  # 2
+"""a + (b - a)*f."""
+ANNEALING_SQUARE_ROOT: Annealing.ValueType  # 3
+"""a + (b - a)*sqrt(f)."""
+Global___Annealing: _TypeAlias = Annealing  # noqa: Y015
+
 @_typing.final
 class ScheduleSpec(_message.Message):
-    """A learning rate as a function of the step s, where s is 0 on the first update."""
+    """A learning rate as a function of the step s, where s is 0 on the first update.
+
+    Schedules may hold schedules, 8 deep and 64 in all.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -54,8 +85,22 @@ class ScheduleSpec(_message.Message):
     EXPONENTIAL_FIELD_NUMBER: _builtins.int
     PIECEWISE_CONSTANT_FIELD_NUMBER: _builtins.int
     INVERSE_TIME_FIELD_NUMBER: _builtins.int
+    CONSTANT_FIELD_NUMBER: _builtins.int
+    POLYNOMIAL_FIELD_NUMBER: _builtins.int
+    COSINE_FIELD_NUMBER: _builtins.int
+    COSINE_RESTARTS_FIELD_NUMBER: _builtins.int
+    ONE_CYCLE_FIELD_NUMBER: _builtins.int
+    STEP_DECAY_FIELD_NUMBER: _builtins.int
+    MULTI_STEP_DECAY_FIELD_NUMBER: _builtins.int
+    RSQRT_FIELD_NUMBER: _builtins.int
+    WARMUP_STABLE_DECAY_FIELD_NUMBER: _builtins.int
+    WARMUP_FIELD_NUMBER: _builtins.int
+    JOIN_FIELD_NUMBER: _builtins.int
+    LEGACY_DECAY_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
-    """Whose defaults fill the unset fields."""
+    """Whose defaults fill the unset fields. Within another schedule: that one's
+    convention where unset.
+    """
     @_builtins.property
     def exponential(self) -> Global___ExponentialSpec:
         """lr*rate^(s/steps)."""
@@ -68,6 +113,54 @@ class ScheduleSpec(_message.Message):
     def inverse_time(self) -> Global___InverseTimeSpec:
         """lr/(1 + rate*s/steps)."""
 
+    @_builtins.property
+    def constant(self) -> Global___ConstantScheduleSpec:
+        """One rate throughout."""
+
+    @_builtins.property
+    def polynomial(self) -> Global___PolynomialSpec:
+        """A power of what is left of the way."""
+
+    @_builtins.property
+    def cosine(self) -> Global___CosineSpec:
+        """Half a wave of the cosine (Loshchilov and Hutter, 2017)."""
+
+    @_builtins.property
+    def cosine_restarts(self) -> Global___CosineRestartsSpec:
+        """The same again and again, each longer than the last."""
+
+    @_builtins.property
+    def one_cycle(self) -> Global___OneCycleSpec:
+        """Up and down once (Smith and Topin, 2018)."""
+
+    @_builtins.property
+    def step_decay(self) -> Global___StepDecaySpec:
+        """A factor every so many steps."""
+
+    @_builtins.property
+    def multi_step_decay(self) -> Global___MultiStepDecaySpec:
+        """A factor at each milestone."""
+
+    @_builtins.property
+    def rsqrt(self) -> Global___RsqrtSpec:
+        """Linear, then with the inverse root of the step (Vaswani et al., 2017)."""
+
+    @_builtins.property
+    def warmup_stable_decay(self) -> Global___WarmupStableDecaySpec:
+        """Up, level, down (Hu et al., 2024)."""
+
+    @_builtins.property
+    def warmup(self) -> Global___WarmupSpec:
+        """A linear start before another schedule."""
+
+    @_builtins.property
+    def join(self) -> Global___JoinSpec:
+        """One schedule after another."""
+
+    @_builtins.property
+    def legacy_decay(self) -> Global___LegacyDecaySpec:
+        """Another schedule, divided by 1 + decay*s."""
+
     def __init__(
         self,
         *,
@@ -75,12 +168,24 @@ class ScheduleSpec(_message.Message):
         exponential: Global___ExponentialSpec | None = ...,
         piecewise_constant: Global___PiecewiseConstantSpec | None = ...,
         inverse_time: Global___InverseTimeSpec | None = ...,
+        constant: Global___ConstantScheduleSpec | None = ...,
+        polynomial: Global___PolynomialSpec | None = ...,
+        cosine: Global___CosineSpec | None = ...,
+        cosine_restarts: Global___CosineRestartsSpec | None = ...,
+        one_cycle: Global___OneCycleSpec | None = ...,
+        step_decay: Global___StepDecaySpec | None = ...,
+        multi_step_decay: Global___MultiStepDecaySpec | None = ...,
+        rsqrt: Global___RsqrtSpec | None = ...,
+        warmup_stable_decay: Global___WarmupStableDecaySpec | None = ...,
+        warmup: Global___WarmupSpec | None = ...,
+        join: Global___JoinSpec | None = ...,
+        legacy_decay: Global___LegacyDecaySpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exponential", b"exponential", "inverse_time", b"inverse_time", "piecewise_constant", b"piecewise_constant", "schedule", b"schedule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "cosine", b"cosine", "cosine_restarts", b"cosine_restarts", "exponential", b"exponential", "inverse_time", b"inverse_time", "join", b"join", "legacy_decay", b"legacy_decay", "multi_step_decay", b"multi_step_decay", "one_cycle", b"one_cycle", "piecewise_constant", b"piecewise_constant", "polynomial", b"polynomial", "rsqrt", b"rsqrt", "schedule", b"schedule", "step_decay", b"step_decay", "warmup", b"warmup", "warmup_stable_decay", b"warmup_stable_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["convention", b"convention", "exponential", b"exponential", "inverse_time", b"inverse_time", "piecewise_constant", b"piecewise_constant", "schedule", b"schedule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "convention", b"convention", "cosine", b"cosine", "cosine_restarts", b"cosine_restarts", "exponential", b"exponential", "inverse_time", b"inverse_time", "join", b"join", "legacy_decay", b"legacy_decay", "multi_step_decay", b"multi_step_decay", "one_cycle", b"one_cycle", "piecewise_constant", b"piecewise_constant", "polynomial", b"polynomial", "rsqrt", b"rsqrt", "schedule", b"schedule", "step_decay", b"step_decay", "warmup", b"warmup", "warmup_stable_decay", b"warmup_stable_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_schedule: _TypeAlias = _typing.Literal["exponential", "piecewise_constant", "inverse_time"]  # noqa: Y015
+    _WhichOneofReturnType_schedule: _TypeAlias = _typing.Literal["exponential", "piecewise_constant", "inverse_time", "constant", "polynomial", "cosine", "cosine_restarts", "one_cycle", "step_decay", "multi_step_decay", "rsqrt", "warmup_stable_decay", "warmup", "join", "legacy_decay"]  # noqa: Y015
     _WhichOneofArgType_schedule: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_schedule) -> _WhichOneofReturnType_schedule | None: ...
 
@@ -217,3 +322,558 @@ class InverseTimeSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__staircase) -> _WhichOneofReturnType__staircase | None: ...
 
 Global___InverseTimeSpec: _TypeAlias = InverseTimeSpec  # noqa: Y015
+
+@_typing.final
+class ConstantScheduleSpec(_message.Message):
+    """One rate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """The rate. Required."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___ConstantScheduleSpec: _TypeAlias = ConstantScheduleSpec  # noqa: Y015
+
+@_typing.final
+class PolynomialSpec(_message.Message):
+    """(initial - end)*(1 - s/decay_steps)^power + end, and end afterwards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INITIAL_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    DECAY_STEPS_FIELD_NUMBER: _builtins.int
+    END_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
+    CYCLE_FIELD_NUMBER: _builtins.int
+    initial_learning_rate: _builtins.float
+    """The rate at step 0. Required."""
+    decay_steps: _builtins.float
+    """Steps until the end. Required."""
+    end_learning_rate: _builtins.float
+    """The rate at the end."""
+    power: _builtins.float
+    """The power; 1 is a straight line."""
+    cycle: _builtins.bool
+    """Whether decay_steps doubles, triples and so on whenever s has passed it, so that
+    the rate starts anew, lower each time.
+    """
+    def __init__(
+        self,
+        *,
+        initial_learning_rate: _builtins.float | None = ...,
+        decay_steps: _builtins.float | None = ...,
+        end_learning_rate: _builtins.float | None = ...,
+        power: _builtins.float | None = ...,
+        cycle: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cycle", b"_cycle", "_decay_steps", b"_decay_steps", "_end_learning_rate", b"_end_learning_rate", "_initial_learning_rate", b"_initial_learning_rate", "_power", b"_power", "cycle", b"cycle", "decay_steps", b"decay_steps", "end_learning_rate", b"end_learning_rate", "initial_learning_rate", b"initial_learning_rate", "power", b"power"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cycle", b"_cycle", "_decay_steps", b"_decay_steps", "_end_learning_rate", b"_end_learning_rate", "_initial_learning_rate", b"_initial_learning_rate", "_power", b"_power", "cycle", b"cycle", "decay_steps", b"decay_steps", "end_learning_rate", b"end_learning_rate", "initial_learning_rate", b"initial_learning_rate", "power", b"power"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cycle: _TypeAlias = _typing.Literal["cycle"]  # noqa: Y015
+    _WhichOneofArgType__cycle: _TypeAlias = _typing.Literal["_cycle", b"_cycle"]  # noqa: Y015
+    _WhichOneofReturnType__decay_steps: _TypeAlias = _typing.Literal["decay_steps"]  # noqa: Y015
+    _WhichOneofArgType__decay_steps: _TypeAlias = _typing.Literal["_decay_steps", b"_decay_steps"]  # noqa: Y015
+    _WhichOneofReturnType__end_learning_rate: _TypeAlias = _typing.Literal["end_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__end_learning_rate: _TypeAlias = _typing.Literal["_end_learning_rate", b"_end_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__initial_learning_rate: _TypeAlias = _typing.Literal["initial_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__initial_learning_rate: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__power: _TypeAlias = _typing.Literal["power"]  # noqa: Y015
+    _WhichOneofArgType__power: _TypeAlias = _typing.Literal["_power", b"_power"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cycle) -> _WhichOneofReturnType__cycle | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decay_steps) -> _WhichOneofReturnType__decay_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_learning_rate) -> _WhichOneofReturnType__end_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_learning_rate) -> _WhichOneofReturnType__initial_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power) -> _WhichOneofReturnType__power | None: ...
+
+Global___PolynomialSpec: _TypeAlias = PolynomialSpec  # noqa: Y015
+
+@_typing.final
+class CosineSpec(_message.Message):
+    """lr*((1 - alpha)*(1 + cos(pi*s/decay_steps))/2 + alpha), and lr*alpha afterwards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INITIAL_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    DECAY_STEPS_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    WARMUP_STEPS_FIELD_NUMBER: _builtins.int
+    WARMUP_TARGET_FIELD_NUMBER: _builtins.int
+    initial_learning_rate: _builtins.float
+    """The rate at step 0. Required."""
+    decay_steps: _builtins.float
+    """Steps of the decay, not counting a warm-up. Required."""
+    alpha: _builtins.float
+    """The part of the rate that is left at the end."""
+    warmup_steps: _builtins.float
+    """Steps of a linear warm-up from initial_learning_rate to warmup_target, from
+    which the decay then starts; 0 for none.
+    """
+    warmup_target: _builtins.float
+    """The rate at the end of the warm-up; stated together with warmup_steps."""
+    def __init__(
+        self,
+        *,
+        initial_learning_rate: _builtins.float | None = ...,
+        decay_steps: _builtins.float | None = ...,
+        alpha: _builtins.float | None = ...,
+        warmup_steps: _builtins.float | None = ...,
+        warmup_target: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__decay_steps: _TypeAlias = _typing.Literal["decay_steps"]  # noqa: Y015
+    _WhichOneofArgType__decay_steps: _TypeAlias = _typing.Literal["_decay_steps", b"_decay_steps"]  # noqa: Y015
+    _WhichOneofReturnType__initial_learning_rate: _TypeAlias = _typing.Literal["initial_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__initial_learning_rate: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__warmup_steps: _TypeAlias = _typing.Literal["warmup_steps"]  # noqa: Y015
+    _WhichOneofArgType__warmup_steps: _TypeAlias = _typing.Literal["_warmup_steps", b"_warmup_steps"]  # noqa: Y015
+    _WhichOneofReturnType__warmup_target: _TypeAlias = _typing.Literal["warmup_target"]  # noqa: Y015
+    _WhichOneofArgType__warmup_target: _TypeAlias = _typing.Literal["_warmup_target", b"_warmup_target"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decay_steps) -> _WhichOneofReturnType__decay_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_learning_rate) -> _WhichOneofReturnType__initial_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_steps) -> _WhichOneofReturnType__warmup_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_target) -> _WhichOneofReturnType__warmup_target | None: ...
+
+Global___CosineSpec: _TypeAlias = CosineSpec  # noqa: Y015
+
+@_typing.final
+class CosineRestartsSpec(_message.Message):
+    """Cosine decay that starts anew whenever it has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INITIAL_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    FIRST_DECAY_STEPS_FIELD_NUMBER: _builtins.int
+    T_MUL_FIELD_NUMBER: _builtins.int
+    M_MUL_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    initial_learning_rate: _builtins.float
+    """The rate at step 0. Required."""
+    first_decay_steps: _builtins.float
+    """Steps of the first decay. Required."""
+    t_mul: _builtins.float
+    """How many times as long each decay is as the one before."""
+    m_mul: _builtins.float
+    """How many times as high each decay starts as the one before."""
+    alpha: _builtins.float
+    """The part of the rate that is left at the end of a decay."""
+    def __init__(
+        self,
+        *,
+        initial_learning_rate: _builtins.float | None = ...,
+        first_decay_steps: _builtins.float | None = ...,
+        t_mul: _builtins.float | None = ...,
+        m_mul: _builtins.float | None = ...,
+        alpha: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_first_decay_steps", b"_first_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_m_mul", b"_m_mul", "_t_mul", b"_t_mul", "alpha", b"alpha", "first_decay_steps", b"first_decay_steps", "initial_learning_rate", b"initial_learning_rate", "m_mul", b"m_mul", "t_mul", b"t_mul"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_first_decay_steps", b"_first_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_m_mul", b"_m_mul", "_t_mul", b"_t_mul", "alpha", b"alpha", "first_decay_steps", b"first_decay_steps", "initial_learning_rate", b"initial_learning_rate", "m_mul", b"m_mul", "t_mul", b"t_mul"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__first_decay_steps: _TypeAlias = _typing.Literal["first_decay_steps"]  # noqa: Y015
+    _WhichOneofArgType__first_decay_steps: _TypeAlias = _typing.Literal["_first_decay_steps", b"_first_decay_steps"]  # noqa: Y015
+    _WhichOneofReturnType__initial_learning_rate: _TypeAlias = _typing.Literal["initial_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__initial_learning_rate: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__m_mul: _TypeAlias = _typing.Literal["m_mul"]  # noqa: Y015
+    _WhichOneofArgType__m_mul: _TypeAlias = _typing.Literal["_m_mul", b"_m_mul"]  # noqa: Y015
+    _WhichOneofReturnType__t_mul: _TypeAlias = _typing.Literal["t_mul"]  # noqa: Y015
+    _WhichOneofArgType__t_mul: _TypeAlias = _typing.Literal["_t_mul", b"_t_mul"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_decay_steps) -> _WhichOneofReturnType__first_decay_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_learning_rate) -> _WhichOneofReturnType__initial_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__m_mul) -> _WhichOneofReturnType__m_mul | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__t_mul) -> _WhichOneofReturnType__t_mul | None: ...
+
+Global___CosineRestartsSpec: _TypeAlias = CosineRestartsSpec  # noqa: Y015
+
+@_typing.final
+class OneCycleSpec(_message.Message):
+    """max/div_factor up to max, down to max/(div_factor*final_div_factor), where it stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    TOTAL_STEPS_FIELD_NUMBER: _builtins.int
+    PCT_START_FIELD_NUMBER: _builtins.int
+    ANNEALING_FIELD_NUMBER: _builtins.int
+    DIV_FACTOR_FIELD_NUMBER: _builtins.int
+    FINAL_DIV_FACTOR_FIELD_NUMBER: _builtins.int
+    THREE_PHASE_FIELD_NUMBER: _builtins.int
+    max_learning_rate: _builtins.float
+    """The highest rate. Required."""
+    total_steps: _builtins.int
+    """Steps of the cycle; the lowest rate is that of step total_steps - 1. Required."""
+    pct_start: _builtins.float
+    """The part of the cycle in which the rate rises: up to step pct_start*total_steps - 1."""
+    annealing: Global___Annealing.ValueType
+    """How the rate goes between its extremes. SQUARE_ROOT is refused."""
+    div_factor: _builtins.float
+    """The first rate is max_learning_rate/div_factor."""
+    final_div_factor: _builtins.float
+    """The last rate is the first over final_div_factor."""
+    three_phase: _builtins.bool
+    """Whether it falls to the first rate as fast as it rose, before it falls to the last."""
+    def __init__(
+        self,
+        *,
+        max_learning_rate: _builtins.float | None = ...,
+        total_steps: _builtins.int | None = ...,
+        pct_start: _builtins.float | None = ...,
+        annealing: Global___Annealing.ValueType = ...,
+        div_factor: _builtins.float | None = ...,
+        final_div_factor: _builtins.float | None = ...,
+        three_phase: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_div_factor", b"_div_factor", "_final_div_factor", b"_final_div_factor", "_max_learning_rate", b"_max_learning_rate", "_pct_start", b"_pct_start", "_three_phase", b"_three_phase", "_total_steps", b"_total_steps", "div_factor", b"div_factor", "final_div_factor", b"final_div_factor", "max_learning_rate", b"max_learning_rate", "pct_start", b"pct_start", "three_phase", b"three_phase", "total_steps", b"total_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_div_factor", b"_div_factor", "_final_div_factor", b"_final_div_factor", "_max_learning_rate", b"_max_learning_rate", "_pct_start", b"_pct_start", "_three_phase", b"_three_phase", "_total_steps", b"_total_steps", "annealing", b"annealing", "div_factor", b"div_factor", "final_div_factor", b"final_div_factor", "max_learning_rate", b"max_learning_rate", "pct_start", b"pct_start", "three_phase", b"three_phase", "total_steps", b"total_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__div_factor: _TypeAlias = _typing.Literal["div_factor"]  # noqa: Y015
+    _WhichOneofArgType__div_factor: _TypeAlias = _typing.Literal["_div_factor", b"_div_factor"]  # noqa: Y015
+    _WhichOneofReturnType__final_div_factor: _TypeAlias = _typing.Literal["final_div_factor"]  # noqa: Y015
+    _WhichOneofArgType__final_div_factor: _TypeAlias = _typing.Literal["_final_div_factor", b"_final_div_factor"]  # noqa: Y015
+    _WhichOneofReturnType__max_learning_rate: _TypeAlias = _typing.Literal["max_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__max_learning_rate: _TypeAlias = _typing.Literal["_max_learning_rate", b"_max_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__pct_start: _TypeAlias = _typing.Literal["pct_start"]  # noqa: Y015
+    _WhichOneofArgType__pct_start: _TypeAlias = _typing.Literal["_pct_start", b"_pct_start"]  # noqa: Y015
+    _WhichOneofReturnType__three_phase: _TypeAlias = _typing.Literal["three_phase"]  # noqa: Y015
+    _WhichOneofArgType__three_phase: _TypeAlias = _typing.Literal["_three_phase", b"_three_phase"]  # noqa: Y015
+    _WhichOneofReturnType__total_steps: _TypeAlias = _typing.Literal["total_steps"]  # noqa: Y015
+    _WhichOneofArgType__total_steps: _TypeAlias = _typing.Literal["_total_steps", b"_total_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__div_factor) -> _WhichOneofReturnType__div_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__final_div_factor) -> _WhichOneofReturnType__final_div_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_learning_rate) -> _WhichOneofReturnType__max_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pct_start) -> _WhichOneofReturnType__pct_start | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__three_phase) -> _WhichOneofReturnType__three_phase | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_steps) -> _WhichOneofReturnType__total_steps | None: ...
+
+Global___OneCycleSpec: _TypeAlias = OneCycleSpec  # noqa: Y015
+
+@_typing.final
+class StepDecaySpec(_message.Message):
+    """lr*gamma^floor(s/step_size)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INITIAL_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    STEP_SIZE_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
+    initial_learning_rate: _builtins.float
+    """The rate at step 0. Required."""
+    step_size: _builtins.int
+    """Steps between two changes. Required."""
+    gamma: _builtins.float
+    """The factor."""
+    def __init__(
+        self,
+        *,
+        initial_learning_rate: _builtins.float | None = ...,
+        step_size: _builtins.int | None = ...,
+        gamma: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "_initial_learning_rate", b"_initial_learning_rate", "_step_size", b"_step_size", "gamma", b"gamma", "initial_learning_rate", b"initial_learning_rate", "step_size", b"step_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "_initial_learning_rate", b"_initial_learning_rate", "_step_size", b"_step_size", "gamma", b"gamma", "initial_learning_rate", b"initial_learning_rate", "step_size", b"step_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gamma: _TypeAlias = _typing.Literal["gamma"]  # noqa: Y015
+    _WhichOneofArgType__gamma: _TypeAlias = _typing.Literal["_gamma", b"_gamma"]  # noqa: Y015
+    _WhichOneofReturnType__initial_learning_rate: _TypeAlias = _typing.Literal["initial_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__initial_learning_rate: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__step_size: _TypeAlias = _typing.Literal["step_size"]  # noqa: Y015
+    _WhichOneofArgType__step_size: _TypeAlias = _typing.Literal["_step_size", b"_step_size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gamma) -> _WhichOneofReturnType__gamma | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_learning_rate) -> _WhichOneofReturnType__initial_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step_size) -> _WhichOneofReturnType__step_size | None: ...
+
+Global___StepDecaySpec: _TypeAlias = StepDecaySpec  # noqa: Y015
+
+@_typing.final
+class MultiStepDecaySpec(_message.Message):
+    """lr*gamma^(number of milestones <= s)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INITIAL_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    MILESTONES_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
+    initial_learning_rate: _builtins.float
+    """The rate at step 0. Required."""
+    gamma: _builtins.float
+    """The factor."""
+    @_builtins.property
+    def milestones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Steps at which the rate changes, increasing. At least one."""
+
+    def __init__(
+        self,
+        *,
+        initial_learning_rate: _builtins.float | None = ...,
+        milestones: _abc.Iterable[_builtins.int] | None = ...,
+        gamma: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "_initial_learning_rate", b"_initial_learning_rate", "gamma", b"gamma", "initial_learning_rate", b"initial_learning_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "_initial_learning_rate", b"_initial_learning_rate", "gamma", b"gamma", "initial_learning_rate", b"initial_learning_rate", "milestones", b"milestones"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gamma: _TypeAlias = _typing.Literal["gamma"]  # noqa: Y015
+    _WhichOneofArgType__gamma: _TypeAlias = _typing.Literal["_gamma", b"_gamma"]  # noqa: Y015
+    _WhichOneofReturnType__initial_learning_rate: _TypeAlias = _typing.Literal["initial_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__initial_learning_rate: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gamma) -> _WhichOneofReturnType__gamma | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_learning_rate) -> _WhichOneofReturnType__initial_learning_rate | None: ...
+
+Global___MultiStepDecaySpec: _TypeAlias = MultiStepDecaySpec  # noqa: Y015
+
+@_typing.final
+class RsqrtSpec(_message.Message):
+    """peak*min(t/warmup_steps, sqrt(warmup_steps/t)) with t = s + 1. Noam's schedule
+    for a model of width d is that of peak = factor/sqrt(d*warmup_steps).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEAK_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    WARMUP_STEPS_FIELD_NUMBER: _builtins.int
+    peak_learning_rate: _builtins.float
+    """The highest rate, that of step warmup_steps - 1. Required."""
+    warmup_steps: _builtins.float
+    """Steps of the linear rise. Required."""
+    def __init__(
+        self,
+        *,
+        peak_learning_rate: _builtins.float | None = ...,
+        warmup_steps: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_peak_learning_rate", b"_peak_learning_rate", "_warmup_steps", b"_warmup_steps", "peak_learning_rate", b"peak_learning_rate", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_peak_learning_rate", b"_peak_learning_rate", "_warmup_steps", b"_warmup_steps", "peak_learning_rate", b"peak_learning_rate", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__peak_learning_rate: _TypeAlias = _typing.Literal["peak_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__peak_learning_rate: _TypeAlias = _typing.Literal["_peak_learning_rate", b"_peak_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__warmup_steps: _TypeAlias = _typing.Literal["warmup_steps"]  # noqa: Y015
+    _WhichOneofArgType__warmup_steps: _TypeAlias = _typing.Literal["_warmup_steps", b"_warmup_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__peak_learning_rate) -> _WhichOneofReturnType__peak_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_steps) -> _WhichOneofReturnType__warmup_steps | None: ...
+
+Global___RsqrtSpec: _TypeAlias = RsqrtSpec  # noqa: Y015
+
+@_typing.final
+class WarmupStableDecaySpec(_message.Message):
+    """initial to peak in warmup_steps, peak for stable_steps, down to end in decay_steps,
+    and end afterwards.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEAK_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    WARMUP_STEPS_FIELD_NUMBER: _builtins.int
+    STABLE_STEPS_FIELD_NUMBER: _builtins.int
+    DECAY_STEPS_FIELD_NUMBER: _builtins.int
+    INITIAL_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    END_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    ANNEALING_FIELD_NUMBER: _builtins.int
+    peak_learning_rate: _builtins.float
+    """The rate at the top. Required."""
+    warmup_steps: _builtins.int
+    """Steps of the linear rise. Required."""
+    stable_steps: _builtins.int
+    """Steps at the top. Required."""
+    decay_steps: _builtins.int
+    """Steps of the way down. Required."""
+    initial_learning_rate: _builtins.float
+    """The rate at step 0."""
+    end_learning_rate: _builtins.float
+    """The rate at the end."""
+    annealing: Global___Annealing.ValueType
+    """How the rate goes down."""
+    def __init__(
+        self,
+        *,
+        peak_learning_rate: _builtins.float | None = ...,
+        warmup_steps: _builtins.int | None = ...,
+        stable_steps: _builtins.int | None = ...,
+        decay_steps: _builtins.int | None = ...,
+        initial_learning_rate: _builtins.float | None = ...,
+        end_learning_rate: _builtins.float | None = ...,
+        annealing: Global___Annealing.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decay_steps", b"_decay_steps", "_end_learning_rate", b"_end_learning_rate", "_initial_learning_rate", b"_initial_learning_rate", "_peak_learning_rate", b"_peak_learning_rate", "_stable_steps", b"_stable_steps", "_warmup_steps", b"_warmup_steps", "decay_steps", b"decay_steps", "end_learning_rate", b"end_learning_rate", "initial_learning_rate", b"initial_learning_rate", "peak_learning_rate", b"peak_learning_rate", "stable_steps", b"stable_steps", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decay_steps", b"_decay_steps", "_end_learning_rate", b"_end_learning_rate", "_initial_learning_rate", b"_initial_learning_rate", "_peak_learning_rate", b"_peak_learning_rate", "_stable_steps", b"_stable_steps", "_warmup_steps", b"_warmup_steps", "annealing", b"annealing", "decay_steps", b"decay_steps", "end_learning_rate", b"end_learning_rate", "initial_learning_rate", b"initial_learning_rate", "peak_learning_rate", b"peak_learning_rate", "stable_steps", b"stable_steps", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__decay_steps: _TypeAlias = _typing.Literal["decay_steps"]  # noqa: Y015
+    _WhichOneofArgType__decay_steps: _TypeAlias = _typing.Literal["_decay_steps", b"_decay_steps"]  # noqa: Y015
+    _WhichOneofReturnType__end_learning_rate: _TypeAlias = _typing.Literal["end_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__end_learning_rate: _TypeAlias = _typing.Literal["_end_learning_rate", b"_end_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__initial_learning_rate: _TypeAlias = _typing.Literal["initial_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__initial_learning_rate: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__peak_learning_rate: _TypeAlias = _typing.Literal["peak_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__peak_learning_rate: _TypeAlias = _typing.Literal["_peak_learning_rate", b"_peak_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__stable_steps: _TypeAlias = _typing.Literal["stable_steps"]  # noqa: Y015
+    _WhichOneofArgType__stable_steps: _TypeAlias = _typing.Literal["_stable_steps", b"_stable_steps"]  # noqa: Y015
+    _WhichOneofReturnType__warmup_steps: _TypeAlias = _typing.Literal["warmup_steps"]  # noqa: Y015
+    _WhichOneofArgType__warmup_steps: _TypeAlias = _typing.Literal["_warmup_steps", b"_warmup_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decay_steps) -> _WhichOneofReturnType__decay_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_learning_rate) -> _WhichOneofReturnType__end_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_learning_rate) -> _WhichOneofReturnType__initial_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__peak_learning_rate) -> _WhichOneofReturnType__peak_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stable_steps) -> _WhichOneofReturnType__stable_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_steps) -> _WhichOneofReturnType__warmup_steps | None: ...
+
+Global___WarmupStableDecaySpec: _TypeAlias = WarmupStableDecaySpec  # noqa: Y015
+
+@_typing.final
+class WarmupSpec(_message.Message):
+    """A line from initial_learning_rate to the first rate of another schedule, which
+    then counts its steps from 0.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    WARMUP_STEPS_FIELD_NUMBER: _builtins.int
+    INITIAL_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    warmup_steps: _builtins.int
+    """Steps of the warm-up. Required."""
+    initial_learning_rate: _builtins.float
+    """The rate at step 0."""
+    @_builtins.property
+    def schedule(self) -> Global___ScheduleSpec:
+        """The schedule after the warm-up. Required."""
+
+    def __init__(
+        self,
+        *,
+        schedule: Global___ScheduleSpec | None = ...,
+        warmup_steps: _builtins.int | None = ...,
+        initial_learning_rate: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate", "_warmup_steps", b"_warmup_steps", "initial_learning_rate", b"initial_learning_rate", "schedule", b"schedule", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate", "_warmup_steps", b"_warmup_steps", "initial_learning_rate", b"initial_learning_rate", "schedule", b"schedule", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__initial_learning_rate: _TypeAlias = _typing.Literal["initial_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__initial_learning_rate: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__warmup_steps: _TypeAlias = _typing.Literal["warmup_steps"]  # noqa: Y015
+    _WhichOneofArgType__warmup_steps: _TypeAlias = _typing.Literal["_warmup_steps", b"_warmup_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_learning_rate) -> _WhichOneofReturnType__initial_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_steps) -> _WhichOneofReturnType__warmup_steps | None: ...
+
+Global___WarmupSpec: _TypeAlias = WarmupSpec  # noqa: Y015
+
+@_typing.final
+class JoinSpec(_message.Message):
+    """Schedules in turn, each counting its steps from 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    BOUNDARIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScheduleSpec]:
+        """The schedules: one more than there are boundaries."""
+
+    @_builtins.property
+    def boundaries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Steps at which the next schedule takes over, increasing. At least one."""
+
+    def __init__(
+        self,
+        *,
+        schedules: _abc.Iterable[Global___ScheduleSpec] | None = ...,
+        boundaries: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundaries", b"boundaries", "schedules", b"schedules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinSpec: _TypeAlias = JoinSpec  # noqa: Y015
+
+@_typing.final
+class LegacyDecaySpec(_message.Message):
+    """schedule(s)/(1 + decay*s): the decay argument of Keras' legacy optimizers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    DECAY_FIELD_NUMBER: _builtins.int
+    decay: _builtins.float
+    """The decay by step. Required."""
+    @_builtins.property
+    def schedule(self) -> Global___ScheduleSpec:
+        """The schedule that is lowered. Required."""
+
+    def __init__(
+        self,
+        *,
+        schedule: Global___ScheduleSpec | None = ...,
+        decay: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decay", b"_decay", "decay", b"decay", "schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decay", b"_decay", "decay", b"decay", "schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__decay: _TypeAlias = _typing.Literal["decay"]  # noqa: Y015
+    _WhichOneofArgType__decay: _TypeAlias = _typing.Literal["_decay", b"_decay"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decay) -> _WhichOneofReturnType__decay | None: ...
+
+Global___LegacyDecaySpec: _TypeAlias = LegacyDecaySpec  # noqa: Y015

@@ -1,0 +1,58 @@
+"""AdaBelief (Zhuang et al., 2020, arXiv:2010.07468)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+
+
+@dataclass(frozen=True)
+class Adabelief(ElementwiseRule):
+    """m = b1*m + (1 - b1)*g; s = b2*s + (1 - b2)*(g - m)^2 + e_root;
+    p -= lr*m^/(sqrt(s^) + e), m^ = m/(1 - b1^t), s^ = s/(1 - b2^t).
+
+    In the frame: an averaged first moment over the root of the variance around it.
+    """
+
+    name: ClassVar[str] = "adabelief"
+
+    learning_rate: float = hyper(1e-3, ge=0)
+    beta_1: float = hyper(0.9, ge=0, lt=1)
+    beta_2: float = hyper(0.999, ge=0, lt=1)
+    epsilon: float = hyper(1e-16, ge=0)
+    epsilon_root: float = hyper(1e-16, ge=0)
+
+    def slots(self) -> dict[str, float]:
+        # Around the mean, so it is no v.
+        return {"m": 0.0, "s": 0.0}
+
+    @property
+    def counted_slots(self) -> frozenset[str]:
+        return frozenset({"m", "s"})
+
+    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+        return {
+            "beta_1": self.beta_1,
+            "rest_1": 1 - self.beta_1,
+            "beta_2": self.beta_2,
+            "rest_2": 1 - self.beta_2,
+            "rate": learning_rate / (1 - self.beta_1**step),
+            "second": 1 / (1 - self.beta_2**step),
+            "epsilon": self.epsilon,
+            "epsilon_root": self.epsilon_root,
+        }
+
+    def update(
+        self, ops: Ops, p: Value, g: Value, m: Value, s: Value, *,
+        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        rate: Value, second: Value, epsilon: Value, epsilon_root: Value,
+    ) -> tuple[Value, ...]:  # fmt: skip
+        m = beta_1 * m + rest_1 * g
+        s = beta_2 * s + rest_2 * ((g - m) * (g - m)) + epsilon_root
+        below = root(ops, second * s, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
+        return p - rate * m / below, m, s

@@ -1,0 +1,57 @@
+"""ADOPT (Taniguchi et al., 2024, arXiv:2411.02853)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+from optserve_server.optimizers.base import ElementwiseRule
+
+
+@dataclass(frozen=True)
+class Adopt(ElementwiseRule):
+    """d = g/max(sqrt(v), e), clipped to (t - 1)^(1/4); m = b1*m + (1 - b1)*d; p -= lr*m;
+    v = b2*v + (1 - b2)*g^2.
+
+    So a gradient is never divided by itself. The first step only sets v = g^2. In the frame:
+    an average of what the frame divides, by a second moment of the past.
+    """
+
+    name: ClassVar[str] = "adopt"
+
+    learning_rate: float = hyper(1e-3, ge=0)
+    beta_1: float = hyper(0.9, ge=0, lt=1)
+    beta_2: float = hyper(0.9999, ge=0, lt=1)
+    # The first gradients after zeros are divided by it.
+    epsilon: float = hyper(1e-6, gt=0)
+    clipped: bool = hyper(True)
+
+    def slots(self) -> dict[str, float]:
+        # An average of quotients is no m.
+        return {"direction": 0.0, "v": 0.0}
+
+    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+        first, bound = step == 1, float((step - 1) ** 0.25)
+        return {
+            "beta_1": 1.0 if first else self.beta_1,
+            "rest_1": 0.0 if first else 1 - self.beta_1,
+            "beta_2": 0.0 if first else self.beta_2,
+            "rest_2": 1.0 if first else 1 - self.beta_2,
+            "largest": bound,
+            "smallest": -bound,
+            "rate": learning_rate,
+            "epsilon": self.epsilon,
+        }
+
+    def update(
+        self, ops: Ops, p: Value, g: Value, direction: Value, v: Value, *,
+        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        largest: Value, smallest: Value, rate: Value, epsilon: Value,
+    ) -> tuple[Value, ...]:  # fmt: skip
+        d = g / ops.maximum(ops.sqrt(v), epsilon)
+        if self.clipped:
+            d = ops.minimum(ops.maximum(d, smallest), largest)
+        direction = beta_1 * direction + rest_1 * d
+        return p - rate * direction, direction, beta_2 * v + rest_2 * (g * g)

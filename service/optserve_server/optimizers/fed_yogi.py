@@ -1,0 +1,24 @@
+"""FedYogi (Reddi et al., 2021, Adaptive Federated Optimization, arXiv:2003.00295)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+from optserve_server.optimizers.fed_adam import FedAdam
+from optserve_server.optimizers.yogi import followed
+
+
+@dataclass(frozen=True)
+class FedYogi(FedAdam):
+    """FedAdam with v -= (1 - b2)*sign(v - g^2)*g^2. In the frame: as FedAdam."""
+
+    name: ClassVar[str] = "fed_yogi"
+
+    learning_rate: float = hyper(0.01, ge=0)
+    tau: float = hyper(1e-3, gt=0)
+
+    def second_moment(self, ops: Ops, v: Value, square: Value, beta_2: Value, rest_2: Value) -> Value:
+        return followed(ops, v, square, rest_2)

@@ -1,0 +1,23 @@
+"""One rate throughout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from optserve_server.hyper import hyper
+from optserve_server.schedules.base import Rates, Schedule, Steps
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """value."""
+
+    name: ClassVar[str] = "constant"
+
+    value: float = hyper(ge=0)
+
+    def curve(self, steps: Steps) -> Rates:
+        return np.full(len(steps), self.value)

@@ -1,0 +1,47 @@
+"""Cosine decay (Loshchilov and Hutter, 2017, arXiv:1608.03983)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.hyper import hyper
+from optserve_server.schedules.base import Rates, Schedule, Steps
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """lr*((1 - alpha)*(1 + cos(pi*s/steps))/2 + alpha), and lr*alpha afterwards.
+
+    With a warm-up (Keras): linear from the initial rate to `warmup_target`, which then
+    decays from there, s counted anew.
+    """
+
+    name: ClassVar[str] = "cosine"
+
+    initial_learning_rate: float = hyper(ge=0)
+    decay_steps: float = hyper(gt=0)
+    alpha: float = hyper(0.0, ge=0)
+    warmup_steps: float = hyper(0.0, ge=0)
+    warmup_target: float = hyper(0.0, ge=0)
+
+    def validate(self) -> None:
+        if bool(self.warmup_steps) != bool(self.warmup_target):
+            missing = "warmup_target" if self.warmup_steps else "warmup_steps"
+            raise DomainError(
+                Reason.CONFLICTING_FIELDS,
+                f"{missing} is 0, but a warm-up has both steps and a target",
+                field=missing,
+            )
+
+    def curve(self, steps: Steps) -> Rates:
+        after = steps - self.warmup_steps
+        fraction = np.clip(after / self.decay_steps, 0, 1)
+        part: Rates = (1 - self.alpha) * 0.5 * (1 + np.cos(np.pi * fraction)) + self.alpha
+        if not self.warmup_steps:
+            return self.initial_learning_rate * part
+        slope = (self.warmup_target - self.initial_learning_rate) / self.warmup_steps
+        return np.where(after < 0, self.initial_learning_rate + slope * steps, self.warmup_target * part)

@@ -1,0 +1,52 @@
+"""Cosine decay with warm restarts (Loshchilov and Hutter, 2017, arXiv:1608.03983)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from optserve_server.hyper import hyper
+from optserve_server.schedules.base import Rates, Schedule, Steps
+
+
+@dataclass(frozen=True)
+class CosineRestarts(Schedule):
+    """lr*((1 - alpha)*m_mul^i*(1 + cos(pi*f))/2 + alpha), at the fraction f of decay i.
+
+    Decay i takes first_decay_steps*t_mul^i steps. It starts anew at the very step at which
+    the one before ends.
+    """
+
+    name: ClassVar[str] = "cosine_restarts"
+
+    initial_learning_rate: float = hyper(ge=0)
+    first_decay_steps: float = hyper(gt=0)
+    t_mul: float = hyper(2.0, torch=1.0, ge=1)
+    m_mul: float = hyper(1.0, ge=0)
+    alpha: float = hyper(0.0, ge=0)
+
+    def curve(self, steps: Steps) -> Rates:
+        restarts, fraction = self._place(steps / self.first_decay_steps)
+        wave: Rates = 0.5 * self.m_mul**restarts * (1 + np.cos(np.pi * fraction))
+        return self.initial_learning_rate * ((1 - self.alpha) * wave + self.alpha)
+
+    def _place(self, decays: Rates) -> tuple[Rates, Rates]:
+        """How many decays have ended, and the fraction of the present one.
+
+        Args:
+            decays: steps in units of the first decay.
+        """
+        if self.t_mul == 1:
+            return np.floor(decays), decays % 1
+        restarts = np.floor(np.log1p(decays * (self.t_mul - 1)) / np.log(self.t_mul))
+        # The logarithm may be off by one right at a restart.
+        restarts += self._start(restarts + 1) <= decays * (1 + 1e-12)
+        restarts -= self._start(restarts) > decays * (1 + 1e-12)
+        fraction = (decays - self._start(restarts)) / self.t_mul**restarts
+        return restarts, np.clip(fraction, 0, 1)
+
+    def _start(self, restarts: Rates) -> Rates:
+        """Where a decay starts, in units of the first."""
+        return (self.t_mul**restarts - 1) / (self.t_mul - 1)

@@ -1,0 +1,47 @@
+"""Schedules in turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.hyper import Chosen, hyper
+from optserve_server.schedules.base import Rates, Schedule, Steps
+from optserve_server.schedules.boundaries import require_increasing
+from optserve_server.schedules.nesting import require_small
+
+
+@dataclass(frozen=True)
+class Join(Schedule):
+    """schedules[i](s - boundaries[i - 1]), where i is the number of boundaries <= s."""
+
+    name: ClassVar[str] = "join"
+
+    schedules: tuple[Chosen[Schedule], ...] = hyper()
+    boundaries: tuple[int, ...] = hyper()
+
+    @property
+    def parts(self) -> tuple[Schedule, ...]:
+        return tuple(chosen.algorithm for chosen in self.schedules)
+
+    def validate(self) -> None:
+        require_increasing("boundaries", self.boundaries, least=0)
+        if len(self.schedules) != len(self.boundaries) + 1:
+            raise DomainError(
+                Reason.CONFLICTING_FIELDS,
+                f"there are {len(self.schedules)} schedules for {len(self.boundaries)} boundaries, "
+                f"but there must be {len(self.boundaries) + 1}",
+                field="schedules",
+            )
+        require_small(self)
+
+    def curve(self, steps: Steps) -> Rates:
+        turn = np.searchsorted(np.array(self.boundaries, np.int64), steps, "right")
+        rates = np.empty(len(steps))
+        for index in np.unique(turn):
+            mine, start = turn == index, self.boundaries[index - 1] if index else 0
+            rates[mine] = self.schedules[index].algorithm.curve(steps[mine] - start)
+        return rates

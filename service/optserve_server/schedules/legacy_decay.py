@@ -1,0 +1,30 @@
+"""The decay argument of Keras' legacy optimizers, on top of any schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.hyper import Chosen, hyper
+from optserve_server.schedules.base import Rates, Schedule, Steps
+from optserve_server.schedules.nesting import require_small
+
+
+@dataclass(frozen=True)
+class LegacyDecay(Schedule):
+    """schedule(s)/(1 + decay*s)."""
+
+    name: ClassVar[str] = "legacy_decay"
+
+    schedule: Chosen[Schedule] = hyper()
+    decay: float = hyper(ge=0)
+
+    @property
+    def parts(self) -> tuple[Schedule, ...]:
+        return (self.schedule.algorithm,)
+
+    def validate(self) -> None:
+        require_small(self)
+
+    def curve(self, steps: Steps) -> Rates:
+        return self.schedule.algorithm.curve(steps) / (1 + self.decay * steps)

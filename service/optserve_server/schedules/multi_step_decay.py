@@ -1,0 +1,32 @@
+"""A factor at each milestone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from optserve_server.hyper import hyper
+from optserve_server.schedules.base import Rates, Schedule, Steps
+from optserve_server.schedules.boundaries import require_increasing
+
+
+@dataclass(frozen=True)
+class MultiStepDecay(Schedule):
+    """lr*gamma^(number of milestones <= s) (PyTorch's MultiStepLR)."""
+
+    name: ClassVar[str] = "multi_step_decay"
+
+    initial_learning_rate: float = hyper(ge=0)
+    milestones: tuple[int, ...] = hyper()
+    gamma: float = hyper(0.1, ge=0)
+
+    def validate(self) -> None:
+        require_increasing("milestones", self.milestones, least=0)
+
+    def curve(self, steps: Steps) -> Rates:
+        if not self.initial_learning_rate:
+            return np.zeros(len(steps))
+        passed = np.searchsorted(np.array(self.milestones, np.int64), steps, "right")
+        return self.initial_learning_rate * np.power(self.gamma, passed)

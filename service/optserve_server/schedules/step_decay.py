@@ -1,0 +1,27 @@
+"""A factor every so many steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from optserve_server.hyper import hyper
+from optserve_server.schedules.base import Rates, Schedule, Steps
+
+
+@dataclass(frozen=True)
+class StepDecay(Schedule):
+    """lr*gamma^floor(s/step_size) (PyTorch's StepLR)."""
+
+    name: ClassVar[str] = "step_decay"
+
+    initial_learning_rate: float = hyper(ge=0)
+    step_size: int = hyper(ge=1)
+    gamma: float = hyper(0.1, ge=0)
+
+    def curve(self, steps: Steps) -> Rates:
+        if not self.initial_learning_rate:
+            return np.zeros(len(steps))
+        return self.initial_learning_rate * np.power(self.gamma, steps // self.step_size)

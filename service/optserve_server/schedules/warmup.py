@@ -1,0 +1,37 @@
+"""A linear start before another schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from optserve_server.hyper import Chosen, hyper
+from optserve_server.schedules.base import Rates, Schedule, Steps
+from optserve_server.schedules.nesting import require_small
+
+
+@dataclass(frozen=True)
+class Warmup(Schedule):
+    """A line from initial to schedule(0) over warmup_steps, then schedule(s - warmup_steps)."""
+
+    name: ClassVar[str] = "warmup"
+
+    schedule: Chosen[Schedule] = hyper()
+    warmup_steps: int = hyper(ge=0)
+    initial_learning_rate: float = hyper(0.0, ge=0)
+
+    @property
+    def parts(self) -> tuple[Schedule, ...]:
+        return (self.schedule.algorithm,)
+
+    def validate(self) -> None:
+        require_small(self)
+
+    def curve(self, steps: Steps) -> Rates:
+        schedule, warm = self.schedule.algorithm, steps >= self.warmup_steps
+        rise = (schedule.rate(0) - self.initial_learning_rate) / max(self.warmup_steps, 1)
+        rates: Rates = self.initial_learning_rate + rise * steps.astype(np.float64)
+        rates[warm] = schedule.curve(steps[warm] - self.warmup_steps)
+        return rates

@@ -20,6 +20,8 @@ PROTOS := $(wildcard proto/optserve/v1/*.proto)
 SERVICES := $(wildcard proto/optserve/v1/*_service.proto)
 PROTOC = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m grpc_tools.protoc --proto_path=proto
 STUBS := clients/python/src
+CONFORMANCE_PROTOS := $(wildcard proto/optserve/conformance/v1/*.proto)
+CONFORMANCE_STUBS := clients/python/conformance/stubs
 FRESH := build/generated
 BUF := proto/node_modules/.bin/buf
 
@@ -38,8 +40,8 @@ test: $(VENV)/.test ## Run the tests (ARGS="-k adam" for some of them)
 	$(PY) -m pytest $(ARGS)
 
 .PHONY: conformance
-conformance: $(VENV)/.test ## Run the corpus alone: rules, executors and the server against recorded values
-	$(PY) -m pytest tests/conformance $(ARGS)
+conformance: $(VENV)/.test ## Print how far oracle, executors, server and clients are from the corpus
+	$(PY) -m tests.conformance $(ARGS)
 
 .PHONY: conformance-sources
 conformance-sources: $(FRAMEWORKS_VENV)/.made ## Run the frameworks and rewrite the corpus (ARGS=--check compares only)
@@ -74,6 +76,8 @@ fresh: $(VENV)/.check
 	$(call generated,$(FRESH))
 	diff -r --exclude=__init__.py --exclude=__pycache__ $(FRESH)/optserve/v1 $(STUBS)/optserve/v1
 	for file in $(FRESH)/optserve/*.py; do diff "$$file" $(STUBS)/optserve || exit 1; done
+	$(call conformance_generated,$(FRESH)/stubs)
+	diff -r --exclude=__init__.py --exclude=__pycache__ $(FRESH)/stubs $(CONFORMANCE_STUBS)
 
 .PHONY: format
 format: $(VENV)/.check $(BUF) ## Format Python and proto files and mend what ruff can mend
@@ -91,9 +95,18 @@ define generated
 	grep -l '^Written by tools/generate_specs.py' $(1)/optserve/*.py | xargs $(PY) -m ruff format --quiet
 endef
 
+# The corpus' messages, for tests and drivers; no part of a distribution.
+define conformance_generated
+	mkdir -p $(1)
+	$(PROTOC) --python_out=$(1) --mypy_out=quiet:$(1) $(CONFORMANCE_PROTOS)
+	mv $(1)/optserve/conformance/v1/* $(1)
+	rm -r $(1)/optserve
+endef
+
 .PHONY: generate
 generate: $(VENV)/.check ## Write everything anew that is made from proto/
 	$(call generated,$(STUBS))
+	$(call conformance_generated,$(CONFORMANCE_STUBS))
 
 .PHONY: baseline
 baseline: $(BUF) ## Accept proto/ as what later changes may not break

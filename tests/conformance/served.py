@@ -2,121 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
 import numpy as np
-import numpy.typing as npt
 
 from optserve.v1 import function_service_pb2 as functions
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as sessions
 from optserve.v1.function_service_pb2_grpc import FunctionServiceStub
-from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
-from optserve.v1.schedule_spec_pb2 import BOUNDARY_SIDE_AFTER, ScheduleSpec
 from optserve.v1.session_service_pb2_grpc import SessionServiceStub
-from optserve.v1.tensor_pb2 import (
-    DATA_TYPE_BFLOAT16,
-    DATA_TYPE_FLOAT16,
-    DATA_TYPE_FLOAT32,
-    DATA_TYPE_FLOAT64,
-    DATA_TYPE_INT64,
-    DataType,
-    NamedTensor,
-    Tensor,
-)
-from tests.conformance.corpus import Case
+from optserve.v1.tensor_pb2 import NamedTensor
 from tests.conformance.messages import parse
+from tests.conformance.tasks import Answer, Task
+from tests.conformance.tensors import NAMES, Array, array_of, tensor
+from tests.conformance.training import Path, Training, answer_of, training_of
 
-Array = npt.NDArray[Any]
 TIMEOUT = 30.0
 """Seconds that a call may take; the first of a program compiles it."""
 
-TYPES: dict[str, DataType.ValueType] = {
-    "float16": DATA_TYPE_FLOAT16,
-    "bfloat16": DATA_TYPE_BFLOAT16,
-    "float32": DATA_TYPE_FLOAT32,
-    "float64": DATA_TYPE_FLOAT64,
-    "int64": DATA_TYPE_INT64,
-}
-NAMES = {number: name for name, number in TYPES.items()}
-
-
-def tensor(array: Array) -> Tensor:
-    """An array as a message."""
-    # ml_dtypes' bfloat16 has no byte order of its own; its bytes are an integer's.
-    raw = np.ascontiguousarray(array).view(f"u{array.itemsize}")
-    data = raw.astype(raw.dtype.newbyteorder("<")).tobytes()
-    return Tensor(dtype=TYPES[array.dtype.name], shape=array.shape, data=data)
-
-
-def array_of(message: Tensor) -> Array:
-    """A message as an array."""
-    flat: Array = np.frombuffer(message.data, np.dtype(NAMES[message.dtype]).newbyteorder("<"))
-    return flat.reshape(tuple(message.shape))
-
 
 class Client:
-    """A channel with the contract's stubs."""
+    """A channel with the contract's stubs, which is a runner of cases."""
 
     def __init__(self, address: str) -> None:
         self.channel = grpc.insecure_channel(address)
         self.sessions = SessionServiceStub(self.channel)
         self.functions = FunctionServiceStub(self.channel)
+        self._ways: dict[str, Callable[[Task], Answer]] = {
+            "optimizers": self.session,
+            "gradient": self.session,
+            "schedules": self.schedule,
+            "losses": self.loss,
+            "activations": self.activation,
+            "layers": self.layer,
+        }
+
+    def __call__(self, task: Task) -> Answer:
+        return self._ways[task.family](task)
 
     def close(self) -> None:
         """Closes the channel."""
         self.channel.close()
 
-    def optimizer(
-        self, case: Case, dtype: np.dtype[Any], gradient_dtype: np.dtype[Any] | None = None
-    ) -> dict[str, Any]:
-        """Steps through an optimizer case, its learning rates as a schedule."""
-        spec = session_pb2.SessionSpec()
-        message = parse("optimizers", case)
-        assert isinstance(message, OptimizerSpec)
-        spec.optimizer.CopyFrom(message)
-        if "learning_rates" in case.inputs:
-            spec.schedule.CopyFrom(schedule_of(case.inputs["learning_rates"]))
-        parameters = {"p": np.array(case.inputs["parameters"], dtype)}
-        gradients = [{"p": np.array(g, gradient_dtype or dtype)} for g in case.inputs["gradients"]]
-        point = session_pb2.PARAMETER_POINT_LOOKAHEAD if "lookahead" in case.expected else None
-        path, points = self.trajectory(spec, parameters, gradients, before=point)
-        answer: dict[str, Any] = {"parameters": [step["p"] for step in path]}
-        return answer | {"lookahead": [step["p"] for step in points]} if points else answer
+    def session(self, task: Task, gradient_dtype: np.dtype[Any] | None = None) -> Answer:
+        """Steps through a case of a session, with gradients of its own type or another."""
+        return answer_of(task, self.path(training_of(task, gradient_dtype)))
 
-    def gradient(self, case: Case, dtype: np.dtype[Any]) -> dict[str, Any]:
-        """Steps through a case of a whole session."""
-        spec = parse("gradient", case)
-        assert isinstance(spec, session_pb2.SessionSpec)
-        parameters = {name: np.array(value, dtype) for name, value in case.inputs["parameters"].items()}
-        gradients = [{n: np.array(g, dtype) for n, g in call.items()} for call in case.inputs["gradients"]]
-        point = session_pb2.PARAMETER_POINT_AVERAGE if "average" in case.expected else None
-        path, averages = self.trajectory(spec, parameters, gradients, after=point)
-        return {"parameters": path} | ({"average": averages} if averages else {})
-
-    def trajectory(
-        self,
-        spec: session_pb2.SessionSpec,
-        parameters: Mapping[str, Array],
-        gradients: Sequence[Mapping[str, Array]],
-        before: session_pb2.ParameterPoint.ValueType | None = None,
-        after: session_pb2.ParameterPoint.ValueType | None = None,
-    ) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
-        """Parameters after each step of a new session, and another point before or after each."""
-        inits = [sessions.ParameterInit(name=n, value=tensor(a)) for n, a in parameters.items()]
-        request = sessions.CreateSessionRequest(spec=spec, parameters=inits)
+    def path(self, wanted: Training) -> Path:
+        """What a new session goes through."""
+        inits = [sessions.ParameterInit(name=n, value=tensor(a)) for n, a in wanted.parameters.items()]
+        request = sessions.CreateSessionRequest(spec=wanted.spec, parameters=inits)
         name = self.sessions.CreateSession(request, timeout=TIMEOUT).session.name
-        path, points = [], []
-        for values in gradients:
-            if before is not None:
-                points.append(self.pull(name, before))
-            path.append(self.step(name, values))
-            if after is not None:
-                points.append(self.pull(name, after))
+        path = Path()
+        for values in wanted.gradients:
+            if wanted.before is not None:
+                path.before.append(self.pull(name, wanted.before))
+            path.parameters.append(self.step(name, values))
+            if wanted.after is not None:
+                path.after.append(self.pull(name, wanted.after))
         self.sessions.DeleteSession(sessions.DeleteSessionRequest(name=name), timeout=TIMEOUT)
-        return path, points
+        return path
 
     def step(self, name: str, gradients: Mapping[str, Array]) -> dict[str, Array]:
         """One step; returns the parameters after it."""
@@ -141,39 +88,29 @@ class Client:
             found[entry.name] = flat.reshape(tuple(entry.shape))
         return found
 
-    def schedule(self, case: Case) -> dict[str, Any]:
+    def schedule(self, task: Task) -> Answer:
         """A schedule at its steps."""
-        spec = parse("schedules", case)
-        assert isinstance(spec, ScheduleSpec)
-        steps = functions.StepList(steps=case.inputs["steps"])
+        steps = functions.StepList(steps=task.case.inputs["steps"])
+        spec: Any = parse("schedules", task.case)
         request = functions.EvaluateScheduleRequest(schedule=spec, steps=steps)
         return {"values": array_of(self.functions.EvaluateSchedule(request, timeout=TIMEOUT).values)}
 
-    def loss(self, case: Case, dtype: np.dtype[Any]) -> dict[str, Any]:
+    def loss(self, task: Task) -> Answer:
         """A loss with everything that can be asked for."""
-        target = np.array(case.inputs["target"])
-        request = functions.ComputeLossRequest(
-            prediction=tensor(np.array(case.inputs["prediction"], dtype)),
-            target=tensor(target.astype(dtype if target.dtype.kind == "f" else np.int64)),
-            per_example=True,
-            gradient=True,
-        )
-        request.loss.MergeFrom(parse("losses", case))  # type: ignore[arg-type]
+        spec: Any = parse("losses", task.case)
+        given: Any = {name: tensor(task.array(name)) for name in task.case.inputs}
+        request = functions.ComputeLossRequest(loss=spec, per_example=True, gradient=True, **given)
         response = self.functions.ComputeLoss(request, timeout=TIMEOUT)
         answer = {"per_example": array_of(response.per_example), "gradient": array_of(response.gradient)}
         return answer | ({"value": response.value} if response.HasField("value") else {})
 
-    def activation(self, case: Case, dtype: np.dtype[Any]) -> dict[str, Any]:
-        """An activation and its vector-Jacobian product."""
-        x = tensor(np.array(case.inputs["input"], dtype))
-        forward = functions.ComputeActivationRequest(input=x)
-        backward = functions.ComputeActivationGradientRequest(
-            input=x, output_gradient=tensor(np.array(case.inputs["output_gradient"], dtype))
-        )
-        for request in (forward, backward):
-            request.activation.MergeFrom(parse("activations", case))  # type: ignore[arg-type]
-            if "slope" in case.inputs:
-                request.slope.CopyFrom(tensor(np.array(case.inputs["slope"], dtype)))
+    def activation(self, task: Task) -> Answer:
+        """An activation and its vector-Jacobian products."""
+        spec: Any = parse("activations", task.case)
+        given: Any = {name: tensor(task.array(name)) for name in task.case.inputs}
+        backward = functions.ComputeActivationGradientRequest(activation=spec, **given)
+        del given["output_gradient"]
+        forward = functions.ComputeActivationRequest(activation=spec, **given)
         output = self.functions.ComputeActivation(forward, timeout=TIMEOUT).output
         product = self.functions.ComputeActivationGradient(backward, timeout=TIMEOUT)
         answer = {"output": array_of(output), "input_gradient": array_of(product.input_gradient)}
@@ -181,11 +118,12 @@ class Client:
             answer["slope_gradient"] = array_of(product.slope_gradient)
         return answer
 
-    def layer(self, case: Case) -> dict[str, Any]:
+    def layer(self, task: Task) -> Answer:
         """What a layer takes, as a network of its own and a batch of one."""
+        spec: Any = parse("layers", task.case)
         request = functions.EstimateComplexityRequest()
-        request.network.input_shape.extend(case.inputs["shape"])
-        request.network.layers.add().MergeFrom(parse("layers", case))  # type: ignore[arg-type]
+        request.network.input_shape.extend(task.case.inputs["shape"])
+        request.network.layers.append(spec)
         (found,) = self.functions.EstimateComplexity(request, timeout=TIMEOUT).layers
         return {
             "output_shape": list(found.output_shape),
@@ -194,12 +132,3 @@ class Client:
             "multiply_adds": found.complexity.multiply_adds,
             "flops": found.complexity.flops,
         }
-
-
-def schedule_of(rates: Sequence[float]) -> ScheduleSpec:
-    """The schedule that gives update i the rate ``rates[i]``."""
-    spec = ScheduleSpec()
-    spec.piecewise_constant.boundaries.extend(range(1, len(rates)))
-    spec.piecewise_constant.values.extend(rates)
-    spec.piecewise_constant.boundary_side = BOUNDARY_SIDE_AFTER
-    return spec

@@ -1,0 +1,181 @@
+"""The Python client's conformance driver; see proto/optserve/conformance/v1/driver.proto.
+
+``python clients/python/conformance/driver.py HOST:PORT`` answers on standard output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+from stubs import driver_pb2 as pb
+
+import optserve
+from optserve.dtypes import Array, from_tensor, to_tensor
+from optserve.spec import Spec, decode
+from optserve.v1 import function_service_pb2, session_service_pb2, tensor_pb2
+
+PREFIX_BYTES = 4
+
+
+def main() -> int:
+    """Answers requests until the input ends."""
+    with optserve.connect(sys.argv[-1], progress=False) as client:
+        while (request := read(sys.stdin.buffer)) is not None:
+            write(sys.stdout.buffer, answer(client, request))
+    return 0
+
+
+def read(source: BinaryIO) -> pb.DriverRequest | None:
+    """The next request; None at the end."""
+    prefix = source.read(PREFIX_BYTES)
+    if not prefix:
+        return None
+    return pb.DriverRequest.FromString(source.read(int.from_bytes(prefix, "big")))
+
+
+def write(target: BinaryIO, response: pb.DriverResponse) -> None:
+    """Sends one response."""
+    body = response.SerializeToString()
+    target.write(len(body).to_bytes(PREFIX_BYTES, "big") + body)
+    target.flush()
+
+
+def answer(client: optserve.Client, request: pb.DriverRequest) -> pb.DriverResponse:
+    """What came of a request, errors included."""
+    name = request.WhichOneof("call")
+    if name is None:
+        return pb.DriverResponse(unsupported="a call that is newer than this driver")
+    try:
+        return CALLS[name](client, getattr(request, name))
+    except optserve.OptserveError as error:
+        if error.reason is None:
+            return pb.DriverResponse(failure=f"{type(error).__name__}: {error}")
+        reason = pb.Refusal(reason=error.reason.value, field=error.field or "")  # type: ignore[arg-type]
+        return pb.DriverResponse(refusal=reason)
+    except Exception as error:
+        return pb.DriverResponse(failure=f"{type(error).__name__}: {error}")
+
+
+def train(client: optserve.Client, call: pb.TrainCall) -> pb.DriverResponse:
+    """Takes steps in a session of their own."""
+    parameters = {init.name: first_value(init) for init in call.parameters}
+    session = client.create_session(parameters, **stated(decode(call.spec)), seed=call.seed)
+    try:
+        found = pb.TrainAnswer(initial=tensors(session.pull()))
+        with stepping(session, call.stream) as step:
+            for gradients in call.gradients:
+                if call.before:
+                    found.before.append(pulled(session, call.before))
+                arrays = {named.name: from_tensor(named.tensor) for named in gradients.tensors}
+                found.parameters.append(tensors(step(arrays).parameters))
+                if call.after:
+                    found.after.append(pulled(session, call.after))
+        return pb.DriverResponse(train=found)
+    finally:
+        session.delete()
+
+
+@contextlib.contextmanager
+def stepping(
+    session: optserve.SessionHandle, stream: bool
+) -> Iterator[Callable[[Mapping[str, Array]], optserve.StepResult]]:
+    """What takes a step and returns the parameters with it."""
+    if stream:
+        with session.stream(pull=True) as steps:
+            yield steps.step
+    else:
+        yield lambda gradients: session.step(gradients, pull=True)
+
+
+def first_value(init: session_service_pb2.ParameterInit) -> Array | optserve.Initialized:
+    """An array, or how the server is to make it."""
+    if init.HasField("value"):
+        return from_tensor(init.value)
+    wanted = init.initializer
+    dtype = "float32" if wanted.dtype == tensor_pb2.DATA_TYPE_FLOAT32 else "float64"
+    return optserve.Initialized(tuple(wanted.shape), dtype, specification(wanted.spec))
+
+
+def pulled(session: optserve.SessionHandle, point: int) -> pb.Tensors:
+    """One of the session's values."""
+    return tensors(session.pull(point=optserve.ParameterPoint(point)))
+
+
+def tensors(arrays: Mapping[str, Array]) -> pb.Tensors:
+    """Arrays as messages."""
+    named = [tensor_pb2.NamedTensor(name=name, tensor=to_tensor(a)) for name, a in arrays.items()]
+    return pb.Tensors(tensors=named)
+
+
+def schedule(client: optserve.Client, call: pb.ScheduleCall) -> pb.DriverResponse:
+    """Evaluates a schedule."""
+    values = client.evaluate_schedule(specification(call.schedule), list(call.steps))
+    return pb.DriverResponse(schedule=pb.ScheduleAnswer(values=to_tensor(values)))
+
+
+def loss(client: optserve.Client, call: pb.LossCall) -> pb.DriverResponse:
+    """Computes a loss and its gradient."""
+    options: dict[str, Any] = {}
+    if call.HasField("sample_weight"):
+        options["sample_weight"] = from_tensor(call.sample_weight)
+    found = client.loss(
+        specification(call.loss), from_tensor(call.prediction), from_tensor(call.target),
+        gradient=True, per_example=True, **options,
+    )  # fmt: skip
+    answer = pb.LossAnswer(per_example=to_tensor(found.per_example), gradient=to_tensor(found.gradient))
+    if call.loss.reduction != NOT_REDUCED:
+        answer.value = found.value
+    return pb.DriverResponse(loss=answer)
+
+
+def activation(client: optserve.Client, call: pb.ActivationCall) -> pb.DriverResponse:
+    """Computes an activation and its gradient."""
+    spec, x, dy = specification(call.activation), from_tensor(call.input), from_tensor(call.output_gradient)
+    answer = pb.ActivationAnswer()
+    if call.HasField("slope"):
+        slope = from_tensor(call.slope)
+        answer.output.CopyFrom(to_tensor(client.activation(spec, x, slope=slope)))
+        dx, d_slope = client.activation_gradient(spec, x, dy, slope=slope)
+        answer.slope_gradient.CopyFrom(to_tensor(d_slope))
+    else:
+        answer.output.CopyFrom(to_tensor(client.activation(spec, x)))
+        dx = client.activation_gradient(spec, x, dy)
+    answer.input_gradient.CopyFrom(to_tensor(dx))
+    return pb.DriverResponse(activation=answer)
+
+
+def complexity(client: optserve.Client, call: pb.ComplexityCall) -> pb.DriverResponse:
+    """Estimates a network."""
+    found = pb.ComplexityAnswer()
+    for layer in client.estimate_complexity(specification(call.network)).layers:
+        counts = function_service_pb2.Complexity(**dataclasses.asdict(layer.complexity))
+        found.layers.add(name=layer.name, output_shape=layer.output_shape, complexity=counts)
+    return pb.DriverResponse(complexity=found)
+
+
+def specification(message: Any) -> Any:
+    """The client's own value for a specification."""
+    return decode(message)
+
+
+def stated(spec: Spec) -> dict[str, Any]:
+    """The fields of a session's specification that are set."""
+    names = [field.name for field in dataclasses.fields(spec)]  # type: ignore[arg-type]
+    return {name: value for name in names if (value := getattr(spec, name)) not in (None, ())}
+
+
+NOT_REDUCED = optserve.LossReduction.NONE.value
+CALLS: dict[str, Callable[[optserve.Client, Any], pb.DriverResponse]] = {
+    "train": train,
+    "schedule": schedule,
+    "loss": loss,
+    "activation": activation,
+    "complexity": complexity,
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())

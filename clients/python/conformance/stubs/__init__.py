@@ -1,0 +1,1 @@
+"""Messages of the corpus and the drivers, written by `make generate`."""

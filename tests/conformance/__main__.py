@@ -1,0 +1,104 @@
+"""Prints how far every implementation is from the corpus, and fails on any gap.
+
+``python -m tests.conformance [FAMILY ...]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from optserve_server.arrays.numba_jit import NumbaBackend
+from optserve_server.arrays.numpy_blocked import NumpyBackend
+from tests.conformance import corpus
+from tests.conformance.drivers import DRIVERS, running_driver
+from tests.conformance.embedded import Embedded
+from tests.conformance.oracled import Oracle
+from tests.conformance.served import Client
+from tests.conformance.table import Column, Line, lines
+from tests.conftest import gpu_count
+from tests.support.server import running_server
+
+NAME_WIDTH, CELL_WIDTH = 40, 22
+
+LEGEND = """\
+Each cell: cases that passed, then the largest error in units in the last place, in float32
+and in float64; in float64 alone where no more is computed (oracle, schedules, layers).
+Errors of losses and activations are relative to the largest magnitude of the array.
+* leaves out cases whose source keeps numbers in float32, unless there are no others: they
+have a tolerance of their own.   ! see the gaps below.
+"""
+
+
+@contextlib.contextmanager
+def columns() -> Iterator[list[Column]]:
+    """Every implementation at hand: the server computes on NumPy, and serves all clients."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running_server("numpy"))
+        client = stack.enter_context(contextlib.closing(Client(server.address)))
+        found = [
+            Column("oracle", Oracle(), float64_only=True),
+            Column("numpy", Embedded(NumpyBackend())),
+            Column("numba", Embedded(NumbaBackend())),
+            *on_gpu(),
+            Column("server", client),
+        ]
+        for language, command in DRIVERS.items():
+            driver = stack.enter_context(running_driver(command, server.address))
+            found.append(Column(f"{language} client", driver))
+        yield found
+
+
+def on_gpu() -> list[Column]:
+    """The executor for GPUs, where there is one."""
+    if not gpu_count():
+        return []
+    from optserve_server.arrays.cupy_fused import CupyBackend
+
+    return [Column("cupy", Embedded(CupyBackend()))]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="tests.conformance", description=__doc__)
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(corpus.FAMILIES)}")
+    families = parser.parse_args(arguments).families or corpus.FAMILIES
+    if unknown := set(families) - set(corpus.FAMILIES):
+        parser.error(f"no such family: {', '.join(sorted(unknown))}")
+    with columns() as wanted:
+        print(LEGEND)
+        print(heading(wanted))
+        found = []
+        for line in lines(wanted, families):
+            print(row(line, wanted), flush=True)
+            found.append(line)
+    return summary(found, wanted)
+
+
+def heading(wanted: Sequence[Column]) -> str:
+    """The titles."""
+    titles = "".join(f"{column.title:>{CELL_WIDTH}}" for column in wanted)
+    return f"{'family/name':<{NAME_WIDTH}}{'cases':>6}{titles}"
+
+
+def row(line: Line, wanted: Sequence[Column]) -> str:
+    """A line of the table."""
+    cells = [line.cells[c.title].text() if c.title in line.cells else "-" for c in wanted]
+    name = f"{line.family}/{line.name}"
+    return f"{name:<{NAME_WIDTH}}{line.count:>6}" + "".join(f"{cell:>{CELL_WIDTH}}" for cell in cells)
+
+
+def summary(found: Sequence[Line], wanted: Sequence[Column]) -> int:
+    """Prints sums and gaps; returns the exit status."""
+    cases = sum(line.count for line in found)
+    passed = [f"{c.title} {sum(len(n.cells[c.title].cases) for n in found if n.cells)}" for c in wanted]
+    print(f"\n{cases} cases in {len(found)} files; passed: {', '.join(passed)}")
+    gaps = [gap for line in found for gap in line.gaps]
+    for gap in gaps:
+        print(f"GAP {gap}")
+    return 1 if gaps else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

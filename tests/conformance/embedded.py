@@ -1,0 +1,113 @@
+"""Computes cases with the service's own code and a backend, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, PARAMETER_POINT_LOOKAHEAD
+from optserve_server.arrays.backend import Backend
+from optserve_server.complexity.network import NamedLayer, Network, estimate
+from optserve_server.losses.base import reduce
+from optserve_server.sessions.reading import Point
+from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.session import Session
+from optserve_server.sessions.staging import NamedArray
+from optserve_server.sessions.store import ParameterInit, Store
+from optserve_server.wire.specs import chosen_from, reduction_from, session_spec_from
+from tests.conformance.messages import parse
+from tests.conformance.tasks import Answer, Task
+from tests.conformance.training import Path, Tensors, answer_of, training_of
+
+POINTS = {PARAMETER_POINT_LOOKAHEAD: Point.LOOKAHEAD, PARAMETER_POINT_AVERAGE: Point.AVERAGE}
+
+
+class Embedded:
+    """A runner of cases in this process.
+
+    Args:
+        backend: what computes.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._ways: dict[str, Callable[[Task], Answer]] = {
+            "optimizers": self.session,
+            "gradient": self.session,
+            "schedules": schedule,
+            "losses": self.loss,
+            "activations": activation,
+            "layers": layer,
+        }
+
+    def __call__(self, task: Task) -> Answer:
+        return self._ways[task.family](task)
+
+    def session(self, task: Task) -> Answer:
+        """The parameters of a session, step by step."""
+        wanted = training_of(task)
+        first = [ParameterInit(n, a.dtype, a.shape, a) for n, a in wanted.parameters.items()]
+        session = Store(self.backend).create("", session_spec_from(wanted.spec), first)
+        path = Path()
+        for gradients in wanted.gradients:
+            if wanted.before is not None:
+                path.before.append(values(session, POINTS[wanted.before]))
+            staging = session.stage_arrays([NamedArray(*item) for item in gradients.items()])
+            session.apply(staging, StepOptions())
+            path.parameters.append(values(session, Point.PARAMETERS))
+            if wanted.after is not None:
+                path.after.append(values(session, POINTS[wanted.after]))
+        return answer_of(task, path)
+
+    def loss(self, task: Task) -> Answer:
+        """A loss, its values per example and its gradient."""
+        message = parse("losses", task.case)
+        reduction = reduction_from(message)  # type: ignore[arg-type]
+        given = {name: task.array(name) for name in task.case.inputs}
+        loss = chosen_from(message).algorithm
+        found = loss.evaluate(**given, reduction=reduction, with_gradient=True, backend=self.backend)
+        total = loss.total_weight(given["target"], given.get("sample_weight"))
+        value = reduce(found.per_example, reduction, total)
+        answer = {"per_example": found.per_example, "gradient": found.gradient}
+        return answer if value is None else {**answer, "value": value}
+
+
+def values(session: Session, point: Point) -> Tensors:
+    """One of the session's values."""
+    found = session.values(point=point)
+    return {tensor.entry.name: found.array(i) for i, tensor in enumerate(found.tensors)}
+
+
+def schedule(task: Task) -> Answer:
+    """A schedule at its steps."""
+    chosen = chosen_from(parse("schedules", task.case)).algorithm
+    return {"values": np.array([chosen.rate(step) for step in task.case.inputs["steps"]])}
+
+
+def activation(task: Task) -> Answer:
+    """An activation and its vector-Jacobian products."""
+    chosen = chosen_from(parse("activations", task.case)).algorithm
+    x, dy = task.array("input"), task.array("output_gradient")
+    if "slope" not in task.case.inputs:
+        return {"output": chosen.evaluate(x), "input_gradient": chosen.vjp(x, dy)}
+    slope = task.array("slope")
+    return {
+        "output": chosen.evaluate(x, slope),
+        "input_gradient": chosen.vjp(x, dy, slope),
+        "slope_gradient": chosen.slope_gradient(x, dy, slope),
+    }
+
+
+def layer(task: Task) -> Answer:
+    """What a layer takes, as a network of its own and a batch of one."""
+    chosen = chosen_from(parse("layers", task.case)).algorithm
+    network = Network((NamedLayer("", chosen),), tuple(task.case.inputs["shape"]))
+    found = estimate(network, batch_size=1, element_size=4).layers[0]
+    return {
+        "output_shape": list(found.output_shape),
+        "trainable": found.complexity.trainable_parameters,
+        "non_trainable": found.complexity.non_trainable_parameters,
+        "multiply_adds": found.complexity.multiply_adds,
+        "flops": found.complexity.flops,
+    }

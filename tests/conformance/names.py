@@ -1,0 +1,52 @@
+"""The names that the corpus has to cover, by family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optserve.v1 import session_pb2
+from optserve_server import activations, complexity, losses, optimizers, schedules
+from optserve_server.registry import Registry
+from tests.conformance import corpus
+from tests.conformance.messages import SPECS
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "optimizers": optimizers.REGISTRY,
+    "schedules": schedules.REGISTRY,
+    "losses": losses.REGISTRY,
+    "activations": activations.REGISTRY,
+    "layers": complexity.REGISTRY,
+}
+
+NOT_NUMBERS = {"non_finite"}
+"""Settings of a gradient that change no number: what becomes of non-finite ones is a refusal."""
+
+
+def wanted(family: str) -> set[str]:
+    """What must have a vector file: in the contract, or in the server's registry."""
+    if family == "gradient":
+        return settings()
+    return set(oneof_names(SPECS[family].DESCRIPTOR)) | set(REGISTRIES[family])
+
+
+def settings() -> set[str]:
+    """Every field that changes what a rule sees or what a session keeps."""
+    gradient = fields(session_pb2.GradientSpec) - {"clip"} - NOT_NUMBERS
+    clips = set(oneof_names(session_pb2.ClipSpec.DESCRIPTOR))
+    return gradient | clips | (fields(session_pb2.SessionSpec) - {"optimizer", "schedule", "gradient"})
+
+
+def recorded(family: str) -> set[str]:
+    """What has a vector file."""
+    return {path.stem for path in (corpus.VECTORS / family).glob("*.json")}
+
+
+def oneof_names(descriptor: Any) -> list[str]:
+    """The fields of a message's only oneof that is not the presence of a scalar."""
+    (oneof,) = (o for o in descriptor.oneofs if not o.name.startswith("_"))
+    return [field.name for field in oneof.fields]
+
+
+def fields(message: Any) -> set[str]:
+    """The names of a message's fields."""
+    return {field.name for field in message.DESCRIPTOR.fields}

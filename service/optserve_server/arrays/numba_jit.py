@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import llvmlite.binding
@@ -13,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from optserve_server.arrays import source_cache
-from optserve_server.arrays.backend import Array, HostArray, Segments
+from optserve_server.arrays import numba_runtime, source_cache
+from optserve_server.arrays.backend import Array, HostArray, Kernel, Segments
 from optserve_server.arrays.emission import dtypes, stored
 from optserve_server.arrays.formats import BFLOAT16, FLOAT16
 from optserve_server.arrays.numba_source import numba_source, runtime_source
+from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.reductions import Cut, cut_of
 from optserve_server.arrays.workers import Workers
@@ -36,6 +38,10 @@ NO_SUMS = np.zeros((0, 0))
 """The sums of no reductions."""
 
 
+MADE_UP = 256
+"""Programs that callers make up that are compiled, at one to three megabytes each."""
+
+
 def _array(dtype: Any, dimensions: int, readonly: bool) -> Any:
     """An argument type that every array fits: unaligned ones, and read-only if so said."""
     return types.Array(dtype, dimensions, "C", readonly=readonly, aligned=False)
@@ -47,9 +53,19 @@ TABLE = _array(types.float64, 2, True)
 SUMS = _array(types.float64, 2, False)
 
 
-def _compile(source: str, function: str, signature: Any, keep: bool = True) -> Compiled:
-    """Compiles now, from the disk cache if it can and may: a call never compiles."""
-    module, cacheable = source_cache.load(source) if keep else (source_cache.in_memory(source), False)
+def _compile(source: str, function: str, signature: Any) -> Compiled:
+    """Compiles now, from the disk cache if it can: a call never compiles."""
+    module, cacheable = source_cache.load(source)
+    return _compiled(module, function, signature, cacheable)
+
+
+def _compile_once(source: str, function: str, signature: Any) -> Compiled:
+    """Compiles now what is not to be kept on disk; ``source`` has no runtime of its own."""
+    module = source_cache.in_memory(source, vars(numba_runtime))
+    return _compiled(module, function, signature, cacheable=False)
+
+
+def _compiled(module: ModuleType, function: str, signature: Any, cacheable: bool) -> Compiled:
     body = getattr(module, function)
     body = getattr(body, "py_func", body)
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -87,7 +103,8 @@ class NumbaKernel:
         self.program, self.workers, self.fold = program, workers, fold
         passed = [_passed(dtype) for dtype in storage]
         self.storage = tuple(zip(program.arrays, storage, passed, strict=True))
-        self.compiled = _compile(numba_source(program, dtype, storage), "kernel", self._signature(), keep)
+        source = numba_source(program, dtype, storage, whole=keep)
+        self.compiled = (_compile if keep else _compile_once)(source, "kernel", self._signature())
 
     def _signature(self) -> Any:
         written = stored(self.program)
@@ -166,6 +183,8 @@ class NumbaBackend:
         self._workers = Workers(threads)
         self._kernels: dict[object, NumbaKernel] = {}
         self._compiling = threading.Lock()
+        self._made_up_left = MADE_UP
+        self._fallback = NumpyBackend(threads)
         self._fold = _compile(runtime_source(), "fold_blocks", types.void(TABLE, INTEGERS, SUMS))
         self.device = f"CPU, {self._workers.threads} threads, Numba {numba.__version__}"
 
@@ -176,16 +195,32 @@ class NumbaBackend:
         storage: Mapping[str, np.dtype[Any]],
         *,
         keep: bool = True,
-    ) -> NumbaKernel:
-        """The kernel of a program; see `Backend`."""
+    ) -> Kernel:
+        """The kernel of a program; see `Backend`.
+
+        LLVM never gives back the memory of what it compiled. So of the programs that are
+        not to be kept only the first `MADE_UP` are compiled; NumPy runs the others.
+        """
         dtype = np.dtype(dtype)
         key = program, dtype, dtypes(program, dtype, storage)
         if not keep:
-            return NumbaKernel(*key, self._workers, self._fold, keep=False)
+            return self._made_up(key, storage)
         with self._compiling:
             if key not in self._kernels:
                 self._kernels[key] = NumbaKernel(*key, self._workers, self._fold)
             return self._kernels[key]
+
+    def _made_up(
+        self,
+        key: tuple[Program, np.dtype[Any], tuple[np.dtype[Any], ...]],
+        storage: Mapping[str, np.dtype[Any]],
+    ) -> Kernel:
+        """The kernel of a program that a caller made up."""
+        with self._compiling:
+            self._made_up_left -= 1
+            if self._made_up_left < 0:
+                return self._fallback.compile(key[0], key[1], storage, keep=False)
+        return NumbaKernel(*key, self._workers, self._fold, keep=False)
 
     def full(self, size: int, value: float, dtype: np.dtype[Any]) -> HostArray:
         """A new array; see `Backend`."""

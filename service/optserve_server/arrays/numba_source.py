@@ -89,7 +89,9 @@ def kernel({parameters}):
 """
 
 
-def numba_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> str:
+def numba_source(
+    program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]], *, whole: bool = True
+) -> str:
     """The text of a module that defines ``kernel``.
 
     Args:
@@ -97,6 +99,8 @@ def numba_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dty
         dtype: the compute dtype.
         dtypes: the storage dtype of each of the program's arrays; 16-bit floats are
             passed as uint16.
+        whole: whether what kernels call is part of the text; otherwise its names, those of
+            `numba_runtime`, have to be there when the module is run.
     """
     names = Names.of(program)
     rows = range(len(program.reductions))
@@ -113,7 +117,7 @@ def numba_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dty
         folded=_lines(2, [f"sums[{i}, block] = fold_lanes(lanes[{i}])" for i in rows]),
         count=len(rows), LANES=LANES, CHUNK=CHUNK, BLOCK=BLOCK,
     )  # fmt: skip
-    return f"{runtime_source()}\nT = np.{dtype.name}\n{text}"
+    return f"{runtime_source() if whole else ''}\nT = np.{dtype.name}\n{text}"
 
 
 def runtime_source() -> str:

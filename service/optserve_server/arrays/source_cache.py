@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -32,7 +33,7 @@ def load(source: str) -> tuple[ModuleType, bool]:
     try:
         path = _written(folder() / f"{name}.py", source)
     except (OSError, RuntimeError):  # RuntimeError: there is no home directory
-        return in_memory(source), False
+        return in_memory(source, {}), False
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"no loader for {path}")
@@ -42,10 +43,11 @@ def load(source: str) -> tuple[ModuleType, bool]:
     return module, True
 
 
-def in_memory(source: str) -> ModuleType:
-    """The module with this text, which nothing else refers to."""
+def in_memory(source: str, names: Mapping[str, object]) -> ModuleType:
+    """The module with this text, which nothing else refers to and which knows ``names``."""
     name = _name(source)
     module = ModuleType(name)
+    module.__dict__.update(names)
     exec(compile(source, f"<{name}>", "exec"), module.__dict__)
     return module
 

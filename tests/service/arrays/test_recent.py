@@ -11,10 +11,11 @@ import numba
 import numpy as np
 import pytest
 
+from optserve_server.arrays import numba_jit
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.formats import FLOAT32, FLOAT64
-from optserve_server.arrays.numba_jit import NumbaBackend
-from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.arrays.numba_jit import NumbaBackend, NumbaKernel
+from optserve_server.arrays.numpy_blocked import NumpyBackend, NumpyKernel
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.recent import RecentKernels
 from optserve_server.arrays.trace import Tracer
@@ -65,3 +66,16 @@ def test_a_backend_keeps_nothing_of_what_it_is_not_to_keep(
     gc.collect()
     assert gone() is None
     assert backend.compile(times(7.0), FLOAT32, {}) is backend.compile(times(7.0), FLOAT32, {})
+
+
+def test_numba_compiles_a_bounded_number_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLVM would keep the memory of every one, for as long as the process lives."""
+    monkeypatch.setattr(numba_jit, "MADE_UP", 2)
+    backend = NumbaBackend(threads=1)
+    kernels = [backend.compile(times(n), FLOAT64, {}, keep=False) for n in (2.0, 3.0, 5.0)]
+    assert [type(kernel) for kernel in kernels] == [NumbaKernel, NumbaKernel, NumpyKernel]
+    for kernel, expected in zip(kernels, ([0, 2, 4], [0, 3, 6], [0, 5, 10]), strict=True):
+        out = np.zeros(3)
+        kernel({"x": np.arange(3.0), "out": out}, {})
+        assert out.tolist() == expected
+    assert isinstance(backend.compile(times(7.0), FLOAT64, {}), NumbaKernel)

@@ -37,16 +37,22 @@ def sources() -> list[Row]:
     """The tables of all sources."""
     from tests.conformance.sources import (
         activation_source,
+        custom_source,
         keras_source,
         later_source,
         layers_source,
         lecture_source,
+        loss_source,
         optax_source,
         schedule_source,
         torch_source,
+        torchvision_source,
     )
 
-    found = (keras_source, torch_source, optax_source, lecture_source, activation_source, layers_source)
+    found = (
+        keras_source, torch_source, optax_source, lecture_source, activation_source, loss_source,
+        torchvision_source, layers_source, later_source, schedule_source, custom_source,
+    )  # fmt: skip
     return [row for source in found for row in source.rows()]
 
 

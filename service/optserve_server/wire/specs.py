@@ -141,6 +141,8 @@ def _given(message: Message, kind: type[Any], convention: Convention) -> dict[st
 
 def _value(field: Field, raw: Any, hint: Any, convention: Convention) -> Any:
     """One field's value as the dataclass wants it."""
+    if _is_map(field):
+        return tuple(sorted(raw.items()))
     if get_origin(hint) is tuple:
         return tuple(_items(field, raw, get_args(hint)[0], convention))
     if field.enum_type is not None:
@@ -216,7 +218,9 @@ def _fill(message: Message, value: Any) -> None:
         item = getattr(value, field.name, None)
         if item is None:
             continue
-        if isinstance(item, tuple):
+        if _is_map(field):
+            getattr(message, field.name).update(item)
+        elif isinstance(item, tuple):
             _fill_items(getattr(message, field.name), item)
         elif isinstance(item, Enum):
             setattr(message, field.name, number_of(item, cast(EnumDescriptor, field.enum_type)))
@@ -258,6 +262,11 @@ def _is_set(message: Message, field: Field) -> bool:
     if field.has_presence:
         return message.HasField(field.name)
     return bool(getattr(message, field.name))
+
+
+def _is_map(field: Field) -> bool:
+    """Whether a field is a map: in a dataclass, a tuple of its items in the order of their keys."""
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def _is_record(hint: Any) -> bool:

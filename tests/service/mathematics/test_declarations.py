@@ -19,7 +19,7 @@ from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
 from optserve.v1.schedule_spec_pb2 import ScheduleSpec
 from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Chosen, Convention, Hyperparameters, declarations, field_types
+from optserve_server.hyper import Chosen, Convention, Hyperparameters, NamedNumbers, declarations, field_types
 from optserve_server.losses.base import Reduction
 from optserve_server.schedules.base import Schedule
 from optserve_server.schedules.constant import Constant
@@ -56,6 +56,7 @@ VALID: dict[str, dict[str, object]] = {
     "warmup": {"schedule": FLAT, "warmup_steps": 3},
     "join": {"schedules": (FLAT, FLAT), "boundaries": (2,)},
     "legacy_decay": {"schedule": FLAT, "decay": 0.5},
+    "custom": {"expression": "(y_pred - y_true)**2"},
     "maxout": {"group_size": 2},
     "dense": {"units": 1},
     "convolution": {"filters": 1, "kernel": (3, 3)},
@@ -264,7 +265,15 @@ def require_same_type(declared: Any, field: FieldDescriptor) -> None:
         assert members(field) == [member.name for member in declared]
         assert declared.__name__ == field.enum_type.name
         return
-    scalar = {field.TYPE_DOUBLE: float, field.TYPE_BOOL: bool, field.TYPE_INT64: int}[field.type]
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        assert declared == NamedNumbers
+        return
+    if field.message_type is not None:
+        inner = Chosen[Schedule]
+        assert declared == (tuple[inner, ...] if field.is_repeated else inner)
+        return
+    scalars = {field.TYPE_DOUBLE: float, field.TYPE_BOOL: bool, field.TYPE_INT64: int, field.TYPE_STRING: str}
+    scalar = scalars[field.type]
     assert declared == (tuple[scalar, ...] if field.is_repeated else scalar)
 
 

@@ -108,6 +108,9 @@ def completed(message: Any) -> Any:
     if kind in ("WarmupSpec", "LegacyDecaySpec"):
         message.schedule.piecewise_constant.boundaries.append(2)
         message.schedule.piecewise_constant.values.extend([0.5, 0.25])
+    if kind == "CustomSpec":
+        message.expression = "abs(y_pred - y_true)**2"
+        message.constants.update({"COST": 0.5, "A": -3})
     for field in message.DESCRIPTOR.fields:
         if field.name in REQUIRED_OF_SCHEDULES and not message.HasField(field.name):
             setattr(message, field.name, 0.5 if field.cpp_type == field.CPPTYPE_DOUBLE else 1)

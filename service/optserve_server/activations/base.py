@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -15,6 +17,9 @@ from optserve_server.hyper import Hyperparameters
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 """A float32 or float64 array of any shape."""
+
+BLOCK = 1 << 15
+"""Elements that a formula is evaluated for at a time."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +128,23 @@ class ElementwiseActivation(Activation):
         """The derivative at one element, times ``dy``."""
 
     def _forward(self, x: Floats, slope: Floats | None) -> Any:
-        return self.forward(NumpyOps(), x)
+        return in_blocks(functools.partial(self.forward, NumpyOps()), x)
 
     def _backward(self, x: Floats, dy: Floats, slope: Floats | None) -> Any:
-        return self.gradient(NumpyOps(), x, dy)
+        return in_blocks(functools.partial(self.gradient, NumpyOps()), x, dy)
+
+
+def in_blocks(formula: Callable[..., Any], *arrays: Floats) -> Any:
+    """``formula`` of arrays of one shape, by blocks whose intermediate results stay in the cache."""
+    first = arrays[0]
+    if first.size <= BLOCK:
+        return formula(*arrays)
+    out = np.empty(first.shape, first.dtype)
+    flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
+    for start in range(0, first.size, BLOCK):
+        block = slice(start, start + BLOCK)
+        out.reshape(-1)[block] = formula(*(array[block] for array in flat))
+    return out
 
 
 def check_axis(axis: int, rank: int) -> None:

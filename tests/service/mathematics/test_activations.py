@@ -153,6 +153,16 @@ def test_empty_inputs_have_empty_outputs(activation: Activation) -> None:
 
 
 @pytest.mark.parametrize("activation", ELEMENTWISE, ids=repr)
+def test_large_inputs_give_the_bits_of_small_ones(activation: Activation) -> None:
+    x, dy = np.random.default_rng(2).normal(size=(2, 7, 10_001)).astype(np.float32)
+    for whole, parts in (
+        (activation.evaluate(x.T), [activation.evaluate(column) for column in x.T]),
+        (activation.vjp(x.T, dy.T), [activation.vjp(*columns) for columns in zip(x.T, dy.T, strict=True)]),
+    ):
+        assert np.array_equal(whole, np.stack(parts))
+
+
+@pytest.mark.parametrize("activation", ELEMENTWISE, ids=repr)
 def test_a_scalar_is_a_tensor(activation: Activation) -> None:
     x = np.array(0.5, np.float32)
     for result in (activation.evaluate(x), activation.vjp(x, x)):

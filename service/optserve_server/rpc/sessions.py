@@ -22,7 +22,7 @@ from optserve_server.rpc.stepping import check_pull, stepped
 from optserve_server.rpc.streaming import StepStream
 from optserve_server.sessions.session import SMALL, Session
 from optserve_server.sessions.store import Store
-from optserve_server.wire import pages, sessions
+from optserve_server.wire import metrics, pages, sessions
 from optserve_server.wire.chunks import cut
 from optserve_server.wire.names import checked_key, checked_session_id, session_id_from
 
@@ -83,6 +83,13 @@ class SessionService(SessionServiceServicer):
         key = checked_key(request.request_id, "request_id")
         content = content_of(request) if key else b""
         return await self._repeats.once(key, content, partial(self._update, request))
+
+    async def ReportMetrics(
+        self, request: pb.ReportMetricsRequest, context: Context
+    ) -> pb.ReportMetricsResponse:
+        key = checked_key(request.request_id, "request_id")
+        content = content_of(request) if key else b""
+        return await self._repeats.once(key, content, partial(self._report, request))
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
@@ -155,6 +162,12 @@ class SessionService(SessionServiceServicer):
         return pb.UpdateSessionResponse(
             session=sessions.session_to(session), transfers=map(sessions.transfer_to, transfers)
         )
+
+    async def _report(self, request: pb.ReportMetricsRequest) -> pb.ReportMetricsResponse:
+        session, values = self.find(request.name), metrics.metrics_from(request.metrics)
+        expected = request.expected_step if request.HasField("expected_step") else None
+        work = partial(session.report, values, expected_step=expected)
+        return metrics.report_to(await self._execution.alone(session, work))
 
     async def _delete(self, request: pb.DeleteSessionRequest) -> pb.DeleteSessionResponse:
         session = self.find(request.name)

@@ -30,6 +30,9 @@ class Numbers:
         spec: the session's specification.
         origins: the session's step at which each group's rule began to count, by group.
         carried: what each group's rule handed on so far, by group.
+
+    Attributes:
+        reduction: what reduce_on_plateau has come to multiply rates by.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Numbers:
         carried: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         self._spec = spec
+        self.reduction = 1.0
         self._groups: dict[str, ParameterGroup | None] = {"": None, **{g.name: g for g in spec.groups}}
         self._origins = dict.fromkeys(self._groups, 0) | dict(origins or {})
         self._carried = {
@@ -67,24 +71,39 @@ class Numbers:
 
     def learning_rate(self, step: int, group: ParameterGroup | None = None) -> float:
         """The learning rate of the update that follows ``step`` earlier ones."""
+        return self._rate(group, self._scheduled(step), self.reduction)
+
+    def drop(self, step: int, reduction: float) -> float:
+        """By how much another ``reduction`` would lower the learning rate of any group, at most."""
+        scheduled = self._scheduled(step)
+        return max(
+            self._rate(group, scheduled, self.reduction) - self._rate(group, scheduled, reduction)
+            for group in self._groups.values()
+        )
+
+    def _scheduled(self, step: int) -> float | None:
+        return None if self._spec.schedule is None else self._spec.schedule.algorithm.rate(step)
+
+    def _rate(self, group: ParameterGroup | None, scheduled: float | None, reduction: float) -> float:
+        """A group's learning rate where the schedule, if there is one, says ``scheduled``."""
         factor = 1.0 if group is None else group.learning_rate_factor
-        if self._spec.schedule is not None:
-            return self._spec.schedule.algorithm.rate(step) * factor
-        return self._spec.rule(group).base_learning_rate * factor
+        base = self._spec.rule(group).base_learning_rate if scheduled is None else scheduled
+        plateau = self._spec.reduce_on_plateau
+        return base * factor if plateau is None else plateau.reduced(base * factor, reduction)
 
     def of_step(self, step: int) -> StepNumbers:
         """The numbers of the update that follows ``step`` earlier ones. Changes nothing."""
         scalars: dict[str, dict[str, float]] = {}
         carried: dict[str, dict[str, float]] = {}
-        guards = self.of_guards(step)
+        guards, scheduled = self.of_guards(step), self._scheduled(step)
         for name, group in self._groups.items():
-            rate = self.learning_rate(step, group)
+            rate = self._rate(group, scheduled, self.reduction)
             t = step - self._origins[name] + 1
             own = self._spec.rule(group).scalars(t, rate, **self._carried[name])
             carried[name] = {key: own[key] for key in self._carried[name]}
             decay = 1 - rate * self._spec.weight_decay(group)
             scalars[name] = {**own, **guards, "guard_decay": decay}
-        return StepNumbers(self.learning_rate(step), scalars, carried)
+        return StepNumbers(self._rate(None, scheduled, self.reduction), scalars, carried)
 
     def commit(self, numbers: StepNumbers) -> None:
         """Keeps what the step hands to the next."""

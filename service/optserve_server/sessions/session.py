@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.arena import Arenas, resident_bytes
+from optserve_server.sessions.arena import Arenas
 from optserve_server.sessions.layout import Layout, assign_groups
+from optserve_server.sessions.metrics import MetricsReport, Watch, report, session_bytes
 from optserve_server.sessions.numbers import Numbers
 from optserve_server.sessions.programs import programs_of
 from optserve_server.sessions.reading import Point, Values, read
@@ -44,6 +45,7 @@ class Session:
         skipped: steps skipped because of a non-finite gradient.
         closed: whether it was deleted.
         damaged: whether an update began and did not end; such a session answers no more.
+        watch: what has become of reduce_on_plateau and early_stopping.
     """
 
     def __init__(
@@ -67,9 +69,10 @@ class Session:
         self.damaged = False
         self.lock = asyncio.Lock()
         programs = programs_of(spec)
-        self.resident_bytes = resident_bytes(layout, programs)
+        self.resident_bytes = session_bytes(layout, spec)
         self.arenas = Arenas(layout, programs, backend)
         self.numbers = Numbers(spec)
+        self.watch = Watch.begin(spec, self.arenas)
         self._ledger = StepLedger()
         self._pending = set(pending)
 
@@ -100,8 +103,8 @@ class Session:
 
         Raises:
             DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, SEQUENCE_GAP,
-                SEQUENCE_EXPIRED, SEQUENCE_REUSED, STEP_MISMATCH, MISSING_TENSOR or
-                NON_FINITE_GRADIENT.
+                SEQUENCE_EXPIRED, SEQUENCE_REUSED, TRAINING_STOPPED, STEP_MISMATCH,
+                MISSING_TENSOR or NON_FINITE_GRADIENT.
         """
         self._check_usable()
         digest = staging.digest(options.loss_scale, options.expected_step) if options.worker else b""
@@ -109,6 +112,7 @@ class Session:
             stored = self._ledger.lookup(options.worker, options.sequence, digest)
             if stored is not None:
                 return stored
+        self.watch.check_running(self.spec)
         self._check_step(options.expected_step, "options.expected_step")
         if self.spec.gradient.accumulation_steps > 1:
             check_complete(self.layout, staging)
@@ -181,11 +185,30 @@ class Session:
         programs = programs_of(spec)
         partitions, transfers = self.arenas.switched(programs)
         restarted = [transfer.group for transfer in transfers if transfer.restarted]
+        watch = self.watch.switched(self.spec, spec, self.arenas)
         self.numbers = self.numbers.switched(spec, self.step, restarted)
+        self.numbers.reduction = watch.learning_rate_factor
+        self.watch = watch
         self.arenas.partitions = partitions
-        self.resident_bytes = resident_bytes(self.layout, programs)
+        self.resident_bytes = session_bytes(self.layout, spec)
         self.spec = spec
         return transfers
+
+    def report(self, values: Mapping[str, float], *, expected_step: int | None = None) -> MetricsReport:
+        """Takes metrics of the parameters as they are; see `optserve_server.sessions.metrics.report`.
+
+        Args:
+            values: the metrics by name.
+            expected_step: the step that the session must be at; None for any.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, TRAINING_STOPPED,
+                STEP_MISMATCH, or FIELD_REQUIRED where none of the metrics is watched.
+        """
+        self._check_usable()
+        self.watch.check_running(self.spec)
+        self._check_step(expected_step, "expected_step")
+        return report(self, values)
 
     def _check_groups(self, spec: SessionSpec) -> None:
         membership = assign_groups([entry.name for entry in self.layout.entries], spec.groups)

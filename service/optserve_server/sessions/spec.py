@@ -9,6 +9,8 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Chosen, Hyperparameters, hyper
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.schedules.base import Schedule
+from optserve_server.sessions.early_stopping import EarlyStoppingSpec
+from optserve_server.sessions.plateau import ReduceOnPlateauSpec
 
 
 class NonFinitePolicy(StrEnum):
@@ -110,6 +112,8 @@ class SessionSpec(Hyperparameters):
     decoupled_weight_decay: float | None = hyper(None, ge=0)
     weight_average: WeightAverageSpec | None = hyper(None)
     groups: tuple[ParameterGroup, ...] = hyper(())
+    reduce_on_plateau: ReduceOnPlateauSpec | None = hyper(None)
+    early_stopping: EarlyStoppingSpec | None = hyper(None)
 
     def validate(self) -> None:
         """Refuses a learning rate beside a schedule."""

@@ -14,9 +14,8 @@ import numpy.typing as npt
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.initializers.base import Initializer
-from optserve_server.sessions.arena import resident_bytes
 from optserve_server.sessions.layout import Layout
-from optserve_server.sessions.programs import programs_of
+from optserve_server.sessions.metrics import session_bytes
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray
@@ -79,7 +78,7 @@ class Store:
         self._check_limit("max_sessions", len(self._ids) + 1)
         self._check_parameters(parameters)
         layout = Layout([(p.name, p.dtype, p.shape) for p in parameters], spec.groups)
-        self._check_limit("max_session_bytes", resident_bytes(layout, programs_of(spec)))
+        self._check_limit("max_session_bytes", session_bytes(layout, spec))
         pending = [p.name for p in parameters if p.source is None]
         session = Session(session_id, spec, layout, self.backend, seed, pending)
         session.assign(session.stage_arrays(_first_values(parameters, seed)))

@@ -50,6 +50,7 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.PARAMETERS_PENDING: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.INVALID_EXPRESSION: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.STEP_INCOMPLETE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.TRAINING_STOPPED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.POINT_UNAVAILABLE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.LIMIT_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,

@@ -22,6 +22,7 @@ from optserve_server.sessions.staging import NamedArray, StagedTensor
 from optserve_server.sessions.store import ParameterInit
 from optserve_server.sessions.transfer import StateTransfer
 from optserve_server.wire.enums import member_of, number_of
+from optserve_server.wire.metrics import plateau_to, stopping_to
 from optserve_server.wire.names import checked_key, checked_tensor_name, session_name
 from optserve_server.wire.specs import chosen_from, session_spec_from, session_spec_to
 from optserve_server.wire.tensors import (
@@ -134,7 +135,6 @@ def _point_from(number: int) -> Point:
 
 def session_to(session: Session) -> session_pb2.Session:
     """A session without its values."""
-    ready = session_pb2.SESSION_STATE_READY
     message = session_pb2.Session(
         name=session_name(session.id),
         spec=session_spec_to(session.spec),
@@ -142,13 +142,22 @@ def session_to(session: Session) -> session_pb2.Session:
         step=session.step,
         accumulated=session.accumulated,
         skipped=session.skipped,
-        state=ready if session.ready else session_pb2.SESSION_STATE_AWAITING_PARAMETERS,
+        state=_state_of(session),
         resident_bytes=session.resident_bytes,
         seed=session.seed,
         slots=[GroupSlots(group=group, slots=slots) for group, slots in session.slot_names().items()],
+        reduce_on_plateau=plateau_to(session.watch.plateau),
+        early_stopping=stopping_to(session.watch.stopping),
     )
     message.create_time.FromDatetime(session.created)
     return message
+
+
+def _state_of(session: Session) -> session_pb2.SessionState.ValueType:
+    if not session.ready:
+        return session_pb2.SESSION_STATE_AWAITING_PARAMETERS
+    stopped = session.watch.stopped
+    return session_pb2.SESSION_STATE_STOPPED if stopped else session_pb2.SESSION_STATE_READY
 
 
 def result_to(result: StepResult) -> session_service_pb2.StepResult:

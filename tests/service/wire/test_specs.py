@@ -62,7 +62,15 @@ def test_messages_and_dataclasses_have_the_same_fields(kind: type[Any], name: st
 
 
 @pytest.mark.parametrize(
-    "kind", [domain.SessionSpec, domain.GradientSpec, domain.WeightAverageSpec, domain.ParameterGroup]
+    "kind",
+    [
+        domain.SessionSpec,
+        domain.GradientSpec,
+        domain.WeightAverageSpec,
+        domain.ParameterGroup,
+        domain.ReduceOnPlateauSpec,
+        domain.EarlyStoppingSpec,
+    ],
 )
 def test_records_have_the_fields_of_their_messages(kind: type[Any]) -> None:
     file = SessionSpec.DESCRIPTOR.file
@@ -171,6 +179,9 @@ def test_the_echo_of_a_session_asks_for_the_same(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         drawn(data, message.weight_average)
         message.weight_average.SetInParent()
+    for listener in (message.reduce_on_plateau, message.early_stopping):
+        if data.draw(st.booleans()):
+            drawn(data, listener).SetInParent()
     for index in range(data.draw(st.integers(0, 2))):
         group = message.groups.add(name=f"group {index}", tensors=["*"])
         drawn(data, group)

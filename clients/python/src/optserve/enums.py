@@ -217,6 +217,13 @@ class ErrorReason(IntEnum):
     Gradients wait for the rest of their step. Metadata {"accumulated": "1", "needed": "4"}.
     """
 
+    TRAINING_STOPPED = 30
+    """FAILED_PRECONDITION.
+
+    Early stopping has ended the training; UpdateSession with another early_stopping, or none, goes on.
+    Metadata {"monitor": "val_loss", "best_step": "40"}.
+    """
+
 
 class InitializerDistribution(IntEnum):
     """Shape of a variance-scaling initializer's distribution."""
@@ -467,6 +474,53 @@ class SessionState(IntEnum):
     """Parameters are still to be uploaded with PushParameters."""
 
 
+class MetricMode(IntEnum):
+    """Which values of a metric are better."""
+
+    MIN = 1
+    """Small ones, as of a loss."""
+
+    MAX = 2
+    """Large ones, as of an accuracy."""
+
+
+class PatienceRule(IntEnum):
+    """When patience is at its end."""
+
+    REACHED = 1
+    """With bad value number patience, but never before the first (Keras, optax)."""
+
+    EXCEEDED = 2
+    """With bad value number patience + 1 (PyTorch)."""
+
+
+class ThresholdMode(IntEnum):
+    """What a threshold is measured in."""
+
+    ABSOLUTE = 1
+    """The metric's own unit.
+
+    value + threshold < best where small values are better, value - threshold > best where large ones are
+    (Keras).
+    """
+
+    RELATIVE = 2
+    """Shares of the best value.
+
+    value < best*(1 - threshold), or value > best*(1 + threshold) (PyTorch, optax).
+    """
+
+
+class CooldownOrder(IntEnum):
+    """When the values of a cool-down are counted off."""
+
+    BEFORE = 1
+    """Before a value is judged: the last one of the cool-down may count as bad (Keras)."""
+
+    AFTER = 2
+    """After a value was judged: none of the cool-down does (PyTorch, optax)."""
+
+
 class ParameterPoint(IntEnum):
     """Which of a session's parameter-shaped values is meant."""
 
@@ -475,6 +529,9 @@ class ParameterPoint(IntEnum):
 
     LOOKAHEAD = 2
     """Where the next gradient is to be taken: Nesterov's look-ahead forms."""
+
+    STOPPED = 3
+    """Early stopping has ended the training; UpdateSession with another early_stopping, or none, goes on."""
 
     AVERAGE = 3
     """The average of the weights."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from optserve.enums import NonFinitePolicy
+from optserve.enums import CooldownOrder, MetricMode, NonFinitePolicy, PatienceRule, ThresholdMode
 from optserve.optimizers import Optimizer
 from optserve.schedules import Schedule
 from optserve.spec import Choice, Spec
@@ -29,6 +29,9 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
         decoupled_weight_decay: p -= lr*decoupled_weight_decay*p before the rule.
         weight_average: Average of the weights, kept beside them. Off when unset.
         groups: Tensors that are treated differently from the rest.
+        reduce_on_plateau: Lowers the learning rate when a reported metric stops improving. Off when
+            unset.
+        early_stopping: Ends training when a reported metric stops improving. Off when unset.
     """
 
     optimizer: Optimizer
@@ -38,6 +41,8 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
     decoupled_weight_decay: float | None = None
     weight_average: WeightAverage | None = None
     groups: Sequence[ParameterGroup] = ()
+    reduce_on_plateau: ReduceOnPlateau | None = None
+    early_stopping: EarlyStopping | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,3 +148,78 @@ class ParameterGroup(Spec, message=session_pb2.ParameterGroup):
     learning_rate_factor: float | None = None
     decoupled_weight_decay: float | None = None
     optimizer: Optimizer | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReduceOnPlateau(Spec, message=session_pb2.ReduceOnPlateauSpec):
+    """Lowers the learning rate whenever a metric has stopped improving.
+
+    Metrics come with ReportMetrics. Values that are not better than the best one count as bad, NaN always
+    among them, and enough of them in a row multiply the rate by a factor: the optimizer's own rate, or
+    that of a schedule from then on.
+
+    Attributes:
+        monitor: Name of the metric; "val_loss" when unset.
+        mode: Which values are better; MIN when unset.
+        factor: What the rate is multiplied by; in [0, 1), 0.1 when unset.
+        patience: How many bad values in a row are suffered; 10 when unset.
+        patience_rule: Whether the rate falls when the count of bad values reaches the patience, or
+            when it exceeds it; EXCEEDED under the TORCH convention, else REACHED.
+        threshold: By how much a value has to be better than the best one; 1e-4 when unset.
+        threshold_mode: What the threshold is measured in; RELATIVE under the TORCH and OPTAX
+            conventions, else ABSOLUTE.
+        cooldown: Values after a reduction during which none counts as bad; 0 when unset.
+        cooldown_order: Whether the last value of a cool-down may count as bad; AFTER under the TORCH
+            and OPTAX conventions, else BEFORE.
+        min_learning_rate: A reduction leaves no rate below this; 0 when unset. Rates that are lower
+            by themselves, as during a schedule's warm-up, stay as they are. With parameter groups it
+            holds for the rate of each.
+        min_change: A reduction that lowers no rate by more than this is not made; 1e-8 under the
+            TORCH convention, else 0.
+        restart_at_floor: Whether bad values are counted anew, and a cool-down begins, after a
+            reduction that was due but not made. Otherwise each further bad value tries again. True under
+            the TORCH and OPTAX conventions, else false.
+    """
+
+    monitor: str | None = None
+    mode: MetricMode | None = None
+    factor: float | None = None
+    patience: int | None = None
+    patience_rule: PatienceRule | None = None
+    threshold: float | None = None
+    threshold_mode: ThresholdMode | None = None
+    cooldown: int | None = None
+    cooldown_order: CooldownOrder | None = None
+    min_learning_rate: float | None = None
+    min_change: float | None = None
+    restart_at_floor: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping(Spec, message=session_pb2.EarlyStoppingSpec):
+    """Ends training when a metric, which comes with ReportMetrics, has stopped improving.
+
+    Steps are then refused with ERROR_REASON_TRAINING_STOPPED. Semantics and defaults are those of Keras
+    under every convention.
+
+    Attributes:
+        monitor: Name of the metric; "val_loss" when unset.
+        mode: Which values are better; MIN when unset.
+        patience: Training ends when this many values in a row were not better; 0 when unset. A NaN is
+            never better.
+        min_delta: By how much a value has to be better than the best one; 0 when unset.
+        baseline: Values have to be better than this as well for the count to start anew. No such
+            bound when unset.
+        restore_best: Whether the server keeps a copy of the parameters at the best value, and puts it
+            back when training ends; false when unset. Optimizer state and the average of the weights stay
+            as they are.
+        start_from: How many values at the beginning are left aside; 0 when unset.
+    """
+
+    monitor: str | None = None
+    mode: MetricMode | None = None
+    patience: int | None = None
+    min_delta: float | None = None
+    baseline: float | None = None
+    restore_best: bool | None = None
+    start_from: int | None = None

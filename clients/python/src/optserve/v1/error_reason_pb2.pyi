@@ -107,6 +107,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. Gradients wait for the rest of their step.
     Metadata {"accumulated": "1", "needed": "4"}.
     """
+    ERROR_REASON_TRAINING_STOPPED: _ErrorReason.ValueType  # 30
+    """FAILED_PRECONDITION. Early stopping has ended the training; UpdateSession
+    with another early_stopping, or none, goes on.
+    Metadata {"monitor": "val_loss", "best_step": "40"}.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Sent as google.rpc.ErrorInfo.reason without the
@@ -197,5 +202,10 @@ Example: field "loss.custom.expression", metadata {"position": "1:7", "text": ".
 ERROR_REASON_STEP_INCOMPLETE: ErrorReason.ValueType  # 29
 """FAILED_PRECONDITION. Gradients wait for the rest of their step.
 Metadata {"accumulated": "1", "needed": "4"}.
+"""
+ERROR_REASON_TRAINING_STOPPED: ErrorReason.ValueType  # 30
+"""FAILED_PRECONDITION. Early stopping has ended the training; UpdateSession
+with another early_stopping, or none, goes on.
+Metadata {"monitor": "val_loss", "best_step": "40"}.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -51,6 +51,114 @@ NON_FINITE_POLICY_ALLOW: NonFinitePolicy.ValueType  # 3
 """The step is taken as if nothing were wrong."""
 Global___NonFinitePolicy: _TypeAlias = NonFinitePolicy  # noqa: Y015
 
+class _MetricMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MetricMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_MODE_UNSPECIFIED: _MetricMode.ValueType  # 0
+    """The same as METRIC_MODE_MIN."""
+    METRIC_MODE_MIN: _MetricMode.ValueType  # 1
+    """Small ones, as of a loss."""
+    METRIC_MODE_MAX: _MetricMode.ValueType  # 2
+    """Large ones, as of an accuracy."""
+
+class MetricMode(_MetricMode, metaclass=_MetricModeEnumTypeWrapper):
+    """Which values of a metric are better."""
+
+METRIC_MODE_UNSPECIFIED: MetricMode.ValueType  # 0
+"""The same as METRIC_MODE_MIN."""
+METRIC_MODE_MIN: MetricMode.ValueType  # 1
+"""Small ones, as of a loss."""
+METRIC_MODE_MAX: MetricMode.ValueType  # 2
+"""Large ones, as of an accuracy."""
+Global___MetricMode: _TypeAlias = MetricMode  # noqa: Y015
+
+class _PatienceRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PatienceRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PatienceRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PATIENCE_RULE_UNSPECIFIED: _PatienceRule.ValueType  # 0
+    """The convention's."""
+    PATIENCE_RULE_REACHED: _PatienceRule.ValueType  # 1
+    """With bad value number patience, but never before the first (Keras, optax)."""
+    PATIENCE_RULE_EXCEEDED: _PatienceRule.ValueType  # 2
+    """With bad value number patience + 1 (PyTorch)."""
+
+class PatienceRule(_PatienceRule, metaclass=_PatienceRuleEnumTypeWrapper):
+    """When patience is at its end."""
+
+PATIENCE_RULE_UNSPECIFIED: PatienceRule.ValueType  # 0
+"""The convention's."""
+PATIENCE_RULE_REACHED: PatienceRule.ValueType  # 1
+"""With bad value number patience, but never before the first (Keras, optax)."""
+PATIENCE_RULE_EXCEEDED: PatienceRule.ValueType  # 2
+"""With bad value number patience + 1 (PyTorch)."""
+Global___PatienceRule: _TypeAlias = PatienceRule  # noqa: Y015
+
+class _ThresholdMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ThresholdModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ThresholdMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    THRESHOLD_MODE_UNSPECIFIED: _ThresholdMode.ValueType  # 0
+    """The convention's."""
+    THRESHOLD_MODE_ABSOLUTE: _ThresholdMode.ValueType  # 1
+    """The metric's own unit: value + threshold < best where small values are
+    better, value - threshold > best where large ones are (Keras).
+    """
+    THRESHOLD_MODE_RELATIVE: _ThresholdMode.ValueType  # 2
+    """Shares of the best value: value < best*(1 - threshold), or
+    value > best*(1 + threshold) (PyTorch, optax).
+    """
+
+class ThresholdMode(_ThresholdMode, metaclass=_ThresholdModeEnumTypeWrapper):
+    """What a threshold is measured in."""
+
+THRESHOLD_MODE_UNSPECIFIED: ThresholdMode.ValueType  # 0
+"""The convention's."""
+THRESHOLD_MODE_ABSOLUTE: ThresholdMode.ValueType  # 1
+"""The metric's own unit: value + threshold < best where small values are
+better, value - threshold > best where large ones are (Keras).
+"""
+THRESHOLD_MODE_RELATIVE: ThresholdMode.ValueType  # 2
+"""Shares of the best value: value < best*(1 - threshold), or
+value > best*(1 + threshold) (PyTorch, optax).
+"""
+Global___ThresholdMode: _TypeAlias = ThresholdMode  # noqa: Y015
+
+class _CooldownOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CooldownOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CooldownOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COOLDOWN_ORDER_UNSPECIFIED: _CooldownOrder.ValueType  # 0
+    """The convention's."""
+    COOLDOWN_ORDER_BEFORE: _CooldownOrder.ValueType  # 1
+    """Before a value is judged: the last one of the cool-down may count as bad
+    (Keras).
+    """
+    COOLDOWN_ORDER_AFTER: _CooldownOrder.ValueType  # 2
+    """After a value was judged: none of the cool-down does (PyTorch, optax)."""
+
+class CooldownOrder(_CooldownOrder, metaclass=_CooldownOrderEnumTypeWrapper):
+    """When the values of a cool-down are counted off."""
+
+COOLDOWN_ORDER_UNSPECIFIED: CooldownOrder.ValueType  # 0
+"""The convention's."""
+COOLDOWN_ORDER_BEFORE: CooldownOrder.ValueType  # 1
+"""Before a value is judged: the last one of the cool-down may count as bad
+(Keras).
+"""
+COOLDOWN_ORDER_AFTER: CooldownOrder.ValueType  # 2
+"""After a value was judged: none of the cool-down does (PyTorch, optax)."""
+Global___CooldownOrder: _TypeAlias = CooldownOrder  # noqa: Y015
+
 class _SessionState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -63,6 +171,10 @@ class _SessionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionS
     """Steps are taken."""
     SESSION_STATE_AWAITING_PARAMETERS: _SessionState.ValueType  # 2
     """Parameters are still to be uploaded with PushParameters."""
+    SESSION_STATE_STOPPED: _SessionState.ValueType  # 3
+    """Early stopping has ended the training; UpdateSession with another
+    early_stopping, or none, goes on.
+    """
 
 class SessionState(_SessionState, metaclass=_SessionStateEnumTypeWrapper):
     """Whether a session can step."""
@@ -73,6 +185,10 @@ SESSION_STATE_READY: SessionState.ValueType  # 1
 """Steps are taken."""
 SESSION_STATE_AWAITING_PARAMETERS: SessionState.ValueType  # 2
 """Parameters are still to be uploaded with PushParameters."""
+SESSION_STATE_STOPPED: SessionState.ValueType  # 3
+"""Early stopping has ended the training; UpdateSession with another
+early_stopping, or none, goes on.
+"""
 Global___SessionState: _TypeAlias = SessionState  # noqa: Y015
 
 class _ParameterPoint:
@@ -115,6 +231,8 @@ class SessionSpec(_message.Message):
     DECOUPLED_WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     WEIGHT_AVERAGE_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
+    REDUCE_ON_PLATEAU_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     decoupled_weight_decay: _builtins.float
     """p -= lr*decoupled_weight_decay*p before the rule."""
     @_builtins.property
@@ -139,6 +257,14 @@ class SessionSpec(_message.Message):
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterGroup]:
         """Tensors that are treated differently from the rest."""
 
+    @_builtins.property
+    def reduce_on_plateau(self) -> Global___ReduceOnPlateauSpec:
+        """Lowers the learning rate when a reported metric stops improving. Off when unset."""
+
+    @_builtins.property
+    def early_stopping(self) -> Global___EarlyStoppingSpec:
+        """Ends training when a reported metric stops improving. Off when unset."""
+
     def __init__(
         self,
         *,
@@ -148,10 +274,12 @@ class SessionSpec(_message.Message):
         decoupled_weight_decay: _builtins.float | None = ...,
         weight_average: Global___WeightAverageSpec | None = ...,
         groups: _abc.Iterable[Global___ParameterGroup] | None = ...,
+        reduce_on_plateau: Global___ReduceOnPlateauSpec | None = ...,
+        early_stopping: Global___EarlyStoppingSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "gradient", b"gradient", "optimizer", b"optimizer", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "early_stopping", b"early_stopping", "gradient", b"gradient", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "gradient", b"gradient", "groups", b"groups", "optimizer", b"optimizer", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "early_stopping", b"early_stopping", "gradient", b"gradient", "groups", b"groups", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decoupled_weight_decay: _TypeAlias = _typing.Literal["decoupled_weight_decay"]  # noqa: Y015
     _WhichOneofArgType__decoupled_weight_decay: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay"]  # noqa: Y015
@@ -396,6 +524,276 @@ class ParameterGroup(_message.Message):
 Global___ParameterGroup: _TypeAlias = ParameterGroup  # noqa: Y015
 
 @_typing.final
+class ReduceOnPlateauSpec(_message.Message):
+    """Lowers the learning rate whenever a metric has stopped improving. Metrics come
+    with ReportMetrics. Values that are not better than the best one count as bad,
+    NaN always among them, and enough of them in a row multiply the rate by a
+    factor: the optimizer's own rate, or that of a schedule from then on.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONITOR_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    FACTOR_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    PATIENCE_RULE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    THRESHOLD_MODE_FIELD_NUMBER: _builtins.int
+    COOLDOWN_FIELD_NUMBER: _builtins.int
+    COOLDOWN_ORDER_FIELD_NUMBER: _builtins.int
+    MIN_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    MIN_CHANGE_FIELD_NUMBER: _builtins.int
+    RESTART_AT_FLOOR_FIELD_NUMBER: _builtins.int
+    monitor: _builtins.str
+    """Name of the metric; "val_loss" when unset."""
+    mode: Global___MetricMode.ValueType
+    """Which values are better; MIN when unset."""
+    factor: _builtins.float
+    """What the rate is multiplied by; in [0, 1), 0.1 when unset."""
+    patience: _builtins.int
+    """How many bad values in a row are suffered; 10 when unset."""
+    patience_rule: Global___PatienceRule.ValueType
+    """Whether the rate falls when the count of bad values reaches the patience,
+    or when it exceeds it; EXCEEDED under the TORCH convention, else REACHED.
+    """
+    threshold: _builtins.float
+    """By how much a value has to be better than the best one; 1e-4 when unset."""
+    threshold_mode: Global___ThresholdMode.ValueType
+    """What the threshold is measured in; RELATIVE under the TORCH and OPTAX
+    conventions, else ABSOLUTE.
+    """
+    cooldown: _builtins.int
+    """Values after a reduction during which none counts as bad; 0 when unset."""
+    cooldown_order: Global___CooldownOrder.ValueType
+    """Whether the last value of a cool-down may count as bad; AFTER under the
+    TORCH and OPTAX conventions, else BEFORE.
+    """
+    min_learning_rate: _builtins.float
+    """A reduction leaves no rate below this; 0 when unset. Rates that are lower
+    by themselves, as during a schedule's warm-up, stay as they are. With
+    parameter groups it holds for the rate of each.
+    """
+    min_change: _builtins.float
+    """A reduction that lowers no rate by more than this is not made; 1e-8 under
+    the TORCH convention, else 0.
+    """
+    restart_at_floor: _builtins.bool
+    """Whether bad values are counted anew, and a cool-down begins, after a
+    reduction that was due but not made. Otherwise each further bad value tries
+    again. True under the TORCH and OPTAX conventions, else false.
+    """
+    def __init__(
+        self,
+        *,
+        monitor: _builtins.str | None = ...,
+        mode: Global___MetricMode.ValueType = ...,
+        factor: _builtins.float | None = ...,
+        patience: _builtins.int | None = ...,
+        patience_rule: Global___PatienceRule.ValueType = ...,
+        threshold: _builtins.float | None = ...,
+        threshold_mode: Global___ThresholdMode.ValueType = ...,
+        cooldown: _builtins.int | None = ...,
+        cooldown_order: Global___CooldownOrder.ValueType = ...,
+        min_learning_rate: _builtins.float | None = ...,
+        min_change: _builtins.float | None = ...,
+        restart_at_floor: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cooldown", b"_cooldown", "_factor", b"_factor", "_min_change", b"_min_change", "_min_learning_rate", b"_min_learning_rate", "_monitor", b"_monitor", "_patience", b"_patience", "_restart_at_floor", b"_restart_at_floor", "_threshold", b"_threshold", "cooldown", b"cooldown", "factor", b"factor", "min_change", b"min_change", "min_learning_rate", b"min_learning_rate", "monitor", b"monitor", "patience", b"patience", "restart_at_floor", b"restart_at_floor", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cooldown", b"_cooldown", "_factor", b"_factor", "_min_change", b"_min_change", "_min_learning_rate", b"_min_learning_rate", "_monitor", b"_monitor", "_patience", b"_patience", "_restart_at_floor", b"_restart_at_floor", "_threshold", b"_threshold", "cooldown", b"cooldown", "cooldown_order", b"cooldown_order", "factor", b"factor", "min_change", b"min_change", "min_learning_rate", b"min_learning_rate", "mode", b"mode", "monitor", b"monitor", "patience", b"patience", "patience_rule", b"patience_rule", "restart_at_floor", b"restart_at_floor", "threshold", b"threshold", "threshold_mode", b"threshold_mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cooldown: _TypeAlias = _typing.Literal["cooldown"]  # noqa: Y015
+    _WhichOneofArgType__cooldown: _TypeAlias = _typing.Literal["_cooldown", b"_cooldown"]  # noqa: Y015
+    _WhichOneofReturnType__factor: _TypeAlias = _typing.Literal["factor"]  # noqa: Y015
+    _WhichOneofArgType__factor: _TypeAlias = _typing.Literal["_factor", b"_factor"]  # noqa: Y015
+    _WhichOneofReturnType__min_change: _TypeAlias = _typing.Literal["min_change"]  # noqa: Y015
+    _WhichOneofArgType__min_change: _TypeAlias = _typing.Literal["_min_change", b"_min_change"]  # noqa: Y015
+    _WhichOneofReturnType__min_learning_rate: _TypeAlias = _typing.Literal["min_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__min_learning_rate: _TypeAlias = _typing.Literal["_min_learning_rate", b"_min_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__monitor: _TypeAlias = _typing.Literal["monitor"]  # noqa: Y015
+    _WhichOneofArgType__monitor: _TypeAlias = _typing.Literal["_monitor", b"_monitor"]  # noqa: Y015
+    _WhichOneofReturnType__patience: _TypeAlias = _typing.Literal["patience"]  # noqa: Y015
+    _WhichOneofArgType__patience: _TypeAlias = _typing.Literal["_patience", b"_patience"]  # noqa: Y015
+    _WhichOneofReturnType__restart_at_floor: _TypeAlias = _typing.Literal["restart_at_floor"]  # noqa: Y015
+    _WhichOneofArgType__restart_at_floor: _TypeAlias = _typing.Literal["_restart_at_floor", b"_restart_at_floor"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cooldown) -> _WhichOneofReturnType__cooldown | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__factor) -> _WhichOneofReturnType__factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_change) -> _WhichOneofReturnType__min_change | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_learning_rate) -> _WhichOneofReturnType__min_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monitor) -> _WhichOneofReturnType__monitor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__patience) -> _WhichOneofReturnType__patience | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__restart_at_floor) -> _WhichOneofReturnType__restart_at_floor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___ReduceOnPlateauSpec: _TypeAlias = ReduceOnPlateauSpec  # noqa: Y015
+
+@_typing.final
+class EarlyStoppingSpec(_message.Message):
+    """Ends training when a metric, which comes with ReportMetrics, has stopped
+    improving. Steps are then refused with ERROR_REASON_TRAINING_STOPPED.
+    Semantics and defaults are those of Keras under every convention.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONITOR_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    MIN_DELTA_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    RESTORE_BEST_FIELD_NUMBER: _builtins.int
+    START_FROM_FIELD_NUMBER: _builtins.int
+    monitor: _builtins.str
+    """Name of the metric; "val_loss" when unset."""
+    mode: Global___MetricMode.ValueType
+    """Which values are better; MIN when unset."""
+    patience: _builtins.int
+    """Training ends when this many values in a row were not better; 0 when unset.
+    A NaN is never better.
+    """
+    min_delta: _builtins.float
+    """By how much a value has to be better than the best one; 0 when unset."""
+    baseline: _builtins.float
+    """Values have to be better than this as well for the count to start anew. No
+    such bound when unset.
+    """
+    restore_best: _builtins.bool
+    """Whether the server keeps a copy of the parameters at the best value, and
+    puts it back when training ends; false when unset. Optimizer state and the
+    average of the weights stay as they are.
+    """
+    start_from: _builtins.int
+    """How many values at the beginning are left aside; 0 when unset."""
+    def __init__(
+        self,
+        *,
+        monitor: _builtins.str | None = ...,
+        mode: Global___MetricMode.ValueType = ...,
+        patience: _builtins.int | None = ...,
+        min_delta: _builtins.float | None = ...,
+        baseline: _builtins.float | None = ...,
+        restore_best: _builtins.bool | None = ...,
+        start_from: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "_min_delta", b"_min_delta", "_monitor", b"_monitor", "_patience", b"_patience", "_restore_best", b"_restore_best", "_start_from", b"_start_from", "baseline", b"baseline", "min_delta", b"min_delta", "monitor", b"monitor", "patience", b"patience", "restore_best", b"restore_best", "start_from", b"start_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "_min_delta", b"_min_delta", "_monitor", b"_monitor", "_patience", b"_patience", "_restore_best", b"_restore_best", "_start_from", b"_start_from", "baseline", b"baseline", "min_delta", b"min_delta", "mode", b"mode", "monitor", b"monitor", "patience", b"patience", "restore_best", b"restore_best", "start_from", b"start_from"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__baseline: _TypeAlias = _typing.Literal["baseline"]  # noqa: Y015
+    _WhichOneofArgType__baseline: _TypeAlias = _typing.Literal["_baseline", b"_baseline"]  # noqa: Y015
+    _WhichOneofReturnType__min_delta: _TypeAlias = _typing.Literal["min_delta"]  # noqa: Y015
+    _WhichOneofArgType__min_delta: _TypeAlias = _typing.Literal["_min_delta", b"_min_delta"]  # noqa: Y015
+    _WhichOneofReturnType__monitor: _TypeAlias = _typing.Literal["monitor"]  # noqa: Y015
+    _WhichOneofArgType__monitor: _TypeAlias = _typing.Literal["_monitor", b"_monitor"]  # noqa: Y015
+    _WhichOneofReturnType__patience: _TypeAlias = _typing.Literal["patience"]  # noqa: Y015
+    _WhichOneofArgType__patience: _TypeAlias = _typing.Literal["_patience", b"_patience"]  # noqa: Y015
+    _WhichOneofReturnType__restore_best: _TypeAlias = _typing.Literal["restore_best"]  # noqa: Y015
+    _WhichOneofArgType__restore_best: _TypeAlias = _typing.Literal["_restore_best", b"_restore_best"]  # noqa: Y015
+    _WhichOneofReturnType__start_from: _TypeAlias = _typing.Literal["start_from"]  # noqa: Y015
+    _WhichOneofArgType__start_from: _TypeAlias = _typing.Literal["_start_from", b"_start_from"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__baseline) -> _WhichOneofReturnType__baseline | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_delta) -> _WhichOneofReturnType__min_delta | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monitor) -> _WhichOneofReturnType__monitor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__patience) -> _WhichOneofReturnType__patience | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__restore_best) -> _WhichOneofReturnType__restore_best | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_from) -> _WhichOneofReturnType__start_from | None: ...
+
+Global___EarlyStoppingSpec: _TypeAlias = EarlyStoppingSpec  # noqa: Y015
+
+@_typing.final
+class ReduceOnPlateauState(_message.Message):
+    """What ReduceOnPlateauSpec has come to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEST_VALUE_FIELD_NUMBER: _builtins.int
+    BEST_STEP_FIELD_NUMBER: _builtins.int
+    WAITED_FIELD_NUMBER: _builtins.int
+    COOLDOWN_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FACTOR_FIELD_NUMBER: _builtins.int
+    best_value: _builtins.float
+    """The best value so far; unset before the first."""
+    best_step: _builtins.int
+    """The session's step when it was reported."""
+    waited: _builtins.int
+    """Bad values in a row."""
+    cooldown: _builtins.int
+    """Values that are left of a cool-down."""
+    learning_rate_factor: _builtins.float
+    """What learning rates are multiplied by from the next step on."""
+    def __init__(
+        self,
+        *,
+        best_value: _builtins.float | None = ...,
+        best_step: _builtins.int = ...,
+        waited: _builtins.int = ...,
+        cooldown: _builtins.int = ...,
+        learning_rate_factor: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_best_value", b"_best_value", "best_value", b"best_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_value", b"_best_value", "best_step", b"best_step", "best_value", b"best_value", "cooldown", b"cooldown", "learning_rate_factor", b"learning_rate_factor", "waited", b"waited"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__best_value: _TypeAlias = _typing.Literal["best_value"]  # noqa: Y015
+    _WhichOneofArgType__best_value: _TypeAlias = _typing.Literal["_best_value", b"_best_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__best_value) -> _WhichOneofReturnType__best_value | None: ...
+
+Global___ReduceOnPlateauState: _TypeAlias = ReduceOnPlateauState  # noqa: Y015
+
+@_typing.final
+class EarlyStoppingState(_message.Message):
+    """What EarlyStoppingSpec has come to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEST_VALUE_FIELD_NUMBER: _builtins.int
+    BEST_STEP_FIELD_NUMBER: _builtins.int
+    WAITED_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    best_value: _builtins.float
+    """The best value so far; unset before the first."""
+    best_step: _builtins.int
+    """The session's step when it was reported."""
+    waited: _builtins.int
+    """Values since one was better, and better than the baseline."""
+    stopped: _builtins.bool
+    """Whether training has ended."""
+    def __init__(
+        self,
+        *,
+        best_value: _builtins.float | None = ...,
+        best_step: _builtins.int = ...,
+        waited: _builtins.int = ...,
+        stopped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_best_value", b"_best_value", "best_value", b"best_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_value", b"_best_value", "best_step", b"best_step", "best_value", b"best_value", "stopped", b"stopped", "waited", b"waited"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__best_value: _TypeAlias = _typing.Literal["best_value"]  # noqa: Y015
+    _WhichOneofArgType__best_value: _TypeAlias = _typing.Literal["_best_value", b"_best_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__best_value) -> _WhichOneofReturnType__best_value | None: ...
+
+Global___EarlyStoppingState: _TypeAlias = EarlyStoppingState  # noqa: Y015
+
+@_typing.final
 class Session(_message.Message):
     """A training session: parameters, optimizer state and specification."""
 
@@ -412,6 +810,8 @@ class Session(_message.Message):
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
+    REDUCE_ON_PLATEAU_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, sessions/{id}."""
     step: _builtins.int
@@ -446,6 +846,14 @@ class Session(_message.Message):
         default group's name is empty.
         """
 
+    @_builtins.property
+    def reduce_on_plateau(self) -> Global___ReduceOnPlateauState:
+        """Where the specification has reduce_on_plateau."""
+
+    @_builtins.property
+    def early_stopping(self) -> Global___EarlyStoppingState:
+        """Where the specification has early_stopping."""
+
     def __init__(
         self,
         *,
@@ -460,10 +868,12 @@ class Session(_message.Message):
         resident_bytes: _builtins.int = ...,
         seed: _builtins.int = ...,
         slots: _abc.Iterable[Global___GroupSlots] | None = ...,
+        reduce_on_plateau: Global___ReduceOnPlateauState | None = ...,
+        early_stopping: Global___EarlyStoppingState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "early_stopping", b"early_stopping", "reduce_on_plateau", b"reduce_on_plateau", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulated", b"accumulated", "create_time", b"create_time", "layout", b"layout", "name", b"name", "resident_bytes", b"resident_bytes", "seed", b"seed", "skipped", b"skipped", "slots", b"slots", "spec", b"spec", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulated", b"accumulated", "create_time", b"create_time", "early_stopping", b"early_stopping", "layout", b"layout", "name", b"name", "reduce_on_plateau", b"reduce_on_plateau", "resident_bytes", b"resident_bytes", "seed", b"seed", "skipped", b"skipped", "slots", b"slots", "spec", b"spec", "state", b"state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

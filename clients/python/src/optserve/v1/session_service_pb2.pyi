@@ -486,6 +486,122 @@ class StateTransfer(_message.Message):
 Global___StateTransfer: _TypeAlias = StateTransfer  # noqa: Y015
 
 @_typing.final
+class ReportMetricsRequest(_message.Message):
+    """Request of ReportMetrics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    EXPECTED_STEP_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, sessions/{id}."""
+    request_id: _builtins.str
+    """Idempotency key: any string of up to 128 characters. Empty for none."""
+    expected_step: _builtins.int
+    """The step that the session must be at; ABORTED otherwise."""
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
+        """The metrics, each at most once. At least one."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        metrics: _abc.Iterable[Global___Metric] | None = ...,
+        expected_step: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "expected_step", b"expected_step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "expected_step", b"expected_step", "metrics", b"metrics", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_step: _TypeAlias = _typing.Literal["expected_step"]  # noqa: Y015
+    _WhichOneofArgType__expected_step: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_step) -> _WhichOneofReturnType__expected_step | None: ...
+
+Global___ReportMetricsRequest: _TypeAlias = ReportMetricsRequest  # noqa: Y015
+
+@_typing.final
+class Metric(_message.Message):
+    """A number that tells how good a model is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name: 1 to 255 characters, none of them a control character."""
+    value: _builtins.float
+    """Value. Required; may be NaN or infinite."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___Metric: _TypeAlias = Metric  # noqa: Y015
+
+@_typing.final
+class ReportMetricsResponse(_message.Message):
+    """Response of ReportMetrics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    REDUCED_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    RESTORED_FIELD_NUMBER: _builtins.int
+    REDUCE_ON_PLATEAU_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """The session's step, which the metrics belong to."""
+    learning_rate: _builtins.float
+    """The rate that the next step will use, before the groups' factors."""
+    reduced: _builtins.bool
+    """Whether this report lowered the rate."""
+    stopped: _builtins.bool
+    """Whether this report ended the training."""
+    restored: _builtins.bool
+    """Whether the best parameters were put back."""
+    @_builtins.property
+    def reduce_on_plateau(self) -> _session_pb2.ReduceOnPlateauState:
+        """Where the specification has reduce_on_plateau."""
+
+    @_builtins.property
+    def early_stopping(self) -> _session_pb2.EarlyStoppingState:
+        """Where the specification has early_stopping."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        learning_rate: _builtins.float = ...,
+        reduced: _builtins.bool = ...,
+        stopped: _builtins.bool = ...,
+        restored: _builtins.bool = ...,
+        reduce_on_plateau: _session_pb2.ReduceOnPlateauState | None = ...,
+        early_stopping: _session_pb2.EarlyStoppingState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["early_stopping", b"early_stopping", "reduce_on_plateau", b"reduce_on_plateau"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_stopping", b"early_stopping", "learning_rate", b"learning_rate", "reduce_on_plateau", b"reduce_on_plateau", "reduced", b"reduced", "restored", b"restored", "step", b"step", "stopped", b"stopped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportMetricsResponse: _TypeAlias = ReportMetricsResponse  # noqa: Y015
+
+@_typing.final
 class StepOptions(_message.Message):
     """What a step asks for beside its gradient."""
 

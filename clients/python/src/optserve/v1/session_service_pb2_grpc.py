@@ -73,6 +73,11 @@ class SessionServiceStub:
                 request_serializer=optserve_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
                 response_deserializer=optserve_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
                 _registered_method=True)
+        self.ReportMetrics = channel.unary_unary(
+                '/optserve.v1.SessionService/ReportMetrics',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.ReportMetricsRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.ReportMetricsResponse.FromString,
+                _registered_method=True)
         self.Step = channel.unary_unary(
                 '/optserve.v1.SessionService/Step',
                 request_serializer=optserve_dot_v1_dot_session__service__pb2.StepRequest.SerializeToString,
@@ -157,12 +162,32 @@ class SessionServiceServicer:
         state was carried, dropped and started anew. Slots whose use depends on how
         many steps they have seen, such as Adam's m and v under bias correction,
         are carried together or started anew together, and in that case the rule
-        counts its steps from 1 again; the schedule goes on.
+        counts its steps from 1 again; the schedule goes on. What reduce_on_plateau
+        and early_stopping have come to stays where their specification does, and
+        starts anew otherwise.
 
         INVALID_ARGUMENT: a field is wrong, or the groups' members change; nothing
         was changed. NOT_FOUND: there is no such session. ABORTED: expected_step is
         not the session's step. FAILED_PRECONDITION: gradients wait for the rest of
         their step, or this request_id was used for another content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportMetrics(self, request, context):
+        """Reports metrics of the model as it is now, such as the loss on a validation
+        set, once an evaluation. They feed reduce_on_plateau and early_stopping;
+        further metrics beside those that a session watches are taken and not used.
+        Where training ends, the best parameters are back before the answer, if
+        they were to be restored; the step stays, so pull without
+        if_newer_than_step.
+
+        INVALID_ARGUMENT: a field is wrong, or none of the metrics that the session
+        watches is among those reported. NOT_FOUND: there is no such session.
+        ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
+        training has ended, parameters are still to be uploaded, or this request_id
+        was used for another content.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,8 +199,8 @@ class SessionServiceServicer:
         INVALID_ARGUMENT: the gradient or an option is wrong, nothing was applied;
         mend it and send the same sequence again. NOT_FOUND: there is no such
         session. FAILED_PRECONDITION: the sequence leaves a gap (the metadata name
-        the expected one) or lies too far back, or parameters are still to be
-        uploaded. ABORTED: expected_step is not the session's step (the metadata
+        the expected one) or lies too far back, parameters are still to be uploaded,
+        or early stopping has ended the training. ABORTED: expected_step is not the session's step (the metadata
         name the current one); pull, and compute the gradient anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -248,6 +273,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.UpdateSession,
                     request_deserializer=optserve_dot_v1_dot_session__service__pb2.UpdateSessionRequest.FromString,
                     response_serializer=optserve_dot_v1_dot_session__service__pb2.UpdateSessionResponse.SerializeToString,
+            ),
+            'ReportMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportMetrics,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.ReportMetricsRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.ReportMetricsResponse.SerializeToString,
             ),
             'Step': grpc.unary_unary_rpc_method_handler(
                     servicer.Step,
@@ -419,6 +449,33 @@ class SessionService:
             '/optserve.v1.SessionService/UpdateSession',
             optserve_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
             optserve_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.SessionService/ReportMetrics',
+            optserve_dot_v1_dot_session__service__pb2.ReportMetricsRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.ReportMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -76,12 +76,28 @@ class SessionServiceStub:
     state was carried, dropped and started anew. Slots whose use depends on how
     many steps they have seen, such as Adam's m and v under bias correction,
     are carried together or started anew together, and in that case the rule
-    counts its steps from 1 again; the schedule goes on.
+    counts its steps from 1 again; the schedule goes on. What reduce_on_plateau
+    and early_stopping have come to stays where their specification does, and
+    starts anew otherwise.
 
     INVALID_ARGUMENT: a field is wrong, or the groups' members change; nothing
     was changed. NOT_FOUND: there is no such session. ABORTED: expected_step is
     not the session's step. FAILED_PRECONDITION: gradients wait for the rest of
     their step, or this request_id was used for another content.
+    """
+    ReportMetrics: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ReportMetricsRequest, _session_service_pb2.ReportMetricsResponse]
+    """Reports metrics of the model as it is now, such as the loss on a validation
+    set, once an evaluation. They feed reduce_on_plateau and early_stopping;
+    further metrics beside those that a session watches are taken and not used.
+    Where training ends, the best parameters are back before the answer, if
+    they were to be restored; the step stays, so pull without
+    if_newer_than_step.
+
+    INVALID_ARGUMENT: a field is wrong, or none of the metrics that the session
+    watches is among those reported. NOT_FOUND: there is no such session.
+    ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
+    training has ended, parameters are still to be uploaded, or this request_id
+    was used for another content.
     """
     Step: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.StepRequest, _session_service_pb2.StepResponse]
     """Takes one step on a gradient that fits into one message.
@@ -89,8 +105,8 @@ class SessionServiceStub:
     INVALID_ARGUMENT: the gradient or an option is wrong, nothing was applied;
     mend it and send the same sequence again. NOT_FOUND: there is no such
     session. FAILED_PRECONDITION: the sequence leaves a gap (the metadata name
-    the expected one) or lies too far back, or parameters are still to be
-    uploaded. ABORTED: expected_step is not the session's step (the metadata
+    the expected one) or lies too far back, parameters are still to be uploaded,
+    or early stopping has ended the training. ABORTED: expected_step is not the session's step (the metadata
     name the current one); pull, and compute the gradient anew.
     """
     StepStream: _grpc.StreamStreamMultiCallable[_session_service_pb2.StepStreamRequest, _session_service_pb2.StepStreamResponse]
@@ -169,12 +185,28 @@ class SessionServiceAsyncStub(SessionServiceStub):
     state was carried, dropped and started anew. Slots whose use depends on how
     many steps they have seen, such as Adam's m and v under bias correction,
     are carried together or started anew together, and in that case the rule
-    counts its steps from 1 again; the schedule goes on.
+    counts its steps from 1 again; the schedule goes on. What reduce_on_plateau
+    and early_stopping have come to stays where their specification does, and
+    starts anew otherwise.
 
     INVALID_ARGUMENT: a field is wrong, or the groups' members change; nothing
     was changed. NOT_FOUND: there is no such session. ABORTED: expected_step is
     not the session's step. FAILED_PRECONDITION: gradients wait for the rest of
     their step, or this request_id was used for another content.
+    """
+    ReportMetrics: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ReportMetricsRequest, _session_service_pb2.ReportMetricsResponse]  # type: ignore[assignment]
+    """Reports metrics of the model as it is now, such as the loss on a validation
+    set, once an evaluation. They feed reduce_on_plateau and early_stopping;
+    further metrics beside those that a session watches are taken and not used.
+    Where training ends, the best parameters are back before the answer, if
+    they were to be restored; the step stays, so pull without
+    if_newer_than_step.
+
+    INVALID_ARGUMENT: a field is wrong, or none of the metrics that the session
+    watches is among those reported. NOT_FOUND: there is no such session.
+    ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
+    training has ended, parameters are still to be uploaded, or this request_id
+    was used for another content.
     """
     Step: _aio.UnaryUnaryMultiCallable[_session_service_pb2.StepRequest, _session_service_pb2.StepResponse]  # type: ignore[assignment]
     """Takes one step on a gradient that fits into one message.
@@ -182,8 +214,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     INVALID_ARGUMENT: the gradient or an option is wrong, nothing was applied;
     mend it and send the same sequence again. NOT_FOUND: there is no such
     session. FAILED_PRECONDITION: the sequence leaves a gap (the metadata name
-    the expected one) or lies too far back, or parameters are still to be
-    uploaded. ABORTED: expected_step is not the session's step (the metadata
+    the expected one) or lies too far back, parameters are still to be uploaded,
+    or early stopping has ended the training. ABORTED: expected_step is not the session's step (the metadata
     name the current one); pull, and compute the gradient anew.
     """
     StepStream: _aio.StreamStreamMultiCallable[_session_service_pb2.StepStreamRequest, _session_service_pb2.StepStreamResponse]  # type: ignore[assignment]
@@ -289,12 +321,34 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         state was carried, dropped and started anew. Slots whose use depends on how
         many steps they have seen, such as Adam's m and v under bias correction,
         are carried together or started anew together, and in that case the rule
-        counts its steps from 1 again; the schedule goes on.
+        counts its steps from 1 again; the schedule goes on. What reduce_on_plateau
+        and early_stopping have come to stays where their specification does, and
+        starts anew otherwise.
 
         INVALID_ARGUMENT: a field is wrong, or the groups' members change; nothing
         was changed. NOT_FOUND: there is no such session. ABORTED: expected_step is
         not the session's step. FAILED_PRECONDITION: gradients wait for the rest of
         their step, or this request_id was used for another content.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportMetrics(
+        self,
+        request: _session_service_pb2.ReportMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ReportMetricsResponse, _abc.Awaitable[_session_service_pb2.ReportMetricsResponse]]:
+        """Reports metrics of the model as it is now, such as the loss on a validation
+        set, once an evaluation. They feed reduce_on_plateau and early_stopping;
+        further metrics beside those that a session watches are taken and not used.
+        Where training ends, the best parameters are back before the answer, if
+        they were to be restored; the step stays, so pull without
+        if_newer_than_step.
+
+        INVALID_ARGUMENT: a field is wrong, or none of the metrics that the session
+        watches is among those reported. NOT_FOUND: there is no such session.
+        ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
+        training has ended, parameters are still to be uploaded, or this request_id
+        was used for another content.
         """
 
     @_abc_1.abstractmethod
@@ -308,8 +362,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT: the gradient or an option is wrong, nothing was applied;
         mend it and send the same sequence again. NOT_FOUND: there is no such
         session. FAILED_PRECONDITION: the sequence leaves a gap (the metadata name
-        the expected one) or lies too far back, or parameters are still to be
-        uploaded. ABORTED: expected_step is not the session's step (the metadata
+        the expected one) or lies too far back, parameters are still to be uploaded,
+        or early stopping has ended the training. ABORTED: expected_step is not the session's step (the metadata
         name the current one); pull, and compute the gradient anew.
         """
 

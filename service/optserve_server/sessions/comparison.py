@@ -1,0 +1,28 @@
+"""Which of two values of a metric is better."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+
+
+class MetricMode(StrEnum):
+    """Which values of a metric are better."""
+
+    MIN = "MIN"
+    MAX = "MAX"
+
+
+def better(value: float, reference: float, mode: MetricMode) -> bool:
+    """Whether ``value`` is better than ``reference``; a NaN never is."""
+    return value < reference if mode is MetricMode.MIN else value > reference
+
+
+def lessened(value: float, by: float, mode: MetricMode) -> float:
+    """``value`` made worse by a margin, which a better value has to make up for."""
+    return value + by if mode is MetricMode.MIN else value - by
+
+
+def worst(mode: MetricMode) -> float:
+    """What any value is better than that can be better than anything."""
+    return math.inf if mode is MetricMode.MIN else -math.inf

@@ -17,22 +17,27 @@ from optserve.enums import (
     BiasCorrection,
     BoundarySide,
     Convention,
+    CooldownOrder,
     EpsilonPlacement,
     InitializerDistribution,
     LayerPadding,
     LossReduction,
+    MetricMode,
     MomentumForm,
     NadamForm,
     NesterovForm,
     NonFinitePolicy,
     ParameterPoint,
+    PatienceRule,
     PoolingForm,
     StepOutcome,
+    ThresholdMode,
 )
 from optserve.errors import OptserveError, Reason
 from optserve.functions import LossValue
 from optserve.info import SessionInfo
 from optserve.layout import Layout, TensorInfo
+from optserve.metrics import MetricsReport, PlateauState, StoppingState
 from optserve.parameters import Parameters, Pull
 from optserve.retry import Retry
 from optserve.session import SessionHandle
@@ -40,8 +45,10 @@ from optserve.session_spec import (
     ClipByGlobalNorm,
     ClipByTensorNorm,
     ClipByValue,
+    EarlyStopping,
     Gradient,
     ParameterGroup,
+    ReduceOnPlateau,
     SessionSpec,
     WeightAverage,
 )
@@ -73,6 +80,8 @@ __all__ = [
     "ClipByValue",
     "Complexity",
     "Convention",
+    "CooldownOrder",
+    "EarlyStopping",
     "EpsilonPlacement",
     "Gradient",
     "Hyperparameter",
@@ -84,6 +93,8 @@ __all__ = [
     "Limits",
     "LossReduction",
     "LossValue",
+    "MetricMode",
+    "MetricsReport",
     "MomentumForm",
     "NadamForm",
     "NesterovForm",
@@ -93,10 +104,13 @@ __all__ = [
     "ParameterGroup",
     "ParameterPoint",
     "Parameters",
+    "PatienceRule",
     "PendingStep",
+    "PlateauState",
     "PoolingForm",
     "Pull",
     "Reason",
+    "ReduceOnPlateau",
     "Retry",
     "SessionHandle",
     "SessionInfo",
@@ -104,7 +118,9 @@ __all__ = [
     "StepOutcome",
     "StepResult",
     "StepStream",
+    "StoppingState",
     "TensorInfo",
+    "ThresholdMode",
     "WeightAverage",
     "activations",
     "connect",

@@ -29,7 +29,14 @@ from optserve.optimizers import Optimizer
 from optserve.retry import Retry
 from optserve.schedules import Schedule
 from optserve.session import SessionHandle
-from optserve.session_spec import Gradient, ParameterGroup, SessionSpec, WeightAverage
+from optserve.session_spec import (
+    EarlyStopping,
+    Gradient,
+    ParameterGroup,
+    ReduceOnPlateau,
+    SessionSpec,
+    WeightAverage,
+)
 from optserve.v1 import capabilities_service_pb2
 from optserve.v1 import session_service_pb2 as wire
 
@@ -97,6 +104,8 @@ class Client:
         weight_average: WeightAverage | None = None,
         decoupled_weight_decay: float | None = None,
         groups: Sequence[ParameterGroup] = (),
+        reduce_on_plateau: ReduceOnPlateau | None = None,
+        early_stopping: EarlyStopping | None = None,
         seed: int = 0,
         timeout: float | None = None,
         progress: bool | None = None,
@@ -114,6 +123,8 @@ class Client:
             weight_average: a moving average of the weights, kept beside them.
             decoupled_weight_decay: p -= lr*decay*p before each step.
             groups: tensors with settings of their own.
+            reduce_on_plateau: lowers the learning rate when a reported metric stops improving.
+            early_stopping: ends training when a reported metric stops improving.
             seed: of the initializers.
             timeout: seconds for each call; the client's default, lengthened for uploads, when None.
             progress: whether an upload shows a bar; the client's default when None.
@@ -131,6 +142,8 @@ class Client:
             weight_average=weight_average,
             decoupled_weight_decay=decoupled_weight_decay,
             groups=groups,
+            reduce_on_plateau=reduce_on_plateau,
+            early_stopping=early_stopping,
         )
         arrays = {name: _array(name, v) for name, v in parameters.items() if not isinstance(v, Initialized)}
         upload = sum(array.nbytes for array in arrays.values()) > INLINE_BYTES

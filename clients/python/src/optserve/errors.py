@@ -31,6 +31,7 @@ __all__ = [
     "Reason",
     "ResourceExhausted",
     "StepMismatch",
+    "TrainingStopped",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
@@ -107,6 +108,15 @@ class StepMismatch(Aborted):
         return int(self.metadata["current"])
 
 
+class TrainingStopped(FailedPrecondition):
+    """Early stopping has ended the training."""
+
+    @property
+    def best_step(self) -> int:
+        """The step at which the best value was reported."""
+        return int(self.metadata["best_step"])
+
+
 class Abandoned(OptserveError):
     """An earlier step of the same stream failed, so this one was not applied."""
 
@@ -159,7 +169,10 @@ BY_CODE: dict[grpc.StatusCode, type[OptserveError]] = {
     grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
     grpc.StatusCode.INTERNAL: Internal,
 }
-BY_REASON: dict[Reason, type[OptserveError]] = {Reason.STEP_MISMATCH: StepMismatch}
+BY_REASON: dict[Reason, type[OptserveError]] = {
+    Reason.STEP_MISMATCH: StepMismatch,
+    Reason.TRAINING_STOPPED: TrainingStopped,
+}
 
 
 def from_call(failure: grpc.RpcError) -> OptserveError:

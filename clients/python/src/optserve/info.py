@@ -9,6 +9,7 @@ from typing import cast
 
 from optserve import spec
 from optserve.layout import Layout
+from optserve.metrics import PlateauState, StoppingState, plateau_of, stopping_of
 from optserve.session_spec import SessionSpec
 from optserve.v1 import session_pb2
 
@@ -24,11 +25,14 @@ class SessionInfo:
         step: optimizer steps taken.
         accumulated: gradients accumulated towards the next step.
         skipped: steps skipped because of a non-finite gradient.
-        ready: whether it can step; False while parameters are still to be uploaded.
+        ready: whether it can step; False while parameters are still to be uploaded, and when early
+            stopping has ended the training.
         created: when, in UTC.
         resident_bytes: memory that it occupies on the server.
         seed: of its initializers.
         slots: names of the optimizer-state arrays of each group; the default group's name is empty.
+        reduce_on_plateau: what that has come to; None where the specification has none.
+        early_stopping: what that has come to; None where the specification has none.
     """
 
     name: str
@@ -42,6 +46,8 @@ class SessionInfo:
     resident_bytes: int
     seed: int
     slots: Mapping[str, tuple[str, ...]]
+    reduce_on_plateau: PlateauState | None
+    early_stopping: StoppingState | None
 
     @classmethod
     def of(cls, message: session_pb2.Session) -> SessionInfo:
@@ -58,4 +64,6 @@ class SessionInfo:
             resident_bytes=message.resident_bytes,
             seed=message.seed,
             slots={group.group: tuple(group.slots) for group in message.slots},
+            reduce_on_plateau=plateau_of(message),
+            early_stopping=stopping_of(message),
         )

@@ -10,11 +10,13 @@ from typing import Self
 
 from numpy.typing import ArrayLike, DTypeLike
 
+from optserve import metrics as reports
 from optserve import parameters, steps
 from optserve.connection import Connection
 from optserve.enums import ParameterPoint
 from optserve.info import SessionInfo
 from optserve.layout import Layout
+from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
 from optserve.payload import Payload
 from optserve.progress import bar
@@ -102,6 +104,7 @@ class SessionHandle:
             InvalidArgument: a name, a shape or the gradient is wrong; nothing was applied.
             TypeError: an element type is; nothing was sent.
             StepMismatch: the session is at another step than expected.
+            TrainingStopped: early stopping has ended the training.
             Unavailable, DeadlineExceeded: no answer came; the step may have been applied. Calling
                 again with the same gradients applies them once.
             OptserveError: the server refused otherwise.
@@ -205,6 +208,34 @@ class SessionHandle:
             header.expected_step = expected_step
         session = push_session(self._connection, header, payload, timeout, progress)
         return self._learn(SessionInfo.of(session))
+
+    def report(
+        self,
+        metrics: Mapping[str, float],
+        *,
+        expected_step: int | None = None,
+        timeout: float | None = None,
+    ) -> MetricsReport:
+        """Reports metrics of the model as it is now, such as the loss on a validation set.
+
+        They feed `ReduceOnPlateau` and `EarlyStopping`, and are counted once, also when the
+        connection is lost in between and the report is sent again.
+
+        Args:
+            metrics: values by name. Those that the session does not watch are not used.
+            expected_step: the step that the session must be at.
+            timeout: seconds in all; the client's default when None.
+
+        Raises:
+            InvalidArgument: none of the metrics that the session watches is among them.
+            TrainingStopped: an earlier report ended the training.
+            StepMismatch: the session is at another step than expected.
+            OptserveError: the server refused otherwise, or could not be reached.
+        """
+        request = reports.request_of(self.name, metrics, expected_step)
+        response = self._connection.call(self._connection.sessions.ReportMetrics, request, timeout)
+        self._step = max(self._step, response.step)
+        return MetricsReport.of(response)
 
     def get(self, *, timeout: float | None = None) -> SessionInfo:
         """Asks the server for the session's present state."""

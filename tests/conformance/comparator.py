@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tests.conformance.corpus import numbers
 
-BY_ELEMENT = frozenset({"optimizers", "schedules", "gradient", "layers"})
+BY_ELEMENT = frozenset({"optimizers", "schedules", "gradient", "layers", "metrics"})
 """Families judged element by element. The others' values may cancel to nearly 0, so their
 errors are taken relative to the largest magnitude of the array."""
 

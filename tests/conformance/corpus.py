@@ -36,6 +36,12 @@ By family, with nested lists for arrays (all exact in float32):
                  expected: output_shape [rank], and as whole numbers trainable and non_trainable
                  parameters, multiply_adds and flops of one example
 
+    metrics      spec: SessionSpec with the field that the file is named for
+                 inputs: values [k] of the metric val_loss, all reported until training ends
+                 expected, after each report: best_values [k], 0 where there is none yet, and
+                 waited [k]; of reduce_on_plateau also cooldown [k] and learning_rates [k], those
+                 of a step after the report; of early_stopping also stopped, 0 or 1, and the
+                 parameter at the end, which a step before each report raised from 0 by 1
 Learning rates are fed to a session by a piecewise-constant schedule.
 """
 
@@ -50,7 +56,12 @@ from typing import Any
 
 VECTORS = Path(__file__).parent / "vectors"
 FAMILIES = ("optimizers", "schedules", "losses", "activations", "gradient", "layers")
-SOURCES = ("keras", "torch", "optax", "lecture", "paper")
+"""Families that every runner computes."""
+
+RECORDED = (*FAMILIES, "metrics")
+"""All families, with that which test_metrics.py runs by itself."""
+
+SOURCES = ("keras", "torch", "optax", "torchvision", "lecture", "paper")
 
 EXACT = {"float64": 1e-12, "float32": 1e-6}
 """The tolerance wherever nobody keeps a number in less than float64."""

@@ -43,6 +43,7 @@ def sources() -> list[Row]:
         layers_source,
         lecture_source,
         loss_source,
+        metrics_source,
         optax_source,
         schedule_source,
         torch_source,
@@ -51,7 +52,7 @@ def sources() -> list[Row]:
 
     found = (
         keras_source, torch_source, optax_source, lecture_source, activation_source, loss_source,
-        torchvision_source, layers_source, later_source, schedule_source, custom_source,
+        torchvision_source, layers_source, metrics_source, later_source, schedule_source, custom_source,
     )  # fmt: skip
     return [row for source in found for row in source.rows()]
 
@@ -99,7 +100,7 @@ def report(rows: Sequence[tuple[Row, float]]) -> str:
         "",
         *versions(),
     ]
-    for family in corpus.FAMILIES:
+    for family in corpus.RECORDED:
         lines += ["", f"## {family}", "", "| file | case | source | difference |", "|---|---|---|---|"]
         for row, apart in rows:
             if row.family == family:
@@ -127,7 +128,7 @@ def versions() -> list[str]:
 def changes(files: Sequence[VectorFile]) -> list[str]:
     """What recording would change, as sentences."""
     found = []
-    recorded = {path for family in corpus.FAMILIES for path in (corpus.VECTORS / family).glob("*.json")}
+    recorded = {path for family in corpus.RECORDED for path in (corpus.VECTORS / family).glob("*.json")}
     for path in sorted(recorded - {file.path for file in files}):
         found.append(f"{path} has no source")
     for file in files:
@@ -156,7 +157,7 @@ def altered(now: VectorFile, before: VectorFile) -> list[str]:
 
 def write(files: Sequence[VectorFile]) -> None:
     """Records the corpus, and removes files that no source names. Keeps what is unchanged."""
-    for family in corpus.FAMILIES:
+    for family in corpus.RECORDED:
         for path in (corpus.VECTORS / family).glob("*.json"):
             if path not in {file.path for file in files}:
                 path.unlink()

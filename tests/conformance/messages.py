@@ -22,6 +22,7 @@ SPECS: dict[str, type[Message]] = {
     "activations": activation_spec_pb2.ActivationSpec,
     "gradient": session_pb2.SessionSpec,
     "layers": network_spec_pb2.LayerSpec,
+    "metrics": session_pb2.SessionSpec,
 }
 
 

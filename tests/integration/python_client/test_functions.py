@@ -91,6 +91,17 @@ def test_drawn_slopes_repeat_with_their_seed(client):
     assert len(np.unique(client.activation(drawn, x))) == 20
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", activations.Activation.__subclasses__())
+def test_infinities_have_values_and_derivatives(client, kind, dtype):
+    activation = kind(1) if kind is activations.Maxout else kind()
+    x = np.array([-np.inf, -100.0, -0.0, 100.0, np.inf], dtype)
+    slope = {"slope": np.array(0.5, dtype)} if kind is activations.Prelu else {}
+    assert not np.isnan(client.activation(activation, x, **slope)).any()
+    dx = client.activation_gradient(activation, x, np.ones_like(x), **slope)
+    assert np.isfinite(dx[0] if slope else dx).all()
+
+
 def test_a_type_that_the_wire_does_not_know_is_refused_at_once(client):
     with pytest.raises(TypeError, match="complex128"):
         client.activation(activations.Relu(), X.astype(complex))

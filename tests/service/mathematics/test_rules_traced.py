@@ -16,6 +16,10 @@ from tests.service.mathematics.evaluation import run, run_traced, traced
 from tests.support.variants import rules
 
 STEPS = 5
+MOVES_WITHOUT_GRADIENTS = ("yogi", "ftrl")
+"""optax' Yogi starts with a small first moment, and FTRL computes weights from gradients alone."""
+ONLY_VALUE = ("eta_plus", "learning_rate_power")
+"""Hyperparameters that cannot be 1% smaller."""
 
 
 def cases() -> Iterator[object]:
@@ -25,7 +29,7 @@ def cases() -> Iterator[object]:
             try:
                 yield pytest.param(dataclasses.replace(rule, epsilon=0.0), id=f"{label}, no epsilon")
             except DomainError:
-                assert rule.name == "adadelta"
+                assert rule.name in ("adadelta", "adopt")
 
 
 RULES = list(cases())
@@ -46,7 +50,8 @@ def test_the_traced_program_gives_the_bits_of_plain_evaluation(rule: Elementwise
         assert array.dtype == dtype, name
         assert np.isfinite(array).all(), name
         assert np.array_equal(array, actual[name]), name
-    assert np.array_equal(expected["p"][::50], p[::50])
+    if rule.name not in MOVES_WITHOUT_GRADIENTS:
+        assert np.array_equal(expected["p"][::50], p[::50])
     assert not np.array_equal(expected["p"], p)
 
 
@@ -55,7 +60,7 @@ def test_the_program_does_not_depend_on_numbers(rule: ElementwiseRule) -> None:
     numbers = {
         name: value * 0.99
         for name in declarations(type(rule))
-        if isinstance(value := getattr(rule, name), float) and name != "eta_plus"
+        if isinstance(value := getattr(rule, name), float) and name not in ONLY_VALUE
     }
     assert numbers
     assert traced(dataclasses.replace(rule, **numbers)) == traced(rule)

@@ -259,7 +259,7 @@ class LossReduction(IntEnum):
     """How per-example losses become one value."""
 
     SUM_OVER_BATCH_SIZE = 1
-    """Their sum divided by their number."""
+    """Their sum divided by their number, whatever the sample weights."""
 
     SUM = 2
     """Their sum."""
@@ -269,6 +269,16 @@ class LossReduction(IntEnum):
 
     the response carries no value, and the gradient is that of the sum, so that row i is the gradient of
     example i.
+    """
+
+    MEAN = 4
+    """The same as LOSS_REDUCTION_SUM_OVER_BATCH_SIZE, which Keras calls by both names."""
+
+    MEAN_WITH_SAMPLE_WEIGHT = 5
+    """Their sum divided by the sum of the sample weights, each times the weight of the class where targets are class indices.
+
+    0 where the weights sum to 0. Keras' mean_with_sample_weight, and PyTorch's mean of a sparse loss with
+    class weights.
     """
 
 
@@ -464,16 +474,6 @@ class NonFinitePolicy(IntEnum):
     """The step is taken as if nothing were wrong."""
 
 
-class SessionState(IntEnum):
-    """Whether a session can step."""
-
-    READY = 1
-    """Steps are taken."""
-
-    AWAITING_PARAMETERS = 2
-    """Parameters are still to be uploaded with PushParameters."""
-
-
 class MetricMode(IntEnum):
     """Which values of a metric are better."""
 
@@ -521,6 +521,19 @@ class CooldownOrder(IntEnum):
     """After a value was judged: none of the cool-down does (PyTorch, optax)."""
 
 
+class SessionState(IntEnum):
+    """Whether a session can step."""
+
+    READY = 1
+    """Steps are taken."""
+
+    AWAITING_PARAMETERS = 2
+    """Parameters are still to be uploaded with PushParameters."""
+
+    STOPPED = 3
+    """Early stopping has ended the training; UpdateSession with another early_stopping, or none, goes on."""
+
+
 class ParameterPoint(IntEnum):
     """Which of a session's parameter-shaped values is meant."""
 
@@ -529,9 +542,6 @@ class ParameterPoint(IntEnum):
 
     LOOKAHEAD = 2
     """Where the next gradient is to be taken: Nesterov's look-ahead forms."""
-
-    STOPPED = 3
-    """Early stopping has ended the training; UpdateSession with another early_stopping, or none, goes on."""
 
     AVERAGE = 3
     """The average of the weights."""

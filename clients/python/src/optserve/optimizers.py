@@ -272,7 +272,7 @@ class Rprop(Optimizer, field="rprop"):
 class Radam(Optimizer, field="radam"):
     """Rectified Adam.
 
-    lr*m_hat/(1 - beta_1^t) alone until the average of squares is long enough, then Adam's step times a
+    p -= lr*m/(1 - beta_1^t) until the average of squares is long enough, then Adam's step times a
     rectification.
 
     Attributes:
@@ -339,7 +339,9 @@ class Yogi(Optimizer, field="yogi"):
 
 @dataclass(frozen=True, kw_only=True)
 class Adabelief(Optimizer, field="adabelief"):
-    """s = beta_2*s + (1 - beta_2)*(g - m)^2 + epsilon_root, then Adam's step with corrected moments and s for the second.
+    """s = beta_2*s + (1 - beta_2)*(g - m)^2 + epsilon_root.
+
+    Then Adam's step with corrected moments and s for the second.
 
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one.

@@ -250,7 +250,9 @@ class WarmupStableDecay(Schedule, field="warmup_stable_decay"):
 
 @dataclass(frozen=True)
 class Warmup(Schedule, field="warmup"):
-    """A line from initial_learning_rate to the first rate of another schedule, which then counts its steps from 0.
+    """A line from initial_learning_rate to the first rate of another schedule.
+
+    That one then counts its steps from 0.
 
     Attributes:
         schedule: The schedule after the warm-up. Required.

@@ -1165,8 +1165,8 @@ Global___LarsSpec: _TypeAlias = LarsSpec  # noqa: Y015
 
 @_typing.final
 class RadamSpec(_message.Message):
-    """Rectified Adam: lr*m_hat/(1 - beta_1^t) alone until the average of squares is
-    long enough, then Adam's step times a rectification.
+    """Rectified Adam. p -= lr*m/(1 - beta_1^t) until the average of squares is long
+    enough, then Adam's step times a rectification.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1354,7 +1354,7 @@ Global___YogiSpec: _TypeAlias = YogiSpec  # noqa: Y015
 
 @_typing.final
 class AdabeliefSpec(_message.Message):
-    """s = beta_2*s + (1 - beta_2)*(g - m)^2 + epsilon_root, then Adam's step with
+    """s = beta_2*s + (1 - beta_2)*(g - m)^2 + epsilon_root. Then Adam's step with
     corrected moments and s for the second.
     """
 

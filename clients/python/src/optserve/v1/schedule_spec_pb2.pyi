@@ -779,8 +779,8 @@ Global___WarmupStableDecaySpec: _TypeAlias = WarmupStableDecaySpec  # noqa: Y015
 
 @_typing.final
 class WarmupSpec(_message.Message):
-    """A line from initial_learning_rate to the first rate of another schedule, which
-    then counts its steps from 0.
+    """A line from initial_learning_rate to the first rate of another schedule. That
+    one then counts its steps from 0.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

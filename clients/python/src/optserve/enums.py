@@ -275,10 +275,10 @@ class LossReduction(IntEnum):
     """The same as LOSS_REDUCTION_SUM_OVER_BATCH_SIZE, which Keras calls by both names."""
 
     MEAN_WITH_SAMPLE_WEIGHT = 5
-    """Their sum divided by the sum of the sample weights, each times the weight of the class where targets are class indices.
+    """Their sum divided by the sum of their weights; 0 where that is 0.
 
-    0 where the weights sum to 0. Keras' mean_with_sample_weight, and PyTorch's mean of a sparse loss with
-    class weights.
+    An example's weight is its sample weight and, where targets are class indices, times the weight of its
+    class. Keras' mean_with_sample_weight, and PyTorch's mean of a sparse loss with class weights.
     """
 
 

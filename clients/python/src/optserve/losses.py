@@ -299,9 +299,9 @@ class Iou(Loss, field="iou"):
 
 @dataclass(frozen=True, kw_only=True)
 class Giou(Loss, field="giou"):
-    """IoU loss + (hull - union)/(hull + epsilon), where the hull is the smallest box around both.
+    """IoU loss + (hull - union)/(hull + epsilon).
 
-    Rezatofighi et al., 2019, as in torchvision.
+    The hull is the smallest box around both. Rezatofighi et al., 2019, as in torchvision.
 
     Attributes:
         epsilon: What is added to denominators, greater than 0.
@@ -312,9 +312,10 @@ class Giou(Loss, field="giou"):
 
 @dataclass(frozen=True, kw_only=True)
 class Diou(Loss, field="diou"):
-    """IoU loss + d^2/(c^2 + epsilon), where d is the distance of the centres and c the diagonal of the smallest box around both.
+    """IoU loss + d^2/(c^2 + epsilon).
 
-    Zheng et al., 2020, as in torchvision.
+    d is the distance of the centres and c the diagonal of the smallest box around both. Zheng et al.,
+    2020, as in torchvision.
 
     Attributes:
         epsilon: What is added to denominators, greater than 0.
@@ -325,9 +326,10 @@ class Diou(Loss, field="diou"):
 
 @dataclass(frozen=True, kw_only=True)
 class Ciou(Loss, field="ciou"):
-    """DIoU loss + a*v, where v = (4/pi^2)*(atan(w_y/h_y) - atan(w_p/h_p))^2 and a = v/(1 - IoU + v + epsilon).
+    """DIoU loss + a*v.
 
-    The gradient takes a as constant, as torchvision and the paper do. Zheng et al., 2020.
+    v = (4/pi^2)*(atan(w_y/h_y) - atan(w_p/h_p))^2, from widths and heights, and a = v/(1 - IoU + v +
+    epsilon). The gradient takes a as constant, as torchvision and the paper do. Zheng et al., 2020.
 
     Attributes:
         epsilon: What is added to denominators, greater than 0.

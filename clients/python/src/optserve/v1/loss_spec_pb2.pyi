@@ -41,10 +41,10 @@ class _LossReductionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LossRed
     names.
     """
     LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT: _LossReduction.ValueType  # 5
-    """Their sum divided by the sum of the sample weights, each times the weight of
-    the class where targets are class indices; 0 where the weights sum to 0.
-    Keras' mean_with_sample_weight, and PyTorch's mean of a sparse loss with
-    class weights.
+    """Their sum divided by the sum of their weights; 0 where that is 0. An
+    example's weight is its sample weight and, where targets are class indices,
+    times the weight of its class. Keras' mean_with_sample_weight, and PyTorch's
+    mean of a sparse loss with class weights.
     """
 
 class LossReduction(_LossReduction, metaclass=_LossReductionEnumTypeWrapper):
@@ -65,10 +65,10 @@ LOSS_REDUCTION_MEAN: LossReduction.ValueType  # 4
 names.
 """
 LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT: LossReduction.ValueType  # 5
-"""Their sum divided by the sum of the sample weights, each times the weight of
-the class where targets are class indices; 0 where the weights sum to 0.
-Keras' mean_with_sample_weight, and PyTorch's mean of a sparse loss with
-class weights.
+"""Their sum divided by the sum of their weights; 0 where that is 0. An
+example's weight is its sample weight and, where targets are class indices,
+times the weight of its class. Keras' mean_with_sample_weight, and PyTorch's
+mean of a sparse loss with class weights.
 """
 Global___LossReduction: _TypeAlias = LossReduction  # noqa: Y015
 
@@ -907,7 +907,7 @@ Global___IouSpec: _TypeAlias = IouSpec  # noqa: Y015
 
 @_typing.final
 class GiouSpec(_message.Message):
-    """IoU loss + (hull - union)/(hull + epsilon), where the hull is the smallest box
+    """IoU loss + (hull - union)/(hull + epsilon). The hull is the smallest box
     around both. Rezatofighi et al., 2019, as in torchvision.
     """
 
@@ -933,8 +933,8 @@ Global___GiouSpec: _TypeAlias = GiouSpec  # noqa: Y015
 
 @_typing.final
 class DiouSpec(_message.Message):
-    """IoU loss + d^2/(c^2 + epsilon), where d is the distance of the centres and c
-    the diagonal of the smallest box around both. Zheng et al., 2020, as in
+    """IoU loss + d^2/(c^2 + epsilon). d is the distance of the centres and c the
+    diagonal of the smallest box around both. Zheng et al., 2020, as in
     torchvision.
     """
 
@@ -960,9 +960,9 @@ Global___DiouSpec: _TypeAlias = DiouSpec  # noqa: Y015
 
 @_typing.final
 class CiouSpec(_message.Message):
-    """DIoU loss + a*v, where v = (4/pi^2)*(atan(w_y/h_y) - atan(w_p/h_p))^2 and
-    a = v/(1 - IoU + v + epsilon). The gradient takes a as constant, as
-    torchvision and the paper do. Zheng et al., 2020.
+    """DIoU loss + a*v. v = (4/pi^2)*(atan(w_y/h_y) - atan(w_p/h_p))^2, from widths
+    and heights, and a = v/(1 - IoU + v + epsilon). The gradient takes a as
+    constant, as torchvision and the paper do. Zheng et al., 2020.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

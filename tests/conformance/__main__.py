@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from tests.conformance import corpus
-from tests.conformance.drivers import DRIVERS, running_driver
+from tests.conformance.draws import NAMES, check_draw
+from tests.conformance.drivers import DRIVERS, Driver, running_driver
 from tests.conformance.embedded import Embedded
 from tests.conformance.oracled import Oracle
+from tests.conformance.refusals import REFUSALS, check_refusal
 from tests.conformance.served import Client
 from tests.conformance.table import Column, Line, lines
+from tests.conformance.tasks import FLOAT32, FLOAT64
 from tests.conftest import gpu_count
 from tests.support.server import running_server
 
@@ -24,7 +28,8 @@ NAME_WIDTH, CELL_WIDTH = 40, 22
 
 LEGEND = """\
 Each cell: cases that passed, then the largest error in units in the last place, in float32
-and in float64; in float64 alone where no more is computed (oracle, schedules, layers).
+and in float64; in float64 alone where no more is computed (oracle, schedules, layers,
+metrics).
 Errors of losses and activations are relative to the largest magnitude of the array.
 * leaves out cases whose source keeps numbers in float32, unless there are no others: they
 have a tolerance of their own.   ! see the gaps below.
@@ -62,9 +67,9 @@ def on_gpu() -> list[Column]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="tests.conformance", description=__doc__)
-    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(corpus.FAMILIES)}")
-    families = parser.parse_args(arguments).families or corpus.FAMILIES
-    if unknown := set(families) - set(corpus.FAMILIES):
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(corpus.RECORDED)}")
+    families = parser.parse_args(arguments).families or corpus.RECORDED
+    if unknown := set(families) - set(corpus.RECORDED):
         parser.error(f"no such family: {', '.join(sorted(unknown))}")
     with columns() as wanted:
         print(LEGEND)
@@ -73,7 +78,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in lines(wanted, families):
             print(row(line, wanted), flush=True)
             found.append(line)
-    return summary(found, wanted)
+        others = [gap for column in wanted for gap in beside(column)]
+    return summary(found, wanted, others)
+
+
+def beside(column: Column) -> Iterator[str]:
+    """What a client gets wrong that has no vectors: refusals, and draws of initializers."""
+    if not isinstance(column.runner, Driver):
+        return
+    checks: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
+        *((check_refusal, (name,)) for name in REFUSALS),
+        *((check_draw, (name, dtype)) for name in NAMES for dtype in (FLOAT32, FLOAT64)),
+    ]
+    gaps = []
+    for check, arguments in checks:
+        try:
+            check(column.runner, *arguments)
+        except Exception as error:
+            gaps.append(f"{column.title}: {type(error).__name__}: {error}")
+    passed = len(checks) - len(gaps)
+    print(f"{column.title}: {passed} of {len(checks)} refusals and initializers")
+    yield from gaps
 
 
 def heading(wanted: Sequence[Column]) -> str:
@@ -89,12 +114,12 @@ def row(line: Line, wanted: Sequence[Column]) -> str:
     return f"{name:<{NAME_WIDTH}}{line.count:>6}" + "".join(f"{cell:>{CELL_WIDTH}}" for cell in cells)
 
 
-def summary(found: Sequence[Line], wanted: Sequence[Column]) -> int:
+def summary(found: Sequence[Line], wanted: Sequence[Column], others: Sequence[str] = ()) -> int:
     """Prints sums and gaps; returns the exit status."""
     cases = sum(line.count for line in found)
     passed = [f"{c.title} {sum(len(n.cells[c.title].cases) for n in found if n.cells)}" for c in wanted]
     print(f"\n{cases} cases in {len(found)} files; passed: {', '.join(passed)}")
-    gaps = [gap for line in found for gap in line.gaps]
+    gaps = [*(gap for line in found for gap in line.gaps), *others]
     for gap in gaps:
         print(f"GAP {gap}")
     return 1 if gaps else 0

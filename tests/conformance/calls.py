@@ -9,9 +9,20 @@ from clients.python.conformance.stubs import driver_pb2 as pb
 from optserve.v1.session_service_pb2 import ParameterInit
 from optserve.v1.tensor_pb2 import NamedTensor
 from tests.conformance.messages import parse
+from tests.conformance.reports import follow
 from tests.conformance.tasks import FLOAT64, Answer, Task
 from tests.conformance.tensors import array_of, tensor
-from tests.conformance.training import Path, Tensors, answer_of, training_of
+from tests.conformance.training import (
+    ALONE,
+    DOWN,
+    METRIC,
+    ZERO,
+    Path,
+    Tensors,
+    answer_of,
+    session_spec,
+    training_of,
+)
 
 
 def request_of(task: Task) -> pb.DriverRequest:
@@ -76,6 +87,19 @@ def complexity_call(task: Task) -> pb.DriverRequest:
     return pb.DriverRequest(complexity=call)
 
 
+def metrics_call(task: Task) -> pb.DriverRequest:
+    """A session that is told of a metric; a lower rate shows in the step after the report."""
+    call = pb.MetricsCall(
+        spec=session_spec("metrics", task.case),
+        parameter=NamedTensor(name=ALONE, tensor=tensor(ZERO)),
+        gradient=NamedTensor(name=ALONE, tensor=tensor(DOWN)),
+        metric=METRIC,
+        values=task.case.inputs["values"],
+        report_first=task.file == "reduce_on_plateau",
+    )
+    return pb.DriverRequest(metrics=call)
+
+
 def inputs(task: Task) -> dict[str, Any]:
     """All inputs as tensors."""
     return {name: tensor(task.array(name)) for name in task.case.inputs}
@@ -109,6 +133,29 @@ def complexity_answer(task: Task, found: pb.ComplexityAnswer) -> Answer:
     }
 
 
+class Replayed:
+    """A session that was told of a metric, from what the driver wrote down."""
+
+    def __init__(self, found: pb.MetricsAnswer) -> None:
+        self._steps, self._reports = iter(found.reports), iter(found.reports)
+        self._parameter = array_of(found.parameter.tensor)
+
+    def step(self) -> float:
+        return next(self._steps).learning_rate
+
+    def report(self, value: float) -> tuple[Any, Any, bool]:
+        found = next(self._reports)
+        return found.reduce_on_plateau, found.early_stopping, found.stopped
+
+    def parameter(self) -> float:
+        return float(self._parameter[0])
+
+
+def metrics_answer(task: Task, found: pb.MetricsAnswer) -> Answer:
+    """What the session made of the values."""
+    return follow(task.file, task.case, Replayed(found))
+
+
 CALLS: dict[str, Callable[[Task], pb.DriverRequest]] = {
     "optimizers": train_call,
     "gradient": train_call,
@@ -116,6 +163,7 @@ CALLS: dict[str, Callable[[Task], pb.DriverRequest]] = {
     "losses": loss_call,
     "activations": activation_call,
     "layers": complexity_call,
+    "metrics": metrics_call,
 }
 ANSWERS: dict[str, Callable[[Task, Any], Answer]] = {
     "train": train_answer,
@@ -123,4 +171,5 @@ ANSWERS: dict[str, Callable[[Task, Any], Answer]] = {
     "loss": fields_answer,
     "activation": fields_answer,
     "complexity": complexity_answer,
+    "metrics": metrics_answer,
 }

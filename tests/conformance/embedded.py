@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, PARAMETER_POINT_LOOKAHEAD
+from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, PARAMETER_POINT_LOOKAHEAD, SessionSpec
 from optserve_server.arrays.backend import Backend
 from optserve_server.complexity.network import NamedLayer, Network, estimate
 from optserve_server.losses.base import reduce
@@ -17,8 +18,19 @@ from optserve_server.sessions.staging import NamedArray
 from optserve_server.sessions.store import ParameterInit, Store
 from optserve_server.wire.specs import chosen_from, reduction_from, session_spec_from
 from tests.conformance.messages import parse
+from tests.conformance.reports import follow
 from tests.conformance.tasks import Answer, Task
-from tests.conformance.training import Path, Tensors, answer_of, training_of
+from tests.conformance.training import (
+    ALONE,
+    DOWN,
+    METRIC,
+    ZERO,
+    Path,
+    Tensors,
+    answer_of,
+    session_spec,
+    training_of,
+)
 
 POINTS = {PARAMETER_POINT_LOOKAHEAD: Point.LOOKAHEAD, PARAMETER_POINT_AVERAGE: Point.AVERAGE}
 
@@ -39,6 +51,7 @@ class Embedded:
             "losses": self.loss,
             "activations": activation,
             "layers": layer,
+            "metrics": self.metrics,
         }
 
     def __call__(self, task: Task) -> Answer:
@@ -47,8 +60,7 @@ class Embedded:
     def session(self, task: Task) -> Answer:
         """The parameters of a session, step by step."""
         wanted = training_of(task)
-        first = [ParameterInit(n, a.dtype, a.shape, a) for n, a in wanted.parameters.items()]
-        session = Store(self.backend).create("", session_spec_from(wanted.spec), first)
+        session = self.create(wanted.spec, wanted.parameters)
         path = Path()
         for gradients in wanted.gradients:
             if wanted.before is not None:
@@ -59,6 +71,16 @@ class Embedded:
             if wanted.after is not None:
                 path.after.append(values(session, POINTS[wanted.after]))
         return answer_of(task, path)
+
+    def create(self, spec: SessionSpec, parameters: Tensors) -> Session:
+        """A new session."""
+        first = [ParameterInit(n, a.dtype, a.shape, a) for n, a in parameters.items()]
+        return Store(self.backend).create("", session_spec_from(spec), first)
+
+    def metrics(self, task: Task) -> Answer:
+        """What a session makes of reported values."""
+        session = self.create(session_spec("metrics", task.case), {ALONE: ZERO})
+        return follow(task.file, task.case, Watched(session))
 
     def loss(self, task: Task) -> Answer:
         """A loss, its values per example and its gradient."""
@@ -71,6 +93,24 @@ class Embedded:
         value = reduce(found.per_example, reduction, total)
         answer = {"per_example": found.per_example, "gradient": found.gradient}
         return answer if value is None else {**answer, "value": value}
+
+
+class Watched:
+    """A session that is told of a metric."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def step(self) -> float:
+        staging = self.session.stage_arrays([NamedArray(ALONE, DOWN)])
+        return self.session.apply(staging, StepOptions()).learning_rate
+
+    def report(self, value: float) -> tuple[Any, Any, bool]:
+        found = self.session.report({METRIC: value})
+        return found.watch.plateau, found.watch.stopping, found.stopped
+
+    def parameter(self) -> float:
+        return float(values(self.session, Point.PARAMETERS)[ALONE][0])
 
 
 def values(session: Session, point: Point) -> Tensors:

@@ -18,6 +18,9 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "layers": complexity.REGISTRY,
 }
 
+ON_METRICS = ("early_stopping", "reduce_on_plateau")
+"""What a session may hold that listens to metrics."""
+
 NOT_NUMBERS = {"non_finite"}
 """Settings of a gradient that change no number: what becomes of non-finite ones is a refusal."""
 
@@ -26,6 +29,8 @@ def wanted(family: str) -> set[str]:
     """What must have a vector file: in the contract, or in the server's registry."""
     if family == "gradient":
         return settings()
+    if family == "metrics":
+        return set(ON_METRICS)
     return set(oneof_names(SPECS[family].DESCRIPTOR)) | set(REGISTRIES[family])
 
 
@@ -33,7 +38,8 @@ def settings() -> set[str]:
     """Every field that changes what a rule sees or what a session keeps."""
     gradient = fields(session_pb2.GradientSpec) - {"clip"} - NOT_NUMBERS
     clips = set(oneof_names(session_pb2.ClipSpec.DESCRIPTOR))
-    return gradient | clips | (fields(session_pb2.SessionSpec) - {"optimizer", "schedule", "gradient"})
+    session = fields(session_pb2.SessionSpec) - {"optimizer", "schedule", "gradient", *ON_METRICS}
+    return gradient | clips | session
 
 
 def recorded(family: str) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -15,9 +15,21 @@ from optserve.v1.function_service_pb2_grpc import FunctionServiceStub
 from optserve.v1.session_service_pb2_grpc import SessionServiceStub
 from optserve.v1.tensor_pb2 import NamedTensor
 from tests.conformance.messages import parse
+from tests.conformance.reports import follow
 from tests.conformance.tasks import Answer, Task
 from tests.conformance.tensors import NAMES, Array, array_of, tensor
-from tests.conformance.training import Path, Training, answer_of, training_of
+from tests.conformance.training import (
+    ALONE,
+    DOWN,
+    METRIC,
+    ZERO,
+    Path,
+    Tensors,
+    Training,
+    answer_of,
+    session_spec,
+    training_of,
+)
 
 TIMEOUT = 30.0
 """Seconds that a call may take; the first of a program compiles it."""
@@ -37,6 +49,7 @@ class Client:
             "losses": self.loss,
             "activations": self.activation,
             "layers": self.layer,
+            "metrics": self.metrics,
         }
 
     def __call__(self, task: Task) -> Answer:
@@ -52,28 +65,43 @@ class Client:
 
     def path(self, wanted: Training) -> Path:
         """What a new session goes through."""
-        inits = [sessions.ParameterInit(name=n, value=tensor(a)) for n, a in wanted.parameters.items()]
-        request = sessions.CreateSessionRequest(spec=wanted.spec, parameters=inits)
-        name = self.sessions.CreateSession(request, timeout=TIMEOUT).session.name
+        name = self.create(wanted.spec, wanted.parameters)
         path = Path()
         for values in wanted.gradients:
             if wanted.before is not None:
                 path.before.append(self.pull(name, wanted.before))
-            path.parameters.append(self.step(name, values))
+            after = self.step(name, values).parameters
+            path.parameters.append({named.name: array_of(named.tensor) for named in after})
             if wanted.after is not None:
                 path.after.append(self.pull(name, wanted.after))
-        self.sessions.DeleteSession(sessions.DeleteSessionRequest(name=name), timeout=TIMEOUT)
+        self.delete(name)
         return path
 
-    def step(self, name: str, gradients: Mapping[str, Array]) -> dict[str, Array]:
-        """One step; returns the parameters after it."""
+    def metrics(self, task: Task) -> Answer:
+        """What a session makes of reported values."""
+        name = self.create(session_spec("metrics", task.case), {ALONE: ZERO})
+        answer = follow(task.file, task.case, Watched(self, name))
+        self.delete(name)
+        return answer
+
+    def create(self, spec: session_pb2.SessionSpec, parameters: Tensors) -> str:
+        """The name of a new session."""
+        inits = [sessions.ParameterInit(name=n, value=tensor(a)) for n, a in parameters.items()]
+        request = sessions.CreateSessionRequest(spec=spec, parameters=inits)
+        return self.sessions.CreateSession(request, timeout=TIMEOUT).session.name
+
+    def delete(self, name: str) -> None:
+        """Deletes a session."""
+        self.sessions.DeleteSession(sessions.DeleteSessionRequest(name=name), timeout=TIMEOUT)
+
+    def step(self, name: str, gradients: Tensors) -> sessions.StepResponse:
+        """One step; the answer holds the parameters after it."""
         request = sessions.StepRequest(
             name=name,
             options=sessions.StepOptions(pull=sessions.PullOptions()),
             gradients=[NamedTensor(name=n, tensor=tensor(a)) for n, a in gradients.items()],
         )
-        response = self.sessions.Step(request, timeout=TIMEOUT)
-        return {named.name: array_of(named.tensor) for named in response.parameters}
+        return self.sessions.Step(request, timeout=TIMEOUT)
 
     def pull(self, name: str, point: session_pb2.ParameterPoint.ValueType) -> dict[str, Array]:
         """One of the session's parameter-shaped values."""
@@ -132,3 +160,22 @@ class Client:
             "multiply_adds": found.complexity.multiply_adds,
             "flops": found.complexity.flops,
         }
+
+
+class Watched:
+    """A session that is told of a metric."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self.client, self.name = client, name
+
+    def step(self) -> float:
+        return self.client.step(self.name, {ALONE: DOWN}).result.learning_rate
+
+    def report(self, value: float) -> tuple[Any, Any, bool]:
+        metrics = [sessions.Metric(name=METRIC, value=value)]
+        request = sessions.ReportMetricsRequest(name=self.name, metrics=metrics)
+        found = self.client.sessions.ReportMetrics(request, timeout=TIMEOUT)
+        return found.reduce_on_plateau, found.early_stopping, found.stopped
+
+    def parameter(self) -> float:
+        return float(self.client.pull(self.name, session_pb2.PARAMETER_POINT_PARAMETERS)[ALONE][0])

@@ -18,6 +18,7 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 WITHOUT_ARRAYS = {
     "schedules": "rates are float64 whatever the parameters are",
     "layers": "counts are whole numbers",
+    "metrics": "what watches them counts in float64",
 }
 """Families that are computed in one type alone, and why."""
 
@@ -52,7 +53,7 @@ Runner = Callable[[Task], Answer]
 
 def tasks(*families: str) -> Iterator[Task]:
     """Every case of the corpus, or of some families, in each type."""
-    for family in families or corpus.FAMILIES:
+    for family in families or corpus.RECORDED:
         for file in corpus.load_family(family):
             for case in file.cases:
                 for dtype in dtypes(family):

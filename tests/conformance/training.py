@@ -29,7 +29,10 @@ POINTS = {"lookahead": PARAMETER_POINT_LOOKAHEAD, "average": PARAMETER_POINT_AVE
 look-ahead is read before each step, the average after it."""
 
 ALONE = "p"
-"""Name of an optimizer case's only tensor."""
+"""Name of the only tensor of optimizers' and metrics' cases."""
+
+METRIC, ZERO, DOWN = "val_loss", np.zeros(1), np.array([-1.0])
+"""Of the family metrics: what is reported, the first parameter, and every step's gradient."""
 
 
 @dataclasses.dataclass(frozen=True)

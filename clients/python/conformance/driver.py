@@ -16,7 +16,7 @@ from stubs import driver_pb2 as pb
 import optserve
 from optserve.dtypes import Array, from_tensor, to_tensor
 from optserve.spec import Spec, decode
-from optserve.v1 import function_service_pb2, session_service_pb2, tensor_pb2
+from optserve.v1 import function_service_pb2, session_pb2, session_service_pb2, tensor_pb2
 
 PREFIX_BYTES = 4
 
@@ -157,6 +157,40 @@ def complexity(client: optserve.Client, call: pb.ComplexityCall) -> pb.DriverRes
     return pb.DriverResponse(complexity=found)
 
 
+def metrics(client: optserve.Client, call: pb.MetricsCall) -> pb.DriverResponse:
+    """Takes steps and reports a metric beside each."""
+    first = {call.parameter.name: from_tensor(call.parameter.tensor)}
+    gradient = {call.gradient.name: from_tensor(call.gradient.tensor)}
+    session = client.create_session(first, **stated(decode(call.spec)))
+    found = pb.MetricsAnswer()
+    try:
+        for value in call.values:
+            step = None if call.report_first else session.step(gradient)
+            report = session.report({call.metric: value})
+            if step is None and not report.stopped:
+                step = session.step(gradient)
+            found.reports.add(
+                learning_rate=step.learning_rate if step else 0.0,
+                reduce_on_plateau=state(session_pb2.ReduceOnPlateauState, report.reduce_on_plateau),
+                early_stopping=state(session_pb2.EarlyStoppingState, report.early_stopping),
+                stopped=report.stopped,
+            )
+            if report.stopped:
+                break
+        found.parameter.CopyFrom(tensors(session.pull()).tensors[0])
+        return pb.DriverResponse(metrics=found)
+    finally:
+        session.delete()
+
+
+def state(kind: Any, value: Any) -> Any:
+    """A value of the client as the message that has its fields; None where there is none."""
+    if value is None:
+        return None
+    found = {field.name: getattr(value, field.name, None) for field in kind.DESCRIPTOR.fields}
+    return kind(**{name: item for name, item in found.items() if item is not None})
+
+
 def specification(message: Any) -> Any:
     """The client's own value for a specification."""
     return decode(message)
@@ -175,6 +209,7 @@ CALLS: dict[str, Callable[[optserve.Client, Any], pb.DriverResponse]] = {
     "loss": loss,
     "activation": activation,
     "complexity": complexity,
+    "metrics": metrics,
 }
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class DriverRequest(_message.Message):
     LOSS_FIELD_NUMBER: _builtins.int
     ACTIVATION_FIELD_NUMBER: _builtins.int
     COMPLEXITY_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def train(self) -> Global___TrainCall:
         """Train a session."""
@@ -66,6 +67,10 @@ class DriverRequest(_message.Message):
     def complexity(self) -> Global___ComplexityCall:
         """Estimate what a network takes."""
 
+    @_builtins.property
+    def metrics(self) -> Global___MetricsCall:
+        """Report metrics to a session."""
+
     def __init__(
         self,
         *,
@@ -74,12 +79,13 @@ class DriverRequest(_message.Message):
         loss: Global___LossCall | None = ...,
         activation: Global___ActivationCall | None = ...,
         complexity: Global___ComplexityCall | None = ...,
+        metrics: Global___MetricsCall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "call", b"call", "complexity", b"complexity", "loss", b"loss", "schedule", b"schedule", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "call", b"call", "complexity", b"complexity", "loss", b"loss", "metrics", b"metrics", "schedule", b"schedule", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "call", b"call", "complexity", b"complexity", "loss", b"loss", "schedule", b"schedule", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "call", b"call", "complexity", b"complexity", "loss", b"loss", "metrics", b"metrics", "schedule", b"schedule", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_call: _TypeAlias = _typing.Literal["train", "schedule", "loss", "activation", "complexity"]  # noqa: Y015
+    _WhichOneofReturnType_call: _TypeAlias = _typing.Literal["train", "schedule", "loss", "activation", "complexity", "metrics"]  # noqa: Y015
     _WhichOneofArgType_call: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_call) -> _WhichOneofReturnType_call | None: ...
 
@@ -99,6 +105,7 @@ class DriverResponse(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     UNSUPPORTED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     unsupported: _builtins.str
     """The client lacks what was asked for; in words."""
     failure: _builtins.str
@@ -127,6 +134,10 @@ class DriverResponse(_message.Message):
     def refusal(self) -> Global___Refusal:
         """The server refused."""
 
+    @_builtins.property
+    def metrics(self) -> Global___MetricsAnswer:
+        """Of a MetricsCall."""
+
     def __init__(
         self,
         *,
@@ -138,12 +149,13 @@ class DriverResponse(_message.Message):
         refusal: Global___Refusal | None = ...,
         unsupported: _builtins.str = ...,
         failure: _builtins.str = ...,
+        metrics: Global___MetricsAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "complexity", b"complexity", "failure", b"failure", "loss", b"loss", "outcome", b"outcome", "refusal", b"refusal", "schedule", b"schedule", "train", b"train", "unsupported", b"unsupported"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "complexity", b"complexity", "failure", b"failure", "loss", b"loss", "metrics", b"metrics", "outcome", b"outcome", "refusal", b"refusal", "schedule", b"schedule", "train", b"train", "unsupported", b"unsupported"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "complexity", b"complexity", "failure", b"failure", "loss", b"loss", "outcome", b"outcome", "refusal", b"refusal", "schedule", b"schedule", "train", b"train", "unsupported", b"unsupported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "complexity", b"complexity", "failure", b"failure", "loss", b"loss", "metrics", b"metrics", "outcome", b"outcome", "refusal", b"refusal", "schedule", b"schedule", "train", b"train", "unsupported", b"unsupported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["train", "schedule", "loss", "activation", "complexity", "refusal", "unsupported", "failure"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["train", "schedule", "loss", "activation", "complexity", "refusal", "unsupported", "failure", "metrics"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
@@ -550,3 +562,124 @@ class Refusal(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
+
+@_typing.final
+class MetricsCall(_message.Message):
+    """Creates a session of one parameter, takes steps on the same gradient and
+    reports a metric beside each, until training ends or the values do; then reads
+    the parameter and deletes the session.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    PARAMETER_FIELD_NUMBER: _builtins.int
+    GRADIENT_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    REPORT_FIRST_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """The metric's name."""
+    report_first: _builtins.bool
+    """Reports before each step rather than after it."""
+    @_builtins.property
+    def spec(self) -> _session_pb2.SessionSpec:
+        """The session."""
+
+    @_builtins.property
+    def parameter(self) -> _tensor_pb2.NamedTensor:
+        """The parameter."""
+
+    @_builtins.property
+    def gradient(self) -> _tensor_pb2.NamedTensor:
+        """The gradient of every step."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Its values, one each report."""
+
+    def __init__(
+        self,
+        *,
+        spec: _session_pb2.SessionSpec | None = ...,
+        parameter: _tensor_pb2.NamedTensor | None = ...,
+        gradient: _tensor_pb2.NamedTensor | None = ...,
+        metric: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+        report_first: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gradient", b"gradient", "parameter", b"parameter", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient", b"gradient", "metric", b"metric", "parameter", b"parameter", "report_first", b"report_first", "spec", b"spec", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricsCall: _TypeAlias = MetricsCall  # noqa: Y015
+
+@_typing.final
+class MetricsAnswer(_message.Message):
+    """What came of reporting."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORTS_FIELD_NUMBER: _builtins.int
+    PARAMETER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricsReport]:
+        """Each step with its report."""
+
+    @_builtins.property
+    def parameter(self) -> _tensor_pb2.NamedTensor:
+        """The parameter in the end."""
+
+    def __init__(
+        self,
+        *,
+        reports: _abc.Iterable[Global___MetricsReport] | None = ...,
+        parameter: _tensor_pb2.NamedTensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameter", b"parameter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameter", b"parameter", "reports", b"reports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricsAnswer: _TypeAlias = MetricsAnswer  # noqa: Y015
+
+@_typing.final
+class MetricsReport(_message.Message):
+    """One step, and what the session made of one report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    REDUCE_ON_PLATEAU_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """The rate that the step used."""
+    stopped: _builtins.bool
+    """Whether the report ended the training."""
+    @_builtins.property
+    def reduce_on_plateau(self) -> _session_pb2.ReduceOnPlateauState:
+        """What watches for a plateau; unset where nothing does."""
+
+    @_builtins.property
+    def early_stopping(self) -> _session_pb2.EarlyStoppingState:
+        """What ends the training early; unset where nothing does."""
+
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float = ...,
+        reduce_on_plateau: _session_pb2.ReduceOnPlateauState | None = ...,
+        early_stopping: _session_pb2.EarlyStoppingState | None = ...,
+        stopped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["early_stopping", b"early_stopping", "reduce_on_plateau", b"reduce_on_plateau"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_stopping", b"early_stopping", "learning_rate", b"learning_rate", "reduce_on_plateau", b"reduce_on_plateau", "stopped", b"stopped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricsReport: _TypeAlias = MetricsReport  # noqa: Y015

@@ -30,7 +30,7 @@ ALL_CASES = [
 INPUTS = {
     "optimizers": {"parameters", "gradients", "learning_rates"},
     "schedules": {"steps"},
-    "losses": {"prediction", "target"},
+    "losses": {"prediction", "target", "sample_weight"},
     "activations": {"input", "output_gradient", "slope"},
     "gradient": {"parameters", "gradients"},
     "layers": {"shape"},

@@ -35,12 +35,14 @@ def test_loss(case: Case, dtype: np.dtype[Any]) -> None:
     prediction = np.array(case.inputs["prediction"], dtype)
     target = np.array(case.inputs["target"])
     target = target.astype(dtype) if target.dtype.kind == "f" else target.astype(np.int64)
-    per_example = loss.per_example(prediction, target)
-    gradient = loss.gradient(prediction, target, reduction)
+    given = case.inputs.get("sample_weight")
+    weights = None if given is None else np.array(given, dtype)
+    per_example = loss.per_example(prediction, target, weights)
+    gradient = loss.gradient(prediction, target, reduction, weights)
     assert per_example.dtype == gradient.dtype == dtype
     assert gradient.shape == prediction.shape
     assert per_example.shape == np.shape(case.expected["per_example"])
-    value = reduce(per_example, reduction)
+    value = reduce(per_example, reduction, loss.total_weight(target, weights))
     answer = {"per_example": per_example, "gradient": gradient, **({} if value is None else {"value": value})}
     judge(answer, case.expected, case.tolerance[dtype.name], dtype, "losses")
 

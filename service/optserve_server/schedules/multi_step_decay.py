@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,5 +29,9 @@ class MultiStepDecay(Schedule):
     def curve(self, steps: Steps) -> Rates:
         if not self.initial_learning_rate:
             return np.zeros(len(steps))
-        passed = np.searchsorted(np.array(self.milestones, np.int64), steps, "right")
+        passed = np.searchsorted(self._milestones, steps, "right")
         return self.initial_learning_rate * np.power(self.gamma, passed)
+
+    @functools.cached_property
+    def _milestones(self) -> Steps:
+        return np.array(self.milestones, np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,5 +54,10 @@ class PiecewiseConstant(Schedule):
 
     def curve(self, steps: Steps) -> Rates:
         side: Literal["left", "right"] = "left" if self.boundary_side is BoundarySide.BEFORE else "right"
-        passed = np.searchsorted(np.array(self.boundaries, np.int64), steps, side)
-        return np.array(self.values, np.float64)[passed]
+        boundaries, values = self._arrays
+        return values[np.searchsorted(boundaries, steps, side)]
+
+    @functools.cached_property
+    def _arrays(self) -> tuple[Steps, Rates]:
+        """Boundaries and values, which may be long, made once for all steps of a session."""
+        return np.array(self.boundaries, np.int64), np.array(self.values, np.float64)

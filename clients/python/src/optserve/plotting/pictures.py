@@ -1,0 +1,187 @@
+"""The pictures themselves, drawn with matplotlib."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+from typing import TypeAlias
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from optserve.plotting.activations import ActivationCurve
+from optserve.plotting.paths import Path
+from optserve.plotting.schedules import ScheduleCurve
+from optserve.plotting.surfaces import Floats, Surface
+
+DPI = 100
+COLORS = 256
+COLUMNS = 4
+LABEL_WIDTH = 100
+"""Characters of a legend's line, beyond which it is broken."""
+Color: TypeAlias = str | tuple[float, float, float, float]
+
+
+def save(figure: Figure, path: FilePath) -> None:
+    """Writes a PNG, in a folder that is made where there is none.
+
+    Of at most 256 colors: lines on white need no more, and the file is a third as large.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.open(drawn).convert("RGB")
+    image.quantize(COLORS, dither=Image.Dither.NONE).save(path, format="png", optimize=True)
+
+
+def draw_schedules(curves: Sequence[ScheduleCurve], log: bool = False) -> Figure:
+    """Learning rates over steps, 900 pixels wide and 500 high."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    for curve in curves:
+        axes.plot(curve.steps, curve.rates, label=textwrap.fill(curve.label, LABEL_WIDTH))
+    title = "Learning rate schedule" + ("s" if len(curves) > 1 else "")
+    axes.set(title=title, xlabel="step", ylabel="learning rate", yscale="log" if log else "linear")
+    axes.margins(x=0.01)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower left", fontsize="small")
+    return figure
+
+
+def draw_activations(curves: Sequence[ActivationCurve]) -> Figure:
+    """Each activation with its derivative.
+
+    One fills 700 by 500 pixels; several share a sheet, 1200 pixels wide where there are more
+    than three, 250 high for each row.
+    """
+    if len(curves) == 1:
+        figure = Figure(figsize=(7, 5), layout="constrained")
+        _draw_activation(figure.subplots(), curves[0], "medium")
+    else:
+        figure, panels = _sheet(len(curves), height=2.5)
+        for axes, curve in zip(panels, curves, strict=True):
+            _draw_activation(axes, curve, "small")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _draw_activation(axes: Axes, curve: ActivationCurve, size: str) -> None:
+    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.axvline(0, color="0.6", linewidth=0.8)
+    axes.plot(curve.x, curve.y, label="activation f(x)")
+    axes.plot(curve.x, curve.derivative, "--", label="derivative df/dx")
+    axes.set_title(textwrap.fill(curve.label, 34 if size == "small" else 60), fontsize=size)
+    axes.margins(x=0.02, y=0.08)
+    axes.grid(alpha=0.3)
+
+
+def draw_paths(paths: Sequence[Path], surface: Surface) -> Figure:
+    """Paths on one contour, and the surface's value at each step beside it; 1200 by 560 pixels."""
+    figure = Figure(figsize=(12, 5.6), layout="constrained")
+    contour, descent = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    _draw_surface(contour, surface)
+    contour.set(title=f"{surface.name}: {surface.formula}", xlabel="x", ylabel="y")
+    for path, color in zip(paths, _colors(len(paths)), strict=True):
+        label = textwrap.fill(_outcome(path), LABEL_WIDTH // 2)
+        _draw_path(contour, path, color, label)
+        descent.plot(path.values - _least(surface), color=color)
+    name = "f" if surface.minimum is None else "f - min f"
+    scale = "linear" if surface.minimum is None else "log"
+    descent.set(title="descent", xlabel="step", ylabel=name, yscale=scale)
+    descent.set_ylim(*_shown(paths, surface))
+    descent.grid(alpha=0.3)
+    handles, labels = contour.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=_legend_columns(labels), fontsize="small"
+    )
+    return figure
+
+
+def draw_path_sheet(paths: Sequence[Path], surface: Surface) -> Figure:
+    """A contour for each path: 300 pixels wide, in rows of four, 250 high."""
+    figure, panels = _sheet(len(paths), height=2.5)
+    for axes, path in zip(panels, paths, strict=True):
+        _draw_surface(axes, surface, levels=10)
+        _draw_path(axes, path, "C3")
+        axes.set_title(textwrap.fill(_outcome(path), 34), fontsize="small")
+    figure.suptitle(f"{surface.name}: {surface.formula}, {max(len(path.points) for path in paths) - 1} steps")
+    return figure
+
+
+def _draw_path(axes: Axes, path: Path, color: Color, label: str = "") -> None:
+    """A path, a ring where it begins and a dot where it ends."""
+    axes.plot(*path.points.T, color=color, linewidth=1.5, label=label)
+    axes.plot(*path.points[0], "o", color="k", markerfacecolor="none", markersize=7)
+    axes.plot(*path.points[-1], "o", color=color, markersize=5)
+
+
+def _outcome(path: Path) -> str:
+    return f"{path.label}: diverged" if path.diverged else path.label
+
+
+def _sheet(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` panels in rows of four."""
+    columns = min(count, COLUMNS)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(3 * columns, height * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in panels[count:]:
+        unused.remove()
+    return figure, panels[:count]
+
+
+def _draw_surface(axes: Axes, surface: Surface, levels: int = 18) -> None:
+    """Contours of a surface, closer where it is low, and its minimum."""
+    x, y, z = _grid(surface)
+    if surface.minimum is None:
+        at = np.linspace(z.min(), z.max(), levels)
+    else:
+        at = _least(surface) + (z.max() - _least(surface)) * np.geomspace(1e-4, 0.8, levels)
+        axes.plot(*surface.minimum, "k*", markersize=9)
+    axes.contour(x, y, z, levels=at, cmap="Greys_r", linewidths=0.7, alpha=0.6)
+    axes.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()))
+
+
+def _grid(surface: Surface) -> tuple[Floats, Floats, Floats]:
+    """Coordinates in the window, and the surface there, [200, 200] each."""
+    left, right, bottom, top = surface.window
+    x, y = np.meshgrid(np.linspace(left, right, 200), np.linspace(bottom, top, 200))
+    return x, y, surface.value(x, y)
+
+
+def _least(surface: Surface) -> float:
+    """The value at the minimum, or 0 where there is none."""
+    if surface.minimum is None:
+        return 0.0
+    return float(surface.values_at(np.array([surface.minimum]))[0])
+
+
+def _shown(paths: Sequence[Path], surface: Surface) -> tuple[float, float]:
+    """Bounds of the descent's axis, which neither a divergence nor an arrival stretches."""
+    values = np.concatenate([path.values for path in paths]) - _least(surface)
+    first = float(paths[0].values[0]) - _least(surface)
+    if surface.minimum is None:
+        z = _grid(surface)[2]
+        margin = 0.05 * float(np.ptp(z))
+        return max(float(values.min()), float(z.min())) - margin, first + margin
+    low = float(np.min(values[values > 0], initial=first))
+    return max(low / 2, 1e-12), 3 * max(first, 1e-11)
+
+
+def _colors(count: int) -> list[Color]:
+    """As many colors as there are paths, distinct up to twenty."""
+    palette = colormaps["tab10" if count <= 10 else "tab20"]
+    return [palette(i % palette.N) for i in range(count)]
+
+
+def _legend_columns(labels: Sequence[str]) -> int:
+    """As many columns as fit the figure's width."""
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    return max(1, min(len(labels), 160 // (longest + 8)))

@@ -1,0 +1,186 @@
+"""``optserve plot`` against a real server."""
+
+from __future__ import annotations
+
+import shlex
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from optserve.commands import server as servers
+from optserve.commands.main import main
+from tests.support.server import environment
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "plots.md"
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Width and height, from the header that a PNG begins with."""
+    head = path.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    assert head[12:16] == b"IHDR"
+    return struct.unpack(">II", head[16:24])
+
+
+DRAWN = [
+    ("schedule constant value=0.1 --steps 20", (900, 500)),
+    ("schedule --log exponential initial_learning_rate=1 decay_steps=9 decay_rate=.5 --steps 20", (900, 500)),
+    ("schedule constant --steps 20 value=0.1", (900, 500)),
+    ("activation sigmoid", (700, 500)),
+    ("activation leaky_relu negative_slope=0.1 prelu softmax --slope 0.5 --range -2 2", (900, 250)),
+    ("activation sigmoid tanh relu elu gelu", (1200, 500)),
+    ("optimizer sgd momentum --steps 5", (1200, 560)),
+    ("optimizer sgd adam learning_rate=0.1 --surface saddle --start -1 0.5 --steps 5", (1200, 560)),
+    ("optimizer sgd momentum --sheet --steps 5 --surface rosenbrock", (600, 250)),
+]
+
+
+@pytest.mark.parametrize(("words", "size"), DRAWN)
+def test_a_picture_is_drawn(server, tmp_path, capsys, words, size):
+    path = tmp_path / "new" / "folder" / "out.png"
+    assert main(["plot", *shlex.split(words), "--server", server.address, "-o", str(path)]) == 0
+    assert png_size(path) == size
+    assert capsys.readouterr().out.strip() == str(path)
+
+
+@pytest.mark.parametrize("kind", ["activation", "optimizer"])
+def test_all_is_a_sheet(server, tmp_path, kind):
+    path = tmp_path / "all.png"
+    steps = ["--steps", "3"] if kind == "optimizer" else []
+    assert main(["plot", kind, "all", *steps, "--server", server.address, "-o", str(path)]) == 0
+    width, height = png_size(path)
+    assert width == 1200
+    assert height >= 1000
+
+
+WRONG = [
+    ("schedule cosin", "did you mean cosine?"),
+    ("schedule cosine initial_learning_rate=1", "cosine needs decay_steps"),
+    ("schedule all", "required fields"),
+    ("schedule cosine initial_learning_rate=1 decay_steps=-1", "schedule.cosine.decay_steps"),
+    ("activation elu alpha=red", "elu.alpha takes a number, not red"),
+    ("activation sigmoid --range 2 1", "--range"),
+    ("optimizer adam beta_1=1.5", "spec.optimizer.adam.beta_1"),
+    ("optimizer adam beta_3=0.5", "did you mean beta_"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG)
+def test_a_wrong_wish_exits_2_with_a_reason(server, tmp_path, capsys, words, message):
+    path = tmp_path / "out.png"
+    assert main(["plot", *words.split(), "--server", server.address, "-o", str(path)]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("optserve: ")
+    assert message in shown.err
+    assert shown.out == ""
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "schedule",
+        "sculpture relu",
+        "activation relu --sharp",
+        "schedule constant value=1 --steps 0",
+        "activation relu --slope nan",
+        "activation relu --timeout 0",
+        "optimizer sgd --surface moon",
+        "activation relu --serve --server localhost:1",
+    ],
+)
+def test_a_wrong_command_line_exits_2(capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        main(["plot", *words.split()])
+    assert ended.value.code == 2
+    assert "usage: optserve" in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_exits_1(capsys, tmp_path):
+    path = tmp_path / "out.png"
+    where = ["--server", "127.0.0.1:1", "--timeout", "0.5", "-o", str(path)]
+    assert main(["plot", "activation", "relu", *where]) == 1
+    assert capsys.readouterr().err.startswith("optserve: ")
+
+
+def test_a_picture_that_cannot_be_written_exits_1(server, capsys, tmp_path):
+    assert main(["plot", "activation", "relu", "--server", server.address, "-o", str(tmp_path)]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_without_matplotlib_it_says_what_to_install(server, capsys, monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "optserve.plotting.pictures", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    path = tmp_path / "out.png"
+    assert main(["plot", "activation", "relu", "--server", server.address, "-o", str(path)]) == 1
+    assert "pip install 'optserve[plot]'" in capsys.readouterr().err
+
+
+def test_a_server_of_its_own_is_started_and_stopped(tmp_path):
+    """Through the console's way in, with the server's command on the path as its distribution puts it."""
+    command, started = tmp_path / "optserve-server", tmp_path / "pid"
+    command.write_text(
+        f'#!/bin/sh\necho $$ > {started}\nexec {sys.executable} -m optserve_server --backend numpy "$@"\n'
+    )
+    command.chmod(0o755)
+    path = tmp_path / "out.png"
+    code = (
+        "import sys; from optserve.commands import server; from optserve.commands.main import main;"
+        "sys.executable = '/nowhere/python'; sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["plot", "activation", "tanh", "--serve", "-o", str(path)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env=environment(PATH=f"{tmp_path}:/usr/bin:/bin"),
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stderr
+    assert png_size(path) == (700, 500)
+    assert not Path("/proc", started.read_text().strip()).exists()
+
+
+def test_without_the_servers_command_it_says_so(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(servers, "COMMAND", "optserve-server-that-nobody-installed")
+    assert main(["plot", "activation", "relu", "--serve", "-o", str(tmp_path / "out.png")]) == 1
+    assert "is not installed here" in capsys.readouterr().err
+
+
+def test_a_server_that_does_not_start_is_reported(capsys, monkeypatch, tmp_path):
+    command = tmp_path / "optserve-broken-server"
+    command.write_text("#!/bin/sh\necho no such luck >&2\nexit 3\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(servers, "COMMAND", command.name)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert main(["plot", "activation", "relu", "--serve", "-o", str(tmp_path / "out.png")]) == 1
+    assert "no such luck" in capsys.readouterr().err
+
+
+def documented() -> list[list[str]]:
+    """The commands of docs/plots.md, their continued lines joined."""
+    text = DOCUMENT.read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.startswith("optserve plot ")]
+    return [shlex.split(line)[1:] for line in lines]
+
+
+@pytest.mark.parametrize("words", documented(), ids=lambda words: words[-1])
+def test_the_documented_commands_draw_the_documented_pictures(server, tmp_path, words):
+    *command, flag, picture = words
+    assert flag == "-o"
+    path = tmp_path / "out.png"
+    assert main([*command, "--server", server.address, "-o", str(path)]) == 0
+    committed = DOCUMENT.parents[1] / picture
+    assert png_size(path) == png_size(committed)
+    assert committed.stat().st_size < 80_000
+
+
+def test_every_documented_picture_has_its_command():
+    shown = {line.split("](")[1].rstrip(")") for line in DOCUMENT.read_text().splitlines() if "![" in line}
+    assert {f"docs/{name}" for name in shown} == {words[-1] for words in documented()}
+    assert len(shown) >= 5

@@ -1,0 +1,118 @@
+"""What is to be drawn is read from words, by the classes written from the contract."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from optserve import activations, optimizers, schedules
+from optserve.activations import Activation
+from optserve.enums import Annealing, BoundarySide, Convention, MomentumForm
+from optserve.optimizers import Optimizer
+from optserve.plotting.items import Item, read_items
+from optserve.plotting.values import LONGEST_VALUE, WrongItem
+from optserve.schedules import Schedule
+
+READ = [
+    (
+        "exponential initial_learning_rate=1e-1 decay_steps=100 decay_rate=.5 staircase=true",
+        schedules.Exponential(0.1, 100.0, 0.5, staircase=True),
+    ),
+    (
+        "piecewise_constant boundaries=[100,200] values=1,0.5,0.25 boundary_side=after",
+        schedules.PiecewiseConstant(
+            boundaries=(100, 200), values=(1.0, 0.5, 0.25), boundary_side=BoundarySide.AFTER
+        ),
+    ),
+    (
+        "one_cycle max_learning_rate=1 total_steps=9 annealing=LINEAR convention=torch three_phase=no",
+        schedules.OneCycle(
+            1.0, 9, annealing=Annealing.LINEAR, convention=Convention.TORCH, three_phase=False
+        ),
+    ),
+    (
+        "warmup warmup_steps=5 schedule=cosine(initial_learning_rate=1,decay_steps=9,alpha=-0.5)",
+        schedules.Warmup(schedules.Cosine(1.0, 9.0, alpha=-0.5), 5),
+    ),
+    (
+        "join boundaries=7 schedules=[constant(value=2),legacy_decay(schedule=constant(value=1),decay=inf)]",
+        schedules.Join(
+            boundaries=(7,),
+            schedules=(
+                schedules.ConstantSchedule(2.0),
+                schedules.LegacyDecay(schedules.ConstantSchedule(1.0), math.inf),
+            ),
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "spec"), READ)
+def test_a_schedule_is_read(words, spec):
+    assert [item.spec for item in read_items(Schedule, words.split())] == [spec]
+
+
+def test_spaces_within_a_word_are_harmless():
+    words = ["warmup", "schedule=constant( value = 3 )", "warmup_steps= 4"]
+    assert read_items(Schedule, words)[0].spec == schedules.Warmup(schedules.ConstantSchedule(3.0), 4)
+
+
+def test_several_names_each_have_the_fields_that_follow():
+    items = read_items(Optimizer, ["sgd", "momentum", "form=EMA", "momentum=0.5", "adam"])
+    assert items == [
+        Item("sgd", optimizers.Sgd()),
+        Item(
+            "momentum(form=EMA, momentum=0.5)",
+            optimizers.Momentum(form=MomentumForm.EMA, momentum=0.5),
+        ),
+        Item("adam", optimizers.Adam()),
+    ]
+
+
+@pytest.mark.parametrize("family", [Optimizer, Activation, Schedule])
+def test_every_name_of_the_contract_is_known(family):
+    for name, cls in family.CHOICES.items():
+        required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        if required:
+            with pytest.raises(WrongItem, match=f"{name} needs {', '.join(required)}"):
+                read_items(family, [name])
+        else:
+            assert read_items(family, [name])[0].spec == cls()
+
+
+WRONG = [
+    ("cosin", "no schedule called 'cosin'; did you mean cosine"),
+    ("decay=1", "comes before the name"),
+    ("constant valeu=1", "no field of constant called 'valeu'; did you mean value"),
+    ("constant value=1 value=2", "given twice"),
+    ("constant value=high", "constant.value takes a number, not high"),
+    ("constant value=", "cannot read"),
+    ("constant value=2**9", "takes one number"),
+    ("constant value=__import__('os')", "takes one number"),
+    (f"constant value={'(' * 2000}", "cannot read"),
+    (f"constant value={'-' * 2000}1", "takes one number"),
+    (f"constant value={'1' * (LONGEST_VALUE + 1)}", "more than"),
+    ("step_decay initial_learning_rate=1 step_size=1.5", "step_size takes a whole number, not 1.5"),
+    (f"step_decay initial_learning_rate=1 step_size={2**63}", "step_decay: "),
+    ("exponential initial_learning_rate=1 decay_steps=1 decay_rate=1 staircase=maybe", "true or false"),
+    ("piecewise_constant boundary_side=left", "no BoundarySide called 'left'. Known: BEFORE, AFTER"),
+    ("piecewise_constant boundaries=[1,x]", r"boundaries\[1\] takes a whole number"),
+    ("warmup warmup_steps=1 schedule=cosine", "cosine needs initial_learning_rate, decay_steps"),
+    ("warmup warmup_steps=1 schedule=cosine(1,2)", "as name"),
+    ("warmup warmup_steps=1 schedule=constant(**x)", r"no field of constant called '\*\*'"),
+    ("warmup warmup_steps=1 schedule=[1]", "as name"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG, ids=range(len(WRONG)))
+def test_what_cannot_be_read_is_refused_in_words(words, message):
+    with pytest.raises(WrongItem, match=message):
+        read_items(Schedule, words.split())
+
+
+def test_a_name_is_looked_for_in_its_own_family():
+    with pytest.raises(WrongItem, match="no activation called 'adam'"):
+        read_items(Activation, ["adam"])
+    assert read_items(Activation, ["elu", "alpha=2"])[0].spec == activations.Elu(alpha=2.0)

@@ -22,10 +22,14 @@ class PatienceRule(StrEnum):
 
 
 class ThresholdMode(StrEnum):
-    """What a threshold is measured in: the metric's own unit, or shares of the best value."""
+    """What a threshold is measured in: the metric's own unit, or shares of the best value.
+
+    FROM_BEST is ABSOLUTE with the threshold on the other side of the comparison.
+    """
 
     ABSOLUTE = "ABSOLUTE"
     RELATIVE = "RELATIVE"
+    FROM_BEST = "FROM_BEST"
 
 
 class CooldownOrder(StrEnum):
@@ -115,5 +119,6 @@ class ReduceOnPlateauSpec(Hyperparameters):
             return better(value, worst(self.mode), self.mode)
         if self.threshold_mode is ThresholdMode.ABSOLUTE:
             return better(lessened(value, self.threshold, self.mode), best, self.mode)
-        share = -self.threshold if self.mode is MetricMode.MIN else self.threshold
-        return better(value, best * (1.0 + share), self.mode)
+        ahead = -self.threshold if self.mode is MetricMode.MIN else self.threshold
+        relative = self.threshold_mode is ThresholdMode.RELATIVE
+        return better(value, best * (1.0 + ahead) if relative else best + ahead, self.mode)

@@ -18,6 +18,11 @@ def improved(mode: str, value: float, margin: float, best: float) -> bool:
     return value + margin < best if mode == "MIN" else value - margin > best
 
 
+def improved_from_best(mode: str, value: float, margin: float, best: float) -> bool:
+    """The same with the margin on the other side, which rounds otherwise."""
+    return value < best - margin if mode == "MIN" else value > best + margin
+
+
 def improved_by_share(mode: str, value: float, share: float, best: float) -> bool:
     """Whether a value beats the best one by more than a share of it."""
     return value < best * (1.0 - share) if mode == "MIN" else value > best * (1.0 + share)
@@ -51,7 +56,7 @@ def plateau_torch(
     absolute: bool = False, optax: bool = False,
 ) -> Answer:  # fmt: skip
     """optax is PyTorch with one bad value less."""
-    beats = improved if absolute else improved_by_share
+    beats = improved_from_best if absolute else improved_by_share
     best: float = math.inf if mode == "MIN" else -math.inf
     bad = cooling = 0
     path = []

@@ -19,6 +19,8 @@ FALLING = [4.0, 3.0, 3.0, 3.5, 2.0, 2.5, 2.5, 2.25, 2.5, 3.0, 1.0, 1.5, 1.5, 1.5
 LEVEL = [2.0] + [2.5] * 30
 AT_THRESHOLD = [4.0, 3.75, 3.5, 3.5, 3.0, 2.75, 2.5, 2.25, 2.0, 1.75, 1.71875, 1.5, 1.25, 1.0, 0.75, 0.75]
 NEGATIVE = [-1.0, -1.0, -1.5, -1.5, -1.75, -1.625, -2.0, -1.9375, -2.0, -2.0, -3.0, -3.0]
+# 0.75 is better than 4.5 by a hair more than this, which value + threshold rounds away.
+ROUNDED, ALMOST = [4.5, 0.75, 0.75], {"threshold": 3.7499999999999996}
 NEARING = [4.0, 3.5, 3.25, 3.125, 2.875, 2.75, 2.625, 2.5]
 RISING = [-x for x in FALLING]
 
@@ -61,7 +63,7 @@ def reduce_torch(values: Sequence[float], fields: Fields) -> oracle.Answer:
     names = {"min_learning_rate": "min_lr", "min_change": "eps"}
     given = keywords(fields, names)
     if "threshold_mode" in given:
-        given["threshold_mode"] = {"THRESHOLD_MODE_ABSOLUTE": "abs"}[given["threshold_mode"]]
+        given["threshold_mode"] = {"THRESHOLD_MODE_FROM_BEST": "abs"}[given["threshold_mode"]]
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **given)
     path = []
     for value in values:
@@ -164,7 +166,7 @@ FLOORED: dict[str, tuple[Sequence[float], Fields]] = {
     "_floor_between": (LEVEL, {"factor": 0.25, "patience": 2, "min_learning_rate": 0.1}),
     "_floor_above": (LEVEL, {"factor": 0.25, "patience": 2, "cooldown": 2, "min_learning_rate": 0.75}),
 }
-ABSOLUTE = {"threshold_mode": "THRESHOLD_MODE_ABSOLUTE"}
+FROM_BEST = {"threshold_mode": "THRESHOLD_MODE_FROM_BEST"}
 
 
 def plateaus() -> list[Row]:
@@ -177,8 +179,15 @@ def plateaus() -> list[Row]:
             rows.append(plateau("optax" + case, "optax", values, fields, reduce_optax, by_optax))
     change = {"factor": 0.5, "patience": 1, "min_change": 0.0625}
     rows.append(plateau("torch_change", "torch", LEVEL, change, reduce_torch, oracle.plateau_torch))
-    absolute = {"factor": 0.5, "patience": 1, "threshold": 0.25, **ABSOLUTE}
-    rows.append(plateau("torch_absolute", "torch", AT_THRESHOLD, absolute, reduce_torch, by_margin))
+    for case, values, fields in (
+        ("torch_absolute", AT_THRESHOLD, {"threshold": 0.25}),
+        ("torch_absolute_rounded", ROUNDED, ALMOST),
+        ("torch_absolute_max", [-x for x in AT_THRESHOLD], {"threshold": 0.25, "mode": "METRIC_MODE_MAX"}),
+    ):
+        given = {"factor": 0.5, "patience": 0, **fields, **FROM_BEST}
+        rows.append(plateau(case, "torch", values, given, reduce_torch, by_margin))
+    given = {"factor": 0.5, "patience": 1, **ALMOST}
+    rows.append(plateau("keras_rounded", "keras", ROUNDED, given, reduce_keras, oracle.plateau_keras))
     return rows
 
 

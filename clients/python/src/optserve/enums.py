@@ -510,6 +510,13 @@ class ThresholdMode(IntEnum):
     value < best*(1 - threshold), or value > best*(1 + threshold) (PyTorch, optax).
     """
 
+    FROM_BEST = 3
+    """The metric's own unit as well, but compared as value < best - threshold, or value > best + threshold (PyTorch's "abs").
+
+    Differs from ABSOLUTE by rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not
+    there.
+    """
+
 
 class CooldownOrder(IntEnum):
     """When the values of a cool-down are counted off."""

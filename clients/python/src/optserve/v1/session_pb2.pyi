@@ -115,6 +115,12 @@ class _ThresholdModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Thresho
     """Shares of the best value: value < best*(1 - threshold), or
     value > best*(1 + threshold) (PyTorch, optax).
     """
+    THRESHOLD_MODE_FROM_BEST: _ThresholdMode.ValueType  # 3
+    """The metric's own unit as well, but compared as value < best - threshold, or
+    value > best + threshold (PyTorch's "abs"). Differs from ABSOLUTE by
+    rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not
+    there.
+    """
 
 class ThresholdMode(_ThresholdMode, metaclass=_ThresholdModeEnumTypeWrapper):
     """What a threshold is measured in."""
@@ -128,6 +134,12 @@ better, value - threshold > best where large ones are (Keras).
 THRESHOLD_MODE_RELATIVE: ThresholdMode.ValueType  # 2
 """Shares of the best value: value < best*(1 - threshold), or
 value > best*(1 + threshold) (PyTorch, optax).
+"""
+THRESHOLD_MODE_FROM_BEST: ThresholdMode.ValueType  # 3
+"""The metric's own unit as well, but compared as value < best - threshold, or
+value > best + threshold (PyTorch's "abs"). Differs from ABSOLUTE by
+rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not
+there.
 """
 Global___ThresholdMode: _TypeAlias = ThresholdMode  # noqa: Y015
 

@@ -511,7 +511,7 @@ class ThresholdMode(IntEnum):
     """
 
     FROM_BEST = 3
-    """The metric's own unit as well, but compared as value < best - threshold, or value > best + threshold (PyTorch's "abs").
+    """The metric's own unit, counted from the best value.
 
     Differs from ABSOLUTE by rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not
     there.

@@ -116,8 +116,8 @@ class _ThresholdModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Thresho
     value > best*(1 + threshold) (PyTorch, optax).
     """
     THRESHOLD_MODE_FROM_BEST: _ThresholdMode.ValueType  # 3
-    """The metric's own unit as well, but compared as value < best - threshold, or
-    value > best + threshold (PyTorch's "abs"). Differs from ABSOLUTE by
+    """The metric's own unit, counted from the best value: value < best - threshold,
+    or value > best + threshold (PyTorch's "abs"). Differs from ABSOLUTE by
     rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not
     there.
     """
@@ -136,8 +136,8 @@ THRESHOLD_MODE_RELATIVE: ThresholdMode.ValueType  # 2
 value > best*(1 + threshold) (PyTorch, optax).
 """
 THRESHOLD_MODE_FROM_BEST: ThresholdMode.ValueType  # 3
-"""The metric's own unit as well, but compared as value < best - threshold, or
-value > best + threshold (PyTorch's "abs"). Differs from ABSOLUTE by
+"""The metric's own unit, counted from the best value: value < best - threshold,
+or value > best + threshold (PyTorch's "abs"). Differs from ABSOLUTE by
 rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not
 there.
 """

@@ -34,6 +34,7 @@ DRAWN = [
     ("activation sigmoid tanh relu elu gelu", (1200, 500)),
     ("optimizer sgd momentum --steps 5", (1200, 560)),
     ("optimizer sgd adam learning_rate=0.1 --surface saddle --start -1 0.5 --steps 5", (1200, 560)),
+    ("optimizer sgd --start 3 0.5 --steps 3", (1200, 560)),  # at the minimum
     ("optimizer sgd momentum --sheet --steps 5 --surface rosenbrock", (600, 250)),
 ]
 
@@ -63,6 +64,8 @@ WRONG = [
     ("schedule cosine initial_learning_rate=1 decay_steps=-1", "schedule.cosine.decay_steps"),
     ("activation elu alpha=red", "elu.alpha takes a number, not red"),
     ("activation sigmoid --range 2 1", "--range"),
+    ("schedule constant value=0 --log", "--log needs a learning rate above 0"),
+    ("optimizer adam --start 1e9 0", "--start lies far outside"),
     ("optimizer adam beta_1=1.5", "spec.optimizer.adam.beta_1"),
     ("optimizer adam beta_3=0.5", "did you mean beta_"),
 ]

@@ -92,7 +92,9 @@ def test_a_drawn_activation_is_the_curve(client):
 
 def test_gradient_descent_takes_the_path_of_its_formula(client):
     bowl = SURFACES["quadratic"]
-    (path,) = optimizer_paths(client, [Item("sgd", optimizers.Sgd(learning_rate=0.04))], bowl, (-9, 2), 20)
+    (path,) = optimizer_paths(
+        client, [Item("sgd", optimizers.Sgd(learning_rate=0.04))], bowl, np.array([-9.0, 2.0]), 20
+    )
     t = np.arange(21)[:, None]
     np.testing.assert_allclose(path.points, np.array([-9.0, 2.0]) * np.array([0.96, 0.2]) ** t)
     np.testing.assert_array_equal(path.values, bowl.values_at(path.points))
@@ -102,7 +104,7 @@ def test_gradient_descent_takes_the_path_of_its_formula(client):
 def test_a_rule_that_looks_ahead_gets_its_gradients_there(client):
     bowl = SURFACES["quadratic"]
     spec = optimizers.Nesterov(learning_rate=0.02, momentum=0.8, form=NesterovForm.LOOKAHEAD)
-    (path,) = optimizer_paths(client, [Item("nesterov", spec)], bowl, (-9, 2), 15)
+    (path,) = optimizer_paths(client, [Item("nesterov", spec)], bowl, np.array([-9.0, 2.0]), 15)
     p, v = np.array([-9.0, 2.0]), np.zeros(2)
     for point in path.points:
         np.testing.assert_allclose(point, p)
@@ -112,7 +114,9 @@ def test_a_rule_that_looks_ahead_gets_its_gradients_there(client):
 
 def test_a_path_that_diverges_ends_and_says_so(client):
     beale = SURFACES["beale"]
-    (path,) = optimizer_paths(client, [Item("sgd", optimizers.Sgd(learning_rate=9.0))], beale, (1, 1.5), 50)
+    (path,) = optimizer_paths(
+        client, [Item("sgd", optimizers.Sgd(learning_rate=9.0))], beale, np.array([1.0, 1.5]), 50
+    )
     assert path.diverged
     assert len(path.points) < 51
     assert np.abs(path.points[-1]).max() > FAR
@@ -122,7 +126,9 @@ def test_a_path_that_diverges_ends_and_says_so(client):
 
 def test_a_path_may_leave_where_there_is_no_minimum(client):
     saddle = SURFACES["saddle"]
-    (path,) = optimizer_paths(client, [Item("sgd", optimizers.Sgd(learning_rate=0.5))], saddle, (1, 1), 50)
+    (path,) = optimizer_paths(
+        client, [Item("sgd", optimizers.Sgd(learning_rate=0.5))], saddle, np.ones(2), 50
+    )
     assert len(path.points) < 51
     assert not path.diverged
 
@@ -130,9 +136,9 @@ def test_a_path_may_leave_where_there_is_no_minimum(client):
 def test_no_session_stays_behind(client):
     before = [session.name for session in client.sessions()]
     bowl = SURFACES["quadratic"]
-    optimizer_paths(client, [Item("adam", optimizers.Adam())], bowl, bowl.start, 2)
+    optimizer_paths(client, [Item("adam", optimizers.Adam())], bowl, np.array(bowl.start), 2)
     with pytest.raises(errors.InvalidArgument):
-        optimizer_paths(client, [Item("adam", optimizers.Adam(beta_1=2.0))], bowl, bowl.start, 2)
+        optimizer_paths(client, [Item("adam", optimizers.Adam(beta_1=2.0))], bowl, np.array(bowl.start), 2)
     assert [session.name for session in client.sessions()] == before
 
 
@@ -140,7 +146,7 @@ def test_every_optimizer_without_a_required_field_takes_a_path(client):
     items = every_optimizer(client)
     assert names(items) == set(Optimizer.CHOICES)
     bowl = SURFACES["quadratic"]
-    for path in optimizer_paths(client, with_learning_rate(items, 0.01), bowl, bowl.start, 3):
+    for path in optimizer_paths(client, with_learning_rate(items, 0.01), bowl, np.array(bowl.start), 3):
         assert path.points.shape == (4, 2), path.label
         assert np.isfinite(path.values).all(), path.label
 
@@ -148,7 +154,7 @@ def test_every_optimizer_without_a_required_field_takes_a_path(client):
 def test_a_drawn_path_is_the_path(client):
     bowl = SURFACES["quadratic"]
     items = [Item("sgd", optimizers.Sgd(learning_rate=0.05)), Item("lion", optimizers.Lion())]
-    paths = optimizer_paths(client, items, bowl, bowl.start, 10)
+    paths = optimizer_paths(client, items, bowl, np.array(bowl.start), 10)
     contour, descent = pictures.draw_paths(paths, bowl).axes
     drawn = {line.get_label(): line.get_xydata() for line in contour.lines}
     sheet = pictures.draw_path_sheet(paths, bowl).axes

@@ -40,7 +40,7 @@ Fields follow the name that they belong to; several names share a picture.
 
 def add_to(commands: Any) -> None:
     """Adds the command to a parser's subcommands."""
-    plot = commands.add_parser("plot", help="draw what a server computes as a PNG", description=__doc__)
+    plot = commands.add_parser("plot", help="draw what a server computes as a PNG", description="Draws PNGs.")
     kinds = plot.add_subparsers(title="what to draw", required=True, metavar="KIND")
     _add_schedule(kinds)
     _add_activation(kinds)
@@ -117,6 +117,8 @@ def draw_schedules(
     if items is None:
         raise WrongItem("schedules have required fields; name those to draw")
     curves = schedules.schedule_curves(client, items, options.steps)
+    if options.log and not any((curve.rates > 0).any() for curve in curves):
+        raise WrongItem("--log needs a learning rate above 0")
     figure: Figure = pictures.draw_schedules(curves, options.log)
     return figure
 
@@ -139,9 +141,12 @@ def draw_paths(
 ) -> Figure:
     """Paths of optimizers over a surface."""
     surface = SURFACES[options.surface]
+    start = np.array(options.start or surface.start)
+    if not paths.is_near(start, surface):
+        raise WrongItem(f"--start lies far outside the picture, which is {surface.window}")
     rate = surface.learning_rate if options.learning_rate is None else options.learning_rate
     chosen = paths.with_learning_rate(paths.every_optimizer(client) if items is None else items, rate)
-    taken = paths.optimizer_paths(client, chosen, surface, options.start or surface.start, options.steps)
+    taken = paths.optimizer_paths(client, chosen, surface, start, options.steps)
     sheet = options.sheet or items is None
     figure: Figure = (pictures.draw_path_sheet if sheet else pictures.draw_paths)(taken, surface)
     return figure

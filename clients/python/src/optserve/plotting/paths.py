@@ -61,7 +61,7 @@ def with_learning_rate(items: Sequence[Item[Optimizer]], rate: float) -> list[It
 
 
 def optimizer_paths(
-    client: Client, items: Sequence[Item[Optimizer]], surface: Surface, start: Sequence[float], steps: int
+    client: Client, items: Sequence[Item[Optimizer]], surface: Surface, start: Floats, steps: int
 ) -> list[Path]:
     """Each optimizer's path, taken in a session of its own that is deleted afterwards.
 
@@ -69,14 +69,14 @@ def optimizer_paths(
         client: of the server that steps.
         items: the optimizers.
         surface: what they descend.
-        start: where all begin, x and y.
+        start: where all begin, [2].
         steps: how many steps each takes.
 
     Raises:
         InvalidArgument: an optimizer is wrong.
         OptserveError: the server refused otherwise, or could not be reached.
     """
-    return [_path(client, item, surface, np.array(start, np.float64), steps) for item in items]
+    return [_path(client, item, surface, start, steps) for item in items]
 
 
 def _path(client: Client, item: Item[Optimizer], surface: Surface, start: Floats, steps: int) -> Path:
@@ -85,7 +85,7 @@ def _path(client: Client, item: Item[Optimizer], surface: Surface, start: Floats
         points = np.array(_walk(session, surface, start, steps))
     finally:
         session.delete()
-    diverged = surface.minimum is not None and not _is_near(points[-1], surface)
+    diverged = surface.minimum is not None and not is_near(points[-1], surface)
     return Path(item.label, points, surface.values_at(points), diverged)
 
 
@@ -93,7 +93,7 @@ def _walk(session: SessionHandle, surface: Surface, start: Floats, steps: int) -
     """The points from ``start`` on, until they lie far outside."""
     ahead = _looks_ahead(session)
     points = [start]
-    while len(points) <= steps and _is_near(points[-1], surface):
+    while len(points) <= steps and is_near(points[-1], surface):
         at = session.pull(point=ParameterPoint.LOOKAHEAD)[NAME] if ahead else points[-1]
         result = session.step({NAME: surface.gradient_at(at)}, pull=True)
         points.append(result.parameters[NAME])
@@ -111,7 +111,8 @@ def _looks_ahead(session: SessionHandle) -> bool:
     return True
 
 
-def _is_near(point: Floats, surface: Surface) -> bool:
+def is_near(point: Floats, surface: Surface) -> bool:
+    """Whether a point, [2], is finite and not far outside the window."""
     left, right, bottom, top = surface.window
     middle = np.array([left + right, bottom + top]) / 2
     return bool(np.all(np.abs(point - middle) <= FAR * np.array([right - left, top - bottom])))

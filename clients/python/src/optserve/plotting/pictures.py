@@ -92,9 +92,9 @@ def draw_paths(paths: Sequence[Path], surface: Surface) -> Figure:
         label = textwrap.fill(_outcome(path), LABEL_WIDTH // 2)
         _draw_path(contour, path, color, label)
         descent.plot(path.values - _least(surface), color=color)
+    above = surface.minimum is not None and any((path.values > _least(surface)).any() for path in paths)
     name = "f" if surface.minimum is None else "f - min f"
-    scale = "linear" if surface.minimum is None else "log"
-    descent.set(title="descent", xlabel="step", ylabel=name, yscale=scale)
+    descent.set(title="descent", xlabel="step", ylabel=name, yscale="log" if above else "linear")
     descent.set_ylim(*_shown(paths, surface))
     descent.grid(alpha=0.3)
     handles, labels = contour.get_legend_handles_labels()

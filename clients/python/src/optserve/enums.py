@@ -513,8 +513,8 @@ class ThresholdMode(IntEnum):
     FROM_BEST = 3
     """The metric's own unit, counted from the best value.
 
-    Differs from ABSOLUTE by rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not
-    there.
+    value < best - threshold, or value > best + threshold (PyTorch's "abs"). Differs from ABSOLUTE by
+    rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not there.
     """
 
 

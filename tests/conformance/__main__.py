@@ -67,9 +67,9 @@ def on_gpu() -> list[Column]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="tests.conformance", description=__doc__)
-    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(corpus.RECORDED)}")
-    families = parser.parse_args(arguments).families or corpus.RECORDED
-    if unknown := set(families) - set(corpus.RECORDED):
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(corpus.FAMILIES)}")
+    families = parser.parse_args(arguments).families or corpus.FAMILIES
+    if unknown := set(families) - set(corpus.FAMILIES):
         parser.error(f"no such family: {', '.join(sorted(unknown))}")
     with columns() as wanted:
         print(LEGEND)

@@ -1,4 +1,4 @@
-"""The schema of the corpus, and how it is read and written.
+"""The corpus, and how it is read and written; its schema is proto/optserve/conformance/v1/suite.proto.
 
 A vector file is ``vectors/<family>/<name>.json``, where name is the field of the family's
 oneof (for the family ``gradient``, the field of ``GradientSpec``, ``ClipSpec`` or
@@ -7,8 +7,9 @@ oneof (for the family ``gradient``, the field of ``GradientSpec``, ``ClipSpec`` 
     family, name  as in the path
     cases         a list of objects, each with
         name        unique in its file
-        source      who computed ``expected``: keras, torch, optax, or lecture, which is the
-                    float64 oracle from the formula that the lecture prints
+        source      who computed ``expected``: keras, torch, optax, torchvision, whose published
+                    formulas PyTorch ran, or lecture or paper, which are the float64 oracle
+                    from the formula that the lecture or the algorithm's paper prints
         spec        the request, in protobuf's JSON mapping with field names as in the .proto
         inputs      see below
         expected    see below; float64, written so that reading gives back the same bits
@@ -24,8 +25,8 @@ By family, with nested lists for arrays (all exact in float32):
                  expected: parameters [steps][n] after each step; for look-ahead forms also
                  lookahead [steps][n], the point at which each gradient is taken
     schedules    spec: ScheduleSpec; inputs: steps [k]; expected: values [k]
-    losses       spec: LossSpec; inputs: prediction, target; expected: per_example, gradient,
-                 and value unless nothing is reduced
+    losses       spec: LossSpec; inputs: prediction, target, and sample_weight where there is one;
+                 expected: per_example, gradient, and value unless nothing is reduced
     activations  spec: ActivationSpec; inputs: input, output_gradient; expected: output,
                  input_gradient. Where the activation takes one, also inputs: slope, and
                  expected: slope_gradient
@@ -35,13 +36,13 @@ By family, with nested lists for arrays (all exact in float32):
     layers       spec: LayerSpec; inputs: shape [rank] of one example
                  expected: output_shape [rank], and as whole numbers trainable and non_trainable
                  parameters, multiply_adds and flops of one example
-
     metrics      spec: SessionSpec with the field that the file is named for
                  inputs: values [k] of the metric val_loss, all reported until training ends
                  expected, after each report: best_values [k], 0 where there is none yet, and
                  waited [k]; of reduce_on_plateau also cooldown [k] and learning_rates [k], those
                  of a step after the report; of early_stopping also stopped, 0 or 1, and the
                  parameter at the end, which a step before each report raised from 0 by 1
+
 Learning rates are fed to a session by a piecewise-constant schedule.
 """
 
@@ -55,11 +56,7 @@ from pathlib import Path
 from typing import Any
 
 VECTORS = Path(__file__).parent / "vectors"
-FAMILIES = ("optimizers", "schedules", "losses", "activations", "gradient", "layers")
-"""Families that every runner computes."""
-
-RECORDED = (*FAMILIES, "metrics")
-"""All families, with that which test_metrics.py runs by itself."""
+FAMILIES = ("optimizers", "schedules", "losses", "activations", "gradient", "layers", "metrics")
 
 SOURCES = ("keras", "torch", "optax", "torchvision", "lecture", "paper")
 
@@ -107,6 +104,11 @@ def load(path: Path) -> VectorFile:
 def load_family(family: str) -> list[VectorFile]:
     """Reads all vector files of a family, by name."""
     return [load(path) for path in sorted((VECTORS / family).glob("*.json"))]
+
+
+def files() -> dict[str, VectorFile]:
+    """All vector files, by an identifier for test reports."""
+    return {f"{family}-{file.name}": file for family in FAMILIES for file in load_family(family)}
 
 
 def cases(family: str) -> list[tuple[str, Case]]:

@@ -100,7 +100,7 @@ def report(rows: Sequence[tuple[Row, float]]) -> str:
         "",
         *versions(),
     ]
-    for family in corpus.RECORDED:
+    for family in corpus.FAMILIES:
         lines += ["", f"## {family}", "", "| file | case | source | difference |", "|---|---|---|---|"]
         for row, apart in rows:
             if row.family == family:
@@ -128,7 +128,7 @@ def versions() -> list[str]:
 def changes(files: Sequence[VectorFile]) -> list[str]:
     """What recording would change, as sentences."""
     found = []
-    recorded = {path for family in corpus.RECORDED for path in (corpus.VECTORS / family).glob("*.json")}
+    recorded = {path for family in corpus.FAMILIES for path in (corpus.VECTORS / family).glob("*.json")}
     for path in sorted(recorded - {file.path for file in files}):
         found.append(f"{path} has no source")
     for file in files:
@@ -157,7 +157,7 @@ def altered(now: VectorFile, before: VectorFile) -> list[str]:
 
 def write(files: Sequence[VectorFile]) -> None:
     """Records the corpus, and removes files that no source names. Keeps what is unchanged."""
-    for family in corpus.RECORDED:
+    for family in corpus.FAMILIES:
         for path in (corpus.VECTORS / family).glob("*.json"):
             if path not in {file.path for file in files}:
                 path.unlink()

@@ -109,7 +109,7 @@ class Line:
     gaps: Sequence[str]
 
 
-def lines(columns: Sequence[Column], families: Sequence[str] = corpus.RECORDED) -> Iterator[Line]:
+def lines(columns: Sequence[Column], families: Sequence[str] = corpus.FAMILIES) -> Iterator[Line]:
     """The table, line by line as it is computed: names without vectors last in their family."""
     for family in families:
         wanted, recorded = names.wanted(family), names.recorded(family)

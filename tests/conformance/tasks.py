@@ -53,7 +53,7 @@ Runner = Callable[[Task], Answer]
 
 def tasks(*families: str) -> Iterator[Task]:
     """Every case of the corpus, or of some families, in each type."""
-    for family in families or corpus.RECORDED:
+    for family in families or corpus.FAMILIES:
         for file in corpus.load_family(family):
             for case in file.cases:
                 for dtype in dtypes(family):

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from optserve.v1 import initializer_spec_pb2, session_pb2
-from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
+from optserve_server import initializers, optimizers
 from optserve_server.hyper import declarations
-from optserve_server.registry import Registry
-from tests.conformance import corpus
+from tests.conformance import corpus, names
 from tests.conformance.corpus import Case
 from tests.conformance.messages import SPECS, parse
 
-REGISTRIES: dict[str, Registry[Any]] = {
-    "optimizers": optimizers.REGISTRY,
-    "schedules": schedules.REGISTRY,
-    "losses": losses.REGISTRY,
-    "activations": activations.REGISTRY,
-    "layers": complexity.REGISTRY,
-}
 ALL_CASES = [
     pytest.param(family, case, id=f"{family}-{name}")
-    for family in corpus.RECORDED
+    for family in corpus.FAMILIES
     for name, case in corpus.cases(family)
 ]
 INPUTS = {
@@ -58,45 +48,23 @@ OPTIONAL = {
     "parameter",
 }
 
-ON_METRICS = ("early_stopping", "reduce_on_plateau")
+
+@pytest.mark.parametrize("family", corpus.FAMILIES)
+def test_every_name_has_vectors(family: str) -> None:
+    assert names.recorded(family) == names.wanted(family)
 
 
-def oneof_names(descriptor: Any) -> list[str]:
-    """The fields of a message's only oneof that is not the presence of a scalar."""
-    (oneof,) = (o for o in descriptor.oneofs if not o.name.startswith("_"))
-    return [field.name for field in oneof.fields]
-
-
-def file_names(family: str) -> list[str]:
-    return sorted(path.stem for path in (corpus.VECTORS / family).iterdir())
-
-
-@pytest.mark.parametrize("family", REGISTRIES)
-def test_oneof_registry_and_vectors_agree(family: str) -> None:
-    named = oneof_names(SPECS[family].DESCRIPTOR)
-    assert sorted(named) == sorted(REGISTRIES[family]) == file_names(family)
+@pytest.mark.parametrize("family", names.REGISTRIES)
+def test_oneof_and_registry_agree(family: str) -> None:
+    assert sorted(names.oneof_names(SPECS[family].DESCRIPTOR)) == sorted(names.REGISTRIES[family])
 
 
 def test_initializers_have_no_vectors_but_agree() -> None:
-    named = oneof_names(initializer_spec_pb2.InitializerSpec.DESCRIPTOR)
+    named = names.oneof_names(initializer_spec_pb2.InitializerSpec.DESCRIPTOR)
     assert sorted(named) == sorted(initializers.REGISTRY)
 
 
-def test_every_gradient_setting_has_vectors() -> None:
-    """Every field that changes what a rule sees or keeps; a policy on non-finite values does not."""
-    settings = {field.name for field in session_pb2.GradientSpec.DESCRIPTOR.fields}
-    clips = oneof_names(session_pb2.ClipSpec.DESCRIPTOR)
-    session = {field.name for field in session_pb2.SessionSpec.DESCRIPTOR.fields}
-    session -= {"optimizer", "schedule", "gradient", *ON_METRICS}
-    wanted = (settings - {"clip", "non_finite"}) | set(clips) | session
-    assert sorted(wanted) == file_names("gradient")
-
-
-def test_what_listens_to_metrics_has_vectors() -> None:
-    assert file_names("metrics") == list(ON_METRICS)
-
-
-@pytest.mark.parametrize("name", ON_METRICS)
+@pytest.mark.parametrize("name", names.ON_METRICS)
 def test_every_knob_of_what_listens_is_stated_somewhere(name: str) -> None:
     found = corpus.load(corpus.VECTORS / "metrics" / f"{name}.json").cases
     message = session_pb2.SessionSpec.DESCRIPTOR.fields_by_name[name].message_type
@@ -107,19 +75,19 @@ def test_every_knob_of_what_listens_is_stated_somewhere(name: str) -> None:
 
 
 def test_nothing_else_lies_among_the_vectors() -> None:
-    assert sorted(path.name for path in corpus.VECTORS.iterdir()) == sorted(corpus.RECORDED)
+    assert sorted(path.name for path in corpus.VECTORS.iterdir()) == sorted(corpus.FAMILIES)
     files = [path for path in corpus.VECTORS.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".json"}
 
 
-@pytest.mark.parametrize("family", corpus.RECORDED)
+@pytest.mark.parametrize("family", corpus.FAMILIES)
 def test_files_say_what_they_are(family: str) -> None:
     for path in (corpus.VECTORS / family).iterdir():
         file = corpus.load(path)
         assert file.path == path
-        names = [case.name for case in file.cases]
-        assert names
-        assert len(set(names)) == len(names)
+        found = [case.name for case in file.cases]
+        assert found
+        assert len(set(found)) == len(found)
 
 
 @pytest.mark.parametrize(("family", "case"), ALL_CASES)

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from optserve_server.arrays.numba_jit import NumbaBackend
-from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.arrays.select import select
+from tests.conformance import corpus
+from tests.conformance.corpus import VectorFile
 from tests.conformance.embedded import Embedded
-from tests.conformance.tasks import Task, tasks, verify
+from tests.conformance.table import Column, fill
 
-BY_ID = {task.id: task for task in tasks()}
-each_task = pytest.mark.parametrize("task", BY_ID.values(), ids=BY_ID.keys())
-
-
-@pytest.fixture(scope="module")
-def on_numpy() -> Embedded:
-    return Embedded(NumpyBackend())
+FILES = corpus.files()
+BACKENDS = ["numpy", "numba", pytest.param("cupy", marks=pytest.mark.gpu)]
 
 
-@pytest.fixture(scope="module")
-def on_numba() -> Embedded:
-    return Embedded(NumbaBackend())
+@pytest.fixture(scope="module", params=BACKENDS)
+def column(request: pytest.FixtureRequest) -> Column:
+    return Column(request.param, Embedded(select(request.param)))
 
 
-@each_task
-def test_numpy(task: Task, on_numpy: Embedded) -> None:
-    verify(on_numpy, task)
-
-
-@each_task
-def test_numba(task: Task, on_numba: Embedded) -> None:
-    verify(on_numba, task)
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES.keys())
+def test_embedded(file: VectorFile, column: Column) -> None:
+    assert fill(column, file).gaps == []

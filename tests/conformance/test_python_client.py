@@ -6,19 +6,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.drivers import DRIVERS, Driver, running_driver
-from tests.conformance.tasks import Task, tasks, verify
+from tests.conformance import corpus
+from tests.conformance.corpus import VectorFile
+from tests.conformance.drivers import DRIVERS, running_driver
+from tests.conformance.table import Column, fill
 from tests.support.server import RunningServer
 
-BY_ID = {task.id: task for task in tasks()}
+FILES = corpus.files()
 
 
 @pytest.fixture(scope="module")
-def driver(server: RunningServer) -> Iterator[Driver]:
+def column(server: RunningServer) -> Iterator[Column]:
     with running_driver(DRIVERS["python"], server.address) as driver:
-        yield driver
+        yield Column("python client", driver)
 
 
-@pytest.mark.parametrize("task", BY_ID.values(), ids=BY_ID.keys())
-def test_python_client(task: Task, driver: Driver) -> None:
-    verify(driver, task)
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES.keys())
+def test_python_client(file: VectorFile, column: Column) -> None:
+    assert fill(column, file).gaps == []

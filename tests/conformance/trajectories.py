@@ -1,4 +1,4 @@
-"""Runs a rule over a case's steps: on plain arrays, or compiled by a backend."""
+"""Runs a rule over a case's steps, without a session around it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Backend, Segments
 from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
-from optserve_server.sessions.guards import GRADIENT, PARAMETER, StepPrograms
-from optserve_server.sessions.spec import GradientSpec
+from optserve_server.sessions.guards import PARAMETER
 from tests.conformance.corpus import Case
 
 Array = npt.NDArray[Any]
@@ -75,29 +73,5 @@ def plainly(rule: ElementwiseRule) -> Advance:
         for name, value in zip(state, after, strict=True):
             assert value.dtype == dtype, f"{name} became {value.dtype}"
             state[name] = value
-
-    return advance
-
-
-def compiled(rule: ElementwiseRule, backend: Backend, dtype: np.dtype[Any]) -> Advance:
-    """The program that a session runs for the rule, on a backend."""
-    decays = bool(rule.decoupled_weight_decay)
-    programs = StepPrograms(rule, GradientSpec(), decays=decays, averages=False)
-    program = programs.apply(False)
-    kernel = backend.compile(program, dtype, {})
-
-    def advance(state: State, gradient: Array, numbers: Mapping[str, float], decay: float) -> None:
-        arrays = {name: backend.from_host(a) for name, a in {**state, GRADIENT: gradient}.items()}
-        scalars = {**numbers, "guard_decay": decay}
-        segments = None
-        if isinstance(rule, TensorwiseRule):
-            one = np.array([len(gradient)], np.int64)
-            measure = programs.measure_tensors(False)
-            sums = backend.compile(measure, dtype, {})(arrays, scalars, Segments(one))
-            norms = {name: np.sqrt(total) for name, total in sums.items()}
-            segments = Segments(one, rule.numbers_of_tensors(norms))
-        kernel(arrays, {name: scalars[name] for name in program.scalars}, segments)
-        for name in state:
-            state[name] = np.array(backend.to_host(arrays[name]))
 
     return advance

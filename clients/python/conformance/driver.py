@@ -66,29 +66,32 @@ def train(client: optserve.Client, call: pb.TrainCall) -> pb.DriverResponse:
     session = client.create_session(parameters, **stated(decode(call.spec)), seed=call.seed)
     try:
         found = pb.TrainAnswer(initial=tensors(session.pull()))
-        with stepping(session, call.stream) as step:
-            for gradients in call.gradients:
-                if call.before:
-                    found.before.append(pulled(session, call.before))
-                arrays = {named.name: from_tensor(named.tensor) for named in gradients.tensors}
-                found.parameters.append(tensors(step(arrays).parameters))
-                if call.after:
-                    found.after.append(pulled(session, call.after))
+        for result in stepped(session, call, found):
+            found.parameters.append(tensors(result.parameters))
+            if call.after:
+                found.after.append(pulled(session, call.after))
         return pb.DriverResponse(train=found)
     finally:
         session.delete()
 
 
-@contextlib.contextmanager
-def stepping(
-    session: optserve.SessionHandle, stream: bool
-) -> Iterator[Callable[[Mapping[str, Array]], optserve.StepResult]]:
-    """What takes a step and returns the parameters with it."""
-    if stream:
-        with session.stream(pull=True) as steps:
-            yield steps.step
-    else:
-        yield lambda gradients: session.step(gradients, pull=True)
+def stepped(
+    session: optserve.SessionHandle, call: pb.TrainCall, found: pb.TrainAnswer
+) -> Iterator[optserve.StepResult]:
+    """Takes the steps; several are under way at once where nothing is read between them."""
+    with session.stream(pull=True) if call.stream else contextlib.nullcontext() as stream:
+        if stream and not call.before and not call.after:
+            yield from stream.steps(map(arrays, call.gradients))
+            return
+        for gradients in call.gradients:
+            if call.before:
+                found.before.append(pulled(session, call.before))
+            yield stream.step(arrays(gradients)) if stream else session.step(arrays(gradients), pull=True)
+
+
+def arrays(message: pb.Tensors) -> dict[str, Array]:
+    """Messages as arrays."""
+    return {named.name: from_tensor(named.tensor) for named in message.tensors}
 
 
 def first_value(init: session_service_pb2.ParameterInit) -> Array | optserve.Initialized:

@@ -12,6 +12,7 @@ from tests.conformance.oracle.optimizers import Steps, root, sign
 def radam(
     p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, placement: str, correction: str,
     threshold: float = 5.0,
+    at_threshold: bool = False,
 ) -> list[float]:  # fmt: skip
     path, m, v = [], 0.0, 0.0
     limit = 2 / (1 - beta_2) - 1
@@ -21,7 +22,7 @@ def radam(
         second = 1 - beta_2**t
         length = limit - 2 * t * beta_2**t / second
         step = lr * m / (1 - beta_1**t)
-        if length > threshold:
+        if length > threshold or (at_threshold and length == threshold):
             step *= math.sqrt((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length))
             if correction == "FOLDED":
                 step *= math.sqrt(second) / root(v, epsilon, placement)

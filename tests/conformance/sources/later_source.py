@@ -50,6 +50,23 @@ def radams() -> list[Row]:
              lambda lr: optax.radam(lr, eps=EPSILON, threshold=7.5, **OPTAX_BETAS), oracle.radam,
              knobs | {"threshold": 7.5, "rectified_at_threshold": True}, threshold=7.5, **hatted, **knobs),
         optax_source.defaults("radam", optax.radam, oracle.radam, **hatted, **own),
+        *at_threshold(),
+    ]  # fmt: skip
+
+
+def at_threshold() -> list[Row]:
+    """The eighth step's average is exactly as long as the threshold: only the quotient is rounded."""
+    power = 0.75**8
+    length = 7 - 2 * 8 * power / (1 - power)
+    fields = {"beta_2": 0.75, "threshold": length, "epsilon": EPSILON}
+    knobs = OUTSIDE | {"beta_1": 0.9, **fields}
+    spec = optimizer_spec("TORCH", "radam", **fields)
+    return [
+        optax_source.case("radam", "optax_at_threshold",
+                          lambda lr: optax.radam(lr, b2=0.75, eps=EPSILON, threshold=length), oracle.radam,
+                          fields, correction="HATTED", at_threshold=True, **knobs),
+        trajectory("radam", "paper_at_threshold", "paper", spec, None, oracle.radam, correction="FOLDED",
+                   note="PyTorch has a threshold of 5, which no average meets exactly", **knobs),
     ]  # fmt: skip
 
 
@@ -144,11 +161,11 @@ def federated() -> list[Row]:
              form="HEAVY_BALL", mu=0.9, dampening=0.0),
         case("fed_adagrad", "paper", oracle.fed_adagrad, {"beta_1": 0.5, "initial_accumulator": 0.25, **tau},
              beta_1=0.5, initial=0.25, **tau),
-        case("fed_adagrad", "paper_defaults", oracle.fed_adagrad, {"learning_rate": 0.015}, own_rate=0.015,
+        case("fed_adagrad", "paper_defaults", oracle.fed_adagrad, {}, own_rate=0.1,
              beta_1=0.0, tau=1e-9, initial=0.0),
         case("fed_adam", "paper", oracle.fed_adam, BETAS | {"initial_accumulator": 0.25, **tau},
              initial=0.25, **BETAS, **tau),
-        case("fed_adam", "paper_defaults", oracle.fed_adam, {"learning_rate": 0.015}, own_rate=0.015,
+        case("fed_adam", "paper_defaults", oracle.fed_adam, {}, own_rate=0.1,
              beta_1=0.9, beta_2=0.99, tau=1e-9, initial=0.0),
         case("fed_yogi", "paper", oracle.fed_adam, BETAS | {"initial_accumulator": 0.25, **tau},
              initial=0.25, yogi=True, **BETAS, **tau),
@@ -163,9 +180,12 @@ def schedule_free() -> list[Row]:
     optax_plain = {"b1": 0.75, "weight_lr_power": 1.5, "weight_decay": 0.125}
     return [
         free("schedule_free_sgd", "optax", lambda lr: contrib.schedule_free_sgd(lr, **optax_plain), plain),
+        free("schedule_free_sgd", "optax_default_power", contrib.schedule_free_sgd, {}),
         free("schedule_free_sgd", "optax_defaults", contrib.schedule_free_sgd, {"learning_rate": RATE}),
         free("schedule_free_adamw", "optax",
              lambda lr: contrib.schedule_free_adamw(lr, b2=0.95, eps=EPSILON, **optax_plain), adam),
+        free("schedule_free_adamw", "optax_default_power", contrib.schedule_free_adamw, {}, beta_2=0.999,
+             epsilon=1e-8),
         free("schedule_free_adamw", "optax_defaults", contrib.schedule_free_adamw, {"learning_rate": RATE},
              beta_2=0.999, epsilon=1e-8),
     ]  # fmt: skip
@@ -174,7 +194,8 @@ def schedule_free() -> list[Row]:
 def free(file: str, name: str, make: Callable[[float], Any], fields: dict[str, float], **more: float) -> Row:
     """Both points: x after each step, and y before it, which optax keeps."""
     own = fields.get("learning_rate")
-    rates = inputs.LEARNING_RATES if own is None else [own] * inputs.STEPS
+    # Backwards, so that the largest rate so far rises.
+    rates = inputs.LEARNING_RATES[::-1] if own is None else [own] * inputs.STEPS
     knobs = {"beta_1": 0.9, "weight_lr_power": 2.0, **fields, **more}
     knobs["power"] = knobs.pop("weight_lr_power")
     knobs.pop("learning_rate", None)

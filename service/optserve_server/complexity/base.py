@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class Cost:
 
     Attributes:
         output: shape of its output.
-        trainable: parameters that an optimizer changes.
+        tensors: shapes of the parameters that an optimizer changes, as Keras makes and orders them.
         non_trainable: parameters that it does not.
         multiply_adds: products that are added into a sum, as in matrix products and
             convolutions. Element-wise arithmetic has none.
@@ -33,11 +34,16 @@ class Cost:
     """
 
     output: Shape
-    trainable: int = 0
+    tensors: tuple[Shape, ...] = ()
     non_trainable: int = 0
     multiply_adds: int = 0
     operations: int = 0
     is_view: bool = False
+
+    @property
+    def trainable(self) -> int:
+        """How many parameters an optimizer changes."""
+        return sum(map(math.prod, self.tensors))
 
 
 @dataclass(frozen=True)

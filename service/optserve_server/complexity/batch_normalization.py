@@ -29,7 +29,7 @@ class BatchNormalization(Layer):
         channels = shape[-1]
         return Cost(
             shape,
-            trainable=channels * (self.center + self.scale),
+            tensors=((channels,),) * (self.center + self.scale),
             non_trainable=2 * channels,
             operations=2 * math.prod(shape),
         )

@@ -56,10 +56,10 @@ class Convolution(Layer):
             message = f"{self.groups} groups do not divide the channels of the input, {text(shape)}"
             raise misfit(message, f"a multiple of {self.groups} channels", shape, "groups")
         output = (*spots, self.filters)
-        weights = math.prod(self.kernel) * (channels // self.groups) * self.filters
+        kernel = (*self.kernel, channels // self.groups, self.filters)
         return Cost(
             output,
-            trainable=weights + self.filters * self.use_bias,
-            multiply_adds=math.prod(spots) * weights,
+            tensors=(kernel, *((self.filters,),) * self.use_bias),
+            multiply_adds=math.prod(spots) * math.prod(kernel),
             operations=math.prod(output) * self.use_bias,
         )

@@ -30,10 +30,9 @@ class Dense(Layer):
         require_rank(shape, range(1, len(shape) + 1), "at least [features]")
         *outer, features = shape
         output = (*outer, self.units)
-        weights = features * self.units
         return Cost(
             output,
-            trainable=weights + self.units * self.use_bias,
-            multiply_adds=math.prod(outer) * weights,
+            tensors=((features, self.units), *((self.units,),) * self.use_bias),
+            multiply_adds=math.prod(outer) * features * self.units,
             operations=math.prod(output) * self.use_bias,
         )

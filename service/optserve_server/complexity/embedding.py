@@ -22,4 +22,4 @@ class Embedding(Layer):
     dimension: int = hyper(ge=1, le=MAX_EXTENT)
 
     def cost(self, shape: Shape) -> Cost:
-        return Cost((*shape, self.dimension), trainable=self.vocabulary * self.dimension)
+        return Cost((*shape, self.dimension), tensors=((self.vocabulary, self.dimension),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from optserve_server.complexity.base import Shape
 from optserve_server.complexity.recurrent import Recurrent
 from optserve_server.hyper import hyper
 
@@ -29,6 +30,12 @@ class Gru(Recurrent):
     @property
     def biases(self) -> int:
         return super().biases * (2 if self.reset_after else 1)
+
+    @property
+    def bias_tensors(self) -> tuple[Shape, ...]:
+        if not self.reset_after:
+            return super().bias_tensors
+        return ((2, self.gates * self.units),) * self.use_bias
 
     @property
     def operations(self) -> int:

@@ -28,5 +28,6 @@ class LayerNormalization(Layer):
     def cost(self, shape: Shape) -> Cost:
         require_rank(shape, range(1, len(shape) + 1), "at least [features]")
         *outer, features = shape
-        learnt = features * (self.center + self.scale)
-        return Cost(shape, trainable=learnt, operations=math.prod(outer) * (5 * features + 2 + learnt))
+        learnt = self.center + self.scale
+        operations = math.prod(outer) * (5 * features + 2 + features * learnt)
+        return Cost(shape, tensors=((features,),) * learnt, operations=operations)

@@ -45,7 +45,15 @@ class MultiHeadAttention(Layer):
         biases = (2 * keys + values + features) * self.use_bias
         return Cost(
             shape,
-            trainable=weights + biases,
+            tensors=self._tensors(features),
             multiply_adds=time * weights + time * time * (keys + values),
             operations=time * (biases + keys + self.heads * (5 * time - 2)),
         )
+
+    def _tensors(self, features: int) -> tuple[Shape, ...]:
+        """Kernel and bias of the queries, keys and values, which keep heads apart, and the output."""
+        found: list[Shape] = []
+        for width in (self.key_dim, self.key_dim, self.value_dim):
+            found += [(features, self.heads, width), (self.heads, width)]
+        found += [(self.heads, self.value_dim, features), (features,)]
+        return tuple(found if self.use_bias else found[::2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from optserve_server.complexity.base import Cost, Layer, Shape, check_extents
@@ -74,11 +74,12 @@ class Complexity:
 
 @dataclass(frozen=True)
 class LayerComplexity:
-    """One layer's name, the shape of its output without the batch, and its counts."""
+    """One layer's name, the shape of its output without the batch, its counts and trainable tensors."""
 
     name: str
     output_shape: Shape
     complexity: Complexity
+    tensors: tuple[Shape, ...]
 
 
 @dataclass(frozen=True)
@@ -90,27 +91,36 @@ class Estimate:
     optimizer_state_bytes: int
 
 
-def estimate(network: Network, batch_size: int, element_size: int, slots: int = 0) -> Estimate:
+def no_state(shape: Shape) -> int:
+    """Where there is no optimizer."""
+    return 0
+
+
+def estimate(
+    network: Network,
+    batch_size: int,
+    element_size: int,
+    state_elements: Callable[[Shape], int] = no_state,
+) -> Estimate:
     """Counts what a network takes for one batch.
 
     Args:
         network: the network.
         batch_size: examples in the batch, at least 1.
         element_size: bytes of one number.
-        slots: arrays of optimizer state, each shaped like the trainable parameters.
+        state_elements: how many numbers of state an optimizer keeps for a tensor of a shape.
 
     Raises:
         DomainError: SHAPE_MISMATCH where a layer does not fit its input, OUT_OF_RANGE where
             a count would exceed `MAX_COUNT`; fields are paths within the network.
     """
     _check_counts("input_shape", batch_size * math.prod(network.input_shape) * element_size)
-    layers, total = [], Complexity()
+    layers, total, state = [], Complexity(), 0
     for index, layer in enumerate(_layers(network, batch_size, element_size)):
         total += layer.complexity
-        _check_counts(f"layers[{index}]", *dataclasses.astuple(total))
+        state += sum(map(state_elements, layer.tensors)) * element_size
+        _check_counts(f"layers[{index}]", *dataclasses.astuple(total), state)
         layers.append(layer)
-    state = slots * total.trainable_parameters * element_size
-    _check_counts("layers", state)
     return Estimate(tuple(layers), total, state)
 
 
@@ -137,7 +147,8 @@ def _layers(network: Network, batch_size: int, element_size: int) -> Iterator[La
                 cost = named.layer.cost(shape)
             _check_rank(cost.output)
         name = named.name or f"{named.layer.name}_{index}"
-        yield LayerComplexity(name, cost.output, _complexity(cost, batch_size, element_size))
+        complexity = _complexity(cost, batch_size, element_size)
+        yield LayerComplexity(name, cost.output, complexity, cost.tensors)
         shape = cost.output
 
 

@@ -36,6 +36,11 @@ class Recurrent(Layer):
         return self.gates * self.use_bias
 
     @property
+    def bias_tensors(self) -> tuple[Shape, ...]:
+        """Shapes of one direction's biases."""
+        return ((self.gates * self.units,),) * self.use_bias
+
+    @property
     @abstractmethod
     def operations(self) -> int:
         """Operations of one unit in one step beside the matrix products."""
@@ -44,10 +49,11 @@ class Recurrent(Layer):
         require_rank(shape, range(2, 3), "[time, features]")
         (time, features), directions = shape, 2 if self.bidirectional else 1
         width = self.units * directions
-        weights = self.gates * (features + self.units)
+        weights, wide = self.gates * (features + self.units), self.gates * self.units
+        tensors = ((features, wide), (self.units, wide), *self.bias_tensors)
         return Cost(
             (time, width) if self.return_sequences else (width,),
-            trainable=width * (weights + self.biases),
+            tensors=tensors * directions,
             multiply_adds=time * width * weights,
             operations=time * width * self.operations,
         )

@@ -15,7 +15,7 @@ from optserve.v1.tensor_pb2 import Tensor
 from optserve_server.activations.base import Activation
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.recent import RecentKernels
-from optserve_server.complexity.network import estimate
+from optserve_server.complexity.network import estimate, no_state
 from optserve_server.errors import within
 from optserve_server.hyper import Chosen
 from optserve_server.losses.base import Floats, Loss, Reduction, reduce
@@ -163,10 +163,10 @@ def _complexity(request: pb.EstimateComplexityRequest) -> pb.EstimateComplexityR
     if request.HasField("optimizer"):
         with within("optimizer"):
             optimizer = chosen_from(request.optimizer)
-    slots = len(optimizer.algorithm.slots()) if optimizer else 0
+    state_elements = optimizer.algorithm.state_elements if optimizer else no_state
     with within("network"):
         network = network_from(request.network)
-        response = estimate_to(estimate(network, batch_size, dtype.itemsize, slots), network)
+        response = estimate_to(estimate(network, batch_size, dtype.itemsize, state_elements), network)
     if optimizer:
         chosen_to(response.optimizer, optimizer)
     return response

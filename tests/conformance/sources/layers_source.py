@@ -4,6 +4,9 @@ XLA counts the graph that Keras hands it, so its count stands for a layer only w
 does what the contract counts, and all of it. Not compared are SAME padding, whose products with
 zeros XLA leaves out, normalization, which Keras computes from other formulas, and attention,
 where Keras adds a mask's handling. There the oracle's count is recorded.
+
+No answer states the shapes of the trainable tensors, from which the service counts an
+optimizer's state, so there are none in the vectors: they are compared here, with the service's own.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from optserve_server.complexity import REGISTRY
 from tests.conformance.oracle import layers as oracle
 from tests.conformance.sources.row import Row
+from tests.conformance.specs import resolve
 
 L = keras.layers
 SAME = {"padding": "LAYER_PADDING_SAME"}
@@ -52,6 +57,7 @@ def row_of(line: Line) -> Row:
         with in_float32():
             layer = line.make()
             found = count() | keras_counts(layer, line.shape)
+            assert stated_tensors(line) == keras_tensors(layer), f"{line.file}-{line.case}"
             return found | ({"flops": xla_flops(layer, line.shape)} if line.by_xla else {})
 
     counter = "XLA's" if line.by_xla else "the oracle's"
@@ -83,6 +89,24 @@ def keras_counts(layer: keras.Layer, shape: Sequence[int]) -> dict[str, Any]:
         "trainable": trainable,
         "non_trainable": size_of(layer.non_trainable_weights),
     }
+
+
+def stated_tensors(line: Line) -> list[tuple[int, ...]]:
+    """The shapes that the service gives to the trainable tensors."""
+    return list(resolve(REGISTRY, {line.file: line.fields}).cost(tuple(line.shape)).tensors)
+
+
+def keras_tensors(layer: keras.Layer) -> list[tuple[int, ...]]:
+    """The shapes of Keras' trainable weights.
+
+    A depthwise kernel is [window, channels, multiplier] there; the contract knows it as a
+    convolution of as many groups as channels, whose kernel is [window, 1, filters].
+    """
+    found = [tuple(weight.shape) for weight in layer.trainable_weights]
+    if isinstance(layer, L.DepthwiseConv2D):
+        *window, channels, multiplier = found[0]
+        found[0] = (*window, 1, channels * multiplier)
+    return found
 
 
 def size_of(weights: Sequence[Any]) -> int:

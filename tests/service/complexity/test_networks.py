@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def network(shape: tuple[int, ...], *layers: Layer) -> Network:
 def counted(
     shape: tuple[int, ...], *layers: Layer, batch: int = 1, size: int = 4, slots: int = 0
 ) -> Estimate:
-    return estimate(network(shape, *layers), batch, size, slots)
+    return estimate(network(shape, *layers), batch, size, lambda tensor: slots * math.prod(tensor))
 
 
 def vgg_16() -> list[Layer]:

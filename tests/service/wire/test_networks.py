@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ def parsed(description: dict[str, Any]) -> NetworkSpec:
 
 def test_the_answer_states_every_layer_and_field() -> None:
     network = network_from(parsed(lenet()))
-    response = estimate_to(estimate(network, 2, 4, slots=1), network)
+    response = estimate_to(estimate(network, 2, 4, math.prod), network)
     assert [layer.name for layer in response.layers] == ["convolution_0", "halved", "flatten_2", "dense_3"]
     assert [list(layer.output_shape) for layer in response.layers] == [[28, 28, 6], [14, 14, 6], [1176], [10]]
     assert response.layers[1].complexity.flops == 2 * 1176 * 4
@@ -49,7 +50,7 @@ def test_the_answer_states_every_layer_and_field() -> None:
     echo = response.network.layers[0].convolution
     assert (list(echo.strides), list(echo.dilation), echo.groups, echo.use_bias) == ([1, 1], [1, 1], 1, True)
     again = network_from(response.network)
-    assert estimate_to(estimate(again, 2, 4, slots=1), again) == response
+    assert estimate_to(estimate(again, 2, 4, math.prod), again) == response
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in cases("layers")])
@@ -131,7 +132,7 @@ def put(message: Any, field: Any, found: list[int]) -> None:
 def test_whatever_is_sent_is_answered_or_refused_by_its_path(message: NetworkSpec) -> None:
     def answer() -> Any:
         network = network_from(message)
-        return estimate_to(estimate(network, 10**9, 8, slots=3), network)
+        return estimate_to(estimate(network, 10**9, 8, lambda tensor: 3 * math.prod(tensor)), network)
 
     found = outcome(answer)
     if isinstance(found, DomainError):

@@ -445,7 +445,9 @@ class EstimateComplexityResponse(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     optimizer_state_bytes: _builtins.int
-    """Bytes of the optimizer's slots for the trainable parameters."""
+    """Bytes of the optimizer's slots for the trainable parameters, in tensors of
+    the shapes that Keras gives them.
+    """
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerComplexity]:
         """Each layer, in order."""

@@ -43,6 +43,7 @@ def sources() -> list[Row]:
         layers_source,
         lecture_source,
         loss_source,
+        matrix_source,
         metrics_source,
         optax_source,
         schedule_source,
@@ -53,6 +54,7 @@ def sources() -> list[Row]:
     found = (
         keras_source, torch_source, optax_source, lecture_source, activation_source, loss_source,
         torchvision_source, layers_source, metrics_source, later_source, schedule_source, custom_source,
+        matrix_source,
     )  # fmt: skip
     return [row for source in found for row in source.rows()]
 

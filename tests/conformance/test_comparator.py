@@ -13,7 +13,7 @@ import pytest
 from optserve_server import optimizers
 from optserve_server.errors import DomainError
 from optserve_server.hyper import Convention, declarations, field_types
-from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.base import Rule
 from tests.conformance import corpus, trajectories
 from tests.conformance.comparator import difference, judge
 from tests.conformance.corpus import Case
@@ -101,6 +101,14 @@ UNPROVED = {
     ("fed_avg_m", "KERAS", "learning_rate"): "at rate 1 the parameters would come too near to 0",
     ("fed_adagrad", "KERAS", "tau"): "1e-9 beside a root of 1 is below the tolerance",
     ("ftrl", "KERAS", "learning_rate_power"): "it has one value",
+    ("adafactor", "KERAS", "epsilon_1"): "1e-30 beside squares of gradients is below the tolerance",
+    ("adafactor", "KERAS", "epsilon_2"): "no parameter is as small as 1e-3",
+    ("adafactor", "TORCH", "epsilon_1"): "the dtype's epsilon is below every mean",
+    ("adafactor", "TORCH", "epsilon_2"): "no parameter is as small as 1e-3",
+    ("muon", "TORCH", "epsilon"): "no momentum is as short as 1e-7",
+    ("prodigy", "OPTAX", "epsilon"): "1e-8 of an estimate of 1e-6 is below the tolerance",
+    ("prodigy", "OPTAX", "beta_3"): "0 stands for a root",
+    ("prodigy", "OPTAX", "weight_decay"): "one per cent of 0 is 0.001 of a step of 1e-6",
     ("lion", "KERAS", "beta_1"): "one per cent turns no sign",
     ("lion", "OPTAX", "beta_1"): "one per cent turns no sign",
     ("radam", "TORCH", "epsilon"): "1e-8 in the few rectified steps is below the tolerance",
@@ -139,7 +147,7 @@ def test_a_wrong_default_is_noticed(name: str, convention: Convention, field: st
     assert any(fails(rule, case, tolerance=1e-12) for rule, case in wrong)
 
 
-def can_replace(rule: ElementwiseRule, field: str, value: Any) -> bool:
+def can_replace(rule: Rule, field: str, value: Any) -> bool:
     try:
         dataclasses.replace(rule, **{field: value})
     except DomainError:
@@ -147,7 +155,7 @@ def can_replace(rule: ElementwiseRule, field: str, value: Any) -> bool:
     return True
 
 
-def fails(rule: ElementwiseRule, case: Case, tolerance: float = 1e-6) -> bool:
+def fails(rule: Rule, case: Case, tolerance: float = 1e-6) -> bool:
     dtype = np.dtype(np.float64)
     answer = trajectories.follow(rule, case, dtype, trajectories.plainly(rule))
     try:

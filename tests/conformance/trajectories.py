@@ -2,53 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.vocabulary import NumpyOps
-from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.base import ElementwiseRule, Rule
+from optserve_server.optimizers.groupwise import GroupwiseRule
+from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
 from optserve_server.sessions.guards import PARAMETER
 from tests.conformance.corpus import Case
 
 Array = npt.NDArray[Any]
 State = dict[str, Array]
-Advance = Callable[[State, Array, Mapping[str, float], float], None]
-"""Changes parameters and slots in place by gradient, the rule's numbers and the decay factor."""
+Advance = Callable[[State, Array, Mapping[str, float], float], dict[str, float]]
+"""Changes parameters and slots in place by gradient, the rule's numbers and the decay factor;
+returns what is carried on beside the numbers."""
 
 
-def follow(rule: ElementwiseRule, case: Case, dtype: np.dtype[Any], advance: Advance) -> dict[str, Any]:
+def follow(rule: Rule, case: Case, dtype: np.dtype[Any], advance: Advance) -> dict[str, Any]:
     """The answer to an optimizer case in ``dtype``."""
     gradients = np.array(case.inputs["gradients"], dtype)
     state: State = {PARAMETER: np.array(case.inputs["parameters"], dtype)}
-    state |= {slot: np.full_like(state[PARAMETER], value) for slot, value in rule.slots().items()}
+    state |= {slot: np.full(shape, value, dtype) for slot, (shape, value) in slots(rule, state).items()}
     path, points = [], []
-    for gradient, (rate, numbers) in zip(gradients, steps(rule, case), strict=True):
+    carried = dict(rule.carry())
+    for step, (gradient, rate) in enumerate(zip(gradients, rates(rule, case), strict=True), 1):
+        numbers = rule.scalars(step, rate, **carried)
+        carried = {name: numbers[name] for name in carried}
         points.append(lookahead(rule, state, numbers))
-        advance(state, gradient, numbers, 1 - rate * rule.decoupled_weight_decay)
+        carried |= advance(state, gradient, numbers, 1 - rate * rule.decoupled_weight_decay)
         path.append(state[PARAMETER].copy())
     answer: dict[str, Any] = {"parameters": path}
     return answer | {"lookahead": points} if rule.has_lookahead else answer
 
 
-def steps(rule: ElementwiseRule, case: Case) -> Iterator[tuple[float, dict[str, float]]]:
-    """Learning rate and the rule's numbers of each step."""
-    count = len(case.inputs["gradients"])
-    rates = case.inputs.get("learning_rates", [rule.base_learning_rate] * count)
-    carried = dict(rule.carry())
-    for step, rate in enumerate(rates, 1):
-        numbers = rule.scalars(step, rate, **carried)
-        carried = {name: numbers.pop(name) for name in carried}
-        yield rate, numbers
+def slots(rule: Rule, state: State) -> dict[str, tuple[tuple[int, ...], float]]:
+    """Shape and first value of each slot."""
+    shape = state[PARAMETER].shape
+    if isinstance(rule, MatrixRule):
+        return {name: (of_slot, 0.0) for name, of_slot in rule.tensor_slots(shape).items()}
+    return {name: (shape, value) for name, value in rule.slots().items()}
 
 
-def lookahead(rule: ElementwiseRule, state: State, numbers: Mapping[str, float]) -> Array:
+def rates(rule: Rule, case: Case) -> list[float]:
+    """The learning rate of each step."""
+    found: list[float] = case.inputs.get(
+        "learning_rates", [rule.base_learning_rate] * len(case.inputs["gradients"])
+    )
+    return found
+
+
+def lookahead(rule: Rule, state: State, numbers: Mapping[str, float]) -> Array:
     """Where the step's gradient is taken."""
     p, *slots = state.values()
-    return np.array(rule.lookahead(NumpyOps(), p, *slots, **rounded(numbers, p.dtype)))
+    if not rule.has_lookahead:
+        return p.copy()
+    assert isinstance(rule, ElementwiseRule)
+    return np.array(rule.lookahead(NumpyOps(), p, *slots, **wanted(rule, rule.lookahead, numbers, p.dtype)))
+
+
+def wanted(rule: Rule, formula: Any, numbers: Mapping[str, float], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """The numbers that a formula takes: carried ones only where it names them."""
+    named = inspect.signature(formula).parameters
+    return rounded({k: v for k, v in numbers.items() if k in named or k not in rule.carry()}, dtype)
 
 
 def rounded(numbers: Mapping[str, float], dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -56,22 +77,44 @@ def rounded(numbers: Mapping[str, float], dtype: np.dtype[Any]) -> dict[str, Any
     return {name: dtype.type(value) for name, value in numbers.items()}
 
 
-def plainly(rule: ElementwiseRule) -> Advance:
-    """`ElementwiseRule.update` itself on NumPy arrays."""
+def plainly(rule: Rule) -> Advance:
+    """The rule's own formulas on NumPy arrays."""
 
-    def advance(state: State, gradient: Array, numbers: Mapping[str, float], decay: float) -> None:
+    def advance(
+        state: State, gradient: Array, numbers: Mapping[str, float], decay: float
+    ) -> dict[str, float]:
         dtype = gradient.dtype
         p, *slots = state.values()
+        if isinstance(rule, MatrixRule):
+            given = dict(zip(list(state)[1:], slots, strict=True))
+            p, after = rule.step(np, p, gradient, given, numbers, decay)
+            state.update({PARAMETER: p, **after})
+            return {}
+        assert isinstance(rule, ElementwiseRule)
         if rule.decoupled_weight_decay:
             p = dtype.type(decay) * p
-        given = rounded(numbers, dtype)
-        if isinstance(rule, TensorwiseRule):
-            measured = rule.measured(NumpyOps(), p, gradient, *slots, **given)
-            norms = {n: np.array([np.linalg.norm(v.astype(np.float64))]) for n, v in measured.items()}
-            given |= {name: dtype.type(of[0]) for name, of in rule.numbers_of_tensors(norms).items()}
-        after = rule.update(NumpyOps(), p, gradient, *slots, **given)
-        for name, value in zip(state, after, strict=True):
+        more, carried = beforehand(rule, p, gradient, slots, numbers)
+        given = wanted(rule, rule.update, {**numbers, **more}, dtype)
+        results = rule.update(NumpyOps(), p, gradient, *slots, **given)
+        for name, value in zip(state, results, strict=True):
             assert value.dtype == dtype, f"{name} became {value.dtype}"
             state[name] = value
+        return carried
 
     return advance
+
+
+def beforehand(
+    rule: ElementwiseRule, p: Array, gradient: Array, slots: list[Array], numbers: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What a rule finds out about the tensor first: further numbers, and carried ones."""
+    if isinstance(rule, TensorwiseRule):
+        given = wanted(rule, rule.measured, numbers, p.dtype)
+        measured = rule.measured(NumpyOps(), p, gradient, *slots, **given)
+        norms = {n: np.array([np.linalg.norm(v.astype(np.float64))]) for n, v in measured.items()}
+        return {name: float(of[0]) for name, of in rule.numbers_of_tensors(norms).items()}, {}
+    if isinstance(rule, GroupwiseRule):
+        given = wanted(rule, rule.summed, numbers, p.dtype)
+        summed = rule.summed(NumpyOps(), p, gradient, *slots, **given)
+        return rule.settled({n: float(np.abs(v).sum(dtype=np.float64)) for n, v in summed.items()}, numbers)
+    return {}, {}

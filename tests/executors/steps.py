@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import Kernel, Segments
+from optserve_server.optimizers.groupwise import GroupwiseRule
 from tests.support.variants import Variant
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -52,6 +54,9 @@ def numbers(variant: Variant) -> list[dict[str, float]]:
     for step in range(1, STEPS + 1):
         own = variant.rule.scalars(step, 0.1 / step, **carried)
         carried = {name: own[name] for name in carried}
+        if isinstance(variant.rule, GroupwiseRule):
+            more, carried = variant.rule.settled(defaultdict(lambda: 0.5), own)
+            own |= more
         result.append({**own, **guards, "guard_decay": 1 - 0.01 / step})
     return result
 

@@ -46,6 +46,8 @@ class Variant:
 def rules() -> Iterator[tuple[str, ElementwiseRule]]:
     """Each rule with each combination of its enums, booleans and optional slots."""
     for cls in ALL:
+        if not issubclass(cls, ElementwiseRule):
+            continue  # what is not element-wise has no program of its own
         choices = _choices(cls)
         for values in itertools.product(*choices.values()):
             flags = dict(zip(choices, values, strict=True))

@@ -66,6 +66,9 @@ class Backend(Protocol):
     device: str
     """The device in words."""
 
+    array_module: Any
+    """NumPy or CuPy: what shaped arrays are computed with."""
+
     def compile(
         self,
         program: Program,

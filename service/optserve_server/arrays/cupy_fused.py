@@ -87,6 +87,7 @@ class CupyBackend:
     def __init__(self) -> None:
         import cupy
 
+        self.array_module: Any = cupy
         self._kernels: dict[object, CupyKernel] = {}
         self._compiling = threading.Lock()
         properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)

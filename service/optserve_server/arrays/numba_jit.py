@@ -178,6 +178,7 @@ class NumbaBackend:
     """
 
     name = "numba"
+    array_module: Any = np
 
     def __init__(self, threads: int | None = None) -> None:
         self._workers = Workers(threads)

@@ -283,6 +283,7 @@ class NumpyBackend:
     """
 
     name = "numpy"
+    array_module: Any = np
 
     def __init__(self, threads: int | None = None, span_bytes: int = SPAN_BYTES) -> None:
         self._workers = Workers(threads)

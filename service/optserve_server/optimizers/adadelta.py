@@ -27,7 +27,7 @@ class Adadelta(ElementwiseRule):
     epsilon: float = hyper(1e-7, torch=1e-6, optax=1e-6, lecture=1e-6, gt=0)
 
     def slots(self) -> dict[str, float]:
-        return {"v": 0.0, "u": 0.0}
+        return {"v": 0.0, "step_squares": 0.0}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {"rho": self.rho, "rest": 1 - self.rho, "rate": learning_rate, "epsilon": self.epsilon}

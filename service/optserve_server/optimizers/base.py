@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,8 +13,8 @@ from optserve_server.hyper import Hyperparameters, hyper
 
 
 @dataclasses.dataclass(frozen=True)
-class ElementwiseRule(Hyperparameters, ABC):
-    """A rule that treats every element alike.
+class Rule(Hyperparameters, ABC):
+    """What every rule has, whatever it looks at.
 
     The frame, with parameter p, gradient g, step size lr and step t counted from 1:
     a first moment m of the gradients, a second moment V, and p -= lr * m/sqrt(V).
@@ -37,6 +38,15 @@ class ElementwiseRule(Hyperparameters, ABC):
     def slots(self) -> Mapping[str, float]:
         """The state arrays, shaped like the parameters, with their initial values."""
         return {}
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        """The names of all state arrays, whatever their shape."""
+        return tuple(self.slots())
+
+    def state_elements(self, shape: tuple[int, ...]) -> int:
+        """How many numbers of state a parameter of this shape has."""
+        return len(self.slots()) * math.prod(shape)
 
     @property
     def counted_slots(self) -> frozenset[str]:
@@ -65,6 +75,16 @@ class ElementwiseRule(Hyperparameters, ABC):
             `carry`, which `update` does not get unless it has a parameter of that name.
         """
 
+    @property
+    def has_lookahead(self) -> bool:
+        """Whether gradients are to be taken at another point than the parameters."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class ElementwiseRule(Rule):
+    """A rule that treats every element alike."""
+
     @abstractmethod
     def update(self, ops: Ops, p: Value, g: Value, *state: Any, **numbers: Any) -> tuple[Value, ...]:
         """One step on one element: the new p, then the new slots in their order.
@@ -74,11 +94,6 @@ class ElementwiseRule(Hyperparameters, ABC):
         other hyperparameters reach it through `scalars`, so that one program serves every
         value of them.
         """
-
-    @property
-    def has_lookahead(self) -> bool:
-        """Whether gradients are to be taken at another point than the parameters."""
-        return False
 
     def lookahead(self, ops: Ops, p: Value, *state: Any, **numbers: Any) -> Value:
         """The point at which the next gradient is to be taken, from the next step's numbers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,8 +12,16 @@ import numpy.typing as npt
 
 from optserve_server.arrays.backend import Array, Backend, Segments
 from optserve_server.arrays.program import Program
-from optserve_server.sessions.guards import ACCUMULATED, AVERAGE, GRADIENT, PARAMETER, StepPrograms
-from optserve_server.sessions.layout import Layout
+from optserve_server.optimizers.matrix import MatrixRule
+from optserve_server.sessions.guards import (
+    ACCUMULATED,
+    AVERAGE,
+    GRADIENT,
+    PARAMETER,
+    PREPARED,
+    StepPrograms,
+)
+from optserve_server.sessions.layout import Layout, TensorEntry
 from optserve_server.sessions.staging import Run
 from optserve_server.sessions.transfer import StateTransfer
 
@@ -27,7 +36,9 @@ class Partition:
         start: first element in the arena.
         stop: end in the arena.
         programs: what runs over it.
+        tensors: its tensors.
         arrays: its parameters (a view of the arena) and state by array name.
+        matrices: the state of a `MatrixRule`, by tensor and slot.
     """
 
     backend: Backend
@@ -36,7 +47,9 @@ class Partition:
     start: int
     stop: int
     programs: StepPrograms
+    tensors: list[TensorEntry] = field(default_factory=list)
     arrays: dict[str, Array] = field(default_factory=dict)
+    matrices: dict[str, dict[str, Array]] = field(default_factory=dict)
 
     def allocate(self, parameters: Array) -> None:
         """Takes its range of an arena and makes its state."""
@@ -44,10 +57,20 @@ class Partition:
         self.arrays[PARAMETER] = parameters[self.start : self.stop]
         for slot, value in self.initial_state().items():
             self.arrays[slot] = self.backend.full(size, value, self.dtype)
+        for entry in self.tensors:
+            self.restart_matrices(entry)
+
+    def restart_matrices(self, entry: TensorEntry) -> None:
+        """Makes a tensor's state under a `MatrixRule` anew."""
+        if isinstance(self.programs.rule, MatrixRule):
+            self.matrices[entry.name] = {
+                slot: self.backend.full(math.prod(shape), 0.0, self.dtype).reshape(shape)
+                for slot, shape in self.programs.rule.tensor_slots(entry.shape).items()
+            }
 
     def switched(self, programs: StepPrograms) -> tuple[Partition, StateTransfer]:
         """Itself under other programs, sharing every array that both have; and what became of state."""
-        other = replace(self, programs=programs, arrays={PARAMETER: self.arrays[PARAMETER]})
+        other = replace(self, programs=programs, arrays={PARAMETER: self.arrays[PARAMETER]}, matrices={})
         transfer = StateTransfer.between(self.group, self.programs, programs)
         for name, value in other.initial_state().items():
             if name in transfer.carried or (name == AVERAGE and AVERAGE in self.arrays):
@@ -56,6 +79,10 @@ class Partition:
             other.arrays[name] = self.backend.full(self.stop - self.start, value, self.dtype)
             if name == AVERAGE:
                 other.arrays[name][:] = self.arrays[PARAMETER]
+        for entry in self.tensors:
+            other.restart_matrices(entry)
+        if transfer.carried and other.matrices:
+            other.matrices = self.matrices
         return other, transfer
 
     def initial_state(self) -> dict[str, float]:
@@ -65,6 +92,8 @@ class Partition:
             state[ACCUMULATED] = 0.0
         if self.programs.averages:
             state[AVERAGE] = 0.0
+        if isinstance(self.programs.rule, MatrixRule):
+            state[PREPARED] = 0.0
         return state
 
     def run(
@@ -125,6 +154,7 @@ class Arenas:
                     backend, entry.dtype, entry.group, entry.start, entry.stop, group_programs
                 )
             self.partitions[key].stop = entry.stop
+            self.partitions[key].tensors.append(entry)
         for partition in self.partitions.values():
             partition.allocate(self.parameters[partition.dtype])
 
@@ -163,6 +193,8 @@ class Arenas:
                 partition.arrays[name][place] = values
             elif name != AVERAGE and reset_state:
                 partition.arrays[name][place] = value
+        for tensor in run.tensors if reset_state else ():
+            partition.restart_matrices(tensor.entry)
 
 
 def resident_bytes(layout: Layout, programs: Mapping[str, StepPrograms]) -> int:
@@ -170,6 +202,6 @@ def resident_bytes(layout: Layout, programs: Mapping[str, StepPrograms]) -> int:
     total = 0
     for entry in layout.entries:
         shape = programs[entry.group]
-        extra = (shape.gradient.accumulation_steps > 1) + shape.averages
-        total += entry.size * entry.dtype.itemsize * (1 + len(shape.rule.slots()) + extra)
+        extra = (shape.gradient.accumulation_steps > 1) + shape.averages + isinstance(shape.rule, MatrixRule)
+        total += entry.dtype.itemsize * (entry.size * (1 + extra) + shape.rule.state_elements(entry.shape))
     return total

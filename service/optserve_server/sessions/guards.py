@@ -15,11 +15,14 @@ from typing import Any
 from optserve_server.arrays.program import Program, ReductionKind
 from optserve_server.arrays.trace import Tracer
 from optserve_server.arrays.vocabulary import Value
-from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.base import ElementwiseRule, Rule
+from optserve_server.optimizers.groupwise import GroupwiseRule
+from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
 from optserve_server.sessions.spec import ClipByTensorNorm, ClipByValue, GradientSpec
 
 PARAMETER, GRADIENT, ACCUMULATED, AVERAGE, POINT = "p", "g", "accumulated", "average", "point"
+PREPARED = "prepared"
 """Names of the arrays that are not a rule's slots."""
 
 
@@ -34,7 +37,7 @@ class StepPrograms:
         averages: whether there is a weight average.
     """
 
-    rule: ElementwiseRule
+    rule: Rule
     gradient: GradientSpec
     decays: bool
     averages: bool
@@ -83,15 +86,27 @@ class StepPrograms:
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
+    def measure_group(self, scaled: bool) -> Program:
+        """Sums that a `GroupwiseRule` asks for before it updates."""
+        assert isinstance(self.rule, GroupwiseRule)
+        t = Tracer()
+        numbers = _numbers(t, self.rule, self.rule.summed)
+        for name, value in self.rule.summed(t, *self._inputs(t, scaled), **numbers).items():
+            t.reduce(name, ReductionKind.SUM_OF_MAGNITUDES, value)
+        return t.program()
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019
     def apply(self, scaled: bool) -> Program:
-        """One step."""
+        """One step; of a `MatrixRule` what comes before it, with the gradient put into `PREPARED`."""
+        if isinstance(self.rule, MatrixRule):
+            return self._prepare(scaled)
+        assert isinstance(self.rule, ElementwiseRule)
         t = Tracer()
         p, *state = self.rule.update(t, *self._inputs(t, scaled), **_numbers(t, self.rule, self.rule.update))
         t.store(PARAMETER, p)
         for slot, value in zip(self.rule.slots(), state, strict=True):
             t.store(slot, value)
-        if self.gradient.accumulation_steps > 1:
-            t.store(ACCUMULATED, 0.0)
+        self._restart(t)
         if self.averages:
             self._average(t, p)
         return t.program()
@@ -106,6 +121,7 @@ class StepPrograms:
     @functools.cached_property
     def lookahead(self) -> Program:
         """Where the next gradient is to be taken."""
+        assert isinstance(self.rule, ElementwiseRule)
         t = Tracer()
         state = [t.load(slot) for slot in self.rule.slots()]
         numbers = _numbers(t, self.rule, self.rule.lookahead)
@@ -119,6 +135,17 @@ class StepPrograms:
         if self.decays:
             p = p * t.scalar("guard_decay")
         return [p, gradient, *(t.load(slot) for slot in self.rule.slots())]
+
+    def _prepare(self, scaled: bool) -> Program:
+        t = Tracer()
+        t.store(PREPARED, self._clipped(t, self._prepared(t, t.load(GRADIENT), scaled)))
+        self._restart(t)
+        return t.program()
+
+    def _restart(self, t: Tracer) -> None:
+        """Empties the accumulator."""
+        if self.gradient.accumulation_steps > 1:
+            t.store(ACCUMULATED, 0.0)
 
     def _unscaled(self, t: Tracer, g: Value, scaled: bool) -> Value:
         return g / t.scalar("guard_loss_scale") if scaled else g
@@ -149,7 +176,7 @@ class StepPrograms:
         t.store(AVERAGE, kept * t.load(AVERAGE) + added * p)
 
 
-def _numbers(t: Tracer, rule: ElementwiseRule, formula: Any) -> dict[str, Value]:
+def _numbers(t: Tracer, rule: Rule, formula: Any) -> dict[str, Value]:
     """A number for each keyword of a rule's formula: of the call, or of each tensor."""
     parameters = inspect.signature(formula).parameters.values()
     names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]

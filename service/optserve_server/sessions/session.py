@@ -88,7 +88,7 @@ class Session:
 
     def slot_names(self) -> dict[str, tuple[str, ...]]:
         """The names of each group's optimizer-state arrays."""
-        return {p.group: tuple(p.programs.rule.slots()) for p in self.arenas.partitions.values()}
+        return {p.group: p.programs.rule.slot_names for p in self.arenas.partitions.values()}
 
     def stage(self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None) -> Staging:
         """A buffer for streamed bytes; see `optserve_server.sessions.staging.stage`."""

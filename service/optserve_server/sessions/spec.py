@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Chosen, Hyperparameters, hyper
-from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.base import Rule
 from optserve_server.schedules.base import Schedule
 from optserve_server.sessions.early_stopping import EarlyStoppingSpec
 from optserve_server.sessions.plateau import ReduceOnPlateauSpec
@@ -99,14 +99,14 @@ class ParameterGroup(Hyperparameters):
     tensors: tuple[str, ...] = hyper(())
     learning_rate_factor: float = hyper(1.0, ge=0)
     decoupled_weight_decay: float | None = hyper(None, ge=0)
-    optimizer: Chosen[ElementwiseRule] | None = hyper(None)
+    optimizer: Chosen[Rule] | None = hyper(None)
 
 
 @dataclass(frozen=True)
 class SessionSpec(Hyperparameters):
     """A session's specification."""
 
-    optimizer: Chosen[ElementwiseRule] = hyper()
+    optimizer: Chosen[Rule] = hyper()
     schedule: Chosen[Schedule] | None = hyper(None)
     gradient: GradientSpec = hyper(GradientSpec())
     decoupled_weight_decay: float | None = hyper(None, ge=0)
@@ -131,7 +131,7 @@ class SessionSpec(Hyperparameters):
                     field=f"{path}.{optimizer.algorithm.name}.learning_rate",
                 )
 
-    def rule(self, group: ParameterGroup | None) -> ElementwiseRule:
+    def rule(self, group: ParameterGroup | None) -> Rule:
         """The rule of a group; None stands for the default group."""
         chosen = group.optimizer if group is not None and group.optimizer is not None else self.optimizer
         return chosen.algorithm

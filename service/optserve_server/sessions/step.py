@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from optserve_server.arrays.backend import Segments
+from optserve_server.optimizers.groupwise import GroupwiseRule
+from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
+from optserve_server.sessions.matrices import step_matrices
 from optserve_server.sessions.measurement import Measurement, measure, norms_by_tensor, refuse_non_finite
 from optserve_server.sessions.numbers import StepNumbers
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
@@ -80,11 +85,14 @@ class Step:
     def _update(self, measurement: Measurement, numbers: StepNumbers) -> None:
         session = self._session
         prepared = [self._prepare(run, measurement, i, numbers) for i, run in enumerate(self._runs)]
+        self._settle(prepared, numbers)
         session.damaged = True
         for run, (scalars, segments) in zip(self._runs, prepared, strict=True):
             partition = session.arenas.partition(run)
             program = partition.programs.apply(self._scaled)
             partition.run(program, run.start, run.stop, scalars, staged=run.staged, segments=segments)
+            if isinstance(partition.programs.rule, MatrixRule):
+                step_matrices(partition, run, scalars)
         if session.spec.weight_average is not None:
             for partition, start, stop in session.arenas.untouched(self._runs):
                 partition.run(partition.programs.average, start, stop, self._guards)
@@ -108,6 +116,27 @@ class Step:
             sums = partition.run(program, run.start, run.stop, scalars, staged=run.staged, segments=cut)
             of_tensors |= rule.numbers_of_tensors({name: np.sqrt(sum_) for name, sum_ in sums.items()})
         return scalars, Segments(run.ends, of_tensors) if of_tensors else None
+
+    def _settle(
+        self, prepared: Sequence[tuple[dict[str, float], Segments | None]], numbers: StepNumbers
+    ) -> None:
+        """Completes the numbers of each `GroupwiseRule` by the sums over its group."""
+        totals: dict[str, Counter[str]] = {}
+        for run, (scalars, segments) in zip(self._runs, prepared, strict=True):
+            partition = self._session.arenas.partition(run)
+            if isinstance(partition.programs.rule, GroupwiseRule):
+                program = partition.programs.measure_group(self._scaled)
+                sums = partition.run(
+                    program, run.start, run.stop, scalars, staged=run.staged, segments=segments
+                )
+                found = totals.setdefault(partition.group, Counter())
+                found.update({name: float(of.sum()) for name, of in sums.items()})
+        for run, (scalars, _) in zip(self._runs, prepared, strict=True):
+            partition = self._session.arenas.partition(run)
+            if isinstance(partition.programs.rule, GroupwiseRule):
+                own, carried = partition.programs.rule.settled(totals[partition.group], scalars)
+                scalars.update(own)
+                numbers.carried[partition.group].update(carried)
 
     def _tensor_norms(self) -> tuple[tuple[str, float], ...]:
         if not self._options.per_tensor_norms:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.sessions.guards import StepPrograms
 
 
@@ -33,15 +34,18 @@ class StateTransfer:
         averages. Slots that are counted by steps are carried only if all of them can be, with
         the numbers that the rule carries on; otherwise they and the count start anew.
         """
-        old, new = list(before.rule.slots()), list(after.rule.slots())
+        old, new = list(before.rule.slot_names), list(after.rule.slot_names)
         counted = after.rule.counted_slots
+        if any(isinstance(programs.rule, MatrixRule) for programs in (before, after)):
+            # Their state has shapes of its own, which only the same rule understands.
+            old = old if type(before.rule) is type(after.rule) else []
         whole = counted <= set(old) and set(after.rule.carry()) <= set(before.rule.carry())
         carried = [slot for slot in new if slot in old and (whole or slot not in counted)]
         restarted = not whole or (bool(new) and not carried)
         return cls(
             group,
             tuple(carried),
-            tuple(slot for slot in old if slot not in carried),
+            tuple(slot for slot in before.rule.slot_names if slot not in carried),
             tuple(slot for slot in new if slot not in carried),
             restarted,
         )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.backend import Backend, Segments
 from optserve_server.arrays.program import Program
-from optserve_server.arrays.trace import Tracer
 from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.sessions.guards import StepPrograms
+from optserve_server.sessions.spec import GradientSpec
+from tests.conformance.trajectories import beforehand
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -29,29 +31,36 @@ def plain(rule: ElementwiseRule, arrays: Arrays, g: npt.NDArray[Any], numbers: d
     return dict(zip(arrays, values, strict=True))
 
 
+def numbers_of_steps(
+    rule: ElementwiseRule, arrays: Arrays, gradients: Sequence[npt.NDArray[Any]], rates: Sequence[float]
+) -> Iterator[tuple[npt.NDArray[Any], dict[str, float]]]:
+    """Each step's gradient and numbers, with what the rule finds out about ``arrays`` first."""
+    carried = dict(rule.carry())
+    for step, (g, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        numbers = rule.scalars(step, rate, **carried)
+        carried = {name: numbers[name] for name in carried}
+        p, *slots = arrays.values()
+        more, found = beforehand(rule, p, g, slots, numbers)
+        carried |= found
+        yield g, {**numbers, **more}
+
+
 def run(
     rule: ElementwiseRule, p: npt.NDArray[Any], gradients: Sequence[npt.NDArray[Any]], rates: Sequence[float]
 ) -> list[Arrays]:
     """Parameters and slots after each step."""
-    arrays, carried, path = start(rule, p), dict(rule.carry()), []
-    for step, (g, rate) in enumerate(zip(gradients, rates, strict=True), 1):
-        numbers = rule.scalars(step, rate, **carried)
-        carried = {name: numbers.pop(name) for name in carried}
-        arrays = plain(rule, arrays, g, numbers)
-        path.append(arrays)
+    arrays, path = start(rule, p), []
+    for g, numbers in numbers_of_steps(rule, arrays, gradients, rates):
+        named = inspect.signature(rule.update).parameters
+        given = {k: v for k, v in numbers.items() if k in named or k not in rule.carry()}
+        arrays.update(plain(rule, arrays, g, given))
+        path.append(dict(arrays))
     return path
 
 
 def traced(rule: ElementwiseRule) -> Program:
     """The program of one step."""
-    t = Tracer()
-    parameters = inspect.signature(rule.update).parameters.values()
-    numbers = {p.name: t.scalar(p.name) for p in parameters if p.kind is p.KEYWORD_ONLY}
-    names = ["p", *rule.slots()]
-    p, *state = [t.load(name) for name in names]
-    for name, value in zip(names, rule.update(t, p, t.load("g"), *state, **numbers), strict=True):
-        t.store(name, value)
-    return t.program()
+    return StepPrograms(rule, GradientSpec(), decays=False, averages=False).apply(False)
 
 
 def run_traced(
@@ -64,12 +73,13 @@ def run_traced(
     """Parameters and slots after the last step of the traced program."""
     program = traced(rule)
     kernel = backend.compile(program, p.dtype, {})
-    arrays, carried = start(rule, p), dict(rule.carry())
-    for step, (g, rate) in enumerate(zip(gradients, rates, strict=True), 1):
-        numbers = rule.scalars(step, rate, **carried)
-        carried = {name: numbers[name] for name in carried}
+    arrays = start(rule, p)
+    for g, numbers in numbers_of_steps(rule, arrays, gradients, rates):
         given = arrays | {"g": g}
+        of_tensors = {name: np.array([numbers[name]]) for name in program.segment_scalars}
         kernel(
-            {name: given[name] for name in program.arrays}, {name: numbers[name] for name in program.scalars}
+            {name: given[name] for name in program.arrays},
+            {name: numbers[name] for name in program.scalars},
+            Segments(np.array([len(p)], np.int64), of_tensors),
         )
     return arrays

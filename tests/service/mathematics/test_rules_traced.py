@@ -29,7 +29,7 @@ def cases() -> Iterator[object]:
             try:
                 yield pytest.param(dataclasses.replace(rule, epsilon=0.0), id=f"{label}, no epsilon")
             except DomainError:
-                assert rule.name in ("adadelta", "adopt")
+                assert rule.name in ("adadelta", "adopt", "prodigy")
 
 
 RULES = list(cases())

@@ -12,7 +12,7 @@ from optserve_server.arrays.backend import Array, Kernel, Segments
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.hyper import Chosen
-from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.sgd import Sgd
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
@@ -44,7 +44,7 @@ class CountingBackend(NumpyBackend):
         return counted
 
 
-def spec_of(rule: ElementwiseRule | None = None, **fields: Any) -> SessionSpec:
+def spec_of(rule: Rule | None = None, **fields: Any) -> SessionSpec:
     """A specification around a rule; SGD at 0.1 by default."""
     return SessionSpec(optimizer=Chosen(rule or Sgd(learning_rate=0.1)), **fields)
 

@@ -432,6 +432,22 @@ class AdamaxForm(IntEnum):
     """
 
 
+class AdafactorForm(IntEnum):
+    """Where Adafactor's epsilon_1 enters."""
+
+    SQUARES = 1
+    """It is added to every squared gradient.
+
+    Keras, the paper.
+    """
+
+    FLOOR = 2
+    """It is the least mean of the row averages, and its square the least second moment.
+
+    PyTorch.
+    """
+
+
 class BoundarySide(IntEnum):
     """Which value holds on a boundary itself."""
 

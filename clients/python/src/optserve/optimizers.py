@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve.enums import (
+    AdafactorForm,
     AdamaxForm,
     AmsgradMaximum,
     BiasCorrection,
@@ -585,3 +586,90 @@ class Lars(Optimizer, field="lars"):
     trust_coefficient: float | None = None
     epsilon: float | None = None
     nesterov: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adafactor(Optimizer, field="adafactor"):
+    """Adafactor.
+
+    Second moments of tensors with two and more dimensions are kept as averages over rows and over columns
+    of the last two.
+
+    Attributes:
+        learning_rate: Upper bound of the relative step size; replaced by the session's schedule where
+            there is one.
+        beta_2_decay: The averages' share of what is new at step t is t^beta_2_decay.
+        epsilon_1: Keeps second moments from zero; 0 takes the dtype's epsilon under FLOOR.
+        epsilon_2: The least root mean square of a parameter that the step is scaled by.
+        clip_threshold: The root mean square that a step may have before it is scaled down.
+        form: Where epsilon_1 enters.
+    """
+
+    learning_rate: float | None = None
+    beta_2_decay: float | None = None
+    epsilon_1: float | None = None
+    epsilon_2: float | None = None
+    clip_threshold: float | None = None
+    form: AdafactorForm | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Muon(Optimizer, field="muon"):
+    """Muon: matrices step along an orthogonalized momentum, every other tensor by AdamW.
+
+    Attributes:
+        learning_rate: Step size; replaced by the session's schedule where there is one.
+        weight_decay: p -= lr*weight_decay*p before the step. A weight decay stated by the session or
+            by a parameter group takes its place.
+        momentum: Share of the last momentum that is kept.
+        nesterov: Whether the step looks ahead.
+        iterations: How often the Newton-Schulz iteration runs.
+        epsilon: The least norm that the momentum is divided by.
+        adam_learning_rate_factor: Factor of the step size where AdamW steps.
+        adam_beta_1: AdamW's share of the last first moment that is kept.
+        adam_beta_2: AdamW's share of the last second moment that is kept.
+        adam_epsilon: Keeps AdamW's denominator from zero.
+    """
+
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    momentum: float | None = None
+    nesterov: bool | None = None
+    iterations: int | None = None
+    epsilon: float | None = None
+    adam_learning_rate_factor: float | None = None
+    adam_beta_1: float | None = None
+    adam_beta_2: float | None = None
+    adam_epsilon: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prodigy(Optimizer, field="prodigy"):
+    """Prodigy.
+
+    Adam whose step size is an estimate of the distance to the solution, made from all tensors of a
+    parameter group together.
+
+    Attributes:
+        learning_rate: Factor of the estimated step size; replaced by the session's schedule where
+            there is one.
+        beta_1: Share of the last first moment that is kept.
+        beta_2: Share of the last second moment that is kept.
+        beta_3: Share of the last sums that the estimate is made from; the square root of beta_2 when
+            0.
+        epsilon: Keeps the denominator from zero; it is multiplied by the estimate.
+        initial_estimate: The first estimate.
+        estimate_coefficient: Factor of every later estimate.
+        weight_decay: Decay of the parameters by the estimated step size.
+        safeguard_warmup: Whether the sums leave out the learning rate, for warm-ups.
+    """
+
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    beta_2: float | None = None
+    beta_3: float | None = None
+    epsilon: float | None = None
+    initial_estimate: float | None = None
+    estimate_coefficient: float | None = None
+    weight_decay: float | None = None
+    safeguard_warmup: bool | None = None

@@ -218,6 +218,34 @@ ADAMAX_FORM_GRADIENT: AdamaxForm.ValueType  # 2
 """u = max(beta_2*u, |g| + epsilon); the step divides by u. PyTorch, optax."""
 Global___AdamaxForm: _TypeAlias = AdamaxForm  # noqa: Y015
 
+class _AdafactorForm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AdafactorFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdafactorForm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ADAFACTOR_FORM_UNSPECIFIED: _AdafactorForm.ValueType  # 0
+    """Taken from the convention."""
+    ADAFACTOR_FORM_SQUARES: _AdafactorForm.ValueType  # 1
+    """It is added to every squared gradient. Keras, the paper."""
+    ADAFACTOR_FORM_FLOOR: _AdafactorForm.ValueType  # 2
+    """It is the least mean of the row averages, and its square the least second
+    moment. PyTorch.
+    """
+
+class AdafactorForm(_AdafactorForm, metaclass=_AdafactorFormEnumTypeWrapper):
+    """Where Adafactor's epsilon_1 enters."""
+
+ADAFACTOR_FORM_UNSPECIFIED: AdafactorForm.ValueType  # 0
+"""Taken from the convention."""
+ADAFACTOR_FORM_SQUARES: AdafactorForm.ValueType  # 1
+"""It is added to every squared gradient. Keras, the paper."""
+ADAFACTOR_FORM_FLOOR: AdafactorForm.ValueType  # 2
+"""It is the least mean of the row averages, and its square the least second
+moment. PyTorch.
+"""
+Global___AdafactorForm: _TypeAlias = AdafactorForm  # noqa: Y015
+
 @_typing.final
 class OptimizerSpec(_message.Message):
     """Which optimizer a session runs, and with which hyperparameters.
@@ -256,6 +284,9 @@ class OptimizerSpec(_message.Message):
     SCHEDULE_FREE_ADAMW_FIELD_NUMBER: _builtins.int
     LAMB_FIELD_NUMBER: _builtins.int
     LARS_FIELD_NUMBER: _builtins.int
+    ADAFACTOR_FIELD_NUMBER: _builtins.int
+    MUON_FIELD_NUMBER: _builtins.int
+    PRODIGY_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
     """Whose defaults fill the unset fields."""
     @_builtins.property
@@ -366,6 +397,20 @@ class OptimizerSpec(_message.Message):
     def lars(self) -> Global___LarsSpec:
         """Momentum with a trust ratio for each tensor (You et al., 2017)."""
 
+    @_builtins.property
+    def adafactor(self) -> Global___AdafactorSpec:
+        """Adam with factored second moments (Shazeer and Stern, 2018)."""
+
+    @_builtins.property
+    def muon(self) -> Global___MuonSpec:
+        """Orthogonalized momentum for matrices, AdamW for the rest (Jordan et al.,
+        2024).
+        """
+
+    @_builtins.property
+    def prodigy(self) -> Global___ProdigySpec:
+        """Adam that finds its own step size (Mishchenko and Defazio, 2023)."""
+
     def __init__(
         self,
         *,
@@ -397,12 +442,15 @@ class OptimizerSpec(_message.Message):
         schedule_free_adamw: Global___ScheduleFreeAdamwSpec | None = ...,
         lamb: Global___LambSpec | None = ...,
         lars: Global___LarsSpec | None = ...,
+        adafactor: Global___AdafactorSpec | None = ...,
+        muon: Global___MuonSpec | None = ...,
+        prodigy: Global___ProdigySpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adabelief", b"adabelief", "adadelta", b"adadelta", "adagrad", b"adagrad", "adam", b"adam", "adamax", b"adamax", "adamw", b"adamw", "adan", b"adan", "adopt", b"adopt", "algorithm", b"algorithm", "amsgrad", b"amsgrad", "fed_adagrad", b"fed_adagrad", "fed_adam", b"fed_adam", "fed_avg_m", b"fed_avg_m", "fed_yogi", b"fed_yogi", "ftrl", b"ftrl", "lamb", b"lamb", "lars", b"lars", "lion", b"lion", "momentum", b"momentum", "nadam", b"nadam", "nesterov", b"nesterov", "radam", b"radam", "rmsprop", b"rmsprop", "rprop", b"rprop", "schedule_free_adamw", b"schedule_free_adamw", "schedule_free_sgd", b"schedule_free_sgd", "sgd", b"sgd", "yogi", b"yogi"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adabelief", b"adabelief", "adadelta", b"adadelta", "adafactor", b"adafactor", "adagrad", b"adagrad", "adam", b"adam", "adamax", b"adamax", "adamw", b"adamw", "adan", b"adan", "adopt", b"adopt", "algorithm", b"algorithm", "amsgrad", b"amsgrad", "fed_adagrad", b"fed_adagrad", "fed_adam", b"fed_adam", "fed_avg_m", b"fed_avg_m", "fed_yogi", b"fed_yogi", "ftrl", b"ftrl", "lamb", b"lamb", "lars", b"lars", "lion", b"lion", "momentum", b"momentum", "muon", b"muon", "nadam", b"nadam", "nesterov", b"nesterov", "prodigy", b"prodigy", "radam", b"radam", "rmsprop", b"rmsprop", "rprop", b"rprop", "schedule_free_adamw", b"schedule_free_adamw", "schedule_free_sgd", b"schedule_free_sgd", "sgd", b"sgd", "yogi", b"yogi"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adabelief", b"adabelief", "adadelta", b"adadelta", "adagrad", b"adagrad", "adam", b"adam", "adamax", b"adamax", "adamw", b"adamw", "adan", b"adan", "adopt", b"adopt", "algorithm", b"algorithm", "amsgrad", b"amsgrad", "convention", b"convention", "fed_adagrad", b"fed_adagrad", "fed_adam", b"fed_adam", "fed_avg_m", b"fed_avg_m", "fed_yogi", b"fed_yogi", "ftrl", b"ftrl", "lamb", b"lamb", "lars", b"lars", "lion", b"lion", "momentum", b"momentum", "nadam", b"nadam", "nesterov", b"nesterov", "radam", b"radam", "rmsprop", b"rmsprop", "rprop", b"rprop", "schedule_free_adamw", b"schedule_free_adamw", "schedule_free_sgd", b"schedule_free_sgd", "sgd", b"sgd", "yogi", b"yogi"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adabelief", b"adabelief", "adadelta", b"adadelta", "adafactor", b"adafactor", "adagrad", b"adagrad", "adam", b"adam", "adamax", b"adamax", "adamw", b"adamw", "adan", b"adan", "adopt", b"adopt", "algorithm", b"algorithm", "amsgrad", b"amsgrad", "convention", b"convention", "fed_adagrad", b"fed_adagrad", "fed_adam", b"fed_adam", "fed_avg_m", b"fed_avg_m", "fed_yogi", b"fed_yogi", "ftrl", b"ftrl", "lamb", b"lamb", "lars", b"lars", "lion", b"lion", "momentum", b"momentum", "muon", b"muon", "nadam", b"nadam", "nesterov", b"nesterov", "prodigy", b"prodigy", "radam", b"radam", "rmsprop", b"rmsprop", "rprop", b"rprop", "schedule_free_adamw", b"schedule_free_adamw", "schedule_free_sgd", b"schedule_free_sgd", "sgd", b"sgd", "yogi", b"yogi"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_algorithm: _TypeAlias = _typing.Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "amsgrad", "adamw", "nadam", "adamax", "rprop", "radam", "lion", "yogi", "adabelief", "adan", "adopt", "ftrl", "fed_avg_m", "fed_adagrad", "fed_adam", "fed_yogi", "schedule_free_sgd", "schedule_free_adamw", "lamb", "lars"]  # noqa: Y015
+    _WhichOneofReturnType_algorithm: _TypeAlias = _typing.Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "amsgrad", "adamw", "nadam", "adamax", "rprop", "radam", "lion", "yogi", "adabelief", "adan", "adopt", "ftrl", "fed_avg_m", "fed_adagrad", "fed_adam", "fed_yogi", "schedule_free_sgd", "schedule_free_adamw", "lamb", "lars", "adafactor", "muon", "prodigy"]  # noqa: Y015
     _WhichOneofArgType_algorithm: _TypeAlias = _typing.Literal["algorithm", b"algorithm"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_algorithm) -> _WhichOneofReturnType_algorithm | None: ...
 
@@ -1929,3 +1977,264 @@ class ScheduleFreeAdamwSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_lr_power) -> _WhichOneofReturnType__weight_lr_power | None: ...
 
 Global___ScheduleFreeAdamwSpec: _TypeAlias = ScheduleFreeAdamwSpec  # noqa: Y015
+
+@_typing.final
+class AdafactorSpec(_message.Message):
+    """Adafactor. Second moments of tensors with two and more dimensions are kept as
+    averages over rows and over columns of the last two.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_2_DECAY_FIELD_NUMBER: _builtins.int
+    EPSILON_1_FIELD_NUMBER: _builtins.int
+    EPSILON_2_FIELD_NUMBER: _builtins.int
+    CLIP_THRESHOLD_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Upper bound of the relative step size; replaced by the session's schedule
+    where there is one.
+    """
+    beta_2_decay: _builtins.float
+    """The averages' share of what is new at step t is t^beta_2_decay."""
+    epsilon_1: _builtins.float
+    """Keeps second moments from zero; 0 takes the dtype's epsilon under FLOOR."""
+    epsilon_2: _builtins.float
+    """The least root mean square of a parameter that the step is scaled by."""
+    clip_threshold: _builtins.float
+    """The root mean square that a step may have before it is scaled down."""
+    form: Global___AdafactorForm.ValueType
+    """Where epsilon_1 enters."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_2_decay: _builtins.float | None = ...,
+        epsilon_1: _builtins.float | None = ...,
+        epsilon_2: _builtins.float | None = ...,
+        clip_threshold: _builtins.float | None = ...,
+        form: Global___AdafactorForm.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_learning_rate", b"_learning_rate", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "learning_rate", b"learning_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_learning_rate", b"_learning_rate", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "form", b"form", "learning_rate", b"learning_rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_2_decay: _TypeAlias = _typing.Literal["beta_2_decay"]  # noqa: Y015
+    _WhichOneofArgType__beta_2_decay: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay"]  # noqa: Y015
+    _WhichOneofReturnType__clip_threshold: _TypeAlias = _typing.Literal["clip_threshold"]  # noqa: Y015
+    _WhichOneofArgType__clip_threshold: _TypeAlias = _typing.Literal["_clip_threshold", b"_clip_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_1: _TypeAlias = _typing.Literal["epsilon_1"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_1: _TypeAlias = _typing.Literal["_epsilon_1", b"_epsilon_1"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_2: _TypeAlias = _typing.Literal["epsilon_2"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_2: _TypeAlias = _typing.Literal["_epsilon_2", b"_epsilon_2"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2_decay) -> _WhichOneofReturnType__beta_2_decay | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clip_threshold) -> _WhichOneofReturnType__clip_threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_1) -> _WhichOneofReturnType__epsilon_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_2) -> _WhichOneofReturnType__epsilon_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+
+Global___AdafactorSpec: _TypeAlias = AdafactorSpec  # noqa: Y015
+
+@_typing.final
+class MuonSpec(_message.Message):
+    """Muon: matrices step along an orthogonalized momentum, every other tensor by
+    AdamW.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    NESTEROV_FIELD_NUMBER: _builtins.int
+    ITERATIONS_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    ADAM_LEARNING_RATE_FACTOR_FIELD_NUMBER: _builtins.int
+    ADAM_BETA_1_FIELD_NUMBER: _builtins.int
+    ADAM_BETA_2_FIELD_NUMBER: _builtins.int
+    ADAM_EPSILON_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Step size; replaced by the session's schedule where there is one."""
+    weight_decay: _builtins.float
+    """p -= lr*weight_decay*p before the step. A weight decay stated by the
+    session or by a parameter group takes its place.
+    """
+    momentum: _builtins.float
+    """Share of the last momentum that is kept."""
+    nesterov: _builtins.bool
+    """Whether the step looks ahead."""
+    iterations: _builtins.int
+    """How often the Newton-Schulz iteration runs."""
+    epsilon: _builtins.float
+    """The least norm that the momentum is divided by."""
+    adam_learning_rate_factor: _builtins.float
+    """Factor of the step size where AdamW steps."""
+    adam_beta_1: _builtins.float
+    """AdamW's share of the last first moment that is kept."""
+    adam_beta_2: _builtins.float
+    """AdamW's share of the last second moment that is kept."""
+    adam_epsilon: _builtins.float
+    """Keeps AdamW's denominator from zero."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        weight_decay: _builtins.float | None = ...,
+        momentum: _builtins.float | None = ...,
+        nesterov: _builtins.bool | None = ...,
+        iterations: _builtins.int | None = ...,
+        epsilon: _builtins.float | None = ...,
+        adam_learning_rate_factor: _builtins.float | None = ...,
+        adam_beta_1: _builtins.float | None = ...,
+        adam_beta_2: _builtins.float | None = ...,
+        adam_epsilon: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__adam_beta_1: _TypeAlias = _typing.Literal["adam_beta_1"]  # noqa: Y015
+    _WhichOneofArgType__adam_beta_1: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__adam_beta_2: _TypeAlias = _typing.Literal["adam_beta_2"]  # noqa: Y015
+    _WhichOneofArgType__adam_beta_2: _TypeAlias = _typing.Literal["_adam_beta_2", b"_adam_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__adam_epsilon: _TypeAlias = _typing.Literal["adam_epsilon"]  # noqa: Y015
+    _WhichOneofArgType__adam_epsilon: _TypeAlias = _typing.Literal["_adam_epsilon", b"_adam_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__adam_learning_rate_factor: _TypeAlias = _typing.Literal["adam_learning_rate_factor"]  # noqa: Y015
+    _WhichOneofArgType__adam_learning_rate_factor: _TypeAlias = _typing.Literal["_adam_learning_rate_factor", b"_adam_learning_rate_factor"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__iterations: _TypeAlias = _typing.Literal["iterations"]  # noqa: Y015
+    _WhichOneofArgType__iterations: _TypeAlias = _typing.Literal["_iterations", b"_iterations"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__momentum: _TypeAlias = _typing.Literal["momentum"]  # noqa: Y015
+    _WhichOneofArgType__momentum: _TypeAlias = _typing.Literal["_momentum", b"_momentum"]  # noqa: Y015
+    _WhichOneofReturnType__nesterov: _TypeAlias = _typing.Literal["nesterov"]  # noqa: Y015
+    _WhichOneofArgType__nesterov: _TypeAlias = _typing.Literal["_nesterov", b"_nesterov"]  # noqa: Y015
+    _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
+    _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_beta_1) -> _WhichOneofReturnType__adam_beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_beta_2) -> _WhichOneofReturnType__adam_beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_epsilon) -> _WhichOneofReturnType__adam_epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_learning_rate_factor) -> _WhichOneofReturnType__adam_learning_rate_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__iterations) -> _WhichOneofReturnType__iterations | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__momentum) -> _WhichOneofReturnType__momentum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__nesterov) -> _WhichOneofReturnType__nesterov | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
+
+Global___MuonSpec: _TypeAlias = MuonSpec  # noqa: Y015
+
+@_typing.final
+class ProdigySpec(_message.Message):
+    """Prodigy: Adam whose step size is an estimate of the distance to the solution,
+    made from all tensors of a parameter group together.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA_3_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    INITIAL_ESTIMATE_FIELD_NUMBER: _builtins.int
+    ESTIMATE_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    SAFEGUARD_WARMUP_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    """Factor of the estimated step size; replaced by the session's schedule where
+    there is one.
+    """
+    beta_1: _builtins.float
+    """Share of the last first moment that is kept."""
+    beta_2: _builtins.float
+    """Share of the last second moment that is kept."""
+    beta_3: _builtins.float
+    """Share of the last sums that the estimate is made from; the square root of
+    beta_2 when 0.
+    """
+    epsilon: _builtins.float
+    """Keeps the denominator from zero; it is multiplied by the estimate."""
+    initial_estimate: _builtins.float
+    """The first estimate."""
+    estimate_coefficient: _builtins.float
+    """Factor of every later estimate."""
+    weight_decay: _builtins.float
+    """Decay of the parameters by the estimated step size."""
+    safeguard_warmup: _builtins.bool
+    """Whether the sums leave out the learning rate, for warm-ups."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float | None = ...,
+        beta_1: _builtins.float | None = ...,
+        beta_2: _builtins.float | None = ...,
+        beta_3: _builtins.float | None = ...,
+        epsilon: _builtins.float | None = ...,
+        initial_estimate: _builtins.float | None = ...,
+        estimate_coefficient: _builtins.float | None = ...,
+        weight_decay: _builtins.float | None = ...,
+        safeguard_warmup: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_estimate_coefficient", b"_estimate_coefficient", "_initial_estimate", b"_initial_estimate", "_learning_rate", b"_learning_rate", "_safeguard_warmup", b"_safeguard_warmup", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "estimate_coefficient", b"estimate_coefficient", "initial_estimate", b"initial_estimate", "learning_rate", b"learning_rate", "safeguard_warmup", b"safeguard_warmup", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_estimate_coefficient", b"_estimate_coefficient", "_initial_estimate", b"_initial_estimate", "_learning_rate", b"_learning_rate", "_safeguard_warmup", b"_safeguard_warmup", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "estimate_coefficient", b"estimate_coefficient", "initial_estimate", b"initial_estimate", "learning_rate", b"learning_rate", "safeguard_warmup", b"safeguard_warmup", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
+    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
+    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta_3: _TypeAlias = _typing.Literal["beta_3"]  # noqa: Y015
+    _WhichOneofArgType__beta_3: _TypeAlias = _typing.Literal["_beta_3", b"_beta_3"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__estimate_coefficient: _TypeAlias = _typing.Literal["estimate_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__estimate_coefficient: _TypeAlias = _typing.Literal["_estimate_coefficient", b"_estimate_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__initial_estimate: _TypeAlias = _typing.Literal["initial_estimate"]  # noqa: Y015
+    _WhichOneofArgType__initial_estimate: _TypeAlias = _typing.Literal["_initial_estimate", b"_initial_estimate"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__safeguard_warmup: _TypeAlias = _typing.Literal["safeguard_warmup"]  # noqa: Y015
+    _WhichOneofArgType__safeguard_warmup: _TypeAlias = _typing.Literal["_safeguard_warmup", b"_safeguard_warmup"]  # noqa: Y015
+    _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
+    _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_3) -> _WhichOneofReturnType__beta_3 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__estimate_coefficient) -> _WhichOneofReturnType__estimate_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_estimate) -> _WhichOneofReturnType__initial_estimate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__safeguard_warmup) -> _WhichOneofReturnType__safeguard_warmup | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
+
+Global___ProdigySpec: _TypeAlias = ProdigySpec  # noqa: Y015

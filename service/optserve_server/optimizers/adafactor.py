@@ -1,0 +1,92 @@
+"""Adafactor (Shazeer and Stern, 2018, arXiv:1804.04235)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from optserve_server.hyper import hyper
+from optserve_server.optimizers.matrix import Matrix, MatrixRule
+
+
+class AdafactorForm(StrEnum):
+    """Where epsilon_1 enters."""
+
+    SQUARES = "SQUARES"
+    FLOOR = "FLOOR"
+
+
+@dataclass(frozen=True)
+class Adafactor(MatrixRule):
+    """With decay d = t^beta_2_decay, row and column averages over the last two dimensions
+
+    r = (1 - d)*r + d*mean_of_rows(g^2); c = (1 - d)*c + d*mean_of_columns(g^2)
+    v = r*c/mean(r), or v = (1 - d)*v + d*g^2 for what has fewer dimensions
+    u = g/sqrt(v); u /= max(1, rms(u)/clip_threshold)
+    p -= max(epsilon_2, rms(p))*min(lr, 1/sqrt(t)) * u
+
+    SQUARES  epsilon_1 is added to g^2                                        (Keras, the paper)
+    FLOOR    mean(r) is at least epsilon_1, and v at least its square         (PyTorch)
+
+    FLOOR with an epsilon_1 of 0 takes the dtype's own. rms(p) is taken after decoupled
+    decay under SQUARES, as Keras does, and before it under FLOOR, as PyTorch does.
+    In the frame: the gradient over the root of a factored second moment.
+    """
+
+    name: ClassVar[str] = "adafactor"
+    all_slots: ClassVar[tuple[str, ...]] = ("r", "c", "v")
+
+    learning_rate: float = hyper(1e-3, torch=1e-2, ge=0)
+    beta_2_decay: float = hyper(-0.8, lt=0)
+    epsilon_1: float = hyper(1e-30, torch=0.0, ge=0)
+    epsilon_2: float = hyper(1e-3, ge=0)
+    clip_threshold: float = hyper(1.0, gt=0)
+    form: AdafactorForm = hyper(AdafactorForm.SQUARES, torch=AdafactorForm.FLOOR)
+
+    @property
+    def counted_slots(self) -> frozenset[str]:
+        return frozenset(self.all_slots)
+
+    def tensor_slots(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        if len(shape) < 2:
+            return {"v": shape}
+        return {"r": shape[:-1], "c": shape[:-2] + shape[-1:]}
+
+    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+        return {"decay": step**self.beta_2_decay, "rate": min(learning_rate, 1 / math.sqrt(step))}
+
+    def step(
+        self, xp: Any, p: Matrix, g: Matrix, slots: Mapping[str, Matrix],
+        numbers: Mapping[str, float], kept: float,
+    ) -> tuple[Matrix, dict[str, Matrix]]:  # fmt: skip
+        decay, squares, floor = numbers["decay"], g * g, 0.0
+        if self.form is AdafactorForm.SQUARES:
+            p, kept = kept * p, 1.0
+            squares = squares + self.epsilon_1
+        else:
+            floor = self.epsilon_1 or float(xp.finfo(p.dtype).eps)
+        after = {name: (1 - decay) * old + decay * _mean(squares, name) for name, old in slots.items()}
+        v = after["v"] if "v" in after else _product(xp, after["r"], after["c"], floor)
+        u = g / xp.sqrt(xp.maximum(v, floor * floor))
+        u = u / max(1.0, rms(xp, u) / self.clip_threshold)
+        size = max(self.epsilon_2, rms(xp, p))
+        return kept * p - (size * numbers["rate"]) * u, after
+
+
+def _mean(squares: Matrix, slot: str) -> Matrix:
+    if slot == "v":
+        return squares
+    return squares.mean(axis=-1 if slot == "r" else -2)
+
+
+def _product(xp: Any, r: Matrix, c: Matrix, floor: float) -> Matrix:
+    mean = xp.maximum(r.mean(axis=-1, keepdims=True), floor)
+    return (r / mean)[..., :, None] * c[..., None, :]
+
+
+def rms(xp: Any, x: Matrix) -> float:
+    """The root of the mean square."""
+    return math.sqrt(float(xp.mean(x * x)))

@@ -1,0 +1,102 @@
+"""Prodigy (Mishchenko and Defazio, 2023, arXiv:2306.06101)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.hyper import hyper
+from optserve_server.optimizers.groupwise import GroupwiseRule
+
+
+@dataclass(frozen=True)
+class Prodigy(GroupwiseRule):
+    """With the estimate d, lr' = d*lr*sqrt(1 - b2^t)/(1 - b1^t) and w = d (safeguarded) or lr',
+
+    m = b1*m + (1 - b1)*d*g; v = b2*v + (1 - b2)*(d*g)^2; s = b3*s + w/d0*d*g
+    n = b3*n + d/d0*lr'*sum(g*(p0 - p)); d = max(d, coefficient*n/sum(|s|))
+    p -= lr'*(weight_decay*p + m/(sqrt(v) + d*e))
+
+    where p0 is where p started, d0 the first d, and the sums run over the group. (optax)
+    In the frame: Adam, its learning rate an estimate of the distance to the solution.
+    """
+
+    name: ClassVar[str] = "prodigy"
+
+    learning_rate: float = hyper(1.0, ge=0)
+    beta_1: float = hyper(0.9, ge=0, lt=1)
+    beta_2: float = hyper(0.999, ge=0, lt=1)
+    beta_3: float = hyper(0.0, ge=0, lt=1)
+    epsilon: float = hyper(1e-8, gt=0)
+    initial_estimate: float = hyper(1e-6, gt=0)
+    estimate_coefficient: float = hyper(1.0, gt=0)
+    weight_decay: float = hyper(0.0, ge=0)
+    safeguard_warmup: bool = hyper(False)
+
+    def slots(self) -> dict[str, float]:
+        # Not Adam's m and v: these hold d. And p0 - p is kept rather than p0, for it starts
+        # at 0 whatever p starts at.
+        return {"scaled_m": 0.0, "scaled_v": 0.0, "gradient_sum": 0.0, "way_back": 0.0}
+
+    @property
+    def counted_slots(self) -> frozenset[str]:
+        return frozenset(self.slots())
+
+    def carry(self) -> dict[str, float]:
+        return {"estimate": self.initial_estimate, "numerator": 0.0}
+
+    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+        estimate = carried["estimate"]
+        correction = math.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        rate = estimate * learning_rate * correction
+        beta_3 = self.beta_3 or math.sqrt(self.beta_2)
+        return {
+            "beta_1": self.beta_1,
+            "rest_1": 1 - self.beta_1,
+            "beta_2": self.beta_2,
+            "rest_2": 1 - self.beta_2,
+            "beta_3": beta_3,
+            "weight": (estimate if self.safeguard_warmup else rate) / self.initial_estimate,
+            "rate": rate,
+            "weight_decay": self.weight_decay,
+            **carried,
+        }
+
+    def summed(
+        self, ops: Ops, p: Value, g: Value, m: Value, v: Value, gradient_sum: Value, way_back: Value, *,
+        beta_3: Value, weight: Value, estimate: Value, **numbers: Value,
+    ) -> dict[str, Value]:  # fmt: skip
+        # Of the signed sum the two halves: only magnitudes are summed.
+        along = g * way_back
+        return {
+            "along": ops.maximum(along, 0.0),
+            "against": ops.minimum(along, 0.0),
+            "sum": beta_3 * gradient_sum + weight * (estimate * g),
+        }
+
+    def settled(
+        self, sums: Mapping[str, float], numbers: Mapping[str, float]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        estimate = numbers["estimate"]
+        gained = estimate / self.initial_estimate * numbers["rate"] * (sums["along"] - sums["against"])
+        numerator = numbers["beta_3"] * numbers["numerator"] + gained
+        found = self.estimate_coefficient * numerator / sums["sum"] if sums["sum"] else 0.0
+        following = max(estimate, found)
+        return {"floor": following * self.epsilon}, {"estimate": following, "numerator": numerator}
+
+    def update(
+        self, ops: Ops, p: Value, g: Value, m: Value, v: Value, gradient_sum: Value, way_back: Value, *,
+        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value, beta_3: Value, weight: Value,
+        rate: Value, weight_decay: Value, estimate: Value, floor: Value,
+    ) -> tuple[Value, ...]:  # fmt: skip
+        dg = estimate * g
+        m = beta_1 * m + rest_1 * dg
+        v = beta_2 * v + rest_2 * (dg * dg)
+        step = m / (ops.sqrt(v) + floor)
+        if self.weight_decay:
+            step = step + weight_decay * p
+        after = p - rate * step
+        return after, m, v, beta_3 * gradient_sum + weight * dg, way_back + (p - after)

@@ -1,0 +1,206 @@
+"""Rules that see matrices or a whole group: Adafactor, Muon, Prodigy.
+
+torch.optim.Muon iterates in bfloat16; here that cast is taken out, which leaves its own
+arithmetic in float64.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest import mock
+
+import jax.numpy as jnp
+import keras
+import numpy as np
+import optax
+import torch
+
+from tests.conformance import inputs
+from tests.conformance.corpus import EXACT, FRAMEWORK_FLOAT32
+from tests.conformance.oracle import matrices
+from tests.conformance.sources.row import Row, optimizer_spec
+
+WIDE = [[1.5, -1.25, 2.0], [-0.875, 0.75, 1.25]]
+TALL = [[1.5, -1.25], [2.0, -0.875], [0.75, 1.25]]
+VECTOR = inputs.PARAMETERS
+Make = Callable[[Any, float], Any]
+"""An optimizer of torch or Keras over a parameter, at a rate."""
+
+
+def gradients(start: Any) -> list[Any]:
+    shape = np.shape(start)
+    steps = inputs.gradient_steps(size=int(np.prod(shape)))
+    return [np.reshape(step, shape).tolist() for step in steps]
+
+
+def on_torch(make: Make, start: Any, rates: Sequence[float]) -> list[Any]:
+    parameter = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+    optimizer, path = make([parameter], rates[0]), []
+    with mock.patch.object(torch.Tensor, "bfloat16", lambda tensor: tensor.clone()):
+        for gradient, rate in zip(gradients(start), rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate
+            parameter.grad = torch.tensor(gradient, dtype=torch.float64)
+            optimizer.step()
+            path.append(parameter.detach().tolist())
+    return path
+
+
+def on_keras(make: Make, start: Any, rates: Sequence[float]) -> list[Any]:
+    variable = keras.Variable(start, dtype="float64")
+    optimizer, path = make([variable], rates[0]), []
+    optimizer.build([variable])
+    for gradient, rate in zip(gradients(start), rates, strict=True):
+        optimizer.learning_rate = rate
+        optimizer.apply([jnp.array(gradient, "float64")], [variable])
+        path.append(np.asarray(variable.value).tolist())
+    return path
+
+
+def on_optax(make: Make, start: Any, rates: Sequence[float]) -> list[Any]:
+    parameters, path = jnp.array(start, "float64"), []
+    state = make(None, rates[0]).init(parameters)
+    for gradient, rate in zip(gradients(start), rates, strict=True):
+        updates, state = make(None, rate).update(jnp.array(gradient, "float64"), state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+        path.append(np.asarray(parameters).tolist())
+    return path
+
+
+RUNNERS = {"torch": on_torch, "keras": on_keras, "optax": on_optax}
+
+
+def case(
+    name: str, label: str, source: str, start: Any, make: Make, oracle: Callable[..., list[Any]],
+    fields: dict[str, Any], own_rate: float | None = None, faster: float = 1.0, note: str = "",
+    **knobs: Any,
+) -> Row:  # fmt: skip
+    rates = [faster * rate for rate in inputs.LEARNING_RATES]
+    if own_rate is not None:
+        rates = [own_rate] * inputs.STEPS
+    given: dict[str, Any] = {"parameters": start, "gradients": gradients(start)}
+    if own_rate is None:
+        given["learning_rates"] = rates
+    single = name == "adafactor" and source == "keras"
+    if single:
+        note = "Keras on JAX takes means in float32"
+    return Row(
+        "optimizers", name, label, source, optimizer_spec(source.upper(), name, **fields), given,
+        lambda: {"parameters": oracle(start, zip(gradients(start), rates, strict=True), **knobs)},
+        lambda: {"parameters": RUNNERS[source](make, start, rates)}, note=note,
+        tolerance=FRAMEWORK_FLOAT32 if single else EXACT,
+    )  # fmt: skip
+
+
+def rows() -> list[Row]:
+    return [*muons(), *adafactors(), *prodigies()]
+
+
+def muons() -> list[Row]:
+    muon = torch.optim.Muon
+    cast = "torch.optim.Muon without its cast to bfloat16"
+    fields = {"momentum": 0.8, "weight_decay": 0.2, "iterations": 3, "epsilon": 2.0}
+    knobs = {"mu": 0.8, "weight_decay": 0.2, "iterations": 3, "epsilon": 2.0}
+    given = {"momentum": 0.8, "weight_decay": 0.2, "ns_steps": 3, "eps": 2.0}
+    usual = {"mu": 0.95, "weight_decay": 0.1, "iterations": 5, "epsilon": 1e-7}
+    adam = {"weight_decay": 0.2, "adam_learning_rate_factor": 0.5, "adam_beta_1": 0.8,
+            "adam_beta_2": 0.95, "adam_epsilon": 0.01}  # fmt: skip
+    return [
+        case("muon", "torch", "torch", WIDE, lambda p, lr: muon(p, lr=lr, **given), matrices.muon, fields,
+             nesterov=True, note=cast, **knobs),
+        case("muon", "torch_tall", "torch", TALL, lambda p, lr: muon(p, lr=lr, nesterov=False, **given),
+             matrices.muon, fields | {"nesterov": False}, nesterov=False, note=cast, **knobs),
+        case("muon", "torch_defaults", "torch", WIDE, lambda p, lr: muon(p), matrices.muon, {},
+             own_rate=0.001, nesterov=True, note=cast, **usual),
+        case("muon", "torch_adamw", "torch", VECTOR, half_adamw, adamw, adam,
+             note="what is no matrix goes by AdamW, here at half the rate and the same decay"),
+        case("muon", "torch_adamw_defaults", "torch", VECTOR,
+             lambda p, lr: torch.optim.AdamW(p, lr=0.001, weight_decay=0.1), adamw_defaults, {},
+             own_rate=0.001, note="what is no matrix goes by AdamW"),
+    ]  # fmt: skip
+
+
+class half_adamw(torch.optim.AdamW):
+    """AdamW whose rate is halved at every step, its decay doubled."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, lr=lr, betas=(0.8, 0.95), eps=0.01, weight_decay=0.4)
+
+    def step(self, closure: Any = None) -> Any:
+        self.param_groups[0]["lr"] *= 0.5
+        return super().step(closure)
+
+
+def by_element(steps: Any, start: list[float], **knobs: Any) -> list[list[float]]:
+    from tests.conformance.oracle import optimizers
+
+    taken = list(steps)
+    columns = [optimizers.adam(p, [(g[i], lr) for g, lr in taken], **knobs) for i, p in enumerate(start)]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def adamw(start: list[float], steps: Any) -> list[list[float]]:
+    halved = [(g, lr / 2) for g, lr in steps]
+    return by_element(halved, start, beta_1=0.8, beta_2=0.95, epsilon=0.01, placement="OUTSIDE",
+                      correction="HATTED", weight_decay=0.4)  # fmt: skip
+
+
+def adamw_defaults(start: list[float], steps: Any) -> list[list[float]]:
+    return by_element(steps, start, beta_1=0.9, beta_2=0.999, epsilon=1e-8, placement="OUTSIDE",
+                      correction="HATTED", weight_decay=0.1)  # fmt: skip
+
+
+def adafactors() -> list[Row]:
+    k, t = keras.optimizers.Adafactor, torch.optim.Adafactor
+    fields = {"beta_2_decay": -0.7, "epsilon_1": 0.01, "epsilon_2": 1.75, "clip_threshold": 0.5}
+    knobs = {"beta_2_decay": -0.7, "epsilon_1": 0.01, "epsilon_2": 1.75, "threshold": 0.5}
+    usual = {"beta_2_decay": -0.8, "epsilon_2": 1e-3, "threshold": 1.0}
+    least = float(np.finfo(np.float64).eps)
+
+    def keras_knobs(p: Any, lr: float) -> Any:
+        return k(learning_rate=lr, **fields)
+
+    def torch_knobs(p: Any, lr: float) -> Any:
+        return t(p, lr=lr, beta2_decay=-0.7, eps=(0.01, 1.75), d=1.25)
+
+    return [
+        *(case("adafactor", f"keras_{label}", "keras", start, keras_knobs, matrices.adafactor, fields,
+               floored=False, **knobs) for label, start in SHAPES.items()),
+        *(case("adafactor", f"torch_{label}", "torch", start, torch_knobs, matrices.adafactor,
+               fields | {"clip_threshold": 1.25}, floored=True, **(knobs | {"threshold": 1.25}))
+          for label, start in SHAPES.items()),
+        *(case("adafactor", f"keras_defaults_{label}", "keras", start, lambda p, lr: k(),
+               matrices.adafactor, {}, own_rate=0.001, epsilon_1=1e-30, floored=False, **usual)
+          for label, start in SHAPES.items()),
+        *(case("adafactor", f"torch_defaults_{label}", "torch", start, lambda p, lr: t(p),
+               matrices.adafactor, {}, own_rate=0.01, epsilon_1=least, floored=True, **usual)
+          for label, start in SHAPES.items()),
+    ]  # fmt: skip
+
+
+SHAPES = {"matrix": WIDE, "vector": VECTOR}
+
+
+def prodigies() -> list[Row]:
+    make = optax.contrib.prodigy
+    fields = {"beta_1": 0.8, "beta_2": 0.95, "beta_3": 0.9, "epsilon": 0.01, "initial_estimate": 0.02,
+              "estimate_coefficient": 2.0, "weight_decay": 0.1}  # fmt: skip
+    knobs = {"beta_1": 0.8, "beta_2": 0.95, "beta_3": 0.9, "epsilon": 0.01, "first": 0.02,
+             "coefficient": 2.0, "weight_decay": 0.1}  # fmt: skip
+    given = {"betas": (0.8, 0.95), "beta3": 0.9, "eps": 0.01, "estim_lr0": 0.02, "estim_lr_coef": 2.0,
+             "weight_decay": 0.1}  # fmt: skip
+    usual = {"beta_1": 0.9, "beta_2": 0.999, "beta_3": 0.999**0.5, "epsilon": 1e-8, "first": 1e-6,
+             "coefficient": 1.0, "weight_decay": 0.0}  # fmt: skip
+    return [
+        case("prodigy", "optax", "optax", VECTOR, lambda p, lr: make(lr, **given), matrices.prodigy, fields,
+             faster=32.0, safeguard=False, **knobs),
+        case("prodigy", "optax_safeguard", "optax", VECTOR,
+             lambda p, lr: make(lr, safeguard_warmup=True, **given), matrices.prodigy,
+             fields | {"safeguard_warmup": True}, faster=32.0, safeguard=True, **knobs),
+        case("prodigy", "optax_defaults", "optax", VECTOR, lambda p, lr: make(), matrices.prodigy, {},
+             own_rate=1.0, safeguard=False, **usual),
+    ]  # fmt: skip

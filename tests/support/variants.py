@@ -33,9 +33,9 @@ class Variant:
     scaled: bool
 
     @property
-    def guarded(self) -> bool:
-        """Whether there is anything around the rule."""
-        return self.programs.gradient != BARE
+    def plain(self) -> bool:
+        """Whether it is a rule with nothing around it, and nothing switched off in it."""
+        return self.programs.gradient == BARE and getattr(self.rule, "epsilon", 1.0) != 0
 
     @property
     def program(self) -> Program:
@@ -94,6 +94,8 @@ def variants() -> list[Variant]:
     found: dict[Program, Variant] = {}
     for label, rule in rules():
         _add(found, label, rule, StepPrograms(rule, BARE, decays=False, averages=False), scaled=False)
+        if getattr(rule, "epsilon", 1.0) == 0:
+            continue  # what a zero switches off lies within the rule, whatever surrounds it
         _add(
             found, f"{label} guarded", rule, StepPrograms(rule, FULL, decays=True, averages=True), scaled=True
         )

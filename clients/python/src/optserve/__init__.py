@@ -54,6 +54,7 @@ from optserve.session_spec import (
 )
 from optserve.steps import StepResult
 from optserve.stream import PendingStep, StepStream
+from optserve.update import StateTransfer
 
 __version__ = "0.1.0"
 
@@ -115,6 +116,7 @@ __all__ = [
     "SessionHandle",
     "SessionInfo",
     "SessionSpec",
+    "StateTransfer",
     "StepOutcome",
     "StepResult",
     "StepStream",

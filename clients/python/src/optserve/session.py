@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from optserve import metrics as reports
 from optserve import parameters, steps
+from optserve import update as updates
 from optserve.connection import Connection
 from optserve.enums import ParameterPoint
 from optserve.info import SessionInfo
@@ -25,6 +26,7 @@ from optserve.session_spec import SessionSpec
 from optserve.steps import StepResult, Wishes
 from optserve.stream import Gradients, StepStream
 from optserve.transfer import push_session
+from optserve.update import StateTransfer
 from optserve.v1 import session_service_pb2 as wire
 from optserve.worker import Worker
 
@@ -236,6 +238,33 @@ class SessionHandle:
         response = self._connection.call(self._connection.sessions.ReportMetrics, request, timeout)
         self._step = max(self._step, response.step)
         return MetricsReport.of(response)
+
+    def update(
+        self, spec: SessionSpec, *, expected_step: int | None = None, timeout: float | None = None
+    ) -> dict[str, StateTransfer]:
+        """Changes the specification between two steps, to another optimizer for example.
+
+        `spec` is a frozen dataclass, so ``dataclasses.replace(session.spec, optimizer=...)`` states
+        a change. The specification is replaced whole; state is carried over by name.
+
+        Args:
+            spec: the new specification, of the same groups.
+            expected_step: the step that the session must be at.
+            timeout: seconds in all; the client's default when None.
+
+        Returns:
+            What became of the state, by group; the default group's name is empty.
+
+        Raises:
+            InvalidArgument: the specification is wrong, or the groups' members would change.
+            FailedPrecondition: gradients wait for the rest of their step.
+            StepMismatch: the session is at another step than expected.
+            OptserveError: the server refused otherwise, or could not be reached.
+        """
+        request = updates.request_of(self.name, spec, expected_step)
+        response = self._connection.call(self._connection.sessions.UpdateSession, request, timeout)
+        self._learn(SessionInfo.of(response.session))
+        return {transfer.group: StateTransfer.of(transfer) for transfer in response.transfers}
 
     def get(self, *, timeout: float | None = None) -> SessionInfo:
         """Asks the server for the session's present state."""

@@ -183,9 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row, _, distance in computed
         if distance > row.tolerance["float64"]
     ]
-    from tests.conformance.sources import initializer_source
+    from tests.conformance.sources import initializer_source, sparse_source
 
-    far += initializer_source.problems()
+    far += initializer_source.problems() + sparse_source.problems()
     files = grouped((row, case) for row, case, _ in computed)
     text = report([(row, distance) for row, _, distance in computed])
     if options.write:

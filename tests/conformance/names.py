@@ -21,8 +21,9 @@ REGISTRIES: dict[str, Registry[Any]] = {
 ON_METRICS = ("early_stopping", "reduce_on_plateau")
 """What a session may hold that listens to metrics."""
 
-NOT_NUMBERS = {"non_finite"}
-"""Settings of a gradient that change no number: what becomes of non-finite ones is a refusal."""
+NOT_RECORDED = {"non_finite", "sparse"}
+"""Settings of a gradient without vectors: what becomes of non-finite ones is a refusal, and the
+cases' gradients are dense (sparse ones are checked by sources/sparse_source.py)."""
 
 
 def wanted(family: str) -> set[str]:
@@ -36,7 +37,7 @@ def wanted(family: str) -> set[str]:
 
 def settings() -> set[str]:
     """Every field that changes what a rule sees or what a session keeps."""
-    gradient = fields(session_pb2.GradientSpec) - {"clip"} - NOT_NUMBERS
+    gradient = fields(session_pb2.GradientSpec) - {"clip"} - NOT_RECORDED
     clips = set(oneof_names(session_pb2.ClipSpec.DESCRIPTOR))
     session = fields(session_pb2.SessionSpec) - {"optimizer", "schedule", "gradient", *ON_METRICS}
     return gradient | clips | session

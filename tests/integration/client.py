@@ -59,6 +59,10 @@ def named(arrays: Mapping[str, Array]) -> list[tensor_pb2.NamedTensor]:
     return [tensor_pb2.NamedTensor(name=name, tensor=tensor(value)) for name, value in arrays.items()]
 
 
+def rows(name: str, indices: Array, values: Array) -> tensor_pb2.SparseRows:
+    return tensor_pb2.SparseRows(name=name, indices=tensor(indices), values=tensor(values))
+
+
 def sgd(rate: float = 0.5) -> SessionSpec:
     spec = SessionSpec()
     spec.optimizer.sgd.learning_rate = rate

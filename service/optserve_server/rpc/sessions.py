@@ -94,12 +94,14 @@ class SessionService(SessionServiceServicer):
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
         gradients = sessions.gradients_from(request.gradients)
+        rows = sessions.sparse_gradients_from(request.sparse_gradients)
         options = sessions.options_from(request.options)
         with within("options.pull"):
             pull = sessions.pull_from(request.options.pull) if request.options.HasField("pull") else None
             check_pull(session, pull, self._store.limits.max_message_bytes)
-        with within("gradients"):
-            staging = session.stage_arrays(gradients)
+        stage = partial(session.stage_arrays, gradients, rows)
+        # Where few rows were sent, the zeros of the others are many.
+        staging = await self._execution.in_thread(stage) if rows and not session.is_small else stage()
         work = partial(stepped, session, staging, options, pull)
         result, values = await self._execution.alone(session, work)
         response = pb.StepResponse(result=sessions.result_to(result))

@@ -129,6 +129,32 @@ class Partition:
         kernel = self.backend.compile(program, self.dtype, storage)
         return kernel(arrays, {name: scalars[name] for name in program.scalars}, segments)
 
+    def take(
+        self, program: Program, run: Run, scalars: Mapping[str, float], segments: Segments | None = None
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Runs a program over a gradient's run: over some rows alone where it has no others.
+
+        Args:
+            program: the program.
+            run: the gradient.
+            scalars: its numbers.
+            segments: the cut into tensors.
+        """
+        if run.rows is None:
+            return self.run(program, run.start, run.stop, scalars, staged=run.staged, segments=segments)
+        rows = self.backend.from_host(run.rows)
+        count = run.tensors[0].entry.shape[0]
+        whole = {
+            name: self.arrays[name][run.start - self.start : run.stop - self.start].reshape(count, -1)
+            for name in program.arrays
+            if name != GRADIENT
+        }
+        some = {name: array[rows].reshape(-1) for name, array in whole.items()}
+        sums = self.run(program, run.start, run.stop, scalars, staged=run.staged, segments=segments, out=some)
+        for name, _ in program.stores:
+            whole[name][rows] = some[name].reshape(rows.size, -1)
+        return sums
+
 
 class Arenas:
     """All of a session's arrays.

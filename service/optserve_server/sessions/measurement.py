@@ -91,7 +91,7 @@ def measure(
         partition = arenas.partition(run)
         program = write(partition.programs, scaled)
         segments = Segments(run.ends) if by_tensor else None
-        sums = partition.run(program, run.start, run.stop, scalars, staged=run.staged, segments=segments)
+        sums = partition.take(program, run, scalars, segments)
         measurement.sums.append(sums)
     return measurement
 

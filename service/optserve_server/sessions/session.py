@@ -13,12 +13,14 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.arena import Arenas
 from optserve_server.sessions.layout import Layout, assign_groups
+from optserve_server.sessions.lazy import check_lazy
 from optserve_server.sessions.metrics import MetricsReport, Watch, report, session_bytes
 from optserve_server.sessions.numbers import Numbers
 from optserve_server.sessions.programs import programs_of
 from optserve_server.sessions.reading import Point, Values, read
 from optserve_server.sessions.result import StepOptions, StepResult
-from optserve_server.sessions.spec import SessionSpec
+from optserve_server.sessions.sparse import NamedRows
+from optserve_server.sessions.spec import SessionSpec, SparseUpdate
 from optserve_server.sessions.staging import NamedArray, Staging, check_complete, stage, stage_arrays
 from optserve_server.sessions.step import Step
 from optserve_server.sessions.transfer import StateTransfer
@@ -94,9 +96,9 @@ class Session:
         """A buffer for streamed bytes; see `optserve_server.sessions.staging.stage`."""
         return stage(self.layout, tensors, dtype)
 
-    def stage_arrays(self, arrays: Sequence[NamedArray]) -> Staging:
-        """A buffer that holds ``arrays``; see `optserve_server.sessions.staging.stage_arrays`."""
-        return stage_arrays(self.layout, arrays)
+    def stage_arrays(self, arrays: Sequence[NamedArray], sparse: Sequence[NamedRows] = ()) -> Staging:
+        """A buffer that holds a gradient; see `optserve_server.sessions.staging.stage_arrays`."""
+        return stage_arrays(self.layout, arrays, sparse, lazy=self.spec.gradient.sparse is SparseUpdate.LAZY)
 
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
         """Takes one step, or changes nothing.
@@ -104,7 +106,8 @@ class Session:
         Raises:
             DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, SEQUENCE_GAP,
                 SEQUENCE_EXPIRED, SEQUENCE_REUSED, TRAINING_STOPPED, STEP_MISMATCH,
-                MISSING_TENSOR or NON_FINITE_GRADIENT.
+                MISSING_TENSOR, CONFLICTING_FIELDS (rows that cannot move alone) or
+                NON_FINITE_GRADIENT.
         """
         self._check_usable()
         digest = staging.digest(options.loss_scale, options.expected_step) if options.worker else b""
@@ -114,6 +117,7 @@ class Session:
                 return stored
         self.watch.check_running(self.spec)
         self._check_step(options.expected_step, "options.expected_step")
+        check_lazy(self.spec, self.arenas, staging)
         if self.spec.gradient.accumulation_steps > 1:
             check_complete(self.layout, staging)
         result = Step(self, staging, options).take()

@@ -21,6 +21,13 @@ class NonFinitePolicy(StrEnum):
     ALLOW = "ALLOW"
 
 
+class SparseUpdate(StrEnum):
+    """What sparse rows mean for the rows that they leave out."""
+
+    LAZY = "LAZY"
+    DENSE = "DENSE"
+
+
 @dataclass(frozen=True)
 class ClipByValue(Hyperparameters):
     """Each element into [min_value, max_value]; min_value is -max_value when None."""
@@ -82,6 +89,7 @@ class GradientSpec(Hyperparameters):
     l2: float = hyper(0.0, ge=0)
     clip: ClipByValue | ClipByTensorNorm | ClipByGlobalNorm | None = hyper(None)
     non_finite: NonFinitePolicy = hyper(NonFinitePolicy.REJECT)
+    sparse: SparseUpdate = hyper(SparseUpdate.DENSE, torch=SparseUpdate.LAZY)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,7 @@ import xxhash
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.layout import Layout, TensorEntry
+from optserve_server.sessions.sparse import NamedRows, check_rows, shape_text, summed
 
 
 @dataclass(frozen=True)
@@ -32,22 +35,33 @@ class StagedTensor:
         dtype: element type of the bytes.
         byte_offset: where they start.
         field: the request field that they come from.
+        rows: the rows that alone are there (int64, rising); None for all of them.
     """
 
     entry: TensorEntry
     dtype: np.dtype[Any]
     byte_offset: int
     field: str
+    rows: npt.NDArray[np.int64] | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def size(self) -> int:
+        """How many elements there are."""
+        if self.rows is None:
+            return self.entry.size
+        return self.rows.size * math.prod(self.entry.shape[1:])
 
     @property
     def byte_count(self) -> int:
         """How many bytes there are."""
-        return self.entry.size * self.dtype.itemsize
+        return self.size * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Run:
     """Neighbours of one group, arena and staged dtype: what one kernel call covers.
+
+    A tensor of which only some rows are there is a run of its own.
 
     Attributes:
         tensors: the staged tensors, none of them empty.
@@ -67,9 +81,16 @@ class Run:
         """End in the arena."""
         return self.tensors[-1].entry.stop
 
+    @property
+    def rows(self) -> npt.NDArray[np.int64] | None:
+        """The rows of its only tensor that are there; None where all of every tensor is."""
+        return self.tensors[0].rows
+
     @functools.cached_property
     def ends(self) -> npt.NDArray[np.int64]:
-        """Where each tensor ends, counted from the run's start."""
+        """Where each tensor ends among the run's elements."""
+        if self.rows is not None:
+            return np.array([self.staged.size], np.int64)
         return np.array([tensor.entry.stop - self.start for tensor in self.tensors], np.int64)
 
 
@@ -79,10 +100,12 @@ class Staging:
     Attributes:
         tensors: what the buffer holds.
         buffer: the bytes (uint8), to be filled in place in any order.
+        sparse: the rows as they were sent, of the tensors that were sent so.
     """
 
-    def __init__(self, tensors: Sequence[StagedTensor]) -> None:
+    def __init__(self, tensors: Sequence[StagedTensor], sparse: Sequence[NamedRows] = ()) -> None:
         self.tensors = tuple(tensors)
+        self.sparse = tuple(sparse)
         self.byte_count = sum(tensor.byte_count for tensor in tensors)
         self.buffer = np.empty(self.byte_count, np.uint8)
 
@@ -92,11 +115,25 @@ class Staging:
         return self.buffer[tensor.byte_offset : stop].view(tensor.dtype)
 
     def digest(self, *context: object) -> bytes:
-        """A 128-bit fingerprint of the bytes, of what they stand for and of ``context``."""
-        hasher = xxhash.xxh3_128(self.buffer.data)
+        """A 128-bit fingerprint of what was sent, of what it stands for and of ``context``."""
+        hasher = xxhash.xxh3_128()
+        for piece in self._sent():
+            hasher.update(piece)
         hasher.update(self._description)
         hasher.update(repr(context).encode())
         return hasher.digest()
+
+    def _sent(self) -> Iterator[memoryview | bytes]:
+        """The bytes as they were sent: those of sparse rows are not in the buffer any more."""
+        if not self.sparse:
+            yield self.buffer.data
+            return
+        names = {rows.name for rows in self.sparse}
+        for tensor in self.tensors:
+            if tensor.entry.name not in names:
+                yield self.array(tensor).view(np.uint8).data
+        for rows in self.sparse:
+            yield from rows.content()
 
     @functools.cached_property
     def _description(self) -> bytes:
@@ -110,7 +147,7 @@ class Staging:
     def _runs(self) -> Iterator[Run]:
         pending: list[StagedTensor] = []
         for tensor in self.tensors:
-            if tensor.entry.size == 0:
+            if tensor.size == 0:
                 continue
             if pending and not _continues(pending[-1], tensor):
                 yield self._run(pending)
@@ -127,6 +164,8 @@ class Staging:
 
 def _continues(before: StagedTensor, after: StagedTensor) -> bool:
     a, b = before.entry, after.entry
+    if before.rows is not None or after.rows is not None:
+        return False
     return (a.dtype, a.group, before.dtype) == (b.dtype, b.group, after.dtype) and a.stop == b.start
 
 
@@ -144,31 +183,68 @@ def stage(layout: Layout, tensors: Sequence[str] | None, dtype: np.dtype[Any] | 
     names = [entry.name for entry in layout.entries] if tensors is None else list(tensors)
     if tensors is not None:
         check_names(layout, names, [f"tensors[{index}]" for index in range(len(names))])
-    return Staging(_pack(layout, dict.fromkeys(names, (dtype, "chunk.data"))))
+    return Staging(_pack(layout, dict.fromkeys(names, _Given(dtype, "chunk.data"))))
 
 
-def stage_arrays(layout: Layout, arrays: Sequence[NamedArray]) -> Staging:
-    """Staging that holds ``arrays``, each in its own dtype.
+def stage_arrays(
+    layout: Layout, arrays: Sequence[NamedArray], sparse: Sequence[NamedRows] = (), *, lazy: bool = False
+) -> Staging:
+    """Staging that holds ``arrays``, each in its own dtype, and sparse rows in their parameter's.
+
+    Args:
+        layout: the session's layout.
+        arrays: whole tensors.
+        sparse: some rows of other tensors. Those given more than once are summed.
+        lazy: whether the rows alone are staged; zeros stand for the others otherwise.
 
     Raises:
-        DomainError: UNKNOWN_TENSOR, DUPLICATE_TENSOR or SHAPE_MISMATCH, naming ``[i]``.
+        DomainError: UNKNOWN_TENSOR, DUPLICATE_TENSOR or SHAPE_MISMATCH, naming
+            ``gradients[i]`` or ``sparse_gradients[i]``, and OUT_OF_RANGE for an index.
     """
-    check_names(layout, [a.name for a in arrays], [f"[{index}].name" for index in range(len(arrays))])
-    for index, named in enumerate(arrays):
-        expected, actual = layout[named.name].shape, named.array.shape
-        if expected != actual:
-            raise DomainError(
-                Reason.SHAPE_MISMATCH,
-                f"{named.name!r} has shape {_text(actual)}, but the session's tensor has {_text(expected)}",
-                field=f"[{index}].tensor.shape",
-                metadata={"tensor": named.name, "expected": _text(expected), "actual": _text(actual)},
-            )
-    given = {a.name: (a.array.dtype, f"gradients[{index}].tensor.data") for index, a in enumerate(arrays)}
-    staging = Staging(_pack(layout, given))
+    fields = [f"gradients[{index}]" for index in range(len(arrays))]
+    sparse_fields = [f"sparse_gradients[{index}]" for index in range(len(sparse))]
+    names = [*(named.name for named in arrays), *(rows.name for rows in sparse)]
+    check_names(layout, names, [f"{field}.name" for field in (*fields, *sparse_fields)])
+    for named, field_ in zip(arrays, fields, strict=True):
+        _check_shape(layout[named.name], named, field_)
+    for rows, field_ in zip(sparse, sparse_fields, strict=True):
+        check_rows(layout[rows.name], rows, field_)
+    given = {a.name: _Given(a.array.dtype, f"{f}.tensor.data") for a, f in zip(arrays, fields, strict=True)}
+    sums = {rows.name: summed(rows, layout[rows.name].dtype) for rows in sparse}
+    for rows, field_ in zip(sparse, sparse_fields, strict=True):
+        given[rows.name] = _Given(None, f"{field_}.values.data", sums[rows.name][0] if lazy else None)
+    staging = Staging(_pack(layout, given), sparse)
     values = {named.name: named.array for named in arrays}
     for tensor in staging.tensors:
-        staging.array(tensor)[...] = values[tensor.entry.name].reshape(-1)
+        _fill(staging.array(tensor), tensor, values.get(tensor.entry.name), sums.get(tensor.entry.name))
     return staging
+
+
+def _check_shape(entry: TensorEntry, named: NamedArray, field_: str) -> None:
+    if entry.shape != named.array.shape:
+        expected, actual = shape_text(entry.shape), shape_text(named.array.shape)
+        raise DomainError(
+            Reason.SHAPE_MISMATCH,
+            f"{named.name!r} has shape {actual}, but the session's tensor has {expected}",
+            field=f"{field_}.tensor.shape",
+            metadata={"tensor": named.name, "expected": expected, "actual": actual},
+        )
+
+
+def _fill(
+    target: npt.NDArray[Any],
+    tensor: StagedTensor,
+    array: npt.NDArray[Any] | None,
+    rows: tuple[npt.NDArray[np.int64], npt.NDArray[Any]] | None,
+) -> None:
+    """Fills a tensor's flat elements from a whole array, or from rows."""
+    if array is not None:
+        target[...] = array.reshape(-1)
+    elif rows is not None and tensor.rows is not None:
+        target[...] = rows[1].reshape(-1)
+    elif rows is not None:
+        target[...] = 0
+        target.reshape(tensor.entry.shape)[rows[0]] = rows[1]
 
 
 def check_names(layout: Layout, names: Sequence[str], fields: Sequence[str]) -> None:
@@ -191,20 +267,24 @@ def check_names(layout: Layout, names: Sequence[str], fields: Sequence[str]) -> 
         seen.add(name)
 
 
-def _pack(layout: Layout, given: Mapping[str, tuple[np.dtype[Any] | None, str]]) -> list[StagedTensor]:
+class _Given(NamedTuple):
+    """What is staged of a tensor: its element type (None: its own), its field, its rows (None: all)."""
+
+    dtype: np.dtype[Any] | None
+    field: str
+    rows: npt.NDArray[np.int64] | None = None
+
+
+def _pack(layout: Layout, given: Mapping[str, _Given]) -> list[StagedTensor]:
     packed: list[StagedTensor] = []
     byte_offset = 0
     for name in sorted(given, key=layout.position):
-        dtype, field = given[name]
+        dtype, source, rows = given[name]
         entry = layout[name]
-        tensor = StagedTensor(entry, dtype or entry.dtype, byte_offset, field)
+        tensor = StagedTensor(entry, dtype or entry.dtype, byte_offset, source, rows)
         packed.append(tensor)
         byte_offset += tensor.byte_count
     return packed
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return "[" + ",".join(map(str, shape)) + "]"
 
 
 def check_complete(layout: Layout, staging: Staging) -> None:

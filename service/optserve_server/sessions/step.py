@@ -79,7 +79,7 @@ class Step:
         for run in self._runs:
             partition = self._session.arenas.partition(run)
             program = partition.programs.accumulate(self._scaled)
-            partition.run(program, run.start, run.stop, self._guards, staged=run.staged)
+            partition.take(program, run, self._guards)
         self._session.accumulated += 1
 
     def _update(self, measurement: Measurement, numbers: StepNumbers) -> None:
@@ -90,7 +90,7 @@ class Step:
         for run, (scalars, segments) in zip(self._runs, prepared, strict=True):
             partition = session.arenas.partition(run)
             program = partition.programs.apply(self._scaled)
-            partition.run(program, run.start, run.stop, scalars, staged=run.staged, segments=segments)
+            partition.take(program, run, scalars, segments)
             if isinstance(partition.programs.rule, MatrixRule):
                 step_matrices(partition, run, scalars)
         if session.spec.weight_average is not None:
@@ -113,7 +113,7 @@ class Step:
         if isinstance(rule, TensorwiseRule):
             program = partition.programs.measure_tensors(self._scaled)
             cut = Segments(run.ends, of_tensors)
-            sums = partition.run(program, run.start, run.stop, scalars, staged=run.staged, segments=cut)
+            sums = partition.take(program, run, scalars, cut)
             of_tensors |= rule.numbers_of_tensors({name: np.sqrt(sum_) for name, sum_ in sums.items()})
         return scalars, Segments(run.ends, of_tensors) if of_tensors else None
 
@@ -126,9 +126,7 @@ class Step:
             partition = self._session.arenas.partition(run)
             if isinstance(partition.programs.rule, GroupwiseRule):
                 program = partition.programs.measure_group(self._scaled)
-                sums = partition.run(
-                    program, run.start, run.stop, scalars, staged=run.staged, segments=segments
-                )
+                sums = partition.take(program, run, scalars, segments)
                 found = totals.setdefault(partition.group, Counter())
                 found.update({name: float(of.sum()) for name, of in sums.items()})
         for run, (scalars, _) in zip(self._runs, prepared, strict=True):

@@ -11,12 +11,13 @@ import numpy as np
 
 from optserve.v1 import session_pb2, session_service_pb2
 from optserve.v1.session_pb2 import GroupSlots, ParameterPoint
-from optserve.v1.tensor_pb2 import NamedTensor, TensorLayout
+from optserve.v1.tensor_pb2 import NamedTensor, SparseRows, TensorLayout
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.sessions.layout import Layout, TensorEntry
 from optserve_server.sessions.reading import Point, Values
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
+from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray, StagedTensor
 from optserve_server.sessions.store import ParameterInit
@@ -26,6 +27,7 @@ from optserve_server.wire.metrics import plateau_to, stopping_to
 from optserve_server.wire.names import checked_key, checked_tensor_name, session_name
 from optserve_server.wire.specs import chosen_from, session_spec_from, session_spec_to
 from optserve_server.wire.tensors import (
+    INDEX_DTYPES,
     NUMBERS,
     PARAMETER_DTYPES,
     WIRE_DTYPES,
@@ -108,6 +110,19 @@ def gradients_from(messages: Sequence[NamedTensor]) -> list[NamedArray]:
         with within(f"gradients[{index}].tensor"):
             arrays.append(NamedArray(message.name, array_from(message.tensor, WIRE_DTYPES, message.name)))
     return arrays
+
+
+def sparse_gradients_from(messages: Sequence[SparseRows]) -> list[NamedRows]:
+    """The rows of a unary step, viewed; fields of errors start at ``sparse_gradients``."""
+    found = []
+    for index, message in enumerate(messages):
+        with within(f"sparse_gradients[{index}]"):
+            with within("indices"):
+                indices = array_from(message.indices, INDEX_DTYPES, message.name)
+            with within("values"):
+                values = array_from(message.values, WIRE_DTYPES, message.name)
+        found.append(NamedRows(message.name, indices, values))
+    return found
 
 
 def options_from(message: session_service_pb2.StepOptions) -> StepOptions:

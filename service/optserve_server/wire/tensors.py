@@ -39,6 +39,9 @@ PARAMETER_DTYPES = (FLOAT32, FLOAT64)
 WIRE_DTYPES = (FLOAT16, BFLOAT16, FLOAT32, FLOAT64)
 """What gradients, and parameters on their way, may be made of."""
 
+INDEX_DTYPES = (INT32, INT64)
+"""What indices of rows may be made of."""
+
 MAX_RANK = 32
 """Dimensions that a tensor may have anywhere; a server's own limit may be lower."""
 

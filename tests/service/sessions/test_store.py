@@ -176,7 +176,7 @@ def test_names_are_checked_when_staged() -> None:
     twice = refusal(session.stage, ["a", "a"], None)
     assert (twice.reason, twice.field) == (Reason.DUPLICATE_TENSOR, "tensors[1]")
     shape = refusal(step, session, {"a": np.ones((2, 1))})
-    assert (shape.reason, shape.field) == (Reason.SHAPE_MISMATCH, "[0].tensor.shape")
+    assert (shape.reason, shape.field) == (Reason.SHAPE_MISMATCH, "gradients[0].tensor.shape")
     assert shape.metadata == {"tensor": "a", "expected": "[2]", "actual": "[2,1]"}
 
 

@@ -30,6 +30,7 @@ from optserve.enums import (
     ParameterPoint,
     PatienceRule,
     PoolingForm,
+    SparseUpdate,
     StepOutcome,
     ThresholdMode,
 )
@@ -52,6 +53,7 @@ from optserve.session_spec import (
     SessionSpec,
     WeightAverage,
 )
+from optserve.sparse import SparseRows
 from optserve.steps import StepResult
 from optserve.stream import PendingStep, StepStream
 from optserve.update import StateTransfer
@@ -116,6 +118,8 @@ __all__ = [
     "SessionHandle",
     "SessionInfo",
     "SessionSpec",
+    "SparseRows",
+    "SparseUpdate",
     "StateTransfer",
     "StepOutcome",
     "StepResult",

@@ -490,6 +490,25 @@ class NonFinitePolicy(IntEnum):
     """The step is taken as if nothing were wrong."""
 
 
+class SparseUpdate(IntEnum):
+    """What sparse rows mean for the rows that they leave out.
+
+    Either way, rows that are given more than once are summed first, in the parameter's element type and
+    in the order in which they were sent.
+    """
+
+    LAZY = 1
+    """They and their optimizer state stay as they are.
+
+    Regularisation, decay, clipping and norms are those of the rows given. The rule counts the session's
+    steps, not those of a row. Sparse rows are refused beside accumulation, a weight average, or a rule
+    that looks at whole tensors or groups, such as LAMB, Prodigy or Muon; DENSE takes them.
+    """
+
+    DENSE = 2
+    """Their gradient is 0: the step is that of the dense gradient, bit for bit."""
+
+
 class MetricMode(IntEnum):
     """Which values of a metric are better."""
 

@@ -112,6 +112,28 @@ class Layout(Mapping[str, TensorInfo]):
             if tensor.name in arrays
         ]
 
+    def check_rows(self, name: str, indices: tuple[int, ...], values: tuple[int, ...], field: str) -> None:
+        """Checks the shapes of indices and values against a tensor.
+
+        Raises:
+            InvalidArgument: UNKNOWN_TENSOR or SHAPE_MISMATCH, with the field.
+        """
+        self._check_name(name, field)
+        shape = self[name].shape
+        if not shape:
+            facts = {"expected": "[rows,...]", "actual": "[]"}
+            raise _wrong(errors.Reason.SHAPE_MISMATCH, f"{name!r} has no rows", field, name, **facts)
+        for what, actual, expected in (
+            ("indices", indices, (indices[:1] or (values[:1] or (0,)))),
+            ("values", values, (*indices[:1], *shape[1:])),
+        ):
+            if actual != expected:
+                facts = {"expected": _shape(expected), "actual": _shape(actual)}
+                message = (
+                    f"{what} of {name!r} have shape {facts['actual']}, but must have {facts['expected']}"
+                )
+                raise _wrong(errors.Reason.SHAPE_MISMATCH, message, f"{field}.{what}", name, **facts)
+
     def _check_name(self, name: str, field: str) -> None:
         if name not in self._tensors:
             raise _wrong(errors.Reason.UNKNOWN_TENSOR, f"the session has no tensor {name!r}", field, name)

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from optserve.enums import CooldownOrder, MetricMode, NonFinitePolicy, PatienceRule, ThresholdMode
+from optserve.enums import (
+    CooldownOrder,
+    MetricMode,
+    NonFinitePolicy,
+    PatienceRule,
+    SparseUpdate,
+    ThresholdMode,
+)
 from optserve.optimizers import Optimizer
 from optserve.schedules import Schedule
 from optserve.spec import Choice, Spec
@@ -59,6 +66,8 @@ class Gradient(Spec, message=session_pb2.GradientSpec):
         l2: Adds l2*p: the gradient of l2*sum(p^2)/2.
         clip: Clipping. Off when unset.
         non_finite: What a NaN or infinity in a gradient does; REJECT when unset.
+        sparse: What sparse rows mean for the rows that they leave out; LAZY under the TORCH
+            convention, as in torch.optim.SparseAdam, else DENSE.
     """
 
     accumulation_steps: int | None = None
@@ -66,6 +75,7 @@ class Gradient(Spec, message=session_pb2.GradientSpec):
     l2: float | None = None
     clip: Clip | None = None
     non_finite: NonFinitePolicy | None = None
+    sparse: SparseUpdate | None = None
 
 
 @dataclass(frozen=True)

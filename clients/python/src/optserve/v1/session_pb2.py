@@ -28,51 +28,53 @@ from optserve.v1 import schedule_spec_pb2 as optserve_dot_v1_dot_schedule__spec_
 from optserve.v1 import tensor_pb2 as optserve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19optserve/v1/session.proto\x12\x0boptserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a optserve/v1/optimizer_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x18optserve/v1/tensor.proto\"\xb0\x03\n\x0bSessionSpec\x12-\n\toptimizer\x18\x01 \x01(\x0b\x32\x1a.optserve.v1.OptimizerSpec\x12+\n\x08schedule\x18\x02 \x01(\x0b\x32\x19.optserve.v1.ScheduleSpec\x12+\n\x08gradient\x18\x03 \x01(\x0b\x32\x19.optserve.v1.GradientSpec\x12#\n\x16\x64\x65\x63oupled_weight_decay\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x36\n\x0eweight_average\x18\x05 \x01(\x0b\x32\x1e.optserve.v1.WeightAverageSpec\x12+\n\x06groups\x18\x06 \x03(\x0b\x32\x1b.optserve.v1.ParameterGroup\x12;\n\x11reduce_on_plateau\x18\x07 \x01(\x0b\x32 .optserve.v1.ReduceOnPlateauSpec\x12\x36\n\x0e\x65\x61rly_stopping\x18\x08 \x01(\x0b\x32\x1e.optserve.v1.EarlyStoppingSpecB\x19\n\x17_decoupled_weight_decay\"\xcd\x01\n\x0cGradientSpec\x12\x1f\n\x12\x61\x63\x63umulation_steps\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x02l1\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x02l2\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12#\n\x04\x63lip\x18\x04 \x01(\x0b\x32\x15.optserve.v1.ClipSpec\x12\x30\n\nnon_finite\x18\x05 \x01(\x0e\x32\x1c.optserve.v1.NonFinitePolicyB\x15\n\x13_accumulation_stepsB\x05\n\x03_l1B\x05\n\x03_l2\"\xa6\x01\n\x08\x43lipSpec\x12,\n\x08\x62y_value\x18\x01 \x01(\x0b\x32\x18.optserve.v1.ClipByValueH\x00\x12\x31\n\x0e\x62y_tensor_norm\x18\x02 \x01(\x0b\x32\x17.optserve.v1.ClipByNormH\x00\x12\x31\n\x0e\x62y_global_norm\x18\x03 \x01(\x0b\x32\x17.optserve.v1.ClipByNormH\x00\x42\x06\n\x04\x63lip\"Y\n\x0b\x43lipByValue\x12\x16\n\tmin_value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_value\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x0c\n\n_min_valueB\x0c\n\n_max_value\"R\n\nClipByNorm\x12\x15\n\x08max_norm\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07\x65psilon\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_max_normB\n\n\x08_epsilon\"1\n\x11WeightAverageSpec\x12\x12\n\x05\x64\x65\x63\x61y\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_decay\"\xda\x01\n\x0eParameterGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07tensors\x18\x02 \x03(\t\x12!\n\x14learning_rate_factor\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12#\n\x16\x64\x65\x63oupled_weight_decay\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12-\n\toptimizer\x18\x05 \x01(\x0b\x32\x1a.optserve.v1.OptimizerSpecB\x17\n\x15_learning_rate_factorB\x19\n\x17_decoupled_weight_decay\"\x98\x04\n\x13ReduceOnPlateauSpec\x12\x14\n\x07monitor\x18\x01 \x01(\tH\x00\x88\x01\x01\x12%\n\x04mode\x18\x02 \x01(\x0e\x32\x17.optserve.v1.MetricMode\x12\x13\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08patience\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12\x30\n\rpatience_rule\x18\x05 \x01(\x0e\x32\x19.optserve.v1.PatienceRule\x12\x16\n\tthreshold\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x32\n\x0ethreshold_mode\x18\x07 \x01(\x0e\x32\x1a.optserve.v1.ThresholdMode\x12\x15\n\x08\x63ooldown\x18\x08 \x01(\x03H\x04\x88\x01\x01\x12\x32\n\x0e\x63ooldown_order\x18\t \x01(\x0e\x32\x1a.optserve.v1.CooldownOrder\x12\x1e\n\x11min_learning_rate\x18\n \x01(\x01H\x05\x88\x01\x01\x12\x17\n\nmin_change\x18\x0b \x01(\x01H\x06\x88\x01\x01\x12\x1d\n\x10restart_at_floor\x18\x0c \x01(\x08H\x07\x88\x01\x01\x42\n\n\x08_monitorB\t\n\x07_factorB\x0b\n\t_patienceB\x0c\n\n_thresholdB\x0b\n\t_cooldownB\x14\n\x12_min_learning_rateB\r\n\x0b_min_changeB\x13\n\x11_restart_at_floor\"\x9e\x02\n\x11\x45\x61rlyStoppingSpec\x12\x14\n\x07monitor\x18\x01 \x01(\tH\x00\x88\x01\x01\x12%\n\x04mode\x18\x02 \x01(\x0e\x32\x17.optserve.v1.MetricMode\x12\x15\n\x08patience\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\tmin_delta\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08\x62\x61seline\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x0crestore_best\x18\x06 \x01(\x08H\x04\x88\x01\x01\x12\x17\n\nstart_from\x18\x07 \x01(\x03H\x05\x88\x01\x01\x42\n\n\x08_monitorB\x0b\n\t_patienceB\x0c\n\n_min_deltaB\x0b\n\t_baselineB\x0f\n\r_restore_bestB\r\n\x0b_start_from\"\x91\x01\n\x14ReduceOnPlateauState\x12\x17\n\nbest_value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tbest_step\x18\x02 \x01(\x03\x12\x0e\n\x06waited\x18\x03 \x01(\x03\x12\x10\n\x08\x63ooldown\x18\x04 \x01(\x03\x12\x1c\n\x14learning_rate_factor\x18\x05 \x01(\x01\x42\r\n\x0b_best_value\"p\n\x12\x45\x61rlyStoppingState\x12\x17\n\nbest_value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tbest_step\x18\x02 \x01(\x03\x12\x0e\n\x06waited\x18\x03 \x01(\x03\x12\x0f\n\x07stopped\x18\x04 \x01(\x08\x42\r\n\x0b_best_value\"\xbe\x03\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.optserve.v1.SessionSpec\x12)\n\x06layout\x18\x03 \x03(\x0b\x32\x19.optserve.v1.TensorLayout\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\x13\n\x0b\x61\x63\x63umulated\x18\x05 \x01(\x03\x12\x0f\n\x07skipped\x18\x06 \x01(\x03\x12(\n\x05state\x18\x07 \x01(\x0e\x32\x19.optserve.v1.SessionState\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eresident_bytes\x18\t \x01(\x04\x12\x0c\n\x04seed\x18\n \x01(\x04\x12&\n\x05slots\x18\x0b \x03(\x0b\x32\x17.optserve.v1.GroupSlots\x12<\n\x11reduce_on_plateau\x18\x0c \x01(\x0b\x32!.optserve.v1.ReduceOnPlateauState\x12\x37\n\x0e\x65\x61rly_stopping\x18\r \x01(\x0b\x32\x1f.optserve.v1.EarlyStoppingState\"*\n\nGroupSlots\x12\r\n\x05group\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x03(\t*\x8b\x01\n\x0fNonFinitePolicy\x12!\n\x1dNON_FINITE_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n\x18NON_FINITE_POLICY_REJECT\x10\x01\x12\x1a\n\x16NON_FINITE_POLICY_SKIP\x10\x02\x12\x1b\n\x17NON_FINITE_POLICY_ALLOW\x10\x03*S\n\nMetricMode\x12\x1b\n\x17METRIC_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fMETRIC_MODE_MIN\x10\x01\x12\x13\n\x0fMETRIC_MODE_MAX\x10\x02*d\n\x0cPatienceRule\x12\x1d\n\x19PATIENCE_RULE_UNSPECIFIED\x10\x00\x12\x19\n\x15PATIENCE_RULE_REACHED\x10\x01\x12\x1a\n\x16PATIENCE_RULE_EXCEEDED\x10\x02*\x87\x01\n\rThresholdMode\x12\x1e\n\x1aTHRESHOLD_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17THRESHOLD_MODE_ABSOLUTE\x10\x01\x12\x1b\n\x17THRESHOLD_MODE_RELATIVE\x10\x02\x12\x1c\n\x18THRESHOLD_MODE_FROM_BEST\x10\x03*d\n\rCooldownOrder\x12\x1e\n\x1a\x43OOLDOWN_ORDER_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43OOLDOWN_ORDER_BEFORE\x10\x01\x12\x18\n\x14\x43OOLDOWN_ORDER_AFTER\x10\x02*\x88\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13SESSION_STATE_READY\x10\x01\x12%\n!SESSION_STATE_AWAITING_PARAMETERS\x10\x02\x12\x19\n\x15SESSION_STATE_STOPPED\x10\x03*\x8d\x01\n\x0eParameterPoint\x12\x1f\n\x1bPARAMETER_POINT_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPARAMETER_POINT_PARAMETERS\x10\x01\x12\x1d\n\x19PARAMETER_POINT_LOOKAHEAD\x10\x02\x12\x1b\n\x17PARAMETER_POINT_AVERAGE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19optserve/v1/session.proto\x12\x0boptserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a optserve/v1/optimizer_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x18optserve/v1/tensor.proto\"\xb0\x03\n\x0bSessionSpec\x12-\n\toptimizer\x18\x01 \x01(\x0b\x32\x1a.optserve.v1.OptimizerSpec\x12+\n\x08schedule\x18\x02 \x01(\x0b\x32\x19.optserve.v1.ScheduleSpec\x12+\n\x08gradient\x18\x03 \x01(\x0b\x32\x19.optserve.v1.GradientSpec\x12#\n\x16\x64\x65\x63oupled_weight_decay\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x36\n\x0eweight_average\x18\x05 \x01(\x0b\x32\x1e.optserve.v1.WeightAverageSpec\x12+\n\x06groups\x18\x06 \x03(\x0b\x32\x1b.optserve.v1.ParameterGroup\x12;\n\x11reduce_on_plateau\x18\x07 \x01(\x0b\x32 .optserve.v1.ReduceOnPlateauSpec\x12\x36\n\x0e\x65\x61rly_stopping\x18\x08 \x01(\x0b\x32\x1e.optserve.v1.EarlyStoppingSpecB\x19\n\x17_decoupled_weight_decay\"\xf8\x01\n\x0cGradientSpec\x12\x1f\n\x12\x61\x63\x63umulation_steps\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x02l1\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x02l2\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12#\n\x04\x63lip\x18\x04 \x01(\x0b\x32\x15.optserve.v1.ClipSpec\x12\x30\n\nnon_finite\x18\x05 \x01(\x0e\x32\x1c.optserve.v1.NonFinitePolicy\x12)\n\x06sparse\x18\x06 \x01(\x0e\x32\x19.optserve.v1.SparseUpdateB\x15\n\x13_accumulation_stepsB\x05\n\x03_l1B\x05\n\x03_l2\"\xa6\x01\n\x08\x43lipSpec\x12,\n\x08\x62y_value\x18\x01 \x01(\x0b\x32\x18.optserve.v1.ClipByValueH\x00\x12\x31\n\x0e\x62y_tensor_norm\x18\x02 \x01(\x0b\x32\x17.optserve.v1.ClipByNormH\x00\x12\x31\n\x0e\x62y_global_norm\x18\x03 \x01(\x0b\x32\x17.optserve.v1.ClipByNormH\x00\x42\x06\n\x04\x63lip\"Y\n\x0b\x43lipByValue\x12\x16\n\tmin_value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_value\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x0c\n\n_min_valueB\x0c\n\n_max_value\"R\n\nClipByNorm\x12\x15\n\x08max_norm\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07\x65psilon\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_max_normB\n\n\x08_epsilon\"1\n\x11WeightAverageSpec\x12\x12\n\x05\x64\x65\x63\x61y\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_decay\"\xda\x01\n\x0eParameterGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07tensors\x18\x02 \x03(\t\x12!\n\x14learning_rate_factor\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12#\n\x16\x64\x65\x63oupled_weight_decay\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12-\n\toptimizer\x18\x05 \x01(\x0b\x32\x1a.optserve.v1.OptimizerSpecB\x17\n\x15_learning_rate_factorB\x19\n\x17_decoupled_weight_decay\"\x98\x04\n\x13ReduceOnPlateauSpec\x12\x14\n\x07monitor\x18\x01 \x01(\tH\x00\x88\x01\x01\x12%\n\x04mode\x18\x02 \x01(\x0e\x32\x17.optserve.v1.MetricMode\x12\x13\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08patience\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12\x30\n\rpatience_rule\x18\x05 \x01(\x0e\x32\x19.optserve.v1.PatienceRule\x12\x16\n\tthreshold\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x32\n\x0ethreshold_mode\x18\x07 \x01(\x0e\x32\x1a.optserve.v1.ThresholdMode\x12\x15\n\x08\x63ooldown\x18\x08 \x01(\x03H\x04\x88\x01\x01\x12\x32\n\x0e\x63ooldown_order\x18\t \x01(\x0e\x32\x1a.optserve.v1.CooldownOrder\x12\x1e\n\x11min_learning_rate\x18\n \x01(\x01H\x05\x88\x01\x01\x12\x17\n\nmin_change\x18\x0b \x01(\x01H\x06\x88\x01\x01\x12\x1d\n\x10restart_at_floor\x18\x0c \x01(\x08H\x07\x88\x01\x01\x42\n\n\x08_monitorB\t\n\x07_factorB\x0b\n\t_patienceB\x0c\n\n_thresholdB\x0b\n\t_cooldownB\x14\n\x12_min_learning_rateB\r\n\x0b_min_changeB\x13\n\x11_restart_at_floor\"\x9e\x02\n\x11\x45\x61rlyStoppingSpec\x12\x14\n\x07monitor\x18\x01 \x01(\tH\x00\x88\x01\x01\x12%\n\x04mode\x18\x02 \x01(\x0e\x32\x17.optserve.v1.MetricMode\x12\x15\n\x08patience\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\tmin_delta\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08\x62\x61seline\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x0crestore_best\x18\x06 \x01(\x08H\x04\x88\x01\x01\x12\x17\n\nstart_from\x18\x07 \x01(\x03H\x05\x88\x01\x01\x42\n\n\x08_monitorB\x0b\n\t_patienceB\x0c\n\n_min_deltaB\x0b\n\t_baselineB\x0f\n\r_restore_bestB\r\n\x0b_start_from\"\x91\x01\n\x14ReduceOnPlateauState\x12\x17\n\nbest_value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tbest_step\x18\x02 \x01(\x03\x12\x0e\n\x06waited\x18\x03 \x01(\x03\x12\x10\n\x08\x63ooldown\x18\x04 \x01(\x03\x12\x1c\n\x14learning_rate_factor\x18\x05 \x01(\x01\x42\r\n\x0b_best_value\"p\n\x12\x45\x61rlyStoppingState\x12\x17\n\nbest_value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tbest_step\x18\x02 \x01(\x03\x12\x0e\n\x06waited\x18\x03 \x01(\x03\x12\x0f\n\x07stopped\x18\x04 \x01(\x08\x42\r\n\x0b_best_value\"\xbe\x03\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.optserve.v1.SessionSpec\x12)\n\x06layout\x18\x03 \x03(\x0b\x32\x19.optserve.v1.TensorLayout\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\x13\n\x0b\x61\x63\x63umulated\x18\x05 \x01(\x03\x12\x0f\n\x07skipped\x18\x06 \x01(\x03\x12(\n\x05state\x18\x07 \x01(\x0e\x32\x19.optserve.v1.SessionState\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eresident_bytes\x18\t \x01(\x04\x12\x0c\n\x04seed\x18\n \x01(\x04\x12&\n\x05slots\x18\x0b \x03(\x0b\x32\x17.optserve.v1.GroupSlots\x12<\n\x11reduce_on_plateau\x18\x0c \x01(\x0b\x32!.optserve.v1.ReduceOnPlateauState\x12\x37\n\x0e\x65\x61rly_stopping\x18\r \x01(\x0b\x32\x1f.optserve.v1.EarlyStoppingState\"*\n\nGroupSlots\x12\r\n\x05group\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x03(\t*\x8b\x01\n\x0fNonFinitePolicy\x12!\n\x1dNON_FINITE_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n\x18NON_FINITE_POLICY_REJECT\x10\x01\x12\x1a\n\x16NON_FINITE_POLICY_SKIP\x10\x02\x12\x1b\n\x17NON_FINITE_POLICY_ALLOW\x10\x03*^\n\x0cSparseUpdate\x12\x1d\n\x19SPARSE_UPDATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SPARSE_UPDATE_LAZY\x10\x01\x12\x17\n\x13SPARSE_UPDATE_DENSE\x10\x02*S\n\nMetricMode\x12\x1b\n\x17METRIC_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fMETRIC_MODE_MIN\x10\x01\x12\x13\n\x0fMETRIC_MODE_MAX\x10\x02*d\n\x0cPatienceRule\x12\x1d\n\x19PATIENCE_RULE_UNSPECIFIED\x10\x00\x12\x19\n\x15PATIENCE_RULE_REACHED\x10\x01\x12\x1a\n\x16PATIENCE_RULE_EXCEEDED\x10\x02*\x87\x01\n\rThresholdMode\x12\x1e\n\x1aTHRESHOLD_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17THRESHOLD_MODE_ABSOLUTE\x10\x01\x12\x1b\n\x17THRESHOLD_MODE_RELATIVE\x10\x02\x12\x1c\n\x18THRESHOLD_MODE_FROM_BEST\x10\x03*d\n\rCooldownOrder\x12\x1e\n\x1a\x43OOLDOWN_ORDER_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43OOLDOWN_ORDER_BEFORE\x10\x01\x12\x18\n\x14\x43OOLDOWN_ORDER_AFTER\x10\x02*\x88\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13SESSION_STATE_READY\x10\x01\x12%\n!SESSION_STATE_AWAITING_PARAMETERS\x10\x02\x12\x19\n\x15SESSION_STATE_STOPPED\x10\x03*\x8d\x01\n\x0eParameterPoint\x12\x1f\n\x1bPARAMETER_POINT_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPARAMETER_POINT_PARAMETERS\x10\x01\x12\x1d\n\x19PARAMETER_POINT_LOOKAHEAD\x10\x02\x12\x1b\n\x17PARAMETER_POINT_AVERAGE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optserve.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NONFINITEPOLICY']._serialized_start=3011
-  _globals['_NONFINITEPOLICY']._serialized_end=3150
-  _globals['_METRICMODE']._serialized_start=3152
-  _globals['_METRICMODE']._serialized_end=3235
-  _globals['_PATIENCERULE']._serialized_start=3237
-  _globals['_PATIENCERULE']._serialized_end=3337
-  _globals['_THRESHOLDMODE']._serialized_start=3340
-  _globals['_THRESHOLDMODE']._serialized_end=3475
-  _globals['_COOLDOWNORDER']._serialized_start=3477
-  _globals['_COOLDOWNORDER']._serialized_end=3577
-  _globals['_SESSIONSTATE']._serialized_start=3580
-  _globals['_SESSIONSTATE']._serialized_end=3716
-  _globals['_PARAMETERPOINT']._serialized_start=3719
-  _globals['_PARAMETERPOINT']._serialized_end=3860
+  _globals['_NONFINITEPOLICY']._serialized_start=3054
+  _globals['_NONFINITEPOLICY']._serialized_end=3193
+  _globals['_SPARSEUPDATE']._serialized_start=3195
+  _globals['_SPARSEUPDATE']._serialized_end=3289
+  _globals['_METRICMODE']._serialized_start=3291
+  _globals['_METRICMODE']._serialized_end=3374
+  _globals['_PATIENCERULE']._serialized_start=3376
+  _globals['_PATIENCERULE']._serialized_end=3476
+  _globals['_THRESHOLDMODE']._serialized_start=3479
+  _globals['_THRESHOLDMODE']._serialized_end=3614
+  _globals['_COOLDOWNORDER']._serialized_start=3616
+  _globals['_COOLDOWNORDER']._serialized_end=3716
+  _globals['_SESSIONSTATE']._serialized_start=3719
+  _globals['_SESSIONSTATE']._serialized_end=3855
+  _globals['_PARAMETERPOINT']._serialized_start=3858
+  _globals['_PARAMETERPOINT']._serialized_end=3999
   _globals['_SESSIONSPEC']._serialized_start=169
   _globals['_SESSIONSPEC']._serialized_end=601
   _globals['_GRADIENTSPEC']._serialized_start=604
-  _globals['_GRADIENTSPEC']._serialized_end=809
-  _globals['_CLIPSPEC']._serialized_start=812
-  _globals['_CLIPSPEC']._serialized_end=978
-  _globals['_CLIPBYVALUE']._serialized_start=980
-  _globals['_CLIPBYVALUE']._serialized_end=1069
-  _globals['_CLIPBYNORM']._serialized_start=1071
-  _globals['_CLIPBYNORM']._serialized_end=1153
-  _globals['_WEIGHTAVERAGESPEC']._serialized_start=1155
-  _globals['_WEIGHTAVERAGESPEC']._serialized_end=1204
-  _globals['_PARAMETERGROUP']._serialized_start=1207
-  _globals['_PARAMETERGROUP']._serialized_end=1425
-  _globals['_REDUCEONPLATEAUSPEC']._serialized_start=1428
-  _globals['_REDUCEONPLATEAUSPEC']._serialized_end=1964
-  _globals['_EARLYSTOPPINGSPEC']._serialized_start=1967
-  _globals['_EARLYSTOPPINGSPEC']._serialized_end=2253
-  _globals['_REDUCEONPLATEAUSTATE']._serialized_start=2256
-  _globals['_REDUCEONPLATEAUSTATE']._serialized_end=2401
-  _globals['_EARLYSTOPPINGSTATE']._serialized_start=2403
-  _globals['_EARLYSTOPPINGSTATE']._serialized_end=2515
-  _globals['_SESSION']._serialized_start=2518
-  _globals['_SESSION']._serialized_end=2964
-  _globals['_GROUPSLOTS']._serialized_start=2966
-  _globals['_GROUPSLOTS']._serialized_end=3008
+  _globals['_GRADIENTSPEC']._serialized_end=852
+  _globals['_CLIPSPEC']._serialized_start=855
+  _globals['_CLIPSPEC']._serialized_end=1021
+  _globals['_CLIPBYVALUE']._serialized_start=1023
+  _globals['_CLIPBYVALUE']._serialized_end=1112
+  _globals['_CLIPBYNORM']._serialized_start=1114
+  _globals['_CLIPBYNORM']._serialized_end=1196
+  _globals['_WEIGHTAVERAGESPEC']._serialized_start=1198
+  _globals['_WEIGHTAVERAGESPEC']._serialized_end=1247
+  _globals['_PARAMETERGROUP']._serialized_start=1250
+  _globals['_PARAMETERGROUP']._serialized_end=1468
+  _globals['_REDUCEONPLATEAUSPEC']._serialized_start=1471
+  _globals['_REDUCEONPLATEAUSPEC']._serialized_end=2007
+  _globals['_EARLYSTOPPINGSPEC']._serialized_start=2010
+  _globals['_EARLYSTOPPINGSPEC']._serialized_end=2296
+  _globals['_REDUCEONPLATEAUSTATE']._serialized_start=2299
+  _globals['_REDUCEONPLATEAUSTATE']._serialized_end=2444
+  _globals['_EARLYSTOPPINGSTATE']._serialized_start=2446
+  _globals['_EARLYSTOPPINGSTATE']._serialized_end=2558
+  _globals['_SESSION']._serialized_start=2561
+  _globals['_SESSION']._serialized_end=3007
+  _globals['_GROUPSLOTS']._serialized_start=3009
+  _globals['_GROUPSLOTS']._serialized_end=3051
 # @@protoc_insertion_point(module_scope)

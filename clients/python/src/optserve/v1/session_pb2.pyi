@@ -51,6 +51,43 @@ NON_FINITE_POLICY_ALLOW: NonFinitePolicy.ValueType  # 3
 """The step is taken as if nothing were wrong."""
 Global___NonFinitePolicy: _TypeAlias = NonFinitePolicy  # noqa: Y015
 
+class _SparseUpdate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SparseUpdateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SparseUpdate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPARSE_UPDATE_UNSPECIFIED: _SparseUpdate.ValueType  # 0
+    """The convention's."""
+    SPARSE_UPDATE_LAZY: _SparseUpdate.ValueType  # 1
+    """They and their optimizer state stay as they are. Regularisation, decay,
+    clipping and norms are those of the rows given. The rule counts the
+    session's steps, not those of a row. Sparse rows are refused beside
+    accumulation, a weight average, or a rule that looks at whole tensors or
+    groups, such as LAMB, Prodigy or Muon; DENSE takes them.
+    """
+    SPARSE_UPDATE_DENSE: _SparseUpdate.ValueType  # 2
+    """Their gradient is 0: the step is that of the dense gradient, bit for bit."""
+
+class SparseUpdate(_SparseUpdate, metaclass=_SparseUpdateEnumTypeWrapper):
+    """What sparse rows mean for the rows that they leave out. Either way, rows that
+    are given more than once are summed first, in the parameter's element type and
+    in the order in which they were sent.
+    """
+
+SPARSE_UPDATE_UNSPECIFIED: SparseUpdate.ValueType  # 0
+"""The convention's."""
+SPARSE_UPDATE_LAZY: SparseUpdate.ValueType  # 1
+"""They and their optimizer state stay as they are. Regularisation, decay,
+clipping and norms are those of the rows given. The rule counts the
+session's steps, not those of a row. Sparse rows are refused beside
+accumulation, a weight average, or a rule that looks at whole tensors or
+groups, such as LAMB, Prodigy or Muon; DENSE takes them.
+"""
+SPARSE_UPDATE_DENSE: SparseUpdate.ValueType  # 2
+"""Their gradient is 0: the step is that of the dense gradient, bit for bit."""
+Global___SparseUpdate: _TypeAlias = SparseUpdate  # noqa: Y015
+
 class _MetricMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -313,6 +350,7 @@ class GradientSpec(_message.Message):
     L2_FIELD_NUMBER: _builtins.int
     CLIP_FIELD_NUMBER: _builtins.int
     NON_FINITE_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     accumulation_steps: _builtins.int
     """A step is taken on the mean of this many gradients. At least 1; 1 when unset."""
     l1: _builtins.float
@@ -321,6 +359,10 @@ class GradientSpec(_message.Message):
     """Adds l2*p: the gradient of l2*sum(p^2)/2."""
     non_finite: Global___NonFinitePolicy.ValueType
     """What a NaN or infinity in a gradient does; REJECT when unset."""
+    sparse: Global___SparseUpdate.ValueType
+    """What sparse rows mean for the rows that they leave out; LAZY under the
+    TORCH convention, as in torch.optim.SparseAdam, else DENSE.
+    """
     @_builtins.property
     def clip(self) -> Global___ClipSpec:
         """Clipping. Off when unset."""
@@ -333,10 +375,11 @@ class GradientSpec(_message.Message):
         l2: _builtins.float | None = ...,
         clip: Global___ClipSpec | None = ...,
         non_finite: Global___NonFinitePolicy.ValueType = ...,
+        sparse: Global___SparseUpdate.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_l1", b"_l1", "_l2", b"_l2", "accumulation_steps", b"accumulation_steps", "clip", b"clip", "l1", b"l1", "l2", b"l2"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_l1", b"_l1", "_l2", b"_l2", "accumulation_steps", b"accumulation_steps", "clip", b"clip", "l1", b"l1", "l2", b"l2", "non_finite", b"non_finite"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_l1", b"_l1", "_l2", b"_l2", "accumulation_steps", b"accumulation_steps", "clip", b"clip", "l1", b"l1", "l2", b"l2", "non_finite", b"non_finite", "sparse", b"sparse"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accumulation_steps: _TypeAlias = _typing.Literal["accumulation_steps"]  # noqa: Y015
     _WhichOneofArgType__accumulation_steps: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps"]  # noqa: Y015

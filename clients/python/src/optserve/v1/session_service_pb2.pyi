@@ -706,6 +706,7 @@ class StepRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     GRADIENTS_FIELD_NUMBER: _builtins.int
+    SPARSE_GRADIENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, sessions/{id}."""
     @_builtins.property
@@ -718,16 +719,23 @@ class StepRequest(_message.Message):
         out, and their state, stay as they are; under accumulation none may be.
         """
 
+    @_builtins.property
+    def sparse_gradients(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.SparseRows]:
+        """Gradients of some rows of their tensors; spec.gradient.sparse says what that
+        means for the other rows. A tensor is given here or in gradients, not in both.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         options: Global___StepOptions | None = ...,
         gradients: _abc.Iterable[_tensor_pb2.NamedTensor] | None = ...,
+        sparse_gradients: _abc.Iterable[_tensor_pb2.SparseRows] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "name", b"name", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "name", b"name", "options", b"options", "sparse_gradients", b"sparse_gradients"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

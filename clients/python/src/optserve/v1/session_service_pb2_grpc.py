@@ -196,12 +196,14 @@ class SessionServiceServicer:
     def Step(self, request, context):
         """Takes one step on a gradient that fits into one message.
 
-        INVALID_ARGUMENT: the gradient or an option is wrong, nothing was applied;
-        mend it and send the same sequence again. NOT_FOUND: there is no such
+        INVALID_ARGUMENT: the gradient or an option is wrong, or the session does not
+        take sparse rows as its spec.gradient.sparse asks; nothing was applied; mend
+        it and send the same sequence again. NOT_FOUND: there is no such
         session. FAILED_PRECONDITION: the sequence leaves a gap (the metadata name
         the expected one) or lies too far back, parameters are still to be uploaded,
-        or early stopping has ended the training. ABORTED: expected_step is not the session's step (the metadata
-        name the current one); pull, and compute the gradient anew.
+        or early stopping has ended the training. ABORTED: expected_step is not the
+        session's step (the metadata name the current one); pull, and compute the
+        gradient anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

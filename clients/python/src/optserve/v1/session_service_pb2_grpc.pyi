@@ -102,12 +102,14 @@ class SessionServiceStub:
     Step: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.StepRequest, _session_service_pb2.StepResponse]
     """Takes one step on a gradient that fits into one message.
 
-    INVALID_ARGUMENT: the gradient or an option is wrong, nothing was applied;
-    mend it and send the same sequence again. NOT_FOUND: there is no such
+    INVALID_ARGUMENT: the gradient or an option is wrong, or the session does not
+    take sparse rows as its spec.gradient.sparse asks; nothing was applied; mend
+    it and send the same sequence again. NOT_FOUND: there is no such
     session. FAILED_PRECONDITION: the sequence leaves a gap (the metadata name
     the expected one) or lies too far back, parameters are still to be uploaded,
-    or early stopping has ended the training. ABORTED: expected_step is not the session's step (the metadata
-    name the current one); pull, and compute the gradient anew.
+    or early stopping has ended the training. ABORTED: expected_step is not the
+    session's step (the metadata name the current one); pull, and compute the
+    gradient anew.
     """
     StepStream: _grpc.StreamStreamMultiCallable[_session_service_pb2.StepStreamRequest, _session_service_pb2.StepStreamResponse]
     """Takes any number of steps of any size. A step is a message with a header,
@@ -211,12 +213,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Step: _aio.UnaryUnaryMultiCallable[_session_service_pb2.StepRequest, _session_service_pb2.StepResponse]  # type: ignore[assignment]
     """Takes one step on a gradient that fits into one message.
 
-    INVALID_ARGUMENT: the gradient or an option is wrong, nothing was applied;
-    mend it and send the same sequence again. NOT_FOUND: there is no such
+    INVALID_ARGUMENT: the gradient or an option is wrong, or the session does not
+    take sparse rows as its spec.gradient.sparse asks; nothing was applied; mend
+    it and send the same sequence again. NOT_FOUND: there is no such
     session. FAILED_PRECONDITION: the sequence leaves a gap (the metadata name
     the expected one) or lies too far back, parameters are still to be uploaded,
-    or early stopping has ended the training. ABORTED: expected_step is not the session's step (the metadata
-    name the current one); pull, and compute the gradient anew.
+    or early stopping has ended the training. ABORTED: expected_step is not the
+    session's step (the metadata name the current one); pull, and compute the
+    gradient anew.
     """
     StepStream: _aio.StreamStreamMultiCallable[_session_service_pb2.StepStreamRequest, _session_service_pb2.StepStreamResponse]  # type: ignore[assignment]
     """Takes any number of steps of any size. A step is a message with a header,
@@ -359,12 +363,14 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.StepResponse, _abc.Awaitable[_session_service_pb2.StepResponse]]:
         """Takes one step on a gradient that fits into one message.
 
-        INVALID_ARGUMENT: the gradient or an option is wrong, nothing was applied;
-        mend it and send the same sequence again. NOT_FOUND: there is no such
+        INVALID_ARGUMENT: the gradient or an option is wrong, or the session does not
+        take sparse rows as its spec.gradient.sparse asks; nothing was applied; mend
+        it and send the same sequence again. NOT_FOUND: there is no such
         session. FAILED_PRECONDITION: the sequence leaves a gap (the metadata name
         the expected one) or lies too far back, parameters are still to be uploaded,
-        or early stopping has ended the training. ABORTED: expected_step is not the session's step (the metadata
-        name the current one); pull, and compute the gradient anew.
+        or early stopping has ended the training. ABORTED: expected_step is not the
+        session's step (the metadata name the current one); pull, and compute the
+        gradient anew.
         """
 
     @_abc_1.abstractmethod

@@ -122,6 +122,44 @@ class NamedTensor(_message.Message):
 Global___NamedTensor: _TypeAlias = NamedTensor  # noqa: Y015
 
 @_typing.final
+class SparseRows(_message.Message):
+    """Some rows of a tensor: its slices along the first dimension."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INDICES_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the tensor within the session. It has at least one dimension."""
+    @_builtins.property
+    def indices(self) -> Global___Tensor:
+        """Which rows: int32 or int64, of shape [k], each in [0, rows), in any order. A
+        row that is given more than once counts as the sum.
+        """
+
+    @_builtins.property
+    def values(self) -> Global___Tensor:
+        """Their values: float16, bfloat16, float32 or float64, of shape [k] followed by
+        the tensor's own shape after its first dimension.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        indices: Global___Tensor | None = ...,
+        values: Global___Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "name", b"name", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparseRows: _TypeAlias = SparseRows  # noqa: Y015
+
+@_typing.final
 class TensorLayout(_message.Message):
     """Where one tensor lies in a sequence of bytes."""
 

@@ -1,0 +1,94 @@
+"""Gradients of some rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from optserve import dtypes
+from optserve.dtypes import Array
+from optserve.layout import Layout
+from optserve.v1 import tensor_pb2
+
+INDEX_DTYPES: list[np.dtype[np.generic]] = [np.dtype(np.int32), np.dtype(np.int64)]
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """The gradient of some rows of a tensor, as of an embedding.
+
+    ``Gradient.sparse`` of the session's specification says what becomes of the other rows.
+
+    Attributes:
+        indices: which rows, int32 or int64, of shape [k], in any order. A row that is given more
+            than once counts as the sum.
+        values: their gradients, float16, bfloat16, float32 or float64, of shape [k, *row shape].
+    """
+
+    indices: ArrayLike
+    values: ArrayLike
+
+
+AnyGradients: TypeAlias = Mapping[str, ArrayLike | SparseRows]
+"""Whole arrays and sparse rows by tensor name."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Sparse rows as they are sent.
+
+    Attributes:
+        name: of the tensor.
+        indices: row-major, of a type that the wire knows.
+        values: likewise.
+    """
+
+    name: str
+    indices: Array
+    values: Array
+
+    @property
+    def byte_count(self) -> int:
+        """Length of both arrays together."""
+        return self.indices.nbytes + self.values.nbytes
+
+    def message(self) -> tensor_pb2.SparseRows:
+        """The rows on the wire."""
+        indices, values = dtypes.to_tensor(self.indices), dtypes.to_tensor(self.values)
+        return tensor_pb2.SparseRows(name=self.name, indices=indices, values=values)
+
+
+def split(
+    layout: Layout, gradients: AnyGradients, wire_dtype: DTypeLike | None = None
+) -> tuple[dict[str, ArrayLike], list[Rows]]:
+    """Whole arrays, and sparse rows converted where a wire type is asked for.
+
+    Raises:
+        InvalidArgument: a name or a shape is wrong.
+        TypeError: an element type is.
+    """
+    dense: dict[str, ArrayLike] = {}
+    sparse = []
+    for name, value in gradients.items():
+        if isinstance(value, SparseRows):
+            sparse.append(_rows(layout, name, value, wire_dtype))
+        else:
+            dense[name] = value
+    return dense, sparse
+
+
+def _rows(layout: Layout, name: str, given: SparseRows, wire_dtype: DTypeLike | None) -> Rows:
+    field = f"gradients[{name!r}]"
+    indices = np.asarray(given.indices)
+    if indices.size == 0 and not isinstance(given.indices, np.ndarray):
+        indices = indices.astype(np.int64)  # what NumPy makes of an empty list is float64
+    indices = dtypes.as_array(indices, INDEX_DTYPES, f"{field}.indices")
+    values = dtypes.as_array(given.values, dtypes.WIRE_DTYPES, f"{field}.values")
+    layout.check_rows(name, indices.shape, values.shape, field)
+    if wire_dtype is not None:
+        values = values.astype(dtypes.checked(wire_dtype, dtypes.WIRE_DTYPES, "wire_dtype"), copy=False)
+    return Rows(name, indices, values)

@@ -22,7 +22,7 @@ import torch
 
 from tests.conformance import inputs
 from tests.conformance.corpus import EXACT, FRAMEWORK_FLOAT32
-from tests.conformance.oracle import matrices
+from tests.conformance.oracle import matrices, optimizers
 from tests.conformance.sources.row import Row, optimizer_spec
 
 WIDE = [[1.5, -1.25, 2.0], [-0.875, 0.75, 1.25]]
@@ -97,7 +97,18 @@ def case(
 
 
 def rows() -> list[Row]:
-    return [*muons(), *adafactors(), *prodigies()]
+    return [*muons(), *adafactors(), *prodigies(), largest_steps()]
+
+
+def largest_steps() -> Row:
+    """Rprop at its largest step, on parameters that stay large beside it."""
+    bounds = {"eta_minus": 0.5, "eta_plus": 1.2, "smallest": 1e-6, "largest": 50.0}
+    return case(
+        "rprop", "torch_default_largest", "torch", [1024 * x for x in VECTOR],
+        lambda p, lr: torch.optim.Rprop(p, lr=60.0),
+        lambda start, steps: by_element(optimizers.rprop, steps, start, initial=60.0, **bounds),
+        {"learning_rate": 60.0}, own_rate=60.0,
+    )  # fmt: skip
 
 
 def muons() -> list[Row]:
@@ -135,23 +146,23 @@ class half_adamw(torch.optim.AdamW):
         return super().step(closure)
 
 
-def by_element(steps: Any, start: list[float], **knobs: Any) -> list[list[float]]:
-    from tests.conformance.oracle import optimizers
-
+def by_element(
+    scalar: Callable[..., list[float]], steps: Any, start: list[float], **knobs: Any
+) -> list[list[float]]:
     taken = list(steps)
-    columns = [optimizers.adam(p, [(g[i], lr) for g, lr in taken], **knobs) for i, p in enumerate(start)]
+    columns = [scalar(p, [(g[i], lr) for g, lr in taken], **knobs) for i, p in enumerate(start)]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def adamw(start: list[float], steps: Any) -> list[list[float]]:
     halved = [(g, lr / 2) for g, lr in steps]
-    return by_element(halved, start, beta_1=0.8, beta_2=0.95, epsilon=0.01, placement="OUTSIDE",
-                      correction="HATTED", weight_decay=0.4)  # fmt: skip
+    return by_element(optimizers.adam, halved, start, beta_1=0.8, beta_2=0.95, epsilon=0.01,
+                      placement="OUTSIDE", correction="HATTED", weight_decay=0.4)  # fmt: skip
 
 
 def adamw_defaults(start: list[float], steps: Any) -> list[list[float]]:
-    return by_element(steps, start, beta_1=0.9, beta_2=0.999, epsilon=1e-8, placement="OUTSIDE",
-                      correction="HATTED", weight_decay=0.1)  # fmt: skip
+    return by_element(optimizers.adam, steps, start, beta_1=0.9, beta_2=0.999, epsilon=1e-8,
+                      placement="OUTSIDE", correction="HATTED", weight_decay=0.1)  # fmt: skip
 
 
 def adafactors() -> list[Row]:

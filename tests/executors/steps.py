@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -85,11 +84,6 @@ def run(
             piece = {name: array[low:high] for name, array in whole.items()}
             kernel(piece, needed, segments_of(variant, size, low, high))
     return arrays
-
-
-def bits(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, bytes]:
-    """What is compared."""
-    return {name: array.tobytes() for name, array in arrays.items()}
 
 
 def differences(expected: Arrays, actual: Arrays) -> str:

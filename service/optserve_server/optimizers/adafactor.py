@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.matrix import Matrix, MatrixRule
 
@@ -45,6 +46,14 @@ class Adafactor(MatrixRule):
     epsilon_2: float = hyper(1e-3, ge=0)
     clip_threshold: float = hyper(1.0, gt=0)
     form: AdafactorForm = hyper(AdafactorForm.SQUARES, torch=AdafactorForm.FLOOR)
+
+    def validate(self) -> None:
+        if self.form is AdafactorForm.SQUARES and self.epsilon_1 == 0:
+            raise DomainError(
+                Reason.CONFLICTING_FIELDS,
+                "epsilon_1 is 0, but under SQUARES nothing else keeps second moments from zero",
+                field="epsilon_1",
+            )
 
     @property
     def counted_slots(self) -> frozenset[str]:

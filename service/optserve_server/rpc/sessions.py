@@ -159,7 +159,7 @@ class SessionService(SessionServiceServicer):
     async def _update(self, request: pb.UpdateSessionRequest) -> pb.UpdateSessionResponse:
         session, spec = self.find(request.name), sessions.spec_from(request)
         expected = request.expected_step if request.HasField("expected_step") else None
-        work = partial(session.update, spec, expected_step=expected)
+        work = partial(self._store.update, session, spec, expected)
         transfers = await self._execution.alone(session, work)
         return pb.UpdateSessionResponse(
             session=sessions.session_to(session), transfers=map(sessions.transfer_to, transfers)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.sessions.arena import Partition
 from optserve_server.sessions.guards import PARAMETER, PREPARED
@@ -27,7 +29,8 @@ def step_matrices(partition: Partition, run: Run, scalars: Mapping[str, float]) 
         p = partition.arrays[PARAMETER][place].reshape(entry.shape)
         g = partition.arrays[PREPARED][place].reshape(entry.shape)
         slots = partition.matrices[entry.name]
-        p[...], after = rule.step(partition.backend.array_module, p, g, slots, scalars, kept)
+        with np.errstate(all="ignore"):  # what overflows becomes infinite, as in every kernel
+            p[...], after = rule.step(partition.backend.array_module, p, g, slots, scalars, kept)
         for name, value in after.items():
             slots[name][...] = value
     if partition.programs.averages:

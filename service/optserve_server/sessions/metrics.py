@@ -175,8 +175,7 @@ def _settle(session: Session, before: Watch, after: Watch) -> bool:
             kept[:] = parameters[dtype]
     if not after.stopped or after.stopping.best_value is None:
         return False
-    session.damaged = True
-    for dtype, kept in after.best.items():
-        parameters[dtype][:] = kept
-    session.damaged = False
+    with session.changing():
+        for dtype, kept in after.best.items():
+            parameters[dtype][:] = kept
     return True

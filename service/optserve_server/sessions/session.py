@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -162,8 +163,9 @@ class Session:
         """
         self._check_open()
         self._check_step(expected_step, "header.expected_step")
-        for run in staging.runs:
-            self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
+        with self.changing():
+            for run in staging.runs:
+                self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
         self._pending.difference_update(tensor.entry.name for tensor in staging.tensors)
 
     def update(self, spec: SessionSpec, *, expected_step: int | None = None) -> list[StateTransfer]:
@@ -213,6 +215,19 @@ class Session:
         self.watch.check_running(self.spec)
         self._check_step(expected_step, "expected_step")
         return report(self, values)
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Closes the session to further use if what is done inside ends half-way.
+
+        The mark is set only then: requests are checked before their turn, while another step
+        may be running in a thread.
+        """
+        try:
+            yield
+        except BaseException:
+            self.damaged = True
+            raise
 
     def _check_groups(self, spec: SessionSpec) -> None:
         membership = assign_groups([entry.name for entry in self.layout.entries], spec.groups)

@@ -76,30 +76,31 @@ class Step:
         return self._result(measurement, StepOutcome.SKIPPED)
 
     def _gather(self) -> None:
-        for run in self._runs:
-            partition = self._session.arenas.partition(run)
-            program = partition.programs.accumulate(self._scaled)
-            partition.take(program, run, self._guards)
+        with self._session.changing():
+            for run in self._runs:
+                partition = self._session.arenas.partition(run)
+                partition.take(partition.programs.accumulate(self._scaled), run, self._guards)
         self._session.accumulated += 1
 
     def _update(self, measurement: Measurement, numbers: StepNumbers) -> None:
         session = self._session
         prepared = [self._prepare(run, measurement, i, numbers) for i, run in enumerate(self._runs)]
         self._settle(prepared, numbers)
-        session.damaged = True
-        for run, (scalars, segments) in zip(self._runs, prepared, strict=True):
-            partition = session.arenas.partition(run)
-            program = partition.programs.apply(self._scaled)
-            partition.take(program, run, scalars, segments)
-            if isinstance(partition.programs.rule, MatrixRule):
-                step_matrices(partition, run, scalars)
-        if session.spec.weight_average is not None:
-            for partition, start, stop in session.arenas.untouched(self._runs):
-                partition.run(partition.programs.average, start, stop, self._guards)
+        with session.changing():
+            for run, (scalars, segments) in zip(self._runs, prepared, strict=True):
+                self._update_run(run, scalars, segments)
+            if session.spec.weight_average is not None:
+                for partition, start, stop in session.arenas.untouched(self._runs):
+                    partition.run(partition.programs.average, start, stop, self._guards)
         session.numbers.commit(numbers)
         session.accumulated = 0
         session.step += 1
-        session.damaged = False
+
+    def _update_run(self, run: Run, scalars: dict[str, float], segments: Segments | None) -> None:
+        partition = self._session.arenas.partition(run)
+        partition.take(partition.programs.apply(self._scaled), run, scalars, segments)
+        if isinstance(partition.programs.rule, MatrixRule):
+            step_matrices(partition, run, scalars)
 
     def _prepare(
         self, run: Run, measurement: Measurement, position: int, numbers: StepNumbers

@@ -19,6 +19,7 @@ from optserve_server.sessions.metrics import session_bytes
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray
+from optserve_server.sessions.transfer import StateTransfer
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,17 @@ class Store:
                 Reason.SESSION_NOT_FOUND, f"there is no {name}", field="name", metadata={"name": name}
             )
         return session
+
+    def update(
+        self, session: Session, spec: SessionSpec, expected_step: int | None = None
+    ) -> list[StateTransfer]:
+        """Replaces a session's specification; see `Session.update`.
+
+        Raises:
+            DomainError: LIMIT_EXCEEDED, or what `Session.update` raises.
+        """
+        self._check_limit("max_session_bytes", session_bytes(session.layout, spec))
+        return session.update(spec, expected_step=expected_step)
 
     def delete(self, session_id: str) -> None:
         """Forgets a session; whoever still holds it finds it closed.

@@ -31,8 +31,15 @@ class CountingBackend(NumpyBackend):
         self.writes = 0
         self.reads = 0
 
-    def compile(self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]) -> Kernel:
-        kernel = super().compile(program, dtype, storage)
+    def compile(
+        self,
+        program: Program,
+        dtype: np.dtype[Any],
+        storage: Mapping[str, np.dtype[Any]],
+        *,
+        keep: bool = True,
+    ) -> Kernel:
+        kernel = super().compile(program, dtype, storage, keep=keep)
 
         def counted(
             arrays: Mapping[str, Array], scalars: Mapping[str, float], segments: Segments | None = None

@@ -284,3 +284,25 @@ def test_a_failure_half_way_closes_the_session_to_further_steps() -> None:
     with pytest.raises(DomainError) as caught:
         session.values()
     assert caught.value.reason is Reason.INTERNAL
+
+
+def test_a_request_that_is_checked_during_a_step_finds_the_session_whole() -> None:
+    """A step may run in a thread while the next request is checked, before its turn."""
+
+    class Asking(CountingBackend):
+        session: Session | None = None
+
+        def compile(self, program: Any, dtype: Any, storage: Any, *, keep: bool = True) -> Any:
+            kernel = super().compile(program, dtype, storage, keep=keep)
+
+            def call(*arguments: Any) -> Any:
+                if self.session is not None:
+                    assert self.session.values([]).step == 0
+                return kernel(*arguments)
+
+            return call
+
+    backend = Asking()
+    session = session_of(spec_of(), START, Store(backend))
+    backend.session = session
+    assert step(session, GRADIENT).step == 1

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers import ALL
@@ -26,6 +27,7 @@ from optserve_server.schedules.exponential import Exponential
 from optserve_server.sessions.reading import Point
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import GradientSpec, ParameterGroup, SessionSpec, WeightAverageSpec
+from optserve_server.sessions.store import Limits, Store
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 START = {"w": np.array([1.0, -2.0, 3.0]), "b": np.array([0.5])}
@@ -163,3 +165,13 @@ def test_refusals_change_nothing() -> None:
     assert (error.reason, error.field) == (Reason.CONFLICTING_FIELDS, "spec.groups")
     session.update(spec_of())
     assert after_a_step(session).shape == (3,)
+
+
+def test_more_state_than_the_server_allows_is_refused() -> None:
+    store = Store(NumpyBackend(), Limits(max_session_bytes=2 * 4 * 8))
+    session = session_of(spec_of(Momentum()), START, store)
+    with pytest.raises(DomainError) as caught:
+        store.update(session, spec_of(Adam()))
+    assert caught.value.reason is Reason.LIMIT_EXCEEDED
+    assert isinstance(session.spec.optimizer.algorithm, Momentum)
+    assert store.update(session, spec_of(Sgd()))[0].dropped == ("velocity",)

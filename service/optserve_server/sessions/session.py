@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +27,36 @@ from optserve_server.sessions.staging import NamedArray, Staging, check_complete
 from optserve_server.sessions.step import Step
 from optserve_server.sessions.transfer import StateTransfer
 from optserve_server.sessions.workers import StepLedger
+
+
+@dataclass(frozen=True)
+class PreparedStep:
+    """A step that was accepted and measured, and has changed nothing yet.
+
+    Between `Session.prepare` and `commit` the session must stay locked.
+
+    Attributes:
+        stored: the answer that it had before, where it is a repetition: nothing is left to do.
+    """
+
+    _step: Step
+    digest: bytes
+    _options: StepOptions
+    _ledger: StepLedger
+    stored: StepResult | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether `commit` will change anything."""
+        return self.stored is None and self._step.changes
+
+    def commit(self) -> StepResult:
+        """Takes the step and remembers its answer."""
+        result = self._step.commit()
+        if self._options.worker and self._step.changes:
+            self._ledger.remember(self._options.worker, self.digest, result)
+        return result
+
 
 SMALL = 1 << 17
 """Elements up to which a step is shorter than handing it to another thread."""
@@ -102,7 +133,12 @@ class Session:
         return stage_arrays(self.layout, arrays, sparse, lazy=self.spec.gradient.sparse is SparseUpdate.LAZY)
 
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
-        """Takes one step, or changes nothing.
+        """Takes one step, or changes nothing; see `prepare` for its errors."""
+        prepared = self.prepare(staging, options)
+        return prepared.stored or prepared.commit()
+
+    def prepare(self, staging: Staging, options: StepOptions) -> PreparedStep:
+        """Checks, measures and decides a step, and changes nothing.
 
         Raises:
             DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, SEQUENCE_GAP,
@@ -112,19 +148,17 @@ class Session:
         """
         self._check_usable()
         digest = staging.digest(options.loss_scale, options.expected_step) if options.worker else b""
+        step = Step(self, staging, options)
         if options.worker:
             stored = self._ledger.lookup(options.worker, options.sequence, digest)
             if stored is not None:
-                return stored
+                return PreparedStep(step, digest, options, self._ledger, stored)
         self.watch.check_running(self.spec)
         self._check_step(options.expected_step, "options.expected_step")
         check_lazy(self.spec, self.arenas, staging)
         if self.spec.gradient.accumulation_steps > 1:
             check_complete(self.layout, staging)
-        result = Step(self, staging, options).take()
-        if options.worker and not options.validate_only:
-            self._ledger.remember(options.worker, digest, result)
-        return result
+        return PreparedStep(step.prepare(), digest, options, self._ledger)
 
     def values(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 class Step:
     """A gradient on its way into a session that has accepted it.
 
-    Everything up to `_update` and `_gather` only reads, so a refusal leaves no trace.
+    `prepare` only reads, so a refusal leaves no trace; what must be known to be kept before
+    anything moves, such as a record in a journal, belongs between it and `commit`.
+
+    Attributes:
+        outcome: what was decided.
     """
 
     def __init__(self, session: Session, staging: Staging, options: StepOptions) -> None:
@@ -40,40 +44,57 @@ class Step:
         self._scaled = options.loss_scale != 1.0
         if self._scaled:
             self._guards["guard_loss_scale"] = options.loss_scale
+        self.outcome = StepOutcome.VALIDATED
+        self._measurement = Measurement(self._gradient)
 
-    def take(self) -> StepResult:
-        """Takes the step.
+    def prepare(self) -> Self:
+        """Measures the gradient and decides what becomes of it; changes nothing.
 
         Raises:
             DomainError: NON_FINITE_GRADIENT under the policy REJECT.
         """
-        measurement = self._measure(by_tensor=isinstance(self._gradient.clip, ClipByTensorNorm))
-        if measurement.non_finite_count and self._gradient.non_finite is not NonFinitePolicy.ALLOW:
-            if self._gradient.non_finite is NonFinitePolicy.REJECT:
-                raise refuse_non_finite(self._staging, measurement.non_finite_count)
-            return self._skip(measurement)
+        self._measurement = self._measure(by_tensor=isinstance(self._gradient.clip, ClipByTensorNorm))
+        self.outcome = self._decided(self._measurement.non_finite_count)
+        return self
+
+    @property
+    def changes(self) -> bool:
+        """Whether `commit` will change anything that must not be lost."""
+        return self.outcome is not StepOutcome.VALIDATED
+
+    def commit(self) -> StepResult:
+        """Does what was decided, and only then counts it."""
+        match self.outcome:
+            case StepOutcome.APPLIED:
+                return self._applied()
+            case StepOutcome.ACCUMULATED:
+                self._gather()
+            case StepOutcome.SKIPPED:
+                self._session.skipped += 1
+        return self._result(self.outcome)
+
+    def _decided(self, non_finite_count: int) -> StepOutcome:
+        policy = self._gradient.non_finite
+        if non_finite_count and policy is NonFinitePolicy.REJECT:
+            raise refuse_non_finite(self._staging, non_finite_count)
         if self._options.validate_only:
-            return self._result(measurement, StepOutcome.VALIDATED)
-        if not self._completes:
-            self._gather()
-            return self._result(measurement, StepOutcome.ACCUMULATED)
+            return StepOutcome.VALIDATED
+        if non_finite_count and policy is NonFinitePolicy.SKIP:
+            return StepOutcome.SKIPPED
+        return StepOutcome.APPLIED if self._completes else StepOutcome.ACCUMULATED
+
+    def _applied(self) -> StepResult:
         numbers = self._session.numbers.of_step(self._session.step)
         # What the result reports is read before the update moves what it depends on.
         norms = self._tensor_norms()
-        self._update(measurement, numbers)
-        return self._result(measurement, StepOutcome.APPLIED, numbers.learning_rate, norms)
+        self._update(self._measurement, numbers)
+        return self._result(StepOutcome.APPLIED, numbers.learning_rate, norms)
 
     def _measure(self, *, by_tensor: bool) -> Measurement:
         return measure(
             self._session.arenas, self._gradient, self._runs, self._guards,
             micro_batch=not self._completes, by_tensor=by_tensor,
         )  # fmt: skip
-
-    def _skip(self, measurement: Measurement) -> StepResult:
-        if self._options.validate_only:
-            return self._result(measurement, StepOutcome.VALIDATED)
-        self._session.skipped += 1
-        return self._result(measurement, StepOutcome.SKIPPED)
 
     def _gather(self) -> None:
         with self._session.changing():
@@ -144,11 +165,11 @@ class Step:
 
     def _result(
         self,
-        measurement: Measurement,
         outcome: StepOutcome,
         learning_rate: float = 0.0,
         tensor_norms: tuple[tuple[str, float], ...] | None = None,
     ) -> StepResult:
+        measurement = self._measurement
         return StepResult(
             step=self._session.step,
             outcome=outcome,

@@ -41,7 +41,8 @@ class Adam(ElementwiseRule):
     HATTED  p -= lr*m^/(sqrt(v^) + e), m^ = m/(1 - b1^t), v^ = v/(1 - b2^t)
     NONE    p -= lr*m/(sqrt(v) + e)
 
-    In the frame: an averaged first moment over the root of an averaged second.
+    `epsilon_root` is added to whatever the root is taken of (optax). In the frame: an
+    averaged first moment over the root of an averaged second.
     """
 
     name: ClassVar[str] = "adam"
@@ -57,6 +58,7 @@ class Adam(ElementwiseRule):
         optax=BiasCorrection.HATTED,
         lecture=BiasCorrection.HATTED,
     )
+    epsilon_root: float = hyper(0.0, ge=0)
 
     @property
     def correction(self) -> BiasCorrection:
@@ -80,18 +82,20 @@ class Adam(ElementwiseRule):
             "rate": learning_rate * rate * first,
             "second": second,
             "epsilon": self.epsilon,
+            "epsilon_root": self.epsilon_root,
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
         beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
-        rate: Value, second: Value, epsilon: Value,
+        rate: Value, second: Value, epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta_1 * m + rest_1 * g
         v = beta_2 * v + rest_2 * (g * g)
         corrected = second * v if self.correction is BiasCorrection.HATTED else v
-        return p - rate * m / self.root(ops, corrected, epsilon), m, v
+        return p - rate * m / self.root(ops, corrected, epsilon, epsilon_root), m, v
 
-    def root(self, ops: Ops, v: Value, epsilon: Value) -> Value:
+    def root(self, ops: Ops, v: Value, epsilon: Value, epsilon_root: Value) -> Value:
         """The denominator over the second moment ``v``."""
-        return root(ops, v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0)
+        below = epsilon_root if self.epsilon_root else None
+        return root(ops, v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0, below=below)

@@ -14,8 +14,11 @@ class EpsilonPlacement(StrEnum):
     OUTSIDE = "OUTSIDE"
 
 
-def root(ops: Ops, v: Value, epsilon: Value, placement: EpsilonPlacement, *, vanishing: bool) -> Value:
-    """sqrt(v + epsilon) or sqrt(v) + epsilon.
+def root(
+    ops: Ops, v: Value, epsilon: Value, placement: EpsilonPlacement, *,
+    vanishing: bool, below: Value | None = None,
+) -> Value:  # fmt: skip
+    """sqrt(v + epsilon) or sqrt(v) + epsilon; with ``below``, v + below in place of v.
 
     Args:
         ops: the vocabulary.
@@ -23,7 +26,11 @@ def root(ops: Ops, v: Value, epsilon: Value, placement: EpsilonPlacement, *, van
         epsilon: what keeps the root from zero.
         placement: where it stands.
         vanishing: whether epsilon is 0, a static flag. The root of a zero is then 1.
+        below: optax' eps_root, which stands below the root wherever epsilon stands; None
+            where it is 0, so that rules without it make the programs that they always made.
     """
+    if below is not None:
+        v = v + below
     if vanishing:
         return nonzero(ops, ops.sqrt(v))
     if placement is EpsilonPlacement.INSIDE:

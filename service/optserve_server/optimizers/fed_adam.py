@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
-from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.fed_moments import FedMoments
+
+
+class FedAdamCorrection(StrEnum):
+    """How FedAdam's rate is corrected for moments that start at zero."""
+
+    NONE = "NONE"
+    FOLDED_AHEAD = "FOLDED_AHEAD"
 
 
 @dataclass(frozen=True)
-class FedAdam(ElementwiseRule):
-    """m = b1*m + (1 - b1)*g; v = b2*v + (1 - b2)*g^2; p -= lr*m/(sqrt(v) + tau), where g is
-    the pseudo-gradient (see `FedAvgM`).
+class FedAdam(FedMoments):
+    """m = b1*m + (1 - b1)*g; v = b2*v + (1 - b2)*g^2; then, by `bias_correction`, g being the
+    pseudo-gradient (see `FedAvgM`),
 
-    Nothing is corrected for starting at zero. The paper starts v at tau^2 or above, Flower at
-    0. In the frame: an averaged first moment over the root of an averaged second.
+    NONE          p -= lr*m/(sqrt(v) + tau)                                         (the paper)
+    FOLDED_AHEAD  p -= lr*sqrt(1 - b2^(t+1))/(1 - b1^(t+1)) * m/(sqrt(v) + tau)     (Flower)
+
+    Flower's is Adam's FOLDED, a step ahead of it. The paper starts v at tau^2 or above, Flower
+    at 0. In the frame: an averaged first moment over the root of an averaged second.
     """
 
     name: ClassVar[str] = "fed_adam"
 
     learning_rate: float = hyper(0.1, ge=0)
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.99, ge=0, lt=1)
     tau: float = hyper(1e-9, gt=0)
-    initial_accumulator: float = hyper(0.0, ge=0)
+    bias_correction: FedAdamCorrection = hyper(FedAdamCorrection.NONE)
 
-    def slots(self) -> dict[str, float]:
-        return {"m": 0.0, "v": self.initial_accumulator}
+    @property
+    def counted_slots(self) -> frozenset[str]:
+        corrected = self.bias_correction is FedAdamCorrection.FOLDED_AHEAD
+        return frozenset({"m", "v"}) if corrected else frozenset()
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "beta_2": self.beta_2,
-            "rest_2": 1 - self.beta_2,
-            "rate": learning_rate,
-            "tau": self.tau,
-        }
-
-    def update(
-        self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value, rate: Value, tau: Value,
-    ) -> tuple[Value, ...]:  # fmt: skip
-        m = beta_1 * m + rest_1 * g
-        v = self.second_moment(ops, v, g * g, beta_2, rest_2)
-        return p - rate * m / (ops.sqrt(v) + tau), m, v
+        if self.bias_correction is FedAdamCorrection.FOLDED_AHEAD:
+            learning_rate *= math.sqrt(1 - self.beta_2 ** (step + 1)) / (1 - self.beta_1 ** (step + 1))
+        return super().scalars(step, learning_rate, **carried)
 
     def second_moment(self, ops: Ops, v: Value, square: Value, beta_2: Value, rest_2: Value) -> Value:
-        """The new v."""
         return beta_2 * v + rest_2 * square

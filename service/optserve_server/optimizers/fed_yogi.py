@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
-from optserve_server.optimizers.fed_adam import FedAdam
+from optserve_server.optimizers.fed_moments import FedMoments
 from optserve_server.optimizers.yogi import followed
 
 
 @dataclass(frozen=True)
-class FedYogi(FedAdam):
-    """FedAdam with v -= (1 - b2)*sign(v - g^2)*g^2. In the frame: as FedAdam."""
+class FedYogi(FedMoments):
+    """FedAdam without a correction, with v -= (1 - b2)*sign(v - g^2)*g^2. In the frame: as FedAdam."""
 
     name: ClassVar[str] = "fed_yogi"
 

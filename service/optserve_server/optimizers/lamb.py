@@ -19,7 +19,7 @@ class Lamb(TensorwiseRule):
     p -= lr*|p|/|u| * u, where the norms run over each tensor and a ratio with a 0 is 1.
 
     `weight_decay` stands inside the ratio (the paper, optax). Keras decays outside of it:
-    that is the session's decoupled weight decay.
+    that is the session's decoupled weight decay. `epsilon_root` is added below the root (optax).
     In the frame: Adam's step, its length set by the tensor that it moves.
     """
 
@@ -31,6 +31,7 @@ class Lamb(TensorwiseRule):
     beta_2: float = hyper(0.999, ge=0, lt=1)
     epsilon: float = hyper(1e-7, torch=1e-6, optax=1e-6, lecture=0.0, ge=0)
     weight_decay: float = hyper(0.0, ge=0)
+    epsilon_root: float = hyper(0.0, ge=0)
 
     def slots(self) -> dict[str, float]:
         return {"m": 0.0, "v": 0.0}
@@ -48,6 +49,7 @@ class Lamb(TensorwiseRule):
             "first": 1 / (1 - self.beta_1**step),
             "second": 1 / (1 - self.beta_2**step),
             "epsilon": self.epsilon,
+            "epsilon_root": self.epsilon_root,
             "weight_decay": self.weight_decay,
             "rate": learning_rate,
         }
@@ -55,12 +57,15 @@ class Lamb(TensorwiseRule):
     def direction(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
         beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
-        first: Value, second: Value, epsilon: Value, weight_decay: Value,
+        first: Value, second: Value, epsilon: Value, epsilon_root: Value, weight_decay: Value,
     ) -> tuple[Value, Value, Value]:  # fmt: skip
         """u, m and v."""
         m = beta_1 * m + rest_1 * g
         v = beta_2 * v + rest_2 * (g * g)
-        below = root(ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
+        below = root(
+            ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0,
+            below=epsilon_root if self.epsilon_root else None,
+        )  # fmt: skip
         u = first * m / below
         return (u + weight_decay * p if self.weight_decay else u), m, v
 

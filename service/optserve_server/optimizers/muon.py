@@ -21,9 +21,9 @@ class Muon(MatrixRule):
     m = mu*m + (1 - mu)*g; u = orthogonalized(mu*m + (1 - mu)*g if `nesterov`, else m)
     p -= lr*sqrt(max(1, A/B))*u
 
-    and for every other tensor Adam's step with bias-corrected moments. Decoupled decay goes
-    before both. (PyTorch, which iterates in bfloat16 and leaves other tensors to the caller;
-    here the iteration runs in the parameter's dtype.)
+    and for every other tensor Adam's step with bias-corrected moments, `adam_epsilon_root`
+    below its root. Decoupled decay goes before both. (PyTorch, which iterates in bfloat16 and
+    leaves other tensors to the caller; here the iteration runs in the parameter's dtype.)
     In the frame: an averaged first moment, its singular values pushed towards 1.
     """
 
@@ -40,6 +40,7 @@ class Muon(MatrixRule):
     adam_beta_1: float = hyper(0.9, ge=0, lt=1)
     adam_beta_2: float = hyper(0.999, ge=0, lt=1)
     adam_epsilon: float = hyper(1e-8, gt=0)
+    adam_epsilon_root: float = hyper(0.0, ge=0)
 
     @property
     def decoupled_weight_decay(self) -> float:
@@ -77,7 +78,10 @@ class Muon(MatrixRule):
     ) -> tuple[Matrix, dict[str, Matrix]]:
         m = self.adam_beta_1 * slots["m"] + (1 - self.adam_beta_1) * g
         v = self.adam_beta_2 * slots["v"] + (1 - self.adam_beta_2) * (g * g)
-        below = xp.sqrt(numbers["second"] * v) + self.adam_epsilon
+        second = numbers["second"] * v
+        if self.adam_epsilon_root:
+            second = second + self.adam_epsilon_root
+        below = xp.sqrt(second) + self.adam_epsilon
         return p - numbers["adam_rate"] * (numbers["first"] * m) / below, {"m": m, "v": v}
 
 

@@ -27,6 +27,7 @@ class Nadam(ElementwiseRule):
     CONSTANT   m^ = b1*m/(1 - b1^(t+1)) + (1 - b1)*g/(1 - b1^t)        (optax)
 
     where mu(t) = b1*(1 - 0.5*0.96^(t*momentum_decay)) and P is the product of mu(1)..mu(t).
+    `epsilon_root` is added below the root (optax).
     In the frame: an averaged first moment looking ahead, over the root of a second.
     """
 
@@ -38,6 +39,7 @@ class Nadam(ElementwiseRule):
     epsilon: float = hyper(1e-7, torch=1e-8, optax=1e-8, lecture=0.0, ge=0)
     form: NadamForm = hyper(NadamForm.SCHEDULED, optax=NadamForm.CONSTANT, lecture=NadamForm.CONSTANT)
     momentum_decay: float = hyper(1.0, torch=0.004, ge=0)
+    epsilon_root: float = hyper(0.0, ge=0)
 
     def slots(self) -> dict[str, float]:
         return {"m": 0.0, "v": 0.0}
@@ -70,15 +72,19 @@ class Nadam(ElementwiseRule):
             "from_g": learning_rate * (1 - now) / (1 - product),
             "second": 1 / (1 - self.beta_2**step),
             "epsilon": self.epsilon,
+            "epsilon_root": self.epsilon_root,
             **carried,
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
         beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
-        from_m: Value, from_g: Value, second: Value, epsilon: Value,
+        from_m: Value, from_g: Value, second: Value, epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta_1 * m + rest_1 * g
         v = beta_2 * v + rest_2 * (g * g)
-        below = root(ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
+        below = root(
+            ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0,
+            below=epsilon_root if self.epsilon_root else None,
+        )  # fmt: skip
         return p - (from_m * m + from_g * g) / below, m, v

@@ -22,8 +22,9 @@ class Radam(ElementwiseRule):
     FOLDED                 p -= lr*r*sqrt(1 - b2^t)*m^/(sqrt(v) + e)      (PyTorch)
     HATTED                 p -= lr*r*m^/(sqrt(v/(1 - b2^t)) + e)          (optax)
 
-    where r^2 = (rho - 4)(rho - 2)*limit/((limit - 4)(limit - 2)*rho). In the frame: an
-    averaged first moment over 1 at first, then over the root of an averaged second.
+    where r^2 = (rho - 4)(rho - 2)*limit/((limit - 4)(limit - 2)*rho).
+    `epsilon_root` is added below the root (optax). In the frame: an averaged first moment
+    over 1 at first, then over the root of an averaged second.
     """
 
     name: ClassVar[str] = "radam"
@@ -41,6 +42,7 @@ class Radam(ElementwiseRule):
     # The root of r^2 is real from 4 on.
     threshold: float = hyper(5.0, ge=4)
     rectified_at_threshold: bool = hyper(False, optax=True)
+    epsilon_root: float = hyper(0.0, ge=0)
 
     def slots(self) -> dict[str, float]:
         return {"m": 0.0, "v": 0.0}
@@ -75,15 +77,19 @@ class Radam(ElementwiseRule):
             # v is never below 0, and nothing finite reaches infinity.
             "rooted_from": math.inf if rectification is None else 0.0,
             "epsilon": self.epsilon,
+            "epsilon_root": self.epsilon_root,
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
         beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
-        rate: Value, second: Value, rooted_from: Value, epsilon: Value,
+        rate: Value, second: Value, rooted_from: Value, epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta_1 * m + rest_1 * g
         v = beta_2 * v + rest_2 * (g * g)
         corrected = second * v if self.bias_correction is BiasCorrection.HATTED else v
-        below = root(ops, corrected, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0)
+        below = root(
+            ops, corrected, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0,
+            below=epsilon_root if self.epsilon_root else None,
+        )  # fmt: skip
         return p - rate * m / ops.where(v >= rooted_from, below, 1.0), m, v

@@ -17,8 +17,9 @@ class Yogi(ElementwiseRule):
     p -= lr*m^/(sqrt(v^) + e), m^ = m/(1 - b1^t), v^ = v/(1 - b2^t).
 
     As in optax both moments start at `initial_accumulator`, so that a weight without
-    gradients moves a little; under LECTURE they start at 0. In the frame: an averaged first
-    moment over the root of a second that follows by steps as large as g^2.
+    gradients moves a little; under LECTURE they start at 0. `epsilon_root` is added below the
+    root (optax). In the frame: an averaged first moment over the root of a second that
+    follows by steps as large as g^2.
     """
 
     name: ClassVar[str] = "yogi"
@@ -29,6 +30,7 @@ class Yogi(ElementwiseRule):
     epsilon: float = hyper(1e-3, ge=0)
     epsilon_placement: EpsilonPlacement = hyper(EpsilonPlacement.OUTSIDE)
     initial_accumulator: float = hyper(1e-6, lecture=0.0, ge=0)
+    epsilon_root: float = hyper(0.0, ge=0)
 
     def slots(self) -> dict[str, float]:
         return {"m": self.initial_accumulator, "v": self.initial_accumulator}
@@ -45,15 +47,20 @@ class Yogi(ElementwiseRule):
             "rate": learning_rate / (1 - self.beta_1**step),
             "second": 1 / (1 - self.beta_2**step),
             "epsilon": self.epsilon,
+            "epsilon_root": self.epsilon_root,
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
-        beta_1: Value, rest_1: Value, rest_2: Value, rate: Value, second: Value, epsilon: Value,
+        beta_1: Value, rest_1: Value, rest_2: Value, rate: Value, second: Value,
+        epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta_1 * m + rest_1 * g
         v = followed(ops, v, g * g, rest_2)
-        below = root(ops, second * v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0)
+        below = root(
+            ops, second * v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0,
+            below=epsilon_root if self.epsilon_root else None,
+        )  # fmt: skip
         return p - rate * m / below, m, v
 
 

@@ -432,6 +432,22 @@ class AdamaxForm(IntEnum):
     """
 
 
+class FedAdamCorrection(IntEnum):
+    """How FedAdam is corrected for moments that start at zero."""
+
+    NONE = 1
+    """Not at all.
+
+    The paper.
+    """
+
+    FOLDED_AHEAD = 2
+    """lr is multiplied by sqrt(1 - beta_2^(t+1))/(1 - beta_1^(t+1)): as Adam's FOLDED, a step ahead of it.
+
+    Flower.
+    """
+
+
 class AdafactorForm(IntEnum):
     """Where Adafactor's epsilon_1 enters."""
 

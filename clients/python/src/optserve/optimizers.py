@@ -14,6 +14,7 @@ from optserve.enums import (
     BiasCorrection,
     Convention,
     EpsilonPlacement,
+    FedAdamCorrection,
     MomentumForm,
     NadamForm,
     NesterovForm,
@@ -150,6 +151,7 @@ class Adam(Optimizer, field="adam"):
         epsilon: Keeps the denominator from zero.
         epsilon_placement: Where epsilon stands.
         bias_correction: How the moments are corrected.
+        epsilon_root: Added below the root, wherever epsilon stands. optax.
     """
 
     learning_rate: float | None = None
@@ -158,6 +160,7 @@ class Adam(Optimizer, field="adam"):
     epsilon: float | None = None
     epsilon_placement: EpsilonPlacement | None = None
     bias_correction: BiasCorrection | None = None
+    epsilon_root: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +175,7 @@ class Amsgrad(Optimizer, field="amsgrad"):
         epsilon_placement: Where epsilon stands.
         bias_correction: How the moments are corrected where the maximum leaves a choice: RAW.
         maximum: Over what the maximum runs.
+        epsilon_root: Added below the root, wherever epsilon stands. optax.
     """
 
     learning_rate: float | None = None
@@ -181,6 +185,7 @@ class Amsgrad(Optimizer, field="amsgrad"):
     epsilon_placement: EpsilonPlacement | None = None
     bias_correction: BiasCorrection | None = None
     maximum: AmsgradMaximum | None = None
+    epsilon_root: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +201,7 @@ class Adamw(Optimizer, field="adamw"):
         bias_correction: How the moments are corrected.
         weight_decay: p -= lr*weight_decay*p before the step. A weight decay stated by the session or
             by a parameter group takes its place.
+        epsilon_root: Added below the root, wherever epsilon stands. optax.
     """
 
     learning_rate: float | None = None
@@ -205,6 +211,7 @@ class Adamw(Optimizer, field="adamw"):
     epsilon_placement: EpsilonPlacement | None = None
     bias_correction: BiasCorrection | None = None
     weight_decay: float | None = None
+    epsilon_root: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +225,7 @@ class Nadam(Optimizer, field="nadam"):
         epsilon: Keeps the denominator from zero.
         form: Whether beta_1 warms up.
         momentum_decay: Speed of beta_1's warm-up; SCHEDULED only.
+        epsilon_root: Added below the root. optax.
     """
 
     learning_rate: float | None = None
@@ -226,6 +234,7 @@ class Nadam(Optimizer, field="nadam"):
     epsilon: float | None = None
     form: NadamForm | None = None
     momentum_decay: float | None = None
+    epsilon_root: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,6 +296,7 @@ class Radam(Optimizer, field="radam"):
         threshold: The length of the average from which steps are rectified.
         rectified_at_threshold: Whether that length itself is rectified (optax) or only what exceeds
             it (PyTorch).
+        epsilon_root: Added below the root, wherever epsilon stands. optax.
     """
 
     learning_rate: float | None = None
@@ -297,6 +307,7 @@ class Radam(Optimizer, field="radam"):
     bias_correction: BiasCorrection | None = None
     threshold: float | None = None
     rectified_at_threshold: bool | None = None
+    epsilon_root: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,6 +339,7 @@ class Yogi(Optimizer, field="yogi"):
         epsilon: Keeps the denominator from zero.
         epsilon_placement: Where epsilon stands.
         initial_accumulator: What both moments start from.
+        epsilon_root: Added below the root, wherever epsilon stands. optax.
     """
 
     learning_rate: float | None = None
@@ -336,6 +348,7 @@ class Yogi(Optimizer, field="yogi"):
     epsilon: float | None = None
     epsilon_placement: EpsilonPlacement | None = None
     initial_accumulator: float | None = None
+    epsilon_root: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -465,7 +478,7 @@ class FedAdam(Optimizer, field="fed_adam"):
     """m = beta_1*m + (1 - beta_1)*g.
 
     v = beta_2*v + (1 - beta_2)*g^2; p -= lr*m/(sqrt(v) + tau), where g is the pseudo-gradient. the
-    parameters minus the clients' mean. Nothing is corrected for starting at zero.
+    parameters minus the clients' mean.
 
     Attributes:
         learning_rate: The server's step size; replaced by the session's schedule where there is one.
@@ -473,6 +486,7 @@ class FedAdam(Optimizer, field="fed_adam"):
         beta_2: Share of the last second moment that is kept.
         tau: Added to the root: how little the method adapts.
         initial_accumulator: What the second moment starts from.
+        bias_correction: How the rate is corrected for moments that start at zero.
     """
 
     learning_rate: float | None = None
@@ -480,11 +494,12 @@ class FedAdam(Optimizer, field="fed_adam"):
     beta_2: float | None = None
     tau: float | None = None
     initial_accumulator: float | None = None
+    bias_correction: FedAdamCorrection | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FedYogi(Optimizer, field="fed_yogi"):
-    """As FedAdam, with v -= (1 - beta_2)*sign(v - g^2)*g^2.
+    """As FedAdam without a correction, with v -= (1 - beta_2)*sign(v - g^2)*g^2.
 
     Attributes:
         learning_rate: The server's step size; replaced by the session's schedule where there is one.
@@ -555,6 +570,7 @@ class Lamb(Optimizer, field="lamb"):
         epsilon: Keeps the denominator from zero.
         weight_decay: Decay inside the trust ratio: weight_decay*p is added to the step before its
             norm is taken. optax. Keras decays outside: that is the session's decoupled weight decay.
+        epsilon_root: Added below the root. optax.
     """
 
     learning_rate: float | None = None
@@ -562,6 +578,7 @@ class Lamb(Optimizer, field="lamb"):
     beta_2: float | None = None
     epsilon: float | None = None
     weight_decay: float | None = None
+    epsilon_root: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -629,6 +646,7 @@ class Muon(Optimizer, field="muon"):
         adam_beta_1: AdamW's share of the last first moment that is kept.
         adam_beta_2: AdamW's share of the last second moment that is kept.
         adam_epsilon: Keeps AdamW's denominator from zero.
+        adam_epsilon_root: Added below AdamW's root. optax.
     """
 
     learning_rate: float | None = None
@@ -641,6 +659,7 @@ class Muon(Optimizer, field="muon"):
     adam_beta_1: float | None = None
     adam_beta_2: float | None = None
     adam_epsilon: float | None = None
+    adam_epsilon_root: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

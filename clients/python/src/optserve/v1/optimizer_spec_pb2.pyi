@@ -218,6 +218,34 @@ ADAMAX_FORM_GRADIENT: AdamaxForm.ValueType  # 2
 """u = max(beta_2*u, |g| + epsilon); the step divides by u. PyTorch, optax."""
 Global___AdamaxForm: _TypeAlias = AdamaxForm  # noqa: Y015
 
+class _FedAdamCorrection:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FedAdamCorrectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FedAdamCorrection.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FED_ADAM_CORRECTION_UNSPECIFIED: _FedAdamCorrection.ValueType  # 0
+    """Taken from the convention."""
+    FED_ADAM_CORRECTION_NONE: _FedAdamCorrection.ValueType  # 1
+    """Not at all. The paper."""
+    FED_ADAM_CORRECTION_FOLDED_AHEAD: _FedAdamCorrection.ValueType  # 2
+    """lr is multiplied by sqrt(1 - beta_2^(t+1))/(1 - beta_1^(t+1)): as Adam's
+    FOLDED, a step ahead of it. Flower.
+    """
+
+class FedAdamCorrection(_FedAdamCorrection, metaclass=_FedAdamCorrectionEnumTypeWrapper):
+    """How FedAdam is corrected for moments that start at zero."""
+
+FED_ADAM_CORRECTION_UNSPECIFIED: FedAdamCorrection.ValueType  # 0
+"""Taken from the convention."""
+FED_ADAM_CORRECTION_NONE: FedAdamCorrection.ValueType  # 1
+"""Not at all. The paper."""
+FED_ADAM_CORRECTION_FOLDED_AHEAD: FedAdamCorrection.ValueType  # 2
+"""lr is multiplied by sqrt(1 - beta_2^(t+1))/(1 - beta_1^(t+1)): as Adam's
+FOLDED, a step ahead of it. Flower.
+"""
+Global___FedAdamCorrection: _TypeAlias = FedAdamCorrection  # noqa: Y015
+
 class _AdafactorForm:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -737,6 +765,7 @@ class AdamSpec(_message.Message):
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
+    EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
     beta_1: _builtins.float
@@ -749,6 +778,8 @@ class AdamSpec(_message.Message):
     """Where epsilon stands."""
     bias_correction: Global___BiasCorrection.ValueType
     """How the moments are corrected."""
+    epsilon_root: _builtins.float
+    """Added below the root, wherever epsilon stands. optax."""
     def __init__(
         self,
         *,
@@ -758,10 +789,11 @@ class AdamSpec(_message.Message):
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         bias_correction: Global___BiasCorrection.ValueType = ...,
+        epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
     _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
@@ -769,6 +801,8 @@ class AdamSpec(_message.Message):
     _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_root: _TypeAlias = _typing.Literal["_epsilon_root", b"_epsilon_root"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
@@ -777,6 +811,8 @@ class AdamSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_root) -> _WhichOneofReturnType__epsilon_root | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
 
@@ -795,6 +831,7 @@ class AmsgradSpec(_message.Message):
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     MAXIMUM_FIELD_NUMBER: _builtins.int
+    EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
     beta_1: _builtins.float
@@ -809,6 +846,8 @@ class AmsgradSpec(_message.Message):
     """How the moments are corrected where the maximum leaves a choice: RAW."""
     maximum: Global___AmsgradMaximum.ValueType
     """Over what the maximum runs."""
+    epsilon_root: _builtins.float
+    """Added below the root, wherever epsilon stands. optax."""
     def __init__(
         self,
         *,
@@ -819,10 +858,11 @@ class AmsgradSpec(_message.Message):
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         bias_correction: Global___BiasCorrection.ValueType = ...,
         maximum: Global___AmsgradMaximum.ValueType = ...,
+        epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "learning_rate", b"learning_rate", "maximum", b"maximum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "maximum", b"maximum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
     _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
@@ -830,6 +870,8 @@ class AmsgradSpec(_message.Message):
     _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_root: _TypeAlias = _typing.Literal["_epsilon_root", b"_epsilon_root"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
@@ -838,6 +880,8 @@ class AmsgradSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_root) -> _WhichOneofReturnType__epsilon_root | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
 
@@ -856,6 +900,7 @@ class AdamwSpec(_message.Message):
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
     beta_1: _builtins.float
@@ -872,6 +917,8 @@ class AdamwSpec(_message.Message):
     """p -= lr*weight_decay*p before the step. A weight decay stated by the
     session or by a parameter group takes its place.
     """
+    epsilon_root: _builtins.float
+    """Added below the root, wherever epsilon stands. optax."""
     def __init__(
         self,
         *,
@@ -882,10 +929,11 @@ class AdamwSpec(_message.Message):
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         bias_correction: Global___BiasCorrection.ValueType = ...,
         weight_decay: _builtins.float | None = ...,
+        epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
     _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
@@ -893,6 +941,8 @@ class AdamwSpec(_message.Message):
     _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_root: _TypeAlias = _typing.Literal["_epsilon_root", b"_epsilon_root"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
@@ -903,6 +953,8 @@ class AdamwSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_root) -> _WhichOneofReturnType__epsilon_root | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
@@ -922,6 +974,7 @@ class NadamSpec(_message.Message):
     EPSILON_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     MOMENTUM_DECAY_FIELD_NUMBER: _builtins.int
+    EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
     beta_1: _builtins.float
@@ -934,6 +987,8 @@ class NadamSpec(_message.Message):
     """Whether beta_1 warms up."""
     momentum_decay: _builtins.float
     """Speed of beta_1's warm-up; SCHEDULED only."""
+    epsilon_root: _builtins.float
+    """Added below the root. optax."""
     def __init__(
         self,
         *,
@@ -943,10 +998,11 @@ class NadamSpec(_message.Message):
         epsilon: _builtins.float | None = ...,
         form: Global___NadamForm.ValueType = ...,
         momentum_decay: _builtins.float | None = ...,
+        epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "form", b"form", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "form", b"form", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
     _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
@@ -954,6 +1010,8 @@ class NadamSpec(_message.Message):
     _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_root: _TypeAlias = _typing.Literal["_epsilon_root", b"_epsilon_root"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__momentum_decay: _TypeAlias = _typing.Literal["momentum_decay"]  # noqa: Y015
@@ -964,6 +1022,8 @@ class NadamSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_root) -> _WhichOneofReturnType__epsilon_root | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
@@ -1094,6 +1154,7 @@ class LambSpec(_message.Message):
     BETA_2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
     beta_1: _builtins.float
@@ -1107,6 +1168,8 @@ class LambSpec(_message.Message):
     its norm is taken. optax. Keras decays outside: that is the session's
     decoupled weight decay.
     """
+    epsilon_root: _builtins.float
+    """Added below the root. optax."""
     def __init__(
         self,
         *,
@@ -1115,10 +1178,11 @@ class LambSpec(_message.Message):
         beta_2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
+        epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
     _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
@@ -1126,6 +1190,8 @@ class LambSpec(_message.Message):
     _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_root: _TypeAlias = _typing.Literal["_epsilon_root", b"_epsilon_root"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
@@ -1136,6 +1202,8 @@ class LambSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_root) -> _WhichOneofReturnType__epsilon_root | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
@@ -1227,6 +1295,7 @@ class RadamSpec(_message.Message):
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     RECTIFIED_AT_THRESHOLD_FIELD_NUMBER: _builtins.int
+    EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
     beta_1: _builtins.float
@@ -1245,6 +1314,8 @@ class RadamSpec(_message.Message):
     """The length of the average from which steps are rectified."""
     rectified_at_threshold: _builtins.bool
     """Whether that length itself is rectified (optax) or only what exceeds it (PyTorch)."""
+    epsilon_root: _builtins.float
+    """Added below the root, wherever epsilon stands. optax."""
     def __init__(
         self,
         *,
@@ -1256,10 +1327,11 @@ class RadamSpec(_message.Message):
         bias_correction: Global___BiasCorrection.ValueType = ...,
         threshold: _builtins.float | None = ...,
         rectified_at_threshold: _builtins.bool | None = ...,
+        epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
     _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
@@ -1267,6 +1339,8 @@ class RadamSpec(_message.Message):
     _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_root: _TypeAlias = _typing.Literal["_epsilon_root", b"_epsilon_root"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__rectified_at_threshold: _TypeAlias = _typing.Literal["rectified_at_threshold"]  # noqa: Y015
@@ -1279,6 +1353,8 @@ class RadamSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_root) -> _WhichOneofReturnType__epsilon_root | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
@@ -1351,6 +1427,7 @@ class YogiSpec(_message.Message):
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
+    EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
     beta_1: _builtins.float
@@ -1363,6 +1440,8 @@ class YogiSpec(_message.Message):
     """Where epsilon stands."""
     initial_accumulator: _builtins.float
     """What both moments start from."""
+    epsilon_root: _builtins.float
+    """Added below the root, wherever epsilon stands. optax."""
     def __init__(
         self,
         *,
@@ -1372,10 +1451,11 @@ class YogiSpec(_message.Message):
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         initial_accumulator: _builtins.float | None = ...,
+        epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
     _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
@@ -1383,6 +1463,8 @@ class YogiSpec(_message.Message):
     _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_root: _TypeAlias = _typing.Literal["_epsilon_root", b"_epsilon_root"]  # noqa: Y015
     _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
     _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -1393,6 +1475,8 @@ class YogiSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_root) -> _WhichOneofReturnType__epsilon_root | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
     @_typing.overload
@@ -1748,7 +1832,7 @@ Global___FedAdagradSpec: _TypeAlias = FedAdagradSpec  # noqa: Y015
 class FedAdamSpec(_message.Message):
     """m = beta_1*m + (1 - beta_1)*g; v = beta_2*v + (1 - beta_2)*g^2;
     p -= lr*m/(sqrt(v) + tau), where g is the pseudo-gradient: the parameters minus
-    the clients' mean. Nothing is corrected for starting at zero.
+    the clients' mean.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1758,6 +1842,7 @@ class FedAdamSpec(_message.Message):
     BETA_2_FIELD_NUMBER: _builtins.int
     TAU_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
+    BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """The server's step size; replaced by the session's schedule where there is one."""
     beta_1: _builtins.float
@@ -1768,6 +1853,8 @@ class FedAdamSpec(_message.Message):
     """Added to the root: how little the method adapts."""
     initial_accumulator: _builtins.float
     """What the second moment starts from."""
+    bias_correction: Global___FedAdamCorrection.ValueType
+    """How the rate is corrected for moments that start at zero."""
     def __init__(
         self,
         *,
@@ -1776,10 +1863,11 @@ class FedAdamSpec(_message.Message):
         beta_2: _builtins.float | None = ...,
         tau: _builtins.float | None = ...,
         initial_accumulator: _builtins.float | None = ...,
+        bias_correction: Global___FedAdamCorrection.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
     _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
@@ -1806,7 +1894,7 @@ Global___FedAdamSpec: _TypeAlias = FedAdamSpec  # noqa: Y015
 
 @_typing.final
 class FedYogiSpec(_message.Message):
-    """As FedAdam, with v -= (1 - beta_2)*sign(v - g^2)*g^2."""
+    """As FedAdam without a correction, with v -= (1 - beta_2)*sign(v - g^2)*g^2."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2061,6 +2149,7 @@ class MuonSpec(_message.Message):
     ADAM_BETA_1_FIELD_NUMBER: _builtins.int
     ADAM_BETA_2_FIELD_NUMBER: _builtins.int
     ADAM_EPSILON_FIELD_NUMBER: _builtins.int
+    ADAM_EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
     weight_decay: _builtins.float
@@ -2083,6 +2172,8 @@ class MuonSpec(_message.Message):
     """AdamW's share of the last second moment that is kept."""
     adam_epsilon: _builtins.float
     """Keeps AdamW's denominator from zero."""
+    adam_epsilon_root: _builtins.float
+    """Added below AdamW's root. optax."""
     def __init__(
         self,
         *,
@@ -2096,10 +2187,11 @@ class MuonSpec(_message.Message):
         adam_beta_1: _builtins.float | None = ...,
         adam_beta_2: _builtins.float | None = ...,
         adam_epsilon: _builtins.float | None = ...,
+        adam_epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adam_beta_1: _TypeAlias = _typing.Literal["adam_beta_1"]  # noqa: Y015
     _WhichOneofArgType__adam_beta_1: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1"]  # noqa: Y015
@@ -2107,6 +2199,8 @@ class MuonSpec(_message.Message):
     _WhichOneofArgType__adam_beta_2: _TypeAlias = _typing.Literal["_adam_beta_2", b"_adam_beta_2"]  # noqa: Y015
     _WhichOneofReturnType__adam_epsilon: _TypeAlias = _typing.Literal["adam_epsilon"]  # noqa: Y015
     _WhichOneofArgType__adam_epsilon: _TypeAlias = _typing.Literal["_adam_epsilon", b"_adam_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__adam_epsilon_root: _TypeAlias = _typing.Literal["adam_epsilon_root"]  # noqa: Y015
+    _WhichOneofArgType__adam_epsilon_root: _TypeAlias = _typing.Literal["_adam_epsilon_root", b"_adam_epsilon_root"]  # noqa: Y015
     _WhichOneofReturnType__adam_learning_rate_factor: _TypeAlias = _typing.Literal["adam_learning_rate_factor"]  # noqa: Y015
     _WhichOneofArgType__adam_learning_rate_factor: _TypeAlias = _typing.Literal["_adam_learning_rate_factor", b"_adam_learning_rate_factor"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
@@ -2127,6 +2221,8 @@ class MuonSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_beta_2) -> _WhichOneofReturnType__adam_beta_2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_epsilon) -> _WhichOneofReturnType__adam_epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_epsilon_root) -> _WhichOneofReturnType__adam_epsilon_root | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_learning_rate_factor) -> _WhichOneofReturnType__adam_learning_rate_factor | None: ...
     @_typing.overload

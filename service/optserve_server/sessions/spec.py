@@ -99,6 +99,21 @@ class WeightAverageSpec(Hyperparameters):
     decay: float = hyper(0.99, ge=0, lt=1)
 
 
+class ExpiryAction(StrEnum):
+    """What becomes of a session that nobody used for as long as its lease."""
+
+    EVICT = "EVICT"
+    DELETE = "DELETE"
+
+
+@dataclass(frozen=True)
+class LeaseSpec(Hyperparameters):
+    """How long a session may be left alone."""
+
+    seconds: float = hyper(gt=0)
+    on_expiry: ExpiryAction = hyper(ExpiryAction.EVICT)
+
+
 @dataclass(frozen=True)
 class ParameterGroup(Hyperparameters):
     """Tensors with settings of their own; None takes the session's."""
@@ -122,6 +137,7 @@ class SessionSpec(Hyperparameters):
     groups: tuple[ParameterGroup, ...] = hyper(())
     reduce_on_plateau: ReduceOnPlateauSpec | None = hyper(None)
     early_stopping: EarlyStoppingSpec | None = hyper(None)
+    lease: LeaseSpec | None = hyper(None)
 
     def validate(self) -> None:
         """Refuses a learning rate beside a schedule."""

@@ -53,6 +53,10 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.TRAINING_STOPPED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.POINT_UNAVAILABLE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.LIMIT_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.QUOTA_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.MALFORMED_MESSAGE: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.STREAM_IDLE: grpc.StatusCode.UNAVAILABLE,
     Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
 }

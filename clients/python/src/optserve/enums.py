@@ -189,7 +189,8 @@ class ErrorReason(IntEnum):
     LIMIT_EXCEEDED = 25
     """RESOURCE_EXHAUSTED.
 
-    Metadata {"limit": "max_sessions", "value": "1000"}.
+    A limit of the server; with RetryInfo where it is one of what is under way, such as max_memory_bytes,
+    and other calls may end first. Metadata {"limit": "max_sessions", "value": "1000"}.
     """
 
     SHUTTING_DOWN = 26
@@ -222,6 +223,33 @@ class ErrorReason(IntEnum):
 
     Early stopping has ended the training; UpdateSession with another early_stopping, or none, goes on.
     Metadata {"monitor": "val_loss", "best_step": "40"}.
+    """
+
+    UNAUTHENTICATED = 31
+    """UNAUTHENTICATED.
+
+    The bearer token in the metadata ("authorization: Bearer ...") is missing, not known, or no longer
+    valid.
+    """
+
+    QUOTA_EXCEEDED = 32
+    """RESOURCE_EXHAUSTED.
+
+    A quota of the caller's namespace; with RetryInfo where its other calls may end first. Metadata
+    {"quota": "max_sessions", "value": "10", "namespace": "alice"}.
+    """
+
+    MALFORMED_MESSAGE = 33
+    """INVALID_ARGUMENT.
+
+    The bytes of a message cannot be read as what they should be.
+    """
+
+    STREAM_IDLE = 34
+    """UNAVAILABLE, with RetryInfo.
+
+    Nothing came over the stream for longer than the server waits; open another one. Metadata {"seconds":
+    "600"}.
     """
 
 
@@ -491,6 +519,19 @@ class Annealing(IntEnum):
 
     SQUARE_ROOT = 3
     """a + (b - a)*sqrt(f)."""
+
+
+class ExpiryAction(IntEnum):
+    """What becomes of a session that nobody used for as long as its lease."""
+
+    EVICT = 1
+    """It is saved, leaves the memory, and comes back at its next use.
+
+    On a server that keeps sessions in memory only, it stays.
+    """
+
+    DELETE = 2
+    """It is deleted."""
 
 
 class NonFinitePolicy(IntEnum):

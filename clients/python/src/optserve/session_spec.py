@@ -10,6 +10,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from optserve.enums import (
     CooldownOrder,
+    ExpiryAction,
     MetricMode,
     NonFinitePolicy,
     PatienceRule,
@@ -39,6 +40,8 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
         reduce_on_plateau: Lowers the learning rate when a reported metric stops improving. Off when
             unset.
         early_stopping: Ends training when a reported metric stops improving. Off when unset.
+        lease: What happens when nobody uses the session any more. Without it the server's own lease
+            holds, if it has one, and never deletes.
     """
 
     optimizer: Optimizer
@@ -50,6 +53,7 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
     groups: Sequence[ParameterGroup] = ()
     reduce_on_plateau: ReduceOnPlateau | None = None
     early_stopping: EarlyStopping | None = None
+    lease: Lease | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,3 +237,19 @@ class EarlyStopping(Spec, message=session_pb2.EarlyStoppingSpec):
     baseline: float | None = None
     restore_best: bool | None = None
     start_from: int | None = None
+
+
+@dataclass(frozen=True)
+class Lease(Spec, message=session_pb2.LeaseSpec):
+    """How long a session may be left alone.
+
+    Every call that names it is a use, and so is every step of a stream; a stream that waits is none.
+
+    Attributes:
+        seconds: Seconds after the last use, greater than 0. Required.
+        on_expiry: What happens then; EVICT when unset.
+    """
+
+    seconds: float
+    _: KW_ONLY
+    on_expiry: ExpiryAction | None = None

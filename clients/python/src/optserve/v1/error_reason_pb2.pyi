@@ -93,7 +93,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     a look-ahead rule, an average without a weight average.
     """
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 25
-    """RESOURCE_EXHAUSTED. Metadata {"limit": "max_sessions", "value": "1000"}."""
+    """RESOURCE_EXHAUSTED. A limit of the server; with RetryInfo where it is one of
+    what is under way, such as max_memory_bytes, and other calls may end first.
+    Metadata {"limit": "max_sessions", "value": "1000"}.
+    """
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 26
     """UNAVAILABLE, with RetryInfo. The server is shutting down."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 27
@@ -111,6 +114,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. Early stopping has ended the training; UpdateSession
     with another early_stopping, or none, goes on.
     Metadata {"monitor": "val_loss", "best_step": "40"}.
+    """
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 31
+    """UNAUTHENTICATED. The bearer token in the metadata ("authorization: Bearer ...")
+    is missing, not known, or no longer valid.
+    """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 32
+    """RESOURCE_EXHAUSTED. A quota of the caller's namespace; with RetryInfo where
+    its other calls may end first.
+    Metadata {"quota": "max_sessions", "value": "10", "namespace": "alice"}.
+    """
+    ERROR_REASON_MALFORMED_MESSAGE: _ErrorReason.ValueType  # 33
+    """INVALID_ARGUMENT. The bytes of a message cannot be read as what they should be."""
+    ERROR_REASON_STREAM_IDLE: _ErrorReason.ValueType  # 34
+    """UNAVAILABLE, with RetryInfo. Nothing came over the stream for longer than
+    the server waits; open another one. Metadata {"seconds": "600"}.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -189,7 +207,10 @@ ERROR_REASON_POINT_UNAVAILABLE: ErrorReason.ValueType  # 24
 a look-ahead rule, an average without a weight average.
 """
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 25
-"""RESOURCE_EXHAUSTED. Metadata {"limit": "max_sessions", "value": "1000"}."""
+"""RESOURCE_EXHAUSTED. A limit of the server; with RetryInfo where it is one of
+what is under way, such as max_memory_bytes, and other calls may end first.
+Metadata {"limit": "max_sessions", "value": "1000"}.
+"""
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 26
 """UNAVAILABLE, with RetryInfo. The server is shutting down."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
@@ -207,5 +228,20 @@ ERROR_REASON_TRAINING_STOPPED: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION. Early stopping has ended the training; UpdateSession
 with another early_stopping, or none, goes on.
 Metadata {"monitor": "val_loss", "best_step": "40"}.
+"""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 31
+"""UNAUTHENTICATED. The bearer token in the metadata ("authorization: Bearer ...")
+is missing, not known, or no longer valid.
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 32
+"""RESOURCE_EXHAUSTED. A quota of the caller's namespace; with RetryInfo where
+its other calls may end first.
+Metadata {"quota": "max_sessions", "value": "10", "namespace": "alice"}.
+"""
+ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 33
+"""INVALID_ARGUMENT. The bytes of a message cannot be read as what they should be."""
+ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 34
+"""UNAVAILABLE, with RetryInfo. Nothing came over the stream for longer than
+the server waits; open another one. Metadata {"seconds": "600"}.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -23,6 +23,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ExpiryAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExpiryActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExpiryAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPIRY_ACTION_UNSPECIFIED: _ExpiryAction.ValueType  # 0
+    """The same as EXPIRY_ACTION_EVICT."""
+    EXPIRY_ACTION_EVICT: _ExpiryAction.ValueType  # 1
+    """It is saved, leaves the memory, and comes back at its next use. On a server
+    that keeps sessions in memory only, it stays.
+    """
+    EXPIRY_ACTION_DELETE: _ExpiryAction.ValueType  # 2
+    """It is deleted."""
+
+class ExpiryAction(_ExpiryAction, metaclass=_ExpiryActionEnumTypeWrapper):
+    """What becomes of a session that nobody used for as long as its lease."""
+
+EXPIRY_ACTION_UNSPECIFIED: ExpiryAction.ValueType  # 0
+"""The same as EXPIRY_ACTION_EVICT."""
+EXPIRY_ACTION_EVICT: ExpiryAction.ValueType  # 1
+"""It is saved, leaves the memory, and comes back at its next use. On a server
+that keeps sessions in memory only, it stays.
+"""
+EXPIRY_ACTION_DELETE: ExpiryAction.ValueType  # 2
+"""It is deleted."""
+Global___ExpiryAction: _TypeAlias = ExpiryAction  # noqa: Y015
+
 class _NonFinitePolicy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -282,6 +310,7 @@ class SessionSpec(_message.Message):
     GROUPS_FIELD_NUMBER: _builtins.int
     REDUCE_ON_PLATEAU_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
     decoupled_weight_decay: _builtins.float
     """p -= lr*decoupled_weight_decay*p before the rule."""
     @_builtins.property
@@ -314,6 +343,12 @@ class SessionSpec(_message.Message):
     def early_stopping(self) -> Global___EarlyStoppingSpec:
         """Ends training when a reported metric stops improving. Off when unset."""
 
+    @_builtins.property
+    def lease(self) -> Global___LeaseSpec:
+        """What happens when nobody uses the session any more. Without it the server's
+        own lease holds, if it has one, and never deletes.
+        """
+
     def __init__(
         self,
         *,
@@ -325,16 +360,47 @@ class SessionSpec(_message.Message):
         groups: _abc.Iterable[Global___ParameterGroup] | None = ...,
         reduce_on_plateau: Global___ReduceOnPlateauSpec | None = ...,
         early_stopping: Global___EarlyStoppingSpec | None = ...,
+        lease: Global___LeaseSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "early_stopping", b"early_stopping", "gradient", b"gradient", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "early_stopping", b"early_stopping", "gradient", b"gradient", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "early_stopping", b"early_stopping", "gradient", b"gradient", "groups", b"groups", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "early_stopping", b"early_stopping", "gradient", b"gradient", "groups", b"groups", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decoupled_weight_decay: _TypeAlias = _typing.Literal["decoupled_weight_decay"]  # noqa: Y015
     _WhichOneofArgType__decoupled_weight_decay: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decoupled_weight_decay) -> _WhichOneofReturnType__decoupled_weight_decay | None: ...
 
 Global___SessionSpec: _TypeAlias = SessionSpec  # noqa: Y015
+
+@_typing.final
+class LeaseSpec(_message.Message):
+    """How long a session may be left alone. Every call that names it is a use, and
+    so is every step of a stream; a stream that waits is none.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    ON_EXPIRY_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    """Seconds after the last use, greater than 0. Required."""
+    on_expiry: Global___ExpiryAction.ValueType
+    """What happens then; EVICT when unset."""
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float | None = ...,
+        on_expiry: Global___ExpiryAction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "seconds", b"seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "on_expiry", b"on_expiry", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seconds: _TypeAlias = _typing.Literal["seconds"]  # noqa: Y015
+    _WhichOneofArgType__seconds: _TypeAlias = _typing.Literal["_seconds", b"_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seconds) -> _WhichOneofReturnType__seconds | None: ...
+
+Global___LeaseSpec: _TypeAlias = LeaseSpec  # noqa: Y015
 
 @_typing.final
 class GradientSpec(_message.Message):

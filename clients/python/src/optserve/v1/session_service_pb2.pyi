@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optserve.v1 import initializer_spec_pb2 as _initializer_spec_pb2
@@ -1194,3 +1195,135 @@ class PushParametersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PushParametersResponse: _TypeAlias = PushParametersResponse  # noqa: Y015
+
+@_typing.final
+class WatchSessionRequest(_message.Message):
+    """Request of WatchSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, sessions/{id}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSessionRequest: _TypeAlias = WatchSessionRequest  # noqa: Y015
+
+@_typing.final
+class WatchSessionResponse(_message.Message):
+    """One message of the answer to WatchSession: an event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    BEGAN_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    UPDATED_FIELD_NUMBER: _builtins.int
+    PUSHED_FIELD_NUMBER: _builtins.int
+    REPORTED_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    dropped: _builtins.int
+    """Events that were dropped between the message before and this one."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    @_builtins.property
+    def began(self) -> _session_pb2.Session:
+        """The watch began: the session as it is."""
+
+    @_builtins.property
+    def step(self) -> Global___StepResult:
+        """A step was answered, unless it was only validated or sent again."""
+
+    @_builtins.property
+    def updated(self) -> _session_pb2.Session:
+        """UpdateSession replaced the specification: the session as it is."""
+
+    @_builtins.property
+    def pushed(self) -> Global___ParametersPushed:
+        """PushParameters wrote parameters."""
+
+    @_builtins.property
+    def reported(self) -> Global___ReportMetricsResponse:
+        """ReportMetrics was answered."""
+
+    @_builtins.property
+    def deleted(self) -> Global___SessionDeleted:
+        """The session is no more. The last event."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        dropped: _builtins.int = ...,
+        began: _session_pb2.Session | None = ...,
+        step: Global___StepResult | None = ...,
+        updated: _session_pb2.Session | None = ...,
+        pushed: Global___ParametersPushed | None = ...,
+        reported: Global___ReportMetricsResponse | None = ...,
+        deleted: Global___SessionDeleted | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "deleted", b"deleted", "event", b"event", "pushed", b"pushed", "reported", b"reported", "step", b"step", "time", b"time", "updated", b"updated"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "deleted", b"deleted", "dropped", b"dropped", "event", b"event", "pushed", b"pushed", "reported", b"reported", "step", b"step", "time", b"time", "updated", b"updated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["began", "step", "updated", "pushed", "reported", "deleted"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchSessionResponse: _TypeAlias = WatchSessionResponse  # noqa: Y015
+
+@_typing.final
+class ParametersPushed(_message.Message):
+    """An event: parameters were written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """The session's step."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ParametersPushed: _TypeAlias = ParametersPushed  # noqa: Y015
+
+@_typing.final
+class SessionDeleted(_message.Message):
+    """An event: the session is no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    expired: _builtins.bool
+    """Whether its lease expired, and nobody asked for it."""
+    def __init__(
+        self,
+        *,
+        expired: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expired", b"expired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionDeleted: _TypeAlias = SessionDeleted  # noqa: Y015

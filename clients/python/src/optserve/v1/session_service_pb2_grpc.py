@@ -34,8 +34,14 @@ class SessionServiceStub:
     mend a google.rpc.RetryInfo. Clients act on reasons, never on text. Beside
     the codes listed at each RPC, any RPC may answer UNAVAILABLE (the server is
     draining: retry elsewhere or later), RESOURCE_EXHAUSTED (a limit of the
-    server: wait, or send less), DEADLINE_EXCEEDED and INTERNAL (a defect of the
-    server: report it with the request id in the metadata).
+    server, or a quota of the caller's namespace: wait, or send less),
+    UNAUTHENTICATED (the server asks for a bearer token), DEADLINE_EXCEEDED and
+    INTERNAL (a defect of the server: report it with the request id in the
+    metadata). RESOURCE_EXHAUSTED comes without an ErrorInfo where gRPC itself
+    refuses a message that is larger than the server takes.
+
+    A token belongs to a namespace. Sessions of other namespaces do not exist for
+    its bearer: they are NOT_FOUND, are not listed, and their ids are free.
 
     Mutating RPCs other than steps take a request_id: the same id with the same
     content returns the first answer and does nothing more. An id is remembered
@@ -98,6 +104,11 @@ class SessionServiceStub:
                 request_serializer=optserve_dot_v1_dot_session__service__pb2.PushParametersRequest.SerializeToString,
                 response_deserializer=optserve_dot_v1_dot_session__service__pb2.PushParametersResponse.FromString,
                 _registered_method=True)
+        self.WatchSession = channel.unary_stream(
+                '/optserve.v1.SessionService/WatchSession',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -109,8 +120,14 @@ class SessionServiceServicer:
     mend a google.rpc.RetryInfo. Clients act on reasons, never on text. Beside
     the codes listed at each RPC, any RPC may answer UNAVAILABLE (the server is
     draining: retry elsewhere or later), RESOURCE_EXHAUSTED (a limit of the
-    server: wait, or send less), DEADLINE_EXCEEDED and INTERNAL (a defect of the
-    server: report it with the request id in the metadata).
+    server, or a quota of the caller's namespace: wait, or send less),
+    UNAUTHENTICATED (the server asks for a bearer token), DEADLINE_EXCEEDED and
+    INTERNAL (a defect of the server: report it with the request id in the
+    metadata). RESOURCE_EXHAUSTED comes without an ErrorInfo where gRPC itself
+    refuses a message that is larger than the server takes.
+
+    A token belongs to a namespace. Sessions of other namespaces do not exist for
+    its bearer: they are NOT_FOUND, are not listed, and their ids are free.
 
     Mutating RPCs other than steps take a request_id: the same id with the same
     content returns the first answer and does nothing more. An id is remembered
@@ -248,6 +265,18 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchSession(self, request, context):
+        """Tells what becomes of a session, as it happens, until the call is cancelled
+        or the session is deleted. The first message describes the session as it is.
+        The server keeps a bounded number of events for a watcher that reads slowly;
+        of those beyond it, the oldest are dropped, and the next message says how many.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -301,6 +330,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=optserve_dot_v1_dot_session__service__pb2.PushParametersRequest.FromString,
                     response_serializer=optserve_dot_v1_dot_session__service__pb2.PushParametersResponse.SerializeToString,
             ),
+            'WatchSession': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSession,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'optserve.v1.SessionService', rpc_method_handlers)
@@ -318,8 +352,14 @@ class SessionService:
     mend a google.rpc.RetryInfo. Clients act on reasons, never on text. Beside
     the codes listed at each RPC, any RPC may answer UNAVAILABLE (the server is
     draining: retry elsewhere or later), RESOURCE_EXHAUSTED (a limit of the
-    server: wait, or send less), DEADLINE_EXCEEDED and INTERNAL (a defect of the
-    server: report it with the request id in the metadata).
+    server, or a quota of the caller's namespace: wait, or send less),
+    UNAUTHENTICATED (the server asks for a bearer token), DEADLINE_EXCEEDED and
+    INTERNAL (a defect of the server: report it with the request id in the
+    metadata). RESOURCE_EXHAUSTED comes without an ErrorInfo where gRPC itself
+    refuses a message that is larger than the server takes.
+
+    A token belongs to a namespace. Sessions of other namespaces do not exist for
+    its bearer: they are NOT_FOUND, are not listed, and their ids are free.
 
     Mutating RPCs other than steps take a request_id: the same id with the same
     content returns the first answer and does nothing more. An id is remembered
@@ -586,6 +626,33 @@ class SessionService:
             '/optserve.v1.SessionService/PushParameters',
             optserve_dot_v1_dot_session__service__pb2.PushParametersRequest.SerializeToString,
             optserve_dot_v1_dot_session__service__pb2.PushParametersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/optserve.v1.SessionService/WatchSession',
+            optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

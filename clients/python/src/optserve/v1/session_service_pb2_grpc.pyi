@@ -35,8 +35,14 @@ class SessionServiceStub:
     mend a google.rpc.RetryInfo. Clients act on reasons, never on text. Beside
     the codes listed at each RPC, any RPC may answer UNAVAILABLE (the server is
     draining: retry elsewhere or later), RESOURCE_EXHAUSTED (a limit of the
-    server: wait, or send less), DEADLINE_EXCEEDED and INTERNAL (a defect of the
-    server: report it with the request id in the metadata).
+    server, or a quota of the caller's namespace: wait, or send less),
+    UNAUTHENTICATED (the server asks for a bearer token), DEADLINE_EXCEEDED and
+    INTERNAL (a defect of the server: report it with the request id in the
+    metadata). RESOURCE_EXHAUSTED comes without an ErrorInfo where gRPC itself
+    refuses a message that is larger than the server takes.
+
+    A token belongs to a namespace. Sessions of other namespaces do not exist for
+    its bearer: they are NOT_FOUND, are not listed, and their ids are free.
 
     Mutating RPCs other than steps take a request_id: the same id with the same
     content returns the first answer and does nothing more. An id is remembered
@@ -138,6 +144,14 @@ class SessionServiceStub:
     there is no such session. ABORTED: expected_step is not the session's step.
     FAILED_PRECONDITION: this request_id was used for another content.
     """
+    WatchSession: _grpc.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionRequest, _session_service_pb2.WatchSessionResponse]
+    """Tells what becomes of a session, as it happens, until the call is cancelled
+    or the session is deleted. The first message describes the session as it is.
+    The server keeps a bounded number of events for a watcher that reads slowly;
+    of those beyond it, the oldest are dropped, and the next message says how many.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -149,8 +163,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     mend a google.rpc.RetryInfo. Clients act on reasons, never on text. Beside
     the codes listed at each RPC, any RPC may answer UNAVAILABLE (the server is
     draining: retry elsewhere or later), RESOURCE_EXHAUSTED (a limit of the
-    server: wait, or send less), DEADLINE_EXCEEDED and INTERNAL (a defect of the
-    server: report it with the request id in the metadata).
+    server, or a quota of the caller's namespace: wait, or send less),
+    UNAUTHENTICATED (the server asks for a bearer token), DEADLINE_EXCEEDED and
+    INTERNAL (a defect of the server: report it with the request id in the
+    metadata). RESOURCE_EXHAUSTED comes without an ErrorInfo where gRPC itself
+    refuses a message that is larger than the server takes.
+
+    A token belongs to a namespace. Sessions of other namespaces do not exist for
+    its bearer: they are NOT_FOUND, are not listed, and their ids are free.
 
     Mutating RPCs other than steps take a request_id: the same id with the same
     content returns the first answer and does nothing more. An id is remembered
@@ -249,6 +269,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     there is no such session. ABORTED: expected_step is not the session's step.
     FAILED_PRECONDITION: this request_id was used for another content.
     """
+    WatchSession: _aio.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionRequest, _session_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
+    """Tells what becomes of a session, as it happens, until the call is cancelled
+    or the session is deleted. The first message describes the session as it is.
+    The server keeps a bounded number of events for a watcher that reads slowly;
+    of those beyond it, the oldest are dropped, and the next message says how many.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+    """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Training sessions and their steps.
@@ -259,8 +287,14 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     mend a google.rpc.RetryInfo. Clients act on reasons, never on text. Beside
     the codes listed at each RPC, any RPC may answer UNAVAILABLE (the server is
     draining: retry elsewhere or later), RESOURCE_EXHAUSTED (a limit of the
-    server: wait, or send less), DEADLINE_EXCEEDED and INTERNAL (a defect of the
-    server: report it with the request id in the metadata).
+    server, or a quota of the caller's namespace: wait, or send less),
+    UNAUTHENTICATED (the server asks for a bearer token), DEADLINE_EXCEEDED and
+    INTERNAL (a defect of the server: report it with the request id in the
+    metadata). RESOURCE_EXHAUSTED comes without an ErrorInfo where gRPC itself
+    refuses a message that is larger than the server takes.
+
+    A token belongs to a namespace. Sessions of other namespaces do not exist for
+    its bearer: they are NOT_FOUND, are not listed, and their ids are free.
 
     Mutating RPCs other than steps take a request_id: the same id with the same
     content returns the first answer and does nothing more. An id is remembered
@@ -416,6 +450,20 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT: a tensor, its type or its bytes are wrong. NOT_FOUND:
         there is no such session. ABORTED: expected_step is not the session's step.
         FAILED_PRECONDITION: this request_id was used for another content.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchSession(
+        self,
+        request: _session_service_pb2.WatchSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_service_pb2.WatchSessionResponse], _abc.AsyncIterator[_session_service_pb2.WatchSessionResponse]]:
+        """Tells what becomes of a session, as it happens, until the call is cancelled
+        or the session is deleted. The first message describes the session as it is.
+        The server keeps a bounded number of events for a watcher that reads slowly;
+        of those beyond it, the oldest are dropped, and the next message says how many.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

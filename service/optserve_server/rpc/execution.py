@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from optserve_server.sessions.session import Session
+from optserve_server.sessions.result import StepResult
+from optserve_server.sessions.session import PreparedStep, Session
 
 T = TypeVar("T")
 
@@ -29,6 +30,15 @@ class Execution:
             async with session.lock:
                 return work()
         return await self.to_its_end(self._locked(session, work))
+
+    async def take(
+        self,
+        session: Session,
+        prepare: Callable[[], PreparedStep],
+        commit: Callable[[PreparedStep], StepResult],
+    ) -> StepResult:
+        """Takes a step: both parts while nothing else touches the session."""
+        return await self.alone(session, lambda: commit(prepare()))
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Runs ``work`` beside the event loop."""

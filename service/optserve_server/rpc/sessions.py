@@ -110,10 +110,10 @@ class SessionService(SessionServiceServicer):
             response.parameters_step = values.step
         return response
 
-    async def StepStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        stream = StepStream(self.find, self._execution, self._drain, self._store.limits.chunk_bytes)
-        async for response in stream.answers(requests):
-            yield response
+    async def StepStream(self, requests: object, context: Context) -> None:  # type: ignore[override]
+        await StepStream(
+            self.find, self._execution, self._drain, self._store.limits.chunk_bytes, context
+        ).serve()
 
     async def PullParameters(self, request: pb.PullParametersRequest, context: Context) -> AsyncIterator[Any]:
         session = self.find(request.name)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.reading import Values
+from optserve_server.sessions.reading import Pull, Values
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.staging import Staging
-from optserve_server.wire.sessions import Pull
 
 
 def check_pull(session: Session, pull: Pull | None, max_bytes: int = 0) -> None:
@@ -19,12 +18,11 @@ def check_pull(session: Session, pull: Pull | None, max_bytes: int = 0) -> None:
         max_bytes: how much one message may hold; 0 for a stream.
 
     Raises:
-        DomainError: what `Session.values` raises, or LIMIT_EXCEEDED.
+        DomainError: what `Session.check_pull` raises, or LIMIT_EXCEEDED.
     """
     if pull is None:
         return
-    byte_count = session.stage(pull.tensors, pull.dtype).byte_count
-    session.values([], None, pull.point)
+    byte_count = sum(tensor.byte_count for tensor in session.check_pull(pull))
     if max_bytes and byte_count > max_bytes:
         raise DomainError(
             Reason.LIMIT_EXCEEDED,
@@ -34,10 +32,8 @@ def check_pull(session: Session, pull: Pull | None, max_bytes: int = 0) -> None:
 
 
 def stepped(
-    session: Session, staging: Staging, options: StepOptions, pull: Pull | None, into: Staging | None = None
+    session: Session, staging: Staging, options: StepOptions, pull: Pull | None
 ) -> tuple[StepResult, Values | None]:
-    """Takes a step, and copies the values that follow it ``into`` a buffer, or a new one."""
+    """Takes a step, and copies the values that follow it."""
     result = session.apply(staging, options)
-    if pull is None:
-        return result, None
-    return result, session.values(pull.tensors, pull.dtype, pull.point, into)
+    return result, None if pull is None else session.values(pull.tensors, pull.dtype, pull.point)

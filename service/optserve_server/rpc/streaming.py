@@ -3,56 +3,52 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from grpc import aio
 
 from optserve.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
+from optserve_server.rpc.answers import Answers
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
-from optserve_server.rpc.stepping import stepped
-from optserve_server.sessions.reading import Values
-from optserve_server.sessions.result import StepOptions, StepResult
-from optserve_server.sessions.session import Session
-from optserve_server.sessions.staging import Staging
+from optserve_server.sessions.incoming import Incoming
+from optserve_server.sessions.reading import Pull, Reply
+from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.session import PreparedStep, Session
+from optserve_server.sessions.staging import Staging, laid_out
 from optserve_server.wire import sessions
-from optserve_server.wire.chunks import Filler, cut
-from optserve_server.wire.sessions import Pull
+from optserve_server.wire.chunks import Filler
 from optserve_server.wire.tensors import wire_dtype_from
 
+Context = aio.ServicerContext[Any, Any]
 Request = Framed[pb.StepStreamRequest]
-Response = Framed[pb.StepStreamResponse]
-Requests = AsyncIterator[Request]
 
 
 @dataclass(frozen=True)
-class _Step:
+class Header:
+    """What a step's header says, checked against its session.
+
+    Attributes:
+        session: the session.
+        tensors: names of the tensors whose gradient follows; None for all.
+        dtype: element type of their bytes; None for each tensor's own.
+        options: what the step asks for.
+        pull: the values to send back; None for none.
+        in_place: whether their bytes lie as the gradient's do.
+    """
+
     session: Session
-    staging: Staging
+    tensors: tuple[str, ...] | None
+    dtype: np.dtype[Any] | None
     options: StepOptions
     pull: Pull | None
-    into: Staging | None
-
-
-class _Buffer:
-    """A staging that equal steps share: fresh memory costs more than the copy into it."""
-
-    def __init__(self) -> None:
-        self._key: object = None
-        self._staging: Staging | None = None
-
-    def of(self, session: Session, tensors: tuple[str, ...] | None, dtype: np.dtype[Any] | None) -> Staging:
-        """What `Session.stage` gives; the last one again where nothing differs."""
-        key = (session, tensors, dtype)
-        if self._staging is None or self._key != key:
-            self._staging = session.stage(tensors, dtype)
-            self._key = key
-        return self._staging
+    in_place: bool
 
 
 class StepStream:
@@ -63,81 +59,151 @@ class StepStream:
         execution: where steps are computed.
         drain: ends the stream between two steps when the server shuts down.
         chunk_bytes: how many bytes an answer's chunks hold.
+        context: the call.
     """
 
     def __init__(
-        self, find: Callable[[str], Session], execution: Execution, drain: Drain, chunk_bytes: int
+        self,
+        find: Callable[[str], Session],
+        execution: Execution,
+        drain: Drain,
+        chunk_bytes: int,
+        context: Context,
     ) -> None:
-        self._find = find
-        self._execution = execution
-        self._drain = drain
-        self._chunk_bytes = chunk_bytes
-        self._name = ""
-        self._gradients, self._values = _Buffer(), _Buffer()
+        self._execution, self._drain, self._context = execution, drain, context
+        self._headers = _Headers(find)
+        self._buffers = _Buffers()
+        self._answers = Answers(context, chunk_bytes)
 
-    async def answers(self, requests: Requests) -> AsyncIterator[Response]:
-        """The answers to all steps of ``requests``.
+    async def serve(self) -> None:
+        """Takes every step of the stream and answers it.
 
         Raises:
             DomainError: the first error of any step.
         """
-        while (first := await self._first_message(requests)) is not None:
-            step = self._begun(first.message.header)
-            await _fill(Filler(step.staging.buffer), first, requests)
-            with _in_header():
-                work = partial(stepped, step.session, step.staging, step.options, step.pull, step.into)
-                result, values = await self._execution.alone(step.session, work)
-            for response in self._answer(result, values):
-                yield response
+        try:
+            while (first := await self._first_message()) is not None:
+                with within("header"):
+                    header = self._headers.read(first.message.header)
+                    incoming = Incoming(header.session, self._buffers.gradient(header, self._answers.busy), header.options)
+                await self._receive(incoming, first)
+                with _in_header():
+                    await self._take(header, incoming)
+            await self._answers.sent()
+        finally:
+            self._answers.close()
 
-    async def _first_message(self, requests: Requests) -> Request | None:
+    async def _first_message(self) -> Request | None:
         with self._drain.interruptible():
-            message = await anext(requests, None)
-        if message is not None and not message.message.HasField("header"):
+            message = await self._context.read()
+        if message is aio.EOF:
+            return None
+        if not message.message.HasField("header"):
             raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
-        return message
+        return message  # type: ignore[no-any-return]  # the call's messages have no type
 
-    def _begun(self, header: pb.StepHeader) -> _Step:
-        with within("header"):
-            self._name = header.name or self._name
-            session = self._find(self._name)
-            options = sessions.options_from(header.options)
-            pull, into = self._pull(session, header.options)
-            dtype = wire_dtype_from(header.gradient_dtype, "gradient_dtype")
-            staging = self._gradients.of(session, tuple(header.tensors) or None, dtype)
-            return _Step(session, staging, options, pull, into)
+    async def _receive(self, incoming: Incoming, first: Request) -> None:
+        """Reads until the gradient is whole."""
+        filler = Filler(incoming.staging.buffer)
+        incoming.reached(filler.add(first.chunk))
+        while not filler.whole:
+            framed = await self._context.read()
+            if framed is aio.EOF:
+                raise filler.truncated()
+            if framed.message.HasField("header"):
+                raise filler.interrupted()
+            incoming.reached(filler.add(framed.chunk))
 
-    def _pull(self, session: Session, options: pb.StepOptions) -> tuple[Pull | None, Staging | None]:
-        if not options.HasField("pull"):
-            return None, None
-        with within("options.pull"):
-            pull = sessions.pull_from(options.pull)
-            session.values([], None, pull.point)
-            return pull, self._values.of(session, pull.tensors, pull.dtype)
-
-    def _answer(self, result: StepResult, values: Values | None) -> Iterator[Response]:
-        message = pb.StepStreamResponse(result=sessions.result_to(result))
-        if values is None:
-            yield Framed(message)
-            return
-        message.parameters.CopyFrom(sessions.values_header_to(values))
-        chunks = cut(values.buffer, self._chunk_bytes)
-        # A message costs more than a small model's bytes, so the first chunk rides along.
-        yield Framed(message, next(chunks, None))
-        for chunk in chunks:
-            yield Framed(pb.StepStreamResponse(), chunk)
+    async def _take(self, header: Header, incoming: Incoming) -> None:
+        await self._answers.sent()
+        reply = self._buffers.reply(header, incoming.staging)
+        answer = self._answers.begin(reply, inline=header.session.is_small)
+        prepare = partial(header.session.prepare, incoming)
+        await self._execution.take(header.session, prepare, partial(PreparedStep.commit, reply=reply, progress=answer))
+        await self._answers.finish(answer)
 
 
-async def _fill(filler: Filler, first: Request, requests: Requests) -> None:
-    """Reads until the gradient is whole."""
-    filler.add(first.chunk)
-    while not filler.whole:
-        framed = await anext(requests, None)
-        if framed is None:
-            raise filler.truncated()
-        if framed.message.HasField("header"):
-            raise filler.interrupted()
-        filler.add(framed.chunk)
+class _Buffers:
+    """Stagings that equal steps share: fresh memory costs more than the copy into it."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._gradients: list[Staging] = []
+        self._values: Staging | None = None
+        self._used = 0
+
+    def gradient(self, header: Header, busy: bool) -> Staging:
+        """Where a step's gradient goes.
+
+        Args:
+            header: of the step.
+            busy: whether the answer before is still being sent, maybe out of the last buffer.
+        """
+        key = (header.session, header.tensors, header.dtype, header.pull)
+        if self._key != key:
+            self._key, self._gradients, self._values, self._used = key, [], None, 0
+        elif busy and header.in_place:
+            self._used = 1 - self._used
+        while len(self._gradients) <= self._used:
+            self._gradients.append(header.session.stage(header.tensors, header.dtype))
+        return self._gradients[self._used]
+
+    def reply(self, header: Header, gradient: Staging) -> Reply | None:
+        """Where the values go: into the gradient's own place where they fit there."""
+        if header.pull is None:
+            return None
+        if header.in_place:
+            return Reply(header.pull.point, gradient)
+        if self._values is None:
+            self._values = header.session.stage(header.pull.tensors, header.pull.dtype)
+        return Reply(header.pull.point, self._values)
+
+
+class _Headers:
+    """Reads headers; those of a loop differ in little and are read by comparison.
+
+    Args:
+        find: gives the session of a resource name.
+    """
+
+    def __init__(self, find: Callable[[str], Session]) -> None:
+        self._find = find
+        self._name = ""
+        self._text = b""
+        self._spec: object = None
+        self._last: Header | None = None
+
+    def read(self, message: pb.StepHeader) -> Header:
+        """What a header says.
+
+        Raises:
+            DomainError: a field of it is wrong; fields are paths within the header.
+        """
+        sequence = message.options.sequence
+        expected = message.options.expected_step if message.options.HasField("expected_step") else None
+        message.options.ClearField("sequence")
+        message.options.ClearField("expected_step")
+        text = message.SerializeToString()
+        last = self._last
+        if last is None or text != self._text or last.session.closed or last.session.spec is not self._spec:
+            message.options.sequence = sequence
+            last = self._checked(message)
+            self._text, self._spec, self._last = text, last.session.spec, last
+        options = replace(last.options, sequence=sequence, expected_step=expected)
+        return replace(last, options=options)
+
+    def _checked(self, message: pb.StepHeader) -> Header:
+        self._name = message.name or self._name
+        session = self._find(self._name)
+        options = sessions.options_from(message.options)
+        dtype = wire_dtype_from(message.gradient_dtype, "gradient_dtype")
+        tensors = tuple(message.tensors) or None
+        pull, in_place = None, False
+        if message.options.HasField("pull"):
+            with within("options.pull"):
+                pull = sessions.pull_from(message.options.pull)
+                in_place = session.check_pull(pull) == laid_out(session.layout, tensors, dtype)
+        return Header(session, tensors, dtype, options, pull, in_place)
 
 
 @contextlib.contextmanager

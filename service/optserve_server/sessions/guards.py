@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from optserve_server.arrays.program import Program, ReductionKind
 from optserve_server.arrays.trace import Tracer
@@ -23,7 +23,20 @@ from optserve_server.sessions.spec import ClipByTensorNorm, ClipByValue, Gradien
 
 PARAMETER, GRADIENT, ACCUMULATED, AVERAGE, POINT = "p", "g", "accumulated", "average", "point"
 PREPARED = "prepared"
+REPLY = "reply"
 """Names of the arrays that are not a rule's slots."""
+
+
+class Sent(NamedTuple):
+    """What a step's pass writes beside the session's own arrays, in the type that is sent.
+
+    Attributes:
+        array: where: `REPLY`, or `GRADIENT` for the place of what was read.
+        averaged: whether the weight average is sent instead of the parameters.
+    """
+
+    array: str
+    averaged: bool
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,7 @@ class StepPrograms:
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
-    def apply(self, scaled: bool) -> Program:
+    def apply(self, scaled: bool, sent: Sent | None = None) -> Program:
         """One step; of a `MatrixRule` what comes before it, with the gradient put into `PREPARED`."""
         if isinstance(self.rule, MatrixRule):
             return self._prepare(scaled)
@@ -107,8 +120,9 @@ class StepPrograms:
         for slot, value in zip(self.rule.slots(), state, strict=True):
             t.store(slot, value)
         self._restart(t)
-        if self.averages:
-            self._average(t, p)
+        average = self._average(t, p) if self.averages else None
+        if sent is not None:
+            t.store(sent.array, average if sent.averaged else p)
         return t.program()
 
     @functools.cached_property
@@ -171,9 +185,11 @@ class StepPrograms:
             return g * t.segment_scalar("guard_clip")
         return g * t.scalar("guard_clip")
 
-    def _average(self, t: Tracer, p: Value) -> None:
+    def _average(self, t: Tracer, p: Value) -> Value:
         kept, added = t.scalar("guard_average_kept"), t.scalar("guard_average_added")
-        t.store(AVERAGE, kept * t.load(AVERAGE) + added * p)
+        average = kept * t.load(AVERAGE) + added * p
+        t.store(AVERAGE, average)
+        return average
 
 
 def _numbers(t: Tracer, rule: Rule, formula: Any) -> dict[str, Value]:

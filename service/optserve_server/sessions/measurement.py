@@ -9,14 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Segments
+from optserve_server.arrays.backend import Sums
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.arena import Arenas
-from optserve_server.sessions.guards import StepPrograms
+from optserve_server.sessions.plan import Place, Text
 from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
 from optserve_server.sessions.staging import Run, Staging
-
-Sums = dict[str, npt.NDArray[np.float64]]
 
 
 @dataclass
@@ -65,35 +62,34 @@ class Measurement:
         return math.sqrt(float(sum(part.sum() for part in parts)))
 
 
+def measures_by_tensor(gradient: GradientSpec) -> bool:
+    """Whether a step needs its sums for each tensor rather than for each run."""
+    return isinstance(gradient.clip, ClipByTensorNorm)
+
+
 def measure(
-    arenas: Arenas,
     gradient: GradientSpec,
-    runs: Sequence[Run],
+    places: Sequence[Place],
+    text: Text,
+    scaled: bool,
     scalars: Mapping[str, float],
     *,
-    micro_batch: bool,
     by_tensor: bool,
 ) -> Measurement:
     """Reads a gradient once and changes nothing.
 
     Args:
-        arenas: the session's arrays.
         gradient: the session's gradient preprocessing.
-        runs: the gradient.
+        places: the gradient.
+        text: the program: `StepPrograms.measure`, or that of a gradient that is only accumulated.
+        scaled: whether there is a loss scale.
         scalars: the guards' numbers.
-        micro_batch: whether the gradient is only accumulated.
         by_tensor: whether sums are wanted for each tensor rather than for each run.
     """
-    write = StepPrograms.measure_micro_batch if micro_batch else StepPrograms.measure
-    scaled = "guard_loss_scale" in scalars
-    measurement = Measurement(gradient)
-    for run in runs:
-        partition = arenas.partition(run)
-        program = write(partition.programs, scaled)
-        segments = Segments(run.ends) if by_tensor else None
-        sums = partition.take(program, run, scalars, segments)
-        measurement.sums.append(sums)
-    return measurement
+    of_tensors = {} if by_tensor else None
+    return Measurement(
+        gradient, [place.call(text, scaled, scalars=scalars, of_tensors=of_tensors) for place in places]
+    )
 
 
 def norms_by_tensor(runs: Sequence[Run], measurement: Measurement) -> tuple[tuple[str, float], ...]:

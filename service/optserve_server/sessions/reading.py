@@ -27,6 +27,37 @@ class Point(StrEnum):
 
 
 @dataclass(frozen=True)
+class Pull:
+    """Which values to send.
+
+    Attributes:
+        tensors: names in any order; None for all.
+        dtype: element type; None for each tensor's own.
+        point: which value.
+    """
+
+    tensors: tuple[str, ...] | None
+    dtype: np.dtype[Any] | None
+    point: Point
+
+
+@dataclass
+class Reply:
+    """The values that follow a step, on their way into a buffer.
+
+    Attributes:
+        point: which values.
+        staging: where they go. It may be the gradient's own buffer, whose elements the step
+            has read when it writes.
+        step: the step that they belong to, once it is known.
+    """
+
+    point: Point
+    staging: Staging
+    step: int = 0
+
+
+@dataclass(frozen=True)
 class Values:
     """A copy of values.
 
@@ -55,7 +86,7 @@ def read(session: Session, staging: Staging, point: Point) -> Values:
     Raises:
         DomainError: POINT_UNAVAILABLE where the session keeps no such point.
     """
-    _check_point(session, point)
+    check_point(session, point)
     backend = session.arenas.backend
     with np.errstate(over="ignore"):  # what a narrower type cannot hold becomes infinite
         for run in staging.runs:
@@ -77,7 +108,12 @@ def _elements(session: Session, run: Run, point: Point) -> Array:
     return ahead
 
 
-def _check_point(session: Session, point: Point) -> None:
+def check_point(session: Session, point: Point) -> None:
+    """Refuses a point that the session does not keep.
+
+    Raises:
+        DomainError: POINT_UNAVAILABLE.
+    """
     partitions = session.arenas.partitions.values()
     if point is Point.AVERAGE and session.spec.weight_average is None:
         raise DomainError(Reason.POINT_UNAVAILABLE, "the session keeps no weight average", field="point")

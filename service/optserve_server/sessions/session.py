@@ -14,17 +14,26 @@ import numpy as np
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.arena import Arenas
+from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.layout import Layout, assign_groups
 from optserve_server.sessions.lazy import check_lazy
 from optserve_server.sessions.metrics import MetricsReport, Watch, report, session_bytes
 from optserve_server.sessions.numbers import Numbers
 from optserve_server.sessions.programs import programs_of
-from optserve_server.sessions.reading import Point, Values, read
+from optserve_server.sessions.reading import Point, Pull, Reply, Values, check_point, read
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.spec import SessionSpec, SparseUpdate
-from optserve_server.sessions.staging import NamedArray, Staging, check_complete, stage, stage_arrays
-from optserve_server.sessions.step import Step
+from optserve_server.sessions.staging import (
+    NamedArray,
+    StagedTensor,
+    Staging,
+    check_complete,
+    laid_out,
+    stage,
+    stage_arrays,
+)
+from optserve_server.sessions.step import SILENT, Progress, Step, answer_with
 from optserve_server.sessions.transfer import StateTransfer
 from optserve_server.sessions.workers import StepLedger
 
@@ -36,13 +45,14 @@ class PreparedStep:
     Between `Session.prepare` and `commit` the session must stay locked.
 
     Attributes:
+        digest: the fingerprint of the gradient, where a worker sent it.
         stored: the answer that it had before, where it is a repetition: nothing is left to do.
     """
 
+    _session: Session
     _step: Step
-    digest: bytes
     _options: StepOptions
-    _ledger: StepLedger
+    digest: bytes
     stored: StepResult | None = None
 
     @property
@@ -50,11 +60,21 @@ class PreparedStep:
         """Whether `commit` will change anything."""
         return self.stored is None and self._step.changes
 
-    def commit(self) -> StepResult:
-        """Takes the step and remembers its answer."""
-        result = self._step.commit()
-        if self._options.worker and self._step.changes:
-            self._ledger.remember(self._options.worker, self.digest, result)
+    def commit(self, reply: Reply | None = None, progress: Progress = SILENT) -> StepResult:
+        """Takes the step and remembers its answer.
+
+        Args:
+            reply: where the values that follow it go; None for nowhere.
+            progress: is told of the result as soon as it is known, and of the values.
+        """
+        if self.stored is not None:
+            result = self.stored
+            answer_with(self._session, result, reply, progress)
+        else:
+            result = self._step.commit(reply, progress)
+            if self._options.worker and self._step.changes:
+                self._session.remember(self._options.worker, self.digest, result)
+        progress.reached(reply.staging.byte_count if reply is not None else 0)
         return result
 
 
@@ -134,10 +154,11 @@ class Session:
 
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
         """Takes one step, or changes nothing; see `prepare` for its errors."""
-        prepared = self.prepare(staging, options)
-        return prepared.stored or prepared.commit()
+        incoming = Incoming(self, staging, options)
+        incoming.reached(staging.byte_count)
+        return self.prepare(incoming).commit()
 
-    def prepare(self, staging: Staging, options: StepOptions) -> PreparedStep:
+    def prepare(self, incoming: Incoming) -> PreparedStep:
         """Checks, measures and decides a step, and changes nothing.
 
         Raises:
@@ -147,18 +168,35 @@ class Session:
                 NON_FINITE_GRADIENT.
         """
         self._check_usable()
-        digest = staging.digest(options.loss_scale, options.expected_step) if options.worker else b""
+        staging, options, digest = incoming.staging, incoming.options, incoming.digest()
         step = Step(self, staging, options)
         if options.worker:
             stored = self._ledger.lookup(options.worker, options.sequence, digest)
             if stored is not None:
-                return PreparedStep(step, digest, options, self._ledger, stored)
+                return PreparedStep(self, step, options, digest, stored)
         self.watch.check_running(self.spec)
         self._check_step(options.expected_step, "options.expected_step")
         check_lazy(self.spec, self.arenas, staging)
         if self.spec.gradient.accumulation_steps > 1:
             check_complete(self.layout, staging)
-        return PreparedStep(step.prepare(), digest, options, self._ledger)
+        return PreparedStep(self, step.prepare(incoming.measurement()), options, digest)
+
+    def remember(self, worker: str, digest: bytes, result: StepResult) -> None:
+        """Keeps the answer to a worker's next step."""
+        self._ledger.remember(worker, digest, result)
+
+    def check_pull(self, pull: Pull) -> tuple[StagedTensor, ...]:
+        """Refuses values that could not be sent, before anything depends on it.
+
+        Returns:
+            How they will lie in a buffer.
+
+        Raises:
+            DomainError: what `values` raises.
+        """
+        self._check_usable()
+        check_point(self, pull.point)
+        return laid_out(self.layout, pull.tensors, pull.dtype)
 
     def values(
         self,

@@ -101,6 +101,7 @@ class Staging:
         tensors: what the buffer holds.
         buffer: the bytes (uint8), to be filled in place in any order.
         sparse: the rows as they were sent, of the tensors that were sent so.
+        plan: what a session worked out for it, to be used again; see `sessions.plan`.
     """
 
     def __init__(self, tensors: Sequence[StagedTensor], sparse: Sequence[NamedRows] = ()) -> None:
@@ -108,16 +109,22 @@ class Staging:
         self.sparse = tuple(sparse)
         self.byte_count = sum(tensor.byte_count for tensor in tensors)
         self.buffer = np.empty(self.byte_count, np.uint8)
+        self.plan: object = None
 
     def array(self, tensor: StagedTensor) -> npt.NDArray[Any]:
         """The flat elements of one of `tensors`."""
         stop = tensor.byte_offset + tensor.byte_count
         return self.buffer[tensor.byte_offset : stop].view(tensor.dtype)
 
-    def digest(self, *context: object) -> bytes:
-        """A 128-bit fingerprint of what was sent, of what it stands for and of ``context``."""
-        hasher = xxhash.xxh3_128()
-        for piece in self._sent():
+    def digest(self, *context: object, of: xxhash.xxh3_128 | None = None) -> bytes:
+        """A 128-bit fingerprint of what was sent, of what it stands for and of ``context``.
+
+        Args:
+            context: what else makes a step what it is.
+            of: has seen all the bytes that were sent, where they were seen as they came.
+        """
+        hasher = of or xxhash.xxh3_128()
+        for piece in self._sent() if of is None else ():
             hasher.update(piece)
         hasher.update(self._description)
         hasher.update(repr(context).encode())
@@ -170,7 +177,14 @@ def _continues(before: StagedTensor, after: StagedTensor) -> bool:
 
 
 def stage(layout: Layout, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None) -> Staging:
-    """Staging for a stream of bytes.
+    """Staging for a stream of bytes; arguments and errors as of `laid_out`."""
+    return Staging(laid_out(layout, tensors, dtype))
+
+
+def laid_out(
+    layout: Layout, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None
+) -> tuple[StagedTensor, ...]:
+    """How a stream of bytes lies in its staging.
 
     Args:
         layout: the session's layout.
@@ -183,7 +197,7 @@ def stage(layout: Layout, tensors: Sequence[str] | None, dtype: np.dtype[Any] | 
     names = [entry.name for entry in layout.entries] if tensors is None else list(tensors)
     if tensors is not None:
         check_names(layout, names, [f"tensors[{index}]" for index in range(len(names))])
-    return Staging(_pack(layout, dict.fromkeys(names, _Given(dtype, "chunk.data"))))
+    return tuple(_pack(layout, dict.fromkeys(names, _Given(dtype, "chunk.data"))))
 
 
 def stage_arrays(

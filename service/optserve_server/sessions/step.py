@@ -4,23 +4,56 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
-from optserve_server.arrays.backend import Segments
+from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
+from optserve_server.sessions.guards import GRADIENT, REPLY, Sent, StepPrograms
 from optserve_server.sessions.matrices import step_matrices
-from optserve_server.sessions.measurement import Measurement, measure, norms_by_tensor, refuse_non_finite
+from optserve_server.sessions.measurement import (
+    Measurement,
+    measure,
+    measures_by_tensor,
+    norms_by_tensor,
+    refuse_non_finite,
+)
 from optserve_server.sessions.numbers import StepNumbers
+from optserve_server.sessions.plan import Numbers, NumbersOfTensors, Place, Plan
+from optserve_server.sessions.reading import Point, Reply, read
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
 from optserve_server.sessions.spec import ClipByTensorNorm, NonFinitePolicy
-from optserve_server.sessions.staging import Run, Staging
+from optserve_server.sessions.staging import Staging
 
 if TYPE_CHECKING:
     from optserve_server.sessions.session import Session
+
+PIECE = 1 << 20
+"""Elements after which a long step tells how far its values are: about half a millisecond."""
+
+
+class Progress(Protocol):
+    """Who wants to know of a step while it is taken. Called from the thread that takes it."""
+
+    def begun(self, result: StepResult) -> None:
+        """Nothing can refuse the step any more; this is its result, and values follow."""
+
+    def reached(self, byte_count: int) -> None:
+        """That many bytes of the reply are written; all of them, once the step is counted."""
+
+
+class Silent:
+    """Nobody wants to know."""
+
+    def begun(self, result: StepResult) -> None: ...
+
+    def reached(self, byte_count: int) -> None: ...
+
+
+SILENT = Silent()
 
 
 class Step:
@@ -38,22 +71,22 @@ class Step:
         self._staging = staging
         self._options = options
         self._gradient = session.spec.gradient
-        self._runs = staging.runs
+        self._places = Plan.of(session.arenas, staging).places
         self._completes = session.accumulated + 1 == self._gradient.accumulation_steps
-        self._guards = session.numbers.of_guards(session.step)
-        self._scaled = options.loss_scale != 1.0
-        if self._scaled:
-            self._guards["guard_loss_scale"] = options.loss_scale
+        self._scaled, self._guards = session.numbers.of_gradient(session.step, options.loss_scale)
         self.outcome = StepOutcome.VALIDATED
         self._measurement = Measurement(self._gradient)
 
-    def prepare(self) -> Self:
+    def prepare(self, measurement: Measurement | None = None) -> Self:
         """Measures the gradient and decides what becomes of it; changes nothing.
+
+        Args:
+            measurement: of this gradient, where it was taken while it came.
 
         Raises:
             DomainError: NON_FINITE_GRADIENT under the policy REJECT.
         """
-        self._measurement = self._measure(by_tensor=isinstance(self._gradient.clip, ClipByTensorNorm))
+        self._measurement = measurement or self._measure(by_tensor=measures_by_tensor(self._gradient))
         self.outcome = self._decided(self._measurement.non_finite_count)
         return self
 
@@ -62,16 +95,23 @@ class Step:
         """Whether `commit` will change anything that must not be lost."""
         return self.outcome is not StepOutcome.VALIDATED
 
-    def commit(self) -> StepResult:
-        """Does what was decided, and only then counts it."""
-        match self.outcome:
-            case StepOutcome.APPLIED:
-                return self._applied()
-            case StepOutcome.ACCUMULATED:
-                self._gather()
-            case StepOutcome.SKIPPED:
-                self._session.skipped += 1
-        return self._result(self.outcome)
+    def commit(self, reply: Reply | None, progress: Progress) -> StepResult:
+        """Does what was decided, and only then counts it.
+
+        Args:
+            reply: where the values that follow the step go; None for nowhere.
+            progress: is told of the result before the first value is there; of the last bytes
+                the caller tells, when the step is remembered.
+        """
+        if self.outcome is StepOutcome.APPLIED:
+            return self._apply(reply, progress)
+        if self.outcome is StepOutcome.ACCUMULATED:
+            self._gather()
+        elif self.outcome is StepOutcome.SKIPPED:
+            self._session.skipped += 1
+        result = self._result(self._session.step)
+        answer_with(self._session, result, reply, progress)
+        return result
 
     def _decided(self, non_finite_count: int) -> StepOutcome:
         policy = self._gradient.non_finite
@@ -83,101 +123,162 @@ class Step:
             return StepOutcome.SKIPPED
         return StepOutcome.APPLIED if self._completes else StepOutcome.ACCUMULATED
 
-    def _applied(self) -> StepResult:
-        numbers = self._session.numbers.of_step(self._session.step)
-        # What the result reports is read before the update moves what it depends on.
-        norms = self._tensor_norms()
-        self._update(self._measurement, numbers)
-        return self._result(StepOutcome.APPLIED, numbers.learning_rate, norms)
-
     def _measure(self, *, by_tensor: bool) -> Measurement:
-        return measure(
-            self._session.arenas, self._gradient, self._runs, self._guards,
-            micro_batch=not self._completes, by_tensor=by_tensor,
-        )  # fmt: skip
+        text = StepPrograms.measure if self._completes else StepPrograms.measure_micro_batch
+        return measure(self._gradient, self._places, text, self._scaled, self._guards, by_tensor=by_tensor)
 
     def _gather(self) -> None:
         with self._session.changing():
-            for run in self._runs:
-                partition = self._session.arenas.partition(run)
-                partition.take(partition.programs.accumulate(self._scaled), run, self._guards)
+            for place in self._places:
+                place.call(StepPrograms.accumulate, self._scaled, scalars=self._guards)
         self._session.accumulated += 1
 
-    def _update(self, measurement: Measurement, numbers: StepNumbers) -> None:
+    def _apply(self, reply: Reply | None, progress: Progress) -> StepResult:
         session = self._session
-        prepared = [self._prepare(run, measurement, i, numbers) for i, run in enumerate(self._runs)]
+        numbers = session.numbers.of_step(session.step)
+        # What the result reports is read before the update moves what it depends on.
+        result = self._result(session.step + 1, numbers.learning_rate)
+        prepared = [self._prepare(place, i, numbers) for i, place in enumerate(self._places)]
         self._settle(prepared, numbers)
+        writes = reply is not None and self._writes(reply)
+        if writes:
+            answer_with(None, result, reply, progress)
         with session.changing():
-            for run, (scalars, segments) in zip(self._runs, prepared, strict=True):
-                self._update_run(run, scalars, segments)
+            self._update(prepared, reply if writes else None, progress)
             if session.spec.weight_average is not None:
-                for partition, start, stop in session.arenas.untouched(self._runs):
+                for partition, start, stop in session.arenas.untouched(self._staging.runs):
                     partition.run(partition.programs.average, start, stop, self._guards)
         session.numbers.commit(numbers)
         session.accumulated = 0
         session.step += 1
+        if not writes:
+            answer_with(session, result, reply, progress)
+        return result
 
-    def _update_run(self, run: Run, scalars: dict[str, float], segments: Segments | None) -> None:
-        partition = self._session.arenas.partition(run)
-        partition.take(partition.programs.apply(self._scaled), run, scalars, segments)
-        if isinstance(partition.programs.rule, MatrixRule):
-            step_matrices(partition, run, scalars)
+    def _writes(self, reply: Reply) -> bool:
+        """Whether the pass over the elements can write the reply as well."""
+        if reply.point is Point.LOOKAHEAD or len(reply.staging.runs) != len(self._places):
+            return False
+        return all(
+            place.on_host
+            and isinstance(place.partition.programs.rule, ElementwiseRule)
+            and (place.run.rows, run.rows) == (None, None)
+            and (place.run.start, place.run.stop) == (run.start, run.stop)
+            for place, run in zip(self._places, reply.staging.runs, strict=True)
+        )
+
+    def _update(
+        self,
+        prepared: Sequence[tuple[dict[str, float], NumbersOfTensors | None]],
+        reply: Reply | None,
+        progress: Progress,
+    ) -> None:
+        for i, (place, (scalars, of_tensors)) in enumerate(zip(self._places, prepared, strict=True)):
+            if reply is not None:
+                self._update_and_write(place, i, scalars, of_tensors, reply, progress)
+                continue
+            place.call(StepPrograms.apply, self._scaled, None, scalars=scalars, of_tensors=of_tensors)
+            if isinstance(place.partition.programs.rule, MatrixRule):
+                step_matrices(place.partition, place.run, scalars)
+
+    def _update_and_write(
+        self,
+        place: Place,
+        position: int,
+        scalars: Numbers,
+        of_tensors: NumbersOfTensors | None,
+        reply: Reply,
+        progress: Progress,
+    ) -> None:
+        averaged = reply.point is Point.AVERAGE
+        if reply.staging is self._staging:
+            target, sent = None, Sent(GRADIENT, averaged)
+        else:
+            target, sent = reply.staging.runs[position].staged, Sent(REPLY, averaged)
+        size, first = place.run.staged.size, reply.staging.runs[position].tensors[0]
+        how = {"scalars": scalars, "of_tensors": of_tensors, "reply": target}
+        if size <= PIECE:
+            place.call(StepPrograms.apply, self._scaled, sent, **how)
+            return
+        updating = place.begin(StepPrograms.apply, self._scaled, sent, **how)
+        for stop in range(PIECE, size, PIECE):
+            updating.advance(stop)
+            progress.reached(first.byte_offset + stop * first.dtype.itemsize)
+        updating.end()
 
     def _prepare(
-        self, run: Run, measurement: Measurement, position: int, numbers: StepNumbers
-    ) -> tuple[dict[str, float], Segments | None]:
+        self, place: Place, position: int, numbers: StepNumbers
+    ) -> tuple[dict[str, float], NumbersOfTensors | None]:
         """The numbers of a run's update: those of the whole run, and those of each tensor."""
-        partition = self._session.arenas.partition(run)
-        factors = measurement.factors(position)
-        scalars = {**numbers.scalars[partition.group], **self._guards, "guard_clip": float(factors[0])}
+        partition = place.partition
+        factors = self._measurement.factors(position)
+        scalars = numbers.scalars[partition.group] | self._guards
+        scalars["guard_clip"] = float(factors[0])
         of_tensors = {"guard_clip": factors} if isinstance(self._gradient.clip, ClipByTensorNorm) else {}
         rule = partition.programs.rule
         if isinstance(rule, TensorwiseRule):
-            program = partition.programs.measure_tensors(self._scaled)
-            cut = Segments(run.ends, of_tensors)
-            sums = partition.take(program, run, scalars, cut)
+            sums = place.call(
+                StepPrograms.measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
+            )
             of_tensors |= rule.numbers_of_tensors({name: np.sqrt(sum_) for name, sum_ in sums.items()})
-        return scalars, Segments(run.ends, of_tensors) if of_tensors else None
+        return scalars, of_tensors or None
 
     def _settle(
-        self, prepared: Sequence[tuple[dict[str, float], Segments | None]], numbers: StepNumbers
+        self, prepared: Sequence[tuple[dict[str, float], NumbersOfTensors | None]], numbers: StepNumbers
     ) -> None:
         """Completes the numbers of each `GroupwiseRule` by the sums over its group."""
+        groupwise = [
+            (place.partition.group, rule, place, *given)
+            for place, given in zip(self._places, prepared, strict=True)
+            if isinstance(rule := place.partition.programs.rule, GroupwiseRule)
+        ]
         totals: dict[str, Counter[str]] = {}
-        for run, (scalars, segments) in zip(self._runs, prepared, strict=True):
-            partition = self._session.arenas.partition(run)
-            if isinstance(partition.programs.rule, GroupwiseRule):
-                program = partition.programs.measure_group(self._scaled)
-                sums = partition.take(program, run, scalars, segments)
-                found = totals.setdefault(partition.group, Counter())
-                found.update({name: float(of.sum()) for name, of in sums.items()})
-        for run, (scalars, _) in zip(self._runs, prepared, strict=True):
-            partition = self._session.arenas.partition(run)
-            if isinstance(partition.programs.rule, GroupwiseRule):
-                own, carried = partition.programs.rule.settled(totals[partition.group], scalars)
-                scalars.update(own)
-                numbers.carried[partition.group].update(carried)
+        for group, _, place, scalars, of_tensors in groupwise:
+            sums = place.call(
+                StepPrograms.measure_group, self._scaled, scalars=scalars, of_tensors=of_tensors
+            )
+            found = totals.setdefault(group, Counter())
+            found.update({name: float(of.sum()) for name, of in sums.items()})
+        for group, rule, _, scalars, _ in groupwise:
+            own, carried = rule.settled(totals[group], scalars)
+            scalars.update(own)
+            numbers.carried[group].update(carried)
 
     def _tensor_norms(self) -> tuple[tuple[str, float], ...]:
         if not self._options.per_tensor_norms:
             return ()
-        return norms_by_tensor(self._runs, self._measure(by_tensor=True))
+        return norms_by_tensor(self._staging.runs, self._measure(by_tensor=True))
 
-    def _result(
-        self,
-        outcome: StepOutcome,
-        learning_rate: float = 0.0,
-        tensor_norms: tuple[tuple[str, float], ...] | None = None,
-    ) -> StepResult:
+    def _result(self, step: int, learning_rate: float = 0.0) -> StepResult:
         measurement = self._measurement
+        applied = self.outcome is StepOutcome.APPLIED
         return StepResult(
-            step=self._session.step,
-            outcome=outcome,
+            step=step,
+            outcome=self.outcome,
             learning_rate=learning_rate,
             gradient_norm=measurement.norm,
             clipped_gradient_norm=measurement.clipped_norm,
             non_finite_count=measurement.non_finite_count,
             regularization_penalty=measurement.penalty,
-            accumulated=self._session.accumulated,
-            tensor_norms=self._tensor_norms() if tensor_norms is None else tensor_norms,
+            accumulated=0 if applied else self._session.accumulated,
+            tensor_norms=self._tensor_norms(),
         )
+
+
+def answer_with(
+    session: Session | None, result: StepResult, reply: Reply | None, progress: Progress
+) -> None:
+    """Tells of a result, and of the values beside it.
+
+    Args:
+        session: what the values are copied from; None where the step itself writes them.
+        result: the result.
+        reply: where values go.
+        progress: who is told.
+    """
+    if reply is not None and session is None:
+        reply.step = result.step
+    elif reply is not None and session is not None:
+        read(session, reply.staging, reply.point)
+        reply.step = session.step
+    progress.begun(result)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from optserve.v1.session_pb2 import GroupSlots, ParameterPoint
 from optserve.v1.tensor_pb2 import NamedTensor, SparseRows, TensorLayout
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.sessions.layout import Layout, TensorEntry
-from optserve_server.sessions.reading import Point, Values
+from optserve_server.sessions.reading import Point, Pull, Reply, Values
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows
@@ -39,15 +38,6 @@ from optserve_server.wire.tensors import (
 )
 
 _OUTCOME = session_service_pb2.StepOutcome.DESCRIPTOR
-
-
-@dataclass(frozen=True)
-class Pull:
-    """Which values to send: names (None for all), element type (None for each its own), point."""
-
-    tensors: tuple[str, ...] | None
-    dtype: np.dtype[Any] | None
-    point: Point
 
 
 def spec_from(
@@ -192,6 +182,11 @@ def result_to(result: StepResult) -> session_service_pb2.StepResult:
         tensor_norms=norms,
         replayed=result.replayed,
     )
+
+
+def reply_header_to(reply: Reply) -> session_service_pb2.ParametersHeader:
+    """What the chunks of a reply hold."""
+    return values_header_to(Values(reply.step, reply.point, reply.staging.tensors, reply.staging.buffer))
 
 
 def values_header_to(values: Values) -> session_service_pb2.ParametersHeader:

@@ -1,0 +1,130 @@
+"""What a stream sends back: each step's result, and values while they are computed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+
+from optserve.framing import ChunkView, Framed
+from optserve.v1 import session_service_pb2 as pb
+from optserve_server.sessions.reading import Reply
+from optserve_server.sessions.result import StepResult
+from optserve_server.wire import sessions
+
+
+class Answer:
+    """The answer to one step, as far as it is known: what `Session` calls its progress.
+
+    Small steps tell of it on the event loop. Others do from a thread, and `write` may begin to
+    send before the step is done.
+
+    Args:
+        reply: the values that go with it; None for none.
+        loop: of the thread that sends, where the step runs in another one; else None.
+        started: is called on the loop when the result is known.
+    """
+
+    def __init__(
+        self, reply: Reply | None, loop: asyncio.AbstractEventLoop | None, started: Any
+    ) -> None:
+        self.reply = reply
+        self.result: StepResult | None = None
+        self._loop, self._started = loop, started
+        self._reached = 0
+        self._news = asyncio.Event()
+
+    def begun(self, result: StepResult) -> None:
+        """The result is known, the values follow."""
+        if self._loop is None:
+            self.result = result
+        else:
+            self._loop.call_soon_threadsafe(self._begin, result)
+
+    def reached(self, byte_count: int) -> None:
+        """That many bytes of the values are there."""
+        if self._loop is None:
+            self._advance(byte_count)
+        else:
+            self._loop.call_soon_threadsafe(self._advance, byte_count)
+
+    def _begin(self, result: StepResult) -> None:
+        self.result = result
+        self._started(self)
+
+    def _advance(self, byte_count: int) -> None:
+        self._reached = byte_count
+        self._news.set()
+
+    async def chunks(self, chunk_bytes: int) -> AsyncIterator[ChunkView]:
+        """The values, as they come."""
+        if self.reply is None:
+            return
+        buffer, start = self.reply.staging.buffer, 0
+        while start < buffer.size:
+            stop = min(start + chunk_bytes, buffer.size)
+            while self._reached < stop:
+                self._news.clear()
+                await self._news.wait()
+            yield ChunkView(start, buffer[start:stop].data)
+            start = stop
+
+
+class Answers:
+    """The answers of one stream, sent one after the other.
+
+    Args:
+        context: the call.
+        chunk_bytes: how many bytes a chunk holds.
+    """
+
+    def __init__(self, context: aio.ServicerContext[Any, Any], chunk_bytes: int) -> None:
+        self._context, self._chunk_bytes = context, chunk_bytes
+        self._sending: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer's values are still on their way out."""
+        return self._sending is not None and not self._sending.done()
+
+    def begin(self, reply: Reply | None, *, inline: bool) -> Answer:
+        """An answer; where the step is not computed inline, it is sent as it comes."""
+        return Answer(reply, None if inline else self._loop, self._start)
+
+    async def finish(self, answer: Answer) -> None:
+        """Sends an answer that is known in whole and was not begun to be sent."""
+        if self._sending is None:
+            await self._write(answer)
+
+    async def sent(self) -> None:
+        """Waits until every answer that was begun is sent."""
+        if self._sending is not None:
+            await self._sending
+            self._sending = None
+
+    def close(self) -> None:
+        """Stops sending."""
+        if self._sending is not None:
+            self._sending.cancel()
+
+    def _start(self, answer: Answer) -> None:
+        self._sending = self._loop.create_task(self._write(answer))
+
+    async def _write(self, answer: Answer) -> None:
+        assert answer.result is not None
+        message = pb.StepStreamResponse(result=sessions.result_to(answer.result))
+        if answer.reply is not None:
+            message.parameters.CopyFrom(sessions.reply_header_to(answer.reply))
+        head = True
+        # A message costs more than a small model's bytes, so the first chunk rides along.
+        async for chunk in answer.chunks(self._chunk_bytes):
+            await self._context.write(Framed(message, chunk))
+            message, head = _NOTHING, False
+        if head:
+            await self._context.write(Framed(message))
+
+
+_NOTHING = pb.StepStreamResponse()

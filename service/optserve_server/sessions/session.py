@@ -14,6 +14,7 @@ import numpy as np
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.arena import Arenas
+from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
 from optserve_server.sessions.layout import Layout, assign_groups
 from optserve_server.sessions.lazy import check_lazy
 from optserve_server.sessions.metrics import MetricsReport, Watch, report, session_bytes
@@ -72,6 +73,7 @@ class Session:
         backend: where its arrays live.
         seed: seed of the initializers, kept to be reported.
         pending: names of the tensors whose values are still to be uploaded.
+        budget: what its memory counts against; none where nobody counts.
 
     Attributes:
         step: optimizer steps taken.
@@ -90,6 +92,7 @@ class Session:
         backend: Backend,
         seed: int = 0,
         pending: Sequence[str] = (),
+        budget: Budget = UNBOUNDED,
     ) -> None:
         self.id = session_id
         self.spec = spec
@@ -104,6 +107,8 @@ class Session:
         self.lock = asyncio.Lock()
         programs = programs_of(spec)
         self.resident_bytes = session_bytes(layout, spec)
+        self._allocate = budget.array
+        self._charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
         self.arenas = Arenas(layout, programs, backend)
         self.numbers = Numbers(spec)
         self.watch = Watch.begin(spec, self.arenas)
@@ -126,11 +131,12 @@ class Session:
 
     def stage(self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None) -> Staging:
         """A buffer for streamed bytes; see `optserve_server.sessions.staging.stage`."""
-        return stage(self.layout, tensors, dtype)
+        return stage(self.layout, tensors, dtype, self._allocate)
 
     def stage_arrays(self, arrays: Sequence[NamedArray], sparse: Sequence[NamedRows] = ()) -> Staging:
         """A buffer that holds a gradient; see `optserve_server.sessions.staging.stage_arrays`."""
-        return stage_arrays(self.layout, arrays, sparse, lazy=self.spec.gradient.sparse is SparseUpdate.LAZY)
+        lazy = self.spec.gradient.sparse is SparseUpdate.LAZY
+        return stage_arrays(self.layout, arrays, sparse, lazy=lazy, allocate=self._allocate)
 
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
         """Takes one step, or changes nothing; see `prepare` for its errors."""
@@ -223,6 +229,7 @@ class Session:
                 metadata={"accumulated": self.accumulated, "needed": needed},
             )
         programs = programs_of(spec)
+        self._charge.raise_to(session_bytes(self.layout, spec))
         partitions, transfers = self.arenas.switched(programs)
         restarted = [transfer.group for transfer in transfers if transfer.restarted]
         watch = self.watch.switched(self.spec, spec, self.arenas)
@@ -231,6 +238,7 @@ class Session:
         self.watch = watch
         self.arenas.partitions = partitions
         self.resident_bytes = session_bytes(self.layout, spec)
+        self._charge.lower_to(self.resident_bytes)
         self.spec = spec
         return transfers
 

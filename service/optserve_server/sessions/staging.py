@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.budget import UNBOUNDED
 from optserve_server.sessions.layout import Layout, TensorEntry
 from optserve_server.sessions.sparse import NamedRows, check_rows, shape_text, summed
+
+
+Allocate: TypeAlias = Callable[[int], npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,16 @@ class Staging:
         sparse: the rows as they were sent, of the tensors that were sent so.
     """
 
-    def __init__(self, tensors: Sequence[StagedTensor], sparse: Sequence[NamedRows] = ()) -> None:
+    def __init__(
+        self,
+        tensors: Sequence[StagedTensor],
+        sparse: Sequence[NamedRows] = (),
+        allocate: Allocate = UNBOUNDED.array,
+    ) -> None:
         self.tensors = tuple(tensors)
         self.sparse = tuple(sparse)
         self.byte_count = sum(tensor.byte_count for tensor in tensors)
-        self.buffer = np.empty(self.byte_count, np.uint8)
+        self.buffer = allocate(self.byte_count)
 
     def array(self, tensor: StagedTensor) -> npt.NDArray[Any]:
         """The flat elements of one of `tensors`."""
@@ -169,13 +178,19 @@ def _continues(before: StagedTensor, after: StagedTensor) -> bool:
     return (a.dtype, a.group, before.dtype) == (b.dtype, b.group, after.dtype) and a.stop == b.start
 
 
-def stage(layout: Layout, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None) -> Staging:
+def stage(
+    layout: Layout,
+    tensors: Sequence[str] | None,
+    dtype: np.dtype[Any] | None,
+    allocate: Allocate = UNBOUNDED.array,
+) -> Staging:
     """Staging for a stream of bytes.
 
     Args:
         layout: the session's layout.
         tensors: names in any order; None for all.
         dtype: element type of the bytes; None for each tensor's own.
+        allocate: gives the buffer (uint8) of that many bytes.
 
     Raises:
         DomainError: UNKNOWN_TENSOR or DUPLICATE_TENSOR, naming ``tensors[i]``.
@@ -183,11 +198,16 @@ def stage(layout: Layout, tensors: Sequence[str] | None, dtype: np.dtype[Any] | 
     names = [entry.name for entry in layout.entries] if tensors is None else list(tensors)
     if tensors is not None:
         check_names(layout, names, [f"tensors[{index}]" for index in range(len(names))])
-    return Staging(_pack(layout, dict.fromkeys(names, _Given(dtype, "chunk.data"))))
+    return Staging(_pack(layout, dict.fromkeys(names, _Given(dtype, "chunk.data"))), allocate=allocate)
 
 
 def stage_arrays(
-    layout: Layout, arrays: Sequence[NamedArray], sparse: Sequence[NamedRows] = (), *, lazy: bool = False
+    layout: Layout,
+    arrays: Sequence[NamedArray],
+    sparse: Sequence[NamedRows] = (),
+    *,
+    lazy: bool = False,
+    allocate: Allocate = UNBOUNDED.array,
 ) -> Staging:
     """Staging that holds ``arrays``, each in its own dtype, and sparse rows in their parameter's.
 
@@ -196,6 +216,7 @@ def stage_arrays(
         arrays: whole tensors.
         sparse: some rows of other tensors. Those given more than once are summed.
         lazy: whether the rows alone are staged; zeros stand for the others otherwise.
+        allocate: gives the buffer (uint8) of that many bytes.
 
     Raises:
         DomainError: UNKNOWN_TENSOR, DUPLICATE_TENSOR or SHAPE_MISMATCH, naming
@@ -213,7 +234,7 @@ def stage_arrays(
     sums = {rows.name: summed(rows, layout[rows.name].dtype) for rows in sparse}
     for rows, field_ in zip(sparse, sparse_fields, strict=True):
         given[rows.name] = _Given(None, f"{field_}.values.data", sums[rows.name][0] if lazy else None)
-    staging = Staging(_pack(layout, given), sparse)
+    staging = Staging(_pack(layout, given), sparse, allocate)
     values = {named.name: named.array for named in arrays}
     for tensor in staging.tensors:
         _fill(staging.array(tensor), tensor, values.get(tensor.entry.name), sums.get(tensor.entry.name))

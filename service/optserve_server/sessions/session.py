@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from optserve_server.sessions.staging import NamedArray, Staging, check_complete
 from optserve_server.sessions.step import Step
 from optserve_server.sessions.transfer import StateTransfer
 from optserve_server.sessions.workers import StepLedger
+
+if TYPE_CHECKING:
+    from optserve_server.sessions.live import LiveParameters
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,9 @@ class Session:
         closed: whether it was deleted.
         damaged: whether an update began and did not end; such a session answers no more.
         watch: what has become of reduce_on_plateau and early_stopping.
+        budget: what its memory counts against.
+        live: where other processes of this host read the parameters, once some do.
+        at_close: what is called when it is deleted, by whom it concerns.
     """
 
     def __init__(
@@ -107,6 +113,9 @@ class Session:
         self.lock = asyncio.Lock()
         programs = programs_of(spec)
         self.resident_bytes = session_bytes(layout, spec)
+        self.budget = budget
+        self.live: LiveParameters | None = None
+        self.at_close: dict[object, Callable[[], object]] = {}
         self._allocate = budget.array
         self._charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
         self.arenas = Arenas(layout, programs, backend)
@@ -153,7 +162,9 @@ class Session:
                 NON_FINITE_GRADIENT.
         """
         self._check_usable()
-        digest = staging.digest(options.loss_scale, options.expected_step) if options.worker else b""
+        digest = b""
+        if options.worker:
+            digest = staging.digest(options.loss_scale, options.expected_step, stand_in=options.gradient_id)
         step = Step(self, staging, options)
         if options.worker:
             stored = self._ledger.lookup(options.worker, options.sequence, digest)
@@ -201,7 +212,7 @@ class Session:
         Raises:
             DomainError: SESSION_NOT_FOUND or STEP_MISMATCH.
         """
-        self._check_open()
+        self.check_open()
         self._check_step(expected_step, "header.expected_step")
         with self.changing():
             for run in staging.runs:
@@ -218,7 +229,7 @@ class Session:
             DomainError: SESSION_NOT_FOUND, STEP_MISMATCH, STEP_INCOMPLETE, or
                 CONFLICTING_FIELDS where the groups' members would change.
         """
-        self._check_open()
+        self.check_open()
         self._check_step(expected_step, "expected_step")
         self._check_groups(spec)
         if self.accumulated:
@@ -266,10 +277,17 @@ class Session:
         may be running in a thread.
         """
         try:
-            yield
+            with contextlib.nullcontext() if self.live is None else self.live.changing():
+                yield
         except BaseException:
             self.damaged = True
             raise
+
+    def close(self) -> None:
+        """Says that it is deleted; whoever still holds it is refused."""
+        self.closed = True
+        for tell in list(self.at_close.values()):
+            tell()
 
     def _check_groups(self, spec: SessionSpec) -> None:
         membership = assign_groups([entry.name for entry in self.layout.entries], spec.groups)
@@ -281,7 +299,12 @@ class Session:
                 field="spec.groups",
             )
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuses what comes too late.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND.
+        """
         if self.closed:
             name = f"sessions/{self.id}"
             raise DomainError(
@@ -289,7 +312,7 @@ class Session:
             )
 
     def _check_usable(self) -> None:
-        self._check_open()
+        self.check_open()
         if self.damaged:
             raise DomainError(Reason.INTERNAL, "a step of this session failed half-way")
         if self._pending:

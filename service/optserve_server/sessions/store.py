@@ -128,7 +128,7 @@ class Store:
         Raises:
             DomainError: SESSION_NOT_FOUND.
         """
-        self.get(session_id).closed = True
+        self.get(session_id).close()
         del self._sessions[session_id]
         self._ids.remove(session_id)
         self.budget.give(Kind.SESSIONS, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from clients.python.conformance.stubs import driver_pb2 as pb
@@ -11,12 +11,13 @@ from optserve.v1.tensor_pb2 import NamedTensor
 from tests.conformance.messages import parse
 from tests.conformance.reports import follow
 from tests.conformance.tasks import FLOAT64, Answer, Task
-from tests.conformance.tensors import array_of, tensor
+from tests.conformance.tensors import array_of, sparse_rows, tensor
 from tests.conformance.training import (
     ALONE,
     DOWN,
     METRIC,
     ZERO,
+    Gradients,
     Path,
     Tensors,
     answer_of,
@@ -47,8 +48,9 @@ def train_call(task: Task) -> pb.DriverRequest:
     call = pb.TrainCall(
         spec=wanted.spec,
         parameters=[ParameterInit(name=n, value=tensor(a)) for n, a in wanted.parameters.items()],
-        gradients=[tensors(step) for step in wanted.gradients],
-        stream=task.dtype == FLOAT64,
+        gradients=[tensors(step.whole) for step in wanted.gradients],
+        sparse_gradients=sparse_tensors(wanted.gradients),
+        stream=task.dtype == FLOAT64 and not any(step.rows for step in wanted.gradients),
         before=wanted.before,
         after=wanted.after,
     )
@@ -58,6 +60,16 @@ def train_call(task: Task) -> pb.DriverRequest:
 def tensors(arrays: Tensors) -> pb.Tensors:
     """Arrays by name as a message."""
     return pb.Tensors(tensors=[NamedTensor(name=n, tensor=tensor(a)) for n, a in arrays.items()])
+
+
+def sparse_tensors(gradients: Sequence[Gradients]) -> list[pb.SparseTensors]:
+    """The rows of each step; nothing where there are none at all."""
+    if not any(step.rows for step in gradients):
+        return []
+    return [
+        pb.SparseTensors(tensors=[sparse_rows(name, rows) for name, rows in step.rows.items()])
+        for step in gradients
+    ]
 
 
 def schedule_call(task: Task) -> pb.DriverRequest:

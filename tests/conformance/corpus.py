@@ -33,6 +33,8 @@ By family, with nested lists for arrays (all exact in float32):
     gradient     spec: SessionSpec; inputs: parameters {name: array}, gradients
                  [calls]{name: array}; expected: parameters [calls]{name: array} after each
                  call, and average, alike, where one is kept
+                 sparse also has inputs: sparse_gradients [calls]{name: {indices [k],
+                 values [k, ...]}}, rows of tensors that the call's gradients leave out
     layers       spec: LayerSpec; inputs: shape [rank] of one example
                  expected: output_shape [rank], and as whole numbers trainable and non_trainable
                  parameters, multiply_adds and flops of one example

@@ -14,6 +14,7 @@ from optserve_server.losses.base import reduce
 from optserve_server.sessions.reading import Point
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
+from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.staging import NamedArray
 from optserve_server.sessions.store import ParameterInit, Store
 from optserve_server.wire.specs import chosen_from, reduction_from, session_spec_from
@@ -65,8 +66,9 @@ class Embedded:
         for gradients in wanted.gradients:
             if wanted.before is not None:
                 path.before.append(values(session, POINTS[wanted.before]))
-            staging = session.stage_arrays([NamedArray(*item) for item in gradients.items()])
-            session.apply(staging, StepOptions())
+            whole = [NamedArray(*item) for item in gradients.whole.items()]
+            rows = [NamedRows(name, some.indices, some.values) for name, some in gradients.rows.items()]
+            session.apply(session.stage_arrays(whole, rows), StepOptions())
             path.parameters.append(values(session, Point.PARAMETERS))
             if wanted.after is not None:
                 path.after.append(values(session, POINTS[wanted.after]))

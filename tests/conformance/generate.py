@@ -47,6 +47,7 @@ def sources() -> list[Row]:
         metrics_source,
         optax_source,
         schedule_source,
+        sparse_source,
         torch_source,
         torchvision_source,
     )
@@ -54,7 +55,7 @@ def sources() -> list[Row]:
     found = (
         keras_source, torch_source, optax_source, lecture_source, activation_source, loss_source,
         torchvision_source, layers_source, metrics_source, later_source, schedule_source, custom_source,
-        matrix_source,
+        matrix_source, sparse_source,
     )  # fmt: skip
     return [row for source in found for row in source.rows()]
 
@@ -183,9 +184,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row, _, distance in computed
         if distance > row.tolerance["float64"]
     ]
-    from tests.conformance.sources import initializer_source, sparse_source
+    from tests.conformance.sources import initializer_source
 
-    far += initializer_source.problems() + sparse_source.problems()
+    far += initializer_source.problems()
     files = grouped((row, case) for row, case, _ in computed)
     text = report([(row, distance) for row, _, distance in computed])
     if options.write:

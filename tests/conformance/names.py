@@ -21,9 +21,8 @@ REGISTRIES: dict[str, Registry[Any]] = {
 ON_METRICS = ("early_stopping", "reduce_on_plateau")
 """What a session may hold that listens to metrics."""
 
-NOT_RECORDED = {"non_finite", "sparse"}
-"""Settings of a gradient without vectors: what becomes of non-finite ones is a refusal, and the
-cases' gradients are dense (sparse ones are checked by sources/sparse_source.py)."""
+NOT_RECORDED = {"non_finite"}
+"""Settings of a gradient without vectors: what becomes of non-finite ones is a refusal."""
 
 
 def wanted(family: str) -> set[str]:

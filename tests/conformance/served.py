@@ -17,12 +17,13 @@ from optserve.v1.tensor_pb2 import NamedTensor
 from tests.conformance.messages import parse
 from tests.conformance.reports import follow
 from tests.conformance.tasks import Answer, Task
-from tests.conformance.tensors import NAMES, Array, array_of, tensor
+from tests.conformance.tensors import NAMES, Array, array_of, sparse_rows, tensor
 from tests.conformance.training import (
     ALONE,
     DOWN,
     METRIC,
     ZERO,
+    Gradients,
     Path,
     Tensors,
     Training,
@@ -67,10 +68,10 @@ class Client:
         """What a new session goes through."""
         name = self.create(wanted.spec, wanted.parameters)
         path = Path()
-        for values in wanted.gradients:
+        for gradients in wanted.gradients:
             if wanted.before is not None:
                 path.before.append(self.pull(name, wanted.before))
-            after = self.step(name, values).parameters
+            after = self.step(name, gradients).parameters
             path.parameters.append({named.name: array_of(named.tensor) for named in after})
             if wanted.after is not None:
                 path.after.append(self.pull(name, wanted.after))
@@ -94,12 +95,13 @@ class Client:
         """Deletes a session."""
         self.sessions.DeleteSession(sessions.DeleteSessionRequest(name=name), timeout=TIMEOUT)
 
-    def step(self, name: str, gradients: Tensors) -> sessions.StepResponse:
+    def step(self, name: str, gradients: Gradients) -> sessions.StepResponse:
         """One step; the answer holds the parameters after it."""
         request = sessions.StepRequest(
             name=name,
             options=sessions.StepOptions(pull=sessions.PullOptions()),
-            gradients=[NamedTensor(name=n, tensor=tensor(a)) for n, a in gradients.items()],
+            gradients=[NamedTensor(name=n, tensor=tensor(a)) for n, a in gradients.whole.items()],
+            sparse_gradients=[sparse_rows(n, rows) for n, rows in gradients.rows.items()],
         )
         return self.sessions.Step(request, timeout=TIMEOUT)
 
@@ -169,7 +171,7 @@ class Watched:
         self.client, self.name = client, name
 
     def step(self) -> float:
-        return self.client.step(self.name, {ALONE: DOWN}).result.learning_rate
+        return self.client.step(self.name, Gradients({ALONE: DOWN}, {})).result.learning_rate
 
     def report(self, value: float) -> tuple[Any, Any, bool]:
         metrics = [sessions.Metric(name=METRIC, value=value)]

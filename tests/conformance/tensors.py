@@ -12,10 +12,13 @@ from optserve.v1.tensor_pb2 import (
     DATA_TYPE_FLOAT16,
     DATA_TYPE_FLOAT32,
     DATA_TYPE_FLOAT64,
+    DATA_TYPE_INT32,
     DATA_TYPE_INT64,
     DataType,
+    SparseRows,
     Tensor,
 )
+from tests.conformance.training import Rows
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +27,7 @@ TYPES: dict[str, DataType.ValueType] = {
     "bfloat16": DATA_TYPE_BFLOAT16,
     "float32": DATA_TYPE_FLOAT32,
     "float64": DATA_TYPE_FLOAT64,
+    "int32": DATA_TYPE_INT32,
     "int64": DATA_TYPE_INT64,
 }
 NAMES = {number: name for name, number in TYPES.items()}
@@ -35,6 +39,11 @@ def tensor(array: Array) -> Tensor:
     raw = np.ascontiguousarray(array).view(f"u{array.itemsize}")
     data = raw.astype(raw.dtype.newbyteorder("<")).tobytes()
     return Tensor(dtype=TYPES[array.dtype.name], shape=array.shape, data=data)
+
+
+def sparse_rows(name: str, rows: Rows) -> SparseRows:
+    """Rows of a tensor as a message."""
+    return SparseRows(name=name, indices=tensor(rows.indices), values=tensor(rows.values))
 
 
 def array_of(message: Tensor) -> Array:

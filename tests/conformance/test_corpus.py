@@ -22,7 +22,7 @@ INPUTS = {
     "schedules": {"steps"},
     "losses": {"prediction", "target", "sample_weight"},
     "activations": {"input", "output_gradient", "slope"},
-    "gradient": {"parameters", "gradients"},
+    "gradient": {"parameters", "gradients", "sparse_gradients"},
     "layers": {"shape"},
     "metrics": {"values"},
 }
@@ -40,6 +40,7 @@ OPTIONAL = {
     "slope",
     "slope_gradient",
     "learning_rates",
+    "sparse_gradients",
     "lookahead",
     "value",
     "average",
@@ -128,6 +129,29 @@ def test_every_hyperparameter_is_stated_somewhere(name: str) -> None:
     declared = set(declarations(optimizers.REGISTRY[name])) - {"learning_rate"}
     conventional = {"form", "maximum", "momentum_form", "epsilon_placement", "bias_correction"}
     assert declared - conventional <= stated
+
+
+def test_sparse_cases_are_telling() -> None:
+    """Rows given twice, none, left out and taken up again, of both signs, by stated words and conventions."""
+    found = corpus.load(corpus.VECTORS / "gradient" / "sparse.json").cases
+    stated = {case.spec.get("gradient", {}).get("sparse") for case in found}
+    assert stated == {None, "SPARSE_UPDATE_LAZY", "SPARSE_UPDATE_DENSE"}
+    conventions = {
+        case.spec["optimizer"]["convention"]
+        for case in found
+        if "sparse" not in case.spec.get("gradient", {})
+    }
+    assert conventions == {"CONVENTION_TORCH", "CONVENTION_KERAS", "CONVENTION_OPTAX"}
+    assert {case.source for case in found} == {"torch", "keras", "optax"}
+    for case in found:
+        calls = [call["table"] for call in case.inputs["sparse_gradients"]]
+        indices = [call["indices"] for call in calls]
+        assert any(len(set(some)) < len(some) for some in indices)
+        assert [] in indices
+        assert {2 in some for some in indices} == {True, False}
+        assert {5 in some for some in indices} == {False}
+        values = np.array(corpus.numbers([call["values"] for call in calls]))
+        assert values.min() < 0 < values.max()
 
 
 FEDERATED = ("fed_avg_m", "fed_adagrad", "fed_adam", "fed_yogi")

@@ -83,6 +83,27 @@ def test_another_type_is_a_gap() -> None:
     assert all("float64 where float32" in gap for gap in gaps)
 
 
+OTHER = {"SPARSE_UPDATE_LAZY": "SPARSE_UPDATE_DENSE", "SPARSE_UPDATE_DENSE": "SPARSE_UPDATE_LAZY"}
+SPARSE = {case.name: case for case in FILES["gradient-sparse"].cases}
+REFUSED_LAZY = {"keras_accumulated", "keras_averaged"}
+SAME_EITHER_WAY = {"torch_sgd", "torch_adagrad"}
+"""Where a gradient of 0 moves nothing."""
+
+
+@pytest.mark.parametrize("name", sorted(SPARSE.keys() - SAME_EITHER_WAY))
+def test_other_rows_that_wrongly_rest_or_move_are_a_gap(name: str) -> None:
+    case = SPARSE[name]
+    lazy = case.spec["optimizer"]["convention"] == "CONVENTION_TORCH"
+    settings = case.spec.get("gradient", {})
+    meant = settings.get("sparse", "SPARSE_UPDATE_LAZY" if lazy else "SPARSE_UPDATE_DENSE")
+    spec = {**case.spec, "gradient": {**settings, "sparse": OTHER[meant]}}
+    file = VectorFile("gradient", "sparse", (dataclasses.replace(case, spec=spec),))
+    gaps = line(COLUMNS[1:], file, known=True).gaps
+    assert len(gaps) == 2
+    told = "cannot move alone" if name in REFUSED_LAZY else "is off by"
+    assert all(told in gap for gap in gaps)
+
+
 def test_a_name_without_vectors_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     before = names.recorded
     monkeypatch.setattr(names, "recorded", lambda family: before(family) - {"tanh"})

@@ -19,7 +19,7 @@ from optserve.v1.session_pb2 import (
 )
 from tests.conformance.corpus import Case
 from tests.conformance.messages import parse
-from tests.conformance.tasks import Answer, Task
+from tests.conformance.tasks import FLOAT32, Answer, Task
 
 Array = npt.NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -36,6 +36,22 @@ METRIC, ZERO, DOWN = "val_loss", np.zeros(1), np.array([-1.0])
 
 
 @dataclasses.dataclass(frozen=True)
+class Rows:
+    """Some rows of a tensor's gradient: indices [k] and values [k, *row shape]."""
+
+    indices: Array
+    values: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradients:
+    """The gradients of one step by tensor name: whole ones, and rows."""
+
+    whole: Tensors
+    rows: Mapping[str, Rows]
+
+
+@dataclasses.dataclass(frozen=True)
 class Training:
     """A session and the gradients of its steps.
 
@@ -49,7 +65,7 @@ class Training:
 
     spec: SessionSpec
     parameters: Tensors
-    gradients: Sequence[Tensors]
+    gradients: Sequence[Gradients]
     before: ParameterPoint.ValueType | None = None
     after: ParameterPoint.ValueType | None = None
 
@@ -69,10 +85,16 @@ def training_of(task: Task, gradient_dtype: np.dtype[Any] | None = None) -> Trai
     parameters, gradients = case.inputs["parameters"], case.inputs["gradients"]
     if task.family == "optimizers":
         parameters, gradients = {ALONE: parameters}, [{ALONE: step} for step in gradients]
+    first = arrays(parameters, dtype)
+    sparse = case.inputs.get("sparse_gradients", [{}] * len(gradients))
+    given = gradient_dtype or dtype
     return Training(
         session_spec(task.family, case),
-        arrays(parameters, dtype),
-        [arrays(step, gradient_dtype or dtype) for step in gradients],
+        first,
+        [
+            Gradients(arrays(whole, given), rows_of(rows, first, given))
+            for whole, rows in zip(gradients, sparse, strict=True)
+        ],
         before=POINTS["lookahead"] if "lookahead" in case.expected else None,
         after=POINTS["average"] if "average" in case.expected else None,
     )
@@ -108,6 +130,18 @@ def schedule_of(rates: Sequence[float]) -> ScheduleSpec:
     spec.piecewise_constant.values.extend(rates)
     spec.piecewise_constant.boundary_side = BOUNDARY_SIDE_AFTER
     return spec
+
+
+def rows_of(rows: Mapping[str, Any], parameters: Tensors, dtype: np.dtype[Any]) -> dict[str, Rows]:
+    """Indices and nested lists by name as arrays; in float32 the indices are int32, else int64."""
+    index = np.dtype(np.int32 if dtype == FLOAT32 else np.int64)
+    return {
+        name: Rows(
+            np.array(some["indices"], index),
+            np.array(some["values"], dtype).reshape(-1, *parameters[name].shape[1:]),
+        )
+        for name, some in rows.items()
+    }
 
 
 def arrays(tensors: Mapping[str, Any], dtype: np.dtype[Any]) -> dict[str, Array]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
@@ -81,12 +82,22 @@ def stepped(
     """Takes the steps; several are under way at once where nothing is read between them."""
     with session.stream(pull=True) if call.stream else contextlib.nullcontext() as stream:
         if stream and not call.before and not call.after:
-            yield from stream.steps(map(arrays, call.gradients))
+            yield from stream.steps(gradients_of(call))
             return
-        for gradients in call.gradients:
+        for gradients in gradients_of(call):
             if call.before:
                 found.before.append(pulled(session, call.before))
-            yield stream.step(arrays(gradients)) if stream else session.step(arrays(gradients), pull=True)
+            yield stream.step(gradients) if stream else session.step(gradients, pull=True)
+
+
+def gradients_of(call: pb.TrainCall) -> Iterator[dict[str, Array | optserve.SparseRows]]:
+    """The gradients of each step: whole arrays and rows by name."""
+    for whole, sparse in itertools.zip_longest(call.gradients, call.sparse_gradients):
+        rows = sparse.tensors if sparse is not None else ()
+        yield {
+            **arrays(whole),
+            **{r.name: optserve.SparseRows(from_tensor(r.indices), from_tensor(r.values)) for r in rows},
+        }
 
 
 def arrays(message: pb.Tensors) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -53,13 +54,16 @@ class Boundary(aio.ServerInterceptor):
         )
         behaviour: Behaviour = getattr(handler, kind)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        around = self._streaming if handler.response_streaming else self._single
+        streams = handler.response_streaming and not inspect.iscoroutinefunction(behaviour)
+        around = self._streaming if streams else self._single
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
             around(behaviour, call), handler.request_deserializer, handler.response_serializer
         )
         return wrapped
 
     def _single(self, behaviour: Behaviour, call: Call) -> Behaviour:
+        """Around what returns its answer, or writes its answers itself."""
+
         async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             async with self._around(call, context):
                 return await behaviour(request, context)

@@ -192,6 +192,16 @@ class Arenas:
         transfers = {partition.group: transfer for partition, transfer in changed.values()}
         return {key: partition for key, (partition, _) in changed.items()}, list(transfers.values())
 
+    def move(self, parameters: Mapping[np.dtype[Any], Array]) -> None:
+        """Keeps the parameters in other arrays from now on, one for each arena."""
+        for dtype, array in parameters.items():
+            array[...] = self.parameters[dtype]
+        self.parameters = dict(parameters)
+        for partition in self.partitions.values():
+            partition.arrays[PARAMETER] = parameters[partition.dtype][partition.start : partition.stop]
+        # Whoever bound kernels to the arrays as they were sees that they are others.
+        self.partitions = dict(self.partitions)
+
     def partition(self, run: Run) -> Partition:
         """The partition that a run lies in."""
         entry = run.tensors[0].entry

@@ -34,8 +34,9 @@ class Incoming:
         self.staging, self.options = staging, options
         self._session, self._spec = session, session.spec
         self._reached = 0
-        # Of rows, what was sent is not what is staged.
-        self._hasher = xxhash.xxh3_128() if options.worker and not staging.sparse else None
+        # Of rows, what was sent is not what is staged; of shared memory, its number stands for it.
+        seen = options.worker and not staging.sparse and not options.gradient_id
+        self._hasher = xxhash.xxh3_128() if seen else None
         self._passes: list[Pass] | None = None
 
     def reached(self, byte_count: int) -> None:
@@ -54,7 +55,8 @@ class Incoming:
         """`Staging.digest`, of a worker's step; nothing for another."""
         if not self.options.worker:
             return b""
-        return self.staging.digest(self.options.loss_scale, self.options.expected_step, of=self._hasher)
+        context = self.options.loss_scale, self.options.expected_step
+        return self.staging.digest(*context, stand_in=self.options.gradient_id, of=self._hasher)
 
     def measurement(self) -> Measurement | None:
         """The sums over the gradient; None where they are still to be taken. Asked for once."""

@@ -28,6 +28,7 @@ class StepOptions:
     loss_scale: float = 1.0
     validate_only: bool = False
     per_tensor_norms: bool = False
+    gradient_id: int = 0
 
     def __post_init__(self) -> None:
         if bool(self.worker) != (self.sequence > 0):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.arena import Arenas
+from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.layout import Layout, assign_groups
 from optserve_server.sessions.lazy import check_lazy
@@ -36,6 +37,9 @@ from optserve_server.sessions.staging import (
 from optserve_server.sessions.step import SILENT, Progress, Step, answer_with
 from optserve_server.sessions.transfer import StateTransfer
 from optserve_server.sessions.workers import StepLedger
+
+if TYPE_CHECKING:
+    from optserve_server.sessions.live import LiveParameters
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Session:
         backend: where its arrays live.
         seed: seed of the initializers, kept to be reported.
         pending: names of the tensors whose values are still to be uploaded.
+        budget: what its memory counts against; none where nobody counts.
 
     Attributes:
         step: optimizer steps taken.
@@ -100,6 +105,9 @@ class Session:
         closed: whether it was deleted.
         damaged: whether an update began and did not end; such a session answers no more.
         watch: what has become of reduce_on_plateau and early_stopping.
+        budget: what its memory counts against.
+        live: where other processes of this host read the parameters, once some do.
+        at_close: what is called when it is deleted, by whom it concerns.
     """
 
     def __init__(
@@ -110,6 +118,7 @@ class Session:
         backend: Backend,
         seed: int = 0,
         pending: Sequence[str] = (),
+        budget: Budget = UNBOUNDED,
     ) -> None:
         self.id = session_id
         self.spec = spec
@@ -124,6 +133,11 @@ class Session:
         self.lock = asyncio.Lock()
         programs = programs_of(spec)
         self.resident_bytes = session_bytes(layout, spec)
+        self.budget = budget
+        self.live: LiveParameters | None = None
+        self.at_close: dict[object, Callable[[], object]] = {}
+        self._allocate = budget.array
+        self._charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
         self.arenas = Arenas(layout, programs, backend)
         self.numbers = Numbers(spec)
         self.watch = Watch.begin(spec, self.arenas)
@@ -146,11 +160,12 @@ class Session:
 
     def stage(self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None) -> Staging:
         """A buffer for streamed bytes; see `optserve_server.sessions.staging.stage`."""
-        return stage(self.layout, tensors, dtype)
+        return stage(self.layout, tensors, dtype, self._allocate)
 
     def stage_arrays(self, arrays: Sequence[NamedArray], sparse: Sequence[NamedRows] = ()) -> Staging:
         """A buffer that holds a gradient; see `optserve_server.sessions.staging.stage_arrays`."""
-        return stage_arrays(self.layout, arrays, sparse, lazy=self.spec.gradient.sparse is SparseUpdate.LAZY)
+        lazy = self.spec.gradient.sparse is SparseUpdate.LAZY
+        return stage_arrays(self.layout, arrays, sparse, lazy=lazy, allocate=self._allocate)
 
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
         """Takes one step, or changes nothing; see `prepare` for its errors."""
@@ -233,7 +248,7 @@ class Session:
         Raises:
             DomainError: SESSION_NOT_FOUND or STEP_MISMATCH.
         """
-        self._check_open()
+        self.check_open()
         self._check_step(expected_step, "header.expected_step")
         with self.changing():
             for run in staging.runs:
@@ -250,7 +265,7 @@ class Session:
             DomainError: SESSION_NOT_FOUND, STEP_MISMATCH, STEP_INCOMPLETE, or
                 CONFLICTING_FIELDS where the groups' members would change.
         """
-        self._check_open()
+        self.check_open()
         self._check_step(expected_step, "expected_step")
         self._check_groups(spec)
         if self.accumulated:
@@ -261,6 +276,7 @@ class Session:
                 metadata={"accumulated": self.accumulated, "needed": needed},
             )
         programs = programs_of(spec)
+        self._charge.raise_to(session_bytes(self.layout, spec))
         partitions, transfers = self.arenas.switched(programs)
         restarted = [transfer.group for transfer in transfers if transfer.restarted]
         watch = self.watch.switched(self.spec, spec, self.arenas)
@@ -269,6 +285,7 @@ class Session:
         self.watch = watch
         self.arenas.partitions = partitions
         self.resident_bytes = session_bytes(self.layout, spec)
+        self._charge.lower_to(self.resident_bytes)
         self.spec = spec
         return transfers
 
@@ -296,10 +313,17 @@ class Session:
         may be running in a thread.
         """
         try:
-            yield
+            with contextlib.nullcontext() if self.live is None else self.live.changing():
+                yield
         except BaseException:
             self.damaged = True
             raise
+
+    def close(self) -> None:
+        """Says that it is deleted; whoever still holds it is refused."""
+        self.closed = True
+        for tell in list(self.at_close.values()):
+            tell()
 
     def _check_groups(self, spec: SessionSpec) -> None:
         membership = assign_groups([entry.name for entry in self.layout.entries], spec.groups)
@@ -311,7 +335,12 @@ class Session:
                 field="spec.groups",
             )
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuses what comes too late.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND.
+        """
         if self.closed:
             name = f"sessions/{self.id}"
             raise DomainError(
@@ -319,7 +348,7 @@ class Session:
             )
 
     def _check_usable(self) -> None:
-        self._check_open()
+        self.check_open()
         if self.damaged:
             raise DomainError(Reason.INTERNAL, "a step of this session failed half-way")
         if self._pending:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.budget import UNBOUNDED
 from optserve_server.sessions.layout import Layout, TensorEntry
 from optserve_server.sessions.sparse import NamedRows, check_rows, shape_text, summed
+
+
+Allocate: TypeAlias = Callable[[int], npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,16 @@ class Staging:
         plan: what a session worked out for it, to be used again; see `sessions.plan`.
     """
 
-    def __init__(self, tensors: Sequence[StagedTensor], sparse: Sequence[NamedRows] = ()) -> None:
+    def __init__(
+        self,
+        tensors: Sequence[StagedTensor],
+        sparse: Sequence[NamedRows] = (),
+        allocate: Allocate = UNBOUNDED.array,
+    ) -> None:
         self.tensors = tuple(tensors)
         self.sparse = tuple(sparse)
         self.byte_count = sum(tensor.byte_count for tensor in tensors)
-        self.buffer = np.empty(self.byte_count, np.uint8)
+        self.buffer = allocate(self.byte_count)
         self.plan: object = None
 
     def array(self, tensor: StagedTensor) -> npt.NDArray[Any]:
@@ -116,15 +125,17 @@ class Staging:
         stop = tensor.byte_offset + tensor.byte_count
         return self.buffer[tensor.byte_offset : stop].view(tensor.dtype)
 
-    def digest(self, *context: object, of: xxhash.xxh3_128 | None = None) -> bytes:
+    def digest(self, *context: object, stand_in: int = 0, of: xxhash.xxh3_128 | None = None) -> bytes:
         """A 128-bit fingerprint of what was sent, of what it stands for and of ``context``.
 
         Args:
             context: what else makes a step what it is.
-            of: has seen all the bytes that were sent, where they were seen as they came.
+            stand_in: a number that the sender gave in place of the bytes; 0 for the bytes.
+            of: has seen all the bytes, where they were seen as they came.
         """
         hasher = of or xxhash.xxh3_128()
-        for piece in self._sent() if of is None else ():
+        pieces = (stand_in.to_bytes(8, "little"),) if stand_in else self._sent()
+        for piece in pieces if of is None else ():
             hasher.update(piece)
         hasher.update(self._description)
         hasher.update(repr(context).encode())
@@ -176,9 +187,21 @@ def _continues(before: StagedTensor, after: StagedTensor) -> bool:
     return (a.dtype, a.group, before.dtype) == (b.dtype, b.group, after.dtype) and a.stop == b.start
 
 
-def stage(layout: Layout, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None) -> Staging:
-    """Staging for a stream of bytes; arguments and errors as of `laid_out`."""
-    return Staging(laid_out(layout, tensors, dtype))
+def stage(
+    layout: Layout,
+    tensors: Sequence[str] | None,
+    dtype: np.dtype[Any] | None,
+    allocate: Allocate = UNBOUNDED.array,
+) -> Staging:
+    """Staging for a stream of bytes; other arguments and errors as of `laid_out`.
+
+    Args:
+        layout: the session's layout.
+        tensors: names in any order; None for all.
+        dtype: element type of the bytes; None for each tensor's own.
+        allocate: makes the buffer.
+    """
+    return Staging(laid_out(layout, tensors, dtype), allocate=allocate)
 
 
 def laid_out(
@@ -186,10 +209,12 @@ def laid_out(
 ) -> tuple[StagedTensor, ...]:
     """How a stream of bytes lies in its staging.
 
+
     Args:
         layout: the session's layout.
         tensors: names in any order; None for all.
         dtype: element type of the bytes; None for each tensor's own.
+        allocate: gives the buffer (uint8) of that many bytes.
 
     Raises:
         DomainError: UNKNOWN_TENSOR or DUPLICATE_TENSOR, naming ``tensors[i]``.
@@ -201,7 +226,12 @@ def laid_out(
 
 
 def stage_arrays(
-    layout: Layout, arrays: Sequence[NamedArray], sparse: Sequence[NamedRows] = (), *, lazy: bool = False
+    layout: Layout,
+    arrays: Sequence[NamedArray],
+    sparse: Sequence[NamedRows] = (),
+    *,
+    lazy: bool = False,
+    allocate: Allocate = UNBOUNDED.array,
 ) -> Staging:
     """Staging that holds ``arrays``, each in its own dtype, and sparse rows in their parameter's.
 
@@ -210,6 +240,7 @@ def stage_arrays(
         arrays: whole tensors.
         sparse: some rows of other tensors. Those given more than once are summed.
         lazy: whether the rows alone are staged; zeros stand for the others otherwise.
+        allocate: gives the buffer (uint8) of that many bytes.
 
     Raises:
         DomainError: UNKNOWN_TENSOR, DUPLICATE_TENSOR or SHAPE_MISMATCH, naming
@@ -227,7 +258,7 @@ def stage_arrays(
     sums = {rows.name: summed(rows, layout[rows.name].dtype) for rows in sparse}
     for rows, field_ in zip(sparse, sparse_fields, strict=True):
         given[rows.name] = _Given(None, f"{field_}.values.data", sums[rows.name][0] if lazy else None)
-    staging = Staging(_pack(layout, given), sparse)
+    staging = Staging(_pack(layout, given), sparse, allocate)
     values = {named.name: named.array for named in arrays}
     for tensor in staging.tensors:
         _fill(staging.array(tensor), tensor, values.get(tensor.entry.name), sums.get(tensor.entry.name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.initializers.base import Initializer
+from optserve_server.sessions.budget import Budget, Charge, Kind
 from optserve_server.sessions.layout import Layout
 from optserve_server.sessions.metrics import session_bytes
 from optserve_server.sessions.session import Session
@@ -50,11 +52,13 @@ class Store:
     Args:
         backend: where their arrays live.
         limits: what is refused.
+        budget: what its sessions count against; the limits' own number of them when None.
     """
 
-    def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
+    def __init__(self, backend: Backend, limits: Limits | None = None, budget: Budget | None = None) -> None:
         self.backend = backend
         self.limits = limits or Limits()
+        self.budget = budget or Budget({"max_sessions": self.limits.max_sessions})
         self._sessions: dict[str, Session] = {}
         self._ids: list[str] = []
 
@@ -67,8 +71,8 @@ class Store:
         """Makes a session; with an empty id the store chooses one.
 
         Raises:
-            DomainError: SESSION_EXISTS, LIMIT_EXCEEDED, FIELD_REQUIRED (no parameters),
-                DUPLICATE_TENSOR, or what a wrong group raises.
+            DomainError: SESSION_EXISTS, LIMIT_EXCEEDED, QUOTA_EXCEEDED, FIELD_REQUIRED (no
+                parameters), DUPLICATE_TENSOR, or what a wrong group raises.
         """
         session_id = session_id or secrets.token_hex(8)
         if session_id in self._sessions:
@@ -76,13 +80,19 @@ class Store:
             raise DomainError(
                 Reason.SESSION_EXISTS, f"{name} exists", field="session_id", metadata={"name": name}
             )
-        self._check_limit("max_sessions", len(self._ids) + 1)
         self._check_parameters(parameters)
         layout = Layout([(p.name, p.dtype, p.shape) for p in parameters], spec.groups)
         self._check_limit("max_session_bytes", session_bytes(layout, spec))
         pending = [p.name for p in parameters if p.source is None]
-        session = Session(session_id, spec, layout, self.backend, seed, pending)
-        session.assign(session.stage_arrays(_first_values(parameters, seed)))
+        self.budget.take(Kind.SESSIONS, 1)
+        try:
+            session = Session(session_id, spec, layout, self.backend, seed, pending, self.budget)
+            drawing = Charge(self.budget, Kind.IN_FLIGHT, _drawn_bytes(parameters))
+            session.assign(session.stage_arrays(_first_values(parameters, seed)))
+            drawing.lower_to(0)
+        except BaseException:
+            self.budget.give(Kind.SESSIONS, 1)
+            raise
         self._sessions[session_id] = session
         bisect.insort(self._ids, session_id)
         return session
@@ -118,9 +128,10 @@ class Store:
         Raises:
             DomainError: SESSION_NOT_FOUND.
         """
-        self.get(session_id).closed = True
+        self.get(session_id).close()
         del self._sessions[session_id]
         self._ids.remove(session_id)
+        self.budget.give(Kind.SESSIONS, 1)
 
     def page(self, size: int, after: str = "") -> tuple[list[Session], str]:
         """Up to ``size`` sessions whose ids follow ``after``, and the last id, empty at the end."""
@@ -153,6 +164,12 @@ class Store:
                 f"{wanted} exceeds the server's {limit}, {allowed}",
                 metadata={"limit": limit, "value": allowed},
             )
+
+
+def _drawn_bytes(parameters: Sequence[ParameterInit]) -> int:
+    """What initializers hold while they draw: float64 numbers, until all tensors are there."""
+    drawn = [p for p in parameters if isinstance(p.source, Initializer)]
+    return sum(math.prod(p.shape) * 8 for p in drawn)
 
 
 def _first_values(parameters: Sequence[ParameterInit], seed: int) -> list[NamedArray]:

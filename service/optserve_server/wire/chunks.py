@@ -28,8 +28,11 @@ class Filler:
         """Whether every byte has arrived."""
         return self._filled == self._buffer.size
 
-    def add(self, chunk: ChunkView | None) -> None:
+    def add(self, chunk: ChunkView | None) -> int:
         """Puts the chunk of a message into its place; a message without one adds nothing.
+
+        Returns:
+            How many bytes are there now.
 
         Raises:
             DomainError: STREAM_PROTOCOL at ``chunk.byte_offset`` where it does not follow
@@ -37,7 +40,7 @@ class Filler:
                 than is missing.
         """
         if chunk is None:
-            return
+            return self._filled
         data = np.frombuffer(chunk.data, np.uint8)
         if chunk.byte_offset != self._filled:
             raise DomainError(
@@ -51,6 +54,7 @@ class Filler:
             raise self._mismatch(Reason.BYTE_LENGTH_MISMATCH, stop, "chunk.data")
         self._buffer[self._filled : stop] = data
         self._filled = stop
+        return stop
 
     def truncated(self) -> DomainError:
         """The error of a stream that ends here."""

@@ -174,6 +174,7 @@ class TrainCall(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    SPARSE_GRADIENTS_FIELD_NUMBER: _builtins.int
     seed: _builtins.int
     """Seed of the initializers."""
     stream: _builtins.bool
@@ -192,7 +193,15 @@ class TrainCall(_message.Message):
 
     @_builtins.property
     def gradients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensors]:
-        """The gradients of each step; none makes the answer the first values alone."""
+        """The gradients of each step, of whole tensors; none makes the answer the first
+        values alone.
+        """
+
+    @_builtins.property
+    def sparse_gradients(self) -> _containers.RepeatedCompositeFieldContainer[Global___SparseTensors]:
+        """The sparse rows of each step beside its gradients: one for each of these, or
+        none where all of them are dense.
+        """
 
     def __init__(
         self,
@@ -204,10 +213,11 @@ class TrainCall(_message.Message):
         stream: _builtins.bool = ...,
         before: _session_pb2.ParameterPoint.ValueType = ...,
         after: _session_pb2.ParameterPoint.ValueType = ...,
+        sparse_gradients: _abc.Iterable[Global___SparseTensors] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "gradients", b"gradients", "parameters", b"parameters", "seed", b"seed", "spec", b"spec", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "gradients", b"gradients", "parameters", b"parameters", "seed", b"seed", "sparse_gradients", b"sparse_gradients", "spec", b"spec", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -236,6 +246,30 @@ class Tensors(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tensors: _TypeAlias = Tensors  # noqa: Y015
+
+@_typing.final
+class SparseTensors(_message.Message):
+    """Some rows of tensors by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENSORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tensors(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.SparseRows]:
+        """The rows, in any order."""
+
+    def __init__(
+        self,
+        *,
+        tensors: _abc.Iterable[_tensor_pb2.SparseRows] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tensors", b"tensors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparseTensors: _TypeAlias = SparseTensors  # noqa: Y015
 
 @_typing.final
 class TrainAnswer(_message.Message):

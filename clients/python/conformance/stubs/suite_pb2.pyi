@@ -138,6 +138,7 @@ class Inputs(_message.Message):
     OUTPUT_GRADIENT_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    SPARSE_GRADIENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def parameters(self) -> _struct_pb2.Value:
         """optimizers: [n]; gradient: by tensor name."""
@@ -186,6 +187,12 @@ class Inputs(_message.Message):
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """metrics: the values of val_loss, all reported until training ends."""
 
+    @_builtins.property
+    def sparse_gradients(self) -> _struct_pb2.Value:
+        """gradient, sparse: [calls] by tensor name, each an object of indices [k] and
+        values [k] followed by the shape of a row; beside gradients, not in their place.
+        """
+
     def __init__(
         self,
         *,
@@ -201,10 +208,11 @@ class Inputs(_message.Message):
         output_gradient: _struct_pb2.Value | None = ...,
         shape: _abc.Iterable[_builtins.int] | None = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        sparse_gradients: _struct_pb2.Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "input", b"input", "output_gradient", b"output_gradient", "parameters", b"parameters", "prediction", b"prediction", "sample_weight", b"sample_weight", "slope", b"slope", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "input", b"input", "output_gradient", b"output_gradient", "parameters", b"parameters", "prediction", b"prediction", "sample_weight", b"sample_weight", "slope", b"slope", "sparse_gradients", b"sparse_gradients", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "input", b"input", "learning_rates", b"learning_rates", "output_gradient", b"output_gradient", "parameters", b"parameters", "prediction", b"prediction", "sample_weight", b"sample_weight", "shape", b"shape", "slope", b"slope", "steps", b"steps", "target", b"target", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "input", b"input", "learning_rates", b"learning_rates", "output_gradient", b"output_gradient", "parameters", b"parameters", "prediction", b"prediction", "sample_weight", b"sample_weight", "shape", b"shape", "slope", b"slope", "sparse_gradients", b"sparse_gradients", "steps", b"steps", "target", b"target", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

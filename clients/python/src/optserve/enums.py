@@ -252,6 +252,19 @@ class ErrorReason(IntEnum):
     "600"}.
     """
 
+    SHARED_MEMORY_UNAVAILABLE = 35
+    """FAILED_PRECONDITION.
+
+    The server shares no memory: it was told not to, or its machine cannot. Send chunks.
+    """
+
+    REGION_NOT_FOUND = 36
+    """FAILED_PRECONDITION.
+
+    The session shares no memory of that name, or no more; nothing was applied. Share memory again, or
+    send chunks under the same gradient_id.
+    """
+
 
 class InitializerDistribution(IntEnum):
     """Shape of a variance-scaling initializer's distribution."""

@@ -130,6 +130,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE, with RetryInfo. Nothing came over the stream for longer than
     the server waits; open another one. Metadata {"seconds": "600"}.
     """
+    ERROR_REASON_SHARED_MEMORY_UNAVAILABLE: _ErrorReason.ValueType  # 35
+    """FAILED_PRECONDITION. The server shares no memory: it was told not to, or its
+    machine cannot. Send chunks.
+    """
+    ERROR_REASON_REGION_NOT_FOUND: _ErrorReason.ValueType  # 36
+    """FAILED_PRECONDITION. The session shares no memory of that name, or no more;
+    nothing was applied. Share memory again, or send chunks under the same
+    gradient_id.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Sent as google.rpc.ErrorInfo.reason without the
@@ -243,5 +252,14 @@ ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 33
 ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 34
 """UNAVAILABLE, with RetryInfo. Nothing came over the stream for longer than
 the server waits; open another one. Metadata {"seconds": "600"}.
+"""
+ERROR_REASON_SHARED_MEMORY_UNAVAILABLE: ErrorReason.ValueType  # 35
+"""FAILED_PRECONDITION. The server shares no memory: it was told not to, or its
+machine cannot. Send chunks.
+"""
+ERROR_REASON_REGION_NOT_FOUND: ErrorReason.ValueType  # 36
+"""FAILED_PRECONDITION. The session shares no memory of that name, or no more;
+nothing was applied. Share memory again, or send chunks under the same
+gradient_id.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

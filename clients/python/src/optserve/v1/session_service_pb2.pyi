@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -920,11 +921,23 @@ class StepHeader(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
     GRADIENT_DTYPE_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    GRADIENT_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, sessions/{id}. May be left empty after the stream's first step."""
     gradient_dtype: _tensor_pb2.DataType.ValueType
     """Element type of the bytes that follow: float16, bfloat16, float32 or
     float64. Each tensor's own when unspecified.
+    """
+    region: _builtins.str
+    """Name of the shared memory that the gradient lies in; no chunks follow then,
+    and tensors and gradient_dtype stay unset, which the memory was made for.
+    Nobody writes to it before the answer.
+    """
+    gradient_id: _builtins.int
+    """What stands for the gradient's bytes where a sequence is repeated: another
+    gradient, another number. The bytes themselves where it is 0, which it must
+    not be with a region, because the client may have changed them meanwhile.
     """
     @_builtins.property
     def options(self) -> Global___StepOptions:
@@ -943,10 +956,12 @@ class StepHeader(_message.Message):
         options: Global___StepOptions | None = ...,
         tensors: _abc.Iterable[_builtins.str] | None = ...,
         gradient_dtype: _tensor_pb2.DataType.ValueType = ...,
+        region: _builtins.str = ...,
+        gradient_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient_dtype", b"gradient_dtype", "name", b"name", "options", b"options", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient_dtype", b"gradient_dtype", "gradient_id", b"gradient_id", "name", b"name", "options", b"options", "region", b"region", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1001,6 +1016,8 @@ class ParametersHeader(_message.Message):
     LAYOUT_FIELD_NUMBER: _builtins.int
     BYTE_COUNT_FIELD_NUMBER: _builtins.int
     NOT_MODIFIED_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The step that the parameters belong to."""
     point: _session_pb2.ParameterPoint.ValueType
@@ -1009,6 +1026,12 @@ class ParametersHeader(_message.Message):
     """How many bytes follow in all."""
     not_modified: _builtins.bool
     """Whether the session is not newer than if_newer_than_step; no bytes follow."""
+    shared: _builtins.bool
+    """Whether the values are in the shared memory that the step named; no bytes
+    follow.
+    """
+    change: _builtins.int
+    """Where that memory is live, how many changes the values are the outcome of."""
     @_builtins.property
     def layout(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorLayout]:
         """The tensors, with their types on the wire, as they follow each other."""
@@ -1021,10 +1044,12 @@ class ParametersHeader(_message.Message):
         layout: _abc.Iterable[_tensor_pb2.TensorLayout] | None = ...,
         byte_count: _builtins.int = ...,
         not_modified: _builtins.bool = ...,
+        shared: _builtins.bool = ...,
+        change: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "layout", b"layout", "not_modified", b"not_modified", "point", b"point", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "change", b"change", "layout", b"layout", "not_modified", b"not_modified", "point", b"point", "shared", b"shared", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1327,3 +1352,136 @@ class SessionDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionDeleted: _TypeAlias = SessionDeleted  # noqa: Y015
+
+@_typing.final
+class ShareMemoryRequest(_message.Message):
+    """Request of ShareMemory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TENSORS_FIELD_NUMBER: _builtins.int
+    GRADIENT_DTYPE_FIELD_NUMBER: _builtins.int
+    PULL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, sessions/{id}."""
+    gradient_dtype: _tensor_pb2.DataType.ValueType
+    """Element type of the gradients: float16, bfloat16, float32 or float64. Each
+    tensor's own when unspecified.
+    """
+    @_builtins.property
+    def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the tensors whose gradients the memory is to hold, in any order;
+        all when empty.
+        """
+
+    @_builtins.property
+    def pull(self) -> Global___PullOptions:
+        """Which parameters are to be found in memory after each step that asks for the
+        very same; none when unset.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tensors: _abc.Iterable[_builtins.str] | None = ...,
+        gradient_dtype: _tensor_pb2.DataType.ValueType = ...,
+        pull: Global___PullOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pull", b"pull"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient_dtype", b"gradient_dtype", "name", b"name", "pull", b"pull", "tensors", b"tensors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShareMemoryRequest: _TypeAlias = ShareMemoryRequest  # noqa: Y015
+
+@_typing.final
+class ShareMemoryResponse(_message.Message):
+    """Response of ShareMemory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    SOCKET_FIELD_NUMBER: _builtins.int
+    CLAIM_WITHIN_FIELD_NUMBER: _builtins.int
+    GRADIENTS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    """Name of the memory, which nobody can guess."""
+    socket: _builtins.str
+    """The socket that hands it over: a unix socket of type SOCK_SEQPACKET and of
+    this name in Linux' abstract namespace, that is with a zero byte before it.
+    Connect, make sure that the peer is of your own user, and send the region's
+    name; the answer is one byte with the descriptors of gradients and, where
+    asked for, parameters. Keep the connection open for as long as the memory is
+    used.
+    """
+    @_builtins.property
+    def claim_within(self) -> _duration_pb2.Duration:
+        """How soon that must be."""
+
+    @_builtins.property
+    def gradients(self) -> Global___SharedMemory:
+        """Where the gradients are written."""
+
+    @_builtins.property
+    def parameters(self) -> Global___SharedMemory:
+        """Where the parameters are read; can be mapped for reading alone. Where asked
+        for.
+        """
+
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        socket: _builtins.str = ...,
+        claim_within: _duration_pb2.Duration | None = ...,
+        gradients: Global___SharedMemory | None = ...,
+        parameters: Global___SharedMemory | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim_within", b"claim_within", "gradients", b"gradients", "parameters", b"parameters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_within", b"claim_within", "gradients", b"gradients", "parameters", b"parameters", "region", b"region", "socket", b"socket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShareMemoryResponse: _TypeAlias = ShareMemoryResponse  # noqa: Y015
+
+@_typing.final
+class SharedMemory(_message.Message):
+    """Memory that a client maps. It never changes its length."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    byte_count: _builtins.int
+    """Its length."""
+    live: _builtins.bool
+    """Whether these are the session's parameters themselves, which any step moves,
+    rather than a copy after each of this client's steps. Then the memory begins
+    with two counters, little-endian and of 64 bits: the changes begun and the
+    changes completed. A copy is of one moment if the second, read before, and
+    the first, read after, are equal.
+    """
+    @_builtins.property
+    def layout(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorLayout]:
+        """The tensors, with their types in this memory and their places in it."""
+
+    def __init__(
+        self,
+        *,
+        byte_count: _builtins.int = ...,
+        layout: _abc.Iterable[_tensor_pb2.TensorLayout] | None = ...,
+        live: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "layout", b"layout", "live", b"live"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedMemory: _TypeAlias = SharedMemory  # noqa: Y015

@@ -109,6 +109,11 @@ class SessionServiceStub:
                 request_serializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.SerializeToString,
                 response_deserializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.FromString,
                 _registered_method=True)
+        self.ShareMemory = channel.unary_unary(
+                '/optserve.v1.SessionService/ShareMemory',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.ShareMemoryRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.ShareMemoryResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -277,6 +282,21 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShareMemory(self, request, context):
+        """Shares memory with a client on the same host, so that the steps of a stream
+        carry neither gradient nor parameters. The server makes the memory and hands
+        it over once, to a process of its own user that connects to the named socket;
+        it is gone when that connection ends, or the session.
+
+        INVALID_ARGUMENT: a tensor or a type is wrong. NOT_FOUND: there is no such
+        session. FAILED_PRECONDITION: the session has no such point, parameters are
+        still to be uploaded, or the server shares no memory; send chunks.
+        RESOURCE_EXHAUSTED: it shares as much as it may; send chunks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -334,6 +354,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.WatchSession,
                     request_deserializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.FromString,
                     response_serializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.SerializeToString,
+            ),
+            'ShareMemory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShareMemory,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.ShareMemoryRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.ShareMemoryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -653,6 +678,33 @@ class SessionService:
             '/optserve.v1.SessionService/WatchSession',
             optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.SerializeToString,
             optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShareMemory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.SessionService/ShareMemory',
+            optserve_dot_v1_dot_session__service__pb2.ShareMemoryRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.ShareMemoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -152,6 +152,17 @@ class SessionServiceStub:
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
     """
+    ShareMemory: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ShareMemoryRequest, _session_service_pb2.ShareMemoryResponse]
+    """Shares memory with a client on the same host, so that the steps of a stream
+    carry neither gradient nor parameters. The server makes the memory and hands
+    it over once, to a process of its own user that connects to the named socket;
+    it is gone when that connection ends, or the session.
+
+    INVALID_ARGUMENT: a tensor or a type is wrong. NOT_FOUND: there is no such
+    session. FAILED_PRECONDITION: the session has no such point, parameters are
+    still to be uploaded, or the server shares no memory; send chunks.
+    RESOURCE_EXHAUSTED: it shares as much as it may; send chunks.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -276,6 +287,17 @@ class SessionServiceAsyncStub(SessionServiceStub):
     of those beyond it, the oldest are dropped, and the next message says how many.
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+    """
+    ShareMemory: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ShareMemoryRequest, _session_service_pb2.ShareMemoryResponse]  # type: ignore[assignment]
+    """Shares memory with a client on the same host, so that the steps of a stream
+    carry neither gradient nor parameters. The server makes the memory and hands
+    it over once, to a process of its own user that connects to the named socket;
+    it is gone when that connection ends, or the session.
+
+    INVALID_ARGUMENT: a tensor or a type is wrong. NOT_FOUND: there is no such
+    session. FAILED_PRECONDITION: the session has no such point, parameters are
+    still to be uploaded, or the server shares no memory; send chunks.
+    RESOURCE_EXHAUSTED: it shares as much as it may; send chunks.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -464,6 +486,23 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         of those beyond it, the oldest are dropped, and the next message says how many.
 
         INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+        """
+
+    @_abc_1.abstractmethod
+    def ShareMemory(
+        self,
+        request: _session_service_pb2.ShareMemoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ShareMemoryResponse, _abc.Awaitable[_session_service_pb2.ShareMemoryResponse]]:
+        """Shares memory with a client on the same host, so that the steps of a stream
+        carry neither gradient nor parameters. The server makes the memory and hands
+        it over once, to a process of its own user that connects to the named socket;
+        it is gone when that connection ends, or the session.
+
+        INVALID_ARGUMENT: a tensor or a type is wrong. NOT_FOUND: there is no such
+        session. FAILED_PRECONDITION: the session has no such point, parameters are
+        still to be uploaded, or the server shares no memory; send chunks.
+        RESOURCE_EXHAUSTED: it shares as much as it may; send chunks.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,82 @@
+"""Namespaces: whoever belongs to one finds its sessions and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from optserve_server.arrays.backend import Backend
+from optserve_server.sessions.budget import Budget
+from optserve_server.sessions.store import Limits, Store
+
+DEFAULT = ""
+"""The namespace of callers that none was given to."""
+
+EVERY = "*"
+"""What a quota is filed under that holds for each namespace without one of its own."""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What a namespace may hold; 0 means no limit. Bytes are those of sessions and of calls under way."""
+
+    max_sessions: int = 0
+    max_bytes: int = 0
+    max_requests_in_flight: int = 0
+
+
+class Namespace:
+    """One namespace: its store, and what it holds.
+
+    Args:
+        name: its name.
+        store: its sessions.
+        budget: what they and its calls count against.
+    """
+
+    def __init__(self, name: str, store: Store, budget: Budget) -> None:
+        self.name = name
+        self.store = store
+        self.budget = budget
+
+
+class Namespaces:
+    """All namespaces of a server, each made when it is first asked for.
+
+    Args:
+        backend: where sessions' arrays live.
+        limits: of every store.
+        budget: of the server as a whole.
+    """
+
+    def __init__(self, backend: Backend, limits: Limits | None = None, budget: Budget | None = None) -> None:
+        self.backend = backend
+        self.limits = limits or Limits()
+        self.budget = budget or Budget({"max_sessions": self.limits.max_sessions})
+        self._quotas: Mapping[str, Quota] = {}
+        self._known: dict[str, Namespace] = {}
+
+    def __getitem__(self, name: str) -> Namespace:
+        namespace = self._known.get(name)
+        if namespace is None:
+            budget = Budget(self._limits_of(name), self.budget, name)
+            namespace = Namespace(name, Store(self.backend, self.limits, budget), budget)
+            self._known[name] = namespace
+        return namespace
+
+    def __iter__(self) -> Iterator[Namespace]:
+        return iter(tuple(self._known.values()))
+
+    def set_quotas(self, quotas: Mapping[str, Quota]) -> None:
+        """Replaces all quotas. What exceeds a new one stays, and nothing is added to it."""
+        self._quotas = dict(quotas)
+        for namespace in self:
+            namespace.budget.limits = self._limits_of(namespace.name)
+
+    def _limits_of(self, name: str) -> dict[str, int]:
+        quota = self._quotas.get(name) or self._quotas.get(EVERY) or Quota()
+        return {
+            "max_sessions": quota.max_sessions,
+            "max_bytes": quota.max_bytes,
+            "max_requests_in_flight": quota.max_requests_in_flight,
+        }

@@ -1,0 +1,203 @@
+"""Memory shared with clients on the same host: made for a session, handed over once, dropped."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.budget import Charge, Kind
+from optserve_server.sessions.live import LiveParameters, make_live
+from optserve_server.sessions.reading import Point
+from optserve_server.sessions.session import Session
+from optserve_server.sessions.shared_block import SharedBlock
+from optserve_server.sessions.staging import Staging, check_names, stage
+
+NAME_BYTES = 32
+"""Random bytes in a region's name."""
+
+MAX_REGIONS = 1000
+"""Regions that one server keeps: each takes up to four descriptors."""
+
+Key = tuple[tuple[str, ...] | None, np.dtype[Any] | None, Point]
+"""Tensors (None for all), element type (None for their own) and point of some values."""
+
+
+@dataclass(eq=False)
+class Region:
+    """Memory that one client and the server share for the steps of one session.
+
+    Nobody can stop a client from writing to ``gradients`` during a step. What it changes
+    there is its own session's next parameters: kernels do arithmetic, whatever the numbers.
+
+    Attributes:
+        session: whose steps may use it.
+        gradients: its memory for gradients, which the client writes.
+        staging: the gradient in it.
+        key: which values it holds; None for none.
+        values: where they are copied to; None where they are live, or there are none.
+        parameters: the memory of the values, which the client reads; None for none.
+        live: the session's own parameters, where those are the values.
+        name: unguessable; whoever knows it may claim the region once, and step with it.
+        claimed: whether it was handed over.
+        ended: what is called once when the region is dropped.
+        charges: what its memory counts as, for as long as it is used.
+    """
+
+    session: Session
+    gradients: SharedBlock
+    staging: Staging
+    key: Key | None = None
+    values: Staging | None = None
+    parameters: SharedBlock | None = None
+    live: LiveParameters | None = None
+    name: str = field(default_factory=lambda: secrets.token_hex(NAME_BYTES))
+    claimed: bool = False
+    ended: list[Callable[[], object]] = field(default_factory=list)
+    charges: list[Charge] = field(default_factory=list)
+
+    def descriptors(self) -> list[int]:
+        """What a client maps: gradients, then parameters if there are any."""
+        blocks = [self.gradients] if self.parameters is None else [self.gradients, self.parameters]
+        return [block.fileno() for block in blocks]
+
+    def close(self) -> None:
+        """Gives the descriptors back; the memory goes with its last use."""
+        self.gradients.close()
+        if self.live is None and self.parameters is not None:
+            self.parameters.close()
+
+
+def make_region(
+    session: Session, tensors: tuple[str, ...] | None, dtype: np.dtype[Any] | None, key: Key | None
+) -> Region:
+    """Makes memory for a session, whose lock the caller holds.
+
+    Args:
+        session: the session.
+        tensors: names of those whose gradients it is to hold; None for all.
+        dtype: their element type; None for each tensor's own.
+        key: which values it is to hold; None for none.
+
+    Raises:
+        DomainError: UNKNOWN_TENSOR, DUPLICATE_TENSOR, LIMIT_EXCEEDED, QUOTA_EXCEEDED or what
+            `Session.values` raises, and SHARED_MEMORY_UNAVAILABLE where the machine has no
+            such memory, or not as much.
+    """
+    session.values([], None, key[2] if key else Point.PARAMETERS)
+    try:
+        gradients = _Maker(session, writable=True)
+        staging = stage(session.layout, tensors, dtype, gradients.allocate)
+        region = Region(session, gradients.block, staging, key, charges=[gradients.charge])
+        if key is not None:
+            _add_values(region, key)
+    except OSError as error:
+        text = "the server's machine has no memory to share, or not as much"
+        raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, text) from error
+    return region
+
+
+def is_live(session: Session, key: Key) -> bool:
+    """Whether values can be read where the session keeps them: unconverted, and on the host."""
+    _, dtype, point = key
+    own = all(dtype in (None, entry.dtype) for entry in session.layout.entries)
+    on_host = all(isinstance(array, np.ndarray) for array in session.arenas.parameters.values())
+    return own and on_host and point is Point.PARAMETERS
+
+
+def _add_values(region: Region, key: Key) -> None:
+    session, (tensors, dtype, _) = region.session, key
+    if is_live(session, key):
+        check_names(session.layout, tensors or (), [f"tensors[{i}]" for i in range(len(tensors or ()))])
+        region.live = make_live(session)
+        region.parameters = region.live.block
+        return
+    values = _Maker(session, writable=False)
+    region.values = stage(session.layout, tensors, dtype, values.allocate)
+    region.parameters = values.block
+    region.charges.append(values.charge)
+
+
+class _Maker:
+    """Makes the one block of a staging, counted before it is taken."""
+
+    def __init__(self, session: Session, *, writable: bool) -> None:
+        self._budget = session.budget
+        self._writable = writable
+
+    def allocate(self, byte_count: int) -> npt.NDArray[np.uint8]:
+        self.charge = Charge(self._budget, Kind.RESIDENT, byte_count)
+        self.block = SharedBlock(byte_count, writable=self._writable)
+        return self.block.array
+
+
+class Regions:
+    """All regions of a server, by name. Used on the event loop alone."""
+
+    def __init__(self) -> None:
+        self._regions: dict[str, Region] = {}
+
+    def __len__(self) -> int:
+        return len(self._regions)
+
+    def check_room(self) -> None:
+        """Refuses a region more than there may be.
+
+        Raises:
+            DomainError: LIMIT_EXCEEDED.
+        """
+        if len(self._regions) >= MAX_REGIONS:
+            text = "the server has given out all its regions of shared memory"
+            metadata = {"limit": "max_regions", "value": MAX_REGIONS}
+            raise DomainError(Reason.LIMIT_EXCEEDED, text, metadata=metadata)
+
+    def add(self, region: Region) -> None:
+        """Keeps a region until it is dropped, or its session closed.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND where the session was closed meanwhile.
+        """
+        if region.session.closed:
+            region.close()
+            region.session.check_open()
+        self._regions[region.name] = region
+        region.session.at_close[region] = lambda: self.drop(region)
+
+    def claim(self, name: str) -> Region | None:
+        """The region of that name, once; None where there is none to be had."""
+        region = self._regions.get(name)
+        if region is None or region.claimed:
+            return None
+        region.claimed = True
+        return region
+
+    def get(self, name: str, session: Session) -> Region:
+        """The region that a step of ``session`` names.
+
+        Raises:
+            DomainError: REGION_NOT_FOUND, at the field ``region``.
+        """
+        region = self._regions.get(name)
+        if region is None or region.session is not session:
+            text = "the session shares no memory of that name, or no more"
+            raise DomainError(Reason.REGION_NOT_FOUND, text, field="region")
+        return region
+
+    def drop(self, region: Region) -> None:
+        """Forgets a region; steps under way keep what they use to their end."""
+        if self._regions.pop(region.name, None) is None:
+            return
+        region.session.at_close.pop(region, None)
+        region.close()
+        for tell in region.ended:
+            tell()
+
+    def drop_all(self) -> None:
+        """Forgets every region."""
+        for region in list(self._regions.values()):
+            self.drop(region)

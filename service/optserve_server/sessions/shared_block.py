@@ -1,0 +1,71 @@
+"""Memory that other processes of this host may map, and cannot take away again."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import weakref
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FUTURE_WRITE = 0x10
+"""F_SEAL_FUTURE_WRITE of Linux 5.1, which Python 3.11 has no name for."""
+
+NAME = "optserve"
+"""What the memory is called in ``/proc/<pid>/maps``; names need not differ."""
+
+
+class SharedBlock:
+    """Anonymous memory with a descriptor, the only way to it.
+
+    It lies in no directory, so nothing is left behind when both ends are gone, however they
+    went. It is sealed: whoever holds the descriptor cannot shorten it, which would make the
+    server's next access a bus error.
+
+    Args:
+        byte_count: its length; one byte at least is taken.
+        writable: whether those who get the descriptor may write. Otherwise only this
+            process does, through `array`.
+
+    Attributes:
+        array: the bytes (uint8). The memory lives as long as a view of it, here or elsewhere.
+
+    Raises:
+        OSError: the machine has no such memory, or not as much.
+    """
+
+    def __init__(self, byte_count: int, *, writable: bool) -> None:
+        if not hasattr(os, "memfd_create"):
+            raise OSError("this system has no memfd_create")
+        length = max(byte_count, 1)
+        self._descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.close = weakref.finalize(self, os.close, self._descriptor)
+        # Taken at once: where memory runs out, it does so here and not in the middle of a step.
+        os.posix_fallocate(self._descriptor, 0, length)
+        mapping = mmap.mmap(self._descriptor, length, flags=mmap.MAP_SHARED | _populate())
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        # This process' own mapping was made before the seal, and stays writable.
+        seals |= 0 if writable else FUTURE_WRITE
+        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, seals)
+        self.array: npt.NDArray[np.uint8] = np.frombuffer(mapping, np.uint8)[:byte_count]
+
+    def fileno(self) -> int:
+        """The descriptor.
+
+        Raises:
+            ValueError: it is closed.
+        """
+        if not self.close.alive:
+            raise ValueError("the descriptor is closed")
+        return self._descriptor
+
+    def view(self, byte_offset: int, dtype: np.dtype[Any], size: int) -> npt.NDArray[Any]:
+        """``size`` elements from ``byte_offset`` on, flat."""
+        return self.array[byte_offset : byte_offset + size * dtype.itemsize].view(dtype)
+
+
+def _populate() -> int:
+    return getattr(mmap, "MAP_POPULATE", 0)

@@ -54,19 +54,28 @@ class Boundary(aio.ServerInterceptor):
         )
         behaviour: Behaviour = getattr(handler, kind)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        streams = handler.response_streaming and not inspect.iscoroutinefunction(behaviour)
-        around = self._streaming if streams else self._single
+        around = self._single
+        if handler.response_streaming:
+            around = self._writing if inspect.iscoroutinefunction(behaviour) else self._streaming
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
             around(behaviour, call), handler.request_deserializer, handler.response_serializer
         )
         return wrapped
 
     def _single(self, behaviour: Behaviour, call: Call) -> Behaviour:
-        """Around what returns its answer, or writes its answers itself."""
-
         async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             async with self._around(call, context):
                 return await behaviour(request, context)
+
+        return answer
+
+    def _writing(self, behaviour: Behaviour, call: Call) -> Behaviour:
+        """Around what reads its requests and writes its answers itself."""
+
+        async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
+            async with self._around(call, context):
+                await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
+                await behaviour(request, context)
 
         return answer
 

@@ -6,10 +6,13 @@
 
 VENV := .venv
 FRAMEWORKS_VENV := .venv-frameworks
+BENCH_VENV := .venv-bench
 PY := $(VENV)/bin/python
 FRAMEWORKS_PY := $(FRAMEWORKS_VENV)/bin/python
+BENCH_PY := $(BENCH_VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 FRAMEWORKS_PIP := $(FRAMEWORKS_PY) -m pip --disable-pip-version-check install --quiet
+BENCH_PIP := $(BENCH_PY) -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 
 # The first interpreter that starts and is new enough; PYTHON=... chooses another.
@@ -48,8 +51,12 @@ conformance-sources: $(FRAMEWORKS_VENV)/.made ## Run the frameworks and rewrite 
 	$(FRAMEWORKS_PY) -m tests.conformance.generate $(or $(ARGS),--write)
 
 .PHONY: bench
-bench: $(FRAMEWORKS_VENV)/.made ## Measure kernels and steps beside other libraries (ARGS=--quick for less)
-	$(FRAMEWORKS_PY) -m tests.performance $(ARGS)
+bench: $(BENCH_VENV)/.made ## Measure everything beside its peers (ARGS="--only kernels,latency --sizes 10000")
+	$(BENCH_PY) -m tests.performance $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(BENCH_VENV)/.made ## Measure in two minutes, without the peers of large installations
+	$(BENCH_PY) -m tests.performance --quick $(ARGS)
 
 # ---- Static checks ---------------------------------------------------------
 
@@ -139,6 +146,14 @@ $(FRAMEWORKS_VENV)/.made: requirements/build.txt requirements/runtime.txt requir
 	$(PYTHON) -m venv --clear $(FRAMEWORKS_VENV)
 	$(FRAMEWORKS_PIP) -r requirements/build.txt -r requirements/runtime.txt -r requirements/frameworks.txt
 	$(FRAMEWORKS_PIP) --no-deps --no-build-isolation --editable . --editable clients/python
+	@touch $@
+
+$(BENCH_VENV)/.made: requirements/build.txt requirements/runtime.txt requirements/demo.txt requirements/bench.txt \
+    pyproject.toml clients/python/pyproject.toml
+	@test -n "$(PYTHON)" || { echo "optserve needs Python 3.11 or newer; none was found" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(BENCH_VENV)
+	$(BENCH_PIP) -r requirements/build.txt -r requirements/runtime.txt -r requirements/demo.txt -r requirements/bench.txt
+	$(BENCH_PIP) --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 
 $(BUF): proto/package-lock.json

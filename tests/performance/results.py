@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
-import os
-import platform
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One figure beside a peer's.
+    """One figure, beside a peer's or alone.
 
     Attributes:
         group: what was measured.
         name: the contender.
-        n: problem size in elements.
-        value: its figure, the greater the better.
+        n: problem size, in elements unless the group says otherwise.
+        value: its figure.
         unit: unit of the figure.
         peer: the contender that it is compared with; empty for none.
-        ratio: value over the peer's value in the same run; None without a peer.
+        ratio: value over the peer's value, the median over rounds of the same run; None
+            without a peer.
     """
 
     group: str
@@ -35,35 +33,79 @@ class Result:
     ratio: float | None = None
 
 
-def compared(group: str, n: int, unit: str, figures: dict[str, float], peer: str) -> list[Result]:
-    """A result for each figure, all compared with one of them."""
-    return [
-        Result(group, name, n, value, unit, peer, value / figures[peer]) for name, value in figures.items()
-    ]
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Something that could not be measured, and why."""
+
+    group: str
+    name: str
+    n: int
+    error: str
 
 
-def write(results: Sequence[Result], path: Path) -> None:
-    """Writes ``{"meta": …, "results": […]}``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"meta": _meta(), "results": [dataclasses.asdict(result) for result in results]}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """How far the rounds behind a result lay apart.
+
+    Attributes:
+        low, high: the least and the greatest ratio, or value where there is no peer.
+    """
+
+    group: str
+    name: str
+    n: int
+    peer: str
+    low: float
+    high: float
 
 
-def table(results: Sequence[Result]) -> str:
-    """The results as text, a line each."""
-    lines = [f"{'group':<12} {'n':>10} {'name':<28} {'value':>10} {'unit':<8} ratio"]
-    for r in results:
-        ratio = f"{r.ratio:6.2f} x {r.peer}" if r.ratio is not None else ""
-        lines.append(f"{r.group:<12} {r.n:>10} {r.name:<28} {r.value:>10.4g} {r.unit:<8} {ratio}")
-    return "\n".join(lines)
+Finding = Result | Failure | Spread
 
 
-def _meta() -> dict[str, object]:
-    packages = ["grpcio", "protobuf", "numpy", "numba", "torch"]
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "cores": os.cpu_count(),
-        "versions": {name: metadata.version(name) for name in packages},
-    }
+@dataclasses.dataclass
+class Run:
+    """All findings of a run.
+
+    Attributes:
+        meta: when, where and with what.
+    """
+
+    meta: dict[str, Any]
+    results: list[Result] = dataclasses.field(default_factory=list)
+    failures: list[Failure] = dataclasses.field(default_factory=list)
+    spreads: list[Spread] = dataclasses.field(default_factory=list)
+
+    def add(self, finding: Finding) -> None:
+        """Takes a finding to its like."""
+        if isinstance(finding, Result):
+            self.results.append(finding)
+        elif isinstance(finding, Failure):
+            self.failures.append(finding)
+        else:
+            self.spreads.append(finding)
+
+    def write(self, path: Path) -> None:
+        """Writes ``{"meta": …, "results": […]}``; meta holds failures and spreads."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        meta = {**self.meta, "errors": _dicts(self.failures), "spreads": _dicts(self.spreads)}
+        path.write_text(json.dumps({"meta": meta, "results": _dicts(self.results)}, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Run:
+        """What `write` wrote."""
+        content = json.loads(path.read_text())
+        meta = content["meta"]
+        failures = [Failure(**entry) for entry in meta.pop("errors", [])]
+        spreads = [Spread(**entry) for entry in meta.pop("spreads", [])]
+        return cls(meta, [Result(**entry) for entry in content["results"]], failures, spreads)
+
+    def find(self, group: str, name: str, n: int, peer: str = "") -> Result | None:
+        """The result of that description, with any peer where ``peer`` is empty."""
+        for r in self.results:
+            if (r.group, r.name, r.n) == (group, name, n) and peer in ("", r.peer):
+                return r
+        return None
+
+
+def _dicts(entries: Sequence[Any]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(entry) for entry in entries]

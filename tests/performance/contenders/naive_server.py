@@ -1,7 +1,7 @@
-"""The server that one would write first: one unary message, plain NumPy.
+"""The server that one would write first: one unary message, plain NumPy, threads.
 
-Run as ``python -m tests.performance.naive_server N``; it prints its port, and serves
-until its standard input closes.
+``python -m tests.performance.contenders.naive_server N CLIENTS``: each client has
+parameters of its own, chosen by the request's name.
 """
 
 from __future__ import annotations
@@ -28,16 +28,27 @@ class NaiveAdam:
         self.v = np.zeros(n, np.float32)
         self.t = 0
 
-    def step(self, request: pb.StepRequest, context: grpc.ServicerContext) -> pb.StepResponse:
-        """Takes one step on the request's only gradient and answers the parameters."""
-        g = np.frombuffer(request.gradients[0].tensor.data, np.float32)
+    def step(self, g: np.ndarray) -> np.ndarray:
+        """The parameters after one step."""
         self.t += 1
         self.m = 0.9 * self.m + 0.1 * g
         self.v = 0.999 * self.v + 0.001 * g * g
         m_hat = self.m / (1 - 0.9**self.t)
         v_hat = self.v / (1 - 0.999**self.t)
         self.p = self.p - 0.001 * m_hat / (np.sqrt(v_hat) + 1e-8)
-        return pb.StepResponse(parameters=[message(self.p)])
+        return self.p
+
+
+class Service:
+    """The models of all clients, by name."""
+
+    def __init__(self, n: int, clients: int) -> None:
+        self._models = {str(i): NaiveAdam(n) for i in range(clients)}
+
+    def step(self, request: pb.StepRequest, context: grpc.ServicerContext) -> pb.StepResponse:
+        """Takes one step on the request's only gradient and answers the parameters."""
+        g = np.frombuffer(request.gradients[0].tensor.data, np.float32)
+        return pb.StepResponse(parameters=[message(self._models[request.name].step(g))])
 
 
 def message(array: np.ndarray) -> tensor_pb2.NamedTensor:
@@ -49,7 +60,7 @@ def message(array: np.ndarray) -> tensor_pb2.NamedTensor:
 def main() -> None:
     """Serves until standard input closes."""
     handler = grpc.unary_unary_rpc_method_handler(
-        NaiveAdam(int(sys.argv[1])).step,
+        Service(int(sys.argv[1]), int(sys.argv[2])).step,
         request_deserializer=pb.StepRequest.FromString,
         response_serializer=pb.StepResponse.SerializeToString,
     )

@@ -1,0 +1,254 @@
+"""The data directory: which sessions there are, and each one's snapshots.
+
+::
+
+    LOCK                                the server that uses it
+    VERSION                             of this layout
+    journal/000000000001.journal        see `optserve_server.storage.journal`
+    journal/heads                       see `optserve_server.storage.heads`
+    sessions/ID/manifest.json           who the session is
+    sessions/ID/auto-N-S.safetensors    state after its record N, at step S; the last few
+    sessions/ID/kept-N-S.safetensors    the same, asked for by a client; all of them
+    quarantine/ID.WHEN/                 what was found damaged
+    trash/                              what is being deleted
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from optserve_server.storage import snapshot
+from optserve_server.storage.damage import DamagedError
+from optserve_server.storage.files import Disk, Piece, beside, rename, write_whole
+
+VERSION = "optserve data 1\n"
+"""What the file VERSION says."""
+
+_SNAPSHOT = re.compile(r"(auto|kept)-(\d{12})-(\d+)\.safetensors")
+_MANIFEST = "manifest.json"
+
+
+class DirectoryError(Exception):
+    """The data directory cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class SnapshotFile:
+    """A snapshot of a session.
+
+    Attributes:
+        path: where it is.
+        number: the last record that it holds.
+        step: the session's step.
+        kept: whether a client asked for it.
+    """
+
+    path: Path
+    number: int
+    step: int
+    kept: bool
+
+    @property
+    def byte_count(self) -> int:
+        """Length of the file."""
+        return self.path.stat().st_size
+
+    @property
+    def created(self) -> float:
+        """When it was written, in seconds since 1970."""
+        return self.path.stat().st_mtime
+
+
+@dataclass(frozen=True)
+class SessionFolder:
+    """A session's place on the disk.
+
+    Attributes:
+        path: the folder.
+        session_id: the last part of the session's resource name.
+        owner: what its records in the journal are marked with; another one after every creation.
+    """
+
+    path: Path
+    session_id: str
+    owner: int
+
+    def snapshots(self) -> list[SnapshotFile]:
+        """Its snapshots, the latest first."""
+        return sorted(_snapshots(self.path), key=lambda file: (-file.number, file.kept))
+
+    def place(self, number: int, step: int, *, kept: bool) -> Path:
+        """Where a snapshot belongs."""
+        return self.path / f"{'kept' if kept else 'auto'}-{number:012}-{step}.safetensors"
+
+
+def _snapshots(folder: Path) -> Iterator[SnapshotFile]:
+    for path in folder.iterdir():
+        match = _SNAPSHOT.fullmatch(path.name)
+        if match:
+            yield SnapshotFile(path, int(match[2]), int(match[3]), match[1] == "kept")
+
+
+class Catalog:
+    """The sessions of a data directory, which nobody else uses meanwhile.
+
+    Args:
+        disk: how to get at it.
+        root: the directory; made where it is not there.
+
+    Raises:
+        DirectoryError: another server uses it, or it is of another version.
+        OSError: it cannot be made or written to.
+    """
+
+    def __init__(self, disk: Disk, root: Path) -> None:
+        self.disk = disk
+        self.root = root
+        self.sessions = root / "sessions"
+        self.journal = root / "journal"
+        self.quarantine = root / "quarantine"
+        self._trash = root / "trash"
+        disk.make_folder(root)
+        self._lock = self._locked()
+        try:
+            self._check_version()
+            for folder in (self.sessions, self.journal, self.quarantine, self._trash):
+                disk.make_folder(folder)
+            disk.sync_folder(root)
+            self._sweep()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets another server use the directory."""
+        self.disk.close(self._lock)
+
+    def folders(self) -> Iterator[SessionFolder | tuple[str, DamagedError]]:
+        """Every session; where its manifest is damaged, its id and what is wrong."""
+        for path in sorted(self.sessions.iterdir()):
+            try:
+                yield SessionFolder(path, path.name, self._owner(path))
+            except DamagedError as error:
+                yield path.name, error
+
+    def create(
+        self, session_id: str, write: Callable[[Callable[[Piece], None]], None], number: int, step: int
+    ) -> SessionFolder:
+        """Makes a session with its first snapshot, or nothing.
+
+        Args:
+            session_id: its id.
+            write: writes the snapshot to what it is given.
+            number: the last record that the snapshot holds.
+            step: the session's step.
+        """
+        owner = secrets.randbits(63) | 1
+        made = self._trash / f"{session_id}.{owner:016x}"
+        self.disk.make_folder(made)
+        try:
+            new = SessionFolder(made, session_id, owner)
+            write_whole(self.disk, made / _MANIFEST, [_manifest(session_id, owner)])
+            with beside(self.disk, new.place(number, step, kept=False)) as file:
+                write(file.write)
+                file.finish()
+            rename(self.disk, made, self.sessions / session_id)
+        except BaseException:
+            self.disk.remove(made)
+            raise
+        return SessionFolder(self.sessions / session_id, session_id, owner)
+
+    def delete(self, folder: SessionFolder) -> None:
+        """Deletes a session: at once, then file by file."""
+        gone = self._trash / f"{folder.session_id}.{folder.owner:016x}"
+        rename(self.disk, folder.path, gone)
+        self.disk.remove(gone)
+
+    def prune(self, folder: SessionFolder, generations: int) -> None:
+        """Deletes all but the latest snapshots that nobody asked to keep."""
+        automatic = [file for file in folder.snapshots() if not file.kept]
+        for file in automatic[generations:]:
+            self.disk.remove(file.path)
+
+    def set_aside(self, path: Path) -> Path:
+        """Moves what is damaged out of the way, and returns where it is now."""
+        place = self.quarantine / f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.{secrets.token_hex(2)}"
+        rename(self.disk, path, place)
+        return place
+
+    def aside(self) -> dict[str, list[Path]]:
+        """What lies in quarantine, by the session's id."""
+        found: dict[str, list[Path]] = {}
+        for path in sorted(self.quarantine.iterdir()):
+            if path.is_dir():
+                found.setdefault(path.name.split(".")[0], []).append(path)
+        return found
+
+    def read(self, file: SnapshotFile) -> snapshot.Contents:
+        """Reads a snapshot.
+
+        Raises:
+            DamagedError: it is damaged.
+        """
+        return snapshot.read(self.disk.read(file.path))
+
+    def _owner(self, path: Path) -> int:
+        try:
+            facts: dict[str, Any] = json.loads(bytes(self.disk.read(path / _MANIFEST)))
+            check = facts.pop("checksum")
+            if check == _check(facts) and facts["id"] == path.name:
+                return int(facts["owner"], 16)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        raise DamagedError(f"{_MANIFEST} is damaged or missing")
+
+    def _locked(self) -> int:
+        fd = self.disk.open(self.root / "LOCK", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(fd, 256, 0).decode(errors="replace").strip()
+            self.disk.close(fd)
+            text = f"the data directory {self.root} is in use by another server ({holder or 'unknown'})"
+            raise DirectoryError(text) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        return fd
+
+    def _check_version(self) -> None:
+        path = self.root / "VERSION"
+        if not path.exists():
+            if self.sessions.exists():
+                raise DirectoryError(f"the data directory {self.root} has sessions, but no VERSION")
+            write_whole(self.disk, path, [VERSION.encode()])
+        found = bytes(self.disk.read(path)).decode(errors="replace")
+        if found != VERSION:
+            raise DirectoryError(f"the data directory {self.root} is of version {found!r}, not {VERSION!r}")
+
+    def _sweep(self) -> None:
+        """Removes what was being written or deleted when the last server ended."""
+        for path in self._trash.iterdir():
+            self.disk.remove(path)
+        for path in self.sessions.glob("*/.*.new"):
+            self.disk.remove(path)
+
+
+def _manifest(session_id: str, owner: int) -> bytes:
+    facts = {"id": session_id, "owner": f"{owner:016x}"}
+    return json.dumps({**facts, "checksum": _check(facts)}, indent=1).encode() + b"\n"
+
+
+def _check(facts: dict[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(facts, sort_keys=True).encode())

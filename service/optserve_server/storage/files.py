@@ -1,0 +1,190 @@
+"""The only place that touches the disk. Everything above asks a `Disk`, which tests make fail."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import mmap
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from optserve_server.storage.failpoints import passing
+
+Piece: TypeAlias = bytes | memoryview
+"""Bytes to write, from where they lie."""
+
+BLOCK = 8 << 20
+"""Bytes after which the disk begins to write what the kernel has taken."""
+
+_PIECES = 512
+"""Pieces of one vectored write, below every system's IOV_MAX."""
+
+_WRITE_BACK = 2  # SYNC_FILE_RANGE_WRITE: begin, and wait for nothing
+
+
+def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    function = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return function
+
+
+_sync_file_range = _find_sync_file_range()
+
+
+class Disk:
+    """Files and folders. All methods raise OSError as the operating system does."""
+
+    def open(self, path: Path, flags: int) -> int:
+        """Opens a file; new ones are for the server's own user alone."""
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+    def close(self, fd: int) -> None:
+        """Closes a file."""
+        os.close(fd)
+
+    def write(self, fd: int, pieces: Sequence[Piece], offset: int) -> int:
+        """Writes all of ``pieces`` from ``offset`` on, and returns where they end."""
+        rest = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+        while rest:
+            written = os.pwritev(fd, rest[:_PIECES], offset)
+            offset += written
+            while rest and written >= len(rest[0]):
+                written -= len(rest.pop(0))
+            if rest and written:
+                rest[0] = rest[0][written:]
+        return offset
+
+    def begin_write_back(self, fd: int, offset: int, count: int) -> None:
+        """Lets the disk begin with what was written, so that it works while more is made ready."""
+        if _sync_file_range is not None:
+            _sync_file_range(fd, offset, count, _WRITE_BACK)  # a hint; its failure shows in sync
+
+    def sync(self, fd: int) -> None:
+        """Returns once the file's content is safe from power loss."""
+        getattr(os, "fdatasync", os.fsync)(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cuts a file off."""
+        os.ftruncate(fd, size)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Renames at once, over what is there."""
+        os.replace(source, target)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Returns once the names in a folder are safe from power loss."""
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def make_folder(self, folder: Path) -> None:
+        """Makes a folder, unless it is there."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def remove(self, path: Path) -> None:
+        """Removes a file or a folder with all in it; nothing if it is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def read(self, path: Path) -> memoryview:
+        """A file's content, mapped rather than read where it is not empty."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            return memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else b"")
+        finally:
+            os.close(fd)
+
+
+def rename(disk: Disk, source: Path, target: Path) -> None:
+    """Renames so that it is still so after a power loss."""
+    passing("before-rename")
+    disk.replace(source, target)
+    passing("after-rename")
+    passing("before-directory-fsync")
+    disk.sync_folder(target.parent)
+    if source.parent != target.parent:
+        disk.sync_folder(source.parent)
+    passing("after-directory-fsync")
+
+
+class Beside:
+    """A file that takes its place when it is whole and safe.
+
+    Args:
+        disk: where.
+        path: its place.
+    """
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self._disk = disk
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.new")
+        self._end = 0
+        self._pushed = 0
+        self._fd = disk.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+    def write(self, piece: Piece) -> None:
+        """Appends."""
+        for block in blocks(piece):
+            passing("during-temp-write")
+            self._end = self._disk.write(self._fd, [block], self._end)
+            if self._end - self._pushed >= BLOCK:
+                self._disk.begin_write_back(self._fd, self._pushed, self._end - self._pushed)
+                self._pushed = self._end
+
+    def finish(self) -> None:
+        """Makes it safe, and puts it in its place."""
+        passing("after-temp-write")
+        self._disk.sync(self._fd)
+        self._disk.close(self._fd)
+        self._fd = -1
+        rename(self._disk, self._temporary, self._path)
+
+    def abandon(self) -> None:
+        """Removes what was written."""
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+        self._disk.remove(self._temporary)
+
+
+@contextlib.contextmanager
+def beside(disk: Disk, path: Path) -> Iterator[Beside]:
+    """A file that is written by the block, and finished after it by whoever wants to.
+
+    What ends in an error leaves nothing behind.
+    """
+    passing("before-temp-write")
+    file = Beside(disk, path)
+    try:
+        yield file
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.abandon()
+        raise
+
+
+def write_whole(disk: Disk, path: Path, pieces: Iterable[Piece]) -> None:
+    """Writes a file, or leaves what was there."""
+    with beside(disk, path) as file:
+        for piece in pieces:
+            file.write(piece)
+        file.finish()
+
+
+def blocks(piece: Piece) -> Iterator[memoryview]:
+    """A piece in blocks of `BLOCK` bytes."""
+    view = memoryview(piece).cast("B")
+    for start, stop in itertools.pairwise([*range(0, len(view), BLOCK), len(view)]):
+        yield view[start:stop]

@@ -1,0 +1,74 @@
+"""Reading the journal: which records of a session follow its snapshot, and whether all are there."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from optserve_server.storage.damage import DamagedError
+from optserve_server.storage.files import Disk
+from optserve_server.storage.heads import Heads
+from optserve_server.storage.journal import SUFFIX, Segment
+from optserve_server.storage.records import Found, Hole, scan
+
+
+@dataclass
+class History:
+    """What a journal holds.
+
+    Attributes:
+        segments: its files.
+        holes: bytes that are no record, by file.
+    """
+
+    segments: list[Segment] = field(default_factory=list)
+    holes: list[tuple[Path, Hole]] = field(default_factory=list)
+    _records: dict[int, list[Found]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, found: Found) -> None:
+        """Takes the next record. It stands for what an earlier one of its number, which failed, was to be."""
+        records = self._records[found.owner]
+        while records and records[-1].number >= found.number:
+            records.pop()
+        records.append(found)
+
+    def after(self, owner: int, number: int, heads: Heads) -> list[memoryview]:
+        """The payloads of an owner's records that follow ``number``.
+
+        Raises:
+            DamagedError: one that was acknowledged is damaged or missing.
+        """
+        records = [found for found in self._records.get(owner, ()) if found.number > number]
+        if records and records[-1].payload is None and records[-1].number > heads[owner]:
+            records.pop()  # it was being written when the power failed
+        payloads = []
+        for expected, found in enumerate(records, start=number + 1):
+            if found.number != expected or found.payload is None:
+                raise DamagedError(f"journal record {expected} is damaged or missing")
+            payloads.append(found.payload)
+        if number + len(payloads) < heads[owner]:
+            lost = number + len(payloads) + 1
+            raise DamagedError(f"journal records {lost} to {heads[owner]} were acknowledged and are missing")
+        return payloads
+
+    def forget(self) -> None:
+        """Lets go of the files."""
+        self._records.clear()
+
+
+def read(disk: Disk, folder: Path) -> History:
+    """Reads all segments of a journal."""
+    history = History()
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        number = int(path.name.removesuffix(SUFFIX))
+        data = disk.read(path)
+        segment = Segment(number, path, len(data), {})
+        for item in scan(data, number):
+            if isinstance(item, Hole):
+                history.holes.append((path, item))
+                continue
+            segment.last[item.owner] = item.number
+            history.add(item)
+        history.segments.append(segment)
+    return history

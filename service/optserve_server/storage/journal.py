@@ -1,0 +1,273 @@
+"""The journal: every session's records in one file after the other, made safe in groups.
+
+One writer for all sessions: whatever was appended while the last group was on its way to
+the disk makes the next group, which costs one sync however many sessions it is of. With a
+file for each session there would be a sync for each, and sixteen sessions of 40 KB steps
+were measured at a ninth of the rate (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optserve_server.storage.failpoints import armed, passing
+from optserve_server.storage.files import BLOCK, Disk, Piece, blocks
+from optserve_server.storage.heads import Heads
+from optserve_server.storage.records import HEADER_BYTES, checksum, header, padding, summing
+
+SUFFIX = ".journal"
+"""What the names of segments end with."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is to be appended.
+
+    Attributes:
+        owner: whose it is.
+        number: which of its owner's records.
+        pieces: the payload; must not change before `done` is called.
+        done: called from the writer's thread once the record is safe, with None, or with the
+            error that kept it from being so; then it is not in the journal.
+    """
+
+    owner: int
+    number: int
+    pieces: Sequence[Piece]
+    done: Callable[[OSError | None], None]
+
+    @property
+    def length(self) -> int:
+        """Bytes of the payload."""
+        return sum(memoryview(piece).nbytes for piece in self.pieces)
+
+
+@dataclass
+class Segment:
+    """A file of the journal: its bytes, and the last number of each owner in it."""
+
+    number: int
+    path: Path
+    size: int
+    last: dict[int, int]
+
+
+class Journal:
+    """Appends records. Safe to use from any thread.
+
+    Args:
+        disk: where.
+        folder: the folder of the segments.
+        heads: where the numbers of what is safe are noted.
+        earlier: segments of former runs, as `optserve_server.storage.history.read` found them.
+        segment_bytes: size from which on the next segment is begun.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        folder: Path,
+        heads: Heads,
+        earlier: Sequence[Segment] = (),
+        segment_bytes: int = 64 << 20,
+    ) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._heads = heads
+        self._segment_bytes = segment_bytes
+        self._closed = [segment for segment in earlier if segment.last]
+        for segment in earlier:
+            if not segment.last:
+                disk.remove(segment.path)
+        self._fd = -1
+        self._current = self._begun(max((segment.number for segment in earlier), default=0) + 1)
+        self._queue: list[Record] = []
+        self._closing = False
+        self._turn = threading.Condition()
+        self._files = threading.Lock()
+        self._writer = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._writer.start()
+        self.syncs = 0
+        self.records = 0
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of all segments."""
+        with self._files:
+            return self._current.size + sum(segment.size for segment in self._closed)
+
+    def append(self, record: Record) -> None:
+        """Appends a record with the next group.
+
+        Raises:
+            OSError: the journal is closed.
+        """
+        with self._turn:
+            if self._closing:
+                raise OSError("the journal is closed")
+            self._queue.append(record)
+            self._turn.notify()
+
+    def release(self, covered: Mapping[int, int], keep_bytes: int) -> None:
+        """Deletes the oldest segments beyond ``keep_bytes`` that nobody needs.
+
+        Args:
+            covered: the number up to which each owner has a snapshot; those that are not
+                there need nothing.
+            keep_bytes: what is kept all the same, so that an older snapshot can stand in for
+                a damaged one.
+        """
+        excess = self.byte_count - keep_bytes
+        for segment in list(self._closed):
+            if excess <= 0:
+                return
+            if all(number <= covered.get(owner, number) for owner, number in segment.last.items()):
+                self._disk.remove(segment.path)
+                with self._files:
+                    self._closed.remove(segment)
+                excess -= segment.size
+
+    def pinned(self, covered: Mapping[int, int]) -> set[int]:
+        """The owners that need the oldest segment that anybody needs, the current one aside."""
+        for segment in self._closed:
+            owners = {o for o, number in segment.last.items() if number > covered.get(o, number)}
+            if owners:
+                return owners
+        return set()
+
+    def close(self) -> None:
+        """Waits for what was appended, and closes the files."""
+        with self._turn:
+            self._closing = True
+            self._turn.notify()
+        self._writer.join()
+        self._leave()
+
+    def _run(self) -> None:
+        while True:
+            with self._turn:
+                while not self._queue and not self._closing:
+                    self._turn.wait()
+                group, self._queue = self._queue, []
+            if not group:
+                return
+            self._settle(group)
+
+    def _settle(self, group: list[Record]) -> None:
+        """Makes a group safe; where that fails, as many of its records as can be."""
+        try:
+            self._write(group)
+        except OSError as error:
+            if len(group) == 1:
+                group[0].done(error)
+                return
+            for record in group:
+                self._settle([record])
+            return
+        for record in group:
+            record.done(None)
+
+    def _write(self, group: list[Record]) -> None:
+        if self._current.size >= self._segment_bytes or self._fd < 0:
+            self._rotate()
+        end = self._current.size
+        try:
+            passing("before-journal-write")
+            for record in group:
+                end = self._put(record, end)
+            passing("after-journal-write")
+        except OSError:
+            self._undo()
+            raise
+        self._sync()
+        self.syncs += 1
+        self.records += len(group)
+        with self._files:
+            self._current.size = end
+            for record in group:
+                self._current.last[record.owner] = record.number
+        for record in group:
+            self._heads.note(record.owner, record.number)
+
+    def _sync(self) -> None:
+        passing("before-journal-fsync")
+        try:
+            self._disk.sync(self._fd)
+        except OSError:
+            # What the kernel could not write it may have dropped: nothing is added to such a file.
+            self._undo()
+            self._leave()
+            raise
+        passing("after-journal-fsync")
+
+    def _put(self, record: Record, start: int) -> int:
+        length, segment = record.length, self._current.number
+        zeros = bytes(padding(length))
+        if length <= BLOCK:
+            head = header(record.owner, record.number, length, checksum(record.pieces, segment), segment)
+            if armed("during-journal-write"):
+                self._disk.write(self._fd, [head, *record.pieces[:1]], start)
+                passing("during-journal-write")
+            return self._disk.write(self._fd, [head, *record.pieces, zeros], start)
+        return self._put_large(record, start, length, zeros)
+
+    def _put_large(self, record: Record, start: int, length: int, zeros: bytes) -> int:
+        """Writes a payload block by block, so that the disk works while the next is summed up."""
+        segment, position = self._current.number, start + HEADER_BYTES
+        hasher = summing(segment)
+        for piece in record.pieces:
+            for block in blocks(piece):
+                hasher.update(block)
+                end = self._disk.write(self._fd, [block], position)
+                self._disk.begin_write_back(self._fd, position, end - position)
+                position = end
+                passing("during-journal-write")
+        end = self._disk.write(self._fd, [zeros], position)
+        head = header(record.owner, record.number, length, hasher.intdigest(), segment)
+        self._disk.write(self._fd, [head], start)
+        return end
+
+    def _undo(self) -> None:
+        """Cuts off what a failed group has left; where that fails, goes on in another segment.
+
+        What stays there all the same is superseded by the next record of its number.
+        """
+        try:
+            self._disk.truncate(self._fd, self._current.size)
+            self._disk.sync(self._fd)
+        except OSError:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Lets the next group begin a segment."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                self._disk.close(self._fd)
+            self._fd = -1
+
+    def _rotate(self) -> None:
+        before, fd = self._current, self._fd
+        self._current = self._begun(before.number + 1)
+        with self._files:
+            if before.last:
+                self._closed.append(before)
+        if fd >= 0:
+            self._disk.close(fd)
+        if not before.last:
+            self._disk.remove(before.path)
+
+    def _begun(self, number: int) -> Segment:
+        path = self._folder / f"{number:012}{SUFFIX}"
+        fd = self._disk.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            self._disk.sync_folder(self._folder)
+        except OSError:
+            self._disk.close(fd)
+            raise
+        self._fd = fd
+        return Segment(number, path, 0, {})

@@ -1,0 +1,37 @@
+"""What a record holds: facts as JSON, then arrays of bytes."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optserve_server.storage.files import Piece
+
+_LENGTH = struct.Struct("<I")
+_SIZES = "sizes"
+
+
+def pack(facts: Mapping[str, Any], buffers: Sequence[Piece] = ()) -> list[Piece]:
+    """The pieces of a payload.
+
+    Args:
+        facts: what JSON can say; ``sizes`` is not to be among them. Floats come back the same.
+        buffers: bytes, which are not copied.
+    """
+    views = [memoryview(buffer).cast("B") for buffer in buffers]
+    text = json.dumps({**facts, _SIZES: [len(view) for view in views]}, separators=(",", ":")).encode()
+    return [_LENGTH.pack(len(text)) + text, *views]
+
+
+def unpack(payload: memoryview) -> tuple[dict[str, Any], list[memoryview]]:
+    """Facts and buffers of a payload whose checksum was right."""
+    (length,) = _LENGTH.unpack_from(payload)
+    position = _LENGTH.size + length
+    facts = json.loads(bytes(payload[_LENGTH.size : position]))
+    buffers = []
+    for size in facts.pop(_SIZES):
+        buffers.append(payload[position : position + size])
+        position += size
+    return facts, buffers

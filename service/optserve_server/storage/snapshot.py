@@ -1,0 +1,154 @@
+"""Snapshots: safetensors files that any framework reads, with a checksum for every part.
+
+The format's header is JSON: where each tensor lies, and facts as text. It allows no bytes
+beside tensors, so the checksums are a tensor themselves, the last one: [n + 1, 16] uint8, the
+XXH3-128 of the header and then of each tensor in the order of the file. They are known only
+when everything was written, which so needs one pass and no second copy.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from optserve_server.storage.damage import DamagedError
+from optserve_server.storage.files import Piece, blocks
+
+CHECKSUMS = "checksums"
+"""Name of the tensor of checksums."""
+
+_METADATA = "__metadata__"
+_LENGTH = struct.Struct("<Q")
+_DIGEST = xxhash.xxh3_128().digest_size
+_NAMES: dict[np.dtype[Any], str] = {
+    np.dtype(np.float32): "F32",
+    np.dtype(np.float64): "F64",
+    np.dtype(np.uint8): "U8",
+}
+_DTYPES: dict[str, np.dtype[Any]] = {name: dtype for dtype, name in _NAMES.items()}
+
+
+@dataclass(frozen=True)
+class TensorSource:
+    """A tensor that is to be written: float32, float64 or uint8.
+
+    Attributes:
+        name: its name in the file.
+        dtype: element type.
+        shape: extent of each dimension.
+        get: gives its elements, contiguous, when it is its turn.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    get: Callable[[], npt.NDArray[Any]]
+
+    @property
+    def byte_count(self) -> int:
+        """How many bytes it has."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A snapshot that was read and found whole.
+
+    Attributes:
+        metadata: facts as text.
+        tensors: by name; views of the file, not to be written to.
+    """
+
+    metadata: dict[str, str]
+    tensors: dict[str, npt.NDArray[Any]]
+
+
+def write(put: Callable[[Piece], None], tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> None:
+    """Writes a snapshot.
+
+    Args:
+        put: takes the file's bytes, piece by piece.
+        tensors: what it holds, each under a name of its own.
+        metadata: facts as text.
+    """
+    # Wide elements first: then every tensor lies at a multiple of its element's size.
+    ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    header = _header(ordered, metadata)
+    put(header)
+    digests = [xxhash.xxh3_128_digest(header)]
+    for tensor in ordered:
+        hasher = xxhash.xxh3_128()
+        data = np.ascontiguousarray(tensor.get()).reshape(-1).view(np.uint8).data
+        for block in blocks(data) if len(data) else ():
+            hasher.update(block)
+            put(block)
+        digests.append(hasher.digest())
+    put(b"".join(digests))
+
+
+def read(data: memoryview) -> Contents:
+    """Reads a snapshot.
+
+    Raises:
+        DamagedError: it is not what `write` wrote.
+    """
+    try:
+        header, entries, start = _parsed(data)
+        metadata = entries.pop(_METADATA)
+        spans = sorted((e["data_offsets"], name) for name, e in entries.items() if name != CHECKSUMS)
+        digests = _digests(data, start, entries[CHECKSUMS]["data_offsets"], len(spans))
+        _compare(digests[0], header, "the header")
+        tensors = {}
+        for digest, ((begin, end), name) in zip(digests[1:], spans, strict=True):
+            piece = data[start + begin : start + end]
+            _compare(digest, piece, f"tensor {name!r}")
+            dtype = _DTYPES[entries[name]["dtype"]]
+            tensors[name] = np.frombuffer(piece, dtype).reshape(entries[name]["shape"])
+    except (KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
+        raise DamagedError("the header is damaged") from error
+    return Contents(metadata, tensors)
+
+
+def _header(tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, Any] = {_METADATA: dict(metadata)}
+    position = 0
+    for tensor in tensors:
+        entries[tensor.name] = _entry(_NAMES[tensor.dtype], tensor.shape, position, tensor.byte_count)
+        position += tensor.byte_count
+    table = ((len(tensors) + 1), _DIGEST)
+    entries[CHECKSUMS] = _entry("U8", table, position, table[0] * table[1])
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return _LENGTH.pack(len(text)) + text
+
+
+def _entry(dtype: str, shape: tuple[int, ...], start: int, count: int) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, start + count]}
+
+
+def _parsed(data: memoryview) -> tuple[memoryview, dict[str, Any], int]:
+    """The header's bytes, what it says, and where the tensors begin."""
+    (length,) = _LENGTH.unpack_from(data)
+    start = _LENGTH.size + length
+    if start > len(data):
+        raise DamagedError("it is cut off within the header")
+    return data[:start], json.loads(bytes(data[_LENGTH.size : start])), start
+
+
+def _digests(data: memoryview, start: int, span: Sequence[int], count: int) -> list[bytes]:
+    table = bytes(data[start + span[0] :])
+    if span[1] - span[0] != (count + 1) * _DIGEST or len(table) != span[1] - span[0]:
+        raise DamagedError("it is cut off, or too long")
+    return [table[i : i + _DIGEST] for i in range(0, len(table), _DIGEST)]
+
+
+def _compare(digest: bytes, piece: Piece, what: str) -> None:
+    if xxhash.xxh3_128_digest(piece) != digest:
+        raise DamagedError(f"{what} is damaged")

@@ -1,0 +1,91 @@
+"""The contender's side: a process that steps when it is told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+Parameters = npt.NDArray[Any]
+Step = Callable[[Parameters], Parameters]
+"""Sends a gradient and gives the parameters after the step."""
+
+
+WARM_UP = 0.3
+"""Seconds of calls that do not count, before those that do; at most as many as are to count."""
+
+
+def gradient(n: int, dtype: npt.DTypeLike = np.float32) -> Parameters:
+    """The gradient that everybody sends."""
+    return np.random.default_rng(0).standard_normal(n, np.float32).astype(dtype)
+
+
+def gradients(n: int) -> list[Parameters]:
+    """Three gradients in different directions, by which contenders are checked."""
+    first = gradient(n)
+    return [first, np.float32(-0.5) * first[::-1].copy(), first * first]
+
+
+def serve(step: Step, n: int, dtype: npt.DTypeLike = np.float32) -> None:
+    """Answers requests on standard input, a line of JSON each, until it closes.
+
+    Args:
+        step: one step.
+        n: how many parameters there are.
+        dtype: element type of the gradients.
+    """
+    answers = _private_output()
+    own = gradient(n, dtype)
+    _say(answers, ready=True, pid=os.getpid())
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "check":
+            _check(step, n, dtype, request["path"])
+            _say(answers)
+        else:
+            _say(answers, seconds=_timed(step, own, request["repeats"], request["do"] == "each"))
+
+
+def _check(step: Step, n: int, dtype: npt.DTypeLike, path: str) -> None:
+    values = np.empty(0)
+    for g in gradients(n):
+        values = step(g.astype(dtype))
+    np.save(path, np.asarray(values).astype(np.float32))
+
+
+def _timed(step: Step, own: Parameters, repeats: int, each: bool) -> float | list[float]:
+    """The seconds of all calls together, or of each, once it runs as it does when it goes on.
+
+    After a pause some need hundreds of calls until the scheduler has found a place for all
+    of their threads.
+    """
+    warm = time.perf_counter() + WARM_UP
+    for _ in range(repeats):
+        step(own)
+        if time.perf_counter() > warm:
+            break
+    marks = [time.perf_counter()]
+    for _ in range(repeats):
+        step(own)
+        if each:
+            marks.append(time.perf_counter())
+    marks.append(time.perf_counter())
+    return list(np.diff(marks[:-1])) if each else marks[-1] - marks[0]
+
+
+def _private_output() -> TextIO:
+    """Standard output, taken away from libraries that print to it."""
+    own = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return own
+
+
+def _say(answers: TextIO, **content: object) -> None:
+    answers.write(json.dumps(content) + "\n")
+    answers.flush()

@@ -1,0 +1,28 @@
+"""A small step on an open stream beside a bare gRPC exchange of the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from tests.performance.contenders.remote import contender
+from tests.performance.options import Options
+from tests.performance.results import Finding
+from tests.performance.timing import interleave
+
+GROUP = "latency"
+SIZES = (10_000,)
+PEERS = {"ping-pong, sync client": "sync", "ping-pong, aio client": "aio"}
+
+
+def run(options: Options) -> Iterator[Finding]:
+    """Microseconds of a step, and of an exchange."""
+    for n in options.sizes_of(SIZES):
+        with contextlib.ExitStack() as stack:
+            timed = {"stream": stack.enter_context(contender("ours", n)).timed}
+            for name, client in PEERS.items():
+                timed[name] = stack.enter_context(contender("ping_pong", n, client)).timed
+            times = interleave(timed, options.rounds, options.seconds)
+        for peer in PEERS:
+            yield from times.durations(GROUP, "stream", n, peer)
+            yield from times.durations(GROUP, peer, n)

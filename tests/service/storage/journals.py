@@ -1,0 +1,62 @@
+"""A journal that tests write to and read again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from optserve_server.storage.files import Disk, Piece
+from optserve_server.storage.heads import Heads
+from optserve_server.storage.history import History, read
+from optserve_server.storage.journal import Journal, Record
+
+
+class Writer:
+    """Appends and waits."""
+
+    def __init__(self, folder: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20) -> None:
+        self.disk = disk or Disk()
+        self.heads = Heads(self.disk, folder / "heads")
+        self.history = read(self.disk, folder)
+        self.journal = Journal(self.disk, folder, self.heads, self.history.segments, segment_bytes)
+
+    def append(self, owner: int, number: int, *pieces: Piece) -> OSError | None:
+        done = threading.Event()
+        outcome: list[OSError | None] = []
+
+        def settled(error: OSError | None) -> None:
+            outcome.append(error)
+            done.set()
+
+        self.journal.append(Record(owner, number, pieces, settled))
+        assert done.wait(20)
+        return outcome[0]
+
+    def close(self) -> None:
+        self.journal.close()
+        self.heads.close()
+
+
+@contextmanager
+def writing(folder: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20) -> Iterator[Writer]:
+    writer = Writer(folder, disk, segment_bytes)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def payloads(folder: Path, owner: int, after: int = 0) -> list[bytes]:
+    """What recovery would replay."""
+    disk = Disk()
+    heads = Heads(disk, folder / "heads")
+    try:
+        return [bytes(payload) for payload in read(disk, folder).after(owner, after, heads)]
+    finally:
+        heads.close()
+
+
+def holes(folder: Path) -> History:
+    return read(Disk(), folder)

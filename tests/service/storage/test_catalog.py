@@ -1,0 +1,156 @@
+"""The data directory: one server at a time, sessions whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from optserve_server.storage.catalog import VERSION, Catalog, DirectoryError, SessionFolder
+from optserve_server.storage.damage import DamagedError
+from optserve_server.storage.files import Disk, Piece, write_whole
+from tests.support.disks import FailingDisk
+
+
+@contextmanager
+def opened(root: Path, disk: Disk | None = None) -> Iterator[Catalog]:
+    catalog = Catalog(disk or Disk(), root)
+    try:
+        yield catalog
+    finally:
+        catalog.close()
+
+
+def writes(content: bytes) -> Callable[[Callable[[Piece], None]], None]:
+    return lambda put: put(content)
+
+
+def test_sessions_are_found_again(tmp_path: Path) -> None:
+    with opened(tmp_path) as catalog:
+        made = [catalog.create(name, writes(b"first"), 0, 0) for name in ("a", "b", "c")]
+        catalog.delete(made[1])
+    with opened(tmp_path) as catalog:
+        assert list(catalog.folders()) == [made[0], made[2]]
+        assert made[0].owner != made[2].owner
+        (first,) = made[0].snapshots()
+        assert (first.path.read_bytes(), first.number, first.step, first.kept) == (b"first", 0, 0, False)
+
+
+def test_a_directory_serves_one_server(tmp_path: Path) -> None:
+    code = f"""
+import pathlib, sys
+from optserve_server.storage.catalog import Catalog
+from optserve_server.storage.files import Disk
+catalog = Catalog(Disk(), pathlib.Path({str(tmp_path)!r}))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"locked\n"
+    try:
+        with pytest.raises(DirectoryError, match=f"in use by another server .process {holder.pid} on "):
+            Catalog(Disk(), tmp_path)
+    finally:
+        holder.kill()
+        holder.communicate(timeout=20)
+    with opened(tmp_path):
+        pass
+
+
+def test_a_directory_of_another_version_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        pass
+    (tmp_path / "VERSION").write_text("optserve data 2\n")
+    with pytest.raises(DirectoryError, match="is of version 'optserve data 2"):
+        Catalog(Disk(), tmp_path)
+    (tmp_path / "VERSION").unlink()
+    with pytest.raises(DirectoryError, match="has sessions, but no VERSION"):
+        Catalog(Disk(), tmp_path)
+    (tmp_path / "VERSION").write_text(VERSION)
+    with opened(tmp_path):
+        pass
+
+
+def test_what_was_half_done_is_swept(tmp_path: Path) -> None:
+    with opened(tmp_path) as catalog:
+        made = catalog.create("a", writes(b"first"), 0, 0)
+    (made.path / ".auto-000000000001-1.safetensors.new").write_bytes(b"half")
+    (tmp_path / "trash" / "b.0123").mkdir()
+    (tmp_path / "trash" / "b.0123" / "manifest.json").write_text("{}")
+    with opened(tmp_path) as catalog:
+        assert [path.name for path in made.path.iterdir() if path.name.startswith(".")] == []
+        assert list((tmp_path / "trash").iterdir()) == []
+        assert list(catalog.folders()) == [made]
+
+
+@pytest.mark.parametrize("operation", ["write", "sync", "open"])
+def test_a_session_that_cannot_be_made_leaves_nothing(tmp_path: Path, operation: str) -> None:
+    disk = FailingDisk()
+    with opened(tmp_path, disk) as catalog:
+        disk.failing[operation] = errno.ENOSPC
+        with pytest.raises(OSError, match="No space"):
+            catalog.create("a", writes(b"first"), 0, 0)
+        disk.failing = {}
+        assert list(catalog.folders()) == []
+        assert list((tmp_path / "trash").iterdir()) == []
+        assert catalog.create("a", writes(b"first"), 0, 0).session_id == "a"
+
+
+def test_a_failed_replacement_leaves_what_was_there(tmp_path: Path) -> None:
+    disk, path = FailingDisk(), tmp_path / "file"
+    write_whole(disk, path, [b"be", b"fore"])
+    for operation in ("open", "write", "sync"):
+        disk.failing = {operation: errno.EIO}
+        with pytest.raises(OSError, match=r"Input/output"):
+            write_whole(disk, path, [b"after"])
+        assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"before")]
+
+
+def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
+    with opened(tmp_path) as catalog:
+        made = catalog.create("a", writes(b"first"), 0, 0)
+        manifest = made.path / "manifest.json"
+        data = manifest.read_bytes()
+        for place in range(len(data) - 1):
+            changed = bytearray(data)
+            changed[place] ^= 1
+            manifest.write_bytes(changed)
+            (found,) = catalog.folders()
+            if isinstance(found, SessionFolder):
+                assert found == made  # blanks may change, and nothing else
+            else:
+                assert found[0] == "a"
+                assert isinstance(found[1], DamagedError)
+
+
+def test_generations(tmp_path: Path) -> None:
+    with opened(tmp_path) as catalog:
+        made = catalog.create("a", writes(b"0"), 0, 0)
+        for number in (1, 2, 3, 12):
+            for kept in (False, True):
+                write_whole(catalog.disk, made.place(number, 2 * number, kept=kept), [b"%d" % number])
+        catalog.prune(made, 2)
+        found = [(file.number, file.step, file.kept) for file in made.snapshots()]
+        assert found == [
+            (12, 24, False),
+            (12, 24, True),
+            (3, 6, False),
+            (3, 6, True),
+            (2, 4, True),
+            (1, 2, True),
+        ]
+
+
+def test_quarantine(tmp_path: Path) -> None:
+    with opened(tmp_path) as catalog:
+        made = [catalog.create(name, writes(b"first"), 0, 0) for name in ("a", "b")]
+        place = catalog.set_aside(made[0].path)
+        assert list(catalog.folders()) == [made[1]]
+        assert catalog.aside() == {"a": [place]}
+        assert (place / "manifest.json").exists()

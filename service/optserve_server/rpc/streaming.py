@@ -105,14 +105,16 @@ class StepStream:
     async def _receive(self, incoming: Incoming, first: Request) -> None:
         """Reads until the gradient is whole."""
         filler = Filler(incoming.staging.buffer)
-        incoming.reached(filler.add(first.chunk))
+        filler.add(first.chunk)
         while not filler.whole:
+            incoming.reached(filler.filled)
             framed = await self._context.read()
             if framed is aio.EOF:
                 raise filler.truncated()
             if framed.message.HasField("header"):
                 raise filler.interrupted()
-            incoming.reached(filler.add(framed.chunk))
+            filler.add(framed.chunk)
+        incoming.reached(filler.filled)
 
     async def _take(self, header: Header, incoming: Incoming) -> None:
         await self._answers.sent()

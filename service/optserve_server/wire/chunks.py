@@ -24,15 +24,17 @@ class Filler:
         self._filled = 0
 
     @property
+    def filled(self) -> int:
+        """How many bytes have arrived."""
+        return self._filled
+
+    @property
     def whole(self) -> bool:
         """Whether every byte has arrived."""
         return self._filled == self._buffer.size
 
-    def add(self, chunk: ChunkView | None) -> int:
+    def add(self, chunk: ChunkView | None) -> None:
         """Puts the chunk of a message into its place; a message without one adds nothing.
-
-        Returns:
-            How many bytes are there now.
 
         Raises:
             DomainError: STREAM_PROTOCOL at ``chunk.byte_offset`` where it does not follow
@@ -40,7 +42,7 @@ class Filler:
                 than is missing.
         """
         if chunk is None:
-            return self._filled
+            return
         data = np.frombuffer(chunk.data, np.uint8)
         if chunk.byte_offset != self._filled:
             raise DomainError(
@@ -54,7 +56,6 @@ class Filler:
             raise self._mismatch(Reason.BYTE_LENGTH_MISMATCH, stop, "chunk.data")
         self._buffer[self._filled : stop] = data
         self._filled = stop
-        return stop
 
     def truncated(self) -> DomainError:
         """The error of a stream that ends here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,10 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
+from optserve_server.rpc.sharing import Sharing, stepped_in
 from optserve_server.rpc.stepping import stepped
 from optserve_server.sessions.reading import Values
+from optserve_server.sessions.regions import Region
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.staging import Staging
@@ -37,6 +39,7 @@ class _Step:
     options: StepOptions
     pull: Pull | None
     into: Staging | None
+    region: Region | None = None
 
 
 class _Buffer:
@@ -63,11 +66,18 @@ class StepStream:
         execution: where steps are computed.
         drain: ends the stream between two steps when the server shuts down.
         chunk_bytes: how many bytes an answer's chunks hold.
+        sharing: memory that steps may lie in.
     """
 
     def __init__(
-        self, find: Callable[[str], Session], execution: Execution, drain: Drain, chunk_bytes: int
+        self,
+        find: Callable[[str], Session],
+        execution: Execution,
+        drain: Drain,
+        chunk_bytes: int,
+        sharing: Sharing,
     ) -> None:
+        self._sharing = sharing
         self._find = find
         self._execution = execution
         self._drain = drain
@@ -83,7 +93,13 @@ class StepStream:
         """
         while (first := await self._first_message(requests)) is not None:
             step = self._begun(first.message.header)
-            await _fill(Filler(step.staging.buffer), first, requests)
+            if step.region is not None and step.into is None:
+                with _in_header():
+                    shared = partial(stepped_in, step.region, step.options, wanted=step.pull is not None)
+                    yield Framed(await self._execution.alone(step.session, shared))
+                continue
+            if step.region is None:
+                await _fill(Filler(step.staging.buffer), first, requests)
             with _in_header():
                 work = partial(stepped, step.session, step.staging, step.options, step.pull, step.into)
                 result, values = await self._execution.alone(step.session, work)
@@ -101,17 +117,24 @@ class StepStream:
         with within("header"):
             self._name = header.name or self._name
             session = self._find(self._name)
-            options = sessions.options_from(header.options)
-            pull, into = self._pull(session, header.options)
+            options = replace(sessions.options_from(header.options), gradient_id=header.gradient_id)
+            region = self._sharing.region_of(session, header)
+            pull, into = self._pull(session, header.options, region)
+            if region is not None:
+                return _Step(session, region.staging, options, pull, into, region)
             dtype = wire_dtype_from(header.gradient_dtype, "gradient_dtype")
             staging = self._gradients.of(session, tuple(header.tensors) or None, dtype)
             return _Step(session, staging, options, pull, into)
 
-    def _pull(self, session: Session, options: pb.StepOptions) -> tuple[Pull | None, Staging | None]:
+    def _pull(
+        self, session: Session, options: pb.StepOptions, region: Region | None
+    ) -> tuple[Pull | None, Staging | None]:
         if not options.HasField("pull"):
             return None, None
         with within("options.pull"):
             pull = sessions.pull_from(options.pull)
+            if region is not None and region.key == (pull.tensors, pull.dtype, pull.point):
+                return pull, None
             session.values([], None, pull.point)
             return pull, self._values.of(session, pull.tensors, pull.dtype)
 

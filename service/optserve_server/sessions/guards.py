@@ -23,6 +23,7 @@ from optserve_server.sessions.spec import ClipByTensorNorm, ClipByValue, Gradien
 
 PARAMETER, GRADIENT, ACCUMULATED, AVERAGE, POINT = "p", "g", "accumulated", "average", "point"
 PREPARED = "prepared"
+REPLY = "reply"
 """Names of the arrays that are not a rule's slots."""
 
 
@@ -96,14 +97,23 @@ class StepPrograms:
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
-    def apply(self, scaled: bool) -> Program:
-        """One step; of a `MatrixRule` what comes before it, with the gradient put into `PREPARED`."""
+    def apply(self, scaled: bool, reply: str = "") -> Program:
+        """One step; of a `MatrixRule` what comes before it, with the gradient put into `PREPARED`.
+
+        Args:
+            scaled: whether there is a loss scale.
+            reply: an array that receives the new parameters as well, in the dtype that it
+                is stored in: `REPLY`, or `GRADIENT` where they may take the gradient's place.
+                A `MatrixRule` has none, as its parameters come later.
+        """
         if isinstance(self.rule, MatrixRule):
             return self._prepare(scaled)
         assert isinstance(self.rule, ElementwiseRule)
         t = Tracer()
         p, *state = self.rule.update(t, *self._inputs(t, scaled), **_numbers(t, self.rule, self.rule.update))
         t.store(PARAMETER, p)
+        if reply:
+            t.store(reply, p)
         for slot, value in zip(self.rule.slots(), state, strict=True):
             t.store(slot, value)
         self._restart(t)

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from optserve_server.arrays.backend import Backend, Mirror
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.budget import UNBOUNDED
 from optserve_server.sessions.layout import Layout, TensorEntry
 from optserve_server.sessions.sparse import NamedRows, check_rows, shape_text, summed
-
 
 Allocate: TypeAlias = Callable[[int], npt.NDArray[np.uint8]]
 
@@ -89,6 +89,13 @@ class Run:
     def rows(self) -> npt.NDArray[np.int64] | None:
         """The rows of its only tensor that are there; None where all of every tensor is."""
         return self.tensors[0].rows
+
+    def on(self, backend: Backend) -> Mirror:
+        """Where these elements lie for the kernels of ``backend``, the same each time."""
+        if "mirror" not in self.__dict__:
+            self.__dict__["mirror"] = backend.mirror(self.staged)
+        mirror: Mirror = self.__dict__["mirror"]
+        return mirror
 
     @functools.cached_property
     def ends(self) -> npt.NDArray[np.int64]:

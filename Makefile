@@ -7,6 +7,7 @@
 VENV := .venv
 FRAMEWORKS_VENV := .venv-frameworks
 BENCH_VENV := .venv-bench
+FLOWER_VENV := .venv-flower
 PY := $(VENV)/bin/python
 FRAMEWORKS_PY := $(FRAMEWORKS_VENV)/bin/python
 BENCH_PY := $(BENCH_VENV)/bin/python
@@ -47,7 +48,7 @@ conformance: $(VENV)/.test ## Print how far oracle, executors, server and client
 	$(PY) -m tests.conformance $(ARGS)
 
 .PHONY: conformance-sources
-conformance-sources: $(FRAMEWORKS_VENV)/.made ## Run the frameworks and rewrite the corpus (ARGS=--check compares only)
+conformance-sources: $(FRAMEWORKS_VENV)/.made $(FLOWER_VENV)/.made ## Run the frameworks and rewrite the corpus (ARGS=--check compares only)
 	$(FRAMEWORKS_PY) -m tests.conformance.generate $(or $(ARGS),--write)
 
 .PHONY: bench
@@ -146,6 +147,12 @@ $(FRAMEWORKS_VENV)/.made: requirements/build.txt requirements/runtime.txt requir
 	$(PYTHON) -m venv --clear $(FRAMEWORKS_VENV)
 	$(FRAMEWORKS_PIP) -r requirements/build.txt -r requirements/runtime.txt -r requirements/frameworks.txt
 	$(FRAMEWORKS_PIP) --no-deps --no-build-isolation --editable . --editable clients/python
+	@touch $@
+
+$(FLOWER_VENV)/.made: requirements/flower.txt
+	@test -n "$(PYTHON)" || { echo "optserve needs Python 3.11 or newer; none was found" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(FLOWER_VENV)
+	$(FLOWER_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/flower.txt
 	@touch $@
 
 $(BENCH_VENV)/.made: requirements/build.txt requirements/runtime.txt requirements/demo.txt requirements/bench.txt \

@@ -7,8 +7,8 @@ oneof (for the family ``gradient``, the field of ``GradientSpec``, ``ClipSpec`` 
     family, name  as in the path
     cases         a list of objects, each with
         name        unique in its file
-        source      who computed ``expected``: keras, torch, optax, torchvision, whose published
-                    formulas PyTorch ran, or lecture or paper, which are the float64 oracle
+        source      who computed ``expected``: keras, torch, optax, flower, torchvision, whose
+                    published formulas PyTorch ran, or lecture or paper, which are the float64 oracle
                     from the formula that the lecture or the algorithm's paper prints
         spec        the request, in protobuf's JSON mapping with field names as in the .proto
         inputs      see below
@@ -60,7 +60,7 @@ from typing import Any
 VECTORS = Path(__file__).parent / "vectors"
 FAMILIES = ("optimizers", "schedules", "losses", "activations", "gradient", "layers", "metrics")
 
-SOURCES = ("keras", "torch", "optax", "torchvision", "lecture", "paper")
+SOURCES = ("keras", "torch", "optax", "flower", "torchvision", "lecture", "paper")
 
 EXACT = {"float64": 1e-12, "float32": 1e-6}
 """The tolerance wherever nobody keeps a number in less than float64."""

@@ -3,7 +3,8 @@
     python -m tests.conformance.generate --write   rewrites vectors/ and REPORT.md
     python -m tests.conformance.generate --check   fails where they would change
 
-Needs the frameworks (Keras on JAX, PyTorch, optax). Reading the corpus does not.
+Needs the frameworks (Keras on JAX, PyTorch, optax), and Flower in an environment beside them.
+Reading the corpus does not.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def sources() -> list[Row]:
     from tests.conformance.sources import (
         activation_source,
         custom_source,
+        flower_source,
         keras_source,
         later_source,
         layers_source,
@@ -55,7 +57,7 @@ def sources() -> list[Row]:
     found = (
         keras_source, torch_source, optax_source, lecture_source, activation_source, loss_source,
         torchvision_source, layers_source, metrics_source, later_source, schedule_source, custom_source,
-        matrix_source, sparse_source,
+        matrix_source, sparse_source, flower_source,
     )  # fmt: skip
     return [row for source in found for row in source.rows()]
 
@@ -124,8 +126,11 @@ def versions() -> list[str]:
     import optax
     import torch
 
+    from tests.conformance.sources import flower_source
+
     found = {"Keras": keras, "JAX": jax, "PyTorch": torch, "optax": optax}
-    return [f"- {name} {module.__version__.split('+')[0]}" for name, module in found.items()]
+    shown = [f"- {name} {module.__version__.split('+')[0]}" for name, module in found.items()]
+    return [*shown, f"- Flower {flower_source.version()}"]
 
 
 def changes(files: Sequence[VectorFile]) -> list[str]:

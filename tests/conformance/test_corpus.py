@@ -155,14 +155,14 @@ def test_sparse_cases_are_telling() -> None:
 
 
 FEDERATED = ("fed_avg_m", "fed_adagrad", "fed_adam", "fed_yogi")
-"""The oracle repeats their papers. FedAvgM has a framework: it is PyTorch's momentum."""
+"""Flower has these, and no framework but it; FedAvgM is PyTorch's momentum as well."""
 
 OPTAX_ALONE = ("yogi", "adabelief", "adan", "adopt", "schedule_free_sgd", "schedule_free_adamw")
 
 NOT_OFFERED = {
     **{(framework, name): "only optax has it" for framework in ("keras", "torch") for name in OPTAX_ALONE},
     **{(framework, "ftrl"): "only Keras has it" for framework in ("torch", "optax")},
-    **{(framework, name): "none has it" for framework in ("keras", "torch", "optax") for name in FEDERATED},
+    **{(source, name): "only Flower has it" for source in ("keras", "torch", "optax") for name in FEDERATED},
     ("keras", "radam"): "Keras has no RAdam",
     ("torch", "lion"): "torch has no Lion",
     ("keras", "rprop"): "Keras has no Rprop",
@@ -197,4 +197,17 @@ def test_each_framework_proves_its_defaults(name: str, framework: str) -> None:
 def test_every_optimizer_has_frameworks_as_sources() -> None:
     for file in corpus.load_family("optimizers"):
         sources = {case.source for case in file.cases}
-        assert sources & {"keras", "torch", "optax"} or (sources == {"paper"} and file.name in FEDERATED)
+        assert sources & {"keras", "torch", "optax", "flower"}
+
+
+@pytest.mark.parametrize(
+    ("name", "stated"),
+    [("fed_adagrad", set()), ("fed_adam", {"bias_correction"}), ("fed_yogi", set())],
+)
+def test_flower_proves_its_defaults(name: str, stated: set[str]) -> None:
+    """FedAvgM's momentum is 0 in Flower; FedAdam corrects nothing in the paper."""
+    found = corpus.load(corpus.VECTORS / "optimizers" / f"{name}.json").cases
+    assert any(
+        case.source == "flower" and set(case.spec[name]) == stated and "learning_rates" not in case.inputs
+        for case in found
+    )

@@ -57,6 +57,8 @@ def rules() -> Iterator[tuple[str, ElementwiseRule]]:
                 continue  # a combination that the rule itself refuses
             shown = ",".join(f"{k}={v.name if isinstance(v, Enum) else v}" for k, v in flags.items())
             yield f"{cls.name}({shown})", rule
+        if getattr(cls(), "epsilon_root", None) == 0.0:  # what stands below the root only if it is given
+            yield f"{cls.name}(epsilon_root=0.5)", dataclasses.replace(cls(), epsilon_root=0.5)
 
 
 def _choices(cls: type[ElementwiseRule]) -> dict[str, list[object]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 
@@ -33,20 +34,102 @@ class Segments:
     scalars: Mapping[str, npt.NDArray[np.float64]] = dataclasses.field(default_factory=dict)
 
 
+Sums: TypeAlias = dict[str, npt.NDArray[np.float64]]
+"""For each of a program's reductions its float64 sums, one per segment."""
+
+NONE: Mapping[str, Any] = types.MappingProxyType({})
+"""No arrays, or no numbers of segments."""
+
+
+class Pass(Protocol):
+    """A kernel on its way over the elements of one call, from the first to the last.
+
+    A pass keeps its numbers and sums to itself, so several may be under way at once.
+    """
+
+    def advance(self, stop: int) -> None:
+        """Computes the elements that come before ``stop``, as far as it has not yet.
+
+        Where the program reduces, elements of a block of sums wait for the whole block,
+        so an element may still be read until `end`.
+
+        Args:
+            stop: not less than it was before, at most the call's length.
+        """
+
+    def end(self) -> Sums:
+        """Computes what is left, and returns the sums: the bits of one undivided call."""
+
+
+class Bound(Protocol):
+    """A kernel and arrays to run it over: what a session calls step by step.
+
+    What depends on the arrays alone was done when it was bound, so a call costs
+    microseconds. One call at a time; passes are independent of each other.
+    """
+
+    def __call__(
+        self,
+        scalars: Mapping[str, float],
+        arrays: Mapping[str, Array] = NONE,
+        of_segments: Mapping[str, npt.NDArray[np.float64]] = NONE,
+    ) -> Sums:
+        """Runs the program over all elements, in place.
+
+        Args:
+            scalars: a number for each of the program's scalars, and maybe others; it is
+                rounded to the compute dtype once, before the pass.
+            arrays: those that it was not bound to.
+            of_segments: for each of the program's segment scalars one number per segment.
+
+        Returns:
+            For each reduction its float64 sums, one per segment.
+        """
+
+    def begin(
+        self,
+        scalars: Mapping[str, float],
+        arrays: Mapping[str, Array] = NONE,
+        of_segments: Mapping[str, npt.NDArray[np.float64]] = NONE,
+    ) -> Pass:
+        """The same in pieces, as elements arrive or are wanted. Computes nothing yet."""
+
+
 class Kernel(Protocol):
-    """A compiled program."""
+    """A compiled program.
+
+    An element's loads come before its stores. A program may therefore store to an array
+    that it loads, in another meaning: the new parameter to the gradient's array, say. Two
+    names must never stand for overlapping arrays.
+    """
+
+    def bind(
+        self, arrays: Mapping[str, Array], size: int, ends: npt.NDArray[np.int64] | None = None
+    ) -> Bound:
+        """Checks arrays once for many calls.
+
+        Args:
+            arrays: some or all of the program's arrays, and maybe others; the rest is given
+                with each call.
+            size: how many elements each array has.
+            ends: the segments' ends; see `Segments`. None for one segment.
+
+        Raises:
+            TypeError: an array has another dtype than the kernel was compiled for.
+            ValueError: an array is not contiguous, or lengths differ.
+        """
 
     def __call__(
         self,
         arrays: Mapping[str, Array],
         scalars: Mapping[str, float],
         segments: Segments | None = None,
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        """Runs the program over whole arrays, in place.
+    ) -> Sums:
+        """Runs the program over whole arrays once, in place.
 
         Args:
             arrays: an array for each of the program's, all of one length. Those that
-                the program stores to are written in place; no two may overlap.
+                the program stores to are written in place.
             scalars: a float64 number for each of the program's scalars; it is rounded
                 to the compute dtype once, before the pass.
             segments: the cut, needed where the program has segment scalars; without
@@ -55,6 +138,41 @@ class Kernel(Protocol):
         Returns:
             For each reduction its float64 sums, one per segment.
         """
+
+
+class Mirror(Protocol):
+    """A host array's place on the device: the array itself where the device is the host.
+
+    Attributes:
+        array: what kernels take.
+    """
+
+    array: Array
+
+    def send(self, start: int, stop: int) -> None:
+        """Starts to copy elements to the device. Kernels called later see them."""
+
+    def fetch(self, start: int, stop: int) -> None:
+        """Starts to copy elements to the host, as the kernels called so far leave them."""
+
+    def wait(self) -> None:
+        """Returns when what was to be fetched is there."""
+
+
+class Here:
+    """The `Mirror` of a host array where the device is the host."""
+
+    def __init__(self, array: HostArray) -> None:
+        self.array: Array = array
+
+    def send(self, start: int, stop: int) -> None:
+        """Nothing to do."""
+
+    def fetch(self, start: int, stop: int) -> None:
+        """Nothing to do."""
+
+    def wait(self) -> None:
+        """Nothing to do."""
 
 
 class Backend(Protocol):
@@ -89,6 +207,12 @@ class Backend(Protocol):
                 make up, which would pile up without an end: such a kernel lives as long
                 as whoever asked for it holds it.
         """
+
+    def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
+        """New bytes on the host, not set, in memory that travels to the device fast."""
+
+    def mirror(self, array: HostArray) -> Mirror:
+        """The place on the device for what is in ``array``, for as long as it is used."""
 
     def full(self, size: int, value: float, dtype: np.dtype[Any]) -> Array:
         """A new array of ``size`` elements, all ``value``."""

@@ -119,7 +119,7 @@ SUMMANDS = {
 PLAIN = """
 extern "C" __global__ void kernel({parameters}) {{
   const long long stride = (long long)gridDim.x * blockDim.x;
-  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += stride) {{
+  for (long long i = low + (long long)blockIdx.x * blockDim.x + threadIdx.x; i < high; i += stride) {{
     {segment}
     element({arguments});
   }}
@@ -130,7 +130,7 @@ REDUCING = """
 extern "C" __global__ void kernel({parameters}) {{
   __shared__ double lanes[{LANES}];
   const int lane = threadIdx.x;
-  for (long long block = blockIdx.x; block < blocks; block += gridDim.x) {{
+  for (long long block = low + blockIdx.x; block < high; block += gridDim.x) {{
     const long long segment = first_after(firsts, segments + 1, block) - 1;
     const long long start = starts[segment] + (block - firsts[segment]) * {BLOCK};
     const long long stop = start + {BLOCK} < ends[segment] ? start + {BLOCK} : ends[segment];
@@ -182,9 +182,11 @@ def element_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.d
 def cuda_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> str:
     """The text of a module with the kernel ``kernel``.
 
-    Its parameters are ``size, blocks, segments, starts, ends, firsts, runs, sums, a0..,
-    n0..``: counts, the cut, the segments' numbers, the blocks' sums, the arrays, and the
-    scalars as double. A program that reduces needs blocks of `LANES` threads.
+    It computes the elements, or where the program reduces the blocks, from ``low`` to before
+    ``high``. Its parameters are ``low, high, blocks, segments, starts, ends, firsts, runs,
+    sums, a0.., n0..``: the counts of all blocks and segments, the cut, the segments' numbers,
+    the blocks' sums, the arrays, and the scalars as double. A program that reduces needs
+    blocks of `LANES` threads.
     """
     rows = range(len(program.reductions))
     numbers = range(len(program.scalars))
@@ -208,7 +210,7 @@ def _added(number: int, kind: ReductionKind) -> str:
 
 
 def _parameters(program: Program, dtypes: Sequence[np.dtype[Any]]) -> list[str]:
-    counts = [f"long long {name}" for name in ("size", "blocks", "segments")]
+    counts = [f"long long {name}" for name in ("low", "high", "blocks", "segments")]
     cut = [f"const long long *{name}" for name in ("starts", "ends", "firsts")]
     arrays = [_pointer(program, dtypes, i) for i in range(len(program.arrays))]
     numbers = [f"double n{i}" for i in range(len(program.scalars))]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -15,13 +16,12 @@ import numpy.typing as npt
 from numba import types
 
 from optserve_server.arrays import numba_runtime, source_cache
-from optserve_server.arrays.backend import Array, HostArray, Kernel, Segments
-from optserve_server.arrays.emission import dtypes, stored
-from optserve_server.arrays.formats import BFLOAT16, FLOAT16
-from optserve_server.arrays.numba_source import numba_source, runtime_source
+from optserve_server.arrays.backend import Here, HostArray, Kernel, Sums
+from optserve_server.arrays.emission import dtypes
+from optserve_server.arrays.numba_source import CUT, numba_source, runtime_source
 from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.arrays.passes import Floats, HostBound, HostKernel, HostPass
 from optserve_server.arrays.program import Program
-from optserve_server.arrays.reductions import Cut, cut_of
 from optserve_server.arrays.workers import Workers
 
 # A loop over many arrays compares each with each for overlap before it runs vectorised;
@@ -30,13 +30,8 @@ llvmlite.binding.set_option("optserve", "-runtime-memory-check-threshold=128")
 
 Compiled = Callable[..., None]
 
-NOTHING = np.zeros((0, 1))
-"""The numbers of no segment scalars."""
-
-
-NO_SUMS = np.zeros((0, 0))
-"""The sums of no reductions."""
-
+NOTHING = np.zeros(0)
+"""Stands for an array that is given with each call."""
 
 MADE_UP = 256
 """Programs that callers make up that are compiled, at one to three megabytes each."""
@@ -48,9 +43,9 @@ def _array(dtype: Any, dimensions: int, readonly: bool) -> Any:
 
 
 INTEGERS = _array(types.int64, 1, True)
-FLOATS = _array(types.float64, 1, True)
 TABLE = _array(types.float64, 2, True)
 SUMS = _array(types.float64, 2, False)
+SIGNATURE = types.void(types.int64, types.int64, INTEGERS)
 
 
 def _compile(source: str, function: str, signature: Any) -> Compiled:
@@ -79,7 +74,7 @@ def _compiled(module: ModuleType, function: str, signature: Any, cacheable: bool
     return compiled
 
 
-class NumbaKernel:
+class NumbaKernel(HostKernel):
     """A program compiled for the host; a `Kernel`.
 
     Args:
@@ -95,79 +90,70 @@ class NumbaKernel:
         self,
         program: Program,
         dtype: np.dtype[Any],
-        storage: Sequence[np.dtype[Any]],
+        storage: tuple[np.dtype[Any], ...],
         workers: Workers,
         fold: Compiled,
         keep: bool = True,
     ) -> None:
-        self.program, self.workers, self.fold = program, workers, fold
-        passed = [_passed(dtype) for dtype in storage]
-        self.storage = tuple(zip(program.arrays, storage, passed, strict=True))
+        super().__init__(program, storage)
+        self.workers, self.fold = workers, fold
+        self.pack = struct.Struct(f"{len(program.scalars)}d").pack_into
         source = numba_source(program, dtype, storage, whole=keep)
-        self.compiled = (_compile if keep else _compile_once)(source, "kernel", self._signature())
+        self.compiled = (_compile if keep else _compile_once)(source, "kernel", SIGNATURE)
 
-    def _signature(self) -> Any:
-        written = stored(self.program)
-        arrays = [
-            _array(numba.from_dtype(passed), 1, readonly=name not in written)
-            for name, _, passed in self.storage
-        ]
-        position = types.int64
-        return types.void(
-            position, position, INTEGERS, INTEGERS, INTEGERS, FLOATS, TABLE, SUMS, *arrays
-        )  # fmt: skip
+    def start(self, bound: HostBound) -> NumbaPass:
+        """A pass over the arrays of ``bound``."""
+        return NumbaPass(self, bound)
 
-    def __call__(
-        self,
-        arrays: Mapping[str, Array],
-        scalars: Mapping[str, float],
-        segments: Segments | None = None,
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        """Runs the program; see `Kernel`."""
-        own = [_bits(arrays[name], dtype, passed) for name, dtype, passed in self.storage]
-        size = len(own[0]) if own else 0
-        cut = cut_of(size, segments)
-        if any(len(array) != size for array in own) or cut.size != size:
-            raise ValueError("arrays and segments differ in length")
-        numbers = np.array([scalars[name] for name in self.program.scalars], np.float64)
-        sums = np.zeros((len(self.program.reductions), cut.count)) if self.program.reductions else NO_SUMS
-        runs = self._runs(segments)
 
-        def work(low: int, high: int) -> None:
-            self.compiled(low, high, cut.starts, cut.ends, cut.firsts, numbers, runs, sums, *own)
+class NumbaPass(HostPass):
+    """A pass of a compiled kernel: a table of addresses, and what they lead to."""
 
-        marks = self.workers.marks(size)
+    def __init__(self, kernel: NumbaKernel, bound: HostBound) -> None:
+        super().__init__(bound)
+        self.kernel = kernel
+        program, cut = self.program, self.cut
+        self._numbers = np.zeros(len(program.scalars))
+        self._runs = np.zeros((len(program.segment_scalars), len(cut.ends)))
+        self._sums = np.zeros((len(program.reductions), cut.count))
+        given = [bound.arrays.get(name, NOTHING) for name in program.arrays]
+        table = [cut.starts, cut.ends, cut.firsts, None, self._numbers, self._runs, self._sums, None, *given]
+        self._table = np.array([0 if array is None else address(array) for array in table], np.int64)
+        self._table[3], self._table[7] = len(cut.ends), cut.count
+        self._missing = [(name, CUT + program.arrays.index(name)) for name in bound.missing]
+
+    def fill(
+        self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
+    ) -> None:
+        """Takes a call's numbers and arrays; see `HostPass`."""
+        self.done = 0
+        self.kernel.pack(self._numbers.data, 0, *[scalars[name] for name in self.program.scalars])
+        for name, entry in self._missing:
+            self._table[entry] = address(self.bound.checked(name, arrays[name]))
+        for row, name in enumerate(self.program.segment_scalars):
+            self._runs[row] = of_segments[name]
+
+    def compute(self, low: int, high: int) -> None:
+        """Computes elements; see `HostPass`."""
+        marks = self.kernel.workers.marks(low, high)
         if self.program.reductions:
-            marks = [cut.block_at(mark) for mark in marks]
-        self.workers.run(work, marks)
-        return self._folded(sums, cut)
+            marks = [self.cut.block_at(mark) for mark in marks]
+        self.kernel.workers.run(self._work, marks)
 
-    def _runs(self, segments: Segments | None) -> npt.NDArray[np.float64]:
-        names = self.program.segment_scalars
-        if not names:
-            return NOTHING
-        if segments is None:
-            raise ValueError(f"segments are needed for {', '.join(names)}")
-        return np.array([segments.scalars[name] for name in names], np.float64)
+    def _work(self, low: int, high: int) -> None:
+        self.kernel.compiled(low, high, self._table)
 
-    def _folded(self, sums: npt.NDArray[np.float64], cut: Cut) -> dict[str, npt.NDArray[np.float64]]:
-        if not self.program.reductions:
-            return {}
-        totals = np.zeros((len(sums), len(cut.ends)))
-        self.fold(sums, cut.firsts, totals)
+    def sums(self) -> Sums:
+        """The sums of all elements."""
+        totals = np.empty((len(self._sums), len(self.cut.ends)))
+        self.kernel.fold(self._sums, self.cut.firsts, totals)
         return {r.name: totals[i] for i, r in enumerate(self.program.reductions)}
 
 
-def _passed(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What a kernel takes for an array of ``dtype``."""
-    return np.dtype(np.uint16) if dtype in (FLOAT16, BFLOAT16) else dtype
-
-
-def _bits(array: npt.NDArray[Any], dtype: np.dtype[Any], passed: np.dtype[Any]) -> npt.NDArray[Any]:
-    """``array`` as a kernel takes it."""
-    if array.dtype != dtype:
-        raise TypeError(f"an array is {array.dtype}, but the kernel was compiled for {dtype}")
-    return array if passed is dtype else array.view(passed)
+def address(array: HostArray) -> int:
+    """Where an array's elements lie."""
+    where: int = array.__array_interface__["data"][0]
+    return where
 
 
 class NumbaBackend:
@@ -222,6 +208,14 @@ class NumbaBackend:
             if self._made_up_left < 0:
                 return self._fallback.compile(key[0], key[1], storage, keep=False)
         return NumbaKernel(*key, self._workers, self._fold, keep=False)
+
+    def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
+        """New bytes; see `Backend`."""
+        return np.empty(byte_count, np.uint8)
+
+    def mirror(self, array: HostArray) -> Here:
+        """``array`` itself."""
+        return Here(array)
 
     def full(self, size: int, value: float, dtype: np.dtype[Any]) -> HostArray:
         """A new array; see `Backend`."""

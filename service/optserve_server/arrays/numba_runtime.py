@@ -9,8 +9,27 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import types
+from numba.core.extending import intrinsic
+from numba.np import arrayobj
 
 jit = numba.njit(nogil=True, error_model="numpy")
+
+
+@intrinsic
+def array_at(_context: Any, dtype: Any, address: Any, size: Any) -> Any:
+    """The contiguous array of ``dtype`` at an address, which need not be aligned."""
+    array = types.Array(dtype.dtype, 1, "C", aligned=False)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        made = arrayobj.make_array(array)(context, builder)  # type: ignore[no-untyped-call]
+        item = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(dtype.dtype)))
+        data = builder.inttoptr(arguments[1], made.data.type)
+        shape = [arguments[2]]
+        arrayobj.populate_array(made, data, shape, [item], item, None)  # type: ignore[no-untyped-call]
+        return made._getvalue()
+
+    return array(dtype, types.int64, types.int64), generate
 
 
 @jit

@@ -48,10 +48,12 @@ SUMMANDS = {
     ReductionKind.NON_FINITE_COUNT: "add_non_finite",
 }
 
-PARAMETERS = "low, high, starts, ends, firsts, numbers, runs, sums"
+CUT = 8
+"""Entries of a table before those of arrays; see `numba_source`."""
 
 PLAIN = """
-def kernel({parameters}):
+def kernel(low, high, table):
+{arrays}
 {numbers}
     start = low
     segment = first_after(ends, low)
@@ -66,7 +68,8 @@ def kernel({parameters}):
 """
 
 REDUCING = """
-def kernel({parameters}):
+def kernel(low, high, table):
+{arrays}
 {numbers}
     lanes = np.empty(({count}, {LANES}))
     values = np.empty(({count}, {CHUNK}), T)
@@ -92,7 +95,14 @@ def kernel({parameters}):
 def numba_source(
     program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]], *, whole: bool = True
 ) -> str:
-    """The text of a module that defines ``kernel``.
+    """The text of a module that defines ``kernel(low, high, table)``.
+
+    It computes the elements, or where the program reduces the blocks, from ``low`` to before
+    ``high``. The table (int64) holds the addresses of the segments' starts, ends and first
+    blocks; how many segments there are; the addresses of the scalars, of the segment scalars
+    (one row each) and of the blocks' sums (one row per reduction); how many blocks there are;
+    and the address of each array. So a call converts three arguments, however many arrays
+    there are.
 
     Args:
         program: the program.
@@ -106,15 +116,17 @@ def numba_source(
     rows = range(len(program.reductions))
     depth = 4 if program.reductions else 3
     text = (REDUCING if rows else PLAIN).format(
-        parameters=", ".join([PARAMETERS, *(f"a{i}" for i in range(len(program.arrays)))]),
+        arrays=_lines(1, _arrays(program, dtypes)),
         numbers=_lines(1, _numbers(names)),
-        runs=_lines(2, [f"c{i} = T(runs[{i}, segment])" for i in range(len(program.segment_scalars))]),
+        runs=_lines(2, [
+            f"c{i} = T(runs[{i} * table[3] + segment])" for i in range(len(program.segment_scalars))
+        ]),
         slices=_lines(depth - 1, [f"b{i} = a{i}[start:end]" for i in range(len(program.arrays))] + [
             f"v{i} = values[{i}, : end - start]" for i in rows
         ]),
         body=_lines(depth, _body(names, dtype, dtypes)),
         summed=_lines(3, [f"{SUMMANDS[r.kind]}(v{i}, lanes[{i}])" for i, r in enumerate(program.reductions)]),
-        folded=_lines(2, [f"sums[{i}, block] = fold_lanes(lanes[{i}])" for i in rows]),
+        folded=_lines(2, [f"sums[{i} * table[7] + block] = fold_lanes(lanes[{i}])" for i in rows]),
         count=len(rows), LANES=LANES, CHUNK=CHUNK, BLOCK=BLOCK,
     )  # fmt: skip
     return f"{runtime_source() if whole else ''}\nT = np.{dtype.name}\n{text}"
@@ -123,6 +135,27 @@ def numba_source(
 def runtime_source() -> str:
     """The text of what kernels call."""
     return inspect.getsource(numba_runtime)
+
+
+def _arrays(program: Program, dtypes: Sequence[np.dtype[Any]]) -> list[str]:
+    """What the table leads to."""
+    lines = [
+        "starts = array_at(np.int64, table[0], table[3])",
+        "ends = array_at(np.int64, table[1], table[3])",
+        "firsts = array_at(np.int64, table[2], table[3] + 1)",
+        f"numbers = array_at(np.float64, table[4], {len(program.scalars)})",
+        f"runs = array_at(np.float64, table[5], {len(program.segment_scalars)} * table[3])",
+        f"sums = array_at(np.float64, table[6], {len(program.reductions)} * table[7])",
+        "size = ends[table[3] - 1]",
+    ]
+    for i, dtype in enumerate(dtypes):
+        lines.append(f"a{i} = array_at(np.{passed(dtype).name}, table[{CUT + i}], size)")
+    return lines
+
+
+def passed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What a kernel takes an array of ``dtype`` for."""
+    return np.dtype(np.uint16) if dtype in (FLOAT16, BFLOAT16) else dtype
 
 
 def _lines(depth: int, lines: Sequence[str]) -> str:

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Array, HostArray, Segments
+from optserve_server.arrays.backend import Here, HostArray, Sums
+from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.formats import decode, encode
+from optserve_server.arrays.passes import Floats, HostBound, HostKernel, HostPass
 from optserve_server.arrays.plan import Bank, plan
 from optserve_server.arrays.program import Constant, Load, Op, Operand, Program, Result, Scalar, SegmentScalar
 from optserve_server.arrays.reductions import (
     BLOCK,
     LANES,
     Cut,
-    cut_of,
     fold_blocks,
     sum_blocks,
     sum_scattered,
@@ -99,13 +100,13 @@ class _Scratch:
         self.summands = np.zeros(length + LANES if sums else 0)
 
 
-class NumpyKernel:
+class NumpyKernel(HostKernel):
     """A program on NumPy arrays; a `Kernel`.
 
     Args:
         program: the program.
         dtype: the compute dtype.
-        storage: the dtypes of arrays stored in another one.
+        storage: the storage dtype of each of the program's arrays.
         workers: the threads to use.
         span: elements computed at a time; a multiple of `BLOCK`.
     """
@@ -114,12 +115,13 @@ class NumpyKernel:
         self,
         program: Program,
         dtype: np.dtype[Any],
-        storage: Mapping[str, np.dtype[Any]],
+        storage: tuple[np.dtype[Any], ...],
         workers: Workers,
         span: int,
     ) -> None:
-        self.program, self.dtype, self.workers, self.span = program, dtype, workers, span
-        plain = frozenset(name for name in program.arrays if storage.get(name, dtype) == dtype)
+        super().__init__(program, storage)
+        self.dtype, self.workers, self.span = dtype, workers, span
+        plain = frozenset(name for name, of in self.dtypes.items() if of == dtype)
         self.plan = plan(program, plain)
         read = {x for k in program.instructions for x in k.operands}
         read |= {x for _, x in program.stores} | {r.operand for r in program.reductions}
@@ -139,45 +141,16 @@ class NumpyKernel:
         ]
         self._scratch: deque[_Scratch] = deque()
 
-    def __call__(
-        self,
-        arrays: Mapping[str, Array],
-        scalars: Mapping[str, float],
-        segments: Segments | None = None,
-    ) -> dict[str, npt.NDArray[np.float64]]:
-        """Runs the program; see `Kernel`."""
-        own = {name: arrays[name] for name in self.program.arrays}
-        size = len(next(iter(own.values()))) if own else 0
-        cut = cut_of(size, segments)
-        if any(len(array) != size for array in own.values()) or cut.size != size:
-            raise ValueError("arrays and segments differ in length")
-        if size == 0:
-            return {r.name: np.zeros(len(cut.ends)) for r in self.program.reductions}
-        values = list(self.constants)
-        for name in self.program.scalars:
-            values[self.slots[Scalar(name)]] = self.dtype.type(scalars[name])
-        given = {} if segments is None else segments.scalars
-        runs = {name: given[name].astype(self.dtype) for name in self.program.segment_scalars}
-        sums = np.zeros((len(self.program.reductions), cut.count))
-
-        def work(low: int, high: int) -> None:
-            scratch = self._take()
-            with np.errstate(all="ignore"):
-                for start, stop in self._spans(low, high, cut):
-                    self._run(own, list(values), runs, cut, start, stop, sums, scratch)
-            self._scratch.append(scratch)
-
-        marks = self.workers.marks(size)
-        if self.program.reductions:
-            marks = [_block_start(cut, mark) for mark in marks[:-1]] + marks[-1:]
-        self.workers.run(work, marks)
-        return {r.name: fold_blocks(sums[i], cut) for i, r in enumerate(self.program.reductions)}
+    def start(self, bound: HostBound) -> NumpyPass:
+        """A pass over the arrays of ``bound``."""
+        return NumpyPass(self, bound)
 
     def _operands(self, read: set[Operand]) -> list[Operand]:
         results: list[Operand] = [Result(i) for i in range(len(self.program.instructions))]
         return results + [x for x in read if not isinstance(x, Result)]
 
-    def _take(self) -> _Scratch:
+    def take(self) -> _Scratch:
+        """Registers that no other thread uses."""
         try:
             return self._scratch.pop()
         except IndexError:
@@ -185,50 +158,89 @@ class NumpyKernel:
             sums = bool(self.program.reductions)
             return _Scratch(self.plan.floats, self.plan.bools, others, sums, self.span, self.dtype)
 
-    def _spans(self, low: int, high: int, cut: Cut) -> list[tuple[int, int]]:
+    def give(self, scratch: _Scratch) -> None:
+        """Takes registers back."""
+        self._scratch.append(scratch)
+
+
+class NumpyPass(HostPass):
+    """A pass of a kernel, span by span."""
+
+    def __init__(self, kernel: NumpyKernel, bound: HostBound) -> None:
+        super().__init__(bound)
+        self.kernel = kernel
+        self._arrays = dict(bound.arrays)
+        self._values: Values = []
+        self._runs: dict[str, npt.NDArray[Any]] = {}
+        self._sums = np.zeros((len(self.program.reductions), self.cut.count))
+
+    def fill(
+        self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
+    ) -> None:
+        """Takes a call's numbers and arrays; see `HostPass`."""
+        self.done = 0
+        slots, dtype = self.kernel.slots, self.kernel.dtype
+        self._values = list(self.kernel.constants)
+        for name in self.program.scalars:
+            self._values[slots[Scalar(name)]] = dtype.type(scalars[name])
+        for name in self.bound.missing:
+            self._arrays[name] = self.bound.checked(name, arrays[name])
+        self._runs = {name: of_segments[name].astype(dtype) for name in self.program.segment_scalars}
+
+    def compute(self, low: int, high: int) -> None:
+        """Computes elements; see `HostPass`."""
+        marks = self.kernel.workers.marks(low, high)
+        if self.program.reductions:
+            marks = [self.cut.block_start(mark) for mark in marks]
+        self.kernel.workers.run(self._work, marks)
+
+    def sums(self) -> Sums:
+        """The sums of all elements."""
+        rows = enumerate(self.program.reductions)
+        return {r.name: fold_blocks(self._sums[i].copy(), self.cut) for i, r in rows}
+
+    def _work(self, low: int, high: int) -> None:
+        scratch = self.kernel.take()
+        with np.errstate(all="ignore"):
+            for start, stop in self._spans(low, high):
+                self._run(start, stop, scratch)
+        self.kernel.give(scratch)
+
+    def _spans(self, low: int, high: int) -> list[tuple[int, int]]:
         """Cuts into spans; in front of a block's start where there are reductions."""
         spans = []
         while low < high:
-            stop = min(low + self.span, high)
+            stop = min(low + self.kernel.span, high)
             if self.program.reductions and stop < high:
-                stop = _block_start(cut, stop)
+                stop = self.cut.block_start(stop)
             spans.append((low, stop))
             low = stop
         return spans
 
-    def _run(
-        self,
-        arrays: Mapping[str, npt.NDArray[Any]],
-        values: Values,
-        runs: Mapping[str, npt.NDArray[Any]],
-        cut: Cut,
-        start: int,
-        stop: int,
-        sums: npt.NDArray[np.float64],
-        scratch: _Scratch,
-    ) -> None:
+    def _run(self, start: int, stop: int, scratch: _Scratch) -> None:
         """Computes the elements from ``start`` to ``stop``."""
-        views = {name: array[start:stop] for name, array in arrays.items()}
+        kernel, slots, values = self.kernel, self.kernel.slots, list(self._values)
+        views = {name: array[start:stop] for name, array in self._arrays.items()}
         others = [register[: stop - start] for register in scratch.others]
-        for name, register in zip(self.loads, others, strict=False):
-            values[self.slots[Load(name)]] = self._loaded(name, views[name], register)
-        for name, register in zip(runs, others[len(self.loads) :], strict=True):
-            values[self.slots[SegmentScalar(name)]] = spread(runs[name], cut, start, stop, register)
+        for name, register in zip(kernel.loads, others, strict=False):
+            values[slots[Load(name)]] = self._loaded(name, views[name], register)
+        for name, register in zip(self._runs, others[len(kernel.loads) :], strict=True):
+            values[slots[SegmentScalar(name)]] = spread(self._runs[name], self.cut, start, stop, register)
         places = {bank: [r[: stop - start] for r in registers] for bank, registers in scratch.banks.items()}
         places[Bank.ARRAY] = [views[name] for name in self.program.arrays]
-        for function, inputs, output, bank, number in self.steps:
+        for function, inputs, output, bank, number in kernel.steps:
             out = places[bank][number]
             function(*[values[slot] for slot in inputs], out=out)
             values[output] = out
-        for row, reduction in zip(sums, self.program.reductions, strict=True):
-            summand(reduction.kind, values[self.slots[reduction.operand]], scratch.summands[: stop - start])
-            _sum(scratch.summands, cut, start, stop, row)
-        for name, x in self.plan.copies:
-            encode(np.asarray(values[self.slots[x]]), views[name])
+        for row, reduction in zip(self._sums, self.program.reductions, strict=True):
+            summand(reduction.kind, values[slots[reduction.operand]], scratch.summands[: stop - start])
+            _sum(scratch.summands, self.cut, start, stop, row)
+        for name, x in kernel.plan.copies:
+            encode(np.asarray(values[slots[x]]), views[name])
 
     def _loaded(self, name: str, view: npt.NDArray[Any], register: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The elements of ``view`` in the compute dtype: itself where that does."""
-        if name not in self.copied and view.flags.aligned:
+        if name not in self.kernel.copied and view.flags.aligned:
             return view
         decode(view, register)
         return register
@@ -267,13 +279,6 @@ def _sum(
         low = high
 
 
-def _block_start(cut: Cut, element: int) -> int:
-    """Where the block that holds ``element`` starts."""
-    segment = int(np.searchsorted(cut.ends, element, side="right"))
-    start = int(cut.starts[segment])
-    return start + (element - start) // BLOCK * BLOCK
-
-
 class NumpyBackend:
     """NumPy on the host; a `Backend`.
 
@@ -302,15 +307,22 @@ class NumpyBackend:
     ) -> NumpyKernel:
         """The kernel of a program; see `Backend`."""
         dtype = np.dtype(dtype)
-        dtypes = tuple(np.dtype(storage.get(name, dtype)) for name in program.arrays)
+        key = program, dtype, dtypes(program, dtype, storage)
         span = max(self._span_bytes // dtype.itemsize // BLOCK, 1) * BLOCK
         if not keep:
-            return NumpyKernel(program, dtype, storage, self._workers, span)
+            return NumpyKernel(*key, self._workers, span)
         with self._compiling:
-            key = program, dtype, dtypes
             if key not in self._kernels:
-                self._kernels[key] = NumpyKernel(program, dtype, storage, self._workers, span)
+                self._kernels[key] = NumpyKernel(*key, self._workers, span)
             return self._kernels[key]
+
+    def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
+        """New bytes; see `Backend`."""
+        return np.empty(byte_count, np.uint8)
+
+    def mirror(self, array: HostArray) -> Here:
+        """``array`` itself."""
+        return Here(array)
 
     def full(self, size: int, value: float, dtype: np.dtype[Any]) -> HostArray:
         """A new array; see `Backend`."""

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from optserve_server.arrays.backend import Array, Backend, HostArray, Kernel
+from optserve_server.arrays.backend import Array, Backend, HostArray, Kernel, Mirror
 from optserve_server.arrays.program import Program
 
 
@@ -51,6 +52,14 @@ class RecentKernels:
                 while len(self._kernels) > self._capacity:
                     self._kernels.popitem(last=False)
         return kernel
+
+    def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
+        """New bytes on the host; see `Backend`."""
+        return self._backend.host_buffer(byte_count)
+
+    def mirror(self, array: HostArray) -> Mirror:
+        """The place on the device for an array; see `Backend`."""
+        return self._backend.mirror(array)
 
     def full(self, size: int, value: float, dtype: np.dtype[Any]) -> Array:
         """A new array; see `Backend`."""

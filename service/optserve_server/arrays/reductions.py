@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Segments
 from optserve_server.arrays.program import ReductionKind
 
 LANES = 64
@@ -75,12 +74,25 @@ class Cut:
             return self.count
         return int(self.firsts[segment] + (element - self.starts[segment]) // BLOCK)
 
+    def block_start(self, element: int) -> int:
+        """Where the block that holds ``element`` starts; ``element`` itself at the end."""
+        if element == self.size:
+            return element
+        segment = int(np.searchsorted(self.ends, element, side="right"))
+        start = int(self.starts[segment])
+        return start + (element - start) // BLOCK * BLOCK
 
-def cut_of(size: int, segments: Segments | None) -> Cut:
-    """The cut of a call over ``size`` elements; sessions make the same ones over and over."""
-    if segments is None:
-        return _one_segment(size)
-    return _segments(np.ascontiguousarray(segments.ends, np.int64).tobytes())
+
+def cut_of(size: int, ends: npt.NDArray[np.int64] | None) -> Cut:
+    """The cut of a call over ``size`` elements; sessions make the same ones over and over.
+
+    Raises:
+        ValueError: the last segment does not end at ``size``.
+    """
+    cut = _one_segment(size) if ends is None else _segments(np.ascontiguousarray(ends, np.int64).tobytes())
+    if cut.size != size:
+        raise ValueError("arrays and segments differ in length")
+    return cut
 
 
 @functools.lru_cache(maxsize=256)

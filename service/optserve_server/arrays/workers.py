@@ -24,10 +24,10 @@ class Workers:
         self._pool: ThreadPoolExecutor | None = None
         self._starting = threading.Lock()
 
-    def marks(self, size: int) -> list[int]:
-        """Where to cut ``size`` elements: 0, the inner cuts, ``size``."""
-        parts = self.threads if size >= SMALLEST_SPLIT else 1
-        return [size * i // parts for i in range(parts + 1)]
+    def marks(self, low: int, high: int) -> list[int]:
+        """Where to cut the elements from ``low`` to ``high``: there, and in between."""
+        parts = self.threads if high - low >= SMALLEST_SPLIT else 1
+        return [low + (high - low) * i // parts for i in range(parts + 1)]
 
     def run(self, work: Callable[[int, int], None], marks: Sequence[int]) -> None:
         """Calls ``work(low, high)`` between each two marks and waits for all of them."""

@@ -27,9 +27,7 @@ class Answer:
         started: is called on the loop when the result is known.
     """
 
-    def __init__(
-        self, reply: Reply | None, loop: asyncio.AbstractEventLoop | None, started: Any
-    ) -> None:
+    def __init__(self, reply: Reply | None, loop: asyncio.AbstractEventLoop | None, started: Any) -> None:
         self.reply = reply
         self.result: StepResult | None = None
         self._loop, self._started = loop, started

@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from optserve_server.sessions.result import StepResult
 from optserve_server.sessions.session import PreparedStep, Session
 
 T = TypeVar("T")
@@ -35,8 +34,8 @@ class Execution:
         self,
         session: Session,
         prepare: Callable[[], PreparedStep],
-        commit: Callable[[PreparedStep], StepResult],
-    ) -> StepResult:
+        commit: Callable[[PreparedStep], T],
+    ) -> T:
         """Takes a step: both parts while nothing else touches the session."""
         return await self.alone(session, lambda: commit(prepare()))
 

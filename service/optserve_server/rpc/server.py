@@ -19,6 +19,7 @@ from optserve_server.rpc.framing import FramedStreams
 from optserve_server.rpc.functions import FunctionService
 from optserve_server.rpc.interceptors import Boundary
 from optserve_server.rpc.sessions import SessionService
+from optserve_server.rpc.sharing import Sharing
 from optserve_server.sessions.store import Store
 
 SERVICES = tuple(
@@ -53,7 +54,9 @@ class Server:
             maximum_concurrent_rpcs=max_concurrent_rpcs,
         )
         execution = Execution(executor)
-        add_SessionServiceServicer_to_server(SessionService(store, execution, self._drain), self._server)
+        self._sharing = Sharing(execution)
+        sessions = SessionService(store, execution, self._drain, self._sharing)
+        add_SessionServiceServicer_to_server(sessions, self._server)
         add_FunctionServiceServicer_to_server(FunctionService(execution, store.backend), self._server)
         add_CapabilitiesServiceServicer_to_server(CapabilitiesService(store), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -67,6 +70,7 @@ class Server:
             RuntimeError: the address cannot be bound.
         """
         bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        self._sharing.start()
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -77,6 +81,7 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await self._drain.finish(grace)
         await self._server.stop(_LAST_ANSWERS)
+        await self._sharing.stop()
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:

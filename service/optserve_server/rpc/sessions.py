@@ -18,6 +18,7 @@ from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.push import received
 from optserve_server.rpc.repeats import Repeats, content_of
+from optserve_server.rpc.sharing import Sharing
 from optserve_server.rpc.stepping import check_pull, stepped
 from optserve_server.rpc.streaming import StepStream
 from optserve_server.sessions.session import SMALL, Session
@@ -36,9 +37,11 @@ class SessionService(SessionServiceServicer):
         store: the sessions.
         execution: where work runs.
         drain: says when streams are to end.
+        sharing: memory shared with clients on this host.
     """
 
-    def __init__(self, store: Store, execution: Execution, drain: Drain) -> None:
+    def __init__(self, store: Store, execution: Execution, drain: Drain, sharing: Sharing) -> None:
+        self._sharing = sharing
         self._store = store
         self._execution = execution
         self._drain = drain
@@ -111,9 +114,8 @@ class SessionService(SessionServiceServicer):
         return response
 
     async def StepStream(self, requests: object, context: Context) -> None:  # type: ignore[override]
-        await StepStream(
-            self.find, self._execution, self._drain, self._store.limits.chunk_bytes, context
-        ).serve()
+        chunk_bytes = self._store.limits.chunk_bytes
+        await StepStream(self.find, self._execution, self._drain, chunk_bytes, self._sharing, context).serve()
 
     async def PullParameters(self, request: pb.PullParametersRequest, context: Context) -> AsyncIterator[Any]:
         session = self.find(request.name)
@@ -144,6 +146,9 @@ class SessionService(SessionServiceServicer):
             return pb.PushParametersResponse(session=sessions.session_to(push.session))
 
         return await self._repeats.once(header.request_id, content, act)
+
+    async def ShareMemory(self, request: pb.ShareMemoryRequest, context: Context) -> pb.ShareMemoryResponse:
+        return await self._sharing.share(self.find(request.name), request)
 
     async def _create(self, request: pb.CreateSessionRequest) -> pb.CreateSessionResponse:
         session_id = checked_session_id(request.session_id)

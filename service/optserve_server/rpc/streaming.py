@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from grpc import aio
@@ -17,8 +17,10 @@ from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.answers import Answers
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
+from optserve_server.rpc.sharing import Sharing, answer_in
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.reading import Pull, Reply
+from optserve_server.sessions.regions import Region
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import PreparedStep, Session
 from optserve_server.sessions.staging import Staging, laid_out
@@ -41,6 +43,7 @@ class Header:
         options: what the step asks for.
         pull: the values to send back; None for none.
         in_place: whether their bytes lie as the gradient's do.
+        region: the shared memory that the gradient lies in; None where its bytes follow.
     """
 
     session: Session
@@ -49,6 +52,7 @@ class Header:
     options: StepOptions
     pull: Pull | None
     in_place: bool
+    region: Region | None
 
 
 class StepStream:
@@ -59,6 +63,7 @@ class StepStream:
         execution: where steps are computed.
         drain: ends the stream between two steps when the server shuts down.
         chunk_bytes: how many bytes an answer's chunks hold.
+        sharing: memory that steps may lie in.
         context: the call.
     """
 
@@ -68,10 +73,11 @@ class StepStream:
         execution: Execution,
         drain: Drain,
         chunk_bytes: int,
+        sharing: Sharing,
         context: Context,
     ) -> None:
         self._execution, self._drain, self._context = execution, drain, context
-        self._headers = _Headers(find)
+        self._headers = _Headers(find, sharing)
         self._buffers = _Buffers()
         self._answers = Answers(context, chunk_bytes)
 
@@ -85,8 +91,9 @@ class StepStream:
             while (first := await self._first_message()) is not None:
                 with within("header"):
                     header = self._headers.read(first.message.header)
-                    incoming = Incoming(header.session, self._buffers.gradient(header, self._answers.busy), header.options)
-                await self._receive(incoming, first)
+                    incoming = Incoming(header.session, self._staging(header), header.options)
+                if header.region is None:
+                    await self._receive(incoming, first)
                 with _in_header():
                     await self._take(header, incoming)
             await self._answers.sent()
@@ -101,6 +108,11 @@ class StepStream:
         if not message.message.HasField("header"):
             raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
         return message  # type: ignore[no-any-return]  # the call's messages have no type
+
+    def _staging(self, header: Header) -> Staging:
+        if header.region is not None:
+            return header.region.staging
+        return self._buffers.gradient(header, self._answers.busy)
 
     async def _receive(self, incoming: Incoming, first: Request) -> None:
         """Reads until the gradient is whole."""
@@ -118,10 +130,16 @@ class StepStream:
 
     async def _take(self, header: Header, incoming: Incoming) -> None:
         await self._answers.sent()
+        session, region = header.session, header.region
+        prepare = partial(session.prepare, incoming)
+        if region is not None and (header.pull is None or region.holds(header.pull)):
+            shared = partial(answer_in, region, wanted=header.pull is not None)
+            await self._context.write(Framed(await self._execution.take(session, prepare, shared)))
+            return
         reply = self._buffers.reply(header, incoming.staging)
-        answer = self._answers.begin(reply, inline=header.session.is_small)
-        prepare = partial(header.session.prepare, incoming)
-        await self._execution.take(header.session, prepare, partial(PreparedStep.commit, reply=reply, progress=answer))
+        answer = self._answers.begin(reply, inline=session.is_small)
+        commit = partial(PreparedStep.commit, reply=reply, progress=answer)
+        await self._execution.take(session, prepare, commit)
         await self._answers.finish(answer)
 
 
@@ -162,50 +180,77 @@ class _Buffers:
 
 
 class _Headers:
-    """Reads headers; those of a loop differ in little and are read by comparison.
+    """Reads headers. Those of a loop differ in little, so only what differs is read again.
 
     Args:
         find: gives the session of a resource name.
+        sharing: memory that steps may lie in.
     """
 
-    def __init__(self, find: Callable[[str], Session]) -> None:
-        self._find = find
+    def __init__(self, find: Callable[[str], Session], sharing: Sharing) -> None:
+        self._find, self._sharing = find, sharing
         self._name = ""
-        self._text = b""
+        self._rest = b""
         self._spec: object = None
         self._last: Header | None = None
 
     def read(self, message: pb.StepHeader) -> Header:
-        """What a header says.
+        """What a header says; takes from it what differs from step to step.
 
         Raises:
             DomainError: a field of it is wrong; fields are paths within the header.
         """
-        sequence = message.options.sequence
-        expected = message.options.expected_step if message.options.HasField("expected_step") else None
-        message.options.ClearField("sequence")
-        message.options.ClearField("expected_step")
-        text = message.SerializeToString()
-        last = self._last
-        if last is None or text != self._text or last.session.closed or last.session.spec is not self._spec:
-            message.options.sequence = sequence
-            last = self._checked(message)
-            self._text, self._spec, self._last = text, last.session.spec, last
-        options = replace(last.options, sequence=sequence, expected_step=expected)
-        return replace(last, options=options)
+        last, differing = self._last, _Differing.taken_from(message)
+        rest = message.SerializeToString()
+        message.gradient_id = differing.gradient_id
+        if last is None or rest != self._rest or last.session.closed or last.session.spec is not self._spec:
+            last = self._last = self._checked(message, differing)
+            self._rest, self._spec = rest, last.session.spec
+        region = last.region and self._sharing.region_of(last.session, message)
+        return replace(last, options=differing.put_into(last.options), region=region)
 
-    def _checked(self, message: pb.StepHeader) -> Header:
+    def _checked(self, message: pb.StepHeader, differing: _Differing) -> Header:
         self._name = message.name or self._name
         session = self._find(self._name)
-        options = sessions.options_from(message.options)
+        options = sessions.options_from(message.options, differing.sequence)
+        region = self._sharing.region_of(session, message)
         dtype = wire_dtype_from(message.gradient_dtype, "gradient_dtype")
         tensors = tuple(message.tensors) or None
         pull, in_place = None, False
         if message.options.HasField("pull"):
             with within("options.pull"):
                 pull = sessions.pull_from(message.options.pull)
-                in_place = session.check_pull(pull) == laid_out(session.layout, tensors, dtype)
-        return Header(session, tensors, dtype, options, pull, in_place)
+                lies = session.check_pull(pull)
+            in_place = region is None and lies == laid_out(session.layout, tensors, dtype)
+        return Header(session, tensors, dtype, options, pull, in_place, region)
+
+
+class _Differing(NamedTuple):
+    """The fields of a header that are other ones in every step."""
+
+    sequence: int
+    expected_step: int | None
+    gradient_id: int
+
+    @classmethod
+    def taken_from(cls, message: pb.StepHeader) -> Self:
+        """Empties these fields of a message."""
+        options = message.options
+        expected = options.expected_step if options.HasField("expected_step") else None
+        taken = cls(options.sequence, expected, message.gradient_id)
+        options.ClearField("sequence")
+        options.ClearField("expected_step")
+        message.ClearField("gradient_id")
+        return taken
+
+    def put_into(self, options: StepOptions) -> StepOptions:
+        """Options with these fields."""
+        return replace(
+            options,
+            sequence=self.sequence,
+            expected_step=self.expected_step,
+            gradient_id=self.gradient_id,
+        )
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from optserve_server.arrays.program import Program, ReductionKind
 from optserve_server.arrays.trace import Tracer
@@ -25,18 +25,6 @@ PARAMETER, GRADIENT, ACCUMULATED, AVERAGE, POINT = "p", "g", "accumulated", "ave
 PREPARED = "prepared"
 REPLY = "reply"
 """Names of the arrays that are not a rule's slots."""
-
-
-class Sent(NamedTuple):
-    """What a step's pass writes beside the session's own arrays, in the type that is sent.
-
-    Attributes:
-        array: where: `REPLY`, or `GRADIENT` for the place of what was read.
-        averaged: whether the weight average is sent instead of the parameters.
-    """
-
-    array: str
-    averaged: bool
 
 
 @dataclass(frozen=True)
@@ -109,8 +97,16 @@ class StepPrograms:
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
-    def apply(self, scaled: bool, sent: Sent | None = None) -> Program:
-        """One step; of a `MatrixRule` what comes before it, with the gradient put into `PREPARED`."""
+    def apply(self, scaled: bool, reply: str = "", averaged: bool = False) -> Program:
+        """One step; of a `MatrixRule` what comes before it, with the gradient put into `PREPARED`.
+
+        Args:
+            scaled: whether there is a loss scale.
+            reply: an array that receives the new parameters as well, in the dtype that it
+                is stored in: `REPLY`, or `GRADIENT` where they may take the gradient's place.
+                A `MatrixRule` has none, as its parameters come later.
+            averaged: whether the reply is the weight average instead.
+        """
         if isinstance(self.rule, MatrixRule):
             return self._prepare(scaled)
         assert isinstance(self.rule, ElementwiseRule)
@@ -121,8 +117,8 @@ class StepPrograms:
             t.store(slot, value)
         self._restart(t)
         average = self._average(t, p) if self.averages else None
-        if sent is not None:
-            t.store(sent.array, average if sent.averaged else p)
+        if reply:
+            t.store(reply, p if average is None or not averaged else average)
         return t.program()
 
     @functools.cached_property

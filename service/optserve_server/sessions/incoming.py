@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from optserve_server.arrays.backend import Pass
+from optserve_server.sessions.arena import Piecewise
 from optserve_server.sessions.guards import StepPrograms
 from optserve_server.sessions.measurement import Measurement, measures_by_tensor
 from optserve_server.sessions.plan import Plan
@@ -37,7 +38,7 @@ class Incoming:
         # Of rows, what was sent is not what is staged; of shared memory, its number stands for it.
         seen = options.worker and not staging.sparse and not options.gradient_id
         self._hasher = xxhash.xxh3_128() if seen else None
-        self._passes: list[Pass] | None = None
+        self._passes: list[Pass | Piecewise] | None = None
 
     def reached(self, byte_count: int) -> None:
         """That many bytes are there."""
@@ -64,12 +65,12 @@ class Incoming:
             return None
         return Measurement(self._spec.gradient, [measuring.end() for measuring in self._passes])
 
-    def _begun(self) -> list[Pass] | None:
+    def _begun(self) -> list[Pass | Piecewise] | None:
         session, gradient = self._session, self._spec.gradient
         if gradient.l1 or gradient.l2 or gradient.accumulation_steps > 1:
             return None
         places = Plan.of(session.arenas, self.staging).places
-        if not all(place.on_host and place.run.rows is None for place in places):
+        if any(place.run.rows is not None for place in places):
             return None
         scaled, numbers = session.numbers.of_gradient(session.step, self.options.loss_scale)
         of_tensors = {} if measures_by_tensor(gradient) else None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import NONE, Array, Bound, Pass, Segments, Sums
+from optserve_server.arrays.backend import NONE, Bound, Pass, Segments, Sums
 from optserve_server.arrays.program import Program
-from optserve_server.sessions.arena import Arenas, Partition
-from optserve_server.sessions.guards import GRADIENT, PARAMETER, REPLY
+from optserve_server.sessions.arena import Arenas, Partition, Piecewise
+from optserve_server.sessions.guards import GRADIENT, REPLY
 from optserve_server.sessions.staging import Run, Staging
 
 Numbers = Mapping[str, float]
@@ -23,18 +22,18 @@ Text = Callable[..., Program]
 class Place:
     """A run, and the range of a partition that it covers.
 
+    On the host its kernels are bound to every array, the gradient's own included, so that a
+    call is cheap; rows, and what has to reach another device first, take the partition's way.
+
     Args:
         partition: the partition.
         run: the gradient.
-
-    Attributes:
-        on_host: whether kernels work on the staged bytes themselves.
     """
 
     def __init__(self, partition: Partition, run: Run) -> None:
         self.partition, self.run = partition, run
-        self._bounds: dict[tuple[object, ...], tuple[Bound, object]] = {}
-        self.on_host = partition.backend.from_host(run.staged) is run.staged
+        self._direct = run.rows is None and run.on(partition.backend).array is run.staged
+        self._bounds: dict[tuple[object, ...], Bound] = {}
 
     def call(
         self,
@@ -42,7 +41,7 @@ class Place:
         *shape: object,
         scalars: Numbers,
         of_tensors: NumbersOfTensors | None = None,
-        reply: npt.NDArray[Any] | None = None,
+        reply: Run | None = None,
     ) -> Sums:
         """Runs a program over the run.
 
@@ -53,11 +52,11 @@ class Place:
             of_tensors: its numbers of tensors; None where the run is one segment.
             reply: where values go that are sent.
         """
-        if self.run.rows is not None:
-            cut = None if of_tensors is None else Segments(self.run.ends, of_tensors)
-            return self.partition.take(text(self.partition.programs, *shape), self.run, scalars, cut)
-        bound = self._bound(text, shape, by_tensor=of_tensors is not None, reply=reply)
-        return bound(scalars, self._arrays(), of_tensors or NONE)
+        if self._direct:
+            return self._bound(text, shape, of_tensors is not None, reply)(scalars, NONE, of_tensors or NONE)
+        program = text(self.partition.programs, *shape)
+        cut = None if of_tensors is None else Segments(self.run.ends, of_tensors)
+        return self.partition.take(program, self.run, scalars, cut, reply=reply)
 
     def begin(
         self,
@@ -65,39 +64,33 @@ class Place:
         *shape: object,
         scalars: Numbers,
         of_tensors: NumbersOfTensors | None = None,
-        reply: npt.NDArray[Any] | None = None,
-    ) -> Pass:
-        """The same as `call` in pieces; of runs of whole tensors."""
-        bound = self._bound(text, shape, by_tensor=of_tensors is not None, reply=reply)
-        return bound.begin(scalars, self._arrays(), of_tensors or NONE)
+        reply: Run | None = None,
+    ) -> Pass | Piecewise:
+        """The same in pieces, where the run is of whole tensors."""
+        if self._direct:
+            return self._bound(text, shape, of_tensors is not None, reply).begin(
+                scalars, NONE, of_tensors or NONE
+            )
+        program = text(self.partition.programs, *shape)
+        ends = None if of_tensors is None else self.run.ends
+        return self.partition.begin(program, self.run, scalars, ends, of_tensors or NONE, reply=reply)
 
-    def _arrays(self) -> Mapping[str, Array]:
-        if self.on_host:
-            return NONE
-        return {GRADIENT: self.partition.backend.from_host(self.run.staged)}
+    def _bound(self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None) -> Bound:
+        # A reply's run is kept with its kernel, so it is compared by identity.
+        key = (text, shape, by_tensor, reply)
+        bound = self._bounds.get(key)
+        if bound is None:
+            bound = self._bounds[key] = self._bind(text(self.partition.programs, *shape), by_tensor, reply)
+        return bound
 
-    def _bound(
-        self, text: Text, shape: tuple[object, ...], *, by_tensor: bool, reply: npt.NDArray[Any] | None
-    ) -> Bound:
-        key = (text, shape, by_tensor, id(reply))
-        known = self._bounds.get(key)
-        if known is None:
-            program = text(self.partition.programs, *shape)
-            # The array is kept beside, so that its identity stays its own.
-            known = self._bounds[key] = (self._bind(program, by_tensor=by_tensor, reply=reply), reply)
-        return known[0]
-
-    def _bind(self, program: Program, *, by_tensor: bool, reply: npt.NDArray[Any] | None) -> Bound:
+    def _bind(self, program: Program, by_tensor: bool, reply: Run | None) -> Bound:
         partition, run = self.partition, self.run
         place = slice(run.start - partition.start, run.stop - partition.start)
-        arrays = {name: partition.arrays[name][place] for name in program.arrays if name in partition.arrays}
-        storage = {GRADIENT: run.staged.dtype}
-        if self.on_host:
-            arrays[GRADIENT] = run.staged
-        if reply is not None:
-            arrays[REPLY], storage[REPLY] = reply, reply.dtype
+        given = {GRADIENT: run.staged} | ({} if reply is None else {REPLY: reply.staged})
+        own = {name: partition.arrays[name][place] for name in program.arrays if name not in given}
+        storage = {name: array.dtype for name, array in given.items()}
         kernel = partition.backend.compile(program, partition.dtype, storage)
-        return kernel.bind(arrays, run.stop - run.start, run.ends if by_tensor else None)
+        return kernel.bind({**own, **given}, run.stop - run.start, run.ends if by_tensor else None)
 
 
 class Plan:

@@ -104,7 +104,7 @@ def _elements(session: Session, run: Run, point: Point) -> Array:
         return parameters
     ahead = session.arenas.backend.full(run.stop - run.start, 0.0, partition.dtype)
     scalars = session.numbers.of_step(session.step).scalars[partition.group]
-    partition.run(partition.programs.lookahead, run.start, run.stop, scalars, out={POINT: ahead})
+    partition.run(partition.programs.lookahead, run.start, run.stop, scalars, given={POINT: ahead})
     return ahead
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.budget import Charge, Kind
 from optserve_server.sessions.live import LiveParameters, make_live
-from optserve_server.sessions.reading import Point
+from optserve_server.sessions.reading import Point, Pull
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.shared_block import SharedBlock
 from optserve_server.sessions.staging import Staging, check_names, stage
@@ -60,6 +60,10 @@ class Region:
     claimed: bool = False
     ended: list[Callable[[], object]] = field(default_factory=list)
     charges: list[Charge] = field(default_factory=list)
+
+    def holds(self, pull: Pull) -> bool:
+        """Whether it has room for these values."""
+        return self.key == (pull.tensors, pull.dtype, pull.point)
 
     def descriptors(self) -> list[int]:
         """What a client maps: gradients, then parameters if there are any."""

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from optserve_server.arrays.backend import Backend, Mirror
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.budget import UNBOUNDED
 from optserve_server.sessions.layout import Layout, TensorEntry
 from optserve_server.sessions.sparse import NamedRows, check_rows, shape_text, summed
-
 
 Allocate: TypeAlias = Callable[[int], npt.NDArray[np.uint8]]
 
@@ -61,7 +61,7 @@ class StagedTensor:
         return self.size * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """Neighbours of one group, arena and staged dtype: what one kernel call covers.
 
@@ -89,6 +89,13 @@ class Run:
     def rows(self) -> npt.NDArray[np.int64] | None:
         """The rows of its only tensor that are there; None where all of every tensor is."""
         return self.tensors[0].rows
+
+    def on(self, backend: Backend) -> Mirror:
+        """Where these elements lie for the kernels of ``backend``, the same each time."""
+        if "mirror" not in self.__dict__:
+            self.__dict__["mirror"] = backend.mirror(self.staged)
+        mirror: Mirror = self.__dict__["mirror"]
+        return mirror
 
     @functools.cached_property
     def ends(self) -> npt.NDArray[np.int64]:
@@ -209,12 +216,10 @@ def laid_out(
 ) -> tuple[StagedTensor, ...]:
     """How a stream of bytes lies in its staging.
 
-
     Args:
         layout: the session's layout.
         tensors: names in any order; None for all.
         dtype: element type of the bytes; None for each tensor's own.
-        allocate: gives the buffer (uint8) of that many bytes.
 
     Raises:
         DomainError: UNKNOWN_TENSOR or DUPLICATE_TENSOR, naming ``tensors[i]``.

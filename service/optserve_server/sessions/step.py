@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
-from optserve_server.sessions.guards import GRADIENT, REPLY, Sent, StepPrograms
+from optserve_server.sessions.arena import Piecewise
+from optserve_server.sessions.guards import GRADIENT, REPLY, StepPrograms
 from optserve_server.sessions.matrices import step_matrices
 from optserve_server.sessions.measurement import (
     Measurement,
@@ -160,8 +161,7 @@ class Step:
         if reply.point is Point.LOOKAHEAD or len(reply.staging.runs) != len(self._places):
             return False
         return all(
-            place.on_host
-            and isinstance(place.partition.programs.rule, ElementwiseRule)
+            isinstance(place.partition.programs.rule, ElementwiseRule)
             and (place.run.rows, run.rows) == (None, None)
             and (place.run.start, place.run.stop) == (run.start, run.stop)
             for place, run in zip(self._places, reply.staging.runs, strict=True)
@@ -177,7 +177,7 @@ class Step:
             if reply is not None:
                 self._update_and_write(place, i, scalars, of_tensors, reply, progress)
                 continue
-            place.call(StepPrograms.apply, self._scaled, None, scalars=scalars, of_tensors=of_tensors)
+            place.call(StepPrograms.apply, self._scaled, scalars=scalars, of_tensors=of_tensors)
             if isinstance(place.partition.programs.rule, MatrixRule):
                 step_matrices(place.partition, place.run, scalars)
 
@@ -190,20 +190,21 @@ class Step:
         reply: Reply,
         progress: Progress,
     ) -> None:
-        averaged = reply.point is Point.AVERAGE
-        if reply.staging is self._staging:
-            target, sent = None, Sent(GRADIENT, averaged)
-        else:
-            target, sent = reply.staging.runs[position].staged, Sent(REPLY, averaged)
-        size, first = place.run.staged.size, reply.staging.runs[position].tensors[0]
-        how = {"scalars": scalars, "of_tensors": of_tensors, "reply": target}
+        shape = (self._scaled, GRADIENT, reply.point is Point.AVERAGE)
+        target = reply.staging.runs[position]
+        how: dict[str, Any] = {"scalars": scalars, "of_tensors": of_tensors}
+        if reply.staging is not self._staging:
+            shape, how["reply"] = (self._scaled, REPLY, shape[2]), target
+        size = target.staged.size
         if size <= PIECE:
-            place.call(StepPrograms.apply, self._scaled, sent, **how)
+            place.call(StepPrograms.apply, *shape, **how)
             return
-        updating = place.begin(StepPrograms.apply, self._scaled, sent, **how)
+        updating = place.begin(StepPrograms.apply, *shape, **how)
         for stop in range(PIECE, size, PIECE):
             updating.advance(stop)
-            progress.reached(first.byte_offset + stop * first.dtype.itemsize)
+            if isinstance(updating, Piecewise):
+                updating.wait()
+            progress.reached(target.tensors[0].byte_offset + stop * target.staged.itemsize)
         updating.end()
 
     def _prepare(
@@ -265,9 +266,7 @@ class Step:
         )
 
 
-def answer_with(
-    session: Session | None, result: StepResult, reply: Reply | None, progress: Progress
-) -> None:
+def answer_with(session: Session | None, result: StepResult, reply: Reply | None, progress: Progress) -> None:
     """Tells of a result, and of the values beside it.
 
     Args:

@@ -115,11 +115,16 @@ def sparse_gradients_from(messages: Sequence[SparseRows]) -> list[NamedRows]:
     return found
 
 
-def options_from(message: session_service_pb2.StepOptions) -> StepOptions:
-    """What a step asks for; fields of errors start at ``options``."""
+def options_from(message: session_service_pb2.StepOptions, sequence: int | None = None) -> StepOptions:
+    """What a step asks for; fields of errors start at ``options``.
+
+    Args:
+        message: the options.
+        sequence: stands for the message's own; None for that.
+    """
     return StepOptions(
         worker=checked_key(message.worker, "options.worker"),
-        sequence=message.sequence,
+        sequence=message.sequence if sequence is None else sequence,
         expected_step=message.expected_step if message.HasField("expected_step") else None,
         loss_scale=message.loss_scale if message.HasField("loss_scale") else 1.0,
         validate_only=message.validate_only,
@@ -193,16 +198,20 @@ def values_header_to(values: Values) -> session_service_pb2.ParametersHeader:
     """What the chunks of ``values`` hold."""
     return session_service_pb2.ParametersHeader(
         step=values.step,
-        point=ParameterPoint.ValueType(number_of(values.point, ParameterPoint.DESCRIPTOR)),
-        layout=[_staged_to(tensor) for tensor in values.tensors],
+        point=point_to(values.point),
+        layout=[staged_to(tensor) for tensor in values.tensors],
         byte_count=values.buffer.size,
     )
 
 
+def point_to(point: Point) -> ParameterPoint.ValueType:
+    """A point's number."""
+    return ParameterPoint.ValueType(number_of(point, ParameterPoint.DESCRIPTOR))
+
+
 def not_modified_to(step: int, point: Point) -> session_service_pb2.ParametersHeader:
     """The answer to a pull that asks for something newer than there is."""
-    number = ParameterPoint.ValueType(number_of(point, ParameterPoint.DESCRIPTOR))
-    return session_service_pb2.ParametersHeader(step=step, point=number, not_modified=True)
+    return session_service_pb2.ParametersHeader(step=step, point=point_to(point), not_modified=True)
 
 
 def values_to(values: Values) -> list[NamedTensor]:
@@ -217,7 +226,8 @@ def _layout_to(layout: Layout) -> list[TensorLayout]:
     return [_entry_to(entry, entry.dtype, entry.byte_offset) for entry in layout.entries]
 
 
-def _staged_to(tensor: StagedTensor) -> TensorLayout:
+def staged_to(tensor: StagedTensor) -> TensorLayout:
+    """Where a tensor lies in a staging."""
     return _entry_to(tensor.entry, tensor.dtype, tensor.byte_offset)
 
 

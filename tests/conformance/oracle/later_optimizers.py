@@ -13,6 +13,7 @@ def radam(
     p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, placement: str, correction: str,
     threshold: float = 5.0,
     at_threshold: bool = False,
+    epsilon_root: float = 0.0,
 ) -> list[float]:  # fmt: skip
     path, m, v = [], 0.0, 0.0
     limit = 2 / (1 - beta_2) - 1
@@ -25,9 +26,9 @@ def radam(
         if length > threshold or (at_threshold and length == threshold):
             step *= math.sqrt((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length))
             if correction == "FOLDED":
-                step *= math.sqrt(second) / root(v, epsilon, placement)
+                step *= math.sqrt(second) / root(v, epsilon, placement, epsilon_root)
             else:
-                step /= root(v / second, epsilon, placement)
+                step /= root(v / second, epsilon, placement, epsilon_root)
         p -= step
         path.append(p)
     return path
@@ -43,13 +44,14 @@ def lion(p: float, steps: Steps, *, beta_1: float, beta_2: float, weight_decay: 
 
 
 def yogi(
-    p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, initial: float, placement: str
-) -> list[float]:
+    p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, initial: float, placement: str,
+    epsilon_root: float = 0.0,
+) -> list[float]:  # fmt: skip
     path, m, v = [], initial, initial
     for t, (g, lr) in enumerate(steps, 1):
         m = beta_1 * m + (1 - beta_1) * g
         v -= (1 - beta_2) * sign(v - g * g) * g * g
-        p -= lr * (m / (1 - beta_1**t)) / root(v / (1 - beta_2**t), epsilon, placement)
+        p -= lr * (m / (1 - beta_1**t)) / root(v / (1 - beta_2**t), epsilon, placement, epsilon_root)
         path.append(p)
     return path
 
@@ -134,10 +136,13 @@ def fed_adagrad(p: float, steps: Steps, *, beta_1: float, tau: float, initial: f
 
 
 def fed_adam(
-    p: float, steps: Steps, *, beta_1: float, beta_2: float, tau: float, initial: float, yogi: bool = False
-) -> list[float]:
+    p: float, steps: Steps, *, beta_1: float, beta_2: float, tau: float, initial: float, yogi: bool = False,
+    ahead: bool = False,
+) -> list[float]:  # fmt: skip
     path, m, v = [], 0.0, initial
-    for g, lr in steps:
+    for t, (g, lr) in enumerate(steps, 1):
+        if ahead:
+            lr *= math.sqrt(1 - beta_2 ** (t + 1)) / (1 - beta_1 ** (t + 1))
         delta = -g
         m = beta_1 * m + (1 - beta_1) * delta
         if yogi:

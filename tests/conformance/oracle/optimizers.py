@@ -18,8 +18,8 @@ def sign(x: float) -> float:
     return float((x > 0) - (x < 0))
 
 
-def root(v: float, epsilon: float, placement: str) -> float:
-    return math.sqrt(v + epsilon) if placement == "INSIDE" else math.sqrt(v) + epsilon
+def root(v: float, epsilon: float, placement: str, below: float = 0.0) -> float:
+    return math.sqrt(v + below + epsilon) if placement == "INSIDE" else math.sqrt(v + below) + epsilon
 
 
 def sgd(p: float, steps: Steps) -> list[float]:
@@ -136,6 +136,7 @@ def adam(
     correction: str,
     maximum: str = "",
     weight_decay: float = 0.0,
+    epsilon_root: float = 0.0,
 ) -> list[float]:
     """Adam; AMSGrad where a maximum is named; AdamW where a decay is given."""
     path, m, v, highest = [], 0.0, 0.0, 0.0
@@ -147,29 +148,29 @@ def adam(
         first, second = 1 - beta_1**t, 1 - beta_2**t
         if maximum == "CORRECTED":
             highest = max(highest, v / second)
-            above, below = m / first, root(highest, epsilon, placement)
+            above, below = m / first, root(highest, epsilon, placement, epsilon_root)
         else:
             highest = max(highest, v) if maximum else v
-            above, below = corrected(m, highest, first, second, epsilon, placement, correction)
+            above, power = corrected(m, highest, first, second, correction)
+            below = root(power, epsilon, placement, epsilon_root)
         p -= lr * above / below
         path.append(p)
     return path
 
 
-def corrected(
-    m: float, v: float, first: float, second: float, epsilon: float, placement: str, correction: str
-) -> tuple[float, float]:
-    """Numerator and denominator of Adam's step without the learning rate."""
+def corrected(m: float, v: float, first: float, second: float, correction: str) -> tuple[float, float]:
+    """Both moments of Adam's step, the learning rate aside."""
     if correction == "FOLDED":
-        return math.sqrt(second) / first * m, root(v, epsilon, placement)
+        return math.sqrt(second) / first * m, v
     if correction == "HATTED":
-        return m / first, root(v / second, epsilon, placement)
-    return m, root(v, epsilon, placement)
+        return m / first, v / second
+    return m, v
 
 
 def nadam(
-    p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, form: str, psi: float
-) -> list[float]:
+    p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, form: str, psi: float,
+    epsilon_root: float = 0.0,
+) -> list[float]:  # fmt: skip
     path, m, v, product = [], 0.0, 0.0, 1.0
     for t, (g, lr) in enumerate(steps, 1):
         m = beta_1 * m + (1 - beta_1) * g
@@ -181,7 +182,7 @@ def nadam(
             m_hat = following * m / (1 - product * following) + (1 - mu) * g / (1 - product)
         else:
             m_hat = beta_1 * m / (1 - beta_1 ** (t + 1)) + (1 - beta_1) * g / (1 - beta_1**t)
-        p -= lr * m_hat / (math.sqrt(v / (1 - beta_2**t)) + epsilon)
+        p -= lr * m_hat / (math.sqrt(v / (1 - beta_2**t) + epsilon_root) + epsilon)
         path.append(p)
     return path
 

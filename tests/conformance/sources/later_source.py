@@ -1,11 +1,4 @@
-"""The optimizers that followed Adam, from whichever of Keras, PyTorch and optax has them.
-
-The federated ones come from their papers, whose formulas the oracle repeats; FedAvgM is gradient
-descent with momentum, so PyTorch proves it. Flower cannot be a source here, for its releases ask
-for an older protobuf than the stubs need. Run apart from this, Flower 1.41 gave the recorded
-values of FedAvgM, FedAdagrad and FedYogi to 2e-16. Its FedAdam multiplies the rate by
-sqrt(1 - b2^(t+1))/(1 - b1^(t+1)), which the paper does not; without that it agrees to 4e-16.
-"""
+"""The optimizers that followed Adam, from whichever of Keras, PyTorch and optax has them."""
 
 from __future__ import annotations
 
@@ -22,7 +15,6 @@ from optax import contrib
 from tests.conformance import inputs
 from tests.conformance.inputs import EPSILON
 from tests.conformance.oracle import later_optimizers as oracle
-from tests.conformance.oracle.optimizers import momentum
 from tests.conformance.sources import keras_source, optax_source, torch_source
 from tests.conformance.sources.row import Row, by_step, optimizer_spec, trajectory
 
@@ -48,6 +40,8 @@ def radams() -> list[Row]:
         case("radam", "optax_inside", lambda lr: optax.radam(lr, eps=0.0, eps_root=EPSILON, **OPTAX_BETAS),
              oracle.radam, knobs | INSIDE, note="optax with eps 0 and eps_root 0.01",
              **(hatted | {"placement": "INSIDE"}), **knobs),
+        case("radam", "optax_root", lambda lr: optax.radam(lr, **optax_source.OPTAX_ROOTS), oracle.radam,
+             optax_source.ROOTS, **hatted, **optax_source.ROOTS),
         case("radam", "optax_threshold",
              lambda lr: optax.radam(lr, eps=EPSILON, threshold=7.5, **OPTAX_BETAS), oracle.radam,
              knobs | {"threshold": 7.5, "rectified_at_threshold": True}, threshold=7.5, **hatted, **knobs),
@@ -101,6 +95,10 @@ def optax_only() -> list[Row]:
                  optax.scale(-lr)),
              oracle.yogi, knobs | initial | INSIDE, initial=0.5, placement="INSIDE", **knobs,
              note="optax.scale_by_yogi with eps 0 and eps_root 0.01"),
+        case("yogi", "optax_root",
+             lambda lr: optax.chain(optax.scale_by_yogi(**optax_source.OPTAX_ROOTS), optax.scale(-lr)),
+             oracle.yogi, optax_source.ROOTS, initial=1e-6, **OUTSIDE, **optax_source.ROOTS,
+             note="optax.scale_by_yogi; optax.yogi has no such option"),
         defaults("yogi", optax.yogi, oracle.yogi, initial=1e-6, beta_1=0.9, beta_2=0.999, epsilon=1e-3,
                  **OUTSIDE),
         case("adabelief", "optax", lambda lr: optax.adabelief(lr, **optax_roots, **OPTAX_BETAS),
@@ -144,36 +142,6 @@ KERAS_FTRL = {
     "l2_shrinkage": "l2_shrinkage_regularization_strength",
     "beta": "beta",
 }
-
-
-def federated() -> list[Row]:
-    sgd = torch.optim.SGD
-    note = "gradients stand for the parameters minus the clients' mean"
-    tau = {"tau": 0.0625}
-
-    def case(file: str, name: str, scalar: Callable[..., list[float]], fields: dict[str, float],
-             **knobs: Any) -> Row:  # fmt: skip
-        return trajectory(file, name, "paper", optimizer_spec("KERAS", file, **fields), None, scalar,
-                          note=note, **knobs)  # fmt: skip
-
-    return [
-        torch_source.case("fed_avg_m", "torch", torch_source.run(sgd, momentum=0.8), momentum,
-                          {"momentum": 0.8}, form="HEAVY_BALL", mu=0.8, dampening=0.0, note=note),
-        case("fed_avg_m", "paper_defaults", momentum, {"learning_rate": 0.015}, own_rate=0.015,
-             form="HEAVY_BALL", mu=0.9, dampening=0.0),
-        case("fed_adagrad", "paper", oracle.fed_adagrad, {"beta_1": 0.5, "initial_accumulator": 0.25, **tau},
-             beta_1=0.5, initial=0.25, **tau),
-        case("fed_adagrad", "paper_defaults", oracle.fed_adagrad, {}, own_rate=0.1,
-             beta_1=0.0, tau=1e-9, initial=0.0),
-        case("fed_adam", "paper", oracle.fed_adam, BETAS | {"initial_accumulator": 0.25, **tau},
-             initial=0.25, **BETAS, **tau),
-        case("fed_adam", "paper_defaults", oracle.fed_adam, {}, own_rate=0.1,
-             beta_1=0.9, beta_2=0.99, tau=1e-9, initial=0.0),
-        case("fed_yogi", "paper", oracle.fed_adam, BETAS | {"initial_accumulator": 0.25, **tau},
-             initial=0.25, yogi=True, **BETAS, **tau),
-        case("fed_yogi", "paper_defaults", oracle.fed_adam, {}, own_rate=0.01, yogi=True,
-             beta_1=0.9, beta_2=0.99, tau=1e-3, initial=0.0),
-    ]  # fmt: skip
 
 
 def schedule_free() -> list[Row]:
@@ -226,4 +194,4 @@ def free(file: str, name: str, make: Callable[[float], Any], fields: dict[str, f
 
 def rows() -> list[Row]:
     """Every case."""
-    return [*radams(), *lions(), *optax_only(), *ftrls(), *federated(), *schedule_free()]
+    return [*radams(), *lions(), *optax_only(), *ftrls(), *schedule_free()]

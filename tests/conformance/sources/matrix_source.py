@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import optax
 import torch
+from optax import contrib
 
 from tests.conformance import inputs
 from tests.conformance.corpus import EXACT, FRAMEWORK_FLOAT32
@@ -132,6 +133,12 @@ def muons() -> list[Row]:
         case("muon", "torch_adamw_defaults", "torch", VECTOR,
              lambda p, lr: torch.optim.AdamW(p, lr=0.001, weight_decay=0.1), adamw_defaults, {},
              own_rate=0.001, note="what is no matrix goes by AdamW"),
+        case("muon", "optax_adamw_root", "optax", VECTOR,
+             lambda p, lr: contrib.muon(lr, adam_b1=0.8, adam_b2=0.95, eps=0.01, adam_eps_root=0.02,
+                                        nesterov=False),
+             adam_root, {"nesterov": False, "adam_beta_1": 0.8, "adam_beta_2": 0.95, "adam_epsilon": 0.01,
+                         "adam_epsilon_root": 0.02},
+             note="what is no matrix goes by AdamW; optax' Muon is another for matrices alone"),
     ]  # fmt: skip
 
 
@@ -163,6 +170,11 @@ def adamw(start: list[float], steps: Any) -> list[list[float]]:
 def adamw_defaults(start: list[float], steps: Any) -> list[list[float]]:
     return by_element(optimizers.adam, steps, start, beta_1=0.9, beta_2=0.999, epsilon=1e-8,
                       placement="OUTSIDE", correction="HATTED", weight_decay=0.1)  # fmt: skip
+
+
+def adam_root(start: list[float], steps: Any) -> list[list[float]]:
+    return by_element(optimizers.adam, steps, start, beta_1=0.8, beta_2=0.95, epsilon=0.01,
+                      epsilon_root=0.02, placement="OUTSIDE", correction="HATTED")  # fmt: skip
 
 
 def adafactors() -> list[Row]:

@@ -29,6 +29,8 @@ KNOBS = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": EPSILON}
 OPTAX_KNOBS = {"b1": 0.8, "b2": 0.95, "eps": EPSILON}
 INSIDE = {"epsilon_placement": "EPSILON_PLACEMENT_INSIDE"}
 OUTSIDE = {"epsilon_placement": "EPSILON_PLACEMENT_OUTSIDE"}
+ROOTS = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": EPSILON, "epsilon_root": 0.02}
+OPTAX_ROOTS = {"b1": 0.8, "b2": 0.95, "eps": EPSILON, "eps_root": 0.02}
 RATE = 0.015
 """Stated where everything else is a default: optax has no default rate."""
 
@@ -127,6 +129,8 @@ def adams() -> list[Row]:
         case("adam", "optax_inside", lambda lr: optax.adam(lr, eps=0.0, eps_root=EPSILON), oracle.adam,
              {"epsilon": EPSILON, **INSIDE}, **(ADAM | {"epsilon": EPSILON, "placement": "INSIDE"}),
              note="optax with eps 0 and eps_root 0.01"),
+        case("adam", "optax_root", lambda lr: optax.adam(lr, **OPTAX_ROOTS), oracle.adam, ROOTS,
+             **(ADAM | ROOTS)),
         defaults("adam", optax.adam, oracle.adam, epsilon=1e-8, **ADAM),
         case("adamw", "optax", lambda lr: optax.adamw(lr, weight_decay=0.1, **OPTAX_KNOBS), oracle.adam,
              {"weight_decay": 0.1, **KNOBS}, weight_decay=0.1, **(ADAM | KNOBS)),
@@ -134,6 +138,8 @@ def adams() -> list[Row]:
              oracle.adam, {"weight_decay": 0.1, "epsilon": EPSILON, **INSIDE}, weight_decay=0.1,
              **(ADAM | {"epsilon": EPSILON, "placement": "INSIDE"}),
              note="optax with eps 0 and eps_root 0.01"),
+        case("adamw", "optax_root", lambda lr: optax.adamw(lr, weight_decay=0.1, **OPTAX_ROOTS), oracle.adam,
+             {"weight_decay": 0.1, **ROOTS}, weight_decay=0.1, **(ADAM | ROOTS)),
         defaults("adamw", optax.adamw, oracle.adam, weight_decay=1e-4, epsilon=1e-8, **ADAM),
     ]  # fmt: skip
 
@@ -147,6 +153,8 @@ def amsgrads() -> list[Row]:
              oracle.adam, {"beta_2": 0.95, "epsilon": EPSILON, **INSIDE}, maximum="CORRECTED",
              **(ADAM | {"beta_2": 0.95, "epsilon": EPSILON, "placement": "INSIDE"}),
              note="optax with eps 0 and eps_root 0.01"),
+        case("amsgrad", "optax_root", lambda lr: optax.amsgrad(lr, **OPTAX_ROOTS), oracle.adam, ROOTS,
+             maximum="CORRECTED", **(ADAM | ROOTS)),
         defaults("amsgrad", optax.amsgrad, oracle.adam, maximum="CORRECTED", epsilon=1e-8, **ADAM),
         case("amsgrad", "optax_without_correction",
              lambda lr: optax.chain(optax.scale_by_amsgrad(**OPTAX_KNOBS, **raw), optax.scale(-lr)),
@@ -161,6 +169,8 @@ def relatives() -> list[Row]:
     return [
         case("nadam", "optax", lambda lr: optax.nadam(lr, **OPTAX_KNOBS), oracle.nadam, KNOBS,
              form="CONSTANT", psi=0.0, **KNOBS),
+        case("nadam", "optax_root", lambda lr: optax.nadam(lr, **OPTAX_ROOTS), oracle.nadam, ROOTS,
+             form="CONSTANT", psi=0.0, **ROOTS),
         defaults("nadam", optax.nadam, oracle.nadam, form="CONSTANT", psi=0.0, beta_1=0.9, beta_2=0.999,
                  epsilon=1e-8),
         case("adamax", "optax", lambda lr: optax.adamax(lr, **OPTAX_KNOBS), oracle.adamax, KNOBS,
@@ -179,6 +189,8 @@ def tensorwise() -> list[Row]:
     return [
         case("lamb", "optax", lambda lr: optax.lamb(lr, weight_decay=0.1, **OPTAX_KNOBS), tensors.lamb,
              lamb, whole=True, **lamb),
+        case("lamb", "optax_root", lambda lr: optax.lamb(lr, weight_decay=0.1, **OPTAX_ROOTS), tensors.lamb,
+             {"weight_decay": 0.1, **ROOTS}, whole=True, weight_decay=0.1, **ROOTS),
         defaults("lamb", optax.lamb, tensors.lamb, whole=True, beta_1=0.9, beta_2=0.999, epsilon=1e-6,
                  weight_decay=0.0),
         case("lars", "optax", lambda lr: optax.lars(lr, **optax_lars), tensors.lars, lars, whole=True,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import optserve
+from optserve import direct_call
 from tests.integration.python_client.proxy import Proxy, running_proxy
 from tests.support.server import RunningServer
 
@@ -40,6 +41,16 @@ def distant(proxy: Proxy, session: optserve.SessionHandle) -> Iterator[optserve.
     """The same session through the proxy."""
     with optserve.connect(proxy.address, timeout=20) as client:
         yield client.session(session.name)
+
+
+@pytest.fixture(params=["direct", "queued"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Lone steps of a stream go over gRPC's internals, or over its public interface."""
+    if request.param == "direct":
+        assert direct_call.available()
+    else:
+        monkeypatch.setattr(direct_call, "available", lambda: False)
+    return str(request.param)
 
 
 @pytest.fixture

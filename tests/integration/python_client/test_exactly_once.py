@@ -74,7 +74,7 @@ def test_a_large_step_whose_parameters_were_cut_is_applied_once(large, proxy, bu
     assert result.parameters["w"].tobytes() == (-gradient).tobytes()
 
 
-def test_a_pipelined_stream_takes_up_where_it_was_cut(session, distant, proxy, until):
+def test_a_pipelined_stream_takes_up_where_it_was_cut(way, session, distant, proxy, until):
     with distant.stream(pull=True) as stream:
         first = stream.step(ONE)
         proxy.answers.clear()
@@ -99,6 +99,34 @@ def test_a_stream_cut_again_and_again_loses_and_doubles_nothing(session, distant
     assert proxy.cuts == 5
     assert steps == list(range(1, 61))
     assert session.get().step == 60
+
+
+def test_lone_steps_cut_again_and_again_lose_and_double_nothing(way, session, distant, proxy):
+    with distant.stream(pull=True) as stream:
+        steps = []
+        for i in range(40):
+            if i % 8 == 5:
+                proxy.cut()
+            steps.append(stream.step(ONE).step)
+    assert proxy.cuts == 5
+    assert steps == list(range(1, 41))
+    np.testing.assert_array_equal(session.pull()["w"], np.arange(3.0) - 40)
+
+
+@pytest.mark.parametrize("direction", ["upstream", "downstream"])
+@pytest.mark.parametrize("budget", [100, 700_000, 2_000_000])
+def test_a_large_lone_step_cut_on_its_way_is_applied_once(way, large, proxy, direction, budget):
+    gradient = np.ones(LARGE, np.float32)
+    with (
+        optserve.connect(proxy.address, timeout=20) as client,
+        client.session(large.name).stream(pull=True) as stream,
+    ):
+        stream.step({"w": gradient})
+        setattr(proxy, f"{direction}_budget", budget)
+        result = stream.step({"w": gradient})
+    assert proxy.cuts == 1
+    assert (result.step, large.get().step) == (2, 2)
+    assert result.parameters["w"].tobytes() == (-2 * gradient).tobytes()
 
 
 def test_large_pipelined_steps_survive_a_cut(large, proxy):
@@ -175,7 +203,7 @@ def test_a_step_that_never_arrived_gives_its_number_to_the_next(session, proxy):
     np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 2)
 
 
-def test_a_deadline_of_a_stream_leaves_the_step_pending(session, distant, proxy):
+def test_a_deadline_of_a_stream_leaves_the_step_pending(way, session, distant, proxy):
     with distant.stream() as stream:
         stream.step(ONE)
         proxy.answers.clear()
@@ -190,7 +218,7 @@ def test_a_deadline_of_a_stream_leaves_the_step_pending(session, distant, proxy)
     assert session.get().step == 2
 
 
-def test_a_gradient_may_be_overwritten_after_a_deadline(session, distant, proxy, until):
+def test_a_gradient_may_be_overwritten_after_a_deadline(way, session, distant, proxy, until):
     buffer = np.ones(3)
     with distant.stream() as stream:
         stream.step({"w": buffer})

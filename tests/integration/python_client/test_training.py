@@ -45,7 +45,7 @@ def test_least_squares_converges_by_unary_steps(new_session):
     assert parameters.step == 300
 
 
-def test_a_stream_does_the_same_bit_for_bit(new_session):
+def test_a_stream_does_the_same_bit_for_bit(way, new_session):
     one, many = new_session(), new_session()
     a, b = one.pull(), many.pull()
     with many.stream(pull=True) as stream:
@@ -113,7 +113,7 @@ def test_arrays_need_not_be_contiguous(session):
     np.testing.assert_array_equal(after["w"], [0, -1, -2])
 
 
-def test_a_stream_mixes_types_without_changing_a_value(session):
+def test_a_stream_mixes_types_without_changing_a_value(way, session):
     with session.stream(pull=True) as stream:
         after = stream.step({"w": np.full(3, 1 + 2**-40), "b": np.full((2, 2), 0.5, np.float16)}).parameters
     np.testing.assert_array_equal(after["w"], np.arange(3.0) - (1 + 2**-40))

@@ -136,6 +136,7 @@ DEFAULTS = [
     # From Flower's strategies.
     ("fed_adagrad", K, {"learning_rate": 0.1, "tau": 1e-9, "beta_1": 0.0}),
     ("fed_adam", K, {"learning_rate": 0.1, "tau": 1e-9, "beta_1": 0.9, "beta_2": 0.99}),
+    ("fed_adam", K, {"bias_correction": "NONE"}),
     ("fed_yogi", K, {"learning_rate": 0.01, "tau": 1e-3, "beta_1": 0.9, "beta_2": 0.99}),
     ("leaky_relu", K, {"negative_slope": 0.3}),
     ("leaky_relu", T, {"negative_slope": 0.01}),
@@ -185,6 +186,13 @@ DEFAULTS = [
     ("gru", K, {"reset_after": True, "use_bias": True, "return_sequences": False}),
     ("multi_head_attention", K, {"value_dim": 2, "use_bias": True}),
 ]  # fmt: skip
+
+
+DEFAULTS += [
+    (name, convention, {"epsilon_root": 0.0})
+    for name in ("adam", "adamw", "amsgrad", "nadam", "radam", "yogi", "lamb")
+    for convention in Convention
+]
 
 
 def by_name(name: str) -> type[Any]:

@@ -13,7 +13,7 @@ from optserve_server.optimizers.adam import BiasCorrection
 from optserve_server.optimizers.adan import Adan
 from optserve_server.optimizers.adopt import Adopt
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.optimizers.fed_adam import FedAdam
+from optserve_server.optimizers.fed_adam import FedAdam, FedAdamCorrection
 from optserve_server.optimizers.fed_avg_m import FedAvgM
 from optserve_server.optimizers.ftrl import Ftrl
 from optserve_server.optimizers.lion import Lion
@@ -124,6 +124,14 @@ def test_fed_adam_corrects_nothing() -> None:
     # m = 1, v = 1: 1/(1 + 0.5)
     assert path(rule, [2.0], [0.3]) == pytest.approx([1 - 0.3 / 1.5])
     assert rule.counted_slots == frozenset()
+
+
+def test_fed_adam_may_be_corrected_as_in_flower() -> None:
+    """By the factor of the step after: sqrt(1 - 0.75^2)/(1 - 0.5^2) at first."""
+    rule = FedAdam(beta_1=0.5, beta_2=0.75, tau=0.5, bias_correction=FedAdamCorrection.FOLDED_AHEAD)
+    factor = math.sqrt(1 - 0.75**2) / (1 - 0.5**2)
+    assert path(rule, [2.0], [0.3]) == pytest.approx([1 - 0.3 * factor / 1.5])
+    assert rule.counted_slots == {"m", "v"}
 
 
 def test_schedule_free_descent_averages_its_path() -> None:

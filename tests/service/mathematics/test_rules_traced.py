@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ ONLY_VALUE = ("eta_plus", "learning_rate_power")
 """Hyperparameters that cannot be 1% smaller."""
 
 
-def cases() -> Iterator[object]:
+def cases() -> Iterator[Any]:
     for label, rule in rules():
         yield pytest.param(rule, id=label)
         if getattr(rule, "epsilon", 0.0):
@@ -30,6 +31,13 @@ def cases() -> Iterator[object]:
                 yield pytest.param(dataclasses.replace(rule, epsilon=0.0), id=f"{label}, no epsilon")
             except DomainError:
                 assert rule.name in ("adadelta", "adopt", "prodigy")
+        if rooted(rule):
+            yield pytest.param(dataclasses.replace(rule, epsilon_root=0.01), id=f"{label}, root")
+
+
+def rooted(rule: ElementwiseRule) -> bool:
+    """Whether something may stand below the root and does not."""
+    return getattr(rule, "epsilon_root", None) == 0.0
 
 
 RULES = list(cases())
@@ -71,6 +79,13 @@ def test_every_slot_is_used(rule: ElementwiseRule) -> None:
     program = traced(rule)
     assert set(program.arrays) == {"p", "g", *rule.slots()}
     assert {name for name, _ in program.stores} == {"p", *rule.slots()}
+
+
+@pytest.mark.parametrize("rule", [param for param in RULES if rooted(param.values[0])])
+def test_without_a_root_of_epsilon_the_program_has_none(rule: ElementwiseRule) -> None:
+    given = traced(dataclasses.replace(rule, epsilon_root=0.01))
+    assert set(given.scalars) - set(traced(rule).scalars) == {"epsilon_root"}
+    assert len(given.instructions) == len(traced(rule).instructions) + 1
 
 
 def test_flags_make_different_programs_within_a_rule() -> None:

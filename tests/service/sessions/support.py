@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Array, Kernel, Segments
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.hyper import Chosen
@@ -23,6 +21,24 @@ from optserve_server.sessions.store import ParameterInit, Store
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
+class Watched:
+    """A kernel, or one that is bound, that tells of each call before it is made."""
+
+    def __init__(self, watched: Any, told: Callable[[], None]) -> None:
+        self._watched, self._told = watched, told
+
+    def bind(self, *arguments: Any) -> Any:
+        return Watched(self._watched.bind(*arguments), self._told)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        self._told()
+        return self._watched(*arguments, **named)
+
+    def begin(self, *arguments: Any) -> Any:
+        self._told()
+        return self._watched.begin(*arguments)
+
+
 class CountingBackend(NumpyBackend):
     """Counts kernel calls, apart for programs that write and that only read."""
 
@@ -31,24 +47,12 @@ class CountingBackend(NumpyBackend):
         self.writes = 0
         self.reads = 0
 
-    def compile(
-        self,
-        program: Program,
-        dtype: np.dtype[Any],
-        storage: Mapping[str, np.dtype[Any]],
-        *,
-        keep: bool = True,
-    ) -> Kernel:
-        kernel = super().compile(program, dtype, storage, keep=keep)
+    def compile(self, program: Program, *arguments: Any, **named: Any) -> Any:
+        return Watched(super().compile(program, *arguments, **named), lambda: self.called(program))
 
-        def counted(
-            arrays: Mapping[str, Array], scalars: Mapping[str, float], segments: Segments | None = None
-        ) -> dict[str, npt.NDArray[np.float64]]:
-            self.writes += bool(program.stores)
-            self.reads += not program.stores
-            return kernel(arrays, scalars, segments)
-
-        return counted
+    def called(self, program: Program) -> None:
+        self.writes += bool(program.stores)
+        self.reads += not program.stores
 
 
 def spec_of(rule: Rule | None = None, **fields: Any) -> SessionSpec:

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from optserve_server.arrays.program import Program
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
@@ -266,15 +267,10 @@ def test_both_parameter_dtypes_side_by_side() -> None:
 
 def test_a_failure_half_way_closes_the_session_to_further_steps() -> None:
     class Failing(CountingBackend):
-        def compile(self, program: Any, dtype: Any, storage: Any) -> Any:
-            kernel = super().compile(program, dtype, storage)
-
-            def call(*arguments: Any) -> Any:
-                if program.stores and self.writes:
-                    raise MemoryError
-                return kernel(*arguments)
-
-            return call
+        def called(self, program: Program) -> None:
+            if program.stores and self.writes:
+                raise MemoryError
+            super().called(program)
 
     mixed = {"a": START["a"], "c": np.ones(3, np.float32)}
     backend = Failing()
@@ -292,15 +288,9 @@ def test_a_request_that_is_checked_during_a_step_finds_the_session_whole() -> No
     class Asking(CountingBackend):
         session: Session | None = None
 
-        def compile(self, program: Any, dtype: Any, storage: Any, *, keep: bool = True) -> Any:
-            kernel = super().compile(program, dtype, storage, keep=keep)
-
-            def call(*arguments: Any) -> Any:
-                if self.session is not None:
-                    assert self.session.values([]).step == 0
-                return kernel(*arguments)
-
-            return call
+        def called(self, program: Program) -> None:
+            if self.session is not None:
+                assert self.session.values([]).step == 0
 
     backend = Asking()
     session = session_of(spec_of(), START, Store(backend))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
 import grpc
 
 from optserve.chunks import CHUNK_BYTES
+from optserve.direct_call import DirectCall
+from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, Retry
-from optserve.streams import Streams
+from optserve.streams import STEP_STREAM, Streams
 from optserve.v1 import capabilities_service_pb2_grpc, function_service_pb2_grpc, session_service_pb2_grpc
 
 Request = TypeVar("Request")
@@ -68,6 +71,7 @@ class Connection:
         self.streams = Streams(self.channel)
         self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
         self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)
+        self._direct: weakref.WeakSet[DirectCall] = weakref.WeakSet()
 
     def call(
         self, method: grpc.UnaryUnaryMultiCallable[Request, T], request: Request, timeout: float | None = None
@@ -87,6 +91,18 @@ class Connection:
         """
         return self.retry.run(attempt, Deadline(self.timeout if timeout is None else timeout))
 
+    def queued_steps(self) -> QueuedCall:
+        """A call of StepStream that sends in the background."""
+        return QueuedCall(self.streams.step, self.metadata)
+
+    def direct_steps(self) -> DirectCall:
+        """A call of StepStream that its caller drives; where `optserve.direct_call.available`."""
+        call = DirectCall(self.channel, STEP_STREAM, self.metadata)
+        self._direct.add(call)
+        return call
+
     def close(self) -> None:
         """Closes the channel; open streams end."""
+        for call in list(self._direct):
+            call.close()
         self.channel.close()

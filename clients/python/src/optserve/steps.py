@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 
 from optserve import parameters
 from optserve.enums import StepOutcome
-from optserve.framing import Framed
+from optserve.framing import Framed, Framing
 from optserve.layout import Layout
 from optserve.parameters import Parameters, Pull
 from optserve.payload import Payload
 from optserve.progress import Bar, Silent
 from optserve.spec import known
 from optserve.v1 import session_service_pb2 as wire
+
+REQUESTS = Framing(wire.StepStreamRequest)
+RESPONSES = Framing(wire.StepStreamResponse)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Wishes:
 
 
 class StepMessages:
-    """The messages of one streamed step, made anew each time they are gone through.
+    """The encoded messages of one streamed step, made anew each time they are gone through.
 
     Args:
         name: of the session.
@@ -117,27 +120,32 @@ class StepMessages:
         self._payload = payload
         self._bar = bar or Silent()
 
-    def __iter__(self) -> Iterator[Framed[wire.StepStreamRequest]]:
+    def __iter__(self) -> Iterator[bytes]:
         message = wire.StepStreamRequest(header=self._header)
         first = message
         for chunk in self._payload.chunks(self._bar):
-            yield Framed(message, chunk)
+            yield REQUESTS.encode(Framed(message, chunk))
             message = wire.StepStreamRequest()
         if message is first:
-            yield Framed(message)
+            yield REQUESTS.encode(Framed(message))
 
     def keep(self) -> None:
         """Copies the gradient, whose arrays are about to become the caller's again."""
         self._payload = self._payload.copied()
 
 
-def read_answer(responses: Iterator[Framed[wire.StepStreamResponse]], bar: Bar | None = None) -> StepResult:
+def read_answer(received: Iterator[bytes], bar: Bar | None = None) -> StepResult:
     """Reads the answer to one streamed step.
+
+    Args:
+        received: encoded messages.
+        bar: is told of the bytes.
 
     Raises:
         grpc.RpcError: the stream failed.
         Unavailable: it ended too early.
     """
+    responses = map(RESPONSES.decode, received)
     first = parameters.following(responses)
     values = Parameters()
     if first.message.HasField("parameters"):

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import queue
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 from types import TracebackType
 from typing import Self
 
 import grpc
 from numpy.typing import ArrayLike, DTypeLike
 
-from optserve import errors
+from optserve import direct_call, errors
 from optserve.connection import Connection
-from optserve.framing import Framed
+from optserve.direct_call import DirectCall
 from optserve.layout import Layout
 from optserve.parameters import Pulling, as_pull
 from optserve.payload import Payload
+from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, allowance
 from optserve.steps import StepMessages, StepResult, Wishes, read_answer
-from optserve.v1 import session_service_pb2 as wire
 from optserve.watchdog import Watchdog
 from optserve.worker import REFUSALS
 
 Gradients = Mapping[str, ArrayLike]
 MAX_WINDOW = 64
 """A server keeps this many results of each worker, and so answers as many steps sent again."""
+FAREWELL = 0.5
+"""Seconds for a server to end a call that has nothing more to send."""
 
 
 class PendingStep:
@@ -80,24 +80,6 @@ class PendingStep:
             self._error = outcome
 
 
-class _Call:
-    """One gRPC stream: what is put into it is sent, and answers are read from it."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._outbox: queue.SimpleQueue[Iterable[Framed[wire.StepStreamRequest]] | None] = queue.SimpleQueue()
-        self.put = self._outbox.put
-        sent = chain.from_iterable(iter(self._outbox.get, None))
-        self._rpc = connection.streams.step(sent, metadata=connection.metadata)
-        self.answers: Iterator[Framed[wire.StepStreamResponse]] = iter(self._rpc)
-        self.cancel = self._rpc.cancel
-
-    def finish(self, cancel: bool) -> None:
-        """Ends it, and the thread that sends."""
-        if cancel:
-            self._rpc.cancel()
-        self._outbox.put(None)
-
-
 class StepStream:
     """A pipelined stream of steps; made by `SessionHandle.stream`, used by one thread at a time.
 
@@ -134,7 +116,7 @@ class StepStream:
         self._wire_dtype, self._window, self._timeout = wire_dtype, window, timeout
         self._worker, self._sequence = uuid.uuid4().hex, 1
         self._waiting: deque[PendingStep] = deque()
-        self._call: _Call | None = None
+        self._call: DirectCall | QueuedCall | None = None
         self._unseen: errors.OptserveError | None = None
         self._watchdog = Watchdog()
         self._closed = False
@@ -241,7 +223,11 @@ class StepStream:
         deadline, attempt = Deadline(timeout), 0
         while True:
             attempt += 1
-            outcome = self._attempt(deadline)
+            try:
+                outcome = self._attempt(deadline)
+            except BaseException:
+                self._drop(cancel=True)  # an answer may have been read in part
+                raise
             if isinstance(outcome, StepResult):
                 self._waiting.popleft().settle(outcome)
                 return
@@ -273,33 +259,50 @@ class StepStream:
         returned = wishes.pull.byte_count(self._layout) if wishes.pull else 0
         messages = StepMessages(self._name, options, payload.copied() if copy else payload)
         pending = PendingStep(self, messages, payload.byte_count + returned)
-        (self._call or self._open()).put(messages)
+        self._ready(alone=not copy and not self._waiting).put(messages)
         self._waiting.append(pending)
         self._sequence += 1
         return pending
 
-    def _open(self) -> _Call:
-        """Opens a gRPC stream, and sends again what was not answered."""
-        self._call = _Call(self._connection)
+    def _ready(self, alone: bool) -> DirectCall | QueuedCall:
+        """The call for one more step, which is waited for at once where it goes alone.
+
+        Calls change only while nothing is under way.
+        """
+        kind = DirectCall if alone and direct_call.available() else QueuedCall
+        if not self._waiting and not isinstance(self._call, kind):
+            self._drop(cancel=False)
+        return self._call or self._open(kind)
+
+    def _open(self, kind: type[DirectCall | QueuedCall]) -> DirectCall | QueuedCall:
+        """Opens a call, and sends again what was not answered."""
+        made = self._connection.direct_steps() if kind is DirectCall else self._connection.queued_steps()
         for pending in self._waiting:
             if pending.messages is not None:
-                self._call.put(pending.messages)
-        return self._call
+                made.put(pending.messages)
+        self._call = made
+        return made
 
     def _attempt(self, deadline: Deadline) -> StepResult | errors.OptserveError:
-        call = self._call or self._open()
+        alone = len(self._waiting) == 1 and direct_call.available()
+        call = self._call or self._open(DirectCall if alone else QueuedCall)
         try:
             with self._watchdog.watching(deadline, call.cancel):
-                return read_answer(call.answers)
+                return read_answer(iter(call.receive, None))
         except grpc.RpcError as failure:
             return errors.from_call(failure)
         except (errors.Unavailable, errors.Internal) as error:
             return error
 
     def _drop(self, cancel: bool) -> None:
-        if self._call is not None:
-            self._call.finish(cancel)
-            self._call = None
+        call, self._call = self._call, None
+        if call is None:
+            return
+        if cancel:
+            call.close()
+        else:
+            with self._watchdog.watching(Deadline(FAREWELL), call.cancel):
+                call.finish()
 
     def _fail(self, error: errors.OptserveError) -> None:
         """Gives the oldest step its failure; the server applied none of those behind it."""

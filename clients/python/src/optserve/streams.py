@@ -1,4 +1,4 @@
-"""The service's streams of bytes, called with `optserve.framing.Framed` messages."""
+"""The service's streams of bytes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from optserve.framing import Framing
 from optserve.v1 import session_service_pb2 as wire
 
 SERVICE = wire.DESCRIPTOR.services_by_name["SessionService"].full_name
+STEP_STREAM = f"/{SERVICE}/StepStream"
 
 
 class Streams:
     """The three streaming methods.
+
+    Steps are called with encoded messages and answer with such; the others with
+    `optserve.framing.Framed` and generated ones.
 
     Args:
         channel: to the server.
     """
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self.step: Any = channel.stream_stream(
-            f"/{SERVICE}/StepStream",
-            request_serializer=Framing(wire.StepStreamRequest).encode,
-            response_deserializer=Framing(wire.StepStreamResponse).decode,
-        )
+        self.step: Any = channel.stream_stream(STEP_STREAM)
         self.pull: Any = channel.unary_stream(
             f"/{SERVICE}/PullParameters",
             request_serializer=wire.PullParametersRequest.SerializeToString,

@@ -923,6 +923,7 @@ class StepHeader(_message.Message):
     GRADIENT_DTYPE_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
     GRADIENT_ID_FIELD_NUMBER: _builtins.int
+    SPARSE_GRADIENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, sessions/{id}. May be left empty after the stream's first step."""
     gradient_dtype: _tensor_pb2.DataType.ValueType
@@ -945,8 +946,15 @@ class StepHeader(_message.Message):
 
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the tensors whose gradients follow, in any order; all when empty.
-        Their bytes follow in the order of the layout.
+        """Names of the tensors whose gradients follow whole, in any order; all when
+        empty, but none where there are sparse_gradients. Their bytes follow in the
+        order of the layout.
+        """
+
+    @_builtins.property
+    def sparse_gradients(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.RowIndices]:
+        """Tensors of which some rows follow, as in StepRequest. The rows' bytes follow
+        behind those of tensors, in the order of this field. Not with a region.
         """
 
     def __init__(
@@ -958,10 +966,11 @@ class StepHeader(_message.Message):
         gradient_dtype: _tensor_pb2.DataType.ValueType = ...,
         region: _builtins.str = ...,
         gradient_id: _builtins.int = ...,
+        sparse_gradients: _abc.Iterable[_tensor_pb2.RowIndices] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient_dtype", b"gradient_dtype", "gradient_id", b"gradient_id", "name", b"name", "options", b"options", "region", b"region", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient_dtype", b"gradient_dtype", "gradient_id", b"gradient_id", "name", b"name", "options", b"options", "region", b"region", "sparse_gradients", b"sparse_gradients", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

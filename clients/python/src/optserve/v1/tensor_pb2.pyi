@@ -160,6 +160,34 @@ class SparseRows(_message.Message):
 Global___SparseRows: _TypeAlias = SparseRows  # noqa: Y015
 
 @_typing.final
+class RowIndices(_message.Message):
+    """Which rows of a tensor the values are of that follow elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INDICES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the tensor within the session. It has at least one dimension."""
+    @_builtins.property
+    def indices(self) -> Global___Tensor:
+        """Which rows, as in SparseRows."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        indices: Global___Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowIndices: _TypeAlias = RowIndices  # noqa: Y015
+
+@_typing.final
 class TensorLayout(_message.Message):
     """Where one tensor lies in a sequence of bytes."""
 

@@ -1,0 +1,75 @@
+"""ShareMemory, and the steps whose gradient and parameters lie in shared memory."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from optserve.v1 import session_service_pb2 as pb
+from optserve_server.errors import DomainError, Reason
+from optserve_server.rpc.execution import Execution
+from optserve_server.rpc.handover import CLAIM_SECONDS, Handover
+from optserve_server.sessions.regions import Region, Regions, make_region
+from optserve_server.sessions.session import PreparedStep, Session
+from optserve_server.wire import sharing
+from optserve_server.wire.sessions import result_to
+
+
+class Sharing:
+    """Shares memory with clients on the same host.
+
+    Args:
+        execution: where the memory is made.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._regions = Regions()
+        self._handover = Handover(self._regions)
+        self.start = self._handover.start
+        self.stop = self._handover.stop
+
+    async def share(self, session: Session, request: pb.ShareMemoryRequest) -> pb.ShareMemoryResponse:
+        """Makes a region and says where it is to be fetched.
+
+        Raises:
+            DomainError: what `make_region` raises, LIMIT_EXCEEDED, or
+                SHARED_MEMORY_UNAVAILABLE where the server has no socket to hand it over.
+        """
+        (tensors, dtype), key = sharing.asked_from(request)
+        if not self._handover.name:
+            raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, "the server shares no memory")
+        self._regions.check_room()
+        region = await self._execution.alone(session, partial(make_region, session, tensors, dtype, key))
+        self._regions.add(region)
+        self._handover.expect(region)
+        return sharing.region_to(region, self._handover.name, CLAIM_SECONDS)
+
+    def region_of(self, session: Session, header: pb.StepHeader) -> Region | None:
+        """The region that a step's header names; None where it names none.
+
+        Raises:
+            DomainError: REGION_NOT_FOUND, or a field that does not go with a region; fields
+                are paths within the header.
+        """
+        if not header.region:
+            return None
+        sharing.check_shared_header(header)
+        return self._regions.get(header.region, session)
+
+
+def answer_in(region: Region, prepared: PreparedStep, *, wanted: bool) -> pb.StepStreamResponse:
+    """Takes a step on the gradient in a region. The caller holds the session's lock.
+
+    Args:
+        region: the memory.
+        prepared: the step.
+        wanted: whether it asks for the values that the region was made for, to be there.
+    """
+    session = region.session
+    response = pb.StepStreamResponse(result=result_to(prepared.commit()))
+    if not wanted or region.key is None:
+        return response
+    if region.values is not None:
+        session.values(*region.key, region.values)
+    response.parameters.CopyFrom(sharing.shared_header_to(region, session.step))
+    return response

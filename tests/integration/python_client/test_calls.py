@@ -1,0 +1,205 @@
+"""Both ways of calling a stream behave alike, and the direct one cleans up after itself."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+from concurrent import futures
+
+import grpc
+import numpy as np
+import pytest
+
+import optserve
+from optserve import Retry, direct_call, errors
+from optserve.direct_call import DirectCall
+from optserve.queued_call import QueuedCall
+from tests.support.server import running_server
+
+ONE = {"w": np.ones(3)}
+METHOD = "/calls.Test/Talk"
+
+
+def talk(requests, context):
+    """Answers each message with its length; some words end the call."""
+    sent = dict(context.invocation_metadata())
+    for message in requests:
+        if message == b"refuse":
+            context.set_trailing_metadata((("token", sent["token"]), ("bytes-bin", b"\x00\xff")))
+            context.abort(grpc.StatusCode.ABORTED, "nein, größer")
+        if message == b"leave":
+            return
+        if message != b"hush":
+            yield str(len(message)).encode()
+
+
+@pytest.fixture(scope="module")
+def address():
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    handler = grpc.stream_stream_rpc_method_handler(talk)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("calls.Test", {"Talk": handler})])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@pytest.fixture(params=[DirectCall, QueuedCall])
+def call(request, address):
+    metadata = (("token", "secret"),)
+    with grpc.insecure_channel(address) as channel:
+        if request.param is DirectCall:
+            call = DirectCall(channel, METHOD, metadata)
+        else:
+            call = QueuedCall(channel.stream_stream(METHOD), metadata)
+        yield call
+        call.close()
+
+
+def test_questions_are_answered(call):
+    for size in (1, 1_000_000, 7):
+        call.put([b"x" * size])
+        assert call.receive() == str(size).encode()
+    call.put([b"hush"] * 5 + [b"four"])
+    assert call.receive() == b"4"
+    call.put([b"a", b"bb"])
+    assert [call.receive(), call.receive()] == [b"1", b"2"]
+    call.finish()
+
+
+@pytest.mark.parametrize("before", [[], [b"hush"] * 3])
+def test_an_error_comes_with_all_it_carries(call, before):
+    call.put([*before, b"refuse", *before])
+    with pytest.raises(grpc.RpcError) as caught:
+        call.receive()
+    assert caught.value.code() is grpc.StatusCode.ABORTED
+    assert caught.value.details() == "nein, größer"
+    trailers = dict(caught.value.trailing_metadata())
+    assert trailers["token"] == "secret"
+    assert trailers["bytes-bin"] == b"\x00\xff"
+    with pytest.raises(grpc.RpcError):
+        call.receive()
+
+
+def test_the_end_of_a_call_is_no_error(call):
+    call.put([b"leave"])
+    assert call.receive() is None
+
+
+def test_a_cancelled_wait_ends(call):
+    call.put([b"hush"])
+    timer = threading.Timer(0.1, call.cancel)
+    timer.start()
+    with pytest.raises(grpc.RpcError) as caught:
+        call.receive()
+    timer.join()
+    assert caught.value.code() is grpc.StatusCode.CANCELLED
+
+
+def test_nobody_there():
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        call = DirectCall(channel, METHOD)
+        call.put([b"x"])
+        with pytest.raises(grpc.RpcError) as caught:
+            call.receive()
+        call.close()
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_errors_of_a_stream_are_the_same(way, session):
+    with session.stream() as stream:
+        stream.step(ONE)
+        with pytest.raises(errors.InvalidArgument) as caught:
+            stream.step({"w": np.full(3, np.nan)})
+        assert caught.value.reason is errors.Reason.NON_FINITE_GRADIENT
+        assert caught.value.field
+        assert caught.value.request_id
+        with pytest.raises(errors.StepMismatch) as mismatch:
+            stream.step(ONE, expected_step=7)
+        assert mismatch.value.current_step == 1
+        assert stream.step(ONE).step == 2
+
+
+def test_lone_and_pipelined_steps_take_turns(way, session):
+    with session.stream(pull=True) as stream:
+        for i in range(4):
+            assert stream.step(ONE).step == 4 * i + 1
+            pending = [stream.submit(ONE), stream.submit(ONE)]
+            assert stream.step(ONE).step == 4 * i + 4, "behind those that are under way"
+            assert [p.result().step for p in pending] == [4 * i + 2, 4 * i + 3]
+
+
+def test_an_interrupted_wait_leaves_the_stream_whole(way, session, distant, proxy):
+    with distant.stream() as stream:
+        for i in range(3):
+            assert stream.step(ONE).step == 2 * i + 1
+            proxy.answers.clear()
+            timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                stream.step(ONE)
+            timer.join()
+            proxy.answers.set()
+        assert stream.step(ONE).step == 7
+    assert session.get().step == 7
+
+
+def test_a_client_closed_by_another_thread_ends_the_wait(way, session, proxy):
+    client = optserve.connect(proxy.address, timeout=20)
+    stream = client.session(session.name).stream()
+    stream.step(ONE)
+    proxy.answers.clear()
+    with futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(stream.step, ONE)
+        time.sleep(0.2)
+        client.close()
+        with pytest.raises(errors.Cancelled):
+            waiting.result(10)
+    stream.close()
+
+
+def test_a_server_that_shuts_down_ends_the_stream(way):
+    impatient = Retry(attempts=2, initial=0.01)
+    with (
+        running_server("numpy") as server,
+        optserve.connect(server.address, timeout=10, retry=impatient) as client,
+    ):
+        session = client.create_session({"w": np.zeros(3)}, optserve.optimizers.Sgd())
+        stream = session.stream()
+        stream.step(ONE)
+        assert server.stop() == 0
+        with pytest.raises(errors.Unavailable):
+            stream.step(ONE)
+        stream.close()
+
+
+def test_a_forgotten_stream_ends_its_call(client, session):
+    for _ in range(3):
+        session.stream().step(ONE)
+    gc.collect()
+    assert not client._connection._direct
+
+
+@pytest.mark.parametrize("other", [None, object()])
+def test_another_grpc_takes_the_public_way(other, session, monkeypatch):
+    monkeypatch.setattr(direct_call, "cygrpc", other)
+    direct_call.available.cache_clear()
+    try:
+        assert not direct_call.available()
+        with session.stream() as stream:
+            assert stream.step(ONE).step == 1
+    finally:
+        direct_call.available.cache_clear()
+
+
+def test_a_stream_holds_one_call_at_a_time(way, session):
+    with session.stream() as stream:
+        stream.step(ONE)
+        first = stream._call
+        stream.step(ONE)
+        assert stream._call is first
+        stream.submit(ONE).result()
+        assert isinstance(stream._call, QueuedCall)

@@ -10,8 +10,9 @@ from grpc import aio
 
 from optserve.framing import ChunkView, Framed
 from optserve.v1 import session_service_pb2 as pb
-from optserve_server.sessions.reading import Reply
+from optserve_server.sessions.reading import Point, Reply
 from optserve_server.sessions.result import StepResult
+from optserve_server.sessions.staging import Staging
 from optserve_server.wire import sessions
 
 
@@ -82,6 +83,9 @@ class Answers:
         self._context, self._chunk_bytes = context, chunk_bytes
         self._sending: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
+        self._headed: Staging | None = None
+        self._headed_point: Point | None = None
+        self._head = pb.ParametersHeader()
 
     @property
     def busy(self) -> bool:
@@ -113,9 +117,10 @@ class Answers:
 
     async def _write(self, answer: Answer) -> None:
         assert answer.result is not None
-        message = pb.StepStreamResponse(result=sessions.result_to(answer.result))
-        if answer.reply is not None:
-            message.parameters.CopyFrom(sessions.reply_header_to(answer.reply))
+        message = pb.StepStreamResponse(
+            result=sessions.result_to(answer.result),
+            parameters=None if answer.reply is None else self._header(answer.reply),
+        )
         head = True
         # A message costs more than a small model's bytes, so the first chunk rides along.
         async for chunk in answer.chunks(self._chunk_bytes):
@@ -123,6 +128,14 @@ class Answers:
             message, head = _NOTHING, False
         if head:
             await self._context.write(Framed(message))
+
+    def _header(self, reply: Reply) -> pb.ParametersHeader:
+        """What the chunks hold; of equal replies only the step differs."""
+        if self._headed is not reply.staging or self._headed_point is not reply.point:
+            self._headed, self._headed_point = reply.staging, reply.point
+            self._head = sessions.reply_header_to(reply)
+        self._head.step = reply.step
+        return self._head
 
 
 _NOTHING = pb.StepStreamResponse()

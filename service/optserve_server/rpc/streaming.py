@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -34,13 +34,13 @@ Request = Framed[pb.StepStreamRequest]
 
 @dataclass(frozen=True)
 class Header:
-    """What a step's header says, checked against its session.
+    """What the headers of equal steps say, checked against their session.
 
     Attributes:
         session: the session.
         tensors: names of the tensors whose gradient follows; None for all.
         dtype: element type of their bytes; None for each tensor's own.
-        options: what the step asks for.
+        options: what a step asks for, but for what is `_Differing`.
         pull: the values to send back; None for none.
         in_place: whether their bytes lie as the gradient's do.
         region: the shared memory that the gradient lies in; None where its bytes follow.
@@ -90,8 +90,8 @@ class StepStream:
         try:
             while (first := await self._first_message()) is not None:
                 with within("header"):
-                    header = self._headers.read(first.message.header)
-                    incoming = Incoming(header.session, self._staging(header), header.options)
+                    header, options = self._headers.read(first.message.header)
+                    incoming = Incoming(header.session, self._staging(header), options)
                 if header.region is None:
                     await self._receive(incoming, first)
                 with _in_header():
@@ -194,8 +194,8 @@ class _Headers:
         self._spec: object = None
         self._last: Header | None = None
 
-    def read(self, message: pb.StepHeader) -> Header:
-        """What a header says; takes from it what differs from step to step.
+    def read(self, message: pb.StepHeader) -> tuple[Header, StepOptions]:
+        """What a header says, and what its step asks for.
 
         Raises:
             DomainError: a field of it is wrong; fields are paths within the header.
@@ -206,8 +206,9 @@ class _Headers:
         if last is None or rest != self._rest or last.session.closed or last.session.spec is not self._spec:
             last = self._last = self._checked(message, differing)
             self._rest, self._spec = rest, last.session.spec
-        region = last.region and self._sharing.region_of(last.session, message)
-        return replace(last, options=differing.put_into(last.options), region=region)
+        elif last.region is not None:
+            self._sharing.region_of(last.session, message)
+        return last, differing.put_into(last.options)
 
     def _checked(self, message: pb.StepHeader, differing: _Differing) -> Header:
         self._name = message.name or self._name
@@ -245,11 +246,14 @@ class _Differing(NamedTuple):
 
     def put_into(self, options: StepOptions) -> StepOptions:
         """Options with these fields."""
-        return replace(
-            options,
-            sequence=self.sequence,
-            expected_step=self.expected_step,
-            gradient_id=self.gradient_id,
+        return StepOptions(
+            options.worker,
+            self.sequence,
+            self.expected_step,
+            options.loss_scale,
+            options.validate_only,
+            options.per_tensor_norms,
+            self.gradient_id,
         )
 
 

@@ -10,7 +10,7 @@ from optserve_server.arrays.backend import Pass
 from optserve_server.sessions.arena import Piecewise
 from optserve_server.sessions.guards import StepPrograms
 from optserve_server.sessions.measurement import Measurement, measures_by_tensor
-from optserve_server.sessions.plan import Plan
+from optserve_server.sessions.plan import NumbersOfTensors, Plan
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.staging import Staging
 
@@ -73,7 +73,7 @@ class Incoming:
         if any(place.run.rows is not None for place in places):
             return None
         scaled, numbers = session.numbers.of_gradient(session.step, self.options.loss_scale)
-        of_tensors = {} if measures_by_tensor(gradient) else None
+        of_tensors: NumbersOfTensors | None = {} if measures_by_tensor(gradient) else None
         return [
             place.begin(StepPrograms.measure, scaled, scalars=numbers, of_tensors=of_tensors)
             for place in places

@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 from optserve_server.arrays.backend import Sums
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.plan import Place, Text
+from optserve_server.sessions.plan import NumbersOfTensors, Place, Text
 from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
 from optserve_server.sessions.staging import Run, Staging
+
+UNCLIPPED = np.ones(1)
+"""The factor of a gradient that is not clipped by a norm."""
 
 
 @dataclass
@@ -25,7 +28,7 @@ class Measurement:
 
     def total(self, name: str) -> float:
         """A sum over the whole gradient; 0 where it was not asked for."""
-        return float(sum(sums[name].sum() for sums in self.sums if name in sums))
+        return sum(_sum(sums[name]) for sums in self.sums if name in sums)
 
     @property
     def norm(self) -> float:
@@ -51,15 +54,22 @@ class Measurement:
             return np.array([clip.factor(float(norm)) for norm in norms])
         if isinstance(clip, ClipByGlobalNorm):
             return np.array([clip.factor(self.norm)])
-        return np.ones(1)
+        return UNCLIPPED
 
     @property
     def clipped_norm(self) -> float:
         """The joint norm after clipping."""
+        if self.gradient.clip is None:
+            return self.norm
         if isinstance(self.gradient.clip, ClipByValue):
             return math.sqrt(self.total("clipped_squares"))
         parts = [s["squares"] * self.factors(position) ** 2 for position, s in enumerate(self.sums)]
         return math.sqrt(float(sum(part.sum() for part in parts)))
+
+
+def _sum(sums: npt.NDArray[np.float64]) -> float:
+    # NumPy takes microseconds to add up a single number.
+    return float(sums[0]) if sums.size == 1 else float(sums.sum())
 
 
 def measures_by_tensor(gradient: GradientSpec) -> bool:
@@ -86,7 +96,7 @@ def measure(
         scalars: the guards' numbers.
         by_tensor: whether sums are wanted for each tensor rather than for each run.
     """
-    of_tensors = {} if by_tensor else None
+    of_tensors: NumbersOfTensors | None = {} if by_tensor else None
     return Measurement(
         gradient, [place.call(text, scaled, scalars=scalars, of_tensors=of_tensors) for place in places]
     )

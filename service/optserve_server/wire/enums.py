@@ -30,6 +30,7 @@ def member_of(kind: type[E], descriptor: EnumDescriptor, number: int) -> E:
     return members[number]
 
 
+@functools.cache
 def number_of(member: Enum, descriptor: EnumDescriptor) -> int:
     """The number of ``member`` on the wire."""
     return descriptor.values_by_name[prefix(descriptor) + member.name].number

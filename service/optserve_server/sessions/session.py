@@ -121,8 +121,13 @@ class Session:
         self.arenas = Arenas(layout, programs, backend)
         self.numbers = Numbers(spec)
         self.watch = Watch.begin(spec, self.arenas)
-        self._ledger = StepLedger()
+        self.ledger = StepLedger()
         self._pending = set(pending)
+
+    @property
+    def pending(self) -> list[str]:
+        """Names of the tensors whose values are still to be uploaded."""
+        return sorted(self._pending)
 
     @property
     def ready(self) -> bool:
@@ -167,15 +172,15 @@ class Session:
             digest = staging.digest(options.loss_scale, options.expected_step, stand_in=options.gradient_id)
         step = Step(self, staging, options)
         if options.worker:
-            stored = self._ledger.lookup(options.worker, options.sequence, digest)
+            stored = self.ledger.lookup(options.worker, options.sequence, digest)
             if stored is not None:
-                return PreparedStep(step, digest, options, self._ledger, stored)
+                return PreparedStep(step, digest, options, self.ledger, stored)
         self.watch.check_running(self.spec)
         self._check_step(options.expected_step, "options.expected_step")
         check_lazy(self.spec, self.arenas, staging)
         if self.spec.gradient.accumulation_steps > 1:
             check_complete(self.layout, staging)
-        return PreparedStep(step.prepare(), digest, options, self._ledger)
+        return PreparedStep(step.prepare(), digest, options, self.ledger)
 
     def values(
         self,

@@ -156,10 +156,10 @@ def _facts(session: Session) -> dict[str, Any]:
 
 def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
     session.step = _count(facts["step"])
-    session.accumulated = _count(facts["accumulated"])
+    session.accumulated = _count(facts["accumulated"], session.spec.gradient.accumulation_steps)
     session.skipped = _count(facts["skipped"])
     session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
-    origins = {str(name): _count(step) for name, step in facts["origins"].items()}
+    origins = {str(name): _count(at, session.step + 1) for name, at in facts["origins"].items()}
     carried = {name: {k: float(v) for k, v in of.items()} for name, of in facts["carried"].items()}
     if origins.keys() != session.numbers.origins.keys() or _keys(carried) != _keys(session.numbers.carried):
         raise DamagedError("its numbers are not those of its specification")
@@ -176,7 +176,7 @@ def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
 
 def _count(value: Any, limit: int = 1 << 63) -> int:
     """A number that a message can carry; files may come from anybody."""
-    if not isinstance(value, int) or not 0 <= value < limit:
+    if type(value) is not int or not 0 <= value < limit:
         raise ValueError(value)
     return value
 

@@ -17,6 +17,7 @@ from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.sharing import Sharing, stepped_in
 from optserve_server.rpc.stepping import stepped
+from optserve_server.sessions.arriving import Arriving
 from optserve_server.sessions.reading import Values
 from optserve_server.sessions.regions import Region
 from optserve_server.sessions.result import StepOptions, StepResult
@@ -35,7 +36,7 @@ Requests = AsyncIterator[Request]
 @dataclass(frozen=True)
 class _Step:
     session: Session
-    staging: Staging
+    staging: Staging | Arriving
     options: StepOptions
     pull: Pull | None
     into: Staging | None
@@ -101,7 +102,8 @@ class StepStream:
             if step.region is None:
                 await _fill(Filler(step.staging.buffer), first, requests)
             with _in_header():
-                work = partial(stepped, step.session, step.staging, step.options, step.pull, step.into)
+                staging = await self._staged(step)
+                work = partial(stepped, step.session, staging, step.options, step.pull, step.into)
                 result, values = await self._execution.alone(step.session, work)
             for response in self._answer(result, values):
                 yield response
@@ -123,8 +125,22 @@ class StepStream:
             if region is not None:
                 return _Step(session, region.staging, options, pull, into, region)
             dtype = wire_dtype_from(header.gradient_dtype, "gradient_dtype")
-            staging = self._gradients.of(session, tuple(header.tensors) or None, dtype)
+            staging = self._staging(session, header, dtype)
             return _Step(session, staging, options, pull, into)
+
+    def _staging(
+        self, session: Session, header: pb.StepHeader, dtype: np.dtype[Any] | None
+    ) -> Staging | Arriving:
+        if not header.sparse_gradients:
+            return self._gradients.of(session, tuple(header.tensors) or None, dtype)
+        rows = sessions.row_indices_from(header.sparse_gradients)
+        return session.stage_rows(header.tensors, rows, dtype)
+
+    async def _staged(self, step: _Step) -> Staging:
+        """The gradient as steps take it; to put rows into their places may take a while."""
+        if isinstance(step.staging, Staging) or step.session.is_small:
+            return step.session.staged(step.staging)
+        return await self._execution.in_thread(partial(step.session.staged, step.staging))
 
     def _pull(
         self, session: Session, options: pb.StepOptions, region: Region | None
@@ -165,10 +181,10 @@ async def _fill(filler: Filler, first: Request, requests: Requests) -> None:
 
 @contextlib.contextmanager
 def _in_header() -> Iterator[None]:
-    """Options stand in the header here; the gradient's bytes do not."""
+    """Options and names of rows stand in the header here; the gradient's bytes do not."""
     try:
         yield
     except DomainError as error:
-        if error.field is not None and error.field.startswith("options."):
+        if error.field is not None and error.field.startswith(("options.", "sparse_gradients")):
             error.field = f"header.{error.field}"
         raise

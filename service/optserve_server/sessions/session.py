@@ -14,6 +14,7 @@ import numpy as np
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.arena import Arenas
+from optserve_server.sessions.arriving import Arriving, NamedIndices
 from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
 from optserve_server.sessions.layout import Layout, assign_groups
 from optserve_server.sessions.lazy import check_lazy
@@ -151,6 +152,18 @@ class Session:
         """A buffer that holds a gradient; see `optserve_server.sessions.staging.stage_arrays`."""
         lazy = self.spec.gradient.sparse is SparseUpdate.LAZY
         return stage_arrays(self.layout, arrays, sparse, lazy=lazy, allocate=self._allocate)
+
+    def stage_rows(
+        self, tensors: Sequence[str], rows: Sequence[NamedIndices], dtype: np.dtype[Any] | None
+    ) -> Arriving:
+        """A buffer for streamed bytes of tensors and rows; see `optserve_server.sessions.arriving`."""
+        return Arriving(self.layout, tensors, rows, dtype, self._allocate)
+
+    def staged(self, arrived: Staging | Arriving) -> Staging:
+        """What was streamed, ready for a step: rows are summed and put into their places."""
+        if isinstance(arrived, Staging):
+            return arrived
+        return arrived.staging(lazy=self.spec.gradient.sparse is SparseUpdate.LAZY)
 
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
         """Takes one step, or changes nothing; see `prepare` for its errors."""

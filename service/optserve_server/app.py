@@ -11,37 +11,54 @@ from pathlib import Path
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.select import select
-from optserve_server.config import Settings
-from optserve_server.rpc.server import Server
-from optserve_server.sessions.store import Limits, Store
+from optserve_server.config import ConfigError, Settings
+from optserve_server.memory import available_bytes
+from optserve_server.rpc.identity import Identities
+from optserve_server.rpc.listening import Listening, is_loopback
+from optserve_server.rpc.server import Conditions, Server
+from optserve_server.rpc.tls import CertificateError, CertificateFiles, Certificates
+from optserve_server.rpc.tokens import AccessError
+from optserve_server.sessions.budget import Budget
+from optserve_server.sessions.namespaces import Namespaces
+from optserve_server.sessions.store import Limits
+
+_MEMORY_SHARE = 0.75
+"""Of the machine's memory, or the container's, where nobody states a budget."""
 
 _log = logging.getLogger("optserve_server")
 
 
 def compose(settings: Settings, backend: Backend, executor: ThreadPoolExecutor) -> Server:
-    """A server that is not listening yet."""
-    limits = Limits(
-        max_sessions=settings.max_sessions,
-        max_session_bytes=settings.max_session_bytes,
-        max_tensors=settings.max_tensors,
-        max_message_bytes=settings.max_message_bytes,
+    """A server that is not listening yet.
+
+    Raises:
+        ConfigError: the tokens cannot be used.
+    """
+    namespaces = Namespaces(backend, _limits(settings), _budget(settings))
+    conditions = Conditions(
+        # The service refuses with details; gRPC refuses what comes beyond that.
+        max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
+        stream_idle_seconds=settings.stream_idle_seconds,
+        reflection=settings.reflection,
     )
-    return Server(Store(backend, limits), executor, settings.max_concurrent_rpcs)
+    return Server(namespaces, executor, _identities(settings, namespaces), conditions)
 
 
 async def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what is in flight.
 
     Raises:
-        RuntimeError: the address cannot be bound, or the backend is not there.
+        ConfigError: settings contradict each other, or a file that they name cannot be used.
+        RuntimeError: an address cannot be bound, or the backend is not there.
     """
+    listening = listening_of(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     backend = select(settings.backend)
     with ThreadPoolExecutor(settings.threads, thread_name_prefix="step") as executor:
         server = compose(settings, backend, executor)
-        port = await server.start(settings.host, settings.port)
+        port = await server.start(listening)
         _announce(settings, backend, port)
         await stop.wait()
         _log.info("shutting down")
@@ -49,8 +66,89 @@ async def serve(settings: Settings) -> None:
     _log.info("stopped")
 
 
+def listening_of(settings: Settings) -> Listening:
+    """Where the settings say to listen.
+
+    Raises:
+        ConfigError: nowhere, beyond loopback without TLS, or with certificates that cannot be used.
+    """
+    if not settings.tcp and not settings.unix_socket:
+        raise ConfigError("tcp is no and unix_socket is not set, so there is nowhere to listen")
+    if bool(settings.tls_certificate) != bool(settings.tls_key) or (
+        settings.tls_client_ca and not settings.tls_key
+    ):
+        raise ConfigError("TLS needs tls_certificate and tls_key")
+    files = None
+    if settings.tls_certificate:
+        authority = Path(settings.tls_client_ca) if settings.tls_client_ca else None
+        files = CertificateFiles(Path(settings.tls_certificate), Path(settings.tls_key), authority)
+    allowed = settings.allow_plaintext_beyond_loopback
+    if settings.tcp and files is None and not allowed and not is_loopback(settings.host):
+        raise ConfigError(
+            f"host is {settings.host!r}, where others can listen in, and there is no TLS. State"
+            " tls_certificate and tls_key, or, where something else protects the connections,"
+            " --allow-plaintext-beyond-loopback=yes"
+        )
+    return Listening(
+        settings.host if settings.tcp else None,
+        settings.port,
+        settings.unix_socket or None,
+        None if files is None else _certificates(files),
+    )
+
+
+def _certificates(files: CertificateFiles) -> Certificates:
+    try:
+        return Certificates(files)
+    except CertificateError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _identities(settings: Settings, namespaces: Namespaces) -> Identities:
+    path = Path(settings.tokens_file) if settings.tokens_file else None
+    wanted = settings.allow_unauthenticated
+    if wanted == "no" and path is None:
+        raise ConfigError("allow_unauthenticated is no and tokens_file is not set, so nobody could call")
+    try:
+        anybody = wanted == "yes" or (wanted == "auto" and path is None)
+        return Identities(namespaces, path, allow_unauthenticated=anybody)
+    except AccessError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_sessions=settings.max_sessions,
+        max_session_bytes=settings.max_session_bytes,
+        max_tensors=settings.max_tensors,
+        max_tensor_rank=settings.max_tensor_rank,
+        max_message_bytes=settings.max_message_bytes,
+    )
+
+
+def _budget(settings: Settings) -> Budget:
+    memory = settings.max_memory_bytes or int(available_bytes() * _MEMORY_SHARE)
+    return Budget(
+        {
+            "max_sessions": settings.max_sessions,
+            "max_memory_bytes": memory,
+            "max_bytes_in_flight": settings.max_bytes_in_flight,
+            "max_concurrent_rpcs": settings.max_concurrent_rpcs,
+        }
+    )
+
+
 def _announce(settings: Settings, backend: Backend, port: int) -> None:
-    facts = {"host": settings.host, "port": port, "backend": backend.name, "device": backend.device}
+    facts = {
+        "host": settings.host if settings.tcp else None,
+        "port": port,
+        "unix_socket": settings.unix_socket or None,
+        "tls": bool(settings.tls_certificate),
+        "client_certificates": bool(settings.tls_client_ca),
+        "tokens": bool(settings.tokens_file),
+        "backend": backend.name,
+        "device": backend.device,
+    }
     _log.info("listening", extra={"facts": facts})
     if settings.port_file:
         # Written beside and renamed, so that nobody reads half a number.

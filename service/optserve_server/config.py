@@ -85,6 +85,13 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def yes_no(text: str) -> bool:
+    """Yes or no; a TOML file's true and false as well."""
+    if text.lower() not in ("yes", "no", "true", "false"):
+        raise ValueError("yes or no")
+    return text.lower() in ("yes", "true")
+
+
 def text_line(text: str) -> str:
     """Any text that is not empty."""
     if not text.strip():
@@ -98,6 +105,23 @@ class Settings:
 
     host: str = setting("127.0.0.1", text_line, "address to listen on")
     port: int = setting(50051, whole(0, 65535), "port to listen on; 0 picks a free one")
+    tcp: bool = setting(True, yes_no, "whether to listen at host and port")
+    unix_socket: str = setting("", text_line, "path of a Unix socket to listen at, for this user alone")
+    tls_certificate: str = setting("", text_line, "PEM file with the server's certificate chain")
+    tls_key: str = setting("", text_line, "PEM file with the certificate's private key")
+    tls_client_ca: str = setting(
+        "", text_line, "PEM file with authorities; clients must then show a certificate of theirs"
+    )
+    allow_plaintext_beyond_loopback: bool = setting(
+        False, yes_no, "lets everybody on the way read and change what is sent, tokens included"
+    )
+    tokens_file: str = setting("", text_line, "TOML file of bearer tokens and quotas")
+    allow_unauthenticated: str = setting(
+        "auto",
+        one_of("auto", "yes", "no"),
+        "whether calls without a token are taken; auto where there is no file of tokens",
+    )
+    reflection: bool = setting(True, yes_no, "whether the server describes its contract to callers")
     port_file: str = setting("", text_line, "file to write the port to once the server is ready")
     backend: str = setting(
         "auto", one_of("auto", "numpy", "numba", "cupy"), "what computes; auto takes the fastest there is"
@@ -109,6 +133,15 @@ class Settings:
     max_sessions: int = setting(1000, whole(0, 10**9), "sessions held; 0 for no limit")
     max_session_bytes: int = setting(8 << 30, size(0, 2**62), "bytes of one session; 0 for no limit")
     max_tensors: int = setting(100_000, whole(0, 10**9), "tensors of a session; 0 for no limit")
+    max_tensor_rank: int = setting(32, whole(1, 64), "dimensions of a tensor")
+    max_memory_bytes: int = setting(
+        0, size(0, 2**62), "bytes of all sessions and transfers; 0 for three quarters of the memory"
+    )
+    max_bytes_in_flight: int = setting(0, size(0, 2**62), "bytes of transfers under way; 0 for no limit")
+    stream_idle_seconds: float = setting(600.0, seconds, "how long a stream may be silent; 0 for ever")
+    session_lease_seconds: float = setting(
+        0.0, seconds, "after which an unused session may leave memory, where it states none; 0 for never"
+    )
     threads: int = setting(2, whole(1, 1024), "threads for work too long for the event loop")
 
 
@@ -166,6 +199,10 @@ def _from_file(path: str) -> dict[str, tuple[str, str]]:
     return {name: (name, str(value)) for name, value in content.items()}
 
 
+def _told(value: object) -> str:
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+
+
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -181,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
     for field in dataclasses.fields(Settings):
-        default = "" if field.default == "" else f" (default {field.default})"
+        default = "" if field.default == "" else f" (default {_told(field.default)})"
         explanation = field.metadata["help"] + default
         parser.add_argument(_flag(field.name), metavar=field.name.split("_")[-1].upper(), help=explanation)
     return parser

@@ -50,7 +50,7 @@ def train_call(task: Task) -> pb.DriverRequest:
         parameters=[ParameterInit(name=n, value=tensor(a)) for n, a in wanted.parameters.items()],
         gradients=[tensors(step.whole) for step in wanted.gradients],
         sparse_gradients=sparse_tensors(wanted.gradients),
-        stream=task.dtype == FLOAT64 and not any(step.rows for step in wanted.gradients),
+        stream=task.dtype == FLOAT64,
         before=wanted.before,
         after=wanted.after,
     )

@@ -27,6 +27,16 @@ def training(gradient: Any, tensor_name: str = "w", **sgd: float) -> DriverReque
     return request
 
 
+def rows(index: int) -> DriverRequest:
+    """A step of the same session, on one of its rows."""
+    request = training([])
+    del request.train.gradients[0].tensors[:]
+    some = request.train.sparse_gradients.add().tensors.add(name="w")
+    some.indices.CopyFrom(tensor(np.array([index])))
+    some.values.CopyFrom(tensor(np.ones(1)))
+    return request
+
+
 def streamed(request: DriverRequest) -> DriverRequest:
     """The same through a stream."""
     changed = DriverRequest()
@@ -87,6 +97,8 @@ REFUSALS: dict[str, tuple[DriverRequest, Told]] = {
         streamed(training([1.0, float("nan")])),
         ("NON_FINITE_GRADIENT", "chunk.data"),
     ),
+    "row": (rows(2), ("OUT_OF_RANGE", None)),
+    "row_in_stream": (streamed(rows(2)), ("OUT_OF_RANGE", None)),
     "unknown_tensor": (training([1.0, 1.0], "b"), ("UNKNOWN_TENSOR", None)),
     "gradient_shape": (training([1.0, 1.0, 1.0]), ("SHAPE_MISMATCH", None)),
     "target_shape": (loss(), ("SHAPE_MISMATCH", "target")),

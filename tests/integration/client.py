@@ -112,11 +112,44 @@ def refused() -> Iterator[Refusal]:
     raise AssertionError("nothing was refused")
 
 
-class Client:
-    """A channel and its stubs."""
+class Bearer(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Sends a token with every call."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address)
+    def __init__(self, token: str) -> None:
+        self._metadata = ("authorization", f"Bearer {token}")
+
+    def _with_token(self, continuation: Any, details: Any, request: Any) -> Any:
+        metadata = [*(details.metadata or ()), self._metadata]
+        return continuation(details._replace(metadata=metadata), request)
+
+    intercept_unary_unary = intercept_unary_stream = _with_token
+    intercept_stream_unary = intercept_stream_stream = _with_token
+
+
+class Client:
+    """A channel and its stubs.
+
+    Args:
+        address: of the server.
+        credentials: TLS; None for a plain connection.
+        token: bearer token sent with every call.
+    """
+
+    def __init__(
+        self, address: str, credentials: grpc.ChannelCredentials | None = None, token: str | None = None
+    ) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channel = (
+            grpc.insecure_channel(address, options)
+            if credentials is None
+            else grpc.secure_channel(address, credentials, options)
+        )
+        self.channel = channel if token is None else grpc.intercept_channel(channel, Bearer(token))
         self.sessions = SessionServiceStub(self.channel)
         self.functions = FunctionServiceStub(self.channel)
         self.capabilities = CapabilitiesServiceStub(self.channel)

@@ -18,8 +18,12 @@ def test_defaults_hold_where_nobody_states_anything() -> None:
 def test_every_setting_is_a_flag_a_variable_and_a_key(
     field: dataclasses.Field[object], tmp_path: Path
 ) -> None:
-    stated = {"host": "::1", "port_file": "port", "backend": "numpy", "log_level": "error"}
+    stated = {"host": "::1", "backend": "numpy", "log_level": "error", "max_tensor_rank": "7"}
     text = stated.get(field.name, "70000" if field.name.startswith("max_") else "7")
+    if isinstance(field.default, bool):
+        text = "no" if field.default else "yes"
+    elif field.name == "allow_unauthenticated":
+        text = "no"
     config = tmp_path / "server.toml"
     config.write_text(f'{field.name} = "{text}"\n')
     found = [
@@ -28,7 +32,8 @@ def test_every_setting_is_a_flag_a_variable_and_a_key(
         load(["--config", str(config)], {}),
         load([], {"OPTSERVE_CONFIG": str(config)}),
     ]
-    assert {str(getattr(settings, field.name)) for settings in found} <= {text, f"{text}.0"}
+    expected = {text, f"{text}.0"} if not isinstance(field.default, bool) else {str(not field.default)}
+    assert {str(getattr(settings, field.name)) for settings in found} <= expected
     others = dataclasses.replace(found[0], **{field.name: field.default})
     assert others == Settings()
 
@@ -56,6 +61,7 @@ def test_sizes_take_units(text: str, size: int) -> None:
         (["--grace-seconds", "nan"], {}, "a number of seconds from 0 to 86400"),
         (["--max-message-bytes", "64MB"], {}, "such as 64MiB"),
         (["--host", " "], {}, "host is ' ', but must be not empty"),
+        (["--reflection", "maybe"], {}, "reflection is 'maybe', but must be yes or no"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_told_with_its_origin(

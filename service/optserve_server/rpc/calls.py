@@ -1,11 +1,19 @@
-"""What is known of the call that is being answered, for logs and error details."""
+"""What is known of the call that is being answered: who makes it, and what logs and errors name."""
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import re
 import secrets
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from optserve_server.errors import DomainError
+from optserve_server.rpc.identity import Caller
+from optserve_server.sessions.budget import Charge
+from optserve_server.sessions.namespaces import Namespace
 
 REQUEST_ID_KEY = "x-request-id"
 """Metadata that name a request, on its way in and out."""
@@ -13,23 +21,46 @@ REQUEST_ID_KEY = "x-request-id"
 _ACCEPTABLE = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One RPC.
 
     Attributes:
         request_id: the client's name for it, or the server's.
         method: full name, as in ``/optserve.v1.SessionService/Step``.
+        caller: who makes it.
         session: id of the session that it concerns, once that is known.
+        heard: when its stream last moved, by the monotonic clock.
+        task: what answers it, once that has begun.
+        verdict: why the server ended it before its own end, if it did.
+        charge: the memory of its request, where it is one message.
     """
 
     request_id: str
     method: str
+    caller: Caller
     session: str = ""
+    heard: float = field(default_factory=time.monotonic)
+    task: asyncio.Task[Any] | None = None
+    verdict: DomainError | None = None
+    charge: Charge | None = None
+
+    def end(self, verdict: DomainError) -> None:
+        """Ends it from outside: its task is cancelled, and the caller told why."""
+        if self.task is not None and self.verdict is None:
+            self.verdict = verdict
+            self.task.cancel()
 
 
 current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
 """The call that the running task answers."""
+
+
+def namespace() -> Namespace:
+    """The namespace that the running call belongs to."""
+    call = current.get()
+    assert call is not None  # every handler runs within the boundary
+    return call.caller.namespace
 
 
 def request_id_from(metadata: object) -> str:

@@ -9,7 +9,8 @@ from grpc import aio
 from optserve.v1 import capabilities_service_pb2 as pb
 from optserve.v1.capabilities_service_pb2_grpc import CapabilitiesServiceServicer
 from optserve_server import __version__
-from optserve_server.sessions.store import Store
+from optserve_server.arrays.backend import Backend
+from optserve_server.sessions.store import Limits
 from optserve_server.wire.capabilities import algorithms_to, limits_to
 from optserve_server.wire.tensors import NUMBERS, PARAMETER_DTYPES, WIRE_DTYPES
 
@@ -18,19 +19,20 @@ class CapabilitiesService(CapabilitiesServiceServicer):
     """Describes the server.
 
     Args:
-        store: knows backend and limits.
+        backend: what computes.
+        limits: what is refused.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, backend: Backend, limits: Limits) -> None:
         self._answer = pb.GetCapabilitiesResponse(
             server_version=__version__,
             api_version="optserve.v1",
-            backend=store.backend.name,
-            device=store.backend.device,
+            backend=backend.name,
+            device=backend.device,
             algorithms=algorithms_to(),
             parameter_dtypes=[NUMBERS[dtype] for dtype in PARAMETER_DTYPES],
             wire_dtypes=[NUMBERS[dtype] for dtype in WIRE_DTYPES],
-            limits=limits_to(store.limits),
+            limits=limits_to(limits),
         )
 
     async def GetCapabilities(

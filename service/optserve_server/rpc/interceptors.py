@@ -1,7 +1,8 @@
-"""What happens around every call: its identity, its end in the log, and the error boundary."""
+"""What happens around every call: who makes it, its end in the log, and the error boundary."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import logging
@@ -14,27 +15,29 @@ from grpc import aio
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc import calls
+from optserve_server.rpc.admission import Admission
 from optserve_server.rpc.calls import REQUEST_ID_KEY, Call
-from optserve_server.rpc.drain import Drain
+from optserve_server.rpc.reading import only, reader
 from optserve_server.wire.errors import DETAILS_KEY, code_of, status_of
 
 _OURS = "/optserve.v1."
+_HEALTH = "/grpc.health."
 _log = logging.getLogger(__name__)
 
 Behaviour = Callable[[Any, Any], Any]
 
 
 class Boundary(aio.ServerInterceptor):
-    """Gives each call of this contract its identity, and turns every error into a status.
+    """Lets calls in, gives those of this contract their identity, and turns every error into a status.
 
-    Health and reflection pass untouched, so that they answer while the server drains.
+    Health passes untouched, so that it answers anybody, and while the server drains.
 
     Args:
-        drain: counts the calls.
+        admission: who may come in, and who is in.
     """
 
-    def __init__(self, drain: Drain) -> None:
-        self._drain = drain
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     async def intercept_service(
         self,
@@ -43,22 +46,32 @@ class Boundary(aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wraps the handler of one call."""
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(_OURS):
+        method: str = handler_call_details.method
+        if handler is None or method.startswith(_HEALTH):
             return handler
-        request_id = calls.request_id_from(handler_call_details.invocation_metadata)
-        return self._wrapped(handler, Call(request_id, handler_call_details.method))
+        metadata = handler_call_details.invocation_metadata
+        request_id = calls.request_id_from(metadata)
+        try:
+            call = Call(request_id, method, self._admission.caller(metadata))
+            self._admission.check(call)
+        except DomainError as error:
+            return _refusing(request_id, method, error)
+        return self._wrapped(handler, call) if method.startswith(_OURS) else handler
 
     def _wrapped(self, handler: Any, call: Call) -> grpc.RpcMethodHandler[Any, Any]:
-        kind = ("stream" if handler.request_streaming else "unary") + (
-            "_stream" if handler.response_streaming else "_unary"
-        )
-        behaviour: Behaviour = getattr(handler, kind)
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        # To gRPC every request is a stream, so that a call is inside before its first byte is
+        # read: a caller that sends slowly counts, and can be sent away.
+        many_in, many_out = handler.request_streaming, handler.response_streaming
+        behaviour: Behaviour = getattr(handler, _kind(many_in, many_out))
         around = self._single
-        if handler.response_streaming:
+        if many_out:
             around = self._writing if inspect.iscoroutinefunction(behaviour) else self._streaming
-        wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            around(behaviour, call), handler.request_deserializer, handler.response_serializer
+        wrapped: grpc.RpcMethodHandler[Any, Any] = getattr(
+            grpc, f"{_kind(True, many_out)}_rpc_method_handler"
+        )(
+            around(behaviour if many_in else _with_one(behaviour, many_out), call),
+            reader(handler.request_deserializer, call, streamed=many_in),
+            handler.response_serializer,
         )
         return wrapped
 
@@ -85,6 +98,7 @@ class Boundary(aio.ServerInterceptor):
                 await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
                 async for response in behaviour(request, context):
                     yield response
+                    call.heard = time.monotonic()
 
         return answer
 
@@ -94,23 +108,75 @@ class Boundary(aio.ServerInterceptor):
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         started, code = time.perf_counter(), "CANCELLED"
         try:
-            with self._drain.call():
+            with self._admission.inside(call):
                 yield
             code = "OK"
         except DomainError as error:
             code = error.reason.value
-            await _abort(context, call, error)
+            await _abort(context, call.request_id, error)
+        except asyncio.CancelledError:
+            if call.verdict is None or call.task is None:
+                raise
+            code = call.verdict.reason.value
+            call.task.uncancel()
+            await _abort(context, call.request_id, call.verdict)
+        except MemoryError:
+            code = Reason.LIMIT_EXCEEDED.value
+            _log.exception("no memory for %s", call.method)
+            await _abort(context, call.request_id, _no_memory())
         except Exception:
             code = Reason.INTERNAL.value
             _log.exception("defect in %s", call.method)
-            await _abort(context, call, DomainError(Reason.INTERNAL, "a defect, which the server logged"))
+            defect = DomainError(Reason.INTERNAL, "a defect, which the server logged")
+            await _abort(context, call.request_id, defect)
         finally:
-            milliseconds = round((time.perf_counter() - started) * 1e3, 3)
-            _log.info("%s", call.method, extra={"facts": {"code": code, "milliseconds": milliseconds}})
+            _log_end(call.method, code, started)
 
 
-async def _abort(context: aio.ServicerContext[Any, Any], call: Call, error: DomainError) -> None:
+def _kind(many_in: bool, many_out: bool) -> str:
+    return ("stream" if many_in else "unary") + ("_stream" if many_out else "_unary")
+
+
+def _with_one(behaviour: Behaviour, many_out: bool) -> Behaviour:
+    """Gives a behaviour that takes one request the first of a stream."""
+
+    async def answer(requests: AsyncIterator[Any], context: Any) -> Any:
+        return await behaviour(await only(requests), context)
+
+    async def answers(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async for response in behaviour(await only(requests), context):
+            yield response
+
+    return answers if many_out else answer
+
+
+def _refusing(request_id: str, method: str, error: DomainError) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler that refuses a call without reading what it sends."""
+
+    async def refuse(requests: Any, context: aio.ServicerContext[Any, Any]) -> None:
+        _log_end(method, error.reason.value, time.perf_counter())
+        await _abort(context, request_id, error)
+
+    # Whatever the method's kind is: that of a stream reads nothing before it is asked to.
+    return grpc.stream_unary_rpc_method_handler(refuse)
+
+
+def _no_memory() -> DomainError:
+    return DomainError(
+        Reason.LIMIT_EXCEEDED,
+        "the server has no memory for that now",
+        metadata={"limit": "memory"},
+        retry_after=1.0,
+    )
+
+
+def _log_end(method: str, code: str, started: float) -> None:
+    milliseconds = round((time.perf_counter() - started) * 1e3, 3)
+    _log.info("%s", method, extra={"facts": {"code": code, "milliseconds": milliseconds}})
+
+
+async def _abort(context: aio.ServicerContext[Any, Any], request_id: str, error: DomainError) -> None:
     if error.reason is Reason.INTERNAL:
-        error.metadata["request_id"] = call.request_id
-    metadata = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, status_of(error).SerializeToString()))
+        error.metadata["request_id"] = request_id
+    metadata = ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status_of(error).SerializeToString()))
     await context.abort(code_of(error), error.message, metadata)

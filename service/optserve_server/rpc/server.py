@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
@@ -12,15 +16,18 @@ from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_
 from optserve.v1.capabilities_service_pb2_grpc import add_CapabilitiesServiceServicer_to_server
 from optserve.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to_server
 from optserve.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from optserve_server.rpc.admission import Admission
 from optserve_server.rpc.capabilities import CapabilitiesService
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.framing import FramedStreams
 from optserve_server.rpc.functions import FunctionService
+from optserve_server.rpc.identity import Identities
 from optserve_server.rpc.interceptors import Boundary
+from optserve_server.rpc.listening import Listening
 from optserve_server.rpc.sessions import SessionService
 from optserve_server.rpc.sharing import Sharing
-from optserve_server.sessions.store import Store
+from optserve_server.sessions.namespaces import Namespaces
 
 SERVICES = tuple(
     file.services_by_name[name].full_name
@@ -35,45 +42,79 @@ SERVICES = tuple(
 _LAST_ANSWERS = 0.5
 """Seconds for answers on their way when the connections are closed."""
 
+_SWEEP = 0.5
+"""Seconds between two looks at tokens, idle streams and leases."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """On what conditions calls are taken.
+
+    Attributes:
+        max_concurrent_rpcs: calls in flight beyond which gRPC itself refuses, without details.
+        stream_idle_seconds: how long a stream may be silent; 0 for ever.
+        reflection: whether the server describes its contract to those who may call.
+    """
+
+    max_concurrent_rpcs: int = 2000
+    stream_idle_seconds: float = 0.0
+    reflection: bool = True
+
 
 class Server:
     """A server of the whole contract, with health and reflection.
 
     Args:
-        store: the sessions.
+        namespaces: the sessions.
         executor: threads for long work.
-        max_concurrent_rpcs: calls in flight beyond which new ones are refused at once.
+        identities: who may call; anybody when None.
+        conditions: on what conditions.
     """
 
-    def __init__(self, store: Store, executor: Executor, max_concurrent_rpcs: int) -> None:
+    def __init__(
+        self,
+        namespaces: Namespaces,
+        executor: Executor,
+        identities: Identities | None = None,
+        conditions: Conditions | None = None,
+    ) -> None:
+        conditions = conditions or Conditions()
         self._drain = Drain()
         self._health = health.aio.HealthServicer()
+        identities = identities or Identities(namespaces)
+        self._admission = Admission(identities, self._drain, conditions.stream_idle_seconds)
         self._server = aio.server(
-            interceptors=[Boundary(self._drain), FramedStreams()],
-            options=_options(store.limits.max_message_bytes),
-            maximum_concurrent_rpcs=max_concurrent_rpcs,
+            interceptors=[Boundary(self._admission), FramedStreams()],
+            options=_options(namespaces.limits.max_message_bytes),
+            maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
         execution = Execution(executor)
         self._sharing = Sharing(execution)
-        sessions = SessionService(store, execution, self._drain, self._sharing)
+        sessions = SessionService(namespaces.limits, execution, self._drain, self._sharing)
         add_SessionServiceServicer_to_server(sessions, self._server)
-        add_FunctionServiceServicer_to_server(FunctionService(execution, store.backend), self._server)
-        add_CapabilitiesServiceServicer_to_server(CapabilitiesService(store), self._server)
+        add_FunctionServiceServicer_to_server(FunctionService(execution, namespaces.backend), self._server)
+        capabilities = CapabilitiesService(namespaces.backend, namespaces.limits)
+        add_CapabilitiesServiceServicer_to_server(capabilities, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        if conditions.reflection:
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        self._sweeping: asyncio.Task[None] | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listens, and returns the port: the one chosen where ``port`` is 0.
+    async def start(self, listening: Listening) -> int:
+        """Listens, and returns the TCP port: the one chosen where that was 0.
 
         Raises:
-            RuntimeError: the address cannot be bound.
+            RuntimeError: an address cannot be bound.
         """
-        bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        bound = listening.open(self._server)
         self._sharing.start()
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._sweeping = asyncio.create_task(self._sweep())
         return bound
 
     async def stop(self, grace: float) -> None:
@@ -81,12 +122,28 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await self._drain.finish(grace)
         await self._server.stop(_LAST_ANSWERS)
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeping
         await self._sharing.stop()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            try:
+                self._admission.sweep()
+            except Exception:
+                # The next look may go well, and calls need none.
+                _log.exception("defect while looking after open calls")
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),
+        # A hostile client's headers; those of ours are a few hundred bytes.
+        ("grpc.max_metadata_size", 16 << 10),
+        ("grpc.absolute_max_metadata_size", 32 << 10),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
     ]

@@ -22,7 +22,7 @@ from optserve_server.rpc.sharing import Sharing
 from optserve_server.rpc.stepping import check_pull, stepped
 from optserve_server.rpc.streaming import StepStream
 from optserve_server.sessions.session import SMALL, Session
-from optserve_server.sessions.store import Store
+from optserve_server.sessions.store import Limits, Store
 from optserve_server.wire import metrics, pages, sessions
 from optserve_server.wire.chunks import cut
 from optserve_server.wire.names import checked_key, checked_session_id, session_id_from
@@ -34,19 +34,32 @@ class SessionService(SessionServiceServicer):
     """Decodes, calls the domain, encodes. Streams of bytes are of `optserve.framing.Framed` messages.
 
     Args:
-        store: the sessions.
+        limits: of the sessions.
         execution: where work runs.
         drain: says when streams are to end.
         sharing: memory shared with clients on this host.
     """
 
-    def __init__(self, store: Store, execution: Execution, drain: Drain, sharing: Sharing) -> None:
+    def __init__(self, limits: Limits, execution: Execution, drain: Drain, sharing: Sharing) -> None:
         self._sharing = sharing
-        self._store = store
+        self._limits = limits
         self._execution = execution
         self._drain = drain
-        self._repeats = Repeats(execution)
+        self._by_namespace: dict[str, Repeats] = {}
         self._creating = asyncio.Lock()
+
+    @property
+    def _store(self) -> Store:
+        """The sessions of the running call's namespace."""
+        return calls.namespace().store
+
+    @property
+    def _repeats(self) -> Repeats:
+        """The answered requests of the running call's namespace."""
+        name = calls.namespace().name
+        if name not in self._by_namespace:
+            self._by_namespace[name] = Repeats(self._execution)
+        return self._by_namespace[name]
 
     def find(self, name: str) -> Session:
         """The session of that resource name."""
@@ -101,7 +114,7 @@ class SessionService(SessionServiceServicer):
         options = sessions.options_from(request.options)
         with within("options.pull"):
             pull = sessions.pull_from(request.options.pull) if request.options.HasField("pull") else None
-            check_pull(session, pull, self._store.limits.max_message_bytes)
+            check_pull(session, pull, self._limits.max_message_bytes)
         stage = partial(session.stage_arrays, gradients, rows)
         # Where few rows were sent, the zeros of the others are many.
         staging = await self._execution.in_thread(stage) if rows and not session.is_small else stage()
@@ -114,7 +127,7 @@ class SessionService(SessionServiceServicer):
         return response
 
     async def StepStream(self, requests: object, context: Context) -> None:  # type: ignore[override]
-        chunk_bytes = self._store.limits.chunk_bytes
+        chunk_bytes = self._limits.chunk_bytes
         await StepStream(self.find, self._execution, self._drain, chunk_bytes, self._sharing, context).serve()
 
     async def PullParameters(self, request: pb.PullParametersRequest, context: Context) -> AsyncIterator[Any]:
@@ -128,7 +141,7 @@ class SessionService(SessionServiceServicer):
             return
         work = partial(session.values, pull.tensors, pull.dtype, pull.point)
         values = await self._execution.alone(session, work)
-        chunks = cut(values.buffer, self._store.limits.chunk_bytes)
+        chunks = cut(values.buffer, self._limits.chunk_bytes)
         header = sessions.values_header_to(values)
         yield Framed(pb.PullParametersResponse(header=header), next(chunks, None))
         for chunk in chunks:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 from grpc import aio
 
 from optserve.framing import Framed
@@ -18,6 +19,7 @@ from optserve_server.rpc.answers import Answers
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.sharing import Sharing, answer_in
+from optserve_server.sessions.arriving import NamedIndices
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.reading import Pull, Reply
 from optserve_server.sessions.regions import Region
@@ -40,6 +42,7 @@ class Header:
         session: the session.
         tensors: names of the tensors whose gradient follows; None for all.
         dtype: element type of their bytes; None for each tensor's own.
+        rows: some rows of other tensors, whose gradients follow.
         options: what a step asks for, but for what is `_Differing`.
         pull: the values to send back; None for none.
         in_place: whether their bytes lie as the gradient's do.
@@ -49,10 +52,15 @@ class Header:
     session: Session
     tensors: tuple[str, ...] | None
     dtype: np.dtype[Any] | None
+    rows: tuple[NamedIndices, ...]
     options: StepOptions
     pull: Pull | None
     in_place: bool
     region: Region | None
+
+
+def _unheard(byte_count: int) -> None:
+    """What is told where nobody listens."""
 
 
 class StepStream:
@@ -91,9 +99,7 @@ class StepStream:
             while (first := await self._first_message()) is not None:
                 with within("header"):
                     header, options = self._headers.read(first.message.header)
-                    incoming = Incoming(header.session, self._staging(header), options)
-                if header.region is None:
-                    await self._receive(incoming, first)
+                incoming = await self._received(header, options, first)
                 with _in_header():
                     await self._take(header, incoming)
             await self._answers.sent()
@@ -109,24 +115,40 @@ class StepStream:
             raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
         return message  # type: ignore[no-any-return]  # the call's messages have no type
 
-    def _staging(self, header: Header) -> Staging:
+    async def _received(self, header: Header, options: StepOptions, first: Request) -> Incoming:
+        """The gradient of a step, whole."""
+        session = header.session
         if header.region is not None:
-            return header.region.staging
-        return self._buffers.gradient(header, self._answers.busy)
+            return Incoming.whole(session, header.region.staging, options)
+        with within("header"):
+            if not header.rows:
+                incoming = Incoming(session, self._buffers.gradient(header, self._answers.busy), options)
+            else:
+                arriving = session.stage_rows(header.tensors or (), header.rows, header.dtype)
+        if not header.rows:
+            await self._fill(incoming.staging.buffer, first, incoming.reached)
+            return incoming
+        await self._fill(arriving.buffer, first)
+        # To put rows into their places may take a while.
+        stage = partial(session.staged, arriving)
+        staging = stage() if session.is_small else await self._execution.in_thread(stage)
+        return Incoming.whole(session, staging, options)
 
-    async def _receive(self, incoming: Incoming, first: Request) -> None:
-        """Reads until the gradient is whole."""
-        filler = Filler(incoming.staging.buffer)
+    async def _fill(
+        self, buffer: npt.NDArray[np.uint8], first: Request, reached: Callable[[int], object] = _unheard
+    ) -> None:
+        """Reads until a gradient is whole, and tells after each message how much of it is there."""
+        filler = Filler(buffer)
         filler.add(first.chunk)
         while not filler.whole:
-            incoming.reached(filler.filled)
+            reached(filler.filled)
             framed = await self._context.read()
             if framed is aio.EOF:
                 raise filler.truncated()
             if framed.message.HasField("header"):
                 raise filler.interrupted()
             filler.add(framed.chunk)
-        incoming.reached(filler.filled)
+        reached(filler.filled)
 
     async def _take(self, header: Header, incoming: Incoming) -> None:
         await self._answers.sent()
@@ -217,13 +239,14 @@ class _Headers:
         region = self._sharing.region_of(session, message)
         dtype = wire_dtype_from(message.gradient_dtype, "gradient_dtype")
         tensors = tuple(message.tensors) or None
+        rows = tuple(sessions.row_indices_from(message.sparse_gradients))
         pull, in_place = None, False
         if message.options.HasField("pull"):
             with within("options.pull"):
                 pull = sessions.pull_from(message.options.pull)
                 lies = session.check_pull(pull)
-            in_place = region is None and lies == laid_out(session.layout, tensors, dtype)
-        return Header(session, tensors, dtype, options, pull, in_place, region)
+            in_place = not rows and region is None and lies == laid_out(session.layout, tensors, dtype)
+        return Header(session, tensors, dtype, rows, options, pull, in_place, region)
 
 
 class _Differing(NamedTuple):

@@ -63,7 +63,16 @@ class Budget:
         self._held = dict.fromkeys(Kind, 0)
         # Objects die at any moment, also within the lock: what they give back waits here.
         self._returned: deque[tuple[Kind, int]] = deque()
-        self._lock = threading.Lock() if parent is None else parent._lock
+        self._lock: threading.Lock = threading.Lock() if parent is None else parent._lock
+
+    def check(self, kind: Kind, amount: int) -> None:
+        """Refuses what `take` would refuse now, and counts nothing.
+
+        Raises:
+            DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED.
+        """
+        with self._lock:
+            self._check_all(kind, amount)
 
     def take(self, kind: Kind, amount: int) -> None:
         """Counts what is about to be held.
@@ -71,12 +80,8 @@ class Budget:
         Raises:
             DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED; nothing was counted.
         """
-        levels = [self] if self._parent is None else [self, self._parent]
         with self._lock:
-            for level in levels:
-                level._settle()
-                level._check(kind, amount)
-            for level in levels:
+            for level in self._check_all(kind, amount):
                 level._held[kind] += amount
 
     def give(self, kind: Kind, amount: int) -> None:
@@ -106,6 +111,13 @@ class Budget:
         # Views, and theirs, have the owner of the memory as their base.
         weakref.finalize(owner, self.give, Kind.IN_FLIGHT, byte_count).atexit = False
         return owner
+
+    def _check_all(self, kind: Kind, amount: int) -> list[Budget]:
+        levels = [self] if self._parent is None else [self, self._parent]
+        for level in levels:
+            level._settle()
+            level._check(kind, amount)
+        return levels
 
     def _settle(self) -> None:
         while self._returned:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import xxhash
 
@@ -39,6 +39,13 @@ class Incoming:
         seen = options.worker and not staging.sparse and not options.gradient_id
         self._hasher = xxhash.xxh3_128() if seen else None
         self._passes: list[Pass | Piecewise] | None = None
+
+    @classmethod
+    def whole(cls, session: Session, staging: Staging, options: StepOptions) -> Self:
+        """A gradient that is there."""
+        incoming = cls(session, staging, options)
+        incoming.reached(staging.byte_count)
+        return incoming
 
     def reached(self, byte_count: int) -> None:
         """That many bytes are there."""

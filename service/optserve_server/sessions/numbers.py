@@ -50,6 +50,16 @@ class Numbers:
             for name, group in self._groups.items()
         }
 
+    @property
+    def origins(self) -> Mapping[str, int]:
+        """The session's step at which each group's rule began to count, by group."""
+        return self._origins
+
+    @property
+    def carried(self) -> Mapping[str, Mapping[str, float]]:
+        """What each group's rule has handed on so far, by group."""
+        return self._carried
+
     def switched(self, spec: SessionSpec, step: int, restarted: Collection[str]) -> Numbers:
         """The numbers under another specification from ``step`` on.
 

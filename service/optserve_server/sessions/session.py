@@ -14,6 +14,7 @@ import numpy as np
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.arena import Arenas
+from optserve_server.sessions.arriving import Arriving, NamedIndices
 from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.layout import Layout, assign_groups
@@ -77,7 +78,7 @@ class PreparedStep:
         else:
             result = self._step.commit(reply, progress)
             if self._options.worker and self._step.changes:
-                self._session.remember(self._options.worker, self.digest, result)
+                self._session.ledger.remember(self._options.worker, self.digest, result)
         progress.reached(reply.staging.byte_count if reply is not None else 0)
         return result
 
@@ -141,8 +142,13 @@ class Session:
         self.arenas = Arenas(layout, programs, backend)
         self.numbers = Numbers(spec)
         self.watch = Watch.begin(spec, self.arenas)
-        self._ledger = StepLedger()
+        self.ledger = StepLedger()
         self._pending = set(pending)
+
+    @property
+    def pending(self) -> list[str]:
+        """Names of the tensors whose values are still to be uploaded."""
+        return sorted(self._pending)
 
     @property
     def ready(self) -> bool:
@@ -167,11 +173,21 @@ class Session:
         lazy = self.spec.gradient.sparse is SparseUpdate.LAZY
         return stage_arrays(self.layout, arrays, sparse, lazy=lazy, allocate=self._allocate)
 
+    def stage_rows(
+        self, tensors: Sequence[str], rows: Sequence[NamedIndices], dtype: np.dtype[Any] | None
+    ) -> Arriving:
+        """A buffer for streamed bytes of tensors and rows; see `optserve_server.sessions.arriving`."""
+        return Arriving(self.layout, tensors, rows, dtype, self._allocate)
+
+    def staged(self, arrived: Staging | Arriving) -> Staging:
+        """What was streamed, ready for a step: rows are summed and put into their places."""
+        if isinstance(arrived, Staging):
+            return arrived
+        return arrived.staging(lazy=self.spec.gradient.sparse is SparseUpdate.LAZY)
+
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
         """Takes one step, or changes nothing; see `prepare` for its errors."""
-        incoming = Incoming(self, staging, options)
-        incoming.reached(staging.byte_count)
-        return self.prepare(incoming).commit()
+        return self.prepare(Incoming.whole(self, staging, options)).commit()
 
     def prepare(self, incoming: Incoming) -> PreparedStep:
         """Checks, measures and decides a step, and changes nothing.
@@ -186,7 +202,7 @@ class Session:
         staging, options, digest = incoming.staging, incoming.options, incoming.digest()
         step = Step(self, staging, options)
         if options.worker:
-            stored = self._ledger.lookup(options.worker, options.sequence, digest)
+            stored = self.ledger.lookup(options.worker, options.sequence, digest)
             if stored is not None:
                 return PreparedStep(self, step, options, digest, stored)
         self.watch.check_running(self.spec)
@@ -195,10 +211,6 @@ class Session:
         if self.spec.gradient.accumulation_steps > 1:
             check_complete(self.layout, staging)
         return PreparedStep(self, step.prepare(incoming.measurement()), options, digest)
-
-    def remember(self, worker: str, digest: bytes, result: StepResult) -> None:
-        """Keeps the answer to a worker's next step."""
-        self._ledger.remember(worker, digest, result)
 
     def check_pull(self, pull: Pull) -> tuple[StagedTensor, ...]:
         """Refuses values that could not be sent, before anything depends on it.

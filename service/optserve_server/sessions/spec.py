@@ -114,6 +114,23 @@ class LeaseSpec(Hyperparameters):
     on_expiry: ExpiryAction = hyper(ExpiryAction.EVICT)
 
 
+class DurabilityMode(StrEnum):
+    """The ways to keep a session."""
+
+    JOURNAL = "JOURNAL"
+    SNAPSHOT = "SNAPSHOT"
+    EPHEMERAL = "EPHEMERAL"
+
+
+@dataclass(frozen=True)
+class DurabilitySpec(Hyperparameters):
+    """How much of a session is kept on the server's disk."""
+
+    mode: DurabilityMode = hyper(DurabilityMode.JOURNAL)
+    snapshot_steps: int | None = hyper(None, ge=1)
+    snapshot_seconds: float = hyper(60.0, gt=0)
+
+
 @dataclass(frozen=True)
 class ParameterGroup(Hyperparameters):
     """Tensors with settings of their own; None takes the session's."""
@@ -138,6 +155,7 @@ class SessionSpec(Hyperparameters):
     reduce_on_plateau: ReduceOnPlateauSpec | None = hyper(None)
     early_stopping: EarlyStoppingSpec | None = hyper(None)
     lease: LeaseSpec | None = hyper(None)
+    durability: DurabilitySpec | None = hyper(None)
 
     def validate(self) -> None:
         """Refuses a learning rate beside a schedule."""

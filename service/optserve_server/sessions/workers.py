@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, deque
+from collections.abc import Sequence
+from typing import Any
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.result import StepResult
+from optserve_server.sessions.result import StepOutcome, StepResult
 
 RESULTS_KEPT = 64
 """Results kept of each worker: how many steps it may have in flight and still repeat."""
@@ -30,6 +32,23 @@ class StepLedger:
 
     def __init__(self) -> None:
         self._records: OrderedDict[str, _Record] = OrderedDict()
+
+    @classmethod
+    def of(cls, state: Sequence[Any]) -> StepLedger:
+        """The ledger that `state` described."""
+        ledger = cls()
+        for worker, last, answered in state:
+            record = ledger._records[str(worker)] = _Record(int(last))
+            for digest, result in answered:
+                record.answered.append((bytes.fromhex(digest), _result(result)))
+        return ledger
+
+    def state(self) -> list[Any]:
+        """What JSON can say of it: for each worker its last sequence, and digests and results."""
+        return [
+            (worker, record.last, [(digest.hex(), dataclasses.asdict(r)) for digest, r in record.answered])
+            for worker, record in self._records.items()
+        ]
 
     def lookup(self, worker: str, sequence: int, digest: bytes) -> StepResult | None:
         """The stored result of a step that was answered; None if it is the next one.
@@ -60,6 +79,11 @@ class StepLedger:
         self._records.move_to_end(worker)
         while len(self._records) > WORKERS_KEPT:
             self._records.popitem(last=False)
+
+
+def _result(state: dict[str, Any]) -> StepResult:
+    norms = tuple((name, norm) for name, norm in state["tensor_norms"])
+    return StepResult(**{**state, "outcome": StepOutcome(state["outcome"]), "tensor_norms": norms})
 
 
 def _refusal(reason: Reason, why: str, metadata: dict[str, int]) -> DomainError:

@@ -60,6 +60,13 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.MALFORMED_MESSAGE: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.STREAM_IDLE: grpc.StatusCode.UNAVAILABLE,
     Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+    Reason.STORAGE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.STORAGE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.SESSION_DAMAGED: grpc.StatusCode.DATA_LOSS,
+    Reason.SNAPSHOT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.SNAPSHOT_DAMAGED: grpc.StatusCode.DATA_LOSS,
+    Reason.SNAPSHOT_MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.DURABILITY_UNAVAILABLE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 """The status code of every reason."""

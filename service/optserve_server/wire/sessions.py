@@ -10,8 +10,9 @@ import numpy as np
 
 from optserve.v1 import session_pb2, session_service_pb2
 from optserve.v1.session_pb2 import GroupSlots, ParameterPoint
-from optserve.v1.tensor_pb2 import NamedTensor, SparseRows, TensorLayout
+from optserve.v1.tensor_pb2 import NamedTensor, RowIndices, SparseRows, TensorLayout
 from optserve_server.errors import DomainError, Reason, within
+from optserve_server.sessions.arriving import NamedIndices
 from optserve_server.sessions.layout import Layout, TensorEntry
 from optserve_server.sessions.reading import Point, Pull, Reply, Values
 from optserve_server.sessions.result import StepOptions, StepResult
@@ -112,6 +113,16 @@ def sparse_gradients_from(messages: Sequence[SparseRows]) -> list[NamedRows]:
             with within("values"):
                 values = array_from(message.values, WIRE_DTYPES, message.name)
         found.append(NamedRows(message.name, indices, values))
+    return found
+
+
+def row_indices_from(messages: Sequence[RowIndices]) -> list[NamedIndices]:
+    """The rows of a streamed step, viewed; fields of errors start at ``sparse_gradients``."""
+    found = []
+    for index, message in enumerate(messages):
+        with within(f"sparse_gradients[{index}].indices"):
+            indices = array_from(message.indices, INDEX_DTYPES, message.name)
+        found.append(NamedIndices(message.name, indices))
     return found
 
 

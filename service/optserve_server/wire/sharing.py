@@ -57,6 +57,9 @@ def check_shared_header(header: pb.StepHeader) -> None:
         if given:
             text = f"{field} was stated when the memory was shared"
             raise DomainError(Reason.CONFLICTING_FIELDS, text, field=field)
+    if header.sparse_gradients:
+        text = "rows travel in chunks, not in shared memory"
+        raise DomainError(Reason.CONFLICTING_FIELDS, text, field="sparse_gradients")
     if not header.gradient_id:
         text = "a gradient in shared memory needs a number that stands for it"
         raise DomainError(Reason.FIELD_REQUIRED, text, field="gradient_id")

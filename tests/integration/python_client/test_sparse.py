@@ -45,7 +45,7 @@ def test_dense_rows_on_request(client):
     session.delete()
 
 
-def test_more_than_a_mebibyte_of_rows_is_one_message(client):
+def test_more_than_a_mebibyte_of_rows_goes_over_a_stream(client):
     initial = {"e": np.zeros((3000, 128), np.float32), "w": np.zeros(300_000)}
     session = client.create_session(initial, optimizers.Sgd(learning_rate=1.0))
     indices = np.arange(2999, -1, -1)
@@ -54,6 +54,72 @@ def test_more_than_a_mebibyte_of_rows_is_one_message(client):
     assert np.array_equal(result.parameters["e"][:, 5], -np.arange(3000))
     assert result.parameters["w"].sum() == -300_000
     session.delete()
+
+
+def test_more_rows_than_fit_into_a_message(client):
+    """And more than the table has."""
+    initial = {"e": np.zeros((2, 70_000), np.float32)}
+    session = client.create_session(initial, optimizers.Sgd(learning_rate=1.0))
+    values = np.ones((250, 70_000), np.float32)
+    assert values.nbytes > 64 << 20
+    session.step({"e": SparseRows(np.arange(250) % 2, values)})
+    assert (session.pull()["e"] == -125).all()
+    session.delete()
+
+
+def test_a_stream_takes_what_a_step_takes(client, embedding):
+    other = client.create_session(embedding.pull(), embedding.spec.optimizer)
+    random = np.random.default_rng(5)
+    steps = []
+    for count in (3, 0, 5, 1):
+        rows = SparseRows(random.integers(0, 6, count), random.normal(size=(count, 2)).astype(np.float32))
+        steps += [{"embedding": rows, "head": random.normal(size=3)}, {"embedding": rows}]
+    with embedding.stream(pull=True) as stream:
+        streamed = list(stream.steps(steps))
+    for gradients, result in zip(steps, streamed, strict=True):
+        single = other.step(gradients, pull=True)
+        assert single.gradient_norm == result.gradient_norm
+        for name, value in single.parameters.items():
+            assert value.tobytes() == result.parameters[name].tobytes()
+    other.delete()
+
+
+def test_submitted_rows_may_be_changed_at_once(embedding):
+    indices, values = np.array([1, 2]), np.ones((2, 2), np.float32)
+    with embedding.stream() as stream:
+        pending = [stream.submit({"embedding": SparseRows(indices, values)}) for _ in range(3)]
+        indices[:], values[:] = 5, 7
+        assert [step.result().step for step in pending] == [1, 2, 3]
+    assert embedding.pull()["embedding"][:, 0].tolist() == [0, -4.25, -4.25, 0, 0, 0]
+
+
+@pytest.mark.parametrize("index", [6, -1])
+def test_a_refused_row_abandons_what_was_submitted_behind_it(embedding, index):
+    one, wrong = (SparseRows([i], np.ones((1, 2), np.float32)) for i in (1, index))
+    stream = embedding.stream()
+    first, refused, behind = (stream.submit({"embedding": rows}) for rows in (one, wrong, one))
+    assert first.result().step == 1
+    with pytest.raises(optserve.errors.InvalidArgument) as told:
+        refused.result()
+    assert told.value.reason is optserve.Reason.OUT_OF_RANGE
+    assert told.value.field == "header.sparse_gradients[0].indices"
+    with pytest.raises(optserve.errors.Abandoned):
+        behind.result()
+    assert stream.step({"embedding": one}).step == 2
+    stream.close()
+
+
+def test_streamed_rows_whose_answer_was_lost_are_applied_once(session, distant, proxy, until):
+    rows = {"b": SparseRows([1, 1], np.ones((2, 2)))}
+    with distant.stream() as stream:
+        assert stream.step(rows).step == 1
+        proxy.answers.clear()
+        pending = [stream.submit(rows) for _ in range(3)]
+        until(lambda: session.get().step == 4)
+        proxy.cut()
+        proxy.answers.set()
+        assert [step.result().replayed for step in pending] == [True] * 3
+    assert session.pull()["b"].tolist() == [[1, 1], [-7, -7]]
 
 
 def test_rows_whose_answer_was_lost_are_applied_once(session, distant, proxy, until):

@@ -18,8 +18,9 @@ from optserve.v1.session_service_pb2_grpc import SessionServiceStub
 from optserve_server.arrays.backend import Kernel
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
+from optserve_server.rpc.listening import Listening
 from optserve_server.rpc.server import Server
-from optserve_server.sessions.store import Store
+from optserve_server.sessions.namespaces import Namespaces
 from tests.integration.client import Refusal, named, refusal, sgd, tensor
 
 SECRET = "the secret of /etc/passwd"
@@ -34,8 +35,8 @@ class Broken(NumpyBackend):
 
 async def _step_on_broken_server() -> tuple[Refusal, dict[str, Any], str]:
     with ThreadPoolExecutor(1) as executor:
-        server = Server(Store(Broken()), executor, max_concurrent_rpcs=10)
-        port = await server.start("127.0.0.1", 0)
+        server = Server(Namespaces(Broken()), executor)
+        port = await server.start(Listening())
         async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = SessionServiceStub(channel)
             values = {"w": np.ones(2, np.float32)}

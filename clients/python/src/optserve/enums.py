@@ -265,6 +265,49 @@ class ErrorReason(IntEnum):
     send chunks under the same gradient_id.
     """
 
+    STORAGE_FULL = 37
+    """RESOURCE_EXHAUSTED, with RetryInfo.
+
+    The server's disk is full; nothing was applied, and the session goes on when there is room.
+    """
+
+    STORAGE_UNAVAILABLE = 38
+    """UNAVAILABLE, with RetryInfo.
+
+    The server's disk has failed; nothing was applied. The same request may succeed later.
+    """
+
+    SESSION_DAMAGED = 39
+    """DATA_LOSS.
+
+    The session's files were found damaged and were set aside rather than guessed at; whoever runs the
+    server finds them in its quarantine. DeleteSession removes them.
+    """
+
+    SNAPSHOT_NOT_FOUND = 40
+    """NOT_FOUND.
+
+    Metadata {"name": "sessions/a/snapshots/100"}.
+    """
+
+    SNAPSHOT_DAMAGED = 41
+    """DATA_LOSS.
+
+    The snapshot's file is damaged; nothing was changed. Take another.
+    """
+
+    SNAPSHOT_MALFORMED = 42
+    """INVALID_ARGUMENT.
+
+    The bytes are no snapshot, or not all of one.
+    """
+
+    DURABILITY_UNAVAILABLE = 43
+    """FAILED_PRECONDITION.
+
+    The server has no data directory, or the session is held in memory alone.
+    """
+
 
 class InitializerDistribution(IntEnum):
     """Shape of a variance-scaling initializer's distribution."""
@@ -532,6 +575,23 @@ class Annealing(IntEnum):
 
     SQUARE_ROOT = 3
     """a + (b - a)*sqrt(f)."""
+
+
+class DurabilityMode(IntEnum):
+    """The ways to keep a session."""
+
+    JOURNAL = 1
+    """Every answered step and change is on the disk before its answer, and comes back bit for bit."""
+
+    SNAPSHOT = 2
+    """The session is saved whole, every so many steps or seconds.
+
+    What came after is lost with the server: go on from StepResult.durable_step. Everything but steps and
+    reports is on the disk before its answer.
+    """
+
+    EPHEMERAL = 3
+    """The session is held in memory alone."""
 
 
 class ExpiryAction(IntEnum):

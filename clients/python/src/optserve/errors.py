@@ -21,6 +21,7 @@ __all__ = [
     "Aborted",
     "AlreadyExists",
     "Cancelled",
+    "DataLoss",
     "DeadlineExceeded",
     "FailedPrecondition",
     "Internal",
@@ -149,6 +150,10 @@ class Unimplemented(OptserveError):
     """The server does not know this call."""
 
 
+class DataLoss(OptserveError):
+    """What the server had on its disk is damaged, and it does not guess at it."""
+
+
 class Internal(OptserveError):
     """A defect of the server; report it with the request id."""
 
@@ -168,6 +173,7 @@ BY_CODE: dict[grpc.StatusCode, type[OptserveError]] = {
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
     grpc.StatusCode.INTERNAL: Internal,
+    grpc.StatusCode.DATA_LOSS: DataLoss,
 }
 BY_REASON: dict[Reason, type[OptserveError]] = {
     Reason.STEP_MISMATCH: StepMismatch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -13,22 +13,25 @@ from optserve.dtypes import Array
 from optserve.framing import ChunkView
 from optserve.layout import Layout, TensorInfo
 from optserve.progress import Bar
+from optserve.sparse import AnyGradients, Rows, split
 from optserve.v1 import tensor_pb2
 
 
 @dataclass(frozen=True)
 class Payload:
-    """Arrays in layout order.
+    """Arrays in layout order, and rows behind them.
 
     Attributes:
         tensors: what each array belongs to.
         arrays: row-major, each of a type that the wire knows.
         complete: whether every tensor of the session is there.
+        rows: sparse rows of further tensors.
     """
 
     tensors: list[TensorInfo]
     arrays: list[Array]
     complete: bool
+    rows: list[Rows] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -47,10 +50,28 @@ class Payload:
             values = [array.astype(wire, copy=False) for array in values]
         return cls([tensor for tensor, _ in aligned], values, len(aligned) == len(layout))
 
+    @classmethod
+    def of_gradients(
+        cls, layout: Layout, gradients: AnyGradients, wire_dtype: DTypeLike | None = None
+    ) -> Payload:
+        """Gradients of whole tensors and of rows; errors as in `of`."""
+        dense, rows = split(layout, gradients, wire_dtype)
+        return replace(cls.of(layout, dense, "gradients", wire_dtype), rows=rows)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing."""
+        return not self.arrays and not self.rows
+
+    @property
+    def values(self) -> list[Array]:
+        """Everything that travels as bytes: the arrays, then the rows' values."""
+        return [*self.arrays, *(some.values for some in self.rows)]
+
     @property
     def byte_count(self) -> int:
-        """Length of all arrays together."""
-        return sum(array.nbytes for array in self.arrays)
+        """Length of `values` together."""
+        return sum(array.nbytes for array in self.values)
 
     @property
     def names(self) -> list[str]:
@@ -66,21 +87,23 @@ class Payload:
 
     def uniform(self) -> Payload:
         """The payload with one element type, as a stream wants it, and no value changed."""
-        kinds = {array.dtype for array in self.arrays}
+        kinds = {array.dtype for array in self.values}
         if len(kinds) <= 1:
             return self
         wide = np.dtype(np.float64) if np.dtype(np.float64) in kinds else np.dtype(np.float32)
-        return Payload(self.tensors, [array.astype(wide, copy=False) for array in self.arrays], self.complete)
+        arrays = [array.astype(wide, copy=False) for array in self.arrays]
+        return replace(self, arrays=arrays, rows=[some.astype(wide) for some in self.rows])
 
     def copied(self) -> Payload:
         """The payload in arrays of its own."""
-        return Payload(self.tensors, [array.copy() for array in self.arrays], self.complete)
+        arrays = [array.copy() for array in self.arrays]
+        return replace(self, arrays=arrays, rows=[some.copied() for some in self.rows])
 
     @property
     def data_type(self) -> tensor_pb2.DataType.ValueType:
         """The element type of a uniform payload."""
-        return dtypes.TYPES[self.arrays[0].dtype]
+        return dtypes.TYPES[self.values[0].dtype]
 
     def chunks(self, bar: Bar) -> Iterator[ChunkView]:
-        """The arrays' bytes, one after the other; the bar is told of them."""
-        return chunks.cut((dtypes.bytes_of(array) for array in self.arrays), bar.update)
+        """The bytes of `values`, one after the other; the bar is told of them."""
+        return chunks.cut((dtypes.bytes_of(array) for array in self.values), bar.update)

@@ -11,7 +11,7 @@ from typing import Self
 from numpy.typing import ArrayLike, DTypeLike
 
 from optserve import metrics as reports
-from optserve import parameters, sparse, steps
+from optserve import parameters, steps
 from optserve import update as updates
 from optserve.connection import Connection
 from optserve.enums import ParameterPoint
@@ -23,7 +23,7 @@ from optserve.payload import Payload
 from optserve.progress import bar
 from optserve.retry import allowance
 from optserve.session_spec import SessionSpec
-from optserve.sparse import AnyGradients, Rows
+from optserve.sparse import AnyGradients
 from optserve.steps import StepResult, Wishes
 from optserve.stream import StepStream
 from optserve.transfer import push_session
@@ -93,9 +93,8 @@ class SessionHandle:
 
         Args:
             gradients: arrays of float16, bfloat16, float32 or float64 by tensor name. Tensors that
-                are left out stay as they are. `SparseRows` stand for some rows of a tensor; a step
-                with such is one message, and so is its answer, whose lengths the server limits
-                (64 MiB); a larger ``pull`` is refused beforehand, and `pull` does it afterwards.
+                are left out stay as they are. `SparseRows` stand for some rows of a tensor; their
+                indices together must fit into one message (64 MiB).
             pull: True sends the new parameters back in the same answer; a point, an element type or
                 a `Pull` says which.
             wire_dtype: element type to send gradients in, and parameters where ``pull`` names none.
@@ -114,8 +113,7 @@ class SessionHandle:
                 again with the same gradients applies them once.
             OptserveError: the server refused otherwise.
         """
-        dense, rows = sparse.split(self.layout, gradients, wire_dtype)
-        payload = Payload.of(self.layout, dense, "gradients", wire_dtype)
+        payload = Payload.of_gradients(self.layout, gradients, wire_dtype)
         wishes = Wishes(
             pull=as_pull(pull, wire_dtype),
             expected_step=expected_step,
@@ -125,8 +123,8 @@ class SessionHandle:
         )
         with self._turn:
             if validate_only:
-                return self._send(payload, rows, wishes, timeout, "", 0)
-            result = self._worker.number(lambda w, s: self._send(payload, rows, wishes, timeout, w, s))
+                return self._send(payload, wishes, timeout, "", 0)
+            result = self._worker.number(lambda w, s: self._send(payload, wishes, timeout, w, s))
         self._step = max(self._step, result.step)
         return result
 
@@ -295,38 +293,27 @@ class SessionHandle:
         return info
 
     def _send(
-        self,
-        payload: Payload,
-        rows: Sequence[Rows],
-        wishes: Wishes,
-        timeout: float | None,
-        worker: str,
-        sequence: int,
+        self, payload: Payload, wishes: Wishes, timeout: float | None, worker: str, sequence: int
     ) -> StepResult:
         """Sends one step by the way that suits its size."""
         returned = wishes.pull.byte_count(self.layout) if wishes.pull else 0
-        sent = payload.byte_count + sum(some.byte_count for some in rows)
+        sent = payload.byte_count
         if timeout is None:
             timeout = allowance(self._connection.timeout, sent + returned)
         options = wishes.message(self.layout, worker, sequence)
-        if rows or max(sent, returned) <= UNARY_BYTES or not payload.arrays:
-            return self._unary(payload, rows, options, wishes.pull, timeout)
+        if max(sent, returned) <= UNARY_BYTES or payload.is_empty:
+            return self._unary(payload, options, wishes.pull, timeout)
         payload = payload.uniform()
         return self._connection.run(lambda left: self._streamed(payload, options, left), timeout)
 
     def _unary(
-        self,
-        payload: Payload,
-        rows: Sequence[Rows],
-        options: wire.StepOptions,
-        pull: Pull | None,
-        timeout: float,
+        self, payload: Payload, options: wire.StepOptions, pull: Pull | None, timeout: float
     ) -> StepResult:
         request = wire.StepRequest(
             name=self.name,
             options=options,
             gradients=payload.named_tensors(),
-            sparse_gradients=[some.message() for some in rows],
+            sparse_gradients=[some.message() for some in payload.rows],
         )
         response = self._connection.call(self._connection.sessions.Step, request, timeout)
         values = parameters.from_named(response.parameters, response.parameters_step, pull)

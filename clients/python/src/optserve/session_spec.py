@@ -10,6 +10,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from optserve.enums import (
     CooldownOrder,
+    DurabilityMode,
     ExpiryAction,
     MetricMode,
     NonFinitePolicy,
@@ -42,6 +43,8 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
         early_stopping: Ends training when a reported metric stops improving. Off when unset.
         lease: What happens when nobody uses the session any more. Without it the server's own lease
             holds, if it has one, and never deletes.
+        durability: What of it comes back when the server is lost. The server's own default when
+            unset: JOURNAL where it has a data directory, EPHEMERAL where it has none.
     """
 
     optimizer: Optimizer
@@ -54,6 +57,7 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
     reduce_on_plateau: ReduceOnPlateau | None = None
     early_stopping: EarlyStopping | None = None
     lease: Lease | None = None
+    durability: Durability | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,3 +257,20 @@ class Lease(Spec, message=session_pb2.LeaseSpec):
     seconds: float
     _: KW_ONLY
     on_expiry: ExpiryAction | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Durability(Spec, message=session_pb2.DurabilitySpec):
+    """How much of a session is kept on the server's disk.
+
+    Attributes:
+        mode: Which of the ways; JOURNAL when unset.
+        snapshot_steps: Under SNAPSHOT: saved when this many steps were taken since. Only by time when
+            unset.
+        snapshot_seconds: Under SNAPSHOT: saved when there were changes and this much time has passed
+            since; 60 when unset.
+    """
+
+    mode: DurabilityMode | None = None
+    snapshot_steps: int | None = None
+    snapshot_seconds: float | None = None

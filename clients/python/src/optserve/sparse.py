@@ -51,13 +51,20 @@ class Rows:
     indices: Array
     values: Array
 
-    @property
-    def byte_count(self) -> int:
-        """Length of both arrays together."""
-        return self.indices.nbytes + self.values.nbytes
+    def astype(self, dtype: DTypeLike) -> Rows:
+        """The rows with values of another type."""
+        return Rows(self.name, self.indices, self.values.astype(dtype, copy=False))
+
+    def copied(self) -> Rows:
+        """The rows in arrays of their own."""
+        return Rows(self.name, self.indices.copy(), self.values.copy())
+
+    def header(self) -> tensor_pb2.RowIndices:
+        """Which rows, on a stream that carries the values elsewhere."""
+        return tensor_pb2.RowIndices(name=self.name, indices=dtypes.to_tensor(self.indices))
 
     def message(self) -> tensor_pb2.SparseRows:
-        """The rows on the wire."""
+        """The rows on the wire, in one message with others."""
         indices, values = dtypes.to_tensor(self.indices), dtypes.to_tensor(self.values)
         return tensor_pb2.SparseRows(name=self.name, indices=indices, values=values)
 

@@ -115,7 +115,11 @@ class StepMessages:
         self, name: str, options: wire.StepOptions, payload: Payload, bar: Bar | None = None
     ) -> None:
         self._header = wire.StepHeader(
-            name=name, options=options, tensors=payload.names, gradient_dtype=payload.data_type
+            name=name,
+            options=options,
+            tensors=payload.names,
+            gradient_dtype=payload.data_type,
+            sparse_gradients=[some.header() for some in payload.rows],
         )
         self._payload = payload
         self._bar = bar or Silent()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
 import grpc
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
 from optserve import direct_call, errors
 from optserve.connection import Connection
@@ -19,11 +19,11 @@ from optserve.parameters import Pulling, as_pull
 from optserve.payload import Payload
 from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, allowance
+from optserve.sparse import AnyGradients
 from optserve.steps import StepMessages, StepResult, Wishes, read_answer
 from optserve.watchdog import Watchdog
 from optserve.worker import REFUSALS
 
-Gradients = Mapping[str, ArrayLike]
 MAX_WINDOW = 64
 """A server keeps this many results of each worker, and so answers as many steps sent again."""
 FAREWELL = 0.5
@@ -123,7 +123,7 @@ class StepStream:
 
     def submit(
         self,
-        gradients: Gradients,
+        gradients: AnyGradients,
         *,
         expected_step: int | None = None,
         loss_scale: float | None = None,
@@ -148,7 +148,7 @@ class StepStream:
 
     def step(
         self,
-        gradients: Gradients,
+        gradients: AnyGradients,
         *,
         expected_step: int | None = None,
         loss_scale: float | None = None,
@@ -172,7 +172,7 @@ class StepStream:
                 pending.messages.keep()
             raise
 
-    def steps(self, gradients: Iterable[Gradients]) -> Iterator[StepResult]:
+    def steps(self, gradients: Iterable[AnyGradients]) -> Iterator[StepResult]:
         """Takes a step on each of the gradients, up to a window of them under way; results in order."""
         pending: deque[PendingStep] = deque()
         for gradient in gradients:
@@ -245,12 +245,12 @@ class StepStream:
         if self._unseen in (error, error.__cause__):
             self._unseen = None
 
-    def _submit(self, gradients: Gradients, wishes: Wishes, copy: bool) -> PendingStep:
+    def _submit(self, gradients: AnyGradients, wishes: Wishes, copy: bool) -> PendingStep:
         """Hands over a step; without a copy, the arrays must stay as they are until it is answered."""
         if self._closed:
             raise RuntimeError("the stream is closed")
-        payload = Payload.of(self._layout, gradients, "gradients", self._wire_dtype).uniform()
-        if not payload.arrays:
+        payload = Payload.of_gradients(self._layout, gradients, self._wire_dtype).uniform()
+        if payload.is_empty:
             raise ValueError("no gradient is given")
         while len(self._waiting) >= self._window:
             self.advance()

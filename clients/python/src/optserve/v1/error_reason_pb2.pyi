@@ -139,6 +139,29 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     nothing was applied. Share memory again, or send chunks under the same
     gradient_id.
     """
+    ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 37
+    """RESOURCE_EXHAUSTED, with RetryInfo. The server's disk is full; nothing was
+    applied, and the session goes on when there is room.
+    """
+    ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 38
+    """UNAVAILABLE, with RetryInfo. The server's disk has failed; nothing was applied.
+    The same request may succeed later.
+    """
+    ERROR_REASON_SESSION_DAMAGED: _ErrorReason.ValueType  # 39
+    """DATA_LOSS. The session's files were found damaged and were set aside rather
+    than guessed at; whoever runs the server finds them in its quarantine.
+    DeleteSession removes them.
+    """
+    ERROR_REASON_SNAPSHOT_NOT_FOUND: _ErrorReason.ValueType  # 40
+    """NOT_FOUND. Metadata {"name": "sessions/a/snapshots/100"}."""
+    ERROR_REASON_SNAPSHOT_DAMAGED: _ErrorReason.ValueType  # 41
+    """DATA_LOSS. The snapshot's file is damaged; nothing was changed. Take another."""
+    ERROR_REASON_SNAPSHOT_MALFORMED: _ErrorReason.ValueType  # 42
+    """INVALID_ARGUMENT. The bytes are no snapshot, or not all of one."""
+    ERROR_REASON_DURABILITY_UNAVAILABLE: _ErrorReason.ValueType  # 43
+    """FAILED_PRECONDITION. The server has no data directory, or the session is held
+    in memory alone.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Sent as google.rpc.ErrorInfo.reason without the
@@ -261,5 +284,28 @@ ERROR_REASON_REGION_NOT_FOUND: ErrorReason.ValueType  # 36
 """FAILED_PRECONDITION. The session shares no memory of that name, or no more;
 nothing was applied. Share memory again, or send chunks under the same
 gradient_id.
+"""
+ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 37
+"""RESOURCE_EXHAUSTED, with RetryInfo. The server's disk is full; nothing was
+applied, and the session goes on when there is room.
+"""
+ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 38
+"""UNAVAILABLE, with RetryInfo. The server's disk has failed; nothing was applied.
+The same request may succeed later.
+"""
+ERROR_REASON_SESSION_DAMAGED: ErrorReason.ValueType  # 39
+"""DATA_LOSS. The session's files were found damaged and were set aside rather
+than guessed at; whoever runs the server finds them in its quarantine.
+DeleteSession removes them.
+"""
+ERROR_REASON_SNAPSHOT_NOT_FOUND: ErrorReason.ValueType  # 40
+"""NOT_FOUND. Metadata {"name": "sessions/a/snapshots/100"}."""
+ERROR_REASON_SNAPSHOT_DAMAGED: ErrorReason.ValueType  # 41
+"""DATA_LOSS. The snapshot's file is damaged; nothing was changed. Take another."""
+ERROR_REASON_SNAPSHOT_MALFORMED: ErrorReason.ValueType  # 42
+"""INVALID_ARGUMENT. The bytes are no snapshot, or not all of one."""
+ERROR_REASON_DURABILITY_UNAVAILABLE: ErrorReason.ValueType  # 43
+"""FAILED_PRECONDITION. The server has no data directory, or the session is held
+in memory alone.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -23,6 +23,44 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _DurabilityMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DurabilityModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DurabilityMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DURABILITY_MODE_UNSPECIFIED: _DurabilityMode.ValueType  # 0
+    """The same as DURABILITY_MODE_JOURNAL."""
+    DURABILITY_MODE_JOURNAL: _DurabilityMode.ValueType  # 1
+    """Every answered step and change is on the disk before its answer, and comes
+    back bit for bit.
+    """
+    DURABILITY_MODE_SNAPSHOT: _DurabilityMode.ValueType  # 2
+    """The session is saved whole, every so many steps or seconds. What came after
+    is lost with the server: go on from StepResult.durable_step. Everything but
+    steps and reports is on the disk before its answer.
+    """
+    DURABILITY_MODE_EPHEMERAL: _DurabilityMode.ValueType  # 3
+    """The session is held in memory alone."""
+
+class DurabilityMode(_DurabilityMode, metaclass=_DurabilityModeEnumTypeWrapper):
+    """The ways to keep a session."""
+
+DURABILITY_MODE_UNSPECIFIED: DurabilityMode.ValueType  # 0
+"""The same as DURABILITY_MODE_JOURNAL."""
+DURABILITY_MODE_JOURNAL: DurabilityMode.ValueType  # 1
+"""Every answered step and change is on the disk before its answer, and comes
+back bit for bit.
+"""
+DURABILITY_MODE_SNAPSHOT: DurabilityMode.ValueType  # 2
+"""The session is saved whole, every so many steps or seconds. What came after
+is lost with the server: go on from StepResult.durable_step. Everything but
+steps and reports is on the disk before its answer.
+"""
+DURABILITY_MODE_EPHEMERAL: DurabilityMode.ValueType  # 3
+"""The session is held in memory alone."""
+Global___DurabilityMode: _TypeAlias = DurabilityMode  # noqa: Y015
+
 class _ExpiryAction:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -311,6 +349,7 @@ class SessionSpec(_message.Message):
     REDUCE_ON_PLATEAU_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     decoupled_weight_decay: _builtins.float
     """p -= lr*decoupled_weight_decay*p before the rule."""
     @_builtins.property
@@ -349,6 +388,12 @@ class SessionSpec(_message.Message):
         own lease holds, if it has one, and never deletes.
         """
 
+    @_builtins.property
+    def durability(self) -> Global___DurabilitySpec:
+        """What of it comes back when the server is lost. The server's own default when
+        unset: JOURNAL where it has a data directory, EPHEMERAL where it has none.
+        """
+
     def __init__(
         self,
         *,
@@ -361,16 +406,58 @@ class SessionSpec(_message.Message):
         reduce_on_plateau: Global___ReduceOnPlateauSpec | None = ...,
         early_stopping: Global___EarlyStoppingSpec | None = ...,
         lease: Global___LeaseSpec | None = ...,
+        durability: Global___DurabilitySpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "early_stopping", b"early_stopping", "gradient", b"gradient", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "early_stopping", b"early_stopping", "gradient", b"gradient", "groups", b"groups", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "groups", b"groups", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decoupled_weight_decay: _TypeAlias = _typing.Literal["decoupled_weight_decay"]  # noqa: Y015
     _WhichOneofArgType__decoupled_weight_decay: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decoupled_weight_decay) -> _WhichOneofReturnType__decoupled_weight_decay | None: ...
 
 Global___SessionSpec: _TypeAlias = SessionSpec  # noqa: Y015
+
+@_typing.final
+class DurabilitySpec(_message.Message):
+    """How much of a session is kept on the server's disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_STEPS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_SECONDS_FIELD_NUMBER: _builtins.int
+    mode: Global___DurabilityMode.ValueType
+    """Which of the ways; JOURNAL when unset."""
+    snapshot_steps: _builtins.int
+    """Under SNAPSHOT: saved when this many steps were taken since. Only by time
+    when unset.
+    """
+    snapshot_seconds: _builtins.float
+    """Under SNAPSHOT: saved when there were changes and this much time has passed
+    since; 60 when unset.
+    """
+    def __init__(
+        self,
+        *,
+        mode: Global___DurabilityMode.ValueType = ...,
+        snapshot_steps: _builtins.int | None = ...,
+        snapshot_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_snapshot_seconds", b"_snapshot_seconds", "_snapshot_steps", b"_snapshot_steps", "snapshot_seconds", b"snapshot_seconds", "snapshot_steps", b"snapshot_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_snapshot_seconds", b"_snapshot_seconds", "_snapshot_steps", b"_snapshot_steps", "mode", b"mode", "snapshot_seconds", b"snapshot_seconds", "snapshot_steps", b"snapshot_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__snapshot_seconds: _TypeAlias = _typing.Literal["snapshot_seconds"]  # noqa: Y015
+    _WhichOneofArgType__snapshot_seconds: _TypeAlias = _typing.Literal["_snapshot_seconds", b"_snapshot_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__snapshot_steps: _TypeAlias = _typing.Literal["snapshot_steps"]  # noqa: Y015
+    _WhichOneofArgType__snapshot_steps: _TypeAlias = _typing.Literal["_snapshot_steps", b"_snapshot_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__snapshot_seconds) -> _WhichOneofReturnType__snapshot_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__snapshot_steps) -> _WhichOneofReturnType__snapshot_steps | None: ...
+
+Global___DurabilitySpec: _TypeAlias = DurabilitySpec  # noqa: Y015
 
 @_typing.final
 class LeaseSpec(_message.Message):
@@ -933,6 +1020,7 @@ class Session(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     REDUCE_ON_PLATEAU_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    DURABLE_STEP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, sessions/{id}."""
     step: _builtins.int
@@ -947,6 +1035,10 @@ class Session(_message.Message):
     """Bytes that parameters, optimizer state and staging occupy on the server."""
     seed: _builtins.int
     """Seed of the server-side initializers."""
+    durable_step: _builtins.int
+    """The step that would come back if the server were lost now; 0 when the session
+    is held in memory only.
+    """
     @_builtins.property
     def spec(self) -> Global___SessionSpec:
         """The specification, every field resolved."""
@@ -991,10 +1083,11 @@ class Session(_message.Message):
         slots: _abc.Iterable[Global___GroupSlots] | None = ...,
         reduce_on_plateau: Global___ReduceOnPlateauState | None = ...,
         early_stopping: Global___EarlyStoppingState | None = ...,
+        durable_step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "early_stopping", b"early_stopping", "reduce_on_plateau", b"reduce_on_plateau", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulated", b"accumulated", "create_time", b"create_time", "early_stopping", b"early_stopping", "layout", b"layout", "name", b"name", "reduce_on_plateau", b"reduce_on_plateau", "resident_bytes", b"resident_bytes", "seed", b"seed", "skipped", b"skipped", "slots", b"slots", "spec", b"spec", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulated", b"accumulated", "create_time", b"create_time", "durable_step", b"durable_step", "early_stopping", b"early_stopping", "layout", b"layout", "name", b"name", "reduce_on_plateau", b"reduce_on_plateau", "resident_bytes", b"resident_bytes", "seed", b"seed", "skipped", b"skipped", "slots", b"slots", "spec", b"spec", "state", b"state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

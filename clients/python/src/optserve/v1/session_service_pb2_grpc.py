@@ -109,6 +109,41 @@ class SessionServiceStub:
                 request_serializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.SerializeToString,
                 response_deserializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.FromString,
                 _registered_method=True)
+        self.CreateSnapshot = channel.unary_unary(
+                '/optserve.v1.SessionService/CreateSnapshot',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.CreateSnapshotRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.CreateSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/optserve.v1.SessionService/ListSnapshots',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.DeleteSnapshot = channel.unary_unary(
+                '/optserve.v1.SessionService/DeleteSnapshot',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.DeleteSnapshotRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.DeleteSnapshotResponse.FromString,
+                _registered_method=True)
+        self.RestoreSnapshot = channel.unary_unary(
+                '/optserve.v1.SessionService/RestoreSnapshot',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.RestoreSnapshotRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.RestoreSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ForkSession = channel.unary_unary(
+                '/optserve.v1.SessionService/ForkSession',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.ForkSessionResponse.FromString,
+                _registered_method=True)
+        self.ExportSnapshot = channel.unary_stream(
+                '/optserve.v1.SessionService/ExportSnapshot',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.ExportSnapshotRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.ExportSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ImportSnapshot = channel.stream_unary(
+                '/optserve.v1.SessionService/ImportSnapshot',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.ImportSnapshotRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.ImportSnapshotResponse.FromString,
+                _registered_method=True)
         self.ShareMemory = channel.unary_unary(
                 '/optserve.v1.SessionService/ShareMemory',
                 request_serializer=optserve_dot_v1_dot_session__service__pb2.ShareMemoryRequest.SerializeToString,
@@ -282,6 +317,90 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateSnapshot(self, request, context):
+        """Saves a session on the server's disk, until it or the session is deleted. The
+        server also saves sessions by itself, and deletes those snapshots by itself.
+        Saving at the same step again replaces the earlier snapshot.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+        FAILED_PRECONDITION: the session is EPHEMERAL, parameters are still to be
+        uploaded, or this request_id was used for another content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """Lists a session's snapshots, the latest first.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSnapshot(self, request, context):
+        """Deletes a snapshot.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+        or snapshot. FAILED_PRECONDITION: the server itself needs it, or this
+        request_id was used for another content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreSnapshot(self, request, context):
+        """Takes a session back to one of its snapshots: its step, parameters, optimizer
+        state, specification, schedule and metrics, or its parameters alone. What
+        workers have had answered stays answered.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+        or snapshot. ABORTED: expected_step is not the session's step. DATA_LOSS: the
+        snapshot is damaged; take another. FAILED_PRECONDITION: the session is
+        EPHEMERAL, or this request_id was used for another content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkSession(self, request, context):
+        """Makes a session that begins as another one is, or was in a snapshot.
+
+        INVALID_ARGUMENT: a name is malformed. NOT_FOUND: there is no such session or
+        snapshot. ALREADY_EXISTS: choose another session_id. DATA_LOSS: the snapshot
+        is damaged. FAILED_PRECONDITION: parameters are still to be uploaded, or this
+        request_id was used for another content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportSnapshot(self, request, context):
+        """Sends a session, as it is or was in a snapshot, as one safetensors file that
+        any framework reads and ImportSnapshot takes. The first message carries the
+        header and may carry the first chunk; the others follow.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+        or snapshot. DATA_LOSS: the snapshot is damaged. FAILED_PRECONDITION:
+        parameters are still to be uploaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportSnapshot(self, request_iterator, context):
+        """Makes a session from what ExportSnapshot sent, of this server or another. The
+        first message carries the header; chunks follow until the bytes are whole.
+
+        INVALID_ARGUMENT: the bytes are no snapshot, or not all of one.
+        ALREADY_EXISTS: choose another session_id. FAILED_PRECONDITION: this
+        request_id was used for another content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ShareMemory(self, request, context):
         """Shares memory with a client on the same host, so that the steps of a stream
         carry neither gradient nor parameters. The server makes the memory and hands
@@ -354,6 +473,41 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.WatchSession,
                     request_deserializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.FromString,
                     response_serializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.SerializeToString,
+            ),
+            'CreateSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSnapshot,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.CreateSnapshotRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.CreateSnapshotResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'DeleteSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSnapshot,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.DeleteSnapshotRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.DeleteSnapshotResponse.SerializeToString,
+            ),
+            'RestoreSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreSnapshot,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.RestoreSnapshotRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.RestoreSnapshotResponse.SerializeToString,
+            ),
+            'ForkSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSession,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.ForkSessionRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.ForkSessionResponse.SerializeToString,
+            ),
+            'ExportSnapshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportSnapshot,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.ExportSnapshotRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.ExportSnapshotResponse.SerializeToString,
+            ),
+            'ImportSnapshot': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportSnapshot,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.ImportSnapshotRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.ImportSnapshotResponse.SerializeToString,
             ),
             'ShareMemory': grpc.unary_unary_rpc_method_handler(
                     servicer.ShareMemory,
@@ -678,6 +832,195 @@ class SessionService:
             '/optserve.v1.SessionService/WatchSession',
             optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.SerializeToString,
             optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.SessionService/CreateSnapshot',
+            optserve_dot_v1_dot_session__service__pb2.CreateSnapshotRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.CreateSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.SessionService/ListSnapshots',
+            optserve_dot_v1_dot_session__service__pb2.ListSnapshotsRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.SessionService/DeleteSnapshot',
+            optserve_dot_v1_dot_session__service__pb2.DeleteSnapshotRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.DeleteSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.SessionService/RestoreSnapshot',
+            optserve_dot_v1_dot_session__service__pb2.RestoreSnapshotRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.RestoreSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.SessionService/ForkSession',
+            optserve_dot_v1_dot_session__service__pb2.ForkSessionRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.ForkSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/optserve.v1.SessionService/ExportSnapshot',
+            optserve_dot_v1_dot_session__service__pb2.ExportSnapshotRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.ExportSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSnapshot(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/optserve.v1.SessionService/ImportSnapshot',
+            optserve_dot_v1_dot_session__service__pb2.ImportSnapshotRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.ImportSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -152,6 +152,62 @@ class SessionServiceStub:
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
     """
+    CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSnapshotRequest, _session_service_pb2.CreateSnapshotResponse]
+    """Saves a session on the server's disk, until it or the session is deleted. The
+    server also saves sessions by itself, and deletes those snapshots by itself.
+    Saving at the same step again replaces the earlier snapshot.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+    FAILED_PRECONDITION: the session is EPHEMERAL, parameters are still to be
+    uploaded, or this request_id was used for another content.
+    """
+    ListSnapshots: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSnapshotsRequest, _session_service_pb2.ListSnapshotsResponse]
+    """Lists a session's snapshots, the latest first.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+    """
+    DeleteSnapshot: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSnapshotRequest, _session_service_pb2.DeleteSnapshotResponse]
+    """Deletes a snapshot.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+    or snapshot. FAILED_PRECONDITION: the server itself needs it, or this
+    request_id was used for another content.
+    """
+    RestoreSnapshot: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RestoreSnapshotRequest, _session_service_pb2.RestoreSnapshotResponse]
+    """Takes a session back to one of its snapshots: its step, parameters, optimizer
+    state, specification, schedule and metrics, or its parameters alone. What
+    workers have had answered stays answered.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+    or snapshot. ABORTED: expected_step is not the session's step. DATA_LOSS: the
+    snapshot is damaged; take another. FAILED_PRECONDITION: the session is
+    EPHEMERAL, or this request_id was used for another content.
+    """
+    ForkSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]
+    """Makes a session that begins as another one is, or was in a snapshot.
+
+    INVALID_ARGUMENT: a name is malformed. NOT_FOUND: there is no such session or
+    snapshot. ALREADY_EXISTS: choose another session_id. DATA_LOSS: the snapshot
+    is damaged. FAILED_PRECONDITION: parameters are still to be uploaded, or this
+    request_id was used for another content.
+    """
+    ExportSnapshot: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ExportSnapshotRequest, _session_service_pb2.ExportSnapshotResponse]
+    """Sends a session, as it is or was in a snapshot, as one safetensors file that
+    any framework reads and ImportSnapshot takes. The first message carries the
+    header and may carry the first chunk; the others follow.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+    or snapshot. DATA_LOSS: the snapshot is damaged. FAILED_PRECONDITION:
+    parameters are still to be uploaded.
+    """
+    ImportSnapshot: _grpc.StreamUnaryMultiCallable[_session_service_pb2.ImportSnapshotRequest, _session_service_pb2.ImportSnapshotResponse]
+    """Makes a session from what ExportSnapshot sent, of this server or another. The
+    first message carries the header; chunks follow until the bytes are whole.
+
+    INVALID_ARGUMENT: the bytes are no snapshot, or not all of one.
+    ALREADY_EXISTS: choose another session_id. FAILED_PRECONDITION: this
+    request_id was used for another content.
+    """
     ShareMemory: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ShareMemoryRequest, _session_service_pb2.ShareMemoryResponse]
     """Shares memory with a client on the same host, so that the steps of a stream
     carry neither gradient nor parameters. The server makes the memory and hands
@@ -287,6 +343,62 @@ class SessionServiceAsyncStub(SessionServiceStub):
     of those beyond it, the oldest are dropped, and the next message says how many.
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+    """
+    CreateSnapshot: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSnapshotRequest, _session_service_pb2.CreateSnapshotResponse]  # type: ignore[assignment]
+    """Saves a session on the server's disk, until it or the session is deleted. The
+    server also saves sessions by itself, and deletes those snapshots by itself.
+    Saving at the same step again replaces the earlier snapshot.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+    FAILED_PRECONDITION: the session is EPHEMERAL, parameters are still to be
+    uploaded, or this request_id was used for another content.
+    """
+    ListSnapshots: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSnapshotsRequest, _session_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
+    """Lists a session's snapshots, the latest first.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+    """
+    DeleteSnapshot: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSnapshotRequest, _session_service_pb2.DeleteSnapshotResponse]  # type: ignore[assignment]
+    """Deletes a snapshot.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+    or snapshot. FAILED_PRECONDITION: the server itself needs it, or this
+    request_id was used for another content.
+    """
+    RestoreSnapshot: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RestoreSnapshotRequest, _session_service_pb2.RestoreSnapshotResponse]  # type: ignore[assignment]
+    """Takes a session back to one of its snapshots: its step, parameters, optimizer
+    state, specification, schedule and metrics, or its parameters alone. What
+    workers have had answered stays answered.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+    or snapshot. ABORTED: expected_step is not the session's step. DATA_LOSS: the
+    snapshot is damaged; take another. FAILED_PRECONDITION: the session is
+    EPHEMERAL, or this request_id was used for another content.
+    """
+    ForkSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]  # type: ignore[assignment]
+    """Makes a session that begins as another one is, or was in a snapshot.
+
+    INVALID_ARGUMENT: a name is malformed. NOT_FOUND: there is no such session or
+    snapshot. ALREADY_EXISTS: choose another session_id. DATA_LOSS: the snapshot
+    is damaged. FAILED_PRECONDITION: parameters are still to be uploaded, or this
+    request_id was used for another content.
+    """
+    ExportSnapshot: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExportSnapshotRequest, _session_service_pb2.ExportSnapshotResponse]  # type: ignore[assignment]
+    """Sends a session, as it is or was in a snapshot, as one safetensors file that
+    any framework reads and ImportSnapshot takes. The first message carries the
+    header and may carry the first chunk; the others follow.
+
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+    or snapshot. DATA_LOSS: the snapshot is damaged. FAILED_PRECONDITION:
+    parameters are still to be uploaded.
+    """
+    ImportSnapshot: _aio.StreamUnaryMultiCallable[_session_service_pb2.ImportSnapshotRequest, _session_service_pb2.ImportSnapshotResponse]  # type: ignore[assignment]
+    """Makes a session from what ExportSnapshot sent, of this server or another. The
+    first message carries the header; chunks follow until the bytes are whole.
+
+    INVALID_ARGUMENT: the bytes are no snapshot, or not all of one.
+    ALREADY_EXISTS: choose another session_id. FAILED_PRECONDITION: this
+    request_id was used for another content.
     """
     ShareMemory: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ShareMemoryRequest, _session_service_pb2.ShareMemoryResponse]  # type: ignore[assignment]
     """Shares memory with a client on the same host, so that the steps of a stream
@@ -486,6 +598,104 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         of those beyond it, the oldest are dropped, and the next message says how many.
 
         INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateSnapshot(
+        self,
+        request: _session_service_pb2.CreateSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.CreateSnapshotResponse, _abc.Awaitable[_session_service_pb2.CreateSnapshotResponse]]:
+        """Saves a session on the server's disk, until it or the session is deleted. The
+        server also saves sessions by itself, and deletes those snapshots by itself.
+        Saving at the same step again replaces the earlier snapshot.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+        FAILED_PRECONDITION: the session is EPHEMERAL, parameters are still to be
+        uploaded, or this request_id was used for another content.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: _session_service_pb2.ListSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ListSnapshotsResponse, _abc.Awaitable[_session_service_pb2.ListSnapshotsResponse]]:
+        """Lists a session's snapshots, the latest first.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteSnapshot(
+        self,
+        request: _session_service_pb2.DeleteSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.DeleteSnapshotResponse, _abc.Awaitable[_session_service_pb2.DeleteSnapshotResponse]]:
+        """Deletes a snapshot.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+        or snapshot. FAILED_PRECONDITION: the server itself needs it, or this
+        request_id was used for another content.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreSnapshot(
+        self,
+        request: _session_service_pb2.RestoreSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.RestoreSnapshotResponse, _abc.Awaitable[_session_service_pb2.RestoreSnapshotResponse]]:
+        """Takes a session back to one of its snapshots: its step, parameters, optimizer
+        state, specification, schedule and metrics, or its parameters alone. What
+        workers have had answered stays answered.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+        or snapshot. ABORTED: expected_step is not the session's step. DATA_LOSS: the
+        snapshot is damaged; take another. FAILED_PRECONDITION: the session is
+        EPHEMERAL, or this request_id was used for another content.
+        """
+
+    @_abc_1.abstractmethod
+    def ForkSession(
+        self,
+        request: _session_service_pb2.ForkSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ForkSessionResponse, _abc.Awaitable[_session_service_pb2.ForkSessionResponse]]:
+        """Makes a session that begins as another one is, or was in a snapshot.
+
+        INVALID_ARGUMENT: a name is malformed. NOT_FOUND: there is no such session or
+        snapshot. ALREADY_EXISTS: choose another session_id. DATA_LOSS: the snapshot
+        is damaged. FAILED_PRECONDITION: parameters are still to be uploaded, or this
+        request_id was used for another content.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportSnapshot(
+        self,
+        request: _session_service_pb2.ExportSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_service_pb2.ExportSnapshotResponse], _abc.AsyncIterator[_session_service_pb2.ExportSnapshotResponse]]:
+        """Sends a session, as it is or was in a snapshot, as one safetensors file that
+        any framework reads and ImportSnapshot takes. The first message carries the
+        header and may carry the first chunk; the others follow.
+
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
+        or snapshot. DATA_LOSS: the snapshot is damaged. FAILED_PRECONDITION:
+        parameters are still to be uploaded.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportSnapshot(
+        self,
+        request_iterator: _MaybeAsyncIterator[_session_service_pb2.ImportSnapshotRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ImportSnapshotResponse, _abc.Awaitable[_session_service_pb2.ImportSnapshotResponse]]:
+        """Makes a session from what ExportSnapshot sent, of this server or another. The
+        first message carries the header; chunks follow until the bytes are whole.
+
+        INVALID_ARGUMENT: the bytes are no snapshot, or not all of one.
+        ALREADY_EXISTS: choose another session_id. FAILED_PRECONDITION: this
+        request_id was used for another content.
         """
 
     @_abc_1.abstractmethod

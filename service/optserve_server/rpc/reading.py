@@ -1,0 +1,77 @@
+"""Bytes that came in, made into requests; those that cannot be read become a refusal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NoReturn
+
+from google.protobuf.message import DecodeError
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.rpc.calls import Call
+from optserve_server.sessions.budget import Charge, Kind
+
+Deserializer = Callable[[bytes], Any]
+
+COPIES = 2
+"""How often a unary request's bytes are held: as they came, and as a message."""
+
+
+class Unreadable:
+    """Stands where a request should be; whoever reads from it is told why it is none.
+
+    gRPC would answer an exception of a deserializer by itself, with the exception's text.
+    """
+
+    def __init__(self, error: DomainError) -> None:
+        self.error = error
+
+    @property
+    def message(self) -> NoReturn:
+        """Raises, where a stream asks for its message."""
+        raise self.error
+
+    @property
+    def chunk(self) -> NoReturn:
+        """Raises, where a stream asks for its bytes."""
+        raise self.error
+
+
+async def only(requests: AsyncIterator[Any]) -> Any:
+    """The request of a call that has one.
+
+    Raises:
+        DomainError: MALFORMED_MESSAGE where there is none to read.
+    """
+    request = await anext(requests, None)
+    if request is None:
+        raise DomainError(Reason.MALFORMED_MESSAGE, "the call came without its request")
+    if isinstance(request, Unreadable):
+        raise request.error
+    return request
+
+
+def reader(deserialize: Deserializer, call: Call, *, streamed: bool) -> Deserializer:
+    """What reads the requests of a call.
+
+    Args:
+        deserialize: reads the bytes.
+        call: whose requests they are. A unary one counts as bytes in flight until it ends; a
+            stream's message lives only until its bytes are in their place, which are counted.
+        streamed: whether there may be many.
+    """
+    budget = call.caller.namespace.budget
+
+    def read(data: bytes) -> Any:
+        call.heard = time.monotonic()
+        try:
+            if not streamed:
+                call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES * len(data))
+            return deserialize(data)
+        except DomainError as error:
+            return Unreadable(error)
+        except (DecodeError, ValueError):
+            return Unreadable(DomainError(Reason.MALFORMED_MESSAGE, "the message's bytes cannot be read"))
+
+    return read

@@ -1,0 +1,98 @@
+"""TLS: certificates that are read again when their files change."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+_log = logging.getLogger(__name__)
+
+
+class CertificateError(Exception):
+    """A certificate cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class CertificateFiles:
+    """PEM files.
+
+    Attributes:
+        certificate: the server's certificate, followed by those between it and its authority.
+        key: its private key.
+        client_authority: certificates of the authorities that clients' must come from; None
+            where clients need none.
+    """
+
+    certificate: Path
+    key: Path
+    client_authority: Path | None = None
+
+
+class Certificates:
+    """The certificates that new connections are made with.
+
+    Args:
+        files: where they lie.
+
+    Raises:
+        CertificateError: they cannot be used.
+    """
+
+    def __init__(self, files: CertificateFiles) -> None:
+        self._files = files
+        self._version = self._versions()
+        self._current = self._read()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials of a port, which ask again for every connection."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._current,
+            self._fetched,
+            require_client_authentication=self._files.client_authority is not None,
+        )
+
+    def _fetched(self) -> grpc.ServerCertificateConfiguration:
+        """The certificates for a connection that begins; called by gRPC's own threads."""
+        version = self._versions()
+        if version == self._version:
+            return self._current
+        self._version = version
+        try:
+            self._current = self._read()
+        except CertificateError as error:
+            # A certificate without its new key, most likely, which is about to come.
+            _log.error("the certificates stay as they were: %s", error)
+        else:
+            _log.info("certificates read again")
+        return self._current
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        files = self._files
+        try:
+            pair = files.key.read_bytes(), files.certificate.read_bytes()
+            # OpenSSL tells whether the key is the certificate's; gRPC would tell the client alone.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(files.certificate, files.key)
+            authority = None
+            if files.client_authority is not None:
+                authority = files.client_authority.read_bytes()
+                context.load_verify_locations(files.client_authority)
+        except (OSError, ssl.SSLError) as error:
+            raise CertificateError(f"cannot use {files.certificate} with {files.key}: {error}") from None
+        return grpc.ssl_server_certificate_configuration([pair], authority)
+
+    def _versions(self) -> tuple[object, ...]:
+        paths = (self._files.certificate, self._files.key, self._files.client_authority)
+        return tuple(_version(path) for path in paths if path is not None)
+
+
+def _version(path: Path) -> object:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -1,0 +1,142 @@
+"""TLS with real certificates: who is let in, and what happens when certificates are replaced."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from optserve.v1.capabilities_service_pb2 import GetCapabilitiesRequest
+from tests.integration.client import Client
+from tests.support.certificates import Authority
+from tests.support.server import command, environment, running_server
+
+VALUES = {"w": np.ones(4, np.float32)}
+
+
+def reaches(
+    address: str, credentials: grpc.ChannelCredentials | None = None, token: str | None = None
+) -> bool:
+    """Whether a new connection can be made and used."""
+    with Client(address, credentials, token) as client:
+        try:
+            client.capabilities.GetCapabilities(GetCapabilitiesRequest(), timeout=5)
+        except grpc.RpcError as error:
+            return error.code() is not grpc.StatusCode.UNAVAILABLE
+        return True
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_tls_lets_in_who_trusts_the_authority(tmp_path: Path) -> None:
+    authority, other = Authority(), Authority()
+    with running_server(**authority.pair().write(tmp_path)) as server:
+        assert reaches(server.address, authority.credentials())
+        assert not reaches(server.address, other.credentials())
+        assert not reaches(server.address)
+        with Client(server.address, authority.credentials()) as client:
+            session = client.create(VALUES)
+            assert client.step(session.name, VALUES).result.step == 1
+            assert client.pull(session.name)["w"].tolist() == [0.5] * 4
+
+
+def test_mutual_tls_asks_for_a_certificate_of_its_authority(tmp_path: Path) -> None:
+    servers, clients, strangers = Authority(), Authority(), Authority()
+    trusted = tmp_path / "clients.pem"
+    trusted.write_bytes(clients.pem)
+    with running_server(**servers.pair().write(tmp_path), tls_client_ca=trusted) as server:
+        assert reaches(server.address, servers.credentials(clients.pair("alice")))
+        assert not reaches(server.address, servers.credentials())
+        assert not reaches(server.address, servers.credentials(strangers.pair("mallory")))
+
+
+def test_certificates_are_read_again_when_they_change(tmp_path: Path) -> None:
+    """Open connections go on; new ones get the new certificate."""
+    old, new = Authority("old"), Authority("new")
+    paths = old.pair().write(tmp_path)
+    with running_server(**paths) as server, Client(server.address, old.credentials()) as client:
+        session = client.create(VALUES)
+        new.pair().write(tmp_path)
+        assert reaches(server.address, new.credentials())
+        assert not reaches(server.address, old.credentials())
+        assert client.step(session.name, VALUES).result.step == 1
+
+
+def test_certificates_that_cannot_be_used_are_not_taken(tmp_path: Path) -> None:
+    """A certificate that came before its key, and no certificate at all."""
+    authority = Authority()
+    paths = authority.pair().write(tmp_path)
+    with running_server(**paths) as server:
+        paths["tls_certificate"].write_bytes(authority.pair().certificate)
+        assert reaches(server.address, authority.credentials())
+        paths["tls_certificate"].unlink()
+        assert reaches(server.address, authority.credentials())
+        told = [line["message"] for line in server.log() if line["level"] == "error"]
+        assert len(told) == 2
+        assert all(text.startswith("the certificates stay as they were: ") for text in told)
+        newer = Authority()
+        newer.pair().write(tmp_path)
+        assert reaches(server.address, newer.credentials())
+
+
+def starts(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a server that is expected not to start."""
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=30, env=environment(), check=False
+    )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_without_tls_a_server_stays_on_loopback(host: str) -> None:
+    ended = starts("--host", host, "--port=0")
+    assert ended.returncode == 2
+    assert "--allow-plaintext-beyond-loopback=yes" in ended.stderr
+    assert "others can listen in" in ended.stderr
+
+
+def test_beyond_loopback_without_tls_when_told_so() -> None:
+    with running_server(host="0.0.0.0", allow_plaintext_beyond_loopback="yes") as server:
+        assert reaches(server.address)
+
+
+def test_beyond_loopback_with_tls(tmp_path: Path) -> None:
+    authority = Authority()
+    with running_server(host="0.0.0.0", **authority.pair().write(tmp_path)) as server:
+        assert reaches(server.address, authority.credentials())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--tls-key=nowhere"], "TLS needs tls_certificate and tls_key"),
+        (["--tls-client-ca=nowhere"], "TLS needs tls_certificate and tls_key"),
+        (["--tls-certificate=nowhere", "--tls-key=nowhere"], "cannot use nowhere with nowhere: "),
+        (["--tcp=no"], "nowhere to listen"),
+    ],
+)
+def test_settings_of_tls_that_cannot_be_used(arguments: list[str], told: str) -> None:
+    ended = starts(*arguments)
+    assert (ended.returncode, told in ended.stderr) == (2, True), ended.stderr
+
+
+def test_a_unix_socket_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with running_server(unix_socket=path) as server, Client(f"unix:{path}") as client:
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        session = client.create(VALUES)
+        with Client(server.address) as other:
+            assert other.get(session.name).step == 0
+    with running_server(unix_socket=path, tcp="no"):
+        assert reaches(f"unix:{path}")

@@ -1,0 +1,49 @@
+"""A session of the server, without its wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from optserve_server.arrays.numba_jit import NumbaBackend
+from optserve_server.hyper import Chosen
+from optserve_server.optimizers.base import Rule
+from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.spec import SessionSpec
+from optserve_server.sessions.staging import NamedArray
+from optserve_server.sessions.store import Limits, ParameterInit, Store
+from tests.performance.kernels.ours import Array
+
+
+class SessionStep:
+    """A whole step of a session: checks, the pass that measures the gradient, the update.
+
+    The gradient lies in the staging buffer, as it does when its last byte has come. The
+    step has no worker, so nothing is hashed to recognise a repeat: peers have no such thing.
+
+    Args:
+        rule: the optimizer.
+        arrays: the first values, an array for each tensor.
+        gradients: likewise.
+        fields: of the `SessionSpec`.
+    """
+
+    def __init__(
+        self, rule: Rule, arrays: Sequence[Array], gradients: Sequence[Array], **fields: Any
+    ) -> None:
+        names = [f"t{i:04d}" for i in range(len(arrays))]
+        inits = [ParameterInit(name, a.dtype, a.shape, a) for name, a in zip(names, arrays, strict=True)]
+        spec = SessionSpec(optimizer=Chosen(rule), **fields)
+        self._session = Store(NumbaBackend(), Limits()).create("", spec, inits)
+        named = [NamedArray(name, g) for name, g in zip(names, gradients, strict=True)]
+        self._staging = self._session.stage_arrays(named)
+
+    def __call__(self) -> None:
+        """One step."""
+        self._session.apply(self._staging, StepOptions())
+
+    def parameters(self) -> Array:
+        """A copy of the first tensor."""
+        return np.array(self._session.values().array(0))

@@ -162,7 +162,8 @@ class Step:
             return False
         return all(
             isinstance(place.partition.programs.rule, ElementwiseRule)
-            and (place.run.rows, run.rows) == (None, None)
+            and place.run.rows is None
+            and run.rows is None
             and (place.run.start, place.run.stop) == (run.start, run.stop)
             for place, run in zip(self._places, reply.staging.runs, strict=True)
         )

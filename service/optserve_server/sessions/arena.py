@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -288,6 +288,10 @@ class Piecewise:
         return sums
 
 
+Partitions: TypeAlias = dict[tuple[np.dtype[Any], str], Partition]
+"""A session's partitions by dtype and group."""
+
+
 class Arenas:
     """All of a session's arrays.
 
@@ -303,7 +307,7 @@ class Arenas:
         self.parameters = {
             dtype: backend.full(size, 0.0, dtype) for dtype, size in layout.arena_sizes.items()
         }
-        self.partitions: dict[tuple[np.dtype[Any], str], Partition] = {}
+        self.partitions: Partitions = {}
         for entry in layout.entries:
             key = (entry.dtype, entry.group)
             if key not in self.partitions:
@@ -316,9 +320,7 @@ class Arenas:
         for partition in self.partitions.values():
             partition.allocate(self.parameters[partition.dtype])
 
-    def switched(
-        self, programs: Mapping[str, StepPrograms]
-    ) -> tuple[dict[tuple[np.dtype[Any], str], Partition], list[StateTransfer]]:
+    def switched(self, programs: Mapping[str, StepPrograms]) -> tuple[Partitions, list[StateTransfer]]:
         """The partitions under other programs, and what became of each group's state."""
         changed = {key: p.switched(programs[p.group]) for key, p in self.partitions.items()}
         transfers = {partition.group: transfer for partition, transfer in changed.values()}
@@ -331,6 +333,18 @@ class Arenas:
         self.parameters = dict(parameters)
         for partition in self.partitions.values():
             partition.arrays[PARAMETER] = parameters[partition.dtype][partition.start : partition.stop]
+
+    def adopt(self, other: Arenas) -> None:
+        """Takes the values and the state of other arenas of the same tensors.
+
+        The parameters stay where they lie, for others may read them there.
+        """
+        for dtype, parameters in self.parameters.items():
+            parameters[:] = other.parameters[dtype]
+        for partition in other.partitions.values():
+            place = slice(partition.start, partition.stop)
+            partition.arrays[PARAMETER] = self.parameters[partition.dtype][place]
+        self.partitions = other.partitions
 
     def partition(self, run: Run) -> Partition:
         """The partition that a run lies in."""

@@ -65,6 +65,11 @@ class Partition:
         for entry in self.tensors:
             self.restart_matrices(entry)
 
+    def move(self, parameters: Array) -> None:
+        """Takes its range of another arena, which holds the same values."""
+        self.arrays[PARAMETER] = parameters[self.start : self.stop]
+        self._bounds.clear()
+
     def restart_matrices(self, entry: TensorEntry) -> None:
         """Makes a tensor's state under a `MatrixRule` anew."""
         if isinstance(self.programs.rule, MatrixRule):
@@ -332,7 +337,7 @@ class Arenas:
             array[...] = self.parameters[dtype]
         self.parameters = dict(parameters)
         for partition in self.partitions.values():
-            partition.arrays[PARAMETER] = parameters[partition.dtype][partition.start : partition.stop]
+            partition.move(parameters[partition.dtype])
 
     def adopt(self, other: Arenas) -> None:
         """Takes the values and the state of other arenas of the same tensors.

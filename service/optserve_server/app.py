@@ -40,6 +40,7 @@ def compose(settings: Settings, backend: Backend, executor: ThreadPoolExecutor) 
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
         stream_idle_seconds=settings.stream_idle_seconds,
         reflection=settings.reflection,
+        shared_memory=settings.shared_memory,
     )
     return Server(namespaces, executor, _identities(settings, namespaces), conditions)
 

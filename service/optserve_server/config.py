@@ -122,6 +122,9 @@ class Settings:
         "whether calls without a token are taken; auto where there is no file of tokens",
     )
     reflection: bool = setting(True, yes_no, "whether the server describes its contract to callers")
+    shared_memory: bool = setting(
+        True, yes_no, "whether clients of the server's user on its host may share memory with it"
+    )
     port_file: str = setting("", text_line, "file to write the port to once the server is ready")
     backend: str = setting(
         "auto", one_of("auto", "numpy", "numba", "cupy"), "what computes; auto takes the fastest there is"

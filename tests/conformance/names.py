@@ -24,6 +24,9 @@ ON_METRICS = ("early_stopping", "reduce_on_plateau")
 NOT_RECORDED = {"non_finite"}
 """Settings of a gradient without vectors: what becomes of non-finite ones is a refusal."""
 
+KEEPING = {"lease", "durability"}
+"""How long a session is kept, and how safely: nothing that is computed."""
+
 
 def wanted(family: str) -> set[str]:
     """What must have a vector file: in the contract, or in the server's registry."""
@@ -38,7 +41,7 @@ def settings() -> set[str]:
     """Every field that changes what a rule sees or what a session keeps."""
     gradient = fields(session_pb2.GradientSpec) - {"clip"} - NOT_RECORDED
     clips = set(oneof_names(session_pb2.ClipSpec.DESCRIPTOR))
-    session = fields(session_pb2.SessionSpec) - {"optimizer", "schedule", "gradient", *ON_METRICS}
+    session = fields(session_pb2.SessionSpec) - {"optimizer", "schedule", "gradient", *ON_METRICS} - KEEPING
     return gradient | clips | session
 
 

@@ -216,12 +216,12 @@ def test_rows_cannot_move_alone_beside_a_weight_average(client: Client) -> None:
 
 
 def test_more_rows_than_there_is_memory(client: Client) -> None:
-    """A row of 16 MiB, named eight million times: its bytes would be all that can be addressed."""
-    name = client.create({"table": np.zeros((1, 1 << 22), np.float32)}).name
-    some = tensor_pb2.RowIndices(name="table", indices=tensor(np.zeros(1 << 23, np.int32)))
+    """A row of a MiB, named four million times: they would come to 4 TiB."""
+    name = client.create({"table": np.zeros((1, 1 << 18), np.float32)}).name
+    some = tensor_pb2.RowIndices(name="table", indices=tensor(np.zeros(1 << 22, np.int32)))
     with refused() as told:
         client.stream([pb.StepStreamRequest(header=pb.StepHeader(name=name, sparse_gradients=[some]))])
-    assert (told.reason, told.fields) == ("LIMIT_EXCEEDED", ["header.sparse_gradients"])
+    assert (told.reason, told.metadata["limit"]) == ("LIMIT_EXCEEDED", "max_memory_bytes")
     assert client.get(name).step == 0
 
 

@@ -17,8 +17,12 @@ from tests.performance.table import table
 
 GROUPS = {
     "kernels": "kernels",
+    "transport": "transport",
     "latency": "latency",
     "end-to-end": "end_to_end",
+    "clients": "clients",
+    "memory": "memory",
+    "growth": "growth",
 }
 """Modules by name. They are imported when they are run: each needs what others do not."""
 

@@ -42,8 +42,10 @@ class Contender:
 
 OURS = {
     STREAM: Contender("ours"),
-    "stream, bfloat16 wire": Contender("ours", ("bfloat16",), tolerance=1e-2),
-    "stream, bfloat16 gradients": Contender("ours", ("bfloat16", "bfloat16"), tolerance=1e-2),
+    "stream, bfloat16 wire": Contender("ours", ("--wire=bfloat16",), tolerance=1e-2),
+    "stream, bfloat16 gradients": Contender(
+        "ours", ("--wire=bfloat16", "--gradient=bfloat16"), tolerance=1e-2
+    ),
 }
 NAIVE = "naive gRPC"
 THREADED = {"Ray actor": "ray_actor", "gloo": "gloo", "torch RPC": "torch_rpc"}

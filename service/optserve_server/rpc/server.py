@@ -56,11 +56,13 @@ class Conditions:
         max_concurrent_rpcs: calls in flight beyond which gRPC itself refuses, without details.
         stream_idle_seconds: how long a stream may be silent; 0 for ever.
         reflection: whether the server describes its contract to those who may call.
+        shared_memory: whether it shares memory with clients on its host.
     """
 
     max_concurrent_rpcs: int = 2000
     stream_idle_seconds: float = 0.0
     reflection: bool = True
+    shared_memory: bool = True
 
 
 class Server:
@@ -91,7 +93,7 @@ class Server:
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
         execution = Execution(executor)
-        self._sharing = Sharing(execution)
+        self._sharing = Sharing(execution, conditions.shared_memory)
         sessions = SessionService(namespaces.limits, execution, self._drain, self._sharing)
         add_SessionServiceServicer_to_server(sessions, self._server)
         add_FunctionServiceServicer_to_server(FunctionService(execution, namespaces.backend), self._server)

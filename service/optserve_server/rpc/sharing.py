@@ -19,14 +19,20 @@ class Sharing:
 
     Args:
         execution: where the memory is made.
+        wanted: whether it is to be shared at all.
     """
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, execution: Execution, wanted: bool = True) -> None:
         self._execution = execution
+        self._wanted = wanted
         self._regions = Regions()
         self._handover = Handover(self._regions)
-        self.start = self._handover.start
         self.stop = self._handover.stop
+
+    def start(self) -> None:
+        """Listens for those who fetch what was shared with them."""
+        if self._wanted:
+            self._handover.start()
 
     async def share(self, session: Session, request: pb.ShareMemoryRequest) -> pb.ShareMemoryResponse:
         """Makes a region and says where it is to be fetched.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,11 @@ class Partition:
             self.arrays[slot] = self.backend.full(size, value, self.dtype)
         for entry in self.tensors:
             self.restart_matrices(entry)
+
+    def move(self, parameters: Array) -> None:
+        """Takes its range of another arena, which holds the same values."""
+        self.arrays[PARAMETER] = parameters[self.start : self.stop]
+        self._bounds.clear()
 
     def restart_matrices(self, entry: TensorEntry) -> None:
         """Makes a tensor's state under a `MatrixRule` anew."""
@@ -288,6 +293,10 @@ class Piecewise:
         return sums
 
 
+Partitions: TypeAlias = dict[tuple[np.dtype[Any], str], Partition]
+"""A session's partitions by dtype and group."""
+
+
 class Arenas:
     """All of a session's arrays.
 
@@ -303,7 +312,7 @@ class Arenas:
         self.parameters = {
             dtype: backend.full(size, 0.0, dtype) for dtype, size in layout.arena_sizes.items()
         }
-        self.partitions: dict[tuple[np.dtype[Any], str], Partition] = {}
+        self.partitions: Partitions = {}
         for entry in layout.entries:
             key = (entry.dtype, entry.group)
             if key not in self.partitions:
@@ -316,9 +325,7 @@ class Arenas:
         for partition in self.partitions.values():
             partition.allocate(self.parameters[partition.dtype])
 
-    def switched(
-        self, programs: Mapping[str, StepPrograms]
-    ) -> tuple[dict[tuple[np.dtype[Any], str], Partition], list[StateTransfer]]:
+    def switched(self, programs: Mapping[str, StepPrograms]) -> tuple[Partitions, list[StateTransfer]]:
         """The partitions under other programs, and what became of each group's state."""
         changed = {key: p.switched(programs[p.group]) for key, p in self.partitions.items()}
         transfers = {partition.group: transfer for partition, transfer in changed.values()}
@@ -330,7 +337,19 @@ class Arenas:
             array[...] = self.parameters[dtype]
         self.parameters = dict(parameters)
         for partition in self.partitions.values():
-            partition.arrays[PARAMETER] = parameters[partition.dtype][partition.start : partition.stop]
+            partition.move(parameters[partition.dtype])
+
+    def adopt(self, other: Arenas) -> None:
+        """Takes the values and the state of other arenas of the same tensors.
+
+        The parameters stay where they lie, for others may read them there.
+        """
+        for dtype, parameters in self.parameters.items():
+            parameters[:] = other.parameters[dtype]
+        for partition in other.partitions.values():
+            place = slice(partition.start, partition.stop)
+            partition.arrays[PARAMETER] = self.parameters[partition.dtype][place]
+        self.partitions = other.partitions
 
     def partition(self, run: Run) -> Partition:
         """The partition that a run lies in."""

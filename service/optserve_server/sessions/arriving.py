@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.budget import UNBOUNDED
 from optserve_server.sessions.layout import Layout
 from optserve_server.sessions.sparse import NamedRows, check_rows
@@ -44,7 +43,7 @@ class Arriving:
     Raises:
         DomainError: UNKNOWN_TENSOR or DUPLICATE_TENSOR, naming ``tensors[i]`` or
             ``sparse_gradients[i].name``, and SHAPE_MISMATCH or OUT_OF_RANGE under
-            ``sparse_gradients[i]``. LIMIT_EXCEEDED where there is no room.
+            ``sparse_gradients[i]``; or what ``allocate`` raises.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Arriving:
             check_rows(entry, NamedRows(some.name, some.indices, none), field)
         self._layout, self._dtype, self._allocate = layout, dtype, allocate
         self._tensors, self._rows = sorted(tensors, key=layout.position), tuple(rows)
-        self.buffer = self._room(sum(math.prod(shape) * kind.itemsize for shape, kind in self._parts()))
+        self.buffer = allocate(sum(math.prod(shape) * kind.itemsize for shape, kind in self._parts()))
 
     def staging(self, *, lazy: bool) -> Staging:
         """What a unary step stages of the same gradient, once the last byte is there."""
@@ -75,17 +74,6 @@ class Arriving:
         staging = stage_arrays(self._layout, whole, rows, lazy=lazy, allocate=self._allocate)
         staging.tensors = tuple(dataclasses.replace(t, field="chunk.data") for t in staging.tensors)
         return staging
-
-    def _room(self, byte_count: int) -> npt.NDArray[np.uint8]:
-        """Rows that are named again and again may come to more than the tensor, and than there is."""
-        try:
-            return self._allocate(byte_count)
-        except MemoryError:
-            text = f"{byte_count} bytes do not fit into the server's memory"
-            metadata = {"limit": "memory", "value": byte_count}
-            raise DomainError(
-                Reason.LIMIT_EXCEEDED, text, field="sparse_gradients", metadata=metadata
-            ) from None
 
     def _parts(self) -> Iterator[tuple[tuple[int, ...], np.dtype[Any]]]:
         for name in self._tensors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,21 +131,26 @@ def session_bytes(layout: Layout, spec: SessionSpec) -> int:
     return resident_bytes(layout, programs_of(spec)) + kept
 
 
-def report(session: Session, values: Mapping[str, float]) -> MetricsReport:
-    """Takes metrics of the session's parameters as they are.
+def prepare_report(session: Session, values: Mapping[str, float]) -> Callable[[], MetricsReport]:
+    """Judges metrics of the session's parameters as they are; changes nothing before it is called.
 
     Raises:
         DomainError: FIELD_REQUIRED where the session watches metrics, but none of these.
     """
     _check_watched(session.spec, values)
-    before, numbers, step = session.watch, session.numbers, session.step
-    after = before.judged(session.spec, values, step, lambda factor: numbers.drop(step, factor))
+    numbers, step = session.numbers, session.step
+    after = session.watch.judged(session.spec, values, step, lambda factor: numbers.drop(step, factor))
+    return partial(_report, session, after)
+
+
+def _report(session: Session, after: Watch) -> MetricsReport:
+    before = session.watch
     restored = _settle(session, before, after)
     session.watch = after
-    numbers.reduction = after.learning_rate_factor
+    session.numbers.reduction = after.learning_rate_factor
     return MetricsReport(
-        step=step,
-        learning_rate=numbers.learning_rate(step),
+        step=session.step,
+        learning_rate=session.numbers.learning_rate(session.step),
         reduced=after.learning_rate_factor != before.learning_rate_factor,
         stopped=after.stopped,
         restored=restored,

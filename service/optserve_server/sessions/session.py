@@ -7,20 +7,22 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.arena import Arenas
+from optserve_server.sessions.arena import Arenas, Partitions
 from optserve_server.sessions.arriving import Arriving, NamedIndices
 from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.layout import Layout, assign_groups
 from optserve_server.sessions.lazy import check_lazy
-from optserve_server.sessions.metrics import MetricsReport, Watch, report, session_bytes
+from optserve_server.sessions.metrics import MetricsReport, Watch, prepare_report, session_bytes
 from optserve_server.sessions.numbers import Numbers
+from optserve_server.sessions.prepared import Prepared
 from optserve_server.sessions.programs import programs_of
 from optserve_server.sessions.reading import Point, Pull, Reply, Values, check_point, read
 from optserve_server.sessions.result import StepOptions, StepResult
@@ -206,7 +208,7 @@ class Session:
             if stored is not None:
                 return PreparedStep(self, step, options, digest, stored)
         self.watch.check_running(self.spec)
-        self._check_step(options.expected_step, "options.expected_step")
+        self.check_step(options.expected_step, "options.expected_step")
         check_lazy(self.spec, self.arenas, staging)
         if self.spec.gradient.accumulation_steps > 1:
             check_complete(self.layout, staging)
@@ -250,6 +252,12 @@ class Session:
     def assign(
         self, staging: Staging, *, expected_step: int | None = None, reset_state: bool = False
     ) -> None:
+        """Overwrites parameters; see `prepare_assign`."""
+        self.prepare_assign(staging, expected_step=expected_step, reset_state=reset_state).commit()
+
+    def prepare_assign(
+        self, staging: Staging, *, expected_step: int | None = None, reset_state: bool = False
+    ) -> Prepared[None]:
         """Overwrites parameters.
 
         Args:
@@ -261,24 +269,33 @@ class Session:
             DomainError: SESSION_NOT_FOUND or STEP_MISMATCH.
         """
         self.check_open()
-        self._check_step(expected_step, "header.expected_step")
+        self.check_step(expected_step, "header.expected_step")
+        return Prepared(partial(self._assign, staging, reset_state))
+
+    def _assign(self, staging: Staging, reset_state: bool) -> None:
         with self.changing():
             for run in staging.runs:
                 self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
         self._pending.difference_update(tensor.entry.name for tensor in staging.tensors)
 
     def update(self, spec: SessionSpec, *, expected_step: int | None = None) -> list[StateTransfer]:
+        """Replaces the specification between two steps; see `prepare_update`."""
+        return self.prepare_update(spec, expected_step=expected_step).commit()
+
+    def prepare_update(
+        self, spec: SessionSpec, *, expected_step: int | None = None
+    ) -> Prepared[list[StateTransfer]]:
         """Replaces the specification between two steps.
 
         Returns:
-            What became of each group's state.
+            What becomes of each group's state.
 
         Raises:
             DomainError: SESSION_NOT_FOUND, STEP_MISMATCH, STEP_INCOMPLETE, or
                 CONFLICTING_FIELDS where the groups' members would change.
         """
         self.check_open()
-        self._check_step(expected_step, "expected_step")
+        self.check_step(expected_step, "expected_step")
         self._check_groups(spec)
         if self.accumulated:
             needed = self.spec.gradient.accumulation_steps
@@ -287,9 +304,17 @@ class Session:
                 f"{self.accumulated} of {needed} gradients wait for the rest of their step",
                 metadata={"accumulated": self.accumulated, "needed": needed},
             )
-        programs = programs_of(spec)
         self._charge.raise_to(session_bytes(self.layout, spec))
-        partitions, transfers = self.arenas.switched(programs)
+        try:
+            commit = partial(self._switch, spec, *self.arenas.switched(programs_of(spec)))
+        except BaseException:
+            self._charge.lower_to(self.resident_bytes)
+            raise
+        return Prepared(commit, partial(self._charge.lower_to, self.resident_bytes))
+
+    def _switch(
+        self, spec: SessionSpec, partitions: Partitions, transfers: list[StateTransfer]
+    ) -> list[StateTransfer]:
         restarted = [transfer.group for transfer in transfers if transfer.restarted]
         watch = self.watch.switched(self.spec, spec, self.arenas)
         self.numbers = self.numbers.switched(spec, self.step, restarted)
@@ -302,6 +327,12 @@ class Session:
         return transfers
 
     def report(self, values: Mapping[str, float], *, expected_step: int | None = None) -> MetricsReport:
+        """Takes metrics of the parameters as they are; see `prepare_report`."""
+        return self.prepare_report(values, expected_step=expected_step).commit()
+
+    def prepare_report(
+        self, values: Mapping[str, float], *, expected_step: int | None = None
+    ) -> Prepared[MetricsReport]:
         """Takes metrics of the parameters as they are; see `optserve_server.sessions.metrics.report`.
 
         Args:
@@ -314,8 +345,17 @@ class Session:
         """
         self._check_usable()
         self.watch.check_running(self.spec)
-        self._check_step(expected_step, "expected_step")
-        return report(self, values)
+        self.check_step(expected_step, "expected_step")
+        return Prepared(prepare_report(self, values))
+
+    def adopt(self, other: Session) -> None:
+        """Becomes what ``other`` is, a session of the same tensors. What workers had answered stays."""
+        with self.changing():
+            self.arenas.adopt(other.arenas)
+        self.spec, self.numbers, self.watch = other.spec, other.numbers, other.watch
+        self.step, self.accumulated, self.skipped = other.step, other.accumulated, other.skipped
+        self.resident_bytes = other.resident_bytes
+        self._charge, self._pending = other._charge, other._pending
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -371,7 +411,12 @@ class Session:
                 metadata={"tensor": missing, "count": len(self._pending)},
             )
 
-    def _check_step(self, expected: int | None, field: str) -> None:
+    def check_step(self, expected: int | None, field: str) -> None:
+        """Refuses a request that expects another step; ``field`` is where it says so.
+
+        Raises:
+            DomainError: STEP_MISMATCH.
+        """
         if expected is not None and expected != self.step:
             raise DomainError(
                 Reason.STEP_MISMATCH,

@@ -18,6 +18,7 @@ from optserve_server.initializers.base import Initializer
 from optserve_server.sessions.budget import Budget, Charge, Kind
 from optserve_server.sessions.layout import Layout
 from optserve_server.sessions.metrics import session_bytes
+from optserve_server.sessions.prepared import Prepared
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray
@@ -111,16 +112,22 @@ class Store:
             )
         return session
 
+    def prepare_update(
+        self, session: Session, spec: SessionSpec, expected_step: int | None = None
+    ) -> Prepared[list[StateTransfer]]:
+        """Replaces a session's specification; see `Session.prepare_update`.
+
+        Raises:
+            DomainError: LIMIT_EXCEEDED, or what `Session.prepare_update` raises.
+        """
+        self._check_limit("max_session_bytes", session_bytes(session.layout, spec))
+        return session.prepare_update(spec, expected_step=expected_step)
+
     def update(
         self, session: Session, spec: SessionSpec, expected_step: int | None = None
     ) -> list[StateTransfer]:
-        """Replaces a session's specification; see `Session.update`.
-
-        Raises:
-            DomainError: LIMIT_EXCEEDED, or what `Session.update` raises.
-        """
-        self._check_limit("max_session_bytes", session_bytes(session.layout, spec))
-        return session.update(spec, expected_step=expected_step)
+        """Replaces a session's specification; see `prepare_update`."""
+        return self.prepare_update(session, spec, expected_step).commit()
 
     def delete(self, session_id: str) -> None:
         """Forgets a session; whoever still holds it finds it closed.

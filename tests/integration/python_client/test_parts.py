@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from optserve import Retry, chunks, dtypes, errors, progress
+from optserve.framing import ChunkView
 from optserve.retry import Deadline, allowance
 from optserve.v1 import tensor_pb2
 from optserve.watchdog import Watchdog
@@ -25,12 +26,12 @@ def test_bytes_survive_being_cut_and_joined(sizes):
     told: list[int] = []
     cut = list(chunks.cut((memoryview(array) for array in arrays), told.append))
     total = sum(sizes)
-    assert told == [len(chunk.data) for chunk in cut]
+    assert told == [chunk.byte_count for chunk in cut]
     assert all(length == chunks.CHUNK_BYTES for length in told[:-1])
     joined = chunks.Joined(total)
     for chunk in cut:
         assert not joined.whole
-        joined.add(chunk)
+        joined.add(ChunkView(chunk.byte_offset, memoryview(b"".join(chunk.parts))))
     assert joined.whole
     assert joined.buffer.tobytes() == b"".join(array.tobytes() for array in arrays)
 
@@ -109,14 +110,16 @@ def test_an_unsure_number_is_not_given_up_by_a_refusal():
 
 def test_the_watchdog_cancels_what_outlasts_its_deadline_and_nothing_else():
     watchdog, cancelled = Watchdog(), threading.Event()
-    with watchdog.watching(Deadline(30), cancelled.set):
-        pass
-    with watchdog.watching(Deadline(0.05), cancelled.set):
-        assert cancelled.wait(10)
+    watchdog.watch(Deadline(30), cancelled.set)
+    watchdog.rest()
+    watchdog.watch(Deadline(0.05), cancelled.set)
+    assert cancelled.wait(10)
+    watchdog.rest()
     cancelled.clear()
     for _ in range(20):
-        with watchdog.watching(Deadline(0.05), cancelled.set):
-            time.sleep(0.005)
+        watchdog.watch(Deadline(0.05), cancelled.set)
+        time.sleep(0.005)
+        watchdog.rest()
     assert not cancelled.wait(0.1)
     watchdog.close()
 

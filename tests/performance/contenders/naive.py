@@ -1,4 +1,7 @@
-"""A client of the naive server: unary calls of the generated code."""
+"""A client of the naive server: unary calls of the generated code.
+
+``python -m tests.performance.contenders.naive N [PORT MODEL]``
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,12 @@ def step_of(channel: grpc.Channel, name: str) -> Step:
 
 
 def main() -> None:
-    """Serves until standard input closes."""
+    """Serves until standard input closes; at the port and by the model's name that are given, if any."""
     n = int(sys.argv[1])
+    if len(sys.argv) > 2:
+        with connected(int(sys.argv[2])) as channel:
+            serve(step_of(channel, sys.argv[3]), n)
+        return
     with serving("naive_server", n, 1) as port, connected(port) as channel:
         serve(step_of(channel, "0"), n)
 

@@ -1,12 +1,13 @@
-"""optserve: a session of one tensor on a server of its own, stepped by the Python client.
+"""optserve: a session of one tensor, stepped by the Python client on an open stream.
 
-``python -m tests.performance.contenders.ours N [WIRE [GRADIENT]]`` with element types by
-name, float32 where none is given.
+The server is one of its own, or the one at an address.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import contextlib
+from collections.abc import Iterator
 
 import ml_dtypes
 import numpy as np
@@ -21,16 +22,34 @@ DTYPES: dict[str, npt.DTypeLike] = {"float32": np.float32, "bfloat16": ml_dtypes
 
 def main() -> None:
     """Serves until standard input closes."""
-    n, wire, given = [*sys.argv[1:], "float32", "float32"][:3]
-    with running_server("numba") as server, optserve.connect(server.address, progress=False) as client:
+    arguments = _parser().parse_args()
+    with _address(arguments.at) as address, optserve.connect(address, progress=False) as client:
         optimizer = optserve.optimizers.Adam(convention=optserve.TORCH)
-        session = client.create_session({"w": np.zeros(int(n), np.float32)}, optimizer)
-        with session.stream(pull=True, wire_dtype=DTYPES[wire]) as stream:
+        session = client.create_session({"w": np.zeros(arguments.n, np.float32)}, optimizer)
+        with session.stream(pull=True, wire_dtype=DTYPES[arguments.wire]) as stream:
 
             def step(gradient: Parameters) -> Parameters:
                 return stream.step({"w": gradient}).parameters["w"]
 
-            serve(step, int(n), DTYPES[given])
+            serve(step, arguments.n, DTYPES[arguments.gradient])
+
+
+@contextlib.contextmanager
+def _address(given: str) -> Iterator[str]:
+    if given:
+        yield given
+        return
+    with running_server("numba") as server:
+        yield server.address
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("n", type=int)
+    parser.add_argument("--wire", choices=DTYPES, default="float32", help="element type on the wire")
+    parser.add_argument("--gradient", choices=DTYPES, default="float32", help="element type of what is given")
+    parser.add_argument("--at", default="", help="address of a server")
+    return parser
 
 
 if __name__ == "__main__":

@@ -43,9 +43,13 @@ class Remote:
         """The seconds of so many steps; a `tests.performance.timing.Timed`."""
         return float(self.ask(do="time", repeats=repeats)["seconds"])
 
-    def each(self, repeats: int) -> list[float]:
-        """The seconds of each of so many steps."""
-        return list(self.ask(do="each", repeats=repeats)["seconds"])
+    def goes_on(self, seconds: float) -> None:
+        """Tells it to step for so long; `durations` waits for what comes of it."""
+        self.tell(do="go on", seconds=seconds)
+
+    def durations(self) -> list[float]:
+        """The seconds of each step that `goes_on` asked for."""
+        return list(self._answer(ANSWER_SECONDS)["seconds"])
 
     def checked(self) -> Parameters:
         """The parameters after three steps on `tests.performance.contenders.worker.gradients`."""
@@ -61,17 +65,13 @@ class Remote:
         return self._answer(ANSWER_SECONDS)
 
     def tell(self, **request: object) -> None:
-        """Sends a request; `answer` waits for what comes of it."""
+        """Sends a request and does not wait."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise ContenderError(self._last_words()) from None
-
-    def answer(self) -> dict[str, Any]:
-        """The answer to what was told."""
-        return self._answer(ANSWER_SECONDS)
 
     def _answer(self, seconds: float) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -48,8 +48,10 @@ def serve(step: Step, n: int, dtype: npt.DTypeLike = np.float32) -> None:
         if request["do"] == "check":
             _check(step, n, dtype, request["path"])
             _say(answers)
+        elif request["do"] == "go on":
+            _say(answers, seconds=_going_on(step, own, request["seconds"]))
         else:
-            _say(answers, seconds=_timed(step, own, request["repeats"], request["do"] == "each"))
+            _say(answers, seconds=_timed(step, own, request["repeats"]))
 
 
 def _check(step: Step, n: int, dtype: npt.DTypeLike, path: str) -> None:
@@ -59,8 +61,8 @@ def _check(step: Step, n: int, dtype: npt.DTypeLike, path: str) -> None:
     np.save(path, np.asarray(values).astype(np.float32))
 
 
-def _timed(step: Step, own: Parameters, repeats: int, each: bool) -> float | list[float]:
-    """The seconds of all calls together, or of each, once it runs as it does when it goes on.
+def _timed(step: Step, own: Parameters, repeats: int) -> float:
+    """The seconds of all calls together, once it runs as it does when it goes on.
 
     After a pause some need hundreds of calls until the scheduler has found a place for all
     of their threads.
@@ -70,13 +72,22 @@ def _timed(step: Step, own: Parameters, repeats: int, each: bool) -> float | lis
         step(own)
         if time.perf_counter() > warm:
             break
-    marks = [time.perf_counter()]
+    start = time.perf_counter()
     for _ in range(repeats):
         step(own)
-        if each:
-            marks.append(time.perf_counter())
-    marks.append(time.perf_counter())
-    return list(np.diff(marks[:-1])) if each else marks[-1] - marks[0]
+    return time.perf_counter() - start
+
+
+def _going_on(step: Step, own: Parameters, seconds: float) -> list[float]:
+    """The seconds of each call, of as many as begin in so long."""
+    found = []
+    mark = time.perf_counter()
+    end = mark + seconds
+    while mark < end:
+        step(own)
+        found.append(time.perf_counter() - mark)
+        mark += found[-1]
+    return found
 
 
 def _private_output() -> TextIO:

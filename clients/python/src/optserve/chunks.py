@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optserve.framing import ChunkView
+from optserve.framing import ChunkParts, ChunkView
 
 CHUNK_BYTES = 1 << 20
 
 
-def cut(views: Iterable[memoryview], told: Callable[[int], object]) -> Iterator[ChunkView]:
+def cut(views: Iterable[memoryview], told: Callable[[int], object]) -> Iterator[ChunkView | ChunkParts]:
     """Cuts the bytes of all views, one after the other, into chunks.
 
-    Nothing is copied but where a chunk holds bytes of several views.
+    Nothing is copied: a chunk that holds bytes of several views has them in parts.
 
     Args:
         views: the bytes.
@@ -31,32 +31,34 @@ def cut(views: Iterable[memoryview], told: Callable[[int], object]) -> Iterator[
             size += len(taken)
             if size == CHUNK_BYTES:
                 told(size)
-                yield ChunkView(offset, _joined(parts))
+                yield _chunk(offset, size, parts)
                 offset, size, parts = offset + size, 0, []
     if parts:
         told(size)
-        yield ChunkView(offset, _joined(parts))
+        yield _chunk(offset, size, parts)
 
 
-def _joined(parts: list[memoryview]) -> memoryview:
-    return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+def _chunk(offset: int, size: int, parts: list[memoryview]) -> ChunkView | ChunkParts:
+    return ChunkView(offset, parts[0]) if len(parts) == 1 else ChunkParts(offset, size, parts)
 
 
-class Joined:
-    """A run of bytes that arrives in chunks.
+class Filling:
+    """A run of bytes that arrives in chunks and lies in pieces.
 
     Args:
-        byte_count: its length.
+        pieces: writable, in the order of the bytes.
     """
 
-    def __init__(self, byte_count: int) -> None:
-        self.buffer: NDArray[np.uint8] = np.empty(byte_count, np.uint8)
+    def __init__(self, pieces: Sequence[memoryview]) -> None:
+        self._pieces = iter(pieces)
+        self._room = memoryview(b"")
+        self._missing = sum(map(len, pieces))
         self.received = 0
 
     @property
     def whole(self) -> bool:
         """Whether everything has arrived."""
-        return self.received == len(self.buffer)
+        return self._missing == 0
 
     def add(self, chunk: ChunkView) -> int:
         """Puts a chunk into its place and returns its length.
@@ -64,10 +66,29 @@ class Joined:
         Raises:
             ValueError: there is a gap, or more than was announced.
         """
-        data = np.frombuffer(chunk.data, np.uint8)
-        end = self.received + len(data)
-        if chunk.byte_offset != self.received or end > len(self.buffer):
+        data = chunk.data
+        size = len(data)
+        if chunk.byte_offset != self.received or size > self._missing:
             raise ValueError(f"a chunk at {chunk.byte_offset} came where {self.received} was due")
-        self.buffer[self.received : end] = data
-        self.received = end
-        return len(data)
+        self.received += size
+        self._missing -= size
+        while len(data):
+            if not len(self._room):
+                self._room = next(self._pieces)
+            taken = min(len(self._room), len(data))
+            self._room[:taken] = data[:taken]
+            self._room, data = self._room[taken:], data[taken:]
+        return size
+
+
+class Joined(Filling):
+    """A run of bytes that arrives in chunks and lies in one piece.
+
+    Args:
+        byte_count: its length.
+        buffer: where it lies, uint8 and of that length; memory of its own when None.
+    """
+
+    def __init__(self, byte_count: int, buffer: NDArray[np.uint8] | None = None) -> None:
+        self.buffer: NDArray[np.uint8] = np.empty(byte_count, np.uint8) if buffer is None else buffer
+        super().__init__([self.buffer.data])

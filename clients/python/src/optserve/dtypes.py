@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,13 +67,3 @@ def from_tensor(tensor: tensor_pb2.Tensor) -> Array:
     """A writable array with the message's values."""
     flat = np.frombuffer(tensor.data, dtype=NUMPY_TYPES[tensor.dtype])
     return flat.reshape(tuple(tensor.shape)).copy()
-
-
-def view(
-    buffer: NDArray[np.uint8], offset: int, dtype: np.dtype[np.generic], shape: tuple[int, ...]
-) -> Array:
-    """The array at a byte offset of a buffer; a copy only where it would lie unaligned."""
-    data = buffer[offset : offset + math.prod(shape) * dtype.itemsize]
-    if data.ctypes.data % dtype.itemsize:
-        data = data.copy()
-    return data.view(dtype).reshape(shape)

@@ -8,9 +8,10 @@ server share it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -20,6 +21,9 @@ M = TypeVar("M", bound=Message)
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 """Wire types of protocol buffers; the two for groups are not used in proto3."""
+
+Field = tuple[int, int, int, int]
+"""A field's tag, and where it, its content and the next field start."""
 
 OFFSET_TAG = Chunk.BYTE_OFFSET_FIELD_NUMBER << 3 | VARINT
 DATA_TAG = Chunk.DATA_FIELD_NUMBER << 3 | LENGTH
@@ -36,6 +40,31 @@ class ChunkView:
 
     byte_offset: int
     data: memoryview
+
+    @property
+    def byte_count(self) -> int:
+        """How many bytes it holds."""
+        return len(self.data)
+
+    @property
+    def parts(self) -> Sequence[Any]:
+        """The bytes in the pieces that they lie in."""
+        return (self.data,)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkParts:
+    """A `Chunk` whose bytes lie in several places; to be written only.
+
+    Attributes:
+        byte_offset: where the run starts in the sequence.
+        byte_count: how many bytes it holds.
+        parts: the pieces in their order; contiguous buffers, such as arrays.
+    """
+
+    byte_offset: int
+    byte_count: int
+    parts: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +89,11 @@ class Framing(Generic[M]):
     def encode(self, framed: Framed[M]) -> bytes:
         """The message's bytes. The payload is copied once."""
         head, chunk = framed.message.SerializeToString(), framed.chunk
-        if chunk is None:
-            return head
-        inner = b""
-        if chunk.byte_offset:
-            inner += bytes((OFFSET_TAG,)) + varint(chunk.byte_offset)
-        if len(chunk.data):
-            inner += bytes((DATA_TAG,)) + varint(len(chunk.data))
-        length = varint(len(inner) + len(chunk.data))
-        return b"".join((head, varint(self._tag), length, inner, chunk.data))
+        return head if chunk is None else self.join(head, chunk)
+
+    def join(self, head: bytes, chunk: ChunkView | ChunkParts) -> bytes:
+        """The bytes of a message whose other fields are encoded already."""
+        return b"".join((head, _opening(self._tag, chunk.byte_offset, chunk.byte_count), *chunk.parts))
 
     def decode(self, received: bytes) -> Framed[M]:
         """The message that ``received`` holds. The payload stays where it is.
@@ -76,49 +101,71 @@ class Framing(Generic[M]):
         Raises:
             DecodeError: it holds none.
         """
-        view = memoryview(received)
-        others: list[memoryview] = []
+        others, chunk = self.split(received)
+        head = b"".join([received[start:stop] for _, start, _, stop in others])
+        return Framed(self._kind.FromString(head), chunk)
+
+    def split(self, received: bytes) -> tuple[list[Field], ChunkView | None]:
+        """The chunk of a message, and where its other fields are.
+
+        Raises:
+            DecodeError: it is no message.
+        """
+        others: list[Field] = []
         offset, data = 0, None
-        for tag, start, inner, stop in fields(view):
-            if tag != self._tag:
-                others.append(view[start:stop])
+        for field in fields(received, 0, len(received)):
+            if field[0] != self._tag:
+                others.append(field)
                 continue
             # A field that comes twice is merged: what the later one states holds.
-            more_offset, more_data = _chunk(view[inner:stop])
-            offset = offset if more_offset is None else more_offset
-            data = more_data if more_data is not None else (data or view[:0])
-        message = self._kind.FromString(b"".join(others))
-        return Framed(message, None if data is None else ChunkView(offset, data))
+            data = data or (0, 0)
+            for tag, _, inner, stop in fields(received, field[2], field[3]):
+                if tag == DATA_TAG:
+                    data = inner, stop
+                elif tag == OFFSET_TAG:
+                    offset, _ = read_varint(received, inner, stop)
+        return others, None if data is None else ChunkView(offset, memoryview(received)[slice(*data)])
 
 
-def _chunk(view: memoryview) -> tuple[int | None, memoryview | None]:
-    """Offset and bytes of a chunk, where it states them."""
-    offset, data = None, None
-    for tag, _, inner, stop in fields(view):
-        if tag == OFFSET_TAG:
-            offset, _ = read_varint(view, inner)
-        elif tag == DATA_TAG:
-            data = view[inner:stop]
-    return offset, data
+@lru_cache(maxsize=4096)  # the chunks of equal steps begin alike
+def _opening(tag: int, offset: int, byte_count: int) -> bytes:
+    """What comes before a chunk's bytes."""
+    inner = b""
+    if offset:
+        inner += bytes((OFFSET_TAG,)) + varint(offset)
+    if byte_count:
+        inner += bytes((DATA_TAG,)) + varint(byte_count)
+    return varint(tag) + varint(len(inner) + byte_count) + inner
 
 
-def fields(view: memoryview) -> Iterator[tuple[int, int, int, int]]:
+def fields(received: bytes, start: int, end: int) -> Iterator[Field]:
     """Each field's tag, and where it, its content and the next field start.
+
+    Args:
+        received: a message, or a longer run of bytes.
+        start: where in it the message starts.
+        end: where it ends.
 
     Raises:
         DecodeError: the bytes are no message.
     """
-    start, end = 0, len(view)
     while start < end:
-        tag, inner = read_varint(view, start)
+        # Most tags and lengths are one byte, which is read here and not in a call.
+        tag, inner = received[start], start + 1
+        if tag > 0x7F:
+            tag, inner = read_varint(received, start, end)
         kind = tag & 7
         if tag >> 3 == 0 or tag >> 32:
             raise DecodeError("a field has a number that no field can have")
         if kind == LENGTH:
-            length, inner = read_varint(view, inner)
-            stop = inner + length
+            if inner < end and received[inner] <= 0x7F:
+                stop = inner + 1 + received[inner]
+                inner += 1
+            else:
+                length, inner = read_varint(received, inner, end)
+                stop = inner + length
         elif kind == VARINT:
-            _, stop = read_varint(view, inner)
+            _, stop = read_varint(received, inner, end)
         elif kind in (FIXED64, FIXED32):
             stop = inner + (8 if kind == FIXED64 else 4)
         else:
@@ -129,17 +176,19 @@ def fields(view: memoryview) -> Iterator[tuple[int, int, int, int]]:
         start = stop
 
 
-def read_varint(view: memoryview, start: int) -> tuple[int, int]:
+def read_varint(received: bytes, start: int, end: int) -> tuple[int, int]:
     """The varint at ``start``, as an unsigned 64-bit number, and where it ends.
 
     Raises:
-        DecodeError: it does not end, or is longer than ten bytes.
+        DecodeError: it does not end before ``end``, or is longer than ten bytes.
     """
-    value = 0
-    for position, byte in enumerate(view[start : start + 10]):
-        value |= (byte & 0x7F) << 7 * position
+    value = shift = 0
+    for position in range(start, min(start + 10, end)):
+        byte = received[position]
+        value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, start + position + 1
+            return value & 0xFFFF_FFFF_FFFF_FFFF, position + 1
+        shift += 7
     raise DecodeError("a varint does not end")
 
 

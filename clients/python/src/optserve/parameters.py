@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from numpy.typing import DTypeLike
 
-from optserve import dtypes, errors
-from optserve.chunks import Joined
+from optserve import dtypes
 from optserve.dtypes import Array
 from optserve.enums import ParameterPoint
-from optserve.framing import Framed
 from optserve.layout import Layout
-from optserve.progress import Bar
-from optserve.spec import known
 from optserve.v1 import session_pb2, tensor_pb2
 from optserve.v1 import session_service_pb2 as wire
-
-Message = TypeVar("Message", wire.StepStreamResponse, wire.PullParametersResponse)
 
 
 class Parameters(dict[str, Array]):
@@ -113,46 +106,3 @@ def from_named(tensors: Iterable[tensor_pb2.NamedTensor], step: int, pull: Pull 
         return Parameters()
     arrays = {tensor.name: dtypes.from_tensor(tensor.tensor) for tensor in tensors}
     return Parameters(arrays, step=step, point=pull.point or ParameterPoint.PARAMETERS)
-
-
-def from_stream(
-    header: wire.ParametersHeader, first: Framed[Message], rest: Iterator[Framed[Message]], bar: Bar
-) -> Parameters:
-    """Parameters out of a stream of chunks, the first of which may come with the header.
-
-    Raises:
-        Unavailable: the stream ended too early.
-        Internal: the chunks do not fit together.
-    """
-    joined = Joined(header.byte_count)
-    message = first
-    while True:
-        if message.chunk is not None:
-            try:
-                bar.update(joined.add(message.chunk))
-            except ValueError as error:
-                raise errors.Internal(str(error)) from error
-        if joined.whole:
-            break
-        message = following(rest)
-    return Parameters(
-        {
-            t.name: dtypes.view(joined.buffer, t.byte_offset, dtypes.NUMPY_TYPES[t.dtype], tuple(t.shape))
-            for t in header.layout
-        },
-        step=header.step,
-        point=known(ParameterPoint, header.point),
-        modified=not header.not_modified,
-    )
-
-
-def following(messages: Iterator[Framed[Message]]) -> Framed[Message]:
-    """The next message of a stream.
-
-    Raises:
-        Unavailable: it ended.
-    """
-    message = next(messages, None)
-    if message is None:
-        raise errors.Unavailable("the stream ended before its answer")
-    return message

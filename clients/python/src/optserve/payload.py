@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from optserve import chunks, dtypes
 from optserve.dtypes import Array
-from optserve.framing import ChunkView
+from optserve.framing import ChunkParts, Framing
 from optserve.layout import Layout, TensorInfo
 from optserve.progress import Bar
 from optserve.sparse import AnyGradients, Rows, split
@@ -26,12 +27,17 @@ class Payload:
         arrays: row-major, each of a type that the wire knows.
         complete: whether every tensor of the session is there.
         rows: sparse rows of further tensors.
+        byte_count: length of `values` together.
     """
 
     tensors: list[TensorInfo]
     arrays: list[Array]
     complete: bool
     rows: list[Rows] = field(default_factory=list)
+    byte_count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "byte_count", sum([array.nbytes for array in self.values]))
 
     @classmethod
     def of(
@@ -69,11 +75,6 @@ class Payload:
         return [*self.arrays, *(some.values for some in self.rows)]
 
     @property
-    def byte_count(self) -> int:
-        """Length of `values` together."""
-        return sum(array.nbytes for array in self.values)
-
-    @property
     def names(self) -> list[str]:
         """The names that a header states: none when complete."""
         return [] if self.complete else [tensor.name for tensor in self.tensors]
@@ -104,6 +105,20 @@ class Payload:
         """The element type of a uniform payload."""
         return dtypes.TYPES[self.values[0].dtype]
 
-    def chunks(self, bar: Bar) -> Iterator[ChunkView]:
-        """The bytes of `values`, one after the other; the bar is told of them."""
-        return chunks.cut((dtypes.bytes_of(array) for array in self.values), bar.update)
+    def messages(self, framing: Framing[Any], head: bytes, bar: Bar) -> Iterator[bytes]:
+        """The messages of a stream that carry `values`, one after the other.
+
+        Args:
+            framing: of the messages.
+            head: what else the first of them says, encoded.
+            bar: is told of the bytes.
+        """
+        if 0 < self.byte_count <= chunks.CHUNK_BYTES:
+            bar.update(self.byte_count)
+            yield framing.join(head, ChunkParts(0, self.byte_count, self.values))
+            return
+        for chunk in chunks.cut(map(dtypes.bytes_of, self.values), bar.update):
+            yield framing.join(head, chunk)
+            head = b""
+        if head:
+            yield head

@@ -5,22 +5,27 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Self
 
 from numpy.typing import ArrayLike, DTypeLike
 
+from optserve import errors, parameters, steps
 from optserve import metrics as reports
-from optserve import parameters, steps
 from optserve import update as updates
+from optserve.answers import Answers
 from optserve.connection import Connection
+from optserve.contents import Contents
 from optserve.enums import ParameterPoint
 from optserve.info import SessionInfo
+from optserve.landing import Landing
 from optserve.layout import Layout
 from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
 from optserve.payload import Payload
 from optserve.progress import bar
+from optserve.recycler import Recycler
 from optserve.retry import allowance
 from optserve.session_spec import SessionSpec
 from optserve.sparse import AnyGradients
@@ -53,6 +58,7 @@ class SessionHandle:
         self._step = info.step
         self._worker = Worker()
         self._turn = threading.Lock()
+        self._recycler = Recycler()
 
     @property
     def name(self) -> str:
@@ -321,12 +327,13 @@ class SessionHandle:
 
     def _streamed(self, payload: Payload, options: wire.StepOptions, timeout: float) -> StepResult:
         with bar("step", payload.byte_count, self._connection.progress) as shown:
-            messages = steps.StepMessages(self.name, options, payload, shown)
+            head = steps.request(self.name, options, payload).SerializeToString()
+            messages = steps.StepMessages(head, payload, shown)
             call = self._connection.streams.step(
                 iter(messages), timeout=timeout, metadata=self._connection.metadata
             )
             try:
-                return steps.read_answer(call)
+                return Answers().read(call, bar=shown)
             finally:
                 call.cancel()
 
@@ -334,9 +341,12 @@ class SessionHandle:
         """Reads one answer; of a broken one nothing is kept."""
         call = self._connection.streams.pull(request, timeout=timeout, metadata=self._connection.metadata)
         try:
-            first = parameters.following(call)
+            first = next(call, None)
+            if first is None:
+                raise errors.Unavailable("the stream ended before its answer")
             header = first.message.header
+            chunks = (message.chunk for message in chain((first,), call))
             with bar("pull", header.byte_count, self._connection.progress) as shown:
-                return parameters.from_stream(header, first, call, shown)
+                return Landing(self._recycler).take(Contents(header), header.step, chunks, None, shown)
         finally:
             call.cancel()

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from optserve import parameters
 from optserve.enums import StepOutcome
-from optserve.framing import Framed, Framing
+from optserve.framing import Framing
 from optserve.layout import Layout
 from optserve.parameters import Parameters, Pull
 from optserve.payload import Payload
 from optserve.progress import Bar, Silent
-from optserve.spec import known
 from optserve.v1 import session_service_pb2 as wire
 
 REQUESTS = Framing(wire.StepStreamRequest)
-RESPONSES = Framing(wire.StepStreamResponse)
+SILENT = Silent()
+OUTCOMES = {int(outcome): outcome for outcome in StepOutcome}
 
 
 @dataclass(frozen=True)
@@ -57,19 +56,19 @@ class StepResult:
     def of(cls, message: wire.StepResult, values: Parameters) -> StepResult:
         """The result that a server sent."""
         return cls(
-            step=message.step,
-            outcome=known(StepOutcome, message.outcome),
-            learning_rate=message.learning_rate,
-            gradient_norm=message.gradient_norm,
-            clipped_gradient_norm=message.clipped_gradient_norm,
-            non_finite_count=message.non_finite_count,
-            staleness=message.staleness,
-            regularization_penalty=message.regularization_penalty,
-            durable_step=message.durable_step,
-            accumulated=message.accumulated,
-            replayed=message.replayed,
-            tensor_norms={norm.name: norm.norm for norm in message.tensor_norms},
-            parameters=values,
+            message.step,
+            OUTCOMES.get(message.outcome),
+            message.learning_rate,
+            message.gradient_norm,
+            message.clipped_gradient_norm,
+            message.non_finite_count,
+            message.staleness,
+            message.regularization_penalty,
+            message.durable_step,
+            message.accumulated,
+            message.replayed,
+            {norm.name: norm.norm for norm in message.tensor_norms},
+            values,
         )
 
 
@@ -105,53 +104,29 @@ class StepMessages:
     """The encoded messages of one streamed step, made anew each time they are gone through.
 
     Args:
-        name: of the session.
-        options: of the step.
+        head: a request with the step's header, encoded.
         payload: the gradient, uniform.
         bar: is told of what was made.
     """
 
-    def __init__(
-        self, name: str, options: wire.StepOptions, payload: Payload, bar: Bar | None = None
-    ) -> None:
-        self._header = wire.StepHeader(
-            name=name,
-            options=options,
-            tensors=payload.names,
-            gradient_dtype=payload.data_type,
-            sparse_gradients=[some.header() for some in payload.rows],
-        )
-        self._payload = payload
-        self._bar = bar or Silent()
+    def __init__(self, head: bytes, payload: Payload, bar: Bar = SILENT) -> None:
+        self._head, self._payload, self._bar = head, payload, bar
 
     def __iter__(self) -> Iterator[bytes]:
-        message = wire.StepStreamRequest(header=self._header)
-        first = message
-        for chunk in self._payload.chunks(self._bar):
-            yield REQUESTS.encode(Framed(message, chunk))
-            message = wire.StepStreamRequest()
-        if message is first:
-            yield REQUESTS.encode(Framed(message))
+        return self._payload.messages(REQUESTS, self._head, self._bar)
 
     def keep(self) -> None:
         """Copies the gradient, whose arrays are about to become the caller's again."""
         self._payload = self._payload.copied()
 
 
-def read_answer(received: Iterator[bytes], bar: Bar | None = None) -> StepResult:
-    """Reads the answer to one streamed step.
-
-    Args:
-        received: encoded messages.
-        bar: is told of the bytes.
-
-    Raises:
-        grpc.RpcError: the stream failed.
-        Unavailable: it ended too early.
-    """
-    responses = map(RESPONSES.decode, received)
-    first = parameters.following(responses)
-    values = Parameters()
-    if first.message.HasField("parameters"):
-        values = parameters.from_stream(first.message.parameters, first, responses, bar or Silent())
-    return StepResult.of(first.message.result, values)
+def request(name: str, options: wire.StepOptions, payload: Payload) -> wire.StepStreamRequest:
+    """What begins a streamed step."""
+    header = wire.StepHeader(
+        name=name,
+        options=options,
+        tensors=payload.names,
+        gradient_dtype=payload.data_type,
+        sparse_gradients=[some.header() for some in payload.rows],
+    )
+    return wire.StepStreamRequest(header=header)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -12,15 +12,19 @@ import grpc
 from numpy.typing import DTypeLike
 
 from optserve import direct_call, errors
+from optserve.answers import Answers
 from optserve.connection import Connection
 from optserve.direct_call import DirectCall
+from optserve.dtypes import Array
+from optserve.into import check
 from optserve.layout import Layout
+from optserve.outline import Asked, Outline
 from optserve.parameters import Pulling, as_pull
 from optserve.payload import Payload
 from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, allowance
 from optserve.sparse import AnyGradients
-from optserve.steps import StepMessages, StepResult, Wishes, read_answer
+from optserve.steps import StepMessages, StepResult, Wishes, request
 from optserve.watchdog import Watchdog
 from optserve.worker import REFUSALS
 
@@ -43,6 +47,7 @@ class PendingStep:
         self._stream = stream
         self.messages: StepMessages | None = messages
         self.byte_count = byte_count
+        self.into: Mapping[str, Array] | None = None
         self._result: StepResult | None = None
         self._error: errors.OptserveError | None = None
 
@@ -120,6 +125,9 @@ class StepStream:
         self._unseen: errors.OptserveError | None = None
         self._watchdog = Watchdog()
         self._closed = False
+        self._outline: Outline | None = None
+        self._answers = Answers()
+        self._returned = self._pull.byte_count(layout) if self._pull else 0
 
     def submit(
         self,
@@ -138,13 +146,7 @@ class StepStream:
             TypeError: an element type is.
             OptserveError: an earlier step failed, and nobody has asked for its result.
         """
-        wishes = Wishes(
-            pull=self._pull,
-            expected_step=expected_step,
-            loss_scale=loss_scale,
-            per_tensor_norms=per_tensor_norms,
-        )
-        return self._submit(gradients, wishes, copy=True)
+        return self._submit(gradients, Asked(expected_step, loss_scale, per_tensor_norms), copy=True)
 
     def step(
         self,
@@ -153,21 +155,35 @@ class StepStream:
         expected_step: int | None = None,
         loss_scale: float | None = None,
         per_tensor_norms: bool = False,
+        into: Mapping[str, Array] | None = None,
         timeout: float | None = None,
     ) -> StepResult:
-        """Takes a step and waits for its answer; errors as in `submit` and `PendingStep.result`."""
-        wishes = Wishes(
-            pull=self._pull,
-            expected_step=expected_step,
-            loss_scale=loss_scale,
-            per_tensor_norms=per_tensor_norms,
-        )
-        pending = self._submit(gradients, wishes, copy=False)
+        """Takes a step and waits for its answer.
+
+        Args:
+            gradients: as for `SessionHandle.step`.
+            expected_step: the step that the session must be at.
+            loss_scale: what the loss was multiplied by, to be divided out.
+            per_tensor_norms: asks for the norm of each tensor's gradient.
+            into: arrays by tensor name that are filled with the parameters, such as the model's own;
+                new ones when None. They may share no memory with the gradients. After an error
+                they may hold a part of the new values.
+            timeout: seconds to wait for the answer; the stream's own when None.
+
+        Raises:
+            OptserveError: as for `submit` and `PendingStep.result`.
+            ValueError: ``into`` does not fit what the stream pulls; nothing was sent.
+        """
+        if into is not None and not self._answers.fills(into):
+            check(into, self._layout, self._pull)
+        pending = self._submit(gradients, Asked(expected_step, loss_scale, per_tensor_norms), copy=False)
+        pending.into = into
         try:
             return pending.result(timeout)
         except BaseException:
             # The arrays are the caller's again, but the step may have to be sent once more.
             self._drop(cancel=True)
+            pending.into = None
             if pending.messages is not None:
                 pending.messages.keep()
             raise
@@ -245,24 +261,34 @@ class StepStream:
         if self._unseen in (error, error.__cause__):
             self._unseen = None
 
-    def _submit(self, gradients: AnyGradients, wishes: Wishes, copy: bool) -> PendingStep:
+    def _submit(self, gradients: AnyGradients, asked: Asked, copy: bool) -> PendingStep:
         """Hands over a step; without a copy, the arrays must stay as they are until it is answered."""
         if self._closed:
             raise RuntimeError("the stream is closed")
-        payload = Payload.of_gradients(self._layout, gradients, self._wire_dtype).uniform()
-        if payload.is_empty:
-            raise ValueError("no gradient is given")
+        outline, payload = self._outlined(gradients, copy)
         while len(self._waiting) >= self._window:
             self.advance()
         self._raise_unseen()
-        options = wishes.message(self._layout, self._worker, self._sequence)
-        returned = wishes.pull.byte_count(self._layout) if wishes.pull else 0
-        messages = StepMessages(self._name, options, payload.copied() if copy else payload)
-        pending = PendingStep(self, messages, payload.byte_count + returned)
+        messages = StepMessages(outline.head(self._worker, self._sequence, asked), payload)
+        pending = PendingStep(self, messages, payload.byte_count + self._returned)
         self._ready(alone=not copy and not self._waiting).put(messages)
         self._waiting.append(pending)
         self._sequence += 1
         return pending
+
+    def _outlined(self, gradients: AnyGradients, copy: bool) -> tuple[Outline, Payload]:
+        """The gradients ready to be sent, by the outline of the step before where they are alike."""
+        outline = self._outline
+        payload = outline.payload(gradients, copy) if outline is not None else None
+        if outline is None or payload is None:
+            payload = Payload.of_gradients(self._layout, gradients, self._wire_dtype).uniform()
+            if payload.is_empty:
+                raise ValueError("no gradient is given")
+            options = Wishes(pull=self._pull).message(self._layout)
+            outline = Outline(request(self._name, options, payload), gradients, payload)
+            self._outline = None if payload.rows else outline
+            payload = payload.copied() if copy else payload
+        return outline, payload
 
     def _ready(self, alone: bool) -> DirectCall | QueuedCall:
         """The call for one more step, which is waited for at once where it goes alone.
@@ -286,13 +312,15 @@ class StepStream:
     def _attempt(self, deadline: Deadline) -> StepResult | errors.OptserveError:
         alone = len(self._waiting) == 1 and direct_call.available()
         call = self._call or self._open(DirectCall if alone else QueuedCall)
+        self._watchdog.watch(deadline, call.cancel)
         try:
-            with self._watchdog.watching(deadline, call.cancel):
-                return read_answer(iter(call.receive, None))
+            return self._answers.read(iter(call.receive, None), self._waiting[0].into)
         except grpc.RpcError as failure:
             return errors.from_call(failure)
         except (errors.Unavailable, errors.Internal) as error:
             return error
+        finally:
+            self._watchdog.rest()
 
     def _drop(self, cancel: bool) -> None:
         call, self._call = self._call, None
@@ -301,8 +329,9 @@ class StepStream:
         if cancel:
             call.close()
         else:
-            with self._watchdog.watching(Deadline(FAREWELL), call.cancel):
-                call.finish()
+            self._watchdog.watch(Deadline(FAREWELL), call.cancel)
+            call.finish()
+            self._watchdog.rest()
 
     def _fail(self, error: errors.OptserveError) -> None:
         """Gives the oldest step its failure; the server applied none of those behind it."""

@@ -16,8 +16,8 @@ STEP_STREAM = f"/{SERVICE}/StepStream"
 class Streams:
     """The three streaming methods.
 
-    Steps are called with encoded messages and answer with such; the others with
-    `optserve.framing.Framed` and generated ones.
+    Gradients and parameters go up as encoded messages. Steps are answered with such; the others
+    with generated ones, and pulled parameters with `optserve.framing.Framed`.
 
     Args:
         channel: to the server.
@@ -32,6 +32,5 @@ class Streams:
         )
         self.push: Any = channel.stream_unary(
             f"/{SERVICE}/PushParameters",
-            request_serializer=Framing(wire.PushParametersRequest).encode,
             response_deserializer=wire.PushParametersResponse.FromString,
         )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 
 from optserve.connection import Connection
-from optserve.framing import Framed
+from optserve.framing import Framing
 from optserve.payload import Payload
-from optserve.progress import Bar, bar
+from optserve.progress import bar
 from optserve.retry import allowance
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as wire
+
+PUSHES = Framing(wire.PushParametersRequest)
 
 
 def push_session(
@@ -36,25 +37,12 @@ def push_session(
 
     def attempt(left: float) -> session_pb2.Session:
         with bar("upload", payload.byte_count, shows) as shown:
-            messages = push_messages(header, payload, shown)
+            request = wire.PushParametersRequest(header=header).SerializeToString()
             response: wire.PushParametersResponse = connection.streams.push(
-                messages, timeout=left, metadata=connection.metadata
+                payload.messages(PUSHES, request, shown), timeout=left, metadata=connection.metadata
             )
         return response.session
 
     return connection.run(
         attempt, allowance(connection.timeout, payload.byte_count) if timeout is None else timeout
     )
-
-
-def push_messages(
-    header: wire.PushHeader, payload: Payload, shown: Bar
-) -> Iterator[Framed[wire.PushParametersRequest]]:
-    """The messages of one push."""
-    message = wire.PushParametersRequest(header=header)
-    first = message
-    for chunk in payload.chunks(shown):
-        yield Framed(message, chunk)
-        message = wire.PushParametersRequest()
-    if message is first:
-        yield Framed(message)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from optserve.retry import Deadline
 
@@ -19,36 +18,34 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._at = math.inf
         self._sleeps_until = math.inf
-        self._cancel: Callable[[], object] = lambda: None
+        self._cancel: Callable[[], object] = _nothing
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    @contextmanager
-    def watching(self, deadline: Deadline, cancel: Callable[[], object]) -> Iterator[None]:
-        """Calls ``cancel`` from the other thread if the block outlasts the deadline."""
-        self._set(deadline.at, cancel)
-        try:
-            yield
-        finally:
-            self._set(math.inf, lambda: None)
+    def watch(self, deadline: Deadline, cancel: Callable[[], object]) -> None:
+        """Calls ``cancel`` from the other thread at the deadline, unless `rest` comes first."""
+        with self._lock:
+            self._at, self._cancel = deadline.at, cancel
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="optserve-watchdog", daemon=True)
+                self._thread.start()
+            if self._at < self._sleeps_until:
+                self._changed.notify()
+
+    def rest(self) -> None:
+        """Watches nothing. The thread sleeps on, so that equal steps need not wake it."""
+        with self._lock:
+            self._at, self._cancel = math.inf, _nothing
 
     def close(self) -> None:
         """Ends the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-
-    def _set(self, at: float, cancel: Callable[[], object]) -> None:
-        with self._changed:
-            self._at, self._cancel = at, cancel
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="optserve-watchdog", daemon=True)
-                self._thread.start()
-            if at < self._sleeps_until:
-                self._changed.notify()
 
     def _run(self) -> None:
         with self._changed:
@@ -60,3 +57,7 @@ class Watchdog:
                 else:
                     self._sleeps_until = self._at
                     self._changed.wait(None if math.isinf(left) else left)
+
+
+def _nothing() -> None:
+    pass

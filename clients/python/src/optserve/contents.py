@@ -1,0 +1,55 @@
+"""What a run of parameter bytes holds."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optserve import dtypes
+from optserve.dtypes import Array
+from optserve.enums import ParameterPoint
+from optserve.spec import known
+from optserve.v1 import session_service_pb2 as wire
+
+
+class Place(NamedTuple):
+    """Where one tensor lies in a run of bytes."""
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    start: int
+    byte_count: int
+
+
+class Contents:
+    """What a header says of the bytes that follow, the step aside.
+
+    Attributes:
+        byte_count: how many they are.
+        point: which of the session's values; None for one newer than this client.
+        modified: False where they were to be newer than a step and are not.
+        places: the tensors, in the order of their bytes.
+    """
+
+    def __init__(self, header: wire.ParametersHeader) -> None:
+        self.byte_count = header.byte_count
+        self.point = known(ParameterPoint, header.point)
+        self.modified = not header.not_modified
+        self.places = []
+        for tensor in header.layout:
+            dtype, shape = dtypes.NUMPY_TYPES[tensor.dtype], tuple(tensor.shape)
+            size = math.prod(shape) * dtype.itemsize
+            self.places.append(Place(tensor.name, dtype, shape, tensor.byte_offset, size))
+
+    def arrays(self, buffer: NDArray[np.uint8]) -> dict[str, Array]:
+        """The tensors in a buffer that holds the bytes; copies only where one would lie unaligned."""
+        return {
+            name: np.ndarray(shape, dtype, buffer, start)
+            if start % dtype.itemsize == 0
+            else buffer[start : start + size].copy().view(dtype).reshape(shape)
+            for name, dtype, shape, start, size in self.places
+        }

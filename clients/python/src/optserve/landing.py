@@ -1,0 +1,75 @@
+"""Where parameters go when they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from optserve import errors
+from optserve.chunks import Filling, Joined
+from optserve.contents import Contents
+from optserve.dtypes import Array
+from optserve.framing import ChunkView
+from optserve.into import Into
+from optserve.parameters import Parameters
+from optserve.progress import Bar
+from optserve.recycler import Recycler
+
+
+class Landing:
+    """Takes the parameters of one answer after another, by one thread at a time.
+
+    Args:
+        recycler: gives the memory of results.
+    """
+
+    def __init__(self, recycler: Recycler) -> None:
+        self._recycler = recycler
+        self._into: Into | None = None
+
+    def fills(self, into: Mapping[str, Array]) -> bool:
+        """Whether these arrays were filled the last time, and so fit."""
+        return self._into is not None and self._into.holds(into)
+
+    def take(
+        self,
+        contents: Contents,
+        step: int,
+        chunks: Iterable[ChunkView | None],
+        into: Mapping[str, Array] | None,
+        bar: Bar,
+    ) -> Parameters:
+        """Reads parameters.
+
+        Args:
+            contents: what arrives.
+            step: which it belongs to.
+            chunks: the bytes, by message; None for a message without any.
+            into: the caller's arrays; new ones when None.
+            bar: is told of the bytes.
+
+        Raises:
+            Unavailable: the stream ended too early.
+            Internal: the chunks do not fit together.
+        """
+        if into is None:
+            joined = Joined(contents.byte_count, self._recycler.take(contents.byte_count))
+            _fill(joined, chunks, bar)
+            arrays = contents.arrays(joined.buffer)
+        else:
+            if self._into is None or not self._into.serves(into, contents):
+                self._into = Into(into, contents)
+            _fill(Filling(self._into.pieces), chunks, bar)
+            arrays = self._into.arrays()
+        return Parameters(arrays, step=step, point=contents.point, modified=contents.modified)
+
+
+def _fill(filling: Filling, chunks: Iterable[ChunkView | None], bar: Bar) -> None:
+    for chunk in chunks:
+        if chunk is not None:
+            try:
+                bar.update(filling.add(chunk))
+            except ValueError as error:
+                raise errors.Internal(str(error)) from error
+        if filling.whole:
+            return
+    raise errors.Unavailable("the stream ended before its answer")

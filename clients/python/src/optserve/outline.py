@@ -1,0 +1,79 @@
+"""What equal steps of a stream have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from optserve.dtypes import Array
+from optserve.payload import Payload
+from optserve.v1 import session_service_pb2 as wire
+
+
+class Asked(NamedTuple):
+    """What one step asks for."""
+
+    expected_step: int | None
+    loss_scale: float | None
+    per_tensor_norms: bool
+
+
+class Outline:
+    """Made with one step, and used for those that follow with gradients of the same kind.
+
+    Args:
+        request: what begins the step; sequence and wishes are set for each.
+        given: the gradients, as the caller gave them.
+        payload: the same, aligned and uniform.
+    """
+
+    def __init__(self, request: wire.StepStreamRequest, given: Mapping[str, Any], payload: Payload) -> None:
+        self._request = request
+        self._payload = payload
+        self._dtype = payload.values[0].dtype
+        self._kinds = [(t.name, t.shape, np.asarray(given[t.name]).dtype) for t in payload.tensors]
+        self._rooms: dict[str, Array] = {}
+
+    def payload(self, gradients: Mapping[str, Any], copy: bool) -> Payload | None:
+        """Gradients ready to be sent, or None where they are of another kind.
+
+        Args:
+            gradients: by tensor name.
+            copy: whether they are copied. Otherwise they must stay as they are until they were
+                sent, and converted ones lie in memory that the next step uses again.
+        """
+        if len(gradients) != len(self._kinds):
+            return None
+        arrays: list[Array] = []
+        for name, shape, dtype in self._kinds:
+            array = gradients.get(name)
+            if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
+                return None
+            if copy:
+                array = np.array(array, self._dtype, order="C")
+            elif dtype != self._dtype or not array.flags.c_contiguous:
+                array = self._converted(name, array)
+            arrays.append(array)
+        return Payload(self._payload.tensors, arrays, self._payload.complete)
+
+    def head(self, worker: str, sequence: int, asked: Asked) -> bytes:
+        """The beginning of one step, encoded."""
+        options = self._request.header.options
+        options.worker, options.sequence = worker, sequence
+        options.per_tensor_norms = asked.per_tensor_norms
+        options.ClearField("expected_step")
+        options.ClearField("loss_scale")
+        if asked.expected_step is not None:
+            options.expected_step = asked.expected_step
+        if asked.loss_scale is not None:
+            options.loss_scale = asked.loss_scale
+        return self._request.SerializeToString()
+
+    def _converted(self, name: str, array: Array) -> Array:
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = np.empty(array.shape, self._dtype)
+        np.copyto(room, array, casting="unsafe")
+        return room

@@ -1,0 +1,111 @@
+"""Many clients at once, and a small one beside a large one."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tests.performance.contenders.remote import Remote, contender
+from tests.performance.contenders.server import serving
+from tests.performance.memory import resident
+from tests.performance.options import Options
+from tests.performance.results import Finding, Result, Spread
+from tests.support.server import running_server
+
+GROUP = "clients"
+COUNTS = (1, 2, 4, 8, 16)
+MOST = max(COUNTS)
+PARAMETERS = 100_000
+SMALL, LARGE = 10_000, 25_000_000
+PEER = f"naive gRPC, {MOST} clients"
+
+Clients = Sequence[Remote]
+Durations = list[list[float]]
+"""Seconds of each step, by client."""
+
+
+def run(options: Options) -> Iterator[Finding]:
+    """Each client is a process and has a session of its own."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running_server("numba"))
+        ours = [
+            stack.enter_context(contender("ours", PARAMETERS, "--at", server.address)) for _ in range(MOST)
+        ]
+        port = stack.enter_context(serving("naive_server", PARAMETERS, MOST))
+        naive = [stack.enter_context(contender("naive", PARAMETERS, port, i)) for i in range(MOST)]
+        yield from _beside(ours, naive, options)
+        for count in COUNTS:
+            total = throughput(together(ours[:count], 2 * options.seconds))
+            yield Result(GROUP, "stream, by number of clients", count, total, "steps/s")
+            yield Result(GROUP, "server, by number of clients", count, resident(server.process.pid), "MiB")
+    if options.heavy:
+        yield from _small_beside_large(options)
+
+
+def together(clients: Clients, seconds: float) -> Durations:
+    """What each client's steps take when all of them step at once."""
+    for client in clients:
+        client.goes_on(0.3)
+    for client in clients:
+        client.durations()
+    for client in clients:
+        client.goes_on(seconds)
+    return [client.durations() for client in clients]
+
+
+def throughput(found: Durations) -> float:
+    """Steps per second of all clients together."""
+    return sum(len(own) / sum(own) for own in found)
+
+
+def _beside(ours: Clients, naive: Clients, options: Options) -> Iterator[Finding]:
+    """Ours and the naive server's in turn; only one of both steps at a time."""
+    rounds = [
+        (together(ours, 2 * options.seconds), together(naive, 2 * options.seconds))
+        for _ in range(options.rounds)
+    ]
+    name = f"stream, {MOST} clients"
+    ratios = [throughput(own) / throughput(other) for own, other in rounds]
+    totals = [statistics.median(throughput(found) for found in side) for side in zip(*rounds, strict=True)]
+    yield Result(GROUP, name, PARAMETERS, totals[0], "steps/s", PEER, statistics.median(ratios))
+    yield Spread(GROUP, name, PARAMETERS, PEER, min(ratios), max(ratios))
+    yield Result(GROUP, PEER, PARAMETERS, totals[1], "steps/s")
+    for label, side in zip((name, PEER), zip(*rounds, strict=True), strict=True):
+        worst = statistics.median(p99([x for own in found for x in own]) for found in side)
+        yield Result(GROUP, f"p99 of {label}", PARAMETERS, worst, "ms")
+    yield from _fairness([own for own, _ in rounds])
+
+
+def _fairness(rounds: list[Durations]) -> Iterator[Finding]:
+    """The slowest client's time for a step over that of the client in the middle."""
+    means = [[statistics.fmean(own) for own in found] for found in rounds]
+    ratios = [max(own) / statistics.median(own) for own in means]
+    slowest = statistics.median(max(own) for own in means) * 1e6
+    name, peer = f"slowest of {MOST} clients", "their median"
+    yield Result(GROUP, name, PARAMETERS, slowest, "us", peer, statistics.median(ratios))
+    yield Spread(GROUP, name, PARAMETERS, peer, min(ratios), max(ratios))
+
+
+def _small_beside_large(options: Options) -> Iterator[Finding]:
+    """The p99 of small steps alone, and while a large session of the same server steps on and on."""
+    alone, beside = [], []
+    with running_server("numba") as server, contextlib.ExitStack() as stack:
+        small = stack.enter_context(contender("ours", SMALL, "--at", server.address))
+        large = stack.enter_context(contender("ours", LARGE, "--at", server.address))
+        for _ in range(options.rounds):
+            alone.append(p99(together([small], 2 * options.seconds)[0]))
+            beside.append(p99(together([small, large], 4 * options.seconds)[0]))
+    rises = [b - a for a, b in zip(alone, beside, strict=True)]
+    name = "rise of p99 beside a 100 MB step"
+    yield Result(GROUP, "p99 of a step alone", SMALL, statistics.median(alone), "ms")
+    yield Result(GROUP, "p99 of a step beside a 100 MB step", SMALL, statistics.median(beside), "ms")
+    yield Result(GROUP, name, SMALL, statistics.median(rises), "ms")
+    yield Spread(GROUP, name, SMALL, "", min(rises), max(rises))
+
+
+def p99(seconds: list[float]) -> float:
+    """The 99th percentile in milliseconds."""
+    return float(np.percentile(seconds, 99)) * 1e3

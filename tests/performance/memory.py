@@ -1,0 +1,84 @@
+"""What sessions cost the server beyond their arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+
+import optserve
+from tests.performance.options import Options
+from tests.performance.results import Finding, Result
+from tests.support.server import running_server
+
+GROUP = "memory"
+LARGE = (25_000_000,)
+STEPS = 1000
+SESSIONS = 1000
+MARKS = (1, 10, 100, 1000)
+SMALL = 1000
+ARRAYS = 3
+"""Of Adam: parameters and two slots."""
+MIB = 1 << 20
+
+
+def run(options: Options) -> Iterator[Finding]:
+    """A large session's memory, its growth, and a small one's."""
+    for n in options.sizes_of(LARGE):
+        yield from _large(n)
+    yield from _many()
+
+
+def resident(pid: int) -> float:
+    """Memory of a process that is there, in MiB."""
+    return float(psutil.Process(pid).memory_info().rss) / MIB
+
+
+def _large(n: int) -> Iterator[Finding]:
+    """One session against the server before it; then again after many steps."""
+    gradient = np.random.default_rng(0).standard_normal(n, np.float32)
+    with running_server("numba") as server, optserve.connect(server.address, progress=False) as client:
+        pid = server.process.pid
+        client.capabilities()
+        before = resident(pid)
+        session = client.create_session({"w": np.zeros(n, np.float32)}, optserve.optimizers.Adam())
+        with session.stream(pull=True) as stream:
+            stream.step({"w": gradient})
+            cost = _settled(lambda: stream.step({"w": gradient}), pid) - before
+            needed = (ARRAYS + 1) * 4 * n / MIB
+            yield Result(GROUP, "session of one tensor", n, cost, "MiB")
+            yield Result(GROUP, "beyond parameters, slots and a gradient", n, cost - needed, "MiB")
+            start = resident(pid)
+            for _ in range(STEPS):
+                stream.step({"w": gradient})
+            yield Result(GROUP, f"growth over {STEPS} steps", n, resident(pid) - start, "MiB")
+
+
+def _settled(step: object, pid: int) -> float:
+    """Memory after ten more steps, by which every buffer has been touched."""
+    assert callable(step)
+    for _ in range(10):
+        step()
+    return resident(pid)
+
+
+def _many() -> Iterator[Finding]:
+    """Small sessions, each stepped once; the first one, which warms the server up, does not count."""
+    gradient = {"w": np.ones(SMALL, np.float32)}
+    flags = {"max_sessions": SESSIONS + 1}
+    with running_server("numba", **flags) as server, optserve.connect(server.address) as client:
+        pid = server.process.pid
+
+        def make() -> None:
+            session = client.create_session({"w": np.zeros(SMALL, np.float32)}, optserve.optimizers.Adam())
+            session.step(gradient, pull=True)
+
+        make()
+        start = resident(pid)
+        for number in range(1, SESSIONS + 1):
+            make()
+            if number in MARKS:
+                yield Result(GROUP, "server, by number of sessions", number, resident(pid), "MiB")
+        each = (resident(pid) - start) / SESSIONS * 1024 - ARRAYS * 4 * SMALL / 1024
+        yield Result(GROUP, "a small session beyond its tensors", SESSIONS, each, "KiB")

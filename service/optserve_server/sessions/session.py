@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,14 @@ from optserve_server.sessions.programs import programs_of
 from optserve_server.sessions.reading import Point, Values, read
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.sparse import NamedRows
-from optserve_server.sessions.spec import SessionSpec, SparseUpdate
+from optserve_server.sessions.spec import DurabilityMode, SessionSpec, SparseUpdate
 from optserve_server.sessions.staging import NamedArray, Staging, check_complete, stage, stage_arrays
 from optserve_server.sessions.step import Step
 from optserve_server.sessions.transfer import StateTransfer
 from optserve_server.sessions.workers import StepLedger
 
 if TYPE_CHECKING:
+    from optserve_server.sessions.kept import Kept
     from optserve_server.sessions.live import LiveParameters
 
 
@@ -91,6 +92,8 @@ class Session:
         budget: what its memory counts against.
         live: where other processes of this host read the parameters, once some do.
         at_close: what is called when it is deleted, by whom it concerns.
+        kept: how it is kept on the disk; None where it is held in memory alone.
+        checked: the step that `apply` is to take, where it was prepared before.
     """
 
     def __init__(
@@ -125,7 +128,14 @@ class Session:
         self.numbers = Numbers(spec)
         self.watch = Watch.begin(spec, self.arenas)
         self.ledger = StepLedger()
+        self.kept: Kept | None = None
+        self.checked: PreparedStep | None = None
         self._pending = set(pending)
+
+    @property
+    def durable_step(self) -> int:
+        """The step that would come back if the server were lost now; 0 where none would."""
+        return 0 if self.kept is None else self.kept.durable_step(self.step)
 
     @property
     def pending(self) -> list[str]:
@@ -169,7 +179,8 @@ class Session:
 
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
         """Takes one step, or changes nothing; see `prepare` for its errors."""
-        prepared = self.prepare(staging, options)
+        prepared = self.checked or self.prepare(staging, options)
+        self.checked = None
         return prepared.stored or prepared.commit()
 
     def prepare(self, staging: Staging, options: StepOptions) -> PreparedStep:
@@ -266,6 +277,7 @@ class Session:
         """
         self.check_open()
         self.check_step(expected_step, "expected_step")
+        spec = self._with_durability(spec)
         self._check_groups(spec)
         if self.accumulated:
             needed = self.spec.gradient.accumulation_steps
@@ -346,6 +358,19 @@ class Session:
         self.closed = True
         for tell in list(self.at_close.values()):
             tell()
+
+    def _with_durability(self, spec: SessionSpec) -> SessionSpec:
+        """A new specification with this one's durability where it states none."""
+        if spec.durability is None or self.spec.durability is None:
+            return replace(spec, durability=self.spec.durability)
+        modes = {s.durability.mode for s in (spec, self.spec) if s.durability is not None}
+        if len(modes) > 1 and DurabilityMode.EPHEMERAL in modes:
+            raise DomainError(
+                Reason.CONFLICTING_FIELDS,
+                "a session that is held in memory alone stays so, and no other becomes one; fork it",
+                field="spec.durability.mode",
+            )
+        return spec
 
     def _check_groups(self, spec: SessionSpec) -> None:
         membership = assign_groups([entry.name for entry in self.layout.entries], spec.groups)

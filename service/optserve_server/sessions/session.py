@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from optserve_server.sessions.programs import programs_of
 from optserve_server.sessions.reading import Point, Pull, Reply, Values, check_point, read
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.sparse import NamedRows
-from optserve_server.sessions.spec import SessionSpec, SparseUpdate
+from optserve_server.sessions.spec import DurabilityMode, SessionSpec, SparseUpdate
 from optserve_server.sessions.staging import (
     NamedArray,
     StagedTensor,
@@ -42,6 +42,7 @@ from optserve_server.sessions.transfer import StateTransfer
 from optserve_server.sessions.workers import StepLedger
 
 if TYPE_CHECKING:
+    from optserve_server.sessions.kept import Kept
     from optserve_server.sessions.live import LiveParameters
 
 
@@ -111,6 +112,7 @@ class Session:
         budget: what its memory counts against.
         live: where other processes of this host read the parameters, once some do.
         at_close: what is called when it is deleted, by whom it concerns.
+        kept: how it is kept on the disk; None where it is held in memory alone.
     """
 
     def __init__(
@@ -145,7 +147,12 @@ class Session:
         self.numbers = Numbers(spec)
         self.watch = Watch.begin(spec, self.arenas)
         self.ledger = StepLedger()
+        self.kept: Kept | None = None
         self._pending = set(pending)
+
+    def durable_at(self, step: int) -> int:
+        """The step that would come back if the server were lost at ``step``; 0 where none would."""
+        return 0 if self.kept is None else self.kept.durable_step(step)
 
     @property
     def pending(self) -> list[str]:
@@ -296,6 +303,7 @@ class Session:
         """
         self.check_open()
         self.check_step(expected_step, "expected_step")
+        spec = self._with_durability(spec)
         self._check_groups(spec)
         if self.accumulated:
             needed = self.spec.gradient.accumulation_steps
@@ -376,6 +384,19 @@ class Session:
         self.closed = True
         for tell in list(self.at_close.values()):
             tell()
+
+    def _with_durability(self, spec: SessionSpec) -> SessionSpec:
+        """A new specification with this one's durability where it states none."""
+        if spec.durability is None or self.spec.durability is None:
+            return replace(spec, durability=self.spec.durability)
+        modes = {s.durability.mode for s in (spec, self.spec) if s.durability is not None}
+        if len(modes) > 1 and DurabilityMode.EPHEMERAL in modes:
+            raise DomainError(
+                Reason.CONFLICTING_FIELDS,
+                "a session that is held in memory alone stays so, and no other becomes one; fork it",
+                field="spec.durability.mode",
+            )
+        return spec
 
     def _check_groups(self, spec: SessionSpec) -> None:
         membership = assign_groups([entry.name for entry in self.layout.entries], spec.groups)

@@ -262,6 +262,7 @@ class Step:
             clipped_gradient_norm=measurement.clipped_norm,
             non_finite_count=measurement.non_finite_count,
             regularization_penalty=measurement.penalty,
+            durable_step=self._session.durable_at(step),
             accumulated=0 if applied else self._session.accumulated,
             tensor_norms=self._tensor_norms(),
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 import math
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,19 @@ from optserve_server.sessions.layout import Layout
 from optserve_server.sessions.metrics import session_bytes
 from optserve_server.sessions.prepared import Prepared
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import SessionSpec
+from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec, SessionSpec
 from optserve_server.sessions.staging import NamedArray
 from optserve_server.sessions.transfer import StateTransfer
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes; 0 means no limit. Bytes, or numbers of the thing named."""
+    """What a server takes; 0 means no limit. Bytes, or numbers of the thing named.
+
+    Attributes:
+        durability: of sessions that state none.
+        durable: whether sessions can be kept on a disk at all.
+    """
 
     max_sessions: int = 1000
     max_session_bytes: int = 0
@@ -35,6 +40,8 @@ class Limits:
     max_tensor_rank: int = 32
     max_message_bytes: int = 64 << 20
     chunk_bytes: int = 1 << 20
+    durability: DurabilityMode = DurabilityMode.EPHEMERAL
+    durable: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,49 +69,101 @@ class Store:
         self.budget = budget or Budget({"max_sessions": self.limits.max_sessions})
         self._sessions: dict[str, Session] = {}
         self._ids: list[str] = []
+        self._missed: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def create(
-        self, session_id: str, spec: SessionSpec, parameters: Sequence[ParameterInit], seed: int = 0
+        self,
+        session_id: str,
+        spec: SessionSpec,
+        parameters: Sequence[ParameterInit],
+        seed: int = 0,
+        keep: Callable[[Session], object] = lambda _: None,
     ) -> Session:
         """Makes a session; with an empty id the store chooses one.
+
+        Args:
+            session_id: its id.
+            spec: what it is to be.
+            parameters: its parameters.
+            seed: of their initializers.
+            keep: called with the session before anybody finds it; there is none if it raises.
 
         Raises:
             DomainError: SESSION_EXISTS, LIMIT_EXCEEDED, QUOTA_EXCEEDED, FIELD_REQUIRED (no
                 parameters), DUPLICATE_TENSOR, or what a wrong group raises.
         """
+        session_id = self.free(session_id)
+        self.budget.check(Kind.SESSIONS, 1)
+        self._check_parameters(parameters)
+        layout = Layout([(p.name, p.dtype, p.shape) for p in parameters], spec.groups)
+        self.check_size(layout, spec)
+        spec = replace(spec, durability=self._durability(spec))
+        pending = [p.name for p in parameters if p.source is None]
+        session = Session(session_id, spec, layout, self.backend, seed, pending, self.budget)
+        drawing = Charge(self.budget, Kind.IN_FLIGHT, _drawn_bytes(parameters))
+        session.assign(session.stage_arrays(_first_values(parameters, seed)))
+        drawing.lower_to(0)
+        self.add(session, keep)
+        return session
+
+    def free(self, session_id: str) -> str:
+        """An id for a new session: the one given, or a new one if it is empty.
+
+        Raises:
+            DomainError: SESSION_EXISTS.
+        """
         session_id = session_id or secrets.token_hex(8)
-        if session_id in self._sessions:
+        if session_id in self._sessions or session_id in self._missed:
             name = f"sessions/{session_id}"
             raise DomainError(
                 Reason.SESSION_EXISTS, f"{name} exists", field="session_id", metadata={"name": name}
             )
-        self._check_parameters(parameters)
-        layout = Layout([(p.name, p.dtype, p.shape) for p in parameters], spec.groups)
-        self._check_limit("max_session_bytes", session_bytes(layout, spec))
-        pending = [p.name for p in parameters if p.source is None]
+        return session_id
+
+    def add(self, session: Session, keep: Callable[[Session], object] = lambda _: None) -> None:
+        """Adds a session that was made elsewhere; see `create`.
+
+        Raises:
+            DomainError: LIMIT_EXCEEDED, QUOTA_EXCEEDED, or what ``keep`` raises.
+        """
         self.budget.take(Kind.SESSIONS, 1)
         try:
-            session = Session(session_id, spec, layout, self.backend, seed, pending, self.budget)
-            drawing = Charge(self.budget, Kind.IN_FLIGHT, _drawn_bytes(parameters))
-            session.assign(session.stage_arrays(_first_values(parameters, seed)))
-            drawing.lower_to(0)
+            keep(session)
         except BaseException:
             self.budget.give(Kind.SESSIONS, 1)
             raise
-        self._sessions[session_id] = session
-        bisect.insort(self._ids, session_id)
-        return session
+        self._sessions[session.id] = session
+        bisect.insort(self._ids, session.id)
+
+    def miss(self, session_id: str) -> None:
+        """Notes that a session is there, but damaged."""
+        self._missed.add(session_id)
+
+    def misses(self, session_id: str) -> bool:
+        """Whether a session is there, but damaged."""
+        return session_id in self._missed
+
+    def forget(self, session_id: str) -> None:
+        """Forgets a damaged session."""
+        self._missed.discard(session_id)
 
     def get(self, session_id: str) -> Session:
         """The session of that id.
 
         Raises:
-            DomainError: SESSION_NOT_FOUND.
+            DomainError: SESSION_NOT_FOUND or SESSION_DAMAGED.
         """
         session = self._sessions.get(session_id)
+        if session_id in self._missed:
+            raise DomainError(
+                Reason.SESSION_DAMAGED,
+                "the session's files were found damaged, and were set aside",
+                field="name",
+                metadata={"name": f"sessions/{session_id}"},
+            )
         if session is None:
             name = f"sessions/{session_id}"
             raise DomainError(
@@ -120,7 +179,7 @@ class Store:
         Raises:
             DomainError: LIMIT_EXCEEDED, or what `Session.prepare_update` raises.
         """
-        self._check_limit("max_session_bytes", session_bytes(session.layout, spec))
+        self.check_size(session.layout, spec)
         return session.prepare_update(spec, expected_step=expected_step)
 
     def update(
@@ -146,6 +205,30 @@ class Store:
         ids = self._ids[start : start + size]
         more = start + size < len(self._ids)
         return [self._sessions[session_id] for session_id in ids], ids[-1] if more else ""
+
+    def check_size(self, layout: Layout, spec: SessionSpec) -> None:
+        """Refuses a session that is too large.
+
+        Raises:
+            DomainError: LIMIT_EXCEEDED.
+        """
+        self._check_limit("max_tensors", len(layout.entries))
+        self._check_limit("max_session_bytes", session_bytes(layout, spec))
+
+    def _durability(self, spec: SessionSpec) -> DurabilitySpec:
+        """A specification's durability, or the server's where it states none.
+
+        Raises:
+            DomainError: DURABILITY_UNAVAILABLE.
+        """
+        wanted = spec.durability or DurabilitySpec(mode=self.limits.durability)
+        if wanted.mode is not DurabilityMode.EPHEMERAL and not self.limits.durable:
+            raise DomainError(
+                Reason.DURABILITY_UNAVAILABLE,
+                "the server has no data directory",
+                field="spec.durability.mode",
+            )
+        return wanted
 
     def _check_parameters(self, parameters: Sequence[ParameterInit]) -> None:
         if not parameters:

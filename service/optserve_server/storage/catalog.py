@@ -10,13 +10,16 @@
     sessions/ID/auto-N-S.safetensors    state after its record N, at step S; the last few
     sessions/ID/kept-N-S.safetensors    the same, asked for by a client; all of them
     quarantine/ID.WHEN/                 what was found damaged
-    trash/                              what is being deleted
+    trash/                              what is being made or deleted
+    deletions.json                      the last requests that deleted a session
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import logging
 import os
 import re
 import secrets
@@ -38,6 +41,12 @@ VERSION = "optserve data 1\n"
 
 _SNAPSHOT = re.compile(r"(auto|kept)-(\d{12})-(\d+)\.safetensors")
 _MANIFEST = "manifest.json"
+_DELETIONS = "deletions.json"
+
+DELETIONS_KEPT = 1024
+"""Requests to delete a session that are remembered."""
+
+_log = logging.getLogger(__name__)
 
 
 class DirectoryError(Exception):
@@ -128,6 +137,7 @@ class Catalog:
                 disk.make_folder(folder)
             disk.sync_folder(root)
             self._sweep()
+            self._deletions = self._read_deletions()
         except BaseException:
             self.close()
             raise
@@ -170,11 +180,45 @@ class Catalog:
             raise
         return SessionFolder(self.sessions / session_id, session_id, owner)
 
-    def delete(self, folder: SessionFolder) -> None:
-        """Deletes a session: at once, then file by file."""
-        gone = self._trash / f"{folder.session_id}.{folder.owner:016x}"
+    def delete(self, folder: SessionFolder, request: str = "", content: str = "") -> None:
+        """Deletes a session: at once, then file by file.
+
+        Args:
+            folder: the session.
+            request: the key of the request that asks for it, noted before it is done, so that
+                the request is known when it comes again; empty for none.
+            content: a digest of that request.
+        """
+        if request:
+            facts = {
+                "folder": folder.path.name,
+                "owner": folder.owner,
+                "request": request,
+                "content": content,
+            }
+            self._deletions = [*self._deletions, facts][-DELETIONS_KEPT:]
+            write_whole(self.disk, self.root / _DELETIONS, [json.dumps(self._deletions).encode()])
+        gone = self._trash / f"{folder.path.name}.{folder.owner:016x}"
         rename(self.disk, folder.path, gone)
         self.disk.remove(gone)
+
+    def finish_deletions(self) -> list[dict[str, Any]]:
+        """Completes what was noted by `delete`, and returns the notes, oldest first."""
+        for facts in self._deletions:
+            path = self.sessions / facts["folder"]
+            with contextlib.suppress(OSError, DamagedError):
+                if path.exists() and self._owner(path) == facts["owner"]:
+                    self.delete(SessionFolder(path, path.name, facts["owner"]))
+        return list(self._deletions)
+
+    def _read_deletions(self) -> list[dict[str, Any]]:
+        try:
+            return list(json.loads(bytes(self.disk.read(self.root / _DELETIONS))))
+        except FileNotFoundError:
+            return []
+        except ValueError:
+            _log.warning("%s is damaged: requests that deleted a session are forgotten", _DELETIONS)
+            return []
 
     def prune(self, folder: SessionFolder, generations: int) -> None:
         """Deletes all but the latest snapshots that nobody asked to keep."""
@@ -193,7 +237,7 @@ class Catalog:
         found: dict[str, list[Path]] = {}
         for path in sorted(self.quarantine.iterdir()):
             if path.is_dir():
-                found.setdefault(path.name.split(".")[0], []).append(path)
+                found.setdefault(path.name.rsplit(".", 2)[0], []).append(path)
         return found
 
     def read(self, file: SnapshotFile) -> snapshot.Contents:

@@ -96,6 +96,10 @@ class Disk:
             else:
                 path.unlink()
 
+    def link(self, source: Path, target: Path) -> None:
+        """Gives a file a second name."""
+        os.link(source, target)
+
     def read(self, path: Path) -> memoryview:
         """A file's content, mapped rather than read where it is not empty."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -118,6 +122,9 @@ def rename(disk: Disk, source: Path, target: Path) -> None:
     passing("after-directory-fsync")
 
 
+_counter = itertools.count()
+
+
 class Beside:
     """A file that takes its place when it is whole and safe.
 
@@ -127,9 +134,10 @@ class Beside:
     """
 
     def __init__(self, disk: Disk, path: Path) -> None:
+        passing("before-temp-write")
         self._disk = disk
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.new")
+        self._temporary = path.with_name(f".{path.name}.{next(_counter)}.new")
         self._end = 0
         self._pushed = 0
         self._fd = disk.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -165,7 +173,6 @@ def beside(disk: Disk, path: Path) -> Iterator[Beside]:
 
     What ends in an error leaves nothing behind.
     """
-    passing("before-temp-write")
     file = Beside(disk, path)
     try:
         yield file

@@ -282,10 +282,10 @@ class _Differing(NamedTuple):
 
 @contextlib.contextmanager
 def _in_header() -> Iterator[None]:
-    """Options stand in the header here; the gradient's bytes do not."""
+    """Options and rows stand in the header here; the gradient's bytes do not."""
     try:
         yield
     except DomainError as error:
-        if error.field is not None and error.field.startswith("options."):
+        if error.field is not None and error.field.startswith(("options.", "sparse_gradients")):
             error.field = f"header.{error.field}"
         raise

@@ -23,6 +23,7 @@ GROUPS = {
     "clients": "clients",
     "memory": "memory",
     "growth": "growth",
+    "rooms": "rooms",
 }
 """Modules by name. They are imported when they are run: each needs what others do not."""
 

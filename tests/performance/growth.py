@@ -43,18 +43,16 @@ def _measure(n: int, options: Options) -> tuple[float, float]:
 
 
 def _line(what: str, sizes: list[int], values: list[float], unit: str, factor: float) -> Iterator[Finding]:
-    """The line ``fixed + each*n`` that is nearest by relative error, and how near it is.
+    """The line ``fixed + each*n`` that is nearest by relative error, and how near it comes.
 
-    Its straightness is 1 for points on a line and 0 for points that their mean describes as
-    well, in logarithms, so that the small sizes count like the large ones.
+    Its straightness is the share of the values' variance that it explains.
     """
-    y = np.asarray(values)
-    design = np.stack([1 / y, np.asarray(sizes) / y], axis=1)
+    y, n = np.asarray(values), np.asarray(sizes)
+    design = np.stack([1 / y, n / y], axis=1)
     fixed, each = np.linalg.lstsq(design, np.ones(len(y)), rcond=None)[0]
-    line = np.maximum(fixed + each * np.asarray(sizes), 1e-12)
-    rest = np.sum((np.log(y) - np.log(line)) ** 2)
-    straight = 1 - rest / np.sum((np.log(y) - np.log(y).mean()) ** 2)
-    n = max(sizes)
-    yield Result(GROUP, f"{what} for each parameter", n, float(each * factor), unit)
-    yield Result(GROUP, f"{what} whatever the size", n, float(fixed * factor), unit)
-    yield Result(GROUP, f"straightness of {what}", n, float(straight), "R2")
+    rest = np.sum((y - fixed - each * n) ** 2)
+    straight = 1 - rest / np.sum((y - y.mean()) ** 2)
+    largest = max(sizes)
+    yield Result(GROUP, f"{what} for each parameter", largest, float(each * factor), unit)
+    yield Result(GROUP, f"{what} whatever the size", largest, float(fixed * factor), unit)
+    yield Result(GROUP, f"straightness of {what}", largest, float(straight), "R2")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import struct
 import threading
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -98,6 +100,7 @@ class NumbaKernel(HostKernel):
         super().__init__(program, storage)
         self.workers, self.fold = workers, fold
         self.pack = struct.Struct(f"{len(program.scalars)}d").pack_into
+        self.pick = picker(program.scalars)
         source = numba_source(program, dtype, storage, whole=keep)
         self.compiled = (_compile if keep else _compile_once)(source, "kernel", SIGNATURE)
 
@@ -114,6 +117,7 @@ class NumbaPass(HostPass):
         self.kernel = kernel
         program, cut = self.program, self.cut
         self._numbers = np.zeros(len(program.scalars))
+        self._packed = self._numbers.data
         self._runs = np.zeros((len(program.segment_scalars), len(cut.ends)))
         self._sums = np.zeros((len(program.reductions), cut.count))
         given = [bound.arrays.get(name, NOTHING) for name in program.arrays]
@@ -121,24 +125,32 @@ class NumbaPass(HostPass):
         self._table = np.array([0 if array is None else address(array) for array in table], np.int64)
         self._table[3], self._table[7] = len(cut.ends), cut.count
         self._missing = [(name, CUT + program.arrays.index(name)) for name in bound.missing]
+        self._last: dict[str, Callable[[], object]] = dict.fromkeys(bound.missing, lambda: None)
 
     def fill(
         self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
     ) -> None:
         """Takes a call's numbers and arrays; see `HostPass`."""
         self.done = 0
-        self.kernel.pack(self._numbers.data, 0, *[scalars[name] for name in self.program.scalars])
+        self.kernel.pack(self._packed, 0, *self.kernel.pick(scalars))
         for name, entry in self._missing:
-            self._table[entry] = address(self.bound.checked(name, arrays[name]))
+            array = arrays[name]
+            if self._last[name]() is not array:  # a session's buffers are filled again and again
+                self._table[entry] = address(self.bound.checked(name, array))
+                self._last[name] = weakref.ref(array)
         for row, name in enumerate(self.program.segment_scalars):
             self._runs[row] = of_segments[name]
 
     def compute(self, low: int, high: int) -> None:
         """Computes elements; see `HostPass`."""
-        marks = self.kernel.workers.marks(low, high)
+        workers = self.kernel.workers
+        marks = workers.marks(low, high) if workers.splits(low, high) else [low, high]
         if self.program.reductions:
             marks = [self.cut.block_at(mark) for mark in marks]
-        self.kernel.workers.run(self._work, marks)
+        if len(marks) == 2:
+            self.kernel.compiled(*marks, self._table)
+        else:
+            workers.run(self._work, marks)
 
     def _work(self, low: int, high: int) -> None:
         self.kernel.compiled(low, high, self._table)
@@ -148,6 +160,13 @@ class NumbaPass(HostPass):
         totals = np.empty((len(self._sums), len(self.cut.ends)))
         self.kernel.fold(self._sums, self.cut.firsts, totals)
         return {r.name: totals[i] for i, r in enumerate(self.program.reductions)}
+
+
+def picker(names: Sequence[str]) -> Callable[[Mapping[str, float]], Sequence[float]]:
+    """What picks the numbers of these names, in this order."""
+    if len(names) > 1:
+        return operator.itemgetter(*names)
+    return lambda numbers: [numbers[name] for name in names]
 
 
 def address(array: HostArray) -> int:

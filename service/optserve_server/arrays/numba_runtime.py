@@ -100,7 +100,17 @@ def encode_float16(x: Any) -> Any:
 def add_squares(values: Any, lanes: Any) -> Any:
     """Adds the squares of ``values`` to the lanes, row by row."""
     rows = len(values) // 64
-    for row in range(rows):
+    fours = rows // 4
+    for row in range(fours):  # a lane is read and written once for four rows
+        part = values[row * 256 : row * 256 + 256]
+        for j in range(64):
+            lane = lanes[j]
+            lane += np.float64(part[j]) * np.float64(part[j])
+            lane += np.float64(part[j + 64]) * np.float64(part[j + 64])
+            lane += np.float64(part[j + 128]) * np.float64(part[j + 128])
+            lane += np.float64(part[j + 192]) * np.float64(part[j + 192])
+            lanes[j] = lane
+    for row in range(fours * 4, rows):
         part = values[row * 64 : row * 64 + 64]
         for j in range(64):
             lanes[j] += np.float64(part[j]) * np.float64(part[j])

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from optserve_server.arrays import numba_runtime
-from optserve_server.arrays.emission import Names, loaded
+from optserve_server.arrays.emission import Names, loaded, stored
 from optserve_server.arrays.formats import BFLOAT16, FLOAT16, FLOAT64
-from optserve_server.arrays.program import Instruction, Op, Program, ReductionKind
+from optserve_server.arrays.program import Instruction, Load, Op, Operand, Program, ReductionKind
 from optserve_server.arrays.reductions import BLOCK, LANES
 
 CHUNK = 1024
@@ -72,7 +72,7 @@ def kernel(low, high, table):
 {arrays}
 {numbers}
     lanes = np.empty(({count}, {LANES}))
-    values = np.empty(({count}, {CHUNK}), T)
+    values = np.empty(({waiting}, {chunk}), T)
     segment = first_after(firsts, low) - 1
     for block in range(low, high):
         while firsts[segment + 1] <= block:
@@ -82,7 +82,7 @@ def kernel(low, high, table):
         lanes[:] = 0.0
 {runs}
         while start < stop:
-            end = min(start + {CHUNK}, stop)
+            end = min(start + {chunk}, stop)
 {slices}
             for i in range(end - start):
 {body}
@@ -115,6 +115,7 @@ def numba_source(
     names = Names.of(program)
     rows = range(len(program.reductions))
     depth = 4 if program.reductions else 3
+    waiting = _waiting(program, dtype, dtypes)
     text = (REDUCING if rows else PLAIN).format(
         arrays=_lines(1, _arrays(program, dtypes)),
         numbers=_lines(1, _numbers(names)),
@@ -122,12 +123,15 @@ def numba_source(
             f"c{i} = T(runs[{i} * table[3] + segment])" for i in range(len(program.segment_scalars))
         ]),
         slices=_lines(depth - 1, [f"b{i} = a{i}[start:end]" for i in range(len(program.arrays))] + [
-            f"v{i} = values[{i}, : end - start]" for i in rows
+            f"v{i} = values[{i}, : end - start]" for i in range(len(waiting))
         ]),
-        body=_lines(depth, _body(names, dtype, dtypes)),
-        summed=_lines(3, [f"{SUMMANDS[r.kind]}(v{i}, lanes[{i}])" for i, r in enumerate(program.reductions)]),
+        body=_lines(depth, _body(names, dtype, dtypes, waiting) or ["pass"]),
+        summed=_lines(3, [
+            f"{SUMMANDS[r.kind]}({_summed(program, r.operand, waiting)}, lanes[{i}])"
+            for i, r in enumerate(program.reductions)
+        ]),
         folded=_lines(2, [f"sums[{i} * table[7] + block] = fold_lanes(lanes[{i}])" for i in rows]),
-        count=len(rows), LANES=LANES, CHUNK=CHUNK, BLOCK=BLOCK,
+        count=len(rows), waiting=len(waiting), chunk=CHUNK if waiting else BLOCK, LANES=LANES, BLOCK=BLOCK,
     )  # fmt: skip
     return f"{runtime_source() if whole else ''}\nT = np.{dtype.name}\n{text}"
 
@@ -177,14 +181,34 @@ def _literal(value: float) -> str:
     return repr(value) if math.isfinite(value) else f"{'-' if value < 0 else ''}np.inf"
 
 
-def _body(names: Names, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> list[str]:
+def _waiting(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> tuple[Operand, ...]:
+    """What is summed and has to wait for it; the elements of some arrays are there already."""
+    there = {
+        Load(name)
+        for name, storage in zip(program.arrays, dtypes, strict=True)
+        if storage == dtype and name not in stored(program)
+    }
+    return tuple(dict.fromkeys(r.operand for r in program.reductions if r.operand not in there))
+
+
+def _summed(program: Program, operand: Operand, waiting: Sequence[Operand]) -> str:
+    """Where a chunk's values of ``operand`` are."""
+    if operand in waiting:
+        return f"v{waiting.index(operand)}"
+    assert isinstance(operand, Load)
+    return f"b{program.arrays.index(operand.name)}"
+
+
+def _body(
+    names: Names, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]], waiting: Sequence[Operand]
+) -> list[str]:
     program = names.program
     lines = [f"x{i} = {_decoded(f'b{i}[i]', dtype, dtypes[i])}" for i in loaded(program)]
     lines += [f"r{i} = {_expression(names, k)}" for i, k in enumerate(program.instructions)]
     for name, x in program.stores:
         number = program.arrays.index(name)
         lines.append(f"b{number}[i] = {_encoded(names[x], dtype, dtypes[number])}")
-    return lines + [f"v{i}[i] = {names[r.operand]}" for i, r in enumerate(program.reductions)]
+    return lines + [f"v{i}[i] = {names[x]}" for i, x in enumerate(waiting)]
 
 
 def _expression(names: Names, instruction: Instruction) -> str:

@@ -33,6 +33,9 @@ SPAN_BYTES = 1 << 19
 MANY = 8
 """Segments in a span from which they are summed all at once."""
 
+NOTHING = np.zeros(0)
+"""Stands for an array that is given with each call."""
+
 Values = list[Any]
 """What the operands of a program are in one span, by their numbers."""
 
@@ -58,7 +61,9 @@ def _takes_second(function: Callable[..., Any], dtype: npt.DTypeLike) -> bool:
 
 def _extremum(function: Callable[..., Any], exact: Callable[..., None]) -> Callable[..., Any]:
     """``function`` where it decides between 0.0 and -0.0 as `Ops` says, or ``exact``."""
-    return function if all(_takes_second(function, t) for t in (np.float32, np.float64)) else exact
+    if all(_takes_second(function, t) for t in (np.float32, np.float64)):
+        return lambda a, b, out: function(a, b, out=out)
+    return exact
 
 
 FUNCTIONS: Mapping[Op, Callable[..., Any]] = {
@@ -87,17 +92,21 @@ FUNCTIONS: Mapping[Op, Callable[..., Any]] = {
 
 
 class _Scratch:
-    """The registers of one thread, each long enough for any span."""
+    """The registers of one thread, each long enough for any span: floats, bools, then others."""
 
-    def __init__(
-        self, floats: int, bools: int, others: int, sums: bool, length: int, dtype: np.dtype[Any]
-    ) -> None:
-        self.banks = {
-            Bank.FLOAT: [np.empty(length, dtype) for _ in range(floats)],
-            Bank.BOOL: [np.empty(length, np.bool_) for _ in range(bools)],
-        }
-        self.others = [np.empty(length, dtype) for _ in range(others)]
-        self.summands = np.zeros(length + LANES if sums else 0)
+    def __init__(self, kernel: NumpyKernel) -> None:
+        length, plan = kernel.span, kernel.plan
+        self.registers = [np.empty(length, kernel.dtype) for _ in range(plan.floats)]
+        self.registers += [np.empty(length, np.bool_) for _ in range(plan.bools)]
+        others = len(kernel.loads) + len(kernel.program.segment_scalars)
+        self.registers += [np.empty(length, kernel.dtype) for _ in range(others)]
+        self.summands = np.zeros(length + LANES if kernel.program.reductions else 0)
+
+    def of_length(self, length: int) -> list[npt.NDArray[Any]]:
+        """The registers, as long as a span."""
+        if self.registers and length < len(self.registers[0]):
+            return [register[:length] for register in self.registers]
+        return self.registers
 
 
 class NumpyKernel(HostKernel):
@@ -109,6 +118,11 @@ class NumpyKernel(HostKernel):
         storage: the storage dtype of each of the program's arrays.
         workers: the threads to use.
         span: elements computed at a time; a multiple of `BLOCK`.
+
+    Attributes:
+        steps: for each instruction its function, where its operands and its result are
+            among a span's values, and where it puts the result: the number of an array,
+            or after those of a register.
     """
 
     def __init__(
@@ -128,16 +142,10 @@ class NumpyKernel(HostKernel):
         self.loads = tuple(name for name in program.arrays if Load(name) in read)
         self.copied = frozenset(self.loads) - plain | self.plan.held
         self.slots = {x: i for i, x in enumerate(self._operands(read))}
-        self.constants = [dtype.type(x.value) if isinstance(x, Constant) else None for x in self.slots]
+        self.constants = [_number(x.value, dtype) if isinstance(x, Constant) else None for x in self.slots]
         self.steps = [
-            (
-                FUNCTIONS[k.op],
-                [self.slots[x] for x in k.operands],
-                self.slots[Result(i)],
-                place.bank,
-                place.number,
-            )
-            for i, (k, place) in enumerate(zip(program.instructions, self.plan.results, strict=True))
+            (FUNCTIONS[k.op], [self.slots[x] for x in k.operands], self.slots[Result(i)], self._place(i))
+            for i, k in enumerate(program.instructions)
         ]
         self._scratch: deque[_Scratch] = deque()
 
@@ -149,14 +157,18 @@ class NumpyKernel(HostKernel):
         results: list[Operand] = [Result(i) for i in range(len(self.program.instructions))]
         return results + [x for x in read if not isinstance(x, Result)]
 
+    def _place(self, instruction: int) -> int:
+        place = self.plan.results[instruction]
+        arrays = len(self.program.arrays)
+        before = {Bank.ARRAY: 0, Bank.FLOAT: arrays, Bank.BOOL: arrays + self.plan.floats}
+        return before[place.bank] + place.number
+
     def take(self) -> _Scratch:
         """Registers that no other thread uses."""
         try:
             return self._scratch.pop()
         except IndexError:
-            others = len(self.loads) + len(self.program.segment_scalars)
-            sums = bool(self.program.reductions)
-            return _Scratch(self.plan.floats, self.plan.bools, others, sums, self.span, self.dtype)
+            return _Scratch(self)
 
     def give(self, scratch: _Scratch) -> None:
         """Takes registers back."""
@@ -169,9 +181,9 @@ class NumpyPass(HostPass):
     def __init__(self, kernel: NumpyKernel, bound: HostBound) -> None:
         super().__init__(bound)
         self.kernel = kernel
-        self._arrays = dict(bound.arrays)
+        self._arrays = [bound.arrays.get(name, NOTHING) for name in self.program.arrays]
         self._values: Values = []
-        self._runs: dict[str, npt.NDArray[Any]] = {}
+        self._runs: list[npt.NDArray[Any]] = []
         self._sums = np.zeros((len(self.program.reductions), self.cut.count))
 
     def fill(
@@ -182,10 +194,10 @@ class NumpyPass(HostPass):
         slots, dtype = self.kernel.slots, self.kernel.dtype
         self._values = list(self.kernel.constants)
         for name in self.program.scalars:
-            self._values[slots[Scalar(name)]] = dtype.type(scalars[name])
+            self._values[slots[Scalar(name)]] = _number(scalars[name], dtype)
         for name in self.bound.missing:
-            self._arrays[name] = self.bound.checked(name, arrays[name])
-        self._runs = {name: of_segments[name].astype(dtype) for name in self.program.segment_scalars}
+            self._arrays[self.program.arrays.index(name)] = self.bound.checked(name, arrays[name])
+        self._runs = [of_segments[name].astype(dtype) for name in self.program.segment_scalars]
 
     def compute(self, low: int, high: int) -> None:
         """Computes elements; see `HostPass`."""
@@ -219,31 +231,39 @@ class NumpyPass(HostPass):
 
     def _run(self, start: int, stop: int, scratch: _Scratch) -> None:
         """Computes the elements from ``start`` to ``stop``."""
-        kernel, slots, values = self.kernel, self.kernel.slots, list(self._values)
-        views = {name: array[start:stop] for name, array in self._arrays.items()}
-        others = [register[: stop - start] for register in scratch.others]
-        for name, register in zip(kernel.loads, others, strict=False):
-            values[slots[Load(name)]] = self._loaded(name, views[name], register)
-        for name, register in zip(self._runs, others[len(kernel.loads) :], strict=True):
-            values[slots[SegmentScalar(name)]] = spread(self._runs[name], self.cut, start, stop, register)
-        places = {bank: [r[: stop - start] for r in registers] for bank, registers in scratch.banks.items()}
-        places[Bank.ARRAY] = [views[name] for name in self.program.arrays]
-        for function, inputs, output, bank, number in kernel.steps:
-            out = places[bank][number]
-            function(*[values[slot] for slot in inputs], out=out)
-            values[output] = out
+        kernel, values = self.kernel, self._values.copy()
+        places = [array[start:stop] for array in self._arrays]
+        places += scratch.of_length(stop - start)
+        self._load(values, places, start, stop)
+        for function, inputs, output, place in kernel.steps:
+            out = values[output] = places[place]
+            function(*[values[slot] for slot in inputs], out)
         for row, reduction in zip(self._sums, self.program.reductions, strict=True):
-            summand(reduction.kind, values[slots[reduction.operand]], scratch.summands[: stop - start])
+            value = values[kernel.slots[reduction.operand]]
+            summand(reduction.kind, value, scratch.summands[: stop - start])
             _sum(scratch.summands, self.cut, start, stop, row)
         for name, x in kernel.plan.copies:
-            encode(np.asarray(values[slots[x]]), views[name])
+            encode(np.asarray(values[kernel.slots[x]]), places[self.program.arrays.index(name)])
 
-    def _loaded(self, name: str, view: npt.NDArray[Any], register: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The elements of ``view`` in the compute dtype: itself where that does."""
-        if name not in self.kernel.copied and view.flags.aligned:
-            return view
-        decode(view, register)
-        return register
+    def _load(self, values: Values, places: list[npt.NDArray[Any]], start: int, stop: int) -> None:
+        """Adds what arrays hold, and segments have, to the values of a span."""
+        kernel = self.kernel
+        others = len(self._arrays) + kernel.plan.floats + kernel.plan.bools
+        for register, name in enumerate(kernel.loads, others):
+            view = places[self.program.arrays.index(name)]
+            if name in kernel.copied or not view.flags.aligned:
+                decode(view, places[register])
+                view = places[register]
+            values[kernel.slots[Load(name)]] = view
+        for register, name in enumerate(self.program.segment_scalars, others + len(kernel.loads)):
+            run = self._runs[register - others - len(kernel.loads)]
+            values[kernel.slots[SegmentScalar(name)]] = spread(run, self.cut, start, stop, places[register])
+
+
+def _number(value: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A number rounded to ``dtype``, as an array: NumPy's functions take it faster than a scalar."""
+    with np.errstate(over="ignore"):
+        return np.array(value, dtype)
 
 
 def spread(run: npt.NDArray[Any], cut: Cut, start: int, stop: int, out: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -122,3 +123,11 @@ class Program:
     instructions: tuple[Instruction, ...]
     stores: tuple[tuple[str, Operand], ...]
     reductions: tuple[Reduction, ...] = ()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        """Computed once: every step looks its programs up."""
+        return hash((self.arrays, self.scalars, self.segment_scalars, self.instructions, self.stores))

@@ -50,12 +50,12 @@ class Cut:
         np.cumsum((ends - starts + BLOCK - 1) // BLOCK, out=firsts[1:])
         return cls(starts, ends, firsts)
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         """How many elements there are."""
         return int(self.ends[-1])
 
-    @property
+    @functools.cached_property
     def count(self) -> int:
         """How many blocks there are."""
         return int(self.firsts[-1])
@@ -69,9 +69,9 @@ class Cut:
 
     def block_at(self, element: int) -> int:
         """The number of the block that holds ``element``; the count, at the end."""
+        if element in (0, self.size):
+            return self.count if element else 0
         segment = int(np.searchsorted(self.ends, element, side="right"))
-        if segment == len(self.ends):
-            return self.count
         return int(self.firsts[segment] + (element - self.starts[segment]) // BLOCK)
 
     def block_start(self, element: int) -> int:

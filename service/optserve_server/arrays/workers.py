@@ -5,11 +5,20 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
-SMALLEST_SPLIT = 400_000
+SMALLEST_SPLIT = 150_000
 """Below this many elements the hand-over costs more than a second thread saves."""
+
+SHARE = 100_000
+"""Elements of a part, at least."""
+
+SHARES = 4
+"""Parts per thread, at most: one that is held up leaves its later parts to the others."""
+
+Work = Callable[[int, int], None]
 
 
 class Workers:
@@ -21,31 +30,83 @@ class Workers:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or os.cpu_count() or 1
-        self._pool: ThreadPoolExecutor | None = None
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._started = False
         self._starting = threading.Lock()
+
+    def splits(self, low: int, high: int) -> bool:
+        """Whether the elements from ``low`` to ``high`` are worth more than one thread."""
+        return high - low >= SMALLEST_SPLIT and self.threads > 1
 
     def marks(self, low: int, high: int) -> list[int]:
         """Where to cut the elements from ``low`` to ``high``: there, and in between."""
-        parts = self.threads if high - low >= SMALLEST_SPLIT else 1
+        parts = 1
+        if self.splits(low, high):
+            parts = self.threads * min(max((high - low) // (SHARE * self.threads), 1), SHARES)
         return [low + (high - low) * i // parts for i in range(parts + 1)]
 
-    def run(self, work: Callable[[int, int], None], marks: Sequence[int]) -> None:
+    def run(self, work: Work, marks: Sequence[int]) -> None:
         """Calls ``work(low, high)`` between each two marks and waits for all of them."""
         if len(marks) == 2:
             work(*marks)
             return
-        parts = list(itertools.pairwise(marks))
-        futures = [self._threads().submit(work, low, high) for low, high in parts[1:]]
-        try:
-            work(*parts[0])
-        finally:
-            failures = [future.exception() for future in futures]
+        self._start()
+        call = _Call(work, marks)
+        for _ in range(min(self.threads, len(marks) - 1) - 1):
+            self._calls.put(call)
+        call.take_part()
+        call.finish()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._started:
+                return
+            for _ in range(self.threads - 1):
+                name = "optserve-arrays"
+                threading.Thread(target=_help, args=(self._calls,), name=name, daemon=True).start()
+            weakref.finalize(self, _dismiss, self._calls, self.threads - 1)
+            self._started = True
+
+
+class _Call:
+    """A call's parts, which threads take until there are none left."""
+
+    def __init__(self, work: Work, marks: Sequence[int]) -> None:
+        self._work = work
+        self._parts = itertools.pairwise(marks)
+        self._left = len(marks) - 1
+        self._lock = threading.Lock()
+        self._ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def take_part(self) -> None:
+        """Computes parts; a failure is kept for `finish`."""
+        while True:
+            with self._lock:
+                part = next(self._parts, None)
+            if part is None:
+                return
+            failure: BaseException | None = None
+            try:
+                self._work(*part)
+            except BaseException as error:
+                failure = error
+            self._ended.put(failure)
+
+    def finish(self) -> None:
+        """Waits for the parts that other threads took."""
+        failures = [self._ended.get() for _ in range(self._left)]
         for failure in failures:
             if failure is not None:
                 raise failure
 
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._starting:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="optserve-arrays")
-            return self._pool
+
+def _help(calls: SimpleQueue[_Call | None]) -> None:
+    """What a thread does: it helps with every call."""
+    while (call := calls.get()) is not None:
+        call.take_part()
+        del call
+
+
+def _dismiss(calls: SimpleQueue[_Call | None], threads: int) -> None:
+    for _ in range(threads):
+        calls.put(None)

@@ -150,6 +150,11 @@ class Session:
         self.kept: Kept | None = None
         self._pending = set(pending)
 
+    @property
+    def durable_step(self) -> int:
+        """The step that would come back if the server were lost now; 0 where none would."""
+        return self.durable_at(self.step)
+
     def durable_at(self, step: int) -> int:
         """The step that would come back if the server were lost at ``step``; 0 where none would."""
         return 0 if self.kept is None else self.kept.durable_step(step)

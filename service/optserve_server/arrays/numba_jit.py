@@ -32,9 +32,6 @@ llvmlite.binding.set_option("optserve", "-runtime-memory-check-threshold=128")
 
 Compiled = Callable[..., None]
 
-NOTHING = np.zeros(0)
-"""Stands for an array that is given with each call."""
-
 MADE_UP = 256
 """Programs that callers make up that are compiled, at one to three megabytes each."""
 
@@ -104,26 +101,56 @@ class NumbaKernel(HostKernel):
         source = numba_source(program, dtype, storage, whole=keep)
         self.compiled = (_compile if keep else _compile_once)(source, "kernel", SIGNATURE)
 
+    def bind(
+        self, arrays: Mapping[str, HostArray], size: int, ends: npt.NDArray[np.int64] | None = None
+    ) -> NumbaBound:
+        """Checks arrays for many calls; see `Kernel`."""
+        return NumbaBound(self, arrays, size, ends)
+
     def start(self, bound: HostBound) -> NumbaPass:
         """A pass over the arrays of ``bound``."""
+        assert isinstance(bound, NumbaBound)
         return NumbaPass(self, bound)
 
 
-class NumbaPass(HostPass):
-    """A pass of a compiled kernel: a table of addresses, and what they lead to."""
+class NumbaBound(HostBound):
+    """A compiled kernel and arrays; a `Bound`.
 
-    def __init__(self, kernel: NumbaKernel, bound: HostBound) -> None:
+    Attributes:
+        table: the addresses that all passes share.
+    """
+
+    def __init__(
+        self,
+        kernel: NumbaKernel,
+        arrays: Mapping[str, HostArray],
+        size: int,
+        ends: npt.NDArray[np.int64] | None,
+    ) -> None:
+        super().__init__(kernel, arrays, size, ends)
+        cut, names = self.cut, kernel.program.arrays
+        self.table = np.zeros(CUT + len(names), np.int64)
+        self.table[:4] = [*map(address, (cut.starts, cut.ends, cut.firsts)), len(cut.ends)]
+        self.table[7] = cut.count
+        for name, array in self.arrays.items():
+            self.table[CUT + names.index(name)] = address(array)
+
+
+class NumbaPass(HostPass):
+    """A pass of a compiled kernel: a table of addresses, and the numbers and sums it leads to."""
+
+    def __init__(self, kernel: NumbaKernel, bound: NumbaBound) -> None:
         super().__init__(bound)
         self.kernel = kernel
-        program, cut = self.program, self.cut
-        self._numbers = np.zeros(len(program.scalars))
-        self._packed = self._numbers.data
-        self._runs = np.zeros((len(program.segment_scalars), len(cut.ends)))
-        self._sums = np.zeros((len(program.reductions), cut.count))
-        given = [bound.arrays.get(name, NOTHING) for name in program.arrays]
-        table = [cut.starts, cut.ends, cut.firsts, None, self._numbers, self._runs, self._sums, None, *given]
-        self._table = np.array([0 if array is None else address(array) for array in table], np.int64)
-        self._table[3], self._table[7] = len(cut.ends), cut.count
+        program, segments = self.program, len(self.cut.ends)
+        scalars = len(program.scalars)
+        first_sum = scalars + len(program.segment_scalars) * segments
+        numbers = np.zeros(first_sum + len(program.reductions) * self.cut.count)
+        self._packed = numbers[:scalars].data
+        self._runs = numbers[scalars:first_sum].reshape(-1, segments)
+        self._sums = numbers[first_sum:].reshape(len(program.reductions), self.cut.count)
+        self._table = bound.table.copy()
+        self._table[4:7] = address(numbers) + numbers.itemsize * np.array([0, scalars, first_sum])
         self._missing = [(name, CUT + program.arrays.index(name)) for name in bound.missing]
         self._last: dict[str, Callable[[], object]] = dict.fromkeys(bound.missing, lambda: None)
 

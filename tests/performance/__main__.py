@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.performance import machine
+from tests.performance import machine, report
 from tests.performance.options import Options
 from tests.performance.results import Failure, Finding, Result, Run
 from tests.performance.table import table
@@ -24,15 +24,28 @@ GROUPS = {
     "memory": "memory",
     "growth": "growth",
     "rooms": "rooms",
+    "gpu": "gpu",
 }
 """Modules by name. They are imported when they are run: each needs what others do not."""
+
+
+ROOT = Path(__file__).parents[2]
+IMAGES, DOCUMENT = ROOT / "docs" / "images", ROOT / "docs" / "performance.md"
 
 
 def main() -> None:
     """Measures, or works on what was measured before."""
     arguments = _parser().parse_args()
-    run = measured(arguments)
-    run.write(arguments.out)
+    if not arguments.plots and not arguments.docs:
+        measured(arguments).write(arguments.out)
+    run = Run.read(arguments.out)
+    if arguments.plots or arguments.docs:
+        from tests.performance import plots
+
+        print(*plots.draw(run, IMAGES), sep="\n")
+    if arguments.docs:
+        report.rewrite(run, DOCUMENT)
+        print(DOCUMENT)
     print(table(run))
 
 
@@ -44,12 +57,11 @@ def measured(arguments: argparse.Namespace) -> Run:
         before = time.monotonic()
         for finding in _findings(name, _options(arguments)):
             run.add(finding)
-            if not isinstance(finding, Result | Failure):
-                continue
-            _tell(finding)
+            if isinstance(finding, Result | Failure):
+                _tell(finding)
         print(f"-- {name}: {time.monotonic() - before:.0f} s", file=sys.stderr, flush=True)
     run.meta["seconds"] = round(time.monotonic() - start)
-    return run
+    return run.beside(Run.read(arguments.out)) if arguments.merge and arguments.out.exists() else run
 
 
 def _findings(name: str, options: Options) -> Iterator[Finding]:
@@ -83,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender is measured")
     parser.add_argument("--quick", action="store_true", help="up to a million, without heavy peers")
     parser.add_argument("--dry-run", action="store_true", help="the GPU's group, small and on the host")
+    parser.add_argument("--merge", action="store_true", help="keep the other groups that the file has")
+    parser.add_argument(
+        "--plots", action="store_true", help="measure nothing, draw docs/images from the file"
+    )
+    parser.add_argument("--docs", action="store_true", help="likewise, and rewrite docs/performance.md")
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"), help="where figures go")
     return parser
 

@@ -31,16 +31,18 @@ def run(options: Options) -> Iterator[Finding]:
     """Each client is a process and has a session of its own."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running_server("numba"))
-        ours = [
-            stack.enter_context(contender("ours", PARAMETERS, "--at", server.address)) for _ in range(MOST)
-        ]
-        port = stack.enter_context(serving("naive_server", PARAMETERS, MOST))
-        naive = [stack.enter_context(contender("naive", PARAMETERS, port, i)) for i in range(MOST)]
-        yield from _beside(ours, naive, options)
+        ours: list[Remote] = []
+        for count in COUNTS:
+            while len(ours) < count:
+                ours.append(stack.enter_context(contender("ours", PARAMETERS, "--at", server.address)))
+            together(ours, options.seconds)
+            yield Result(GROUP, "server, by number of clients", count, resident(server.process.pid), "MiB")
         for count in COUNTS:
             total = throughput(together(ours[:count], 2 * options.seconds))
             yield Result(GROUP, "stream, by number of clients", count, total, "steps/s")
-            yield Result(GROUP, "server, by number of clients", count, resident(server.process.pid), "MiB")
+        port = stack.enter_context(serving("naive_server", PARAMETERS, MOST))
+        naive = [stack.enter_context(contender("naive", PARAMETERS, port, i)) for i in range(MOST)]
+        yield from _beside(ours, naive, options)
     if options.heavy:
         yield from _small_beside_large(options)
 

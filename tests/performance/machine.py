@@ -17,7 +17,7 @@ def facts() -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}, {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
         "load_before": os.getloadavg()[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,15 +74,26 @@ def _many() -> Iterator[Finding]:
     with running_server("numba", **flags) as server, optserve.connect(server.address) as client:
         pid = server.process.pid
 
-        def make() -> None:
+        def made() -> optserve.SessionHandle:
             session = client.create_session({"w": np.zeros(SMALL, np.float32)}, optserve.optimizers.Adam())
             session.step(gradient, pull=True)
+            return session
 
-        make()
+        made()
         start = resident(pid)
         for number in range(1, SESSIONS + 1):
-            make()
+            session = made()
             if number in MARKS:
                 yield Result(GROUP, "server, by number of sessions", number, resident(pid), "MiB")
+                seconds = statistics.median(_steps(session, gradient))
+                yield Result(GROUP, "step, by number of sessions", number, seconds * 1e6, "us")
         each = (resident(pid) - start) / SESSIONS * 1024 - ARRAYS * 4 * SMALL / 1024
         yield Result(GROUP, "a small session beyond its tensors", SESSIONS, each, "KiB")
+
+
+def _steps(session: optserve.SessionHandle, gradient: dict[str, Array]) -> Iterator[float]:
+    """Seconds of unary steps."""
+    for _ in range(200):
+        start = time.perf_counter()
+        session.step(gradient, pull=True)
+        yield time.perf_counter() - start

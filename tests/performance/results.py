@@ -84,6 +84,16 @@ class Run:
         else:
             self.spreads.append(finding)
 
+    def beside(self, earlier: Run) -> Run:
+        """This run, and of an earlier one the groups that this one left out."""
+        own = {entry.group for entry in (*self.results, *self.failures)}
+        joined = Run({**self.meta, "earlier": earlier.meta.get("date")})
+        for run, mine in ((earlier, False), (self, True)):
+            for finding in (*run.results, *run.failures, *run.spreads):
+                if mine or finding.group not in own:
+                    joined.add(finding)
+        return joined
+
     def write(self, path: Path) -> None:
         """Writes ``{"meta": …, "results": […]}``; meta holds failures and spreads."""
         path.parent.mkdir(parents=True, exist_ok=True)

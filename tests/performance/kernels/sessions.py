@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.base import Rule
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.spec import SessionSpec
-from optserve_server.sessions.staging import NamedArray
+from optserve_server.sessions.staging import NamedArray, Staging
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from tests.performance.kernels.ours import Array
 
@@ -27,22 +28,34 @@ class SessionStep:
         rule: the optimizer.
         arrays: the first values, an array for each tensor.
         gradients: likewise.
+        backend: what computes; Numba when None.
         fields: of the `SessionSpec`.
     """
 
     def __init__(
-        self, rule: Rule, arrays: Sequence[Array], gradients: Sequence[Array], **fields: Any
+        self,
+        rule: Rule,
+        arrays: Sequence[Array],
+        gradients: Sequence[Array],
+        backend: Backend | None = None,
+        **fields: Any,
     ) -> None:
         names = [f"t{i:04d}" for i in range(len(arrays))]
         inits = [ParameterInit(name, a.dtype, a.shape, a) for name, a in zip(names, arrays, strict=True)]
         spec = SessionSpec(optimizer=Chosen(rule), **fields)
-        self._session = Store(NumbaBackend(), Limits()).create("", spec, inits)
+        self._session = Store(backend or NumbaBackend(), Limits()).create("", spec, inits)
         named = [NamedArray(name, g) for name, g in zip(names, gradients, strict=True)]
         self._staging = self._session.stage_arrays(named)
+        self._values: Staging | None = None
 
     def __call__(self) -> None:
         """One step."""
         self._session.apply(self._staging, StepOptions())
+
+    def read(self) -> None:
+        """Copies the parameters into a buffer, the same one each time."""
+        self._values = self._values or self._session.stage(None, None)
+        self._session.values(into=self._values)
 
     def parameters(self) -> Array:
         """A copy of the first tensor."""

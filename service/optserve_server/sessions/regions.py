@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import DomainError, Reason, within
 from optserve_server.sessions.budget import Charge, Kind
 from optserve_server.sessions.live import LiveParameters, make_live
 from optserve_server.sessions.reading import Point, Pull
@@ -93,13 +93,15 @@ def make_region(
             `Session.values` raises, and SHARED_MEMORY_UNAVAILABLE where the machine has no
             such memory, or not as much.
     """
-    session.values([], None, key[2] if key else Point.PARAMETERS)
+    with within("pull"):
+        session.values([], None, key[2] if key else Point.PARAMETERS)
     try:
         gradients = _Maker(session, writable=True)
         staging = stage(session.layout, tensors, dtype, gradients.allocate)
         region = Region(session, gradients.block, staging, key, charges=[gradients.charge])
         if key is not None:
-            _add_values(region, key)
+            with within("pull"):
+                _add_values(region, key)
     except OSError as error:
         text = "the server's machine has no memory to share, or not as much"
         raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, text) from error

@@ -118,7 +118,7 @@ def test_lone_steps_cut_again_and_again_lose_and_double_nothing(way, session, di
 def test_a_large_lone_step_cut_on_its_way_is_applied_once(way, large, proxy, direction, budget):
     gradient = np.ones(LARGE, np.float32)
     with (
-        optserve.connect(proxy.address, timeout=20) as client,
+        optserve.connect(proxy.address, timeout=20, shared_memory=False) as client,
         client.session(large.name).stream(pull=True) as stream,
     ):
         stream.step({"w": gradient})
@@ -132,7 +132,7 @@ def test_a_large_lone_step_cut_on_its_way_is_applied_once(way, large, proxy, dir
 def test_large_pipelined_steps_survive_a_cut(large, proxy):
     gradient = {"w": np.ones(LARGE, np.float32)}
     with (
-        optserve.connect(proxy.address, timeout=20) as client,
+        optserve.connect(proxy.address, timeout=20, shared_memory=False) as client,
         client.session(large.name).stream(pull=True, window=3) as stream,
     ):
         proxy.upstream_budget = 7_000_000

@@ -40,6 +40,7 @@ from optserve.info import SessionInfo
 from optserve.layout import Layout, TensorInfo
 from optserve.metrics import MetricsReport, PlateauState, StoppingState
 from optserve.parameters import Parameters, Pull
+from optserve.pending import PendingStep
 from optserve.retry import Retry
 from optserve.session import SessionHandle
 from optserve.session_spec import (
@@ -55,7 +56,7 @@ from optserve.session_spec import (
 )
 from optserve.sparse import SparseRows
 from optserve.steps import StepResult
-from optserve.stream import PendingStep, StepStream
+from optserve.stream import StepStream
 from optserve.update import StateTransfer
 
 __version__ = "0.1.0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
 from optserve import errors
@@ -22,6 +22,9 @@ PARAMETERS = wire.StepStreamResponse.PARAMETERS_FIELD_NUMBER << 3 | LENGTH
 STEP = bytes((wire.ParametersHeader.STEP_FIELD_NUMBER << 3 | VARINT,))
 SILENT = Silent()
 
+Lookup = Callable[[Contents, int], Parameters]
+"""Gives the values of a step that an answer says are in shared memory."""
+
 
 class Answers:
     """Reads the answers to a stream's steps, one after the other.
@@ -40,7 +43,11 @@ class Answers:
         return self._landing.fills(into)
 
     def read(
-        self, received: Iterator[bytes], into: Mapping[str, Array] | None = None, bar: Bar = SILENT
+        self,
+        received: Iterator[bytes],
+        into: Mapping[str, Array] | None = None,
+        bar: Bar = SILENT,
+        lookup: Lookup | None = None,
     ) -> StepResult:
         """Reads one answer.
 
@@ -48,6 +55,7 @@ class Answers:
             received: encoded messages.
             into: arrays to fill with the parameters; new ones when None.
             bar: is told of the bytes.
+            lookup: where values in shared memory are found, if any may be there.
 
         Raises:
             grpc.RpcError: the stream failed.
@@ -65,6 +73,8 @@ class Answers:
         values = Parameters()
         if PARAMETERS in told:
             step = self._learn(told[PARAMETERS])
+            if self._contents.shared and lookup is not None:
+                return StepResult.of(wire.StepResult.FromString(told[RESULT]), lookup(self._contents, step))
             chunks = chain((chunk,), (RESPONSES.split(more)[1] for more in received))
             values = self._landing.take(self._contents, step, chunks, into, bar)
         return StepResult.of(wire.StepResult.FromString(told[RESULT]), values)

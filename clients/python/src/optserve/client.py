@@ -67,6 +67,7 @@ def connect(
     credentials: grpc.ChannelCredentials | None = None,
     retry: Retry | None = None,
     progress: bool | None = None,
+    shared_memory: bool = True,
 ) -> Client:
     """Makes a client. The connection itself is made with the first call, and again whenever it is lost.
 
@@ -79,8 +80,10 @@ def connect(
         retry: how often a call is tried again; eight attempts within some seconds when None.
         progress: whether long transfers show a bar. None shows one when standard error is a
             terminal and tqdm is installed.
+        shared_memory: whether large steps go by shared memory where the server is on this host and
+            runs as the same user. Where that fails, they are sent, after a line in the log.
     """
-    return Client(Connection(target, timeout, token, credentials, retry or Retry(), progress))
+    return Client(Connection(target, timeout, token, credentials, retry or Retry(), progress, shared_memory))
 
 
 class Client:

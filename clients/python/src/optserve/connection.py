@@ -12,6 +12,7 @@ from optserve.chunks import CHUNK_BYTES
 from optserve.direct_call import DirectCall
 from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, Retry
+from optserve.shared_memory import is_local
 from optserve.streams import STEP_STREAM, Streams
 from optserve.v1 import capabilities_service_pb2_grpc, function_service_pb2_grpc, session_service_pb2_grpc
 
@@ -47,6 +48,10 @@ class Connection:
         credentials: of the channel; None for a plain connection.
         retry: how often a call is tried again.
         progress: whether long transfers show a bar; None lets them decide.
+        shared_memory: whether memory may be shared with a server on this host.
+
+    Attributes:
+        shares_memory: whether that is worth an attempt, as far as is known.
     """
 
     def __init__(
@@ -57,10 +62,12 @@ class Connection:
         credentials: grpc.ChannelCredentials | None,
         retry: Retry,
         progress: bool | None,
+        shared_memory: bool = True,
     ) -> None:
         self.timeout = timeout
         self.retry = retry
         self.progress = progress
+        self.shares_memory = shared_memory and is_local(target)
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.channel = (
             grpc.insecure_channel(target, options=OPTIONS)

@@ -33,12 +33,16 @@ class Contents:
         point: which of the session's values; None for one newer than this client.
         modified: False where they were to be newer than a step and are not.
         places: the tensors, in the order of their bytes.
+        shared: whether the values lie in shared memory; no bytes follow.
+        change: how many changes they are the outcome of, where that memory is live.
     """
 
     def __init__(self, header: wire.ParametersHeader) -> None:
         self.byte_count = header.byte_count
         self.point = known(ParameterPoint, header.point)
         self.modified = not header.not_modified
+        self.shared = header.shared
+        self.change = header.change
         self.places = []
         for tensor in header.layout:
             dtype, shape = dtypes.NUMPY_TYPES[tensor.dtype], tuple(tensor.shape)

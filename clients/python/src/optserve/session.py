@@ -5,18 +5,16 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from types import TracebackType
 from typing import Self
 
 from numpy.typing import ArrayLike, DTypeLike
 
-from optserve import errors, parameters, steps
 from optserve import metrics as reports
+from optserve import parameters, steps
 from optserve import update as updates
 from optserve.answers import Answers
 from optserve.connection import Connection
-from optserve.contents import Contents
 from optserve.enums import ParameterPoint
 from optserve.info import SessionInfo
 from optserve.landing import Landing
@@ -25,9 +23,11 @@ from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
 from optserve.payload import Payload
 from optserve.progress import bar
+from optserve.pulling import pulled
 from optserve.recycler import Recycler
 from optserve.retry import allowance
 from optserve.session_spec import SessionSpec
+from optserve.sharing import Sharing
 from optserve.sparse import AnyGradients
 from optserve.steps import StepResult, Wishes
 from optserve.stream import StepStream
@@ -141,6 +141,8 @@ class SessionHandle:
         wire_dtype: DTypeLike | None = None,
         window: int = 8,
         timeout: float | None = None,
+        shared_memory: bool | None = None,
+        in_place: bool = False,
     ) -> StepStream:
         """Opens a stream for many steps; use it in a ``with`` block.
 
@@ -149,9 +151,19 @@ class SessionHandle:
             wire_dtype: element type of gradients, and of parameters where ``pull`` names none.
             window: how many steps may be under way at once, up to 64.
             timeout: seconds to wait for an answer; the client's default when None.
+            shared_memory: whether steps go by shared memory, which takes a server on this host and
+                of the same user. None tries where the server's address is a loopback address or a
+                unix socket, unless the client was told not to. Where it fails, steps are sent,
+                after a line in the log.
+            in_place: whether the parameters of results are read-only views of shared memory, and
+                not copies. They show what the session's parameters are now: after the next step of
+                this or of any other worker, those that follow it.
         """
         seconds = self._connection.timeout if timeout is None else timeout
-        return StepStream(self._connection, self.name, self.layout, pull, wire_dtype, window, seconds)
+        sharing = Sharing(self._connection, self.name, self.layout, shared_memory, in_place)
+        return StepStream(
+            self._connection, self.name, self.layout, pull, wire_dtype, window, seconds, sharing
+        )
 
     def pull(
         self,
@@ -183,7 +195,9 @@ class SessionHandle:
             request.if_newer_than_step = if_newer_than_step
         if timeout is None:
             timeout = allowance(self._connection.timeout, pull.byte_count(self.layout))
-        values = self._connection.run(lambda left: self._pull(request, left), timeout)
+        values = self._connection.run(
+            lambda left: pulled(self._connection, request, left, Landing(self._recycler)), timeout
+        )
         self._step = max(self._step, values.step)
         return values
 
@@ -336,17 +350,3 @@ class SessionHandle:
                 return Answers().read(call, bar=shown)
             finally:
                 call.cancel()
-
-    def _pull(self, request: wire.PullParametersRequest, timeout: float) -> Parameters:
-        """Reads one answer; of a broken one nothing is kept."""
-        call = self._connection.streams.pull(request, timeout=timeout, metadata=self._connection.metadata)
-        try:
-            first = next(call, None)
-            if first is None:
-                raise errors.Unavailable("the stream ended before its answer")
-            header = first.message.header
-            chunks = (message.chunk for message in chain((first,), call))
-            with bar("pull", header.byte_count, self._connection.progress) as shown:
-                return Landing(self._recycler).take(Contents(header), header.step, chunks, None, shown)
-        finally:
-            call.cancel()

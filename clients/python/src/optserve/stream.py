@@ -9,20 +9,25 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+import numpy as np
 from numpy.typing import DTypeLike
 
-from optserve import direct_call, errors
+from optserve import direct_call, dtypes, errors
 from optserve.answers import Answers
 from optserve.connection import Connection
+from optserve.contents import Contents
 from optserve.direct_call import DirectCall
 from optserve.dtypes import Array
 from optserve.into import check
 from optserve.layout import Layout
 from optserve.outline import Asked, Outline
-from optserve.parameters import Pulling, as_pull
+from optserve.parameters import Parameters, Pulling, as_pull
 from optserve.payload import Payload
+from optserve.pending import PendingStep
 from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, allowance
+from optserve.shared_steps import SharedMessages, SharedOutline
+from optserve.sharing import Sharing
 from optserve.sparse import AnyGradients
 from optserve.steps import StepMessages, StepResult, Wishes, request
 from optserve.watchdog import Watchdog
@@ -30,59 +35,10 @@ from optserve.worker import REFUSALS
 
 MAX_WINDOW = 64
 """A server keeps this many results of each worker, and so answers as many steps sent again."""
+SHARED_BYTES = 1 << 16
+"""Steps of smaller sessions that are not waited for are sent: in memory there is one at a time."""
 FAREWELL = 0.5
 """Seconds for a server to end a call that has nothing more to send."""
-
-
-class PendingStep:
-    """A step that was handed to a stream, like a future.
-
-    Args:
-        stream: the stream.
-        messages: its messages, kept until it is answered so that they can be gone through again.
-        byte_count: bytes that go and come with it.
-    """
-
-    def __init__(self, stream: StepStream, messages: StepMessages, byte_count: int) -> None:
-        self._stream = stream
-        self.messages: StepMessages | None = messages
-        self.byte_count = byte_count
-        self.into: Mapping[str, Array] | None = None
-        self._result: StepResult | None = None
-        self._error: errors.OptserveError | None = None
-
-    def done(self) -> bool:
-        """Whether the answer was read, or the step failed."""
-        return self._result is not None or self._error is not None
-
-    def result(self, timeout: float | None = None) -> StepResult:
-        """Waits for the answer; asking again gives the same.
-
-        Args:
-            timeout: seconds to wait; the stream's own when None.
-
-        Raises:
-            Unavailable: the server could not be reached again. The step stays pending: asking
-                again connects again, and it is applied once.
-            DeadlineExceeded: no answer came in time; the step stays pending likewise.
-            Abandoned: an earlier step failed, and this one was not applied.
-            OptserveError: the step was refused.
-        """
-        while self._result is None and self._error is None:
-            self._stream.advance(timeout)
-        if self._error is not None:
-            self._stream.seen(self._error)
-            raise self._error
-        assert self._result is not None
-        return self._result
-
-    def settle(self, outcome: StepResult | errors.OptserveError) -> None:
-        """Takes the answer, or the failure; called by the stream."""
-        self.messages = None
-        if isinstance(outcome, StepResult):
-            self._result = outcome
-        else:
-            self._error = outcome
 
 
 class StepStream:
@@ -102,6 +58,7 @@ class StepStream:
             None for what is given and the parameters' own.
         window: how many steps may be under way at once, up to 64.
         timeout: seconds to wait for an answer.
+        sharing: memory that steps may lie in.
     """
 
     def __init__(
@@ -113,6 +70,7 @@ class StepStream:
         wire_dtype: DTypeLike | None,
         window: int,
         timeout: float,
+        sharing: Sharing,
     ) -> None:
         if not 1 <= window <= MAX_WINDOW:
             raise ValueError(f"window is {window}, but must be from 1 to {MAX_WINDOW}")
@@ -125,9 +83,29 @@ class StepStream:
         self._unseen: errors.OptserveError | None = None
         self._watchdog = Watchdog()
         self._closed = False
-        self._outline: Outline | None = None
+        self._sharing = sharing
+        self._outlines: dict[bool, Outline] = {}  # of steps in memory, and of others
+        self._gradients: Mapping[str, Array] | None = None
         self._answers = Answers()
         self._returned = self._pull.byte_count(layout) if self._pull else 0
+
+    @property
+    def gradients(self) -> Mapping[str, Array]:
+        """Arrays to compute gradients into, by tensor name; `step` takes them, or any others.
+
+        They lie in memory shared with the server where there is such, so that a step on them
+        copies nothing. From when a step is handed over until it is answered they must stay as
+        they are; they keep their values. Take the property anew for each step: the arrays
+        change when the server is another one.
+        """
+        if self._gradients is None:
+            dtype = self._wire_dtype
+            kind = None if dtype is None else dtypes.checked(dtype, dtypes.WIRE_DTYPES, "wire_dtype")
+            zeros = {t.name: np.zeros(t.shape, kind or t.dtype) for t in self._layout.values()}
+            self._make_room(alone=True)
+            outline, _ = self._outlined(zeros, copy=False, shared=self._sharing.on)
+            self._gradients = outline.memory.gradients if isinstance(outline, SharedOutline) else zeros
+        return self._gradients
 
     def submit(
         self,
@@ -212,6 +190,7 @@ class StepStream:
         """Ends the stream without waiting; whether unanswered steps are applied is left open."""
         self._closed = True
         self._drop(cancel=bool(self._waiting))
+        self._sharing.close()
         self._watchdog.close()
 
     def __enter__(self) -> Self:
@@ -248,6 +227,8 @@ class StepStream:
                 self._waiting.popleft().settle(outcome)
                 return
             self._drop(cancel=True)
+            if outcome.reason is errors.Reason.REGION_NOT_FOUND and self._sent_instead(oldest):
+                continue
             if isinstance(outcome, errors.Cancelled) and not deadline.remaining():
                 raise errors.DeadlineExceeded(f"no answer came in {timeout:g} s") from outcome
             if not isinstance(outcome, errors.Unavailable | errors.Cancelled) and outcome.retry_after is None:
@@ -265,30 +246,66 @@ class StepStream:
         """Hands over a step; without a copy, the arrays must stay as they are until it is answered."""
         if self._closed:
             raise RuntimeError("the stream is closed")
-        outline, payload = self._outlined(gradients, copy)
-        while len(self._waiting) >= self._window:
-            self.advance()
+        shared = self._sharing.on and (not copy or self._layout.byte_count >= SHARED_BYTES)
+        self._make_room(alone=shared)
+        outline, payload = self._outlined(gradients, copy, shared)
         self._raise_unseen()
-        messages = StepMessages(outline.head(self._worker, self._sequence, asked), payload)
+        head = outline.head(self._worker, self._sequence, asked)
+        messages = StepMessages(head, payload)
+        if isinstance(outline, SharedOutline):
+            messages = SharedMessages(head, payload, outline.memory)
         pending = PendingStep(self, messages, payload.byte_count + self._returned)
         self._ready(alone=not copy and not self._waiting).put(messages)
         self._waiting.append(pending)
         self._sequence += 1
         return pending
 
-    def _outlined(self, gradients: AnyGradients, copy: bool) -> tuple[Outline, Payload]:
+    def _make_room(self, alone: bool) -> None:
+        """Waits until one more step may be under way; one in shared memory has none beside it."""
+        alone = alone or any(isinstance(step.messages, SharedMessages) for step in self._waiting)
+        while len(self._waiting) >= (1 if alone else self._window):
+            self.advance()
+
+    def _outlined(self, gradients: AnyGradients, copy: bool, shared: bool) -> tuple[Outline, Payload]:
         """The gradients ready to be sent, by the outline of the step before where they are alike."""
-        outline = self._outline
+        outline = self._outlines.get(shared)
         payload = outline.payload(gradients, copy) if outline is not None else None
         if outline is None or payload is None:
-            payload = Payload.of_gradients(self._layout, gradients, self._wire_dtype).uniform()
-            if payload.is_empty:
+            given = Payload.of_gradients(self._layout, gradients, self._wire_dtype)
+            if given.is_empty:
                 raise ValueError("no gradient is given")
+            memory = self._sharing.memory(given, self._pull) if shared else None
             options = Wishes(pull=self._pull).message(self._layout)
-            outline = Outline(request(self._name, options, payload), gradients, payload)
-            self._outline = None if payload.rows else outline
-            payload = payload.copied() if copy else payload
+            payload = given.uniform()
+            message = request(self._name, options, payload)
+            if memory is not None:
+                outline = SharedOutline(message, gradients, given, memory)
+                payload = outline.placed(given)
+            else:
+                outline = Outline(message, gradients, payload)
+                payload = payload.copied() if copy else payload
+            self._outlines.pop(shared, None)
+            if not payload.rows:
+                self._outlines[memory is not None] = outline
         return outline, payload
+
+    def _sent_instead(self, pending: PendingStep) -> bool:
+        """Sends a step's gradient whose memory the server does not know, or no more."""
+        messages = pending.messages
+        if not isinstance(messages, SharedMessages):
+            return False
+        self._sharing.forget(messages.memory)
+        self._outlines.pop(True, None)
+        self._gradients = None
+        pending.messages = messages.in_chunks()
+        return True
+
+    def _lookup(self, contents: Contents, step: int) -> Parameters:
+        """Parameters in the memory of the oldest step."""
+        oldest = self._waiting[0]
+        if not isinstance(oldest.messages, SharedMessages) or self._pull is None:
+            raise errors.Internal("the answer speaks of memory that the step did not name")
+        return self._sharing.read(oldest.messages.memory, contents, step, self._pull, oldest.into)
 
     def _ready(self, alone: bool) -> DirectCall | QueuedCall:
         """The call for one more step, which is waited for at once where it goes alone.
@@ -314,7 +331,8 @@ class StepStream:
         call = self._call or self._open(DirectCall if alone else QueuedCall)
         self._watchdog.watch(deadline, call.cancel)
         try:
-            return self._answers.read(iter(call.receive, None), self._waiting[0].into)
+            into = self._waiting[0].into
+            return self._answers.read(iter(call.receive, None), into, lookup=self._lookup)
         except grpc.RpcError as failure:
             return errors.from_call(failure)
         except (errors.Unavailable, errors.Internal) as error:

@@ -1,0 +1,158 @@
+"""Memory shared with a server on the same host: fetched, checked, mapped."""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import math
+import mmap
+import os
+import socket
+import stat
+import struct
+import sys
+import weakref
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optserve import dtypes
+from optserve.dtypes import Array
+from optserve.v1 import session_service_pb2 as wire
+
+_PEER = struct.Struct("3i")
+"""What SO_PEERCRED gives: process, user and group."""
+
+
+def is_local(target: str) -> bool:
+    """Whether a gRPC target names this machine: a loopback address, or a unix socket."""
+    scheme, _, rest = target.partition(":")
+    if scheme in ("unix", "unix-abstract"):
+        return True
+    if scheme in ("ipv4", "ipv6"):
+        return all(_is_loopback(address) for address in rest.split(","))
+    return _is_loopback(rest.rpartition("/")[2] if scheme == "dns" else target)
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether ``host:port``, or a host alone, is this machine's own."""
+    host = address
+    if address.startswith("["):
+        host = address[1:].partition("]")[0]
+    elif address.count(":") == 1:
+        host = address.partition(":")[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+class SharedMemory:
+    """A region that a server has shared, mapped.
+
+    The memory belongs to no file. It is gone when nobody maps it any more, so arrays that view
+    it stay good for as long as they are kept, also after `close`.
+
+    Args:
+        response: where it is to be fetched, and what it holds.
+
+    Attributes:
+        region: its name.
+        gradients: arrays to write gradients into, by tensor name.
+        parameters: the values that follow a step; read-only arrays by tensor name.
+        live: whether those are the session's parameters themselves, which any step moves.
+        close: gives the memory back; the server forgets it. Called by itself at the end.
+
+    Raises:
+        OSError: it could not be fetched, or is not what it should be.
+        ValueError: the server's description of it contradicts itself.
+    """
+
+    def __init__(self, response: wire.ShareMemoryResponse) -> None:
+        parts = [response.gradients]
+        if response.HasField("parameters"):
+            parts.append(response.parameters)
+        self.region = response.region
+        lease, descriptors = _fetch(response)
+        self.close = weakref.finalize(self, lease.close)
+        try:
+            if len(descriptors) != len(parts):
+                raise OSError(f"{len(descriptors)} descriptors came where {len(parts)} were due")
+            blocks = [
+                _map(d, part.byte_count, i == 0)
+                for i, (d, part) in enumerate(zip(descriptors, parts, strict=True))
+            ]
+            self.gradients = _arrays(response.gradients, blocks[0])
+            self.parameters = _arrays(response.parameters, blocks[1]) if blocks[1:] else {}
+            self.live = response.parameters.live
+            self._counters = blocks[1][:16].view(np.uint64) if self.live else None
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def copy_to(self, targets: Mapping[str, Array], change: int) -> bool:
+        """Copies the values that follow a step.
+
+        Args:
+            targets: an array for each of `parameters`.
+            change: how many changes they are the outcome of, where they are live.
+
+        Returns:
+            Whether they are of that moment. They are not if somebody else's step came between.
+        """
+        before = self._count(1)
+        for name, array in self.parameters.items():
+            np.copyto(targets[name], array, casting="unsafe")
+        return not self.live or before == self._count(0) == change
+
+    def _count(self, which: int) -> int:
+        return 0 if self._counters is None else int(self._counters[which])
+
+
+def _fetch(response: wire.ShareMemoryResponse) -> tuple[socket.socket, list[int]]:
+    """The connection that stands for the memory, and the descriptors that came over it."""
+    if not sys.platform.startswith("linux"):
+        raise OSError("this system has no abstract unix sockets")
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(max(1.0, response.claim_within.ToTimedelta().total_seconds()))
+        connection.connect(f"\0{response.socket}")
+        _, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        if user != os.geteuid():
+            raise PermissionError("the socket belongs to another user")
+        connection.send(response.region.encode())
+        told, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
+        if not told:
+            raise ConnectionRefusedError("the server handed nothing over")
+    except BaseException:
+        connection.close()
+        raise
+    return connection, descriptors
+
+
+def _map(descriptor: int, byte_count: int, writable: bool) -> NDArray[np.uint8]:
+    """The bytes behind a descriptor, once it is known that nobody can take them away."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        raise OSError("what was handed over is no memory of this user")
+    if not fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+        raise OSError("the memory could be shortened at any time")
+    if status.st_size != max(byte_count, 1):
+        raise OSError(f"the memory has {status.st_size} bytes, and not {byte_count}")
+    access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+    mapping = mmap.mmap(descriptor, status.st_size, flags=flags, prot=access)
+    return np.frombuffer(mapping, np.uint8)[:byte_count]
+
+
+def _arrays(part: wire.SharedMemory, block: NDArray[np.uint8]) -> dict[str, Array]:
+    arrays = {}
+    for tensor in part.layout:
+        dtype, shape = dtypes.NUMPY_TYPES[tensor.dtype], tuple(tensor.shape)
+        start, stop = tensor.byte_offset, tensor.byte_offset + math.prod(shape) * dtype.itemsize
+        arrays[tensor.name] = block[start:stop].view(dtype).reshape(shape)
+    return arrays

@@ -9,6 +9,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core.extending import intrinsic
 from numba.np import arrayobj
@@ -30,6 +31,26 @@ def array_at(_context: Any, dtype: Any, address: Any, size: Any) -> Any:
         return made._getvalue()
 
     return array(dtype, types.int64, types.int64), generate
+
+
+@intrinsic
+def widen_half(_context: Any, half: Any) -> Any:
+    """A float32 from the bits of a float16, by the processor's own instruction."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def narrow_half(_context: Any, x: Any) -> Any:
+    """The bits of a float32 rounded to float16, to nearest even, by the processor's own instruction."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
 
 
 @jit

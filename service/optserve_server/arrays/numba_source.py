@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import llvmlite.binding
 import numpy as np
 
 from optserve_server.arrays import numba_runtime
@@ -17,6 +18,12 @@ from optserve_server.arrays.reductions import BLOCK, LANES
 
 CHUNK = 1024
 """Elements whose summands wait in the nearest cache; a multiple of `LANES`."""
+
+BY_INTEGERS = "decode_float16", "encode_float16"
+BY_INSTRUCTION = "widen_half", "narrow_half"
+
+HALVES = BY_INSTRUCTION if llvmlite.binding.get_host_cpu_features().get("f16c") else BY_INTEGERS
+"""What reads and writes a float16 in a kernel."""
 
 EXPRESSIONS = {
     Op.ADD: "{0} + {1}",
@@ -219,7 +226,7 @@ def _decoded(element: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
     if storage == dtype:
         return element
     if storage == FLOAT16:
-        element = f"decode_float16({element})"
+        element = f"{HALVES[0]}({element})"
     if storage == BFLOAT16:
         element = f"decode_bfloat16({element})"
     return f"T({element})"
@@ -230,5 +237,5 @@ def _encoded(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
         return value
     if storage in (FLOAT16, BFLOAT16):
         narrow = f"to_odd({value})" if dtype == FLOAT64 else value
-        return f"encode_{storage.name}({narrow})"
+        return f"{HALVES[1] if storage == FLOAT16 else 'encode_bfloat16'}({narrow})"
     return f"np.{storage.name}({value})"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from optserve_server.arrays import numba_source
 from optserve_server.arrays.backend import Backend, Kernel
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
@@ -84,6 +85,17 @@ def test_every_float16_and_bfloat16_is_decoded(
     BACKENDS[backend].compile(t.program(), COMPUTE[1], storage)({"x": x, "out": out}, {})
     with np.errstate(all="ignore"):
         assert same_bits(out, rounded(x.astype(np.float64), target))
+
+
+@pytest.mark.parametrize("target", WIRE, ids=str)
+def test_float16_without_its_instructions(target: np.dtype[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba_source, "HALVES", numba_source.BY_INTEGERS)
+    BACKENDS["plain numba"] = NumbaBackend()
+    try:
+        test_every_float16_and_bfloat16_is_decoded("plain numba", WIRE[0], target)
+        test_every_float16_and_bfloat16_is_decoded("plain numba", target, WIRE[0])
+    finally:
+        del BACKENDS["plain numba"]
 
 
 @pytest.mark.gpu

@@ -22,6 +22,7 @@ from tests.performance.timing import Times, interleave
 
 GROUP = "end to end"
 STREAM = "stream"
+SHARED = "shared memory, in place"
 SIZES = (10_000, 1_000_000, 25_000_000)
 
 
@@ -46,6 +47,8 @@ OURS = {
     "stream, bfloat16 gradients": Contender(
         "ours", ("--wire=bfloat16", "--gradient=bfloat16"), tolerance=1e-2
     ),
+    "shared memory, copied": Contender("ours", ("--memory=shared",)),
+    SHARED: Contender("ours", ("--memory=in-place",)),
 }
 NAIVE = "naive gRPC"
 THREADED = {"Ray actor": "ray_actor", "gloo": "gloo", "torch RPC": "torch_rpc"}
@@ -60,7 +63,7 @@ def run(options: Options) -> Iterator[Finding]:
                 f"{name}, OMP {threads}": Contender(module, environment={"OMP_NUM_THREADS": threads})
                 for threads in ("1", "2")
             }
-            yield from _phase(n, peers, [STREAM], options, name)
+            yield from _phase(n, peers, [STREAM, SHARED], options, name)
 
 
 def _phase(

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -87,15 +87,26 @@ class DomainError(Exception):
         self.retry_after = retry_after
 
 
-@contextlib.contextmanager
-def within(path: str) -> Iterator[None]:
-    """Puts ``path`` before the field of any `DomainError` that passes through."""
-    try:
-        yield
-    except DomainError as error:
+class within(contextlib.AbstractContextManager[None]):
+    """Puts ``path`` before the field of any `DomainError` that passes through.
+
+    A class, because it stands in every step's way: as a generator it would take longer than
+    most of what it encloses.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, DomainError):
+            return
         if error.field is None:
-            error.field = path
+            error.field = self._path
         else:
             joint = "" if error.field.startswith("[") else "."
-            error.field = f"{path}{joint}{error.field}"
-        raise
+            error.field = f"{self._path}{joint}{error.field}"

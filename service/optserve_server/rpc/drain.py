@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
 
 from optserve_server.errors import DomainError, Reason
+
+T = TypeVar("T")
 
 RETRY_AFTER = 1.0
 """Seconds after which a refused client may try again, here or elsewhere."""
@@ -49,19 +51,22 @@ class Drain:
         if self.draining:
             raise DomainError(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after=RETRY_AFTER)
 
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Lets a drain interrupt the wait inside: that of an open stream for its next step.
+    async def interruptible(self, task: asyncio.Task[Any], wait: Coroutine[Any, Any, T]) -> T:
+        """Awaits what a drain may interrupt: an open stream's wait for its next step.
+
+        Args:
+            task: the one that waits.
+            wait: for what.
 
         Raises:
             DomainError: SHUTTING_DOWN.
         """
+        if self.draining:
+            wait.close()
         self.check()
-        task = asyncio.current_task()
-        assert task is not None  # coroutines run in tasks
         self._waiting.add(task)
         try:
-            yield
+            return await wait
         except asyncio.CancelledError:
             if self.draining:
                 task.uncancel()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
+from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.session import PreparedStep, Session
 
 T = TypeVar("T")
@@ -30,14 +31,14 @@ class Execution:
                 return work()
         return await self.to_its_end(self._locked(session, work))
 
-    async def take(
-        self,
-        session: Session,
-        prepare: Callable[[], PreparedStep],
-        commit: Callable[[PreparedStep], T],
-    ) -> T:
-        """Takes a step: both parts while nothing else touches the session."""
-        return await self.alone(session, lambda: commit(prepare()))
+    async def take(self, session: Session, incoming: Incoming, commit: Callable[[PreparedStep], T]) -> T:
+        """Takes a step: prepares and commits it while nothing else touches the session.
+
+        What must be safe before anything moves, a journal's record, belongs between the two.
+        """
+        if session.is_small and not session.lock.locked():
+            return commit(session.prepare(incoming))  # nobody else gets a turn in between
+        return await self.alone(session, lambda: commit(session.prepare(incoming)))
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Runs ``work`` beside the event loop."""

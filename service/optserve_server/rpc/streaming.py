@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -18,6 +19,7 @@ from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.answers import Answers
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
+from optserve_server.rpc.reading import Unreadable
 from optserve_server.rpc.sharing import Sharing, answer_in
 from optserve_server.sessions.arriving import NamedIndices
 from optserve_server.sessions.incoming import Incoming
@@ -88,6 +90,9 @@ class StepStream:
         self._headers = _Headers(find, sharing)
         self._buffers = _Buffers()
         self._answers = Answers(context, chunk_bytes)
+        task = asyncio.current_task()
+        assert task is not None  # coroutines run in tasks
+        self._task = task
 
     async def serve(self) -> None:
         """Takes every step of the stream and answers it.
@@ -100,20 +105,22 @@ class StepStream:
                 with within("header"):
                     header, options = self._headers.read(first.message.header)
                 incoming = await self._received(header, options, first)
-                with _in_header():
-                    await self._take(header, incoming)
+                await self._take(header, incoming)
             await self._answers.sent()
         finally:
             self._answers.close()
 
     async def _first_message(self) -> Request | None:
-        with self._drain.interruptible():
-            message = await self._context.read()
-        if message is aio.EOF:
-            return None
-        if not message.message.HasField("header"):
+        message = await self._drain.interruptible(self._task, self._read())
+        if message is not None and not message.message.HasField("header"):
             raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
-        return message  # type: ignore[no-any-return]  # the call's messages have no type
+        return message
+
+    async def _read(self) -> Request | None:
+        message: Any = await self._context.read()
+        if isinstance(message, Unreadable):
+            raise message.error
+        return None if message is aio.EOF else message
 
     async def _received(self, header: Header, options: StepOptions, first: Request) -> Incoming:
         """The gradient of a step, whole."""
@@ -142,8 +149,8 @@ class StepStream:
         filler.add(first.chunk)
         while not filler.whole:
             reached(filler.filled)
-            framed = await self._context.read()
-            if framed is aio.EOF:
+            framed = await self._read()
+            if framed is None:
                 raise filler.truncated()
             if framed.message.HasField("header"):
                 raise filler.interrupted()
@@ -153,16 +160,17 @@ class StepStream:
     async def _take(self, header: Header, incoming: Incoming) -> None:
         await self._answers.sent()
         session, region = header.session, header.region
-        prepare = partial(session.prepare, incoming)
-        if region is not None and (header.pull is None or region.holds(header.pull)):
-            shared = partial(answer_in, region, wanted=header.pull is not None)
-            await self._context.write(Framed(await self._execution.take(session, prepare, shared)))
-            return
-        reply = self._buffers.reply(header, incoming.staging)
-        answer = self._answers.begin(reply, inline=session.is_small)
-        commit = partial(PreparedStep.commit, reply=reply, progress=answer)
-        await self._execution.take(session, prepare, commit)
-        await self._answers.finish(answer)
+        with _IN_HEADER:
+            if region is not None and (header.pull is None or region.holds(header.pull)):
+                shared = partial(answer_in, region, wanted=header.pull is not None)
+                answer = await self._execution.take(session, incoming, shared)
+                await self._context.write(Framed(answer))
+                return
+            reply = self._buffers.reply(header, incoming.staging)
+            progress = self._answers.begin(reply, inline=session.is_small)
+            commit = partial(PreparedStep.commit, reply=reply, progress=progress)
+            await self._execution.take(session, incoming, commit)
+        await self._answers.finish(progress)
 
 
 class _Buffers:
@@ -280,12 +288,14 @@ class _Differing(NamedTuple):
         )
 
 
-@contextlib.contextmanager
-def _in_header() -> Iterator[None]:
+class _InHeader(contextlib.AbstractContextManager[None]):
     """Options and rows stand in the header here; the gradient's bytes do not."""
-    try:
-        yield
-    except DomainError as error:
-        if error.field is not None and error.field.startswith(("options.", "sparse_gradients")):
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, DomainError) and (error.field or "").startswith(
+            ("options.", "sparse_gradients")
+        ):
             error.field = f"header.{error.field}"
-        raise
+
+
+_IN_HEADER = _InHeader()

@@ -101,11 +101,17 @@ class Numbers:
         plateau = self._spec.reduce_on_plateau
         return base * factor if plateau is None else plateau.reduced(base * factor, reduction)
 
-    def of_step(self, step: int) -> StepNumbers:
-        """The numbers of the update that follows ``step`` earlier ones. Changes nothing."""
+    def of_step(self, step: int, guards: Mapping[str, float] | None = None) -> StepNumbers:
+        """The numbers of the update that follows ``step`` earlier ones. Changes nothing.
+
+        Args:
+            step: how many there were.
+            guards: what `of_gradient` gave for the step; None where there is no gradient.
+        """
         scalars: dict[str, dict[str, float]] = {}
         carried: dict[str, dict[str, float]] = {}
-        guards, scheduled = self.of_guards(step), self._scheduled(step)
+        guards = guards or self.of_guards(step)
+        scheduled = self._scheduled(step)
         for name, group in self._groups.items():
             rate = self._rate(group, scheduled, self.reduction)
             t = step - self._origins[name] + 1

@@ -9,8 +9,11 @@ import numpy.typing as npt
 
 from optserve_server.arrays.backend import NONE, Bound, Pass, Segments, Sums
 from optserve_server.arrays.program import Program
+from optserve_server.optimizers.base import ElementwiseRule
+from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.sessions.arena import Arenas, Partition, Piecewise
 from optserve_server.sessions.guards import GRADIENT, REPLY
+from optserve_server.sessions.reading import Point, Reply
 from optserve_server.sessions.staging import Run, Staging
 
 Numbers = Mapping[str, float]
@@ -31,7 +34,7 @@ class Place:
     """
 
     def __init__(self, partition: Partition, run: Run) -> None:
-        self.partition, self.run = partition, run
+        self.partition, self.run, self.rule = partition, run, partition.programs.rule
         self._direct = run.rows is None and run.on(partition.backend).array is run.staged
         self._bounds: dict[tuple[object, ...], Bound] = {}
 
@@ -102,6 +105,7 @@ class Plan:
 
     Attributes:
         places: one for each run.
+        groupwise: whether any of them is of a group whose rule looks at all of it.
     """
 
     places: tuple[Place, ...]
@@ -109,6 +113,8 @@ class Plan:
     def __init__(self, arenas: Arenas, staging: Staging) -> None:
         self._partitions = arenas.partitions
         self.places = tuple(Place(arenas.partition(run), run) for run in staging.runs)
+        self.groupwise = any(isinstance(place.rule, GroupwiseRule) for place in self.places)
+        self._written: dict[tuple[int, Point], bool] = {}
 
     @classmethod
     def of(cls, arenas: Arenas, staging: Staging) -> Plan:
@@ -117,3 +123,23 @@ class Plan:
         if not isinstance(kept, Plan) or kept._partitions is not arenas.partitions:
             kept = staging.plan = cls(arenas, staging)
         return kept
+
+    def writes(self, reply: Reply) -> bool:
+        """Whether the pass that updates can write the reply as well."""
+        key = (id(reply.staging), reply.point)
+        if key not in self._written:
+            self._kept = reply.staging  # so that its identity stays its own
+            self._written = {key: self._can_write(reply)}
+        return self._written[key]
+
+    def _can_write(self, reply: Reply) -> bool:
+        runs = reply.staging.runs
+        if reply.point is Point.LOOKAHEAD or len(runs) != len(self.places):
+            return False
+        return all(
+            isinstance(place.rule, ElementwiseRule)
+            and place.run.rows is None
+            and run.rows is None
+            and (place.run.start, place.run.stop) == (run.start, run.stop)
+            for place, run in zip(self.places, runs, strict=True)
+        )

@@ -18,7 +18,10 @@ class StepOutcome(StrEnum):
     VALIDATED = "VALIDATED"
 
 
-@dataclass(frozen=True)
+# One of each is made for every step; to make a frozen one takes four times as long.
+
+
+@dataclass(slots=True)
 class StepOptions:
     """What a step asks for beside its gradient; fields as in the message of that name."""
 
@@ -45,7 +48,7 @@ class StepOptions:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepResult:
     """What a step did; fields as in the message of that name."""
 

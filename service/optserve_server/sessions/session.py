@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from optserve_server.sessions.live import LiveParameters
 
 
-@dataclass(frozen=True)
 class PreparedStep:
     """A step that was accepted and measured, and has changed nothing yet.
 
@@ -57,11 +56,18 @@ class PreparedStep:
         stored: the answer that it had before, where it is a repetition: nothing is left to do.
     """
 
-    _session: Session
-    _step: Step
-    _options: StepOptions
-    digest: bytes
-    stored: StepResult | None = None
+    __slots__ = ("_options", "_session", "_step", "digest", "stored")
+
+    def __init__(
+        self,
+        session: Session,
+        step: Step,
+        options: StepOptions,
+        digest: bytes,
+        stored: StepResult | None = None,
+    ) -> None:
+        self._session, self._step, self._options = session, step, options
+        self.digest, self.stored = digest, stored
 
     @property
     def changes(self) -> bool:
@@ -106,6 +112,7 @@ class Session:
         step: optimizer steps taken.
         accumulated: gradients accumulated towards the next step.
         skipped: steps skipped because of a non-finite gradient.
+        is_small: whether a step is short enough for the thread that asks for it.
         closed: whether it was deleted.
         damaged: whether an update began and did not end; such a session answers no more.
         watch: what has become of reduce_on_plateau and early_stopping.
@@ -133,6 +140,7 @@ class Session:
         self.step = 0
         self.accumulated = 0
         self.skipped = 0
+        self.is_small = sum(layout.arena_sizes.values()) <= SMALL
         self.closed = False
         self.damaged = False
         self.lock = asyncio.Lock()
@@ -168,11 +176,6 @@ class Session:
     def ready(self) -> bool:
         """Whether all parameters have their values."""
         return not self._pending
-
-    @property
-    def is_small(self) -> bool:
-        """Whether a step is short enough for the thread that asks for it."""
-        return sum(self.layout.arena_sizes.values()) <= SMALL
 
     def slot_names(self) -> dict[str, tuple[str, ...]]:
         """The names of each group's optimizer-state arrays."""
@@ -221,7 +224,8 @@ class Session:
                 return PreparedStep(self, step, options, digest, stored)
         self.watch.check_running(self.spec)
         self.check_step(options.expected_step, "options.expected_step")
-        check_lazy(self.spec, self.arenas, staging)
+        if staging.sparse:
+            check_lazy(self.spec, self.arenas, staging)
         if self.spec.gradient.accumulation_steps > 1:
             check_complete(self.layout, staging)
         return PreparedStep(self, step.prepare(incoming.measurement()), options, digest)

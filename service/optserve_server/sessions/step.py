@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
@@ -72,7 +71,8 @@ class Step:
         self._staging = staging
         self._options = options
         self._gradient = session.spec.gradient
-        self._places = Plan.of(session.arenas, staging).places
+        self._plan = Plan.of(session.arenas, staging)
+        self._places = self._plan.places
         self._completes = session.accumulated + 1 == self._gradient.accumulation_steps
         self._scaled, self._guards = session.numbers.of_gradient(session.step, options.loss_scale)
         self.outcome = StepOutcome.VALIDATED
@@ -136,12 +136,13 @@ class Step:
 
     def _apply(self, reply: Reply | None, progress: Progress) -> StepResult:
         session = self._session
-        numbers = session.numbers.of_step(session.step)
+        numbers = session.numbers.of_step(session.step, self._guards)
         # What the result reports is read before the update moves what it depends on.
         result = self._result(session.step + 1, numbers.learning_rate)
         prepared = [self._prepare(place, i, numbers) for i, place in enumerate(self._places)]
-        self._settle(prepared, numbers)
-        writes = reply is not None and self._writes(reply)
+        if self._plan.groupwise:
+            self._settle(prepared, numbers)
+        writes = reply is not None and self._plan.writes(reply)
         if writes:
             answer_with(None, result, reply, progress)
         with session.changing():
@@ -156,18 +157,6 @@ class Step:
             answer_with(session, result, reply, progress)
         return result
 
-    def _writes(self, reply: Reply) -> bool:
-        """Whether the pass over the elements can write the reply as well."""
-        if reply.point is Point.LOOKAHEAD or len(reply.staging.runs) != len(self._places):
-            return False
-        return all(
-            isinstance(place.partition.programs.rule, ElementwiseRule)
-            and place.run.rows is None
-            and run.rows is None
-            and (place.run.start, place.run.stop) == (run.start, run.stop)
-            for place, run in zip(self._places, reply.staging.runs, strict=True)
-        )
-
     def _update(
         self,
         prepared: Sequence[tuple[dict[str, float], NumbersOfTensors | None]],
@@ -179,7 +168,7 @@ class Step:
                 self._update_and_write(place, i, scalars, of_tensors, reply, progress)
                 continue
             place.call(StepPrograms.apply, self._scaled, scalars=scalars, of_tensors=of_tensors)
-            if isinstance(place.partition.programs.rule, MatrixRule):
+            if isinstance(place.rule, MatrixRule):
                 step_matrices(place.partition, place.run, scalars)
 
     def _update_and_write(
@@ -212,12 +201,11 @@ class Step:
         self, place: Place, position: int, numbers: StepNumbers
     ) -> tuple[dict[str, float], NumbersOfTensors | None]:
         """The numbers of a run's update: those of the whole run, and those of each tensor."""
-        partition = place.partition
         factors = self._measurement.factors(position)
-        scalars = numbers.scalars[partition.group] | self._guards
+        scalars = dict(numbers.scalars[place.partition.group])
         scalars["guard_clip"] = float(factors[0])
         of_tensors = {"guard_clip": factors} if isinstance(self._gradient.clip, ClipByTensorNorm) else {}
-        rule = partition.programs.rule
+        rule = place.rule
         if isinstance(rule, TensorwiseRule):
             sums = place.call(
                 StepPrograms.measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
@@ -232,7 +220,7 @@ class Step:
         groupwise = [
             (place.partition.group, rule, place, *given)
             for place, given in zip(self._places, prepared, strict=True)
-            if isinstance(rule := place.partition.programs.rule, GroupwiseRule)
+            if isinstance(rule := place.rule, GroupwiseRule)
         ]
         totals: dict[str, Counter[str]] = {}
         for group, _, place, scalars, of_tensors in groupwise:

@@ -57,7 +57,7 @@ class StepLedger:
             DomainError: SEQUENCE_GAP (metadata ``expected``), SEQUENCE_EXPIRED or
                 SEQUENCE_REUSED.
         """
-        record = self._records.get(worker, _Record())
+        record = self._records.get(worker) or _Record()
         back = record.last - sequence
         if back == -1:
             return None
@@ -73,7 +73,9 @@ class StepLedger:
 
     def remember(self, worker: str, digest: bytes, result: StepResult) -> None:
         """Keeps the result of the worker's next sequence."""
-        record = self._records.setdefault(worker, _Record())
+        record = self._records.get(worker)
+        if record is None:
+            record = self._records[worker] = _Record()
         record.last += 1
         record.answered.append((digest, result))
         self._records.move_to_end(worker)

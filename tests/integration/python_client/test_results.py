@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve import optimizers
+from optserve import errors, optimizers
+from optserve.answers import Answers
 from optserve.recycler import LARGE, Recycler
+from optserve.v1 import session_service_pb2 as wire
+from optserve.v1 import tensor_pb2
 
 SGD = optimizers.Sgd(learning_rate=1.0)
 COUNT = 700_003
@@ -160,6 +163,66 @@ def test_an_answer_that_was_cut_fills_the_arrays_the_second_time(way, many, prox
         assert stream.step(gradient, into=target).step == 1
     assert proxy.cuts == 1
     same(target, {name: 0 - array for name, array in gradient.items()})
+
+
+def test_a_pull_fills_the_caller_s_arrays(many):
+    target = {"c": np.full(COUNT, 7, np.float32), "e": np.full((700, 600), 7.0).T}
+    pulled = many.pull(["c", "e"], into=target)
+    assert pulled["e"] is target["e"]
+    assert not np.any(target["c"])
+    assert not np.any(target["e"])
+    many.step({"c": np.ones(COUNT, np.float32)})
+    many.pull(["c"], into=target, if_newer_than_step=1)
+    assert not np.any(target["c"]), "nothing is newer"
+    many.pull(["c"], into=target)
+    assert set(np.unique(target["c"])) == {-1.0}
+    with pytest.raises(ValueError, match="no array"):
+        many.pull(into=target)
+
+
+def test_what_is_no_answer_is_an_error_of_the_server():
+    answers = Answers()
+    with pytest.raises(errors.Internal, match="no message"):
+        answers.read(iter([b"\xff\xff"]))
+    with pytest.raises(errors.Unavailable):
+        answers.read(iter([]))
+    header = wire.ParametersHeader(step=3, byte_count=4)
+    early = wire.StepStreamResponse(result=wire.StepResult(step=3), parameters=header)
+    with pytest.raises(errors.Unavailable):
+        answers.read(iter([early.SerializeToString()]))
+    late = wire.StepStreamResponse(chunk=tensor_pb2.Chunk(byte_offset=2, data=b"ab"))
+    with pytest.raises(errors.Internal, match="chunk"):
+        answers.read(iter([early.SerializeToString(), late.SerializeToString()]))
+
+
+def test_headers_are_read_again_where_they_differ():
+    """Layouts may change in any field, and fields may come twice."""
+    answers = Answers()
+    for step, names, repeated in [
+        (1, "ab", 0),
+        (2, "ab", 0),
+        (2, "ba", 0),
+        (1, "ab", 9),
+        (3, "ab", 9),
+        (4, "ab", 0),
+    ]:
+        layout = [
+            tensor_pb2.TensorLayout(name=n, dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1], byte_offset=4 * i)
+            for i, n in enumerate(names)
+        ]
+        data = np.array([step, 10], np.float32).tobytes()
+        message = wire.StepStreamResponse(
+            parameters=wire.ParametersHeader(step=step, layout=layout, byte_count=8),
+            chunk=tensor_pb2.Chunk(data=data),
+        ).SerializeToString()
+        if repeated:
+            message += wire.StepStreamResponse(
+                parameters=wire.ParametersHeader(step=repeated)
+            ).SerializeToString()
+        values = answers.read(iter([message])).parameters
+        assert values.step == (repeated or step)
+        assert values[names[0]] == step
+        assert values[names[1]] == 10
 
 
 def test_equal_steps_send_what_unequal_ones_do(way, many):

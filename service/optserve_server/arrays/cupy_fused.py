@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import threading
 from collections.abc import Mapping
@@ -201,9 +202,7 @@ class CupyMirror:
         """Returns when what was to be fetched is there."""
         self._down.synchronize()
 
-    def _pointer(self, start: int) -> Any:
-        import ctypes
-
+    def _pointer(self, start: int) -> ctypes.c_void_p:
         first = self._host.__array_interface__["data"][0] + start * self._host.itemsize
         return ctypes.c_void_p(first)
 
@@ -235,6 +234,9 @@ class CupyBackend:
         key = program, dtype, dtypes(program, dtype, storage)
         if not keep:
             return CupyKernel(*key)
+        known = self._kernels.get(key)
+        if known is not None:  # found without waiting for what is being compiled
+            return known
         with self._compiling:
             if key not in self._kernels:
                 self._kernels[key] = CupyKernel(*key)

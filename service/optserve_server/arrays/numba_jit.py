@@ -238,6 +238,9 @@ class NumbaBackend:
         key = program, dtype, dtypes(program, dtype, storage)
         if not keep:
             return self._made_up(key, storage)
+        known = self._kernels.get(key)
+        if known is not None:  # found without waiting for what is being compiled
+            return known
         with self._compiling:
             if key not in self._kernels:
                 self._kernels[key] = NumbaKernel(*key, self._workers, self._fold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -69,6 +70,21 @@ class Partition:
         """Takes its range of another arena, which holds the same values."""
         self.arrays[PARAMETER] = parameters[self.start : self.stop]
         self._bounds.clear()
+
+    def warm(self, wire: np.dtype[Any] | None = None, reply: str = "") -> None:
+        """Makes the kernels of its steps ready, so that no step waits for a compiler.
+
+        Kernels that other sessions have, or an earlier process left on disk, cost little.
+
+        Args:
+            wire: the gradient's dtype; its own if None.
+            reply: where the new parameters go as well; see `StepPrograms.apply`.
+        """
+        programs = [self.programs.apply(False, reply)] if reply else self.programs.usual()
+        storage = dict.fromkeys((GRADIENT, REPLY), wire or self.dtype)
+        with contextlib.suppress(Exception):  # the step that needs it says what is wrong
+            for program in programs:
+                self.backend.compile(program, self.dtype, storage)
 
     def restart_matrices(self, entry: TensorEntry) -> None:
         """Makes a tensor's state under a `MatrixRule` anew."""
@@ -324,10 +340,13 @@ class Arenas:
             self.partitions[key].tensors.append(entry)
         for partition in self.partitions.values():
             partition.allocate(self.parameters[partition.dtype])
+            partition.warm()
 
     def switched(self, programs: Mapping[str, StepPrograms]) -> tuple[Partitions, list[StateTransfer]]:
         """The partitions under other programs, and what became of each group's state."""
         changed = {key: p.switched(programs[p.group]) for key, p in self.partitions.items()}
+        for partition, _ in changed.values():
+            partition.warm()
         transfers = {partition.group: transfer for partition, transfer in changed.values()}
         return {key: partition for key, (partition, _) in changed.items()}, list(transfers.values())
 
@@ -347,8 +366,7 @@ class Arenas:
         for dtype, parameters in self.parameters.items():
             parameters[:] = other.parameters[dtype]
         for partition in other.partitions.values():
-            place = slice(partition.start, partition.stop)
-            partition.arrays[PARAMETER] = self.parameters[partition.dtype][place]
+            partition.move(self.parameters[partition.dtype])
         self.partitions = other.partitions
 
     def partition(self, run: Run) -> Partition:

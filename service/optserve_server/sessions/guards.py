@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +121,18 @@ class StepPrograms:
         if reply:
             t.store(reply, p if average is None or not averaged else average)
         return t.program()
+
+    def usual(self) -> Iterator[Program]:
+        """The programs that every step runs whose gradient comes without a loss scale."""
+        yield self.measure(False)
+        yield self.apply(False)
+        if isinstance(self.rule, TensorwiseRule):
+            yield self.measure_tensors(False)
+        if isinstance(self.rule, GroupwiseRule):
+            yield self.measure_group(False)
+        if self.gradient.accumulation_steps > 1:
+            yield self.measure_micro_batch(False)
+            yield self.accumulate(False)
 
     @functools.cached_property
     def average(self) -> Program:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve import direct_call
+from optserve import connection, direct_call
 from tests.integration.python_client.proxy import Proxy, running_proxy
 from tests.support.server import RunningServer
 
@@ -45,7 +45,8 @@ def distant(proxy: Proxy, session: optserve.SessionHandle) -> Iterator[optserve.
 
 @pytest.fixture(params=["direct", "queued"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Lone steps of a stream go over gRPC's internals, or over its public interface."""
+    """Lone steps of a stream go over gRPC's internals, or over its public interface; to be named first."""
+    monkeypatch.setattr(connection, "is_local", lambda target: False)
     if request.param == "direct":
         assert direct_call.available()
     else:

@@ -176,7 +176,7 @@ def test_a_server_that_shuts_down_ends_the_stream(way):
         stream.close()
 
 
-def test_a_forgotten_stream_ends_its_call(client, session):
+def test_a_forgotten_stream_ends_its_call(way, client, session):
     for _ in range(3):
         session.stream().step(ONE)
     gc.collect()

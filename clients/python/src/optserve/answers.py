@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
+from google.protobuf.message import DecodeError
+
 from optserve import errors
 from optserve.contents import Contents
 from optserve.dtypes import Array
@@ -62,6 +64,14 @@ class Answers:
             Unavailable: it ended too early.
             Internal: the answer makes no sense.
         """
+        try:
+            return self._read(received, into, bar, lookup)
+        except DecodeError as error:
+            raise errors.Internal("the answer is no message of this service") from error
+
+    def _read(
+        self, received: Iterator[bytes], into: Mapping[str, Array] | None, bar: Bar, lookup: Lookup | None
+    ) -> StepResult:
         message = next(received, None)
         if message is None:
             raise errors.Unavailable("the stream ended before its answer")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from optserve import chunks, dtypes
+from optserve.allocator import expect_large_messages
 from optserve.dtypes import Array
 from optserve.framing import ChunkParts, Framing
 from optserve.layout import Layout, TensorInfo
@@ -117,6 +118,7 @@ class Payload:
             bar.update(self.byte_count)
             yield framing.join(head, ChunkParts(0, self.byte_count, self.values))
             return
+        expect_large_messages()
         for chunk in chunks.cut(map(dtypes.bytes_of, self.values), bar.update):
             yield framing.join(head, chunk)
             head = b""

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
+from optserve.allocator import expect_large_messages
+
 LARGE = 1 << 20
 """Smaller buffers come from memory that the allocator has at hand."""
 
@@ -35,7 +37,10 @@ class Recycler:
 
     def take(self, byte_count: int) -> NDArray[np.uint8]:
         """A buffer of so many bytes, of any content, that nobody else holds."""
-        if byte_count < LARGE or not COUNTS:
+        if byte_count < LARGE:
+            return np.empty(byte_count, np.uint8)
+        expect_large_messages()
+        if not COUNTS:
             return np.empty(byte_count, np.uint8)
         for buffer in self._kept:
             if len(buffer) == byte_count and sys.getrefcount(buffer) == ONLY_OURS:

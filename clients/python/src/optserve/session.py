@@ -15,8 +15,10 @@ from optserve import parameters, steps
 from optserve import update as updates
 from optserve.answers import Answers
 from optserve.connection import Connection
+from optserve.dtypes import Array
 from optserve.enums import ParameterPoint
 from optserve.info import SessionInfo
+from optserve.into import check
 from optserve.landing import Landing
 from optserve.layout import Layout
 from optserve.metrics import MetricsReport
@@ -172,6 +174,7 @@ class SessionHandle:
         point: ParameterPoint | None = None,
         wire_dtype: DTypeLike | None = None,
         if_newer_than_step: int | None = None,
+        into: Mapping[str, Array] | None = None,
         timeout: float | None = None,
     ) -> Parameters:
         """Reads parameters.
@@ -182,21 +185,26 @@ class SessionHandle:
             wire_dtype: element type to send them in; each tensor's own when None.
             if_newer_than_step: sends nothing unless the session's step is greater; the answer is
                 then empty and its ``modified`` False.
+            into: arrays by tensor name that are filled, such as the model's own; new ones when None.
+                After an error they may hold a part of the values.
             timeout: seconds in all; the client's default, lengthened for large tensors, when None.
 
         Raises:
             InvalidArgument: a tensor or the wire type is wrong.
             FailedPrecondition: the session has no such point, or awaits its parameters.
+            ValueError: ``into`` does not fit.
             OptserveError: the server refused otherwise, or could not be reached.
         """
         pull = Pull(tensors=tensors, point=point, wire_dtype=wire_dtype)
+        if into is not None:
+            check(into, self.layout, pull)
         request = wire.PullParametersRequest(name=self.name, pull=pull.message(self.layout))
         if if_newer_than_step is not None:
             request.if_newer_than_step = if_newer_than_step
         if timeout is None:
             timeout = allowance(self._connection.timeout, pull.byte_count(self.layout))
         values = self._connection.run(
-            lambda left: pulled(self._connection, request, left, Landing(self._recycler)), timeout
+            lambda left: pulled(self._connection, request, left, Landing(self._recycler), into), timeout
         )
         self._step = max(self._step, values.step)
         return values

@@ -19,8 +19,13 @@ from optserve_server.rpc.server import Conditions, Server
 from optserve_server.rpc.tls import CertificateError, CertificateFiles, Certificates
 from optserve_server.rpc.tokens import AccessError
 from optserve_server.sessions.budget import Budget
+from optserve_server.sessions.keeper import Policy
 from optserve_server.sessions.namespaces import Namespaces
+from optserve_server.sessions.recovery import Recovered, Recovery
+from optserve_server.sessions.spec import DurabilityMode
 from optserve_server.sessions.store import Limits
+from optserve_server.wire.answers import encoded
+from optserve_server.wire.spec_text import SPEC_TEXT
 
 _MEMORY_SHARE = 0.75
 """Of the machine's memory, or the container's, where nobody states a budget."""
@@ -33,8 +38,11 @@ def compose(settings: Settings, backend: Backend, executor: ThreadPoolExecutor) 
 
     Raises:
         ConfigError: the tokens cannot be used.
+        DirectoryError: another server uses the data directory.
+        OSError: the data directory cannot be used.
     """
     namespaces = Namespaces(backend, _limits(settings), _budget(settings))
+    recovered = _recovered(settings, namespaces)
     conditions = Conditions(
         # The service refuses with details; gRPC refuses what comes beyond that.
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
@@ -42,7 +50,7 @@ def compose(settings: Settings, backend: Backend, executor: ThreadPoolExecutor) 
         reflection=settings.reflection,
         shared_memory=settings.shared_memory,
     )
-    return Server(namespaces, executor, _identities(settings, namespaces), conditions)
+    return Server(namespaces, executor, _identities(settings, namespaces), conditions, recovered)
 
 
 async def serve(settings: Settings) -> None:
@@ -117,8 +125,18 @@ def _identities(settings: Settings, namespaces: Namespaces) -> Identities:
         raise ConfigError(str(error)) from None
 
 
+def _recovered(settings: Settings, namespaces: Namespaces) -> Recovered | None:
+    if not settings.data_dir:
+        return None
+    policy = Policy(generations=settings.snapshot_generations, journal_bytes=settings.journal_bytes)
+    return Recovery(Path(settings.data_dir), namespaces, SPEC_TEXT, encoded, policy).run()
+
+
 def _limits(settings: Settings) -> Limits:
+    mode = settings.durability if settings.data_dir else DurabilityMode.EPHEMERAL
     return Limits(
+        durability=DurabilityMode(mode.upper()),
+        durable=bool(settings.data_dir),
         max_sessions=settings.max_sessions,
         max_session_bytes=settings.max_session_bytes,
         max_tensors=settings.max_tensors,
@@ -147,6 +165,7 @@ def _announce(settings: Settings, backend: Backend, port: int) -> None:
         "tls": bool(settings.tls_certificate),
         "client_certificates": bool(settings.tls_client_ca),
         "tokens": bool(settings.tokens_file),
+        "data_dir": settings.data_dir or None,
         "backend": backend.name,
         "device": backend.device,
     }

@@ -145,6 +145,18 @@ class Settings:
     session_lease_seconds: float = setting(
         0.0, seconds, "after which an unused session may leave memory, where it states none; 0 for never"
     )
+    data_dir: str = setting("", text_line, "directory that sessions are kept in; none keeps them in memory")
+    durability: str = setting(
+        "journal",
+        one_of("journal", "snapshot", "ephemeral"),
+        "of sessions that state none, where there is a data directory",
+    )
+    snapshot_generations: int = setting(
+        2, whole(1, 1000), "snapshots of each session that are kept, beside those that clients asked for"
+    )
+    journal_bytes: int = setting(
+        4 << 30, size(1 << 20, 2**62), "journal beyond which sessions are saved so that it can shrink"
+    )
     threads: int = setting(2, whole(1, 1024), "threads for work too long for the event loop")
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, TypeVar
 
+from optserve_server.sessions.changes import ChangeKind, step_pieces
 from optserve_server.sessions.incoming import Incoming
-from optserve_server.sessions.session import PreparedStep, Session
+from optserve_server.sessions.keeper import Keeper
+from optserve_server.sessions.prepared import PreparedStep
+from optserve_server.sessions.session import Session
+from optserve_server.storage.failpoints import passing
 
 T = TypeVar("T")
 
@@ -18,10 +23,12 @@ class Execution:
 
     Args:
         executor: threads for long work.
+        keeper: keeps sessions on a disk; None where all are held in memory alone.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, keeper: Keeper | None = None) -> None:
         self._executor = executor
+        self._keeper = keeper
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def alone(self, session: Session, work: Callable[[], T]) -> T:
@@ -31,14 +38,47 @@ class Execution:
                 return work()
         return await self.to_its_end(self._locked(session, work))
 
-    async def take(self, session: Session, incoming: Incoming, commit: Callable[[PreparedStep], T]) -> T:
-        """Takes a step: prepares and commits it while nothing else touches the session.
+    async def placed(self, session: Session, work: Callable[[], T]) -> T:
+        """Runs ``work`` on a session that the caller has locked: short work at once, long work in a thread.
 
-        What must be safe before anything moves, a journal's record, belongs between the two.
+        Whoever waits must do so to the end, as in `to_its_end`.
         """
+        return work() if session.is_small else await self.in_thread(work)
+
+    async def take(self, session: Session, incoming: Incoming, commit: Callable[[PreparedStep], T]) -> T:
+        """Takes a step: both parts while nothing else touches the session.
+
+        Where the session is kept, a record of it is made safe between the two.
+
+        Raises:
+            DomainError: what `Session.prepare` raises, STORAGE_FULL or STORAGE_UNAVAILABLE.
+        """
+        if session.kept is not None and self._keeper is not None:
+            return await self.to_its_end(self._kept(self._keeper, session, incoming, commit))
         if session.is_small and not session.lock.locked():
             return commit(session.prepare(incoming))  # nobody else gets a turn in between
         return await self.alone(session, lambda: commit(session.prepare(incoming)))
+
+    async def _kept(
+        self,
+        keeper: Keeper,
+        session: Session,
+        incoming: Incoming,
+        commit: Callable[[PreparedStep], T],
+    ) -> T:
+        """Takes the step of a session that is kept on the disk."""
+        async with session.lock:
+            prepared = await self.placed(session, partial(session.prepare, incoming))
+            kept = session.kept
+            if kept is None or not prepared.changes:
+                return await self.placed(session, partial(commit, prepared))
+            byte_count = await keeper.record(kept, partial(step_pieces, prepared.staging, prepared.options))
+            passing("before-apply")
+            done = await self.placed(session, partial(commit, prepared))
+            passing("after-apply")
+            keeper.changed(kept, ChangeKind.STEP, byte_count)
+        passing("before-ack")
+        return done
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Runs ``work`` beside the event loop."""

@@ -17,6 +17,8 @@ CODECS: Mapping[str, tuple[Codec | None, Codec | None]] = {
     "StepStream": (Framing(pb.StepStreamRequest).decode, Framing(pb.StepStreamResponse).encode),
     "PullParameters": (None, Framing(pb.PullParametersResponse).encode),
     "PushParameters": (Framing(pb.PushParametersRequest).decode, None),
+    "ExportSnapshot": (None, Framing(pb.ExportSnapshotResponse).encode),
+    "ImportSnapshot": (Framing(pb.ImportSnapshotRequest).decode, None),
 }
 """What reads the requests and writes the responses of a method; None for the generated code."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from optserve.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
+from optserve_server.sessions.changes import PushChange
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.staging import Staging
 from optserve_server.wire.chunks import Filler
@@ -25,10 +26,10 @@ class Push:
     session: Session
     staging: Staging
 
-    def assign(self) -> None:
-        """Writes the parameters."""
+    def change(self) -> PushChange:
+        """What it asks for."""
         expected = self.header.expected_step if self.header.HasField("expected_step") else None
-        self.session.assign(self.staging, expected_step=expected, reset_state=self.header.reset_state)
+        return PushChange(self.staging, expected, self.header.reset_state)
 
 
 async def received(requests: Requests, find: Callable[[str], Session]) -> Push:

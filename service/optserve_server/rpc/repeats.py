@@ -41,6 +41,10 @@ class Repeats:
         """
         return await self._execution.to_its_end(self._once(request_id, content, act))
 
+    def remember(self, request_id: str, content: bytes, answer: Message) -> None:
+        """Keeps an answer that was given in an earlier life of the server."""
+        self._ledger.remember(request_id, content, answer)
+
     async def _once(self, request_id: str, content: bytes, act: Callable[[], Awaitable[M]]) -> M:
         if not request_id:
             return await act()

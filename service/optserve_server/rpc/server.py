@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from optserve_server.rpc.listening import Listening
 from optserve_server.rpc.sessions import SessionService
 from optserve_server.rpc.sharing import Sharing
 from optserve_server.sessions.namespaces import Namespaces
+from optserve_server.sessions.recovery import Recovered
 
 SERVICES = tuple(
     file.services_by_name[name].full_name
@@ -41,6 +43,9 @@ SERVICES = tuple(
 
 _LAST_ANSWERS = 0.5
 """Seconds for answers on their way when the connections are closed."""
+
+_LAST_SAVES = 2.0
+"""Seconds that saving gets at the end in any case."""
 
 _SWEEP = 0.5
 """Seconds between two looks at tokens, idle streams and leases."""
@@ -73,6 +78,7 @@ class Server:
         executor: threads for long work.
         identities: who may call; anybody when None.
         conditions: on what conditions.
+        recovered: what came back from a data directory; None where there is none.
     """
 
     def __init__(
@@ -81,8 +87,10 @@ class Server:
         executor: Executor,
         identities: Identities | None = None,
         conditions: Conditions | None = None,
+        recovered: Recovered | None = None,
     ) -> None:
         conditions = conditions or Conditions()
+        self._keeper = None if recovered is None else recovered.keeper
         self._drain = Drain()
         self._health = health.aio.HealthServicer()
         identities = identities or Identities(namespaces)
@@ -92,9 +100,11 @@ class Server:
             options=_options(namespaces.limits.max_message_bytes),
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
-        execution = Execution(executor)
+        execution = Execution(executor, self._keeper)
         self._sharing = Sharing(execution, conditions.shared_memory)
-        sessions = SessionService(namespaces.limits, execution, self._drain, self._sharing)
+        sessions = SessionService(namespaces.limits, execution, self._drain, self._sharing, self._keeper)
+        for namespace, answered in () if recovered is None else recovered.answered:
+            sessions.remember(namespace, answered)
         add_SessionServiceServicer_to_server(sessions, self._server)
         add_FunctionServiceServicer_to_server(FunctionService(execution, namespaces.backend), self._server)
         capabilities = CapabilitiesService(namespaces.backend, namespaces.limits)
@@ -120,7 +130,8 @@ class Server:
         return bound
 
     async def stop(self, grace: float) -> None:
-        """Refuses new calls, waits up to ``grace`` seconds for the others, and closes."""
+        """Refuses new calls, waits up to ``grace`` seconds for the others, saves sessions, and closes."""
+        ends = time.monotonic() + grace
         await self._health.enter_graceful_shutdown()
         await self._drain.finish(grace)
         await self._server.stop(_LAST_ANSWERS)
@@ -129,12 +140,16 @@ class Server:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeping
         await self._sharing.stop()
+        if self._keeper is not None:
+            await self._keeper.close(max(_LAST_SAVES, ends - time.monotonic()))
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
             try:
                 self._admission.sweep()
+                if self._keeper is not None:
+                    self._keeper.sweep()
             except Exception:
                 # The next look may go well, and calls need none.
                 _log.exception("defect while looking after open calls")

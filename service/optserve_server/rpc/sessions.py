@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from google.protobuf.message import Message
 from grpc import aio
 
 from optserve.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
-from optserve_server.errors import within
+from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc import calls
+from optserve_server.rpc.changing import Changing
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.push import received
 from optserve_server.rpc.repeats import Repeats, content_of
 from optserve_server.rpc.sharing import Sharing
+from optserve_server.rpc.snapshots import Snapshots
+from optserve_server.rpc.snapshots import received as received_snapshot
 from optserve_server.rpc.stepping import check_pull, stepped
 from optserve_server.rpc.streaming import StepStream
+from optserve_server.sessions.changes import ChangeKind, ReportChange, Request, UpdateChange
+from optserve_server.sessions.incoming import Incoming
+from optserve_server.sessions.keeper import Keeper, folder_name
+from optserve_server.sessions.kept import Answered
 from optserve_server.sessions.session import SMALL, Session
 from optserve_server.sessions.store import Limits, Store
 from optserve_server.wire import metrics, pages, sessions
+from optserve_server.wire.answers import decoded
 from optserve_server.wire.chunks import cut
-from optserve_server.wire.names import checked_key, checked_session_id, session_id_from
+from optserve_server.wire.names import (
+    checked_key,
+    checked_session_id,
+    session_id_from,
+    session_name,
+    snapshot_from,
+)
+from optserve_server.wire.spec_text import SPEC_TEXT
 
 Context = aio.ServicerContext[Any, Any]
+M = TypeVar("M", bound=Message)
 
 
 class SessionService(SessionServiceServicer):
@@ -38,10 +55,21 @@ class SessionService(SessionServiceServicer):
         execution: where work runs.
         drain: says when streams are to end.
         sharing: memory shared with clients on this host.
+        keeper: keeps sessions on a disk; None where all are held in memory alone.
     """
 
-    def __init__(self, limits: Limits, execution: Execution, drain: Drain, sharing: Sharing) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        execution: Execution,
+        drain: Drain,
+        sharing: Sharing,
+        keeper: Keeper | None = None,
+    ) -> None:
         self._sharing = sharing
+        self._keeper = keeper
+        self._changing = Changing(execution, keeper)
+        self._snapshots = Snapshots(execution, keeper, SPEC_TEXT)
         self._limits = limits
         self._execution = execution
         self._drain = drain
@@ -56,10 +84,17 @@ class SessionService(SessionServiceServicer):
     @property
     def _repeats(self) -> Repeats:
         """The answered requests of the running call's namespace."""
-        name = calls.namespace().name
-        if name not in self._by_namespace:
-            self._by_namespace[name] = Repeats(self._execution)
-        return self._by_namespace[name]
+        return self._repeats_of(calls.namespace().name)
+
+    def _repeats_of(self, namespace: str) -> Repeats:
+        if namespace not in self._by_namespace:
+            self._by_namespace[namespace] = Repeats(self._execution)
+        return self._by_namespace[namespace]
+
+    def remember(self, namespace: str, answered: Answered) -> None:
+        """Keeps the answer to a request of an earlier life of the server."""
+        answer = decoded(answered.kind, answered.answer)
+        self._repeats_of(namespace).remember(answered.request.key, answered.request.content, answer)
 
     def find(self, name: str) -> Session:
         """The session of that resource name."""
@@ -72,7 +107,7 @@ class SessionService(SessionServiceServicer):
     ) -> pb.CreateSessionResponse:
         key = checked_key(request.request_id, "request_id")
         content = content_of(request) if key else b""
-        return await self._repeats.once(key, content, partial(self._create, request))
+        return await self._repeats.once(key, content, partial(self._create, request, Request(key, content)))
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         return pb.GetSessionResponse(session=sessions.session_to(self.find(request.name)))
@@ -91,21 +126,21 @@ class SessionService(SessionServiceServicer):
     ) -> pb.DeleteSessionResponse:
         key = checked_key(request.request_id, "request_id")
         content = content_of(request) if key else b""
-        return await self._repeats.once(key, content, partial(self._delete, request))
+        return await self._repeats.once(key, content, partial(self._delete, request, Request(key, content)))
 
     async def UpdateSession(
         self, request: pb.UpdateSessionRequest, context: Context
     ) -> pb.UpdateSessionResponse:
         key = checked_key(request.request_id, "request_id")
         content = content_of(request) if key else b""
-        return await self._repeats.once(key, content, partial(self._update, request))
+        return await self._repeats.once(key, content, partial(self._update, request, Request(key, content)))
 
     async def ReportMetrics(
         self, request: pb.ReportMetricsRequest, context: Context
     ) -> pb.ReportMetricsResponse:
         key = checked_key(request.request_id, "request_id")
         content = content_of(request) if key else b""
-        return await self._repeats.once(key, content, partial(self._report, request))
+        return await self._repeats.once(key, content, partial(self._report, request, Request(key, content)))
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
@@ -118,8 +153,8 @@ class SessionService(SessionServiceServicer):
         stage = partial(session.stage_arrays, gradients, rows)
         # Where few rows were sent, the zeros of the others are many.
         staging = await self._execution.in_thread(stage) if rows and not session.is_small else stage()
-        work = partial(stepped, session, staging, options, pull)
-        result, values = await self._execution.alone(session, work)
+        prepare = partial(session.prepare, Incoming.whole(session, staging, options))
+        result, values = await self._execution.take(session, prepare, partial(stepped, session, pull))
         response = pb.StepResponse(result=sessions.result_to(result))
         if values is not None:
             response.parameters.extend(sessions.values_to(values))
@@ -154,44 +189,124 @@ class SessionService(SessionServiceServicer):
         header = push.header
         content = content_of(header, push.staging.buffer.data) if header.request_id else b""
 
-        async def act() -> pb.PushParametersResponse:
-            await self._execution.alone(push.session, push.assign)
-            return pb.PushParametersResponse(session=sessions.session_to(push.session))
-
-        return await self._repeats.once(header.request_id, content, act)
+        asked = Request(header.request_id, content)
+        act = partial(self._changing.make, push.session, push.change(), asked)
+        return cast(pb.PushParametersResponse, await self._repeats.once(header.request_id, content, act))
 
     async def ShareMemory(self, request: pb.ShareMemoryRequest, context: Context) -> pb.ShareMemoryResponse:
         return await self._sharing.share(self.find(request.name), request)
 
-    async def _create(self, request: pb.CreateSessionRequest) -> pb.CreateSessionResponse:
+    async def CreateSnapshot(
+        self, request: pb.CreateSnapshotRequest, context: Context
+    ) -> pb.CreateSnapshotResponse:
+        act = partial(self._snapshots.create, self.find(request.name))
+        return await self._once(request, act)
+
+    async def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: Context
+    ) -> pb.ListSnapshotsResponse:
+        return await self._snapshots.listed(self.find(request.name))
+
+    async def DeleteSnapshot(
+        self, request: pb.DeleteSnapshotRequest, context: Context
+    ) -> pb.DeleteSnapshotResponse:
+        session, step = self._find_snapshot(request.name)
+        return await self._once(request, partial(self._snapshots.delete, session, step))
+
+    async def RestoreSnapshot(
+        self, request: pb.RestoreSnapshotRequest, context: Context
+    ) -> pb.RestoreSnapshotResponse:
+        session, step = self._find_snapshot(request.name)
+        asked = Request(request.request_id, content_of(request))
+        act = partial(self._snapshots.restore, session, step, request, asked)
+        return cast(pb.RestoreSnapshotResponse, await self._once(request, act))
+
+    async def ForkSession(self, request: pb.ForkSessionRequest, context: Context) -> pb.ForkSessionResponse:
+        session_id, _ = snapshot_from(request.name)
+        source = self.find(session_name(session_id))
+        keep = self._keep(ChangeKind.FORK, Request(request.request_id, content_of(request)))
+
+        async def act() -> Message:
+            async with self._creating:
+                return await self._snapshots.fork(self._store, source, request, keep)
+
+        return cast(pb.ForkSessionResponse, await self._once(request, act))
+
+    async def ExportSnapshot(self, request: pb.ExportSnapshotRequest, context: Context) -> AsyncIterator[Any]:
+        session_id, step = snapshot_from(request.name)
+        session = self.find(session_name(session_id))
+        async for response in self._snapshots.export(session, step, self._limits.chunk_bytes):
+            yield response
+
+    async def ImportSnapshot(
+        self, requests: AsyncIterator[Any], context: Context
+    ) -> pb.ImportSnapshotResponse:
+        header, data = await received_snapshot(requests, self._store)
+        content = content_of(header, data.data) if header.request_id else b""
+        keep = self._keep(ChangeKind.IMPORT, Request(header.request_id, content))
+
+        async def act() -> Message:
+            async with self._creating:
+                return await self._snapshots.imported(self._store, header, data, keep)
+
+        answer = await self._repeats.once(header.request_id, content, act)
+        return cast(pb.ImportSnapshotResponse, answer)
+
+    async def _once(self, request: Any, act: Callable[[], Awaitable[M]]) -> M:
+        key = checked_key(request.request_id, "request_id")
+        return await self._repeats.once(key, content_of(request) if key else b"", act)
+
+    def _find_snapshot(self, name: str) -> tuple[Session, int]:
+        session_id, step = snapshot_from(name)
+        if step is None:
+            raise DomainError(Reason.MALFORMED_NAME, f"{name[:200]!r} is no name of a snapshot", field="name")
+        return self.find(session_name(session_id)), step
+
+    def _keep(self, kind: ChangeKind, request: Request) -> Callable[[Session], object]:
+        """What keeps a new session on the disk."""
+        if self._keeper is None:
+            return lambda _: None
+        return partial(self._keeper.create, calls.namespace().name, kind, request)
+
+    async def _create(self, request: pb.CreateSessionRequest, asked: Request) -> pb.CreateSessionResponse:
         session_id = checked_session_id(request.session_id)
         spec = sessions.spec_from(request)
         parameters = sessions.parameters_from(request.parameters)
-        work = partial(self._store.create, session_id, spec, parameters, request.seed)
+        keep = self._keep(ChangeKind.CREATE, asked)
+        work = partial(self._store.create, session_id, spec, parameters, request.seed, keep)
         async with self._creating:
-            small = sessions.element_count(parameters) <= SMALL
-            session = work() if small else await self._execution.in_thread(work)
+            at_once = sessions.element_count(parameters) <= SMALL and self._keeper is None
+            session = work() if at_once else await self._execution.in_thread(work)
         calls.concerns(session.id)
         return pb.CreateSessionResponse(session=sessions.session_to(session))
 
-    async def _update(self, request: pb.UpdateSessionRequest) -> pb.UpdateSessionResponse:
+    async def _update(self, request: pb.UpdateSessionRequest, asked: Request) -> pb.UpdateSessionResponse:
         session, spec = self.find(request.name), sessions.spec_from(request)
         expected = request.expected_step if request.HasField("expected_step") else None
-        work = partial(self._store.update, session, spec, expected)
-        transfers = await self._execution.alone(session, work)
-        return pb.UpdateSessionResponse(
-            session=sessions.session_to(session), transfers=map(sessions.transfer_to, transfers)
-        )
+        change = UpdateChange(self._store, spec, expected)
+        return cast(pb.UpdateSessionResponse, await self._changing.make(session, change, asked))
 
-    async def _report(self, request: pb.ReportMetricsRequest) -> pb.ReportMetricsResponse:
+    async def _report(self, request: pb.ReportMetricsRequest, asked: Request) -> pb.ReportMetricsResponse:
         session, values = self.find(request.name), metrics.metrics_from(request.metrics)
         expected = request.expected_step if request.HasField("expected_step") else None
-        work = partial(session.report, values, expected_step=expected)
-        return metrics.report_to(await self._execution.alone(session, work))
+        change = ReportChange(values, expected)
+        return cast(pb.ReportMetricsResponse, await self._changing.make(session, change, asked))
 
-    async def _delete(self, request: pb.DeleteSessionRequest) -> pb.DeleteSessionResponse:
+    async def _delete(self, request: pb.DeleteSessionRequest, asked: Request) -> pb.DeleteSessionResponse:
+        session_id, store = session_id_from(request.name), self._store
+        if self._keeper is not None and store.misses(session_id):
+            name = folder_name(calls.namespace().name, session_id)
+            await self._keeper.in_thread(partial(self._keeper.catalog.discard, name))
+            store.forget(session_id)
+            return pb.DeleteSessionResponse()
         session = self.find(request.name)
-        async with session.lock:
-            if self._store.get(session.id) is session:
-                self._store.delete(session.id)
+        await self._execution.to_its_end(self._deleted(session, store, asked))
         return pb.DeleteSessionResponse()
+
+    async def _deleted(self, session: Session, store: Store, asked: Request) -> None:
+        async with session.lock:
+            if store.get(session.id) is not session:
+                return
+            if self._keeper is not None and session.kept is not None:
+                await self._keeper.in_thread(partial(self._keeper.forget, session.kept, asked))
+            store.delete(session.id)

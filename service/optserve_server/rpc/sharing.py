@@ -8,8 +8,9 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.handover import CLAIM_SECONDS, Handover
+from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.regions import Region, Regions, make_region
-from optserve_server.sessions.session import PreparedStep, Session
+from optserve_server.sessions.session import Session
 from optserve_server.wire import sharing
 from optserve_server.wire.sessions import result_to
 

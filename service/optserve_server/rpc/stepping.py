@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.reading import Pull, Values
-from optserve_server.sessions.result import StepOptions, StepResult
+from optserve_server.sessions.result import StepResult
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.staging import Staging
 
 
 def check_pull(session: Session, pull: Pull | None, max_bytes: int = 0) -> None:
@@ -31,9 +31,7 @@ def check_pull(session: Session, pull: Pull | None, max_bytes: int = 0) -> None:
         )
 
 
-def stepped(
-    session: Session, staging: Staging, options: StepOptions, pull: Pull | None
-) -> tuple[StepResult, Values | None]:
+def stepped(session: Session, pull: Pull | None, prepared: PreparedStep) -> tuple[StepResult, Values | None]:
     """Takes a step, and copies the values that follow it."""
-    result = session.apply(staging, options)
+    result = prepared.commit()
     return result, None if pull is None else session.values(pull.tensors, pull.dtype, pull.point)

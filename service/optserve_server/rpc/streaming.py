@@ -23,11 +23,13 @@ from optserve_server.rpc.reading import Unreadable
 from optserve_server.rpc.sharing import Sharing, answer_in
 from optserve_server.sessions.arriving import NamedIndices
 from optserve_server.sessions.incoming import Incoming
+from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.reading import Pull, Reply
 from optserve_server.sessions.regions import Region
 from optserve_server.sessions.result import StepOptions
-from optserve_server.sessions.session import PreparedStep, Session
+from optserve_server.sessions.session import Session
 from optserve_server.sessions.staging import Staging, laid_out
+from optserve_server.storage.failpoints import passing
 from optserve_server.wire import sessions
 from optserve_server.wire.chunks import Filler
 from optserve_server.wire.tensors import wire_dtype_from
@@ -106,6 +108,7 @@ class StepStream:
                     header, options = self._headers.read(first.message.header)
                 incoming = await self._received(header, options, first)
                 await self._take(header, incoming)
+                passing("after-ack")
             await self._answers.sent()
         finally:
             self._answers.close()

@@ -358,17 +358,6 @@ class Arenas:
         for partition in self.partitions.values():
             partition.move(parameters[partition.dtype])
 
-    def adopt(self, other: Arenas) -> None:
-        """Takes the values and the state of other arenas of the same tensors.
-
-        The parameters stay where they lie, for others may read them there.
-        """
-        for dtype, parameters in self.parameters.items():
-            parameters[:] = other.parameters[dtype]
-        for partition in other.partitions.values():
-            partition.move(self.parameters[partition.dtype])
-        self.partitions = other.partitions
-
     def partition(self, run: Run) -> Partition:
         """The partition that a run lies in."""
         entry = run.tensors[0].entry

@@ -72,17 +72,10 @@ class Change:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class StepChange:
-    """A step; its preparation and commitment are the session's own."""
-
-    staging: Staging
-    options: StepOptions
-
-    def pieces(self) -> list[Piece]:
-        """The payload of its record."""
-        facts, buffers = _described(self.staging)
-        return pack({"kind": ChangeKind.STEP, "options": dataclasses.asdict(self.options), **facts}, buffers)
+def step_pieces(staging: Staging, options: StepOptions) -> list[Piece]:
+    """The payload of a step's record."""
+    facts, buffers = _described(staging)
+    return pack({"kind": ChangeKind.STEP, "options": dataclasses.asdict(options), **facts}, buffers)
 
 
 @dataclass(frozen=True)
@@ -105,6 +98,13 @@ class PushChange(Change):
         facts, buffers = _described(self.staging)
         own = {"reset_state": self.reset_state, **facts}
         return pack({"kind": self.kind, **own, **_stated(request)}, buffers)
+
+
+@dataclass(frozen=True)
+class RestoreChange(PushChange):
+    """Parameters that are those of a snapshot again."""
+
+    kind = ChangeKind.RESTORE
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,7 @@ def _replay_report(session: Session, facts: dict[str, Any], _: list[memoryview],
 _REPLAYS: Mapping[ChangeKind, Callable[[Session, dict[str, Any], list[memoryview], SpecCodec], object]] = {
     ChangeKind.STEP: _replay_step,
     ChangeKind.PUSH: _replay_push,
+    ChangeKind.RESTORE: _replay_push,
     ChangeKind.UPDATE: _replay_update,
     ChangeKind.REPORT: _replay_report,
 }

@@ -20,7 +20,7 @@ from optserve_server.sessions.kept import Answered, Kept
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import DurabilityMode
 from optserve_server.storage import snapshot
-from optserve_server.storage.catalog import Catalog, SnapshotFile
+from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
 from optserve_server.storage.files import Beside, Piece
 from optserve_server.storage.heads import Heads
 from optserve_server.storage.journal import Journal, Record
@@ -115,31 +115,37 @@ class Keeper:
         durability = session.spec.durability
         if durability is None or durability.mode is DurabilityMode.EPHEMERAL:
             return
-        answered = [Answered(request, kind, self.encode(kind, session, None))] if request.key else []
-        frozen = freeze(session, self.codec, number=0, requests=[one.state() for one in answered])
+        name = folder_name(namespace, session.id)
+        # The answer says what will be: that the session is kept.
+        nowhere = SessionFolder(self.catalog.sessions / name, name, 0)
+        session.kept = kept = Kept(session, namespace, nowhere, saved_step=session.step)
+        if request.key:
+            kept.answered.append(Answered(request, kind, self.encode(kind, session, None)))
+        frozen = freeze(session, self.codec, number=0, requests=[one.state() for one in kept.answered])
         with refusing():
-            folder = self.catalog.create(
-                folder_name(namespace, session.id),
+            kept.folder = self.catalog.create(
+                name,
                 lambda put: snapshot.write(put, frozen.tensors, frozen.metadata),
                 number=0,
                 step=session.step,
             )
-        kept = Kept(session, namespace, folder, saved_step=session.step)
-        kept.answered.extend(answered)
         self.watch(kept)
 
-    async def record(self, kept: Kept, pieces: Callable[[], Sequence[Piece]]) -> None:
+    async def record(self, kept: Kept, pieces: Callable[[], Sequence[Piece]]) -> int:
         """Makes a change safe before it is made. The session must be locked.
 
         Args:
             kept: of the session.
             pieces: gives the payload of its record, where one is written.
 
+        Returns:
+            Bytes of the payload; 0 where there is none.
+
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; there is no record.
         """
         if not kept.journals:
-            return
+            return 0
         if not kept.unbroken:
             # Changes that are in no record came before: they have to be saved first.
             with refusing():
@@ -149,6 +155,7 @@ class Keeper:
         payload = pieces()
         with refusing():
             await self._append(kept, payload)
+        return sum(memoryview(piece).nbytes for piece in payload)
 
     def changed(self, kept: Kept, kind: ChangeKind, payload_bytes: int) -> None:
         """Counts a change that was made, and sees to it that it is saved when it is time."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,16 +17,17 @@ from optserve_server.sessions.arena import Arenas, Partitions
 from optserve_server.sessions.arriving import Arriving, NamedIndices
 from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
 from optserve_server.sessions.incoming import Incoming
-from optserve_server.sessions.layout import Layout, assign_groups
+from optserve_server.sessions.layout import Layout
 from optserve_server.sessions.lazy import check_lazy
 from optserve_server.sessions.metrics import MetricsReport, Watch, prepare_report, session_bytes
 from optserve_server.sessions.numbers import Numbers
-from optserve_server.sessions.prepared import Prepared
+from optserve_server.sessions.prepared import Prepared, PreparedStep
 from optserve_server.sessions.programs import programs_of
-from optserve_server.sessions.reading import Point, Pull, Reply, Values, check_point, read
+from optserve_server.sessions.reading import Point, Pull, Values, check_point, read
+from optserve_server.sessions.respecified import check_groups, with_durability
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.sparse import NamedRows
-from optserve_server.sessions.spec import DurabilityMode, SessionSpec, SparseUpdate
+from optserve_server.sessions.spec import SessionSpec, SparseUpdate
 from optserve_server.sessions.staging import (
     NamedArray,
     StagedTensor,
@@ -37,59 +37,13 @@ from optserve_server.sessions.staging import (
     stage,
     stage_arrays,
 )
-from optserve_server.sessions.step import SILENT, Progress, Step, answer_with
+from optserve_server.sessions.step import Step
 from optserve_server.sessions.transfer import StateTransfer
 from optserve_server.sessions.workers import StepLedger
 
 if TYPE_CHECKING:
     from optserve_server.sessions.kept import Kept
     from optserve_server.sessions.live import LiveParameters
-
-
-class PreparedStep:
-    """A step that was accepted and measured, and has changed nothing yet.
-
-    Between `Session.prepare` and `commit` the session must stay locked.
-
-    Attributes:
-        digest: the fingerprint of the gradient, where a worker sent it.
-        stored: the answer that it had before, where it is a repetition: nothing is left to do.
-    """
-
-    __slots__ = ("_options", "_session", "_step", "digest", "stored")
-
-    def __init__(
-        self,
-        session: Session,
-        step: Step,
-        options: StepOptions,
-        digest: bytes,
-        stored: StepResult | None = None,
-    ) -> None:
-        self._session, self._step, self._options = session, step, options
-        self.digest, self.stored = digest, stored
-
-    @property
-    def changes(self) -> bool:
-        """Whether `commit` will change anything."""
-        return self.stored is None and self._step.changes
-
-    def commit(self, reply: Reply | None = None, progress: Progress = SILENT) -> StepResult:
-        """Takes the step and remembers its answer.
-
-        Args:
-            reply: where the values that follow it go; None for nowhere.
-            progress: is told of the result as soon as it is known, and of the values.
-        """
-        if self.stored is not None:
-            result = self.stored
-            answer_with(self._session, result, reply, progress)
-        else:
-            result = self._step.commit(reply, progress)
-            if self._options.worker and self._step.changes:
-                self._session.ledger.remember(self._options.worker, self.digest, result)
-        progress.reached(reply.staging.byte_count if reply is not None else 0)
-        return result
 
 
 SMALL = 1 << 17
@@ -221,14 +175,14 @@ class Session:
         if options.worker:
             stored = self.ledger.lookup(options.worker, options.sequence, digest)
             if stored is not None:
-                return PreparedStep(self, step, options, digest, stored)
+                return PreparedStep(self, step, staging, options, digest, stored)
         self.watch.check_running(self.spec)
         self.check_step(options.expected_step, "options.expected_step")
         if staging.sparse:
             check_lazy(self.spec, self.arenas, staging)
         if self.spec.gradient.accumulation_steps > 1:
             check_complete(self.layout, staging)
-        return PreparedStep(self, step.prepare(incoming.measurement()), options, digest)
+        return PreparedStep(self, step.prepare(incoming.measurement()), staging, options, digest)
 
     def check_pull(self, pull: Pull) -> tuple[StagedTensor, ...]:
         """Refuses values that could not be sent, before anything depends on it.
@@ -312,8 +266,8 @@ class Session:
         """
         self.check_open()
         self.check_step(expected_step, "expected_step")
-        spec = self._with_durability(spec)
-        self._check_groups(spec)
+        spec = with_durability(self.spec, spec)
+        check_groups(self.layout, self.spec, spec)
         if self.accumulated:
             needed = self.spec.gradient.accumulation_steps
             raise DomainError(
@@ -365,13 +319,8 @@ class Session:
         self.check_step(expected_step, "expected_step")
         return Prepared(prepare_report(self, values))
 
-    def adopt(self, other: Session) -> None:
-        """Becomes what ``other`` is, a session of the same tensors. What workers had answered stays."""
-        with self.changing():
-            self.arenas.adopt(other.arenas)
-        self.spec, self.numbers, self.watch = other.spec, other.numbers, other.watch
-        self.step, self.accumulated, self.skipped = other.step, other.accumulated, other.skipped
-        self.resident_bytes = other.resident_bytes
+    def inherit(self, other: Session) -> None:
+        """Takes over what another session has taken of the budget, and what it waits for."""
         self._charge, self._pending = other._charge, other._pending
 
     @contextlib.contextmanager
@@ -394,29 +343,6 @@ class Session:
         for tell in list(self.at_close.values()):
             tell()
 
-    def _with_durability(self, spec: SessionSpec) -> SessionSpec:
-        """A new specification with this one's durability where it states none."""
-        if spec.durability is None or self.spec.durability is None:
-            return replace(spec, durability=self.spec.durability)
-        modes = {s.durability.mode for s in (spec, self.spec) if s.durability is not None}
-        if len(modes) > 1 and DurabilityMode.EPHEMERAL in modes:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                "a session that is held in memory alone stays so, and no other becomes one; fork it",
-                field="spec.durability.mode",
-            )
-        return spec
-
-    def _check_groups(self, spec: SessionSpec) -> None:
-        membership = assign_groups([entry.name for entry in self.layout.entries], spec.groups)
-        names = [[group.name for group in s.groups] for s in (self.spec, spec)]
-        if names[0] != names[1] or any(membership[e.name] != e.group for e in self.layout.entries):
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                "groups keep their names and members for as long as a session lives",
-                field="spec.groups",
-            )
-
     def check_open(self) -> None:
         """Refuses what comes too late.
 
@@ -428,6 +354,14 @@ class Session:
             raise DomainError(
                 Reason.SESSION_NOT_FOUND, f"{name} was deleted", field="name", metadata={"name": name}
             )
+
+    def check_ready(self) -> None:
+        """Refuses what needs a session whose parameters are all there.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, or INTERNAL where it is damaged.
+        """
+        self._check_usable()
 
     def _check_usable(self) -> None:
         self.check_open()

@@ -100,7 +100,7 @@ class Store:
         self._check_parameters(parameters)
         layout = Layout([(p.name, p.dtype, p.shape) for p in parameters], spec.groups)
         self.check_size(layout, spec)
-        spec = replace(spec, durability=self._durability(spec))
+        spec = replace(spec, durability=self.durability_of(spec))
         pending = [p.name for p in parameters if p.source is None]
         session = Session(session_id, spec, layout, self.backend, seed, pending, self.budget)
         drawing = Charge(self.budget, Kind.IN_FLIGHT, _drawn_bytes(parameters))
@@ -215,7 +215,7 @@ class Store:
         self._check_limit("max_tensors", len(layout.entries))
         self._check_limit("max_session_bytes", session_bytes(layout, spec))
 
-    def _durability(self, spec: SessionSpec) -> DurabilitySpec:
+    def durability_of(self, spec: SessionSpec) -> DurabilitySpec:
         """A specification's durability, or the server's where it states none.
 
         Raises:

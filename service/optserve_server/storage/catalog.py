@@ -49,7 +49,7 @@ DELETIONS_KEPT = 1024
 _log = logging.getLogger(__name__)
 
 
-class DirectoryError(Exception):
+class DirectoryError(RuntimeError):
     """The data directory cannot be used; the message says why."""
 
 
@@ -226,6 +226,13 @@ class Catalog:
         for file in automatic[generations:]:
             self.disk.remove(file.path)
 
+    def release(self, folder: SessionFolder, file: SnapshotFile, latest: int) -> None:
+        """Deletes a snapshot; the one that holds change ``latest`` is left for `prune` to delete."""
+        if file.number < latest:
+            self.disk.remove(file.path)
+        elif file.kept:
+            rename(self.disk, file.path, folder.place(file.number, file.step, kept=False))
+
     def set_aside(self, path: Path) -> Path:
         """Moves what is damaged out of the way, and returns where it is now."""
         place = self.quarantine / f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.{secrets.token_hex(2)}"
@@ -239,6 +246,11 @@ class Catalog:
             if path.is_dir():
                 found.setdefault(path.name.rsplit(".", 2)[0], []).append(path)
         return found
+
+    def discard(self, name: str) -> None:
+        """Removes what lies in quarantine of a session's folder."""
+        for path in self.aside().get(name, []):
+            self.disk.remove(path)
 
     def read(self, file: SnapshotFile) -> snapshot.Contents:
         """Reads a snapshot.

@@ -70,6 +70,13 @@ class Contents:
     tensors: dict[str, npt.NDArray[Any]]
 
 
+def length(tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> int:
+    """How many bytes `write` writes."""
+    ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    values = sum(tensor.byte_count for tensor in tensors)
+    return len(_header(ordered, metadata)) + values + (len(tensors) + 1) * _DIGEST
+
+
 def write(put: Callable[[Piece], None], tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> None:
     """Writes a snapshot.
 

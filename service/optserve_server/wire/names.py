@@ -7,6 +7,8 @@ import re
 from optserve_server.errors import DomainError, Reason
 
 _COLLECTION = "sessions/"
+_SNAPSHOTS = "/snapshots/"
+_STEP = re.compile(r"0|[1-9][0-9]{0,18}")
 _SESSION_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -28,6 +30,26 @@ def session_id_from(name: str, field: str = "name") -> str:
     if session_id == name or not _SESSION_ID.fullmatch(session_id):
         raise DomainError(Reason.MALFORMED_NAME, f"{name[:200]!r} is no name of a session", field=field)
     return session_id
+
+
+def snapshot_name(session_id: str, step: int) -> str:
+    """``sessions/{id}/snapshots/{step}``."""
+    return f"{session_name(session_id)}{_SNAPSHOTS}{step}"
+
+
+def snapshot_from(name: str) -> tuple[str, int | None]:
+    """The id and the step within ``sessions/{id}/snapshots/{step}``; no step within ``sessions/{id}``.
+
+    Raises:
+        DomainError: FIELD_REQUIRED or MALFORMED_NAME at ``name``.
+    """
+    session, found, step = name.partition(_SNAPSHOTS)
+    session_id = session_id_from(session)
+    if not found:
+        return session_id, None
+    if not _STEP.fullmatch(step):
+        raise DomainError(Reason.MALFORMED_NAME, f"{name[:200]!r} is no name of a snapshot", field="name")
+    return session_id, int(step)
 
 
 def checked_session_id(session_id: str) -> str:

@@ -169,6 +169,7 @@ def session_to(session: Session) -> session_pb2.Session:
         slots=[GroupSlots(group=group, slots=slots) for group, slots in session.slot_names().items()],
         reduce_on_plateau=plateau_to(session.watch.plateau),
         early_stopping=stopping_to(session.watch.stopping),
+        durable_step=session.durable_step,
     )
     message.create_time.FromDatetime(session.created)
     return message

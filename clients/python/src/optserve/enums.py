@@ -586,8 +586,8 @@ class DurabilityMode(IntEnum):
     SNAPSHOT = 2
     """The session is saved whole, every so many steps or seconds.
 
-    What came after is lost with the server: go on from StepResult.durable_step. Everything but steps and
-    reports is on the disk before its answer.
+    What came after is lost with the server: go on from StepResult.durable_step. Pushes, updates and
+    reports are saved at once, but behind their answers.
     """
 
     EPHEMERAL = 3

@@ -37,8 +37,8 @@ class _DurabilityModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Durabi
     """
     DURABILITY_MODE_SNAPSHOT: _DurabilityMode.ValueType  # 2
     """The session is saved whole, every so many steps or seconds. What came after
-    is lost with the server: go on from StepResult.durable_step. Everything but
-    steps and reports is on the disk before its answer.
+    is lost with the server: go on from StepResult.durable_step. Pushes, updates
+    and reports are saved at once, but behind their answers.
     """
     DURABILITY_MODE_EPHEMERAL: _DurabilityMode.ValueType  # 3
     """The session is held in memory alone."""
@@ -54,8 +54,8 @@ back bit for bit.
 """
 DURABILITY_MODE_SNAPSHOT: DurabilityMode.ValueType  # 2
 """The session is saved whole, every so many steps or seconds. What came after
-is lost with the server: go on from StepResult.durable_step. Everything but
-steps and reports is on the disk before its answer.
+is lost with the server: go on from StepResult.durable_step. Pushes, updates
+and reports are saved at once, but behind their answers.
 """
 DURABILITY_MODE_EPHEMERAL: DurabilityMode.ValueType  # 3
 """The session is held in memory alone."""

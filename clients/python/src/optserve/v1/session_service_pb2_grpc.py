@@ -340,11 +340,12 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSnapshot(self, request, context):
-        """Deletes a snapshot.
+        """Deletes a snapshot. The latest one, which the server itself may need, it
+        deletes by itself after the next.
 
         INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
-        or snapshot. FAILED_PRECONDITION: the server itself needs it, or this
-        request_id was used for another content.
+        or snapshot. FAILED_PRECONDITION: this request_id was used for another
+        content.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

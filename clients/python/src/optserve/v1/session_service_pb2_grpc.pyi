@@ -167,11 +167,12 @@ class SessionServiceStub:
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
     """
     DeleteSnapshot: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSnapshotRequest, _session_service_pb2.DeleteSnapshotResponse]
-    """Deletes a snapshot.
+    """Deletes a snapshot. The latest one, which the server itself may need, it
+    deletes by itself after the next.
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
-    or snapshot. FAILED_PRECONDITION: the server itself needs it, or this
-    request_id was used for another content.
+    or snapshot. FAILED_PRECONDITION: this request_id was used for another
+    content.
     """
     RestoreSnapshot: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RestoreSnapshotRequest, _session_service_pb2.RestoreSnapshotResponse]
     """Takes a session back to one of its snapshots: its step, parameters, optimizer
@@ -359,11 +360,12 @@ class SessionServiceAsyncStub(SessionServiceStub):
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
     """
     DeleteSnapshot: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSnapshotRequest, _session_service_pb2.DeleteSnapshotResponse]  # type: ignore[assignment]
-    """Deletes a snapshot.
+    """Deletes a snapshot. The latest one, which the server itself may need, it
+    deletes by itself after the next.
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
-    or snapshot. FAILED_PRECONDITION: the server itself needs it, or this
-    request_id was used for another content.
+    or snapshot. FAILED_PRECONDITION: this request_id was used for another
+    content.
     """
     RestoreSnapshot: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RestoreSnapshotRequest, _session_service_pb2.RestoreSnapshotResponse]  # type: ignore[assignment]
     """Takes a session back to one of its snapshots: its step, parameters, optimizer
@@ -632,11 +634,12 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.DeleteSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.DeleteSnapshotResponse, _abc.Awaitable[_session_service_pb2.DeleteSnapshotResponse]]:
-        """Deletes a snapshot.
+        """Deletes a snapshot. The latest one, which the server itself may need, it
+        deletes by itself after the next.
 
         INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
-        or snapshot. FAILED_PRECONDITION: the server itself needs it, or this
-        request_id was used for another content.
+        or snapshot. FAILED_PRECONDITION: this request_id was used for another
+        content.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,1 @@
+"""A server on a data directory, ended in every way there is."""

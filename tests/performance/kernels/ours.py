@@ -41,17 +41,18 @@ class Kernel:
     def __init__(self, rule: ElementwiseRule, backend: Backend, parameters: Array, gradient: Array) -> None:
         decays = rule.decoupled_weight_decay != 0
         program = StepPrograms(rule, GradientSpec(), decays=decays, averages=False).apply(scaled=False)
-        self._kernel = backend.compile(program, parameters.dtype, {"g": gradient.dtype})
+        kernel = backend.compile(program, parameters.dtype, {"g": gradient.dtype})
         slots = {slot: np.full_like(parameters, value) for slot, value in rule.slots().items()}
         arrays = {"p": parameters.copy(), "g": gradient, **slots}
         self._arrays = {name: backend.from_host(array) for name, array in arrays.items()}
+        self._bound = kernel.bind(self._arrays, len(parameters))
         known = {**rule.scalars(1, RATE), "guard_decay": 1 - RATE * rule.decoupled_weight_decay}
         self._scalars = {name: known[name] for name in program.scalars}
         self.backend = backend
 
     def __call__(self) -> None:
         """One step."""
-        self._kernel(self._arrays, self._scalars)
+        self._bound(self._scalars)
 
     def parameters(self) -> Array:
         """A copy of the parameters."""

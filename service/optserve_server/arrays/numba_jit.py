@@ -168,6 +168,9 @@ class NumbaPass(HostPass):
         for row, name in enumerate(self.program.segment_scalars):
             self._runs[row] = of_segments[name]
 
+    def forget(self) -> None:
+        """Lets go of arrays, of which it knows only the addresses; see `HostPass`."""
+
     def compute(self, low: int, high: int) -> None:
         """Computes elements; see `HostPass`."""
         workers = self.kernel.workers

@@ -199,6 +199,11 @@ class NumpyPass(HostPass):
             self._arrays[self.program.arrays.index(name)] = self.bound.checked(name, arrays[name])
         self._runs = [of_segments[name].astype(dtype) for name in self.program.segment_scalars]
 
+    def forget(self) -> None:
+        """Lets go of arrays; see `HostPass`."""
+        for name in self.bound.missing:
+            self._arrays[self.program.arrays.index(name)] = NOTHING
+
     def compute(self, low: int, high: int) -> None:
         """Computes elements; see `HostPass`."""
         marks = self.kernel.workers.marks(low, high)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -78,9 +79,12 @@ class HostBound:
     ) -> Sums:
         """Runs the program; see `Bound`."""
         if self._pass is None:
-            self._pass = self.kernel.start(self)
+            # A reference back would keep what a session held until the garbage collector comes.
+            self._pass = self.kernel.start(cast(HostBound, weakref.proxy(self)))
         self._pass.fill(scalars, arrays, of_segments)
-        return self._pass.end()
+        sums = self._pass.end()
+        self._pass.forget()
+        return sums
 
     def begin(
         self,
@@ -125,6 +129,10 @@ class HostPass(abc.ABC):
         self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
     ) -> None:
         """Takes a call's numbers and the arrays that were not bound, and goes to the start."""
+
+    @abc.abstractmethod
+    def forget(self) -> None:
+        """Lets go of the arrays that `fill` took."""
 
     @abc.abstractmethod
     def compute(self, low: int, high: int) -> None:

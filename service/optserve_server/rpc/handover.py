@@ -108,15 +108,18 @@ class Handover:
                 await self._hand_over(region, connection)
 
     async def _hand_over(self, region: Region, connection: socket.socket) -> None:
-        """Stays until the client ends the connection, or is cancelled."""
-        task = asyncio.current_task()
-        assert task is not None  # coroutines run in tasks
-        region.ended.append(task.cancel)
+        """Stays until the client ends the connection, or the region is dropped."""
+
+        def end() -> None:
+            # Cancelling would do as well, but an exception keeps what its frames know.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+        region.ended.append(end)
         try:
             socket.send_fds(connection, [b"\1"], region.descriptors())
             await asyncio.get_running_loop().sock_recv(connection, 1)
         finally:
-            region.ended.remove(task.cancel)
             self._regions.drop(region)
 
 

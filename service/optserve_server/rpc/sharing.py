@@ -76,7 +76,8 @@ def answer_in(region: Region, prepared: PreparedStep, *, wanted: bool) -> pb.Ste
     response = pb.StepStreamResponse(result=result_to(prepared.commit()))
     if not wanted or region.key is None:
         return response
-    if region.values is not None:
-        session.values(*region.key, region.values)
+    values = region.values  # dropped where the client has gone meanwhile
+    if values is not None:
+        session.values(*region.key, values)
     response.parameters.CopyFrom(sharing.shared_header_to(region, session.step))
     return response

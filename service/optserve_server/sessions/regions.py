@@ -71,10 +71,14 @@ class Region:
         return [block.fileno() for block in blocks]
 
     def close(self) -> None:
-        """Gives the descriptors back; the memory goes with its last use."""
+        """Lets go of all memory, which goes with its last use."""
         self.gradients.close()
         if self.live is None and self.parameters is not None:
             self.parameters.close()
+        # Whoever still knows the region, such as an idle stream, keeps nothing of it.
+        self.staging = Staging(())
+        self.values = self.parameters = self.live = None
+        self.charges.clear()
 
 
 def make_region(
@@ -93,15 +97,17 @@ def make_region(
             `Session.values` raises, and SHARED_MEMORY_UNAVAILABLE where the machine has no
             such memory, or not as much.
     """
+    tensors_of_values, _, point = key or ((), None, Point.PARAMETERS)
     with within("pull"):
-        session.values([], None, key[2] if key else Point.PARAMETERS)
+        session.values([], None, point)
+        names = tensors_of_values or ()
+        check_names(session.layout, names, [f"tensors[{index}]" for index in range(len(names))])
     try:
         gradients = _Maker(session, writable=True)
         staging = stage(session.layout, tensors, dtype, gradients.allocate)
         region = Region(session, gradients.block, staging, key, charges=[gradients.charge])
         if key is not None:
-            with within("pull"):
-                _add_values(region, key)
+            _add_values(region, key)
     except OSError as error:
         text = "the server's machine has no memory to share, or not as much"
         raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, text) from error
@@ -119,7 +125,6 @@ def is_live(session: Session, key: Key) -> bool:
 def _add_values(region: Region, key: Key) -> None:
     session, (tensors, dtype, _) = region.session, key
     if is_live(session, key):
-        check_names(session.layout, tensors or (), [f"tensors[{i}]" for i in range(len(tensors or ()))])
         region.live = make_live(session)
         region.parameters = region.live.block
         return
@@ -200,8 +205,8 @@ class Regions:
             return
         region.session.at_close.pop(region, None)
         region.close()
-        for tell in region.ended:
-            tell()
+        while region.ended:
+            region.ended.pop()()
 
     def drop_all(self) -> None:
         """Forgets every region."""

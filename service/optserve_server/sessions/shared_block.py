@@ -42,7 +42,7 @@ class SharedBlock:
             raise OSError("this system has no memfd_create")
         length = max(byte_count, 1)
         self._descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        self.close = weakref.finalize(self, os.close, self._descriptor)
+        self._close = weakref.finalize(self, os.close, self._descriptor)
         # Taken at once: where memory runs out, it does so here and not in the middle of a step.
         os.posix_fallocate(self._descriptor, 0, length)
         mapping = mmap.mmap(self._descriptor, length, flags=mmap.MAP_SHARED | _populate())
@@ -58,9 +58,14 @@ class SharedBlock:
         Raises:
             ValueError: it is closed.
         """
-        if not self.close.alive:
+        if not self._close.alive:
             raise ValueError("the descriptor is closed")
         return self._descriptor
+
+    def close(self) -> None:
+        """Lets go of the descriptor and the memory; views of it stay good."""
+        self._close()
+        self.array = np.empty(0, np.uint8)
 
     def view(self, byte_offset: int, dtype: np.dtype[Any], size: int) -> npt.NDArray[Any]:
         """``size`` elements from ``byte_offset`` on, flat."""

@@ -69,8 +69,9 @@ def shared_header_to(region: Region, step: int) -> pb.ParametersHeader:
     """Says that the values are in shared memory."""
     assert region.key is not None
     header = pb.ParametersHeader(step=step, point=sessions.point_to(region.key[2]), shared=True)
-    if region.live is not None:
-        header.change = region.live.change
+    live = region.live
+    if live is not None:
+        header.change = live.change
     return header
 
 

@@ -1,0 +1,336 @@
+"""Memory shared with a real server: by hand, as the contract describes it."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import subprocess
+import sys
+
+import grpc
+import numpy as np
+import pytest
+
+from optserve.v1 import session_pb2, tensor_pb2
+from optserve.v1 import session_service_pb2 as pb
+from tests.integration.client import Client, refused
+from tests.support.server import running_server
+from tests.support.shared_memory import (
+    claim,
+    descriptors_of,
+    held_by,
+    in_dev_shm,
+    mapped,
+    wait_until,
+)
+
+START = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(5)}
+OTHER_USER = 65534
+
+
+@pytest.fixture
+def name(client):
+    return client.create(START).name
+
+
+def share(client, name, **fields):
+    return client.sessions.ShareMemory(pb.ShareMemoryRequest(name=name, **fields), timeout=20)
+
+
+def step(client, name, region, gradient_id=1, **fields):
+    options = fields.pop("options", {})
+    header = pb.StepHeader(
+        name=name, region=region, gradient_id=gradient_id, options=pb.StepOptions(**options), **fields
+    )
+    (answer,) = client.stream([pb.StepStreamRequest(header=header)])
+    return answer
+
+
+def array(block, entry):
+    kinds = {
+        tensor_pb2.DATA_TYPE_FLOAT16: np.float16,
+        tensor_pb2.DATA_TYPE_FLOAT32: np.float32,
+        tensor_pb2.DATA_TYPE_FLOAT64: np.float64,
+    }
+    dtype = np.dtype(kinds[entry.dtype])
+    stop = entry.byte_offset + int(np.prod(entry.shape)) * dtype.itemsize
+    return block[entry.byte_offset : stop].view(dtype).reshape(tuple(entry.shape))
+
+
+def arrays(block, part):
+    return {entry.name: array(block, entry) for entry in part.layout}
+
+
+class TestInMemory:
+    def test_a_step_moves_the_parameters_where_the_client_reads_them(self, client, name):
+        answer = share(client, name, pull=pb.PullOptions())
+        assert answer.parameters.live
+        with mapped(answer) as (gradients, parameters):
+            places, values = arrays(gradients, answer.gradients), arrays(parameters, answer.parameters)
+            assert {name: value.tolist() for name, value in values.items()} == {
+                name: value.tolist() for name, value in START.items()
+            }
+            for place in places.values():
+                place[...] = 2
+            told = step(client, name, answer.region, options={"pull": pb.PullOptions()})
+            assert told.result.step == 1
+            assert told.parameters.shared
+            assert not told.HasField("chunk")
+            assert parameters[:16].view(np.uint64).tolist() == [told.parameters.change] * 2
+            for key, value in values.items():
+                np.testing.assert_array_equal(value, START[key] - 1)
+            np.testing.assert_array_equal(client.pull(name)["w"], START["w"] - 1)
+
+    def test_values_in_another_type_or_of_another_point_are_copied_there(self, client):
+        spec = session_pb2.SessionSpec()
+        spec.optimizer.sgd.learning_rate = 0.5
+        spec.weight_average.decay = 0.5
+        name = client.create(START, spec).name
+        pull = pb.PullOptions(
+            point=session_pb2.PARAMETER_POINT_AVERAGE, wire_dtype=tensor_pb2.DATA_TYPE_FLOAT16, tensors=["b"]
+        )
+        answer = share(client, name, pull=pull)
+        assert not answer.parameters.live
+        with mapped(answer) as (gradients, parameters):
+            for place in arrays(gradients, answer.gradients).values():
+                place[...] = 2
+            step(client, name, answer.region, options={"pull": pull})
+            (value,) = arrays(parameters, answer.parameters).values()
+            assert value.dtype == np.float16
+            np.testing.assert_array_equal(value, client.pull(name, point=pull.point)["b"])
+
+    def test_another_pull_comes_in_chunks_and_none_where_none_is_asked_for(self, client, name):
+        answer = share(client, name, pull=pb.PullOptions())
+        with mapped(answer) as (gradients, _):
+            gradients[...] = 0
+            other = pb.PullOptions(tensors=["w"])
+            told = step(client, name, answer.region, options={"pull": other})
+            assert not told.parameters.shared
+            assert told.chunk.data == START["w"].tobytes()
+            assert not step(client, name, answer.region, 2).HasField("parameters")
+
+    def test_gradients_of_some_tensors_in_half_precision(self, client, name):
+        half = tensor_pb2.DATA_TYPE_FLOAT16
+        answer = share(client, name, tensors=["w"], gradient_dtype=half)
+        with mapped(answer) as (gradients,):
+            assert gradients.size == 12
+            arrays(gradients, answer.gradients)["w"][...] = 4
+            step(client, name, answer.region)
+        np.testing.assert_array_equal(client.pull(name)["w"], START["w"] - 2)
+        np.testing.assert_array_equal(client.pull(name)["b"], START["b"])
+
+
+class TestExactlyOnce:
+    def test_a_repeated_step_is_told_by_its_gradients_number(self, client, name):
+        answer = share(client, name)
+        with mapped(answer) as (gradients,):
+            for place in arrays(gradients, answer.gradients).values():
+                place[...] = 2
+            first = step(client, name, answer.region, 7, options={"worker": "a", "sequence": 1})
+            gradients[...] = 0
+            again = step(client, name, answer.region, 7, options={"worker": "a", "sequence": 1})
+            assert (first.result.replayed, again.result.replayed) == (False, True)
+            with refused() as told:
+                step(client, name, answer.region, 8, options={"worker": "a", "sequence": 1})
+            assert told.reason == "SEQUENCE_REUSED"
+        header = pb.StepHeader(name=name, gradient_id=7, options=pb.StepOptions(worker="a", sequence=1))
+        chunk = tensor_pb2.Chunk(data=bytes(6 * 4 + 5 * 8))
+        (sent,) = client.stream([pb.StepStreamRequest(header=header, chunk=chunk)])
+        assert sent.result.replayed
+        assert client.get(name).step == 1
+
+    def test_a_gradient_that_is_not_finite_changes_nothing(self, client, name):
+        answer = share(client, name)
+        with mapped(answer) as (gradients,):
+            arrays(gradients, answer.gradients)["b"][3] = np.nan
+            with refused() as told:
+                step(client, name, answer.region)
+            assert (told.reason, told.metadata["tensor"]) == ("NON_FINITE_GRADIENT", "b")
+            np.testing.assert_array_equal(client.pull(name)["b"], START["b"])
+            gradients[...] = 0
+            assert step(client, name, answer.region).result.step == 1
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("fields", "reason", "field"),
+        [
+            ({"region": "0" * 64}, "REGION_NOT_FOUND", "header.region"),
+            ({"region": "../../etc/passwd"}, "REGION_NOT_FOUND", "header.region"),
+            ({"gradient_id": 0}, "FIELD_REQUIRED", "header.gradient_id"),
+            ({"tensors": ["w"]}, "CONFLICTING_FIELDS", "header.tensors"),
+            ({"gradient_dtype": 3}, "CONFLICTING_FIELDS", "header.gradient_dtype"),
+        ],
+    )
+    def test_of_a_step(self, client, name, fields, reason, field):
+        answer = share(client, name)
+        with mapped(answer), refused() as told:
+            step(client, name, **({"region": answer.region} | fields))
+        assert (told.reason, told.fields) == (reason, [field])
+
+    def test_of_another_sessions_region(self, client, name):
+        answer = share(client, name)
+        other = client.create(START).name
+        with mapped(answer), refused() as told:
+            step(client, other, answer.region)
+        assert (told.reason, told.code) == ("REGION_NOT_FOUND", grpc.StatusCode.FAILED_PRECONDITION)
+
+    @pytest.mark.parametrize(
+        ("fields", "reason", "field"),
+        [
+            ({"tensors": ["x"]}, "UNKNOWN_TENSOR", "tensors[0]"),
+            ({"tensors": ["w", "w"]}, "DUPLICATE_TENSOR", "tensors[1]"),
+            ({"gradient_dtype": tensor_pb2.DATA_TYPE_INT32}, "DTYPE_MISMATCH", "gradient_dtype"),
+            ({"pull": pb.PullOptions(tensors=["x"])}, "UNKNOWN_TENSOR", "pull.tensors[0]"),
+            ({"pull": pb.PullOptions(wire_dtype=6)}, "DTYPE_MISMATCH", "pull.wire_dtype"),
+            (
+                {"pull": pb.PullOptions(point=session_pb2.PARAMETER_POINT_AVERAGE)},
+                "POINT_UNAVAILABLE",
+                "pull.point",
+            ),
+        ],
+    )
+    def test_of_memory(self, client, server, name, fields, reason, field):
+        before = held_by(server.process.pid)
+        with refused() as told:
+            share(client, name, **fields)
+        assert (told.reason, told.fields) == (reason, [field])
+        assert held_by(server.process.pid) <= before
+
+    def test_where_the_server_was_told_not_to(self):
+        with running_server("numpy", shared_memory="no") as server, Client(server.address) as client:
+            with refused() as told:
+                share(client, client.create(START).name)
+            assert told.reason == "SHARED_MEMORY_UNAVAILABLE"
+
+    def test_of_more_bytes_than_the_server_may_hold(self):
+        with running_server("numpy", max_memory_bytes=400_000) as server, Client(server.address) as client:
+            name = client.create({"w": np.zeros(30_000, np.float32)}).name
+            double = tensor_pb2.DATA_TYPE_FLOAT64
+            with refused() as told:
+                share(client, name, gradient_dtype=double, pull=pb.PullOptions(wire_dtype=double))
+            assert (told.reason, told.metadata["limit"]) == ("LIMIT_EXCEEDED", "max_memory_bytes")
+            assert len(share(client, name, gradient_dtype=double).region) == 64
+
+
+class TestHandover:
+    def test_names_cannot_be_guessed_and_are_good_once(self, client, name):
+        first, second = share(client, name), share(client, name)
+        assert len(first.region) == 64
+        assert len(set(first.region) | set(second.region)) > 8
+        assert first.region != second.region
+        one, descriptors = claim(first.socket, first.region)
+        two, none = claim(first.socket, first.region)
+        three, nothing = claim(first.socket, "/etc/passwd")
+        assert (len(descriptors), none, nothing) == (1, [], [])
+        for end in (one, two, three):
+            end.close()
+        os.close(descriptors[0])
+
+    def test_nobody_can_shorten_lengthen_or_unseal_it_or_write_parameters(self, client, name):
+        answer = share(client, name, pull=pb.PullOptions())
+        connection, (gradients, parameters) = claim(answer.socket, answer.region)
+        for descriptor in (gradients, parameters):
+            length = os.fstat(descriptor).st_size
+            for other in (0, length - 1, length + 1):
+                with pytest.raises(PermissionError):
+                    os.ftruncate(descriptor, other)
+            with pytest.raises(PermissionError):
+                fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+        with pytest.raises(PermissionError):
+            os.pwrite(parameters, b"x", 0)
+        with pytest.raises(PermissionError):
+            mmap.mmap(parameters, answer.parameters.byte_count)
+        again = os.open(f"/proc/self/fd/{parameters}", os.O_RDWR)
+        with pytest.raises(PermissionError):
+            mmap.mmap(again, answer.parameters.byte_count)
+        for descriptor in (gradients, parameters, again):
+            os.close(descriptor)
+        assert step(client, name, answer.region).result.step == 1
+        connection.close()
+
+    if os.geteuid() == 0:
+
+        def test_another_users_process_is_turned_away(self, client, name):
+            answer = share(client, name)
+            text = (
+                "import os, socket, sys\n"
+                "os.setuid(int(sys.argv[3]))\n"
+                "c = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+                "c.connect('\\0' + sys.argv[1])\n"
+                "try: c.send(sys.argv[2].encode()); print(socket.recv_fds(c, 1, 2)[:2])\n"
+                "except (BrokenPipeError, ConnectionResetError): print((b'', []))\n"
+            )
+            command = [sys.executable, "-I", "-c", text, answer.socket, answer.region]
+            for user, told in ((OTHER_USER, "(b'', [])"), (0, "(b'\\x01', [")):
+                done = subprocess.run([*command, str(user)], capture_output=True, text=True, timeout=20)
+                assert done.stdout.startswith(told), done
+
+
+class TestNothingIsLeft:
+    @pytest.fixture
+    def alone(self):
+        """A server that nobody else uses, and what it holds before anything is shared."""
+        files = in_dev_shm()
+        with running_server("numpy") as server, Client(server.address) as client:
+            name = client.create(START).name
+            yield server, client, name, descriptors_of(server.process.pid)
+        assert in_dev_shm() == files
+
+    def test_when_the_client_lets_go(self, alone):
+        server, client, name, before = alone
+        for _ in range(20):
+            with mapped(share(client, name)):
+                assert held_by(server.process.pid) > 0
+        wait_until(lambda: held_by(server.process.pid) == 0)
+        wait_until(lambda: descriptors_of(server.process.pid) <= before)
+
+    def test_when_the_session_is_deleted(self, alone):
+        server, client, name, before = alone
+        answer = share(client, name, pull=pb.PullOptions())
+        with mapped(answer) as (gradients, parameters):
+            client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name))
+            wait_until(lambda: held_by(server.process.pid) == 0)
+            wait_until(lambda: descriptors_of(server.process.pid) <= before)
+            gradients[...] = 1
+            assert parameters.size == answer.parameters.byte_count
+
+    def test_when_the_client_is_killed(self, alone):
+        server, client, name, before = alone
+        answer = share(client, name)
+        text = (
+            "import sys, time\n"
+            "from tests.support.shared_memory import claim\n"
+            "kept = claim(sys.argv[1], sys.argv[2]); print(len(kept[1]), flush=True); time.sleep(60)\n"
+        )
+        command = [sys.executable, "-c", text, answer.socket, answer.region]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "1\n"
+            assert step(client, name, answer.region).result.step == 1
+            process.kill()
+        wait_until(lambda: held_by(server.process.pid) == 0)
+        wait_until(lambda: descriptors_of(server.process.pid) <= before)
+        with refused() as told:
+            step(client, name, answer.region)
+        assert told.reason == "REGION_NOT_FOUND"
+
+    def test_when_the_server_is_killed(self):
+        files = in_dev_shm()
+        with running_server("numpy") as server, Client(server.address) as client:
+            answer = share(client, client.create(START).name)
+            with mapped(answer) as (gradients,):
+                server.process.kill()
+                server.process.wait(20)
+                gradients[...] = 3
+                assert gradients.sum() == 3 * gradients.size
+                assert in_dev_shm() == files
+            del gradients
+            assert held_by(os.getpid()) == 0
+
+    def test_when_the_server_ends(self, alone):
+        server, client, name, _ = alone
+        with mapped(share(client, name)) as (gradients,):
+            assert server.stop() == 0
+            assert gradients.size == 6 * 4 + 5 * 8

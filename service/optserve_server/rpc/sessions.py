@@ -153,8 +153,8 @@ class SessionService(SessionServiceServicer):
         stage = partial(session.stage_arrays, gradients, rows)
         # Where few rows were sent, the zeros of the others are many.
         staging = await self._execution.in_thread(stage) if rows and not session.is_small else stage()
-        prepare = partial(session.prepare, Incoming.whole(session, staging, options))
-        result, values = await self._execution.take(session, prepare, partial(stepped, session, pull))
+        incoming = Incoming.whole(session, staging, options)
+        result, values = await self._execution.take(session, incoming, partial(stepped, session, pull))
         response = pb.StepResponse(result=sessions.result_to(result))
         if values is not None:
             response.parameters.extend(sessions.values_to(values))

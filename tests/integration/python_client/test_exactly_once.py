@@ -190,7 +190,14 @@ def test_another_gradient_comes_after_a_step_without_an_answer(session, distant,
     np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 3)
 
 
-def test_a_step_that_never_arrived_gives_its_number_to_the_next(session, proxy):
+def reachable(client):
+    try:
+        return client.health()
+    except errors.Unavailable:
+        return False
+
+
+def test_a_step_that_never_arrived_gives_its_number_to_the_next(session, proxy, until):
     with optserve.connect(proxy.address, retry=Retry(attempts=6, initial=0.02), timeout=20) as client:
         distant = client.session(session.name)
         proxy.refuses = True
@@ -198,6 +205,7 @@ def test_a_step_that_never_arrived_gives_its_number_to_the_next(session, proxy):
         with pytest.raises(errors.Unavailable):
             distant.step(ONE)
         proxy.refuses = False
+        until(lambda: reachable(client))  # gRPC itself waits before it connects again
         result = distant.step({"w": np.full(3, 2.0)}, pull=True)
     assert (result.step, result.replayed) == (1, False)
     np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 2)

@@ -13,6 +13,8 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.select import select
 from optserve_server.config import ConfigError, Settings
 from optserve_server.memory import available_bytes
+from optserve_server.operations.http import Pages
+from optserve_server.operations.pages import pages_of
 from optserve_server.rpc.identity import Identities
 from optserve_server.rpc.listening import Listening, is_loopback
 from optserve_server.rpc.server import Conditions, Server
@@ -29,6 +31,9 @@ from optserve_server.wire.spec_text import SPEC_TEXT
 
 _MEMORY_SHARE = 0.75
 """Of the machine's memory, or the container's, where nobody states a budget."""
+
+METRICS_PORT = 9464
+"""Where Prometheus looks for metrics of this kind."""
 
 _log = logging.getLogger("optserve_server")
 
@@ -47,6 +52,7 @@ def compose(settings: Settings, backend: Backend, executor: ThreadPoolExecutor) 
         # The service refuses with details; gRPC refuses what comes beyond that.
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
         stream_idle_seconds=settings.stream_idle_seconds,
+        session_lease_seconds=settings.session_lease_seconds,
         reflection=settings.reflection,
         shared_memory=settings.shared_memory,
     )
@@ -67,12 +73,30 @@ async def serve(settings: Settings) -> None:
     backend = select(settings.backend)
     with ThreadPoolExecutor(settings.threads, thread_name_prefix="step") as executor:
         server = compose(settings, backend, executor)
+        pages = pages_of(server)
+        metrics_port = await _show(pages, settings)
         port = await server.start(listening)
-        _announce(settings, backend, port)
+        _announce(settings, backend, port, metrics_port)
         await stop.wait()
         _log.info("shutting down")
+        # Operators see until the end that the server takes no more calls.
         await server.stop(settings.grace_seconds)
+        await pages.stop()
     _log.info("stopped")
+
+
+async def _show(pages: Pages, settings: Settings) -> int | None:
+    """Starts the pages for operators; returns their port, or None where there are none."""
+    if settings.metrics_port == "off":
+        return None
+    if settings.metrics_port != "auto":
+        return await pages.start(settings.metrics_host, int(settings.metrics_port))
+    try:
+        return await pages.start(settings.metrics_host, METRICS_PORT)
+    except OSError as error:
+        # Nobody asked for this very port, and two servers on one machine are no mistake.
+        _log.warning("no metrics: %s", error)
+        return None
 
 
 def listening_of(settings: Settings) -> Listening:
@@ -157,10 +181,11 @@ def _budget(settings: Settings) -> Budget:
     )
 
 
-def _announce(settings: Settings, backend: Backend, port: int) -> None:
+def _announce(settings: Settings, backend: Backend, port: int, metrics_port: int | None) -> None:
     facts = {
         "host": settings.host if settings.tcp else None,
         "port": port,
+        "metrics_port": metrics_port,
         "unix_socket": settings.unix_socket or None,
         "tls": bool(settings.tls_certificate),
         "client_certificates": bool(settings.tls_client_ca),

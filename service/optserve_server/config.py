@@ -85,6 +85,16 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def port_or_word(text: str) -> str:
+    """A port, auto or off."""
+    if text in ("auto", "off"):
+        return text
+    try:
+        return str(whole(0, 65535)(text))
+    except ValueError as error:
+        raise ValueError(f"auto, off, or {error}") from None
+
+
 def yes_no(text: str) -> bool:
     """Yes or no; a TOML file's true and false as well."""
     if text.lower() not in ("yes", "no", "true", "false"):
@@ -128,6 +138,10 @@ class Settings:
     port_file: str = setting("", text_line, "file to write the port to once the server is ready")
     backend: str = setting(
         "auto", one_of("auto", "numpy", "numba", "cupy"), "what computes; auto takes the fastest there is"
+    )
+    metrics_host: str = setting("127.0.0.1", text_line, "address of /metrics, /healthz and /readyz")
+    metrics_port: str = setting(
+        "auto", port_or_word, "their port; auto is 9464 unless another has it, 0 a free one, off none"
     )
     log_level: str = setting("info", one_of("debug", "info", "warning", "error"), "least level to log")
     grace_seconds: float = setting(10.0, seconds, "how long calls in flight may take after SIGTERM")

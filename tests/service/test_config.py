@@ -19,7 +19,7 @@ def test_every_setting_is_a_flag_a_variable_and_a_key(
     field: dataclasses.Field[object], tmp_path: Path
 ) -> None:
     stated = {"host": "::1", "backend": "numpy", "log_level": "error", "max_tensor_rank": "7"}
-    stated |= {"durability": "snapshot", "journal_bytes": "8MiB"}
+    stated |= {"durability": "snapshot", "journal_bytes": "8388608"}
     text = stated.get(field.name, "70000" if field.name.startswith("max_") else "7")
     if isinstance(field.default, bool):
         text = "no" if field.default else "yes"

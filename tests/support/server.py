@@ -66,7 +66,7 @@ def running_server(backend: str = "numpy", **flags: object) -> Iterator[RunningS
     """
     with tempfile.TemporaryDirectory() as folder:
         port_file, log_path = Path(folder, "port"), Path(folder, "log")
-        settings = {"backend": backend, "port": 0, "port_file": port_file, **flags}
+        settings = {"backend": backend, "port": 0, "port_file": port_file, "metrics_port": "off", **flags}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
         with log_path.open("wb") as log:
             process = subprocess.Popen(command(*arguments), stderr=log, env=environment())

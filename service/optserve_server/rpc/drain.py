@@ -20,7 +20,7 @@ class Drain:
 
     def __init__(self) -> None:
         self.draining = False
-        self._in_flight = 0
+        self.in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._waiting: set[asyncio.Task[Any]] = set()
@@ -33,13 +33,13 @@ class Drain:
             DomainError: SHUTTING_DOWN.
         """
         self.check()
-        self._in_flight += 1
+        self.in_flight += 1
         self._idle.clear()
         try:
             yield
         finally:
-            self._in_flight -= 1
-            if not self._in_flight:
+            self.in_flight -= 1
+            if not self.in_flight:
                 self._idle.set()
 
     def check(self) -> None:

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from functools import partial
+from time import perf_counter_ns
 from typing import Any, TypeVar
 
+from optserve_server.rpc.meters import Meters
 from optserve_server.sessions.changes import ChangeKind, step_pieces
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.keeper import Keeper
@@ -24,19 +26,28 @@ class Execution:
     Args:
         executor: threads for long work.
         keeper: keeps sessions on a disk; None where all are held in memory alone.
+
+    Attributes:
+        meters: how long it all takes.
     """
 
     def __init__(self, executor: Executor, keeper: Keeper | None = None) -> None:
         self._executor = executor
         self._keeper = keeper
+        self.meters = Meters()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def alone(self, session: Session, work: Callable[[], T]) -> T:
         """Runs ``work`` while nothing else touches the session."""
-        if session.is_small:
-            async with session.lock:
-                return work()
-        return await self.to_its_end(self._locked(session, work))
+        if not session.is_small:
+            return await self.to_its_end(self._locked(session, work))
+        asked = perf_counter_ns()
+        async with session.lock:
+            begun = perf_counter_ns()
+            done = work()
+            self.meters.work.add(perf_counter_ns() - begun)
+        self.meters.queue.add(begun - asked)
+        return done
 
     async def placed(self, session: Session, work: Callable[[], T]) -> T:
         """Runs ``work`` on a session that the caller has locked: short work at once, long work in a thread.
@@ -56,7 +67,10 @@ class Execution:
         if session.kept is not None and self._keeper is not None:
             return await self.to_its_end(self._kept(self._keeper, session, incoming, commit))
         if session.is_small and not session.lock.locked():
-            return commit(session.prepare(incoming))  # nobody else gets a turn in between
+            begun = perf_counter_ns()
+            done = commit(session.prepare(incoming))  # nobody else gets a turn in between
+            self.meters.work.add(perf_counter_ns() - begun)
+            return done
         return await self.alone(session, lambda: commit(session.prepare(incoming)))
 
     async def _kept(
@@ -67,15 +81,22 @@ class Execution:
         commit: Callable[[PreparedStep], T],
     ) -> T:
         """Takes the step of a session that is kept on the disk."""
+        asked = perf_counter_ns()
         async with session.lock:
+            begun = perf_counter_ns()
+            self.meters.queue.add(begun - asked)
             prepared = await self.placed(session, partial(session.prepare, incoming))
             kept = session.kept
             if kept is None or not prepared.changes:
                 return await self.placed(session, partial(commit, prepared))
+            recording = perf_counter_ns()
             byte_count = await keeper.record(kept, partial(step_pieces, prepared.staging, prepared.options))
+            recorded = perf_counter_ns() - recording
+            self.meters.record.add(recorded)
             passing("before-apply")
             done = await self.placed(session, partial(commit, prepared))
             passing("after-apply")
+            self.meters.work.add(perf_counter_ns() - begun - recorded)
             keeper.changed(kept, ChangeKind.STEP, byte_count)
         passing("before-ack")
         return done
@@ -95,5 +116,10 @@ class Execution:
         return await asyncio.shield(task)
 
     async def _locked(self, session: Session, work: Callable[[], T]) -> T:
+        asked = perf_counter_ns()
         async with session.lock:
-            return await self.in_thread(work)
+            begun = perf_counter_ns()
+            done = await self.in_thread(work)
+            self.meters.work.add(perf_counter_ns() - begun)
+        self.meters.queue.add(begun - asked)
+        return done

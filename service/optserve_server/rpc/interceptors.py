@@ -17,7 +17,8 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc import calls
 from optserve_server.rpc.admission import Admission
 from optserve_server.rpc.calls import REQUEST_ID_KEY, Call
-from optserve_server.rpc.reading import only, reader
+from optserve_server.rpc.meters import Meters
+from optserve_server.rpc.reading import only, reader, writer
 from optserve_server.wire.errors import DETAILS_KEY, code_of, status_of
 
 _OURS = "/optserve.v1."
@@ -34,10 +35,12 @@ class Boundary(aio.ServerInterceptor):
 
     Args:
         admission: who may come in, and who is in.
+        meters: count calls and bytes.
     """
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, meters: Meters) -> None:
         self._admission = admission
+        self._meters = meters
 
     async def intercept_service(
         self,
@@ -55,7 +58,8 @@ class Boundary(aio.ServerInterceptor):
             call = Call(request_id, method, self._admission.caller(metadata))
             self._admission.check(call)
         except DomainError as error:
-            return _refusing(request_id, method, error)
+            self._log_end(method, error.reason.value, time.perf_counter_ns())
+            return _refusing(request_id, error)
         return self._wrapped(handler, call) if method.startswith(_OURS) else handler
 
     def _wrapped(self, handler: Any, call: Call) -> grpc.RpcMethodHandler[Any, Any]:
@@ -70,8 +74,8 @@ class Boundary(aio.ServerInterceptor):
             grpc, f"{_kind(True, many_out)}_rpc_method_handler"
         )(
             around(behaviour if many_in else _with_one(behaviour, many_out), call),
-            reader(handler.request_deserializer, call, streamed=many_in),
-            handler.response_serializer,
+            reader(handler.request_deserializer, call, self._meters, streamed=many_in),
+            writer(handler.response_serializer, self._meters),
         )
         return wrapped
 
@@ -106,7 +110,7 @@ class Boundary(aio.ServerInterceptor):
     async def _around(self, call: Call, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
         calls.current.set(call)
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
-        started, code = time.perf_counter(), "CANCELLED"
+        started, code = time.perf_counter_ns(), "CANCELLED"
         try:
             with self._admission.inside(call):
                 yield
@@ -130,7 +134,12 @@ class Boundary(aio.ServerInterceptor):
             defect = DomainError(Reason.INTERNAL, "a defect, which the server logged")
             await _abort(context, call.request_id, defect)
         finally:
-            _log_end(call.method, code, started)
+            self._log_end(call.method, code, started)
+
+    def _log_end(self, method: str, code: str, started: int) -> None:
+        nanoseconds = time.perf_counter_ns() - started
+        self._meters.ended(method, code, nanoseconds)
+        _log.info("%s", method, extra={"facts": {"code": code, "milliseconds": round(nanoseconds / 1e6, 3)}})
 
 
 def _kind(many_in: bool, many_out: bool) -> str:
@@ -150,11 +159,10 @@ def _with_one(behaviour: Behaviour, many_out: bool) -> Behaviour:
     return answers if many_out else answer
 
 
-def _refusing(request_id: str, method: str, error: DomainError) -> grpc.RpcMethodHandler[Any, Any]:
+def _refusing(request_id: str, error: DomainError) -> grpc.RpcMethodHandler[Any, Any]:
     """A handler that refuses a call without reading what it sends."""
 
     async def refuse(requests: Any, context: aio.ServicerContext[Any, Any]) -> None:
-        _log_end(method, error.reason.value, time.perf_counter())
         await _abort(context, request_id, error)
 
     # Whatever the method's kind is: that of a stream reads nothing before it is asked to.
@@ -168,11 +176,6 @@ def _no_memory() -> DomainError:
         metadata={"limit": "memory"},
         retry_after=1.0,
     )
-
-
-def _log_end(method: str, code: str, started: float) -> None:
-    milliseconds = round((time.perf_counter() - started) * 1e3, 3)
-    _log.info("%s", method, extra={"facts": {"code": code, "milliseconds": milliseconds}})
 
 
 async def _abort(context: aio.ServicerContext[Any, Any], request_id: str, error: DomainError) -> None:

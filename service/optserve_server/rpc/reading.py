@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.calls import Call
+from optserve_server.rpc.meters import Meters
 from optserve_server.sessions.budget import Charge, Kind
 
 Deserializer = Callable[[bytes], Any]
@@ -52,19 +53,21 @@ async def only(requests: AsyncIterator[Any]) -> Any:
     return request
 
 
-def reader(deserialize: Deserializer, call: Call, *, streamed: bool) -> Deserializer:
+def reader(deserialize: Deserializer, call: Call, meters: Meters, *, streamed: bool) -> Deserializer:
     """What reads the requests of a call.
 
     Args:
         deserialize: reads the bytes.
         call: whose requests they are. A unary one counts as bytes in flight until it ends; a
             stream's message lives only until its bytes are in their place, which are counted.
+        meters: count the bytes.
         streamed: whether there may be many.
     """
     budget = call.caller.namespace.budget
 
     def read(data: bytes) -> Any:
         call.heard = time.monotonic()
+        meters.bytes_received += len(data)
         try:
             if not streamed:
                 call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES * len(data))
@@ -75,3 +78,14 @@ def reader(deserialize: Deserializer, call: Call, *, streamed: bool) -> Deserial
             return Unreadable(DomainError(Reason.MALFORMED_MESSAGE, "the message's bytes cannot be read"))
 
     return read
+
+
+def writer(serialize: Callable[[Any], bytes], meters: Meters) -> Callable[[Any], bytes]:
+    """What writes the responses of a call, and counts their bytes."""
+
+    def write(message: Any) -> bytes:
+        data = serialize(message)
+        meters.bytes_sent += len(data)
+        return data
+
+    return write

@@ -28,8 +28,10 @@ from optserve_server.rpc.interceptors import Boundary
 from optserve_server.rpc.listening import Listening
 from optserve_server.rpc.sessions import SessionService
 from optserve_server.rpc.sharing import Sharing
+from optserve_server.sessions.leases import expired
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.recovery import Recovered
+from optserve_server.sessions.spec import ExpiryAction
 
 SERVICES = tuple(
     file.services_by_name[name].full_name
@@ -60,12 +62,14 @@ class Conditions:
     Attributes:
         max_concurrent_rpcs: calls in flight beyond which gRPC itself refuses, without details.
         stream_idle_seconds: how long a stream may be silent; 0 for ever.
+        session_lease_seconds: the lease of sessions that state none; 0 for none.
         reflection: whether the server describes its contract to those who may call.
         shared_memory: whether it shares memory with clients on its host.
     """
 
     max_concurrent_rpcs: int = 2000
     stream_idle_seconds: float = 0.0
+    session_lease_seconds: float = 0.0
     reflection: bool = True
     shared_memory: bool = True
 
@@ -95,14 +99,17 @@ class Server:
         self._health = health.aio.HealthServicer()
         identities = identities or Identities(namespaces)
         self._admission = Admission(identities, self._drain, conditions.stream_idle_seconds)
+        execution = Execution(executor, self._keeper)
+        self.namespaces, self.meters = namespaces, execution.meters
+        self._lease_seconds = conditions.session_lease_seconds
         self._server = aio.server(
-            interceptors=[Boundary(self._admission), FramedStreams()],
+            interceptors=[Boundary(self._admission, self.meters), FramedStreams()],
             options=_options(namespaces.limits.max_message_bytes),
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
-        execution = Execution(executor, self._keeper)
         self._sharing = Sharing(execution, conditions.shared_memory)
         sessions = SessionService(namespaces.limits, execution, self._drain, self._sharing, self._keeper)
+        self._sessions = sessions
         for namespace, answered in () if recovered is None else recovered.answered:
             sessions.remember(namespace, answered)
         add_SessionServiceServicer_to_server(sessions, self._server)
@@ -114,6 +121,25 @@ class Server:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         self._sweeping: asyncio.Task[None] | None = None
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls being answered."""
+        return self._drain.in_flight
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls are taken."""
+        return not self.troubles()
+
+    def troubles(self) -> list[str]:
+        """Why calls are not taken; nothing where they are."""
+        troubles = []
+        if self._sweeping is None:
+            troubles.append("the server has not started")
+        if self._drain.draining:
+            troubles.append("the server is shutting down")
+        return troubles
 
     async def start(self, listening: Listening) -> int:
         """Listens, and returns the TCP port: the one chosen where that was 0.
@@ -148,11 +174,19 @@ class Server:
             await asyncio.sleep(_SWEEP)
             try:
                 self._admission.sweep()
+                await self._end_leases()
                 if self._keeper is not None:
                     self._keeper.sweep()
             except Exception:
                 # The next look may go well, and calls need none.
                 _log.exception("defect while looking after open calls")
+
+    async def _end_leases(self) -> None:
+        for over in expired(self.namespaces, self._lease_seconds):
+            if over.action is ExpiryAction.DELETE:
+                await self._sessions.expire(over.session, over.namespace.store)
+                self.meters.sessions_expired[over.action.value] += 1
+                _log.info("lease ended", extra={"facts": {"session": over.session.id}})
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:

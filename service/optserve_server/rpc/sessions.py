@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -25,6 +26,7 @@ from optserve_server.rpc.snapshots import Snapshots
 from optserve_server.rpc.snapshots import received as received_snapshot
 from optserve_server.rpc.stepping import check_pull, stepped
 from optserve_server.rpc.streaming import StepStream
+from optserve_server.rpc.watching import events
 from optserve_server.sessions.changes import ChangeKind, ReportChange, Request, UpdateChange
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.keeper import Keeper, folder_name
@@ -100,7 +102,9 @@ class SessionService(SessionServiceServicer):
         """The session of that resource name."""
         session_id = session_id_from(name)
         calls.concerns(session_id)
-        return self._store.get(session_id)
+        session = self._store.get(session_id)
+        session.activity.used = time.monotonic()
+        return session
 
     async def CreateSession(
         self, request: pb.CreateSessionRequest, context: Context
@@ -141,6 +145,17 @@ class SessionService(SessionServiceServicer):
         key = checked_key(request.request_id, "request_id")
         content = content_of(request) if key else b""
         return await self._repeats.once(key, content, partial(self._report, request, Request(key, content)))
+
+    async def WatchSession(
+        self, request: pb.WatchSessionRequest, context: Context
+    ) -> AsyncIterator[pb.WatchSessionResponse]:
+        async for response in events(self.find(request.name), self._drain, self._execution.meters):
+            yield response
+
+    async def expire(self, session: Session, store: Store) -> None:
+        """Deletes a session whose lease is over."""
+        session.activity.expired = True
+        await self._execution.to_its_end(self._deleted(session, store, Request("", b"")))
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter_ns
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -103,10 +104,13 @@ class StepStream:
             DomainError: the first error of any step.
         """
         try:
+            meters = self._execution.meters
             while (first := await self._first_message()) is not None:
+                begun = perf_counter_ns()
                 with within("header"):
                     header, options = self._headers.read(first.message.header)
                 incoming = await self._received(header, options, first)
+                meters.receive.add(perf_counter_ns() - begun)
                 await self._take(header, incoming)
                 passing("after-ack")
             await self._answers.sent()
@@ -173,7 +177,9 @@ class StepStream:
             progress = self._answers.begin(reply, inline=session.is_small)
             commit = partial(PreparedStep.commit, reply=reply, progress=progress)
             await self._execution.take(session, incoming, commit)
+        finishing = perf_counter_ns()
         await self._answers.finish(progress)
+        self._execution.meters.answer.add(perf_counter_ns() - finishing)
 
 
 class _Buffers:

@@ -34,7 +34,7 @@ class Prepared(Generic[T]):
     give_up: Callable[[], None] = nothing
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class PreparedStep:
     """A step that was accepted and measured, and has changed nothing yet.
 
@@ -73,5 +73,6 @@ class PreparedStep:
             result = self._step.commit(reply, progress)
             if self.options.worker and self._step.changes:
                 self._session.ledger.remember(self.options.worker, self.digest, result)
+            self._session.activity.stepped(result)
         progress.reached(reply.staging.byte_count if reply is not None else 0)
         return result

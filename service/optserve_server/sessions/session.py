@@ -13,6 +13,7 @@ import numpy as np
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.activity import Activity, Pushed, Updated
 from optserve_server.sessions.arena import Arenas, Partitions
 from optserve_server.sessions.arriving import Arriving, NamedIndices
 from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
@@ -97,6 +98,7 @@ class Session:
         self.is_small = sum(layout.arena_sizes.values()) <= SMALL
         self.closed = False
         self.damaged = False
+        self.activity = Activity()
         self.lock = asyncio.Lock()
         programs = programs_of(spec)
         self.resident_bytes = session_bytes(layout, spec)
@@ -247,6 +249,7 @@ class Session:
             for run in staging.runs:
                 self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
         self._pending.difference_update(tensor.entry.name for tensor in staging.tensors)
+        self.activity.happened(Pushed(self.step))
 
     def update(self, spec: SessionSpec, *, expected_step: int | None = None) -> list[StateTransfer]:
         """Replaces the specification between two steps; see `prepare_update`."""
@@ -295,6 +298,7 @@ class Session:
         self.resident_bytes = session_bytes(self.layout, spec)
         self._charge.lower_to(self.resident_bytes)
         self.spec = spec
+        self.activity.happened(Updated())
         return transfers
 
     def report(self, values: Mapping[str, float], *, expected_step: int | None = None) -> MetricsReport:
@@ -317,7 +321,12 @@ class Session:
         self._check_usable()
         self.watch.check_running(self.spec)
         self.check_step(expected_step, "expected_step")
-        return Prepared(prepare_report(self, values))
+        return Prepared(partial(self._reported, prepare_report(self, values)))
+
+    def _reported(self, commit: Callable[[], MetricsReport]) -> MetricsReport:
+        report = commit()
+        self.activity.happened(report)
+        return report
 
     def inherit(self, other: Session) -> None:
         """Takes over what another session has taken of the budget, and what it waits for."""
@@ -340,6 +349,7 @@ class Session:
     def close(self) -> None:
         """Says that it is deleted; whoever still holds it is refused."""
         self.closed = True
+        self.activity.closed()
         for tell in list(self.at_close.values()):
             tell()
 

@@ -19,6 +19,7 @@ from optserve_server.sessions.budget import Budget, Charge, Kind
 from optserve_server.sessions.layout import Layout
 from optserve_server.sessions.metrics import session_bytes
 from optserve_server.sessions.prepared import Prepared
+from optserve_server.sessions.result import StepOutcome
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec, SessionSpec
 from optserve_server.sessions.staging import NamedArray
@@ -70,6 +71,7 @@ class Store:
         self._sessions: dict[str, Session] = {}
         self._ids: list[str] = []
         self._missed: set[str] = set()
+        self._past = dict.fromkeys(StepOutcome, 0)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -194,10 +196,22 @@ class Store:
         Raises:
             DomainError: SESSION_NOT_FOUND.
         """
-        self.get(session_id).close()
+        session = self.get(session_id)
+        session.close()
+        for outcome, count in session.activity.outcomes.items():
+            self._past[outcome] += count
         del self._sessions[session_id]
         self._ids.remove(session_id)
         self.budget.give(Kind.SESSIONS, 1)
+
+    def outcomes(self) -> dict[StepOutcome, int]:
+        """Steps answered since the store was made, those of deleted sessions among them."""
+        of_all = [session.activity.outcomes for session in self._sessions.values()]
+        return {kind: past + sum(o[kind] for o in of_all) for kind, past in self._past.items()}
+
+    def all(self) -> list[Session]:
+        """All sessions."""
+        return list(self._sessions.values())
 
     def page(self, size: int, after: str = "") -> tuple[list[Session], str]:
         """Up to ``size`` sessions whose ids follow ``after``, and the last id, empty at the end."""

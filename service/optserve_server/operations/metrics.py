@@ -1,0 +1,116 @@
+"""Metrics for Prometheus, gathered from plain counters when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from optserve_server import __version__
+from optserve_server.memory import resident_bytes
+from optserve_server.rpc.meters import Latency
+from optserve_server.rpc.server import Server
+from optserve_server.sessions.budget import Kind
+from optserve_server.sessions.result import StepOutcome
+
+FIRST_BUCKET, LAST_BUCKET = 12, 36
+"""Bounds of the histograms: 2**12 ns, about 4 us, to 2**36 ns, about 69 s."""
+
+
+class ServerCollector(Collector):
+    """Gathers the metrics of one server.
+
+    Args:
+        server: the server.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics at this moment."""
+        yield from self._calls()
+        yield from self._steps()
+        yield from self._holdings()
+        yield from self._process()
+
+    def _calls(self) -> Iterator[Metric]:
+        meters = self._server.meters
+        ended = CounterMetricFamily("optserve_calls", "Calls that ended.", labels=["method", "code"])
+        for (method, code), count in meters.codes.items():
+            ended.add_metric([method, code], count)
+        yield ended
+        seconds = HistogramMetricFamily(
+            "optserve_call_seconds", "How long calls took; streams as a whole.", labels=["method"]
+        )
+        for method, latency in meters.calls.items():
+            seconds.add_metric([method], *histogram(latency))
+        yield seconds
+        yield GaugeMetricFamily(
+            "optserve_calls_in_flight", "Calls being answered.", self._server.calls_in_flight
+        )
+        for way, count in (("received", meters.bytes_received), ("sent", meters.bytes_sent)):
+            yield CounterMetricFamily(f"optserve_message_bytes_{way}", f"Bytes of messages {way}.", count)
+
+    def _steps(self) -> Iterator[Metric]:
+        steps = CounterMetricFamily(
+            "optserve_steps", "Steps, by what became of them.", labels=["outcome", "namespace"]
+        )
+        for namespace in self._server.namespaces:
+            for outcome in StepOutcome:
+                steps.add_metric([outcome.value, namespace.name], namespace.store.outcomes()[outcome])
+        yield steps
+        meters = self._server.meters
+        rooms = HistogramMetricFamily(
+            "optserve_step_room_seconds", "How long work spent in each room of a step.", labels=["room"]
+        )
+        for room in ("receive", "queue", "record", "work", "answer"):
+            rooms.add_metric([room], *histogram(getattr(meters, room)))
+        yield rooms
+        yield CounterMetricFamily(
+            "optserve_events_dropped", "Events that slow watchers missed.", meters.events_dropped
+        )
+        expired = CounterMetricFamily(
+            "optserve_sessions_expired", "Sessions whose lease ended.", labels=["action"]
+        )
+        for action, count in meters.sessions_expired.items():
+            expired.add_metric([action], count)
+        yield expired
+
+    def _holdings(self) -> Iterator[Metric]:
+        budget = self._server.namespaces.budget
+        for name, limit in budget.limits.items():
+            yield GaugeMetricFamily(f"optserve_limit_{name}", "A limit of the server; 0 for none.", limit)
+        for kind in (Kind.SESSIONS, Kind.RESIDENT, Kind.IN_FLIGHT):
+            gauge = GaugeMetricFamily(
+                f"optserve_held_{kind.value}", "What is held, by namespace.", labels=["namespace"]
+            )
+            for namespace in self._server.namespaces:
+                gauge.add_metric([namespace.name], namespace.budget.held(kind))
+            yield gauge
+        refused = CounterMetricFamily(
+            "optserve_refusals", "Refusals for want of room, by whose limit it was.", labels=["limit_of"]
+        )
+        refused.add_metric(["server"], budget.refused)
+        refused.add_metric(["namespace"], sum(n.budget.refused for n in self._server.namespaces))
+        yield refused
+
+    def _process(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("optserve_process_memory_bytes", "Resident memory.", resident_bytes())
+        yield GaugeMetricFamily("optserve_ready", "Whether calls are taken.", int(self._server.ready))
+        backend = self._server.namespaces.backend
+        info = GaugeMetricFamily("optserve_build_info", "Always 1.", labels=["version", "backend", "device"])
+        info.add_metric([__version__, backend.name, backend.device], 1)
+        yield info
+
+
+def histogram(latency: Latency) -> tuple[list[tuple[str, float]], float]:
+    """Cumulative buckets in seconds, and the sum."""
+    buckets: list[tuple[str, float]] = []
+    below = sum(latency.counts[:FIRST_BUCKET])
+    for length in range(FIRST_BUCKET, LAST_BUCKET + 1):
+        below += latency.counts[length]
+        buckets.append((f"{2**length / 1e9:.9g}", below))
+    buckets.append(("+Inf", sum(latency.counts)))
+    return buckets, latency.total / 1e9

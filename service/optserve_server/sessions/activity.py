@@ -1,0 +1,126 @@
+"""What happens to a session, counted for operators and told to those who watch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from optserve_server.sessions.metrics import MetricsReport
+from optserve_server.sessions.result import StepOutcome, StepResult
+
+EVENTS_KEPT = 1024
+"""Events that wait for a watcher before the oldest are dropped."""
+
+
+@dataclass(frozen=True)
+class Updated:
+    """The specification was replaced."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Parameters were written; the session's step."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """The session is no more; whether because its lease expired."""
+
+    expired: bool
+
+
+What = StepResult | Updated | Pushed | MetricsReport | Deleted
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened, and when (UTC)."""
+
+    time: datetime
+    what: What
+
+
+class Activity:
+    """What happens to one session. Cheap where nobody watches: a step passes through it.
+
+    Attributes:
+        outcomes: steps answered, by what became of them; repeated answers are not among them.
+        used: when the session was last used, by the monotonic clock.
+        expired: whether its lease has ended it.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes = dict.fromkeys(StepOutcome, 0)
+        self.used = time.monotonic()
+        self.expired = False
+        self._watchers: tuple[Watcher, ...] = ()
+
+    def stepped(self, result: StepResult) -> None:
+        """Counts a step, and tells of it unless it was only validated."""
+        self.used = time.monotonic()
+        self.outcomes[result.outcome] += 1
+        if self._watchers and result.outcome is not StepOutcome.VALIDATED:
+            self.happened(result)
+
+    def happened(self, what: What) -> None:
+        """Tells everybody who watches; called by any thread."""
+        for watcher in self._watchers:
+            watcher.tell(Event(datetime.now(UTC), what))
+
+    def watch(self) -> Watcher:
+        """Somebody watches from now on, until he is given to `leave`."""
+        watcher = Watcher()
+        self._watchers = (*self._watchers, watcher)
+        return watcher
+
+    def leave(self, watcher: Watcher) -> None:
+        """He watches no more."""
+        self._watchers = tuple(other for other in self._watchers if other is not watcher)
+
+    def closed(self) -> None:
+        """Tells that the session is no more."""
+        self.happened(Deleted(self.expired))
+
+    @property
+    def watcher_count(self) -> int:
+        """How many watch."""
+        return len(self._watchers)
+
+
+class Watcher:
+    """Events on their way to somebody who watches. Made, and asked, on an event loop.
+
+    Args:
+        capacity: how many events wait before the oldest is dropped.
+    """
+
+    def __init__(self, capacity: int = EVENTS_KEPT) -> None:
+        self._events: deque[Event] = deque()
+        self._capacity = capacity
+        self._dropped = 0
+        self._loop = asyncio.get_running_loop()
+        self._there = asyncio.Event()
+
+    def tell(self, event: Event) -> None:
+        """Adds an event; called by any thread."""
+        self._loop.call_soon_threadsafe(self._add, event)
+
+    async def next(self) -> tuple[Event, int]:
+        """The next event, and how many were dropped before it."""
+        while not self._events:
+            self._there.clear()
+            await self._there.wait()
+        dropped, self._dropped = self._dropped, 0
+        return self._events.popleft(), dropped
+
+    def _add(self, event: Event) -> None:
+        if len(self._events) >= self._capacity:
+            self._events.popleft()
+            self._dropped += 1
+        self._events.append(event)
+        self._there.set()

@@ -16,7 +16,7 @@ from tests.performance.results import Failure, Finding, Result, Run
 from tests.performance.table import table
 
 GROUPS = {
-    "kernels": "kernels",
+    "kernels": "kernels.everything",
     "transport": "transport",
     "latency": "latency",
     "end-to-end": "end_to_end",

@@ -49,7 +49,7 @@ def _kernel(device: Device, group: str, n: int, options: Options) -> Iterator[Fi
     bytes_moved = {ours: TRAFFIC * n, "device copy": 8 * n, "torch fused": TRAFFIC * n}
     try:
         calls["torch fused"] = _torch(device, start, gradient)
-    except (RuntimeError, AssertionError) as error:  # a torch without CUDA raises the latter
+    except (ImportError, RuntimeError, AssertionError) as error:  # the last from a torch without CUDA
         yield Failure(group, "torch fused", n, str(error).splitlines()[0])
     timed = {name: _waited(call, device) for name, call in calls.items()}
     times = interleave(timed, options.rounds, options.seconds)

@@ -1,16 +1,1 @@
 """Kernels alone: no session where none is needed, no wire."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from tests.performance.kernels import gradient_dtypes, rules, whole_steps
-from tests.performance.options import Options
-from tests.performance.results import Finding
-
-
-def run(options: Options) -> Iterator[Finding]:
-    """All of them."""
-    yield from rules.run(options)
-    yield from whole_steps.run(options)
-    yield from gradient_dtypes.run(options)

@@ -1,0 +1,160 @@
+"""The harness itself: what it computes from times, what it writes, and that contenders agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.performance import gpu, report, targets
+from tests.performance.contenders.remote import ContenderError, contender
+from tests.performance.contenders.worker import gradients
+from tests.performance.end_to_end import agree, reference
+from tests.performance.options import Options
+from tests.performance.results import Failure, Result, Run, Spread
+from tests.performance.table import noisy, table, verdicts
+from tests.performance.targets import Of, Target
+from tests.performance.timing import Timed, Times, interleave
+
+META = {
+    "date": "2026-01-01T00:00:00+00:00",
+    "python": "3.11",
+    "system": "Linux",
+    "processor": "P",
+    "cores": 2,
+    "load_before": 0.0,
+    "versions": {"numpy": "2"},
+}
+FAST = Result("end to end", "stream", 10_000, 3000.0, "steps/s", "naive gRPC", 2.5)
+
+
+def run_of(*findings: Result | Failure | Spread) -> Run:
+    run = Run(dict(META))
+    for finding in findings:
+        run.add(finding)
+    return run
+
+
+def test_contenders_take_turns_and_every_second_round_goes_backwards() -> None:
+    calls: list[str] = []
+
+    def timed(name: str) -> Timed:
+        def call(repeats: int) -> float:
+            calls.append(name)
+            return 1.0 * repeats
+
+        return call
+
+    times = interleave({"a": timed("a"), "b": timed("b")}, rounds=3, seconds=0.1)
+    assert calls[-6:] == ["a", "b", "b", "a", "a", "b"]
+    assert times.seconds == {"a": [1.0, 1.0, 1.0], "b": [1.0, 1.0, 1.0]}
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
+    # Medians of seconds alone would say 2/2.
+    times = Times({"ours": [1.0, 2.0, 30.0], "peer": [2.0, 6.0, 1.0]})
+    (result, spread) = times.rates("g", "ours", 1, "steps/s", 1, "peer")
+    assert isinstance(result, Result)
+    assert isinstance(spread, Spread)
+    assert (result.value, result.ratio) == (0.5, 2.0)
+    assert (spread.low, spread.high) == (1 / 30, 3.0)
+    (slower, _) = times.durations("g", "ours", 1, "peer")
+    assert isinstance(slower, Result)
+    assert (slower.value, slower.ratio) == (2e6, 0.5)
+
+
+def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    run = run_of(FAST, Failure("g", "x", 1, "no"), Spread("end to end", "stream", 10_000, "naive gRPC", 1, 2))
+    run.write(tmp_path / "bench.json")
+    content = json.loads((tmp_path / "bench.json").read_text())
+    assert set(content) == {"meta", "results"}
+    assert set(content["results"][0]) == {"group", "name", "n", "value", "unit", "peer", "ratio"}
+    assert Run.read(tmp_path / "bench.json") == run
+    assert noisy(run, FAST)
+
+
+def test_a_later_run_replaces_the_groups_that_it_measured() -> None:
+    earlier = run_of(FAST, Result("latency", "stream", 1, 1.0, "us"))
+    later = run_of(Result("latency", "stream", 1, 2.0, "us"))
+    assert later.beside(earlier).results == [FAST, *later.results]
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict"),
+    [
+        (Target("end to end", "stream", 10_000, "naive gRPC", least=2.3), "met"),
+        (Target("end to end", "stream", 10_000, "naive gRPC", least=2.6), "MISSED"),
+        (Target("end to end", "stream", 10_000, "naive gRPC", most=2.5), "met"),
+        (Target("end to end", "stream", 10_000, "naive gRPC", most=2.4), "MISSED"),
+        (Target("end to end", "stream", 10_000, "naive gRPC", most=2.6, of=Of.VALUE), "MISSED"),
+        (Target("end to end", "stream", 10_000, "gloo", least=0.1), "not measured"),
+        (Target("end to end", "stream", 1_000_000, "naive gRPC", least=0.1), "not measured"),
+    ],
+)
+def test_promises_are_held_against_a_run(target: Target, verdict: str) -> None:
+    assert [said for _, _, said in verdicts(run_of(FAST), [target])] == [verdict]
+
+
+def test_every_promise_is_named_once_and_has_one_bound() -> None:
+    names = [(t.group, t.name, t.n, t.peer) for t in targets.TARGETS]
+    assert len(names) == len(set(names))
+    assert all((t.least is None) != (t.most is None) for t in targets.TARGETS)
+
+
+def test_a_table_shows_misses_and_failures() -> None:
+    text = table(run_of(FAST, Failure("end to end", "Ray actor", 10_000, "Ray did not start")))
+    assert "ERROR end to end, Ray actor at 10000: Ray did not start" in text
+    assert any("naive gRPC at 10000" in line and line.endswith("met") for line in text.splitlines())
+
+
+def test_figures_replace_what_lies_between_the_marks(tmp_path: Path) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
+    report.rewrite(run_of(FAST), document)
+    text = document.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith(f"{report.END}\nafter\n")
+    assert "| stream | 10,000 | 3000 | steps/s | naive gRPC | 2.5 |" in text
+    assert "old" not in text
+
+
+def test_the_documentation_has_a_place_for_figures() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
+    assert text.count(report.START) == text.count(report.END) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"), [("ours", []), ("ours", ["--memory=in-place"]), ("naive", [])]
+)
+def test_contenders_take_the_steps_that_the_formula_says(module: str, arguments: list[str]) -> None:
+    with contender(module, 1000, *arguments) as remote:
+        agree(remote.checked(), reference(1000), 1e-5)
+        assert remote.timed(3) > 0
+        remote.goes_on(0.05)
+        assert remote.durations()
+
+
+def test_bytes_alone_come_back_as_they_went() -> None:
+    with contender("chunk_stream", 300_000) as remote:
+        np.testing.assert_array_equal(remote.checked(), gradients(300_000)[2])
+        assert remote.timed(2) > 0
+
+
+def test_wrong_parameters_are_noticed() -> None:
+    with pytest.raises(AssertionError, match="wrong parameters"):
+        agree(reference(100) * np.float32(1.001), reference(100), 1e-5)
+
+
+def test_a_contender_that_ends_says_why() -> None:
+    with pytest.raises(ContenderError, match="no number"), contender("naive", "no number"):
+        pass
+
+
+def test_the_gpu_group_runs_dry() -> None:
+    options = Options(rounds=1, seconds=0.001, dry_run=True)
+    found = list(gpu.run(options))
+    assert {f.group for f in found} == {"gpu, dry run"}
+    names = {f.name for f in found if isinstance(f, Result)}
+    assert {"numpy Adam", "device copy", "round trip", "bus limit"} <= names

@@ -12,6 +12,8 @@ import pytest
 
 from optserve_server.arrays import workers
 from optserve_server.arrays.backend import Backend, Bound, Sums
+from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
+from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.formats import encode
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
@@ -20,6 +22,8 @@ from optserve_server.optimizers.adam import Adam
 from optserve_server.sessions.guards import GRADIENT, REPLY, StepPrograms
 from tests.executors.steps import Arrays, differences, gradient, numbers
 from tests.executors.test_bits import DTYPES, WIRE
+from tests.support.host_cuda import HostKernel
+from tests.support.nvrtc import compile_ptx
 from tests.support.variants import BARE, BY_TENSOR, BY_VALUE, FULL, Variant
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
@@ -146,6 +150,60 @@ def test_replies_of_the_update(backend: str, guard: str, dtype: np.dtype[Any]) -
             bound = executor.compile(program, dtype, storage).bind(own, size, ends)
             in_pieces(bound, cuts, scalars, given, of_segments)
             assert not differences({**expected, place: reply}, actual), (wire, place, cuts)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("place", [GRADIENT, REPLY])
+def test_replies_of_the_generated_cuda(place: str, dtype: np.dtype[Any]) -> None:
+    programs = programs_of("full")
+    program, scalars = programs.apply(False, place), scalars_of(programs, False)
+    for wire in WIRE:
+        storage = {GRADIENT: wire, place: wire}
+        expected = arrays_of(program, dtype, wire, 9000) | {place: gradient(3, wire, 9000)}
+        actual = {name: array.copy() for name, array in expected.items()}
+        NumpyBackend(1).compile(program, dtype, storage)(expected, scalars)
+        HostKernel(program, dtype, storage)(actual, scalars)
+        assert not differences(expected, actual), wire
+        ptx = compile_ptx(cuda_source(program, dtype, dtypes(program, dtype, storage)), OPTIONS)
+        assert "fma." not in ptx
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("guard", GUARDS)
+def test_pieces_and_replies_on_a_gpu(guard: str, dtype: np.dtype[Any]) -> None:
+    """A gradient that arrives in pinned memory, measured on its way, answered in its place."""
+    from optserve_server.arrays.cupy_fused import CupyBackend
+
+    gpu: Backend = CupyBackend()
+    programs, ends = programs_of(guard), np.array(ENDS["three"], np.int64)
+    scalars, size = scalars_of(programs, False), int(ends[-1])
+    of_segments = {"guard_clip": np.array([0.3, 1.0, 0.9])} if guard == "by tensor" else {}
+    for wire, cuts in itertools.product(WIRE, CUTS.values()):
+        measure, update = programs.measure(False), programs.apply(False, GRADIENT)
+        expected = arrays_of(update, dtype, wire, size)
+        host = gpu.host_buffer(size * wire.itemsize).view(wire)
+        host[:] = expected[GRADIENT]
+        own = {name: gpu.from_host(a.copy()) for name, a in expected.items() if name != GRADIENT}
+        sums = NumpyBackend(1).compile(measure, dtype, {GRADIENT: wire}).bind(expected, size, ends)(scalars)
+        reference = NumpyBackend(1).compile(update, dtype, {GRADIENT: wire}).bind(expected, size, ends)
+        reference(scalars, of_segments=of_segments)
+        mirror = gpu.mirror(host)
+        given = {GRADIENT: mirror.array}
+        measuring = gpu.compile(measure, dtype, {GRADIENT: wire}).bind(own, size, ends).begin(scalars, given)
+        for low, high in itertools.pairwise([0, *cuts, size]):
+            mirror.send(low, high)
+            measuring.advance(high)
+        assert not differences(sums, measuring.end())
+        bound = gpu.compile(update, dtype, {GRADIENT: wire}).bind(own, size, ends)
+        updating = bound.begin(scalars, given, of_segments)
+        for low, high in itertools.pairwise([0, *cuts, size]):
+            updating.advance(high)
+            mirror.fetch(low, high)
+        updating.end()
+        mirror.wait()
+        found = {name: gpu.to_host(array) for name, array in own.items()}
+        assert not differences(expected, {**found, GRADIENT: host}), (wire, cuts)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

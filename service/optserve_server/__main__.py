@@ -7,6 +7,7 @@ import os
 import sys
 
 from optserve_server import token_command
+from optserve_server.allocator import keep_messages
 from optserve_server.app import serve
 from optserve_server.config import ConfigError, load
 from optserve_server.rpc import logs
@@ -19,6 +20,7 @@ def main() -> int:
     """
     if sys.argv[1:2] == ["token"]:
         return token_command.main(sys.argv[2:])
+    keep_messages()
     try:
         settings = load(sys.argv[1:], os.environ)
         logs.configure(settings.log_level)

@@ -24,7 +24,7 @@ from optserve_server.arrays.numba_source import CUT, numba_source, runtime_sourc
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.passes import Floats, HostBound, HostKernel, HostPass
 from optserve_server.arrays.program import Program
-from optserve_server.arrays.workers import Workers
+from optserve_server.arrays.workers import SMALLEST_SPLIT, Workers
 
 # A loop over many arrays compares each with each for overlap before it runs vectorised;
 # above its usual limit of 8 comparisons LLVM gives up and runs it one by one.
@@ -171,10 +171,10 @@ class NumbaPass(HostPass):
     def forget(self) -> None:
         """Lets go of arrays, of which it knows only the addresses; see `HostPass`."""
 
-    def compute(self, low: int, high: int) -> None:
+    def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
         """Computes elements; see `HostPass`."""
         workers = self.kernel.workers
-        marks = workers.marks(low, high) if workers.splits(low, high) else [low, high]
+        marks = [low, high] if high - low < least else workers.marks(low, high, least)
         if self.program.reductions:
             marks = [self.cut.block_at(mark) for mark in marks]
         if len(marks) == 2:

@@ -25,7 +25,7 @@ from optserve_server.arrays.reductions import (
     sum_scattered,
     summand,
 )
-from optserve_server.arrays.workers import Workers
+from optserve_server.arrays.workers import SMALLEST_SPLIT, Workers
 
 SPAN_BYTES = 1 << 19
 """Bytes of one register: a dozen of them stay in a core's cache."""
@@ -204,9 +204,9 @@ class NumpyPass(HostPass):
         for name in self.bound.missing:
             self._arrays[self.program.arrays.index(name)] = NOTHING
 
-    def compute(self, low: int, high: int) -> None:
+    def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
         """Computes elements; see `HostPass`."""
-        marks = self.kernel.workers.marks(low, high)
+        marks = self.kernel.workers.marks(low, high, least)
         if self.program.reductions:
             marks = [self.cut.block_start(mark) for mark in marks]
         self.kernel.workers.run(self._work, marks)

@@ -14,6 +14,7 @@ from optserve_server.arrays.backend import NONE, HostArray, Segments, Sums
 from optserve_server.arrays.emission import stored
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.reductions import cut_of
+from optserve_server.arrays.workers import SMALLEST_PIECE, SMALLEST_SPLIT
 
 Floats = npt.NDArray[np.float64]
 
@@ -135,8 +136,14 @@ class HostPass(abc.ABC):
         """Lets go of the arrays that `fill` took."""
 
     @abc.abstractmethod
-    def compute(self, low: int, high: int) -> None:
-        """Computes the elements from ``low`` to before ``high``; whole blocks where it reduces."""
+    def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
+        """Computes the elements from ``low`` to before ``high``; whole blocks where it reduces.
+
+        Args:
+            low: the first.
+            high: the end.
+            least: how many there must be for more than one thread.
+        """
 
     @abc.abstractmethod
     def sums(self) -> Sums:
@@ -146,7 +153,7 @@ class HostPass(abc.ABC):
         """Computes the elements before ``stop``; see `Pass`."""
         high = self.cut.block_start(stop) if self.program.reductions else stop
         if high > self.done:
-            self.compute(self.done, high)
+            self.compute(self.done, high, SMALLEST_PIECE)
             self.done = high
 
     def end(self) -> Sums:

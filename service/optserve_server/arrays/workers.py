@@ -12,6 +12,9 @@ from queue import SimpleQueue
 SMALLEST_SPLIT = 150_000
 """Below this many elements the hand-over costs more than a second thread saves."""
 
+SMALLEST_PIECE = 600_000
+"""The same for a piece of a pass: a chunk just received is in the cache of the core that has it."""
+
 SHARE = 100_000
 """Elements of a part, at least."""
 
@@ -34,14 +37,16 @@ class Workers:
         self._started = False
         self._starting = threading.Lock()
 
-    def splits(self, low: int, high: int) -> bool:
-        """Whether the elements from ``low`` to ``high`` are worth more than one thread."""
-        return high - low >= SMALLEST_SPLIT and self.threads > 1
+    def marks(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> list[int]:
+        """Where to cut the elements from ``low`` to ``high``: there, and in between.
 
-    def marks(self, low: int, high: int) -> list[int]:
-        """Where to cut the elements from ``low`` to ``high``: there, and in between."""
+        Args:
+            low: the first.
+            high: the end.
+            least: how many there must be for more than one thread.
+        """
         parts = 1
-        if self.splits(low, high):
+        if high - low >= least and self.threads > 1:
             parts = self.threads * min(max((high - low) // (SHARE * self.threads), 1), SHARES)
         return [low + (high - low) * i // parts for i in range(parts + 1)]
 

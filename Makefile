@@ -43,6 +43,10 @@ demo: $(VENV)/.demo ## Train iris and digits remotely and draw the curves (ARGS=
 test: $(VENV)/.test ## Run the tests (ARGS="-k adam" for some of them)
 	$(PY) -m pytest $(ARGS)
 
+.PHONY: crash
+crash: $(VENV)/.test ## Kill a server 200 times and look for lost or doubled steps (ARGS="--kills 1000")
+	$(PY) -m tests.recovery.crash $(ARGS)
+
 .PHONY: conformance
 conformance: $(VENV)/.test ## Print how far oracle, executors, server and clients are from the corpus
 	$(PY) -m tests.conformance $(ARGS)

@@ -152,7 +152,12 @@ def _identities(settings: Settings, namespaces: Namespaces) -> Identities:
 def _recovered(settings: Settings, namespaces: Namespaces) -> Recovered | None:
     if not settings.data_dir:
         return None
-    policy = Policy(generations=settings.snapshot_generations, journal_bytes=settings.journal_bytes)
+    policy = Policy(
+        generations=settings.snapshot_generations,
+        journal_bytes=settings.journal_bytes,
+        # Whole files are freed, so there have to be several.
+        segment_bytes=min(64 << 20, settings.journal_bytes // 4),
+    )
     return Recovery(Path(settings.data_dir), namespaces, SPEC_TEXT, encoded, policy).run()
 
 

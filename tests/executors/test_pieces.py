@@ -117,6 +117,16 @@ def test_passes_under_way_at_once_do_not_mix() -> None:
         assert [under_way.end()["squares"][0] for under_way in passes] == [size, 4 * size]
 
 
+def test_a_call_counts_nothing_of_the_one_before() -> None:
+    program, size = programs_of("bare").measure(False), 30_000
+    for make in BACKENDS.values():
+        bound = make().compile(program, DTYPES[0], {}).bind({}, size)
+        g = np.ones(size, np.float32)
+        g[[5, 20_000]] = np.nan, np.inf
+        assert bound({}, {GRADIENT: g})["non_finite"] == [2.0]
+        assert bound({}, {GRADIENT: np.ones(size, np.float32)}) == {"non_finite": [0.0], "squares": [size]}
+
+
 def reply_of(parameters: npt.NDArray[Any], wire: np.dtype[Any]) -> npt.NDArray[Any]:
     reply = np.empty(len(parameters), wire)
     with np.errstate(over="ignore"):

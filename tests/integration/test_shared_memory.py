@@ -205,8 +205,8 @@ class TestRefusals:
             assert told.reason == "SHARED_MEMORY_UNAVAILABLE"
 
     def test_of_more_bytes_than_the_server_may_hold(self):
-        with running_server("numpy", max_memory_bytes=400_000) as server, Client(server.address) as client:
-            name = client.create({"w": np.zeros(30_000, np.float32)}).name
+        with running_server("numpy", max_memory_bytes=900_000) as server, Client(server.address) as client:
+            name = client.create({"w": np.zeros(50_000, np.float32)}).name
             double = tensor_pb2.DATA_TYPE_FLOAT64
             with refused() as told:
                 share(client, name, gradient_dtype=double, pull=pb.PullOptions(wire_dtype=double))
@@ -317,7 +317,7 @@ class TestNothingIsLeft:
         assert told.reason == "REGION_NOT_FOUND"
 
     def test_when_the_server_is_killed(self):
-        files = in_dev_shm()
+        files, before = in_dev_shm(), held_by(os.getpid())
         with running_server("numpy") as server, Client(server.address) as client:
             answer = share(client, client.create(START).name)
             with mapped(answer) as (gradients,):
@@ -327,7 +327,7 @@ class TestNothingIsLeft:
                 assert gradients.sum() == 3 * gradients.size
                 assert in_dev_shm() == files
             del gradients
-            assert held_by(os.getpid()) == 0
+            assert held_by(os.getpid()) <= before
 
     def test_when_the_server_ends(self, alone):
         server, client, name, _ = alone

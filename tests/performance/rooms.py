@@ -28,16 +28,28 @@ RATE = 400
 Table = Sequence[tuple[str, str]]
 """What a line of a stack holds, and the room that it belongs to; the first that fits counts."""
 
+INNERMOST: Table = (
+    ("Incoming.reached (", "fingerprint"),
+    ("_read (optserve_server/rpc/streaming", "receive: gRPC"),
+    ("_write (optserve_server/rpc/answers", "send: gRPC"),
+    ("(optserve/direct_call", "gRPC, compiled"),
+    ("(optserve/queued_call", "gRPC, compiled"),
+)
+"""Rooms whose work is compiled, so that what calls it is the last line that is seen."""
+
 OWN_WORK: Table = (
     ("decode (optserve/framing", "receive: decode"),
+    ("split (optserve/framing", "receive: decode"),
     ("encode (optserve/framing", "send: encode"),
+    ("join (optserve/framing", "send: encode"),
     ("(optserve_server/wire/chunks", "receive: into the buffer"),
     ("(optserve/chunks", "receive: into an array"),
     ("digest (", "fingerprint"),
+    ("Incoming.", "measure"),
     ("Step._measure", "measure"),
     ("(optserve_server/sessions/measurement", "measure"),
+    ("Step._apply", "update, and the answer's values"),
     ("(optserve_server/sessions/reading", "send: copy out"),
-    ("Step._update", "update"),
 )
 """Rooms that own whatever is called in them."""
 
@@ -109,6 +121,9 @@ def _rooms(stacks: dict[str, int]) -> Counter[str]:
 
 
 def _room(lines: Sequence[str]) -> str:
+    for needle, room in INNERMOST:
+        if needle in lines[-1]:
+            return room
     for needle, room in OWN_WORK:
         if any(needle in line for line in lines):
             return room

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,14 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running_server(backend: str = "numpy", **flags: object) -> Iterator[RunningServer]:
+def running_server(
+    backend: str = "numpy", *, variables: Mapping[str, str] | None = None, **flags: object
+) -> Iterator[RunningServer]:
     """Runs a server until the block ends.
 
     Args:
         backend: what computes.
+        variables: environment variables.
         flags: further settings by name, as in ``max_sessions=3``.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +72,7 @@ def running_server(backend: str = "numpy", **flags: object) -> Iterator[RunningS
         settings = {"backend": backend, "port": 0, "port_file": port_file, "metrics_port": "off", **flags}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
         with log_path.open("wb") as log:
-            process = subprocess.Popen(command(*arguments), stderr=log, env=environment())
+            process = subprocess.Popen(command(*arguments), stderr=log, env=environment(**(variables or {})))
         try:
             port = _wait_for(port_file, process, log_path)
             yield RunningServer(f"127.0.0.1:{port}", process, log_path)

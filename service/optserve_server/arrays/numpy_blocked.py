@@ -15,7 +15,17 @@ from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.formats import decode, encode
 from optserve_server.arrays.passes import Floats, HostBound, HostKernel, HostPass
 from optserve_server.arrays.plan import Bank, plan
-from optserve_server.arrays.program import Constant, Load, Op, Operand, Program, Result, Scalar, SegmentScalar
+from optserve_server.arrays.program import (
+    Constant,
+    Load,
+    Op,
+    Operand,
+    Program,
+    ReductionKind,
+    Result,
+    Scalar,
+    SegmentScalar,
+)
 from optserve_server.arrays.reductions import (
     BLOCK,
     LANES,
@@ -245,6 +255,9 @@ class NumpyPass(HostPass):
             function(*[values[slot] for slot in inputs], out)
         for row, reduction in zip(self._sums, self.program.reductions, strict=True):
             value = values[kernel.slots[reduction.operand]]
+            if reduction.kind is ReductionKind.NON_FINITE_COUNT and np.isfinite(value).all():
+                row[self.cut.block_at(start) : self.cut.block_at(stop)] = 0.0  # as nearly always
+                continue
             summand(reduction.kind, value, scratch.summands[: stop - start])
             _sum(scratch.summands, self.cut, start, stop, row)
         for name, x in kernel.plan.copies:

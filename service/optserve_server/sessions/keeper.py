@@ -284,8 +284,12 @@ class Keeper:
         kept.saved(number, step)
 
     def _tidy(self, kept: Kept) -> None:
-        self.catalog.prune(kept.folder, self._policy.generations)
-        self.journal.release(self._covered(), self._policy.journal_bytes // 2)
+        """Deletes what is no longer needed; where that fails, the next time may go well."""
+        try:
+            self.catalog.prune(kept.folder, self._policy.generations)
+            self.journal.release(self._covered(), self._policy.journal_bytes // 2)
+        except OSError as error:
+            _log.warning("old files are still there: %s", error)
 
     def _covered(self) -> dict[int, int]:
         return {owner: kept.saved_number for owner, kept in tuple(self._kept.items())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,53 +33,65 @@ Key = tuple[tuple[str, ...] | None, np.dtype[Any] | None, Point]
 class Region:
     """Memory that one client and the server share for the steps of one session.
 
-    Nobody can stop a client from writing to ``gradients`` during a step. What it changes
+    Nobody can stop a client from writing to its gradient during a step. What it changes
     there is its own session's next parameters: kernels do arithmetic, whatever the numbers.
 
     Attributes:
         session: whose steps may use it.
-        gradients: its memory for gradients, which the client writes.
-        staging: the gradient in it.
         key: which values it holds; None for none.
-        values: where they are copied to; None where they are live, or there are none.
-        parameters: the memory of the values, which the client reads; None for none.
+        staging: the gradient in it, which the client writes.
+        values: where values are copied to; None where they are live, or there are none.
         live: the session's own parameters, where those are the values.
         name: unguessable; whoever knows it may claim the region once, and step with it.
         claimed: whether it was handed over.
         ended: what is called once when the region is dropped.
-        charges: what its memory counts as, for as long as it is used.
     """
 
     session: Session
-    gradients: SharedBlock
-    staging: Staging
     key: Key | None = None
+    staging: Staging = field(default_factory=lambda: Staging(()))
     values: Staging | None = None
-    parameters: SharedBlock | None = None
     live: LiveParameters | None = None
     name: str = field(default_factory=lambda: secrets.token_hex(NAME_BYTES))
     claimed: bool = False
     ended: list[Callable[[], object]] = field(default_factory=list)
-    charges: list[Charge] = field(default_factory=list)
+    _blocks: list[SharedBlock] = field(default_factory=list)
+    _charges: list[Charge] = field(default_factory=list)
+
+    def allocate(self, byte_count: int, *, writable: bool) -> npt.NDArray[np.uint8]:
+        """Memory of its own, counted before it is taken.
+
+        Raises:
+            DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED.
+            OSError: the machine has no such memory, or not as much.
+        """
+        self._charges.append(Charge(self.session.budget, Kind.RESIDENT, byte_count))
+        self._blocks.append(SharedBlock(byte_count, writable=writable))
+        return self._blocks[-1].array
 
     def holds(self, pull: Pull) -> bool:
         """Whether it has room for these values."""
-        return self.key == (pull.tensors, pull.dtype, pull.point)
+        if self.key is None:
+            return False
+        tensors, dtype, point = self.key
+        # NumPy takes None for float64 where it compares types.
+        alike = dtype == pull.dtype and (dtype is None) == (pull.dtype is None)
+        return alike and (tensors, point) == (pull.tensors, pull.point)
 
     def descriptors(self) -> list[int]:
         """What a client maps: gradients, then parameters if there are any."""
-        blocks = [self.gradients] if self.parameters is None else [self.gradients, self.parameters]
+        blocks = self._blocks if self.live is None else [*self._blocks, self.live.block]
         return [block.fileno() for block in blocks]
 
     def close(self) -> None:
         """Lets go of all memory, which goes with its last use."""
-        self.gradients.close()
-        if self.live is None and self.parameters is not None:
-            self.parameters.close()
+        for block in self._blocks:
+            block.close()
         # Whoever still knows the region, such as an idle stream, keeps nothing of it.
         self.staging = Staging(())
-        self.values = self.parameters = self.live = None
-        self.charges.clear()
+        self.values = self.live = None
+        self._blocks.clear()
+        self._charges.clear()
 
 
 def make_region(
@@ -102,22 +115,26 @@ def make_region(
         session.values([], None, point)
         names = tensors_of_values or ()
         check_names(session.layout, names, [f"tensors[{index}]" for index in range(len(names))])
+    region = Region(session, key)
     try:
-        gradients = _Maker(session, writable=True)
-        staging = stage(session.layout, tensors, dtype, gradients.allocate)
-        region = Region(session, gradients.block, staging, key, charges=[gradients.charge])
+        space = partial(region.allocate, writable=True)
+        region.staging = stage(session.layout, tensors, dtype, space)
         if key is not None:
             _add_values(region, key)
-    except OSError as error:
-        text = "the server's machine has no memory to share, or not as much"
-        raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, text) from error
+    except BaseException as error:
+        region.close()
+        if isinstance(error, OSError):
+            text = "the server's machine has no memory to share, or not as much"
+            raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, text) from error
+        raise
     return region
 
 
 def is_live(session: Session, key: Key) -> bool:
     """Whether values can be read where the session keeps them: unconverted, and on the host."""
     _, dtype, point = key
-    own = all(dtype in (None, entry.dtype) for entry in session.layout.entries)
+    # NumPy takes None for float64 where it compares types.
+    own = dtype is None or all(dtype == entry.dtype for entry in session.layout.entries)
     on_host = all(isinstance(array, np.ndarray) for array in session.arenas.parameters.values())
     return own and on_host and point is Point.PARAMETERS
 
@@ -126,25 +143,9 @@ def _add_values(region: Region, key: Key) -> None:
     session, (tensors, dtype, _) = region.session, key
     if is_live(session, key):
         region.live = make_live(session)
-        region.parameters = region.live.block
-        return
-    values = _Maker(session, writable=False)
-    region.values = stage(session.layout, tensors, dtype, values.allocate)
-    region.parameters = values.block
-    region.charges.append(values.charge)
-
-
-class _Maker:
-    """Makes the one block of a staging, counted before it is taken."""
-
-    def __init__(self, session: Session, *, writable: bool) -> None:
-        self._budget = session.budget
-        self._writable = writable
-
-    def allocate(self, byte_count: int) -> npt.NDArray[np.uint8]:
-        self.charge = Charge(self._budget, Kind.RESIDENT, byte_count)
-        self.block = SharedBlock(byte_count, writable=self._writable)
-        return self.block.array
+    else:
+        space = partial(region.allocate, writable=False)
+        region.values = stage(session.layout, tensors, dtype, space)
 
 
 class Regions:

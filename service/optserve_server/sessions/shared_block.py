@@ -43,13 +43,11 @@ class SharedBlock:
         length = max(byte_count, 1)
         self._descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._close = weakref.finalize(self, os.close, self._descriptor)
-        # Taken at once: where memory runs out, it does so here and not in the middle of a step.
-        os.posix_fallocate(self._descriptor, 0, length)
-        mapping = mmap.mmap(self._descriptor, length, flags=mmap.MAP_SHARED | _populate())
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        # This process' own mapping was made before the seal, and stays writable.
-        seals |= 0 if writable else FUTURE_WRITE
-        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, seals)
+        try:
+            mapping = _mapped(self._descriptor, length, writable=writable)
+        except BaseException:
+            self._close()
+            raise
         self.array: npt.NDArray[np.uint8] = np.frombuffer(mapping, np.uint8)[:byte_count]
 
     def fileno(self) -> int:
@@ -72,5 +70,13 @@ class SharedBlock:
         return self.array[byte_offset : byte_offset + size * dtype.itemsize].view(dtype)
 
 
-def _populate() -> int:
-    return getattr(mmap, "MAP_POPULATE", 0)
+def _mapped(descriptor: int, length: int, *, writable: bool) -> mmap.mmap:
+    """Memory of a new descriptor, taken, mapped and sealed."""
+    # Taken at once: where memory runs out, it does so here and not in the middle of a step.
+    os.posix_fallocate(descriptor, 0, length)
+    populate: int = getattr(mmap, "MAP_POPULATE", 0)
+    mapping = mmap.mmap(descriptor, length, flags=mmap.MAP_SHARED | populate)
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    # This process' own mapping was made before the seal, and stays writable.
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals | (0 if writable else FUTURE_WRITE))
+    return mapping

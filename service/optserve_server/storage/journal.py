@@ -90,6 +90,7 @@ class Journal:
         self._closing = False
         self._turn = threading.Condition()
         self._files = threading.Lock()
+        self._releasing = threading.Lock()
         self._writer = threading.Thread(target=self._run, name="journal", daemon=True)
         self._writer.start()
         self.syncs = 0
@@ -122,19 +123,22 @@ class Journal:
             keep_bytes: what is kept all the same, so that an older snapshot can stand in for
                 a damaged one.
         """
-        excess = self.byte_count - keep_bytes
-        for segment in list(self._closed):
-            if excess <= 0:
-                return
-            if all(number <= covered.get(owner, number) for owner, number in segment.last.items()):
-                self._disk.remove(segment.path)
-                with self._files:
-                    self._closed.remove(segment)
-                excess -= segment.size
+        with self._releasing:
+            excess = self.byte_count - keep_bytes
+            for segment in list(self._closed):
+                if excess <= 0:
+                    return
+                if all(number <= covered.get(owner, number) for owner, number in segment.last.items()):
+                    self._disk.remove(segment.path)
+                    with self._files:
+                        self._closed.remove(segment)
+                    excess -= segment.size
 
     def pinned(self, covered: Mapping[int, int]) -> set[int]:
         """The owners that need the oldest segment that anybody needs, the current one aside."""
-        for segment in self._closed:
+        with self._files:
+            closed = list(self._closed)
+        for segment in closed:
             owners = {o for o, number in segment.last.items() if number > covered.get(o, number)}
             if owners:
                 return owners

@@ -1,0 +1,99 @@
+"""A keeper and its sessions in this process, on a disk that tests choose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.hyper import Chosen
+from optserve_server.optimizers.adam import Adam
+from optserve_server.rpc.changing import Changing
+from optserve_server.rpc.execution import Execution
+from optserve_server.sessions.changes import ChangeKind, Request
+from optserve_server.sessions.frozen import freeze
+from optserve_server.sessions.incoming import Incoming
+from optserve_server.sessions.keeper import Keeper, Policy
+from optserve_server.sessions.namespaces import Namespaces
+from optserve_server.sessions.prepared import PreparedStep
+from optserve_server.sessions.recovery import Recovery
+from optserve_server.sessions.result import StepOptions, StepResult
+from optserve_server.sessions.session import Session
+from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec, SessionSpec
+from optserve_server.sessions.staging import NamedArray
+from optserve_server.sessions.store import Limits, ParameterInit
+from optserve_server.storage import snapshot
+from optserve_server.storage.files import Disk
+from optserve_server.wire.answers import encoded
+from optserve_server.wire.spec_text import SPEC_TEXT
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+BACKEND = NumpyBackend()
+VALUES: Arrays = {"w": np.linspace(-1, 1, 50, dtype=np.float32), "b": np.linspace(0, 1, 3)}
+
+
+@dataclass
+class House:
+    """A data directory in use."""
+
+    namespaces: Namespaces
+    keeper: Keeper
+    execution: Execution
+    changing: Changing
+
+    def create(self, session_id: str, namespace: str = "", mode: DurabilityMode | None = None) -> Session:
+        durability = None if mode is None else DurabilitySpec(mode=mode, snapshot_seconds=1e6)
+        spec = SessionSpec(optimizer=Chosen(Adam()), durability=durability)
+        inits = [ParameterInit(name, a.dtype, a.shape, a) for name, a in VALUES.items()]
+
+        def keep(session: Session) -> None:
+            self.keeper.create(namespace, ChangeKind.CREATE, Request(), session)
+
+        return self.namespaces[namespace].store.create(session_id, spec, inits, 0, keep)
+
+    async def step(self, session: Session, seed: int, **options: Any) -> StepResult:
+        staging = session.stage_arrays([NamedArray(name, a) for name, a in gradient(seed).items()])
+        incoming = Incoming.whole(session, staging, StepOptions(**options))
+        return await self.execution.take(session, incoming, PreparedStep.commit)
+
+
+def gradient(seed: int) -> dict[str, npt.NDArray[Any]]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(a.shape).astype(a.dtype) for name, a in VALUES.items()}
+
+
+@asynccontextmanager
+async def house(root: Path, disk: Disk | None = None, policy: Policy | None = None) -> AsyncIterator[House]:
+    """Recovers what is there, and ends as a server does after SIGTERM."""
+    namespaces = Namespaces(BACKEND, Limits(durability=DurabilityMode.JOURNAL, durable=True))
+    recovered = Recovery(root, namespaces, SPEC_TEXT, encoded, policy, disk).run()
+    with ThreadPoolExecutor(2) as threads:
+        execution = Execution(threads, recovered.keeper)
+        yield House(namespaces, recovered.keeper, execution, Changing(execution, recovered.keeper))
+        await recovered.keeper.close(10)
+
+
+def bits(session: Session) -> dict[str, bytes]:
+    """All of a session's arrays."""
+    return {tensor.name: tensor.get().tobytes() for tensor in freeze(session, SPEC_TEXT).tensors}
+
+
+def run(work: Any) -> Any:
+    """Runs a coroutine, for a while at most."""
+    return asyncio.run(asyncio.wait_for(work, 60))
+
+
+def written(session: Session) -> bytes:
+    """A snapshot of a session."""
+    frozen = freeze(session, SPEC_TEXT)
+    pieces: list[bytes] = []
+    snapshot.write(lambda piece: pieces.append(bytes(piece)), frozen.tensors, frozen.metadata)
+    return b"".join(pieces)

@@ -1,0 +1,89 @@
+"""The end of memory that nobody fetches, or that somebody may not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import numpy as np
+import pytest
+
+from optserve_server.rpc import handover
+from optserve_server.rpc.handover import Handover
+from optserve_server.sessions.regions import Regions, make_region
+from tests.service.sessions.support import session_of, spec_of
+from tests.support.shared_memory import claim, held_by
+
+
+@pytest.fixture
+def session():
+    return session_of(spec_of(), {"w": np.ones(3, np.float32)})
+
+
+def handed_over(session, work):
+    """Runs ``work(handover, regions, region)`` beside a handover that listens."""
+
+    async def run():
+        regions = Regions()
+        door = Handover(regions)
+        door.start()
+        region = make_region(session, None, None, None)
+        regions.add(region)
+        door.expect(region)
+        await work(door, regions, region)
+        await door.stop()
+        assert len(regions) == 0
+
+    before = held_by(os.getpid())
+    asyncio.run(run())
+    assert held_by(os.getpid()) <= before
+
+
+async def fetched(door, region):
+    connection, descriptors = await asyncio.to_thread(claim, door.name, region.name)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return connection, len(descriptors)
+
+
+def test_what_is_not_fetched_in_time_is_dropped(session, monkeypatch):
+    monkeypatch.setattr(handover, "CLAIM_SECONDS", 0.05)
+
+    async def work(door, regions, region):
+        await asyncio.sleep(0.2)
+        assert len(regions) == 0
+        connection, count = await fetched(door, region)
+        with connection:
+            assert count == 0
+
+    handed_over(session, work)
+
+
+def test_what_is_fetched_stays_for_as_long_as_the_connection(session, monkeypatch):
+    monkeypatch.setattr(handover, "CLAIM_SECONDS", 0.2)
+
+    async def work(door, regions, region):
+        connection, count = await fetched(door, region)
+        await asyncio.sleep(0.4)
+        assert (len(regions), count) == (1, 1)
+        connection.close()
+        for _ in range(200):
+            await asyncio.sleep(0.01)
+            if not len(regions):
+                return
+        raise AssertionError("it stayed")
+
+    handed_over(session, work)
+
+
+def test_another_user_gets_nothing(session, monkeypatch):
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+
+    async def work(door, regions, region):
+        connection, count = await fetched(door, region)
+        with connection:
+            assert count == 0
+        assert not region.claimed
+
+    handed_over(session, work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -77,6 +78,9 @@ async def serve(settings: Settings) -> None:
         metrics_port = await _show(pages, settings)
         port = await server.start(listening)
         _announce(settings, backend, port, metrics_port)
+        # What was made until now stays for good; collections need not go through it again.
+        gc.collect()
+        gc.freeze()
         await stop.wait()
         _log.info("shutting down")
         # Operators see until the end that the server takes no more calls.

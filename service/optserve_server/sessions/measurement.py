@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,15 @@ class Measurement:
 
     def total(self, name: str) -> float:
         """A sum over the whole gradient; 0 where it was not asked for."""
-        return sum(_sum(sums[name]) for sums in self.sums if name in sums)
+        return self._totals.get(name, 0.0)
+
+    @functools.cached_property
+    def _totals(self) -> dict[str, float]:
+        totals: dict[str, float] = {}
+        for sums in self.sums:
+            for name, values in sums.items():
+                totals[name] = totals.get(name, 0.0) + _sum(values)
+        return totals
 
     @property
     def norm(self) -> float:
@@ -44,6 +53,8 @@ class Measurement:
     def penalty(self) -> float:
         """l1*sum(|p|) + l2*sum(p^2)/2."""
         l1, l2 = self.gradient.l1, self.gradient.l2
+        if not l1 and not l2:
+            return 0.0
         return l1 * self.total("magnitudes") + l2 * self.total("parameter_squares") / 2
 
     def factors(self, position: int) -> npt.NDArray[np.float64]:

@@ -36,6 +36,9 @@ _MEMORY_SHARE = 0.75
 METRICS_PORT = 9464
 """Where Prometheus looks for metrics of this kind."""
 
+_RESIDENT_SHARE = 0.75
+"""Of that budget, for sessions; the rest is for their gradients and answers under way."""
+
 _log = logging.getLogger("optserve_server")
 
 
@@ -184,6 +187,7 @@ def _budget(settings: Settings) -> Budget:
         {
             "max_sessions": settings.max_sessions,
             "max_memory_bytes": memory,
+            "max_resident_bytes": int(memory * _RESIDENT_SHARE),
             "max_bytes_in_flight": settings.max_bytes_in_flight,
             "max_concurrent_rpcs": settings.max_concurrent_rpcs,
         }

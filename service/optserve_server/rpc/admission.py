@@ -75,7 +75,7 @@ class Admission:
         for call in tuple(self._inside):
             if not self.identities.still(call.caller):
                 call.end(DomainError(Reason.UNAUTHENTICATED, "the token is no longer valid"))
-            elif self._idle and call.heard < silent_since and call.method not in _SILENT:
+            elif self._idle and call.moves and call.heard < silent_since and call.method not in _SILENT:
                 call.end(_silence(self._idle))
 
 

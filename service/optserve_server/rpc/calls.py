@@ -31,6 +31,7 @@ class Call:
         caller: who makes it.
         session: id of the session that it concerns, once that is known.
         heard: when its stream last moved, by the monotonic clock.
+        moves: whether messages are still to come or to go, so that silence means something.
         task: what answers it, once that has begun.
         verdict: why the server ended it before its own end, if it did.
         charge: the memory of its request, where it is one message.
@@ -41,6 +42,7 @@ class Call:
     caller: Caller
     session: str = ""
     heard: float = field(default_factory=time.monotonic)
+    moves: bool = True
     task: asyncio.Task[Any] | None = None
     verdict: DomainError | None = None
     charge: Charge | None = None

@@ -73,7 +73,7 @@ class Boundary(aio.ServerInterceptor):
         wrapped: grpc.RpcMethodHandler[Any, Any] = getattr(
             grpc, f"{_kind(True, many_out)}_rpc_method_handler"
         )(
-            around(behaviour if many_in else _with_one(behaviour, many_out), call),
+            around(behaviour if many_in else _with_one(behaviour, many_out, call), call),
             reader(handler.request_deserializer, call, self._meters, streamed=many_in),
             writer(handler.response_serializer, self._meters),
         )
@@ -146,11 +146,13 @@ def _kind(many_in: bool, many_out: bool) -> str:
     return ("stream" if many_in else "unary") + ("_stream" if many_out else "_unary")
 
 
-def _with_one(behaviour: Behaviour, many_out: bool) -> Behaviour:
+def _with_one(behaviour: Behaviour, many_out: bool, call: Call) -> Behaviour:
     """Gives a behaviour that takes one request the first of a stream."""
 
     async def answer(requests: AsyncIterator[Any], context: Any) -> Any:
-        return await behaviour(await only(requests), context)
+        request = await only(requests)
+        call.moves = False
+        return await behaviour(request, context)
 
     async def answers(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async for response in behaviour(await only(requests), context):

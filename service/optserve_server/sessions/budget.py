@@ -6,7 +6,9 @@ that what an open stream or a slow reader still keeps alive stays counted.
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -34,6 +36,7 @@ COUNTED: Mapping[str, tuple[Kind, ...]] = {
     "max_sessions": (Kind.SESSIONS,),
     "max_bytes": (Kind.RESIDENT, Kind.IN_FLIGHT),
     "max_memory_bytes": (Kind.RESIDENT, Kind.IN_FLIGHT),
+    "max_resident_bytes": (Kind.RESIDENT,),
     "max_bytes_in_flight": (Kind.IN_FLIGHT,),
     "max_requests_in_flight": (Kind.REQUESTS,),
     "max_concurrent_rpcs": (Kind.REQUESTS,),
@@ -42,6 +45,25 @@ COUNTED: Mapping[str, tuple[Kind, ...]] = {
 
 _PASSING = (Kind.IN_FLIGHT, Kind.REQUESTS)
 """What goes away by itself when calls end."""
+
+_OF_OBJECTS = (Kind.RESIDENT, Kind.IN_FLIGHT)
+"""What is given back when objects die, which those in cycles do when the collector comes."""
+
+_COLLECTING = 1.0
+"""Seconds between two collections before a refusal, so that refusing stays cheap."""
+
+_last_collection = 0.0
+
+
+def _collected() -> bool:
+    """Lets the collector come, unless it was there just now."""
+    global _last_collection
+    now = time.monotonic()
+    if now - _last_collection < _COLLECTING:
+        return False
+    _last_collection = now
+    gc.collect()
+    return True
 
 
 class Budget:
@@ -80,6 +102,14 @@ class Budget:
         Raises:
             DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED; nothing was counted.
         """
+        try:
+            self._take(kind, amount)
+        except DomainError:
+            if kind not in _OF_OBJECTS or not _collected():
+                raise
+            self._take(kind, amount)
+
+    def _take(self, kind: Kind, amount: int) -> None:
         with self._lock:
             for level in self._check_all(kind, amount):
                 level._held[kind] += amount

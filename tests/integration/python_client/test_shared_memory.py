@@ -217,6 +217,20 @@ class TestExactlyOnce:
         assert shared.get().step == 4
 
 
+class TestClose:
+    def test_a_closed_client_keeps_nothing_on_the_server(self, server):
+        client = optserve.connect(server.address, timeout=20)
+        session = client.create_session(START, optserve.optimizers.Sgd())
+        before = held_by(server.process.pid)
+        stream = session.stream(shared_memory=True)
+        stream.step(gradients(1)[0])
+        held = held_by(server.process.pid)
+        assert held > before - 2
+        client.close()
+        wait_until(lambda: held_by(server.process.pid) < held)
+        stream.close()
+
+
 class TestFallback:
     def test_where_the_server_shares_none(self, caplog):
         with (

@@ -33,9 +33,16 @@ class Broken(NumpyBackend):
         raise ZeroDivisionError(SECRET)
 
 
-async def _step_on_broken_server() -> tuple[Refusal, dict[str, Any], str]:
+class Full(NumpyBackend):
+    """A backend without memory."""
+
+    def compile(self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]) -> Kernel:
+        raise MemoryError(SECRET)
+
+
+async def _step_on(backend: NumpyBackend) -> tuple[Refusal, dict[str, Any], str]:
     with ThreadPoolExecutor(1) as executor:
-        server = Server(Namespaces(Broken()), executor)
+        server = Server(Namespaces(backend), executor)
         port = await server.start(Listening())
         async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = SessionServiceStub(channel)
@@ -57,7 +64,7 @@ async def _step_on_broken_server() -> tuple[Refusal, dict[str, Any], str]:
 
 def test_a_defect_is_internal_and_keeps_its_text(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        told, trailing, described = asyncio.run(_step_on_broken_server())
+        told, trailing, described = asyncio.run(_step_on(Broken()))
     assert (told.code, told.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert told.metadata == {"request_id": "broken-1"}
     assert trailing["x-request-id"] == "broken-1"
@@ -66,3 +73,36 @@ def test_a_defect_is_internal_and_keeps_its_text(caplog: pytest.LogCaptureFixtur
     (defect,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert defect.exc_info is not None
     assert SECRET in str(defect.exc_info[1])
+
+
+def test_no_memory_is_a_limit_and_no_defect() -> None:
+    told, _, described = asyncio.run(_step_on(Full()))
+    assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+    assert told.metadata == {"limit": "memory"}
+    assert told.retry_seconds == 1
+    assert "secret" not in described
+
+
+async def _malformed() -> list[Refusal]:
+    """What every method says to bytes that are no message."""
+    told = []
+    with ThreadPoolExecutor(1) as executor:
+        server = Server(Namespaces(NumpyBackend()), executor)
+        port = await server.start(Listening())
+        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for name in (method.name for method in SERVICE.methods):
+                call = channel.stream_stream(f"/{SERVICE.full_name}/{name}")(iter([b"\xff\xff\xff"]))
+                with pytest.raises(grpc.RpcError) as caught:
+                    await call.read()
+                told.append(refusal(caught.value))
+        await server.stop(1)
+    return told
+
+
+SERVICE = pb.DESCRIPTOR.services_by_name["SessionService"]
+
+
+def test_bytes_that_are_no_message_are_told_so() -> None:
+    for told in asyncio.run(_malformed()):
+        assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
+        assert told.message == "the message's bytes cannot be read"

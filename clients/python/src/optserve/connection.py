@@ -12,7 +12,7 @@ from optserve.chunks import CHUNK_BYTES
 from optserve.direct_call import DirectCall
 from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, Retry
-from optserve.shared_memory import is_local
+from optserve.shared_memory import SharedMemory, is_local
 from optserve.streams import STEP_STREAM, Streams
 from optserve.v1 import capabilities_service_pb2_grpc, function_service_pb2_grpc, session_service_pb2_grpc
 
@@ -52,6 +52,7 @@ class Connection:
 
     Attributes:
         shares_memory: whether that is worth an attempt, as far as is known.
+        memories: what is shared, given back when the connection is closed.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Connection:
         self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
         self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)
         self._direct: weakref.WeakSet[DirectCall] = weakref.WeakSet()
+        self.memories: weakref.WeakSet[SharedMemory] = weakref.WeakSet()
 
     def call(
         self, method: grpc.UnaryUnaryMultiCallable[Request, T], request: Request, timeout: float | None = None
@@ -112,4 +114,6 @@ class Connection:
         """Closes the channel; open streams end."""
         for call in list(self._direct):
             call.close()
+        for memory in list(self.memories):
+            memory.close()
         self.channel.close()

@@ -155,13 +155,16 @@ class Sharing:
         )
         try:
             response = self._connection.call(self._connection.sessions.ShareMemory, request)
-            return SharedMemory(response)
+            memory = SharedMemory(response)
         except (OSError, ValueError) as error:
             self._give_up(str(error))
         except errors.OptserveError as error:
             # Any other refusal is the step's as well, which the server then says once more.
             if isinstance(error, errors.Unimplemented) or error.reason in _NOT_HERE:
                 self._give_up(str(error))
+        else:
+            self._connection.memories.add(memory)
+            return memory
         return None
 
     def _give_up(self, why: str) -> None:

@@ -1,0 +1,233 @@
+"""Limits: what is too much is refused with a reason, and the server goes on."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+import optserve
+from optserve.optimizers import Sgd
+from optserve.v1 import session_service_pb2 as pb
+from tests.integration.client import Client, named, refused, sgd, step_messages
+from tests.integration.test_operations import samples
+from tests.support.server import RunningServer, running_server
+
+VALUES = {"w": np.ones(4, np.float32)}
+GRADIENT = np.ones(4, np.float32).tobytes()
+MIB = 1 << 20
+
+
+def of_size(byte_count: int) -> dict[str, np.ndarray]:
+    return {"w": np.ones(byte_count // 4, np.float32)}
+
+
+def resident(server: RunningServer) -> int:
+    pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Held:
+    """A stream that has sent the beginning of a gradient and then waits."""
+
+    def __init__(self, client: Client, name: str, gradient: bytes, sent: int) -> None:
+        self._on = threading.Event()
+        self.begun = threading.Event()
+        self.stream = client.sessions.StepStream(self._messages(name, gradient, sent), timeout=30)
+
+    def _messages(self, name: str, gradient: bytes, sent: int) -> Iterator[pb.StepStreamRequest]:
+        messages = list(step_messages(pb.StepHeader(name=name), gradient, chunk=max(sent, 1)))
+        yield from messages[:2] if sent else messages[:1]
+        self.begun.set()
+        self._on.wait(30)
+        yield from messages[2:] if sent else messages[1:]
+
+    def finish(self) -> list[pb.StepStreamResponse]:
+        self._on.set()
+        return list(self.stream)
+
+
+def test_a_message_that_grpc_refuses_is_a_typed_error() -> None:
+    with running_server(max_message_bytes="1MiB") as server, Client(server.address) as client:
+        session = client.create(VALUES)
+        request = pb.StepRequest(name=session.name, gradients=named(of_size(2 * MIB)))
+        with refused() as told:
+            client.sessions.Step(request, timeout=10)
+        assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "")
+        with optserve.connect(server.address) as library:
+            values = np.ones(MIB // 2, np.float32)
+            with pytest.raises(optserve.errors.ResourceExhausted) as caught:
+                library.activation(optserve.activations.Relu(), values)
+            assert caught.value.reason is None
+            assert caught.value.retry_after is None
+        assert client.step(session.name, VALUES).result.step == 1
+
+
+def test_calls_beyond_the_limit_are_told_when_to_come_again() -> None:
+    with running_server(max_concurrent_rpcs=2) as server, Client(server.address) as client:
+        name = client.create(VALUES).name
+        held = [Held(client, name, GRADIENT, 0) for _ in range(2)]
+        for one in held:
+            one.stream.initial_metadata()
+        with refused() as told:
+            client.get(name)
+        assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+        assert told.metadata == {"limit": "max_concurrent_rpcs", "value": "2"}
+        assert told.retry_seconds == 0.5
+        with optserve.connect(server.address) as library, ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(library.session, name)
+            assert [len(one.finish()) for one in held] == [1, 1]
+            assert waiting.result(20).get().step == 2
+
+
+def test_bytes_in_flight_are_counted_before_they_are_taken() -> None:
+    """A second gradient waits for the first; one that is larger than the limit never comes in."""
+    gradient = of_size(MIB)["w"].tobytes()
+    with running_server(max_bytes_in_flight="4608KiB") as server, Client(server.address) as client:
+        sessions = [client.create(of_size(MIB)).name for _ in range(4)]
+        held = [Held(client, name, gradient, MIB // 2) for name in sessions]
+        for one in held:
+            assert one.begun.wait(10)
+            client.get(sessions[0])
+        with refused() as told:
+            client.stream(step_messages(pb.StepHeader(name=sessions[0]), gradient))
+        assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+        assert told.metadata == {"limit": "max_bytes_in_flight", "value": str(4608 << 10)}
+        assert told.retry_seconds == 0.5
+        assert [one.finish()[0].result.step for one in held] == [1, 1, 1, 1]
+        eventually(lambda: goes(client, sessions[0], gradient))
+        large = client.create({"w": np.zeros(1, np.float32)}).name
+        request = pb.StepRequest(name=large, gradients=named(of_size(3 * MIB)))
+        with refused() as told:
+            client.sessions.Step(request, timeout=10)
+        assert (told.reason, told.retry_seconds) == ("LIMIT_EXCEEDED", None)
+
+
+def goes(client: Client, name: str, gradient: bytes) -> bool:
+    try:
+        return client.stream(step_messages(pb.StepHeader(name=name), gradient))[0].result.step > 0
+    except grpc.RpcError:
+        return False
+
+
+def test_the_memory_budget_holds() -> None:
+    """However many clients ask at once, the process stays within the budget and what it began with."""
+    budget, size = 64 * MIB, 4 * MIB
+    with running_server(max_memory_bytes=budget) as server, Client(server.address) as client:
+        client.step(client.create(VALUES).name, VALUES)
+        before = resident(server)
+        refusals = 0
+        names = []
+        for _ in range(40):
+            try:
+                request = pb.CreateSessionRequest(spec=sgd())
+                parameter = request.parameters.add(name="w")
+                parameter.initializer.shape.append(size // 4)
+                parameter.initializer.dtype = 3
+                parameter.initializer.spec.zeros.SetInParent()
+                names.append(client.sessions.CreateSession(request, timeout=20).session.name)
+            except grpc.RpcError as error:
+                refusals += error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert len(names) >= 8
+        assert refusals == 40 - len(names)
+        gradient = of_size(size)["w"].tobytes()
+        with ThreadPoolExecutor(16) as pool:
+            taken = sum(pool.map(lambda name: goes(client, name, gradient), names * 4))
+        assert taken > 0
+        # Beside the budget: messages on their way, and the allocator's own.
+        assert resident(server) - before < 2 * budget
+        for name in names:
+            client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=10)
+        assert goes(client, client.create(of_size(size)).name, gradient)
+
+
+@pytest.mark.parametrize("sent", [0, 8], ids=["header", "half"])
+def test_a_silent_stream_is_ended(sent: int) -> None:
+    with running_server(stream_idle_seconds=1) as server, Client(server.address) as client:
+        name = client.create(VALUES).name
+        held = Held(client, name, GRADIENT, sent)
+        with refused() as told:
+            next(held.stream)
+        held._on.set()
+        assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "STREAM_IDLE")
+        assert told.metadata == {"seconds": "1"}
+        assert told.retry_seconds == 1
+        assert client.get(name).step == 0
+
+
+def test_a_caller_that_never_sends_its_request_is_sent_away() -> None:
+    with running_server(stream_idle_seconds=1) as server, Client(server.address) as client:
+        on = threading.Event()
+
+        def nothing() -> Iterator[bytes]:
+            on.wait(20)
+            yield from ()
+
+        call = client.channel.stream_unary("/optserve.v1.SessionService/ListSessions")
+        with refused() as told:
+            call(nothing(), timeout=20)
+        on.set()
+        assert told.reason == "STREAM_IDLE"
+
+
+def test_the_memory_of_an_answer_that_nobody_reads_comes_back() -> None:
+    """The answer waits for a client that reads its first message and then no more."""
+    size = 32 * MIB
+    with running_server(stream_idle_seconds=1, metrics_port=0) as server, Client(server.address) as client:
+        name = client.create(of_size(size)).name
+        pull = client.sessions.PullParameters(pb.PullParametersRequest(name=name), timeout=30)
+        next(pull)
+        held = "optserve_held_bytes_in_flight", ""
+        assert samples(server)[held] >= size
+        eventually(lambda: samples(server)[held] == 0)
+        pull.cancel()
+
+
+def test_a_stream_of_the_library_goes_on_after_it_was_ended() -> None:
+    """A silent stream is opened again with its next step, and no step is lost or taken twice."""
+    with running_server(stream_idle_seconds=1) as server, optserve.connect(server.address) as client:
+        session = client.create_session(VALUES, Sgd(learning_rate=0.5))
+        with session.stream() as stream:
+            assert stream.step(VALUES).step == 1
+            time.sleep(2.5)
+            assert stream.step(VALUES).step == 2
+        assert session.get().step == 2
+
+
+def test_a_watch_may_be_silent() -> None:
+    with running_server(stream_idle_seconds=1) as server, Client(server.address) as client:
+        name = client.create(VALUES).name
+        events = client.sessions.WatchSession(pb.WatchSessionRequest(name=name), timeout=20)
+        assert next(events).began.name == name
+        time.sleep(2.5)
+        client.step(name, VALUES)
+        assert next(events).step.step == 1
+
+
+def test_rank_and_shape_of_a_tensor() -> None:
+    with running_server(max_tensor_rank=3) as server, Client(server.address) as client:
+        with refused() as told:
+            client.create({"w": np.ones((1, 1, 1, 1), np.float32)})
+        assert (told.reason, told.metadata) == ("LIMIT_EXCEEDED", {"limit": "max_tensor_rank", "value": "3"})
+        request = pb.CreateSessionRequest(spec=sgd())
+        parameter = request.parameters.add(name="w")
+        parameter.upload.dtype = 3
+        parameter.upload.shape.extend([2**62, 2**62, 2**62])
+        with refused() as told:
+            client.sessions.CreateSession(request, timeout=10)
+        assert told.code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT)
+        assert client.create(VALUES).step == 0

@@ -31,7 +31,7 @@ from optserve_server.sessions.changes import ChangeKind, ReportChange, Request, 
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.keeper import Keeper, folder_name
 from optserve_server.sessions.kept import Answered
-from optserve_server.sessions.session import SMALL, Session
+from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Limits, Store
 from optserve_server.wire import metrics, pages, sessions
 from optserve_server.wire.answers import decoded
@@ -290,8 +290,7 @@ class SessionService(SessionServiceServicer):
         keep = self._keep(ChangeKind.CREATE, asked)
         work = partial(self._store.create, session_id, spec, parameters, request.seed, keep)
         async with self._creating:
-            at_once = sessions.element_count(parameters) <= SMALL and self._keeper is None
-            session = work() if at_once else await self._execution.in_thread(work)
+            session = await self._execution.in_thread(work)  # a kernel may have to be compiled
         calls.concerns(session.id)
         return pb.CreateSessionResponse(session=sessions.session_to(session))
 

@@ -23,6 +23,7 @@ from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.reading import Unreadable
 from optserve_server.rpc.sharing import Sharing, answer_in
 from optserve_server.sessions.arriving import NamedIndices
+from optserve_server.sessions.guards import GRADIENT, REPLY
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.reading import Pull, Reply
@@ -92,6 +93,7 @@ class StepStream:
         self._execution, self._drain, self._context = execution, drain, context
         self._headers = _Headers(find, sharing)
         self._buffers = _Buffers()
+        self._warmed: Header | None = None
         self._answers = Answers(context, chunk_bytes)
         task = asyncio.current_task()
         assert task is not None  # coroutines run in tasks
@@ -109,6 +111,8 @@ class StepStream:
                 begun = perf_counter_ns()
                 with within("header"):
                     header, options = self._headers.read(first.message.header)
+                if header is not self._warmed:
+                    await self._warm(header)
                 incoming = await self._received(header, options, first)
                 meters.receive.add(perf_counter_ns() - begun)
                 await self._take(header, incoming)
@@ -116,6 +120,13 @@ class StepStream:
             await self._answers.sent()
         finally:
             self._answers.close()
+
+    async def _warm(self, header: Header) -> None:
+        """Has the kernels of a stream's steps compiled, while its first gradient is on its way."""
+        if not header.rows and header.region is None:
+            reply = "" if header.pull is None else GRADIENT if header.in_place else REPLY
+            await self._execution.in_thread(partial(header.session.warm, header.dtype, reply))
+        self._warmed = header
 
     async def _first_message(self) -> Request | None:
         message = await self._drain.interruptible(self._task, self._read())

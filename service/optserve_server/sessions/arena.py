@@ -80,7 +80,9 @@ class Partition:
             wire: the gradient's dtype; its own if None.
             reply: where the new parameters go as well; see `StepPrograms.apply`.
         """
-        programs = [self.programs.apply(False, reply)] if reply else self.programs.usual()
+        programs = self.programs.usual()
+        if reply:
+            programs = [self.programs.measure(False), self.programs.apply(False, reply)]
         storage = dict.fromkeys((GRADIENT, REPLY), wire or self.dtype)
         with contextlib.suppress(Exception):  # the step that needs it says what is wrong
             for program in programs:

@@ -82,6 +82,6 @@ class Incoming:
         scaled, numbers = session.numbers.of_gradient(session.step, self.options.loss_scale)
         of_tensors: NumbersOfTensors | None = {} if measures_by_tensor(gradient) else None
         return [
-            place.begin(StepPrograms.measure, scaled, scalars=numbers, of_tensors=of_tensors)
+            place.begin(StepPrograms.measure, scaled, scalars=numbers, of_tensors=of_tensors, sent=False)
             for place in places
         ]

@@ -109,7 +109,8 @@ def measure(
     """
     of_tensors: NumbersOfTensors | None = {} if by_tensor else None
     return Measurement(
-        gradient, [place.call(text, scaled, scalars=scalars, of_tensors=of_tensors) for place in places]
+        gradient,
+        [place.call(text, scaled, scalars=scalars, of_tensors=of_tensors, sent=False) for place in places],
     )
 
 

@@ -45,6 +45,7 @@ class Place:
         scalars: Numbers,
         of_tensors: NumbersOfTensors | None = None,
         reply: Run | None = None,
+        sent: bool = True,
     ) -> Sums:
         """Runs a program over the run.
 
@@ -54,12 +55,13 @@ class Place:
             scalars: its numbers.
             of_tensors: its numbers of tensors; None where the run is one segment.
             reply: where values go that are sent.
+            sent: whether an earlier pass over this gradient has brought it to the device.
         """
         if self._direct:
             return self._bound(text, shape, of_tensors is not None, reply)(scalars, NONE, of_tensors or NONE)
         program = text(self.partition.programs, *shape)
         cut = None if of_tensors is None else Segments(self.run.ends, of_tensors)
-        return self.partition.take(program, self.run, scalars, cut, reply=reply)
+        return self.partition.take(program, self.run, scalars, cut, reply=reply, sent=sent)
 
     def begin(
         self,
@@ -68,6 +70,7 @@ class Place:
         scalars: Numbers,
         of_tensors: NumbersOfTensors | None = None,
         reply: Run | None = None,
+        sent: bool = True,
     ) -> Pass | Piecewise:
         """The same in pieces, where the run is of whole tensors."""
         if self._direct:
@@ -76,7 +79,9 @@ class Place:
             )
         program = text(self.partition.programs, *shape)
         ends = None if of_tensors is None else self.run.ends
-        return self.partition.begin(program, self.run, scalars, ends, of_tensors or NONE, reply=reply)
+        return self.partition.begin(
+            program, self.run, scalars, ends, of_tensors or NONE, reply=reply, sent=sent
+        )
 
     def _bound(self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None) -> Bound:
         # A reply's run is kept with its kernel, so it is compared by identity.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import Array
+from optserve_server.arrays.formats import encode
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.guards import AVERAGE, PARAMETER, POINT
 from optserve_server.sessions.staging import Run, StagedTensor, Staging
@@ -90,7 +91,7 @@ def read(session: Session, staging: Staging, point: Point) -> Values:
     backend = session.arenas.backend
     with np.errstate(over="ignore"):  # what a narrower type cannot hold becomes infinite
         for run in staging.runs:
-            run.staged[...] = backend.to_host(_elements(session, run, point))
+            encode(backend.to_host(_elements(session, run, point)), run.staged)
     return Values(session.step, point, staging.tensors, staging.buffer)
 
 

@@ -137,6 +137,11 @@ class Session:
         """The names of each group's optimizer-state arrays."""
         return {p.group: p.programs.rule.slot_names for p in self.arenas.partitions.values()}
 
+    def warm(self, wire: np.dtype[Any] | None, reply: str) -> None:
+        """Makes the kernels of a stream's steps ready; see `Partition.warm`."""
+        for partition in list(self.arenas.partitions.values()):
+            partition.warm(wire, reply)
+
     def stage(self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None) -> Staging:
         """A buffer for streamed bytes; see `optserve_server.sessions.staging.stage`."""
         return stage(self.layout, tensors, dtype, self._allocate)

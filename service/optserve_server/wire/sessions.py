@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -87,11 +86,6 @@ def _parameter_from(message: session_service_pb2.ParameterInit) -> ParameterInit
             return ParameterInit(name, dtype, shape, None)
         with within("spec"):
             return ParameterInit(name, dtype, shape, chosen_from(message.initializer.spec).algorithm)
-
-
-def element_count(parameters: Iterable[ParameterInit]) -> int:
-    """How many elements the parameters have."""
-    return sum(math.prod(parameter.shape) for parameter in parameters)
 
 
 def gradients_from(messages: Sequence[NamedTensor]) -> list[NamedArray]:

@@ -80,7 +80,7 @@ class Partition:
             wire: the gradient's dtype; its own if None.
             reply: where the new parameters go as well; see `StepPrograms.apply`.
         """
-        programs = self.programs.usual()
+        programs = list(self.programs.usual())
         if reply:
             programs = [self.programs.measure(False), self.programs.apply(False, reply)]
         storage = dict.fromkeys((GRADIENT, REPLY), wire or self.dtype)

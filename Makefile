@@ -55,6 +55,10 @@ conformance: $(VENV)/.test ## Print how far oracle, executors, server and client
 conformance-sources: $(FRAMEWORKS_VENV)/.made $(FLOWER_VENV)/.made ## Run the frameworks and rewrite the corpus (ARGS=--check compares only)
 	$(FRAMEWORKS_PY) -m tests.conformance.generate $(or $(ARGS),--write)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## Send a server 100,000 malformed and hostile messages (ARGS="--seed 2")
+	$(PY) -m tests.fuzz $(ARGS)
+
 .PHONY: bench
 bench: $(BENCH_VENV)/.made ## Measure everything beside its peers (ARGS="--only kernels,latency --sizes 10000")
 	$(BENCH_PY) -m tests.performance $(ARGS)

@@ -33,9 +33,8 @@ def main() -> int:
         found = asyncio.run(run(server, stated.messages, stated.seed))
         stopped = server.stop()
     print(table(found))
-    print(
-        f"{found.messages} messages in {time.monotonic() - began:.0f} s, {found.steps} honest steps among them"
-    )
+    seconds = time.monotonic() - began
+    print(f"{found.messages} messages in {seconds:.0f} s, {found.steps} honest steps among them")
     warm, end = (size / 2**20 for size in found.memory)
     print(f"memory {warm:.0f} MiB after a fifth, {end:.0f} MiB at the end; exit status {stopped}")
     for text in found.wrong[:20]:

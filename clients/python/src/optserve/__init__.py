@@ -18,6 +18,7 @@ from optserve.enums import (
     BoundarySide,
     Convention,
     CooldownOrder,
+    DurabilityMode,
     EpsilonPlacement,
     InitializerDistribution,
     LayerPadding,
@@ -47,6 +48,7 @@ from optserve.session_spec import (
     ClipByGlobalNorm,
     ClipByTensorNorm,
     ClipByValue,
+    Durability,
     EarlyStopping,
     Gradient,
     ParameterGroup,
@@ -54,6 +56,7 @@ from optserve.session_spec import (
     SessionSpec,
     WeightAverage,
 )
+from optserve.snapshots import Snapshot, Snapshots
 from optserve.sparse import SparseRows
 from optserve.steps import StepResult
 from optserve.stream import StepStream
@@ -85,6 +88,8 @@ __all__ = [
     "Complexity",
     "Convention",
     "CooldownOrder",
+    "Durability",
+    "DurabilityMode",
     "EarlyStopping",
     "EpsilonPlacement",
     "Gradient",
@@ -119,6 +124,8 @@ __all__ = [
     "SessionHandle",
     "SessionInfo",
     "SessionSpec",
+    "Snapshot",
+    "Snapshots",
     "SparseRows",
     "SparseUpdate",
     "StateTransfer",

@@ -26,10 +26,12 @@ from optserve.initializers import Initializer
 from optserve.layers import Network
 from optserve.losses import Loss
 from optserve.optimizers import Optimizer
+from optserve.places import Place
 from optserve.retry import Retry
 from optserve.schedules import Schedule
 from optserve.session import SessionHandle
 from optserve.session_spec import (
+    Durability,
     EarlyStopping,
     Gradient,
     ParameterGroup,
@@ -37,6 +39,7 @@ from optserve.session_spec import (
     SessionSpec,
     WeightAverage,
 )
+from optserve.snapshots import import_session
 from optserve.v1 import capabilities_service_pb2
 from optserve.v1 import session_service_pb2 as wire
 
@@ -109,6 +112,7 @@ class Client:
         groups: Sequence[ParameterGroup] = (),
         reduce_on_plateau: ReduceOnPlateau | None = None,
         early_stopping: EarlyStopping | None = None,
+        durability: Durability | None = None,
         seed: int = 0,
         timeout: float | None = None,
         progress: bool | None = None,
@@ -128,6 +132,7 @@ class Client:
             groups: tensors with settings of their own.
             reduce_on_plateau: lowers the learning rate when a reported metric stops improving.
             early_stopping: ends training when a reported metric stops improving.
+            durability: what of it comes back when the server is lost; the server's default when None.
             seed: of the initializers.
             timeout: seconds for each call; the client's default, lengthened for uploads, when None.
             progress: whether an upload shows a bar; the client's default when None.
@@ -147,6 +152,7 @@ class Client:
             groups=groups,
             reduce_on_plateau=reduce_on_plateau,
             early_stopping=early_stopping,
+            durability=durability,
         )
         arrays = {name: _array(name, v) for name, v in parameters.items() if not isinstance(v, Initialized)}
         upload = sum(array.nbytes for array in arrays.values()) > INLINE_BYTES
@@ -179,6 +185,30 @@ class Client:
         request = wire.GetSessionRequest(name=full)
         response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
         return SessionHandle(self._connection, SessionInfo.of(response.session))
+
+    def import_session(
+        self,
+        place: Place,
+        *,
+        session_id: str = "",
+        timeout: float | None = None,
+        progress: bool | None = None,
+    ) -> SessionHandle:
+        """Makes a session from a file that ``session.snapshots.export`` wrote, on any server.
+
+        Args:
+            place: a path, a file opened for bytes, or a URL that fsspec knows (extra ``fsspec``).
+            session_id: last part of the session's name; chosen by the server when empty.
+            timeout: seconds in all; the client's default, lengthened for large files, when None.
+            progress: whether a bar is shown; the client's default when None.
+
+        Raises:
+            InvalidArgument: the file is no snapshot, or not all of one.
+            AlreadyExists: there is a session of that id.
+            OSError: the place cannot be read.
+        """
+        info = import_session(self._connection, place, session_id, timeout, progress)
+        return SessionHandle(self._connection, info)
 
     def sessions(self, *, page_size: int = 0, timeout: float | None = None) -> Iterator[SessionInfo]:
         """The server's sessions in the order of their names.

@@ -33,6 +33,7 @@ class SessionInfo:
         slots: names of the optimizer-state arrays of each group; the default group's name is empty.
         reduce_on_plateau: what that has come to; None where the specification has none.
         early_stopping: what that has come to; None where the specification has none.
+        durable_step: the step that would come back if the server were lost now; 0 where none would.
     """
 
     name: str
@@ -48,6 +49,7 @@ class SessionInfo:
     slots: Mapping[str, tuple[str, ...]]
     reduce_on_plateau: PlateauState | None
     early_stopping: StoppingState | None
+    durable_step: int = 0
 
     @classmethod
     def of(cls, message: session_pb2.Session) -> SessionInfo:
@@ -66,4 +68,5 @@ class SessionInfo:
             slots={group.group: tuple(group.slots) for group in message.slots},
             reduce_on_plateau=plateau_of(message),
             early_stopping=stopping_of(message),
+            durable_step=message.durable_step,
         )

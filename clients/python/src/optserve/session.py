@@ -30,6 +30,7 @@ from optserve.recycler import Recycler
 from optserve.retry import allowance
 from optserve.session_spec import SessionSpec
 from optserve.sharing import Sharing
+from optserve.snapshots import Snapshots
 from optserve.sparse import AnyGradients
 from optserve.steps import StepResult, Wishes
 from optserve.stream import StepStream
@@ -81,6 +82,11 @@ class SessionHandle:
     def step_number(self) -> int:
         """The step that the session was at when it last answered this handle."""
         return self._step
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """The session on the server's disk, and as files."""
+        return Snapshots(self._connection, self.name, self._restored)
 
     def __repr__(self) -> str:
         return f"<SessionHandle {self.name} at step {self._step}>"
@@ -314,6 +320,9 @@ class SessionHandle:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Keeps the session on the server."""
+
+    def _restored(self, info: SessionInfo) -> None:
+        self._info, self._step = info, info.step
 
     def _learn(self, info: SessionInfo) -> SessionInfo:
         self._info = info

@@ -14,10 +14,10 @@ STEP_STREAM = f"/{SERVICE}/StepStream"
 
 
 class Streams:
-    """The three streaming methods.
+    """The streaming methods.
 
     Gradients and parameters go up as encoded messages. Steps are answered with such; the others
-    with generated ones, and pulled parameters with `optserve.framing.Framed`.
+    with generated ones, and what is read with `optserve.framing.Framed`.
 
     Args:
         channel: to the server.
@@ -33,4 +33,13 @@ class Streams:
         self.push: Any = channel.stream_unary(
             f"/{SERVICE}/PushParameters",
             response_deserializer=wire.PushParametersResponse.FromString,
+        )
+        self.export: Any = channel.unary_stream(
+            f"/{SERVICE}/ExportSnapshot",
+            request_serializer=wire.ExportSnapshotRequest.SerializeToString,
+            response_deserializer=Framing(wire.ExportSnapshotResponse).decode,
+        )
+        self.import_: Any = channel.stream_unary(
+            f"/{SERVICE}/ImportSnapshot",
+            response_deserializer=wire.ImportSnapshotResponse.FromString,
         )

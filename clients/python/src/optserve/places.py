@@ -1,0 +1,69 @@
+"""Where files come from and go to: paths, open files, and URLs through fsspec."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+Place: TypeAlias = str | os.PathLike[str] | IO[bytes]
+"""A path, a URL such as ``s3://bucket/file`` (which needs fsspec), or a file opened for bytes."""
+
+
+@contextlib.contextmanager
+def written(place: Place) -> Iterator[IO[bytes]]:
+    """A file to write to. A path is replaced when the block has ended well, and not before.
+
+    Raises:
+        ImportError: the place is a URL and fsspec is not installed.
+        OSError: it cannot be written.
+    """
+    if not isinstance(place, str | os.PathLike):
+        yield place
+        return
+    if _is_url(place):
+        with _opened(place, "wb") as file:
+            yield file
+        return
+    path = Path(place)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            yield file
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def read(place: Place) -> Iterator[tuple[IO[bytes], int]]:
+    """A file to read from, and how many bytes are left in it.
+
+    Raises:
+        ImportError: the place is a URL and fsspec is not installed.
+        OSError: it cannot be read.
+    """
+    if not isinstance(place, str | os.PathLike):
+        yield place, _left(place)
+        return
+    with _opened(place, "rb") if _is_url(place) else Path(place).open("rb") as file:
+        yield file, _left(file)
+
+
+def _is_url(place: str | os.PathLike[str]) -> bool:
+    return isinstance(place, str) and "://" in place
+
+
+def _opened(place: str | os.PathLike[str], mode: str) -> Any:
+    import fsspec  # an extra
+
+    return fsspec.open(place, mode)
+
+
+def _left(file: IO[bytes]) -> int:
+    position = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    file.seek(position)
+    return end - position

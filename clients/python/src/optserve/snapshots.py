@@ -1,0 +1,234 @@
+"""Snapshots of a session: on the server's disk, and as files of one's own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from optserve import errors
+from optserve.chunks import CHUNK_BYTES, Joined
+from optserve.connection import Connection
+from optserve.framing import ChunkView, Framed, Framing
+from optserve.info import SessionInfo
+from optserve.places import Place, read, written
+from optserve.progress import bar
+from optserve.retry import allowance
+from optserve.v1 import session_service_pb2 as wire
+
+IMPORTS = Framing(wire.ImportSnapshotRequest)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A session on its server's disk.
+
+    Attributes:
+        name: resource name, ``sessions/{id}/snapshots/{step}``.
+        step: the session's step.
+        created: when, in UTC.
+        byte_count: length of its file.
+        kept: whether somebody asked for it; the server deletes the others by itself.
+    """
+
+    name: str
+    step: int
+    created: datetime
+    byte_count: int
+    kept: bool
+
+    @classmethod
+    def of(cls, message: wire.Snapshot) -> Snapshot:
+        """The snapshot that a server described."""
+        created = message.create_time.ToDatetime(tzinfo=UTC)
+        return cls(message.name, message.step, created, message.byte_count, message.kept)
+
+
+class Snapshots:
+    """A session's snapshots, as `SessionHandle.snapshots`.
+
+    Args:
+        connection: to the server.
+        name: the session's resource name.
+        learn: is told what becomes of the session.
+    """
+
+    def __init__(self, connection: Connection, name: str, learn: Callable[[SessionInfo], object]) -> None:
+        self._connection = connection
+        self._name = name
+        self._learn = learn
+
+    def create(self, *, timeout: float | None = None) -> Snapshot:
+        """Saves the session on the server's disk, until somebody deletes the snapshot.
+
+        Raises:
+            FailedPrecondition: the session is held in memory alone.
+            ResourceExhausted, Unavailable: the server's disk is full, or has failed.
+        """
+        request = wire.CreateSnapshotRequest(name=self._name, request_id=uuid.uuid4().hex)
+        response = self._connection.call(self._connection.sessions.CreateSnapshot, request, timeout)
+        return Snapshot.of(response.snapshot)
+
+    def list(self, *, timeout: float | None = None) -> list[Snapshot]:
+        """All of them, the latest first."""
+        request = wire.ListSnapshotsRequest(name=self._name)
+        response = self._connection.call(self._connection.sessions.ListSnapshots, request, timeout)
+        return [Snapshot.of(snapshot) for snapshot in response.snapshots]
+
+    def delete(self, step: int, *, timeout: float | None = None) -> None:
+        """Deletes one.
+
+        Raises:
+            NotFound: there is none of that step.
+        """
+        request = wire.DeleteSnapshotRequest(name=self._at(step), request_id=uuid.uuid4().hex)
+        self._connection.call(self._connection.sessions.DeleteSnapshot, request, timeout)
+
+    def restore(
+        self,
+        step: int,
+        *,
+        weights_only: bool = False,
+        expected_step: int | None = None,
+        timeout: float | None = None,
+    ) -> SessionInfo:
+        """Takes the session back to one.
+
+        Args:
+            step: which one.
+            weights_only: whether the parameters alone are taken from it.
+            expected_step: the step that the session must be at.
+            timeout: seconds in all; the client's default when None.
+
+        Raises:
+            NotFound: there is none of that step.
+            StepMismatch: the session is at another step than expected.
+            DataLoss: the snapshot is damaged; nothing was changed.
+        """
+        request = wire.RestoreSnapshotRequest(
+            name=self._at(step), request_id=uuid.uuid4().hex, weights_only=weights_only
+        )
+        if expected_step is not None:
+            request.expected_step = expected_step
+        response = self._connection.call(self._connection.sessions.RestoreSnapshot, request, timeout)
+        info = SessionInfo.of(response.session)
+        self._learn(info)
+        return info
+
+    def export(
+        self,
+        place: Place,
+        step: int | None = None,
+        *,
+        timeout: float | None = None,
+        progress: bool | None = None,
+    ) -> int:
+        """Writes the session as a safetensors file, which any framework reads and `import_session` takes.
+
+        Args:
+            place: a path, a file opened for bytes, or a URL that fsspec knows (extra ``fsspec``).
+            step: of a snapshot; None for the session as it is.
+            timeout: seconds in all; the client's default, lengthened by the transfer, when None.
+            progress: whether a bar is shown; the client's default when None.
+
+        Returns:
+            The session's step in the file.
+
+        Raises:
+            NotFound: there is no snapshot of that step.
+            DataLoss: it is damaged.
+            OSError: the place cannot be written.
+        """
+        request = wire.ExportSnapshotRequest(name=self._name if step is None else self._at(step))
+        shows = self._connection.progress if progress is None else progress
+        # A day, where only the server knows how much will come.
+        seconds = 86400.0 if timeout is None else timeout
+
+        def attempt(left: float) -> tuple[int, memoryview]:
+            call = self._connection.streams.export(
+                request, timeout=min(left, seconds), metadata=self._connection.metadata
+            )
+            try:
+                return _received(call, shows)
+            finally:
+                call.cancel()
+
+        found, data = self._connection.run(attempt, seconds)
+        with written(place) as file:
+            file.write(data)
+        return found
+
+    def fork(
+        self, step: int | None = None, *, session_id: str = "", timeout: float | None = None
+    ) -> SessionInfo:
+        """Makes a session that begins as this one is, or was in a snapshot; `Client.session` handles it.
+
+        Args:
+            step: of a snapshot; None for the session as it is.
+            session_id: last part of the new session's name; chosen by the server when empty.
+            timeout: seconds in all; the client's default when None.
+
+        Raises:
+            NotFound: there is no snapshot of that step.
+            AlreadyExists: there is a session of that id.
+        """
+        request = wire.ForkSessionRequest(
+            name=self._name if step is None else self._at(step),
+            session_id=session_id,
+            request_id=uuid.uuid4().hex,
+        )
+        response = self._connection.call(self._connection.sessions.ForkSession, request, timeout)
+        return SessionInfo.of(response.session)
+
+    def _at(self, step: int) -> str:
+        return f"{self._name}/snapshots/{step}"
+
+
+def import_session(
+    connection: Connection, place: Place, session_id: str, timeout: float | None, progress: bool | None
+) -> SessionInfo:
+    """Sends a file that `Snapshots.export` wrote; from the start again after a break."""
+    shows = connection.progress if progress is None else progress
+    with read(place) as (file, byte_count):
+        begins = file.tell()
+        header = wire.ImportHeader(request_id=uuid.uuid4().hex, session_id=session_id, byte_count=byte_count)
+
+        def attempt(left: float) -> wire.ImportSnapshotResponse:
+            file.seek(begins)
+            with bar("import", byte_count, shows) as shown:
+                response: wire.ImportSnapshotResponse = connection.streams.import_(
+                    _messages(header, file, shown), timeout=left, metadata=connection.metadata
+                )
+            return response
+
+        seconds = allowance(connection.timeout, byte_count) if timeout is None else timeout
+        return SessionInfo.of(connection.run(attempt, seconds).session)
+
+
+def _messages(header: wire.ImportHeader, file: IO[bytes], shown: Any) -> Iterator[bytes]:
+    yield IMPORTS.encode(Framed(wire.ImportSnapshotRequest(header=header)))
+    offset = 0
+    while data := file.read(CHUNK_BYTES):
+        yield IMPORTS.encode(Framed(wire.ImportSnapshotRequest(), ChunkView(offset, memoryview(data))))
+        offset += len(data)
+        shown.update(len(data))
+
+
+def _received(call: Any, shows: bool | None) -> tuple[int, memoryview]:
+    first = next(call, None)
+    if first is None:
+        raise errors.Unavailable("the stream ended before its answer")
+    header = first.message.header
+    joined = Joined(header.byte_count)
+    with bar("export", header.byte_count, shows) as shown:
+        message = first
+        while True:
+            if message.chunk is not None:
+                shown.update(joined.add(message.chunk))
+            if joined.whole:
+                return header.step, joined.buffer.data
+            message = next(call, None)
+            if message is None:
+                raise errors.Unavailable("the stream ended before its bytes were whole")

@@ -10,6 +10,7 @@ from optserve_server import token_command
 from optserve_server.allocator import keep_messages
 from optserve_server.app import serve
 from optserve_server.config import ConfigError, load
+from optserve_server.loop import event_loop
 from optserve_server.rpc import logs
 
 
@@ -24,7 +25,8 @@ def main() -> int:
     try:
         settings = load(sys.argv[1:], os.environ)
         logs.configure(settings.log_level)
-        asyncio.run(serve(settings))
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
+            runner.run(serve(settings))
     except ConfigError as error:
         print(f"optserve-server: {error}", file=sys.stderr)
         return 2

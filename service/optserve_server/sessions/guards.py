@@ -48,6 +48,10 @@ class StepPrograms:
     def measure(self, scaled: bool) -> Program:
         """Sums over what the rule would see: norms, non-finite elements, the penalty."""
         t = Tracer()
+        self._measure(t, scaled)
+        return t.program()
+
+    def _measure(self, t: Tracer, scaled: bool) -> None:
         raw = t.load(GRADIENT)
         t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, raw)
         gradient = self._prepared(t, raw, scaled)
@@ -58,7 +62,6 @@ class StepPrograms:
             t.reduce("magnitudes", ReductionKind.SUM_OF_MAGNITUDES, t.load(PARAMETER))
         if self.gradient.l2:
             t.reduce("parameter_squares", ReductionKind.SUM_OF_SQUARES, t.load(PARAMETER))
-        return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
     def measure_micro_batch(self, scaled: bool) -> Program:
@@ -98,7 +101,7 @@ class StepPrograms:
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
-    def apply(self, scaled: bool, reply: str = "", averaged: bool = False) -> Program:
+    def apply(self, scaled: bool, reply: str = "", averaged: bool = False, measured: bool = False) -> Program:
         """One step; of a `MatrixRule` what comes before it, with the gradient put into `PREPARED`.
 
         Args:
@@ -107,11 +110,15 @@ class StepPrograms:
                 is stored in: `REPLY`, or `GRADIENT` where they may take the gradient's place.
                 A `MatrixRule` has none, as its parameters come later.
             averaged: whether the reply is the weight average instead.
+            measured: whether the sums of `measure` are taken in the same pass, for a step that
+                happens whatever they are.
         """
         if isinstance(self.rule, MatrixRule):
             return self._prepare(scaled)
         assert isinstance(self.rule, ElementwiseRule)
         t = Tracer()
+        if measured:
+            self._measure(t, scaled)
         p, *state = self.rule.update(t, *self._inputs(t, scaled), **_numbers(t, self.rule, self.rule.update))
         t.store(PARAMETER, p)
         for slot, value in zip(self.rule.slots(), state, strict=True):

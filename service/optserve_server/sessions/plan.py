@@ -11,6 +11,7 @@ from optserve_server.arrays.backend import NONE, Bound, Pass, Segments, Sums
 from optserve_server.arrays.program import Program
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
+from optserve_server.optimizers.tensorwise import TensorwiseRule
 from optserve_server.sessions.arena import Arenas, Partition, Piecewise
 from optserve_server.sessions.guards import GRADIENT, REPLY
 from optserve_server.sessions.reading import Point, Reply
@@ -111,6 +112,7 @@ class Plan:
     Attributes:
         places: one for each run.
         groupwise: whether any of them is of a group whose rule looks at all of it.
+        plain: whether they are all of whole tensors and no rule looks beyond an element.
     """
 
     places: tuple[Place, ...]
@@ -119,6 +121,12 @@ class Plan:
         self._partitions = arenas.partitions
         self.places = tuple(Place(arenas.partition(run), run) for run in staging.runs)
         self.groupwise = any(isinstance(place.rule, GroupwiseRule) for place in self.places)
+        self.plain = all(
+            isinstance(place.rule, ElementwiseRule)
+            and not isinstance(place.rule, TensorwiseRule | GroupwiseRule)
+            and place.run.rows is None
+            for place in self.places
+        )
         self._written: dict[tuple[int, Point], bool] = {}
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
+from optserve_server.arrays.backend import Sums
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
@@ -25,7 +26,7 @@ from optserve_server.sessions.numbers import StepNumbers
 from optserve_server.sessions.plan import Numbers, NumbersOfTensors, Place, Plan
 from optserve_server.sessions.reading import Point, Reply, read
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
-from optserve_server.sessions.spec import ClipByTensorNorm, NonFinitePolicy
+from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, NonFinitePolicy
 from optserve_server.sessions.staging import Staging
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Step:
         self._completes = session.accumulated + 1 == self._gradient.accumulation_steps
         self._scaled, self._guards = session.numbers.of_gradient(session.step, options.loss_scale)
         self.outcome = StepOutcome.VALIDATED
+        self._one_pass = False
         self._measurement = Measurement(self._gradient)
 
     def prepare(self, measurement: Measurement | None = None) -> Self:
@@ -87,6 +89,10 @@ class Step:
         Raises:
             DomainError: NON_FINITE_GRADIENT under the policy REJECT.
         """
+        self._one_pass = measurement is None and self._needs_no_measurement()
+        if self._one_pass:
+            self.outcome = StepOutcome.APPLIED
+            return self
         self._measurement = measurement or self._measure(by_tensor=measures_by_tensor(self._gradient))
         self.outcome = self._decided(self._measurement.non_finite_count)
         return self
@@ -124,6 +130,17 @@ class Step:
             return StepOutcome.SKIPPED
         return StepOutcome.APPLIED if self._completes else StepOutcome.ACCUMULATED
 
+    def _needs_no_measurement(self) -> bool:
+        """Whether the step happens whatever the gradient holds, and no number of it depends on that."""
+        gradient, options = self._gradient, self._options
+        return (
+            gradient.non_finite is NonFinitePolicy.ALLOW
+            and not isinstance(gradient.clip, ClipByGlobalNorm | ClipByTensorNorm)
+            and self._completes
+            and self._plan.plain
+            and not (options.validate_only or options.per_tensor_norms)
+        )
+
     def _measure(self, *, by_tensor: bool) -> Measurement:
         text = StepPrograms.measure if self._completes else StepPrograms.measure_micro_batch
         return measure(self._gradient, self._places, text, self._scaled, self._guards, by_tensor=by_tensor)
@@ -137,24 +154,28 @@ class Step:
     def _apply(self, reply: Reply | None, progress: Progress) -> StepResult:
         session = self._session
         numbers = session.numbers.of_step(session.step, self._guards)
-        # What the result reports is read before the update moves what it depends on.
-        result = self._result(session.step + 1, numbers.learning_rate)
         prepared = [self._prepare(place, i, numbers) for i, place in enumerate(self._places)]
         if self._plan.groupwise:
             self._settle(prepared, numbers)
         writes = reply is not None and self._plan.writes(reply)
-        if writes:
-            answer_with(None, result, reply, progress)
+        if not self._one_pass:
+            # What the result reports is read before the update moves what it depends on.
+            result = self._result(session.step + 1, numbers.learning_rate)
+            if writes:
+                answer_with(None, result, reply, progress)
         with session.changing():
-            self._update(prepared, reply if writes else None, progress)
+            sums = self._update(prepared, reply if writes else None, progress)
             if session.spec.weight_average is not None:
                 for partition, start, stop in session.arenas.untouched(self._staging.runs):
                     partition.run(partition.programs.average, start, stop, self._guards)
+        if self._one_pass:
+            self._measurement = Measurement(self._gradient, sums)
+            result = self._result(session.step + 1, numbers.learning_rate)
         session.numbers.commit(numbers)
         session.accumulated = 0
         session.step += 1
-        if not writes:
-            answer_with(session, result, reply, progress)
+        if self._one_pass or not writes:
+            answer_with(None if writes else session, result, reply, progress)
         return result
 
     def _update(
@@ -162,14 +183,19 @@ class Step:
         prepared: Sequence[tuple[dict[str, float], NumbersOfTensors | None]],
         reply: Reply | None,
         progress: Progress,
-    ) -> None:
+    ) -> list[Sums]:
+        """Updates every run; returns what its pass summed up, if it did."""
+        found = []
         for i, (place, (scalars, of_tensors)) in enumerate(zip(self._places, prepared, strict=True)):
             if reply is not None:
-                self._update_and_write(place, i, scalars, of_tensors, reply, progress)
+                found.append(self._update_and_write(place, i, scalars, of_tensors, reply, progress))
                 continue
-            place.call(StepPrograms.apply, self._scaled, scalars=scalars, of_tensors=of_tensors)
+            shape = (self._scaled, "", False, self._one_pass)
+            how: dict[str, Any] = {"scalars": scalars, "of_tensors": of_tensors, "sent": not self._one_pass}
+            found.append(place.call(StepPrograms.apply, *shape, **how))
             if isinstance(place.rule, MatrixRule):
                 step_matrices(place.partition, place.run, scalars)
+        return found
 
     def _update_and_write(
         self,
@@ -179,23 +205,23 @@ class Step:
         of_tensors: NumbersOfTensors | None,
         reply: Reply,
         progress: Progress,
-    ) -> None:
-        shape = (self._scaled, GRADIENT, reply.point is Point.AVERAGE)
+    ) -> Sums:
+        here = reply.staging is self._staging
+        shape = (self._scaled, GRADIENT if here else REPLY, reply.point is Point.AVERAGE, self._one_pass)
         target = reply.staging.runs[position]
-        how: dict[str, Any] = {"scalars": scalars, "of_tensors": of_tensors}
-        if reply.staging is not self._staging:
-            shape, how["reply"] = (self._scaled, REPLY, shape[2]), target
+        how: dict[str, Any] = {"scalars": scalars, "of_tensors": of_tensors, "sent": not self._one_pass}
+        if not here:
+            how["reply"] = target
         size = target.staged.size
         if size <= PIECE:
-            place.call(StepPrograms.apply, *shape, **how)
-            return
+            return place.call(StepPrograms.apply, *shape, **how)
         updating = place.begin(StepPrograms.apply, *shape, **how)
         for stop in range(PIECE, size, PIECE):
             updating.advance(stop)
             if isinstance(updating, Piecewise):
                 updating.wait()
             progress.reached(target.tensors[0].byte_offset + stop * target.staged.itemsize)
-        updating.end()
+        return updating.end()
 
     def _prepare(
         self, place: Place, position: int, numbers: StepNumbers

@@ -73,6 +73,33 @@ def test_any_number_of_tensors_costs_one_update_and_one_measurement(tensors: int
     assert (backend.writes, backend.reads) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    "gradient",
+    [{}, {"clip": ClipByValue(max_value=1.0)}, {"l1": 0.5, "l2": 0.25}, {"accumulation_steps": 2}],
+    ids=["plain", "clip", "regularised", "accumulated"],
+)
+def test_a_step_that_happens_in_any_case_is_one_pass_and_the_same(gradient: dict[str, Any]) -> None:
+    backend = CountingBackend()
+    mixed = {"a": START["a"], "c": np.ones(3, np.float32)}
+    grown = {"a": GRADIENT["a"], "c": np.full(3, 2.0, np.float32)}
+    sessions = [
+        session_of(
+            spec_of(Adam(), gradient=GradientSpec(**gradient, non_finite=policy)), mixed, Store(backend)
+        )
+        for policy in (NonFinitePolicy.ALLOW, NonFinitePolicy.REJECT)
+    ]
+    for _ in range(3):
+        backend.writes = backend.reads = 0
+        results = [step(sessions[0], grown)]
+        calls = (backend.writes, backend.reads)
+        results.append(step(sessions[1], grown))
+        assert results[0] == results[1]
+        if results[0].outcome is StepOutcome.APPLIED:
+            assert calls == (2, 0)
+    for name, value in parameters(sessions[0]).items():
+        assert value.tobytes() == parameters(sessions[1])[name].tobytes()
+
+
 def test_clip_by_value() -> None:
     session = guarded(clip=ClipByValue(max_value=1.0))
     result = step(session, GRADIENT)

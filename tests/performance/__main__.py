@@ -21,6 +21,7 @@ GROUPS = {
     "latency": "latency",
     "end-to-end": "end_to_end",
     "clients": "clients",
+    "journal": "journal",
     "memory": "memory",
     "growth": "growth",
     "rooms": "rooms",

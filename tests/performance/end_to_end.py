@@ -96,7 +96,7 @@ def _findings(times: Times, n: int, peers: list[str], label: str) -> Iterator[Fi
     for name in OURS:
         if name in times.seconds:
             yield from times.rates(GROUP, name, n, "steps/s", 1, best, label or best)
-            if name != STREAM and STREAM in times.seconds:
+            if name != STREAM and STREAM in times.seconds and not label:
                 yield from times.rates(GROUP, name, n, "steps/s", 1, STREAM)
 
 

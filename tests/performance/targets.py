@@ -94,6 +94,8 @@ TARGETS = (
     *_row("clients", "stream, 16 clients", "naive gRPC, 16 clients", (N5, 2.5)),
     Target("clients", "slowest of 16 clients", N5, "their median", most=1.5),
     Target("clients", "rise of p99 beside a 100 MB step", N4, most=10, of=Of.VALUE),
+    Target("journal", "journal record", N25, "write and fdatasync", least=0.8),
+    Target("journal", "JOURNAL, 16 clients", N4, "JOURNAL, one client", least=4),
     Target("memory", "beyond parameters, slots and a gradient", N25, most=64, of=Of.VALUE),
     Target("memory", "growth over 1000 steps", N25, most=1, of=Of.VALUE),
     Target("memory", "a small session beyond its tensors", 1000, most=64, of=Of.VALUE),

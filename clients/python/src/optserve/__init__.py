@@ -6,7 +6,7 @@
 enums, are here.
 """
 
-from optserve import activations, errors, initializers, layers, losses, optimizers, schedules
+from optserve import activations, errors, events, initializers, layers, losses, optimizers, schedules, tls
 from optserve.capabilities import Algorithm, Capabilities, Hyperparameter, Limits
 from optserve.client import Client, Initialized, connect
 from optserve.complexity import Complexity, LayerComplexity, NetworkComplexity
@@ -20,6 +20,7 @@ from optserve.enums import (
     CooldownOrder,
     DurabilityMode,
     EpsilonPlacement,
+    ExpiryAction,
     InitializerDistribution,
     LayerPadding,
     LossReduction,
@@ -51,6 +52,7 @@ from optserve.session_spec import (
     Durability,
     EarlyStopping,
     Gradient,
+    Lease,
     ParameterGroup,
     ReduceOnPlateau,
     SessionSpec,
@@ -92,6 +94,7 @@ __all__ = [
     "DurabilityMode",
     "EarlyStopping",
     "EpsilonPlacement",
+    "ExpiryAction",
     "Gradient",
     "Hyperparameter",
     "Initialized",
@@ -99,6 +102,7 @@ __all__ = [
     "LayerComplexity",
     "LayerPadding",
     "Layout",
+    "Lease",
     "Limits",
     "LossReduction",
     "LossValue",
@@ -139,9 +143,11 @@ __all__ = [
     "activations",
     "connect",
     "errors",
+    "events",
     "initializers",
     "layers",
     "losses",
     "optimizers",
     "schedules",
+    "tls",
 ]

@@ -34,6 +34,7 @@ from optserve.session_spec import (
     Durability,
     EarlyStopping,
     Gradient,
+    Lease,
     ParameterGroup,
     ReduceOnPlateau,
     SessionSpec,
@@ -75,11 +76,11 @@ def connect(
     """Makes a client. The connection itself is made with the first call, and again whenever it is lost.
 
     Args:
-        target: ``host:port``, or another target that gRPC knows.
+        target: ``host:port``, ``unix:/path``, or another target that gRPC knows.
         timeout: seconds that a call may take, with all its attempts. Transfers get a second more
             for each 10 MB.
         token: bearer token to send with every call.
-        credentials: TLS, as from ``grpc.ssl_channel_credentials()``; None for a plain connection.
+        credentials: TLS, as from `optserve.tls.credentials`; None for a plain connection.
         retry: how often a call is tried again; eight attempts within some seconds when None.
         progress: whether long transfers show a bar. None shows one when standard error is a
             terminal and tqdm is installed.
@@ -112,6 +113,7 @@ class Client:
         groups: Sequence[ParameterGroup] = (),
         reduce_on_plateau: ReduceOnPlateau | None = None,
         early_stopping: EarlyStopping | None = None,
+        lease: Lease | None = None,
         durability: Durability | None = None,
         seed: int = 0,
         timeout: float | None = None,
@@ -132,6 +134,7 @@ class Client:
             groups: tensors with settings of their own.
             reduce_on_plateau: lowers the learning rate when a reported metric stops improving.
             early_stopping: ends training when a reported metric stops improving.
+            lease: what becomes of the session when nobody uses it; the server's own when None.
             durability: what of it comes back when the server is lost; the server's default when None.
             seed: of the initializers.
             timeout: seconds for each call; the client's default, lengthened for uploads, when None.
@@ -152,6 +155,7 @@ class Client:
             groups=groups,
             reduce_on_plateau=reduce_on_plateau,
             early_stopping=early_stopping,
+            lease=lease,
             durability=durability,
         )
         arrays = {name: _array(name, v) for name, v in parameters.items() if not isinstance(v, Initialized)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +17,7 @@ from optserve.answers import Answers
 from optserve.connection import Connection
 from optserve.dtypes import Array
 from optserve.enums import ParameterPoint
+from optserve.events import Event, watch
 from optserve.info import SessionInfo
 from optserve.into import check
 from optserve.landing import Landing
@@ -301,6 +302,15 @@ class SessionHandle:
         response = self._connection.call(self._connection.sessions.UpdateSession, request, timeout)
         self._learn(SessionInfo.of(response.session))
         return {transfer.group: StateTransfer.of(transfer) for transfer in response.transfers}
+
+    def watch(self) -> Iterator[Event]:
+        """What becomes of the session, as it happens, until it is deleted or the iterator is closed.
+
+        Raises:
+            NotFound: there is no such session.
+            Unavailable: the connection was lost, or the server is shutting down; watch again.
+        """
+        return watch(self._connection, self.name)
 
     def get(self, *, timeout: float | None = None) -> SessionInfo:
         """Asks the server for the session's present state."""

@@ -1,0 +1,102 @@
+"""What becomes of a session, as its server tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import grpc
+
+from optserve import errors
+from optserve.connection import Connection
+from optserve.info import SessionInfo
+from optserve.metrics import MetricsReport
+from optserve.parameters import Parameters
+from optserve.steps import StepResult
+from optserve.v1 import session_service_pb2 as wire
+
+
+@dataclass(frozen=True)
+class Began:
+    """The watch began: the session as it was then."""
+
+    session: SessionInfo
+
+
+@dataclass(frozen=True)
+class Updated:
+    """The specification was replaced: the session as it is."""
+
+    session: SessionInfo
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Parameters were written; the session's step."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """The session is no more; whether because its lease expired."""
+
+    expired: bool
+
+
+What = Began | StepResult | Updated | Pushed | MetricsReport | Deleted
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event.
+
+    Attributes:
+        time: when it happened, in UTC.
+        what: what happened; a `StepResult` or `MetricsReport` for a step or a report.
+        dropped: how many events before it were lost, because they were not read in time.
+    """
+
+    time: datetime
+    what: What
+    dropped: int
+
+
+def watch(connection: Connection, name: str) -> Iterator[Event]:
+    """The events of a session, from now until it is deleted. To close the iterator ends the watch.
+
+    Raises:
+        NotFound: there is no such session.
+        Unavailable: the connection was lost, or the server is shutting down; watch again.
+    """
+    request = wire.WatchSessionRequest(name=name)
+    call = connection.sessions.WatchSession(request, metadata=connection.metadata)
+    try:
+        for message in call:
+            what = _what(message)
+            if what is not None:
+                yield Event(message.time.ToDatetime(tzinfo=UTC), what, message.dropped)
+    except grpc.RpcError as failure:
+        raise errors.from_call(failure) from None
+    finally:
+        call.cancel()
+
+
+def _what(message: wire.WatchSessionResponse) -> What | None:
+    """What a message tells; None for what is newer than this client."""
+    match message.WhichOneof("event"):
+        case "began":
+            return Began(SessionInfo.of(message.began))
+        case "step":
+            return StepResult.of(message.step, Parameters())
+        case "updated":
+            return Updated(SessionInfo.of(message.updated))
+        case "pushed":
+            return Pushed(message.pushed.step)
+        case "reported":
+            return MetricsReport.of(message.reported)
+        case "deleted":
+            return Deleted(message.deleted.expired)
+        case _:
+            return None

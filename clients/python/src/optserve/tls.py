@@ -1,0 +1,39 @@
+"""TLS: whom to trust, and who to be."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import grpc
+
+File = str | PathLike[str]
+
+
+def credentials(
+    authority: File | None = None, certificate: File | None = None, key: File | None = None
+) -> grpc.ChannelCredentials:
+    """Credentials for `optserve.connect`, from PEM files.
+
+    Args:
+        authority: certificates of the authorities that the server's must come from; those that
+            gRPC knows when None.
+        certificate: this client's own, where the server asks for one, with those between it and
+            its authority.
+        key: the private key of that certificate.
+
+    Raises:
+        ValueError: one of certificate and key is given without the other.
+        OSError: a file cannot be read.
+    """
+    if (certificate is None) != (key is None):
+        raise ValueError("a certificate and its key go together")
+    return grpc.ssl_channel_credentials(
+        root_certificates=_read(authority),
+        private_key=_read(key),
+        certificate_chain=_read(certificate),
+    )
+
+
+def _read(path: File | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()

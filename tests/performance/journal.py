@@ -1,0 +1,151 @@
+"""What it costs to lose nothing: JOURNAL beside EPHEMERAL, and the journal beside its disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.storage.files import Disk
+from optserve_server.storage.heads import Heads
+from optserve_server.storage.journal import Journal, Record
+from tests.performance.clients import throughput, together
+from tests.performance.contenders.remote import Remote, contender
+from tests.performance.options import Options
+from tests.performance.results import Finding, Result, Spread
+from tests.performance.timing import Timed, interleave
+from tests.support.server import running_server
+
+GROUP = "journal"
+SIZES = (10_000, 1_000_000, 25_000_000)
+EPHEMERAL, JOURNALLED = "EPHEMERAL", "JOURNAL"
+DISK, JOURNAL = "write and fdatasync", "journal record"
+SMALL, MANY = 10_000, 16
+KEPT = 8
+"""Records after which a file is begun anew, here."""
+
+
+def run(options: Options) -> Iterator[Finding]:
+    """All on the disk of the working folder, which is what a data directory would be on."""
+    Path("build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir="build") as folder:
+        for n in options.sizes_of(SIZES):
+            yield from _records(n, Path(folder), options)
+        for n in options.sizes_of(SIZES):
+            yield from _steps(n, Path(folder, f"data-{n}"), options)
+        yield from _shared(Path(folder, "data-many"), options)
+
+
+def _records(n: int, folder: Path, options: Options) -> Iterator[Finding]:
+    """A float32 gradient as a record, and the same bytes written by hand."""
+    payload = np.random.default_rng(1).standard_normal(n, np.float32).view(np.uint8)
+    with _plain(folder / "plain", payload) as plain, _journal(folder / f"journal-{n}", payload) as journal:
+        times = interleave({DISK: plain, JOURNAL: journal}, options.rounds, options.seconds)
+    amount = payload.nbytes / 1e9
+    yield from times.rates(GROUP, DISK, n, "GB/s", amount)
+    yield from times.rates(GROUP, JOURNAL, n, "GB/s", amount, DISK)
+
+
+@contextlib.contextmanager
+def _plain(path: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
+    """Appends to a file."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    written = 0
+
+    def timed(repeats: int) -> float:
+        nonlocal written
+        spent = 0.0
+        for _ in range(repeats):
+            if written >= KEPT * max(payload.nbytes, 8 << 20):
+                os.ftruncate(fd, 0)
+                written = 0
+            start = time.perf_counter()
+            done = 0
+            while done < payload.nbytes:
+                done += os.pwrite(fd, payload[done:].data, written + done)
+            os.fdatasync(fd)
+            spent += time.perf_counter() - start
+            written += payload.nbytes
+        return spent
+
+    try:
+        yield timed
+    finally:
+        os.close(fd)
+        path.unlink()
+
+
+@contextlib.contextmanager
+def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
+    """Appends records, and frees what nobody needs."""
+    folder.mkdir()
+    disk = Disk()
+    heads = Heads(disk, folder / "heads")
+    journal = Journal(disk, folder, heads, segment_bytes=KEPT * max(payload.nbytes, 8 << 20))
+    number = 0
+
+    def timed(repeats: int) -> float:
+        nonlocal number
+        spent = 0.0
+        for _ in range(repeats):
+            number += 1
+            safe = threading.Event()
+            start = time.perf_counter()
+            journal.append(Record(1, number, [payload.data], lambda _, safe=safe: safe.set()))
+            safe.wait()
+            spent += time.perf_counter() - start
+            journal.release({1: number}, 0)
+        return spent
+
+    try:
+        yield timed
+    finally:
+        journal.close()
+        heads.close()
+
+
+def _steps(n: int, root: Path, options: Options) -> Iterator[Finding]:
+    """Gradient up and parameters down, with and without a journal."""
+    with contextlib.ExitStack() as stack:
+        timed: dict[str, Remote] = {}
+        for name, settings in _servers(root).items():
+            server = stack.enter_context(running_server("numba", **settings))
+            timed[name] = stack.enter_context(contender("ours", n, "--at", server.address))
+        times = interleave({k: r.timed for k, r in timed.items()}, options.rounds, options.seconds)
+    yield from times.rates(GROUP, EPHEMERAL, n, "steps/s", 1)
+    yield from times.rates(GROUP, JOURNALLED, n, "steps/s", 1, EPHEMERAL)
+
+
+def _servers(root: Path) -> Mapping[str, Mapping[str, object]]:
+    return {EPHEMERAL: {}, JOURNALLED: {"data_dir": root, "journal_bytes": "1GiB"}}
+
+
+def _shared(root: Path, options: Options) -> Iterator[Finding]:
+    """Many small sessions, whose records share syncs, beside one of them alone."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name, settings in _servers(root).items():
+        with running_server("numba", **settings) as server, contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(contender("ours", SMALL, "--at", server.address)) for _ in range(MANY)
+            ]
+            found[name] = [_rates(clients, options) for _ in range(options.rounds)]
+    for name, rounds in found.items():
+        ratios = [many / one for one, many in rounds]
+        label, peer = f"{name}, {MANY} clients", f"{name}, one client"
+        total = statistics.median(many for _, many in rounds)
+        yield Result(GROUP, peer, SMALL, statistics.median(one for one, _ in rounds), "steps/s")
+        yield Result(GROUP, label, SMALL, total, "steps/s", peer, statistics.median(ratios))
+        yield Spread(GROUP, label, SMALL, peer, min(ratios), max(ratios))
+
+
+def _rates(clients: Sequence[Remote], options: Options) -> tuple[float, float]:
+    seconds = 2 * options.seconds
+    return throughput(together(clients[:1], seconds)), throughput(together(clients, seconds))

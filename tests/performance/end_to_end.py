@@ -48,7 +48,8 @@ OURS = {
         "ours", ("--wire=bfloat16", "--gradient=bfloat16"), tolerance=1e-2
     ),
     "shared memory, copied": Contender("ours", ("--memory=shared",)),
-    SHARED: Contender("ours", ("--memory=in-place",)),
+    "shared memory, in place, REJECT": Contender("ours", ("--memory=in-place",)),
+    SHARED: Contender("ours", ("--memory=in-place", "--non-finite=ALLOW")),
 }
 NAIVE = "naive gRPC"
 THREADED = {"Ray actor": "ray_actor", "gloo": "gloo", "torch RPC": "torch_rpc"}

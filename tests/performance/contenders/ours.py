@@ -26,7 +26,11 @@ def main() -> None:
     with _address(arguments.at) as address, optserve.connect(address, progress=False) as client:
         in_place = arguments.memory == "in-place"
         optimizer = optserve.optimizers.Adam(convention=optserve.TORCH)
-        session = client.create_session({"w": np.zeros(arguments.n, np.float32)}, optimizer)
+        session = client.create_session(
+            {"w": np.zeros(arguments.n, np.float32)},
+            optimizer,
+            gradient=optserve.Gradient(non_finite=optserve.NonFinitePolicy[arguments.non_finite]),
+        )
         with session.stream(
             pull=True,
             wire_dtype=DTYPES[arguments.wire],
@@ -76,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         default="own",
         help="where gradients and parameters lie: in the client's memory, from which they are sent or"
         " copied to shared memory; or in shared memory from the beginning",
+    )
+    parser.add_argument(
+        "--non-finite", default="REJECT", help="ALLOW applies every gradient as it is, as the peers do"
     )
     parser.add_argument("--at", default="", help="address of a server")
     return parser

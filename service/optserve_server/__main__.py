@@ -6,21 +6,34 @@ import asyncio
 import os
 import sys
 
-from optserve_server import token_command
-from optserve_server.allocator import keep_messages
-from optserve_server.app import serve
+from optserve_server import health_command
 from optserve_server.config import ConfigError, load
-from optserve_server.loop import event_loop
-from optserve_server.rpc import logs
 
 
 def main() -> int:
     """Runs a server; returns the exit status: 0, 1 where it cannot start, 2 for a wrong setting.
 
-    With ``token`` as its first argument it makes a bearer token instead.
+    With ``health`` as its first argument it asks a running server whether it is ready, with
+    ``token`` it makes a bearer token.
     """
-    if sys.argv[1:2] == ["token"]:
-        return token_command.main(sys.argv[2:])
+    if sys.argv[1:2] == ["health"]:
+        return health_command.main(sys.argv[2:])
+    return _token() if sys.argv[1:2] == ["token"] else _serve()
+
+
+def _token() -> int:
+    from optserve_server import token_command
+
+    return token_command.main(sys.argv[2:])
+
+
+def _serve() -> int:
+    # Here, because loading a server takes a second of the processor, and health is asked often.
+    from optserve_server.allocator import keep_messages
+    from optserve_server.app import serve
+    from optserve_server.loop import event_loop
+    from optserve_server.rpc import logs
+
     keep_messages()
     try:
         settings = load(sys.argv[1:], os.environ)

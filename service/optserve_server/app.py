@@ -9,10 +9,11 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.select import select
-from optserve_server.config import ConfigError, Settings
+from optserve_server.config import METRICS_PORT, ConfigError, Settings
 from optserve_server.memory import available_bytes
 from optserve_server.operations.http import Pages
 from optserve_server.operations.pages import pages_of
@@ -21,6 +22,7 @@ from optserve_server.rpc.listening import Listening, is_loopback
 from optserve_server.rpc.server import Conditions, Server
 from optserve_server.rpc.tls import CertificateError, CertificateFiles, Certificates
 from optserve_server.rpc.tokens import AccessError
+from optserve_server.rpc.tracing import Tracer
 from optserve_server.sessions.budget import Budget
 from optserve_server.sessions.keeper import Policy
 from optserve_server.sessions.namespaces import Namespaces
@@ -30,11 +32,11 @@ from optserve_server.sessions.store import Limits
 from optserve_server.wire.answers import encoded
 from optserve_server.wire.spec_text import SPEC_TEXT
 
+if TYPE_CHECKING:
+    from optserve_server.operations.traces import OpenTelemetryTracer
+
 _MEMORY_SHARE = 0.75
 """Of the machine's memory, or the container's, where nobody states a budget."""
-
-METRICS_PORT = 9464
-"""Where Prometheus looks for metrics of this kind."""
 
 _RESIDENT_SHARE = 0.75
 """Of that budget, for sessions; the rest is for their gradients and answers under way."""
@@ -42,7 +44,9 @@ _RESIDENT_SHARE = 0.75
 _log = logging.getLogger("optserve_server")
 
 
-def compose(settings: Settings, backend: Backend, executor: ThreadPoolExecutor) -> Server:
+def compose(
+    settings: Settings, backend: Backend, executor: ThreadPoolExecutor, tracer: Tracer | None = None
+) -> Server:
     """A server that is not listening yet.
 
     Raises:
@@ -60,7 +64,7 @@ def compose(settings: Settings, backend: Backend, executor: ThreadPoolExecutor) 
         reflection=settings.reflection,
         shared_memory=settings.shared_memory,
     )
-    return Server(namespaces, executor, _identities(settings, namespaces), conditions, recovered)
+    return Server(namespaces, executor, _identities(settings, namespaces), conditions, recovered, tracer)
 
 
 async def serve(settings: Settings) -> None:
@@ -76,7 +80,8 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     backend = select(settings.backend)
     with ThreadPoolExecutor(settings.threads, thread_name_prefix="step") as executor:
-        server = compose(settings, backend, executor)
+        tracer = _tracer(settings)
+        server = compose(settings, backend, executor, tracer)
         pages = pages_of(server)
         metrics_port = await _show(pages, settings)
         port = await server.start(listening)
@@ -89,7 +94,19 @@ async def serve(settings: Settings) -> None:
         # Operators see until the end that the server takes no more calls.
         await server.stop(settings.grace_seconds)
         await pages.stop()
+        if tracer is not None:
+            tracer.close()
     _log.info("stopped")
+
+
+def _tracer(settings: Settings) -> OpenTelemetryTracer | None:
+    if not settings.traces:
+        return None
+    try:
+        from optserve_server.operations.traces import OpenTelemetryTracer
+    except ImportError as error:
+        raise ConfigError(f"traces need the extra 'otel', optserve-server[otel]: {error}") from None
+    return OpenTelemetryTracer()
 
 
 async def _show(pages: Pages, settings: Settings) -> int | None:

@@ -20,6 +20,9 @@ from optserve_server import __version__
 PREFIX = "OPTSERVE_"
 """What environment variables begin with."""
 
+METRICS_PORT = 9464
+"""Where Prometheus looks for metrics of this kind."""
+
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -143,6 +146,7 @@ class Settings:
     metrics_port: str = setting(
         "auto", port_or_word, "their port; auto is 9464 unless another has it, 0 a free one, off none"
     )
+    traces: bool = setting(False, yes_no, "sends traces of calls where OTEL_EXPORTER_OTLP_ENDPOINT says")
     log_level: str = setting("info", one_of("debug", "info", "warning", "error"), "least level to log")
     grace_seconds: float = setting(10.0, seconds, "how long calls in flight may take after SIGTERM")
     max_concurrent_rpcs: int = setting(1000, whole(1, 1_000_000), "calls in flight at once")
@@ -169,7 +173,7 @@ class Settings:
         2, whole(1, 1000), "snapshots of each session that are kept, beside those that clients asked for"
     )
     journal_bytes: int = setting(
-        4 << 30, size(1 << 20, 2**62), "journal beyond which sessions are saved so that it can shrink"
+        2 << 30, size(1 << 20, 2**62), "journal beyond which sessions are saved so that it can shrink"
     )
     threads: int = setting(2, whole(1, 1024), "threads for work too long for the event loop")
 

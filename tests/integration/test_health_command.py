@@ -1,0 +1,84 @@
+"""``optserve-server health``, as container engines run it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from optserve_server import health_command
+from optserve_server.operations.http import Pages
+from tests.support.server import command, environment, running_server
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """The port of a ready server's pages."""
+    with running_server(metrics_port=0) as server:
+        (listening,) = [line for line in server.log() if line["message"] == "listening"]
+        yield listening["metrics_port"]
+
+
+def health(*flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command("health", *flags),
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_a_ready_server(port: int) -> None:
+    """Where the settings say that a server listens on every address, it is asked on loopback."""
+    done = health(OPTSERVE_METRICS_HOST="0.0.0.0", OPTSERVE_METRICS_PORT=str(port))
+    assert (done.returncode, done.stdout) == (0, '{"ready": true, "troubles": []}\n')
+    assert health(f"--metrics-port={port}").returncode == 0
+
+
+def test_no_server(unused_port: int) -> None:
+    done = health(f"--metrics-port={unused_port}")
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"no answer from 127.0.0.1, port {unused_port}: ")
+
+
+@pytest.mark.parametrize("flag", ["--metrics-port=off", "--metrics-port=many"])
+def test_nothing_to_ask(flag: str) -> None:
+    done = health(flag)
+    assert done.returncode == 2
+    assert done.stderr.startswith("optserve-server health: metrics_port is ")
+
+
+def test_a_server_in_trouble(capsys: pytest.CaptureFixture[str]) -> None:
+    async def asked() -> int:
+        pages = Pages({"/readyz": lambda: (503, "application/json", b'{"ready": false}\n')})
+        port = await pages.start("127.0.0.1", 0)
+        try:
+            return await asyncio.to_thread(health_command.main, [f"--metrics-port={port}"], {})
+        finally:
+            await pages.stop()
+
+    assert asyncio.run(asked()) == 1
+    assert capsys.readouterr().out == '{"ready": false}\n'
+
+
+def test_asking_loads_no_server() -> None:
+    """Engines ask every few seconds, so it must not cost what loading a server costs."""
+    text = "import sys, optserve_server.__main__ as m; print({'numpy', 'grpc'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "set()\n"
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -19,6 +19,7 @@ from optserve_server.rpc.admission import Admission
 from optserve_server.rpc.calls import REQUEST_ID_KEY, Call
 from optserve_server.rpc.meters import Meters
 from optserve_server.rpc.reading import only, reader, writer
+from optserve_server.rpc.tracing import Tracer, Untraced
 from optserve_server.wire.errors import DETAILS_KEY, code_of, status_of
 
 _OURS = "/optserve.v1."
@@ -36,9 +37,11 @@ class Boundary(aio.ServerInterceptor):
     Args:
         admission: who may come in, and who is in.
         meters: count calls and bytes.
+        tracer: traces calls.
     """
 
-    def __init__(self, admission: Admission, meters: Meters) -> None:
+    def __init__(self, admission: Admission, meters: Meters, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer or Untraced()
         self._admission = admission
         self._meters = meters
 
@@ -111,6 +114,8 @@ class Boundary(aio.ServerInterceptor):
         calls.current.set(call)
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         started, code = time.perf_counter_ns(), "CANCELLED"
+        tracing = contextlib.ExitStack()
+        span = tracing.enter_context(self._tracer.call(call, context.invocation_metadata()))
         try:
             with self._admission.inside(call):
                 yield
@@ -135,6 +140,8 @@ class Boundary(aio.ServerInterceptor):
             await _abort(context, call.request_id, defect)
         finally:
             self._log_end(call.method, code, started)
+            span.ended(code)
+            tracing.close()
 
     def _log_end(self, method: str, code: str, started: int) -> None:
         nanoseconds = time.perf_counter_ns() - started

@@ -28,6 +28,7 @@ from optserve_server.rpc.interceptors import Boundary
 from optserve_server.rpc.listening import Listening
 from optserve_server.rpc.sessions import SessionService
 from optserve_server.rpc.sharing import Sharing
+from optserve_server.rpc.tracing import Tracer
 from optserve_server.sessions.leases import expired
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.recovery import Recovered
@@ -83,6 +84,7 @@ class Server:
         identities: who may call; anybody when None.
         conditions: on what conditions.
         recovered: what came back from a data directory; None where there is none.
+        tracer: traces calls; None where nothing does.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Server:
         identities: Identities | None = None,
         conditions: Conditions | None = None,
         recovered: Recovered | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         conditions = conditions or Conditions()
         self._keeper = None if recovered is None else recovered.keeper
@@ -103,7 +106,7 @@ class Server:
         self.namespaces, self.meters = namespaces, execution.meters
         self._lease_seconds = conditions.session_lease_seconds
         self._server = aio.server(
-            interceptors=[Boundary(self._admission, self.meters), FramedStreams()],
+            interceptors=[Boundary(self._admission, self.meters, tracer), FramedStreams()],
             options=_options(namespaces.limits.max_message_bytes),
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )

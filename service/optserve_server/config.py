@@ -147,7 +147,6 @@ class Settings:
         "auto", port_or_word, "their port; auto is 9464 unless another has it, 0 a free one, off none"
     )
     traces: bool = setting(False, yes_no, "sends traces of calls where OTEL_EXPORTER_OTLP_ENDPOINT says")
-    traces: bool = setting(False, yes_no, "sends traces of calls where OTEL_EXPORTER_OTLP_ENDPOINT says")
     log_level: str = setting("info", one_of("debug", "info", "warning", "error"), "least level to log")
     grace_seconds: float = setting(10.0, seconds, "how long calls in flight may take after SIGTERM")
     max_concurrent_rpcs: int = setting(1000, whole(1, 1_000_000), "calls in flight at once")

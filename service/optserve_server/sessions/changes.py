@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +74,7 @@ class Change:
 def step_pieces(staging: Staging, options: StepOptions) -> list[Piece]:
     """The payload of a step's record."""
     facts, buffers = _described(staging)
-    return pack({"kind": ChangeKind.STEP, "options": dataclasses.asdict(options), **facts}, buffers)
+    return pack({"kind": ChangeKind.STEP, "options": vars(options), **facts}, buffers)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Policy:
     """
 
     generations: int = 2
-    journal_bytes: int = 4 << 30
+    journal_bytes: int = 2 << 30
     segment_bytes: int = 64 << 20
     session_records: int = 10_000
     session_share: float = 4.0

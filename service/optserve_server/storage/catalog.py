@@ -5,6 +5,7 @@
     LOCK                                the server that uses it
     VERSION                             of this layout
     journal/000000000001.journal        see `optserve_server.storage.journal`
+    journal/000000000001.spare          a journal's file that is to be used again
     journal/heads                       see `optserve_server.storage.heads`
     sessions/ID/manifest.json           who the session is
     sessions/ID/auto-N-S.safetensors    state after its record N, at step S; the last few

@@ -19,7 +19,8 @@ class History:
 
     Attributes:
         segments: its files.
-        holes: bytes that are no record, by file.
+        holes: bytes before a record that are none, by file. Behind the last record of a file there
+            may be anything: a record that was not finished, or what the file held before.
     """
 
     segments: list[Segment] = field(default_factory=list)
@@ -64,10 +65,14 @@ def read(disk: Disk, folder: Path) -> History:
         number = int(path.name.removesuffix(SUFFIX))
         data = disk.read(path)
         segment = Segment(number, path, len(data), {})
+        hole: Hole | None = None
         for item in scan(data, number):
             if isinstance(item, Hole):
-                history.holes.append((path, item))
+                hole = item
                 continue
+            if hole is not None:
+                history.holes.append((path, hole))
+                hole = None
             segment.last[item.owner] = item.number
             history.add(item)
         history.segments.append(segment)

@@ -23,6 +23,16 @@ from optserve_server.storage.records import HEADER_BYTES, checksum, header, padd
 SUFFIX = ".journal"
 """What the names of segments end with."""
 
+SPARE = ".spare"
+"""What the names of files end with that are to be used again.
+
+To write over a file's blocks is faster than to be given new ones, and to give many back at once
+can hold up a disk for seconds. What stood there before is no record of the new segment, whose
+number is another one.
+"""
+
+_SPARES = 4
+
 
 @dataclass(frozen=True)
 class Record:
@@ -84,12 +94,13 @@ class Journal:
         for segment in earlier:
             if not segment.last:
                 disk.remove(segment.path)
+        self._spares = sorted(folder.glob(f"*{SPARE}"))
+        self._files = threading.Lock()
         self._fd = -1
         self._current = self._begun(max((segment.number for segment in earlier), default=0) + 1)
         self._queue: list[Record] = []
         self._closing = False
         self._turn = threading.Condition()
-        self._files = threading.Lock()
         self._releasing = threading.Lock()
         self._writer = threading.Thread(target=self._run, name="journal", daemon=True)
         self._writer.start()
@@ -129,10 +140,19 @@ class Journal:
                 if excess <= 0:
                     return
                 if all(number <= covered.get(owner, number) for owner, number in segment.last.items()):
-                    self._disk.remove(segment.path)
+                    self._free(segment)
                     with self._files:
                         self._closed.remove(segment)
                     excess -= segment.size
+
+    def _free(self, segment: Segment) -> None:
+        if len(self._spares) >= _SPARES or segment.size < self._segment_bytes:
+            self._disk.remove(segment.path)
+            return
+        spare = segment.path.with_suffix(SPARE)
+        self._disk.replace(segment.path, spare)
+        with self._files:
+            self._spares.append(spare)
 
     def pinned(self, covered: Mapping[int, int]) -> set[int]:
         """The owners that need the oldest segment that anybody needs, the current one aside."""
@@ -267,7 +287,11 @@ class Journal:
 
     def _begun(self, number: int) -> Segment:
         path = self._folder / f"{number:012}{SUFFIX}"
-        fd = self._disk.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        with self._files:
+            spare = self._spares.pop() if self._spares else None
+        if spare is not None:
+            self._disk.replace(spare, path)
+        fd = self._disk.open(path, os.O_RDWR | os.O_CREAT)
         try:
             self._disk.sync_folder(self._folder)
         except OSError:

@@ -13,7 +13,7 @@ import pytest
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import BLOCK
 from optserve_server.storage.records import HEADER_BYTES
-from tests.service.storage.journals import Writer, payloads, writing
+from tests.service.storage.journals import Writer, holes, payloads, writing
 from tests.support.disks import FailingDisk, FullDisk, SlowDisk
 
 
@@ -59,11 +59,25 @@ def test_segments_are_freed_when_nobody_needs_them(tmp_path: Path) -> None:
         writer.journal.release({7: 20, 8: 10}, 0)
         # Three records to a segment: those up to number 10 fill six, and 11 of both begins the next.
         assert len(list(tmp_path.glob("*.journal"))) == before - 7
+        assert len(list(tmp_path.glob("*.spare"))) == 4
     assert len(payloads(tmp_path, 8, after=10)) == 10
     with writing(tmp_path) as writer:
         writer.journal.release({}, 0)  # both were deleted
     assert payloads(tmp_path, 99) == []
-    assert sum(path.stat().st_size for path in tmp_path.glob("*.journal")) == 0
+    assert len(list(tmp_path.glob("*.journal"))) <= 1
+
+
+def test_files_that_are_used_again_hold_no_earlier_record(tmp_path: Path) -> None:
+    """Neither in the same run nor in the next, wherever the new records end."""
+    for _ in range(2):
+        with writing(tmp_path, segment_bytes=1000) as writer:
+            first = max(writer.heads[7], 0) + 1
+            for number in range(first, first + 30):
+                assert writer.append(7, number, bytes([number]) * 300) is None
+                writer.journal.release({7: number}, 0)
+        assert len(list(tmp_path.glob("*.spare"))) >= 1
+        assert payloads(tmp_path, 7, after=first + 28) == [bytes([first + 29]) * 300]
+    assert not holes(tmp_path).holes
 
 
 @pytest.mark.parametrize("half", [True, False])

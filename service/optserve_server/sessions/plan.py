@@ -26,8 +26,9 @@ Text = Callable[..., Program]
 class Place:
     """A run, and the range of a partition that it covers.
 
-    On the host its kernels are bound to every array, the gradient's own included, so that a
-    call is cheap; rows, and what has to reach another device first, take the partition's way.
+    On the host, and for a staging that comes again, its kernels are bound to every array, the
+    gradient's own included, so that a call is cheap. A gradient that comes once, rows, and
+    what has to reach another device first take the partition's way.
 
     Args:
         partition: the partition.
@@ -36,8 +37,13 @@ class Place:
 
     def __init__(self, partition: Partition, run: Run) -> None:
         self.partition, self.run, self.rule = partition, run, partition.programs.rule
-        self._direct = run.rows is None and run.on(partition.backend).array is run.staged
+        self._direct = False
         self._bounds: dict[tuple[object, ...], Bound] = {}
+
+    def comes_again(self) -> None:
+        """Lets kernels be bound to the gradient's bytes."""
+        run = self.run
+        self._direct = run.rows is None and run.on(self.partition.backend).array is run.staged
 
     def call(
         self,
@@ -119,6 +125,7 @@ class Plan:
 
     def __init__(self, arenas: Arenas, staging: Staging) -> None:
         self._partitions = arenas.partitions
+        self._settled = False
         self.places = tuple(Place(arenas.partition(run), run) for run in staging.runs)
         self.groupwise = any(isinstance(place.rule, GroupwiseRule) for place in self.places)
         self.plain = all(
@@ -135,6 +142,10 @@ class Plan:
         kept = staging.plan
         if not isinstance(kept, Plan) or kept._partitions is not arenas.partitions:
             kept = staging.plan = cls(arenas, staging)
+        elif not kept._settled:
+            kept._settled = True
+            for place in kept.places:
+                place.comes_again()
         return kept
 
     def writes(self, reply: Reply) -> bool:

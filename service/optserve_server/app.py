@@ -10,7 +10,6 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
-from typing import TYPE_CHECKING
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.select import select
@@ -24,7 +23,6 @@ from optserve_server.rpc.server import Conditions, Server
 from optserve_server.rpc.tls import CertificateError, CertificateFiles, Certificates
 from optserve_server.rpc.tokens import AccessError
 from optserve_server.rpc.tracing import Tracer
-from optserve_server.rpc.tracing import Tracer
 from optserve_server.sessions.budget import Budget
 from optserve_server.sessions.keeper import Policy
 from optserve_server.sessions.namespaces import Namespaces
@@ -33,9 +31,6 @@ from optserve_server.sessions.spec import DurabilityMode
 from optserve_server.sessions.store import Limits
 from optserve_server.wire.answers import encoded
 from optserve_server.wire.spec_text import SPEC_TEXT
-
-if TYPE_CHECKING:
-    from optserve_server.operations.traces import OpenTelemetryTracer
 
 if TYPE_CHECKING:
     from optserve_server.operations.traces import OpenTelemetryTracer
@@ -102,16 +97,6 @@ async def serve(settings: Settings) -> None:
         if tracer is not None:
             tracer.close()
     _log.info("stopped")
-
-
-def _tracer(settings: Settings) -> OpenTelemetryTracer | None:
-    if not settings.traces:
-        return None
-    try:
-        from optserve_server.operations.traces import OpenTelemetryTracer
-    except ImportError as error:
-        raise ConfigError(f"traces need the extra 'otel', optserve-server[otel]: {error}") from None
-    return OpenTelemetryTracer()
 
 
 def _tracer(settings: Settings) -> OpenTelemetryTracer | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPResponse
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -20,6 +22,7 @@ from optserve.v1.session_pb2 import EXPIRY_ACTION_DELETE, SessionSpec
 from tests.integration.client import Client, refused, sgd, step_messages
 from tests.support.server import RunningServer, running_server
 
+ROOT = Path(__file__).parents[2]
 VALUES = {"w": np.ones(4, np.float32)}
 GRADIENT = np.ones(4, np.float32).tobytes()
 BIG = {"w": np.ones(200_000, np.float32)}
@@ -238,3 +241,15 @@ def test_a_lease_deletes_what_nobody_uses_and_tells_watchers(observed: RunningSe
         assert missing.reason == "SESSION_NOT_FOUND"
         assert client.get(kept.name).step == 0
         assert samples(observed)["optserve_sessions_expired_total", "action=DELETE"] == 1
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are(observed: RunningServer) -> None:
+    dashboard = json.loads((ROOT / "deploy/grafana-dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = {name for text in expressions for name in re.findall(r"optserve_\w+", text)}
+    status, text = page(observed, "/metrics")
+    assert status == 200
+    served = {family.name for family in text_string_to_metric_families(text)}
+    bare = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked}
+    assert len(bare) >= 14
+    assert bare <= served

@@ -157,12 +157,12 @@ def _with_one(behaviour: Behaviour, many_out: bool, call: Call) -> Behaviour:
     """Gives a behaviour that takes one request the first of a stream."""
 
     async def answer(requests: AsyncIterator[Any], context: Any) -> Any:
-        request = await only(requests)
+        request = await only(context)
         call.moves = False
         return await behaviour(request, context)
 
     async def answers(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        async for response in behaviour(await only(requests), context):
+        async for response in behaviour(await only(context), context):
             yield response
 
     return answers if many_out else answer

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from google.protobuf.message import DecodeError
+from grpc import aio
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.calls import Call
@@ -39,14 +40,15 @@ class Unreadable:
         raise self.error
 
 
-async def only(requests: AsyncIterator[Any]) -> Any:
+async def only(context: aio.ServicerContext[Any, Any]) -> Any:
     """The request of a call that has one.
 
     Raises:
         DomainError: MALFORMED_MESSAGE where there is none to read.
     """
-    request = await anext(requests, None)
-    if request is None:
+    # Not by iterating: to end an iterator that has not ended costs a task.
+    request: Any = await context.read()
+    if request is aio.EOF:
         raise DomainError(Reason.MALFORMED_MESSAGE, "the call came without its request")
     if isinstance(request, Unreadable):
         raise request.error

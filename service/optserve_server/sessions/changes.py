@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
 from optserve_server.storage.payload import pack, unpack
 
+_OPTIONS = tuple(field.name for field in dataclasses.fields(StepOptions))
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
@@ -74,7 +76,8 @@ class Change:
 def step_pieces(staging: Staging, options: StepOptions) -> list[Piece]:
     """The payload of a step's record."""
     facts, buffers = _described(staging)
-    return pack({"kind": ChangeKind.STEP, "options": vars(options), **facts}, buffers)
+    asked = {name: getattr(options, name) for name in _OPTIONS}
+    return pack({"kind": ChangeKind.STEP, "options": asked, **facts}, buffers)
 
 
 @dataclass(frozen=True)

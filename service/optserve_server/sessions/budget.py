@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 import numpy as np
@@ -21,6 +21,12 @@ from optserve_server.errors import DomainError, Reason
 
 RETRY_AFTER = 0.5
 """Seconds after which what is under way may have ended."""
+
+Make = Callable[[int], npt.NDArray[np.uint8]]
+
+
+def _new(byte_count: int) -> npt.NDArray[np.uint8]:
+    return np.empty(byte_count, np.uint8)
 
 
 class Kind(StrEnum):
@@ -126,15 +132,19 @@ class Budget:
             self._settle()
             return self._held[kind]
 
-    def array(self, byte_count: int) -> npt.NDArray[np.uint8]:
+    def array(self, byte_count: int, make: Make = _new) -> npt.NDArray[np.uint8]:
         """Memory for bytes in flight (uint8), counted for as long as it or a view of it lives.
+
+        Args:
+            byte_count: how many.
+            make: gives the memory.
 
         Raises:
             DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED; no memory was taken.
         """
         self.take(Kind.IN_FLIGHT, byte_count)
         try:
-            owner = np.empty(byte_count, np.uint8)
+            owner = make(byte_count)
         except MemoryError:
             self.give(Kind.IN_FLIGHT, byte_count)
             raise

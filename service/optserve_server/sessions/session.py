@@ -105,7 +105,7 @@ class Session:
         self.budget = budget
         self.live: LiveParameters | None = None
         self.at_close: dict[object, Callable[[], object]] = {}
-        self._allocate = budget.array
+        self._allocate = partial(budget.array, make=backend.host_buffer)
         self._charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
         self.arenas = Arenas(layout, programs, backend)
         self.numbers = Numbers(spec)

@@ -59,6 +59,10 @@ conformance-sources: $(FRAMEWORKS_VENV)/.made $(FLOWER_VENV)/.made ## Run the fr
 fuzz: $(VENV)/.test ## Send a server 100,000 malformed and hostile messages (ARGS="--seed 2")
 	$(PY) -m tests.fuzz $(ARGS)
 
+.PHONY: snapshot-frameworks
+snapshot-frameworks: $(FRAMEWORKS_VENV)/.made ## Open a snapshot in PyTorch, JAX and NumPy
+	$(FRAMEWORKS_PY) -m tests.recovery.frameworks
+
 .PHONY: bench
 bench: $(BENCH_VENV)/.made ## Measure everything beside its peers (ARGS="--only kernels,latency --sizes 10000")
 	$(BENCH_PY) -m tests.performance $(ARGS)

@@ -139,4 +139,5 @@ def test_facts_that_somebody_made_up(name: str, junk: object, missing: bool) -> 
         other = thawed(b"".join(pieces))
     except DamagedError:
         return
-    step(other, gradient(1))
+    if other.ready:  # a parameter's name among the pending ones makes a session that waits for it
+        step(other, gradient(1))

@@ -136,9 +136,12 @@ def _end_to_end(run: Run) -> Any:
     sizes = sorted({r.n for r in found})
     figure, axes = _axes(len(sizes))
     for axis, n in zip(axes, sizes, strict=True):
-        values = {r.name: r.value for r in found if r.n == n}
+        values: dict[str, float] = {}
+        for r in found:
+            if r.n == n:
+                values.setdefault(r.name, r.value)
         _bars(axis, values)
-        axis.set_title(f"{n:,} parameters")
+        axis.set_title(f"{n:,} parameters", fontsize="medium")
     return figure
 
 

@@ -12,6 +12,9 @@ from tests.performance.table import NOISY, noisy, number, verdicts
 START, END = "<!-- figures -->", "<!-- end of figures -->"
 """What lies between these two lines is replaced."""
 
+BUSY = 0.5
+"""Load of a machine that does something else beside."""
+
 
 def rewrite(run: Run, path: Path) -> None:
     """Replaces the figures of a document.
@@ -37,7 +40,12 @@ def _head(run: Run) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
     yield f"Measured {meta['date']} on {meta['cores']} cores of {meta['processor']}, {meta['system']},"
     yield f"Python {meta['python']}, {versions}."
-    yield f"The load of the machine when the run began was {meta['load_before']:.2f}."
+    if meta.get("earlier"):
+        yield f"Some groups were measured earlier, {meta['earlier']}."
+    load = meta["load_before"]
+    yield f"The load of the machine when the run began was {load:.2f}."
+    if load > BUSY:
+        yield "**It was busy with other work, so these figures are no more than a hint.**"
 
 
 def _promises(run: Run) -> Iterator[str]:

@@ -26,11 +26,15 @@ class Answer:
         reply: the values that go with it; None for none.
         loop: of the thread that sends, where the step runs in another one; else None.
         started: is called on the loop when the result is known.
+
+    Attributes:
+        copied: whether its values' buffer is no longer needed.
     """
 
     def __init__(self, reply: Reply | None, loop: asyncio.AbstractEventLoop | None, started: Any) -> None:
         self.reply = reply
         self.result: StepResult | None = None
+        self.copied = reply is None or not reply.staging.byte_count
         self._loop, self._started = loop, started
         self._reached = 0
         self._news = asyncio.Event()
@@ -67,6 +71,8 @@ class Answer:
             while self._reached < stop:
                 self._news.clear()
                 await self._news.wait()
+            # A chunk is copied as soon as it is written, before anybody else gets a turn.
+            self.copied = stop == buffer.size
             yield ChunkView(start, buffer[start:stop].data)
             start = stop
 
@@ -82,6 +88,7 @@ class Answers:
     def __init__(self, context: aio.ServicerContext[Any, Any], chunk_bytes: int) -> None:
         self._context, self._chunk_bytes = context, chunk_bytes
         self._sending: asyncio.Task[None] | None = None
+        self._answer: Answer | None = None
         self._loop = asyncio.get_running_loop()
         self._headed: Staging | None = None
         self._headed_point: Point | None = None
@@ -89,8 +96,8 @@ class Answers:
 
     @property
     def busy(self) -> bool:
-        """Whether an answer's values are still on their way out."""
-        return self._sending is not None and not self._sending.done()
+        """Whether the buffer of an answer is still needed."""
+        return self._sending is not None and not self._sending.done() and not self._last_copied()
 
     def begin(self, reply: Reply | None, *, inline: bool) -> Answer:
         """An answer; where the step is not computed inline, it is sent as it comes."""
@@ -112,7 +119,11 @@ class Answers:
         if self._sending is not None:
             self._sending.cancel()
 
+    def _last_copied(self) -> bool:
+        return self._answer is not None and self._answer.copied
+
     def _start(self, answer: Answer) -> None:
+        self._answer = answer
         self._sending = self._loop.create_task(self._write(answer))
 
     async def _write(self, answer: Answer) -> None:

@@ -7,14 +7,14 @@ import ctypes
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3)."""
 
-KEPT = 64 << 20
+KEPT = 32 << 20
 """Bytes that may stay with the process when they are freed."""
 
 MAPPED = 4 << 20
 """Bytes from which a block is mapped, and given back when it is freed: whatever is no message."""
 
-ARENAS = 2
-"""Heaps at most: each keeps what it has seen."""
+ARENAS = 1
+"""Heaps: each would keep what it has seen, and a message be freed in another than it came from."""
 
 
 def keep_messages() -> None:

@@ -326,12 +326,7 @@ class Session:
         self._check_usable()
         self.watch.check_running(self.spec)
         self.check_step(expected_step, "expected_step")
-        return Prepared(partial(self._reported, prepare_report(self, values)))
-
-    def _reported(self, commit: Callable[[], MetricsReport]) -> MetricsReport:
-        report = commit()
-        self.activity.happened(report)
-        return report
+        return Prepared(prepare_report(self, values))
 
     def inherit(self, other: Session) -> None:
         """Takes over what another session has taken of the budget, and what it waits for."""

@@ -8,6 +8,7 @@ import logging
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
@@ -17,6 +18,7 @@ from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_
 from optserve.v1.capabilities_service_pb2_grpc import add_CapabilitiesServiceServicer_to_server
 from optserve.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to_server
 from optserve.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from optserve_server.errors import DomainError
 from optserve_server.rpc.admission import Admission
 from optserve_server.rpc.capabilities import CapabilitiesService
 from optserve_server.rpc.drain import Drain
@@ -29,7 +31,8 @@ from optserve_server.rpc.listening import Listening
 from optserve_server.rpc.sessions import SessionService
 from optserve_server.rpc.sharing import Sharing
 from optserve_server.rpc.tracing import Tracer
-from optserve_server.sessions.leases import expired
+from optserve_server.sessions.eviction import evict
+from optserve_server.sessions.leases import Expired, expired
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.recovery import Recovered
 from optserve_server.sessions.spec import ExpiryAction
@@ -177,9 +180,9 @@ class Server:
             await asyncio.sleep(_SWEEP)
             try:
                 self._admission.sweep()
-                await self._end_leases()
                 if self._keeper is not None:
                     self._keeper.sweep()
+                await self._end_leases()
             except Exception:
                 # The next look may go well, and calls need none.
                 _log.exception("defect while looking after open calls")
@@ -188,8 +191,22 @@ class Server:
         for over in expired(self.namespaces, self._lease_seconds):
             if over.action is ExpiryAction.DELETE:
                 await self._sessions.expire(over.session, over.namespace.store)
-                self.meters.sessions_expired[over.action.value] += 1
-                _log.info("lease ended", extra={"facts": {"session": over.session.id}})
+            elif not await self._evicted(over):
+                continue
+            self.meters.sessions_expired[over.action.value] += 1
+            _log.info("lease ended", extra={"facts": {"session": over.session.id}})
+
+    async def _evicted(self, over: Expired) -> bool:
+        """Whether a session could leave the memory; one that is kept nowhere else stays."""
+        kept, started = over.session.kept, time.monotonic()
+        if self._keeper is None or kept is None:
+            return False
+        try:
+            unused = partial(over.unused_since, started)
+            return await evict(self._keeper, kept, over.namespace.store, unused)
+        except DomainError as error:
+            _log.warning("sessions/%s stays in memory: %s", over.session.id, error.message)
+            return False
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from optserve_server.sessions.activity import Updated
 from optserve_server.sessions.session import Session
 
 
@@ -24,4 +25,5 @@ def adopt(session: Session, state: Session) -> None:
     session.spec, session.numbers, session.watch = state.spec, state.numbers, state.watch
     session.step, session.accumulated, session.skipped = state.step, state.accumulated, state.skipped
     session.resident_bytes = state.resident_bytes
-    session.inherit(state)
+    session.charge, session.waiting = state.charge, state.waiting
+    session.activity.happened(Updated())

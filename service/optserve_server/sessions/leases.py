@@ -19,6 +19,10 @@ class Expired:
     session: Session
     action: ExpiryAction
 
+    def unused_since(self, moment: float) -> bool:
+        """Whether nobody has used it since, by the monotonic clock."""
+        return self.session.activity.used < moment
+
 
 def lease_of(session: Session, default_seconds: float) -> LeaseSpec | None:
     """A session's own lease, or the server's, which never deletes; None for neither.
@@ -29,7 +33,7 @@ def lease_of(session: Session, default_seconds: float) -> LeaseSpec | None:
     """
     if session.spec.lease is not None:
         return session.spec.lease
-    return LeaseSpec(default_seconds, ExpiryAction.EVICT) if default_seconds else None
+    return LeaseSpec(seconds=default_seconds) if default_seconds else None
 
 
 def expired(namespaces: Namespaces, default_seconds: float) -> Iterator[Expired]:

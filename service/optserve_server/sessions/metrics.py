@@ -148,7 +148,7 @@ def _report(session: Session, after: Watch) -> MetricsReport:
     restored = _settle(session, before, after)
     session.watch = after
     session.numbers.reduction = after.learning_rate_factor
-    return MetricsReport(
+    report = MetricsReport(
         step=session.step,
         learning_rate=session.numbers.learning_rate(session.step),
         reduced=after.learning_rate_factor != before.learning_rate_factor,
@@ -156,6 +156,8 @@ def _report(session: Session, after: Watch) -> MetricsReport:
         restored=restored,
         watch=after,
     )
+    session.activity.happened(report)
+    return report
 
 
 def _check_watched(spec: SessionSpec, values: Mapping[str, float]) -> None:

@@ -3,10 +3,61 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.activity import Updated
+from optserve_server.sessions.arena import Partitions
 from optserve_server.sessions.layout import Layout, assign_groups
+from optserve_server.sessions.metrics import session_bytes
+from optserve_server.sessions.prepared import Prepared
+from optserve_server.sessions.programs import programs_of
 from optserve_server.sessions.spec import DurabilityMode, SessionSpec
+from optserve_server.sessions.transfer import StateTransfer
+
+if TYPE_CHECKING:
+    from optserve_server.sessions.session import Session
+
+
+def respecified(session: Session, spec: SessionSpec) -> Prepared[list[StateTransfer]]:
+    """Prepares a session's change to another specification; see `Session.prepare_update`.
+
+    Raises:
+        DomainError: STEP_INCOMPLETE, CONFLICTING_FIELDS, or what the budget raises.
+    """
+    spec = with_durability(session.spec, spec)
+    check_groups(session.layout, session.spec, spec)
+    if session.accumulated:
+        needed = session.spec.gradient.accumulation_steps
+        raise DomainError(
+            Reason.STEP_INCOMPLETE,
+            f"{session.accumulated} of {needed} gradients wait for the rest of their step",
+            metadata={"accumulated": session.accumulated, "needed": needed},
+        )
+    session.charge.raise_to(session_bytes(session.layout, spec))
+    try:
+        commit = partial(_switch, session, spec, *session.arenas.switched(programs_of(spec)))
+    except BaseException:
+        session.charge.lower_to(session.resident_bytes)
+        raise
+    return Prepared(commit, partial(session.charge.lower_to, session.resident_bytes))
+
+
+def _switch(
+    session: Session, spec: SessionSpec, partitions: Partitions, transfers: list[StateTransfer]
+) -> list[StateTransfer]:
+    restarted = [transfer.group for transfer in transfers if transfer.restarted]
+    watch = session.watch.switched(session.spec, spec, session.arenas)
+    session.numbers = session.numbers.switched(spec, session.step, restarted)
+    session.numbers.reduction = watch.learning_rate_factor
+    session.watch = watch
+    session.arenas.partitions = partitions
+    session.resident_bytes = session_bytes(session.layout, spec)
+    session.charge.lower_to(session.resident_bytes)
+    session.spec = spec
+    session.activity.happened(Updated())
+    return transfers
 
 
 def with_durability(before: SessionSpec, after: SessionSpec) -> SessionSpec:

@@ -13,8 +13,8 @@ import numpy as np
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.activity import Activity, Pushed, Updated
-from optserve_server.sessions.arena import Arenas, Partitions
+from optserve_server.sessions.activity import Activity, Pushed
+from optserve_server.sessions.arena import Arenas
 from optserve_server.sessions.arriving import Arriving, NamedIndices
 from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
 from optserve_server.sessions.incoming import Incoming
@@ -25,7 +25,7 @@ from optserve_server.sessions.numbers import Numbers
 from optserve_server.sessions.prepared import Prepared, PreparedStep
 from optserve_server.sessions.programs import programs_of
 from optserve_server.sessions.reading import Point, Pull, Values, check_point, read
-from optserve_server.sessions.respecified import check_groups, with_durability
+from optserve_server.sessions.respecified import respecified
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.spec import SessionSpec, SparseUpdate
@@ -74,6 +74,8 @@ class Session:
         budget: what its memory counts against.
         live: where other processes of this host read the parameters, once some do.
         at_close: what is called when it is deleted, by whom it concerns.
+        charge: what it has taken of the budget.
+        waiting: names of the tensors whose values are still to be uploaded.
         kept: how it is kept on the disk; None where it is held in memory alone.
     """
 
@@ -106,13 +108,13 @@ class Session:
         self.live: LiveParameters | None = None
         self.at_close: dict[object, Callable[[], object]] = {}
         self._allocate = partial(budget.array, make=backend.host_buffer)
-        self._charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
+        self.charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
         self.arenas = Arenas(layout, programs, backend)
         self.numbers = Numbers(spec)
         self.watch = Watch.begin(spec, self.arenas)
         self.ledger = StepLedger()
         self.kept: Kept | None = None
-        self._pending = set(pending)
+        self.waiting = set(pending)
 
     @property
     def durable_step(self) -> int:
@@ -126,12 +128,12 @@ class Session:
     @property
     def pending(self) -> list[str]:
         """Names of the tensors whose values are still to be uploaded."""
-        return sorted(self._pending)
+        return sorted(self.waiting)
 
     @property
     def ready(self) -> bool:
         """Whether all parameters have their values."""
-        return not self._pending
+        return not self.waiting
 
     def slot_names(self) -> dict[str, tuple[str, ...]]:
         """The names of each group's optimizer-state arrays."""
@@ -253,7 +255,7 @@ class Session:
         with self.changing():
             for run in staging.runs:
                 self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
-        self._pending.difference_update(tensor.entry.name for tensor in staging.tensors)
+        self.waiting.difference_update(tensor.entry.name for tensor in staging.tensors)
         self.activity.happened(Pushed(self.step))
 
     def update(self, spec: SessionSpec, *, expected_step: int | None = None) -> list[StateTransfer]:
@@ -274,37 +276,7 @@ class Session:
         """
         self.check_open()
         self.check_step(expected_step, "expected_step")
-        spec = with_durability(self.spec, spec)
-        check_groups(self.layout, self.spec, spec)
-        if self.accumulated:
-            needed = self.spec.gradient.accumulation_steps
-            raise DomainError(
-                Reason.STEP_INCOMPLETE,
-                f"{self.accumulated} of {needed} gradients wait for the rest of their step",
-                metadata={"accumulated": self.accumulated, "needed": needed},
-            )
-        self._charge.raise_to(session_bytes(self.layout, spec))
-        try:
-            commit = partial(self._switch, spec, *self.arenas.switched(programs_of(spec)))
-        except BaseException:
-            self._charge.lower_to(self.resident_bytes)
-            raise
-        return Prepared(commit, partial(self._charge.lower_to, self.resident_bytes))
-
-    def _switch(
-        self, spec: SessionSpec, partitions: Partitions, transfers: list[StateTransfer]
-    ) -> list[StateTransfer]:
-        restarted = [transfer.group for transfer in transfers if transfer.restarted]
-        watch = self.watch.switched(self.spec, spec, self.arenas)
-        self.numbers = self.numbers.switched(spec, self.step, restarted)
-        self.numbers.reduction = watch.learning_rate_factor
-        self.watch = watch
-        self.arenas.partitions = partitions
-        self.resident_bytes = session_bytes(self.layout, spec)
-        self._charge.lower_to(self.resident_bytes)
-        self.spec = spec
-        self.activity.happened(Updated())
-        return transfers
+        return respecified(self, spec)
 
     def report(self, values: Mapping[str, float], *, expected_step: int | None = None) -> MetricsReport:
         """Takes metrics of the parameters as they are; see `prepare_report`."""
@@ -326,16 +298,7 @@ class Session:
         self._check_usable()
         self.watch.check_running(self.spec)
         self.check_step(expected_step, "expected_step")
-        return Prepared(partial(self._reported, prepare_report(self, values)))
-
-    def _reported(self, commit: Callable[[], MetricsReport]) -> MetricsReport:
-        report = commit()
-        self.activity.happened(report)
-        return report
-
-    def inherit(self, other: Session) -> None:
-        """Takes over what another session has taken of the budget, and what it waits for."""
-        self._charge, self._pending = other._charge, other._pending
+        return Prepared(prepare_report(self, values))
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -382,12 +345,12 @@ class Session:
         self.check_open()
         if self.damaged:
             raise DomainError(Reason.INTERNAL, "a step of this session failed half-way")
-        if self._pending:
-            missing = min(self._pending)
+        if self.waiting:
+            missing = min(self.waiting)
             raise DomainError(
                 Reason.PARAMETERS_PENDING,
-                f"{len(self._pending)} tensors are still to be uploaded, {missing!r} among them",
-                metadata={"tensor": missing, "count": len(self._pending)},
+                f"{len(self.waiting)} tensors are still to be uploaded, {missing!r} among them",
+                metadata={"tensor": missing, "count": len(self.waiting)},
             )
 
     def check_step(self, expected: int | None, field: str) -> None:

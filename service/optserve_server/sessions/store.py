@@ -71,6 +71,7 @@ class Store:
         self._sessions: dict[str, Session] = {}
         self._ids: list[str] = []
         self._missed: set[str] = set()
+        self._away: dict[str, Callable[[], Session]] = {}
         self._past = dict.fromkeys(StepOutcome, 0)
 
     def __len__(self) -> int:
@@ -156,7 +157,8 @@ class Store:
         """The session of that id.
 
         Raises:
-            DomainError: SESSION_NOT_FOUND or SESSION_DAMAGED.
+            DomainError: SESSION_NOT_FOUND, SESSION_DAMAGED, or STORAGE_UNAVAILABLE while it is
+                on its way back into memory.
         """
         session = self._sessions.get(session_id)
         if session_id in self._missed:
@@ -166,6 +168,9 @@ class Store:
                 field="name",
                 metadata={"name": f"sessions/{session_id}"},
             )
+        if session_id in self._away:
+            session = self._sessions[session_id] = self._away[session_id]()
+            del self._away[session_id]
         if session is None:
             name = f"sessions/{session_id}"
             raise DomainError(
@@ -210,8 +215,17 @@ class Store:
         return {kind: past + sum(o[kind] for o in of_all) for kind, past in self._past.items()}
 
     def all(self) -> list[Session]:
-        """All sessions."""
-        return list(self._sessions.values())
+        """All sessions that are in memory."""
+        return [session for name, session in self._sessions.items() if name not in self._away]
+
+    def set_away(self, session: Session, back: Callable[[], Session]) -> None:
+        """Notes that a session is no longer in memory.
+
+        Args:
+            session: what is left of it, enough to describe it.
+            back: gives it when it is used again.
+        """
+        self._away[session.id] = back
 
     def page(self, size: int, after: str = "") -> tuple[list[Session], str]:
         """Up to ``size`` sessions whose ids follow ``after``, and the last id, empty at the end."""

@@ -108,7 +108,7 @@ def test_answered_steps_stay_answered() -> None:
 
 def test_a_session_that_waits_for_parameters() -> None:
     session = session_of(spec_of(Adam()), VALUES)
-    session._pending = {"w", "b"}
+    session.waiting = {"w", "b"}
     other = thawed(written(session))
     assert (other.pending, other.ready) == (["b", "w"], False)
 

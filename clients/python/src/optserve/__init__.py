@@ -8,7 +8,7 @@ enums, are here.
 
 from optserve import activations, errors, events, initializers, layers, losses, optimizers, schedules, tls
 from optserve.capabilities import Algorithm, Capabilities, Hyperparameter, Limits
-from optserve.client import Client, Initialized, connect
+from optserve.client import Client, connect
 from optserve.complexity import Complexity, LayerComplexity, NetworkComplexity
 from optserve.enums import (
     AdamaxForm,
@@ -39,6 +39,7 @@ from optserve.enums import (
 from optserve.errors import OptserveError, Reason
 from optserve.functions import LossValue
 from optserve.info import SessionInfo
+from optserve.initial import Initialized
 from optserve.layout import Layout, TensorInfo
 from optserve.metrics import MetricsReport, PlateauState, StoppingState
 from optserve.parameters import Parameters, Pull

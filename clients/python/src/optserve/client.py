@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, overload
 
@@ -14,7 +13,7 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from optserve import complexity, dtypes, errors, functions, spec
+from optserve import complexity, errors, functions, spec
 from optserve.activations import Activation
 from optserve.capabilities import Capabilities
 from optserve.complexity import NetworkComplexity
@@ -22,7 +21,7 @@ from optserve.connection import Connection
 from optserve.dtypes import Array
 from optserve.functions import LossValue
 from optserve.info import SessionInfo
-from optserve.initializers import Initializer
+from optserve.initial import Initialized, array_of, parameter_of
 from optserve.layers import Network
 from optserve.losses import Loss
 from optserve.optimizers import Optimizer
@@ -46,21 +45,6 @@ from optserve.v1 import session_service_pb2 as wire
 
 INLINE_BYTES = 1 << 20
 """Parameters of more bytes than this are uploaded after the session is created."""
-
-
-@dataclass(frozen=True)
-class Initialized:
-    """A parameter that the server fills.
-
-    Attributes:
-        shape: outermost dimension first.
-        dtype: float32 or float64.
-        initializer: how it is filled.
-    """
-
-    shape: Sequence[int]
-    dtype: DTypeLike
-    initializer: Initializer
 
 
 def connect(
@@ -158,14 +142,14 @@ class Client:
             lease=lease,
             durability=durability,
         )
-        arrays = {name: _array(name, v) for name, v in parameters.items() if not isinstance(v, Initialized)}
+        arrays = {name: array_of(name, v) for name, v in parameters.items() if not isinstance(v, Initialized)}
         upload = sum(array.nbytes for array in arrays.values()) > INLINE_BYTES
         request = wire.CreateSessionRequest(
             request_id=uuid.uuid4().hex,
             session_id=session_id,
             spec=spec.encode(wanted),
             parameters=[
-                _parameter(name, arrays.get(name, value), upload) for name, value in parameters.items()
+                parameter_of(name, arrays.get(name, value), upload) for name, value in parameters.items()
             ],
             seed=seed,
         )
@@ -382,22 +366,3 @@ class Client:
             with contextlib.suppress(errors.OptserveError):  # the first failure is the one to tell of
                 handle.delete()
             raise
-
-
-def _array(name: str, value: ArrayLike) -> Array:
-    return dtypes.as_array(value, dtypes.PARAMETER_DTYPES, f"parameter {name!r}")
-
-
-def _parameter(name: str, value: ArrayLike | Initialized, upload: bool) -> wire.ParameterInit:
-    """How one parameter comes about."""
-    if isinstance(value, Initialized):
-        dtype = dtypes.checked(value.dtype, dtypes.PARAMETER_DTYPES, f"parameter {name!r}")
-        filled = wire.InitializedTensor(
-            dtype=dtypes.TYPES[dtype], shape=value.shape, spec=spec.encode(value.initializer)
-        )
-        return wire.ParameterInit(name=name, initializer=filled)
-    array = _array(name, value)
-    if upload:
-        shape = wire.TensorShape(dtype=dtypes.TYPES[array.dtype], shape=array.shape)
-        return wire.ParameterInit(name=name, upload=shape)
-    return wire.ParameterInit(name=name, value=dtypes.to_tensor(array))

@@ -1,0 +1,52 @@
+"""What parameters begin with: arrays, or what the server fills."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike, DTypeLike
+
+from optserve import dtypes, spec
+from optserve.dtypes import Array
+from optserve.initializers import Initializer
+from optserve.v1 import session_service_pb2 as wire
+
+
+@dataclass(frozen=True)
+class Initialized:
+    """A parameter that the server fills.
+
+    Attributes:
+        shape: outermost dimension first.
+        dtype: float32 or float64.
+        initializer: how it is filled.
+    """
+
+    shape: Sequence[int]
+    dtype: DTypeLike
+    initializer: Initializer
+
+
+def array_of(name: str, value: ArrayLike) -> Array:
+    """The array that a parameter begins with.
+
+    Raises:
+        TypeError: it is neither float32 nor float64.
+    """
+    return dtypes.as_array(value, dtypes.PARAMETER_DTYPES, f"parameter {name!r}")
+
+
+def parameter_of(name: str, value: ArrayLike | Initialized, upload: bool) -> wire.ParameterInit:
+    """How one parameter comes about; with ``upload`` its values come later."""
+    if isinstance(value, Initialized):
+        dtype = dtypes.checked(value.dtype, dtypes.PARAMETER_DTYPES, f"parameter {name!r}")
+        filled = wire.InitializedTensor(
+            dtype=dtypes.TYPES[dtype], shape=value.shape, spec=spec.encode(value.initializer)
+        )
+        return wire.ParameterInit(name=name, initializer=filled)
+    array = array_of(name, value)
+    if upload:
+        shape = wire.TensorShape(dtype=dtypes.TYPES[array.dtype], shape=array.shape)
+        return wire.ParameterInit(name=name, upload=shape)
+    return wire.ParameterInit(name=name, value=dtypes.to_tensor(array))

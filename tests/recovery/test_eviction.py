@@ -1,0 +1,106 @@
+"""Sessions that nobody uses leave the memory, and come back as they were."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from optserve.v1 import session_service_pb2 as pb
+from optserve.v1.session_pb2 import Session
+from tests.integration.client import Client, refusal, step_messages
+from tests.recovery.test_durability import LARGE, VALUES, adam, gradient, kill, running, state
+
+LEASE = 0.6
+
+
+def listed(client: Client) -> dict[str, Session]:
+    page = client.sessions.ListSessions(pb.ListSessionsRequest(), timeout=20)
+    return {session.name: session for session in page.sessions}
+
+
+def until_away(client: Client, name: str) -> Session:
+    """Looks at the list, which is no use of a session, until the memory is free."""
+    deadline = time.monotonic() + 20
+    while (found := listed(client)[name]).resident_bytes:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def patient(client: Client, name: str) -> Session:
+    """A large session comes back in the background."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return client.get(name)
+        except grpc.RpcError as error:
+            told = refusal(error)
+            assert (told.reason, told.code) == ("STORAGE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE)
+            assert told.retry_seconds is not None
+            assert time.monotonic() < deadline
+            time.sleep(told.retry_seconds)
+
+
+@pytest.mark.parametrize("values", [VALUES, LARGE], ids=["small", "large"])
+def test_a_session_leaves_and_comes_back(tmp_path: Path, values: dict[str, np.ndarray]) -> None:
+    spec = adam()
+    spec.lease.seconds = LEASE
+    with running(tmp_path) as (server, client):
+        name = client.create(values, spec).name
+        for number in range(1, 4):
+            client.step(name, gradient(number, values), worker="w", sequence=number)
+        before = state(client, name)
+        away = until_away(client, name)
+        assert (away.step, away.spec, away.layout) == (3, before[0].spec, before[0].layout)
+        assert patient(client, name) == before[0]
+        assert state(client, name) == before
+        again = client.step(name, gradient(3, values), worker="w", sequence=3).result
+        assert again.replayed
+        result = client.step(name, gradient(4, values), worker="w", sequence=4).result
+        assert (result.step, result.durable_step) == (4, 4)
+        after = state(client, name)
+        until_away(client, name)
+        kill(server)
+    with running(tmp_path) as (_, client):
+        assert state(client, name) == after
+
+
+def test_an_open_stream_goes_on(tmp_path: Path) -> None:
+    spec = adam()
+    spec.lease.seconds = LEASE
+    with running(tmp_path) as (_, client):
+        name = client.create(VALUES, spec).name
+        data = b"".join(gradient(1)[key].tobytes() for key in ("w", "b"))
+
+        def messages():  # type: ignore[no-untyped-def]
+            yield from step_messages(pb.StepHeader(name=name), data)
+            until_away(client, name)
+            yield from step_messages(pb.StepHeader(name=name), data)
+
+        assert [answer.result.step for answer in client.stream(messages())] == [1, 2]
+
+
+def test_what_is_held_in_memory_alone_stays(tmp_path: Path) -> None:
+    spec = adam()
+    spec.lease.seconds = 0.1
+    with running(tmp_path, durability="ephemeral") as (_, client):
+        made = client.create(VALUES, spec)
+        time.sleep(1.5)
+        assert listed(client)[made.name].resident_bytes == made.resident_bytes
+
+
+def test_the_servers_own_lease(tmp_path: Path) -> None:
+    with running(tmp_path, session_lease_seconds=LEASE, max_memory_bytes="1MiB") as (_, client):
+        values = {"w": np.ones(40_000, np.float32)}
+        names = []
+        for _ in range(3):  # one of 480 KB has room at a time
+            names.append(client.create(values, adam()).name)
+            until_away(client, names[-1])
+        for name in names:
+            client.step(name, values)
+            until_away(client, name)
+        assert [session.step for session in listed(client).values()] == [1, 1, 1]

@@ -6,12 +6,13 @@ that what an open stream or a slow reader still keeps alive stays counted.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 
 import numpy as np
@@ -55,7 +56,7 @@ _PASSING = (Kind.IN_FLIGHT, Kind.REQUESTS)
 _OF_OBJECTS = (Kind.RESIDENT, Kind.IN_FLIGHT)
 """What is given back when objects die, which those in cycles do when the collector comes."""
 
-_COLLECTING = 1.0
+_COLLECTING = 0.1
 """Seconds between two collections before a refusal, so that refusing stays cheap."""
 
 _last_collection = 0.0
@@ -99,7 +100,7 @@ class Budget:
         Raises:
             DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED.
         """
-        with self._lock:
+        with self._counting_refusals(), self._lock:
             self._check_all(kind, amount)
 
     def take(self, kind: Kind, amount: int) -> None:
@@ -108,12 +109,22 @@ class Budget:
         Raises:
             DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED; nothing was counted.
         """
+        with self._counting_refusals():
+            try:
+                self._take(kind, amount)
+            except DomainError:
+                if kind not in _OF_OBJECTS or not _collected():
+                    raise
+                self._take(kind, amount)
+
+    @contextlib.contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
         try:
-            self._take(kind, amount)
-        except DomainError:
-            if kind not in _OF_OBJECTS or not _collected():
-                raise
-            self._take(kind, amount)
+            yield
+        except DomainError as error:
+            level = self._parent if error.reason is Reason.LIMIT_EXCEEDED else self
+            (level or self).refused += 1
+            raise
 
     def _take(self, kind: Kind, amount: int) -> None:
         with self._lock:
@@ -168,7 +179,6 @@ class Budget:
         for name, limit in self.limits.items():
             kinds = COUNTED[name]
             if limit and kind in kinds and sum(self._held[k] for k in kinds) + amount > limit:
-                self.refused += 1
                 raise self._refusal(name, limit, kind, amount)
 
     def _refusal(self, name: str, limit: int, kind: Kind, amount: int) -> DomainError:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import time
 from pathlib import Path
 
 import grpc
 import pytest
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.budget import Kind
 from optserve_server.sessions.changes import ReportChange, Request
 from optserve_server.sessions.keeper import RETRY_AFTER
 from optserve_server.sessions.session import Session
@@ -150,5 +153,18 @@ def test_a_refused_report_is_not_counted(tmp_path: Path) -> None:
             disk.failing = {}
             await made.changing.make(session, ReportChange({"loss": 1.0}), Request("key", b"content"))
             assert [one.request.key for one in session.kept.answered] == ["key"]
+
+    run(live())
+
+
+def test_a_record_that_is_safe_is_let_go_of(tmp_path: Path) -> None:
+    async def live() -> None:
+        async with house(tmp_path) as made:
+            session = made.create("a")
+            await made.step(session, 1)
+            deadline = time.monotonic() + 10
+            while session.budget.held(Kind.IN_FLIGHT):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.01)
 
     run(live())

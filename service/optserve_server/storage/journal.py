@@ -181,6 +181,7 @@ class Journal:
             if not group:
                 return
             self._settle(group)
+            group = []  # what it held may be large, and the next one may be long in coming
 
     def _settle(self, group: list[Record]) -> None:
         """Makes a group safe; where that fails, as many of its records as can be."""

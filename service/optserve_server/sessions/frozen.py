@@ -20,13 +20,14 @@ import numpy.typing as npt
 
 from optserve_server.arrays.backend import Array, Backend
 from optserve_server.errors import DomainError
-from optserve_server.sessions.arena import Arenas, Partition
+from optserve_server.sessions.arena import Arenas
 from optserve_server.sessions.budget import UNBOUNDED, Budget
 from optserve_server.sessions.early_stopping import EarlyStoppingState
 from optserve_server.sessions.guards import ACCUMULATED, AVERAGE, PARAMETER, PREPARED
 from optserve_server.sessions.layout import Layout, TensorEntry
 from optserve_server.sessions.metrics import Watch
 from optserve_server.sessions.numbers import Numbers
+from optserve_server.sessions.partition import Partition
 from optserve_server.sessions.plateau import ReduceOnPlateauState
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import SessionSpec

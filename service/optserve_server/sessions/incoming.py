@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Self
 import xxhash
 
 from optserve_server.arrays.backend import Pass
-from optserve_server.sessions.arena import Piecewise
 from optserve_server.sessions.guards import StepPrograms
 from optserve_server.sessions.measurement import Measurement, measures_by_tensor
+from optserve_server.sessions.partition import Piecewise
 from optserve_server.sessions.plan import NumbersOfTensors, Plan
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.staging import Staging

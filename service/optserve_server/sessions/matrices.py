@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from optserve_server.optimizers.matrix import MatrixRule
-from optserve_server.sessions.arena import Partition
 from optserve_server.sessions.guards import PARAMETER, PREPARED
+from optserve_server.sessions.partition import Partition
 from optserve_server.sessions.staging import Run
 
 

@@ -12,8 +12,9 @@ from optserve_server.arrays.program import Program
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
-from optserve_server.sessions.arena import Arenas, Partition, Piecewise
+from optserve_server.sessions.arena import Arenas
 from optserve_server.sessions.guards import GRADIENT, REPLY
+from optserve_server.sessions.partition import Partition, Piecewise
 from optserve_server.sessions.reading import Point, Reply
 from optserve_server.sessions.staging import Run, Staging
 

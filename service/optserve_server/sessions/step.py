@@ -12,7 +12,6 @@ from optserve_server.arrays.backend import Sums
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
-from optserve_server.sessions.arena import Piecewise
 from optserve_server.sessions.guards import GRADIENT, REPLY, StepPrograms
 from optserve_server.sessions.matrices import step_matrices
 from optserve_server.sessions.measurement import (
@@ -23,6 +22,7 @@ from optserve_server.sessions.measurement import (
     refuse_non_finite,
 )
 from optserve_server.sessions.numbers import StepNumbers
+from optserve_server.sessions.partition import Piecewise
 from optserve_server.sessions.plan import Numbers, NumbersOfTensors, Place, Plan
 from optserve_server.sessions.reading import Point, Reply, read
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
@@ -49,9 +49,11 @@ class Progress(Protocol):
 class Silent:
     """Nobody wants to know."""
 
-    def begun(self, result: StepResult) -> None: ...
+    def begun(self, result: StepResult) -> None:
+        """Told of a result."""
 
-    def reached(self, byte_count: int) -> None: ...
+    def reached(self, byte_count: int) -> None:
+        """Told of values."""
 
 
 SILENT = Silent()

@@ -278,7 +278,7 @@ def status(code, *details):
         (code_pb2.UNIMPLEMENTED, errors.Unimplemented),
         (code_pb2.INTERNAL, errors.Internal),
         (code_pb2.UNKNOWN, errors.OptserveError),
-        (code_pb2.DATA_LOSS, errors.OptserveError),
+        (code_pb2.DATA_LOSS, errors.DataLoss),
     ],
 )
 def test_every_status_has_its_class(code, expected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import statistics
@@ -14,6 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.arrays.select import select
+from optserve_server.sessions.incoming import Incoming
+from optserve_server.sessions.prepared import PreparedStep
+from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.session import Session
 from optserve_server.storage.files import Disk
 from optserve_server.storage.heads import Heads
 from optserve_server.storage.journal import Journal, Record
@@ -22,6 +28,8 @@ from tests.performance.contenders.remote import Remote, contender
 from tests.performance.options import Options
 from tests.performance.results import Finding, Result, Spread
 from tests.performance.timing import Timed, interleave
+from tests.recovery.keeping import House, house
+from tests.support.disks import SlowDisk
 from tests.support.server import running_server
 
 GROUP = "journal"
@@ -29,6 +37,9 @@ SIZES = (10_000, 1_000_000, 25_000_000)
 EPHEMERAL, JOURNALLED = "EPHEMERAL", "JOURNAL"
 DISK, JOURNAL = "write and fdatasync", "journal record"
 SMALL, MANY = 10_000, 16
+SYNC = 0.0006
+"""Seconds: what a virtual disk was measured to take for 40 KB."""
+
 KEPT = 8
 """Records after which a file is begun anew, here."""
 
@@ -42,6 +53,7 @@ def run(options: Options) -> Iterator[Finding]:
         for n in options.sizes_of(SIZES):
             yield from _steps(n, Path(folder, f"data-{n}"), options)
         yield from _shared(Path(folder, "data-many"), options)
+        yield from _without_wire(Path(folder, "data-alone"), options)
 
 
 def _records(n: int, folder: Path, options: Options) -> Iterator[Finding]:
@@ -144,6 +156,53 @@ def _shared(root: Path, options: Options) -> Iterator[Finding]:
         yield Result(GROUP, peer, SMALL, statistics.median(one for one, _ in rounds), "steps/s")
         yield Result(GROUP, label, SMALL, total, "steps/s", peer, statistics.median(ratios))
         yield Spread(GROUP, label, SMALL, peer, min(ratios), max(ratios))
+
+
+def _without_wire(folder: Path, options: Options) -> Iterator[Finding]:
+    """The same in the server's process, on a disk that takes as long as many do: what syncs share.
+
+    Client processes share the machine's cores as well; where a sync takes less than a step, there is
+    nothing to share, and they measure those.
+    """
+    rounds = asyncio.run(_sessions(folder, options))
+    ratios = [many / one for one, many in rounds]
+    peer, label = f"one session, {SYNC * 1e3:g} ms a sync", f"{MANY} sessions, {SYNC * 1e3:g} ms a sync"
+    yield Result(GROUP, peer, SMALL, statistics.median(one for one, _ in rounds), "steps/s")
+    total = statistics.median(many for _, many in rounds)
+    yield Result(GROUP, label, SMALL, total, "steps/s", peer, statistics.median(ratios))
+    yield Spread(GROUP, label, SMALL, peer, min(ratios), max(ratios))
+
+
+async def _sessions(folder: Path, options: Options) -> list[tuple[float, float]]:
+    values = {"w": np.zeros(SMALL, np.float32)}
+    async with house(folder, SlowDisk(SYNC), backend=select("numba")) as made:
+        sessions = [made.create(f"s{i}", values=values) for i in range(MANY)]
+        await _stepped(made, sessions, 0.2)
+        return [
+            (
+                await _stepped(made, sessions[:1], options.seconds),
+                await _stepped(made, sessions, options.seconds),
+            )
+            for _ in range(options.rounds)
+        ]
+
+
+async def _stepped(made: House, sessions: Sequence[Session], seconds: float) -> float:
+    """Steps per second of sessions that step all at once."""
+    ends = time.perf_counter() + seconds
+
+    async def work(session: Session) -> int:
+        staging, steps = session.stage(None, None), 0
+        staging.buffer[:] = 0
+        while time.perf_counter() < ends:
+            incoming = Incoming.whole(session, staging, StepOptions())
+            await made.execution.take(session, incoming, PreparedStep.commit)
+            steps += 1
+        return steps
+
+    start = time.perf_counter()
+    steps = sum(await asyncio.gather(*map(work, sessions)))
+    return steps / (time.perf_counter() - start)
 
 
 def _rates(clients: Sequence[Remote], options: Options) -> tuple[float, float]:

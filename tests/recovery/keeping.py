@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
@@ -49,10 +50,16 @@ class House:
     execution: Execution
     changing: Changing
 
-    def create(self, session_id: str, namespace: str = "", mode: DurabilityMode | None = None) -> Session:
+    def create(
+        self,
+        session_id: str,
+        namespace: str = "",
+        mode: DurabilityMode | None = None,
+        values: Arrays = VALUES,
+    ) -> Session:
         durability = None if mode is None else DurabilitySpec(mode=mode, snapshot_seconds=1e6)
         spec = SessionSpec(optimizer=Chosen(Adam()), durability=durability)
-        inits = [ParameterInit(name, a.dtype, a.shape, a) for name, a in VALUES.items()]
+        inits = [ParameterInit(name, a.dtype, a.shape, a) for name, a in values.items()]
 
         def keep(session: Session) -> None:
             self.keeper.create(namespace, ChangeKind.CREATE, Request(), session)
@@ -71,9 +78,11 @@ def gradient(seed: int) -> dict[str, npt.NDArray[Any]]:
 
 
 @asynccontextmanager
-async def house(root: Path, disk: Disk | None = None, policy: Policy | None = None) -> AsyncIterator[House]:
+async def house(
+    root: Path, disk: Disk | None = None, policy: Policy | None = None, backend: Backend = BACKEND
+) -> AsyncIterator[House]:
     """Recovers what is there, and ends as a server does after SIGTERM."""
-    namespaces = Namespaces(BACKEND, Limits(durability=DurabilityMode.JOURNAL, durable=True))
+    namespaces = Namespaces(backend, Limits(durability=DurabilityMode.JOURNAL, durable=True))
     recovered = Recovery(root, namespaces, SPEC_TEXT, encoded, policy, disk).run()
     with ThreadPoolExecutor(2) as threads:
         execution = Execution(threads, recovered.keeper)

@@ -203,8 +203,7 @@ class Journal:
         end = self._current.size
         try:
             passing("before-journal-write")
-            for record in group:
-                end = self._put(record, end)
+            end = self._put_all(group, end)
             passing("after-journal-write")
         except OSError:
             self._undo()
@@ -230,18 +229,31 @@ class Journal:
             raise
         passing("after-journal-fsync")
 
-    def _put(self, record: Record, start: int) -> int:
-        length, segment = record.length, self._current.number
-        zeros = bytes(padding(length))
-        if length <= BLOCK:
-            head = header(record.owner, record.number, length, checksum(record.pieces, segment), segment)
-            if armed("during-journal-write"):
-                self._disk.write(self._fd, [head, *record.pieces[:1]], start)
-                passing("during-journal-write")
-            return self._disk.write(self._fd, [head, *record.pieces, zeros], start)
-        return self._put_large(record, start, length, zeros)
+    def _put_all(self, group: Sequence[Record], start: int) -> int:
+        """Writes a group; small records together, for each call waits for its turn of the interpreter."""
+        pieces: list[Piece] = []
+        begins = end = start
+        for record in group:
+            length = record.length
+            if length > BLOCK:
+                self._disk.write(self._fd, pieces, begins)
+                begins = end = self._put_large(record, end, length)
+                pieces = []
+            else:
+                pieces += self._framed(record, length)
+                end += HEADER_BYTES + length + padding(length)
+        if armed("during-journal-write"):
+            self._disk.write(self._fd, pieces[:-2], begins)
+            passing("during-journal-write")
+        self._disk.write(self._fd, pieces, begins)
+        return end
 
-    def _put_large(self, record: Record, start: int, length: int, zeros: bytes) -> int:
+    def _framed(self, record: Record, length: int) -> list[Piece]:
+        segment = self._current.number
+        head = header(record.owner, record.number, length, checksum(record.pieces, segment), segment)
+        return [head, *record.pieces, bytes(padding(length))]
+
+    def _put_large(self, record: Record, start: int, length: int) -> int:
         """Writes a payload block by block, so that the disk works while the next is summed up."""
         segment, position = self._current.number, start + HEADER_BYTES
         hasher = summing(segment)
@@ -252,7 +264,7 @@ class Journal:
                 self._disk.begin_write_back(self._fd, position, end - position)
                 position = end
                 passing("during-journal-write")
-        end = self._disk.write(self._fd, [zeros], position)
+        end = self._disk.write(self._fd, [bytes(padding(length))], position)
         head = header(record.owner, record.number, length, hasher.intdigest(), segment)
         self._disk.write(self._fd, [head], start)
         return end

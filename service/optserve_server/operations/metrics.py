@@ -33,6 +33,7 @@ class ServerCollector(Collector):
         yield from self._calls()
         yield from self._steps()
         yield from self._holdings()
+        yield from self._disk()
         yield from self._process()
 
     def _calls(self) -> Iterator[Metric]:
@@ -95,6 +96,22 @@ class ServerCollector(Collector):
         refused.add_metric(["server"], budget.refused)
         refused.add_metric(["namespace"], sum(n.budget.refused for n in self._server.namespaces))
         yield refused
+
+    def _disk(self) -> Iterator[Metric]:
+        keeper = self._server.keeper
+        if keeper is None:
+            return
+        journal, name = keeper.journal, "optserve_journal"
+        yield CounterMetricFamily(f"{name}_records", "Changes that the journal has taken.", journal.records)
+        yield CounterMetricFamily(f"{name}_syncs", "Groups of them that were synced.", journal.syncs)
+        yield CounterMetricFamily(
+            f"{name}_sync_seconds", "Seconds that these syncs took.", journal.sync_seconds
+        )
+        yield GaugeMetricFamily(f"{name}_bytes", "Length of the journal's files.", journal.byte_count)
+        yield CounterMetricFamily("optserve_snapshots", "Snapshots written.", keeper.saves)
+        yield CounterMetricFamily(
+            "optserve_snapshots_failed", "Snapshots that could not be written.", keeper.failed_saves
+        )
 
     def _process(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("optserve_process_memory_bytes", "Resident memory.", resident_bytes())

@@ -32,6 +32,7 @@ from optserve_server.rpc.sessions import SessionService
 from optserve_server.rpc.sharing import Sharing
 from optserve_server.rpc.tracing import Tracer
 from optserve_server.sessions.eviction import evict
+from optserve_server.sessions.keeper import Keeper
 from optserve_server.sessions.leases import Expired, expired
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.recovery import Recovered
@@ -127,6 +128,11 @@ class Server:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         self._sweeping: asyncio.Task[None] | None = None
+
+    @property
+    def keeper(self) -> Keeper | None:
+        """What keeps sessions on a disk; None where all are held in memory alone."""
+        return self._keeper
 
     @property
     def calls_in_flight(self) -> int:

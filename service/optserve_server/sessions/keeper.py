@@ -80,6 +80,10 @@ class Keeper:
         codec: writes specifications.
         encode: gives answers that are kept.
         policy: when snapshots are written.
+
+    Attributes:
+        saves: snapshots that were written.
+        failed_saves: those that were to be written in the background and could not.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Keeper:
         self.journal = journal
         self.codec = codec
         self.encode = encode
+        self.saves = self.failed_saves = 0
         self._heads = heads
         self._policy = policy
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="storage")
@@ -281,6 +286,7 @@ class Keeper:
 
     def _saved(self, kept: Kept, number: int, step: int) -> None:
         self._heads.note(kept.folder.owner, number)
+        self.saves += 1
         kept.saved(number, step)
 
     def _tidy(self, kept: Kept) -> None:
@@ -307,6 +313,7 @@ class Keeper:
         except DomainError as error:
             if not kept.session.closed:
                 name = f"sessions/{kept.session.id}"
+                self.failed_saves += 1
                 _log.warning("%s was not saved: %s", name, error.message)
         finally:
             kept.waits = False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,11 @@ class Journal:
         heads: where the numbers of what is safe are noted.
         earlier: segments of former runs, as `optserve_server.storage.history.read` found them.
         segment_bytes: size from which on the next segment is begun.
+
+    Attributes:
+        syncs: groups that were made safe.
+        records: records in them.
+        sync_seconds: how long it took to make them safe, written already.
     """
 
     def __init__(
@@ -98,14 +104,13 @@ class Journal:
         self._files = threading.Lock()
         self._fd = -1
         self._current = self._begun(max((segment.number for segment in earlier), default=0) + 1)
+        self.syncs, self.records, self.sync_seconds = 0, 0, 0.0
         self._queue: list[Record] = []
         self._closing = False
         self._turn = threading.Condition()
         self._releasing = threading.Lock()
         self._writer = threading.Thread(target=self._run, name="journal", daemon=True)
         self._writer.start()
-        self.syncs = 0
-        self.records = 0
 
     @property
     def byte_count(self) -> int:
@@ -220,6 +225,7 @@ class Journal:
 
     def _sync(self) -> None:
         passing("before-journal-fsync")
+        begun = time.perf_counter()
         try:
             self._disk.sync(self._fd)
         except OSError:
@@ -227,6 +233,7 @@ class Journal:
             self._undo()
             self._leave()
             raise
+        self.sync_seconds += time.perf_counter() - begun
         passing("after-journal-fsync")
 
     def _put_all(self, group: Sequence[Record], start: int) -> int:

@@ -85,7 +85,7 @@ class Execution:
         async with session.lock:
             begun = perf_counter_ns()
             self.meters.queue.add(begun - asked)
-            prepared = await self.placed(session, partial(session.prepare, incoming))
+            prepared = await self.placed(session, partial(_prepared, session, incoming))
             kept = session.kept
             if kept is None or not prepared.changes:
                 return await self.placed(session, partial(commit, prepared))
@@ -123,3 +123,10 @@ class Execution:
             self.meters.work.add(perf_counter_ns() - begun)
         self.meters.queue.add(begun - asked)
         return done
+
+
+def _prepared(session: Session, incoming: Incoming) -> PreparedStep:
+    """A step on a gradient that nobody changes until it is taken."""
+    if session.kept is not None and incoming.staging.foreign:
+        incoming = Incoming.whole(session, session.kept.own(incoming.staging), incoming.options)
+    return session.prepare(incoming)

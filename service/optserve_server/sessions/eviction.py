@@ -45,6 +45,7 @@ async def evict(keeper: Keeper, kept: Kept, store: Store, unused: Callable[[], b
             return False
         store.set_away(session, Return(keeper, kept, store).session)
         _empty(session)
+        kept.copy = None
         return True
 
 

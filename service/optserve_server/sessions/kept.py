@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optserve_server.sessions.changes import ChangeKind, Request
 from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec
+from optserve_server.sessions.staging import Staging
 from optserve_server.storage.catalog import SessionFolder
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Kept:
         record_bytes: their bytes.
         saving: held while a snapshot is written.
         waits: whether a snapshot is about to be written.
+        copy: room for a gradient that others may write to; used under the session's lock.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Kept:
         self.answered: deque[Answered] = deque(maxlen=REQUESTS_KEPT)
         self.saving = asyncio.Lock()
         self.waits = False
+        self.copy: Staging | None = None
         self._gap = 0
         self.saved(saved_number, saved_step)
 
@@ -108,6 +111,16 @@ class Kept:
     def durable_step(self, step: int) -> int:
         """The step that would come back now, where the session is at ``step``."""
         return step if self.journals and self.unbroken else self.saved_step
+
+    def own(self, staging: Staging) -> Staging:
+        """A gradient that stays as it is: what is recorded has to be what is applied."""
+        if not staging.foreign:
+            return staging
+        if self.copy is None or self.copy.tensors != staging.tensors:
+            self.copy = None  # before there is a second one
+            self.copy = Staging(staging.tensors, allocate=self.session.budget.array)
+        self.copy.buffer[:] = staging.buffer
+        return self.copy
 
     def recorded(self, byte_count: int) -> None:
         """Counts a change that is in the journal."""

@@ -119,6 +119,7 @@ def make_region(
     try:
         space = partial(region.allocate, writable=True)
         region.staging = stage(session.layout, tensors, dtype, space)
+        region.staging.foreign = True
         if key is not None:
             _add_values(region, key)
     except BaseException as error:

@@ -113,7 +113,10 @@ class Staging:
         buffer: the bytes (uint8), to be filled in place in any order.
         sparse: the rows as they were sent, of the tensors that were sent so.
         plan: what a session worked out for it, to be used again; see `sessions.plan`.
+        foreign: whether somebody else may write to the buffer at any time.
     """
+
+    foreign = False
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
+from optserve.v1.initializer_spec_pb2 import InitializerSpec
 from optserve.v1.session_pb2 import SESSION_STATE_AWAITING_PARAMETERS, SESSION_STATE_READY, SessionSpec
 from tests.integration.client import Client, refused, sgd
 from tests.support.server import running_server
@@ -50,6 +51,23 @@ def test_initializers_draw_on_the_server_by_seed_and_name(client: Client) -> Non
 
     assert made(1).tobytes() == made(1).tobytes() != made(2).tobytes()
     assert 1.8 < made(1).std() < 2.2
+
+
+def test_initializers_draw_the_same_on_every_backend() -> None:
+    def drawn(backend: str) -> dict[str, bytes]:
+        request = pb.CreateSessionRequest(spec=sgd(), seed=7)
+        for dtype in (tensor_pb2.DATA_TYPE_FLOAT32, tensor_pb2.DATA_TYPE_FLOAT64):
+            for kind in InitializerSpec.DESCRIPTOR.oneofs_by_name["initializer"].fields:
+                made = request.parameters.add(name=f"{kind.name} {dtype}").initializer
+                made.dtype, made.shape[:] = dtype, [6, 6]
+                getattr(made.spec, kind.name).SetInParent()
+                if kind.name == "constant":
+                    made.spec.constant.value = 0.3
+        with running_server(backend) as server, Client(server.address) as client:
+            name = client.sessions.CreateSession(request, timeout=60).session.name
+            return {key: value.tobytes() for key, value in client.pull(name).items()}
+
+    assert drawn("numpy") == drawn("numba")
 
 
 def test_uploaded_parameters_are_awaited(client: Client) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+
+from optserve_server.processors import available_processors
 
 SMALLEST_SPLIT = 150_000
 """Below this many elements the hand-over costs more than a second thread saves."""
@@ -28,11 +29,11 @@ class Workers:
     """The threads of one backend.
 
     Args:
-        threads: how many work on one call, the caller's included; all cores if None.
+        threads: how many work on one call, the caller's included; one for each processor if None.
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or available_processors()
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._started = False
         self._starting = threading.Lock()

@@ -1,0 +1,42 @@
+"""How many processors there are: the machine's, or what this process was given of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+"""Where Linux tells a container's share, in the second version and in the first."""
+
+
+def available_processors(groups: Path = CONTROL_GROUPS) -> int:
+    """Processors that this process can keep busy at once; 1 at least.
+
+    A share of processor time counts by its whole processors: one thread more than that would
+    have all of them stopped for the rest of each period.
+    """
+    if sys.platform == "linux":
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    share = _share(groups)
+    return count if share is None else max(1, min(count, int(share)))
+
+
+def _share(groups: Path) -> float | None:
+    """Processor seconds that may be used in a second; None where there is no limit."""
+    quota, _, period = _read(groups / "cpu.max").partition(" ")
+    if not period:
+        quota = _read(groups / "cpu/cpu.cfs_quota_us")
+        period = _read(groups / "cpu/cpu.cfs_period_us")
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return None  # "max" and "-1" are no limit
+    return int(quota) / int(period)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -71,6 +71,20 @@ bench: $(BENCH_VENV)/.made ## Measure everything beside its peers (ARGS="--only 
 bench-quick: $(BENCH_VENV)/.made ## Measure in two minutes, without the peers of large installations
 	$(BENCH_PY) -m tests.performance --quick $(ARGS)
 
+# ---- The image -------------------------------------------------------------
+
+.PHONY: image
+image: ## Build the image with docker, podman or buildah (BASE_IMAGE=... EXTRAS=... IMAGE=...)
+	deploy/build.sh $(ARGS)
+
+.PHONY: image-test
+image-test: $(VENV)/.test ## Run the image, train against it, kill it, go on (after make image)
+	$(PY) -m pytest tests/image/smoke.py $(ARGS)
+
+.PHONY: image-base
+image-base: ## Make a base image of Debian's packages, where no registry of images is reached
+	deploy/debian_base.sh $(ARGS)
+
 # ---- Static checks ---------------------------------------------------------
 
 .PHONY: check lint types layers contract fresh

@@ -1,0 +1,58 @@
+# The server in an image. docs/deployment.md says how to run it.
+#
+#   BASE_IMAGE  an image with Python 3.11 or newer, its venv module and glibc
+#   EXTRAS      extras of the server, with commas between them; none is allowed
+#   VERSION     what the labels say of the source
+#   REVISION
+ARG BASE_IMAGE=python:3.12-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+WORKDIR /source
+COPY requirements requirements
+RUN python3 -m venv /build \
+    && /build/bin/python -m pip install --no-cache-dir --quiet -r requirements/build.txt
+COPY LICENSE README.md pyproject.toml ./
+COPY service service
+COPY clients/python clients/python
+RUN /build/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . clients/python
+ARG EXTRAS=numba,uvloop
+# Constraints say which version, not what. The environment that is shipped has no pip of its own,
+# and tests that packages bring along stay behind.
+RUN python3 -m venv --without-pip /opt/optserve \
+    && /build/bin/python -m pip --python /opt/optserve/bin/python install --no-cache-dir --quiet \
+        --constraint requirements/runtime.txt --constraint requirements/test.txt \
+        --constraint requirements/gpu.txt \
+        /wheels/optserve-*.whl "$(echo /wheels/optserve_server-*.whl)[${EXTRAS}]" \
+    && find /opt/optserve/lib -type d -name tests -prune -exec rm -r {} + \
+    && /opt/optserve/bin/optserve-server --version
+
+FROM ${BASE_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="optserve-server" \
+      org.opencontainers.image.description="Optimizer steps as a service" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN groupadd --gid 10001 optserve \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin optserve \
+    && install -d -m 0750 -o optserve -g optserve /var/lib/optserve /var/cache/optserve
+COPY --from=build /opt/optserve /opt/optserve
+ENV PATH=/opt/optserve/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    NUMBA_CACHE_DIR=/var/cache/optserve/numba \
+    CUPY_CACHE_DIR=/var/cache/optserve/cupy \
+    CUDA_CACHE_PATH=/var/cache/optserve/cuda \
+    OPTSERVE_HOST=0.0.0.0 \
+    OPTSERVE_PORT=50051 \
+    OPTSERVE_METRICS_HOST=0.0.0.0 \
+    OPTSERVE_METRICS_PORT=9464 \
+    OPTSERVE_DATA_DIR=/var/lib/optserve
+VOLUME /var/lib/optserve
+EXPOSE 50051 9464
+# A number, so that Kubernetes can see that it is not root.
+USER 10001:10001
+STOPSIGNAL SIGTERM
+# The first start may compile kernels.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 CMD ["optserve-server", "health"]
+ENTRYPOINT ["optserve-server"]

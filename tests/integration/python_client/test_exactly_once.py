@@ -226,6 +226,28 @@ def test_a_deadline_of_a_stream_leaves_the_step_pending(way, session, distant, p
     assert session.get().step == 2
 
 
+def test_an_answer_that_comes_with_its_deadline_leaves_the_stream_whole(
+    way, session, distant, until, monkeypatch
+):
+    with distant.stream() as stream:
+        stream.step(ONE)
+        first, second = stream.submit(ONE), stream.submit(ONE)
+        until(lambda: session.get().step == 3)
+        read = stream._answers.read
+
+        def slowly(*args, **kwargs):
+            result = read(*args, **kwargs)
+            time.sleep(0.3)  # the thread gets no turn, while the deadline passes
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stream._answers, "read", slowly)
+            assert first.result(timeout=0.1).step == 2
+        assert second.result().step == 3
+        assert stream.step(ONE).step == 4
+    assert session.get().step == 4
+
+
 def test_a_gradient_may_be_overwritten_after_a_deadline(way, session, distant, proxy, until):
     buffer = np.ones(3)
     with distant.stream() as stream:

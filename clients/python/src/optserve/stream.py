@@ -225,6 +225,8 @@ class StepStream:
                 raise
             if isinstance(outcome, StepResult):
                 self._waiting.popleft().settle(outcome)
+                if not deadline.remaining():
+                    self._drop(cancel=True)  # the watchdog may have cancelled it just after the answer
                 return
             self._drop(cancel=True)
             if outcome.reason is errors.Reason.REGION_NOT_FOUND and self._sent_instead(oldest):

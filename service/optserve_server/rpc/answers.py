@@ -89,6 +89,7 @@ class Answers:
         self._context, self._chunk_bytes = context, chunk_bytes
         self._sending: asyncio.Task[None] | None = None
         self._answer: Answer | None = None
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._headed: Staging | None = None
         self._headed_point: Point | None = None
@@ -115,14 +116,18 @@ class Answers:
             self._sending = None
 
     def close(self) -> None:
-        """Stops sending."""
+        """Stops sending. The call is over, so a failure to send has nobody to be told to."""
+        self._closed = True
         if self._sending is not None:
             self._sending.cancel()
+            self._sending.add_done_callback(_forget)
 
     def _last_copied(self) -> bool:
         return self._answer is not None and self._answer.copied
 
     def _start(self, answer: Answer) -> None:
+        if self._closed:  # the client was lost while its step was computed
+            return
         self._answer = answer
         self._sending = self._loop.create_task(self._write(answer))
 
@@ -147,6 +152,12 @@ class Answers:
             self._head = sessions.reply_header_to(reply)
         self._head.step = reply.step
         return self._head
+
+
+def _forget(sending: asyncio.Task[None]) -> None:
+    """Takes a task's exception, which would be logged as one that nobody took."""
+    if not sending.cancelled():
+        sending.exception()
 
 
 _NOTHING = pb.StepStreamResponse()

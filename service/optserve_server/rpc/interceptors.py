@@ -129,6 +129,9 @@ class Boundary(aio.ServerInterceptor):
             code = call.verdict.reason.value
             call.task.uncancel()
             await _abort(context, call.request_id, call.verdict)
+        except aio.InternalError as lost:
+            # Writing to a client that is gone fails before gRPC cancels the call.
+            raise asyncio.CancelledError from lost
         except MemoryError:
             code = Reason.LIMIT_EXCEEDED.value
             _log.exception("no memory for %s", call.method)

@@ -59,6 +59,10 @@ conformance-sources: $(FRAMEWORKS_VENV)/.made $(FLOWER_VENV)/.made ## Run the fr
 fuzz: $(VENV)/.test ## Send a server 100,000 malformed and hostile messages (ARGS="--seed 2")
 	$(PY) -m tests.fuzz $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.test ## Train with 64 clients for 5 minutes over a network that fails (ARGS="--seconds 60")
+	$(PY) -m tests.soak $(ARGS)
+
 .PHONY: snapshot-frameworks
 snapshot-frameworks: $(FRAMEWORKS_VENV)/.made ## Open a snapshot in PyTorch, JAX and NumPy
 	$(FRAMEWORKS_PY) -m tests.recovery.frameworks

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that holds back, or cuts, what passes through it."""
+"""A TCP proxy on loopback that delays, holds back, or cuts what passes through it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 WAIT = 30.0
@@ -17,23 +18,39 @@ class Pair:
 
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self.near, self.far = near, far
+        self._halved = False
 
     def cut(self) -> None:
         """Resets both connections."""
         for end in (self.near, self.far):
-            with contextlib.suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+            _reset(end)
+
+    def halve(self, near: bool) -> None:
+        """Resets the client's connection or the server's; the other end is told nothing."""
+        self._halved = True
+        _reset(self.near if near else self.far)
+
+    def ended(self) -> None:
+        """Passes on that one end was closed."""
+        if not self._halved:
+            self.cut()
+
+
+def _reset(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
 
 
 class Proxy:
     """Forwards every connection to a server.
 
     ``answers`` is an event: while it is cleared, nothing goes back to the client, although the
-    server sees all that the client sends. ``upstream_budget`` and ``downstream_budget`` cut every
-    connection once that many bytes have passed, and then allow any number again. While ``refuses``
-    is set, new connections are reset at once.
+    server sees all that the client sends; ``requests`` is the same for what clients send.
+    ``upstream_budget`` and ``downstream_budget`` cut every connection once that many bytes have
+    passed, and then allow any number again. While ``refuses`` is set, new connections are reset at
+    once. ``delay`` is in seconds, for each block in either direction.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -42,7 +59,10 @@ class Proxy:
         self._pairs: list[Pair] = []
         self._lock = threading.Lock()
         self.answers = threading.Event()
+        self.requests = threading.Event()
+        self.delay = 0.0
         self.answers.set()
+        self.requests.set()
         self.upstream_budget: int | None = None
         self.downstream_budget: int | None = None
         self.refuses = False
@@ -62,10 +82,17 @@ class Proxy:
         for pair in pairs:
             pair.cut()
 
+    def halve(self) -> None:
+        """Resets one end of each connection, of every other one the client's; `cut` resets the rest."""
+        with self._lock:
+            for number, pair in enumerate(self._pairs):
+                pair.halve(near=number % 2 == 0)
+
     def close(self) -> None:
         """Ends the proxy."""
         self._listener.close()
         self.answers.set()
+        self.requests.set()
         self.cut()
 
     def _start(self, target: object, *args: object) -> None:
@@ -89,17 +116,21 @@ class Proxy:
     def _upstream(self, pair: Pair) -> None:
         with contextlib.suppress(OSError):
             while data := pair.near.recv(BLOCK):
+                time.sleep(self.delay)
+                if not self.requests.wait(WAIT):
+                    break
                 pair.far.sendall(data)
                 if self.upstream_budget is not None:
                     self.upstream_budget -= len(data)
                     if self.upstream_budget <= 0:
                         self.upstream_budget = None
                         self.cut()
-        pair.cut()
+        pair.ended()
 
     def _downstream(self, pair: Pair) -> None:
         with contextlib.suppress(OSError):
             while data := pair.far.recv(BLOCK):
+                time.sleep(self.delay)
                 if not self.answers.wait(WAIT):
                     break
                 pair.near.sendall(data)
@@ -108,7 +139,7 @@ class Proxy:
                     if self.downstream_budget <= 0:
                         self.downstream_budget = None
                         self.cut()
-        pair.cut()
+        pair.ended()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Many clients, for minutes, over a network that fails again and again."""

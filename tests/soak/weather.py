@@ -1,0 +1,74 @@
+"""Restarts of the network, drawn by a seed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+from tests.integration.python_client.proxy import Proxy
+
+
+class Weather:
+    """Faults of a network, one after the other, with calm between them.
+
+    Each kind has its turn before any comes again.
+
+    Args:
+        proxy: the network.
+        random: what draws kinds and durations.
+        longest: seconds that a fault lasts at most.
+
+    Attributes:
+        faults: how many there were, by kind.
+        longest_fault: seconds that the longest of them lasted.
+    """
+
+    def __init__(self, proxy: Proxy, random: Random, longest: float) -> None:
+        self._proxy, self._random, self._longest = proxy, random, longest
+        self.faults: Counter[str] = Counter()
+        self.longest_fault = 0.0
+
+    def run(self, until: float) -> None:
+        """Makes faults until that moment of the monotonic clock; the network works afterwards."""
+        kinds: list[Callable[[float], None]] = []
+        while True:
+            kinds = kinds or self._random.sample([self.delay, self.cut, self.black_hole, self.half_open], 4)
+            seconds = self._longest * self._random.uniform(0.2, 1.0)
+            calm = self._longest * self._random.uniform(0.2, 0.6)
+            if time.monotonic() + calm + seconds > until:
+                time.sleep(max(0.0, until - time.monotonic()))
+                return
+            time.sleep(calm)
+            fault = kinds.pop()
+            fault(seconds)
+            self.faults[fault.__name__.replace("_", " ")] += 1
+            self.longest_fault = max(self.longest_fault, seconds)
+
+    def delay(self, seconds: float) -> None:
+        """Everything comes later, up to 0.1 s in each direction."""
+        self._proxy.delay = self._random.uniform(0.01, 0.1)
+        time.sleep(seconds)
+        self._proxy.delay = 0.0
+
+    def cut(self, seconds: float) -> None:
+        """Every connection is reset, and every new one."""
+        self._proxy.refuses = True
+        self._proxy.cut()
+        time.sleep(seconds)
+        self._proxy.refuses = False
+
+    def black_hole(self, seconds: float) -> None:
+        """Nothing passes in either direction, and nobody is told; later it passes after all."""
+        self._proxy.answers.clear()
+        self._proxy.requests.clear()
+        time.sleep(seconds)
+        self._proxy.requests.set()
+        self._proxy.answers.set()
+
+    def half_open(self, seconds: float) -> None:
+        """One end of each connection is lost, and the other learns of it later."""
+        self._proxy.halve()
+        time.sleep(seconds)
+        self._proxy.cut()

@@ -205,6 +205,30 @@ def test_the_memory_of_an_answer_that_nobody_reads_comes_back() -> None:
         pull.cancel()
 
 
+def test_an_idle_stream_holds_no_deleted_session() -> None:
+    size = 48 * MIB
+    with running_server() as server, Client(server.address) as client:
+        client.step(client.create(VALUES).name, VALUES)
+        name = client.create(of_size(size)).name
+        header = pb.StepHeader(name=name)
+        header.options.pull.SetInParent()
+        before = resident(server)
+        on = threading.Event()
+
+        def one_step() -> Iterator[pb.StepStreamRequest]:
+            yield from step_messages(header, of_size(size)["w"].tobytes())
+            on.wait(20)
+
+        stream = client.sessions.StepStream(one_step(), timeout=30)
+        received = 0
+        while received < size:
+            received += len(next(stream).chunk.data)
+        client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=10)
+        eventually(lambda: before - resident(server) > size * 3 // 4)
+        on.set()
+        assert list(stream) == []
+
+
 def test_a_stream_of_the_library_goes_on_after_it_was_ended() -> None:
     """A silent stream is opened again with its next step, and no step is lost or taken twice."""
     with running_server(stream_idle_seconds=1) as server, optserve.connect(server.address) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -104,3 +105,18 @@ def test_the_servers_own_lease(tmp_path: Path) -> None:
             client.step(name, values)
             until_away(client, name)
         assert [session.step for session in listed(client).values()] == [1, 1, 1]
+
+
+def test_an_upload_may_outlast_the_lease(tmp_path: Path) -> None:
+    spec = adam()
+    spec.lease.seconds = LEASE
+    with running(tmp_path) as (_, client):
+        name = client.create(LARGE, spec).name
+        data = b"".join(value.tobytes() for value in gradient(1, LARGE).values())
+
+        def slowly() -> Iterator[pb.StepStreamRequest]:
+            for message in step_messages(pb.StepHeader(name=name), data, chunk=len(data) // 8 + 1):
+                yield message
+                time.sleep(LEASE / 2)
+
+        assert client.stream(slowly())[0].result.step == 1

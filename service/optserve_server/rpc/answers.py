@@ -115,6 +115,10 @@ class Answers:
             await self._sending
             self._sending = None
 
+    def forget(self) -> None:
+        """Lets go of the last answer's buffer."""
+        self._answer = self._headed = None
+
     def close(self) -> None:
         """Stops sending. The call is over, so a failure to send has nobody to be told to."""
         self._closed = True

@@ -93,7 +93,7 @@ class StepStream:
         self._execution, self._drain, self._context = execution, drain, context
         self._headers = _Headers(find, sharing)
         self._buffers = _Buffers()
-        self._warmed: Header | None = None
+        self._met: Header | None = None
         self._answers = Answers(context, chunk_bytes)
         task = asyncio.current_task()
         assert task is not None  # coroutines run in tasks
@@ -106,27 +106,47 @@ class StepStream:
             DomainError: the first error of any step.
         """
         try:
-            meters = self._execution.meters
-            while (first := await self._first_message()) is not None:
-                begun = perf_counter_ns()
-                with within("header"):
-                    header, options = self._headers.read(first.message.header)
-                if header is not self._warmed:
-                    await self._warm(header)
-                incoming = await self._received(header, options, first)
-                meters.receive.add(perf_counter_ns() - begun)
-                await self._take(header, incoming)
+            while await self._step():
                 passing("after-ack")
             await self._answers.sent()
         finally:
             self._answers.close()
+            self._forget()
 
-    async def _warm(self, header: Header) -> None:
+    async def _step(self) -> bool:
+        """Takes one step, if there is one. Its names end with it: what waits for a step holds no session."""
+        first = await self._first_message()
+        if first is None:
+            return False
+        begun = perf_counter_ns()
+        with within("header"):
+            header, options = self._headers.read(first.message.header)
+        if header is not self._met:
+            await self._meet(header)
+        incoming = await self._received(header, options, first)
+        self._execution.meters.receive.add(perf_counter_ns() - begun)
+        await self._take(header, incoming)
+        return True
+
+    async def _meet(self, header: Header) -> None:
         """Has the kernels of a stream's steps compiled, while its first gradient is on its way."""
         if not header.rows and header.region is None:
             reply = "" if header.pull is None else GRADIENT if header.in_place else REPLY
             await self._execution.in_thread(partial(header.session.warm, header.dtype, reply))
-        self._warmed = header
+        if self._met is not None:
+            self._met.session.at_close.pop(self, None)
+        if not header.session.closed:
+            self._met = header
+            header.session.at_close[self] = self._forget
+
+    def _forget(self) -> None:
+        """Lets go of a session, which may be deleted while its stream is idle, and of its buffers."""
+        if self._met is not None:
+            self._met.session.at_close.pop(self, None)
+        self._met = None
+        self._headers.forget()
+        self._buffers.forget()
+        self._answers.forget()
 
     async def _first_message(self) -> Request | None:
         message = await self._drain.interruptible(self._task, self._read())
@@ -202,6 +222,10 @@ class _Buffers:
         self._values: Staging | None = None
         self._used = 0
 
+    def forget(self) -> None:
+        """Lets go of them."""
+        self._key, self._gradients, self._values, self._used = None, [], None, 0
+
     def gradient(self, header: Header, busy: bool) -> Staging:
         """Where a step's gradient goes.
 
@@ -211,7 +235,8 @@ class _Buffers:
         """
         key = (header.session, header.tensors, header.dtype, header.pull)
         if self._key != key:
-            self._key, self._gradients, self._values, self._used = key, [], None, 0
+            self.forget()
+            self._key = key
         elif busy and header.in_place:
             self._used = 1 - self._used
         while len(self._gradients) <= self._used:
@@ -243,6 +268,10 @@ class _Headers:
         self._rest = b""
         self._spec: object = None
         self._last: Header | None = None
+
+    def forget(self) -> None:
+        """Reads the next header in full; only the session's name is remembered."""
+        self._last, self._spec = None, None
 
     def read(self, message: pb.StepHeader) -> tuple[Header, StepOptions]:
         """What a header says, and what its step asks for.

@@ -10,15 +10,12 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.frozen import thaw
 from optserve_server.sessions.keeper import Keeper
 from optserve_server.sessions.kept import Kept
-from optserve_server.sessions.session import Session
+from optserve_server.sessions.session import COMING, Session
 from optserve_server.sessions.store import Store
 from optserve_server.storage.damage import DamagedError
 
 AT_ONCE = 1 << 20
 """Bytes of a session up to which it comes back while its caller waits."""
-
-COMING = 0.2
-"""Seconds after which a larger one may be there."""
 
 
 async def evict(keeper: Keeper, kept: Kept, store: Store, unused: Callable[[], bool]) -> bool:
@@ -51,7 +48,7 @@ async def evict(keeper: Keeper, kept: Kept, store: Store, unused: Callable[[], b
 
 def _empty(session: Session) -> None:
     """Lets go of its arrays; what is left describes it. Whoever still holds it is sent away."""
-    session.close()
+    session.close(away=True)
     arenas = session.arenas
     arenas.parameters = {}
     arenas.partitions = {key: replace(p, arrays={}, matrices={}) for key, p in arenas.partitions.items()}

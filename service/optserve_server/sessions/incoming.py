@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Self
 
 import xxhash
@@ -52,8 +53,10 @@ class Incoming:
         if self._hasher is not None:
             self._hasher.update(self.staging.buffer[self._reached : byte_count].data)
         # What came in one piece is measured in one piece, when the step is taken.
-        if self._reached == 0 and byte_count < self.staging.byte_count:
-            self._passes = self._begun()
+        if byte_count < self.staging.byte_count:
+            self._session.activity.used = time.monotonic()  # an upload may outlast its session's lease
+            if self._reached == 0:
+                self._passes = self._begun()
         self._reached = byte_count
         for run, measuring in zip(self.staging.runs, self._passes or (), strict=False):
             bytes_there = byte_count - run.tensors[0].byte_offset

@@ -246,8 +246,8 @@ class Partition:
             size = len(next(iter(given.values()))) if given else stop - start
             bound = self.backend.compile(program, self.dtype, dict(types)).bind(own, size, ends)
         self._bounds[key] = bound
-        while len(self._bounds) > BOUNDS:
-            del self._bounds[next(iter(self._bounds))]
+        if len(self._bounds) > BOUNDS:  # copied: a gradient may arrive beside a step in a thread
+            self._bounds.pop(next(iter(tuple(self._bounds))), None)
         return bound
 
     def _take_rows(

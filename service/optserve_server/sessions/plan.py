@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -135,7 +136,9 @@ class Plan:
             and place.run.rows is None
             for place in self.places
         )
-        self._written: dict[tuple[int, Point], bool] = {}
+        # The staging keeps the plan: to keep it in turn would leave both to the garbage collector.
+        self._asked: tuple[weakref.ref[Staging], Point] | None = None
+        self._writes = False
 
     @classmethod
     def of(cls, arenas: Arenas, staging: Staging) -> Plan:
@@ -151,11 +154,10 @@ class Plan:
 
     def writes(self, reply: Reply) -> bool:
         """Whether the pass that updates can write the reply as well."""
-        key = (id(reply.staging), reply.point)
-        if key not in self._written:
-            self._kept = reply.staging  # so that its identity stays its own
-            self._written = {key: self._can_write(reply)}
-        return self._written[key]
+        asked = self._asked
+        if asked is None or asked[0]() is not reply.staging or asked[1] is not reply.point:
+            self._asked, self._writes = (weakref.ref(reply.staging), reply.point), self._can_write(reply)
+        return self._writes
 
     def _can_write(self, reply: Reply) -> bool:
         runs = reply.staging.runs

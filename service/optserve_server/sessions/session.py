@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from optserve_server.sessions.live import LiveParameters
 
 
+COMING = 0.2
+"""Seconds after which a session that has left the memory may be there again."""
+
 SMALL = 1 << 17
 """Elements up to which a step is shorter than handing it to another thread."""
 
@@ -68,7 +71,8 @@ class Session:
         accumulated: gradients accumulated towards the next step.
         skipped: steps skipped because of a non-finite gradient.
         is_small: whether a step is short enough for the thread that asks for it.
-        closed: whether it was deleted.
+        closed: whether it was deleted, or has left the memory.
+        away: whether it has left the memory, and comes back on its next use.
         damaged: whether an update began and did not end; such a session answers no more.
         watch: what has become of reduce_on_plateau and early_stopping.
         budget: what its memory counts against.
@@ -98,7 +102,7 @@ class Session:
         self.accumulated = 0
         self.skipped = 0
         self.is_small = sum(layout.arena_sizes.values()) <= SMALL
-        self.closed = False
+        self.closed = self.away = False
         self.damaged = False
         self.activity = Activity()
         self.lock = asyncio.Lock()
@@ -314,9 +318,9 @@ class Session:
             self.damaged = True
             raise
 
-    def close(self) -> None:
-        """Says that it is deleted; whoever still holds it is refused."""
-        self.closed = True
+    def close(self, *, away: bool = False) -> None:
+        """Says that it is deleted, or away; whoever still holds it is refused."""
+        self.closed, self.away = True, away
         self.activity.closed()
         for tell in list(self.at_close.values()):
             tell()
@@ -325,8 +329,12 @@ class Session:
         """Refuses what comes too late.
 
         Raises:
-            DomainError: SESSION_NOT_FOUND.
+            DomainError: SESSION_NOT_FOUND, or STORAGE_UNAVAILABLE with a time to wait where it
+                has left the memory meanwhile.
         """
+        if self.away:
+            text = "the session has just left the memory, and comes back when it is asked for again"
+            raise DomainError(Reason.STORAGE_UNAVAILABLE, text, retry_after=COMING)
         if self.closed:
             name = f"sessions/{self.id}"
             raise DomainError(

@@ -8,12 +8,11 @@ from typing import Any
 
 from grpc import aio
 
-from optserve.framing import ChunkView, Framed
-from optserve.v1 import session_service_pb2 as pb
+from optserve.framing import ChunkView
 from optserve_server.sessions.reading import Point, Reply
 from optserve_server.sessions.result import StepResult
 from optserve_server.sessions.staging import Staging
-from optserve_server.wire import sessions
+from optserve_server.wire.step_answers import RESPONSES, Heads
 
 
 class Answer:
@@ -91,9 +90,8 @@ class Answers:
         self._answer: Answer | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._headed: Staging | None = None
-        self._headed_point: Point | None = None
-        self._head = pb.ParametersHeader()
+        self._headed: tuple[Staging, Point] | None = None
+        self._heads = Heads(None)
 
     @property
     def busy(self) -> bool:
@@ -118,6 +116,7 @@ class Answers:
     def forget(self) -> None:
         """Lets go of the last answer's buffer."""
         self._answer = self._headed = None
+        self._heads = Heads(None)
 
     def close(self) -> None:
         """Stops sending. The call is over, so a failure to send has nobody to be told to."""
@@ -137,31 +136,22 @@ class Answers:
 
     async def _write(self, answer: Answer) -> None:
         assert answer.result is not None
-        message = pb.StepStreamResponse(
-            result=sessions.result_to(answer.result),
-            parameters=None if answer.reply is None else self._header(answer.reply),
-        )
-        head = True
+        head = self._head(answer.result, answer.reply)
         # A message costs more than a small model's bytes, so the first chunk rides along.
         async for chunk in answer.chunks(self._chunk_bytes):
-            await self._context.write(Framed(message, chunk))
-            message, head = _NOTHING, False
+            await self._context.write(RESPONSES.join(head, chunk))
+            head = b""
         if head:
-            await self._context.write(Framed(message))
+            await self._context.write(head)
 
-    def _header(self, reply: Reply) -> pb.ParametersHeader:
-        """What the chunks hold; of equal replies only the step differs."""
-        if self._headed is not reply.staging or self._headed_point is not reply.point:
-            self._headed, self._headed_point = reply.staging, reply.point
-            self._head = sessions.reply_header_to(reply)
-        self._head.step = reply.step
-        return self._head
+    def _head(self, result: StepResult, reply: Reply | None) -> bytes:
+        headed = None if reply is None else (reply.staging, reply.point)
+        if self._headed != headed:
+            self._headed, self._heads = headed, Heads(reply)
+        return self._heads.encode(result, 0 if reply is None else reply.step)
 
 
 def _forget(sending: asyncio.Task[None]) -> None:
     """Takes a task's exception, which would be logged as one that nobody took."""
     if not sending.cancelled():
         sending.exception()
-
-
-_NOTHING = pb.StepStreamResponse()

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 from optserve_server.errors import DomainError, Reason
-
-T = TypeVar("T")
 
 RETRY_AFTER = 1.0
 """Seconds after which a refused client may try again, here or elsewhere."""
 
 
 class Drain:
-    """Counts calls in flight and knows whether the server is shutting down."""
+    """Counts calls in flight and knows whether the server is shutting down.
+
+    Attributes:
+        draining: whether it is.
+        in_flight: how many calls there are.
+        waiting: tasks that `finish` may interrupt.
+    """
 
     def __init__(self) -> None:
         self.draining = False
         self.in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._waiting: set[asyncio.Task[Any]] = set()
+        self.waiting: set[asyncio.Task[Any]] = set()
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
@@ -51,34 +55,34 @@ class Drain:
         if self.draining:
             raise DomainError(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after=RETRY_AFTER)
 
-    async def interruptible(self, task: asyncio.Task[Any], wait: Coroutine[Any, Any, T]) -> T:
-        """Awaits what a drain may interrupt: an open stream's wait for its next step.
+    def interruptible(self, task: asyncio.Task[Any]) -> contextlib.AbstractContextManager[None]:
+        """While a task waits for what a drain may interrupt: an open stream's next step.
 
-        Args:
-            task: the one that waits.
-            wait: for what.
-
-        Raises:
-            DomainError: SHUTTING_DOWN.
+        It raises SHUTTING_DOWN at its beginning or its end, and may be used again.
         """
-        if self.draining:
-            wait.close()
-        self.check()
-        self._waiting.add(task)
-        try:
-            return await wait
-        except asyncio.CancelledError:
-            if self.draining:
-                task.uncancel()
-            self.check()
-            raise
-        finally:
-            self._waiting.discard(task)
+        return _Interruptible(self, task)
 
     async def finish(self, grace: float) -> None:
         """Sends new calls away and waits up to ``grace`` seconds for those in flight."""
         self.draining = True
-        for task in self._waiting:
+        for task in self.waiting:
             task.cancel()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), grace)
+
+
+class _Interruptible(contextlib.AbstractContextManager[None]):
+    """See `Drain.interruptible`. Not a generator: every streamed step waits in it."""
+
+    def __init__(self, drain: Drain, task: asyncio.Task[Any]) -> None:
+        self._drain, self._task = drain, task
+
+    def __enter__(self) -> None:
+        self._drain.check()
+        self._drain.waiting.add(self._task)
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        self._drain.waiting.discard(self._task)
+        if kind is not None and issubclass(kind, asyncio.CancelledError) and self._drain.draining:
+            self._task.uncancel()
+            self._drain.check()

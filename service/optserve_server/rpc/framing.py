@@ -14,7 +14,7 @@ from optserve.v1 import session_service_pb2 as pb
 Codec = Callable[[Any], Any]
 
 CODECS: Mapping[str, tuple[Codec | None, Codec | None]] = {
-    "StepStream": (Framing(pb.StepStreamRequest).decode, Framing(pb.StepStreamResponse).encode),
+    "StepStream": (bytes, bytes),  # which reads and writes its messages itself
     "PullParameters": (None, Framing(pb.PullParametersResponse).encode),
     "PushParameters": (Framing(pb.PushParametersRequest).decode, None),
     "ExportSnapshot": (None, Framing(pb.ExportSnapshotResponse).encode),

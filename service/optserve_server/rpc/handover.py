@@ -73,7 +73,7 @@ class Handover:
     def expect(self, region: Region) -> None:
         """Drops a region that nobody fetches in time."""
         timer = asyncio.get_running_loop().call_later(CLAIM_SECONDS, self._expire, region)
-        region.ended.append(timer.cancel)
+        region.ended[timer] = timer.cancel
 
     def _expire(self, region: Region) -> None:
         if not region.claimed:
@@ -115,7 +115,7 @@ class Handover:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-        region.ended.append(end)
+        region.ended[end] = end
         try:
             socket.send_fds(connection, [b"\1"], region.descriptors())
             await asyncio.get_running_loop().sock_recv(connection, 1)

@@ -20,6 +20,10 @@ COPIES = 2
 """How often a unary request's bytes are held: as they came, and as a message."""
 
 
+UNREADABLE = "the message's bytes cannot be read"
+"""What is said of bytes that are no message."""
+
+
 class Unreadable:
     """Stands where a request should be; whoever reads from it is told why it is none.
 
@@ -77,7 +81,7 @@ def reader(deserialize: Deserializer, call: Call, meters: Meters, *, streamed: b
         except DomainError as error:
             return Unreadable(error)
         except (DecodeError, ValueError):
-            return Unreadable(DomainError(Reason.MALFORMED_MESSAGE, "the message's bytes cannot be read"))
+            return Unreadable(DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE))
 
     return read
 

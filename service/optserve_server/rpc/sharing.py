@@ -8,8 +8,8 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.handover import CLAIM_SECONDS, Handover
-from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.regions import Region, Regions, make_region
+from optserve_server.sessions.result import StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.wire import sharing
 from optserve_server.wire.sessions import result_to
@@ -64,16 +64,16 @@ class Sharing:
         return self._regions.get(header.region, session)
 
 
-def answer_in(region: Region, prepared: PreparedStep, *, wanted: bool) -> pb.StepStreamResponse:
-    """Takes a step on the gradient in a region. The caller holds the session's lock.
+def answer_in(region: Region, result: StepResult, *, wanted: bool) -> pb.StepStreamResponse:
+    """The answer to a step that was taken on the gradient in a region. The caller holds the session's lock.
 
     Args:
         region: the memory.
-        prepared: the step.
+        result: of the step.
         wanted: whether it asks for the values that the region was made for, to be there.
     """
     session = region.session
-    response = pb.StepStreamResponse(result=result_to(prepared.commit()))
+    response = pb.StepStreamResponse(result=result_to(result))
     if not wanted or region.key is None:
         return response
     values = region.values  # dropped where the client has gone meanwhile

@@ -12,15 +12,17 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 from grpc import aio
 
-from optserve.framing import Framed
+from optserve.framing import Framed, Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.answers import Answers
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
-from optserve_server.rpc.reading import Unreadable
+from optserve_server.rpc.loop import Loop, Taken
+from optserve_server.rpc.reading import UNREADABLE
 from optserve_server.rpc.sharing import Sharing, answer_in
 from optserve_server.sessions.arriving import NamedIndices
 from optserve_server.sessions.guards import GRADIENT, REPLY
@@ -38,6 +40,7 @@ from optserve_server.wire.tensors import wire_dtype_from
 
 Context = aio.ServicerContext[Any, Any]
 Request = Framed[pb.StepStreamRequest]
+REQUESTS = Framing(pb.StepStreamRequest)
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,15 @@ class StepStream:
         sharing: Sharing,
         context: Context,
     ) -> None:
-        self._execution, self._drain, self._context = execution, drain, context
+        self._execution, self._context = execution, context
         self._headers = _Headers(find, sharing)
         self._buffers = _Buffers()
         self._met: Header | None = None
         self._answers = Answers(context, chunk_bytes)
         task = asyncio.current_task()
         assert task is not None  # coroutines run in tasks
-        self._task = task
+        self._interruptible = drain.interruptible(task)
+        self._loop: Loop | None = None
 
     async def serve(self) -> None:
         """Takes every step of the stream and answers it.
@@ -115,50 +119,63 @@ class StepStream:
 
     async def _step(self) -> bool:
         """Takes one step, if there is one. Its names end with it: what waits for a step holds no session."""
-        first = await self._first_message()
-        if first is None:
+        with self._interruptible:
+            message = await self._context.read()
+        if message is aio.EOF:
             return False
+        answer = None if self._loop is None else self._loop.take(message)
+        if answer is None:
+            await self._look_at(message)
+        else:
+            await self._context.write(answer)
+        return True
+
+    async def _look_at(self, message: bytes) -> None:
+        """Takes a step that may be any."""
         begun = perf_counter_ns()
+        first = _decoded(message)
+        if not first.message.HasField("header"):
+            raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
         with within("header"):
             header, options = self._headers.read(first.message.header)
-        if header is not self._met:
+        again = header is self._met
+        if not again:
             await self._meet(header)
         incoming = await self._received(header, options, first)
         self._execution.meters.receive.add(perf_counter_ns() - begun)
-        await self._take(header, incoming)
-        return True
+        reply = await self._take(header, incoming)
+        if again and not header.rows:
+            where = header.region, header.pull is not None
+            taken = Taken(message, header.session, incoming.staging, options, reply, *where)
+            self._loop = Loop.of(taken, self._execution.meters)
 
     async def _meet(self, header: Header) -> None:
         """Has the kernels of a stream's steps compiled, while its first gradient is on its way."""
         if not header.rows and header.region is None:
             reply = "" if header.pull is None else GRADIENT if header.in_place else REPLY
             await self._execution.in_thread(partial(header.session.warm, header.dtype, reply))
-        if self._met is not None:
-            self._met.session.at_close.pop(self, None)
+        self._leave()
         if not header.session.closed:
             self._met = header
             header.session.at_close[self] = self._forget
+            if header.region is not None:
+                header.region.ended[self] = self._forget
+
+    def _leave(self) -> None:
+        """Ends what belongs to the last header."""
+        self._loop = None
+        if self._met is not None:
+            self._met.session.at_close.pop(self, None)
+            if self._met.region is not None:
+                self._met.region.ended.pop(self, None)
+        self._met = None
 
     def _forget(self) -> None:
         """Lets go of a session, which may be deleted while its stream is idle, and of its buffers."""
-        if self._met is not None:
-            self._met.session.at_close.pop(self, None)
-        self._met = None
+        self._leave()
         self._headers.forget()
         self._buffers.forget()
         self._answers.forget()
-
-    async def _first_message(self) -> Request | None:
-        message = await self._drain.interruptible(self._task, self._read())
-        if message is not None and not message.message.HasField("header"):
-            raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
-        return message
-
-    async def _read(self) -> Request | None:
-        message: Any = await self._context.read()
-        if isinstance(message, Unreadable):
-            raise message.error
-        return None if message is aio.EOF else message
 
     async def _received(self, header: Header, options: StepOptions, first: Request) -> Incoming:
         """The gradient of a step, whole."""
@@ -187,23 +204,27 @@ class StepStream:
         filler.add(first.chunk)
         while not filler.whole:
             reached(filler.filled)
-            framed = await self._read()
-            if framed is None:
+            message = await self._context.read()
+            if message is aio.EOF:
                 raise filler.truncated()
+            framed = _decoded(message)
             if framed.message.HasField("header"):
                 raise filler.interrupted()
             filler.add(framed.chunk)
         reached(filler.filled)
 
-    async def _take(self, header: Header, incoming: Incoming) -> None:
+    async def _take(self, header: Header, incoming: Incoming) -> Reply | None:
+        """Takes a step and answers it; the values that are sent back."""
         await self._answers.sent()
         session, region = header.session, header.region
         with _IN_HEADER:
             if region is not None and (header.pull is None or region.holds(header.pull)):
-                shared = partial(answer_in, region, wanted=header.pull is not None)
-                answer = await self._execution.take(session, incoming, shared)
-                await self._context.write(Framed(answer))
-                return
+                wanted = header.pull is not None
+                answer = await self._execution.take(
+                    session, incoming, lambda step: answer_in(region, step.commit(), wanted=wanted)
+                )
+                await self._context.write(answer.SerializeToString())
+                return None
             reply = self._buffers.reply(header, incoming.staging)
             progress = self._answers.begin(reply, inline=session.is_small)
             commit = partial(PreparedStep.commit, reply=reply, progress=progress)
@@ -211,6 +232,7 @@ class StepStream:
         finishing = perf_counter_ns()
         await self._answers.finish(progress)
         self._execution.meters.answer.add(perf_counter_ns() - finishing)
+        return reply
 
 
 class _Buffers:
@@ -335,6 +357,13 @@ class _Differing(NamedTuple):
             options.per_tensor_norms,
             self.gradient_id,
         )
+
+
+def _decoded(message: bytes) -> Request:
+    try:
+        return REQUESTS.decode(message)
+    except (DecodeError, ValueError) as error:
+        raise DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE) from error
 
 
 class _InHeader(contextlib.AbstractContextManager[None]):

@@ -23,11 +23,13 @@ async def events(session: Session, drain: Drain, meters: Meters) -> AsyncIterato
     session.check_open()
     task = asyncio.current_task()
     assert task is not None  # coroutines run in tasks
+    interruptible = drain.interruptible(task)
     watcher = session.activity.watch()
     try:
         yield began_to(session, datetime.now(UTC))
         while True:
-            event, dropped = await drain.interruptible(task, watcher.next())
+            with interruptible:
+                event, dropped = await watcher.next()
             meters.events_dropped += dropped
             yield event_to(session, event, dropped)
             if isinstance(event.what, Deleted):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +43,7 @@ class LiveParameters:
             self._starts[dtype] = end
             end += -(-size * dtype.itemsize // PAGE) * PAGE
         self.block = SharedBlock(end, writable=False)
-        self._counters = self.block.view(0, np.dtype(np.uint64), 2)
+        self._counters = self.block.view(0, np.dtype(np.uint64), 2).data
         self.arenas: dict[np.dtype[Any], npt.NDArray[Any]] = {
             dtype: self.block.view(self._starts[dtype], dtype, size) for dtype, size in sizes.items()
         }
@@ -52,20 +51,19 @@ class LiveParameters:
     @property
     def change(self) -> int:
         """How many changes were completed."""
-        return int(self._counters[1])
+        change: int = self._counters[1]
+        return change
 
     def byte_offset(self, entry: TensorEntry) -> int:
         """Where a tensor lies in the block."""
         return self._starts[entry.dtype] + entry.start * entry.dtype.itemsize
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """Tells readers that what they read meanwhile is of no one moment.
-
-        A change that fails half-way is never told to be complete.
-        """
+    def begin(self) -> None:
+        """Tells readers that what they read from now on is of no one moment."""
         self._counters[0] += 1
-        yield
+
+    def complete(self) -> None:
+        """Tells them that it is again; not of a change that failed half-way."""
         self._counters[1] = self._counters[0]
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,34 +18,33 @@ UNCLIPPED = np.ones(1)
 """The factor of a gradient that is not clipped by a norm."""
 
 
-@dataclass
 class Measurement:
-    """Sums over a gradient's runs, one number per tensor where tensors count, else per run."""
+    """Sums over a gradient's runs, one number per tensor where tensors count, else per run.
 
-    gradient: GradientSpec
-    sums: list[Sums] = field(default_factory=list)
+    Args:
+        gradient: the session's gradient preprocessing.
+        sums: by run.
+
+    Attributes:
+        norm: the joint norm before clipping.
+        non_finite_count: NaN and infinite elements among those received.
+    """
+
+    __slots__ = ("_totals", "gradient", "non_finite_count", "norm", "sums")
+
+    def __init__(self, gradient: GradientSpec, sums: Sequence[Sums] = ()) -> None:
+        self.gradient, self.sums = gradient, sums
+        totals: dict[str, float] = {}
+        for of_run in sums:
+            for name, values in of_run.items():
+                totals[name] = totals.get(name, 0.0) + _sum(values)
+        self._totals = totals
+        self.norm = math.sqrt(self.total("squares"))
+        self.non_finite_count = int(self.total("non_finite"))
 
     def total(self, name: str) -> float:
         """A sum over the whole gradient; 0 where it was not asked for."""
         return self._totals.get(name, 0.0)
-
-    @functools.cached_property
-    def _totals(self) -> dict[str, float]:
-        totals: dict[str, float] = {}
-        for sums in self.sums:
-            for name, values in sums.items():
-                totals[name] = totals.get(name, 0.0) + _sum(values)
-        return totals
-
-    @property
-    def norm(self) -> float:
-        """The joint norm before clipping."""
-        return math.sqrt(self.total("squares"))
-
-    @property
-    def non_finite_count(self) -> int:
-        """NaN and infinite elements among those received."""
-        return int(self.total("non_finite"))
 
     @property
     def penalty(self) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from optserve_server.sessions.spec import ClipByValue, ParameterGroup, SessionSpec
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class StepNumbers:
     """The numbers of one step.
 
@@ -44,6 +44,8 @@ class Numbers:
         self._spec = spec
         self.reduction = 1.0
         self._groups: dict[str, ParameterGroup | None] = {"": None, **{g.name: g for g in spec.groups}}
+        self._rules = [(name, g, spec.rule(g), spec.weight_decay(g)) for name, g in self._groups.items()]
+        self._first_guards, self._guards = self._guards_at(0), self._guards_at(1)
         self._origins = dict.fromkeys(self._groups, 0) | dict(origins or {})
         self._carried = {
             name: dict(spec.rule(group).carry()) | dict((carried or {}).get(name, {}))
@@ -112,13 +114,11 @@ class Numbers:
         carried: dict[str, dict[str, float]] = {}
         guards = guards or self.of_guards(step)
         scheduled = self._scheduled(step)
-        for name, group in self._groups.items():
+        for name, group, rule, decay in self._rules:
             rate = self._rate(group, scheduled, self.reduction)
-            t = step - self._origins[name] + 1
-            own = self._spec.rule(group).scalars(t, rate, **self._carried[name])
-            carried[name] = {key: own[key] for key in self._carried[name]}
-            decay = 1 - rate * self._spec.weight_decay(group)
-            scalars[name] = {**own, **guards, "guard_decay": decay}
+            own = rule.scalars(step - self._origins[name] + 1, rate, **self._carried[name])
+            carried[name] = {key: own[key] for key in self._carried[name]} if self._carried[name] else {}
+            scalars[name] = {**own, **guards, "guard_decay": 1 - rate * decay}
         return StepNumbers(self._rate(None, scheduled, self.reduction), scalars, carried)
 
     def commit(self, numbers: StepNumbers) -> None:
@@ -133,7 +133,10 @@ class Numbers:
         return True, numbers | {"guard_loss_scale": loss_scale}
 
     def of_guards(self, step: int) -> dict[str, float]:
-        """The guards' numbers that need no gradient."""
+        """The guards' numbers that need no gradient; not to be changed."""
+        return self._guards if step else self._first_guards
+
+    def _guards_at(self, step: int) -> dict[str, float]:
         gradient, average = self._spec.gradient, self._spec.weight_average
         numbers = {
             "guard_accumulation_steps": float(gradient.accumulation_steps),

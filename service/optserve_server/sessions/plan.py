@@ -35,17 +35,20 @@ class Place:
     Args:
         partition: the partition.
         run: the gradient.
+
+    Attributes:
+        direct: whether its kernels are bound to every array.
     """
 
     def __init__(self, partition: Partition, run: Run) -> None:
         self.partition, self.run, self.rule = partition, run, partition.programs.rule
-        self._direct = False
+        self.direct = False
         self._bounds: dict[tuple[object, ...], Bound] = {}
 
     def comes_again(self) -> None:
         """Lets kernels be bound to the gradient's bytes."""
         run = self.run
-        self._direct = run.rows is None and run.on(self.partition.backend).array is run.staged
+        self.direct = run.rows is None and run.on(self.partition.backend).array is run.staged
 
     def call(
         self,
@@ -66,7 +69,7 @@ class Place:
             reply: where values go that are sent.
             sent: whether an earlier pass over this gradient has brought it to the device.
         """
-        if self._direct:
+        if self.direct:
             return self._bound(text, shape, of_tensors is not None, reply)(scalars, NONE, of_tensors or NONE)
         program = text(self.partition.programs, *shape)
         cut = None if of_tensors is None else Segments(self.run.ends, of_tensors)
@@ -82,7 +85,7 @@ class Place:
         sent: bool = True,
     ) -> Pass | Piecewise:
         """The same in pieces, where the run is of whole tensors."""
-        if self._direct:
+        if self.direct:
             return self._bound(text, shape, of_tensors is not None, reply).begin(
                 scalars, NONE, of_tensors or NONE
             )
@@ -91,6 +94,11 @@ class Place:
         return self.partition.begin(
             program, self.run, scalars, ends, of_tensors or NONE, reply=reply, sent=sent
         )
+
+    def kernel(self, text: Text, *shape: object, reply: Run | None = None) -> Bound:
+        """A program bound to every array, the run being one segment; only where it is `direct`."""
+        assert self.direct
+        return self._bound(text, shape, False, reply)
 
     def _bound(self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None) -> Bound:
         # A reply's run is kept with its kernel, so it is compared by identity.
@@ -140,11 +148,15 @@ class Plan:
         self._asked: tuple[weakref.ref[Staging], Point] | None = None
         self._writes = False
 
+    def fits(self, arenas: Arenas) -> bool:
+        """Whether the session has its arrays where the plan was made for them."""
+        return self._partitions is arenas.partitions
+
     @classmethod
     def of(cls, arenas: Arenas, staging: Staging) -> Plan:
         """The plan that the staging keeps, or a new one where the session was changed since."""
         kept = staging.plan
-        if not isinstance(kept, Plan) or kept._partitions is not arenas.partitions:
+        if not isinstance(kept, Plan) or not kept.fits(arenas):
             kept = staging.plan = cls(arenas, staging)
         elif not kept._settled:
             kept._settled = True

@@ -44,7 +44,7 @@ class Region:
         live: the session's own parameters, where those are the values.
         name: unguessable; whoever knows it may claim the region once, and step with it.
         claimed: whether it was handed over.
-        ended: what is called once when the region is dropped.
+        ended: what is called once when the region is dropped, by whom it concerns.
     """
 
     session: Session
@@ -54,7 +54,7 @@ class Region:
     live: LiveParameters | None = None
     name: str = field(default_factory=lambda: secrets.token_hex(NAME_BYTES))
     claimed: bool = False
-    ended: list[Callable[[], object]] = field(default_factory=list)
+    ended: dict[object, Callable[[], object]] = field(default_factory=dict)
     _blocks: list[SharedBlock] = field(default_factory=list)
     _charges: list[Charge] = field(default_factory=list)
 
@@ -207,8 +207,8 @@ class Regions:
             return
         region.session.at_close.pop(region, None)
         region.close()
-        while region.ended:
-            region.ended.pop()()
+        for tell in list(region.ended.values()):
+            tell()
 
     def drop_all(self) -> None:
         """Forgets every region."""

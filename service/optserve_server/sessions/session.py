@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,28 @@ COMING = 0.2
 
 SMALL = 1 << 17
 """Elements up to which a step is shorter than handing it to another thread."""
+
+
+class _Changing(contextlib.AbstractContextManager[None]):
+    """While a session's parameters or state change. Not a generator: every small step passes here.
+
+    Args:
+        session: the session. It is marked as damaged only when something has failed: requests
+            are checked before their turn, while another step may be running in a thread.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        if self._session.live is not None:
+            self._session.live.begin()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is not None:
+            self._session.damaged = True
+        elif self._session.live is not None:
+            self._session.live.complete()
 
 
 class Session:
@@ -304,19 +326,9 @@ class Session:
         self.check_step(expected_step, "expected_step")
         return Prepared(prepare_report(self, values))
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """Closes the session to further use if what is done inside ends half-way.
-
-        The mark is set only then: requests are checked before their turn, while another step
-        may be running in a thread.
-        """
-        try:
-            with contextlib.nullcontext() if self.live is None else self.live.changing():
-                yield
-        except BaseException:
-            self.damaged = True
-            raise
+    def changing(self) -> contextlib.AbstractContextManager[None]:
+        """Closes the session to further use if what is done inside ends half-way."""
+        return _Changing(self)
 
     def close(self, *, away: bool = False) -> None:
         """Says that it is deleted, or away; whoever still holds it is refused."""

@@ -71,6 +71,11 @@ class StepLedger:
             raise _refusal(Reason.SEQUENCE_REUSED, "it was used with another content", metadata)
         return dataclasses.replace(result, replayed=True)
 
+    def expects(self, worker: str, sequence: int) -> bool:
+        """Whether that is the worker's next step, so that `lookup` has no answer to it."""
+        record = self._records.get(worker)
+        return sequence == (1 if record is None else record.last + 1)
+
     def remember(self, worker: str, digest: bytes, result: StepResult) -> None:
         """Keeps the result of the worker's next sequence."""
         record = self._records.get(worker)

@@ -14,7 +14,7 @@ from optserve_server.errors import DomainError, Reason, within
 from optserve_server.sessions.arriving import NamedIndices
 from optserve_server.sessions.layout import Layout, TensorEntry
 from optserve_server.sessions.reading import Point, Pull, Reply, Values
-from optserve_server.sessions.result import StepOptions, StepResult
+from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.spec import SessionSpec
@@ -37,7 +37,12 @@ from optserve_server.wire.tensors import (
     wire_dtype_from,
 )
 
-_OUTCOME = session_service_pb2.StepOutcome.DESCRIPTOR
+_OUTCOMES = {
+    outcome: session_service_pb2.StepOutcome.ValueType(
+        number_of(outcome, session_service_pb2.StepOutcome.DESCRIPTOR)
+    )
+    for outcome in StepOutcome
+}
 
 
 def spec_from(
@@ -178,21 +183,27 @@ def _state_of(session: Session) -> session_pb2.SessionState.ValueType:
 
 def result_to(result: StepResult) -> session_service_pb2.StepResult:
     """What a step did."""
-    norms = [session_service_pb2.TensorNorm(name=name, norm=norm) for name, norm in result.tensor_norms]
-    return session_service_pb2.StepResult(
-        step=result.step,
-        outcome=session_service_pb2.StepOutcome.ValueType(number_of(result.outcome, _OUTCOME)),
-        learning_rate=result.learning_rate,
-        gradient_norm=result.gradient_norm,
-        clipped_gradient_norm=result.clipped_gradient_norm,
-        non_finite_count=result.non_finite_count,
-        staleness=result.staleness,
-        regularization_penalty=result.regularization_penalty,
-        durable_step=result.durable_step,
-        accumulated=result.accumulated,
-        tensor_norms=norms,
-        replayed=result.replayed,
-    )
+    message = session_service_pb2.StepResult()
+    fill_result(message, result)
+    return message
+
+
+def fill_result(message: session_service_pb2.StepResult, result: StepResult) -> None:
+    """Writes what a step did over a message, which may be used again and again."""
+    message.step = result.step
+    message.outcome = _OUTCOMES[result.outcome]
+    message.learning_rate = result.learning_rate
+    message.gradient_norm = result.gradient_norm
+    message.clipped_gradient_norm = result.clipped_gradient_norm
+    message.non_finite_count = result.non_finite_count
+    message.staleness = result.staleness
+    message.regularization_penalty = result.regularization_penalty
+    message.durable_step = result.durable_step
+    message.accumulated = result.accumulated
+    message.replayed = result.replayed
+    message.ClearField("tensor_norms")
+    for name, norm in result.tensor_norms:
+        message.tensor_norms.add(name=name, norm=norm)
 
 
 def reply_header_to(reply: Reply) -> session_service_pb2.ParametersHeader:

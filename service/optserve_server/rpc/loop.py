@@ -1,0 +1,122 @@
+"""The steps of a training loop: each asks for the same as the one before, of another gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter_ns
+from typing import NamedTuple, Self
+
+from optserve.framing import ChunkView
+from optserve_server.rpc.meters import Meters
+from optserve_server.rpc.sharing import answer_in
+from optserve_server.sessions.reading import Reply
+from optserve_server.sessions.regions import Region
+from optserve_server.sessions.result import StepOptions, StepResult
+from optserve_server.sessions.routine import Routine
+from optserve_server.sessions.session import Session
+from optserve_server.sessions.staging import Staging
+from optserve_server.wire.repetition import Repetition
+from optserve_server.wire.step_answers import RESPONSES, Heads
+
+
+class Taken(NamedTuple):
+    """A step that was taken.
+
+    Attributes:
+        message: what asked for it.
+        session: whose it was.
+        staging: its gradient.
+        options: what it asked for.
+        reply: the values that were sent back; None for none.
+        region: the shared memory that the gradient lay in; None where it was sent.
+        told: whether the answer says that values are in the region.
+    """
+
+    message: bytes
+    session: Session
+    staging: Staging
+    options: StepOptions
+    reply: Reply | None
+    region: Region | None
+    told: bool
+
+
+class Loop:
+    """Takes a small session's steps from message to message; made by `of`.
+
+    Args:
+        repetition: the pattern of the messages.
+        routine: of the steps.
+        room: where the gradient goes; None where it lies in shared memory.
+        answer: gives the answer's bytes.
+        meters: are told how long it all takes.
+    """
+
+    def __init__(
+        self,
+        repetition: Repetition,
+        routine: Routine,
+        room: memoryview | None,
+        answer: Callable[[StepResult], bytes],
+        meters: Meters,
+    ) -> None:
+        self._repetition, self._routine, self._meters = repetition, routine, meters
+        self._room, self._answer = room, answer
+
+    @classmethod
+    def of(cls, taken: Taken, meters: Meters) -> Self | None:
+        """The loop that goes on from a step; None where each step has to be looked at."""
+        repetition = Repetition.of(taken.message)
+        routine = Routine.of(taken.session, taken.staging, taken.options, taken.reply)
+        if repetition is None or routine is None:
+            return None
+        sent = len(taken.message) - repetition.payload
+        if sent != (taken.staging.byte_count if taken.region is None else 0):
+            return None
+        room = taken.staging.buffer.data if taken.region is None else None
+        answer = _Sent(taken.reply).answer
+        if taken.region is not None and taken.reply is None:
+            answer = partial(_shared, taken.region, taken.told)
+        return cls(repetition, routine, room, answer, meters)
+
+    def take(self, message: bytes) -> bytes | None:
+        """Takes a step.
+
+        Returns:
+            The answer to be sent at once; None where the step has to be looked at, and nothing
+            has changed but the staging.
+        """
+        begun = perf_counter_ns()
+        differing = self._repetition.read(message)
+        if differing is None:
+            return None
+        if self._room is not None:
+            self._room[:] = memoryview(message)[self._repetition.payload :]
+        received = perf_counter_ns()
+        result = self._routine.take(*differing)
+        if result is None:
+            return None
+        worked = perf_counter_ns()
+        answer = self._answer(result)
+        meters = self._meters
+        meters.receive.add(received - begun)
+        meters.work.add(worked - received)
+        meters.answer.add(perf_counter_ns() - worked)
+        return answer
+
+
+class _Sent:
+    """Answers whose values, if there are any, go with them in one message."""
+
+    def __init__(self, reply: Reply | None) -> None:
+        self._heads = Heads(reply)
+        self._values = None if reply is None else ChunkView(0, reply.staging.buffer.data)
+
+    def answer(self, result: StepResult) -> bytes:
+        head = self._heads.encode(result, result.step)
+        return head if self._values is None else RESPONSES.join(head, self._values)
+
+
+def _shared(region: Region, told: bool, result: StepResult) -> bytes:
+    return answer_in(region, result, wanted=told).SerializeToString()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from optserve_server.sessions.spec import ClipByValue, ParameterGroup, SessionSpec
@@ -44,7 +44,9 @@ class Numbers:
         self._spec = spec
         self.reduction = 1.0
         self._groups: dict[str, ParameterGroup | None] = {"": None, **{g.name: g for g in spec.groups}}
-        self._rules = [(name, g, spec.rule(g), spec.weight_decay(g)) for name, g in self._groups.items()]
+        self._rules = [(name, spec.rule(g), spec.weight_decay(g)) for name, g in self._groups.items()]
+        varies = spec.schedule is not None or spec.reduce_on_plateau is not None
+        self._constant = None if varies else [self._rate(g, None, 1.0) for g in self._groups.values()]
         self._first_guards, self._guards = self._guards_at(0), self._guards_at(1)
         self._origins = dict.fromkeys(self._groups, 0) | dict(origins or {})
         self._carried = {
@@ -113,13 +115,20 @@ class Numbers:
         scalars: dict[str, dict[str, float]] = {}
         carried: dict[str, dict[str, float]] = {}
         guards = guards or self.of_guards(step)
-        scheduled = self._scheduled(step)
-        for name, group, rule, decay in self._rules:
-            rate = self._rate(group, scheduled, self.reduction)
-            own = rule.scalars(step - self._origins[name] + 1, rate, **self._carried[name])
-            carried[name] = {key: own[key] for key in self._carried[name]} if self._carried[name] else {}
+        rates = self._rates(step)
+        for (name, rule, decay), rate in zip(self._rules, rates, strict=True):
+            before = self._carried[name]
+            own = rule.scalars(step - self._origins[name] + 1, rate, **before)
+            carried[name] = {key: own[key] for key in before} if before else before
             scalars[name] = {**own, **guards, "guard_decay": 1 - rate * decay}
-        return StepNumbers(self._rate(None, scheduled, self.reduction), scalars, carried)
+        return StepNumbers(rates[0], scalars, carried)
+
+    def _rates(self, step: int) -> Sequence[float]:
+        """The groups' learning rates, the session's first."""
+        if self._constant is not None:
+            return self._constant
+        scheduled = self._scheduled(step)
+        return [self._rate(group, scheduled, self.reduction) for group in self._groups.values()]
 
     def commit(self, numbers: StepNumbers) -> None:
         """Keeps what the step hands to the next."""

@@ -129,6 +129,8 @@ class Staging:
         self.byte_count = sum(tensor.byte_count for tensor in tensors)
         self.buffer = allocate(self.byte_count)
         self.plan: object = None
+        self._context: tuple[object, ...] | None = None
+        self._meaning = b""
 
     def array(self, tensor: StagedTensor) -> npt.NDArray[Any]:
         """The flat elements of one of `tensors`."""
@@ -147,9 +149,14 @@ class Staging:
         pieces = (stand_in.to_bytes(8, "little"),) if stand_in else self._sent()
         for piece in pieces if of is None else ():
             hasher.update(piece)
-        hasher.update(self._description)
-        hasher.update(repr(context).encode())
+        hasher.update(self._described(context))
         return hasher.digest()
+
+    def _described(self, context: tuple[object, ...]) -> bytes:
+        """What the bytes mean; from step to step it is the same."""
+        if context != self._context:
+            self._context, self._meaning = context, self._description + repr(context).encode()
+        return self._meaning
 
     def _sent(self) -> Iterator[memoryview | bytes]:
         """The bytes as they were sent: those of sparse rows are not in the buffer any more."""

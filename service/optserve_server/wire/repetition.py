@@ -7,11 +7,9 @@ model's step takes. So what was read once is kept as it came, and compared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Self, Union
+from typing import Any, Self, Union
 
-from google.protobuf.message import DecodeError
-
-from optserve.framing import LENGTH, VARINT, fields, read_varint
+from optserve.framing import LENGTH, VARINT, fields
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.tensor_pb2 import Chunk
 
@@ -31,19 +29,7 @@ FIELDS: Tree = {
 }
 """What may differ in the messages of a loop: three numbers, and the gradient."""
 
-
-class Repeated(NamedTuple):
-    """What differs in a message.
-
-    Attributes:
-        sequence: 0 where it states none.
-        expected_step: None where it states none.
-        gradient_id: 0 where it states none.
-    """
-
-    sequence: int = 0
-    expected_step: int | None = None
-    gradient_id: int = 0
+NUMBERS = ("sequence", "expected_step", "gradient_id")
 
 
 class Repetition:
@@ -60,12 +46,13 @@ class Repetition:
     def __init__(self, message: bytes, places: Mapping[str, tuple[int, int]]) -> None:
         self._size = len(message)
         self.payload, _ = places.get("data", (self._size, self._size))
-        self._numbers = {name: place for name, place in places.items() if name != "data"}
-        self._constant: list[tuple[int, bytes]] = []
-        start = 0
-        for low, high in sorted([*self._numbers.values(), (self.payload, self._size)]):
-            self._constant.append((start, message[start:low]))
-            start = high
+        numbers = [(places[name], index) for index, name in enumerate(NUMBERS) if name in places]
+        self._numbers = [(start, stop, index) for (start, stop), index in sorted(numbers)]
+        self._constant: list[tuple[bytes, int]] = []
+        end = 0
+        for start, stop, _ in [*self._numbers, (self.payload, self._size, -1)]:
+            self._constant.append((message[end:start], end))
+            end = stop
 
     @classmethod
     def of(cls, message: bytes) -> Self | None:
@@ -81,22 +68,29 @@ class Repetition:
         once = all(len(of_name) == 1 for of_name in found.values())
         return cls(message, places) if once and at_the_end else None
 
-    def read(self, message: bytes) -> Repeated | None:
-        """What differs in a message that follows the pattern; None where it does not."""
+    def read(self, message: bytes) -> tuple[int, int | None, int] | None:
+        """What differs in a message that follows the pattern; None where it does not.
+
+        Returns:
+            Its sequence, its expected step and its gradient's id; (0, None, 0) where it has none.
+        """
         if len(message) != self._size:
             return None
-        for start, constant in self._constant:
+        for constant, start in self._constant:
             if not message.startswith(constant, start):
                 return None
-        numbers = {}
-        try:
-            for name, (start, end) in self._numbers.items():
-                numbers[name], stop = read_varint(message, start, end)
-                if stop != end or numbers[name] >> 63:
+        found: list[Any] = [0, None, 0]
+        for start, stop, index in self._numbers:
+            # Of a varint's bytes the last one alone is below 0x80, and weighs most.
+            value = message[stop - 1]
+            for byte in message[start : stop - 1][::-1]:
+                value = value << 7 | byte & 0x7F
+                if byte < 0x80:
                     return None
-        except DecodeError:
-            return None
-        return Repeated(**numbers)
+            if message[stop - 1] > 0x7F or value >> 63:
+                return None
+            found[index] = value
+        return found[0], found[1], found[2]
 
 
 def _find(message: bytes, start: int, end: int, tree: Tree, found: dict[str, list[tuple[int, int]]]) -> None:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from optserve.framing import LENGTH, VARINT, Framing, varint
+import functools
+import struct
+
+from optserve.framing import FIXED64, LENGTH, VARINT, Framing, varint
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.sessions.reading import Reply
-from optserve_server.sessions.result import StepResult
+from optserve_server.sessions.result import StepOutcome, StepResult
 from optserve_server.wire.sessions import fill_result, reply_header_to
 
 RESPONSES = Framing(pb.StepStreamResponse)
 RESULT = varint(pb.StepStreamResponse.RESULT_FIELD_NUMBER << 3 | LENGTH)
 PARAMETERS = varint(pb.StepStreamResponse.PARAMETERS_FIELD_NUMBER << 3 | LENGTH)
-STEP = varint(pb.ParametersHeader.STEP_FIELD_NUMBER << 3 | VARINT)
+STEP_OF_VALUES = varint(pb.ParametersHeader.STEP_FIELD_NUMBER << 3 | VARINT)
+STEP = varint(pb.StepResult.STEP_FIELD_NUMBER << 3 | VARINT)
+APPLIED = varint(pb.StepResult.OUTCOME_FIELD_NUMBER << 3 | VARINT) + varint(pb.STEP_OUTCOME_APPLIED)
+RATE, NORM, CLIPPED = (
+    number << 3 | FIXED64
+    for number in (
+        pb.StepResult.LEARNING_RATE_FIELD_NUMBER,
+        pb.StepResult.GRADIENT_NORM_FIELD_NUMBER,
+        pb.StepResult.CLIPPED_GRADIENT_NORM_FIELD_NUMBER,
+    )
+)
+DOUBLES = struct.Struct("<BdBdBd")
+"""Three doubles, each behind its tag."""
+
+length = functools.lru_cache(maxsize=1024)(varint)
+"""A varint that comes again and again."""
 
 
 class Heads:
@@ -39,10 +57,31 @@ class Heads:
             result: what the step did.
             step: which one the values belong to.
         """
-        fill_result(self._result, result)
-        told, rest = self._result.SerializeToString(), self._rest
+        told, rest = _plain(result), self._rest
+        if not told:
+            fill_result(self._result, result)
+            told = self._result.SerializeToString()
         if rest is None:
-            return b"".join((RESULT, varint(len(told)), told))
-        counted = STEP + varint(step) if step else b""
-        described = varint(len(counted) + len(rest))
-        return b"".join((RESULT, varint(len(told)), told, PARAMETERS, described, counted, rest))
+            return b"".join((RESULT, length(len(told)), told))
+        counted = STEP_OF_VALUES + varint(step) if step else b""
+        described = length(len(counted) + len(rest))
+        return b"".join((RESULT, length(len(told)), told, PARAMETERS, described, counted, rest))
+
+
+def _plain(result: StepResult) -> bytes:
+    """A result that says what nearly all of them do, as the generated code writes it; else nothing."""
+    rate, norm, clipped = result.learning_rate, result.gradient_norm, result.clipped_gradient_norm
+    if (
+        result.outcome is not StepOutcome.APPLIED
+        or result.non_finite_count
+        or result.staleness
+        or result.regularization_penalty
+        or result.durable_step
+        or result.accumulated
+        or result.tensor_norms
+        or result.replayed
+        or not (rate and norm and clipped)  # zeros are not written
+    ):
+        return b""
+    doubles = DOUBLES.pack(RATE, rate, NORM, norm, CLIPPED, clipped)
+    return b"".join((STEP, varint(result.step), APPLIED, doubles))

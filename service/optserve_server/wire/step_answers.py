@@ -80,7 +80,7 @@ def _plain(result: StepResult) -> bytes:
         or result.accumulated
         or result.tensor_norms
         or result.replayed
-        or not (rate and norm and clipped)  # zeros are not written
+        or not (result.step and rate and norm and clipped)  # zeros are not written
     ):
         return b""
     doubles = DOUBLES.pack(RATE, rate, NORM, norm, CLIPPED, clipped)

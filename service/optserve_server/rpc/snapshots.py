@@ -279,10 +279,10 @@ def _at(kept: Kept, step: int) -> list[SnapshotFile]:
 
 
 def _by_step(kept: Kept) -> dict[int, SnapshotFile]:
-    """The latest snapshot of each step, those first that somebody asked for."""
+    """One snapshot of each step: what somebody asked for, or else the latest."""
     files: dict[int, SnapshotFile] = {}
     for file in kept.folder.snapshots():
         known = files.get(file.step)
-        if known is None or (file.number, file.kept) > (known.number, known.kept):
+        if known is None or (file.kept, file.number) > (known.kept, known.number):
             files[file.step] = file
     return files

@@ -81,6 +81,12 @@ def exported(client: Client, name: str) -> bytes:
     return b"".join(message.chunk.data for message in messages)
 
 
+def kept_steps(client: Client, name: str) -> list[int]:
+    """Steps of the snapshots that somebody asked for."""
+    answer = client.sessions.ListSnapshots(pb.ListSnapshotsRequest(name=name), timeout=TIMEOUT)
+    return sorted(snapshot.step for snapshot in answer.snapshots if snapshot.kept)
+
+
 class Soloist(Actor):
     """One client of one session, which does everything that changes it."""
 
@@ -111,6 +117,8 @@ class Soloist(Actor):
             self._make(client, self._open)
         if self._model is not None:
             self._model.check(exported(client, self._full_name))
+            found = kept_steps(client, self._full_name)
+            assert found == sorted(self._saved), f"{found} instead of {sorted(self._saved)}"
 
     def go_on(self, client: Client) -> None:
         self._make(client, self._next())
@@ -128,7 +136,7 @@ class Soloist(Actor):
         kinds = [self._step, self._streamed, self._push, self._update, self._report, self._save, self._delete]
         weights = [0.3, 0.42, 0.06, 0.06, 0.06, 0.05, 0.01]
         if self._saved:
-            kinds, weights = [*kinds, self._restore], [*weights[:-1], 0.01, 0.04]
+            kinds, weights = [*kinds, self._restore, self._drop], [*weights, 0.04, 0.03]
         chosen = self.rng.choice(len(kinds), p=np.array(weights) / sum(weights))
         return kinds[int(chosen)]()
 
@@ -237,6 +245,15 @@ class Soloist(Actor):
             self._model.restore(self._saved[step], weights)
 
         return Call("restore", lambda c: c.sessions.RestoreSnapshot(request, timeout=TIMEOUT), follow)
+
+    def _drop(self) -> Call:
+        step = int(self.rng.choice(sorted(self._saved)))
+        request = pb.DeleteSnapshotRequest(name=f"{self._full_name}/snapshots/{step}", request_id=self._key())
+
+        def follow(_: object) -> None:
+            del self._saved[step]
+
+        return Call("drop", lambda c: c.sessions.DeleteSnapshot(request, timeout=TIMEOUT), follow)
 
     def _delete(self) -> Call:
         request = pb.DeleteSessionRequest(name=self._full_name, request_id=self._key())

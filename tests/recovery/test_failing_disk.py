@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -12,13 +13,13 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.budget import Kind
-from optserve_server.sessions.changes import ReportChange, Request
-from optserve_server.sessions.keeper import RETRY_AFTER
+from optserve_server.sessions.changes import ReportChange, Request, UpdateChange
+from optserve_server.sessions.disk_state import RETRY_AFTER
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import DurabilityMode
+from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec
 from optserve_server.wire.errors import CODES
 from tests.recovery.keeping import House, bits, house, run
-from tests.support.disks import FailingDisk, FullDisk
+from tests.support.disks import FailingDisk, FullDisk, GatedDisk
 
 CASES = [
     ("write", errno.ENOSPC, Reason.STORAGE_FULL, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -166,5 +167,29 @@ def test_a_record_that_is_safe_is_let_go_of(tmp_path: Path) -> None:
             while session.budget.held(Kind.IN_FLIGHT):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.01)
+
+    run(live())
+
+
+def test_a_slow_snapshot_takes_nothing_back(tmp_path: Path) -> None:
+    """It is begun before a session is journaled, and safe only when a later one is."""
+    disk = GatedDisk()
+
+    async def live() -> None:
+        async with house(tmp_path, disk) as made:
+            session = made.create("a", mode=DurabilityMode.SNAPSHOT)
+            assert session.kept is not None
+            await made.step(session, 1)
+            disk.gated = True
+            slow = asyncio.create_task(made.keeper.save(session.kept))
+            await asyncio.to_thread(disk.reached.wait, 10)
+            await made.step(session, 2)
+            spec = replace(session.spec, durability=DurabilitySpec(mode=DurabilityMode.JOURNAL))
+            await made.changing.make(session, UpdateChange(made.namespaces[""].store, spec), Request())
+            assert (await made.step(session, 3)).durable_step == 3
+            disk.opened.set()
+            await slow
+            assert session.durable_step == 3
+            assert (await made.step(session, 4)).durable_step == 4
 
     run(live())

@@ -66,7 +66,7 @@ class Life:
             del sessions[name], self.acknowledged[session.id]
             self.deleting = ""
         elif self.rng.random() < 0.1:
-            await made.keeper.save(session.kept, keep=True)
+            await made.keeper.save(session.kept, asked=Request())
         else:
             await made.step(session, number)
             self._acknowledge(session.id, session)

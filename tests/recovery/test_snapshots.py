@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +122,23 @@ def test_a_session_goes_back_to_all_that_it_was(tmp_path: Path) -> None:
                 pb.RestoreSnapshotRequest(name=f"{NAME}/snapshots/1", expected_step=9), timeout=20
             )
         assert told.reason == "STEP_MISMATCH"
+
+
+def test_what_was_asked_for_precedes_the_servers_own(tmp_path: Path) -> None:
+    """Parameters that are pushed leave the step as it is, and are saved soon."""
+    with running(tmp_path) as (_, client):
+        mode = DurabilityMode.DURABILITY_MODE_SNAPSHOT
+        client.create(VALUES, adam(mode=mode, snapshot_seconds=1e6), session_id="a")
+        client.step(NAME, gradient(1))
+        made, before = save(client), client.pull(NAME)["b"].tobytes()
+        client.push(pb.PushHeader(name=NAME, tensors=["b"]), np.arange(3.0).tobytes())
+        deadline = time.monotonic() + 10
+        while not list((tmp_path / "sessions" / "a").glob("auto-*-1.safetensors")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert made in listed(client)
+        client.sessions.RestoreSnapshot(pb.RestoreSnapshotRequest(name=made.name), timeout=20)
+        assert client.pull(NAME)["b"].tobytes() == before
 
 
 def test_a_session_takes_weights_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ class FailingDisk(Disk):
     """A disk that fails when it is told to.
 
     Attributes:
-        failing: error number by operation, ``write``, ``sync``, ``truncate`` or ``open``.
+        failing: error number by operation: ``write``, ``sync``, ``sync_folder``, ``truncate`` or
+            ``open``.
         half: whether a failing write leaves the first half of its first piece.
     """
 
@@ -43,6 +45,10 @@ class FailingDisk(Disk):
     def sync(self, fd: int) -> None:
         self._check("sync")
         super().sync(fd)
+
+    def sync_folder(self, folder: Path) -> None:
+        self._check("sync_folder")
+        super().sync_folder(folder)
 
     def truncate(self, fd: int, size: int) -> None:
         self._check("truncate")
@@ -84,4 +90,25 @@ class SlowDisk(Disk):
     def sync(self, fd: int) -> None:
         time.sleep(self.seconds)
         self.syncs += 1
+        super().sync(fd)
+
+
+class GatedDisk(Disk):
+    """A disk that holds up one sync.
+
+    Attributes:
+        gated: whether the next one is held up.
+        reached: set when it is.
+        opened: lets it go on.
+    """
+
+    def __init__(self) -> None:
+        self.gated = False
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def sync(self, fd: int) -> None:
+        gated, self.gated = self.gated, False
+        if gated:
+            self.reached.set()
+            self.opened.wait(10)
         super().sync(fd)

@@ -48,6 +48,9 @@ SERVICES = tuple(
 )
 """Full names of this contract's services."""
 
+_CHANGING = ("", SERVICES[0])
+"""Those that gRPC's health service says are not served where they cannot change sessions."""
+
 _LAST_ANSWERS = 0.5
 """Seconds for answers on their way when the connections are closed."""
 
@@ -128,6 +131,7 @@ class Server:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         self._sweeping: asyncio.Task[None] | None = None
+        self._told_ready = True
 
     @property
     def keeper(self) -> Keeper | None:
@@ -141,16 +145,18 @@ class Server:
 
     @property
     def ready(self) -> bool:
-        """Whether calls are taken."""
+        """Whether all calls are taken."""
         return not self.troubles()
 
     def troubles(self) -> list[str]:
-        """Why calls are not taken; nothing where they are."""
+        """Why calls, or some of them, are not taken; nothing where all are."""
         troubles = []
         if self._sweeping is None:
             troubles.append("the server has not started")
         if self._drain.draining:
             troubles.append("the server is shutting down")
+        if self._keeper is not None and self._keeper.disk_state.trouble:
+            troubles.append(self._keeper.disk_state.trouble)
         return troubles
 
     async def start(self, listening: Listening) -> int:
@@ -185,6 +191,7 @@ class Server:
         while True:
             await asyncio.sleep(_SWEEP)
             try:
+                await self._tell_health()
                 self._admission.sweep()
                 if self._keeper is not None:
                     self._keeper.sweep()
@@ -192,6 +199,15 @@ class Server:
             except Exception:
                 # The next look may go well, and calls need none.
                 _log.exception("defect while looking after open calls")
+
+    async def _tell_health(self) -> None:
+        """Lets the health service say what readiness says."""
+        if self.ready == self._told_ready:
+            return
+        self._told_ready = self.ready
+        status = health_pb2.HealthCheckResponse
+        for service in _CHANGING:
+            await self._health.set(service, status.SERVING if self._told_ready else status.NOT_SERVING)
 
     async def _end_leases(self) -> None:
         for over in expired(self.namespaces, self._lease_seconds):

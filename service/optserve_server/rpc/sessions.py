@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -214,8 +215,8 @@ class SessionService(SessionServiceServicer):
     async def CreateSnapshot(
         self, request: pb.CreateSnapshotRequest, context: Context
     ) -> pb.CreateSnapshotResponse:
-        act = partial(self._snapshots.create, self.find(request.name))
-        return await self._once(request, act)
+        act = partial(self._snapshots.create, self.find(request.name), _asked(request))
+        return cast(pb.CreateSnapshotResponse, await self._once(request, act))
 
     async def ListSnapshots(
         self, request: pb.ListSnapshotsRequest, context: Context
@@ -226,20 +227,20 @@ class SessionService(SessionServiceServicer):
         self, request: pb.DeleteSnapshotRequest, context: Context
     ) -> pb.DeleteSnapshotResponse:
         session, step = self._find_snapshot(request.name)
-        return await self._once(request, partial(self._snapshots.delete, session, step))
+        act = partial(self._snapshots.delete, session, step, _asked(request))
+        return cast(pb.DeleteSnapshotResponse, await self._once(request, act))
 
     async def RestoreSnapshot(
         self, request: pb.RestoreSnapshotRequest, context: Context
     ) -> pb.RestoreSnapshotResponse:
         session, step = self._find_snapshot(request.name)
-        asked = Request(request.request_id, content_of(request))
-        act = partial(self._snapshots.restore, session, step, request, asked)
+        act = partial(self._snapshots.restore, session, step, request, _asked(request))
         return cast(pb.RestoreSnapshotResponse, await self._once(request, act))
 
     async def ForkSession(self, request: pb.ForkSessionRequest, context: Context) -> pb.ForkSessionResponse:
         session_id, _ = snapshot_from(request.name)
         source = self.find(session_name(session_id))
-        keep = self._keep(ChangeKind.FORK, Request(request.request_id, content_of(request)))
+        keep = self._keep(ChangeKind.FORK, _asked(request))
 
         async def act() -> Message:
             async with self._creating:
@@ -310,7 +311,7 @@ class SessionService(SessionServiceServicer):
         session_id, store = session_id_from(request.name), self._store
         if self._keeper is not None and store.misses(session_id):
             name = folder_name(calls.namespace().name, session_id)
-            await self._keeper.in_thread(partial(self._keeper.catalog.discard, name))
+            await self._keeper.in_thread(partial(self._keeper.discard, name, asked))
             store.forget(session_id)
             return pb.DeleteSessionResponse()
         session = self.find(request.name)
@@ -318,9 +319,15 @@ class SessionService(SessionServiceServicer):
         return pb.DeleteSessionResponse()
 
     async def _deleted(self, session: Session, store: Store, asked: Request) -> None:
-        async with session.lock:
+        # A snapshot that is being written goes first: its folder goes with the session.
+        saving = contextlib.nullcontext() if session.kept is None else session.kept.saving
+        async with saving, session.lock:
             if store.get(session.id) is not session:
                 return
             if self._keeper is not None and session.kept is not None:
                 await self._keeper.in_thread(partial(self._keeper.forget, session.kept, asked))
             store.delete(session.id)
+
+
+def _asked(request: Any) -> Request:
+    return Request(request.request_id, content_of(request))

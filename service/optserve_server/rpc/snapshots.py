@@ -56,15 +56,16 @@ class Snapshots:
         self._codec = codec
         self._changing = Changing(execution, keeper)
 
-    async def create(self, session: Session) -> pb.CreateSnapshotResponse:
+    async def create(self, session: Session, asked: Request) -> Message:
         """Saves a session until somebody deletes the snapshot."""
         keeper, kept = self._kept(session)
         session.check_ready()
-        file = await self._execution.to_its_end(keeper.save(kept, keep=True))
+        file = await self._execution.to_its_end(keeper.save(kept, asked=asked))
+        answer = answer_to(ChangeKind.SAVE, session, file)
         others = [f for f in _at(kept, file.step) if f.kept and f.path != file.path]
         for other in others:
             await keeper.in_thread(partial(keeper.catalog.disk.remove, other.path))
-        return pb.CreateSnapshotResponse(snapshot=snapshot_to(session.id, file))
+        return answer
 
     async def listed(self, session: Session) -> pb.ListSnapshotsResponse:
         """A session's snapshots."""
@@ -73,15 +74,13 @@ class Snapshots:
         files = await self._keeper.in_thread(partial(_by_step, session.kept))
         return pb.ListSnapshotsResponse(snapshots=[snapshot_to(session.id, f) for f in files.values()])
 
-    async def delete(self, session: Session, step: int) -> pb.DeleteSnapshotResponse:
+    async def delete(self, session: Session, step: int, asked: Request) -> Message:
         """Deletes a snapshot; the last one is left to the server, which deletes it with the next."""
         keeper, kept = self._kept(session)
         self._file(session, step)
         async with kept.saving:
-            latest = max(file.number for file in kept.folder.snapshots())
-            for file in _at(kept, step):
-                await keeper.in_thread(partial(keeper.catalog.release, kept.folder, file, latest))
-        return pb.DeleteSnapshotResponse()
+            await keeper.drop(kept, _at(kept, step), asked)
+        return answer_to(ChangeKind.DROP, session, None)
 
     async def restore(
         self, session: Session, step: int, request: pb.RestoreSnapshotRequest, asked: Request
@@ -280,10 +279,10 @@ def _at(kept: Kept, step: int) -> list[SnapshotFile]:
 
 
 def _by_step(kept: Kept) -> dict[int, SnapshotFile]:
-    """The latest snapshot of each step, those first that somebody asked for."""
+    """One snapshot of each step: what somebody asked for, or else the latest."""
     files: dict[int, SnapshotFile] = {}
     for file in kept.folder.snapshots():
         known = files.get(file.step)
-        if known is None or (file.number, file.kept) > (known.number, known.kept):
+        if known is None or (file.kept, file.number) > (known.kept, known.number):
             files[file.step] = file
     return files

@@ -41,6 +41,8 @@ class ChangeKind(StrEnum):
     FORK = "fork"
     IMPORT = "import"
     RESTORE = "restore"
+    SAVE = "save"
+    DROP = "drop"
     DELETE = "delete"
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import DomainError
 from optserve_server.sessions.changes import ChangeKind, Request
+from optserve_server.sessions.disk_state import DiskState
 from optserve_server.sessions.frozen import SpecCodec, freeze
 from optserve_server.sessions.kept import Answered, Kept
 from optserve_server.sessions.session import Session
@@ -28,9 +28,6 @@ from optserve_server.storage.journal import Journal, Record
 T = TypeVar("T")
 Encode = Callable[[ChangeKind, Session, object], bytes]
 """The serialized answer to a change."""
-
-RETRY_AFTER = 2.0
-"""Seconds after which a disk may have room again."""
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +81,7 @@ class Keeper:
     Attributes:
         saves: snapshots that were written.
         failed_saves: those that were to be written in the background and could not.
+        disk_state: whether the disk takes what is written.
     """
 
     def __init__(
@@ -100,6 +98,7 @@ class Keeper:
         self.codec = codec
         self.encode = encode
         self.saves = self.failed_saves = 0
+        self.disk_state = DiskState(catalog.disk, catalog.root)
         self._heads = heads
         self._policy = policy
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="storage")
@@ -127,7 +126,7 @@ class Keeper:
         if request.key:
             kept.answered.append(Answered(request, kind, self.encode(kind, session, None)))
         frozen = freeze(session, self.codec, number=0, requests=[one.state() for one in kept.answered])
-        with refusing():
+        with self.disk_state.refusing():
             kept.folder = self.catalog.create(
                 name,
                 lambda put: snapshot.write(put, frozen.tensors, frozen.metadata),
@@ -153,12 +152,12 @@ class Keeper:
             return 0
         if not kept.unbroken:
             # Changes that are in no record came before: they have to be saved first.
-            with refusing():
+            with self.disk_state.refusing():
                 number, step = kept.number, kept.session.step
                 await self.in_thread(lambda: self._begun(kept, number, kept=False).finish())
                 self._saved(kept, number, step)
         payload = pieces()
-        with refusing():
+        with self.disk_state.refusing():
             await self._append(kept, payload)
         return sum(memoryview(piece).nbytes for piece in payload)
 
@@ -172,37 +171,36 @@ class Keeper:
         if soon or self._is_due(kept):
             self.save_soon(kept)
 
-    async def save(self, kept: Kept, *, keep: bool = False) -> SnapshotFile:
+    async def save(self, kept: Kept, *, asked: Request | None = None) -> SnapshotFile:
         """Saves a session.
 
         Args:
             kept: of the session.
-            keep: whether somebody asked for it.
+            asked: the request for it; None where the server saves of its own accord.
 
         Raises:
             DomainError: STORAGE_FULL, STORAGE_UNAVAILABLE, or SESSION_NOT_FOUND where it was
                 deleted meanwhile.
         """
         async with kept.saving:
-            with refusing():
+            with self.disk_state.refusing():
                 # To write takes the session's lock, to wait for the disk does not.
                 async with kept.session.lock:
                     kept.session.check_open()
                     number, step = kept.number, kept.session.step
-                    file = await self.in_thread(lambda: self._begun(kept, number, kept=keep))
-                await self.in_thread(file.finish)
+                    file = await self.in_thread(lambda: self._begun(kept, number, kept=asked is not None))
+                made = SnapshotFile(file.path, number, step, asked is not None)
+                await self.in_thread(lambda: self._finish(kept, file, made, asked))
             self._saved(kept, number, step)
             await self.in_thread(lambda: self._tidy(kept))
-            return SnapshotFile(kept.folder.place(number, step, kept=keep), number, step, keep)
+            return made
 
     def save_soon(self, kept: Kept) -> None:
         """Saves a session in the background; a failure is logged, and tried again later."""
         if kept.waits:
             return
         kept.waits = True
-        task = asyncio.get_running_loop().create_task(self._save_quietly(kept))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._in_background(self._save_quietly(kept))
 
     async def replace(self, kept: Kept, state: Session) -> None:
         """Saves another state as what follows the session's last change. The session must be locked.
@@ -211,10 +209,21 @@ class Keeper:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; nothing was saved.
         """
         number = kept.number + 1
-        with refusing():
+        with self.disk_state.refusing():
             await self.in_thread(lambda: self._begun(kept, number, kept=False, state=state).finish())
         kept.number = number
         self._saved(kept, number, state.step)
+
+    async def drop(self, kept: Kept, files: Sequence[SnapshotFile], asked: Request) -> None:
+        """Deletes snapshots; the last one is left to the server, which deletes it with the next.
+
+        Raises:
+            DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
+        """
+        answer = self.encode(ChangeKind.DROP, kept.session, None)
+        note = Answered(asked, ChangeKind.DROP, answer).note(kept.folder, files)
+        with self.disk_state.refusing():
+            await self.in_thread(lambda: self.catalog.release(kept.folder, note))
 
     def forget(self, kept: Kept, request: Request) -> None:
         """Deletes a session's files, asked to by ``request``; blocks until that is safe.
@@ -222,15 +231,29 @@ class Keeper:
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; they are still there.
         """
-        with refusing():
-            self.catalog.delete(kept.folder, request.key, request.content.hex())
+        with self.disk_state.refusing():
+            self.catalog.delete(kept.folder, Answered(request, ChangeKind.DELETE, b"").note(kept.folder))
         self._heads.forget(kept.folder.owner)
         self._kept.pop(kept.folder.owner, None)
         kept.session.kept = None
 
+    def discard(self, name: str, request: Request) -> None:
+        """Deletes what lies in quarantine of the session in that folder; blocks until that is safe.
+
+        Raises:
+            DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
+        """
+        folder = SessionFolder(self.catalog.sessions / name, name, 0)
+        with self.disk_state.refusing():
+            self.catalog.discard(Answered(request, ChangeKind.DELETE, b"").note(folder))
+
     def sweep(self) -> None:
         """Saves what is due; called now and then."""
         now = time.monotonic()
+        if self.disk_state.is_due():
+            self._in_background(self.in_thread(self.disk_state.try_again))
+        if self.catalog.notes.outdated:
+            self._in_background(self.in_thread(self.catalog.notes.settle))
         for kept in tuple(self._kept.values()):
             if kept.due(now):
                 self.save_soon(kept)
@@ -255,6 +278,11 @@ class Keeper:
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Runs ``work`` beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _append(self, kept: Kept, pieces: Sequence[Piece]) -> None:
         loop = asyncio.get_running_loop()
@@ -283,6 +311,14 @@ class Keeper:
                 file.abandon()
             raise
         return file
+
+    def _finish(self, kept: Kept, file: Beside, made: SnapshotFile, asked: Request | None) -> None:
+        if asked is None:
+            file.finish()
+            return
+        # Length and time of the file are what they will be in its place.
+        answer = self.encode(ChangeKind.SAVE, kept.session, replace(made, path=file.temporary))
+        self.catalog.keep(file, Answered(asked, ChangeKind.SAVE, answer).note(kept.folder, [made]))
 
     def _saved(self, kept: Kept, number: int, step: int) -> None:
         self._heads.note(kept.folder.owner, number)
@@ -318,17 +354,3 @@ class Keeper:
         finally:
             kept.waits = False
             kept.saved_at = time.monotonic()  # the next attempt is due as after a success
-
-
-@contextlib.contextmanager
-def refusing() -> Iterator[None]:
-    """Turns an error of the disk into a refusal."""
-    try:
-        yield
-    except OSError as error:
-        _log.warning("the disk refuses: %s", error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason, text = Reason.STORAGE_FULL, "the server's disk is full"
-        else:
-            reason, text = Reason.STORAGE_UNAVAILABLE, "the server's disk has failed"
-        raise DomainError(reason, f"{text}; nothing was applied", retry_after=RETRY_AFTER) from error

@@ -6,14 +6,15 @@ import asyncio
 import base64
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optserve_server.sessions.changes import ChangeKind, Request
 from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec
 from optserve_server.sessions.staging import Staging
-from optserve_server.storage.catalog import SessionFolder
+from optserve_server.storage.catalog import SessionFolder, SnapshotFile
+from optserve_server.storage.notes import Note, NoteKind
 
 if TYPE_CHECKING:
     from optserve_server.sessions.session import Session
@@ -40,6 +41,12 @@ class Answered:
         """What JSON can say of it."""
         answer = base64.b85encode(self.answer).decode()
         return [self.request.key, self.request.content.hex(), self.kind.value, answer]
+
+    def note(self, folder: SessionFolder, files: Iterable[SnapshotFile] = ()) -> Note:
+        """What is noted of it before it is done."""
+        key, content, kind, answer = self.state()
+        names = tuple(file.path.name for file in files)
+        return Note(NoteKind(kind), folder.path.name, folder.owner, key, content, answer, names)
 
     @classmethod
     def of(cls, state: Sequence[Any]) -> Answered:
@@ -85,7 +92,7 @@ class Kept:
         self.saving = asyncio.Lock()
         self.waits = False
         self.copy: Staging | None = None
-        self._gap = 0
+        self._gap = self.saved_number = 0
         self.saved(saved_number, saved_step)
 
     @property
@@ -135,6 +142,8 @@ class Kept:
 
     def saved(self, number: int, step: int) -> None:
         """Notes that a snapshot of the state after change ``number`` is safe."""
+        if number < self.saved_number:
+            return  # one that was begun later was quicker
         self.saved_number, self.saved_step = number, step
         self.saved_at = time.monotonic()
         self.records = self.record_bytes = 0

@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from optserve_server.sessions.changes import ChangeKind, Request, replay
+from optserve_server.sessions.changes import replay
 from optserve_server.sessions.frozen import SpecCodec, facts_of, thaw
 from optserve_server.sessions.keeper import Encode, Keeper, Policy, names_of
 from optserve_server.sessions.kept import Answered, Kept
@@ -21,6 +20,7 @@ from optserve_server.storage.files import Disk
 from optserve_server.storage.heads import Heads
 from optserve_server.storage.history import History, read
 from optserve_server.storage.journal import Journal
+from optserve_server.storage.notes import Note
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Recovery:
     def run(self) -> Recovered:
         """Recovers everything; blocks for as long as that takes."""
         started = time.perf_counter()
-        deleted = self._catalog.finish_deletions()
+        notes = self._catalog.complete()
         self._history = read(self._disk, self._catalog.journal)
         for path, hole in self._history.holes:
             _log.warning("%s: bytes %d to %d are no record", path, hole.start, hole.end)
@@ -90,7 +90,7 @@ class Recovery:
         facts = {"sessions": len(kept), "seconds": round(time.perf_counter() - started, 3)}
         _log.info("recovered", extra={"facts": facts})
         answered = [(one.namespace, answer) for one in kept for answer in one.answered]
-        return Recovered(keeper, [*answered, *map(self._deletion, deleted)])
+        return Recovered(keeper, [*answered, *(_noted(note) for note in notes if note.request)])
 
     @contextlib.contextmanager
     def _unlimited(self) -> Iterator[None]:
@@ -175,7 +175,7 @@ class Recovery:
             namespace, session_id = names_of(name)
             self._namespaces[namespace].store.miss(session_id)
 
-    def _deletion(self, facts: dict[str, Any]) -> tuple[str, Answered]:
-        namespace, _ = names_of(facts["folder"])
-        request = Request(facts["request"], bytes.fromhex(facts["content"]))
-        return namespace, Answered(request, ChangeKind.DELETE, b"")
+
+def _noted(note: Note) -> tuple[str, Answered]:
+    namespace, _ = names_of(note.folder)
+    return namespace, Answered.of((note.request, note.content, note.kind.value, note.answer))

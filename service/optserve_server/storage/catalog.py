@@ -12,7 +12,7 @@
     sessions/ID/kept-N-S.safetensors    the same, asked for by a client; all of them
     quarantine/ID.WHEN/                 what was found damaged
     trash/                              what is being made or deleted
-    deletions.json                      the last requests that deleted a session
+    notes.json                          see `optserve_server.storage.notes`
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,19 +34,14 @@ import xxhash
 
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
-from optserve_server.storage.files import Disk, Piece, beside, rename, write_whole
+from optserve_server.storage.files import Beside, Disk, Piece, beside, rename, write_whole
+from optserve_server.storage.notes import Note, NoteKind, Notes
 
 VERSION = "optserve data 1\n"
 """What the file VERSION says."""
 
 _SNAPSHOT = re.compile(r"(auto|kept)-(\d{12})-(\d+)\.safetensors")
 _MANIFEST = "manifest.json"
-_DELETIONS = "deletions.json"
-
-DELETIONS_KEPT = 1024
-"""Requests to delete a session that are remembered."""
-
-_log = logging.getLogger(__name__)
 
 
 class DirectoryError(RuntimeError):
@@ -138,7 +132,7 @@ class Catalog:
                 disk.make_folder(folder)
             disk.sync_folder(root)
             self._sweep()
-            self._deletions = self._read_deletions()
+            self.notes = Notes(disk, root / "notes.json")
         except BaseException:
             self.close()
             raise
@@ -181,58 +175,76 @@ class Catalog:
             raise
         return SessionFolder(self.sessions / session_id, session_id, owner)
 
-    def delete(self, folder: SessionFolder, request: str = "", content: str = "") -> None:
-        """Deletes a session: at once, then file by file.
+    def delete(self, folder: SessionFolder, note: Note) -> None:
+        """Deletes a session, at once and then file by file; noted where it may be asked for again."""
+        with self.notes.noting(note) if note.request else contextlib.nullcontext():
+            self._throw_away(folder)
 
-        Args:
-            folder: the session.
-            request: the key of the request that asks for it, noted before it is done, so that
-                the request is known when it comes again; empty for none.
-            content: a digest of that request.
-        """
-        if request:
-            facts = {
-                "folder": folder.path.name,
-                "owner": folder.owner,
-                "request": request,
-                "content": content,
-            }
-            self._deletions = [*self._deletions, facts][-DELETIONS_KEPT:]
-            write_whole(self.disk, self.root / _DELETIONS, [json.dumps(self._deletions).encode()])
-        gone = self._trash / f"{folder.path.name}.{folder.owner:016x}"
-        rename(self.disk, folder.path, gone)
-        self.disk.remove(gone)
+    def keep(self, file: Beside, note: Note) -> None:
+        """Finishes a snapshot that somebody asked for."""
+        with self.notes.noting(note):
+            file.finish()
 
-    def finish_deletions(self) -> list[dict[str, Any]]:
-        """Completes what was noted by `delete`, and returns the notes, oldest first."""
-        for facts in self._deletions:
-            path = self.sessions / facts["folder"]
+    def release(self, folder: SessionFolder, note: Note) -> None:
+        """Deletes the snapshots that ``note`` names."""
+        with self.notes.noting(note):
+            self._release(folder, note.files)
+
+    def complete(self) -> list[Note]:
+        """Completes what was noted and not done, and returns what is done, the oldest first."""
+        undone = [note for note in self.notes.all() if not note.done]
+        gone = []
+        for note in undone:
             with contextlib.suppress(OSError, DamagedError):
-                if path.exists() and self._owner(path) == facts["owner"]:
-                    self.delete(SessionFolder(path, path.name, facts["owner"]))
-        return list(self._deletions)
+                note.done = self._completed(note)
+                if not note.done:
+                    gone.append(note)
+        if undone:
+            self.notes.settle(gone)
+        return self.notes.all()
 
-    def _read_deletions(self) -> list[dict[str, Any]]:
+    def _completed(self, note: Note) -> bool:
+        """Sees to what was noted; False for a snapshot that did not get its place."""
+        path = self.sessions / note.folder
+        there = path.exists() and self._owner(path) == note.owner
+        if note.kind is NoteKind.SAVE:
+            return there and all((path / name).exists() for name in note.files)
+        if there:
+            folder = SessionFolder(path, path.name, note.owner)
+            if note.kind is NoteKind.DELETE:
+                self._throw_away(folder)
+            else:
+                self._release(folder, note.files)
+        return True
+
+    def _throw_away(self, folder: SessionFolder) -> None:
+        gone = self._trash / f"{folder.path.name}.{folder.owner:016x}"
         try:
-            return list(json.loads(bytes(self.disk.read(self.root / _DELETIONS))))
-        except FileNotFoundError:
-            return []
-        except ValueError:
-            _log.warning("%s is damaged: requests that deleted a session are forgotten", _DELETIONS)
-            return []
+            rename(self.disk, folder.path, gone)
+        except OSError:
+            with contextlib.suppress(OSError):  # what is refused stays
+                self.disk.replace(gone, folder.path)
+            raise
+        with contextlib.suppress(OSError):  # the next start has another try
+            self.disk.remove(gone)
+
+    def _release(self, folder: SessionFolder, names: Collection[str]) -> None:
+        """Deletes snapshots; those that hold the last change are left for `prune` to delete."""
+        files = folder.snapshots()
+        latest = max((file.number for file in files), default=0)
+        for file in files:
+            if file.path.name not in names:
+                continue
+            if file.number < latest:
+                self.disk.remove(file.path)
+            elif file.kept:
+                rename(self.disk, file.path, folder.place(file.number, file.step, kept=False))
 
     def prune(self, folder: SessionFolder, generations: int) -> None:
         """Deletes all but the latest snapshots that nobody asked to keep."""
         automatic = [file for file in folder.snapshots() if not file.kept]
         for file in automatic[generations:]:
             self.disk.remove(file.path)
-
-    def release(self, folder: SessionFolder, file: SnapshotFile, latest: int) -> None:
-        """Deletes a snapshot; the one that holds change ``latest`` is left for `prune` to delete."""
-        if file.number < latest:
-            self.disk.remove(file.path)
-        elif file.kept:
-            rename(self.disk, file.path, folder.place(file.number, file.step, kept=False))
 
     def set_aside(self, path: Path) -> Path:
         """Moves what is damaged out of the way, and returns where it is now."""
@@ -248,10 +260,11 @@ class Catalog:
                 found.setdefault(path.name.rsplit(".", 2)[0], []).append(path)
         return found
 
-    def discard(self, name: str) -> None:
+    def discard(self, note: Note) -> None:
         """Removes what lies in quarantine of a session's folder."""
-        for path in self.aside().get(name, []):
-            self.disk.remove(path)
+        with self.notes.noting(note) if note.request else contextlib.nullcontext():
+            for path in self.aside().get(note.folder, []):
+                self.disk.remove(path)
 
     def read(self, file: SnapshotFile) -> snapshot.Contents:
         """Reads a snapshot.
@@ -298,7 +311,7 @@ class Catalog:
         """Removes what was being written or deleted when the last server ended."""
         for path in self._trash.iterdir():
             self.disk.remove(path)
-        for path in self.sessions.glob("*/.*.new"):
+        for path in (*self.root.glob(".*.new"), *self.sessions.glob("*/.*.new")):
             self.disk.remove(path)
 
 

@@ -131,16 +131,20 @@ class Beside:
     Args:
         disk: where.
         path: its place.
+
+    Attributes:
+        path: the same.
+        temporary: where it is until then.
     """
 
     def __init__(self, disk: Disk, path: Path) -> None:
         passing("before-temp-write")
         self._disk = disk
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.{next(_counter)}.new")
+        self.path = path
+        self.temporary = path.with_name(f".{path.name}.{next(_counter)}.new")
         self._end = 0
         self._pushed = 0
-        self._fd = disk.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        self._fd = disk.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     def write(self, piece: Piece) -> None:
         """Appends."""
@@ -152,19 +156,26 @@ class Beside:
                 self._pushed = self._end
 
     def finish(self) -> None:
-        """Makes it safe, and puts it in its place."""
+        """Makes it safe, and puts it in its place; where that fails, nothing is left."""
         passing("after-temp-write")
-        self._disk.sync(self._fd)
-        self._disk.close(self._fd)
-        self._fd = -1
-        rename(self._disk, self._temporary, self._path)
+        try:
+            self._disk.sync(self._fd)
+            self._close()
+            rename(self._disk, self.temporary, self.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.abandon()
+            raise
 
     def abandon(self) -> None:
         """Removes what was written."""
-        if self._fd >= 0:
-            self._disk.close(self._fd)
-            self._fd = -1
-        self._disk.remove(self._temporary)
+        self._close()
+        self._disk.remove(self.temporary)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._disk.close(fd)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from optserve_server.sessions.changes import ChangeKind
 from optserve_server.sessions.session import Session
 from optserve_server.wire import metrics
 from optserve_server.wire.sessions import session_to, transfer_to
+from optserve_server.wire.snapshots import snapshot_to
 
 _TYPES: Mapping[ChangeKind, type[Message]] = {
     ChangeKind.CREATE: pb.CreateSessionResponse,
@@ -25,6 +26,8 @@ _TYPES: Mapping[ChangeKind, type[Message]] = {
     ChangeKind.UPDATE: pb.UpdateSessionResponse,
     ChangeKind.REPORT: pb.ReportMetricsResponse,
     ChangeKind.RESTORE: pb.RestoreSnapshotResponse,
+    ChangeKind.SAVE: pb.CreateSnapshotResponse,
+    ChangeKind.DROP: pb.DeleteSnapshotResponse,
     ChangeKind.DELETE: pb.DeleteSessionResponse,
 }
 
@@ -35,7 +38,7 @@ def answer_to(kind: ChangeKind, session: Session, outcome: Any) -> Message:
     Args:
         kind: what was asked.
         session: the session after it.
-        outcome: what `Prepared.commit` returned.
+        outcome: what `Prepared.commit` returned; the snapshot that was made, for SAVE.
     """
     make: Callable[..., Message] = _TYPES[kind]
     match kind:
@@ -43,7 +46,9 @@ def answer_to(kind: ChangeKind, session: Session, outcome: Any) -> Message:
             return metrics.report_to(outcome)
         case ChangeKind.UPDATE:
             return make(session=session_to(session), transfers=map(transfer_to, outcome))
-        case ChangeKind.DELETE:
+        case ChangeKind.SAVE:
+            return make(snapshot=snapshot_to(session.id, outcome))
+        case ChangeKind.DROP | ChangeKind.DELETE:
             return make()
     return make(session=session_to(session))
 

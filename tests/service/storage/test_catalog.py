@@ -14,6 +14,7 @@ import pytest
 from optserve_server.storage.catalog import VERSION, Catalog, DirectoryError, SessionFolder
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Disk, Piece, write_whole
+from optserve_server.storage.notes import Note, NoteKind
 from tests.support.disks import FailingDisk
 
 
@@ -33,7 +34,7 @@ def writes(content: bytes) -> Callable[[Callable[[Piece], None]], None]:
 def test_sessions_are_found_again(tmp_path: Path) -> None:
     with opened(tmp_path) as catalog:
         made = [catalog.create(name, writes(b"first"), 0, 0) for name in ("a", "b", "c")]
-        catalog.delete(made[1])
+        catalog.delete(made[1], Note(NoteKind.DELETE, "b", made[1].owner))
     with opened(tmp_path) as catalog:
         assert list(catalog.folders()) == [made[0], made[2]]
         assert made[0].owner != made[2].owner
@@ -81,10 +82,11 @@ def test_what_was_half_done_is_swept(tmp_path: Path) -> None:
     with opened(tmp_path) as catalog:
         made = catalog.create("a", writes(b"first"), 0, 0)
     (made.path / ".auto-000000000001-1.safetensors.new").write_bytes(b"half")
+    (tmp_path / ".notes.json.3.new").write_bytes(b"half")
     (tmp_path / "trash" / "b.0123").mkdir()
     (tmp_path / "trash" / "b.0123" / "manifest.json").write_text("{}")
     with opened(tmp_path) as catalog:
-        assert [path.name for path in made.path.iterdir() if path.name.startswith(".")] == []
+        assert list(tmp_path.glob("**/.*")) == []
         assert list((tmp_path / "trash").iterdir()) == []
         assert list(catalog.folders()) == [made]
 

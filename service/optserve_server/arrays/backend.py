@@ -86,6 +86,12 @@ class Bound(Protocol):
             For each reduction its float64 sums, one per segment.
         """
 
+    def totals(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
+        """The same where every array was bound, to one segment, so that the sums are numbers.
+
+        What small steps are made of: no array is made or looked at.
+        """
+
     def begin(
         self,
         scalars: Mapping[str, float],

@@ -81,6 +81,10 @@ class CupyBound:
         """Runs the program; see `Bound`. Waits for the GPU where there are sums."""
         return self.begin(scalars, arrays, of_segments).end()
 
+    def totals(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
+        """Runs the program; see `Bound`."""
+        return {name: float(sums[0]) for name, sums in self(scalars).items()}
+
     def begin(
         self,
         scalars: Mapping[str, float],

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import llvmlite.binding
 import numba
@@ -31,6 +31,9 @@ from optserve_server.arrays.workers import SMALLEST_SPLIT, Workers
 llvmlite.binding.set_option("optserve", "-runtime-memory-check-threshold=128")
 
 Compiled = Callable[..., None]
+Alone = Callable[[Mapping[str, float]], Mapping[str, float]]
+
+NOTHING: Mapping[str, float] = {}
 
 MADE_UP = 256
 """Programs that callers make up that are compiled, at one to three megabytes each."""
@@ -109,8 +112,7 @@ class NumbaKernel(HostKernel):
 
     def start(self, bound: HostBound) -> NumbaPass:
         """A pass over the arrays of ``bound``."""
-        assert isinstance(bound, NumbaBound)
-        return NumbaPass(self, bound)
+        return NumbaPass(self, cast(NumbaBound, bound))
 
 
 class NumbaBound(HostBound):
@@ -134,6 +136,17 @@ class NumbaBound(HostBound):
         self.table[7] = cut.count
         for name, array in self.arrays.items():
             self.table[CUT + names.index(name)] = address(array)
+        self._alone: Alone | None = None
+
+    def totals(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
+        """Runs the program; see `Bound`."""
+        if self.size >= SMALLEST_SPLIT:
+            return super().totals(scalars)
+        if self._alone is None:
+            made = self.kernel.start(cast(HostBound, weakref.proxy(self)))
+            assert isinstance(made, NumbaPass)
+            self._alone = made.alone()
+        return self._alone(scalars)
 
 
 class NumbaPass(HostPass):
@@ -167,6 +180,27 @@ class NumbaPass(HostPass):
                 self._last[name] = weakref.ref(array)
         for row, name in enumerate(self.program.segment_scalars):
             self._runs[row] = of_segments[name]
+
+    def alone(self) -> Alone:
+        """What runs the whole pass in the caller's thread, where every array was bound to one segment.
+
+        Each name that it needs is looked up here, once.
+        """
+        pack, pick, packed = self.kernel.pack, self.kernel.pick, self._packed
+        compiled, fold, table = self.kernel.compiled, self.kernel.fold, self._table
+        sums, firsts, totals = self._sums, self.cut.firsts, np.empty((len(self._sums), 1))
+        names, numbers = [r.name for r in self.program.reductions], totals.reshape(-1)
+        end = self.cut.block_at(self.size) if names else self.size
+
+        def run(scalars: Mapping[str, float]) -> Mapping[str, float]:
+            pack(packed, 0, *pick(scalars))
+            compiled(0, end, table)
+            if not names:
+                return NOTHING
+            fold(sums, firsts, totals)
+            return dict(zip(names, numbers.tolist(), strict=True))
+
+        return run
 
     def forget(self) -> None:
         """Lets go of arrays, of which it knows only the addresses; see `HostPass`."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Sums
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.plan import NumbersOfTensors, Place, Text
 from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
@@ -23,7 +23,7 @@ class Measurement:
 
     Args:
         gradient: the session's gradient preprocessing.
-        sums: by run.
+        sums: by run; numbers where each run is one segment.
 
     Attributes:
         norm: the joint norm before clipping.
@@ -32,7 +32,7 @@ class Measurement:
 
     __slots__ = ("_totals", "gradient", "non_finite_count", "norm", "sums")
 
-    def __init__(self, gradient: GradientSpec, sums: Sequence[Sums] = ()) -> None:
+    def __init__(self, gradient: GradientSpec, sums: Sequence[Mapping[str, Any]] = ()) -> None:
         self.gradient, self.sums = gradient, sums
         totals: dict[str, float] = {}
         for of_run in sums:
@@ -75,7 +75,9 @@ class Measurement:
         return math.sqrt(float(sum(part.sum() for part in parts)))
 
 
-def _sum(sums: npt.NDArray[np.float64]) -> float:
+def _sum(sums: npt.NDArray[np.float64] | float) -> float:
+    if isinstance(sums, float):
+        return sums
     # NumPy takes microseconds to add up a single number.
     return float(sums[0]) if sums.size == 1 else float(sums.sum())
 

@@ -89,7 +89,7 @@ class Routine:
                 return None
             digest = self._staging.digest(self._options.loss_scale, expected_step, stand_in=gradient_id)
         _, guards = session.numbers.of_gradient(session.step, self._options.loss_scale)
-        measurement = Measurement(self._spec.gradient, [measure(guards) for measure in self._measures])
+        measurement = Measurement(self._spec.gradient, [measure.totals(guards) for measure in self._measures])
         if measurement.non_finite_count and not self._allows:
             return None
         result = self._applied(measurement, guards)
@@ -117,7 +117,7 @@ class Routine:
             for position, apply in enumerate(self._applies):
                 scalars = numbers.scalars[self._groups[position]]
                 scalars["guard_clip"] = float(measurement.factors(position)[0])
-                sums.append(apply(scalars))
+                sums.append(apply.totals(scalars))
         session.numbers.commit(numbers)
         session.step += 1
         if self._one_pass:

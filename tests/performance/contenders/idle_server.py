@@ -40,6 +40,9 @@ class IdleKernel:
     ) -> IdleKernel:
         return IdleKernel(self._program, ends)
 
+    def totals(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
+        return {reduction.name: 0.0 for reduction in self._program.reductions}
+
     def begin(self, *arguments: Any, **named: Any) -> IdleKernel:
         return self
 

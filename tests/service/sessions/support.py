@@ -34,6 +34,10 @@ class Watched:
         self._told()
         return self._watched(*arguments, **named)
 
+    def totals(self, *arguments: Any) -> Any:
+        self._told()
+        return self._watched.totals(*arguments)
+
     def begin(self, *arguments: Any) -> Any:
         self._told()
         return self._watched.begin(*arguments)

@@ -244,10 +244,11 @@ def test_a_session_that_works_is_left_alone(pair: Pair) -> None:
 def test_a_step_that_fails_half_way_damages_its_session(pair: Pair, monkeypatch: Any) -> None:
     assert pair.routine is not None
 
-    def fail(*_: object) -> None:
-        raise RuntimeError("as a kernel may")
+    class Failing:
+        def totals(self, scalars: object) -> None:
+            raise RuntimeError("as a kernel may")
 
-    monkeypatch.setattr(pair.routine, "_applies", [fail])
+    monkeypatch.setattr(pair.routine, "_applies", [Failing()])
     with pytest.raises(RuntimeError):
         pair.routine.take(4, None, 0)
     assert pair.sessions[1].damaged

@@ -39,8 +39,8 @@ class Measurement:
             for name, values in of_run.items():
                 totals[name] = totals.get(name, 0.0) + _sum(values)
         self._totals = totals
-        self.norm = math.sqrt(self.total("squares"))
-        self.non_finite_count = int(self.total("non_finite"))
+        self.norm = math.sqrt(totals.get("squares", 0.0))
+        self.non_finite_count = int(totals.get("non_finite", 0.0))
 
     def total(self, name: str) -> float:
         """A sum over the whole gradient; 0 where it was not asked for."""

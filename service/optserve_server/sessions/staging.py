@@ -145,10 +145,12 @@ class Staging:
             stand_in: a number that the sender gave in place of the bytes; 0 for the bytes.
             of: has seen all the bytes, where they were seen as they came.
         """
-        hasher = of or xxhash.xxh3_128()
-        pieces = (stand_in.to_bytes(8, "little"),) if stand_in else self._sent()
-        for piece in pieces if of is None else ():
-            hasher.update(piece)
+        if of is not None:
+            hasher = of
+        elif stand_in:
+            hasher = xxhash.xxh3_128(stand_in.to_bytes(8, "little"))
+        else:
+            hasher = self._hashed() if self.sparse else xxhash.xxh3_128(self.buffer.data)
         hasher.update(self._described(context))
         return hasher.digest()
 
@@ -158,17 +160,17 @@ class Staging:
             self._context, self._meaning = context, self._description + repr(context).encode()
         return self._meaning
 
-    def _sent(self) -> Iterator[memoryview | bytes]:
-        """The bytes as they were sent: those of sparse rows are not in the buffer any more."""
-        if not self.sparse:
-            yield self.buffer.data
-            return
+    def _hashed(self) -> xxhash.xxh3_128:
+        """Has seen the bytes as they were sent: those of sparse rows are not in the buffer any more."""
+        hasher = xxhash.xxh3_128()
         names = {rows.name for rows in self.sparse}
         for tensor in self.tensors:
             if tensor.entry.name not in names:
-                yield self.array(tensor).view(np.uint8).data
+                hasher.update(self.array(tensor).view(np.uint8).data)
         for rows in self.sparse:
-            yield from rows.content()
+            for piece in rows.content():
+                hasher.update(piece)
+        return hasher
 
     @functools.cached_property
     def _description(self) -> bytes:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-import numpy as np
-
 from tests.performance.contenders.remote import contender
-from tests.performance.memory import resident
+from tests.performance.memory import ARRAYS, MIB, resident
 from tests.performance.options import Options
 from tests.performance.results import Finding, Result
 from tests.performance.timing import interleave
+from tests.performance.trends import Line, exponent
 from tests.support.server import running_server
 
 GROUP = "growth"
-SIZES = (10**4, 10**5, 10**6, 10**7, 10**8)
+SIZES = (10**4, 10**5, 10**6, 10**7, 25 * 10**6, 5 * 10**7, 10**8)
+"""Decades, and more where a line is decided: 1e8 alone would pull any line through itself."""
+
+LARGE = 10**6
+"""Parameters from which a step is more than its latency."""
 
 
 def run(options: Options) -> Iterator[Finding]:
@@ -30,7 +33,12 @@ def run(options: Options) -> Iterator[Finding]:
         yield Result(GROUP, "memory of a session", n, grown, "MiB")
     if len(sizes) > 2:
         yield from _line("time", sizes, times, "ns", 1e9)
-        yield from _line("memory", sizes, memories, "bytes", 1 << 20)
+        yield from _line("memory", sizes, memories, "bytes", MIB)
+        beyond = max(grown - (ARRAYS + 1) * 4 * n / MIB for n, grown in zip(sizes, memories, strict=True))
+        yield Result(GROUP, "memory beyond the arrays, at most", max(sizes), beyond, "MiB")
+    large = [(n, seconds) for n, seconds in zip(sizes, times, strict=True) if n >= LARGE]
+    if len(large) > 2:
+        yield Result(GROUP, "exponent of time", max(sizes), exponent(*zip(*large, strict=True)), "power of n")
 
 
 def _measure(n: int, options: Options) -> tuple[float, float]:
@@ -43,16 +51,8 @@ def _measure(n: int, options: Options) -> tuple[float, float]:
 
 
 def _line(what: str, sizes: list[int], values: list[float], unit: str, factor: float) -> Iterator[Finding]:
-    """The line ``fixed + each*n`` that is nearest by relative error, and how near it comes.
-
-    Its straightness is the share of the values' variance that it explains.
-    """
-    y, n = np.asarray(values), np.asarray(sizes)
-    design = np.stack([1 / y, n / y], axis=1)
-    fixed, each = np.linalg.lstsq(design, np.ones(len(y)), rcond=None)[0]
-    rest = np.sum((y - fixed - each * n) ** 2)
-    straight = 1 - rest / np.sum((y - y.mean()) ** 2)
-    largest = max(sizes)
-    yield Result(GROUP, f"{what} for each parameter", largest, float(each * factor), unit)
-    yield Result(GROUP, f"{what} whatever the size", largest, float(fixed * factor), unit)
-    yield Result(GROUP, f"straightness of {what}", largest, float(straight), "R2")
+    """The line through all sizes, and how straight they are."""
+    line, largest = Line.through(sizes, values), max(sizes)
+    yield Result(GROUP, f"{what} for each parameter", largest, line.each * factor, unit)
+    yield Result(GROUP, f"{what} where the line begins", largest, line.fixed * factor, unit)
+    yield Result(GROUP, f"straightness of {what}", largest, line.straight, "R2")

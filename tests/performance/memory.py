@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,17 @@ import numpy.typing as npt
 import psutil
 
 import optserve
+from tests.performance.contenders.probed_server import probed_server
 from tests.performance.options import Options
 from tests.performance.results import Finding, Result
+from tests.performance.trends import growth
 from tests.support.server import running_server
 
 GROUP = "memory"
 LARGE = (25_000_000,)
 STEPS = 1000
+WARM_UP = 100
+"""Steps before those: buffers are taken when they are needed first."""
 SESSIONS = 1000
 MARKS = (1, 10, 100, 1000)
 SMALL = 1000
@@ -41,31 +46,33 @@ def resident(pid: int) -> float:
     return float(psutil.Process(pid).memory_info().rss) / MIB
 
 
+def peak(pid: int) -> float:
+    """The most memory of a process that ever was there, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (kibibytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(kibibytes) / 1024
+
+
 def _large(n: int) -> Iterator[Finding]:
-    """One session against the server before it; then again after many steps."""
+    """One session against the server before it, while it steps."""
     gradient = np.random.default_rng(0).standard_normal(n, np.float32)
-    with running_server("numba") as server, optserve.connect(server.address, progress=False) as client:
+    with probed_server("numba") as (server, held), optserve.connect(server.address, progress=False) as client:
         pid = server.process.pid
         client.capabilities()
         before = resident(pid)
         session = client.create_session({"w": np.zeros(n, np.float32)}, optserve.optimizers.Adam())
         with session.stream(pull=True, shared_memory=False) as stream:
-            # Buffers of messages come and go, so a tenth of the steps is looked at as one.
-            series = [_later(stream, gradient, pid, STEPS // 100) - before for _ in range(100)]
-            cost = statistics.median(series)
-            grown = statistics.median(series[-10:]) - statistics.median(series[:10])
+            series = []
+            for _ in range(WARM_UP + STEPS):
+                stream.step({"w": gradient})
+                series.append((resident(pid) - before, held() / MIB))
+            there, in_use = np.transpose(series[WARM_UP:])
             needed = (ARRAYS + 1) * 4 * n / MIB
-            yield Result(GROUP, "session of one tensor", n, cost, "MiB")
-            yield Result(GROUP, "session of one tensor, at most", n, max(series), "MiB")
-            yield Result(GROUP, "beyond parameters, slots and a gradient", n, cost - needed, "MiB")
-            yield Result(GROUP, f"growth over {STEPS} steps", n, grown, "MiB")
-
-
-def _later(stream: optserve.StepStream, gradient: Array, pid: int, steps: int) -> float:
-    """The server's memory after so many more steps."""
-    for _ in range(steps):
-        stream.step({"w": gradient})
-    return resident(pid)
+            most = peak(pid) - before
+            yield Result(GROUP, "session of one tensor", n, float(np.median(there)), "MiB")
+            yield Result(GROUP, "session of one tensor, at most", n, most, "MiB")
+            yield Result(GROUP, "beyond parameters, slots and a gradient", n, most - needed, "MiB")
+            yield Result(GROUP, f"growth over {STEPS} steps", n, growth(in_use.tolist(), STEPS), "MiB")
 
 
 def _many() -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from tests.performance.results import Result, Run
 
@@ -70,13 +71,13 @@ def _growth(run: Run) -> Any:
         sizes, _ = _series(run, "growth", name)
         parts = [
             _series(run, "growth", f"{what} {part}")[1]
-            for part in ("whatever the size", "for each parameter")
+            for part in ("where the line begins", "for each parameter")
         ]
         if all(parts):
             (fixed,), (each,) = parts
-            axis.plot(
-                sizes, [factor * (fixed + each * n) for n in sizes], "--", color=GREY, label="fitted line"
-            )
+            grid = np.geomspace(sizes[0], sizes[-1], 200)
+            line = factor * (fixed + each * grid)
+            axis.plot(grid[line > 0], line[line > 0], "--", color=GREY, label="line of least squares")
             axis.legend()
     return figure
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.performance import gpu, report, targets
+from tests.performance.contenders.probed_server import probed_server
 from tests.performance.contenders.remote import ContenderError, contender
 from tests.performance.contenders.worker import gradients
 from tests.performance.end_to_end import agree, reference
@@ -17,6 +19,7 @@ from tests.performance.results import Failure, Result, Run, Spread
 from tests.performance.table import noisy, table, verdicts
 from tests.performance.targets import Of, Target
 from tests.performance.timing import Timed, Times, interleave
+from tests.performance.trends import Line, exponent, growth
 
 META = {
     "date": "2026-01-01T00:00:00+00:00",
@@ -134,6 +137,45 @@ def test_contenders_take_the_steps_that_the_formula_says(module: str, arguments:
         assert remote.timed(3) > 0
         remote.goes_on(0.05)
         assert remote.durations()
+
+
+def test_a_line_is_the_nearest_by_least_squares_and_says_how_straight_values_are() -> None:
+    sizes = [1.0, 2.0, 3.0, 4.0]
+    line = Line.through(sizes, [5.0, 7.0, 9.0, 11.0])
+    assert (line.fixed, line.each, line.straight) == pytest.approx((3, 2, 1))
+    bent = Line.through(sizes, [1.0, 4.0, 9.0, 16.0])
+    # By hand: 5n - 5 leaves 1, -1, -1, 1 of values whose squares about their mean sum up to 129.
+    assert (bent.fixed, bent.each, bent.straight) == pytest.approx((-5, 5, 1 - 4 / 129))
+
+
+def test_an_exponent_tells_growth_faster_than_a_line() -> None:
+    sizes = [10.0**k for k in range(6, 9)]
+    assert exponent(sizes, sizes) == pytest.approx(1)
+    assert exponent(sizes, [n**1.2 for n in sizes]) == pytest.approx(1.2)
+
+
+def held_after_steps(leak: float) -> list[float]:
+    """MiB: messages that are under way, a reading that went wrong now and then, and a leak."""
+    random = np.random.default_rng(5)
+    under_way = random.choice([0.0, 0.0, 2.0, 4.0, 9.0], 1000) + random.normal(0, 0.1, 1000)
+    wrong = -60.0 * (random.random(1000) < 0.002)
+    return list(570 + under_way + wrong + leak * np.arange(1000))
+
+
+@pytest.mark.parametrize("leak", [0, 1, 10, 100])
+def test_growth_is_what_each_step_leaves_and_not_what_is_under_way(leak: float) -> None:
+    found = growth(held_after_steps(leak / 1024), 1000)
+    assert found == pytest.approx(1000 * leak / 1024, abs=0.2)
+
+
+def test_a_single_rise_is_no_growth() -> None:
+    assert growth([570.0] * 300 + [602.0] * 700, 1000) == 0
+
+
+def test_a_server_tells_what_of_its_memory_is_in_use() -> None:
+    with probed_server("numpy") as (server, held):
+        pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
+        assert 1 << 20 < held() <= pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_bytes_alone_come_back_as_they_went() -> None:

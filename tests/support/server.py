@@ -45,9 +45,9 @@ class RunningServer:
         return self.process.wait(STOP_SECONDS)
 
 
-def command(*arguments: str) -> list[str]:
+def command(*arguments: str, module: str = "optserve_server") -> list[str]:
     """The command line of a server."""
-    return [sys.executable, "-m", "optserve_server", *arguments]
+    return [sys.executable, "-m", module, *arguments]
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -58,13 +58,18 @@ def environment(**variables: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_server(
-    backend: str = "numpy", *, variables: Mapping[str, str] | None = None, **flags: object
+    backend: str = "numpy",
+    *,
+    variables: Mapping[str, str] | None = None,
+    module: str = "optserve_server",
+    **flags: object,
 ) -> Iterator[RunningServer]:
     """Runs a server until the block ends.
 
     Args:
         backend: what computes.
         variables: environment variables.
+        module: what is run: the server, or something around it.
         flags: further settings by name, as in ``max_sessions=3``.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +77,9 @@ def running_server(
         settings = {"backend": backend, "port": 0, "port_file": port_file, "metrics_port": "off", **flags}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
         with log_path.open("wb") as log:
-            process = subprocess.Popen(command(*arguments), stderr=log, env=environment(**(variables or {})))
+            process = subprocess.Popen(
+                command(*arguments, module=module), stderr=log, env=environment(**(variables or {}))
+            )
         try:
             port = _wait_for(port_file, process, log_path)
             yield RunningServer(f"127.0.0.1:{port}", process, log_path)

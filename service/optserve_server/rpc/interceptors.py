@@ -20,7 +20,7 @@ from optserve_server.rpc.calls import REQUEST_ID_KEY, Call
 from optserve_server.rpc.meters import Meters
 from optserve_server.rpc.reading import only, reader, writer
 from optserve_server.rpc.tracing import Tracer, Untraced
-from optserve_server.wire.errors import DETAILS_KEY, code_of, status_of
+from optserve_server.wire.errors import DETAILS_KEY, PUSHBACK_KEY, code_of, status_of
 
 _OURS = "/optserve.v1."
 _HEALTH = "/grpc.health."
@@ -193,5 +193,10 @@ def _no_memory() -> DomainError:
 async def _abort(context: aio.ServicerContext[Any, Any], request_id: str, error: DomainError) -> None:
     if error.reason is Reason.INTERNAL:
         error.metadata["request_id"] = request_id
-    metadata = ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status_of(error).SerializeToString()))
-    await context.abort(code_of(error), error.message, metadata)
+    metadata: list[tuple[str, str | bytes]] = [
+        (REQUEST_ID_KEY, request_id),
+        (DETAILS_KEY, status_of(error).SerializeToString()),
+    ]
+    if error.retry_after is not None:
+        metadata.append((PUSHBACK_KEY, str(round(error.retry_after * 1000))))
+    await context.abort(code_of(error), error.message, tuple(metadata))

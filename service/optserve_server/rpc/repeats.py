@@ -43,7 +43,7 @@ class Repeats:
 
     def remember(self, request_id: str, content: bytes, answer: Message) -> None:
         """Keeps an answer that was given in an earlier life of the server."""
-        self._ledger.remember(request_id, content, answer)
+        self._ledger.restore(request_id, content, answer)
 
     async def _once(self, request_id: str, content: bytes, act: Callable[[], Awaitable[M]]) -> M:
         if not request_id:

@@ -88,7 +88,7 @@ class Arenas:
         partition = self.partition(run)
         place = slice(run.start - partition.start, run.stop - partition.start)
         with np.errstate(over="ignore"):  # what a narrower type cannot hold becomes infinite
-            values = self.backend.from_host(run.staged.astype(partition.dtype))
+            values = self.backend.from_host(run.staged.astype(partition.dtype, copy=False))
         partition.arrays[PARAMETER][place] = values
         for name, value in partition.initial_state().items():
             if name == AVERAGE and (reset_state or restart_average):

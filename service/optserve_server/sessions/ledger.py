@@ -11,7 +11,7 @@ class RequestLedger:
     """The answers to the last requests that carried a request id.
 
     Args:
-        capacity: how many answers are kept.
+        capacity: how many answers are kept, unless more were restored.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
@@ -32,6 +32,11 @@ class RequestLedger:
                 Reason.REQUEST_ID_REUSED, "the request id was used with another content", field="request_id"
             )
         return answer
+
+    def restore(self, key: str, digest: bytes, answer: object) -> None:
+        """Keeps an answer beside those that are there, however many."""
+        self._answers[key] = (digest, answer)
+        self._capacity = max(self._capacity, len(self._answers))
 
     def remember(self, key: str, digest: bytes, answer: object) -> None:
         """Keeps an answer, forgetting the oldest beyond the capacity."""

@@ -192,29 +192,30 @@ class Catalog:
 
     def complete(self) -> list[Note]:
         """Completes what was noted and not done, and returns what is done, the oldest first."""
-        undone = [note for note in self.notes.all() if not note.done]
         gone = []
-        for note in undone:
+        for note in self.notes.all():
             with contextlib.suppress(OSError, DamagedError):
                 note.done = self._completed(note)
                 if not note.done:
                     gone.append(note)
-        if undone:
+        if gone or self.notes.outdated:
             self.notes.settle(gone)
         return self.notes.all()
 
     def _completed(self, note: Note) -> bool:
-        """Sees to what was noted; False for a snapshot that did not get its place."""
+        """Sees to what was noted; False for a snapshot that did not get its place, or lost its session."""
         path = self.sessions / note.folder
         there = path.exists() and self._owner(path) == note.owner
-        if note.kind is NoteKind.SAVE:
+        if note.done:
+            return there or note.kind is NoteKind.DELETE
+        self.notes.outdated = True
+        folder = SessionFolder(path, path.name, note.owner)
+        if there and note.kind is NoteKind.DELETE:
+            self._throw_away(folder)
+        elif there and note.kind is NoteKind.DROP:
+            self._release(folder, note.files)
+        elif note.kind is NoteKind.SAVE:
             return there and all((path / name).exists() for name in note.files)
-        if there:
-            folder = SessionFolder(path, path.name, note.owner)
-            if note.kind is NoteKind.DELETE:
-                self._throw_away(folder)
-            else:
-                self._release(folder, note.files)
         return True
 
     def _throw_away(self, folder: SessionFolder) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -23,6 +24,9 @@ from optserve_server.storage.files import Disk, write_whole
 
 NOTES_KEPT = 1024
 """Requests that are remembered."""
+
+NOTES_OF_A_SESSION = 64
+"""Requests that are remembered of one session."""
 
 
 class NoteKind(StrEnum):
@@ -96,7 +100,7 @@ class Notes:
         """
         try:
             with self._turn:
-                self._notes = [*self._notes, note][-NOTES_KEPT:]
+                self._notes = _last([*self._notes, note])
                 self._write()
             yield
         except BaseException:
@@ -128,6 +132,20 @@ class Notes:
         except (ValueError, KeyError, TypeError) as error:
             _log.error("%s is damaged, so earlier requests are forgotten: %s", self._path.name, error)
             return []
+
+
+def _last(notes: list[Note]) -> list[Note]:
+    """Those that are kept; what was asked of a session goes with it."""
+    deleted = {note.owner for note in notes if note.kind is NoteKind.DELETE and note.done}
+    counts: Counter[int] = Counter()
+    kept = []
+    for note in reversed(notes):
+        if note.kind is not NoteKind.DELETE:
+            counts[note.owner] += 1
+            if note.owner in deleted or counts[note.owner] > NOTES_OF_A_SESSION:
+                continue
+        kept.append(note)
+    return kept[:NOTES_KEPT][::-1]
 
 
 def _note(fields: dict[str, Any]) -> Note:

@@ -24,6 +24,9 @@ DOMAIN = "optserve.v1"
 DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata that carry the status with its details."""
 
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""Trailing metadata by which gRPC's own retries, which read no details, wait as long as RetryInfo says."""
+
 CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.FIELD_REQUIRED: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.OUT_OF_RANGE: grpc.StatusCode.INVALID_ARGUMENT,

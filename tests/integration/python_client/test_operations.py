@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -14,12 +12,10 @@ import pytest
 import optserve
 from optserve.events import Began, Deleted, Pushed, Updated
 from optserve.optimizers import Sgd
-from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_service_pb2
 from tests.integration.test_namespaces import token_for
 from tests.support.certificates import Authority
 from tests.support.server import RunningServer, running_server
 
-ROOT = Path(__file__).parents[3]
 VALUES = {"w": np.ones(4, np.float32)}
 
 
@@ -113,35 +109,3 @@ def test_grpcs_own_refusal_of_too_many_calls_is_a_typed_error() -> None:
                     break
                 except optserve.errors.ResourceExhausted:
                     assert time.monotonic() < deadline
-
-
-def test_the_recommended_service_config_fits_the_contract() -> None:
-    """gRPC takes it, and tries again what it names, and only reads are named."""
-    text = (ROOT / "proto/optserve/v1/service_config.json").read_text()
-    config = json.loads(text)
-    files = (session_service_pb2, function_service_pb2, capabilities_service_pb2)
-    services = {s.full_name: s for file in files for s in file.DESCRIPTOR.services_by_name.values()}
-    for name in (name for method in config["methodConfig"] for name in method["name"]):
-        service = services.get(name["service"])
-        if service is not None and "method" in name:
-            assert name["method"] in service.methods_by_name
-            assert name["method"].startswith(("Get", "List"))
-    attempts = []
-
-    def unavailable(request: bytes, context: grpc.ServicerContext) -> bytes:
-        attempts.append(request)
-        if len(attempts) < 3:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "again")
-        return request
-
-    handler = grpc.method_handlers_generic_handler(
-        "optserve.v1.SessionService", {"GetSession": grpc.unary_unary_rpc_method_handler(unavailable)}
-    )
-    server = grpc.server(ThreadPoolExecutor(1), handlers=[handler])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    options = [("grpc.service_config", text)]
-    with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
-        assert channel.unary_unary("/optserve.v1.SessionService/GetSession")(b"x", timeout=10) == b"x"
-    server.stop(0).wait()
-    assert len(attempts) == 3

@@ -97,3 +97,22 @@ def test_contents_differ_by_kind_fields_and_payload() -> None:
     contents = {content_of(message, payload) for message in messages for payload in (b"", b"x")}
     assert len(contents) == 6
     assert content_of(messages[0], b"x") == content_of(DeleteSessionRequest(name="a"), b"x")
+
+
+def test_all_that_a_server_comes_back_with_is_known() -> None:
+    """However much it is; later answers replace the oldest."""
+
+    async def run() -> int:
+        acts, kept = Acts(), repeats()
+        for number in range(1500):
+            kept.remember(str(number), b"content", DeleteSessionResponse())
+        for number in (0, 1499):
+            await kept.once(str(number), b"content", acts)
+        assert acts.begun == 0
+        await kept.once("new", b"content", acts)
+        await kept.once("1", b"content", acts)
+        assert acts.begun == 1
+        await kept.once("0", b"content", acts)
+        return acts.begun
+
+    assert asyncio.run(run()) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,18 @@ def test_uploads_make_a_session_ready() -> None:
     session.assign(staging)
     assert session.ready
     np.testing.assert_array_equal(parameters(session)["b"], [1.5, -2])
+
+
+def test_a_push_of_the_parameters_own_type_takes_no_memory_beside_its_staging() -> None:
+    session = session_of(spec_of(), {"w": np.zeros(100_000, np.float32)})
+    staging = session.stage(None, None)
+    tracemalloc.start()
+    try:
+        session.assign(staging)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < staging.byte_count / 4
 
 
 def test_a_push_keeps_state_unless_told_otherwise() -> None:

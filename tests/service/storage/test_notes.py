@@ -32,8 +32,21 @@ def test_the_last_notes_come_back(tmp_path: Path) -> None:
     notes.settle()
     assert notes_of(tmp_path).all() == notes.all()
     assert [note.owner for note in notes.all()] == [0, 1, 2]
-    for number in range(NOTES_KEPT):
-        notes._notes.append(Note(NoteKind.DROP, "b", number))
+
+
+def test_as_many_are_kept_as_are_stated(tmp_path: Path) -> None:
+    """Of one session 64, and none once it is deleted."""
+    notes = notes_of(tmp_path)
+    notes._notes = [Note(NoteKind.DROP, "a", 5, str(number)) for number in range(100)]
+    with notes.noting(Note(NoteKind.SAVE, "b", 6)):
+        pass
+    assert [note.request for note in notes.all()] == [*map(str, range(36, 100)), ""]
+    with notes.noting(Note(NoteKind.DELETE, "a", 5)):
+        assert len(notes.all()) == 66
+    with notes.noting(Note(NoteKind.SAVE, "b", 6)):
+        pass
+    assert [note.owner for note in notes.all()] == [6, 5, 6]
+    notes._notes = [Note(NoteKind.DELETE, "a", number) for number in range(NOTES_KEPT)]
     with notes.noting(Note(NoteKind.SAVE, "c", 7)):
         pass
     assert (len(notes.all()), notes.all()[0].owner, notes.all()[-1].owner) == (NOTES_KEPT, 1, 7)
@@ -104,6 +117,9 @@ def test_the_next_start_completes_what_was_noted(tmp_path: Path) -> None:
         files[1].unlink()
     with opened(tmp_path) as catalog:
         assert catalog.complete() == told
+        catalog.delete(made["a"], Note(NoteKind.DELETE, "a", made["a"].owner))
+    with opened(tmp_path) as catalog:
+        assert {note.kind for note in catalog.complete()} == {NoteKind.DELETE}
 
 
 def test_a_refused_deletion_leaves_the_session(tmp_path: Path) -> None:

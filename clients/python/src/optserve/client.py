@@ -6,7 +6,7 @@ import contextlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self, overload
+from typing import Literal, Self, overload
 
 import grpc
 import numpy as np
@@ -53,7 +53,7 @@ def connect(
     timeout: float = 60.0,
     token: str | None = None,
     credentials: grpc.ChannelCredentials | None = None,
-    retry: Retry | None = None,
+    retry: Retry | Literal["grpc"] | None = None,
     progress: bool | None = None,
     shared_memory: bool = True,
 ) -> Client:
@@ -66,12 +66,15 @@ def connect(
         token: bearer token to send with every call.
         credentials: TLS, as from `optserve.tls.credentials`; None for a plain connection.
         retry: how often a call is tried again; eight attempts within some seconds when None.
+            ``"grpc"`` leaves it to gRPC, which tries reads again and nothing else, three times at
+            most, as ``optserve/service_config.json`` says.
         progress: whether long transfers show a bar. None shows one when standard error is a
             terminal and tqdm is installed.
         shared_memory: whether large steps go by shared memory where the server is on this host and
             runs as the same user. Where that fails, they are sent, after a line in the log.
     """
-    return Client(Connection(target, timeout, token, credentials, retry or Retry(), progress, shared_memory))
+    own, by_grpc = (Retry(attempts=1), True) if retry == "grpc" else (retry or Retry(), False)
+    return Client(Connection(target, timeout, token, credentials, own, progress, shared_memory, by_grpc))
 
 
 class Client:

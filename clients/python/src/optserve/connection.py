@@ -12,6 +12,7 @@ from optserve.chunks import CHUNK_BYTES
 from optserve.direct_call import DirectCall
 from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, Retry
+from optserve.service_config import for_channel
 from optserve.shared_memory import SharedMemory, is_local
 from optserve.streams import STEP_STREAM, Streams
 from optserve.v1 import capabilities_service_pb2_grpc, function_service_pb2_grpc, session_service_pb2_grpc
@@ -49,6 +50,7 @@ class Connection:
         retry: how often a call is tried again.
         progress: whether long transfers show a bar; None lets them decide.
         shared_memory: whether memory may be shared with a server on this host.
+        grpc_retries: whether gRPC tries reads again, where ``retry`` does not.
 
     Attributes:
         shares_memory: whether that is worth an attempt, as far as is known.
@@ -64,16 +66,18 @@ class Connection:
         retry: Retry,
         progress: bool | None,
         shared_memory: bool = True,
+        grpc_retries: bool = False,
     ) -> None:
         self.timeout = timeout
         self.retry = retry
         self.progress = progress
         self.shares_memory = shared_memory and is_local(target)
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        options = (*OPTIONS, ("grpc.service_config", for_channel(retries=grpc_retries)))
         self.channel = (
-            grpc.insecure_channel(target, options=OPTIONS)
+            grpc.insecure_channel(target, options=options)
             if credentials is None
-            else grpc.secure_channel(target, credentials, options=OPTIONS)
+            else grpc.secure_channel(target, credentials, options=options)
         )
         self.sessions = session_service_pb2_grpc.SessionServiceStub(self.channel)
         self.streams = Streams(self.channel)

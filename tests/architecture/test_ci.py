@@ -1,4 +1,4 @@
-"""In CI a skip is a failure, wherever it is asked for."""
+"""In CI a skip is a failure, wherever it is asked for, and what cannot be shown is said."""
 
 from __future__ import annotations
 
@@ -39,3 +39,38 @@ def test_a_skip_is_a_skip_elsewhere(tmp_path: Path) -> None:
 def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
     text = "import pytest\n@pytest.mark.xfail(reason='known', strict=True)\ndef test_it(): assert False\n"
     assert run_pytest(tmp_path, text, ci="true") == 0
+
+
+CI = Path(__file__).parents[2] / ".ci"
+
+
+def test_without_tools_no_image_is_claimed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["/bin/bash", str(CI / "image")],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 75
+    assert done.stderr.startswith(".ci/image: no image can be made on this machine: ")
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, 0), (1, 1), (75, 0)])
+def test_the_run_says_what_became_of_the_image(tmp_path: Path, status: int, expected: int) -> None:
+    """Its other stages are left out, and the image's script ends as stated."""
+    (tmp_path / ".ci").mkdir()
+    lines = (CI / "run").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("stage ") or line.endswith(" image")]
+    assert len(lines) - len(kept) >= 5
+    for name, text in (("run", "\n".join(kept)), ("image", f"#!/bin/sh\nexit {status}\n")):
+        path = tmp_path / ".ci" / name
+        path.write_text(text)
+        path.chmod(0o700)
+    done = subprocess.run(
+        [str(tmp_path / ".ci/run")], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == expected, done.stderr
+    assert ("NOT SHOWN: the image" in done.stdout) == (status == 75)
+    assert ("==== times" in done.stdout) == (status != 1)

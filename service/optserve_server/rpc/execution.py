@@ -7,17 +7,38 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from functools import partial
 from time import perf_counter_ns
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from optserve_server.rpc.meters import Meters
 from optserve_server.sessions.changes import ChangeKind, step_pieces
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.keeper import Keeper
 from optserve_server.sessions.prepared import PreparedStep
+from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
+from optserve_server.sessions.staging import Staging
 from optserve_server.storage.failpoints import passing
 
 T = TypeVar("T")
+
+
+class Recorded(Protocol):
+    """A step that is prepared; see `PreparedStep`."""
+
+    @property
+    def staging(self) -> Staging:
+        """The gradient."""
+
+    @property
+    def options(self) -> StepOptions:
+        """What the step asks for."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether it will change anything."""
+
+
+R = TypeVar("R", bound=Recorded)
 
 
 class Execution:
@@ -64,8 +85,10 @@ class Execution:
         Raises:
             DomainError: what `Session.prepare` raises, STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
-        if session.kept is not None and self._keeper is not None:
-            return await self.to_its_end(self._kept(self._keeper, session, incoming, commit))
+        if session.kept is not None:
+            taken = await self.kept(session, partial(_prepared, session, incoming), commit)
+            assert taken is not None
+            return taken
         if session.is_small and not session.lock.locked():
             begun = perf_counter_ns()
             done = commit(session.prepare(incoming))  # nobody else gets a turn in between
@@ -73,20 +96,35 @@ class Execution:
             return done
         return await self.alone(session, lambda: commit(session.prepare(incoming)))
 
+    async def kept(
+        self, session: Session, prepare: Callable[[], R | None], commit: Callable[[R], T]
+    ) -> T | None:
+        """Takes the step of a session that is kept on the disk.
+
+        Args:
+            session: the session.
+            prepare: measures the step, in its turn, and gives what is to be recorded; None where
+                the step is not to be taken.
+            commit: takes it.
+        """
+        assert self._keeper is not None
+        return await self.to_its_end(self._kept(self._keeper, session, prepare, commit))
+
     async def _kept(
         self,
         keeper: Keeper,
         session: Session,
-        incoming: Incoming,
-        commit: Callable[[PreparedStep], T],
-    ) -> T:
-        """Takes the step of a session that is kept on the disk."""
+        prepare: Callable[[], R | None],
+        commit: Callable[[R], T],
+    ) -> T | None:
         asked = perf_counter_ns()
         async with session.lock:
             begun = perf_counter_ns()
             self.meters.queue.add(begun - asked)
-            prepared = await self.placed(session, partial(_prepared, session, incoming))
+            prepared = await self.placed(session, prepare)
             kept = session.kept
+            if prepared is None:
+                return None
             if kept is None or not prepared.changes:
                 return await self.placed(session, partial(commit, prepared))
             recording = perf_counter_ns()

@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from typing import NamedTuple, Self
 
 from optserve.framing import ChunkView
-from optserve_server.rpc.meters import Meters
+from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.sharing import answer_in
 from optserve_server.sessions.reading import Reply
 from optserve_server.sessions.regions import Region
@@ -50,7 +50,7 @@ class Loop:
         routine: of the steps.
         room: where the gradient goes; None where it lies in shared memory.
         answer: gives the answer's bytes.
-        meters: are told how long it all takes.
+        execution: where steps of sessions that are kept on the disk are taken.
     """
 
     def __init__(
@@ -59,13 +59,14 @@ class Loop:
         routine: Routine,
         room: memoryview | None,
         answer: Callable[[StepResult], bytes],
-        meters: Meters,
+        execution: Execution,
     ) -> None:
-        self._repetition, self._routine, self._meters = repetition, routine, meters
+        self._repetition, self._routine = repetition, routine
+        self._execution, self._meters = execution, execution.meters
         self._room, self._answer = room, answer
 
     @classmethod
-    def of(cls, taken: Taken, meters: Meters) -> Self | None:
+    def of(cls, taken: Taken, execution: Execution) -> Self | None:
         """The loop that goes on from a step; None where each step has to be looked at."""
         repetition = Repetition.of(taken.message)
         routine = Routine.of(taken.session, taken.staging, taken.options, taken.reply)
@@ -78,9 +79,9 @@ class Loop:
         answer = _Sent(taken.reply).answer
         if taken.region is not None and taken.reply is None:
             answer = partial(_shared, taken.region, taken.told)
-        return cls(repetition, routine, room, answer, meters)
+        return cls(repetition, routine, room, answer, execution)
 
-    def take(self, message: bytes) -> bytes | None:
+    async def take(self, message: bytes) -> bytes | None:
         """Takes a step.
 
         Returns:
@@ -94,16 +95,24 @@ class Loop:
         if self._room is not None:
             self._room[:] = memoryview(message)[self._repetition.payload :]
         received = perf_counter_ns()
-        result = self._routine.take(*differing)
+        self._meters.receive.add(received - begun)
+        session = self._routine.session
+        if session.kept is not None:
+            result = await self._execution.kept(session, partial(self._prepared, differing), Routine.commit)
+        elif session.lock.locked() or not self._routine.prepare(*differing):
+            result = None
+        else:
+            result = self._routine.commit()
+            self._meters.work.add(perf_counter_ns() - received)
         if result is None:
             return None
         worked = perf_counter_ns()
         answer = self._answer(result)
-        meters = self._meters
-        meters.receive.add(received - begun)
-        meters.work.add(worked - received)
-        meters.answer.add(perf_counter_ns() - worked)
+        self._meters.answer.add(perf_counter_ns() - worked)
         return answer
+
+    def _prepared(self, differing: tuple[int, int | None, int]) -> Routine | None:
+        return self._routine if self._routine.prepare(*differing) else None
 
 
 class _Sent:

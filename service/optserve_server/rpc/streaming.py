@@ -123,7 +123,7 @@ class StepStream:
             message = await self._context.read()
         if message is aio.EOF:
             return False
-        answer = None if self._loop is None else self._loop.take(message)
+        answer = None if self._loop is None else await self._loop.take(message)
         if answer is None:
             await self._look_at(message)
         else:
@@ -147,7 +147,7 @@ class StepStream:
         if again and not header.rows:
             where = header.region, header.pull is not None
             taken = Taken(message, header.session, incoming.staging, options, reply, *where)
-            self._loop = Loop.of(taken, self._execution.meters)
+            self._loop = Loop.of(taken, self._execution)
 
     async def _meet(self, header: Header) -> None:
         """Has the kernels of a stream's steps compiled, while its first gradient is on its way."""

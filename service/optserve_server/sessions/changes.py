@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ from optserve_server.sessions.staging import NamedArray, Staging
 from optserve_server.sessions.store import Store
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
-from optserve_server.storage.payload import pack, unpack
+from optserve_server.storage.payload import dumps, pack, pack_text, unpack
 
+_string = functools.lru_cache(maxsize=1024)(dumps)
 _OPTIONS = tuple(field.name for field in dataclasses.fields(StepOptions))
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -77,9 +79,25 @@ class Change:
 
 def step_pieces(staging: Staging, options: StepOptions) -> list[Piece]:
     """The payload of a step's record."""
-    facts, buffers = _described(staging)
-    asked = {name: getattr(options, name) for name in _OPTIONS}
-    return pack({"kind": ChangeKind.STEP, "options": asked, **facts}, buffers)
+    if staging.sparse:
+        facts, buffers = _described(staging)
+        described = dumps(facts)
+    else:
+        buffers = [staging.buffer.data] if staging.byte_count else []
+        if not staging.described:
+            staging.described = dumps(_described(staging)[0])
+        described = staging.described
+    asked = ",".join([f'"{name}":{_text(getattr(options, name))}' for name in _OPTIONS])
+    return pack_text(f'{{"kind":"{ChangeKind.STEP}","options":{{{asked}}},{described[1:]}', buffers)
+
+
+def _text(value: object) -> str:
+    """JSON of one option. The standard library takes ten times as long to begin with."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _string(value) if isinstance(value, str) else repr(value)
 
 
 @dataclass(frozen=True)

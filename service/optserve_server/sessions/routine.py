@@ -9,6 +9,7 @@ changed anything, so that no refusal is written twice.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from optserve_server.arrays.backend import Bound
@@ -35,13 +36,23 @@ class Routine:
         staging: the buffer.
         options: what each step asks for, but for its worker's count and the step expected.
         reply: the values that follow, written by the kernels that compute them; None for none.
+
+    Attributes:
+        session: the session.
+        staging: the buffer.
+        changes: as of a `PreparedStep`: that which is prepared will change the session.
     """
+
+    changes = True
 
     def __init__(
         self, session: Session, plan: Plan, staging: Staging, options: StepOptions, reply: Reply | None
     ) -> None:
-        self._session, self._spec, self._plan = session, session.spec, plan
-        self._staging, self._options, self._reply = staging, options, reply
+        self.session, self.staging = session, staging
+        self._spec, self._plan, self._options, self._reply = session.spec, plan, options, reply
+        self._asked: tuple[int, int | None, int] = 0, None, 0
+        self._digest, self._guards = b"", session.numbers.of_guards(0)
+        self._measurement = Measurement(session.spec.gradient)
         self._scaled = options.loss_scale != 1.0
         gradient = session.spec.gradient
         self._allows = gradient.non_finite is NonFinitePolicy.ALLOW
@@ -63,14 +74,25 @@ class Routine:
         several = gradient.accumulation_steps > 1 or isinstance(gradient.clip, ClipByTensorNorm)
         penalized = gradient.l1 or gradient.l2
         partial = session.spec.weight_average is not None and any(session.arenas.untouched(staging.runs))
-        if session.kept is not None or not decided or unusual or several or penalized or partial:
+        if not decided or unusual or several or penalized or partial:
             return None
+        if session.kept is not None and staging.foreign:
+            return None  # what is recorded has to be a copy
         if reply is not None and not plan.writes(reply):
             return None
         return cls(session, plan, staging, options, reply)
 
-    def take(self, sequence: int, expected_step: int | None, gradient_id: int) -> StepResult | None:
-        """Takes a step on what is in the buffer.
+    @property
+    def options(self) -> StepOptions:
+        """What the step that is prepared asks for."""
+        sequence, expected_step, gradient_id = self._asked
+        own = self._options
+        return replace(own, sequence=sequence, expected_step=expected_step, gradient_id=gradient_id)
+
+    def prepare(self, sequence: int, expected_step: int | None, gradient_id: int) -> bool:
+        """Checks and measures a step on what is in the buffer, and changes nothing.
+
+        Until `commit` nothing else may touch the session.
 
         Args:
             sequence: which it is of the worker's.
@@ -78,40 +100,44 @@ class Routine:
             gradient_id: stands for the gradient's bytes; 0 where they stand for themselves.
 
         Returns:
-            What it did; None where it was not taken and nothing has changed.
+            Whether it goes as expected.
         """
-        session, worker = self._session, self._options.worker
+        session, worker, scale = self.session, self._options.worker, self._options.loss_scale
         if not self._goes_on() or expected_step not in (None, session.step):
-            return None
-        digest = b""
+            return False
         if worker:
             if not session.ledger.expects(worker, sequence):
-                return None
-            digest = self._staging.digest(self._options.loss_scale, expected_step, stand_in=gradient_id)
-        _, guards = session.numbers.of_gradient(session.step, self._options.loss_scale)
-        measurement = Measurement(self._spec.gradient, [measure.totals(guards) for measure in self._measures])
-        if measurement.non_finite_count and not self._allows:
-            return None
-        result = self._applied(measurement, guards)
+                return False
+            self._digest = self.staging.digest(scale, expected_step, stand_in=gradient_id)
+        self._asked = sequence, expected_step, gradient_id
+        _, self._guards = session.numbers.of_gradient(session.step, scale)
+        sums = [measure.totals(self._guards) for measure in self._measures]
+        self._measurement = Measurement(self._spec.gradient, sums)
+        return self._allows or not self._measurement.non_finite_count
+
+    def commit(self) -> StepResult:
+        """Takes the step that was prepared."""
+        session, worker = self.session, self._options.worker
+        result = self._applied()
         if worker:
-            session.ledger.remember(worker, digest, result)
+            session.ledger.remember(worker, self._digest, result)
         session.activity.stepped(result)
         return result
 
     def _goes_on(self) -> bool:
-        """Whether everything is as it was, and it is this step's turn."""
-        session = self._session
+        """Whether everything is as it was."""
+        session = self.session
         return (
             session.spec is self._spec
             and self._plan.fits(session.arenas)
-            and not (session.closed or session.damaged or session.kept or session.lock.locked())
-            and not session.watch.stopped
+            and not (session.closed or session.damaged or session.watch.stopped)
         )
 
-    def _applied(self, measurement: Measurement, guards: dict[str, float]) -> StepResult:
+    def _applied(self) -> StepResult:
         """Updates everything, and counts the step."""
-        session = self._session
-        numbers = session.numbers.of_step(session.step, guards)
+        session, measurement = self.session, self._measurement
+        numbers = session.numbers.of_step(session.step, self._guards)
+        durable = session.durable_at(session.step + 1)
         sums = []
         with session.changing():
             for position, apply in enumerate(self._applies):
@@ -129,6 +155,7 @@ class Routine:
             measurement.norm,
             measurement.clipped_norm,
             measurement.non_finite_count,
+            durable_step=durable,
         )
 
     def _apply(self, position: int) -> Bound:
@@ -136,7 +163,7 @@ class Routine:
         place, reply = self._plan.places[position], self._reply
         if reply is None:
             return place.kernel(StepPrograms.apply, self._scaled, "", False, self._one_pass)
-        here, averaged = reply.staging is self._staging, reply.point is Point.AVERAGE
+        here, averaged = reply.staging is self.staging, reply.point is Point.AVERAGE
         target = None if here else reply.staging.runs[position]
         into = GRADIENT if here else REPLY
         return place.kernel(StepPrograms.apply, self._scaled, into, averaged, self._one_pass, reply=target)

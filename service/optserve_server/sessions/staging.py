@@ -113,6 +113,7 @@ class Staging:
         buffer: the bytes (uint8), to be filled in place in any order.
         sparse: the rows as they were sent, of the tensors that were sent so.
         plan: what a session worked out for it, to be used again; see `sessions.plan`.
+        described: what records say of it, once one has; see `sessions.changes`.
         foreign: whether somebody else may write to the buffer at any time.
     """
 
@@ -129,6 +130,7 @@ class Staging:
         self.byte_count = sum(tensor.byte_count for tensor in tensors)
         self.buffer = allocate(self.byte_count)
         self.plan: object = None
+        self.described = ""
         self._context: tuple[object, ...] | None = None
         self._meaning = b""
 

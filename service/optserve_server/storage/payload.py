@@ -12,6 +12,9 @@ from optserve_server.storage.files import Piece
 _LENGTH = struct.Struct("<I")
 _SIZES = "sizes"
 
+dumps = json.JSONEncoder(separators=(",", ":")).encode
+"""JSON as records hold it."""
+
 
 def pack(facts: Mapping[str, Any], buffers: Sequence[Piece] = ()) -> list[Piece]:
     """The pieces of a payload.
@@ -20,8 +23,14 @@ def pack(facts: Mapping[str, Any], buffers: Sequence[Piece] = ()) -> list[Piece]
         facts: what JSON can say; ``sizes`` is not to be among them. Floats come back the same.
         buffers: bytes, which are not copied.
     """
+    return pack_text(dumps(facts), buffers)
+
+
+def pack_text(facts: str, buffers: Sequence[Piece] = ()) -> list[Piece]:
+    """The same of facts that are JSON already: an object that is not empty."""
     views = [memoryview(buffer).cast("B") for buffer in buffers]
-    text = json.dumps({**facts, _SIZES: [len(view) for view in views]}, separators=(",", ":")).encode()
+    sizes = ",".join([str(len(view)) for view in views])
+    text = f'{facts[:-1]},"{_SIZES}":[{sizes}]}}'.encode()
     return [_LENGTH.pack(len(text)) + text, *views]
 
 

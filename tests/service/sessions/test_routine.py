@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,7 +20,7 @@ from optserve_server.schedules.exponential import Exponential
 from optserve_server.sessions.guards import PARAMETER
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.reading import Point, Reply
-from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.routine import Routine
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import (
@@ -65,6 +64,13 @@ SPECS: Mapping[str, Callable[[], SessionSpec]] = {
     ),
 }
 BACKENDS: Mapping[str, Callable[[], Backend]] = {"numpy": NumpyBackend, "numba": NumbaBackend}
+
+
+def take(
+    routine: Routine, sequence: int, expected_step: int | None = None, gradient_id: int = 0
+) -> StepResult | None:
+    """The step, if the routine takes it."""
+    return routine.commit() if routine.prepare(sequence, expected_step, gradient_id) else None
 
 
 def state(session: Session) -> list[bytes]:
@@ -119,7 +125,7 @@ class Pair:
         from_ordinary = self._ordinary(0, options)
         found = None
         if by_routine and self.routine is not None:
-            found = self.routine.take(sequence, options.expected_step, options.gradient_id)
+            found = take(self.routine, sequence, options.expected_step, options.gradient_id)
         taken = found is not None
         found = found or self._ordinary(1, options)
         assert found == from_ordinary
@@ -194,18 +200,18 @@ def untouched(pair: Pair, act: Callable[[Routine], object]) -> None:
 
 @pytest.mark.parametrize("sequence", [0, 3, 5, 2**63])
 def test_another_sequence_is_left_alone(pair: Pair, sequence: int) -> None:
-    untouched(pair, lambda routine: routine.take(sequence, None, 0))
+    untouched(pair, lambda routine: take(routine, sequence))
 
 
 @pytest.mark.parametrize("expected", [0, 2, 4])
 def test_another_expected_step_is_left_alone(pair: Pair, expected: int) -> None:
-    untouched(pair, lambda routine: routine.take(4, expected, 0))
+    untouched(pair, lambda routine: take(routine, 4, expected))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_left_alone(pair: Pair, bad: float) -> None:
     pair.stagings[1].array(pair.stagings[1].tensors[0])[5] = bad
-    untouched(pair, lambda routine: routine.take(4, None, 0))
+    untouched(pair, lambda routine: take(routine, 4))
 
 
 def test_where_all_is_allowed_it_counts() -> None:
@@ -215,7 +221,7 @@ def test_where_all_is_allowed_it_counts() -> None:
     assert pair.routine is not None
     fill(pair.stagings[1], 9)
     pair.stagings[1].array(pair.stagings[1].tensors[0])[5] = np.nan
-    result = pair.routine.take(4, None, 0)
+    result = take(pair.routine, 4)
     assert result is not None
     assert (result.step, result.non_finite_count) == (4, 1)
 
@@ -223,22 +229,13 @@ def test_where_all_is_allowed_it_counts() -> None:
 def test_a_session_that_has_changed_is_left_alone(pair: Pair) -> None:
     session = pair.sessions[1]
     session.update(spec_of(Adam(learning_rate=0.5)))
-    untouched(pair, lambda routine: routine.take(4, None, 0))
+    untouched(pair, lambda routine: take(routine, 4))
 
 
 @pytest.mark.parametrize("mark", ["closed", "damaged"])
 def test_a_session_that_is_no_more_is_left_alone(pair: Pair, mark: str) -> None:
     setattr(pair.sessions[1], mark, True)
-    untouched(pair, lambda routine: routine.take(4, None, 0))
-
-
-async def lock(session: Session) -> None:
-    await session.lock.acquire()
-
-
-def test_a_session_that_works_is_left_alone(pair: Pair) -> None:
-    asyncio.run(lock(pair.sessions[1]))
-    untouched(pair, lambda routine: routine.take(4, None, 0))
+    untouched(pair, lambda routine: take(routine, 4))
 
 
 def test_a_step_that_fails_half_way_damages_its_session(pair: Pair, monkeypatch: Any) -> None:
@@ -250,7 +247,7 @@ def test_a_step_that_fails_half_way_damages_its_session(pair: Pair, monkeypatch:
 
     monkeypatch.setattr(pair.routine, "_applies", [Failing()])
     with pytest.raises(RuntimeError):
-        pair.routine.take(4, None, 0)
+        take(pair.routine, 4)
     assert pair.sessions[1].damaged
     assert pair.sessions[1].step == 3
     assert PARAMETER in next(iter(pair.sessions[1].arenas.partitions.values())).arrays

@@ -102,29 +102,31 @@ class Sharing:
     def read(
         self,
         memory: SharedMemory,
+        pull: Pull,
         contents: Contents,
         step: int,
-        pull: Pull,
+        change: int,
         into: Mapping[str, Array] | None,
     ) -> Parameters:
         """The values that an answer says are in memory.
 
         Args:
             memory: where.
+            pull: what was asked for.
             contents: what the answer says of them.
             step: which they belong to.
-            pull: what was asked for.
+            change: how many changes they are the outcome of, where the memory is live.
             into: the caller's arrays; new ones when None.
 
         Raises:
             OptserveError: another step came between, and they could not be pulled either.
         """
-        targets = into
-        if targets is None:
+        if into is None:
             targets = memory.parameters if self._in_place else self._room(memory)
-        if targets is memory.parameters or memory.copy_to(targets, contents.change):
-            arrays = {name: targets[name] for name in memory.parameters}
-            return Parameters(arrays, step=step, point=contents.point)
+        else:
+            targets = {name: into[name] for name in memory.parameters}
+        if targets is memory.parameters or memory.copy_to(targets, change):
+            return Parameters(targets, step=step, point=contents.point)
         request = wire.PullParametersRequest(name=self._name, pull=pull.message(self._layout))
         seconds = allowance(self._connection.timeout, pull.byte_count(self._layout))
         return self._connection.run(

@@ -121,12 +121,9 @@ class Sharing:
         Raises:
             OptserveError: another step came between, and they could not be pulled either.
         """
-        if into is None:
-            targets = memory.parameters if self._in_place else self._room(memory)
-        else:
-            targets = {name: into[name] for name in memory.parameters}
-        if targets is memory.parameters or memory.copy_to(targets, change):
-            return Parameters(targets, step=step, point=contents.point)
+        values = self._values(memory, change, into)
+        if values is not None:
+            return Parameters(values, step=step, point=contents.point)
         request = wire.PullParametersRequest(name=self._name, pull=pull.message(self._layout))
         seconds = allowance(self._connection.timeout, pull.byte_count(self._layout))
         return self._connection.run(
@@ -137,6 +134,17 @@ class Sharing:
         """Gives everything back."""
         while self._memories:
             self._memories.popitem()[1].close()
+
+    def _values(
+        self, memory: SharedMemory, change: int, into: Mapping[str, Array] | None
+    ) -> Mapping[str, Array] | None:
+        """The values in memory, or None where they are no longer those that were told of."""
+        if into is None and self._in_place:
+            return memory.parameters
+        if into is None and memory.is_small:
+            return memory.copied(change)
+        targets = self._room(memory) if into is None else {name: into[name] for name in memory.parameters}
+        return targets if memory.copy_to(targets, change) else None
 
     def _room(self, memory: SharedMemory) -> dict[str, Array]:
         """Arrays of the caller's own for the values, in memory that was used before where there is."""

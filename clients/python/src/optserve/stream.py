@@ -25,15 +25,15 @@ from optserve.into import check, same
 from optserve.layout import Layout
 from optserve.lone_step import LoneStep
 from optserve.outline import Asked, Outline
+from optserve.outlines import Outlines
 from optserve.parameters import Parameters, Pulling, as_pull
-from optserve.payload import Payload
 from optserve.pending import Attempt, PendingStep
 from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, allowance
 from optserve.shared_steps import SharedMessages, SharedOutline
 from optserve.sharing import Sharing
 from optserve.sparse import AnyGradients
-from optserve.steps import StepMessages, StepResult, Wishes, request
+from optserve.steps import StepMessages, StepResult
 from optserve.watchdog import Watchdog
 from optserve.worker import REFUSALS
 
@@ -88,7 +88,7 @@ class StepStream:
         self._watchdog = Watchdog()
         self._closed = False
         self._sharing = sharing
-        self._outlines: dict[bool, Outline] = {}  # of steps in memory, and of others
+        self._outlines = Outlines(name, layout, self._pull, wire_dtype, sharing)
         self._gradients: Mapping[str, Array] | None = None
         self._answers = Answers()
         self._lone: LoneStep | None = None
@@ -110,7 +110,7 @@ class StepStream:
             kind = None if dtype is None else dtypes.checked(dtype, dtypes.WIRE_DTYPES, "wire_dtype")
             zeros = {t.name: np.zeros(t.shape, kind or t.dtype) for t in self._layout.values()}
             self._make_room(alone=True)
-            outline, _ = self._outlined(zeros, copy=False, shared=self._sharing.on)
+            outline, _ = self._outlines.of(zeros, copy=False, shared=self._sharing.on)
             self._gradients = outline.memory.gradients if isinstance(outline, SharedOutline) else zeros
         return self._gradients
 
@@ -305,7 +305,7 @@ class StepStream:
         self._lone = None
         shared = self._sharing.on and (not copy or self._layout.byte_count >= SHARED_BYTES)
         self._make_room(alone=shared)
-        outline, payload = self._outlined(gradients, copy, shared)
+        outline, payload = self._outlines.of(gradients, copy, shared)
         self._raise_unseen()
         head = outline.head(self._worker, self._sequence, asked)
         messages = StepMessages(head, payload)
@@ -316,7 +316,7 @@ class StepStream:
         call.put(messages)
         self._waiting.append(pending)
         self._sequence += 1
-        if isinstance(call, DirectCall) and outline.is_small and outline in self._outlines.values():
+        if isinstance(call, DirectCall) and outline.is_small and self._outlines.holds(outline):
             self._lone = self._following(call, outline, asked, pending.byte_count)
         return pending
 
@@ -334,36 +334,13 @@ class StepStream:
         while len(self._waiting) >= (1 if alone else self._window):
             self.advance()
 
-    def _outlined(self, gradients: AnyGradients, copy: bool, shared: bool) -> tuple[Outline, Payload]:
-        """The gradients ready to be sent, by the outline of the step before where they are alike."""
-        outline = self._outlines.get(shared)
-        payload = outline.payload(gradients, copy) if outline is not None else None
-        if outline is None or payload is None:
-            given = Payload.of_gradients(self._layout, gradients, self._wire_dtype)
-            if given.is_empty:
-                raise ValueError("no gradient is given")
-            memory = self._sharing.memory(given, self._pull) if shared else None
-            options = Wishes(pull=self._pull).message(self._layout)
-            payload = given.uniform()
-            message = request(self._name, options, payload)
-            if memory is not None:
-                outline = SharedOutline(message, gradients, given, memory)
-                payload = outline.placed(given)
-            else:
-                outline = Outline(message, gradients, payload)
-                payload = payload.copied() if copy else payload
-            self._outlines.pop(shared, None)
-            if not payload.rows:
-                self._outlines[memory is not None] = outline
-        return outline, payload
-
     def _sent_instead(self, pending: PendingStep) -> bool:
         """Sends a step's gradient whose memory the server does not know, or no more."""
         messages = pending.messages
         if not isinstance(messages, SharedMessages):
             return False
         self._sharing.forget(messages.memory)
-        self._outlines.pop(True, None)
+        self._outlines.forget_shared()
         self._gradients = None
         pending.messages = messages.in_chunks()
         return True

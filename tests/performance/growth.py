@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tests.performance.contenders.remote import contender
 from tests.performance.memory import ARRAYS, MIB, resident
@@ -17,20 +17,22 @@ GROUP = "growth"
 SIZES = (10**4, 10**5, 10**6, 10**7, 25 * 10**6, 5 * 10**7, 10**8)
 """Decades, and more where a line is decided: 1e8 alone would pull any line through itself."""
 
+TURNS = 3
+"""How often each size is measured."""
+
 LARGE = 10**6
 """Parameters from which a step is more than its latency."""
 
 
 def run(options: Options) -> Iterator[Finding]:
-    """Each size has a server of its own, alone: side by side they would not fit everywhere."""
+    """Time and memory of each size, and the lines through them."""
     sizes = options.sizes_of(SIZES)
     times, memories = [], []
-    for n in sizes:
-        seconds, grown = _measure(n, options)
-        times.append(seconds)
-        memories.append(grown)
-        yield Result(GROUP, "time of a step", n, seconds * 1e3, "ms")
-        yield Result(GROUP, "memory of a session", n, grown, "MiB")
+    for n, (seconds, grown) in _sizes(sizes, options).items():
+        times.append(statistics.median(seconds))
+        memories.append(statistics.median(grown))
+        yield Result(GROUP, "time of a step", n, times[-1] * 1e3, "ms")
+        yield Result(GROUP, "memory of a session", n, memories[-1], "MiB")
     if len(sizes) > 2:
         yield from _line("time", sizes, times, "ns", 1e9)
         yield from _line("memory", sizes, memories, "bytes", MIB)
@@ -41,13 +43,29 @@ def run(options: Options) -> Iterator[Finding]:
         yield Result(GROUP, "exponent of time", max(sizes), exponent(*zip(*large, strict=True)), "power of n")
 
 
-def _measure(n: int, options: Options) -> tuple[float, float]:
-    """Seconds of a step, and MiB that the session adds to a server that has just started."""
+def _sizes(sizes: Sequence[int], options: Options) -> dict[int, tuple[list[float], list[float]]]:
+    """Seconds of steps and MiB of sessions by size.
+
+    Each size has a server of its own, alone: side by side they would not fit everywhere. So
+    they take turns, that a drift of the machine meets all alike.
+    """
+    found: dict[int, tuple[list[float], list[float]]] = {n: ([], []) for n in sizes}
+    for number in range(TURNS):
+        for n in sizes if number % 2 == 0 else sizes[::-1]:
+            seconds, grown = _measure(n, options)
+            found[n][0].extend(seconds)
+            found[n][1].append(grown)
+    return found
+
+
+def _measure(n: int, options: Options) -> tuple[list[float], float]:
+    """Seconds of steps, and MiB that the session adds to a server that has just started."""
+    rounds = -(-options.rounds // TURNS)
     with running_server("numba") as server:
         before = resident(server.process.pid)
         with contender("ours", n, "--at", server.address) as client:
-            times = interleave({"stream": client.timed}, options.rounds, options.seconds)
-            return statistics.median(times.seconds["stream"]), resident(server.process.pid) - before
+            times = interleave({"stream": client.timed}, rounds, options.seconds)
+            return times.seconds["stream"], resident(server.process.pid) - before
 
 
 def _line(what: str, sizes: list[int], values: list[float], unit: str, factor: float) -> Iterator[Finding]:

@@ -70,6 +70,42 @@ def test_questions_are_answered(call):
     call.finish()
 
 
+@pytest.fixture
+def direct(address):
+    with grpc.insecure_channel(address) as channel:
+        call = DirectCall(channel, METHOD, (("token", "secret"),))
+        yield call
+        call.close()
+
+
+def test_single_questions_are_answered(direct):
+    for size in (1, 1_000_000, 7):
+        assert direct.ask(b"x" * size) == str(size).encode()
+        direct.put([b"a", b"bb"])
+        assert [direct.receive(), direct.receive()] == [b"1", b"2"]
+    assert direct.ask(b"leave") is None
+    with pytest.raises(grpc.RpcError):
+        direct.ask(b"x")
+
+
+def test_a_single_question_may_be_refused(direct):
+    assert direct.ask(b"x") == b"1"
+    for word in (b"refuse", b"x"):
+        with pytest.raises(grpc.RpcError) as caught:
+            direct.ask(word)
+        assert caught.value.code() is grpc.StatusCode.ABORTED
+        assert caught.value.details() == "nein, größer"
+
+
+def test_a_single_question_may_be_cancelled(direct):
+    timer = threading.Timer(0.1, direct.cancel)
+    timer.start()
+    with pytest.raises(grpc.RpcError) as caught:
+        direct.ask(b"hush")
+    timer.join()
+    assert caught.value.code() is grpc.StatusCode.CANCELLED
+
+
 @pytest.mark.parametrize("before", [[], [b"hush"] * 3])
 def test_an_error_comes_with_all_it_carries(call, before):
     call.put([*before, b"refuse", *before])

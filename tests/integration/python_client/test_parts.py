@@ -124,6 +124,20 @@ def test_the_watchdog_cancels_what_outlasts_its_deadline_and_nothing_else():
     watchdog.close()
 
 
+def test_the_watchdog_misses_no_deadline():
+    """Waits begin and end without a lock, at every moment of the thread's own work."""
+    watchdog, cancelled = Watchdog(), threading.Event()
+    for i in range(300):
+        for _ in range(i % 7):
+            watchdog.watch(Deadline(0.001), cancelled.set)
+            watchdog.rest()
+        cancelled.clear()  # which a wait may have set that ended as it was over
+        watchdog.watch(Deadline(0.0005 * (i % 4)), cancelled.set)
+        assert cancelled.wait(10)
+        watchdog.rest()
+    watchdog.close()
+
+
 def test_without_tqdm_bars_are_silent_unless_they_are_wanted(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

@@ -8,9 +8,10 @@ from itertools import chain
 from google.protobuf.message import DecodeError
 
 from optserve import errors
+from optserve.answer_form import PARAMETERS, RESULT, AnswerForm, learned
 from optserve.contents import Contents
 from optserve.dtypes import Array
-from optserve.framing import LENGTH, VARINT, Framing, read_varint
+from optserve.framing import VARINT, Framing, read_varint
 from optserve.landing import Landing
 from optserve.parameters import Parameters
 from optserve.progress import Bar, Silent
@@ -19,35 +20,60 @@ from optserve.steps import StepResult
 from optserve.v1 import session_service_pb2 as wire
 
 RESPONSES = Framing(wire.StepStreamResponse)
-RESULT = wire.StepStreamResponse.RESULT_FIELD_NUMBER << 3 | LENGTH
-PARAMETERS = wire.StepStreamResponse.PARAMETERS_FIELD_NUMBER << 3 | LENGTH
 STEP = bytes((wire.ParametersHeader.STEP_FIELD_NUMBER << 3 | VARINT,))
 SILENT = Silent()
 
-Lookup = Callable[[Contents, int], Parameters]
-"""Gives the values of a step that an answer says are in shared memory."""
+Into = Mapping[str, Array] | None
+Lookup = Callable[[Contents, int, int, Into], Parameters]
+"""Gives values that an answer says are in shared memory: the contents, step and change it states."""
+FORMS = 8
+"""How many forms of answers are known at once."""
 
 
 class Answers:
     """Reads the answers to a stream's steps, one after the other.
 
     From step to step, the header of the parameters says the same but for the step. It is
-    compared as it came, and read when it differs.
+    compared as it came, and read when it differs. What `AnswerForm` says of an answer in one
+    message is kept, by its length, for `again`.
     """
 
     def __init__(self) -> None:
         self._landing = Landing(Recycler())
         self._known: bytes | None = None
         self._contents = Contents(wire.ParametersHeader())
+        self._forms: dict[int, AnswerForm] = {}
 
-    def fills(self, into: Mapping[str, Array]) -> bool:
-        """Whether the last answer filled these arrays."""
-        return self._landing.fills(into)
+    def again(self, received: bytes, into: Into, lookup: Lookup | None) -> StepResult | None:
+        """Reads an answer that is written like an earlier one.
+
+        Args:
+            received: its first message, encoded.
+            into: arrays to fill with the parameters; new ones when None.
+            lookup: as for `read`.
+
+        Returns:
+            None where it is not, and `read` is to read it.
+        """
+        form = self._forms.get(len(received))
+        head = None if form is None else form.matching(received)
+        if form is None or head is None:
+            return None
+        contents = form.contents
+        if contents is None:
+            values = Parameters()
+        elif not contents.shared:
+            values = self._landing.whole(contents, form.step(head), received, form.data, into)
+        elif lookup is not None:
+            values = lookup(contents, form.step(head), form.change(head), into)
+        else:
+            return None
+        return StepResult.unread(form, head, values)
 
     def read(
         self,
         received: Iterator[bytes],
-        into: Mapping[str, Array] | None = None,
+        into: Into = None,
         bar: Bar = SILENT,
         lookup: Lookup | None = None,
     ) -> StepResult:
@@ -69,9 +95,7 @@ class Answers:
         except DecodeError as error:
             raise errors.Internal("the answer is no message of this service") from error
 
-    def _read(
-        self, received: Iterator[bytes], into: Mapping[str, Array] | None, bar: Bar, lookup: Lookup | None
-    ) -> StepResult:
+    def _read(self, received: Iterator[bytes], into: Into, bar: Bar, lookup: Lookup | None) -> StepResult:
         message = next(received, None)
         if message is None:
             raise errors.Unavailable("the stream ended before its answer")
@@ -80,14 +104,24 @@ class Answers:
         told = {RESULT: b""}
         for tag, _, inner, stop in others:
             told[tag] = told.get(tag, b"") + message[inner:stop]
-        values = Parameters()
+        values, contents = Parameters(), None
         if PARAMETERS in told:
-            step = self._learn(told[PARAMETERS])
-            if self._contents.shared and lookup is not None:
-                return StepResult.of(wire.StepResult.FromString(told[RESULT]), lookup(self._contents, step))
-            chunks = chain((chunk,), (RESPONSES.split(more)[1] for more in received))
-            values = self._landing.take(self._contents, step, chunks, into, bar)
-        return StepResult.of(wire.StepResult.FromString(told[RESULT]), values)
+            step, contents = self._learn(told[PARAMETERS]), self._contents
+            if contents.shared and lookup is not None:
+                values = lookup(contents, step, contents.change, into)
+            else:
+                chunks = chain((chunk,), (RESPONSES.split(more)[1] for more in received))
+                values = self._landing.take(contents, step, chunks, into, bar)
+        result = StepResult.of(wire.StepResult.FromString(told[RESULT]), values)
+        self._keep_form(message, result, contents)
+        return result
+
+    def _keep_form(self, message: bytes, result: StepResult, contents: Contents | None) -> None:
+        form = learned(message, result, contents)
+        if form is not None:
+            if len(self._forms) == FORMS:
+                self._forms.clear()
+            self._forms[len(message)] = form
 
     def _learn(self, header: bytes) -> int:
         """Reads what is new in a header, and returns its step."""

@@ -49,6 +49,18 @@ class Contents:
             size = math.prod(shape) * dtype.itemsize
             self.places.append(Place(tensor.name, dtype, shape, tensor.byte_offset, size))
 
+    def copied(self, received: bytes, start: int) -> dict[str, Array]:
+        """The tensors out of a message that holds the bytes, in memory of their own.
+
+        Args:
+            received: the message.
+            start: where in it the bytes begin.
+        """
+        if len(self.places) == 1:
+            [(name, dtype, shape, offset, _)] = self.places
+            return {name: np.ndarray(shape, dtype, received, start + offset).copy()}
+        return self.arrays(np.frombuffer(received, np.uint8, self.byte_count, start).copy())
+
     def arrays(self, buffer: NDArray[np.uint8]) -> dict[str, Array]:
         """The tensors in a buffer that holds the bytes; copies only where one would lie unaligned."""
         return {

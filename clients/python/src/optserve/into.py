@@ -13,8 +13,11 @@ from optserve.layout import Layout
 from optserve.parameters import Pull
 
 
-def check(into: Mapping[str, Array], layout: Layout, pull: Pull | None) -> None:
+def check(into: Mapping[str, Array], layout: Layout, pull: Pull | None) -> dict[str, Array]:
     """Checks arrays before anything is asked of the server.
+
+    Returns:
+        Those that will be filled.
 
     Raises:
         ValueError: no parameters are asked for, an array is missing, is read-only or has another
@@ -23,6 +26,7 @@ def check(into: Mapping[str, Array], layout: Layout, pull: Pull | None) -> None:
     """
     if pull is None:
         raise ValueError("arrays to read parameters into are given, but no parameters are asked for")
+    checked = {}
     for tensor in layout.select(pull.tensors):
         if tensor.name not in into:
             raise ValueError(f"there is no array to read {tensor.name!r} into")
@@ -34,6 +38,16 @@ def check(into: Mapping[str, Array], layout: Layout, pull: Pull | None) -> None:
             raise ValueError(f"into[{tensor.name!r}] has shape {array.shape}, but must have {tensor.shape}")
         if not array.flags.writeable:
             raise ValueError(f"into[{tensor.name!r}] is read-only")
+        checked[tensor.name] = array
+    return checked
+
+
+def same(arrays: Mapping[str, Array], others: Mapping[str, Array]) -> bool:
+    """Whether ``arrays`` has all of the others, themselves."""
+    for name, array in others.items():  # noqa: SIM110 - a generator would cost every step more
+        if arrays.get(name) is not array:
+            return False
+    return True
 
 
 class Into:
@@ -56,13 +70,18 @@ class Into:
             for place in contents.places
         ]
 
-    def holds(self, arrays: Mapping[str, Array]) -> bool:
-        """Whether these are the arrays."""
-        return all(arrays.get(name) is target for name, target in self._targets.items())
-
     def serves(self, arrays: Mapping[str, Array], contents: Contents) -> bool:
-        """Whether this is their place for what will arrive."""
-        return self._contents is contents and self.holds(arrays)
+        """Whether this is the place of these arrays for what will arrive."""
+        return self._contents is contents and same(arrays, self._targets)
+
+    def fill(self, data: memoryview) -> dict[str, Array]:
+        """The arrays, from bytes that begin with all of theirs."""
+        start = 0
+        for piece in self.pieces:
+            stop = start + len(piece)
+            piece[:] = data[start:stop]
+            start = stop
+        return self.arrays()
 
     def arrays(self) -> dict[str, Array]:
         """The arrays, once all bytes are there."""

@@ -26,10 +26,6 @@ class Landing:
         self._recycler = recycler
         self._into: Into | None = None
 
-    def fills(self, into: Mapping[str, Array]) -> bool:
-        """Whether these arrays were filled the last time, and so fit."""
-        return self._into is not None and self._into.holds(into)
-
     def take(
         self,
         contents: Contents,
@@ -60,6 +56,26 @@ class Landing:
                 self._into = Into(into, contents)
             _fill(Filling(self._into.pieces), chunks, bar)
             arrays = self._into.arrays()
+        return Parameters(arrays, step=step, point=contents.point, modified=contents.modified)
+
+    def whole(
+        self, contents: Contents, step: int, received: bytes, start: int, into: Mapping[str, Array] | None
+    ) -> Parameters:
+        """Parameters whose bytes are all there, and few.
+
+        Args:
+            contents: what they hold.
+            step: which they belong to.
+            received: holds the bytes.
+            start: where in it they begin.
+            into: the caller's arrays; new ones when None.
+        """
+        if into is None:
+            arrays = contents.copied(received, start)
+        else:
+            if self._into is None or not self._into.serves(into, contents):
+                self._into = Into(into, contents)
+            arrays = self._into.fill(memoryview(received)[start:])
         return Parameters(arrays, step=step, point=contents.point, modified=contents.modified)
 
 

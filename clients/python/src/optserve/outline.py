@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from optserve.chunks import CHUNK_BYTES
 from optserve.dtypes import Array
+from optserve.framing import VARINT, ChunkParts
 from optserve.payload import Payload
+from optserve.steps import REQUESTS, OneMessage, StepMessages
 from optserve.v1 import session_service_pb2 as wire
+
+SEQUENCE = bytes((wire.StepOptions.SEQUENCE_FIELD_NUMBER << 3 | VARINT,))
+"""The tag of the sequence; it follows the worker, as fields are written in the order of their numbers."""
 
 
 class Asked(NamedTuple):
@@ -44,6 +50,13 @@ class Outline:
             copy: whether they are copied. Otherwise they must stay as they are until they were
                 sent, and converted ones lie in memory that the next step uses again.
         """
+        arrays = self.parts(gradients, copy)
+        return (
+            None if arrays is None else Payload(self._payload.tensors, list(arrays), self._payload.complete)
+        )
+
+    def parts(self, gradients: Mapping[str, Any], copy: bool = False) -> Sequence[Any] | None:
+        """The arrays of `payload`, which stand behind the head where the step is one message."""
         if len(gradients) != len(self._kinds):
             return None
         arrays: list[Array] = []
@@ -56,7 +69,26 @@ class Outline:
             elif dtype != self._dtype or not array.flags.c_contiguous:
                 array = self._converted(name, array)
             arrays.append(array)
-        return Payload(self._payload.tensors, arrays, self._payload.complete)
+        return arrays
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a step is one message."""
+        return 0 < self._payload.byte_count <= CHUNK_BYTES
+
+    def around(self, worker: str, sequence: int, asked: Asked) -> tuple[bytes, bytes] | None:
+        """The head of one step and what opens its chunk, but for the first byte of the sequence.
+
+        Returns:
+            What stands before that byte, and what stands behind it; None where it is not found.
+        """
+        head = self.head(worker, sequence, asked)
+        opening = REQUESTS.join(b"", ChunkParts(0, self._payload.byte_count, ()))
+        return self._split(head + opening, worker)
+
+    def messages(self, message: bytes) -> StepMessages:
+        """A step by the one message that it was made of."""
+        return OneMessage(message)
 
     def head(self, worker: str, sequence: int, asked: Asked) -> bytes:
         """The beginning of one step, encoded."""
@@ -70,6 +102,11 @@ class Outline:
         if asked.loss_scale is not None:
             options.loss_scale = asked.loss_scale
         return self._request.SerializeToString()
+
+    def _split(self, head: bytes, worker: str) -> tuple[bytes, bytes] | None:
+        """What stands before the first byte of the sequence, which follows the worker, and behind it."""
+        before, mark, behind = head.partition(worker.encode() + SEQUENCE)
+        return (before + mark, behind[1:]) if mark else None
 
     def _converted(self, name: str, array: Array) -> Array:
         room = self._rooms.get(name)

@@ -33,7 +33,8 @@ class Parameters(dict[str, Array]):
         point: ParameterPoint | None = None,
         modified: bool = True,
     ) -> None:
-        super().__init__(arrays or {})
+        if arrays is not None:
+            self.update(arrays)
         self.step = step
         self.point = point
         self.modified = modified

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from optserve import errors
 from optserve.dtypes import Array
+from optserve.retry import Deadline
 from optserve.steps import StepMessages, StepResult
 
 if TYPE_CHECKING:
     from optserve.stream import StepStream
+
+
+class Attempt(NamedTuple):
+    """An attempt to take a step, which may have come some way already.
+
+    Attributes:
+        deadline: of this attempt and those that follow.
+        answer: the first message of the answer, where it is there.
+        failure: why there is none, where that is known.
+    """
+
+    deadline: Deadline
+    answer: bytes | None = None
+    failure: BaseException | None = None
 
 
 class PendingStep:
@@ -27,6 +42,7 @@ class PendingStep:
         self.messages: StepMessages | None = messages
         self.byte_count = byte_count
         self.into: Mapping[str, Array] | None = None
+        self.begun: Attempt | None = None
         self._result: StepResult | None = None
         self._error: errors.OptserveError | None = None
 

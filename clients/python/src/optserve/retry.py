@@ -20,11 +20,17 @@ class Deadline:
     """A moment by which something must be done.
 
     Args:
-        seconds: from now on.
+        seconds: how long it may take.
+        since: when it began, by ``time.monotonic``; now when None.
+
+    Attributes:
+        seconds: likewise.
+        at: the moment, by the same clock.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.at = time.monotonic() + seconds
+    def __init__(self, seconds: float, since: float | None = None) -> None:
+        self.seconds = seconds
+        self.at = (time.monotonic() if since is None else since) + seconds
 
     def remaining(self) -> float:
         """Seconds left, never negative."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from optserve import dtypes
 from optserve.dtypes import Array
+from optserve.recycler import LARGE
 from optserve.v1 import session_service_pb2 as wire
 
 _PEER = struct.Struct("3i")
@@ -61,6 +62,7 @@ class SharedMemory:
         region: its name.
         gradients: arrays to write gradients into, by tensor name.
         parameters: the values that follow a step; read-only arrays by tensor name.
+        is_small: whether those are few bytes, for which memory need not be kept.
         live: whether those are the session's parameters themselves, which any step moves.
         close: gives the memory back; the server forgets it. Called by itself at the end.
 
@@ -86,7 +88,8 @@ class SharedMemory:
             self.gradients = _arrays(response.gradients, blocks[0])
             self.parameters = _arrays(response.parameters, blocks[1]) if blocks[1:] else {}
             self.live = response.parameters.live
-            self._counters = blocks[1][:16].view(np.uint64) if self.live else None
+            self.is_small = sum(array.nbytes for array in self.parameters.values()) < LARGE
+            self._counters = blocks[1][:16].data.cast("Q") if self.live else None
         except BaseException:
             self.close()
             raise
@@ -109,8 +112,18 @@ class SharedMemory:
             np.copyto(targets[name], array, casting="unsafe")
         return not self.live or before == self._count(0) == change
 
+    def copied(self, change: int) -> dict[str, Array] | None:
+        """Copies of the values that follow a step, or None where they are not of that moment.
+
+        Args:
+            change: as for `copy_to`.
+        """
+        before = self._count(1)
+        arrays = {name: array.copy() for name, array in self.parameters.items()}
+        return arrays if not self.live or before == self._count(0) == change else None
+
     def _count(self, which: int) -> int:
-        return 0 if self._counters is None else int(self._counters[which])
+        return 0 if self._counters is None else self._counters[which]
 
 
 def _fetch(response: wire.ShareMemoryResponse) -> tuple[socket.socket, list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +61,27 @@ class SharedOutline(Outline):
             if array is not place:
                 np.copyto(place, array, casting="unsafe")
         return self._lying
+
+    def parts(self, gradients: Mapping[str, Any], copy: bool = False) -> Sequence[Any] | None:
+        """Nothing stands behind the head; see `Outline.parts`."""
+        return None if self.payload(gradients, copy) is None else ()
+
+    @property
+    def is_small(self) -> bool:
+        """Always: the gradient is not in the message."""
+        return True
+
+    def around(self, worker: str, sequence: int, asked: Asked) -> tuple[bytes, bytes] | None:
+        """The head of one step but for the first byte of the sequence; see `Outline.around`.
+
+        The gradient's number tells it from another one that has the same sequence, so gradients
+        of different sequences may have the same.
+        """
+        return self._split(self.head(worker, sequence, asked), worker)
+
+    def messages(self, message: bytes) -> StepMessages:
+        """A step by its head, its gradient lying where the last one does."""
+        return SharedMessages(message, self._lying, self.memory)
 
     def head(self, worker: str, sequence: int, asked: Asked) -> bytes:
         """The beginning of one step, encoded; it is all that is sent."""

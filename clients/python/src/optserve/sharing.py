@@ -102,29 +102,28 @@ class Sharing:
     def read(
         self,
         memory: SharedMemory,
+        pull: Pull,
         contents: Contents,
         step: int,
-        pull: Pull,
+        change: int,
         into: Mapping[str, Array] | None,
     ) -> Parameters:
         """The values that an answer says are in memory.
 
         Args:
             memory: where.
+            pull: what was asked for.
             contents: what the answer says of them.
             step: which they belong to.
-            pull: what was asked for.
+            change: how many changes they are the outcome of, where the memory is live.
             into: the caller's arrays; new ones when None.
 
         Raises:
             OptserveError: another step came between, and they could not be pulled either.
         """
-        targets = into
-        if targets is None:
-            targets = memory.parameters if self._in_place else self._room(memory)
-        if targets is memory.parameters or memory.copy_to(targets, contents.change):
-            arrays = {name: targets[name] for name in memory.parameters}
-            return Parameters(arrays, step=step, point=contents.point)
+        values = self._values(memory, change, into)
+        if values is not None:
+            return Parameters(values, step=step, point=contents.point)
         request = wire.PullParametersRequest(name=self._name, pull=pull.message(self._layout))
         seconds = allowance(self._connection.timeout, pull.byte_count(self._layout))
         return self._connection.run(
@@ -135,6 +134,17 @@ class Sharing:
         """Gives everything back."""
         while self._memories:
             self._memories.popitem()[1].close()
+
+    def _values(
+        self, memory: SharedMemory, change: int, into: Mapping[str, Array] | None
+    ) -> Mapping[str, Array] | None:
+        """The values in memory, or None where they are no longer those that were told of."""
+        if into is None and self._in_place:
+            return memory.parameters
+        if into is None and memory.is_small:
+            return memory.copied(change)
+        targets = self._room(memory) if into is None else {name: into[name] for name in memory.parameters}
+        return targets if memory.copy_to(targets, change) else None
 
     def _room(self, memory: SharedMemory) -> dict[str, Array]:
         """Arrays of the caller's own for the values, in memory that was used before where there is."""

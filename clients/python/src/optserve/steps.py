@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from optserve.enums import StepOutcome
 from optserve.framing import Framing
@@ -12,6 +13,9 @@ from optserve.parameters import Parameters, Pull
 from optserve.payload import Payload
 from optserve.progress import Bar, Silent
 from optserve.v1 import session_service_pb2 as wire
+
+if TYPE_CHECKING:
+    from optserve.answer_form import AnswerForm
 
 REQUESTS = Framing(wire.StepStreamRequest)
 SILENT = Silent()
@@ -51,6 +55,37 @@ class StepResult:
     replayed: bool
     tensor_norms: Mapping[str, float] = field(default_factory=dict)
     parameters: Parameters = field(default_factory=Parameters)
+
+    @classmethod
+    def unread(cls, form: AnswerForm, head: bytes, values: Parameters) -> StepResult:
+        """A result that reads its other fields when the first of them is asked for.
+
+        Args:
+            form: reads them.
+            head: what it reads them from.
+            values: the parameters.
+        """
+        result = cls.__new__(cls)
+        vars(result).update(parameters=values, _unread=(form, head))
+        return result
+
+    if not TYPE_CHECKING:  # to type checkers, any name would be a field
+
+        def __getattr__(self, name):
+            fields = self.__getstate__()
+            if name not in fields:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name)
+            return fields[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All fields, which are read now where they were not yet."""
+        fields = vars(self)
+        unread = fields.get("_unread")
+        if unread is not None:
+            form, head = unread
+            fields.update(form.fields(head))
+            fields.pop("_unread", None)  # by now, another thread may have done the same
+        return fields
 
     @classmethod
     def of(cls, message: wire.StepResult, values: Parameters) -> StepResult:
@@ -118,6 +153,23 @@ class StepMessages:
     def keep(self) -> None:
         """Copies the gradient, whose arrays are about to become the caller's again."""
         self._payload = self._payload.copied()
+
+
+class OneMessage(StepMessages):
+    """A step whose one message is made already.
+
+    Args:
+        message: with the gradient, encoded.
+    """
+
+    def __init__(self, message: bytes) -> None:
+        self._message = message
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._message
+
+    def keep(self) -> None:
+        """Nothing to do: the gradient was copied."""
 
 
 def request(name: str, options: wire.StepOptions, payload: Payload) -> wire.StepStreamRequest:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain
 from types import TracebackType
 from typing import Self
 
@@ -18,18 +21,19 @@ from optserve.connection import Connection
 from optserve.contents import Contents
 from optserve.direct_call import DirectCall
 from optserve.dtypes import Array
-from optserve.into import check
+from optserve.into import check, same
 from optserve.layout import Layout
+from optserve.lone_step import LoneStep
 from optserve.outline import Asked, Outline
+from optserve.outlines import Outlines
 from optserve.parameters import Parameters, Pulling, as_pull
-from optserve.payload import Payload
-from optserve.pending import PendingStep
+from optserve.pending import Attempt, PendingStep
 from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, allowance
 from optserve.shared_steps import SharedMessages, SharedOutline
 from optserve.sharing import Sharing
 from optserve.sparse import AnyGradients
-from optserve.steps import StepMessages, StepResult, Wishes, request
+from optserve.steps import StepMessages, StepResult
 from optserve.watchdog import Watchdog
 from optserve.worker import REFUSALS
 
@@ -84,9 +88,11 @@ class StepStream:
         self._watchdog = Watchdog()
         self._closed = False
         self._sharing = sharing
-        self._outlines: dict[bool, Outline] = {}  # of steps in memory, and of others
+        self._outlines = Outlines(name, layout, self._pull, wire_dtype, sharing)
         self._gradients: Mapping[str, Array] | None = None
         self._answers = Answers()
+        self._lone: LoneStep | None = None
+        self._filled: Mapping[str, Array] | None = None  # the arrays of `into` that were checked last
         self._returned = self._pull.byte_count(layout) if self._pull else 0
 
     @property
@@ -99,11 +105,12 @@ class StepStream:
         change when the server is another one.
         """
         if self._gradients is None:
+            self._lone = None
             dtype = self._wire_dtype
             kind = None if dtype is None else dtypes.checked(dtype, dtypes.WIRE_DTYPES, "wire_dtype")
             zeros = {t.name: np.zeros(t.shape, kind or t.dtype) for t in self._layout.values()}
             self._make_room(alone=True)
-            outline, _ = self._outlined(zeros, copy=False, shared=self._sharing.on)
+            outline, _ = self._outlines.of(zeros, copy=False, shared=self._sharing.on)
             self._gradients = outline.memory.gradients if isinstance(outline, SharedOutline) else zeros
         return self._gradients
 
@@ -152,19 +159,15 @@ class StepStream:
             OptserveError: as for `submit` and `PendingStep.result`.
             ValueError: ``into`` does not fit what the stream pulls; nothing was sent.
         """
-        if into is not None and not self._answers.fills(into):
-            check(into, self._layout, self._pull)
+        if into is not None and (self._filled is None or not same(into, self._filled)):
+            self._filled = check(into, self._layout, self._pull)
+        lone = self._lone
+        if lone is not None and lone.asks(expected_step, loss_scale, per_tensor_norms):
+            message = lone.message(gradients, self._sequence)
+            if message is not None:
+                return self._exchange(lone, message, into, lone.seconds if timeout is None else timeout)
         pending = self._submit(gradients, Asked(expected_step, loss_scale, per_tensor_norms), copy=False)
-        pending.into = into
-        try:
-            return pending.result(timeout)
-        except BaseException:
-            # The arrays are the caller's again, but the step may have to be sent once more.
-            self._drop(cancel=True)
-            pending.into = None
-            if pending.messages is not None:
-                pending.messages.keep()
-            raise
+        return self._awaited(pending, into, timeout)
 
     def steps(self, gradients: Iterable[AnyGradients]) -> Iterator[StepResult]:
         """Takes a step on each of the gradients, up to a window of them under way; results in order."""
@@ -215,11 +218,12 @@ class StepStream:
         oldest = self._waiting[0]
         if timeout is None:
             timeout = allowance(self._timeout, oldest.byte_count)
-        deadline, attempt = Deadline(timeout), 0
+        attempt, count = oldest.begun or Attempt(Deadline(timeout)), 0
+        deadline, oldest.begun = attempt.deadline, None
         while True:
-            attempt += 1
+            count += 1
             try:
-                outcome = self._attempt(deadline)
+                outcome = self._attempt(attempt)
             except BaseException:
                 self._drop(cancel=True)  # an answer may have been read in part
                 raise
@@ -229,14 +233,15 @@ class StepStream:
                     self._drop(cancel=True)  # the watchdog may have cancelled it just after the answer
                 return
             self._drop(cancel=True)
+            attempt = Attempt(deadline)
             if outcome.reason is errors.Reason.REGION_NOT_FOUND and self._sent_instead(oldest):
                 continue
             if isinstance(outcome, errors.Cancelled) and not deadline.remaining():
-                raise errors.DeadlineExceeded(f"no answer came in {timeout:g} s") from outcome
+                raise errors.DeadlineExceeded(f"no answer came in {deadline.seconds:g} s") from outcome
             if not isinstance(outcome, errors.Unavailable | errors.Cancelled) and outcome.retry_after is None:
                 self._fail(outcome)
                 return
-            if not self._connection.retry.worth(attempt, outcome, deadline):
+            if not self._connection.retry.worth(count, outcome, deadline):
                 raise outcome
 
     def seen(self, error: errors.OptserveError) -> None:
@@ -244,23 +249,84 @@ class StepStream:
         if self._unseen in (error, error.__cause__):
             self._unseen = None
 
+    def _exchange(
+        self, lone: LoneStep, message: bytes, into: Mapping[str, Array] | None, seconds: float
+    ) -> StepResult:
+        """Takes a step like the one before it, with nothing else under way.
+
+        All that is seldom is done in `_carry_on`: a step costs the more code the colder it is.
+        """
+        began, answer, failure, result = time.monotonic(), None, None, None
+        try:
+            self._watchdog.watch_until(began + seconds, lone.cancel)
+            answer = lone.call.ask(message)
+            self._watchdog.rest()
+            if answer is None:
+                raise errors.Unavailable("the stream ended before its answer")
+            result = self._answers.again(answer, into, lone.lookup)
+            if result is not None:
+                self._sequence += 1
+        except BaseException as error:
+            failure = error
+        if result is None:
+            return self._carry_on(lone, message, into, Attempt(Deadline(seconds, began), answer, failure))
+        if time.monotonic() >= began + seconds:
+            self._drop(cancel=True)  # the watchdog may have cancelled it just after the answer
+        return result
+
+    def _carry_on(
+        self, lone: LoneStep, message: bytes, into: Mapping[str, Array] | None, begun: Attempt
+    ) -> StepResult:
+        """Treats a step of `_exchange` like any other from here on."""
+        pending = PendingStep(self, lone.outline.messages(message), lone.byte_count)
+        pending.begun = begun
+        self._waiting.append(pending)
+        self._sequence += 1
+        return self._awaited(pending, into, None)
+
+    def _awaited(
+        self, pending: PendingStep, into: Mapping[str, Array] | None, timeout: float | None
+    ) -> StepResult:
+        pending.into = into
+        try:
+            return pending.result(timeout)
+        except BaseException:
+            # The arrays are the caller's again, but the step may have to be sent once more.
+            self._drop(cancel=True)
+            pending.into = None
+            if pending.messages is not None:
+                pending.messages.keep()
+            raise
+
     def _submit(self, gradients: AnyGradients, asked: Asked, copy: bool) -> PendingStep:
         """Hands over a step; without a copy, the arrays must stay as they are until it is answered."""
         if self._closed:
             raise RuntimeError("the stream is closed")
+        self._lone = None
         shared = self._sharing.on and (not copy or self._layout.byte_count >= SHARED_BYTES)
         self._make_room(alone=shared)
-        outline, payload = self._outlined(gradients, copy, shared)
+        outline, payload = self._outlines.of(gradients, copy, shared)
         self._raise_unseen()
         head = outline.head(self._worker, self._sequence, asked)
         messages = StepMessages(head, payload)
         if isinstance(outline, SharedOutline):
             messages = SharedMessages(head, payload, outline.memory)
         pending = PendingStep(self, messages, payload.byte_count + self._returned)
-        self._ready(alone=not copy and not self._waiting).put(messages)
+        call = self._ready(alone=not copy and not self._waiting)
+        call.put(messages)
         self._waiting.append(pending)
         self._sequence += 1
+        if isinstance(call, DirectCall) and outline.is_small and self._outlines.holds(outline):
+            self._lone = self._following(call, outline, asked, pending.byte_count)
         return pending
+
+    def _following(self, call: DirectCall, outline: Outline, asked: Asked, byte_count: int) -> LoneStep:
+        """What serves the steps after this one, until it is dropped."""
+        lookup = None
+        if isinstance(outline, SharedOutline) and self._pull is not None:
+            lookup = partial(self._sharing.read, outline.memory, self._pull)
+        seconds = allowance(self._timeout, byte_count)
+        return LoneStep(call, outline, self._worker, asked, byte_count, seconds, lookup)
 
     def _make_room(self, alone: bool) -> None:
         """Waits until one more step may be under way; one in shared memory has none beside it."""
@@ -268,46 +334,25 @@ class StepStream:
         while len(self._waiting) >= (1 if alone else self._window):
             self.advance()
 
-    def _outlined(self, gradients: AnyGradients, copy: bool, shared: bool) -> tuple[Outline, Payload]:
-        """The gradients ready to be sent, by the outline of the step before where they are alike."""
-        outline = self._outlines.get(shared)
-        payload = outline.payload(gradients, copy) if outline is not None else None
-        if outline is None or payload is None:
-            given = Payload.of_gradients(self._layout, gradients, self._wire_dtype)
-            if given.is_empty:
-                raise ValueError("no gradient is given")
-            memory = self._sharing.memory(given, self._pull) if shared else None
-            options = Wishes(pull=self._pull).message(self._layout)
-            payload = given.uniform()
-            message = request(self._name, options, payload)
-            if memory is not None:
-                outline = SharedOutline(message, gradients, given, memory)
-                payload = outline.placed(given)
-            else:
-                outline = Outline(message, gradients, payload)
-                payload = payload.copied() if copy else payload
-            self._outlines.pop(shared, None)
-            if not payload.rows:
-                self._outlines[memory is not None] = outline
-        return outline, payload
-
     def _sent_instead(self, pending: PendingStep) -> bool:
         """Sends a step's gradient whose memory the server does not know, or no more."""
         messages = pending.messages
         if not isinstance(messages, SharedMessages):
             return False
         self._sharing.forget(messages.memory)
-        self._outlines.pop(True, None)
+        self._outlines.forget_shared()
         self._gradients = None
         pending.messages = messages.in_chunks()
         return True
 
-    def _lookup(self, contents: Contents, step: int) -> Parameters:
+    def _lookup(
+        self, contents: Contents, step: int, change: int, into: Mapping[str, Array] | None
+    ) -> Parameters:
         """Parameters in the memory of the oldest step."""
         oldest = self._waiting[0]
         if not isinstance(oldest.messages, SharedMessages) or self._pull is None:
             raise errors.Internal("the answer speaks of memory that the step did not name")
-        return self._sharing.read(oldest.messages.memory, contents, step, self._pull, oldest.into)
+        return self._sharing.read(oldest.messages.memory, self._pull, contents, step, change, into)
 
     def _ready(self, alone: bool) -> DirectCall | QueuedCall:
         """The call for one more step, which is waited for at once where it goes alone.
@@ -328,13 +373,17 @@ class StepStream:
         self._call = made
         return made
 
-    def _attempt(self, deadline: Deadline) -> StepResult | errors.OptserveError:
+    def _attempt(self, attempt: Attempt) -> StepResult | errors.OptserveError:
         alone = len(self._waiting) == 1 and direct_call.available()
         call = self._call or self._open(DirectCall if alone else QueuedCall)
-        self._watchdog.watch(deadline, call.cancel)
+        self._watchdog.watch(attempt.deadline, call.cancel)
         try:
-            into = self._waiting[0].into
-            return self._answers.read(iter(call.receive, None), into, lookup=self._lookup)
+            if attempt.failure is not None:
+                raise attempt.failure
+            answers = iter(call.receive, None)
+            if attempt.answer is not None:
+                answers = chain((attempt.answer,), answers)
+            return self._answers.read(answers, self._waiting[0].into, lookup=self._lookup)
         except grpc.RpcError as failure:
             return errors.from_call(failure)
         except (errors.Unavailable, errors.Internal) as error:
@@ -344,6 +393,7 @@ class StepStream:
 
     def _drop(self, cancel: bool) -> None:
         call, self._call = self._call, None
+        self._lone = None
         if call is None:
             return
         if cancel:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.changes import Request
 from optserve_server.sessions.keeper import Policy
 from optserve_server.sessions.spec import DurabilityMode
 from optserve_server.storage.catalog import DirectoryError
@@ -43,6 +44,8 @@ def directory() -> tuple[dict[str, bytes], dict[tuple[str, str], dict[str, bytes
                     if session is not found[1]:
                         for number in range(8, 11):
                             await made.step(session, number)
+                assert found[2].kept is not None
+                await made.keeper.save(found[2].kept, asked=Request("one", b"content"))
                 for path in root.rglob("*"):
                     if path.is_file() and path.stat().st_size:
                         files[str(path.relative_to(root))] = path.read_bytes()
@@ -77,7 +80,8 @@ def test_nothing_damaged() -> None:
     files, expected = directory()
     assert recovered(files) == expected
     assert sum(name.endswith(".journal") for name in files) > 2
-    assert sum(name.endswith(".safetensors") for name in files) == 6
+    assert sum(name.endswith(".safetensors") for name in files) == 7
+    assert "notes.json" in files
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

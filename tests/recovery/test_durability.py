@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pytest
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import DurabilityMode, SessionSpec
 from tests.integration.client import Client, refused, sgd, step_messages
-from tests.support.server import RunningServer, running_server
+from tests.support.server import RunningServer, command, environment, running_server
 
 VALUES = {"w": np.linspace(-1, 1, 1000, dtype=np.float32), "b": np.zeros(3)}
 LARGE = {"w": np.linspace(-1, 1, 200_000, dtype=np.float32)}
@@ -151,6 +152,23 @@ def test_snapshot_durability_says_where_to_go_on(tmp_path: Path) -> None:
         after = state(client, "sessions/a")
         assert after[1] == before[1]
         assert after[0].durable_step == after[0].step == before[0].step
+
+
+def test_a_second_server_says_whose_directory_it_is(tmp_path: Path) -> None:
+    with running(tmp_path) as (server, client):
+        client.create(VALUES, adam(), session_id="a")
+        ended = subprocess.run(
+            command("--data-dir", str(tmp_path), "--port=0", "--metrics-port=off", "--backend=numpy"),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env=environment(),
+            check=False,
+        )
+        assert ended.returncode == 1
+        assert f"in use by another server (process {server.process.pid} on " in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert client.step("sessions/a", gradient(1)).result.durable_step == 1
 
 
 def test_ephemeral_sessions_leave_nothing(tmp_path: Path) -> None:

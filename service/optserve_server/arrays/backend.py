@@ -190,6 +190,9 @@ class Backend(Protocol):
     device: str
     """The device in words."""
 
+    brief: int
+    """Elements that a pass takes a small part of a millisecond for."""
+
     array_module: Any
     """NumPy or CuPy: what shaped arrays are computed with."""
 

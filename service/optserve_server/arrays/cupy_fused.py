@@ -215,6 +215,7 @@ class CupyBackend:
     """The current CUDA device; a `Backend`."""
 
     name = "cupy"
+    brief = 1 << 17
 
     def __init__(self) -> None:
         import cupy

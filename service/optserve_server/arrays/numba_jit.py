@@ -76,6 +76,13 @@ def _compiled(module: ModuleType, function: str, signature: Any, cacheable: bool
     return compiled
 
 
+def _entry(dispatcher: Any) -> Compiled:
+    """What a dispatcher calls: one with a single signature has nothing to look up."""
+    (compiled,) = dispatcher.overloads.values()
+    entry: Compiled = compiled.entry_point
+    return entry
+
+
 class NumbaKernel(HostKernel):
     """A program compiled for the host; a `Kernel`.
 
@@ -103,6 +110,7 @@ class NumbaKernel(HostKernel):
         self.pick = picker(program.scalars)
         source = numba_source(program, dtype, storage, whole=keep)
         self.compiled = (_compile if keep else _compile_once)(source, "kernel", SIGNATURE)
+        self.entry = _entry(self.compiled)
 
     def bind(
         self, arrays: Mapping[str, HostArray], size: int, ends: npt.NDArray[np.int64] | None = None
@@ -187,14 +195,14 @@ class NumbaPass(HostPass):
         Each name that it needs is looked up here, once.
         """
         pack, pick, packed = self.kernel.pack, self.kernel.pick, self._packed
-        compiled, fold, table = self.kernel.compiled, self.kernel.fold, self._table
+        entry, fold, table = self.kernel.entry, self.kernel.fold, self._table
         sums, firsts, totals = self._sums, self.cut.firsts, np.empty((len(self._sums), 1))
         names, numbers = [r.name for r in self.program.reductions], totals.reshape(-1)
         end = self.cut.block_at(self.size) if names else self.size
 
         def run(scalars: Mapping[str, float]) -> Mapping[str, float]:
             pack(packed, 0, *pick(scalars))
-            compiled(0, end, table)
+            entry(0, end, table)
             if not names:
                 return NOTHING
             fold(sums, firsts, totals)
@@ -212,12 +220,12 @@ class NumbaPass(HostPass):
         if self.program.reductions:
             marks = [self.cut.block_at(mark) for mark in marks]
         if len(marks) == 2:
-            self.kernel.compiled(*marks, self._table)
+            self.kernel.entry(*marks, self._table)
         else:
             workers.run(self._work, marks)
 
     def _work(self, low: int, high: int) -> None:
-        self.kernel.compiled(low, high, self._table)
+        self.kernel.entry(low, high, self._table)
 
     def sums(self) -> Sums:
         """The sums of all elements."""
@@ -247,6 +255,7 @@ class NumbaBackend:
     """
 
     name = "numba"
+    brief = 1 << 20
     array_module: Any = np
 
     def __init__(self, threads: int | None = None) -> None:
@@ -255,7 +264,8 @@ class NumbaBackend:
         self._compiling = threading.Lock()
         self._made_up_left = MADE_UP
         self._fallback = NumpyBackend(threads)
-        self._fold = _compile(runtime_source(), "fold_blocks", types.void(TABLE, INTEGERS, SUMS))
+        self._folding = _compile(runtime_source(), "fold_blocks", types.void(TABLE, INTEGERS, SUMS))
+        self._fold = _entry(self._folding)
         self.device = f"CPU, {self._workers.threads} threads, Numba {numba.__version__}"
 
     def compile(

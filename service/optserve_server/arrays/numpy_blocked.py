@@ -326,6 +326,7 @@ class NumpyBackend:
     """
 
     name = "numpy"
+    brief = 1 << 17
     array_module: Any = np
 
     def __init__(self, threads: int | None = None, span_bytes: int = SPAN_BYTES) -> None:

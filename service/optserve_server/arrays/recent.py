@@ -24,6 +24,7 @@ class RecentKernels:
 
     def __init__(self, backend: Backend, capacity: int) -> None:
         self.name, self.device, self.array_module = backend.name, backend.device, backend.array_module
+        self.brief = backend.brief
         self._backend = backend
         self._capacity = capacity
         self._kernels: OrderedDict[object, Kernel] = OrderedDict()

@@ -89,12 +89,17 @@ class Execution:
             taken = await self.kept(session, partial(_prepared, session, incoming), commit)
             assert taken is not None
             return taken
-        if session.is_small and not session.lock.locked():
+        if self.inline(session, incoming) and not session.lock.locked():
             begun = perf_counter_ns()
             done = commit(session.prepare(incoming))  # nobody else gets a turn in between
             self.meters.work.add(perf_counter_ns() - begun)
             return done
         return await self.alone(session, lambda: commit(session.prepare(incoming)))
+
+    @staticmethod
+    def inline(session: Session, incoming: Incoming) -> bool:
+        """Whether a step that comes now is computed at once, on the event loop."""
+        return session.is_small or (incoming.is_brief and not session.lock.locked())
 
     async def kept(
         self, session: Session, prepare: Callable[[], R | None], commit: Callable[[R], T]

@@ -226,7 +226,7 @@ class StepStream:
                 await self._context.write(answer.SerializeToString())
                 return None
             reply = self._buffers.reply(header, incoming.staging)
-            progress = self._answers.begin(reply, inline=session.is_small)
+            progress = self._answers.begin(reply, inline=self._execution.inline(session, incoming))
             commit = partial(PreparedStep.commit, reply=reply, progress=progress)
             await self._execution.take(session, incoming, commit)
         finishing = perf_counter_ns()

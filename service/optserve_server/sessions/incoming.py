@@ -62,6 +62,12 @@ class Incoming:
             bytes_there = byte_count - run.tensors[0].byte_offset
             measuring.advance(min(max(0, bytes_there // run.staged.itemsize), run.staged.size))
 
+    @property
+    def is_brief(self) -> bool:
+        """Whether the step is short enough for the event loop: a pass or two, and nothing to wait for."""
+        session = self._session
+        return session.is_brief and session.kept is None and Plan.of(session.arenas, self.staging).plain
+
     def digest(self) -> bytes:
         """`Staging.digest`, of a worker's step; nothing for another."""
         if not self.options.worker:

@@ -67,7 +67,7 @@ class Routine:
     def of(cls, session: Session, staging: Staging, options: StepOptions, reply: Reply | None) -> Self | None:
         """The routine of steps like one that was taken; None where each has to be looked at."""
         plan, gradient = staging.plan, session.spec.gradient
-        if not isinstance(plan, Plan) or not plan.fits(session.arenas) or not session.is_small:
+        if not isinstance(plan, Plan) or not plan.fits(session.arenas) or not session.is_brief:
             return None
         decided = plan.plain and all(place.direct for place in plan.places)
         unusual = options.validate_only or options.per_tensor_norms or staging.sparse

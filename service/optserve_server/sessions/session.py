@@ -93,6 +93,7 @@ class Session:
         accumulated: gradients accumulated towards the next step.
         skipped: steps skipped because of a non-finite gradient.
         is_small: whether a step is short enough for the thread that asks for it.
+        is_brief: whether its kernels alone are, where nothing has to be copied.
         closed: whether it was deleted, or has left the memory.
         away: whether it has left the memory, and comes back on its next use.
         damaged: whether an update began and did not end; such a session answers no more.
@@ -123,7 +124,8 @@ class Session:
         self.step = 0
         self.accumulated = 0
         self.skipped = 0
-        self.is_small = sum(layout.arena_sizes.values()) <= SMALL
+        size = sum(layout.arena_sizes.values())
+        self.is_small, self.is_brief = size <= SMALL, size <= backend.brief
         self.closed = self.away = False
         self.damaged = False
         self.activity = Activity()

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from tests.performance.growth import LARGE
 from tests.performance.results import Result, Run
 
 WIDTH, HEIGHT = 10.0, 4.0
@@ -75,7 +76,7 @@ def _growth(run: Run) -> Any:
         ]
         if all(parts):
             (fixed,), (each,) = parts
-            grid = np.geomspace(sizes[0], sizes[-1], 200)
+            grid = np.geomspace(min(LARGE, sizes[-1]), sizes[-1], 200)
             line = factor * (fixed + each * grid)
             axis.plot(grid[line > 0], line[line > 0], "--", color=GREY, label="line of least squares")
             axis.legend()

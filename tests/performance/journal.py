@@ -24,7 +24,9 @@ from optserve_server.storage.files import Disk
 from optserve_server.storage.heads import Heads
 from optserve_server.storage.journal import Journal, Record
 from tests.performance.clients import throughput, together
+from tests.performance.contenders import slow_disk_server
 from tests.performance.contenders.remote import Remote, contender
+from tests.performance.contenders.slow_disk_server import SECONDS as SYNC
 from tests.performance.options import Options
 from tests.performance.results import Finding, Result, Spread
 from tests.performance.timing import Timed, interleave
@@ -35,11 +37,9 @@ from tests.support.server import running_server
 GROUP = "journal"
 SIZES = (10_000, 1_000_000, 25_000_000)
 EPHEMERAL, JOURNALLED = "EPHEMERAL", "JOURNAL"
+SLOWLY = f"JOURNAL, {SYNC * 1e3:g} ms a sync"
 DISK, JOURNAL = "write and fdatasync", "journal record"
 SMALL, MANY = 10_000, 16
-SYNC = 0.0006
-"""Seconds: what a virtual disk was measured to take for 40 KB."""
-
 KEPT = 8
 """Records after which a file is begun anew, here."""
 
@@ -143,7 +143,8 @@ def _servers(root: Path) -> Mapping[str, Mapping[str, object]]:
 def _shared(root: Path, options: Options) -> Iterator[Finding]:
     """Many small sessions, whose records share syncs, beside one of them alone."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for name, settings in _servers(root).items():
+    slowly = {"data_dir": root / "slow", "journal_bytes": "1GiB", "module": slow_disk_server.__name__}
+    for name, settings in {**_servers(root / "fast"), SLOWLY: slowly}.items():
         with running_server("numba", **settings) as server, contextlib.ExitStack() as stack:
             clients = [
                 stack.enter_context(contender("ours", SMALL, "--at", server.address)) for _ in range(MANY)
@@ -159,11 +160,7 @@ def _shared(root: Path, options: Options) -> Iterator[Finding]:
 
 
 def _without_wire(folder: Path, options: Options) -> Iterator[Finding]:
-    """The same in the server's process, on a disk that takes as long as many do: what syncs share.
-
-    Client processes share the machine's cores as well; where a sync takes less than a step, there is
-    nothing to share, and they measure those.
-    """
+    """The same in the server's process alone: client processes share the machine's cores as well."""
     rounds = asyncio.run(_sessions(folder, options))
     ratios = [many / one for one, many in rounds]
     peer, label = f"one session, {SYNC * 1e3:g} ms a sync", f"{MANY} sessions, {SYNC * 1e3:g} ms a sync"

@@ -96,6 +96,9 @@ TARGETS = (
     Target("clients", "rise of p99 beside a 100 MB step", N4, most=10, of=Of.VALUE),
     Target("journal", "journal record", N25, "write and fdatasync", least=0.8),
     Target("journal", "JOURNAL, 16 clients", N4, "JOURNAL, one client", least=4),
+    Target(
+        "journal", "JOURNAL, 0.6 ms a sync, 16 clients", N4, "JOURNAL, 0.6 ms a sync, one client", least=4
+    ),
     Target("journal", "16 sessions, 0.6 ms a sync", N4, "one session, 0.6 ms a sync", least=4),
     Target("memory", "beyond parameters, slots and a gradient", N25, most=64, of=Of.VALUE),
     Target("memory", "growth over 1000 steps", N25, most=1, of=Of.VALUE),

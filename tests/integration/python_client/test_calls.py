@@ -234,8 +234,8 @@ def test_another_grpc_takes_the_public_way(other, session, monkeypatch):
 def test_a_stream_holds_one_call_at_a_time(way, session):
     with session.stream() as stream:
         stream.step(ONE)
-        first = stream._call
+        first = stream._line._call
         stream.step(ONE)
-        assert stream._call is first
+        assert stream._line._call is first
         stream.submit(ONE).result()
-        assert isinstance(stream._call, QueuedCall)
+        assert isinstance(stream._line._call, QueuedCall)

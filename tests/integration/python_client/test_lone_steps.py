@@ -150,7 +150,7 @@ def test_results_are_those_of_submitted_steps(client, pull, kind, shared):
             scale = {7: 0.0, 9: np.nan if kind.non_finite else 1.0}.get(i % 20, 1.0)
             given = {n: (scale * rng.standard_normal(a.shape)).astype(a.dtype) for n, a in start.items()}
             alike(alone.step(given), others.submit(given).result())
-            assert isinstance(alone._call, DirectCall)
+            assert isinstance(alone._line._call, DirectCall)
     for session in (one, two):
         session.delete()
 

@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 from numpy.typing import DTypeLike
 
-from optserve import direct_call, dtypes, errors
+from optserve import dtypes, errors
 from optserve.answers import Answers
 from optserve.connection import Connection
 from optserve.contents import Contents
@@ -23,26 +23,23 @@ from optserve.direct_call import DirectCall
 from optserve.dtypes import Array
 from optserve.into import check, same
 from optserve.layout import Layout
+from optserve.line import Line
 from optserve.lone_step import LoneStep
 from optserve.outline import Asked, Outline
 from optserve.outlines import Outlines
 from optserve.parameters import Parameters, Pulling, as_pull
 from optserve.pending import Attempt, PendingStep
-from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, allowance
 from optserve.shared_steps import SharedMessages, SharedOutline
 from optserve.sharing import Sharing
 from optserve.sparse import AnyGradients
 from optserve.steps import StepMessages, StepResult
-from optserve.watchdog import Watchdog
 from optserve.worker import REFUSALS
 
 MAX_WINDOW = 64
 """A server keeps this many results of each worker, and so answers as many steps sent again."""
 SHARED_BYTES = 1 << 16
 """Steps of smaller sessions that are not waited for are sent: in memory there is one at a time."""
-FAREWELL = 0.5
-"""Seconds for a server to end a call that has nothing more to send."""
 
 
 class StepStream:
@@ -83,9 +80,9 @@ class StepStream:
         self._wire_dtype, self._window, self._timeout = wire_dtype, window, timeout
         self._worker, self._sequence = uuid.uuid4().hex, 1
         self._waiting: deque[PendingStep] = deque()
-        self._call: DirectCall | QueuedCall | None = None
         self._unseen: errors.OptserveError | None = None
-        self._watchdog = Watchdog()
+        self._line = Line(connection)
+        self._watchdog = self._line.watchdog
         self._closed = False
         self._sharing = sharing
         self._outlines = Outlines(name, layout, self._pull, wire_dtype, sharing)
@@ -312,7 +309,7 @@ class StepStream:
         if isinstance(outline, SharedOutline):
             messages = SharedMessages(head, payload, outline.memory)
         pending = PendingStep(self, messages, payload.byte_count + self._returned)
-        call = self._ready(alone=not copy and not self._waiting)
+        call = self._line.ready(False, self._waiting) if self._waiting else self._line.suited(not copy)
         call.put(messages)
         self._waiting.append(pending)
         self._sequence += 1
@@ -354,28 +351,8 @@ class StepStream:
             raise errors.Internal("the answer speaks of memory that the step did not name")
         return self._sharing.read(oldest.messages.memory, self._pull, contents, step, change, into)
 
-    def _ready(self, alone: bool) -> DirectCall | QueuedCall:
-        """The call for one more step, which is waited for at once where it goes alone.
-
-        Calls change only while nothing is under way.
-        """
-        kind = DirectCall if alone and direct_call.available() else QueuedCall
-        if not self._waiting and not isinstance(self._call, kind):
-            self._drop(cancel=False)
-        return self._call or self._open(kind)
-
-    def _open(self, kind: type[DirectCall | QueuedCall]) -> DirectCall | QueuedCall:
-        """Opens a call, and sends again what was not answered."""
-        made = self._connection.direct_steps() if kind is DirectCall else self._connection.queued_steps()
-        for pending in self._waiting:
-            if pending.messages is not None:
-                made.put(pending.messages)
-        self._call = made
-        return made
-
     def _attempt(self, attempt: Attempt) -> StepResult | errors.OptserveError:
-        alone = len(self._waiting) == 1 and direct_call.available()
-        call = self._call or self._open(DirectCall if alone else QueuedCall)
+        call = self._line.ready(len(self._waiting) == 1, self._waiting)
         self._watchdog.watch(attempt.deadline, call.cancel)
         try:
             if attempt.failure is not None:
@@ -392,16 +369,8 @@ class StepStream:
             self._watchdog.rest()
 
     def _drop(self, cancel: bool) -> None:
-        call, self._call = self._call, None
         self._lone = None
-        if call is None:
-            return
-        if cancel:
-            call.close()
-        else:
-            self._watchdog.watch(Deadline(FAREWELL), call.cancel)
-            call.finish()
-            self._watchdog.rest()
+        self._line.drop(cancel)
 
     def _fail(self, error: errors.OptserveError) -> None:
         """Gives the oldest step its failure; the server applied none of those behind it."""

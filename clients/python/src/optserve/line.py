@@ -1,0 +1,67 @@
+"""The call that a stream's steps go over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from optserve import direct_call
+from optserve.connection import Connection
+from optserve.direct_call import DirectCall
+from optserve.pending import PendingStep
+from optserve.queued_call import QueuedCall
+from optserve.retry import Deadline
+from optserve.watchdog import Watchdog
+
+FAREWELL = 0.5
+"""Seconds for a server to end a call that has nothing more to send."""
+
+
+class Line:
+    """Opens a call when one is needed: a direct one for a step that is waited for at once.
+
+    Args:
+        connection: to the server.
+
+    Attributes:
+        watchdog: cancels it where an answer is too late.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.watchdog = Watchdog()
+        self._connection = connection
+        self._call: DirectCall | QueuedCall | None = None
+
+    def ready(self, alone: bool, waiting: Iterable[PendingStep]) -> DirectCall | QueuedCall:
+        """The call, or a new one, over which is sent again what was not answered.
+
+        Args:
+            alone: whether one step goes over it at a time.
+            waiting: the steps that were not answered.
+        """
+        if self._call is None:
+            direct = alone and direct_call.available()
+            connection = self._connection
+            self._call = connection.direct_steps() if direct else connection.queued_steps()
+            for pending in waiting:
+                if pending.messages is not None:
+                    self._call.put(pending.messages)
+        return self._call
+
+    def suited(self, alone: bool) -> DirectCall | QueuedCall:
+        """The call for a step with nothing under way; only then may another kind take its place."""
+        kind = DirectCall if alone and direct_call.available() else QueuedCall
+        if not isinstance(self._call, kind):
+            self.drop(cancel=False)
+        return self.ready(alone, ())
+
+    def drop(self, cancel: bool) -> None:
+        """Ends the call, at once or when the server has nothing more to send."""
+        call, self._call = self._call, None
+        if call is None:
+            return
+        if cancel:
+            call.close()
+        else:
+            self.watchdog.watch(Deadline(FAREWELL), call.cancel)
+            call.finish()
+            self.watchdog.rest()

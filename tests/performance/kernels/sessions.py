@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,15 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.base import Rule
+from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray, Staging
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from tests.performance.kernels.ours import Array
+
+CHUNK = 1 << 20
+"""Bytes of a gradient that arrive at once."""
 
 
 class SessionStep:
@@ -51,6 +56,18 @@ class SessionStep:
     def __call__(self) -> None:
         """One step."""
         self._session.apply(self._staging, StepOptions())
+
+    def once_arrived(self, repeats: int) -> float:
+        """Seconds of steps whose gradient was measured as it came in, from its last byte on."""
+        spent, size = 0.0, self._staging.byte_count
+        for _ in range(repeats):
+            incoming = Incoming(self._session, self._staging, StepOptions())
+            for there in [*range(CHUNK, size, CHUNK), size]:
+                incoming.reached(there)
+            begun = time.perf_counter()
+            self._session.prepare(incoming).commit()
+            spent += time.perf_counter() - begun
+        return spent
 
     def read(self) -> None:
         """Copies the parameters into a buffer, the same one each time."""

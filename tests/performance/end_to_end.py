@@ -1,9 +1,9 @@
 """A whole step, gradient up and parameters down, beside what one would use instead.
 
-Every contender is a process of its own with a server process of its own. Each peer is
-measured in a phase of its own, in turn with ours, so that its idle threads and daemons
-cost nobody else; under 1 and under 2 OpenMP threads where it uses them, and the better
-of both is the one that counts.
+Every contender is a process of its own with a server process of its own; both are stopped
+while others have their turn. Each peer is measured in a phase of its own, in turn with ours, so
+that daemons which cannot be stopped cost nobody else; under 1 and under 2 OpenMP threads where it
+uses them, and the better of both is the one that counts.
 """
 
 from __future__ import annotations
@@ -81,10 +81,11 @@ def _phase(
                     contender(chosen.module, n, *chosen.arguments, **(chosen.environment or {}))
                 )
                 agree(remote.checked(), expected, chosen.tolerance)
+                remote.rest()
                 timed[name] = remote
             except (ContenderError, AssertionError) as error:
                 yield Failure(GROUP, name, n, str(error))
-        times = interleave({k: r.timed for k, r in timed.items()}, options.rounds, options.seconds)
+        times = interleave({k: r.timed_alone for k, r in timed.items()}, options.rounds, options.seconds)
     yield from _findings(times, n, [name for name in peers if name in timed], label)
 
 

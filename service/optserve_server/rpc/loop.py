@@ -68,12 +68,12 @@ class Loop:
     @classmethod
     def of(cls, taken: Taken, execution: Execution) -> Self | None:
         """The loop that goes on from a step; None where each step has to be looked at."""
-        repetition = Repetition.of(taken.message)
-        routine = Routine.of(taken.session, taken.staging, taken.options, taken.reply)
-        if repetition is None or routine is None:
+        sent = taken.staging.byte_count if taken.region is None else 0
+        if len(taken.message) < sent:  # it comes in several messages
             return None
-        sent = len(taken.message) - repetition.payload
-        if sent != (taken.staging.byte_count if taken.region is None else 0):
+        routine = Routine.of(taken.session, taken.staging, taken.options, taken.reply)
+        repetition = Repetition.of(taken.message) if routine is not None else None
+        if routine is None or repetition is None or len(taken.message) - repetition.payload != sent:
             return None
         room = taken.staging.buffer.data if taken.region is None else None
         answer = _Sent(taken.reply).answer

@@ -38,6 +38,9 @@ from optserve_server.wire import sessions
 from optserve_server.wire.chunks import Filler
 from optserve_server.wire.tensors import wire_dtype_from
 
+CHANCES = 3
+"""Steps in a row after which a stream whose steps have each to be looked at is known to be such."""
+
 Context = aio.ServicerContext[Any, Any]
 Request = Framed[pb.StepStreamRequest]
 REQUESTS = Framing(pb.StepStreamRequest)
@@ -102,6 +105,7 @@ class StepStream:
         assert task is not None  # coroutines run in tasks
         self._interruptible = drain.interruptible(task)
         self._loop: Loop | None = None
+        self._chances = CHANCES
 
     async def serve(self) -> None:
         """Takes every step of the stream and answers it.
@@ -144,10 +148,11 @@ class StepStream:
         incoming = await self._received(header, options, first)
         self._execution.meters.receive.add(perf_counter_ns() - begun)
         reply = await self._take(header, incoming)
-        if again and not header.rows:
+        if again and not header.rows and self._chances:
             where = header.region, header.pull is not None
             taken = Taken(message, header.session, incoming.staging, options, reply, *where)
             self._loop = Loop.of(taken, self._execution)
+            self._chances = CHANCES if self._loop is not None else self._chances - 1
 
     async def _meet(self, header: Header) -> None:
         """Has the kernels of a stream's steps compiled, while its first gradient is on its way."""
@@ -155,6 +160,7 @@ class StepStream:
             reply = "" if header.pull is None else GRADIENT if header.in_place else REPLY
             await self._execution.in_thread(partial(header.session.warm, header.dtype, reply))
         self._leave()
+        self._chances = CHANCES
         if not header.session.closed:
             self._met = header
             header.session.at_close[self] = self._forget

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,22 @@ class Remote:
     def timed(self, repeats: int) -> float:
         """The seconds of so many steps; a `tests.performance.timing.Timed`."""
         return float(self.ask(do="time", repeats=repeats)["seconds"])
+
+    def rest(self) -> None:
+        """Stops its processes: what waits for its turn may cost whoever has it."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Lets them go on."""
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def timed_alone(self, repeats: int) -> float:
+        """As `timed`, of one that rests before and afterwards."""
+        self.wake()
+        try:
+            return self.timed(repeats)
+        finally:
+            self.rest()
 
     def goes_on(self, seconds: float) -> None:
         """Tells it to step for so long; `durations` waits for what comes of it."""
@@ -109,6 +126,7 @@ def contender(module: str, *arguments: object, **variables: str) -> Iterator[Rem
             cwd=ROOT,
             env={**os.environ, **variables},
             bufsize=0,
+            process_group=0,
         )
         try:
             yield Remote(process, Path(folder, "log"))
@@ -120,6 +138,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Closes its standard input, which ends it, or stops it."""
     assert process.stdin is not None
     assert process.stdout is not None
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGCONT)
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
     for stop in (lambda: None, process.terminate, process.kill):

@@ -12,7 +12,11 @@ import pytest
 
 from optserve import Retry, chunks, dtypes, errors, progress
 from optserve.framing import ChunkView
+from optserve.layout import Layout, TensorInfo
+from optserve.outline import Outline
+from optserve.payload import Payload
 from optserve.retry import Deadline, allowance
+from optserve.steps import REQUESTS, StepMessages, Wishes, request
 from optserve.v1 import tensor_pb2
 from optserve.watchdog import Watchdog
 from optserve.worker import Worker
@@ -152,3 +156,33 @@ def test_large_transfers_show_a_bar_on_a_terminal(monkeypatch):
         assert not isinstance(shown, progress.Silent)
     assert isinstance(progress.bar("x", progress.LARGE - 1, None), progress.Silent)
     assert isinstance(progress.bar("x", progress.LARGE, False), progress.Silent)
+
+
+LARGE = {"a": (300, 1000), "b": (7,), "c": (262_144,), "d": (3, 5, 7), "e": (400_001,)}
+
+
+@pytest.mark.parametrize("wire_dtype", [ml_dtypes.bfloat16, np.float16, np.float32])
+def test_what_is_converted_while_it_is_sent_has_the_same_bytes(wire_dtype):
+    """Of several messages; sent twice, as after a lost connection, and kept for later."""
+    layout = Layout(TensorInfo(name, np.dtype(np.float32), shape) for name, shape in LARGE.items())
+    generator = np.random.default_rng(0)
+    first, second = (
+        {name: generator.standard_normal(shape).astype(np.float32) for name, shape in LARGE.items()}
+        for _ in range(2)
+    )
+    given = Payload.of_gradients(layout, first, wire_dtype)
+    outline = Outline(
+        request("sessions/a", Wishes().message(layout), given.uniform()), first, given.uniform()
+    )
+    payload = outline.payload(second, copy=False)
+    expected = b"".join(array.astype(wire_dtype).tobytes() for array in second.values())
+    messages = StepMessages(b"", payload)
+    for _ in range(2):
+        chunks_sent = [REQUESTS.decode(message).chunk for message in messages]
+        assert len(chunks_sent) >= 2
+        assert b"".join(chunk.data for chunk in chunks_sent) == expected
+    unsent = StepMessages(b"", outline.payload(first, copy=False))
+    unsent.keep()
+    outline.payload(second, copy=False)
+    sent = b"".join(REQUESTS.decode(message).chunk.data for message in unsent)
+    assert sent == b"".join(array.astype(wire_dtype).tobytes() for array in first.values())

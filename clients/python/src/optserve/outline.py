@@ -48,15 +48,26 @@ class Outline:
         Args:
             gradients: by tensor name.
             copy: whether they are copied. Otherwise they must stay as they are until they were
-                sent, and converted ones lie in memory that the next step uses again.
+                sent. Of a step in several messages those of another type are converted while
+                it is sent; all converted ones lie in memory that the next step uses again.
         """
-        arrays = self.parts(gradients, copy)
-        return (
-            None if arrays is None else Payload(self._payload.tensors, list(arrays), self._payload.complete)
-        )
+        later: list[Array | None] | None = None if copy or self.is_small else []
+        arrays = self.parts(gradients, copy, later)
+        if arrays is None:
+            return None
+        known = self._payload
+        return Payload(known.tensors, list(arrays), known.complete, sources=later or ())
 
-    def parts(self, gradients: Mapping[str, Any], copy: bool = False) -> Sequence[Any] | None:
-        """The arrays of `payload`, which stand behind the head where the step is one message."""
+    def parts(
+        self, gradients: Mapping[str, Any], copy: bool = False, later: list[Array | None] | None = None
+    ) -> Sequence[Any] | None:
+        """The arrays of `payload`, which stand behind the head where the step is one message.
+
+        Args:
+            gradients: by tensor name.
+            copy: whether they are copied.
+            later: is given what is not converted now, for each array; None to convert it now.
+        """
         if len(gradients) != len(self._kinds):
             return None
         arrays: list[Array] = []
@@ -67,7 +78,12 @@ class Outline:
             if copy:
                 array = np.array(array, self._dtype, order="C")
             elif dtype != self._dtype or not array.flags.c_contiguous:
-                array = self._converted(name, array)
+                waits = later is not None and array.flags.c_contiguous
+                if later is not None:
+                    later.append(array if waits else None)
+                array = self._converted(name, array, not waits)
+            elif later is not None:
+                later.append(None)
             arrays.append(array)
         return arrays
 
@@ -108,9 +124,10 @@ class Outline:
         before, mark, behind = head.partition(worker.encode() + SEQUENCE)
         return (before + mark, behind[1:]) if mark else None
 
-    def _converted(self, name: str, array: Array) -> Array:
+    def _converted(self, name: str, array: Array, now: bool) -> Array:
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = np.empty(array.shape, self._dtype)
-        np.copyto(room, array, casting="unsafe")
+        if now:
+            np.copyto(room, array, casting="unsafe")
         return room

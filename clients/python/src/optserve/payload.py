@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ class Payload:
         arrays: row-major, each of a type that the wire knows.
         complete: whether every tensor of the session is there.
         rows: sparse rows of further tensors.
+        sources: where given, arrays that are still to be converted into those of the same place;
+            None for what is there. They are, piece by piece, while `messages` are sent.
         byte_count: length of `values` together.
     """
 
@@ -35,6 +38,7 @@ class Payload:
     arrays: list[Array]
     complete: bool
     rows: list[Rows] = field(default_factory=list)
+    sources: Sequence[Array | None] = ()
     byte_count: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,9 +101,12 @@ class Payload:
         return replace(self, arrays=arrays, rows=[some.astype(wide) for some in self.rows])
 
     def copied(self) -> Payload:
-        """The payload in arrays of its own."""
+        """The payload in arrays of its own, all of it converted."""
         arrays = [array.copy() for array in self.arrays]
-        return replace(self, arrays=arrays, rows=[some.copied() for some in self.rows])
+        for array, source in zip(arrays, self.sources, strict=False):
+            if source is not None:
+                np.copyto(array, source, casting="unsafe")
+        return replace(self, arrays=arrays, rows=[some.copied() for some in self.rows], sources=())
 
     @property
     def data_type(self) -> tensor_pb2.DataType.ValueType:
@@ -119,8 +126,21 @@ class Payload:
             yield framing.join(head, ChunkParts(0, self.byte_count, self.values))
             return
         expect_large_messages()
-        for chunk in chunks.cut(map(dtypes.bytes_of, self.values), bar.update):
+        for chunk in chunks.cut(self._views(), bar.update):
             yield framing.join(head, chunk)
             head = b""
         if head:
             yield head
+
+    def _views(self) -> Iterator[memoryview]:
+        """The bytes; those that are still to be converted are when they are asked for."""
+        for array, source in zip_longest(self.values, self.sources):
+            if source is None:
+                yield dtypes.bytes_of(array)
+                continue
+            flat, given = array.reshape(-1), source.reshape(-1)
+            size = chunks.CHUNK_BYTES // array.itemsize
+            for start in range(0, flat.size, size):
+                piece = flat[start : start + size]
+                np.copyto(piece, given[start : start + size], casting="unsafe")
+                yield dtypes.bytes_of(piece)

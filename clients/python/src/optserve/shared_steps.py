@@ -62,7 +62,9 @@ class SharedOutline(Outline):
                 np.copyto(place, array, casting="unsafe")
         return self._lying
 
-    def parts(self, gradients: Mapping[str, Any], copy: bool = False) -> Sequence[Any] | None:
+    def parts(
+        self, gradients: Mapping[str, Any], copy: bool = False, later: list[Array | None] | None = None
+    ) -> Sequence[Any] | None:
         """Nothing stands behind the head; see `Outline.parts`."""
         return None if self.payload(gradients, copy) is None else ()
 

@@ -231,6 +231,10 @@ class Server:
             return False
 
 
+UNREAD = 4 << 20
+"""Bytes of a stream that may wait to be read."""
+
+
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),
@@ -239,4 +243,8 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", 32 << 10),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
+        # What a client may send before it is read. gRPC lets that grow to twice what it takes for the
+        # line's capacity, and takes a loaded server's slowness for capacity: to a whole gradient, in time.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", UNREAD),
     ]

@@ -12,7 +12,7 @@ import pytest
 
 from optserve_server import health_command
 from optserve_server.operations.http import Pages
-from tests.support.server import command, environment, running_server
+from tests.support.server import run_to_end, running_server
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,7 @@ def port() -> Iterator[int]:
 
 
 def health(*flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command("health", *flags),
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return run_to_end("health", *flags, **variables)
 
 
 def test_a_ready_server(port: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from optserve.v1.capabilities_service_pb2 import GetCapabilitiesRequest
 from optserve.v1.function_service_pb2 import EvaluateScheduleRequest
 from optserve_server.rpc.sessions import SessionService
 from tests.integration.client import Client, refused, sgd, step_messages
-from tests.support.server import RunningServer, command, environment, running_server
+from tests.support.server import RunningServer, run_to_end, running_server
 
 VALUES = {"w": np.ones(4, np.float32)}
 GRADIENT = np.ones(4, np.float32).tobytes()
@@ -30,9 +29,7 @@ GRADIENT = np.ones(4, np.float32).tobytes()
 def token_for(path: Path, namespace: str, *arguments: str) -> str:
     """Makes a token with the command that people use."""
     flags = ["token", "--tokens-file", str(path), "--namespace", namespace, *arguments]
-    made = subprocess.run(
-        command(*flags), capture_output=True, text=True, timeout=30, env=environment(), check=False
-    )
+    made = run_to_end(*flags)
     assert made.returncode == 0, made.stderr
     return made.stdout.strip()
 
@@ -340,26 +337,12 @@ def test_a_quota_of_requests_in_flight(limited: Callable[[str], Client]) -> None
 def test_a_wrong_file_of_tokens_is_told(content: str, told: str, tmp_path: Path) -> None:
     path = tmp_path / "tokens.toml"
     path.write_text(content)
-    ended = subprocess.run(
-        command("--tokens-file", str(path), "--port=0"),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env=environment(),
-        check=False,
-    )
+    ended = run_to_end("--tokens-file", str(path), "--port=0")
     assert ended.returncode == 2
     assert told in ended.stderr
     assert str(path) in ended.stderr
 
 
 def test_nobody_could_call() -> None:
-    ended = subprocess.run(
-        command("--allow-unauthenticated=no"),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env=environment(),
-        check=False,
-    )
+    ended = run_to_end("--allow-unauthenticated=no")
     assert (ended.returncode, "nobody could call" in ended.stderr) == (2, True)

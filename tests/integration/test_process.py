@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -19,21 +18,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server import __version__
 from tests.integration.client import Client, refused, sgd, step_messages
-from tests.support.server import command, environment, running_server
+from tests.support.server import run_to_end, running_server
 
 SERVICES = {f"optserve.v1.{name}Service" for name in ("Session", "Function", "Capabilities")}
 VALUES = {"w": np.zeros(4, np.float32)}
-
-
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env=environment(**variables),
-        check=False,
-    )
 
 
 def test_health_knows_every_service(client: Client) -> None:
@@ -162,15 +150,15 @@ def test_settings_flags_over_environment_over_file(tmp_path: Path) -> None:
     config.write_text('host = "127.0.0.1"\nport = 1\nlog_level = "error"\n')
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        by_environment = run("--config", str(config), OPTSERVE_PORT=port)
-        by_flag = run("--config", str(config), "--port", port, OPTSERVE_PORT="2")
+        by_environment = run_to_end("--config", str(config), OPTSERVE_PORT=port)
+        by_flag = run_to_end("--config", str(config), "--port", port, OPTSERVE_PORT="2")
     for ended in (by_environment, by_flag):
         assert ended.returncode == 1
         assert f"127.0.0.1:{port}" in ended.stderr
 
 
 def test_a_wrong_setting_is_named_with_its_origin() -> None:
-    ended = run(OPTSERVE_PORT="many")
+    ended = run_to_end(OPTSERVE_PORT="many")
     assert ended.returncode == 2
     assert ended.stderr == (
         "optserve-server: port is 'many', but must be a whole number from 0 to 65535"
@@ -179,5 +167,5 @@ def test_a_wrong_setting_is_named_with_its_origin() -> None:
 
 
 def test_version_and_help() -> None:
-    assert run("--version").stdout == f"optserve-server {__version__}\n"
-    assert "--max-session-bytes" in run("--help").stdout
+    assert run_to_end("--version").stdout == f"optserve-server {__version__}\n"
+    assert "--max-session-bytes" in run_to_end("--help").stdout

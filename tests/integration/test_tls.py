@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from optserve.v1.capabilities_service_pb2 import GetCapabilitiesRequest
 from tests.integration.client import Client
 from tests.support.certificates import Authority
-from tests.support.server import command, environment, running_server
+from tests.support.server import run_to_end, running_server
 
 VALUES = {"w": np.ones(4, np.float32)}
 
@@ -91,16 +90,9 @@ def test_certificates_that_cannot_be_used_are_not_taken(tmp_path: Path) -> None:
         assert reaches(server.address, newer.credentials())
 
 
-def starts(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a server that is expected not to start."""
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=30, env=environment(), check=False
-    )
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_without_tls_a_server_stays_on_loopback(host: str) -> None:
-    ended = starts("--host", host, "--port=0")
+    ended = run_to_end("--host", host, "--port=0")
     assert ended.returncode == 2
     assert "--allow-plaintext-beyond-loopback=yes" in ended.stderr
     assert "others can listen in" in ended.stderr
@@ -127,7 +119,7 @@ def test_beyond_loopback_with_tls(tmp_path: Path) -> None:
     ],
 )
 def test_settings_of_tls_that_cannot_be_used(arguments: list[str], told: str) -> None:
-    ended = starts(*arguments)
+    ended = run_to_end(*arguments)
     assert (ended.returncode, told in ended.stderr) == (2, True), ended.stderr
 
 

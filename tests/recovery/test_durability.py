@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import pytest
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import DurabilityMode, SessionSpec
 from tests.integration.client import Client, refused, sgd, step_messages
-from tests.support.server import RunningServer, command, environment, running_server
+from tests.support.server import RunningServer, run_to_end, running_server
 
 VALUES = {"w": np.linspace(-1, 1, 1000, dtype=np.float32), "b": np.zeros(3)}
 LARGE = {"w": np.linspace(-1, 1, 200_000, dtype=np.float32)}
@@ -157,14 +156,7 @@ def test_snapshot_durability_says_where_to_go_on(tmp_path: Path) -> None:
 def test_a_second_server_says_whose_directory_it_is(tmp_path: Path) -> None:
     with running(tmp_path) as (server, client):
         client.create(VALUES, adam(), session_id="a")
-        ended = subprocess.run(
-            command("--data-dir", str(tmp_path), "--port=0", "--metrics-port=off", "--backend=numpy"),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            env=environment(),
-            check=False,
-        )
+        ended = run_to_end("--data-dir", str(tmp_path), "--port=0", "--metrics-port=off", "--backend=numpy")
         assert ended.returncode == 1
         assert f"in use by another server (process {server.process.pid} on " in ended.stderr
         assert "Traceback" not in ended.stderr

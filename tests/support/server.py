@@ -56,6 +56,23 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | variables
 
 
+def run_to_end(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What became of the command, which is to end by itself within half a minute.
+
+    Args:
+        arguments: of its command line.
+        variables: of its environment.
+    """
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=environment(**variables),
+        check=False,
+    )
+
+
 @contextlib.contextmanager
 def running_server(
     backend: str = "numpy",

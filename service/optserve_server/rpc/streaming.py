@@ -148,7 +148,8 @@ class StepStream:
         incoming = await self._received(header, options, first)
         self._execution.meters.receive.add(perf_counter_ns() - begun)
         reply = await self._take(header, incoming)
-        if again and not header.rows and self._chances:
+        # Its session may have been deleted while the answer was sent: then nothing is kept of it.
+        if again and header is self._met and not header.rows and self._chances:
             where = header.region, header.pull is not None
             taken = Taken(message, header.session, incoming.staging, options, reply, *where)
             self._loop = Loop.of(taken, self._execution)

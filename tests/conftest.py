@@ -8,9 +8,14 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.support.server import RunningServer
+
+# How long examples take to make or to run is the machine's affair, the first ones' above all.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 

@@ -151,7 +151,14 @@ def listening_of(settings: Settings) -> Listening:
         settings.port,
         settings.unix_socket or None,
         None if files is None else _certificates(files),
+        _data_port(settings),
     )
+
+
+def _data_port(settings: Settings) -> int | None:
+    if settings.data_port == "off":
+        return None
+    return 0 if settings.data_port == "auto" else int(settings.data_port)
 
 
 def _certificates(files: CertificateFiles) -> Certificates:

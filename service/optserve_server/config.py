@@ -119,6 +119,12 @@ class Settings:
     host: str = setting("127.0.0.1", text_line, "address to listen on")
     port: int = setting(50051, whole(0, 65535), "port to listen on; 0 picks a free one")
     tcp: bool = setting(True, yes_no, "whether to listen at host and port")
+    data_port: str = setting(
+        "auto",
+        port_or_word,
+        "port, at the same host, of connections that streams may have beside gRPC; auto is a free one,"
+        " off none, and there are none with TLS",
+    )
     unix_socket: str = setting("", text_line, "path of a Unix socket to listen at, for this user alone")
     tls_certificate: str = setting("", text_line, "PEM file with the server's certificate chain")
     tls_key: str = setting("", text_line, "PEM file with the certificate's private key")

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from grpc import aio
-
 from optserve.framing import ChunkView
+from optserve_server.rpc.messages import Messages
 from optserve_server.sessions.reading import Point, Reply
 from optserve_server.sessions.result import StepResult
 from optserve_server.sessions.staging import Staging
@@ -80,12 +79,12 @@ class Answers:
     """The answers of one stream, sent one after the other.
 
     Args:
-        context: the call.
+        messages: where they go.
         chunk_bytes: how many bytes a chunk holds.
     """
 
-    def __init__(self, context: aio.ServicerContext[Any, Any], chunk_bytes: int) -> None:
-        self._context, self._chunk_bytes = context, chunk_bytes
+    def __init__(self, messages: Messages, chunk_bytes: int) -> None:
+        self._messages, self._chunk_bytes = messages, chunk_bytes
         self._sending: asyncio.Task[None] | None = None
         self._answer: Answer | None = None
         self._closed = False
@@ -139,10 +138,10 @@ class Answers:
         head = self._head(answer.result, answer.reply)
         # A message costs more than a small model's bytes, so the first chunk rides along.
         async for chunk in answer.chunks(self._chunk_bytes):
-            await self._context.write(RESPONSES.join(head, chunk))
+            await self._messages.write(RESPONSES.join(head, chunk))
             head = b""
         if head:
-            await self._context.write(head)
+            await self._messages.write(head)
 
     def _head(self, result: StepResult, reply: Reply | None) -> bytes:
         headed = None if reply is None else (reply.staging, reply.point)

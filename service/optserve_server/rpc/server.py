@@ -21,6 +21,7 @@ from optserve.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_s
 from optserve_server.errors import DomainError
 from optserve_server.rpc.admission import Admission
 from optserve_server.rpc.capabilities import CapabilitiesService
+from optserve_server.rpc.data_connections import DataConnections
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.framing import FramedStreams
@@ -118,7 +119,10 @@ class Server:
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
         self._sharing = Sharing(execution, conditions.shared_memory)
-        sessions = SessionService(namespaces.limits, execution, self._drain, self._sharing, self._keeper)
+        self._data = DataConnections()
+        sessions = SessionService(
+            namespaces.limits, execution, self._drain, self._sharing, self._data, self._keeper
+        )
         self._sessions = sessions
         for namespace, answered in () if recovered is None else recovered.answered:
             sessions.remember(namespace, answered)
@@ -166,6 +170,7 @@ class Server:
             RuntimeError: an address cannot be bound.
         """
         bound = listening.open(self._server)
+        listening.open_data(self._data, bound)
         self._sharing.start()
         await self._server.start()
         for service in ("", *SERVICES):
@@ -184,6 +189,7 @@ class Server:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeping
         await self._sharing.stop()
+        await self._data.stop()
         if self._keeper is not None:
             await self._keeper.close(max(_LAST_SAVES, ends - time.monotonic()))
 

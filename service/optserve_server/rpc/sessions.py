@@ -18,8 +18,10 @@ from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc import calls
 from optserve_server.rpc.changing import Changing
+from optserve_server.rpc.data_connections import DataConnections
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
+from optserve_server.rpc.messages import Messages
 from optserve_server.rpc.push import received
 from optserve_server.rpc.repeats import Repeats, content_of
 from optserve_server.rpc.sharing import Sharing
@@ -58,6 +60,7 @@ class SessionService(SessionServiceServicer):
         execution: where work runs.
         drain: says when streams are to end.
         sharing: memory shared with clients on this host.
+        data: where streams may have connections of their own.
         keeper: keeps sessions on a disk; None where all are held in memory alone.
     """
 
@@ -67,9 +70,10 @@ class SessionService(SessionServiceServicer):
         execution: Execution,
         drain: Drain,
         sharing: Sharing,
+        data: DataConnections,
         keeper: Keeper | None = None,
     ) -> None:
-        self._sharing = sharing
+        self._sharing, self._data = sharing, data
         self._keeper = keeper
         self._changing = Changing(execution, keeper)
         self._snapshots = Snapshots(execution, keeper, SPEC_TEXT)
@@ -178,8 +182,11 @@ class SessionService(SessionServiceServicer):
         return response
 
     async def StepStream(self, requests: object, context: Context) -> None:  # type: ignore[override]
-        chunk_bytes = self._limits.chunk_bytes
-        await StepStream(self.find, self._execution, self._drain, chunk_bytes, self._sharing, context).serve()
+        limits, execution = self._limits, self._execution
+        messages = Messages(context, self._data, execution.meters, limits.max_message_bytes)
+        await StepStream(
+            self.find, execution, self._drain, limits.chunk_bytes, self._sharing, messages
+        ).serve()
 
     async def PullParameters(self, request: pb.PullParametersRequest, context: Context) -> AsyncIterator[Any]:
         session = self.find(request.name)

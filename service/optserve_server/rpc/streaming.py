@@ -22,6 +22,7 @@ from optserve_server.rpc.answers import Answers
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.loop import Loop, Taken
+from optserve_server.rpc.messages import Messages
 from optserve_server.rpc.reading import UNREADABLE
 from optserve_server.rpc.sharing import Sharing, answer_in
 from optserve_server.sessions.arriving import NamedIndices
@@ -41,7 +42,6 @@ from optserve_server.wire.tensors import wire_dtype_from
 CHANCES = 3
 """Steps in a row after which a stream whose steps have each to be looked at is known to be such."""
 
-Context = aio.ServicerContext[Any, Any]
 Request = Framed[pb.StepStreamRequest]
 REQUESTS = Framing(pb.StepStreamRequest)
 
@@ -84,7 +84,7 @@ class StepStream:
         drain: ends the stream between two steps when the server shuts down.
         chunk_bytes: how many bytes an answer's chunks hold.
         sharing: memory that steps may lie in.
-        context: the call.
+        messages: what the client sends, and where answers go.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class StepStream:
         drain: Drain,
         chunk_bytes: int,
         sharing: Sharing,
-        context: Context,
+        messages: Messages,
     ) -> None:
-        self._execution, self._context = execution, context
+        self._execution, self._messages = execution, messages
         self._headers = _Headers(find, sharing)
         self._buffers = _Buffers()
         self._met: Header | None = None
-        self._answers = Answers(context, chunk_bytes)
+        self._answers = Answers(messages, chunk_bytes)
         task = asyncio.current_task()
         assert task is not None  # coroutines run in tasks
         self._interruptible = drain.interruptible(task)
@@ -119,25 +119,30 @@ class StepStream:
             await self._answers.sent()
         finally:
             self._answers.close()
+            self._messages.close()
             self._forget()
 
     async def _step(self) -> bool:
         """Takes one step, if there is one. Its names end with it: what waits for a step holds no session."""
         with self._interruptible:
-            message = await self._context.read()
+            message = await self._messages.read()
         if message is aio.EOF:
             return False
         answer = None if self._loop is None else await self._loop.take(message)
         if answer is None:
             await self._look_at(message)
         else:
-            await self._context.write(answer)
+            await self._messages.write(answer)
         return True
 
     async def _look_at(self, message: bytes) -> None:
         """Takes a step that may be any."""
         begun = perf_counter_ns()
         first = _decoded(message)
+        if first.message.HasField("data_connection"):
+            await self._answers.sent()
+            await self._messages.connect(first.message.data_connection)
+            return
         if not first.message.HasField("header"):
             raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
         with within("header"):
@@ -211,7 +216,7 @@ class StepStream:
         filler.add(first.chunk)
         while not filler.whole:
             reached(filler.filled)
-            message = await self._context.read()
+            message = await self._messages.read()
             if message is aio.EOF:
                 raise filler.truncated()
             framed = _decoded(message)
@@ -230,7 +235,7 @@ class StepStream:
                 answer = await self._execution.take(
                     session, incoming, lambda step: answer_in(region, step.commit(), wanted=wanted)
                 )
-                await self._context.write(answer.SerializeToString())
+                await self._messages.write(answer.SerializeToString())
                 return None
             reply = self._buffers.reply(header, incoming.staging)
             progress = self._answers.begin(reply, inline=self._execution.inline(session, incoming))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import optserve
 from optserve import Pull, direct_call, optimizers
-from optserve.direct_call import DirectCall
+from optserve.queued_call import QueuedCall
 from optserve.layout import Layout, TensorInfo
 from optserve.lone_step import LoneStep
 from optserve.outline import Asked, Outline
@@ -150,7 +150,7 @@ def test_results_are_those_of_submitted_steps(client, pull, kind, shared):
             scale = {7: 0.0, 9: np.nan if kind.non_finite else 1.0}.get(i % 20, 1.0)
             given = {n: (scale * rng.standard_normal(a.shape)).astype(a.dtype) for n, a in start.items()}
             alike(alone.step(given), others.submit(given).result())
-            assert isinstance(alone._line._call, DirectCall)
+            assert not isinstance(alone._line._call, QueuedCall)
     for session in (one, two):
         session.delete()
 

@@ -9,7 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from optserve.contents import Contents
-from optserve.framing import DATA_TAG, FIXED64, LENGTH, VARINT, fields
+from optserve.framing import DATA_TAG, FIXED64, LENGTH, VARINT, Encoded, fields
 from optserve.recycler import LARGE
 from optserve.steps import StepResult
 from optserve.v1 import session_service_pb2 as wire
@@ -59,7 +59,7 @@ class AnswerForm:
     """
 
     def __init__(
-        self, received: bytes, holes: dict[str, Span], result: StepResult, contents: Contents | None
+        self, received: Encoded, holes: dict[str, Span], result: StepResult, contents: Contents | None
     ) -> None:
         self.contents = contents
         self.data = holes.pop(DATA, (len(received), 0))[0]
@@ -74,7 +74,7 @@ class AnswerForm:
         self._names = [name for _, name in doubles]
         self._doubles = _doubles([start for (start, _), _ in doubles])
 
-    def matching(self, received: bytes) -> bytes | None:
+    def matching(self, received: Encoded) -> Encoded | None:
         """The part of an answer that has all holes but the last; None where it is of another form.
 
         Args:
@@ -84,15 +84,15 @@ class AnswerForm:
         same = int.from_bytes(head, "little") & self._mask == self._head
         return head if same and received.startswith(self._rest, self._end) else None
 
-    def step(self, head: bytes) -> int:
+    def step(self, head: Encoded) -> int:
         """The step that the parameters belong to."""
         return _varint(head, self._step)
 
-    def change(self, head: bytes) -> int:
+    def change(self, head: Encoded) -> int:
         """How many changes they are the outcome of, where their memory is live."""
         return _varint(head, self._change)
 
-    def fields(self, head: bytes) -> dict[str, Any]:
+    def fields(self, head: Encoded) -> dict[str, Any]:
         """The fields of `StepResult` but for the parameters."""
         told = self._told | dict(zip(self._names, self._doubles.unpack_from(head), strict=True))
         for name, places in self._counts.items():
@@ -100,7 +100,7 @@ class AnswerForm:
         return told | {"tensor_norms": {}}
 
 
-def learned(received: bytes, result: StepResult, contents: Contents | None) -> AnswerForm | None:
+def learned(received: Encoded, result: StepResult, contents: Contents | None) -> AnswerForm | None:
     """The form of an answer that was read, or None where others will hardly have it.
 
     Args:
@@ -121,7 +121,7 @@ def learned(received: bytes, result: StepResult, contents: Contents | None) -> A
     return AnswerForm(received, holes, result, contents)
 
 
-def _holes(received: bytes) -> dict[str, Span] | None:
+def _holes(received: Encoded) -> dict[str, Span] | None:
     """Where the holes are by name; None where a count is negative."""
     found: dict[str, Span] = {}
     try:
@@ -147,7 +147,7 @@ def _mask(holes: dict[str, Span], end: int) -> int:
     return int.from_bytes(known, "little")
 
 
-def _varint(head: bytes, places: range) -> int:
+def _varint(head: Encoded, places: range) -> int:
     """The number whose bytes are at these places, the last one first."""
     number = 0
     for place in places:

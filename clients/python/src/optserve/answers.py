@@ -11,7 +11,7 @@ from optserve import errors
 from optserve.answer_form import PARAMETERS, RESULT, AnswerForm, learned
 from optserve.contents import Contents
 from optserve.dtypes import Array
-from optserve.framing import VARINT, Framing, read_varint
+from optserve.framing import VARINT, Encoded, Framing, read_varint
 from optserve.landing import Landing
 from optserve.parameters import Parameters
 from optserve.progress import Bar, Silent
@@ -44,7 +44,7 @@ class Answers:
         self._contents = Contents(wire.ParametersHeader())
         self._forms: dict[int, AnswerForm] = {}
 
-    def again(self, received: bytes, into: Into, lookup: Lookup | None) -> StepResult | None:
+    def again(self, received: Encoded, into: Into, lookup: Lookup | None) -> StepResult | None:
         """Reads an answer that is written like an earlier one.
 
         Args:
@@ -72,7 +72,7 @@ class Answers:
 
     def read(
         self,
-        received: Iterator[bytes],
+        received: Iterator[Encoded],
         into: Into = None,
         bar: Bar = SILENT,
         lookup: Lookup | None = None,
@@ -95,7 +95,7 @@ class Answers:
         except DecodeError as error:
             raise errors.Internal("the answer is no message of this service") from error
 
-    def _read(self, received: Iterator[bytes], into: Into, bar: Bar, lookup: Lookup | None) -> StepResult:
+    def _read(self, received: Iterator[Encoded], into: Into, bar: Bar, lookup: Lookup | None) -> StepResult:
         message = next(received, None)
         if message is None:
             raise errors.Unavailable("the stream ended before its answer")
@@ -116,7 +116,7 @@ class Answers:
         self._keep_form(message, result, contents)
         return result
 
-    def _keep_form(self, message: bytes, result: StepResult, contents: Contents | None) -> None:
+    def _keep_form(self, message: Encoded, result: StepResult, contents: Contents | None) -> None:
         form = learned(message, result, contents)
         if form is not None:
             if len(self._forms) == FORMS:

@@ -56,6 +56,7 @@ def connect(
     retry: Retry | Literal["grpc"] | None = None,
     progress: bool | None = None,
     shared_memory: bool = True,
+    data_connections: bool = True,
 ) -> Client:
     """Makes a client. The connection itself is made with the first call, and again whenever it is lost.
 
@@ -72,9 +73,15 @@ def connect(
             terminal and tqdm is installed.
         shared_memory: whether large steps go by shared memory where the server is on this host and
             runs as the same user. Where that fails, they are sent, after a line in the log.
+        data_connections: whether the steps of a stream go over a TCP connection of its own beside
+            gRPC, where there is no TLS and the server offers one. Where that fails, they go over
+            gRPC, after a line in the log.
     """
     own, by_grpc = (Retry(attempts=1), True) if retry == "grpc" else (retry or Retry(), False)
-    return Client(Connection(target, timeout, token, credentials, own, progress, shared_memory, by_grpc))
+    connection = Connection(
+        target, timeout, token, credentials, own, progress, shared_memory, by_grpc, data_connections
+    )
+    return Client(connection)
 
 
 class Client:

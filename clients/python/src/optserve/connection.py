@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,6 +10,8 @@ from typing import TypeVar
 import grpc
 
 from optserve.chunks import CHUNK_BYTES
+from optserve.data_call import DataCall
+from optserve.data_connection import host_and_port
 from optserve.direct_call import DirectCall
 from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, Retry
@@ -19,6 +22,8 @@ from optserve.v1 import capabilities_service_pb2_grpc, function_service_pb2_grpc
 
 Request = TypeVar("Request")
 T = TypeVar("T")
+
+_log = logging.getLogger("optserve")
 
 MESSAGE_BYTES = 64 << 20
 OPTIONS = (
@@ -51,9 +56,11 @@ class Connection:
         progress: whether long transfers show a bar; None lets them decide.
         shared_memory: whether memory may be shared with a server on this host.
         grpc_retries: whether gRPC tries reads again, where ``retry`` does not.
+        data_connections: whether streams may have connections of their own beside gRPC.
 
     Attributes:
         shares_memory: whether that is worth an attempt, as far as is known.
+        data_address: where data connections are worth one; None for nowhere.
         memories: what is shared, given back when the connection is closed.
     """
 
@@ -67,11 +74,14 @@ class Connection:
         progress: bool | None,
         shared_memory: bool = True,
         grpc_retries: bool = False,
+        data_connections: bool = True,
     ) -> None:
         self.timeout = timeout
         self.retry = retry
         self.progress = progress
         self.shares_memory = shared_memory and is_local(target)
+        # Over TLS, the channel's own connection is the only one that is encrypted.
+        self.data_address = host_and_port(target) if data_connections and credentials is None else None
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         options = (*OPTIONS, ("grpc.service_config", for_channel(retries=grpc_retries)))
         self.channel = (
@@ -83,7 +93,7 @@ class Connection:
         self.streams = Streams(self.channel)
         self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
         self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)
-        self._direct: weakref.WeakSet[DirectCall] = weakref.WeakSet()
+        self._direct: weakref.WeakSet[DirectCall | DataCall] = weakref.WeakSet()
         self.memories: weakref.WeakSet[SharedMemory] = weakref.WeakSet()
 
     def call(
@@ -113,6 +123,20 @@ class Connection:
         call = DirectCall(self.channel, STEP_STREAM, self.metadata)
         self._direct.add(call)
         return call
+
+    def data_steps(self) -> DataCall | None:
+        """A call of StepStream over a data connection, that its caller drives; None where there is none."""
+        if self.data_address is None:
+            return None
+        call = DataCall(self.queued_steps(), *self.data_address)
+        self._direct.add(call)
+        return call
+
+    def no_data(self, why: Exception) -> None:
+        """Makes no further attempt at data connections."""
+        if self.data_address is not None:
+            _log.info("steps go over gRPC, and not over a connection of their own: %s", why)
+        self.data_address = None
 
     def close(self) -> None:
         """Closes the channel; open streams end."""

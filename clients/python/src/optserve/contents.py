@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from optserve import dtypes
 from optserve.dtypes import Array
 from optserve.enums import ParameterPoint
+from optserve.framing import Encoded
 from optserve.spec import known
 from optserve.v1 import session_service_pb2 as wire
 
@@ -49,7 +50,7 @@ class Contents:
             size = math.prod(shape) * dtype.itemsize
             self.places.append(Place(tensor.name, dtype, shape, tensor.byte_offset, size))
 
-    def copied(self, received: bytes, start: int) -> dict[str, Array]:
+    def copied(self, received: Encoded, start: int) -> dict[str, Array]:
         """The tensors out of a message that holds the bytes, in memory of their own.
 
         Args:

@@ -22,6 +22,9 @@ M = TypeVar("M", bound=Message)
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 """Wire types of protocol buffers; the two for groups are not used in proto3."""
 
+Encoded = bytes | bytearray
+"""A message as it came."""
+
 Field = tuple[int, int, int, int]
 """A field's tag, and where it, its content and the next field start."""
 
@@ -95,7 +98,7 @@ class Framing(Generic[M]):
         """The bytes of a message whose other fields are encoded already."""
         return b"".join((head, _opening(self._tag, chunk.byte_offset, chunk.byte_count), *chunk.parts))
 
-    def decode(self, received: bytes) -> Framed[M]:
+    def decode(self, received: Encoded) -> Framed[M]:
         """The message that ``received`` holds. The payload stays where it is.
 
         Raises:
@@ -105,7 +108,7 @@ class Framing(Generic[M]):
         head = b"".join([received[start:stop] for _, start, _, stop in others])
         return Framed(self._kind.FromString(head), chunk)
 
-    def split(self, received: bytes) -> tuple[list[Field], ChunkView | None]:
+    def split(self, received: Encoded) -> tuple[list[Field], ChunkView | None]:
         """The chunk of a message, and where its other fields are.
 
         Raises:
@@ -138,7 +141,7 @@ def _opening(tag: int, offset: int, byte_count: int) -> bytes:
     return varint(tag) + varint(len(inner) + byte_count) + inner
 
 
-def fields(received: bytes, start: int, end: int) -> Iterator[Field]:
+def fields(received: Encoded, start: int, end: int) -> Iterator[Field]:
     """Each field's tag, and where it, its content and the next field start.
 
     Args:
@@ -176,7 +179,7 @@ def fields(received: bytes, start: int, end: int) -> Iterator[Field]:
         start = stop
 
 
-def read_varint(received: bytes, start: int, end: int) -> tuple[int, int]:
+def read_varint(received: Encoded, start: int, end: int) -> tuple[int, int]:
     """The varint at ``start``, as an unsigned 64-bit number, and where it ends.
 
     Raises:

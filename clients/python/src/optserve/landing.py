@@ -8,7 +8,7 @@ from optserve import errors
 from optserve.chunks import Filling, Joined
 from optserve.contents import Contents
 from optserve.dtypes import Array
-from optserve.framing import ChunkView
+from optserve.framing import ChunkView, Encoded
 from optserve.into import Into
 from optserve.parameters import Parameters
 from optserve.progress import Bar
@@ -59,7 +59,7 @@ class Landing:
         return Parameters(arrays, step=step, point=contents.point, modified=contents.modified)
 
     def whole(
-        self, contents: Contents, step: int, received: bytes, start: int, into: Mapping[str, Array] | None
+        self, contents: Contents, step: int, received: Encoded, start: int, into: Mapping[str, Array] | None
     ) -> Parameters:
         """Parameters whose bytes are all there, and few.
 

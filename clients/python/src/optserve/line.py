@@ -6,11 +6,14 @@ from collections.abc import Iterable
 
 from optserve import direct_call
 from optserve.connection import Connection
+from optserve.data_call import DataCall
 from optserve.direct_call import DirectCall
 from optserve.pending import PendingStep
 from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline
 from optserve.watchdog import Watchdog
+
+Call = DataCall | DirectCall | QueuedCall
 
 FAREWELL = 0.5
 """Seconds for a server to end a call that has nothing more to send."""
@@ -29,9 +32,10 @@ class Line:
     def __init__(self, connection: Connection) -> None:
         self.watchdog = Watchdog()
         self._connection = connection
-        self._call: DirectCall | QueuedCall | None = None
+        self._call: Call | None = None
+        self._alone = False
 
-    def ready(self, alone: bool, waiting: Iterable[PendingStep]) -> DirectCall | QueuedCall:
+    def ready(self, alone: bool, waiting: Iterable[PendingStep]) -> Call:
         """The call, or a new one, over which is sent again what was not answered.
 
         Args:
@@ -39,20 +43,27 @@ class Line:
             waiting: the steps that were not answered.
         """
         if self._call is None:
-            direct = alone and direct_call.available()
-            connection = self._connection
-            self._call = connection.direct_steps() if direct else connection.queued_steps()
+            self._call, self._alone = self._opened(alone), alone
             for pending in waiting:
                 if pending.messages is not None:
                     self._call.put(pending.messages)
         return self._call
 
-    def suited(self, alone: bool) -> DirectCall | QueuedCall:
+    def suited(self, alone: bool) -> Call:
         """The call for a step with nothing under way; only then may another kind take its place."""
-        kind = DirectCall if alone and direct_call.available() else QueuedCall
-        if not isinstance(self._call, kind):
+        if self._alone is not alone:
             self.drop(cancel=False)
         return self.ready(alone, ())
+
+    def _opened(self, alone: bool) -> Call:
+        """A new call; for one step at a time, one that the thread which waits for the answer drives."""
+        connection = self._connection
+        if not alone:
+            return connection.queued_steps()
+        data = connection.data_steps()
+        if data is not None:
+            return data
+        return connection.direct_steps() if direct_call.available() else connection.queued_steps()
 
     def drop(self, cancel: bool) -> None:
         """Ends the call, at once or when the server has nothing more to send."""

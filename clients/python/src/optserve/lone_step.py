@@ -6,8 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from optserve.answers import Lookup
+from optserve.data_call import DataCall
 from optserve.direct_call import DirectCall
 from optserve.outline import Asked, Outline
+
+LoneCall = DataCall | DirectCall
+"""Calls that the thread which waits for an answer drives itself."""
 
 DIGITS = tuple(bytes((number,)) for number in range(256))
 DIGIT = 7
@@ -39,7 +43,7 @@ class LoneStep:
 
     def __init__(
         self,
-        call: DirectCall,
+        call: LoneCall,
         outline: Outline,
         worker: str,
         asked: Asked,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from optserve import errors
 from optserve.dtypes import Array
+from optserve.framing import Encoded
 from optserve.retry import Deadline
 from optserve.steps import StepMessages, StepResult
 
@@ -24,7 +25,7 @@ class Attempt(NamedTuple):
     """
 
     deadline: Deadline
-    answer: bytes | None = None
+    answer: Encoded | None = None
     failure: BaseException | None = None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optserve.enums import StepOutcome
-from optserve.framing import Framing
+from optserve.framing import Encoded, Framing
 from optserve.layout import Layout
 from optserve.parameters import Parameters, Pull
 from optserve.payload import Payload
@@ -57,7 +57,7 @@ class StepResult:
     parameters: Parameters = field(default_factory=Parameters)
 
     @classmethod
-    def unread(cls, form: AnswerForm, head: bytes, values: Parameters) -> StepResult:
+    def unread(cls, form: AnswerForm, head: Encoded, values: Parameters) -> StepResult:
         """A result that reads its other fields when the first of them is asked for.
 
         Args:

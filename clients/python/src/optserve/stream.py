@@ -19,16 +19,18 @@ from optserve import dtypes, errors
 from optserve.answers import Answers
 from optserve.connection import Connection
 from optserve.contents import Contents
-from optserve.direct_call import DirectCall
+from optserve.data_call import NoDataConnection
 from optserve.dtypes import Array
+from optserve.framing import Encoded
 from optserve.into import check, same
 from optserve.layout import Layout
 from optserve.line import Line
-from optserve.lone_step import LoneStep
+from optserve.lone_step import LoneCall, LoneStep
 from optserve.outline import Asked, Outline
 from optserve.outlines import Outlines
 from optserve.parameters import Parameters, Pulling, as_pull
 from optserve.pending import Attempt, PendingStep
+from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, allowance
 from optserve.shared_steps import SharedMessages, SharedOutline
 from optserve.sharing import Sharing
@@ -231,6 +233,9 @@ class StepStream:
                 return
             self._drop(cancel=True)
             attempt = Attempt(deadline)
+            if isinstance(outcome, NoDataConnection):
+                self._connection.no_data(outcome)
+                continue
             if outcome.reason is errors.Reason.REGION_NOT_FOUND and self._sent_instead(oldest):
                 continue
             if isinstance(outcome, errors.Cancelled) and not deadline.remaining():
@@ -313,11 +318,11 @@ class StepStream:
         call.put(messages)
         self._waiting.append(pending)
         self._sequence += 1
-        if isinstance(call, DirectCall) and outline.is_small and self._outlines.holds(outline):
+        if not isinstance(call, QueuedCall) and outline.is_small and self._outlines.holds(outline):
             self._lone = self._following(call, outline, asked, pending.byte_count)
         return pending
 
-    def _following(self, call: DirectCall, outline: Outline, asked: Asked, byte_count: int) -> LoneStep:
+    def _following(self, call: LoneCall, outline: Outline, asked: Asked, byte_count: int) -> LoneStep:
         """What serves the steps after this one, until it is dropped."""
         lookup = None
         if isinstance(outline, SharedOutline) and self._pull is not None:
@@ -357,7 +362,7 @@ class StepStream:
         try:
             if attempt.failure is not None:
                 raise attempt.failure
-            answers = iter(call.receive, None)
+            answers: Iterator[Encoded] = iter(call.receive, None)
             if attempt.answer is not None:
                 answers = chain((attempt.answer,), answers)
             return self._answers.read(answers, self._waiting[0].into, lookup=self._lookup)

@@ -889,6 +889,7 @@ class StepStreamRequest(_message.Message):
 
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    DATA_CONNECTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> Global___StepHeader:
         """Begins a step."""
@@ -897,19 +898,105 @@ class StepStreamRequest(_message.Message):
     def chunk(self) -> _tensor_pb2.Chunk:
         """A run of the gradient's bytes."""
 
+    @_builtins.property
+    def data_connection(self) -> Global___DataConnectionRequest:
+        """Asks for a data connection, or goes over to it; between two steps, and with
+        no other field.
+        """
+
     def __init__(
         self,
         *,
         header: Global___StepHeader | None = ...,
         chunk: _tensor_pb2.Chunk | None = ...,
+        data_connection: Global___DataConnectionRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "header", b"header"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepStreamRequest: _TypeAlias = StepStreamRequest  # noqa: Y015
+
+@_typing.final
+class DataConnectionRequest(_message.Message):
+    """Asks for a TCP connection that a step stream's messages go over in place of
+    HTTP/2, or goes over to it.
+
+    Asked without a ticket, the server answers with an offer. The client connects
+    to its port on the host that it reached the server at, and sends the 16 bytes
+    "optserve data 1" and a line feed, and the ticket; the server answers with the
+    byte 1. When the client has read that, it sends another request, with the
+    ticket, over the call; from then on every message of the stream, both ways,
+    goes over the connection, as it would stand in HTTP/2: a zero byte, the
+    message's length as four bytes, the most significant first, and the message.
+
+    The call stays open and says how the stream ends: where it ends the server
+    closes the connection behind its last answer, and the call's status tells why.
+    A connection that is lost otherwise ends the call. The client says that it
+    sends no more steps by closing its side of both.
+
+    A client that is offered none, or cannot connect, sends its steps over the call.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_FIELD_NUMBER: _builtins.int
+    ticket: _builtins.bytes
+    """The offer's; asks for an offer when empty."""
+    def __init__(
+        self,
+        *,
+        ticket: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataConnectionRequest: _TypeAlias = DataConnectionRequest  # noqa: Y015
+
+@_typing.final
+class DataConnectionOffer(_message.Message):
+    """Where a data connection is to be made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    CLAIM_WITHIN_FIELD_NUMBER: _builtins.int
+    SERVER_PORT_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    """TCP port; 0 where none is offered, as over TLS, where the call's own
+    connection is the only one that is encrypted.
+    """
+    ticket: _builtins.bytes
+    """What the client says there: 32 bytes, good for one connection and this call."""
+    server_port: _builtins.int
+    """The port that the server listens to calls at. A client that reached it at
+    another one came by a proxy or a mapped port, and need not try.
+    """
+    @_builtins.property
+    def claim_within(self) -> _duration_pb2.Duration:
+        """How soon that must be."""
+
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+        ticket: _builtins.bytes = ...,
+        claim_within: _duration_pb2.Duration | None = ...,
+        server_port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim_within", b"claim_within"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_within", b"claim_within", "port", b"port", "server_port", b"server_port", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataConnectionOffer: _TypeAlias = DataConnectionOffer  # noqa: Y015
 
 @_typing.final
 class StepHeader(_message.Message):
@@ -985,6 +1072,7 @@ class StepStreamResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    DATA_CONNECTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def result(self) -> Global___StepResult:
         """Begins the answer to a step."""
@@ -999,16 +1087,21 @@ class StepStreamResponse(_message.Message):
     def chunk(self) -> _tensor_pb2.Chunk:
         """A run of the parameters' bytes."""
 
+    @_builtins.property
+    def data_connection(self) -> Global___DataConnectionOffer:
+        """Answers a DataConnectionRequest without a ticket."""
+
     def __init__(
         self,
         *,
         result: Global___StepResult | None = ...,
         parameters: Global___ParametersHeader | None = ...,
         chunk: _tensor_pb2.Chunk | None = ...,
+        data_connection: Global___DataConnectionOffer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "parameters", b"parameters", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "parameters", b"parameters", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "parameters", b"parameters", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "parameters", b"parameters", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

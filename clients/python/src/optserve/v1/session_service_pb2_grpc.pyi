@@ -127,6 +127,9 @@ class SessionServiceStub:
 
     Codes as in Step. The first error ends the stream; no later step of the
     stream is applied, and every answered one stays applied.
+
+    The messages may go over a TCP connection of their own, which costs a
+    fraction of what HTTP/2 does; see DataConnectionRequest.
     """
     PullParameters: _grpc.UnaryStreamMultiCallable[_session_service_pb2.PullParametersRequest, _session_service_pb2.PullParametersResponse]
     """Reads parameters. The first message carries the header and may carry the
@@ -320,6 +323,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     Codes as in Step. The first error ends the stream; no later step of the
     stream is applied, and every answered one stays applied.
+
+    The messages may go over a TCP connection of their own, which costs a
+    fraction of what HTTP/2 does; see DataConnectionRequest.
     """
     PullParameters: _aio.UnaryStreamMultiCallable[_session_service_pb2.PullParametersRequest, _session_service_pb2.PullParametersResponse]  # type: ignore[assignment]
     """Reads parameters. The first message carries the header and may carry the
@@ -558,6 +564,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Codes as in Step. The first error ends the stream; no later step of the
         stream is applied, and every answered one stays applied.
+
+        The messages may go over a TCP connection of their own, which costs a
+        fraction of what HTTP/2 does; see DataConnectionRequest.
         """
 
     @_abc_1.abstractmethod

@@ -59,8 +59,13 @@ class Answer:
         self._reached = byte_count
         self._news.set()
 
-    async def chunks(self, chunk_bytes: int) -> AsyncIterator[ChunkView]:
-        """The values, as they come."""
+    async def chunks(self, chunk_bytes: int, *, copied: bool) -> AsyncIterator[ChunkView]:
+        """The values, as they come.
+
+        Args:
+            chunk_bytes: how many at most at a time.
+            copied: whether whoever sends a chunk copies it, before anybody else gets a turn.
+        """
         if self.reply is None:
             return
         buffer, start = self.reply.staging.buffer, 0
@@ -69,9 +74,9 @@ class Answer:
             while self._reached < stop:
                 self._news.clear()
                 await self._news.wait()
-            # A chunk is copied as soon as it is written, before anybody else gets a turn.
-            self.copied = stop == buffer.size
+            self.copied = copied and stop == buffer.size
             yield ChunkView(start, buffer[start:stop].data)
+            self.copied = stop == buffer.size
             start = stop
 
 
@@ -137,8 +142,8 @@ class Answers:
         assert answer.result is not None
         head = self._head(answer.result, answer.reply)
         # A message costs more than a small model's bytes, so the first chunk rides along.
-        async for chunk in answer.chunks(self._chunk_bytes):
-            await self._messages.write(RESPONSES.join(head, chunk))
+        async for chunk in answer.chunks(self._chunk_bytes, copied=self._messages.copies):
+            await self._messages.write_pieces(RESPONSES.pieces(head, chunk))
             head = b""
         if head:
             await self._messages.write(head)

@@ -10,11 +10,12 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from grpc import aio
 
+from optserve.framing import Encoded
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.calls import Call
 from optserve_server.rpc.meters import Meters
@@ -22,14 +23,66 @@ from optserve_server.rpc.meters import Meters
 PREFIX = struct.Struct(">BI")
 """What is before each message, as in gRPC: whether it is compressed, which it never is, and its length."""
 
-ROOMS = 4
-"""How many lengths of messages have memory that is used again."""
+SHORT = 64 << 10
+"""Messages of so many bytes are read whole; of longer ones, the payload goes straight to its place."""
 
-LONGEST_ROOM = 2 << 20
-"""Longer messages have memory of their own."""
+HEAD = 4 << 10
+"""Bytes of a longer message that are read at first."""
 
 TURN = 1 << 20
 """Bytes after which others get their turn, however fast more of them come."""
+
+
+class Arriving:
+    """A long message whose first bytes have arrived; the rest is to be read before the next message.
+
+    Args:
+        head: the first bytes; they are good until the next message.
+        size: of the message.
+        receive: fills a place with what comes next.
+
+    Attributes:
+        head: likewise.
+        size: likewise.
+    """
+
+    __slots__ = ("_came", "_receive", "head", "size")
+
+    def __init__(
+        self, head: bytearray, size: int, receive: Callable[[memoryview], Awaitable[object]]
+    ) -> None:
+        self.head, self.size, self._receive = head, size, receive
+        self._came: memoryview | None = None
+
+    async def rest(self, place: memoryview) -> None:
+        """Receives what follows the head; when asked again, copies it from where it was received.
+
+        Args:
+            place: of that length.
+
+        Raises:
+            DomainError: STREAM_TRUNCATED.
+        """
+        if self._came is None:
+            await self._receive(place)
+            self._came = place
+        else:
+            place[:] = self._came
+
+    async def whole(self) -> bytearray:
+        """The message, in memory of its own; raises as `rest`."""
+        message = bytearray(self.size)
+        message[: len(self.head)] = self.head
+        await self.rest(memoryview(message)[len(self.head) :])
+        return message
+
+
+Message = Encoded | Arriving
+
+
+def opening(message: Message) -> tuple[Encoded, int]:
+    """The bytes of a message that are there, the first or all, and how many it has."""
+    return (message.head, message.size) if isinstance(message, Arriving) else (message, len(message))
 
 
 class DataConnection:
@@ -47,16 +100,20 @@ class DataConnection:
         self._max_message_bytes = max_message_bytes
         self._loop = asyncio.get_running_loop()
         self._prefix = memoryview(bytearray(PREFIX.size))
-        self._rooms: dict[int, bytearray] = {}
+        self._short = bytearray()
+        self._head = bytearray(HEAD)
         self._unturned = 0
 
     async def read(self) -> Any:
-        """The next message (a bytearray), good until the one after it is asked for; EOF where there is none.
+        """The next message, good until the one after it is asked for: a bytearray, `Arriving`, or EOF.
 
         Raises:
             DomainError: MALFORMED_MESSAGE, LIMIT_EXCEEDED or STREAM_TRUNCATED.
             CancelledError: the connection was lost.
         """
+        if self._unturned >= TURN:  # a socket that is always ready would never wait
+            self._unturned = 0
+            await asyncio.sleep(0)
         if not await self._receive(self._prefix):
             return aio.EOF
         compressed, length = PREFIX.unpack(self._prefix)
@@ -64,29 +121,41 @@ class DataConnection:
             raise DomainError(Reason.MALFORMED_MESSAGE, "no message of a data connection is compressed")
         if length > self._max_message_bytes:
             raise self._too_long(length)
-        message = self._room(length)
-        if length and not await self._receive(memoryview(message)):
-            raise _truncated(0, length)
         self._call.heard = time.monotonic()
         self._meters.bytes_received += length
-        await self._give_turn(length)
-        return message
+        self._unturned += length
+        if length > SHORT:
+            await self._rest(memoryview(self._head))
+            return Arriving(self._head, length, self._rest)
+        if len(self._short) != length:
+            self._short = bytearray(length)
+        await self._rest(memoryview(self._short))
+        return self._short
 
     async def write(self, message: bytes) -> None:
-        """Sends a message.
+        """Sends a message; raises as `write_pieces`."""
+        await self.write_pieces((message,))
+
+    async def write_pieces(self, pieces: Sequence[Any]) -> None:
+        """Sends a message that lies in pieces (contiguous buffers of bytes), which stay where they are.
 
         Raises:
             CancelledError: the connection was lost.
         """
-        parts = PREFIX.pack(0, len(message)), message
+        size = sum(map(len, pieces))
+        parts = PREFIX.pack(0, size), *pieces
         sent = self._try(lambda: self._socket.sendmsg(parts)) or 0
         for part in parts:
             if sent < len(part):
                 await self._send(memoryview(part)[sent:])
             sent = max(0, sent - len(part))
         self._call.heard = time.monotonic()
-        self._meters.bytes_sent += len(message)
-        await self._give_turn(len(message))
+        self._meters.bytes_sent += size
+
+    async def _rest(self, place: memoryview) -> None:
+        """Fills a place within a message."""
+        if place and not await self._receive(place):
+            raise _truncated(0, len(place))
 
     async def _receive(self, place: memoryview) -> bool:
         """Fills a place; False where the client has sent all before its first byte."""
@@ -129,24 +198,6 @@ class DataConnection:
             await ready
         finally:
             remove(self._socket.fileno())
-
-    def _room(self, length: int) -> bytearray:
-        """Memory for a message; for one of a length that came before, the same."""
-        room = self._rooms.get(length)
-        if room is None:
-            room = bytearray(length)
-            if length <= LONGEST_ROOM:
-                if len(self._rooms) == ROOMS:
-                    self._rooms.clear()
-                self._rooms[length] = room
-        return room
-
-    async def _give_turn(self, byte_count: int) -> None:
-        """Lets others run: a socket that is always ready would never wait."""
-        self._unturned += byte_count
-        if self._unturned >= TURN:
-            self._unturned = 0
-            await asyncio.sleep(0)
 
     def _too_long(self, length: int) -> DomainError:
         return DomainError(

@@ -25,8 +25,11 @@ CLAIM_SECONDS = 10.0
 STRANGERS = 256
 """How many connections may be without a ticket at once."""
 
-LINGER_SECONDS = 5.0
-"""How long a client may take to notice that its stream has ended."""
+LINGER_SECONDS = 60.0
+"""How long a client that is still sending may take to notice that its stream has ended."""
+
+SILENT_SECONDS = 5.0
+"""The same of one that sends nothing."""
 
 _SILENCE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 """After how many seconds of silence the system asks whether the client is there, how often, and
@@ -191,6 +194,6 @@ async def _ticket_of(connection: socket.socket) -> bytes:
 
 
 async def _drain(connection: socket.socket) -> None:
-    place = bytearray(1 << 16)
-    while await asyncio.get_running_loop().sock_recv_into(connection, place):
-        pass
+    loop, place = asyncio.get_running_loop(), bytearray(1 << 16)
+    while await asyncio.wait_for(loop.sock_recv_into(connection, place), SILENT_SECONDS):
+        await asyncio.sleep(0)  # one that sends fast would let nobody else run

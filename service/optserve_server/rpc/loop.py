@@ -7,7 +7,8 @@ from functools import partial
 from time import perf_counter_ns
 from typing import NamedTuple, Self
 
-from optserve.framing import ChunkView
+from optserve.framing import ChunkView, Encoded
+from optserve_server.rpc.data_connection import Arriving, Message, opening
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.sharing import answer_in
 from optserve_server.sessions.reading import Reply
@@ -24,7 +25,8 @@ class Taken(NamedTuple):
     """A step that was taken.
 
     Attributes:
-        message: what asked for it.
+        head: what asked for it: the message, or its first bytes.
+        size: of the message.
         session: whose it was.
         staging: its gradient.
         options: what it asked for.
@@ -33,7 +35,8 @@ class Taken(NamedTuple):
         told: whether the answer says that values are in the region.
     """
 
-    message: bytes
+    head: Encoded
+    size: int
     session: Session
     staging: Staging
     options: StepOptions
@@ -69,11 +72,11 @@ class Loop:
     def of(cls, taken: Taken, execution: Execution) -> Self | None:
         """The loop that goes on from a step; None where each step has to be looked at."""
         sent = taken.staging.byte_count if taken.region is None else 0
-        if len(taken.message) < sent:  # it comes in several messages
+        if taken.size < sent:  # it comes in several messages
             return None
         routine = Routine.of(taken.session, taken.staging, taken.options, taken.reply)
-        repetition = Repetition.of(taken.message) if routine is not None else None
-        if routine is None or repetition is None or len(taken.message) - repetition.payload != sent:
+        repetition = Repetition.of(taken.head, taken.size) if routine is not None else None
+        if routine is None or repetition is None or taken.size - repetition.payload != sent:
             return None
         room = taken.staging.buffer.data if taken.region is None else None
         answer = _Sent(taken.reply).answer
@@ -81,7 +84,7 @@ class Loop:
             answer = partial(_shared, taken.region, taken.told)
         return cls(repetition, routine, room, answer, execution)
 
-    async def take(self, message: bytes) -> bytes | None:
+    async def take(self, message: Message) -> bytes | None:
         """Takes a step.
 
         Returns:
@@ -89,11 +92,15 @@ class Loop:
             has changed but the staging.
         """
         begun = perf_counter_ns()
-        differing = self._repetition.read(message)
+        head, size = opening(message)
+        differing = self._repetition.read(head, size)
         if differing is None:
             return None
         if self._room is not None:
-            self._room[:] = memoryview(message)[self._repetition.payload :]
+            here = memoryview(head)[self._repetition.payload :]
+            self._room[: len(here)] = here
+            if isinstance(message, Arriving):
+                await message.rest(self._room[len(here) :])
         received = perf_counter_ns()
         self._meters.receive.add(received - begun)
         session = self._routine.session

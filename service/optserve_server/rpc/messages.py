@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from grpc import aio
@@ -28,8 +28,9 @@ class Messages:
         max_message_bytes: the longest message that comes over one.
 
     Attributes:
-        read: gives the next message, or EOF.
+        read: gives the next message, or EOF; one that is long may be `Arriving`.
         write: sends one.
+        copies: whether `write_pieces` copies the pieces before it waits.
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class Messages:
     ) -> None:
         self.read: Callable[[], Awaitable[Any]] = context.read
         self.write: Callable[[bytes], Awaitable[None]] = context.write
+        self.copies = True
         self._context, self._data = context, data
         self._meters, self._max_message_bytes = meters, max_message_bytes
+        self._connection: DataConnection | None = None
         self._offer: Offer | None = None
         self._socket: socket.socket | None = None
 
@@ -61,7 +64,15 @@ class Messages:
         call = calls.current.get()
         assert call is not None  # every handler runs within the boundary
         connection = DataConnection(self._socket, call, self._meters, self._max_message_bytes)
-        self.read, self.write = connection.read, connection.write
+        self.read, self.write, self._connection = connection.read, connection.write, connection
+        self.copies = False
+
+    async def write_pieces(self, pieces: Sequence[Any]) -> None:
+        """Sends a message that lies in pieces, which may be changed when this returns."""
+        if self._connection is None:
+            await self.write(b"".join(pieces))
+        else:
+            await self._connection.write_pieces(pieces)
 
     def close(self) -> None:
         """Ends the data connection, if there is one."""

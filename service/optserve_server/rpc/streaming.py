@@ -15,10 +15,11 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from optserve.framing import Framed, Framing
+from optserve.framing import ChunkAhead, ChunkView, Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.answers import Answers
+from optserve_server.rpc.data_connection import Arriving, Message, opening
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.loop import Loop, Taken
@@ -42,7 +43,7 @@ from optserve_server.wire.tensors import wire_dtype_from
 CHANCES = 3
 """Steps in a row after which a stream whose steps have each to be looked at is known to be such."""
 
-Request = Framed[pb.StepStreamRequest]
+Chunk = ChunkView | ChunkAhead
 REQUESTS = Framing(pb.StepStreamRequest)
 
 
@@ -135,28 +136,28 @@ class StepStream:
             await self._messages.write(answer)
         return True
 
-    async def _look_at(self, message: bytes) -> None:
+    async def _look_at(self, message: Message) -> None:
         """Takes a step that may be any."""
         begun = perf_counter_ns()
-        first = _decoded(message)
-        if first.message.HasField("data_connection"):
+        request, chunk = await _decoded(message)
+        if request.HasField("data_connection"):
             await self._answers.sent()
-            await self._messages.connect(first.message.data_connection)
+            await self._messages.connect(request.data_connection)
             return
-        if not first.message.HasField("header"):
+        if not request.HasField("header"):
             raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
         with within("header"):
-            header, options = self._headers.read(first.message.header)
+            header, options = self._headers.read(request.header)
         again = header is self._met
         if not again:
             await self._meet(header)
-        incoming = await self._received(header, options, first)
+        incoming = await self._received(header, options, chunk)
         self._execution.meters.receive.add(perf_counter_ns() - begun)
         reply = await self._take(header, incoming)
         # Its session may have been deleted while the answer was sent: then nothing is kept of it.
         if again and header is self._met and not header.rows and self._chances:
             where = header.region, header.pull is not None
-            taken = Taken(message, header.session, incoming.staging, options, reply, *where)
+            taken = Taken(*opening(message), header.session, incoming.staging, options, reply, *where)
             self._loop = Loop.of(taken, self._execution)
             self._chances = CHANCES if self._loop is not None else self._chances - 1
 
@@ -189,7 +190,7 @@ class StepStream:
         self._buffers.forget()
         self._answers.forget()
 
-    async def _received(self, header: Header, options: StepOptions, first: Request) -> Incoming:
+    async def _received(self, header: Header, options: StepOptions, chunk: Chunk | None) -> Incoming:
         """The gradient of a step, whole."""
         session = header.session
         if header.region is not None:
@@ -200,29 +201,29 @@ class StepStream:
             else:
                 arriving = session.stage_rows(header.tensors or (), header.rows, header.dtype)
         if not header.rows:
-            await self._fill(incoming.staging.buffer, first, incoming.reached)
+            await self._fill(incoming.staging.buffer, chunk, incoming.reached)
             return incoming
-        await self._fill(arriving.buffer, first)
+        await self._fill(arriving.buffer, chunk)
         # To put rows into their places may take a while.
         stage = partial(session.staged, arriving)
         staging = stage() if session.is_small else await self._execution.in_thread(stage)
         return Incoming.whole(session, staging, options)
 
     async def _fill(
-        self, buffer: npt.NDArray[np.uint8], first: Request, reached: Callable[[int], object] = _unheard
+        self, buffer: npt.NDArray[np.uint8], chunk: Chunk | None, reached: Callable[[int], object] = _unheard
     ) -> None:
         """Reads until a gradient is whole, and tells after each message how much of it is there."""
         filler = Filler(buffer)
-        filler.add(first.chunk)
+        await _put(filler, chunk)
         while not filler.whole:
             reached(filler.filled)
             message = await self._messages.read()
             if message is aio.EOF:
                 raise filler.truncated()
-            framed = _decoded(message)
-            if framed.message.HasField("header"):
+            request, chunk = await _decoded(message)
+            if request.HasField("header"):
                 raise filler.interrupted()
-            filler.add(framed.chunk)
+            await _put(filler, chunk)
         reached(filler.filled)
 
     async def _take(self, header: Header, incoming: Incoming) -> Reply | None:
@@ -371,11 +372,28 @@ class _Differing(NamedTuple):
         )
 
 
-def _decoded(message: bytes) -> Request:
+async def _decoded(message: Message) -> tuple[pb.StepStreamRequest, Chunk | None]:
     try:
-        return REQUESTS.decode(message)
+        if isinstance(message, Arriving):
+            known = REQUESTS.ahead(message.head, message.size, message.rest)
+            if known is not None:
+                others, chunk = known
+                return REQUESTS.message(message.head, others), chunk
+            message = await message.whole()
+        framed = REQUESTS.decode(message)
     except (DecodeError, ValueError) as error:
         raise DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE) from error
+    return framed.message, framed.chunk
+
+
+async def _put(filler: Filler, chunk: Chunk | None) -> None:
+    """Puts a chunk into its place, to which it comes straight where it is still on its way."""
+    if not isinstance(chunk, ChunkAhead):
+        filler.add(chunk)
+        return
+    place, here = filler.place(chunk), len(chunk.here)
+    place[:here] = chunk.here
+    await chunk.rest(place[here:])
 
 
 class _InHeader(contextlib.AbstractContextManager[None]):

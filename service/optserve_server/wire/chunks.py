@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve.framing import ChunkView
+from optserve.framing import ChunkAhead, ChunkView
 from optserve_server.errors import DomainError, Reason
 
 
@@ -41,21 +41,23 @@ class Filler:
                 the one before, BYTE_LENGTH_MISMATCH at ``chunk.data`` where it holds more
                 than is missing.
         """
-        if chunk is None:
-            return
-        data = np.frombuffer(chunk.data, np.uint8)
-        if chunk.byte_offset != self._filled:
+        if chunk is not None:
+            self.place(chunk)[:] = chunk.data
+
+    def place(self, chunk: ChunkView | ChunkAhead) -> memoryview:
+        """The place of a chunk, which from now on counts as filled; raises as `add`."""
+        start, stop = self._filled, self._filled + chunk.byte_count
+        if chunk.byte_offset != start:
             raise DomainError(
                 Reason.STREAM_PROTOCOL,
-                f"the chunk starts at byte {chunk.byte_offset}, but byte {self._filled} comes next",
+                f"the chunk starts at byte {chunk.byte_offset}, but byte {start} comes next",
                 field="chunk.byte_offset",
-                metadata={"expected": self._filled, "actual": chunk.byte_offset},
+                metadata={"expected": start, "actual": chunk.byte_offset},
             )
-        stop = self._filled + data.size
         if stop > self._buffer.size:
             raise self._mismatch(Reason.BYTE_LENGTH_MISMATCH, stop, "chunk.data")
-        self._buffer[self._filled : stop] = data
         self._filled = stop
+        return self._buffer[start:stop].data
 
     def truncated(self) -> DomainError:
         """The error of a stream that ends here."""

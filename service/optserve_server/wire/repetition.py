@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self, Union
 
-from optserve.framing import LENGTH, VARINT, fields
+from optserve.framing import LENGTH, VARINT, Encoded, fields
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.tensor_pb2 import Chunk
 
@@ -36,45 +36,57 @@ class Repetition:
     """The pattern of a step that goes in one message; made by `of`.
 
     Args:
-        message: the bytes of one that was read, each of its fields at most once.
+        message: the bytes of one that was read, each of its fields at most once, up to its payload.
+        size: how many it has.
         places: where what may differ lies in it: start and end by name.
 
     Attributes:
         payload: where the gradient starts, which ends with the message.
     """
 
-    def __init__(self, message: bytes, places: Mapping[str, tuple[int, int]]) -> None:
-        self._size = len(message)
+    def __init__(self, message: Encoded, size: int, places: Mapping[str, tuple[int, int]]) -> None:
+        self._size = size
         self.payload, _ = places.get("data", (self._size, self._size))
         numbers = [(places[name], index) for index, name in enumerate(NUMBERS) if name in places]
         self._numbers = [(start, stop, index) for (start, stop), index in sorted(numbers)]
-        self._constant: list[tuple[bytes, int]] = []
+        self._constant: list[tuple[Encoded, int]] = []
         end = 0
         for start, stop, _ in [*self._numbers, (self.payload, self._size, -1)]:
             self._constant.append((message[end:start], end))
             end = stop
 
     @classmethod
-    def of(cls, message: bytes) -> Self | None:
+    def of(cls, message: Encoded, size: int) -> Self | None:
         """The pattern of a message; None where it is none of the plainest.
+
+        Args:
+            message: its bytes, or its first ones.
+            size: how many it has.
 
         Raises:
             DecodeError: it is no message.
         """
-        found: dict[str, list[tuple[int, int]]] = {}
-        _find(message, 0, len(message), FIELDS, found)
+        found: Found = {}
+        try:
+            _find(message, 0, size, FIELDS, found)
+        except IndexError:  # the first bytes do not tell
+            return None
         places = {name: of_name[0] for name, of_name in found.items()}
-        at_the_end = places.get("data", (0, len(message)))[1] == len(message)
+        payload, end = places.get("data", (size, size))
         once = all(len(of_name) == 1 for of_name in found.values())
-        return cls(message, places) if once and at_the_end else None
+        return cls(message, size, places) if once and end == size and payload <= len(message) else None
 
-    def read(self, message: bytes) -> tuple[int, int | None, int] | None:
+    def read(self, message: Encoded, size: int) -> tuple[int, int | None, int] | None:
         """What differs in a message that follows the pattern; None where it does not.
+
+        Args:
+            message: its bytes, or its first ones.
+            size: how many it has.
 
         Returns:
             Its sequence, its expected step and its gradient's id; (0, None, 0) where it has none.
         """
-        if len(message) != self._size:
+        if size != self._size:
             return None
         for constant, start in self._constant:
             if not message.startswith(constant, start):
@@ -93,7 +105,12 @@ class Repetition:
         return found[0], found[1], found[2]
 
 
-def _find(message: bytes, start: int, end: int, tree: Tree, found: dict[str, list[tuple[int, int]]]) -> None:
+Found = dict[str, list[tuple[int, int]]]
+
+
+def _find(
+    message: Encoded, start: int, end: int, tree: Tree, found: dict[str, list[tuple[int, int]]]
+) -> None:
     for tag, _, inner, stop in fields(message, start, end):
         within = tree.get(tag)
         if isinstance(within, str):

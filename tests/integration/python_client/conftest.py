@@ -43,10 +43,15 @@ def distant(proxy: Proxy, session: optserve.SessionHandle) -> Iterator[optserve.
         yield client.session(session.name)
 
 
-@pytest.fixture(params=["direct", "queued"])
+@pytest.fixture(params=["data", "direct", "queued"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Lone steps of a stream go over gRPC's internals, or over its public interface; to be named first."""
+    """How lone steps of a stream go: over a data connection, gRPC's internals or its public interface.
+
+    To be named first.
+    """
     monkeypatch.setattr(connection, "is_local", lambda target: False)
+    if request.param != "data":
+        monkeypatch.setattr(connection, "host_and_port", lambda target: None)
     if request.param == "direct":
         assert direct_call.available()
     else:

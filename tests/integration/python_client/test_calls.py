@@ -15,6 +15,7 @@ import pytest
 
 import optserve
 from optserve import Retry, direct_call, errors
+from optserve.data_call import QueuedDataCall
 from optserve.direct_call import DirectCall
 from optserve.queued_call import QueuedCall
 from tests.support.server import running_server
@@ -247,4 +248,4 @@ def test_a_stream_holds_one_call_at_a_time(way, session):
         stream.step(ONE)
         assert stream._line._call is first
         stream.submit(ONE).result()
-        assert isinstance(stream._line._call, QueuedCall)
+        assert isinstance(stream._line._call, QueuedCall | QueuedDataCall)

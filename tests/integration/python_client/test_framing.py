@@ -88,3 +88,37 @@ def test_the_payload_is_a_view_of_what_was_received():
 def test_what_is_no_message_is_refused(received):
     with pytest.raises(DecodeError):
         Framing(wire.StepStreamRequest).decode(received)
+
+
+@given(kinds, st.lists(st.tuples(st.booleans(), st.none() | offsets, payloads), max_size=3), st.data())
+def test_the_first_bytes_tell_what_the_message_does_or_nothing(kind, parts, data):
+    """However a message is cut, and whatever comes twice in it."""
+    received = b"".join(message(kind, *part).SerializeToString() for part in parts)
+    here = data.draw(st.integers(0, len(received)))
+    check_ahead(kind, received, here)
+
+
+@given(kinds, st.binary(max_size=60), st.data())
+def test_the_first_bytes_of_garbage_tell_nothing_false(kind, received, data):
+    check_ahead(kind, received, data.draw(st.integers(0, len(received))))
+
+
+def check_ahead(kind, received, here):
+    framing, places = Framing(kind), []
+    known = framing.ahead(received[:here], len(received), places.append)
+    if known is None:
+        return
+    others, chunk = known
+    assert (others, chunk.byte_offset) == (framing.split(received)[0], framing.split(received)[1].byte_offset)
+    assert chunk.byte_count == len(framing.split(received)[1].data)
+    assert bytes(chunk.here) + received[here:] == framing.split(received)[1].data
+    assert chunk.rest == places.append
+
+
+@given(kinds, st.booleans(), offsets, st.binary(min_size=1, max_size=300))
+def test_a_head_and_what_opens_a_chunk_tell_all(kind, with_header, offset, data):
+    received = message(kind, with_header, offset, data).SerializeToString()
+    known = Framing(kind).ahead(received[: len(received) - len(data)], len(received), print)
+    assert known is not None
+    assert known[1].byte_count == len(data)
+    assert not known[1].here

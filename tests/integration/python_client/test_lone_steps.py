@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 import optserve
 from optserve import Pull, direct_call, optimizers
-from optserve.queued_call import QueuedCall
 from optserve.layout import Layout, TensorInfo
 from optserve.lone_step import LoneStep
 from optserve.outline import Asked, Outline
 from optserve.payload import Payload
+from optserve.queued_call import QueuedCall
 from optserve.shared_steps import SharedOutline
 from optserve.steps import StepMessages, Wishes, request
 from optserve.v1 import session_service_pb2 as wire

@@ -17,7 +17,6 @@ from optserve.outline import Outline
 from optserve.payload import Payload
 from optserve.retry import Deadline, allowance
 from optserve.steps import REQUESTS, StepMessages, Wishes, request
-from optserve.v1 import tensor_pb2
 from optserve.watchdog import Watchdog
 from optserve.worker import Worker
 
@@ -44,7 +43,7 @@ def test_bytes_survive_being_cut_and_joined(sizes):
 def test_chunks_that_do_not_fit_are_refused(chunk):
     joined = chunks.Joined(4)
     with pytest.raises(ValueError, match="a chunk"):
-        joined.add(tensor_pb2.Chunk(byte_offset=chunk[0], data=chunk[1]))
+        joined.add(ChunkView(chunk[0], memoryview(chunk[1])))
 
 
 @pytest.mark.parametrize("dtype", dtypes.SUPPORTED)

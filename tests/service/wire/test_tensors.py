@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from optserve.v1.tensor_pb2 import Chunk, DataType, Tensor
+from optserve.framing import ChunkView
+from optserve.v1.tensor_pb2 import DataType, Tensor
 from optserve_server.errors import DomainError, Reason
 from optserve_server.wire.chunks import Filler, cut
 from optserve_server.wire.tensors import DTYPES, array_from, shape_from, tensor_to
@@ -76,7 +77,7 @@ def test_a_buffer_holds_a_prefix_of_what_followed_without_gaps(chunks: list[tupl
     filler = Filler(target)
     for byte_offset, data in chunks:
         fits = byte_offset == len(expected) and len(expected) + len(data) <= 10
-        chunk = Chunk(byte_offset=byte_offset, data=data)
+        chunk = ChunkView(byte_offset, memoryview(data))
         refused = outcome(partial(filler.add, chunk))
         if refused is None:
             expected += data

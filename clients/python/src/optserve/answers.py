@@ -10,8 +10,9 @@ from google.protobuf.message import DecodeError
 from optserve import errors
 from optserve.answer_form import PARAMETERS, RESULT, AnswerForm, learned
 from optserve.contents import Contents
+from optserve.data_connection import Arriving, Message
 from optserve.dtypes import Array
-from optserve.framing import VARINT, Encoded, Framing, read_varint
+from optserve.framing import VARINT, ChunkAhead, ChunkView, Encoded, Field, Framing, read_varint
 from optserve.landing import Landing
 from optserve.parameters import Parameters
 from optserve.progress import Bar, Silent
@@ -44,7 +45,7 @@ class Answers:
         self._contents = Contents(wire.ParametersHeader())
         self._forms: dict[int, AnswerForm] = {}
 
-    def again(self, received: Encoded, into: Into, lookup: Lookup | None) -> StepResult | None:
+    def again(self, received: Message, into: Into, lookup: Lookup | None) -> StepResult | None:
         """Reads an answer that is written like an earlier one.
 
         Args:
@@ -55,6 +56,8 @@ class Answers:
         Returns:
             None where it is not, and `read` is to read it.
         """
+        if isinstance(received, Arriving):  # which a form is not for
+            return None
         form = self._forms.get(len(received))
         head = None if form is None else form.matching(received)
         if form is None or head is None:
@@ -72,7 +75,7 @@ class Answers:
 
     def read(
         self,
-        received: Iterator[Encoded],
+        received: Iterator[Message],
         into: Into = None,
         bar: Bar = SILENT,
         lookup: Lookup | None = None,
@@ -95,28 +98,30 @@ class Answers:
         except DecodeError as error:
             raise errors.Internal("the answer is no message of this service") from error
 
-    def _read(self, received: Iterator[Encoded], into: Into, bar: Bar, lookup: Lookup | None) -> StepResult:
+    def _read(self, received: Iterator[Message], into: Into, bar: Bar, lookup: Lookup | None) -> StepResult:
         message = next(received, None)
         if message is None:
             raise errors.Unavailable("the stream ended before its answer")
-        others, chunk = RESPONSES.split(message)
+        known, others, chunk = _split(message)
         # Fields that come twice are merged, which for messages is to put them behind each other.
         told = {RESULT: b""}
         for tag, _, inner, stop in others:
-            told[tag] = told.get(tag, b"") + message[inner:stop]
+            told[tag] = told.get(tag, b"") + known[inner:stop]
         values, contents = Parameters(), None
         if PARAMETERS in told:
             step, contents = self._learn(told[PARAMETERS]), self._contents
             if contents.shared and lookup is not None:
                 values = lookup(contents, step, contents.change, into)
             else:
-                chunks = chain((chunk,), (RESPONSES.split(more)[1] for more in received))
+                chunks = chain((chunk,), (_split(more)[2] for more in received))
                 values = self._landing.take(contents, step, chunks, into, bar)
         result = StepResult.of(wire.StepResult.FromString(told[RESULT]), values)
         self._keep_form(message, result, contents)
         return result
 
-    def _keep_form(self, message: Encoded, result: StepResult, contents: Contents | None) -> None:
+    def _keep_form(self, message: Message, result: StepResult, contents: Contents | None) -> None:
+        if isinstance(message, Arriving):
+            return
         form = learned(message, result, contents)
         if form is not None:
             if len(self._forms) == FORMS:
@@ -135,3 +140,13 @@ class Answers:
             self._known = rest if message.step == step else None
             step = message.step
         return step
+
+
+def _split(message: Message) -> tuple[Encoded, list[Field], ChunkView | ChunkAhead | None]:
+    """Bytes of a message that hold its fields but for the chunk, where these are, and the chunk."""
+    if isinstance(message, Arriving):
+        known = RESPONSES.ahead(message.head, message.size, message.rest)
+        if known is not None:
+            return message.head, *known
+        message = message.whole()
+    return message, *RESPONSES.split(message)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from optserve.framing import ChunkParts, ChunkView
+from optserve.framing import ChunkAhead, ChunkParts, ChunkView
 
 CHUNK_BYTES = 1 << 20
 
@@ -60,24 +60,27 @@ class Filling:
         """Whether everything has arrived."""
         return self._missing == 0
 
-    def add(self, chunk: ChunkView) -> int:
-        """Puts a chunk into its place and returns its length.
+    def add(self, chunk: ChunkView | ChunkAhead) -> int:
+        """Puts a chunk into its place, as it arrives, and returns its length.
 
         Raises:
             ValueError: there is a gap, or more than was announced.
         """
-        data = chunk.data
-        size = len(data)
+        size, here = chunk.byte_count, chunk.here
         if chunk.byte_offset != self.received or size > self._missing:
             raise ValueError(f"a chunk at {chunk.byte_offset} came where {self.received} was due")
         self.received += size
         self._missing -= size
-        while len(data):
+        left = size
+        while left:
             if not len(self._room):
                 self._room = next(self._pieces)
-            taken = min(len(self._room), len(data))
-            self._room[:taken] = data[:taken]
-            self._room, data = self._room[taken:], data[taken:]
+            place, self._room = self._room[:left], self._room[left:]
+            left -= len(place)
+            known = min(len(place), len(here))
+            place[:known], here = here[:known], here[known:]
+            if known < len(place):
+                chunk.rest(place[known:])
         return size
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import grpc
 
 from optserve.chunks import CHUNK_BYTES
-from optserve.data_call import DataCall
+from optserve.data_call import DataCall, QueuedDataCall
 from optserve.data_connection import host_and_port
 from optserve.direct_call import DirectCall
 from optserve.queued_call import QueuedCall
@@ -93,7 +93,7 @@ class Connection:
         self.streams = Streams(self.channel)
         self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
         self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)
-        self._direct: weakref.WeakSet[DirectCall | DataCall] = weakref.WeakSet()
+        self._direct: weakref.WeakSet[DirectCall | DataCall | QueuedDataCall] = weakref.WeakSet()
         self.memories: weakref.WeakSet[SharedMemory] = weakref.WeakSet()
 
     def call(
@@ -124,11 +124,16 @@ class Connection:
         self._direct.add(call)
         return call
 
-    def data_steps(self) -> DataCall | None:
-        """A call of StepStream over a data connection, that its caller drives; None where there is none."""
+    def data_steps(self, alone: bool) -> DataCall | QueuedDataCall | None:
+        """A call of StepStream over a data connection; None where there are none.
+
+        Args:
+            alone: whether its caller drives it; else it sends in the background.
+        """
         if self.data_address is None:
             return None
-        call = DataCall(self.queued_steps(), *self.data_address)
+        kind = DataCall if alone else QueuedDataCall
+        call = kind(self.queued_steps(), self.data_address)
         self._direct.add(call)
         return call
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from optserve.framing import Encoded
 from optserve.v1 import session_service_pb2 as wire
 
 GREETING = b"optserve data 1\n"
@@ -17,11 +19,17 @@ PREFIX = struct.Struct(">BI")
 CONNECT_SECONDS = 1.0
 """How long a server may take. Where its port cannot be reached, steps go over gRPC."""
 
-ROOMS = 4
-"""How many lengths of messages have memory that is used again."""
+FAREWELL = 1.0
+"""Seconds for a server to end a connection on which nothing more is sent."""
 
-LONGEST_ROOM = 2 << 20
-"""Longer messages have memory of their own."""
+SHORT = 1 << 20
+"""Messages of so many bytes are received whole; of longer ones, the payload goes straight to its place."""
+
+HEAD = 4 << 10
+"""Bytes of a longer message that are received at first."""
+
+PIECES = 512
+"""Pieces of a message beyond which they are joined; systems take about a thousand at once."""
 
 
 def host_and_port(target: str) -> tuple[str, int] | None:
@@ -36,6 +44,34 @@ def host_and_port(target: str) -> tuple[str, int] | None:
     return host, int(port)
 
 
+class Arriving:
+    """A long message whose first bytes have arrived; the rest is to be received before the next message.
+
+    Args:
+        head: the first bytes; they are good until the next message.
+        size: of the message.
+        rest: fills a place with as many of the bytes that come next.
+
+    Attributes:
+        head, size, rest: likewise.
+    """
+
+    __slots__ = ("head", "rest", "size")
+
+    def __init__(self, head: bytearray, size: int, rest: Callable[[memoryview], None]) -> None:
+        self.head, self.size, self.rest = head, size, rest
+
+    def whole(self) -> bytearray:
+        """The message, in memory of its own."""
+        message = bytearray(self.size)
+        message[: len(self.head)] = self.head
+        self.rest(memoryview(message)[len(self.head) :])
+        return message
+
+
+Message = Encoded | Arriving
+
+
 class DataConnection:
     """Sends and receives messages; driven by one thread at a time.
 
@@ -48,7 +84,7 @@ class DataConnection:
     """
 
     def __init__(self, host: str, offer: wire.DataConnectionOffer) -> None:
-        self._rooms: dict[int, bytearray] = {}
+        self._short, self._head = bytearray(), bytearray(HEAD)
         self._prefix = memoryview(bytearray(PREFIX.size))
         self._socket = socket.create_connection((host, offer.port), CONNECT_SECONDS)
         try:
@@ -62,21 +98,22 @@ class DataConnection:
             self._socket.close()
             raise
 
-    def send(self, messages: Iterable[bytes]) -> None:
-        """Sends messages.
+    def send(self, messages: Iterable[Sequence[Any]]) -> None:
+        """Sends messages, each in pieces (contiguous buffers of bytes) that stay where they are.
 
         Raises:
             OSError: the connection is lost.
         """
         for message in messages:
-            parts = PREFIX.pack(0, len(message)), message
+            pieces = message if len(message) <= PIECES else (b"".join(message),)
+            parts = PREFIX.pack(0, sum(map(len, pieces))), *pieces
             sent = self._socket.sendmsg(parts)
             for part in parts:
                 if sent < len(part):
                     self._socket.sendall(memoryview(part)[sent:])
                 sent = max(0, sent - len(part))
 
-    def receive(self) -> bytearray | None:
+    def receive(self) -> Message | None:
         """Waits for a message, which is good until the next is waited for; None where none is to come.
 
         Raises:
@@ -85,17 +122,19 @@ class DataConnection:
         if not self._fill(self._prefix):
             return None
         _, length = PREFIX.unpack(self._prefix)
-        room = self._rooms.get(length)
-        if room is None:
-            room = self._new_room(length)
-        if length and not self._fill(memoryview(room)):
-            raise ConnectionError("the data connection ended within a message")
-        return room
+        if length > SHORT:
+            self._rest(memoryview(self._head))
+            return Arriving(self._head, length, self._rest)
+        if len(self._short) != length:
+            self._short = bytearray(length)
+        self._rest(memoryview(self._short))
+        return self._short
 
     def finish(self) -> None:
         """Says that nothing more will be sent, and waits until the server has said the same."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
+            self._socket.settimeout(FAREWELL)
             while self._socket.recv(1 << 16):
                 pass
 
@@ -120,10 +159,7 @@ class DataConnection:
             filled += came
         return True
 
-    def _new_room(self, length: int) -> bytearray:
-        room = bytearray(length)
-        if length <= LONGEST_ROOM:
-            if len(self._rooms) == ROOMS:
-                self._rooms.clear()
-            self._rooms[length] = room
-        return room
+    def _rest(self, place: memoryview) -> None:
+        """Fills a place within a message."""
+        if place and not self._fill(place):
+            raise ConnectionError("the data connection ended within a message")

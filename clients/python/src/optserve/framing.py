@@ -8,7 +8,7 @@ server share it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -54,6 +54,15 @@ class ChunkView:
         """The bytes in the pieces that they lie in."""
         return (self.data,)
 
+    @property
+    def here(self) -> memoryview:
+        """The bytes that have arrived: all."""
+        return self.data
+
+    def rest(self, place: memoryview) -> None:
+        """Fills a place with those that have not: there are none."""
+        raise ValueError(f"{len(place)} bytes are wanted beyond a chunk's end")
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkParts:
@@ -68,6 +77,23 @@ class ChunkParts:
     byte_offset: int
     byte_count: int
     parts: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkAhead:
+    """A `Chunk` that ends its message, whose bytes are still on their way.
+
+    Attributes:
+        byte_offset: where the run starts in the sequence.
+        byte_count: how many bytes it holds.
+        here: those that have arrived, the first ones.
+        rest: fills a place with the others.
+    """
+
+    byte_offset: int
+    byte_count: int
+    here: memoryview
+    rest: Callable[[memoryview], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +122,11 @@ class Framing(Generic[M]):
 
     def join(self, head: bytes, chunk: ChunkView | ChunkParts) -> bytes:
         """The bytes of a message whose other fields are encoded already."""
-        return b"".join((head, _opening(self._tag, chunk.byte_offset, chunk.byte_count), *chunk.parts))
+        return b"".join(self.pieces(head, chunk))
+
+    def pieces(self, head: bytes, chunk: ChunkView | ChunkParts) -> tuple[Any, ...]:
+        """The same in pieces (contiguous buffers), so that the payload may stay where it is."""
+        return head, _opening(self._tag, chunk.byte_offset, chunk.byte_count), *chunk.parts
 
     def decode(self, received: Encoded) -> Framed[M]:
         """The message that ``received`` holds. The payload stays where it is.
@@ -105,8 +135,25 @@ class Framing(Generic[M]):
             DecodeError: it holds none.
         """
         others, chunk = self.split(received)
-        head = b"".join([received[start:stop] for _, start, _, stop in others])
-        return Framed(self._kind.FromString(head), chunk)
+        return Framed(self.message(received, others), chunk)
+
+    def ahead(
+        self, head: Encoded, size: int, rest: Callable[[memoryview], Any]
+    ) -> tuple[list[Field], ChunkAhead] | None:
+        """As `split`, of a message whose first bytes are there; None where they do not tell all.
+
+        Args:
+            head: the first bytes.
+            size: how many the message has.
+            rest: fills a place with the others.
+        """
+        try:
+            others, span, offset = self._parts(head, size)
+        except (DecodeError, IndexError):
+            return None
+        if span is None or span[1] != size or any(stop > len(head) for *_, stop in others):
+            return None
+        return others, ChunkAhead(offset, span[1] - span[0], memoryview(head)[span[0] :], rest)
 
     def split(self, received: Encoded) -> tuple[list[Field], ChunkView | None]:
         """The chunk of a message, and where its other fields are.
@@ -114,9 +161,22 @@ class Framing(Generic[M]):
         Raises:
             DecodeError: it is no message.
         """
+        others, span, offset = self._parts(received, len(received))
+        return others, None if span is None else ChunkView(offset, memoryview(received)[slice(*span)])
+
+    def message(self, received: Encoded, others: list[Field]) -> M:
+        """The message of these fields.
+
+        Raises:
+            DecodeError: they make none.
+        """
+        return self._kind.FromString(b"".join([received[start:stop] for _, start, _, stop in others]))
+
+    def _parts(self, received: Encoded, end: int) -> tuple[list[Field], tuple[int, int] | None, int]:
+        """Fields but for the chunk, where the chunk's bytes are, and what offset it states."""
         others: list[Field] = []
         offset, data = 0, None
-        for field in fields(received, 0, len(received)):
+        for field in fields(received, 0, end):
             if field[0] != self._tag:
                 others.append(field)
                 continue
@@ -127,7 +187,7 @@ class Framing(Generic[M]):
                     data = inner, stop
                 elif tag == OFFSET_TAG:
                     offset, _ = read_varint(received, inner, stop)
-        return others, None if data is None else ChunkView(offset, memoryview(received)[slice(*data)])
+        return others, data, offset
 
 
 @lru_cache(maxsize=4096)  # the chunks of equal steps begin alike

@@ -8,7 +8,7 @@ from optserve import errors
 from optserve.chunks import Filling, Joined
 from optserve.contents import Contents
 from optserve.dtypes import Array
-from optserve.framing import ChunkView, Encoded
+from optserve.framing import ChunkAhead, ChunkView, Encoded
 from optserve.into import Into
 from optserve.parameters import Parameters
 from optserve.progress import Bar
@@ -30,7 +30,7 @@ class Landing:
         self,
         contents: Contents,
         step: int,
-        chunks: Iterable[ChunkView | None],
+        chunks: Iterable[ChunkView | ChunkAhead | None],
         into: Mapping[str, Array] | None,
         bar: Bar,
     ) -> Parameters:
@@ -79,7 +79,7 @@ class Landing:
         return Parameters(arrays, step=step, point=contents.point, modified=contents.modified)
 
 
-def _fill(filling: Filling, chunks: Iterable[ChunkView | None], bar: Bar) -> None:
+def _fill(filling: Filling, chunks: Iterable[ChunkView | ChunkAhead | None], bar: Bar) -> None:
     for chunk in chunks:
         if chunk is not None:
             try:

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from optserve import direct_call
 from optserve.connection import Connection
-from optserve.data_call import DataCall
+from optserve.data_call import DataCall, QueuedDataCall
 from optserve.direct_call import DirectCall
 from optserve.pending import PendingStep
 from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline
 from optserve.watchdog import Watchdog
 
-Call = DataCall | DirectCall | QueuedCall
+Call = DataCall | QueuedDataCall | DirectCall | QueuedCall
 
 FAREWELL = 0.5
 """Seconds for a server to end a call that has nothing more to send."""
@@ -58,12 +58,10 @@ class Line:
     def _opened(self, alone: bool) -> Call:
         """A new call; for one step at a time, one that the thread which waits for the answer drives."""
         connection = self._connection
-        if not alone:
-            return connection.queued_steps()
-        data = connection.data_steps()
+        data = connection.data_steps(alone)
         if data is not None:
             return data
-        return connection.direct_steps() if direct_call.available() else connection.queued_steps()
+        return connection.direct_steps() if alone and direct_call.available() else connection.queued_steps()
 
     def drop(self, cancel: bool) -> None:
         """Ends the call, at once or when the server has nothing more to send."""

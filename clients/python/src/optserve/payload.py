@@ -114,7 +114,11 @@ class Payload:
         return dtypes.TYPES[self.values[0].dtype]
 
     def messages(self, framing: Framing[Any], head: bytes, bar: Bar) -> Iterator[bytes]:
-        """The messages of a stream that carry `values`, one after the other.
+        """The messages of a stream that carry `values`, one after the other; `pieces` joined."""
+        return map(b"".join, self.pieces(framing, head, bar))
+
+    def pieces(self, framing: Framing[Any], head: bytes, bar: Bar) -> Iterator[Sequence[Any]]:
+        """The same messages in pieces: contiguous buffers of bytes.
 
         Args:
             framing: of the messages.
@@ -123,14 +127,15 @@ class Payload:
         """
         if 0 < self.byte_count <= chunks.CHUNK_BYTES:
             bar.update(self.byte_count)
-            yield framing.join(head, ChunkParts(0, self.byte_count, self.values))
+            views = [dtypes.bytes_of(array) for array in self.values]
+            yield framing.pieces(head, ChunkParts(0, self.byte_count, views))
             return
         expect_large_messages()
         for chunk in chunks.cut(self._views(), bar.update):
-            yield framing.join(head, chunk)
+            yield framing.pieces(head, chunk)
             head = b""
         if head:
-            yield head
+            yield (head,)
 
     def _views(self) -> Iterator[memoryview]:
         """The bytes; those that are still to be converted are when they are asked for."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from optserve import errors
+from optserve.data_connection import Message
 from optserve.dtypes import Array
-from optserve.framing import Encoded
 from optserve.retry import Deadline
 from optserve.steps import StepMessages, StepResult
 
@@ -25,7 +25,7 @@ class Attempt(NamedTuple):
     """
 
     deadline: Deadline
-    answer: Encoded | None = None
+    answer: Message | None = None
     failure: BaseException | None = None
 
 

@@ -104,8 +104,9 @@ class SharedMessages(StepMessages):
         super().__init__(head, payload)
         self.memory = memory
 
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._head
+    def pieces(self) -> Iterator[Sequence[Any]]:
+        """The message, which has no gradient."""
+        yield (self._head,)
 
     def keep(self) -> None:
         """Nothing to do: the memory is not the caller's."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,11 @@ class StepMessages:
         self._head, self._payload, self._bar = head, payload, bar
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._payload.messages(REQUESTS, self._head, self._bar)
+        return map(b"".join, self.pieces())
+
+    def pieces(self) -> Iterator[Sequence[Any]]:
+        """The messages in pieces: contiguous buffers of bytes, which lie where the gradient does."""
+        return self._payload.pieces(REQUESTS, self._head, self._bar)
 
     def keep(self) -> None:
         """Copies the gradient, whose arrays are about to become the caller's again."""
@@ -165,8 +169,9 @@ class OneMessage(StepMessages):
     def __init__(self, message: bytes) -> None:
         self._message = message
 
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._message
+    def pieces(self) -> Iterator[Sequence[Any]]:
+        """The message."""
+        yield (self._message,)
 
     def keep(self) -> None:
         """Nothing to do: the gradient was copied."""

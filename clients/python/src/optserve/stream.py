@@ -19,9 +19,10 @@ from optserve import dtypes, errors
 from optserve.answers import Answers
 from optserve.connection import Connection
 from optserve.contents import Contents
-from optserve.data_call import NoDataConnection
+from optserve.data_call import DataCall, NoDataConnection
+from optserve.data_connection import Message
+from optserve.direct_call import DirectCall
 from optserve.dtypes import Array
-from optserve.framing import Encoded
 from optserve.into import check, same
 from optserve.layout import Layout
 from optserve.line import Line
@@ -30,7 +31,6 @@ from optserve.outline import Asked, Outline
 from optserve.outlines import Outlines
 from optserve.parameters import Parameters, Pulling, as_pull
 from optserve.pending import Attempt, PendingStep
-from optserve.queued_call import QueuedCall
 from optserve.retry import Deadline, allowance
 from optserve.shared_steps import SharedMessages, SharedOutline
 from optserve.sharing import Sharing
@@ -318,7 +318,7 @@ class StepStream:
         call.put(messages)
         self._waiting.append(pending)
         self._sequence += 1
-        if not isinstance(call, QueuedCall) and outline.is_small and self._outlines.holds(outline):
+        if isinstance(call, DataCall | DirectCall) and outline.is_small and self._outlines.holds(outline):
             self._lone = self._following(call, outline, asked, pending.byte_count)
         return pending
 
@@ -362,7 +362,7 @@ class StepStream:
         try:
             if attempt.failure is not None:
                 raise attempt.failure
-            answers: Iterator[Encoded] = iter(call.receive, None)
+            answers: Iterator[Message] = iter(call.receive, None)
             if attempt.answer is not None:
                 answers = chain((attempt.answer,), answers)
             return self._answers.read(answers, self._waiting[0].into, lookup=self._lookup)

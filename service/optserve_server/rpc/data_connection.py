@@ -31,6 +31,9 @@ LONGEST_ROOM = 2 << 20
 TURN = 1 << 20
 """Bytes after which others get their turn, however fast more of them come."""
 
+MESSAGE = TURN // 64
+"""Bytes that a message counts as beside its own: many small ones take longer than their bytes."""
+
 
 class DataConnection:
     """Reads and writes messages as the context of a streaming call does, in one task each.
@@ -118,7 +121,8 @@ class DataConnection:
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as lost:
-            # Its client has gone, of which gRPC will tell this task in the same way.
+            # Whatever task it is, the call ends, and its client may still be there to be told.
+            self._call.verdict = self._call.verdict or _lost()
             raise asyncio.CancelledError from lost
 
     async def _ready(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
@@ -143,7 +147,7 @@ class DataConnection:
 
     async def _give_turn(self, byte_count: int) -> None:
         """Lets others run: a socket that is always ready would never wait."""
-        self._unturned += byte_count
+        self._unturned += byte_count + MESSAGE
         if self._unturned >= TURN:
             self._unturned = 0
             await asyncio.sleep(0)
@@ -159,6 +163,10 @@ class DataConnection:
 def _settle(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
+
+
+def _lost() -> DomainError:
+    return DomainError(Reason.STREAM_TRUNCATED, "the data connection was lost")
 
 
 def _truncated(actual: int, expected: int) -> DomainError:

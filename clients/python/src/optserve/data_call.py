@@ -106,7 +106,13 @@ class DataCall:
 
     def _ended(self) -> None:
         """Raises what the call says of its end, unless it is a good one."""
-        answer = self._control.receive()
+        try:
+            answer = self._control.receive()
+        except grpc.RpcError as failure:
+            error = errors.from_call(failure)
+            if error.reason is errors.Reason.STREAM_TRUNCATED:  # of bytes that were sent all the same
+                raise errors.Unavailable("the data connection was lost") from error
+            raise
         if answer is not None:
             raise errors.Internal("an answer came over the call, which has a data connection")
 

@@ -140,6 +140,10 @@ class StepStream:
         begun = perf_counter_ns()
         first = _decoded(message)
         if first.message.HasField("data_connection"):
+            if first.chunk is not None or first.message.HasField("header"):
+                raise DomainError(
+                    Reason.STREAM_PROTOCOL, "beside it stands another field", field="data_connection"
+                )
             await self._answers.sent()
             await self._messages.connect(first.message.data_connection)
             return
@@ -220,7 +224,7 @@ class StepStream:
             if message is aio.EOF:
                 raise filler.truncated()
             framed = _decoded(message)
-            if framed.message.HasField("header"):
+            if framed.message.HasField("header") or framed.message.HasField("data_connection"):
                 raise filler.interrupted()
             filler.add(framed.chunk)
         reached(filler.filled)

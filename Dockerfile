@@ -45,11 +45,13 @@ ENV PATH=/opt/optserve/bin:$PATH \
     CUDA_CACHE_PATH=/var/cache/optserve/cuda \
     OPTSERVE_HOST=0.0.0.0 \
     OPTSERVE_PORT=50051 \
+    OPTSERVE_DATA_PORT=50052 \
     OPTSERVE_METRICS_HOST=0.0.0.0 \
     OPTSERVE_METRICS_PORT=9464 \
     OPTSERVE_DATA_DIR=/var/lib/optserve
 VOLUME /var/lib/optserve
-EXPOSE 50051 9464
+# 50052 is silent beside TLS.
+EXPOSE 50051 50052 9464
 # A number, so that Kubernetes can see that it is not root.
 USER 10001:10001
 STOPSIGNAL SIGTERM

@@ -33,6 +33,7 @@ LOOPBACK = {
     "OPTSERVE_HOST": "127.0.0.1",
     "OPTSERVE_METRICS_HOST": "127.0.0.1",
     "OPTSERVE_PORT": "0",
+    "OPTSERVE_DATA_PORT": "auto",
     "OPTSERVE_METRICS_PORT": "0",
 }
 """Servers of tests listen on loopback alone, at ports that are free."""

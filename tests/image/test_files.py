@@ -29,7 +29,7 @@ STATED = (
 
 def test_what_is_stated_is_found() -> None:
     """A pattern that finds nothing would let everything pass."""
-    assert len(STATED) == 5 + 2 + 4
+    assert len(STATED) == 6 + 2 + 4
 
 
 @pytest.mark.parametrize(("name", "value"), STATED)
@@ -46,8 +46,10 @@ def test_every_setting_named_exists(page: str) -> None:
 
 def test_ports() -> None:
     settings = Settings()
-    assert f"EXPOSE {settings.port} {METRICS_PORT}" in DOCKERFILE
-    assert f'"127.0.0.1:{settings.port}:{settings.port}"' in MANIFESTS["compose.yaml"]
+    (data_port,) = re.findall(r"OPTSERVE_DATA_PORT=(\d+) ", DOCKERFILE)
+    assert f"EXPOSE {settings.port} {data_port} {METRICS_PORT}" in DOCKERFILE
+    published = re.findall(r'- "127\.0\.0\.1:(\d+):(\d+)"', MANIFESTS["compose.yaml"])
+    assert published == [(port, port) for port in (str(settings.port), data_port, str(METRICS_PORT))]
     ports = re.findall(r"containerPort: (\d+)", STATEFUL_SET)
     assert ports == [str(settings.port), str(METRICS_PORT)]
     assert set(re.findall(r" port: (\d+)", MANIFESTS["service.yaml"])) == set(ports)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ COUNTS = (1, 2, 4, 8, 16)
 MOST = max(COUNTS)
 PARAMETERS = 100_000
 SMALL, LARGE = 10_000, 25_000_000
-PEER = f"naive gRPC, {MOST} clients"
+STREAM, OVER_GRPC, PEER = (f"{name}, {MOST} clients" for name in ("stream", "stream, gRPC", "naive gRPC"))
 
 Clients = Sequence[Remote]
 Durations = list[list[float]]
@@ -42,7 +42,11 @@ def run(options: Options) -> Iterator[Finding]:
             yield Result(GROUP, "stream, by number of clients", count, total, "steps/s")
         port = stack.enter_context(serving("naive_server", PARAMETERS, MOST))
         naive = [stack.enter_context(contender("naive", PARAMETERS, port, i)) for i in range(MOST)]
-        yield from _beside(ours, naive, options)
+        sides: dict[str, Clients] = {STREAM: ours, PEER: naive}
+        if options.heavy:
+            over_grpc = ("ours", PARAMETERS, "--at", server.address, "--over=grpc")
+            sides[OVER_GRPC] = [stack.enter_context(contender(*over_grpc)) for _ in range(MOST)]
+        yield from _beside(sides, options)
     if options.heavy:
         yield from _small_beside_large(options)
 
@@ -63,22 +67,25 @@ def throughput(found: Durations) -> float:
     return sum(len(own) / sum(own) for own in found)
 
 
-def _beside(ours: Clients, naive: Clients, options: Options) -> Iterator[Finding]:
-    """Ours and the naive server's in turn; only one of both steps at a time."""
-    rounds = [
-        (together(ours, 2 * options.seconds), together(naive, 2 * options.seconds))
-        for _ in range(options.rounds)
-    ]
-    name = f"stream, {MOST} clients"
-    ratios = [throughput(own) / throughput(other) for own, other in rounds]
-    totals = [statistics.median(throughput(found) for found in side) for side in zip(*rounds, strict=True)]
-    yield Result(GROUP, name, PARAMETERS, totals[0], "steps/s", PEER, statistics.median(ratios))
-    yield Spread(GROUP, name, PARAMETERS, PEER, min(ratios), max(ratios))
-    yield Result(GROUP, PEER, PARAMETERS, totals[1], "steps/s")
-    for label, side in zip((name, PEER), zip(*rounds, strict=True), strict=True):
-        worst = statistics.median(p99([x for own in found for x in own]) for found in side)
-        yield Result(GROUP, f"p99 of {label}", PARAMETERS, worst, "ms")
-    yield from _fairness([own for own, _ in rounds])
+def _beside(sides: Mapping[str, Clients], options: Options) -> Iterator[Finding]:
+    """Ours and the naive server's in turn; only one side steps at a time."""
+    found: dict[str, list[Durations]] = {name: [] for name in sides}
+    for _ in range(options.rounds):
+        for name, clients in sides.items():
+            found[name].append(together(clients, 2 * options.seconds))
+    totals = {name: [throughput(durations) for durations in rounds] for name, rounds in found.items()}
+    for name, own in totals.items():
+        total = statistics.median(own)
+        if name == PEER:
+            yield Result(GROUP, name, PARAMETERS, total, "steps/s")
+            continue
+        ratios = [mine / its for mine, its in zip(own, totals[PEER], strict=True)]
+        yield Result(GROUP, name, PARAMETERS, total, "steps/s", PEER, statistics.median(ratios))
+        yield Spread(GROUP, name, PARAMETERS, PEER, min(ratios), max(ratios))
+    for name, rounds in found.items():
+        worst = statistics.median(p99([x for own in durations for x in own]) for durations in rounds)
+        yield Result(GROUP, f"p99 of {name}", PARAMETERS, worst, "ms")
+    yield from _fairness(found[STREAM])
 
 
 def _fairness(rounds: list[Durations]) -> Iterator[Finding]:

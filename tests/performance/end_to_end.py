@@ -4,6 +4,9 @@ Every contender is a process of its own with a server process of its own; both a
 while others have their turn. Each peer is measured in a phase of its own, in turn with ours, so
 that daemons which cannot be stopped cost nobody else; under 1 and under 2 OpenMP threads where it
 uses them, and the better of both is the one that counts.
+
+`stream` is what a user gets over TCP: a data connection beside gRPC. `stream, gRPC` is the same
+client and server where there is none, as behind a proxy or over TLS.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from tests.performance.results import Failure, Finding
 from tests.performance.timing import Times, interleave
 
 GROUP = "end to end"
-STREAM = "stream"
+STREAM, OVER_GRPC = "stream", "stream, gRPC"
 SHARED = "shared memory, in place"
 SIZES = (10_000, 1_000_000, 25_000_000)
 
@@ -43,6 +46,7 @@ class Contender:
 
 OURS = {
     STREAM: Contender("ours"),
+    OVER_GRPC: Contender("ours", ("--over=grpc",)),
     "stream, bfloat16 wire": Contender("ours", ("--wire=bfloat16",), tolerance=1e-2),
     "stream, bfloat16 gradients": Contender(
         "ours", ("--wire=bfloat16", "--gradient=bfloat16"), tolerance=1e-2
@@ -64,7 +68,7 @@ def run(options: Options) -> Iterator[Finding]:
                 f"{name}, OMP {threads}": Contender(module, environment={"OMP_NUM_THREADS": threads})
                 for threads in ("1", "2")
             }
-            yield from _phase(n, peers, [STREAM, SHARED], options, name)
+            yield from _phase(n, peers, [STREAM, OVER_GRPC, SHARED], options, name)
 
 
 def _phase(

@@ -12,6 +12,7 @@ from tests.performance.timing import interleave
 
 GROUP = "latency"
 SIZES = (10_000,)
+OURS = {"stream": "data", "stream, gRPC": "grpc"}
 PEERS = {"ping-pong, sync client": "sync", "ping-pong, aio client": "aio"}
 
 
@@ -19,10 +20,14 @@ def run(options: Options) -> Iterator[Finding]:
     """Microseconds of a step, and of an exchange."""
     for n in options.sizes_of(SIZES):
         with contextlib.ExitStack() as stack:
-            timed = {"stream": stack.enter_context(contender("ours", n)).timed}
+            timed = {
+                name: stack.enter_context(contender("ours", n, f"--over={way}")).timed
+                for name, way in OURS.items()
+            }
             for name, client in PEERS.items():
                 timed[name] = stack.enter_context(contender("ping_pong", n, client)).timed
             times = interleave(timed, options.rounds, options.seconds)
         for peer in PEERS:
-            yield from times.durations(GROUP, "stream", n, peer)
+            for name in OURS:
+                yield from times.durations(GROUP, name, n, peer)
             yield from times.durations(GROUP, peer, n)

@@ -14,6 +14,7 @@ import psutil
 
 import optserve
 from tests.performance.contenders.probed_server import probed_server
+from tests.performance.contenders.ways import DATA, went
 from tests.performance.options import Options
 from tests.performance.results import Finding, Result
 from tests.performance.trends import growth
@@ -66,6 +67,7 @@ def _large(n: int) -> Iterator[Finding]:
             for _ in range(WARM_UP + STEPS):
                 stream.step({"w": gradient})
                 series.append((resident(pid) - before, held() / MIB))
+            went(stream, DATA)
             there, in_use = np.transpose(series[WARM_UP:])
             needed = (ARRAYS + 1) * 4 * n / MIB
             most = peak(pid) - before

@@ -1,8 +1,9 @@
 """Where the time of a streamed step goes, by sampling server and client while they work.
 
 py-spy looks at both processes from outside, some hundred times a second, and the innermost
-line that belongs to a room decides. What is left of the wall-clock time is waiting: for the
-other side, and for gRPC's own threads and the kernel's TCP between them, which are no Python.
+line that belongs to a room decides. Messages go over a data connection, whose calls of the system
+are made where Python sees them: what the kernel does in them is in the sockets' rooms. What is left
+of the wall-clock time is waiting for the other side.
 """
 
 from __future__ import annotations
@@ -30,9 +31,6 @@ Table = Sequence[tuple[str, str]]
 
 INNERMOST: Table = (
     ("Incoming.reached (", "fingerprint"),
-    ("_read (optserve_server/rpc/streaming", "receive: gRPC"),
-    ("_write (optserve_server/rpc/answers", "send: gRPC"),
-    ("(optserve/direct_call", "gRPC, compiled"),
     ("(optserve/queued_call", "gRPC, compiled"),
 )
 """Rooms whose work is compiled, so that what calls it is the last line that is seen."""
@@ -42,6 +40,7 @@ OWN_WORK: Table = (
     ("split (optserve/framing", "receive: decode"),
     ("encode (optserve/framing", "send: encode"),
     ("join (optserve/framing", "send: encode"),
+    ("Payload.messages (", "send: encode"),
     ("(optserve_server/wire/chunks", "receive: into the buffer"),
     ("(optserve/chunks", "receive: into an array"),
     ("digest (", "fingerprint"),
@@ -50,6 +49,9 @@ OWN_WORK: Table = (
     ("(optserve_server/sessions/measurement", "measure"),
     ("Step._apply", "update, and the answer's values"),
     ("(optserve_server/sessions/reading", "send: copy out"),
+    # Last: the messages that a client sends are made while it sends them.
+    *((f"DataConnection.{name}", "receive: socket") for name in ("read", "receive", "_receive", "_fill")),
+    *((f"DataConnection.{name}", "send: socket") for name in ("write", "send", "_send")),
 )
 """Rooms that own whatever is called in them."""
 
@@ -63,6 +65,7 @@ AROUND: Table = (
     ("(asyncio/", "event loop and threads"),
     ("(concurrent/", "event loop and threads"),
     ("(threading", "event loop and threads"),
+    ("(tests/performance/", "the caller"),
 )
 """Rooms of the innermost line that belongs to any."""
 
@@ -116,11 +119,12 @@ def _rooms(stacks: dict[str, int]) -> Counter[str]:
         thread, *lines = stack.split(";")
         waits = not lines or lines[-1].startswith(WAITS)
         if not waits and not any(helper in thread for helper in HELPERS):
-            rooms[_room(lines)] += count
+            rooms[room_of(lines)] += count
     return rooms
 
 
-def _room(lines: Sequence[str]) -> str:
+def room_of(lines: Sequence[str]) -> str:
+    """The room of a stack, whose innermost line is the last."""
     for needle, room in INNERMOST:
         if needle in lines[-1]:
             return room

@@ -25,10 +25,11 @@ def noisy(run: Run, result: Result) -> bool:
 
 
 def verdicts(run: Run, targets: Sequence[Target] = TARGETS) -> Iterator[tuple[Target, Result | None, str]]:
-    """Each promise, what was measured, and met, missed or not measured."""
+    """Each promise, what was measured, and met, missed or not measured, and of what
+    was promised of another contender, what it would be."""
     for target in targets:
         result = target.result(run)
-        verdict = "not measured" if result is None else "met" if target.met(result) else "MISSED"
+        verdict = "not measured" if result is None else target.verdict(result)
         yield target, result, verdict
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from optserve.data_connection import DataConnection as ClientConnection
+from optserve_server.rpc.data_connection import DataConnection as ServerConnection
 from tests.performance import gpu, report, targets
 from tests.performance.contenders.probed_server import probed_server
 from tests.performance.contenders.remote import ContenderError, contender
@@ -16,10 +19,12 @@ from tests.performance.contenders.worker import gradients
 from tests.performance.end_to_end import agree, reference
 from tests.performance.options import Options
 from tests.performance.results import Failure, Result, Run, Spread
+from tests.performance.rooms import room_of
 from tests.performance.table import noisy, table, verdicts
 from tests.performance.targets import Of, Target
 from tests.performance.timing import Timed, Times, interleave
 from tests.performance.trends import Line, exponent, growth
+from tests.support.server import running_server
 
 META = {
     "date": "2026-01-01T00:00:00+00:00",
@@ -94,6 +99,8 @@ def test_a_later_run_replaces_the_groups_that_it_measured() -> None:
         (Target("end to end", "stream", 10_000, "naive gRPC", most=2.6, of=Of.VALUE), "MISSED"),
         (Target("end to end", "stream", 10_000, "gloo", least=0.1), "not measured"),
         (Target("end to end", "stream", 1_000_000, "naive gRPC", least=0.1), "not measured"),
+        (Target("end to end", "stream", 10_000, "naive gRPC", least=2.3, promised=False), "would be met"),
+        (Target("end to end", "stream", 10_000, "naive gRPC", least=2.6, promised=False), "would be missed"),
     ],
 )
 def test_promises_are_held_against_a_run(target: Target, verdict: str) -> None:
@@ -129,7 +136,8 @@ def test_the_documentation_has_a_place_for_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments"), [("ours", []), ("ours", ["--memory=in-place"]), ("naive", [])]
+    ("module", "arguments"),
+    [("ours", []), ("ours", ["--over=grpc"]), ("ours", ["--memory=in-place"]), ("naive", [])],
 )
 def test_contenders_take_the_steps_that_the_formula_says(module: str, arguments: list[str]) -> None:
     with contender(module, 1000, *arguments) as remote:
@@ -178,10 +186,44 @@ def test_a_server_tells_what_of_its_memory_is_in_use() -> None:
         assert 1 << 20 < held() <= pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_bytes_alone_come_back_as_they_went() -> None:
-    with contender("chunk_stream", 300_000) as remote:
+@pytest.mark.parametrize("way", ["data", "grpc"])
+def test_bytes_alone_come_back_as_they_went(way: str) -> None:
+    with contender("chunk_stream", 300_000, way) as remote:
         np.testing.assert_array_equal(remote.checked(), gradients(300_000)[2])
         assert remote.timed(2) > 0
+
+
+def test_a_stream_that_goes_another_way_than_its_name_says_is_no_contender() -> None:
+    with (
+        running_server(data_port="off") as server,
+        contender("ours", 1000, "--at", server.address) as remote,
+        pytest.raises(ContenderError, match="were to go by data, and went by grpc"),
+    ):
+        remote.timed(1)
+
+
+@pytest.mark.parametrize(
+    ("function", "file", "room"),
+    [
+        (ServerConnection.read, "optserve_server/rpc/data_connection.py", "receive: socket"),
+        (ServerConnection.write, "optserve_server/rpc/data_connection.py", "send: socket"),
+        (ClientConnection.receive, "optserve/data_connection.py", "receive: socket"),
+        (ClientConnection.send, "optserve/data_connection.py", "send: socket"),
+    ],
+)
+def test_sockets_have_rooms(function: Callable[..., object], file: str, room: str) -> None:
+    lines = ["_run_code (<frozen runpy>:88)", f"{function.__qualname__} ({file}:60)"]
+    assert room_of(lines) == room
+    assert room_of([*lines, f"DataConnection._ready.<locals>.<lambda> ({file}:90)"]) == room
+
+
+def test_a_message_that_is_made_while_it_is_sent_belongs_to_no_socket() -> None:
+    lines = [
+        "DataConnection.send (optserve/data_connection.py:71)",
+        "Payload.messages (optserve/payload.py:130)",
+    ]
+    assert room_of([*lines, "Framing.join (optserve/framing.py:99)"]) == "send: encode"
+    assert room_of([*lines, "cut (optserve/chunks.py:26)"]) == "send: encode"
 
 
 def test_wrong_parameters_are_noticed() -> None:

@@ -15,7 +15,7 @@ from tests.performance.timing import Timed, interleave
 
 GROUP = "transport"
 SIZES = (1_000_000, 25_000_000)
-OURS = "chunk stream"
+OURS = {"chunk stream": ("chunk_stream", "data"), "chunk stream, gRPC": ("chunk_stream", "grpc")}
 PEERS = {
     "raw socket": ("raw_socket", "messages"),
     "raw socket, in place": ("raw_socket", "whole"),
@@ -32,7 +32,7 @@ def run(options: Options) -> Iterator[Finding]:
     for n in options.sizes_of(SIZES):
         timed: dict[str, Timed] = {}
         with contextlib.ExitStack() as stack:
-            for name, (module, *arguments) in {OURS: ("chunk_stream",), **PEERS, **METHODS}.items():
+            for name, (module, *arguments) in {**OURS, **PEERS, **METHODS}.items():
                 if name in HEAVY and not options.heavy:
                     continue
                 try:

@@ -32,6 +32,9 @@ HEAD = 4 << 10
 TURN = 1 << 20
 """Bytes after which others get their turn, however fast more of them come."""
 
+MESSAGE = TURN // 64
+"""Bytes that a message counts as beside its own: many small ones take longer than their bytes."""
+
 
 class Arriving:
     """A long message whose first bytes have arrived; the rest is to be read before the next message.
@@ -123,7 +126,7 @@ class DataConnection:
             raise self._too_long(length)
         self._call.heard = time.monotonic()
         self._meters.bytes_received += length
-        self._unturned += length
+        self._unturned += length + MESSAGE
         if length > SHORT:
             await self._rest(memoryview(self._head))
             return Arriving(self._head, length, self._rest)
@@ -187,7 +190,8 @@ class DataConnection:
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as lost:
-            # Its client has gone, of which gRPC will tell this task in the same way.
+            # Whatever task it is, the call ends, and its client may still be there to be told.
+            self._call.verdict = self._call.verdict or _lost()
             raise asyncio.CancelledError from lost
 
     async def _ready(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
@@ -210,6 +214,10 @@ class DataConnection:
 def _settle(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
+
+
+def _lost() -> DomainError:
+    return DomainError(Reason.STREAM_TRUNCATED, "the data connection was lost")
 
 
 def _truncated(actual: int, expected: int) -> DomainError:

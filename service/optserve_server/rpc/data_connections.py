@@ -111,13 +111,13 @@ class DataConnections:
         claim = self._claims.get(ticket)
         if claim is not None:
             await asyncio.wait((claim,))
-        if claim is None or claim.cancelled():
+        if self._claims.pop(ticket, None) is None:  # never offered, or withdrawn meanwhile
             raise DomainError(
                 Reason.STREAM_PROTOCOL,
                 "no data connection has shown this ticket in time",
                 field="data_connection.ticket",
             )
-        del self._claims[ticket]
+        assert claim is not None
         return claim.result()
 
     def end(self, connection: socket.socket) -> None:
@@ -139,13 +139,14 @@ class DataConnections:
                     await asyncio.sleep(0.1)
                     continue
                 if self._strangers < STRANGERS:
+                    self._strangers += 1
                     self._spawn(self._greet(connection))
                 else:
                     connection.close()
+                await asyncio.sleep(0)  # where many wait to be taken, nothing above does
 
     async def _greet(self, connection: socket.socket) -> None:
         """Hands a connection to the call whose ticket it shows, or closes it without a word."""
-        self._strangers += 1
         accepted = False
         try:
             _tune(connection)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import optserve
+from tests.performance.contenders.ways import DATA, WAYS, went
 from tests.performance.contenders.worker import Parameters, Step, serve
 from tests.support.server import running_server
 
@@ -23,7 +24,10 @@ DTYPES: dict[str, npt.DTypeLike] = {"float32": np.float32, "bfloat16": ml_dtypes
 def main() -> None:
     """Serves until standard input closes."""
     arguments = _parser().parse_args()
-    with _address(arguments.at) as address, optserve.connect(address, progress=False) as client:
+    with (
+        _address(arguments.at) as address,
+        optserve.connect(address, progress=False, data_connections=arguments.over == DATA) as client,
+    ):
         in_place = arguments.memory == "in-place"
         optimizer = optserve.optimizers.Adam(convention=optserve.TORCH)
         session = client.create_session(
@@ -38,7 +42,7 @@ def main() -> None:
             in_place=in_place,
         ) as stream:
             step = _in_place(stream) if in_place else _given(stream)
-            serve(step, arguments.n, DTYPES[arguments.gradient])
+            serve(step, arguments.n, DTYPES[arguments.gradient], lambda: went(stream, arguments.over))
 
 
 def _given(stream: optserve.StepStream) -> Step:
@@ -83,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--non-finite", default="REJECT", help="ALLOW applies every gradient as it is, as the peers do"
+    )
+    parser.add_argument(
+        "--over", choices=WAYS, default=DATA, help="what carries messages; it ends where they went otherwise"
     )
     parser.add_argument("--at", default="", help="address of a server")
     return parser

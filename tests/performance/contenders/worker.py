@@ -32,26 +32,31 @@ def gradients(n: int) -> list[Parameters]:
     return [first, np.float32(-0.5) * first[::-1].copy(), first * first]
 
 
-def serve(step: Step, n: int, dtype: npt.DTypeLike = np.float32) -> None:
+def serve(
+    step: Step, n: int, dtype: npt.DTypeLike = np.float32, proof: Callable[[], object] = lambda: None
+) -> None:
     """Answers requests on standard input, a line of JSON each, until it closes.
 
     Args:
         step: one step.
         n: how many parameters there are.
         dtype: element type of the gradients.
+        proof: called after the steps of every request; raises where they were not what they pass for.
     """
     answers = _private_output()
     own = gradient(n, dtype)
     _say(answers, ready=True, pid=os.getpid())
     for line in sys.stdin:
         request = json.loads(line)
+        found: dict[str, object] = {}
         if request["do"] == "check":
             _check(step, n, dtype, request["path"])
-            _say(answers)
         elif request["do"] == "go on":
-            _say(answers, seconds=_going_on(step, own, request["seconds"]))
+            found["seconds"] = _going_on(step, own, request["seconds"])
         else:
-            _say(answers, seconds=_timed(step, own, request["repeats"]))
+            found["seconds"] = _timed(step, own, request["repeats"])
+        proof()
+        _say(answers, **found)
 
 
 def _check(step: Step, n: int, dtype: npt.DTypeLike, path: str) -> None:

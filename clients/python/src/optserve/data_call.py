@@ -225,7 +225,14 @@ def _offer(control: QueuedCall) -> wire.DataConnectionOffer:
 
 def _check_end(control: QueuedCall) -> None:
     """Raises what a call says of its end, unless it is a good one."""
-    if control.receive() is not None:
+    try:
+        answer = control.receive()
+    except grpc.RpcError as failure:
+        error = errors.from_call(failure)
+        if error.reason is errors.Reason.STREAM_TRUNCATED:  # of bytes that were sent all the same
+            raise errors.Unavailable("the data connection was lost") from error
+        raise
+    if answer is not None:
         raise errors.Internal("an answer came over the call, which has a data connection")
 
 
@@ -234,6 +241,6 @@ def _failure(lost: OSError, control: QueuedCall, cancelled: bool) -> Exception:
     if cancelled:
         try:
             _check_end(control)
-        except (grpc.RpcError, errors.Internal) as error:
+        except (grpc.RpcError, errors.OptserveError) as error:
             return error
     return errors.Unavailable(f"the data connection was lost: {lost}")

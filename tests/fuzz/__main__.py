@@ -7,7 +7,8 @@ import asyncio
 import sys
 import time
 
-from tests.fuzz.campaign import Findings, run
+from tests.fuzz.campaign import run
+from tests.fuzz.findings import Findings
 from tests.support.server import running_server
 
 MOST_GROWTH = 48 << 20
@@ -35,8 +36,10 @@ def main() -> int:
     print(table(found))
     seconds = time.monotonic() - began
     print(f"{found.messages} messages in {seconds:.0f} s, {found.steps} honest steps among them")
+    print(f"{found.over_data} of those over a data connection, the slowest in {found.slowest:.3f} s")
     warm, end = (size / 2**20 for size in found.memory)
     print(f"memory {warm:.0f} MiB after a fifth, {end:.0f} MiB at the end; exit status {stopped}")
+    print("descriptors {} before, {} at the end".format(*found.descriptors))
     for text in found.wrong[:20]:
         print(f"WRONG: {text}")
     flat = found.memory[1] - found.memory[0] < MOST_GROWTH
@@ -46,7 +49,7 @@ def main() -> int:
 
 def table(found: Findings) -> str:
     """Answers by kind and code."""
-    lines = [f"{kind:12} {code:20} {count:7}" for (kind, code), count in sorted(found.codes.items())]
+    lines = [f"{kind:18} {code:20} {count:7}" for (kind, code), count in sorted(found.codes.items())]
     return "\n".join(lines)
 
 

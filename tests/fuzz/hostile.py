@@ -45,7 +45,12 @@ def random_bytes(random: Random) -> HostileCall:
 def mutated(random: Random) -> HostileCall:
     """An honest request with some bytes flipped, cut out, doubled or put in."""
     method = random.choice([*HONEST])
-    data = bytearray(HONEST[method](random).SerializeToString())
+    return HostileCall("mutated", method, [altered(random, HONEST[method](random).SerializeToString())])
+
+
+def altered(random: Random, message: bytes) -> bytes:
+    """A message with some bytes flipped, cut out, doubled or put in."""
+    data = bytearray(message)
     for _ in range(random.randrange(1, 4)):
         place = random.randrange(len(data) + 1)
         match random.randrange(4):
@@ -57,7 +62,7 @@ def mutated(random: Random) -> HostileCall:
                 data[place:place] = data[place : place + random.randrange(20)]
             case _:
                 data[place:place] = random.randbytes(random.randrange(1, 8))
-    return HostileCall("mutated", method, [bytes(data)])
+    return bytes(data)
 
 
 def wrong_wire_types(random: Random) -> HostileCall:

@@ -17,4 +17,8 @@ def test_hostile_messages_change_nothing_and_learn_nothing() -> None:
     assert found.messages >= 3000
     assert found.steps >= 20
     assert found.memory[1] - found.memory[0] < MOST_GROWTH
-    assert {kind for kind, _ in found.codes} >= {"noise", "mutated", "shapes", "expressions", "frames"}
+    assert found.descriptors[1] <= found.descriptors[0]
+    assert found.over_data > 50
+    kinds = {kind for kind, _ in found.codes}
+    assert kinds >= {"noise", "mutated", "shapes", "expressions", "frames"}
+    assert kinds >= {"stranger", "bad ticket", "used ticket", "data lengths", "data mutations"}

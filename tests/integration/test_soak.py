@@ -20,5 +20,6 @@ def test_restarts_of_the_network_change_nothing(tmp_path: Path) -> None:
     assert found.stall < PATIENCE
     assert set(found.faults) == {"delay", "cut", "black hole", "half open"}
     assert 0 < found.journaled < found.steps
+    assert 0 < found.over_data < found.steps
     assert found.compared > 8
     assert found.replayed > 0

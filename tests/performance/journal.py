@@ -52,7 +52,8 @@ def run(options: Options) -> Iterator[Finding]:
             yield from _records(n, Path(folder), options)
         for n in options.sizes_of(SIZES):
             yield from _steps(n, Path(folder, f"data-{n}"), options)
-        yield from _shared(Path(folder, "data-many"), options)
+        if options.heavy:  # 48 processes have to start
+            yield from _shared(Path(folder, "data-many"), options)
         yield from _without_wire(Path(folder, "data-alone"), options)
 
 

@@ -11,7 +11,7 @@ class Options:
     """How much to measure.
 
     Attributes:
-        heavy: whether peers that need large installations take part.
+        heavy: whether peers that need large installations take part, and what takes long to start.
         rounds: how many times each contender is measured, in turn.
         seconds: about how long one measurement lasts.
         sizes: the only sizes to measure; None for each group's own.

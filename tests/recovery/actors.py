@@ -14,6 +14,7 @@ import numpy as np
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import SessionSpec
 from tests.integration.client import Client, step_messages
+from tests.recovery.beside import Beside
 from tests.recovery.model import Arrays, Model, drawn
 
 VALUES: dict[str, np.ndarray] = {
@@ -44,6 +45,8 @@ class Actor(ABC):
     Attributes:
         answered: changes that a server acknowledged.
         unknown: changes whose answer never came, and which were repeated.
+        over_grpc: steps of those that were acknowledged over gRPC.
+        over_data: those over data connections.
     """
 
     def __init__(self, name: str, seed: int) -> None:
@@ -51,6 +54,9 @@ class Actor(ABC):
         self.rng = np.random.default_rng(seed)
         self.answered = 0
         self.unknown = 0
+        self.over_grpc = 0
+        self.over_data = 0
+        self._beside: Beside | None = None
         self.failure: BaseException | None = None
 
     def run(self, address: str, over: threading.Event) -> None:
@@ -65,6 +71,20 @@ class Actor(ABC):
                 self.failure = error
         except BaseException as error:
             self.failure = error
+        finally:
+            self._leave()
+
+    def step_beside(self, client: Client, header: pb.StepHeader, data: bytes) -> pb.StepResult:
+        """Takes a step over a data connection, which the actor keeps as long as its client."""
+        if self._beside is None or self._beside.client is not client:
+            self._leave()
+            self._beside = Beside(client)
+        return self._beside.step(header, data)
+
+    def _leave(self) -> None:
+        beside, self._beside = self._beside, None
+        if beside is not None:
+            beside.close()
 
     @abstractmethod
     def settle(self, client: Client) -> None:
@@ -85,6 +105,11 @@ def kept_steps(client: Client, name: str) -> list[int]:
     """Steps of the snapshots that somebody asked for."""
     answer = client.sessions.ListSnapshots(pb.ListSnapshotsRequest(name=name), timeout=TIMEOUT)
     return sorted(snapshot.step for snapshot in answer.snapshots if snapshot.kept)
+
+
+def flat(gradient: Arrays) -> bytes:
+    """A gradient's bytes as they are streamed."""
+    return b"".join(gradient[name].tobytes() for name in ("w", "b"))
 
 
 class Soloist(Actor):
@@ -129,12 +154,15 @@ class Soloist(Actor):
         call.follow(answer)
         self._open = None
         self.answered += 1
+        self.over_grpc += call.kind in ("step", "stream")
+        self.over_data += call.kind == "beside"
 
     def _next(self) -> Call:
         if self._model is None:
             return self._create()
-        kinds = [self._step, self._streamed, self._push, self._update, self._report, self._save, self._delete]
-        weights = [0.3, 0.42, 0.06, 0.06, 0.06, 0.05, 0.01]
+        kinds = [self._step, self._streamed, self._sent_beside]
+        kinds += [self._push, self._update, self._report, self._save, self._delete]
+        weights = [0.24, 0.24, 0.24, 0.06, 0.06, 0.06, 0.05, 0.01]
         if self._saved:
             kinds, weights = [*kinds, self._restore, self._drop], [*weights, 0.04, 0.03]
         chosen = self.rng.choice(len(kinds), p=np.array(weights) / sum(weights))
@@ -172,17 +200,25 @@ class Soloist(Actor):
         return Call("step", ask, lambda answer: self._stepped(gradient, sequence, answer))
 
     def _streamed(self) -> Call:
-        gradient = drawn(self.rng, VALUES)
-        data = b"".join(gradient[name].tobytes() for name in ("w", "b"))
-        sequence = self._sequence = self._sequence + 1
-
-        def ask(client: Client) -> pb.StepResult:
-            options = pb.StepOptions(worker="solo", sequence=sequence)
-            header = pb.StepHeader(name=self._full_name, options=options)
+        def send(client: Client, header: pb.StepHeader, data: bytes) -> pb.StepResult:
             (answer,) = client.stream(step_messages(header, data))
             return answer.result
 
-        return Call("stream", ask, lambda answer: self._stepped(gradient, sequence, answer))
+        return self._chunked("stream", send)
+
+    def _sent_beside(self) -> Call:
+        return self._chunked("beside", self.step_beside)
+
+    def _chunked(self, kind: str, send: Callable[[Client, pb.StepHeader, bytes], pb.StepResult]) -> Call:
+        gradient = drawn(self.rng, VALUES)
+        sequence = self._sequence = self._sequence + 1
+        options = pb.StepOptions(worker="solo", sequence=sequence)
+        header = pb.StepHeader(name=self._full_name, options=options)
+
+        def ask(client: Client) -> pb.StepResult:
+            return send(client, header, flat(gradient))
+
+        return Call(kind, ask, lambda answer: self._stepped(gradient, sequence, answer))
 
     def _stepped(self, gradient: Arrays, sequence: int, answer: object) -> None:
         assert self._model is not None
@@ -266,7 +302,10 @@ class Soloist(Actor):
 
 
 class Pair(Actor):
-    """Two workers of one session: each step is there once, in the order that the answers tell."""
+    """Two workers of one session, one of them over a data connection.
+
+    Each step is there once, in the order that the answers tell.
+    """
 
     def __init__(self, name: str, seed: int) -> None:
         super().__init__(name, seed)
@@ -317,9 +356,16 @@ class Pair(Actor):
 
     def _send(self, client: Client, worker: str) -> None:
         gradient, sequence = self._open[worker], self._sequences[worker]
-        result = client.step(self._name, gradient, worker=worker, sequence=sequence).result
+        if worker == "left":
+            result = client.step(self._name, gradient, worker=worker, sequence=sequence).result
+        else:
+            options = pb.StepOptions(worker=worker, sequence=sequence)
+            header = pb.StepHeader(name=self._name, options=options)
+            result = self.step_beside(client, header, flat(gradient))
         with self._lock:
             assert result.step not in self._taken
             self._taken[result.step] = (worker, sequence, gradient, result)
             del self._open[worker]
             self.answered += 1
+            self.over_grpc += worker == "left"
+            self.over_data += worker == "right"

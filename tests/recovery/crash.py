@@ -39,12 +39,16 @@ class Tally:
     Attributes:
         kills: how often, by place.
         answered: changes that were acknowledged.
-        unknown: changes that were not, and were repeated.
+        over_grpc: steps among them that went over gRPC.
+        over_data: those over data connections.
+        unknown: changes that were not acknowledged, and were repeated.
         recoveries: seconds from the start of a server to its answer.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
     answered: int = 0
+    over_grpc: int = 0
+    over_data: int = 0
     unknown: int = 0
     recoveries: list[float] = field(default_factory=list)
 
@@ -54,6 +58,7 @@ class Tally:
             yield f"{self.kills[name]:6}  {name}"
         yield f"{self.kills.total():6}  kills"
         yield f"{self.answered:6}  changes acknowledged: none lost, none made twice, all bits equal"
+        yield f"{self.over_grpc:6}  of them steps over gRPC, {self.over_data} over data connections"
         yield f"{self.unknown:6}  changes cut off and repeated"
         yield f"{max(self.recoveries):6.2f}  seconds until a server was there again, at most"
 
@@ -82,6 +87,8 @@ def crash(kills: int, seed: int, root: Path, *, verbose: bool = False) -> Tally:
             print(f"{number + 1:4}  {died_at}", flush=True)
     _life("", rng, actors, root, tally)
     tally.answered = sum(actor.answered for actor in actors)
+    tally.over_grpc = sum(actor.over_grpc for actor in actors)
+    tally.over_data = sum(actor.over_data for actor in actors)
     tally.unknown = sum(actor.unknown for actor in actors)
     return tally
 

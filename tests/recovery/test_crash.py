@@ -14,3 +14,4 @@ def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
     assert tally.kills.total() == 20
     assert set(tally.kills) >= {*NAMES, RANDOM}
     assert tally.answered > 100
+    assert min(tally.over_grpc, tally.over_data) > 20

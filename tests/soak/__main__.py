@@ -46,6 +46,7 @@ def lines(found: Findings) -> Iterator[str]:
     """What was found, for people."""
     yield f"{found.seconds:9.1f}  seconds"
     yield f"{found.steps:9}  steps answered, each applied once; {found.journaled} of them journaled"
+    yield f"{found.over_data:9}  of them over data connections, {found.steps - found.over_data} over gRPC"
     yield f"{found.steps / found.seconds:9.0f}  steps/s"
     for kind, count in sorted(found.faults.items()):
         yield f"{count:9}  faults: {kind}"

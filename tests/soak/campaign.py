@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from statistics import median
 
 import numpy as np
 
+from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import DurabilityMode, SessionSpec
 from tests.fuzz.campaign import resident
 from tests.integration.client import Client
-from tests.integration.python_client.proxy import running_proxy
+from tests.integration.python_client.proxy import Proxy, running_proxy
 from tests.recovery.actors import VALUES, exported
 from tests.recovery.model import Arrays
 from tests.soak.ledger import Ledger
@@ -32,6 +35,9 @@ LONGEST_FAULT = 5.0
 SAMPLE = 0.25
 """Seconds between two looks at the server's memory."""
 
+FORWARDED = "127.0.0.2"
+"""Where the server's own two ports are forwarded: clients see no other port, and use both."""
+
 OPTIMIZERS = ("adam", "momentum", "adagrad", "rmsprop")
 
 
@@ -42,6 +48,7 @@ class Findings:
     Attributes:
         seconds: how long clients stepped.
         steps: steps answered, each once.
+        over_data: those of them that a data connection carried.
         journaled: those of them that were on the disk before their answer.
         compared: how often parameters were compared with a model's, bit for bit.
         faults: of the network, by kind.
@@ -55,6 +62,7 @@ class Findings:
 
     seconds: float = 0.0
     steps: int = 0
+    over_data: int = 0
     journaled: int = 0
     compared: int = 0
     faults: Counter[str] = field(default_factory=Counter)
@@ -67,7 +75,7 @@ class Findings:
 
 
 def soak(server: RunningServer, clients: int, seconds: float, seed: int) -> Findings:
-    """Trains over a failing network.
+    """Trains over a failing network, half of the clients with data connections where they use them.
 
     Args:
         server: with a data directory.
@@ -76,12 +84,14 @@ def soak(server: RunningServer, clients: int, seconds: float, seed: int) -> Find
         seed: of faults, gradients and specifications; the moments are the machine's own.
     """
     found, random = Findings(), Random(seed)
-    host, port = server.address.split(":")
-    with Client(server.address) as direct, running_proxy((host, int(port))) as proxy:
+    with Client(server.address) as direct, _network(server, direct) as proxies:
         trainees = _trainees(direct, clients, seed)
-        weather = Weather(proxy, random, min(LONGEST_FAULT, seconds / 8))
+        weather = Weather(proxies, random, min(LONGEST_FAULT, seconds / 8))
         over, samples, began = threading.Event(), list[int](), time.monotonic()
-        threads = [_started(trainee.run, proxy.address, over) for trainee in trainees]
+        threads = [
+            _started(trainee.run, proxies[number // len(WAYS) % 2].address, over)
+            for number, trainee in enumerate(trainees)
+        ]
         threads.append(_started(_sample, server, over, samples))
         weather.run(began + seconds)
         over.set()
@@ -95,6 +105,30 @@ def soak(server: RunningServer, clients: int, seconds: float, seed: int) -> Find
         _conclude(direct, trainees, found)
     found.wrong += [f"logged: {line}" for line in server.log() if line["level"] in ("error", "critical")]
     return found
+
+
+@contextlib.contextmanager
+def _network(server: RunningServer, direct: Client) -> Iterator[list[Proxy]]:
+    """The server's port under its own number, then under another, and the port of data connections."""
+    host, port = server.address.split(":")
+    data = _data_port(direct)
+    with (
+        running_proxy((host, int(port)), (FORWARDED, int(port))) as same,
+        running_proxy((host, int(port))) as mapped,
+        running_proxy((host, data), (FORWARDED, data)) as beside,
+    ):
+        yield [same, mapped, beside]
+
+
+def _data_port(client: Client) -> int:
+    """Where the server takes data connections."""
+    asked = queue.SimpleQueue[pb.StepStreamRequest | None]()
+    asked.put(pb.StepStreamRequest(data_connection=pb.DataConnectionRequest()))
+    call = client.sessions.StepStream(iter(asked.get, None), timeout=10)
+    try:
+        return next(call).data_connection.port
+    finally:
+        asked.put(None)
 
 
 def _started(target: Callable[..., None], *args: object) -> threading.Thread:
@@ -152,6 +186,7 @@ def _conclude(direct: Client, trainees: Sequence[Trainee], found: Findings) -> N
             found.wrong.append(f"client {number} ended: {trainee.failure!r}")
         if not trainee.answered:
             found.wrong.append(f"client {number} never got an answer")
+        found.over_data += trainee.over_data
         found.replayed += trainee.replayed
         found.repeats += trainee.repeats
         found.stall = max(found.stall, trainee.stall)

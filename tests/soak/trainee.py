@@ -13,6 +13,7 @@ import numpy as np
 
 import optserve
 from optserve import Retry, errors
+from optserve.data_call import DataCall
 from tests.recovery.model import Arrays, drawn
 from tests.soak.ledger import Ledger
 
@@ -38,6 +39,7 @@ class Trainee:
 
     Attributes:
         answered: steps answered.
+        over_data: those of them that a data connection carried.
         replayed: answers that the server had kept and gave again.
         repeats: calls that were given up and made again.
         stall: the longest that a step took until it was answered, in seconds.
@@ -49,6 +51,7 @@ class Trainee:
         self._way = way
         self._rng = np.random.default_rng(seed)
         self.answered = 0
+        self.over_data = 0
         self.replayed = 0
         self.repeats = 0
         self.stall = 0.0
@@ -78,6 +81,7 @@ class Trainee:
             while not over.is_set():
                 gradient, began = self._gradient(), time.monotonic()
                 self._note(gradient, stream.step(gradient), began)
+                self.over_data += isinstance(stream._line._call, DataCall)
 
     def _pipeline(self, session: optserve.SessionHandle, over: threading.Event) -> None:
         """Several steps under way at once on a stream; impatient ones are asked for again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from tests.integration.python_client.proxy import Proxy
@@ -16,7 +16,7 @@ class Weather:
     Each kind has its turn before any comes again.
 
     Args:
-        proxy: the network.
+        proxies: the network, which fails everywhere at once.
         random: what draws kinds and durations.
         longest: seconds that a fault lasts at most.
 
@@ -25,8 +25,8 @@ class Weather:
         longest_fault: seconds that the longest of them lasted.
     """
 
-    def __init__(self, proxy: Proxy, random: Random, longest: float) -> None:
-        self._proxy, self._random, self._longest = proxy, random, longest
+    def __init__(self, proxies: Sequence[Proxy], random: Random, longest: float) -> None:
+        self._proxies, self._random, self._longest = proxies, random, longest
         self.faults: Counter[str] = Counter()
         self.longest_fault = 0.0
 
@@ -48,27 +48,36 @@ class Weather:
 
     def delay(self, seconds: float) -> None:
         """Everything comes later, up to 0.1 s in each direction."""
-        self._proxy.delay = self._random.uniform(0.01, 0.1)
+        late = self._random.uniform(0.01, 0.1)
+        for proxy in self._proxies:
+            proxy.delay = late
         time.sleep(seconds)
-        self._proxy.delay = 0.0
+        for proxy in self._proxies:
+            proxy.delay = 0.0
 
     def cut(self, seconds: float) -> None:
         """Every connection is reset, and every new one."""
-        self._proxy.refuses = True
-        self._proxy.cut()
+        for proxy in self._proxies:
+            proxy.refuses = True
+            proxy.cut()
         time.sleep(seconds)
-        self._proxy.refuses = False
+        for proxy in self._proxies:
+            proxy.refuses = False
 
     def black_hole(self, seconds: float) -> None:
         """Nothing passes in either direction, and nobody is told; later it passes after all."""
-        self._proxy.answers.clear()
-        self._proxy.requests.clear()
+        for proxy in self._proxies:
+            proxy.answers.clear()
+            proxy.requests.clear()
         time.sleep(seconds)
-        self._proxy.requests.set()
-        self._proxy.answers.set()
+        for proxy in self._proxies:
+            proxy.requests.set()
+            proxy.answers.set()
 
     def half_open(self, seconds: float) -> None:
         """One end of each connection is lost, and the other learns of it later."""
-        self._proxy.halve()
+        for proxy in self._proxies:
+            proxy.halve()
         time.sleep(seconds)
-        self._proxy.cut()
+        for proxy in self._proxies:
+            proxy.cut()

@@ -199,4 +199,8 @@ async def _abort(context: aio.ServicerContext[Any, Any], request_id: str, error:
     ]
     if error.retry_after is not None:
         metadata.append((PUSHBACK_KEY, str(round(error.retry_after * 1000))))
-    await context.abort(code_of(error), error.message, tuple(metadata))
+    try:
+        await context.abort(code_of(error), error.message, tuple(metadata))
+    except aio.InternalError as lost:
+        # The client left at this very moment, of which gRPC has yet to tell.
+        raise asyncio.CancelledError from lost

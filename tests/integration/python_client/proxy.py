@@ -50,12 +50,12 @@ class Proxy:
     server sees all that the client sends; ``requests`` is the same for what clients send.
     ``upstream_budget`` and ``downstream_budget`` cut every connection once that many bytes have
     passed, and then allow any number again. While ``refuses`` is set, new connections are reset at
-    once. ``delay`` is in seconds, for each block in either direction.
+    once. ``delay`` is in seconds, for each block in either direction. It listens at ``at``.
     """
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(at)
         self._pairs: list[Pair] = []
         self._lock = threading.Lock()
         self.answers = threading.Event()
@@ -72,7 +72,8 @@ class Proxy:
     @property
     def address(self) -> str:
         """Where clients connect."""
-        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+        host, port = self._listener.getsockname()
+        return f"{host}:{port}"
 
     def cut(self) -> None:
         """Resets every connection; new ones are accepted."""
@@ -143,9 +144,9 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def running_proxy(target: tuple[str, int]) -> Iterator[Proxy]:
+def running_proxy(target: tuple[str, int], at: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[Proxy]:
     """A proxy for as long as the block lasts."""
-    proxy = Proxy(target)
+    proxy = Proxy(target, at)
     try:
         yield proxy
     finally:

@@ -151,7 +151,7 @@ class Answers:
     def _head(self, result: StepResult, reply: Reply | None) -> bytes:
         headed = None if reply is None else (reply.staging, reply.point)
         if self._headed != headed:
-            self._headed, self._heads = headed, Heads(reply)
+            self._headed, self._heads = headed, Heads.of(reply)
         return self._heads.encode(result, 0 if reply is None else reply.step)
 
 

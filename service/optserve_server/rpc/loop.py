@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 from optserve.framing import ChunkView, Encoded
 from optserve_server.rpc.data_connection import Arriving, Message, opening
 from optserve_server.rpc.execution import Execution
-from optserve_server.rpc.sharing import answer_in
+from optserve_server.rpc.sharing import put_values
 from optserve_server.sessions.reading import Reply
 from optserve_server.sessions.regions import Region
 from optserve_server.sessions.result import StepOptions, StepResult
@@ -18,6 +18,7 @@ from optserve_server.sessions.routine import Routine
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.staging import Staging
 from optserve_server.wire.repetition import Repetition
+from optserve_server.wire.sharing import shared_header_to
 from optserve_server.wire.step_answers import RESPONSES, Heads
 
 
@@ -81,7 +82,7 @@ class Loop:
         room = taken.staging.buffer.data if taken.region is None else None
         answer = _Sent(taken.reply).answer
         if taken.region is not None and taken.reply is None:
-            answer = partial(_shared, taken.region, taken.told)
+            answer = _Shared(taken.region, told=taken.told).answer
         return cls(repetition, routine, room, answer, execution)
 
     async def take(self, message: Message) -> bytes | None:
@@ -126,7 +127,7 @@ class _Sent:
     """Answers whose values, if there are any, go with them in one message."""
 
     def __init__(self, reply: Reply | None) -> None:
-        self._heads = Heads(reply)
+        self._heads = Heads.of(reply)
         self._values = None if reply is None else ChunkView(0, reply.staging.buffer.data)
 
     def answer(self, result: StepResult) -> bytes:
@@ -134,5 +135,17 @@ class _Sent:
         return head if self._values is None else RESPONSES.join(head, self._values)
 
 
-def _shared(region: Region, told: bool, result: StepResult) -> bytes:
-    return answer_in(region, result, wanted=told).SerializeToString()
+class _Shared:
+    """Answers that say, where they are wanted, that values are in shared memory."""
+
+    def __init__(self, region: Region, *, told: bool) -> None:
+        self._region = region if told and region.key is not None else None
+        self._heads = Heads(None if self._region is None else shared_header_to(region, 0))
+
+    def answer(self, result: StepResult) -> bytes:
+        region = self._region
+        if region is None:
+            return self._heads.encode(result, 0)
+        put_values(region)
+        change = 0 if region.live is None else region.live.change
+        return self._heads.encode(result, region.session.step, change)

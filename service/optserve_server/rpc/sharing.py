@@ -72,12 +72,16 @@ def answer_in(region: Region, result: StepResult, *, wanted: bool) -> pb.StepStr
         result: of the step.
         wanted: whether it asks for the values that the region was made for, to be there.
     """
-    session = region.session
     response = pb.StepStreamResponse(result=result_to(result))
     if not wanted or region.key is None:
         return response
-    values = region.values  # dropped where the client has gone meanwhile
-    if values is not None:
-        session.values(*region.key, values)
-    response.parameters.CopyFrom(sharing.shared_header_to(region, session.step))
+    put_values(region)
+    response.parameters.CopyFrom(sharing.shared_header_to(region, region.session.step))
     return response
+
+
+def put_values(region: Region) -> None:
+    """Copies values to where the client looks for them, unless they are live there."""
+    values = region.values  # dropped where the client has gone meanwhile
+    if values is not None and region.key is not None:
+        region.session.values(*region.key, values)

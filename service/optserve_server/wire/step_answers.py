@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import struct
+from typing import Self
 
 from optserve.framing import FIXED64, LENGTH, VARINT, Framing, varint
 from optserve.v1 import session_service_pb2 as pb
@@ -15,6 +16,7 @@ RESPONSES = Framing(pb.StepStreamResponse)
 RESULT = varint(pb.StepStreamResponse.RESULT_FIELD_NUMBER << 3 | LENGTH)
 PARAMETERS = varint(pb.StepStreamResponse.PARAMETERS_FIELD_NUMBER << 3 | LENGTH)
 STEP_OF_VALUES = varint(pb.ParametersHeader.STEP_FIELD_NUMBER << 3 | VARINT)
+CHANGE_OF_VALUES = varint(pb.ParametersHeader.CHANGE_FIELD_NUMBER << 3 | VARINT)
 STEP = varint(pb.StepResult.STEP_FIELD_NUMBER << 3 | VARINT)
 APPLIED = varint(pb.StepResult.OUTCOME_FIELD_NUMBER << 3 | VARINT) + varint(pb.STEP_OUTCOME_APPLIED)
 RATE, NORM, CLIPPED = (
@@ -35,27 +37,33 @@ length = functools.lru_cache(maxsize=1024)(varint)
 class Heads:
     """What comes before the values of an answer: the step's result, and what the values are.
 
-    Of the values' description only the step differs from answer to answer, and with a thousand
-    tensors it is long.
+    Of the values' description only the step and the change differ from answer to answer, and with a
+    thousand tensors it is long.
 
     Args:
-        reply: the values; None where there are none.
+        header: describes the values; None where there are none.
     """
 
-    def __init__(self, reply: Reply | None) -> None:
+    def __init__(self, header: pb.ParametersHeader | None) -> None:
         self._result = pb.StepResult()
         self._rest: bytes | None = None
-        if reply is not None:
-            header = reply_header_to(reply)
+        if header is not None:
             header.ClearField("step")
+            header.ClearField("change")
             self._rest = header.SerializeToString()
 
-    def encode(self, result: StepResult, step: int) -> bytes:
+    @classmethod
+    def of(cls, reply: Reply | None) -> Self:
+        """Those of values that go with the answer; None for none."""
+        return cls(None if reply is None else reply_header_to(reply))
+
+    def encode(self, result: StepResult, step: int, change: int = 0) -> bytes:
         """The fields of a `StepStreamResponse` before its chunk, as the generated code writes them.
 
         Args:
             result: what the step did.
             step: which one the values belong to.
+            change: how many changes they are the outcome of, where they lie in live memory.
         """
         told, rest = _plain(result), self._rest
         if not told:
@@ -64,8 +72,9 @@ class Heads:
         if rest is None:
             return b"".join((RESULT, length(len(told)), told))
         counted = STEP_OF_VALUES + varint(step) if step else b""
-        described = length(len(counted) + len(rest))
-        return b"".join((RESULT, length(len(told)), told, PARAMETERS, described, counted, rest))
+        last = CHANGE_OF_VALUES + varint(change) if change else b""
+        described = length(len(counted) + len(rest) + len(last))
+        return b"".join((RESULT, length(len(told)), told, PARAMETERS, described, counted, rest, last))
 
 
 def _plain(result: StepResult) -> bytes:

@@ -51,7 +51,7 @@ def reply() -> Reply:
 def test_a_head_is_what_the_generated_code_writes(reply: Reply, result: StepResult, step: int) -> None:
     reply.step = step
     expected = pb.StepStreamResponse(result=result_to(result), parameters=reply_header_to(reply))
-    heads = Heads(reply)
+    heads = Heads.of(reply)
     for _ in range(2):
         assert heads.encode(result, step) == expected.SerializeToString()
 
@@ -60,3 +60,11 @@ def test_a_head_is_what_the_generated_code_writes(reply: Reply, result: StepResu
 def test_one_without_values_likewise(result: StepResult) -> None:
     expected = pb.StepStreamResponse(result=result_to(result))
     assert Heads(None).encode(result, 0) == expected.SerializeToString()
+
+
+@given(st.one_of(RESULTS, PLAIN), COUNTS, COUNTS)
+def test_one_with_values_in_shared_memory_likewise(result: StepResult, step: int, change: int) -> None:
+    header = pb.ParametersHeader(step=step, point=pb.PARAMETER_POINT_LOOKAHEAD, shared=True, change=change)
+    expected = pb.StepStreamResponse(result=result_to(result), parameters=header)
+    heads = Heads(pb.ParametersHeader(step=1, point=pb.PARAMETER_POINT_LOOKAHEAD, shared=True, change=2))
+    assert heads.encode(result, step, change) == expected.SerializeToString()

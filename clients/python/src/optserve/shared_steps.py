@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -87,7 +87,8 @@ class SharedOutline(Outline):
 
     def head(self, worker: str, sequence: int, asked: Asked) -> bytes:
         """The beginning of one step, encoded; it is all that is sent."""
-        self._request.header.gradient_id = int.from_bytes(os.urandom(8), "little") or 1
+        # All have the same length on the wire, so that a server knows the messages of a loop again.
+        self._request.header.gradient_id = secrets.randbits(62) | 1 << 62
         return super().head(worker, sequence, asked)
 
 

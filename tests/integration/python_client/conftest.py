@@ -10,8 +10,16 @@ import pytest
 
 import optserve
 from optserve import connection, direct_call
+from optserve.data_call import DataCall
+from optserve.direct_call import DirectCall
+from optserve.queued_call import QueuedCall
+from tests.integration import client as raw
 from tests.integration.python_client.proxy import Proxy, running_proxy
+from tests.integration.raw_stream import RawStream
 from tests.support.server import RunningServer
+
+NEAR = "127.0.0.2"
+"""An address of this machine that the shared server does not listen at."""
 
 
 @pytest.fixture
@@ -29,10 +37,19 @@ def session(client: optserve.Client) -> Iterator[optserve.SessionHandle]:
     session.delete()
 
 
+@pytest.fixture(scope="session")
+def data_port(server: RunningServer) -> int:
+    """Where the shared server takes data connections."""
+    with raw.Client(server.address) as client, RawStream(client) as stream:
+        return stream.offer().port
+
+
 @pytest.fixture
-def proxy(server: RunningServer) -> Iterator[Proxy]:
+def proxy(server: RunningServer, data_port: int) -> Iterator[Proxy]:
+    """Between clients and the server, for calls and data connections: its ports are the server's."""
     host, port = server.address.split(":")
-    with running_proxy((host, int(port))) as proxy:
+    with running_proxy((host, int(port)), (NEAR, int(port))) as proxy:
+        proxy.forward((host, data_port), (NEAR, data_port))
         yield proxy
 
 
@@ -43,20 +60,21 @@ def distant(proxy: Proxy, session: optserve.SessionHandle) -> Iterator[optserve.
         yield client.session(session.name)
 
 
-@pytest.fixture(params=["data", "direct", "queued"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How lone steps of a stream go: over a data connection, gRPC's internals or its public interface.
+@pytest.fixture(params=[DataCall, DirectCall, QueuedCall])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
+    """Lone steps of a stream go over a data connection, gRPC's internals, or its public interface.
 
-    To be named first.
+    To be named before whatever makes a client.
     """
     monkeypatch.setattr(connection, "is_local", lambda target: False)
-    if request.param != "data":
+    if request.param is not DataCall:
         monkeypatch.setattr(connection, "host_and_port", lambda target: None)
-    if request.param == "direct":
-        assert direct_call.available()
-    else:
+    if request.param is QueuedCall:
         monkeypatch.setattr(direct_call, "available", lambda: False)
-    return str(request.param)
+    else:
+        assert direct_call.available()
+    assert isinstance(request.param, type)
+    return request.param
 
 
 @pytest.fixture

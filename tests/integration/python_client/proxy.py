@@ -50,12 +50,12 @@ class Proxy:
     server sees all that the client sends; ``requests`` is the same for what clients send.
     ``upstream_budget`` and ``downstream_budget`` cut every connection once that many bytes have
     passed, and then allow any number again. While ``refuses`` is set, new connections are reset at
-    once. ``delay`` is in seconds, for each block in either direction. It listens at ``at``.
+    once. ``delay`` is in seconds, for each block in either direction. It listens at ``at``, and may
+    `forward` what comes to further addresses.
     """
 
     def __init__(self, target: tuple[str, int], at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
-        self._target = target
-        self._listener = socket.create_server(at)
+        self._listeners: list[socket.socket] = []
         self._pairs: list[Pair] = []
         self._lock = threading.Lock()
         self.answers = threading.Event()
@@ -67,13 +67,19 @@ class Proxy:
         self.downstream_budget: int | None = None
         self.refuses = False
         self.cuts = 0
-        self._start(self._accept)
+        self.forward(target, at)
 
     @property
     def address(self) -> str:
         """Where clients connect."""
-        host, port = self._listener.getsockname()
+        host, port = self._listeners[0].getsockname()
         return f"{host}:{port}"
+
+    def forward(self, target: tuple[str, int], at: tuple[str, int]) -> None:
+        """Forwards the connections of one more address."""
+        listener = socket.create_server(at)
+        self._listeners.append(listener)
+        self._start(self._accept, listener, target)
 
     def cut(self) -> None:
         """Resets every connection; new ones are accepted."""
@@ -91,7 +97,10 @@ class Proxy:
 
     def close(self) -> None:
         """Ends the proxy."""
-        self._listener.close()
+        for listener in self._listeners:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # or whoever waits in it keeps its address
+            listener.close()
         self.answers.set()
         self.requests.set()
         self.cut()
@@ -99,13 +108,13 @@ class Proxy:
     def _start(self, target: object, *args: object) -> None:
         threading.Thread(target=target, args=args, daemon=True).start()  # type: ignore[arg-type]
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket, target: tuple[str, int]) -> None:
         while True:
             try:
-                near, _ = self._listener.accept()
+                near, _ = listener.accept()
             except OSError:
                 return
-            pair = Pair(near, socket.create_connection(self._target))
+            pair = Pair(near, socket.create_connection(target))
             if self.refuses:
                 pair.cut()
                 continue

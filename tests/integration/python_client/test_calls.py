@@ -158,6 +158,7 @@ def test_errors_of_a_stream_are_the_same(way, session):
             stream.step(ONE, expected_step=7)
         assert mismatch.value.current_step == 1
         assert stream.step(ONE).step == 2
+        assert isinstance(stream._line._call, way)
 
 
 def test_lone_and_pipelined_steps_take_turns(way, session):
@@ -173,16 +174,17 @@ def test_an_interrupted_wait_leaves_the_stream_whole(way, session, distant, prox
     # A shell that runs something in the background lets it ignore interrupts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        interrupt_three_steps(session, distant, proxy)
+        interrupt_three_steps(way, session, distant, proxy)
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def interrupt_three_steps(session, distant, proxy):
+def interrupt_three_steps(way, session, distant, proxy):
     with distant.stream() as stream:
         for i in range(3):
             assert stream.step(ONE).step == 2 * i + 1
             proxy.answers.clear()
+            assert i or isinstance(stream._line._call, way)
             timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
             timer.start()
             with pytest.raises(KeyboardInterrupt):
@@ -235,8 +237,10 @@ def test_another_grpc_takes_the_public_way(other, session, monkeypatch):
     direct_call.available.cache_clear()
     try:
         assert not direct_call.available()
+        monkeypatch.setattr(session._connection, "data_address", None)
         with session.stream() as stream:
             assert stream.step(ONE).step == 1
+            assert isinstance(stream._line._call, QueuedCall)
     finally:
         direct_call.available.cache_clear()
 
@@ -245,6 +249,7 @@ def test_a_stream_holds_one_call_at_a_time(way, session):
     with session.stream() as stream:
         stream.step(ONE)
         first = stream._line._call
+        assert isinstance(first, way)
         stream.step(ONE)
         assert stream._line._call is first
         stream.submit(ONE).result()

@@ -76,7 +76,7 @@ def test_a_large_step_whose_parameters_were_cut_is_applied_once(large, proxy, bu
 
 def test_a_pipelined_stream_takes_up_where_it_was_cut(way, session, distant, proxy, until):
     with distant.stream(pull=True) as stream:
-        first = stream.step(ONE)
+        first = stream.submit(ONE).result()
         proxy.answers.clear()
         pending = [stream.submit(ONE) for _ in range(6)]
         lose_the_answer(proxy, until, lambda: session.get().step == 7)
@@ -108,6 +108,7 @@ def test_lone_steps_cut_again_and_again_lose_and_double_nothing(way, session, di
             if i % 8 == 5:
                 proxy.cut()
             steps.append(stream.step(ONE).step)
+            assert isinstance(stream._line._call, way)
     assert proxy.cuts == 5
     assert steps == list(range(1, 41))
     np.testing.assert_array_equal(session.pull()["w"], np.arange(3.0) - 40)
@@ -124,6 +125,7 @@ def test_a_large_lone_step_cut_on_its_way_is_applied_once(way, large, proxy, dir
         stream.step({"w": gradient})
         setattr(proxy, f"{direction}_budget", budget)
         result = stream.step({"w": gradient})
+        assert isinstance(stream._line._call, way)
     assert proxy.cuts == 1
     assert (result.step, large.get().step) == (2, 2)
     assert result.parameters["w"].tobytes() == (-2 * gradient).tobytes()
@@ -252,6 +254,7 @@ def test_a_gradient_may_be_overwritten_after_a_deadline(way, session, distant, p
     buffer = np.ones(3)
     with distant.stream() as stream:
         stream.step({"w": buffer})
+        assert isinstance(stream._line._call, way)
         proxy.answers.clear()
         with pytest.raises(errors.DeadlineExceeded):
             stream.step({"w": buffer}, timeout=0.3)

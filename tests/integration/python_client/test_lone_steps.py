@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 import optserve
 from optserve import Pull, direct_call, optimizers
+from optserve.data_call import DataCall
+from optserve.direct_call import DirectCall
 from optserve.layout import Layout, TensorInfo
 from optserve.lone_step import LoneStep
 from optserve.outline import Asked, Outline
 from optserve.payload import Payload
-from optserve.queued_call import QueuedCall
 from optserve.shared_steps import SharedOutline
 from optserve.steps import StepMessages, Wishes, request
 from optserve.v1 import session_service_pb2 as wire
@@ -122,6 +123,16 @@ KINDS_OF_STEPS = [
 ]
 
 
+@pytest.fixture
+def clients(server):
+    """A client with data connections, and one without, by the kind of call that their streams have."""
+    with (
+        optserve.connect(server.address, timeout=20) as one,
+        optserve.connect(server.address, timeout=20, data_connections=False) as other,
+    ):
+        yield {DataCall: one, DirectCall: other}
+
+
 def alike(result, expected):
     assert result.parameters.keys() == expected.parameters.keys()
     for name, array in expected.parameters.items():
@@ -137,8 +148,10 @@ def alike(result, expected):
 @pytest.mark.parametrize("pull", [True, False, Pull(wire_dtype="bfloat16"), Pull(tensors=["b"])], ids=str)
 @pytest.mark.parametrize("kind", KINDS_OF_STEPS, ids=str)
 @pytest.mark.parametrize("shared", [True, False])
-def test_results_are_those_of_submitted_steps(client, pull, kind, shared):
+@pytest.mark.parametrize("call", [DataCall, DirectCall])
+def test_results_are_those_of_submitted_steps(clients, pull, kind, shared, call):
     """Over what changes the form of an answer: numbers that grow, norms of 0, skipped steps."""
+    client = clients[call]
     start = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2)}
     one, two = (client.create_session(start, optimizers.Adam(), gradient=kind) for _ in range(2))
     rng = np.random.default_rng(0)
@@ -150,7 +163,7 @@ def test_results_are_those_of_submitted_steps(client, pull, kind, shared):
             scale = {7: 0.0, 9: np.nan if kind.non_finite else 1.0}.get(i % 20, 1.0)
             given = {n: (scale * rng.standard_normal(a.shape)).astype(a.dtype) for n, a in start.items()}
             alike(alone.step(given), others.submit(given).result())
-            assert not isinstance(alone._line._call, QueuedCall)
+            assert isinstance(alone._line._call, call)
     for session in (one, two):
         session.delete()
 
@@ -162,8 +175,10 @@ def noted(stream, name):
     return calls
 
 
-def test_most_steps_take_the_short_way(client):
+@pytest.mark.parametrize("call", [DataCall, DirectCall])
+def test_most_steps_take_the_short_way(clients, call):
     assert direct_call.available()
+    client = clients[call]
     session = client.create_session({"w": np.zeros(3)}, optimizers.Sgd())
     for shared in (True, False):
         with session.stream(pull=True, shared_memory=shared) as stream:
@@ -173,4 +188,5 @@ def test_most_steps_take_the_short_way(client):
                 stream.step({"w": np.ones(3)})
             assert not submitted
             assert len(carried_on) <= 2, "once for each form of an answer"
+            assert isinstance(stream._line._call, call)
     session.delete()

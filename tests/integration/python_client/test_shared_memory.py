@@ -193,7 +193,7 @@ class TestExactlyOnce:
             optserve.connect(proxy.address, timeout=20) as client,
             client.session(session.name).stream(pull=True) as stream,
         ):
-            stream.step(gradients(1)[0])
+            stream.submit(gradients(1)[0]).result()
             proxy.answers.clear()
             pending = stream.submit(gradients(1)[0])
             wait_until(lambda: session.get().step == 2)

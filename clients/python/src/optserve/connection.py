@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import weakref
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +11,7 @@ from typing import TypeVar
 import grpc
 
 from optserve.chunks import CHUNK_BYTES
-from optserve.data_call import DataCall, QueuedDataCall
+from optserve.data_call import DataCall, NoDataConnection, QueuedDataCall
 from optserve.data_connection import host_and_port
 from optserve.direct_call import DirectCall
 from optserve.queued_call import QueuedCall
@@ -24,6 +25,9 @@ Request = TypeVar("Request")
 T = TypeVar("T")
 
 _log = logging.getLogger("optserve")
+
+NO_DATA_SECONDS = 10.0, 640.0
+"""How long no data connection is tried after one could not be made: at first, and at most."""
 
 MESSAGE_BYTES = 64 << 20
 OPTIONS = (
@@ -82,6 +86,7 @@ class Connection:
         self.shares_memory = shared_memory and is_local(target)
         # Over TLS, the channel's own connection is the only one that is encrypted.
         self.data_address = host_and_port(target) if data_connections and credentials is None else None
+        self._data_pause, self._no_data_until = NO_DATA_SECONDS[0], 0.0
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         options = (*OPTIONS, ("grpc.service_config", for_channel(retries=grpc_retries)))
         self.channel = (
@@ -130,18 +135,23 @@ class Connection:
         Args:
             alone: whether its caller drives it; else it sends in the background.
         """
-        if self.data_address is None:
+        if self.data_address is None or time.monotonic() < self._no_data_until:
             return None
         kind = DataCall if alone else QueuedDataCall
         call = kind(self.queued_steps(), self.data_address)
         self._direct.add(call)
         return call
 
-    def no_data(self, why: Exception) -> None:
-        """Makes no further attempt at data connections."""
+    def no_data(self, why: NoDataConnection) -> None:
+        """Makes no further attempt at data connections; for a while, where one was offered."""
         if self.data_address is not None:
             _log.info("steps go over gRPC, and not over a connection of their own: %s", why)
-        self.data_address = None
+        now = time.monotonic()
+        if not why.offered:
+            self.data_address = None
+        elif now >= self._no_data_until:  # of several streams, the first that fails
+            self._no_data_until = now + self._data_pause
+            self._data_pause = min(2 * self._data_pause, NO_DATA_SECONDS[1])
 
     def close(self) -> None:
         """Closes the channel; open streams end."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 import grpc
 
 from optserve import errors
-from optserve.data_connection import DataConnection, Message
+from optserve.data_connection import Arriving, DataConnection, Message
 from optserve.queued_call import QueuedCall
 from optserve.steps import StepMessages
 from optserve.v1 import session_service_pb2 as wire
@@ -24,7 +24,19 @@ ASKED: Final = wire.StepStreamRequest(data_connection=wire.DataConnectionRequest
 
 
 class NoDataConnection(errors.Unavailable):
-    """The server offers no data connection, or it cannot be made; steps go over gRPC."""
+    """The server offers no data connection, or it cannot be made; steps go over gRPC.
+
+    Attributes:
+        offered: whether one was offered, so that it may be made some other time.
+    """
+
+    offered = False
+
+
+class NotReached(NoDataConnection):
+    """A data connection was offered and could not be made."""
+
+    offered = True
 
 
 class DataCall:
@@ -107,7 +119,7 @@ class DataCall:
             raise _failure(lost, self._control, self._cancelled) from lost
         if answer is None:
             _check_end(self._control)
-        return answer
+        return _attended(answer, self)
 
 
 class QueuedDataCall:
@@ -142,7 +154,7 @@ class QueuedDataCall:
             raise _failure(lost, self._control, self._cancelled) from lost
         if answer is None:
             _check_end(self._control)
-        return answer
+        return _attended(answer, self)
 
     def cancel(self) -> None:
         """Ends the call from any thread."""
@@ -159,6 +171,22 @@ class QueuedDataCall:
         """Ends the call at once, and the thread that sends."""
         self.cancel()
         self._control.close()
+
+
+def _attended(answer: Message | None, call: DataCall | QueuedDataCall) -> Message | None:
+    """Has the rest of a long answer received like its beginning: in turn, and with the same errors."""
+    if isinstance(answer, Arriving):
+        rest = answer.rest
+
+        def received(place: memoryview) -> None:
+            try:
+                with call._turn:  # else who ends the call would take bytes out of the middle
+                    rest(place)
+            except OSError as lost:
+                raise _failure(lost, call._control, call._cancelled) from lost
+
+        answer.rest = received
+    return answer
 
 
 def _send_all(
@@ -205,7 +233,7 @@ def _connect(control: QueuedCall, address: tuple[str, int]) -> DataConnection:
     try:
         connection = DataConnection(host, offer)
     except OSError as error:
-        raise NoDataConnection(str(error)) from error
+        raise NotReached(str(error)) from error
     request = wire.DataConnectionRequest(ticket=offer.ticket)
     control.put((wire.StepStreamRequest(data_connection=request).SerializeToString(),))
     return connection

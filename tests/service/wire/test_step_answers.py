@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as pb
+from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE
 from optserve_server.sessions.reading import Point, Reply
 from optserve_server.sessions.result import StepOutcome, StepResult
 from optserve_server.wire.sessions import reply_header_to, result_to
@@ -65,7 +65,7 @@ def test_one_without_values_likewise(result: StepResult) -> None:
 
 @given(st.one_of(RESULTS, PLAIN), COUNTS, COUNTS)
 def test_one_with_values_in_shared_memory_likewise(result: StepResult, step: int, change: int) -> None:
-    header = pb.ParametersHeader(step=step, point=session_pb2.PARAMETER_POINT_AVERAGE, shared=True, change=change)
+    header = pb.ParametersHeader(step=step, point=PARAMETER_POINT_AVERAGE, shared=True, change=change)
     expected = pb.StepStreamResponse(result=result_to(result), parameters=header)
-    heads = Heads(pb.ParametersHeader(step=1, point=session_pb2.PARAMETER_POINT_AVERAGE, shared=True, change=2))
+    heads = Heads(pb.ParametersHeader(step=1, point=PARAMETER_POINT_AVERAGE, shared=True, change=2))
     assert heads.encode(result, step, change) == expected.SerializeToString()

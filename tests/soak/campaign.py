@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
 from collections import Counter
@@ -14,11 +13,11 @@ from statistics import median
 
 import numpy as np
 
-from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import DurabilityMode, SessionSpec
 from tests.fuzz.campaign import resident
 from tests.integration.client import Client
 from tests.integration.python_client.proxy import Proxy, running_proxy
+from tests.integration.raw_stream import RawStream
 from tests.recovery.actors import VALUES, exported
 from tests.recovery.model import Arrays
 from tests.soak.ledger import Ledger
@@ -111,24 +110,14 @@ def soak(server: RunningServer, clients: int, seconds: float, seed: int) -> Find
 def _network(server: RunningServer, direct: Client) -> Iterator[list[Proxy]]:
     """The server's port under its own number, then under another, and the port of data connections."""
     host, port = server.address.split(":")
-    data = _data_port(direct)
+    with RawStream(direct) as stream:
+        data = stream.offer().port
     with (
         running_proxy((host, int(port)), (FORWARDED, int(port))) as same,
         running_proxy((host, int(port))) as mapped,
         running_proxy((host, data), (FORWARDED, data)) as beside,
     ):
         yield [same, mapped, beside]
-
-
-def _data_port(client: Client) -> int:
-    """Where the server takes data connections."""
-    asked = queue.SimpleQueue[pb.StepStreamRequest | None]()
-    asked.put(pb.StepStreamRequest(data_connection=pb.DataConnectionRequest()))
-    call = client.sessions.StepStream(iter(asked.get, None), timeout=10)
-    try:
-        return next(call).data_connection.port
-    finally:
-        asked.put(None)
 
 
 def _started(target: Callable[..., None], *args: object) -> threading.Thread:

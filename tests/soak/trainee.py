@@ -13,7 +13,7 @@ import numpy as np
 
 import optserve
 from optserve import Retry, errors
-from optserve.data_call import DataCall
+from optserve.data_call import DataCall, QueuedDataCall
 from tests.recovery.model import Arrays, drawn
 from tests.soak.ledger import Ledger
 
@@ -81,7 +81,7 @@ class Trainee:
             while not over.is_set():
                 gradient, began = self._gradient(), time.monotonic()
                 self._note(gradient, stream.step(gradient), began)
-                self.over_data += isinstance(stream._line._call, DataCall)
+                self._count(stream)
 
     def _pipeline(self, session: optserve.SessionHandle, over: threading.Event) -> None:
         """Several steps under way at once on a stream; impatient ones are asked for again."""
@@ -94,6 +94,11 @@ class Trainee:
                     continue
                 gradient, step, began = pending.popleft()
                 self._note(gradient, self._insist(partial(step.result, IMPATIENT)), began)
+                self._count(stream)
+
+    def _count(self, stream: optserve.StepStream) -> None:
+        """Notes which way the last step of a stream went."""
+        self.over_data += isinstance(stream._line._call, DataCall | QueuedDataCall)
 
     def _gradient(self) -> Arrays:
         return drawn(self._rng, self.ledger.values)

@@ -13,10 +13,11 @@ from tests.integration.python_client.proxy import Proxy
 class Weather:
     """Faults of a network, one after the other, with calm between them.
 
-    Each kind has its turn before any comes again.
+    Each kind has its turn before any comes again. Half of them strike everywhere at once, the
+    others one proxy of the network.
 
     Args:
-        proxies: the network, which fails everywhere at once.
+        proxies: the network.
         random: what draws kinds and durations.
         longest: seconds that a fault lasts at most.
 
@@ -27,6 +28,7 @@ class Weather:
 
     def __init__(self, proxies: Sequence[Proxy], random: Random, longest: float) -> None:
         self._proxies, self._random, self._longest = proxies, random, longest
+        self._struck = proxies
         self.faults: Counter[str] = Counter()
         self.longest_fault = 0.0
 
@@ -42,6 +44,7 @@ class Weather:
                 return
             time.sleep(calm)
             fault = kinds.pop()
+            self._struck = self._random.choice([self._proxies, [self._random.choice(self._proxies)]])
             fault(seconds)
             self.faults[fault.__name__.replace("_", " ")] += 1
             self.longest_fault = max(self.longest_fault, seconds)
@@ -49,35 +52,35 @@ class Weather:
     def delay(self, seconds: float) -> None:
         """Everything comes later, up to 0.1 s in each direction."""
         late = self._random.uniform(0.01, 0.1)
-        for proxy in self._proxies:
+        for proxy in self._struck:
             proxy.delay = late
         time.sleep(seconds)
-        for proxy in self._proxies:
+        for proxy in self._struck:
             proxy.delay = 0.0
 
     def cut(self, seconds: float) -> None:
         """Every connection is reset, and every new one."""
-        for proxy in self._proxies:
+        for proxy in self._struck:
             proxy.refuses = True
             proxy.cut()
         time.sleep(seconds)
-        for proxy in self._proxies:
+        for proxy in self._struck:
             proxy.refuses = False
 
     def black_hole(self, seconds: float) -> None:
         """Nothing passes in either direction, and nobody is told; later it passes after all."""
-        for proxy in self._proxies:
+        for proxy in self._struck:
             proxy.answers.clear()
             proxy.requests.clear()
         time.sleep(seconds)
-        for proxy in self._proxies:
+        for proxy in self._struck:
             proxy.requests.set()
             proxy.answers.set()
 
     def half_open(self, seconds: float) -> None:
         """One end of each connection is lost, and the other learns of it later."""
-        for proxy in self._proxies:
+        for proxy in self._struck:
             proxy.halve()
         time.sleep(seconds)
-        for proxy in self._proxies:
+        for proxy in self._struck:
             proxy.cut()

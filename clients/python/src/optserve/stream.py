@@ -370,9 +370,6 @@ class StepStream:
             return errors.from_call(failure)
         except (errors.Unavailable, errors.Internal) as error:
             return error
-        except OSError as lost:  # within a payload, which is read into its place
-            kind = errors.Unavailable if attempt.deadline.remaining() else errors.Cancelled
-            return kind(f"the data connection was lost: {lost}")
         finally:
             self._watchdog.rest()
 

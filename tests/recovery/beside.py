@@ -1,12 +1,10 @@
-"""Steps over a data connection, by the contract's own messages."""
+"""Steps over a data connection, to a server that may be killed meanwhile."""
 
 from __future__ import annotations
 
-import queue
-
-from optserve.data_connection import DataConnection
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, step_messages
+from tests.integration.raw_stream import ACCEPTED, GREETING, PREFIX, RawStream, asking, framed, taken
 
 SECONDS = 60.0
 """How long a stream may last: longer than any server that is to be killed."""
@@ -24,15 +22,15 @@ class Beside:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self._over_call = queue.SimpleQueue[pb.StepStreamRequest | None]()
-        self._call = client.sessions.StepStream(iter(self._over_call.get, None), timeout=SECONDS)
-        self._ask(b"")
-        offer = next(self._call).data_connection
+        self._stream = RawStream(client, seconds=SECONDS)
+        offer = self._stream.offer()
         try:
-            self._connection = DataConnection("127.0.0.1", offer)
-        except OSError as lost:
-            raise self._failure() from lost
-        self._ask(offer.ticket)
+            accepted = self._stream.knock(GREETING + offer.ticket, offer.port) == ACCEPTED
+        except OSError:
+            accepted = False
+        if not accepted:
+            raise self._failure()
+        self._stream.say(asking(offer.ticket))
 
     def step(self, header: pb.StepHeader, data: bytes) -> pb.StepResult:
         """Takes a step.
@@ -40,28 +38,22 @@ class Beside:
         Raises:
             grpc.RpcError: there is no answer.
         """
+        connection = self._stream.socket
         try:
-            self._connection.send(message.SerializeToString() for message in step_messages(header, data))
-            answer = self._connection.receive()
+            connection.sendall(framed(step_messages(header, data)))
+            prefix = taken(connection, PREFIX.size)
+            answer = taken(connection, PREFIX.unpack(prefix)[1]) if len(prefix) == PREFIX.size else b""
         except OSError:
-            answer = None
-        if answer is None:
+            prefix = answer = b""
+        if len(prefix) < PREFIX.size or len(answer) < PREFIX.unpack(prefix)[1]:
             raise self._failure()
-        return pb.StepStreamResponse.FromString(bytes(answer)).result
+        return pb.StepStreamResponse.FromString(answer).result
 
     def close(self) -> None:
         """Ends it."""
-        self._over_call.put(None)
-        self._call.cancel()
-        self._connection.close()
-
-    def _ask(self, ticket: bytes) -> None:
-        request = pb.DataConnectionRequest(ticket=ticket)
-        self._over_call.put(pb.StepStreamRequest(data_connection=request))
+        self._stream.__exit__(None, None, None)
 
     def _failure(self) -> Exception:
         """Raises what the call says of its end, which it must."""
-        self._over_call.put(None)
-        for _ in self._call:
-            return AssertionError("an answer came over the call, which has a data connection")
-        return AssertionError("the server ended a stream well that had not ended")
+        answers = list(self._stream.call)
+        return AssertionError(f"the server did not end the stream in order, after {answers}")

@@ -22,6 +22,7 @@ from tests.fuzz.findings import EXPECTED, SECONDS, Findings
 from tests.fuzz.hostile import SENTINEL, HostileCall, any_call
 from tests.fuzz.requests import SESSIONS, create
 from tests.integration.client import Client, sgd
+from tests.integration.raw_stream import RawStream
 from tests.support.server import RunningServer
 
 IN_FLIGHT = 24
@@ -121,10 +122,8 @@ class HonestStream:
         self.taken = self.over_data = 0
         self.slowest = 0.0
         self.steps(1)
-        call = self._stream._line._call
-        assert isinstance(call, DataCall)
-        assert call._connection is not None
-        self.data_address = call._connection._socket.getpeername()
+        with RawStream(client) as stream:
+            self.data_address = address.partition(":")[0], stream.offer().port
 
     def steps(self, count: int) -> None:
         """Takes steps, and compares each with the model's, bit by bit."""

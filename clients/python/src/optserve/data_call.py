@@ -172,6 +172,10 @@ class QueuedDataCall:
         self.cancel()
         self._control.close()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_thread"):
+            self.close()
+
 
 def _attended(answer: Message | None, call: DataCall | QueuedDataCall) -> Message | None:
     """Has the rest of a long answer received like its beginning: in turn, and with the same errors."""

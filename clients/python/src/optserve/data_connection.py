@@ -34,11 +34,14 @@ PIECES = 512
 
 def host_and_port(target: str) -> tuple[str, int] | None:
     """What a gRPC target names; None where that is no single host and port."""
-    address = target.rpartition("/")[2] if target.startswith("dns:") else target
+    address = target[4:].rpartition("/")[2] if target.startswith("dns:") else target
     if address.startswith(("ipv4:", "ipv6:")):
         address = address.partition(":")[2]
     host, _, port = address.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:  # which no name and no IPv4 address holds
+        return None
     if not host or not port.isascii() or not port.isdigit() or set(host) & set(",/[]"):
         return None
     return host, int(port)

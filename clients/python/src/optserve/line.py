@@ -74,3 +74,7 @@ class Line:
             self.watchdog.watch(Deadline(FAREWELL), call.cancel)
             call.finish()
             self.watchdog.rest()
+
+    def __del__(self) -> None:
+        if hasattr(self, "watchdog"):
+            self.watchdog.close()

@@ -47,3 +47,7 @@ class QueuedCall:
         """Ends the call at once, and the thread that sends."""
         self._rpc.cancel()
         self._outbox.put(None)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_rpc"):
+            self.close()

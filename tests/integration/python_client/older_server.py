@@ -1,0 +1,20 @@
+"""A server as they were before there were data connections."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from optserve_server.__main__ import main
+from optserve_server.errors import DomainError, Reason
+from optserve_server.rpc.messages import Messages
+
+
+async def unknown(self: Messages, request: object) -> NoReturn:
+    """What a message is that has neither a header nor a chunk."""
+    raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
+
+
+if __name__ == "__main__":
+    Messages.connect = unknown  # type: ignore[method-assign]
+    sys.exit(main())

@@ -23,6 +23,13 @@ class Beside:
     def __init__(self, client: Client) -> None:
         self.client = client
         self._stream = RawStream(client, seconds=SECONDS)
+        try:
+            self._go_over()
+        except BaseException:
+            self.close()
+            raise
+
+    def _go_over(self) -> None:
         offer = self._stream.offer()
         try:
             accepted = self._stream.knock(GREETING + offer.ticket, offer.port) == ACCEPTED

@@ -112,7 +112,7 @@ def test_a_refused_row_abandons_what_was_submitted_behind_it(embedding, index):
 def test_streamed_rows_whose_answer_was_lost_are_applied_once(session, distant, proxy, until):
     rows = {"b": SparseRows([1, 1], np.ones((2, 2)))}
     with distant.stream() as stream:
-        assert stream.step(rows).step == 1
+        assert stream.submit(rows).result().step == 1
         proxy.answers.clear()
         pending = [stream.submit(rows) for _ in range(3)]
         until(lambda: session.get().step == 4)

@@ -33,6 +33,7 @@ from tests.integration.raw_stream import (
     taken,
     told,
 )
+from tests.integration.test_limits import resident
 from tests.integration.test_operations import samples
 from tests.support.certificates import Authority
 from tests.support.server import RunningServer, run_to_end, running_server
@@ -435,6 +436,18 @@ def test_a_message_that_is_no_message_is_refused(stream: RawStream) -> None:
     with refused() as why:
         next(stream.call)
     assert why.reason == "MALFORMED_MESSAGE"
+
+
+def test_a_message_takes_no_memory_before_it_comes(own: RunningServer) -> None:
+    """What says that it is 64 MiB long, and begins with nothing that is known."""
+    with Client(own.address) as client, contextlib.ExitStack() as stack:
+        before = resident(own)
+        for _ in range(8):
+            stream = stack.enter_context(RawStream(client)).go_over()
+            stream.socket.sendall(PREFIX.pack(0, 64 << 20) + b"\xff" * 70_000)
+        time.sleep(0.5)
+        assert resident(own) - before < 64 << 20
+    eventually(lambda: calls_in_flight(own) == 0)
 
 
 @pytest.mark.parametrize("left", [1, 5, 30])

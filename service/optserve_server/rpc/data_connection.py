@@ -73,10 +73,16 @@ class Arriving:
             place[:] = self._came
 
     async def whole(self) -> bytearray:
-        """The message, in memory of its own; raises as `rest`."""
-        message = bytearray(self.size)
-        message[: len(self.head)] = self.head
-        await self.rest(memoryview(message)[len(self.head) :])
+        """The message, in memory of its own, which grows as it comes; raises as `rest`."""
+        message = bytearray(self.head)
+        while self._came is None and (left := self.size - len(message)):
+            begun = len(message)
+            message += bytes(min(left, begun))
+            with memoryview(message)[begun:] as place:
+                await self._receive(place)
+        if self._came is not None:
+            message += self._came
+        self._came = memoryview(message)[len(self.head) :]
         return message
 
 
@@ -114,9 +120,7 @@ class DataConnection:
             DomainError: MALFORMED_MESSAGE, LIMIT_EXCEEDED or STREAM_TRUNCATED.
             CancelledError: the connection was lost.
         """
-        if self._unturned >= TURN:  # a socket that is always ready would never wait
-            self._unturned = 0
-            await asyncio.sleep(0)
+        await self._moved(MESSAGE)  # a socket that is always ready would never wait
         if not await self._receive(self._prefix):
             return aio.EOF
         compressed, length = PREFIX.unpack(self._prefix)
@@ -126,7 +130,7 @@ class DataConnection:
             raise self._too_long(length)
         self._call.heard = time.monotonic()
         self._meters.bytes_received += length
-        self._unturned += length + MESSAGE
+        self._unturned += length
         if length > SHORT:
             await self._rest(memoryview(self._head))
             return Arriving(self._head, length, self._rest)
@@ -169,6 +173,8 @@ class DataConnection:
                 await self._ready(self._loop.add_reader, self._loop.remove_reader)
             elif came:
                 filled += came
+                if filled < len(place):
+                    await self._moved(came)
             elif filled:
                 raise _truncated(filled, len(place))
             else:
@@ -182,6 +188,8 @@ class DataConnection:
                 await self._ready(self._loop.add_writer, self._loop.remove_writer)
             else:
                 left = left[sent:]
+                if left:
+                    await self._moved(sent)
 
     def _try(self, operation: Callable[[], int]) -> int | None:
         """How many bytes went; None where the socket is not ready."""
@@ -193,6 +201,14 @@ class DataConnection:
             # Whatever task it is, the call ends, and its client may still be there to be told.
             self._call.verdict = self._call.verdict or _lost()
             raise asyncio.CancelledError from lost
+
+    async def _moved(self, byte_count: int) -> None:
+        """Notes that a long message is on its way, and lets others run: it may come without a pause."""
+        self._call.heard = time.monotonic()
+        self._unturned += byte_count
+        if self._unturned >= TURN:
+            self._unturned = 0
+            await asyncio.sleep(0)
 
     async def _ready(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
         """Waits until the socket is."""

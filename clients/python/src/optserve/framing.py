@@ -1,7 +1,7 @@
 """Streamed messages without copies of their bytes.
 
-Every message of a stream of bytes has a `optserve.v1.Chunk` as its last field, and a chunk
-its bytes. The codec here writes and reads the very bytes that the generated code does, but
+Every message of a stream of bytes may end with a `optserve.v1.Chunk`, and a chunk with its
+bytes. The codec here writes and reads the very bytes that the generated code does, but
 takes the payload from where it lies and gives a view of where it was received. Client and
 server share it.
 """
@@ -108,7 +108,7 @@ class Framing(Generic[M]):
     """Writes and reads one kind of message.
 
     Args:
-        kind: the generated class; it has a field ``chunk``, its last.
+        kind: the generated class; it has a field ``chunk``, behind those that may stand beside it.
     """
 
     def __init__(self, kind: type[M]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import statistics
 import tempfile
 import threading
 import time
@@ -23,23 +22,23 @@ from optserve_server.sessions.session import Session
 from optserve_server.storage.files import Disk
 from optserve_server.storage.heads import Heads
 from optserve_server.storage.journal import Journal, Record
-from tests.performance.clients import throughput, together
+from tests.performance import limited_journal
 from tests.performance.contenders import slow_disk_server
 from tests.performance.contenders.remote import Remote, contender
 from tests.performance.contenders.slow_disk_server import SECONDS as SYNC
 from tests.performance.options import Options
-from tests.performance.results import Finding, Result, Spread
+from tests.performance.results import Finding
+from tests.performance.sharing import GROUP, MANY, SMALL, rates, rows
 from tests.performance.timing import Timed, interleave
 from tests.recovery.keeping import House, house
 from tests.support.disks import SlowDisk
 from tests.support.server import running_server
 
-GROUP = "journal"
 SIZES = (10_000, 1_000_000, 25_000_000)
 EPHEMERAL, JOURNALLED = "EPHEMERAL", "JOURNAL"
-SLOWLY = f"JOURNAL, {SYNC * 1e3:g} ms a sync"
+SLOW = f"{SYNC * 1e3:g} ms a sync"
+SLOWLY = f"JOURNAL, {SLOW}"
 DISK, JOURNAL = "write and fdatasync", "journal record"
-SMALL, MANY = 10_000, 16
 KEPT = 8
 """Records after which a file is begun anew, here."""
 
@@ -55,6 +54,8 @@ def run(options: Options) -> Iterator[Finding]:
         if options.heavy:  # 48 processes have to start
             yield from _shared(Path(folder, "data-many"), options)
         yield from _without_wire(Path(folder, "data-alone"), options)
+        if options.heavy:
+            yield from limited_journal.run(Path(folder), options)
 
 
 def _records(n: int, folder: Path, options: Options) -> Iterator[Finding]:
@@ -150,25 +151,15 @@ def _shared(root: Path, options: Options) -> Iterator[Finding]:
             clients = [
                 stack.enter_context(contender("ours", SMALL, "--at", server.address)) for _ in range(MANY)
             ]
-            found[name] = [_rates(clients, options) for _ in range(options.rounds)]
+            found[name] = [rates(clients, 2 * options.seconds) for _ in range(options.rounds)]
     for name, rounds in found.items():
-        ratios = [many / one for one, many in rounds]
-        label, peer = f"{name}, {MANY} clients", f"{name}, one client"
-        total = statistics.median(many for _, many in rounds)
-        yield Result(GROUP, peer, SMALL, statistics.median(one for one, _ in rounds), "steps/s")
-        yield Result(GROUP, label, SMALL, total, "steps/s", peer, statistics.median(ratios))
-        yield Spread(GROUP, label, SMALL, peer, min(ratios), max(ratios))
+        yield from rows(f"{name}, one client", f"{name}, {MANY} clients", rounds)
 
 
 def _without_wire(folder: Path, options: Options) -> Iterator[Finding]:
     """The same in the server's process alone: client processes share the machine's cores as well."""
     rounds = asyncio.run(_sessions(folder, options))
-    ratios = [many / one for one, many in rounds]
-    peer, label = f"one session, {SYNC * 1e3:g} ms a sync", f"{MANY} sessions, {SYNC * 1e3:g} ms a sync"
-    yield Result(GROUP, peer, SMALL, statistics.median(one for one, _ in rounds), "steps/s")
-    total = statistics.median(many for _, many in rounds)
-    yield Result(GROUP, label, SMALL, total, "steps/s", peer, statistics.median(ratios))
-    yield Spread(GROUP, label, SMALL, peer, min(ratios), max(ratios))
+    yield from rows(f"one session, {SLOW}", f"{MANY} sessions, {SLOW}", rounds)
 
 
 async def _sessions(folder: Path, options: Options) -> list[tuple[float, float]]:
@@ -201,8 +192,3 @@ async def _stepped(made: House, sessions: Sequence[Session], seconds: float) -> 
     start = time.perf_counter()
     steps = sum(await asyncio.gather(*map(work, sessions)))
     return steps / (time.perf_counter() - start)
-
-
-def _rates(clients: Sequence[Remote], options: Options) -> tuple[float, float]:
-    seconds = 2 * options.seconds
-    return throughput(together(clients[:1], seconds)), throughput(together(clients, seconds))

@@ -97,6 +97,25 @@ CHUNKS = (
 
 CLIENTS = _row("clients", "stream, 16 clients", "naive gRPC, 16 clients", (N5, 2.5))
 
+LIMITED = (
+    Target(
+        "journal",
+        "JOURNAL, 1,500 writes/s, 16 clients",
+        N4,
+        "JOURNAL, 1,500 writes/s, one client",
+        least=4,
+    ),
+    Target(
+        "journal",
+        "JOURNAL, 3,000 writes/s, 16 clients",
+        N4,
+        "JOURNAL, 3,000 writes/s, one client",
+        least=4,
+        promised=False,
+    ),
+)
+"""Of a disk that has less to give than sixteen clients ask for; the faster one is shown for comparison."""
+
 TARGETS = (
     *STREAM,
     *_alike("stream, gRPC", STREAM),
@@ -128,6 +147,7 @@ TARGETS = (
     Target(
         "journal", "JOURNAL, 0.6 ms a sync, 16 clients", N4, "JOURNAL, 0.6 ms a sync, one client", least=4
     ),
+    *LIMITED,
     Target("journal", "16 sessions, 0.6 ms a sync", N4, "one session, 0.6 ms a sync", least=4),
     Target("memory", "beyond parameters, slots and a gradient", N25, most=64, of=Of.VALUE),
     Target("memory", "growth over 1000 steps", N25, most=1, of=Of.VALUE),

@@ -12,11 +12,12 @@ import pytest
 
 from optserve.data_connection import DataConnection as ClientConnection
 from optserve_server.rpc.data_connection import DataConnection as ServerConnection
-from tests.performance import gpu, report, targets
+from tests.performance import gpu, limited_journal, report, targets
 from tests.performance.contenders.probed_server import probed_server
 from tests.performance.contenders.remote import ContenderError, contender
 from tests.performance.contenders.worker import gradients
 from tests.performance.end_to_end import agree, reference
+from tests.performance.limited_disk import LimitError, controller, disk_of, limited_disk
 from tests.performance.options import Options
 from tests.performance.results import Failure, Result, Run, Spread
 from tests.performance.rooms import room_of
@@ -224,6 +225,75 @@ def test_a_message_that_is_made_while_it_is_sent_belongs_to_no_socket() -> None:
     ]
     assert room_of([*lines, "Framing.join (optserve/framing.py:99)"]) == "send: encode"
     assert room_of([*lines, "cut (optserve/chunks.py:26)"]) == "send: encode"
+
+
+def test_a_partition_s_limit_is_its_disk_s(tmp_path: Path) -> None:
+    number = tmp_path.stat().st_dev
+    partition = tmp_path / "sda" / "sda1"
+    partition.mkdir(parents=True)
+    (tmp_path / "sda" / "dev").write_text("8:0\n")
+    (partition / "dev").write_text("8:1\n")
+    link = tmp_path / f"{os.major(number)}:{os.minor(number)}"
+    link.symlink_to(partition)
+    assert disk_of(tmp_path, tmp_path) == "8:1"
+    (partition / "partition").write_text("1\n")
+    assert disk_of(tmp_path, tmp_path) == "8:0"
+
+
+def test_files_that_lie_on_no_disk_cannot_be_limited() -> None:
+    with pytest.raises(LimitError, match="no disk lies under /proc"), limited_disk(Path("/proc")):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "handed_on", "limit"),
+    [
+        ("cgroup", "rw,blkio", "", "8:0 1500"),
+        ("cgroup2", "rw", "cpu io memory", "8:0 wiops=1500"),
+    ],
+)
+def test_both_versions_of_control_groups_are_told_in_their_way(
+    tmp_path: Path, kind: str, options: str, handed_on: str, limit: str
+) -> None:
+    (tmp_path / "cgroup.controllers").write_text(handed_on)
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"proc /proc proc rw 0 0\ncgroup {tmp_path} {kind} {options} 0 0\n")
+    found = controller(mounts)
+    assert found.root == tmp_path
+    assert found.limit.format(device="8:0", writes=1500) == limit
+    assert set(found.enabled) <= set(handed_on.split())
+
+
+def test_without_the_block_layer_s_controller_there_is_no_limit(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"a {tmp_path} cgroup rw,cpu 0 0\nb {tmp_path} cgroup2 rw 0 0\n")
+    with pytest.raises(LimitError, match="no control groups of the block layer"):
+        controller(mounts)
+
+
+def test_a_limit_that_cannot_be_had_is_an_error_of_each_row() -> None:
+    found = list(limited_journal.run(Path("/proc"), Options(rounds=1, seconds=0.01)))
+    names = [f.name for f in found if isinstance(f, Failure) and "no disk" in f.error]
+    assert names == [f"JOURNAL, {limit}00 writes/s, 16 clients" for limit in ("1,5", "3,0")]
+    assert set(names) <= {target.name for target in targets.TARGETS}
+
+
+def test_a_disk_that_takes_more_than_its_limit_is_no_limited_disk() -> None:
+    names = [
+        f.name for f in limited_journal.findings(1500, [(400.0, 300.0, 1500.0)]) if isinstance(f, Result)
+    ]
+    assert names[0] == "write and fdatasync, 1,500 writes/s"
+    assert len(names) == 3
+    (failure,) = limited_journal.findings(1500, [(2000.0, 300.0, 1500.0)])
+    assert isinstance(failure, Failure)
+    assert "2000 records a second" in failure.error
+
+
+def test_the_disk_s_own_rate_is_of_records_that_were_written(tmp_path: Path) -> None:
+    with contender("writer", 1000, tmp_path / "written") as writer:
+        assert writer.timed(3) > 0
+    assert (tmp_path / "written").read_bytes() == 6 * gradients(1000)[0].tobytes()
 
 
 def test_wrong_parameters_are_noticed() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
 from random import Random
 from typing import Self
 
@@ -24,6 +22,7 @@ from tests.fuzz.requests import SESSIONS, create
 from tests.integration.client import Client, sgd
 from tests.integration.raw_stream import RawStream
 from tests.support.server import RunningServer
+from tests.support.watching import descriptors_of, resident
 
 IN_FLIGHT = 24
 """Hostile callers at once."""
@@ -32,23 +31,12 @@ CALLS, VISITS = 160, 40
 """Hostile calls between two looks at the honest client, and hostile users of data connections."""
 
 
-def resident(server: RunningServer) -> int:
-    """Resident bytes of the server."""
-    pages = Path(f"/proc/{server.process.pid}/statm").read_text(encoding="ascii").split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def descriptors(server: RunningServer) -> int:
-    """How many files and sockets the server has open."""
-    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
-
-
 async def run(server: RunningServer, messages: int, seed: int) -> Findings:
     """Sends at least so many hostile messages, and takes honest steps meanwhile."""
     found, random = Findings(), Random(seed)
     options = [("grpc.max_send_message_length", -1)]
     with Client(server.address) as client, HonestStream(client, server.address) as stream:
-        honest, before = Honest(client), descriptors(server)
+        honest, before = Honest(client), descriptors_of(server.process.pid)
         async with aio.insecure_channel(server.address, options) as channel:
             door = Door(channel, *stream.data_address, found)
             patience = asyncio.create_task(patient(door, random))
@@ -60,11 +48,11 @@ async def run(server: RunningServer, messages: int, seed: int) -> Findings:
                 await steps
                 found.steps += sum(honest.step() for _ in range(5))
                 if not warm and found.messages >= messages // 5:
-                    warm = resident(server)
+                    warm = resident(server.process.pid)
             patience.cancel()  # which a long campaign is not in time for
             with contextlib.suppress(asyncio.CancelledError):
                 await patience
-        found.memory = (warm, resident(server))
+        found.memory = (warm, resident(server.process.pid))
         found.descriptors = (before, await _settled(server, before))
         found.steps, found.over_data = found.steps + stream.taken, stream.over_data
         found.slowest = stream.slowest
@@ -78,10 +66,10 @@ async def run(server: RunningServer, messages: int, seed: int) -> Findings:
 async def _settled(server: RunningServer, most: int) -> int:
     """How many descriptors there are once the server has noticed who is gone."""
     for _ in range(100):
-        if descriptors(server) <= most:
+        if descriptors_of(server.process.pid) <= most:
             break
         await asyncio.sleep(0.1)
-    return descriptors(server)
+    return descriptors_of(server.process.pid)
 
 
 class Honest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,11 +66,3 @@ def test_asking_loads_no_server() -> None:
         [sys.executable, "-c", text], capture_output=True, text=True, timeout=30, check=True
     )
     assert done.stdout == "set()\n"
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

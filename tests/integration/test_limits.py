@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -18,7 +16,8 @@ from optserve.optimizers import Sgd
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, named, refused, sgd, step_messages
 from tests.integration.test_operations import samples
-from tests.support.server import RunningServer, running_server
+from tests.support.server import running_server
+from tests.support.watching import resident, wait_until
 
 VALUES = {"w": np.ones(4, np.float32)}
 GRADIENT = np.ones(4, np.float32).tobytes()
@@ -27,18 +26,6 @@ MIB = 1 << 20
 
 def of_size(byte_count: int) -> dict[str, np.ndarray]:
     return {"w": np.ones(byte_count // 4, np.float32)}
-
-
-def resident(server: RunningServer) -> int:
-    pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 class Held:
@@ -109,7 +96,7 @@ def test_bytes_in_flight_are_counted_before_they_are_taken() -> None:
         assert told.metadata == {"limit": "max_bytes_in_flight", "value": str(4608 << 10)}
         assert told.retry_seconds == 0.5
         assert [one.finish()[0].result.step for one in held] == [1, 1, 1, 1]
-        eventually(lambda: goes(client, sessions[0], gradient))
+        wait_until(lambda: goes(client, sessions[0], gradient))
         large = client.create({"w": np.zeros(1, np.float32)}).name
         request = pb.StepRequest(name=large, gradients=named(of_size(3 * MIB)))
         with refused() as told:
@@ -136,7 +123,7 @@ def test_the_memory_budget_holds() -> None:
     budget, size = 64 * MIB, 4 * MIB
     with running_server(max_memory_bytes=budget) as server, Client(server.address) as client:
         client.step(client.create(VALUES).name, VALUES)
-        before = resident(server)
+        before = resident(server.process.pid)
         refusals = 0
         names = []
         for _ in range(40):
@@ -156,10 +143,10 @@ def test_the_memory_budget_holds() -> None:
             taken = sum(pool.map(lambda name: goes(client, name, gradient), names * 4))
         assert taken > 0
         # Beside the budget: messages on their way, and the allocator's own.
-        assert resident(server) - before < 2 * budget
+        assert resident(server.process.pid) - before < 2 * budget
         for name in names:
             client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=10)
-        eventually(lambda: created(client, size))
+        wait_until(lambda: created(client, size))
         assert goes(client, "sessions/after", gradient)
 
 
@@ -201,7 +188,7 @@ def test_the_memory_of_an_answer_that_nobody_reads_comes_back() -> None:
         next(pull)
         held = "optserve_held_bytes_in_flight", ""
         assert samples(server)[held] >= size
-        eventually(lambda: samples(server)[held] == 0)
+        wait_until(lambda: samples(server)[held] == 0)
         pull.cancel()
 
 
@@ -212,7 +199,7 @@ def test_an_idle_stream_holds_no_deleted_session() -> None:
         name = client.create(of_size(size)).name
         header = pb.StepHeader(name=name)
         header.options.pull.SetInParent()
-        before = resident(server)
+        before = resident(server.process.pid)
         on = threading.Event()
 
         def one_step() -> Iterator[pb.StepStreamRequest]:
@@ -224,7 +211,7 @@ def test_an_idle_stream_holds_no_deleted_session() -> None:
         while received < size:
             received += len(next(stream).chunk.data)
         client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=10)
-        eventually(lambda: before - resident(server) > size * 3 // 4)
+        wait_until(lambda: before - resident(server.process.pid) > size * 3 // 4)
         on.set()
         assert list(stream) == []
 

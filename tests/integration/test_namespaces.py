@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from optserve.v1.function_service_pb2 import EvaluateScheduleRequest
 from optserve_server.rpc.sessions import SessionService
 from tests.integration.client import Client, refused, sgd, step_messages
 from tests.support.server import RunningServer, run_to_end, running_server
+from tests.support.watching import wait_until
 
 VALUES = {"w": np.ones(4, np.float32)}
 GRADIENT = np.ones(4, np.float32).tobytes()
@@ -32,13 +32,6 @@ def token_for(path: Path, namespace: str, *arguments: str) -> str:
     made = run_to_end(*flags)
     assert made.returncode == 0, made.stderr
     return made.stdout.strip()
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def accepted(client: Client) -> bool:
@@ -210,7 +203,7 @@ def test_tokens_are_read_again_when_they_change(tmp_path: Path) -> None:
     with running_server(tokens_file=path) as server:
         second = token_for(path, "alice")
         with Client(server.address, token=first) as old, Client(server.address, token=second) as new:
-            eventually(lambda: accepted(new))
+            wait_until(lambda: accepted(new))
             session = old.create(VALUES)
 
             def messages() -> Iterator[pb.StepStreamRequest]:
@@ -221,7 +214,7 @@ def test_tokens_are_read_again_when_they_change(tmp_path: Path) -> None:
             assert next(stream).result.step == 1
             good = path.read_text()
             path.write_text("tokens = 3")
-            eventually(lambda: any("stay as they were" in line["message"] for line in server.log()))
+            wait_until(lambda: any("stay as they were" in line["message"] for line in server.log()))
             assert accepted(old)
             path.write_text(good[good.rindex("[[tokens]]") :])
             with refused() as told:
@@ -238,7 +231,7 @@ def test_a_token_expires(tmp_path: Path) -> None:
     token = token_for(path, "alice", "--expires-in-days", str(5 / 86400))
     with running_server(tokens_file=path) as server, Client(server.address, token=token) as client:
         assert accepted(client)
-        eventually(lambda: not accepted(client))
+        wait_until(lambda: not accepted(client))
 
 
 def test_unauthenticated_calls_beside_tokens_when_allowed(tmp_path: Path) -> None:
@@ -321,7 +314,7 @@ def test_a_quota_of_requests_in_flight(limited: Callable[[str], Client]) -> None
         over.set()
         for stream in streams:
             assert list(stream) == []
-        eventually(lambda: bob.get(name).step == 2)
+        wait_until(lambda: bob.get(name).step == 2)
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,8 @@ from optserve.v1 import session_pb2, tensor_pb2
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, refused
 from tests.support.server import running_server
-from tests.support.shared_memory import (
-    claim,
-    descriptors_of,
-    held_by,
-    in_dev_shm,
-    mapped,
-    wait_until,
-)
+from tests.support.shared_memory import claim, held_by, in_dev_shm, mapped
+from tests.support.watching import descriptors_of, wait_until
 
 START = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(5)}
 OTHER_USER = 65534

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -30,13 +28,6 @@ def reaches(
         except grpc.RpcError as error:
             return error.code() is not grpc.StatusCode.UNAVAILABLE
         return True
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_tls_lets_in_who_trusts_the_authority(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from statistics import median
 import numpy as np
 
 from optserve.v1.session_pb2 import DurabilityMode, SessionSpec
-from tests.fuzz.campaign import resident
 from tests.integration.client import Client
 from tests.integration.python_client.proxy import Proxy, running_proxy
 from tests.integration.raw_stream import RawStream
@@ -24,6 +23,7 @@ from tests.soak.ledger import Ledger
 from tests.soak.trainee import PATIENCE, WAYS, Trainee
 from tests.soak.weather import Weather
 from tests.support.server import RunningServer
+from tests.support.watching import resident
 
 LARGE: Arrays = {"w": np.linspace(-1, 1, 300_000, dtype=np.float32)}
 """More than one message holds, so that a cut may come in the middle of a gradient."""
@@ -158,7 +158,7 @@ def _ledger(direct: Client, number: int) -> Ledger:
 
 def _sample(server: RunningServer, over: threading.Event, samples: list[int]) -> None:
     while not over.wait(SAMPLE):
-        samples.append(resident(server))
+        samples.append(resident(server.process.pid))
 
 
 def _conclude(direct: Client, trainees: Sequence[Trainee], found: Findings) -> None:

@@ -6,8 +6,7 @@ import contextlib
 import mmap
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,22 +27,9 @@ def held_by(pid: int) -> int:
     return descriptors + mappings
 
 
-def descriptors_of(pid: int) -> int:
-    """All open descriptors of a process."""
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
 def in_dev_shm() -> set[str]:
     """What lies there, by whomever."""
     return {path.name for path in Path("/dev/shm").iterdir()}
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Waits for what another process is about to do."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def claim(name: str, region: str) -> tuple[socket.socket, list[int]]:

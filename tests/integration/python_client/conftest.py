@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,26 @@ from tests.integration import client as raw
 from tests.integration.python_client.proxy import Proxy, running_proxy
 from tests.integration.raw_stream import RawStream
 from tests.support.server import RunningServer
+from tests.support.watching import wait_until
 
 NEAR = "127.0.0.2"
 """An address of this machine that the shared server does not listen at."""
+
+ONE = {"w": np.ones(3)}
+"""A step's gradient."""
+
+LARGE = 700_003
+"""Elements of a tensor that fills several chunks, the last one in part."""
+
+
+def sent(target: str, **options: Any) -> optserve.Client:
+    """A client whose steps lie in no shared memory."""
+    return optserve.connect(target, timeout=20, shared_memory=False, **options)
+
+
+def call_of(stream: optserve.StepStream) -> object:
+    """What a stream's steps go over."""
+    return stream._line._call
 
 
 @pytest.fixture
@@ -35,6 +53,22 @@ def session(client: optserve.Client) -> Iterator[optserve.SessionHandle]:
     session = client.create_session(initial, optserve.optimizers.Sgd(learning_rate=1.0))
     yield session
     session.delete()
+
+
+@pytest.fixture
+def large(client: optserve.Client) -> Iterator[optserve.SessionHandle]:
+    """A large tensor under plain gradient descent with rate 1."""
+    initial = {"w": np.zeros(LARGE, np.float32)}
+    session = client.create_session(initial, optserve.optimizers.Sgd(learning_rate=1.0))
+    yield session
+    session.delete()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """One further thread."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="session")
@@ -80,11 +114,4 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type
 @pytest.fixture
 def until() -> Callable[[Callable[[], bool]], None]:
     """Waits for a condition, and fails when it does not come true."""
-
-    def wait(condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < end, "it did not happen in time"
-            time.sleep(0.01)
-
-    return wait
+    return wait_until

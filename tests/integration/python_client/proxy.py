@@ -124,32 +124,32 @@ class Proxy:
             self._start(self._downstream, pair)
 
     def _upstream(self, pair: Pair) -> None:
-        with contextlib.suppress(OSError):
-            while data := pair.near.recv(BLOCK):
-                time.sleep(self.delay)
-                if not self.requests.wait(WAIT):
-                    break
-                pair.far.sendall(data)
-                if self.upstream_budget is not None:
-                    self.upstream_budget -= len(data)
-                    if self.upstream_budget <= 0:
-                        self.upstream_budget = None
-                        self.cut()
-        pair.ended()
+        self._carry(pair, pair.near, pair.far, self.requests, "upstream_budget")
 
     def _downstream(self, pair: Pair) -> None:
+        self._carry(pair, pair.far, pair.near, self.answers, "downstream_budget")
+
+    def _carry(
+        self, pair: Pair, source: socket.socket, sink: socket.socket, gate: threading.Event, budget: str
+    ) -> None:
         with contextlib.suppress(OSError):
-            while data := pair.far.recv(BLOCK):
+            while data := source.recv(BLOCK):
                 time.sleep(self.delay)
-                if not self.answers.wait(WAIT):
+                if not gate.wait(WAIT):
                     break
-                pair.near.sendall(data)
-                if self.downstream_budget is not None:
-                    self.downstream_budget -= len(data)
-                    if self.downstream_budget <= 0:
-                        self.downstream_budget = None
-                        self.cut()
+                sink.sendall(data)
+                self._count(budget, len(data))
         pair.ended()
+
+    def _count(self, budget: str, byte_count: int) -> None:
+        """Cuts when the bytes that may pass in a direction have passed."""
+        left = getattr(self, budget)
+        if left is None:
+            return
+        left -= byte_count
+        setattr(self, budget, left if left > 0 else None)
+        if left <= 0:
+            self.cut()
 
 
 @contextlib.contextmanager

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import optserve
 from optserve import Retry, errors, optimizers
-
-ONE = {"w": np.ones(3)}
-LARGE = 700_003
-
-
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-@pytest.fixture
-def large(client):
-    session = client.create_session({"w": np.zeros(LARGE, np.float32)}, optimizers.Sgd(learning_rate=1.0))
-    yield session
-    session.delete()
+from tests.integration.python_client.conftest import LARGE, ONE
 
 
 def lose_the_answer(proxy, until, condition):

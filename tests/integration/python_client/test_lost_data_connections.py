@@ -14,6 +14,7 @@ from optserve import connection
 from optserve.data_call import DataCall, QueuedDataCall
 from optserve.data_connection import SHORT
 from tests.integration.client import Client
+from tests.integration.python_client.conftest import call_of
 from tests.integration.python_client.proxy import Proxy, running_proxy
 from tests.integration.raw_stream import RawStream
 from tests.support.server import RunningServer
@@ -64,7 +65,7 @@ def test_an_answer_that_is_cut_off_in_its_middle_is_asked_for_again(
             return stream.step(taken) if alone else stream.submit(taken).result()
 
         step(1)
-        assert isinstance(stream._line._call, DataCall if alone else QueuedDataCall)
+        assert isinstance(call_of(stream), DataCall if alone else QueuedDataCall)
         beside.downstream_budget = 2 * ELEMENTS
         result = step(2)
         assert beside.downstream_budget is None
@@ -82,9 +83,9 @@ def test_a_connection_that_could_not_be_made_is_tried_again_later(
         beside.refuses = True
         beside.cut()
         assert (stream.step(gradient(2)).parameters["w"] == -3).all()
-        assert not isinstance(stream._line._call, DataCall)
+        assert not isinstance(call_of(stream), DataCall)
         beside.refuses = False
         time.sleep(0.3)
         calls.cut()
         assert (stream.step(gradient(3)).parameters["w"] == -6).all()
-        assert isinstance(stream._line._call, DataCall)
+        assert isinstance(call_of(stream), DataCall)

@@ -10,9 +10,7 @@ import pytest
 
 import optserve
 from optserve import ParameterPoint, Pull, initializers, optimizers, schedules
-
-LARGE = 700_003
-"""Elements of a tensor that fills several chunks, the last one in part."""
+from tests.integration.python_client.conftest import LARGE
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from optserve import ParameterPoint, Pull, errors
 from optserve.shared_memory import SharedMemory, is_local
 from optserve.v1 import session_service_pb2 as wire
 from tests.support.server import running_server
-from tests.support.shared_memory import held_by, in_dev_shm, wait_until
+from tests.support.shared_memory import held_by, in_dev_shm
+from tests.support.watching import wait_until
 
 N = 70_000
 START = {"w": np.linspace(-1, 1, N, dtype=np.float32).reshape(7, -1), "b": np.ones(3)}

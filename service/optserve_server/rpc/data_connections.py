@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 import socket
-from collections.abc import Coroutine
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.rpc.door import Door
 
 GREETING = b"optserve data 1\n"
 """What a client says first, before its ticket."""
@@ -35,8 +34,6 @@ _SILENCE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_K
 """After how many seconds of silence the system asks whether the client is there, how often, and
 how many times."""
 
-_log = logging.getLogger(__name__)
-
 
 class Offer(NamedTuple):
     """An invitation to make a data connection.
@@ -58,8 +55,7 @@ class DataConnections:
     def __init__(self) -> None:
         self._port = self._server_port = 0
         self._claims: dict[bytes, asyncio.Future[socket.socket]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._strangers = 0
+        self._door = Door(self._greet, "a client could not make its data connection", STRANGERS)
 
     def start(self, host: str, port: int, server_port: int) -> None:
         """Listens.
@@ -75,16 +71,13 @@ class DataConnections:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         listener = socket.create_server(address[:2], family=family, dualstack_ipv6=both)
-        listener.setblocking(False)
         self._port, self._server_port = listener.getsockname()[1], server_port
-        self._spawn(self._accept(listener))
+        self._door.open(listener)
 
     async def stop(self) -> None:
         """Closes the port, and every connection that no stream uses."""
         self._port = 0
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._door.close()
 
     def offer(self) -> Offer | None:
         """A new offer, good for some seconds; None where the server takes no data connections."""
@@ -122,28 +115,7 @@ class DataConnections:
 
     def end(self, connection: socket.socket) -> None:
         """Says that nothing more comes, and closes a connection once its client has heard that."""
-        self._spawn(self._linger(connection))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _accept(self, listener: socket.socket) -> None:
-        with listener:
-            while True:
-                try:
-                    connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-                except OSError as error:  # no descriptors are left, for example
-                    _log.warning("a client could not make its data connection: %s", error)
-                    await asyncio.sleep(0.1)
-                    continue
-                if self._strangers < STRANGERS:
-                    self._strangers += 1
-                    self._spawn(self._greet(connection))
-                else:
-                    connection.close()
-                await asyncio.sleep(0)  # where many wait to be taken, nothing above does
+        self._door.spawn(self._linger(connection))
 
     async def _greet(self, connection: socket.socket) -> None:
         """Hands a connection to the call whose ticket it shows, or closes it without a word."""
@@ -159,7 +131,6 @@ class DataConnections:
         except (OSError, TimeoutError):
             pass
         finally:
-            self._strangers -= 1
             if not accepted:
                 connection.close()
 

@@ -7,38 +7,18 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from functools import partial
 from time import perf_counter_ns
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from optserve_server.rpc.meters import Meters
+from optserve_server.rpc.recording import R, Recording
 from optserve_server.sessions.changes import ChangeKind, step_pieces
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.keeper import Keeper
 from optserve_server.sessions.prepared import PreparedStep
-from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.staging import Staging
 from optserve_server.storage.failpoints import passing
 
 T = TypeVar("T")
-
-
-class Recorded(Protocol):
-    """A step that is prepared; see `PreparedStep`."""
-
-    @property
-    def staging(self) -> Staging:
-        """The gradient."""
-
-    @property
-    def options(self) -> StepOptions:
-        """What the step asks for."""
-
-    @property
-    def changes(self) -> bool:
-        """Whether it will change anything."""
-
-
-R = TypeVar("R", bound=Recorded)
 
 
 class Execution:
@@ -112,8 +92,15 @@ class Execution:
                 the step is not to be taken.
             commit: takes it.
         """
-        assert self._keeper is not None
-        return await self.to_its_end(self._kept(self._keeper, session, prepare, commit))
+        keeper = self._keeper
+        assert keeper is not None
+        if session.is_small and not session.lock.locked():
+            await session.lock.acquire()
+            kept = session.kept
+            if kept is not None and keeper.appends(kept):
+                return await Recording(keeper, kept, self.meters, prepare, commit).take()
+            session.lock.release()
+        return await self.to_its_end(self._kept(keeper, session, prepare, commit))
 
     async def _kept(
         self,

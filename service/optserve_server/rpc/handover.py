@@ -9,9 +9,8 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Coroutine
-from typing import Any
 
+from optserve_server.rpc.door import Door
 from optserve_server.sessions.regions import NAME_BYTES, Region, Regions
 
 CLAIM_SECONDS = 10.0
@@ -41,7 +40,7 @@ class Handover:
     def __init__(self, regions: Regions) -> None:
         self.name = ""
         self._regions = regions
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._door = Door(self._serve, "a client could not fetch its memory")
 
     def start(self) -> None:
         """Listens, where the system has such sockets; it is no error if it has not."""
@@ -52,7 +51,6 @@ class Handover:
             _log.warning("no memory is shared with clients: %s", error)
             return
         try:
-            listener.setblocking(False)
             listener.bind(f"\0{name}")
             listener.listen()
         except OSError as error:
@@ -60,14 +58,12 @@ class Handover:
             listener.close()
             return
         self.name = name
-        self._spawn(self._accept(listener))
+        self._door.open(listener)
 
     async def stop(self) -> None:
         """Ends every connection, and so drops every region."""
         self.name = ""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._door.close()
         self._regions.drop_all()
 
     def expect(self, region: Region) -> None:
@@ -78,22 +74,6 @@ class Handover:
     def _expire(self, region: Region) -> None:
         if not region.claimed:
             self._regions.drop(region)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _accept(self, listener: socket.socket) -> None:
-        with listener:
-            while True:
-                try:
-                    connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-                except OSError as error:  # no descriptors are left, for example
-                    _log.warning("a client could not fetch its memory: %s", error)
-                    await asyncio.sleep(0.1)
-                    continue
-                self._spawn(self._serve(connection))
 
     async def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError, TimeoutError):

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 import urllib.parse
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
 from optserve_server.storage.files import Beside, Piece
 from optserve_server.storage.heads import Heads
 from optserve_server.storage.journal import Journal, Record
+from optserve_server.storage.payload import size_of
 
 T = TypeVar("T")
 Encode = Callable[[ChangeKind, Session, object], bytes]
@@ -104,6 +106,7 @@ class Keeper:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="storage")
         self._kept: dict[int, Kept] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._outcomes: deque[tuple[Callable[[OSError | None], None], OSError | None]] = deque()
 
     def watch(self, kept: Kept) -> None:
         """Looks after a session from now on."""
@@ -159,7 +162,32 @@ class Keeper:
         payload = pieces()
         with self.disk_state.refusing():
             await self._append(kept, payload)
-        return sum(memoryview(piece).nbytes for piece in payload)
+        return size_of(payload)
+
+    def append(self, kept: Kept, pieces: Sequence[Piece], told: Callable[[OSError | None], None]) -> None:
+        """Appends the record of a change that is about to be made, of a session that `appends`.
+
+        Args:
+            kept: of the session, which stays locked until ``told`` is called.
+            pieces: the payload.
+            told: is called on the event loop when the record is safe, or with what went wrong.
+
+        Raises:
+            OSError: the journal is closed.
+        """
+        loop = asyncio.get_running_loop()
+
+        def done(error: OSError | None) -> None:
+            self._outcomes.append((told, error))
+            if len(self._outcomes) == 1:  # of those before it, the loop knows already
+                loop.call_soon_threadsafe(self._settle)
+
+        self.journal.append(Record(kept.folder.owner, kept.number + 1, pieces, done))
+
+    @staticmethod
+    def appends(kept: Kept) -> bool:
+        """Whether all that a change needs, to be safe, is its record."""
+        return kept.journals and kept.unbroken
 
     def changed(self, kept: Kept, kind: ChangeKind, payload_bytes: int) -> None:
         """Counts a change that was made, and sees to it that it is saved when it is time."""
@@ -285,18 +313,20 @@ class Keeper:
         task.add_done_callback(self._tasks.discard)
 
     async def _append(self, kept: Kept, pieces: Sequence[Piece]) -> None:
-        loop = asyncio.get_running_loop()
-        safe: asyncio.Future[None] = loop.create_future()
+        safe: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def settle(error: OSError | None) -> None:
             if not safe.done():
                 safe.set_result(None) if error is None else safe.set_exception(error)
 
-        def done(error: OSError | None) -> None:
-            loop.call_soon_threadsafe(settle, error)
-
-        self.journal.append(Record(kept.folder.owner, kept.number + 1, pieces, done))
+        self.append(kept, pieces, settle)
         await safe
+
+    def _settle(self) -> None:
+        """Tells whoever waits what became of the records of a group, or of several."""
+        while self._outcomes:
+            told, error = self._outcomes.popleft()
+            told(error)
 
     def _begun(self, of: Kept, number: int, *, kept: bool, state: Session | None = None) -> Beside:
         """Writes a snapshot that is still to be finished."""

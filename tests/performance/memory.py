@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 
 import optserve
 from tests.performance.contenders.probed_server import probed_server
@@ -18,6 +17,7 @@ from tests.performance.contenders.ways import DATA, went
 from tests.performance.options import Options
 from tests.performance.results import Finding, Result
 from tests.performance.trends import growth
+from tests.support import watching
 from tests.support.server import running_server
 
 GROUP = "memory"
@@ -44,7 +44,7 @@ def run(options: Options) -> Iterator[Finding]:
 
 def resident(pid: int) -> float:
     """Memory of a process that is there, in MiB."""
-    return float(psutil.Process(pid).memory_info().rss) / MIB
+    return watching.resident(pid) / MIB
 
 
 def peak(pid: int) -> float:

@@ -88,6 +88,10 @@ class StepStream:
             while await self._step():
                 passing("after-ack")
             await self._answers.sent()
+        except DomainError:
+            # The steps before it are taken, and their answers may be on their way.
+            await self._answers.sent()
+            raise
         finally:
             self._answers.close()
             self._messages.close()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client, refused, sgd, step_messages
+from tests.integration.client import Array, Client, Refusal, refused, sgd, step_messages
 from tests.integration.data_connections.conftest import (
     LARGE,
     VALUES,
@@ -150,3 +150,37 @@ def test_a_refused_upload_is_read_on_until_its_client_knows(client: Client, stre
         next(stream.call)
     assert why.reason == "UNKNOWN_TENSOR"
     client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=10)
+
+
+@pytest.mark.parametrize("over", ["data connection", "gRPC"])
+def test_an_answer_that_is_on_its_way_arrives_before_a_refusal(
+    client: Client, stream: RawStream, over: str
+) -> None:
+    """Of the step before, which was taken: nobody would know otherwise whose refusal it is."""
+    values: dict[str, Array] = {"w": np.zeros(4_000_000, np.float32)}
+    name = client.create(values, sgd()).name
+    messages = step(name, gradient(values), 1)
+    messages.append(pb.StepStreamRequest(header=header(name, 2, tensors=["nope"])))
+    if over == "gRPC":
+        stream.say(*messages)
+    else:
+        stream.go_over().send(*messages)
+    wait_until(lambda: client.get(name).step == 1)
+    time.sleep(0.5)  # the refused header is read long before so long an answer is sent
+    answers, why = answers_and_refusal(stream, over)
+    assert answers[0].result.step == 1
+    assert sum(len(answer.chunk.data) for answer in answers) == values["w"].nbytes
+    assert why.fields == ["header.tensors[0]"]
+    client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=10)
+
+
+def answers_and_refusal(stream: RawStream, over: str) -> tuple[list[pb.StepStreamResponse], Refusal]:
+    if over == "gRPC":
+        answers: list[pb.StepStreamResponse] = []
+        with refused() as why:
+            answers.extend(pb.StepStreamResponse.FromString(answer) for answer in stream.call)
+        return answers, why
+    answers = whole(list(stream.answers()))
+    with refused() as why:
+        next(stream.call)
+    return answers, why

@@ -94,8 +94,10 @@ class Execution:
         """
         keeper = self._keeper
         assert keeper is not None
-        if session.is_small and not session.lock.locked():
+        if session.is_small:
+            asked = perf_counter_ns()
             await session.lock.acquire()
+            self.meters.queue.add(perf_counter_ns() - asked)
             kept = session.kept
             if kept is not None and keeper.appends(kept):
                 return await Recording(keeper, kept, self.meters, prepare, commit).take()

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 from optserve.framing import ChunkView, Encoded
 from optserve_server.rpc.data_connection import Arriving, Message, opening
 from optserve_server.rpc.execution import Execution
-from optserve_server.rpc.sharing import put_values
+from optserve_server.rpc.sharing import SharedAnswer
 from optserve_server.sessions.reading import Reply
 from optserve_server.sessions.regions import Region
 from optserve_server.sessions.result import StepOptions, StepResult
@@ -18,7 +18,6 @@ from optserve_server.sessions.routine import Routine
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.staging import Staging
 from optserve_server.wire.repetition import Repetition
-from optserve_server.wire.sharing import shared_header_to
 from optserve_server.wire.step_answers import RESPONSES, Heads
 
 
@@ -82,7 +81,7 @@ class Loop:
         room = taken.staging.buffer.data if taken.region is None else None
         answer = _Sent(taken.reply).answer
         if taken.region is not None and taken.reply is None:
-            answer = _Shared(taken.region, told=taken.told).answer
+            answer = SharedAnswer(taken.region, told=taken.told).encode
         return cls(repetition, routine, room, answer, execution)
 
     async def take(self, message: Message) -> bytes | None:
@@ -133,19 +132,3 @@ class _Sent:
     def answer(self, result: StepResult) -> bytes:
         head = self._heads.encode(result, result.step)
         return head if self._values is None else RESPONSES.join(head, self._values)
-
-
-class _Shared:
-    """Answers that say, where they are wanted, that values are in shared memory."""
-
-    def __init__(self, region: Region, *, told: bool) -> None:
-        self._region = region if told and region.key is not None else None
-        self._heads = Heads(None if self._region is None else shared_header_to(region, 0))
-
-    def answer(self, result: StepResult) -> bytes:
-        region = self._region
-        if region is None:
-            return self._heads.encode(result, 0)
-        put_values(region)
-        change = 0 if region.live is None else region.live.change
-        return self._heads.encode(result, region.session.step, change)

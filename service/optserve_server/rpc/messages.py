@@ -30,7 +30,6 @@ class Messages:
     Attributes:
         read: gives the next message, or EOF; one that is long may be `Arriving`.
         write: sends one.
-        copies: whether `write_pieces` copies the pieces before it waits.
     """
 
     def __init__(
@@ -38,7 +37,6 @@ class Messages:
     ) -> None:
         self.read: Callable[[], Awaitable[Any]] = context.read
         self.write: Callable[[bytes], Awaitable[None]] = context.write
-        self.copies = True
         self._context, self._data = context, data
         self._meters, self._max_message_bytes = meters, max_message_bytes
         self._connection: DataConnection | None = None
@@ -65,7 +63,11 @@ class Messages:
         assert call is not None  # every handler runs within the boundary
         connection = DataConnection(self._socket, call, self._meters, self._max_message_bytes)
         self.read, self.write, self._connection = connection.read, connection.write, connection
-        self.copies = False
+
+    @property
+    def copies(self) -> bool:
+        """Whether `write_pieces` copies the pieces before it waits."""
+        return self._connection is None
 
     async def write_pieces(self, pieces: Sequence[Any]) -> None:
         """Sends a message that lies in pieces, which may be changed when this returns."""

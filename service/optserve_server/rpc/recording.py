@@ -116,6 +116,5 @@ class Recording(Generic[R, T]):
         done = self._commit(self._prepared)
         passing("after-apply")
         self._meters.work.add(perf_counter_ns() - begun + self._appended - self._begun)
-        self._meters.queue.add(0)
         self._keeper.changed(self._kept, ChangeKind.STEP, self._size)
         return done

@@ -12,7 +12,7 @@ from optserve_server.sessions.regions import Region, Regions, make_region
 from optserve_server.sessions.result import StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.wire import sharing
-from optserve_server.wire.sessions import result_to
+from optserve_server.wire.step_answers import Heads
 
 
 class Sharing:
@@ -64,24 +64,26 @@ class Sharing:
         return self._regions.get(header.region, session)
 
 
-def answer_in(region: Region, result: StepResult, *, wanted: bool) -> pb.StepStreamResponse:
-    """The answer to a step that was taken on the gradient in a region. The caller holds the session's lock.
+class SharedAnswer:
+    """Writes the answers to steps that were taken on the gradient in a region.
 
     Args:
         region: the memory.
-        result: of the step.
-        wanted: whether it asks for the values that the region was made for, to be there.
+        told: whether they say that the values are there that the region was made for, if it was
+            made for any.
     """
-    response = pb.StepStreamResponse(result=result_to(result))
-    if not wanted or region.key is None:
-        return response
-    put_values(region)
-    response.parameters.CopyFrom(sharing.shared_header_to(region, region.session.step))
-    return response
 
+    def __init__(self, region: Region, *, told: bool) -> None:
+        self._region = region if told and region.key is not None else None
+        self._heads = Heads(None if self._region is None else sharing.shared_header_to(region, 0))
 
-def put_values(region: Region) -> None:
-    """Copies values to where the client looks for them, unless they are live there."""
-    values = region.values  # dropped where the client has gone meanwhile
-    if values is not None and region.key is not None:
-        region.session.values(*region.key, values)
+    def encode(self, result: StepResult) -> bytes:
+        """The answer with a step's result. The caller holds the session's lock."""
+        region = self._region
+        if region is None or region.key is None:
+            return self._heads.encode(result, 0)
+        values = region.values  # dropped where the client has gone meanwhile
+        if values is not None:
+            region.session.values(*region.key, values)
+        change = 0 if region.live is None else region.live.change
+        return self._heads.encode(result, region.session.step, change)

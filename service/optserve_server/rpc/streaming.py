@@ -24,7 +24,7 @@ from optserve_server.rpc.headers import Header, Headers
 from optserve_server.rpc.loop import Loop, Taken
 from optserve_server.rpc.messages import Messages
 from optserve_server.rpc.reading import UNREADABLE
-from optserve_server.rpc.sharing import Sharing, answer_in
+from optserve_server.rpc.sharing import SharedAnswer, Sharing
 from optserve_server.sessions.guards import GRADIENT, REPLY
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.prepared import PreparedStep
@@ -210,11 +210,11 @@ class StepStream:
         session, region = header.session, header.region
         with _IN_HEADER:
             if region is not None and (header.pull is None or region.holds(header.pull)):
-                wanted = header.pull is not None
-                answer = await self._execution.take(
-                    session, incoming, lambda step: answer_in(region, step.commit(), wanted=wanted)
+                answer = SharedAnswer(region, told=header.pull is not None)
+                encoded = await self._execution.take(
+                    session, incoming, lambda step: answer.encode(step.commit())
                 )
-                await self._messages.write(answer.SerializeToString())
+                await self._messages.write(encoded)
                 return None
             reply = self._buffers.reply(header, incoming.staging)
             progress = self._answers.begin(reply, inline=self._execution.inline(session, incoming))

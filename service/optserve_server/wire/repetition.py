@@ -108,9 +108,7 @@ class Repetition:
 Found = dict[str, list[tuple[int, int]]]
 
 
-def _find(
-    message: Encoded, start: int, end: int, tree: Tree, found: dict[str, list[tuple[int, int]]]
-) -> None:
+def _find(message: Encoded, start: int, end: int, tree: Tree, found: Found) -> None:
     for tag, _, inner, stop in fields(message, start, end):
         within = tree.get(tag)
         if isinstance(within, str):

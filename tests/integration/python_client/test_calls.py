@@ -228,7 +228,7 @@ def test_a_forgotten_stream_ends_its_call(way, client, session):
     for _ in range(3):
         session.stream().step(ONE)
     gc.collect()
-    assert not client._connection._direct
+    assert not client._connection._calls
 
 
 @pytest.mark.parametrize("other", [None, object()])

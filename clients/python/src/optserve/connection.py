@@ -98,7 +98,7 @@ class Connection:
         self.streams = Streams(self.channel)
         self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
         self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)
-        self._direct: weakref.WeakSet[DirectCall | DataCall | QueuedDataCall] = weakref.WeakSet()
+        self._calls: weakref.WeakSet[DirectCall | DataCall | QueuedDataCall] = weakref.WeakSet()
         self.memories: weakref.WeakSet[SharedMemory] = weakref.WeakSet()
 
     def call(
@@ -126,7 +126,7 @@ class Connection:
     def direct_steps(self) -> DirectCall:
         """A call of StepStream that its caller drives; where `optserve.direct_call.available`."""
         call = DirectCall(self.channel, STEP_STREAM, self.metadata)
-        self._direct.add(call)
+        self._calls.add(call)
         return call
 
     def data_steps(self, alone: bool) -> DataCall | QueuedDataCall | None:
@@ -139,7 +139,7 @@ class Connection:
             return None
         kind = DataCall if alone else QueuedDataCall
         call = kind(self.queued_steps(), self.data_address)
-        self._direct.add(call)
+        self._calls.add(call)
         return call
 
     def no_data(self, why: NoDataConnection) -> None:
@@ -155,7 +155,7 @@ class Connection:
 
     def close(self) -> None:
         """Closes the channel; open streams end."""
-        for call in list(self._direct):
+        for call in list(self._calls):
             call.close()
         for memory in list(self.memories):
             memory.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -112,14 +112,11 @@ class DataCall:
             self.close()
 
     def _exchange(self, connection: DataConnection, messages: Iterable[Sequence[Any]]) -> Message | None:
-        try:
+        def exchanged() -> Message | None:
             connection.send(messages)
-            answer = connection.receive()
-        except OSError as lost:
-            raise _failure(lost, self._control, self._cancelled) from lost
-        if answer is None:
-            _check_end(self._control)
-        return _attended(answer, self)
+            return connection.receive()
+
+        return _answer(self, exchanged)
 
 
 class QueuedDataCall:
@@ -147,14 +144,12 @@ class QueuedDataCall:
     def receive(self) -> Message | None:
         """Waits for an answer; result and errors are those of `DataCall.receive`."""
         connection = self._connected.result()
-        try:
+
+        def received() -> Message | None:
             with self._turn:
-                answer = connection.receive()
-        except OSError as lost:
-            raise _failure(lost, self._control, self._cancelled) from lost
-        if answer is None:
-            _check_end(self._control)
-        return _attended(answer, self)
+                return connection.receive()
+
+        return _answer(self, received)
 
     def cancel(self) -> None:
         """Ends the call from any thread."""
@@ -177,19 +172,28 @@ class QueuedDataCall:
             self.close()
 
 
-def _attended(answer: Message | None, call: DataCall | QueuedDataCall) -> Message | None:
-    """Has the rest of a long answer received like its beginning: in turn, and with the same errors."""
+def _answer(call: DataCall | QueuedDataCall, received: Callable[[], Message | None]) -> Message | None:
+    """What is received for a call, or what it means that nothing is.
+
+    The rest of a long answer is received like its beginning: in turn, and with the same errors.
+    """
+    try:
+        answer = received()
+    except OSError as lost:
+        raise _failure(lost, call._control, call._cancelled) from lost
+    if answer is None:
+        _check_end(call._control)
     if isinstance(answer, Arriving):
         rest = answer.rest
 
-        def received(place: memoryview) -> None:
+        def received_rest(place: memoryview) -> None:
             try:
                 with call._turn:  # else who ends the call would take bytes out of the middle
                     rest(place)
             except OSError as lost:
                 raise _failure(lost, call._control, call._cancelled) from lost
 
-        answer.rest = received
+        answer.rest = received_rest
     return answer
 
 

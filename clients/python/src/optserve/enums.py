@@ -163,14 +163,15 @@ class ErrorReason(IntEnum):
     """INVALID_ARGUMENT.
 
     A stream ended in the middle of its bytes; nothing of the unfinished part was applied. Metadata
-    {"expected", "actual"}.
+    {"expected", "actual"}; none where a data connection was lost, after which the step may be sent again.
     """
 
     STREAM_PROTOCOL = 22
     """INVALID_ARGUMENT.
 
     A message of a stream came where it may not: a chunk without a header, a header before the last step's
-    bytes were whole, a gap.
+    bytes were whole, a gap, a request for a data connection that is not between two steps, or a ticket
+    that nobody has shown in time.
     """
 
     PARAMETERS_PENDING = 23

@@ -80,11 +80,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The request_id was used with another content."""
     ERROR_REASON_STREAM_TRUNCATED: _ErrorReason.ValueType  # 21
     """INVALID_ARGUMENT. A stream ended in the middle of its bytes; nothing of
-    the unfinished part was applied. Metadata {"expected", "actual"}.
+    the unfinished part was applied. Metadata {"expected", "actual"}; none where
+    a data connection was lost, after which the step may be sent again.
     """
     ERROR_REASON_STREAM_PROTOCOL: _ErrorReason.ValueType  # 22
     """INVALID_ARGUMENT. A message of a stream came where it may not: a chunk
-    without a header, a header before the last step's bytes were whole, a gap.
+    without a header, a header before the last step's bytes were whole, a gap,
+    a request for a data connection that is not between two steps, or a ticket
+    that nobody has shown in time.
     """
     ERROR_REASON_PARAMETERS_PENDING: _ErrorReason.ValueType  # 23
     """FAILED_PRECONDITION. Parameters are still to be uploaded."""
@@ -226,11 +229,14 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION. The request_id was used with another content."""
 ERROR_REASON_STREAM_TRUNCATED: ErrorReason.ValueType  # 21
 """INVALID_ARGUMENT. A stream ended in the middle of its bytes; nothing of
-the unfinished part was applied. Metadata {"expected", "actual"}.
+the unfinished part was applied. Metadata {"expected", "actual"}; none where
+a data connection was lost, after which the step may be sent again.
 """
 ERROR_REASON_STREAM_PROTOCOL: ErrorReason.ValueType  # 22
 """INVALID_ARGUMENT. A message of a stream came where it may not: a chunk
-without a header, a header before the last step's bytes were whole, a gap.
+without a header, a header before the last step's bytes were whole, a gap,
+a request for a data connection that is not between two steps, or a ticket
+that nobody has shown in time.
 """
 ERROR_REASON_PARAMETERS_PENDING: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION. Parameters are still to be uploaded."""

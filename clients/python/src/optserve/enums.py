@@ -136,9 +136,9 @@ class ErrorReason(IntEnum):
     """
 
     SEQUENCE_REUSED = 17
-    """INVALID_ARGUMENT.
+    """FAILED_PRECONDITION.
 
-    The sequence was used with another content.
+    The sequence was used with another content; nothing was applied now.
     """
 
     SEQUENCE_EXPIRED = 18
@@ -576,6 +576,19 @@ class Annealing(IntEnum):
 
     SQUARE_ROOT = 3
     """a + (b - a)*sqrt(f)."""
+
+
+class StepCounting(IntEnum):
+    """Which steps a rule counts, as in bias corrections.
+
+    A schedule always counts the session's steps.
+    """
+
+    PER_SESSION = 1
+    """Every step of the session, whichever tensors it has gradients for (Keras, optax)."""
+
+    PER_TENSOR = 2
+    """For each tensor the steps that had a gradient for it (PyTorch)."""
 
 
 class DurabilityMode(IntEnum):

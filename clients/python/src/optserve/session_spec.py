@@ -16,6 +16,7 @@ from optserve.enums import (
     NonFinitePolicy,
     PatienceRule,
     SparseUpdate,
+    StepCounting,
     ThresholdMode,
 )
 from optserve.optimizers import Optimizer
@@ -45,6 +46,8 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
             holds, if it has one, and never deletes.
         durability: What of it comes back when the server is lost. The server's own default when
             unset: JOURNAL where it has a data directory, EPHEMERAL where it has none.
+        step_counting: Which steps a rule counts, where its formula depends on how many there were:
+            PER_TENSOR under the TORCH convention, else PER_SESSION.
     """
 
     optimizer: Optimizer
@@ -58,6 +61,7 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
     early_stopping: EarlyStopping | None = None
     lease: Lease | None = None
     durability: Durability | None = None
+    step_counting: StepCounting | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +162,10 @@ class ParameterGroup(Spec, message=session_pb2.ParameterGroup):
         learning_rate_factor: Multiplies the learning rate; 1 when unset.
         decoupled_weight_decay: Takes the place of the session's decoupled weight decay.
         optimizer: Takes the place of the session's optimizer.
+        l1: Takes the place of the session's l1.
+        l2: Takes the place of the session's l2.
+        frozen: Whether the tensors stay as they are. Steps may leave them out, and a gradient that is
+            given for one counts in no norm and changes nothing.
     """
 
     name: str
@@ -166,6 +174,9 @@ class ParameterGroup(Spec, message=session_pb2.ParameterGroup):
     learning_rate_factor: float | None = None
     decoupled_weight_decay: float | None = None
     optimizer: Optimizer | None = None
+    l1: float | None = None
+    l2: float | None = None
+    frozen: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,28 +23,30 @@ _sym_db = _symbol_database.Default()
 
 
 from optserve.v1 import convention_pb2 as optserve_dot_v1_dot_convention__pb2
+from optserve.v1 import error_reason_pb2 as optserve_dot_v1_dot_error__reason__pb2
 from optserve.v1 import tensor_pb2 as optserve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&optserve/v1/capabilities_service.proto\x12\x0boptserve.v1\x1a\x1coptserve/v1/convention.proto\x1a\x18optserve/v1/tensor.proto\"\x18\n\x16GetCapabilitiesRequest\"\x95\x02\n\x17GetCapabilitiesResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12*\n\nalgorithms\x18\x05 \x03(\x0b\x32\x16.optserve.v1.Algorithm\x12/\n\x10parameter_dtypes\x18\x06 \x03(\x0e\x32\x15.optserve.v1.DataType\x12*\n\x0bwire_dtypes\x18\x07 \x03(\x0e\x32\x15.optserve.v1.DataType\x12#\n\x06limits\x18\x08 \x01(\x0b\x32\x13.optserve.v1.Limits\"_\n\tAlgorithm\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\x0fhyperparameters\x18\x03 \x03(\x0b\x32\x1b.optserve.v1.Hyperparameter\"_\n\x0eHyperparameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05range\x18\x02 \x01(\t\x12\x30\n\x08\x64\x65\x66\x61ults\x18\x03 \x03(\x0b\x32\x1e.optserve.v1.ConventionDefault\"O\n\x11\x43onventionDefault\x12+\n\nconvention\x18\x01 \x01(\x0e\x32\x17.optserve.v1.Convention\x12\r\n\x05value\x18\x02 \x01(\t\"\x97\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x04\x12\x19\n\x11max_session_bytes\x18\x02 \x01(\x04\x12\x14\n\x0cmax_sessions\x18\x03 \x01(\x04\x12\x17\n\x0fmax_tensor_rank\x18\x04 \x01(\r\x12\x13\n\x0bmax_tensors\x18\x05 \x01(\x04\x12\x13\n\x0b\x63hunk_bytes\x18\x06 \x01(\x04\x32s\n\x13\x43\x61pabilitiesService\x12\\\n\x0fGetCapabilities\x12#.optserve.v1.GetCapabilitiesRequest\x1a$.optserve.v1.GetCapabilitiesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&optserve/v1/capabilities_service.proto\x12\x0boptserve.v1\x1a\x1coptserve/v1/convention.proto\x1a\x1eoptserve/v1/error_reason.proto\x1a\x18optserve/v1/tensor.proto\"\x18\n\x16GetCapabilitiesRequest\"\xd8\x02\n\x17GetCapabilitiesResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12*\n\nalgorithms\x18\x05 \x03(\x0b\x32\x16.optserve.v1.Algorithm\x12/\n\x10parameter_dtypes\x18\x06 \x03(\x0e\x32\x15.optserve.v1.DataType\x12*\n\x0bwire_dtypes\x18\x07 \x03(\x0e\x32\x15.optserve.v1.DataType\x12#\n\x06limits\x18\x08 \x01(\x0b\x32\x13.optserve.v1.Limits\x12\x10\n\x08\x66\x65\x61tures\x18\t \x03(\t\x12/\n\rerror_reasons\x18\n \x03(\x0e\x32\x18.optserve.v1.ErrorReason\"_\n\tAlgorithm\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\x0fhyperparameters\x18\x03 \x03(\x0b\x32\x1b.optserve.v1.Hyperparameter\"_\n\x0eHyperparameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05range\x18\x02 \x01(\t\x12\x30\n\x08\x64\x65\x66\x61ults\x18\x03 \x03(\x0b\x32\x1e.optserve.v1.ConventionDefault\"O\n\x11\x43onventionDefault\x12+\n\nconvention\x18\x01 \x01(\x0e\x32\x17.optserve.v1.Convention\x12\r\n\x05value\x18\x02 \x01(\t\"\x97\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x04\x12\x19\n\x11max_session_bytes\x18\x02 \x01(\x04\x12\x14\n\x0cmax_sessions\x18\x03 \x01(\x05\x12\x17\n\x0fmax_tensor_rank\x18\x04 \x01(\x05\x12\x13\n\x0bmax_tensors\x18\x05 \x01(\x05\x12\x13\n\x0b\x63hunk_bytes\x18\x06 \x01(\x04\x32s\n\x13\x43\x61pabilitiesService\x12\\\n\x0fGetCapabilities\x12#.optserve.v1.GetCapabilitiesRequest\x1a$.optserve.v1.GetCapabilitiesResponseBe\n\x0f\x64\x65v.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\x0bOptserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optserve.v1.capabilities_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_GETCAPABILITIESREQUEST']._serialized_start=111
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=135
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=138
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=415
-  _globals['_ALGORITHM']._serialized_start=417
-  _globals['_ALGORITHM']._serialized_end=512
-  _globals['_HYPERPARAMETER']._serialized_start=514
-  _globals['_HYPERPARAMETER']._serialized_end=609
-  _globals['_CONVENTIONDEFAULT']._serialized_start=611
-  _globals['_CONVENTIONDEFAULT']._serialized_end=690
-  _globals['_LIMITS']._serialized_start=693
-  _globals['_LIMITS']._serialized_end=844
-  _globals['_CAPABILITIESSERVICE']._serialized_start=846
-  _globals['_CAPABILITIESSERVICE']._serialized_end=961
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.optserve.v1P\001ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\252\002\013Optserve.V1'
+  _globals['_GETCAPABILITIESREQUEST']._serialized_start=143
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=167
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=170
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=514
+  _globals['_ALGORITHM']._serialized_start=516
+  _globals['_ALGORITHM']._serialized_end=611
+  _globals['_HYPERPARAMETER']._serialized_start=613
+  _globals['_HYPERPARAMETER']._serialized_end=708
+  _globals['_CONVENTIONDEFAULT']._serialized_start=710
+  _globals['_CONVENTIONDEFAULT']._serialized_end=789
+  _globals['_LIMITS']._serialized_start=792
+  _globals['_LIMITS']._serialized_end=943
+  _globals['_CAPABILITIESSERVICE']._serialized_start=945
+  _globals['_CAPABILITIESSERVICE']._serialized_end=1060
 # @@protoc_insertion_point(module_scope)

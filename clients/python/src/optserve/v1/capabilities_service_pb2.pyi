@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from optserve.v1 import convention_pb2 as _convention_pb2
+from optserve.v1 import error_reason_pb2 as _error_reason_pb2
 from optserve.v1 import tensor_pb2 as _tensor_pb2
 import builtins as _builtins
 import sys
@@ -51,6 +52,8 @@ class GetCapabilitiesResponse(_message.Message):
     PARAMETER_DTYPES_FIELD_NUMBER: _builtins.int
     WIRE_DTYPES_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    ERROR_REASONS_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """Version of the server software."""
     api_version: _builtins.str
@@ -75,6 +78,16 @@ class GetCapabilitiesResponse(_message.Message):
     def limits(self) -> Global___Limits:
         """Limits of the server."""
 
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the server offers beyond the core of the contract: data_connections,
+        shared_memory, snapshots, push, metrics, watch.
+        """
+
+    @_builtins.property
+    def error_reasons(self) -> _containers.RepeatedScalarFieldContainer[_error_reason_pb2.ErrorReason.ValueType]:
+        """The reasons of its errors."""
+
     def __init__(
         self,
         *,
@@ -86,10 +99,12 @@ class GetCapabilitiesResponse(_message.Message):
         parameter_dtypes: _abc.Iterable[_tensor_pb2.DataType.ValueType] | None = ...,
         wire_dtypes: _abc.Iterable[_tensor_pb2.DataType.ValueType] | None = ...,
         limits: Global___Limits | None = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
+        error_reasons: _abc.Iterable[_error_reason_pb2.ErrorReason.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithms", b"algorithms", "api_version", b"api_version", "backend", b"backend", "device", b"device", "limits", b"limits", "parameter_dtypes", b"parameter_dtypes", "server_version", b"server_version", "wire_dtypes", b"wire_dtypes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithms", b"algorithms", "api_version", b"api_version", "backend", b"backend", "device", b"device", "error_reasons", b"error_reasons", "features", b"features", "limits", b"limits", "parameter_dtypes", b"parameter_dtypes", "server_version", b"server_version", "wire_dtypes", b"wire_dtypes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

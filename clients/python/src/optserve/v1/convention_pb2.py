@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1coptserve/v1/convention.proto\x12\x0boptserve.v1*\x82\x01\n\nConvention\x12\x1a\n\x16\x43ONVENTION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43ONVENTION_KERAS\x10\x01\x12\x14\n\x10\x43ONVENTION_TORCH\x10\x02\x12\x14\n\x10\x43ONVENTION_OPTAX\x10\x03\x12\x16\n\x12\x43ONVENTION_LECTURE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1coptserve/v1/convention.proto\x12\x0boptserve.v1*\x82\x01\n\nConvention\x12\x1a\n\x16\x43ONVENTION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43ONVENTION_KERAS\x10\x01\x12\x14\n\x10\x43ONVENTION_TORCH\x10\x02\x12\x14\n\x10\x43ONVENTION_OPTAX\x10\x03\x12\x16\n\x12\x43ONVENTION_LECTURE\x10\x04\x42\x65\n\x0f\x64\x65v.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\x0bOptserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optserve.v1.convention_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.optserve.v1P\001ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\252\002\013Optserve.V1'
   _globals['_CONVENTION']._serialized_start=46
   _globals['_CONVENTION']._serialized_end=176
 # @@protoc_insertion_point(module_scope)

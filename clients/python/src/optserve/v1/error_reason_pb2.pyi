@@ -71,7 +71,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SEQUENCE_GAP: _ErrorReason.ValueType  # 16
     """FAILED_PRECONDITION. Metadata {"expected": "7", "actual": "9"}."""
     ERROR_REASON_SEQUENCE_REUSED: _ErrorReason.ValueType  # 17
-    """INVALID_ARGUMENT. The sequence was used with another content."""
+    """FAILED_PRECONDITION. The sequence was used with another content; nothing was
+    applied now.
+    """
     ERROR_REASON_SEQUENCE_EXPIRED: _ErrorReason.ValueType  # 18
     """FAILED_PRECONDITION. The result of that sequence is no longer kept."""
     ERROR_REASON_STEP_MISMATCH: _ErrorReason.ValueType  # 19
@@ -220,7 +222,9 @@ rejects them. Metadata {"tensor", "count"}.
 ERROR_REASON_SEQUENCE_GAP: ErrorReason.ValueType  # 16
 """FAILED_PRECONDITION. Metadata {"expected": "7", "actual": "9"}."""
 ERROR_REASON_SEQUENCE_REUSED: ErrorReason.ValueType  # 17
-"""INVALID_ARGUMENT. The sequence was used with another content."""
+"""FAILED_PRECONDITION. The sequence was used with another content; nothing was
+applied now.
+"""
 ERROR_REASON_SEQUENCE_EXPIRED: ErrorReason.ValueType  # 18
 """FAILED_PRECONDITION. The result of that sequence is no longer kept."""
 ERROR_REASON_STEP_MISMATCH: ErrorReason.ValueType  # 19

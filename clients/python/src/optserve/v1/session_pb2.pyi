@@ -23,6 +23,36 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _StepCounting:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StepCountingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepCounting.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STEP_COUNTING_UNSPECIFIED: _StepCounting.ValueType  # 0
+    """The convention's."""
+    STEP_COUNTING_PER_SESSION: _StepCounting.ValueType  # 1
+    """Every step of the session, whichever tensors it has gradients for (Keras,
+    optax).
+    """
+    STEP_COUNTING_PER_TENSOR: _StepCounting.ValueType  # 2
+    """For each tensor the steps that had a gradient for it (PyTorch)."""
+
+class StepCounting(_StepCounting, metaclass=_StepCountingEnumTypeWrapper):
+    """Which steps a rule counts, as in bias corrections. A schedule always counts the
+    session's steps.
+    """
+
+STEP_COUNTING_UNSPECIFIED: StepCounting.ValueType  # 0
+"""The convention's."""
+STEP_COUNTING_PER_SESSION: StepCounting.ValueType  # 1
+"""Every step of the session, whichever tensors it has gradients for (Keras,
+optax).
+"""
+STEP_COUNTING_PER_TENSOR: StepCounting.ValueType  # 2
+"""For each tensor the steps that had a gradient for it (PyTorch)."""
+Global___StepCounting: _TypeAlias = StepCounting  # noqa: Y015
+
 class _DurabilityMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -350,8 +380,13 @@ class SessionSpec(_message.Message):
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
+    STEP_COUNTING_FIELD_NUMBER: _builtins.int
     decoupled_weight_decay: _builtins.float
     """p -= lr*decoupled_weight_decay*p before the rule."""
+    step_counting: Global___StepCounting.ValueType
+    """Which steps a rule counts, where its formula depends on how many there were:
+    PER_TENSOR under the TORCH convention, else PER_SESSION.
+    """
     @_builtins.property
     def optimizer(self) -> _optimizer_spec_pb2.OptimizerSpec:
         """The optimizer. Required."""
@@ -407,10 +442,11 @@ class SessionSpec(_message.Message):
         early_stopping: Global___EarlyStoppingSpec | None = ...,
         lease: Global___LeaseSpec | None = ...,
         durability: Global___DurabilitySpec | None = ...,
+        step_counting: Global___StepCounting.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "groups", b"groups", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "groups", b"groups", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "step_counting", b"step_counting", "weight_average", b"weight_average"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decoupled_weight_decay: _TypeAlias = _typing.Literal["decoupled_weight_decay"]  # noqa: Y015
     _WhichOneofArgType__decoupled_weight_decay: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay"]  # noqa: Y015
@@ -691,12 +727,23 @@ class ParameterGroup(_message.Message):
     LEARNING_RATE_FACTOR_FIELD_NUMBER: _builtins.int
     DECOUPLED_WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
+    L1_FIELD_NUMBER: _builtins.int
+    L2_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the group, unique in its session. Required."""
     learning_rate_factor: _builtins.float
     """Multiplies the learning rate; 1 when unset."""
     decoupled_weight_decay: _builtins.float
     """Takes the place of the session's decoupled weight decay."""
+    l1: _builtins.float
+    """Takes the place of the session's l1."""
+    l2: _builtins.float
+    """Takes the place of the session's l2."""
+    frozen: _builtins.bool
+    """Whether the tensors stay as they are. Steps may leave them out, and a gradient
+    that is given for one counts in no norm and changes nothing.
+    """
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Members: tensor names, or shell patterns (*, ?, [...]) over them. Each must
@@ -715,17 +762,28 @@ class ParameterGroup(_message.Message):
         learning_rate_factor: _builtins.float | None = ...,
         decoupled_weight_decay: _builtins.float | None = ...,
         optimizer: _optimizer_spec_pb2.OptimizerSpec | None = ...,
+        l1: _builtins.float | None = ...,
+        l2: _builtins.float | None = ...,
+        frozen: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "_learning_rate_factor", b"_learning_rate_factor", "decoupled_weight_decay", b"decoupled_weight_decay", "learning_rate_factor", b"learning_rate_factor", "optimizer", b"optimizer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "_l1", b"_l1", "_l2", b"_l2", "_learning_rate_factor", b"_learning_rate_factor", "decoupled_weight_decay", b"decoupled_weight_decay", "l1", b"l1", "l2", b"l2", "learning_rate_factor", b"learning_rate_factor", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "_learning_rate_factor", b"_learning_rate_factor", "decoupled_weight_decay", b"decoupled_weight_decay", "learning_rate_factor", b"learning_rate_factor", "name", b"name", "optimizer", b"optimizer", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "_l1", b"_l1", "_l2", b"_l2", "_learning_rate_factor", b"_learning_rate_factor", "decoupled_weight_decay", b"decoupled_weight_decay", "frozen", b"frozen", "l1", b"l1", "l2", b"l2", "learning_rate_factor", b"learning_rate_factor", "name", b"name", "optimizer", b"optimizer", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decoupled_weight_decay: _TypeAlias = _typing.Literal["decoupled_weight_decay"]  # noqa: Y015
     _WhichOneofArgType__decoupled_weight_decay: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay"]  # noqa: Y015
+    _WhichOneofReturnType__l1: _TypeAlias = _typing.Literal["l1"]  # noqa: Y015
+    _WhichOneofArgType__l1: _TypeAlias = _typing.Literal["_l1", b"_l1"]  # noqa: Y015
+    _WhichOneofReturnType__l2: _TypeAlias = _typing.Literal["l2"]  # noqa: Y015
+    _WhichOneofArgType__l2: _TypeAlias = _typing.Literal["_l2", b"_l2"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate_factor: _TypeAlias = _typing.Literal["learning_rate_factor"]  # noqa: Y015
     _WhichOneofArgType__learning_rate_factor: _TypeAlias = _typing.Literal["_learning_rate_factor", b"_learning_rate_factor"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decoupled_weight_decay) -> _WhichOneofReturnType__decoupled_weight_decay | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__l1) -> _WhichOneofReturnType__l1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__l2) -> _WhichOneofReturnType__l2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate_factor) -> _WhichOneofReturnType__learning_rate_factor | None: ...
 

@@ -239,16 +239,20 @@ class GetSessionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, sessions/{id}."""
+    worker: _builtins.str
+    """The worker whose next sequence the response is to state. Empty for none."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        worker: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -261,6 +265,11 @@ class GetSessionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
+    NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    next_sequence: _builtins.int
+    """The sequence that the next step of the request's worker must carry: one more
+    than the last one that was answered. 0 if the request names no worker.
+    """
     @_builtins.property
     def session(self) -> _session_pb2.Session:
         """The session."""
@@ -269,10 +278,11 @@ class GetSessionResponse(_message.Message):
         self,
         *,
         session: _session_pb2.Session | None = ...,
+        next_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_sequence", b"next_sequence", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -605,7 +615,15 @@ Global___ReportMetricsResponse: _TypeAlias = ReportMetricsResponse  # noqa: Y015
 
 @_typing.final
 class StepOptions(_message.Message):
-    """What a step asks for beside its gradient."""
+    """What a unary step asks for beside its gradient.
+
+    A step is identified by (worker, sequence). Its content is: the tensors given,
+    their element types and bytes (or the gradient_id in their place), the row
+    indices in the order given, expected_step, loss_scale and overrides. The same
+    sequence with the same content returns the stored result and applies nothing;
+    with another content it is refused with ERROR_REASON_SEQUENCE_REUSED. What is
+    pulled and per_tensor_norms are no part of the content.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -616,26 +634,30 @@ class StepOptions(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     PER_TENSOR_NORMS_FIELD_NUMBER: _builtins.int
     PULL_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
-    """Who sends the step: any string of up to 128 characters. Empty for a bare
-    call, which is taken at face value.
+    """Name of the sender: any string of up to 128 characters. Empty for a step
+    that is applied each time it is sent.
     """
     sequence: _builtins.int
-    """Number of the step within its worker, from 1, without gaps. The same number
-    with the same content returns the stored result and applies nothing; the
-    last 64 results of each worker are kept. Must be 0 without a worker.
+    """Number of the step within its worker, from 1, without gaps. The last 64
+    results of each worker are stored. Must be 0 without a worker.
     """
     expected_step: _builtins.int
     """The step that the session must be at; ABORTED otherwise."""
     loss_scale: _builtins.float
     """What the client multiplied its loss by, to be divided out. Finite, not 0."""
     validate_only: _builtins.bool
-    """Answers as if the step were taken, and takes none."""
+    """Checks the step and answers as if it were applied, but applies nothing."""
     per_tensor_norms: _builtins.bool
     """Asks for the norm of each tensor."""
     @_builtins.property
     def pull(self) -> Global___PullOptions:
-        """Asks for parameters in the same answer. Off when unset."""
+        """Asks for parameters in the same answer. None when unset."""
+
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___HyperparameterOverride]:
+        """Hyperparameters that have other values in this step alone."""
 
     def __init__(
         self,
@@ -647,10 +669,11 @@ class StepOptions(_message.Message):
         validate_only: _builtins.bool = ...,
         per_tensor_norms: _builtins.bool = ...,
         pull: Global___PullOptions | None = ...,
+        overrides: _abc.Iterable[Global___HyperparameterOverride] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "pull", b"pull"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "per_tensor_norms", b"per_tensor_norms", "pull", b"pull", "sequence", b"sequence", "validate_only", b"validate_only", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "overrides", b"overrides", "per_tensor_norms", b"per_tensor_norms", "pull", b"pull", "sequence", b"sequence", "validate_only", b"validate_only", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_step: _TypeAlias = _typing.Literal["expected_step"]  # noqa: Y015
     _WhichOneofArgType__expected_step: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step"]  # noqa: Y015
@@ -662,6 +685,44 @@ class StepOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_scale) -> _WhichOneofReturnType__loss_scale | None: ...
 
 Global___StepOptions: _TypeAlias = StepOptions  # noqa: Y015
+
+@_typing.final
+class HyperparameterOverride(_message.Message):
+    """The value of one hyperparameter for one step; the specification stays as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """Name of the parameter group; empty for the default group. Every group when
+    unset.
+    """
+    name: _builtins.str
+    """Name of the hyperparameter as in the optimizer's message, such as
+    learning_rate or beta1; or decoupled_weight_decay, l1 or l2. A learning_rate
+    takes the place of the schedule's; the groups' factors and the factor of
+    reduce_on_plateau multiply it.
+    """
+    value: _builtins.float
+    """The value, within the hyperparameter's range."""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str | None = ...,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_group", b"_group", "group", b"group"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group", b"_group", "group", b"group", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__group: _TypeAlias = _typing.Literal["group"]  # noqa: Y015
+    _WhichOneofArgType__group: _TypeAlias = _typing.Literal["_group", b"_group"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group) -> _WhichOneofReturnType__group | None: ...
+
+Global___HyperparameterOverride: _TypeAlias = HyperparameterOverride  # noqa: Y015
 
 @_typing.final
 class PullOptions(_message.Message):
@@ -797,6 +858,8 @@ class StepResult(_message.Message):
     ACCUMULATED_FIELD_NUMBER: _builtins.int
     TENSOR_NORMS_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The session's step after it."""
     outcome: Global___StepOutcome.ValueType
@@ -827,6 +890,12 @@ class StepResult(_message.Message):
     """Gradients accumulated towards the next step, this one included."""
     replayed: _builtins.bool
     """Whether this is a stored result, sent again."""
+    worker: _builtins.str
+    """The worker that sent the step. Empty in the answers of a step stream, whose
+    plan names it.
+    """
+    sequence: _builtins.int
+    """The step's number within its worker; 0 without a worker."""
     @_builtins.property
     def tensor_norms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorNorm]:
         """Norm of each tensor's gradient before clipping, where asked for."""
@@ -846,10 +915,12 @@ class StepResult(_message.Message):
         accumulated: _builtins.int = ...,
         tensor_norms: _abc.Iterable[Global___TensorNorm] | None = ...,
         replayed: _builtins.bool = ...,
+        worker: _builtins.str = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulated", b"accumulated", "clipped_gradient_norm", b"clipped_gradient_norm", "durable_step", b"durable_step", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "non_finite_count", b"non_finite_count", "outcome", b"outcome", "regularization_penalty", b"regularization_penalty", "replayed", b"replayed", "staleness", b"staleness", "step", b"step", "tensor_norms", b"tensor_norms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulated", b"accumulated", "clipped_gradient_norm", b"clipped_gradient_norm", "durable_step", b"durable_step", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "non_finite_count", b"non_finite_count", "outcome", b"outcome", "regularization_penalty", b"regularization_penalty", "replayed", b"replayed", "sequence", b"sequence", "staleness", b"staleness", "step", b"step", "tensor_norms", b"tensor_norms", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -887,37 +958,227 @@ class StepStreamRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    HEADER_FIELD_NUMBER: _builtins.int
-    CHUNK_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     DATA_CONNECTION_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def header(self) -> Global___StepHeader:
+    def plan(self) -> Global___StepPlan:
+        """What the steps that follow have in common. MUST be the stream's first
+        message, and MAY come again between two steps. Stands alone.
+        """
+
+    @_builtins.property
+    def step(self) -> Global___StepStart:
         """Begins a step."""
 
     @_builtins.property
-    def chunk(self) -> _tensor_pb2.Chunk:
-        """A run of the gradient's bytes."""
+    def data_connection(self) -> Global___DataConnectionRequest:
+        """Asks for a data connection, or moves the stream to it. Between two steps.
+        Stands alone.
+        """
 
     @_builtins.property
-    def data_connection(self) -> Global___DataConnectionRequest:
-        """Asks for a data connection, or goes over to it; between two steps, and with
-        no other field.
+    def chunk(self) -> _tensor_pb2.Chunk:
+        """A run of the gradient's bytes; the first may stand beside step."""
+
+    def __init__(
+        self,
+        *,
+        plan: Global___StepPlan | None = ...,
+        step: Global___StepStart | None = ...,
+        data_connection: Global___DataConnectionRequest | None = ...,
+        chunk: _tensor_pb2.Chunk | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "plan", b"plan", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "plan", b"plan", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepStreamRequest: _TypeAlias = StepStreamRequest  # noqa: Y015
+
+@_typing.final
+class StepPlan(_message.Message):
+    """What the steps of a stream have in common; answered by StepPlanned.
+
+    A server refuses a plan with a field that it does not know, because such a
+    field could change what a step means.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    TENSORS_FIELD_NUMBER: _builtins.int
+    SPARSE_TENSORS_FIELD_NUMBER: _builtins.int
+    GRADIENT_DTYPE_FIELD_NUMBER: _builtins.int
+    PULL_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    PER_TENSOR_NORMS_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Resource name, sessions/{id}. Required."""
+    worker: _builtins.str
+    """Name of the sender, as in StepOptions. Empty for steps that are applied each
+    time they are sent.
+    """
+    gradient_dtype: _tensor_pb2.DataType.ValueType
+    """Element type of the gradients' bytes: float16, bfloat16, float32 or float64.
+    Each tensor's own when unspecified.
+    """
+    region: _builtins.str
+    """Name of the shared memory that gradients and parameters are in: no chunks are
+    sent either way. It fixes tensors, gradient_dtype and what can be pulled,
+    which MUST be unset or the same as in ShareMemory.
+    """
+    per_tensor_norms: _builtins.bool
+    """Asks for the norm of each tensor in each result."""
+    @_builtins.property
+    def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the tensors whose gradients are sent whole, in any order; every
+        tensor when empty, unless sparse_tensors are named.
+        """
+
+    @_builtins.property
+    def sparse_tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the tensors of which each step sends some rows."""
+
+    @_builtins.property
+    def pull(self) -> Global___PullOptions:
+        """The parameters that follow each result. None when unset."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        tensors: _abc.Iterable[_builtins.str] | None = ...,
+        sparse_tensors: _abc.Iterable[_builtins.str] | None = ...,
+        gradient_dtype: _tensor_pb2.DataType.ValueType = ...,
+        pull: Global___PullOptions | None = ...,
+        region: _builtins.str = ...,
+        per_tensor_norms: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pull", b"pull"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient_dtype", b"gradient_dtype", "per_tensor_norms", b"per_tensor_norms", "pull", b"pull", "region", b"region", "session", b"session", "sparse_tensors", b"sparse_tensors", "tensors", b"tensors", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepPlan: _TypeAlias = StepPlan  # noqa: Y015
+
+@_typing.final
+class StepPlanned(_message.Message):
+    """The answer to a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRADIENTS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """The session's step."""
+    next_sequence: _builtins.int
+    """The sequence that the worker's next step MUST carry; 0 without a worker. A
+    worker that was restarted goes on from here.
+    """
+    @_builtins.property
+    def gradients(self) -> _tensor_pb2.ByteLayout:
+        """Where the gradients of whole tensors are in a step's bytes. The rows of
+        sparse_tensors follow behind them, in the order of the plan. Empty with a
+        region.
+        """
+
+    @_builtins.property
+    def parameters(self) -> _tensor_pb2.ByteLayout:
+        """Where the parameters are in an answer's bytes. Empty with a region, or if the
+        plan pulls none.
         """
 
     def __init__(
         self,
         *,
-        header: Global___StepHeader | None = ...,
-        chunk: _tensor_pb2.Chunk | None = ...,
-        data_connection: Global___DataConnectionRequest | None = ...,
+        gradients: _tensor_pb2.ByteLayout | None = ...,
+        parameters: _tensor_pb2.ByteLayout | None = ...,
+        step: _builtins.int = ...,
+        next_sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "header", b"header"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "header", b"header"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "next_sequence", b"next_sequence", "parameters", b"parameters", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StepStreamRequest: _TypeAlias = StepStreamRequest  # noqa: Y015
+Global___StepPlanned: _TypeAlias = StepPlanned  # noqa: Y015
+
+@_typing.final
+class StepStart(_message.Message):
+    """Begins one step of a stream. Its content is as in StepOptions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    EXPECTED_STEP_FIELD_NUMBER: _builtins.int
+    LOSS_SCALE_FIELD_NUMBER: _builtins.int
+    GRADIENT_ID_FIELD_NUMBER: _builtins.int
+    ROW_INDICES_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Number of the step within the plan's worker, as in StepOptions."""
+    byte_count: _builtins.int
+    """How many bytes of gradient follow in chunks; MUST be what the plan and the
+    row indices come to, and 0 with a region.
+    """
+    expected_step: _builtins.int
+    """The step that the session must be at; ABORTED otherwise."""
+    loss_scale: _builtins.float
+    """What the client multiplied its loss by, to be divided out. Finite, not 0."""
+    gradient_id: _builtins.int
+    """Identifies the gradient's bytes where a sequence is repeated: another
+    gradient, another number. MUST be set with a region, because the client may
+    have changed the bytes since. The bytes identify themselves if 0.
+    """
+    validate_only: _builtins.bool
+    """Checks the step and answers as if it were applied, but applies nothing."""
+    @_builtins.property
+    def row_indices(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]:
+        """The rows that are sent of each of the plan's sparse_tensors, in that order:
+        int32 or int64 of shape [k], as in SparseRows.
+        """
+
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___HyperparameterOverride]:
+        """Hyperparameters that have other values in this step alone."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        byte_count: _builtins.int = ...,
+        expected_step: _builtins.int | None = ...,
+        loss_scale: _builtins.float | None = ...,
+        gradient_id: _builtins.int = ...,
+        row_indices: _abc.Iterable[_tensor_pb2.Tensor] | None = ...,
+        overrides: _abc.Iterable[Global___HyperparameterOverride] | None = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "expected_step", b"expected_step", "loss_scale", b"loss_scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "byte_count", b"byte_count", "expected_step", b"expected_step", "gradient_id", b"gradient_id", "loss_scale", b"loss_scale", "overrides", b"overrides", "row_indices", b"row_indices", "sequence", b"sequence", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_step: _TypeAlias = _typing.Literal["expected_step"]  # noqa: Y015
+    _WhichOneofArgType__expected_step: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step"]  # noqa: Y015
+    _WhichOneofReturnType__loss_scale: _TypeAlias = _typing.Literal["loss_scale"]  # noqa: Y015
+    _WhichOneofArgType__loss_scale: _TypeAlias = _typing.Literal["_loss_scale", b"_loss_scale"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_step) -> _WhichOneofReturnType__expected_step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_scale) -> _WhichOneofReturnType__loss_scale | None: ...
+
+Global___StepStart: _TypeAlias = StepStart  # noqa: Y015
 
 @_typing.final
 class DataConnectionRequest(_message.Message):
@@ -999,109 +1260,54 @@ class DataConnectionOffer(_message.Message):
 Global___DataConnectionOffer: _TypeAlias = DataConnectionOffer  # noqa: Y015
 
 @_typing.final
-class StepHeader(_message.Message):
-    """The beginning of a streamed step."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    OPTIONS_FIELD_NUMBER: _builtins.int
-    TENSORS_FIELD_NUMBER: _builtins.int
-    GRADIENT_DTYPE_FIELD_NUMBER: _builtins.int
-    REGION_FIELD_NUMBER: _builtins.int
-    GRADIENT_ID_FIELD_NUMBER: _builtins.int
-    SPARSE_GRADIENTS_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Resource name, sessions/{id}. May be left empty after the stream's first step."""
-    gradient_dtype: _tensor_pb2.DataType.ValueType
-    """Element type of the bytes that follow: float16, bfloat16, float32 or
-    float64. Each tensor's own when unspecified.
-    """
-    region: _builtins.str
-    """Name of the shared memory that the gradient lies in; no chunks follow then,
-    and tensors and gradient_dtype stay unset, which the memory was made for.
-    Nobody writes to it before the answer.
-    """
-    gradient_id: _builtins.int
-    """What stands for the gradient's bytes where a sequence is repeated: another
-    gradient, another number. The bytes themselves where it is 0, which it must
-    not be with a region, because the client may have changed them meanwhile.
-    """
-    @_builtins.property
-    def options(self) -> Global___StepOptions:
-        """Sequence, pull and the rest."""
-
-    @_builtins.property
-    def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the tensors whose gradients follow whole, in any order; all when
-        empty, but none where there are sparse_gradients. Their bytes follow in the
-        order of the layout.
-        """
-
-    @_builtins.property
-    def sparse_gradients(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.RowIndices]:
-        """Tensors of which some rows follow, as in StepRequest. The rows' bytes follow
-        behind those of tensors, in the order of this field. Not with a region.
-        """
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        options: Global___StepOptions | None = ...,
-        tensors: _abc.Iterable[_builtins.str] | None = ...,
-        gradient_dtype: _tensor_pb2.DataType.ValueType = ...,
-        region: _builtins.str = ...,
-        gradient_id: _builtins.int = ...,
-        sparse_gradients: _abc.Iterable[_tensor_pb2.RowIndices] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient_dtype", b"gradient_dtype", "gradient_id", b"gradient_id", "name", b"name", "options", b"options", "region", b"region", "sparse_gradients", b"sparse_gradients", "tensors", b"tensors"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___StepHeader: _TypeAlias = StepHeader  # noqa: Y015
-
-@_typing.final
 class StepStreamResponse(_message.Message):
     """One message of the answers to a step stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PLANNED_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
-    PARAMETERS_FIELD_NUMBER: _builtins.int
-    CHUNK_FIELD_NUMBER: _builtins.int
+    PARAMETERS_STEP_FIELD_NUMBER: _builtins.int
+    PARAMETERS_CHANGE_FIELD_NUMBER: _builtins.int
     DATA_CONNECTION_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    parameters_step: _builtins.int
+    """With a result: the step that the parameters belong to. Later than
+    result.step if a stored result is returned after further steps.
+    """
+    parameters_change: _builtins.int
+    """With a result, if the parameters are in live shared memory: how many changes
+    they are the outcome of.
+    """
+    @_builtins.property
+    def planned(self) -> Global___StepPlanned:
+        """Answers a plan."""
+
     @_builtins.property
     def result(self) -> Global___StepResult:
-        """Begins the answer to a step."""
-
-    @_builtins.property
-    def parameters(self) -> Global___ParametersHeader:
-        """Says what the chunks that follow hold; with the result, where parameters
-        were asked for.
-        """
-
-    @_builtins.property
-    def chunk(self) -> _tensor_pb2.Chunk:
-        """A run of the parameters' bytes."""
+        """Answers a step. Parameters follow in chunks if the plan pulls them."""
 
     @_builtins.property
     def data_connection(self) -> Global___DataConnectionOffer:
         """Answers a DataConnectionRequest without a ticket."""
 
+    @_builtins.property
+    def chunk(self) -> _tensor_pb2.Chunk:
+        """A run of the parameters' bytes; the first may stand beside result."""
+
     def __init__(
         self,
         *,
+        planned: Global___StepPlanned | None = ...,
         result: Global___StepResult | None = ...,
-        parameters: Global___ParametersHeader | None = ...,
-        chunk: _tensor_pb2.Chunk | None = ...,
+        parameters_step: _builtins.int = ...,
+        parameters_change: _builtins.int = ...,
         data_connection: Global___DataConnectionOffer | None = ...,
+        chunk: _tensor_pb2.Chunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "parameters", b"parameters", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "planned", b"planned", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "parameters", b"parameters", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data_connection", b"data_connection", "parameters_change", b"parameters_change", "parameters_step", b"parameters_step", "planned", b"planned", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1118,8 +1324,6 @@ class ParametersHeader(_message.Message):
     LAYOUT_FIELD_NUMBER: _builtins.int
     BYTE_COUNT_FIELD_NUMBER: _builtins.int
     NOT_MODIFIED_FIELD_NUMBER: _builtins.int
-    SHARED_FIELD_NUMBER: _builtins.int
-    CHANGE_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The step that the parameters belong to."""
     point: _session_pb2.ParameterPoint.ValueType
@@ -1128,12 +1332,6 @@ class ParametersHeader(_message.Message):
     """How many bytes follow in all."""
     not_modified: _builtins.bool
     """Whether the session is not newer than if_newer_than_step; no bytes follow."""
-    shared: _builtins.bool
-    """Whether the values are in the shared memory that the step named; no bytes
-    follow.
-    """
-    change: _builtins.int
-    """Where that memory is live, how many changes the values are the outcome of."""
     @_builtins.property
     def layout(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorLayout]:
         """The tensors, with their types on the wire, as they follow each other."""
@@ -1146,12 +1344,10 @@ class ParametersHeader(_message.Message):
         layout: _abc.Iterable[_tensor_pb2.TensorLayout] | None = ...,
         byte_count: _builtins.int = ...,
         not_modified: _builtins.bool = ...,
-        shared: _builtins.bool = ...,
-        change: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "change", b"change", "layout", b"layout", "not_modified", b"not_modified", "point", b"point", "shared", b"shared", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "layout", b"layout", "not_modified", b"not_modified", "point", b"point", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1263,6 +1459,7 @@ class PushHeader(_message.Message):
     TENSORS_FIELD_NUMBER: _builtins.int
     WIRE_DTYPE_FIELD_NUMBER: _builtins.int
     RESET_STATE_FIELD_NUMBER: _builtins.int
+    BYTE_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, sessions/{id}."""
     request_id: _builtins.str
@@ -1273,6 +1470,8 @@ class PushHeader(_message.Message):
     """Element type of the bytes that follow. Each tensor's own when unspecified."""
     reset_state: _builtins.bool
     """Whether the pushed tensors' optimizer state starts anew."""
+    byte_count: _builtins.int
+    """How many bytes follow in all. Required."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the tensors that follow, in any order; all when empty. Their bytes
@@ -1288,10 +1487,11 @@ class PushHeader(_message.Message):
         tensors: _abc.Iterable[_builtins.str] | None = ...,
         wire_dtype: _tensor_pb2.DataType.ValueType = ...,
         reset_state: _builtins.bool = ...,
+        byte_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "expected_step", b"expected_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "expected_step", b"expected_step", "name", b"name", "request_id", b"request_id", "reset_state", b"reset_state", "tensors", b"tensors", "wire_dtype", b"wire_dtype"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "byte_count", b"byte_count", "expected_step", b"expected_step", "name", b"name", "request_id", b"request_id", "reset_state", b"reset_state", "tensors", b"tensors", "wire_dtype", b"wire_dtype"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_step: _TypeAlias = _typing.Literal["expected_step"]  # noqa: Y015
     _WhichOneofArgType__expected_step: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step"]  # noqa: Y015

@@ -267,18 +267,23 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StepStream(self, request_iterator, context):
-        """Takes any number of steps of any size. A step is a message with a header,
-        followed by messages with chunks until the gradient is whole; the header's
-        message may carry the first chunk. Further steps may be sent before earlier
-        ones are answered. Answers come in order: a message with the result,
-        and where the header asks for parameters their chunks, the first of which
-        may come in the same message.
+        """Takes any number of steps of any size. The first message is a plan: what the
+        steps have in common; the server answers it with the layout of the bytes, the
+        session's step and the worker's next sequence. Each step is then a message
+        that begins it, followed by chunks until the gradient is complete; the first
+        chunk may be in the same message. Each answer is a message with the result,
+        followed by the parameters' chunks if the plan asks for them. Further steps
+        MAY be sent before earlier ones are answered; answers come in order.
+
+        A wrong count of bytes, sequence or expected step is refused as soon as the
+        message that begins the step is read.
 
         Codes as in Step. The first error ends the stream; no later step of the
-        stream is applied, and every answered one stays applied.
+        stream is applied, and every answered one stays applied. A plan is also
+        refused with FAILED_PRECONDITION if its region is not there.
 
-        The messages may go over a TCP connection of their own, which costs a
-        fraction of what HTTP/2 does; see DataConnectionRequest.
+        The messages may go over a TCP connection of their own; see
+        DataConnectionRequest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -118,18 +118,23 @@ class SessionServiceStub:
     gradient anew.
     """
     StepStream: _grpc.StreamStreamMultiCallable[_session_service_pb2.StepStreamRequest, _session_service_pb2.StepStreamResponse]
-    """Takes any number of steps of any size. A step is a message with a header,
-    followed by messages with chunks until the gradient is whole; the header's
-    message may carry the first chunk. Further steps may be sent before earlier
-    ones are answered. Answers come in order: a message with the result,
-    and where the header asks for parameters their chunks, the first of which
-    may come in the same message.
+    """Takes any number of steps of any size. The first message is a plan: what the
+    steps have in common; the server answers it with the layout of the bytes, the
+    session's step and the worker's next sequence. Each step is then a message
+    that begins it, followed by chunks until the gradient is complete; the first
+    chunk may be in the same message. Each answer is a message with the result,
+    followed by the parameters' chunks if the plan asks for them. Further steps
+    MAY be sent before earlier ones are answered; answers come in order.
+
+    A wrong count of bytes, sequence or expected step is refused as soon as the
+    message that begins the step is read.
 
     Codes as in Step. The first error ends the stream; no later step of the
-    stream is applied, and every answered one stays applied.
+    stream is applied, and every answered one stays applied. A plan is also
+    refused with FAILED_PRECONDITION if its region is not there.
 
-    The messages may go over a TCP connection of their own, which costs a
-    fraction of what HTTP/2 does; see DataConnectionRequest.
+    The messages may go over a TCP connection of their own; see
+    DataConnectionRequest.
     """
     PullParameters: _grpc.UnaryStreamMultiCallable[_session_service_pb2.PullParametersRequest, _session_service_pb2.PullParametersResponse]
     """Reads parameters. The first message carries the header and may carry the
@@ -314,18 +319,23 @@ class SessionServiceAsyncStub(SessionServiceStub):
     gradient anew.
     """
     StepStream: _aio.StreamStreamMultiCallable[_session_service_pb2.StepStreamRequest, _session_service_pb2.StepStreamResponse]  # type: ignore[assignment]
-    """Takes any number of steps of any size. A step is a message with a header,
-    followed by messages with chunks until the gradient is whole; the header's
-    message may carry the first chunk. Further steps may be sent before earlier
-    ones are answered. Answers come in order: a message with the result,
-    and where the header asks for parameters their chunks, the first of which
-    may come in the same message.
+    """Takes any number of steps of any size. The first message is a plan: what the
+    steps have in common; the server answers it with the layout of the bytes, the
+    session's step and the worker's next sequence. Each step is then a message
+    that begins it, followed by chunks until the gradient is complete; the first
+    chunk may be in the same message. Each answer is a message with the result,
+    followed by the parameters' chunks if the plan asks for them. Further steps
+    MAY be sent before earlier ones are answered; answers come in order.
+
+    A wrong count of bytes, sequence or expected step is refused as soon as the
+    message that begins the step is read.
 
     Codes as in Step. The first error ends the stream; no later step of the
-    stream is applied, and every answered one stays applied.
+    stream is applied, and every answered one stays applied. A plan is also
+    refused with FAILED_PRECONDITION if its region is not there.
 
-    The messages may go over a TCP connection of their own, which costs a
-    fraction of what HTTP/2 does; see DataConnectionRequest.
+    The messages may go over a TCP connection of their own; see
+    DataConnectionRequest.
     """
     PullParameters: _aio.UnaryStreamMultiCallable[_session_service_pb2.PullParametersRequest, _session_service_pb2.PullParametersResponse]  # type: ignore[assignment]
     """Reads parameters. The first message carries the header and may carry the
@@ -555,18 +565,23 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_session_service_pb2.StepStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.StepStreamResponse], _abc.AsyncIterator[_session_service_pb2.StepStreamResponse]]:
-        """Takes any number of steps of any size. A step is a message with a header,
-        followed by messages with chunks until the gradient is whole; the header's
-        message may carry the first chunk. Further steps may be sent before earlier
-        ones are answered. Answers come in order: a message with the result,
-        and where the header asks for parameters their chunks, the first of which
-        may come in the same message.
+        """Takes any number of steps of any size. The first message is a plan: what the
+        steps have in common; the server answers it with the layout of the bytes, the
+        session's step and the worker's next sequence. Each step is then a message
+        that begins it, followed by chunks until the gradient is complete; the first
+        chunk may be in the same message. Each answer is a message with the result,
+        followed by the parameters' chunks if the plan asks for them. Further steps
+        MAY be sent before earlier ones are answered; answers come in order.
+
+        A wrong count of bytes, sequence or expected step is refused as soon as the
+        message that begins the step is read.
 
         Codes as in Step. The first error ends the stream; no later step of the
-        stream is applied, and every answered one stays applied.
+        stream is applied, and every answered one stays applied. A plan is also
+        refused with FAILED_PRECONDITION if its region is not there.
 
-        The messages may go over a TCP connection of their own, which costs a
-        fraction of what HTTP/2 does; see DataConnectionRequest.
+        The messages may go over a TCP connection of their own; see
+        DataConnectionRequest.
         """
 
     @_abc_1.abstractmethod

@@ -24,25 +24,26 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18optserve/v1/tensor.proto\x12\x0boptserve.v1\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.optserve.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"@\n\x0bNamedTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06tensor\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\"e\n\nSparseRows\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x07indices\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12#\n\x06values\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\"@\n\nRowIndices\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x07indices\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\"u\n\x0cTensorLayout\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05\x64type\x18\x02 \x01(\x0e\x32\x15.optserve.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x13\n\x0b\x62yte_offset\x18\x04 \x01(\x04\x12\r\n\x05group\x18\x05 \x01(\t\"*\n\x05\x43hunk\x12\x13\n\x0b\x62yte_offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c*\xac\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x01\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x03\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT64\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18optserve/v1/tensor.proto\x12\x0boptserve.v1\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.optserve.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"@\n\x0bNamedTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06tensor\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\"e\n\nSparseRows\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x07indices\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12#\n\x06values\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\"\x89\x01\n\x0cTensorLayout\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05\x64type\x18\x02 \x01(\x0e\x32\x15.optserve.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x13\n\x0b\x62yte_offset\x18\x04 \x01(\x04\x12\r\n\x05group\x18\x05 \x01(\t\x12\x12\n\nbyte_count\x18\x06 \x01(\x04\"L\n\nByteLayout\x12*\n\x07tensors\x18\x01 \x03(\x0b\x32\x19.optserve.v1.TensorLayout\x12\x12\n\nbyte_count\x18\x02 \x01(\x04\"*\n\x05\x43hunk\x12\x13\n\x0b\x62yte_offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c*\xac\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x01\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x03\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT64\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x06\x42\x65\n\x0f\x64\x65v.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\x0bOptserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optserve.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=517
-  _globals['_DATATYPE']._serialized_end=689
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.optserve.v1P\001ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\252\002\013Optserve.V1'
+  _globals['_DATATYPE']._serialized_start=550
+  _globals['_DATATYPE']._serialized_end=722
   _globals['_TENSOR']._serialized_start=41
   _globals['_TENSOR']._serialized_end=116
   _globals['_NAMEDTENSOR']._serialized_start=118
   _globals['_NAMEDTENSOR']._serialized_end=182
   _globals['_SPARSEROWS']._serialized_start=184
   _globals['_SPARSEROWS']._serialized_end=285
-  _globals['_ROWINDICES']._serialized_start=287
-  _globals['_ROWINDICES']._serialized_end=351
-  _globals['_TENSORLAYOUT']._serialized_start=353
-  _globals['_TENSORLAYOUT']._serialized_end=470
-  _globals['_CHUNK']._serialized_start=472
-  _globals['_CHUNK']._serialized_end=514
+  _globals['_TENSORLAYOUT']._serialized_start=288
+  _globals['_TENSORLAYOUT']._serialized_end=425
+  _globals['_BYTELAYOUT']._serialized_start=427
+  _globals['_BYTELAYOUT']._serialized_end=503
+  _globals['_CHUNK']._serialized_start=505
+  _globals['_CHUNK']._serialized_end=547
 # @@protoc_insertion_point(module_scope)

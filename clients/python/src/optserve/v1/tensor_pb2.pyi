@@ -160,36 +160,8 @@ class SparseRows(_message.Message):
 Global___SparseRows: _TypeAlias = SparseRows  # noqa: Y015
 
 @_typing.final
-class RowIndices(_message.Message):
-    """Which rows of a tensor the values are of that follow elsewhere."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    INDICES_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Name of the tensor within the session. It has at least one dimension."""
-    @_builtins.property
-    def indices(self) -> Global___Tensor:
-        """Which rows, as in SparseRows."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        indices: Global___Tensor | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RowIndices: _TypeAlias = RowIndices  # noqa: Y015
-
-@_typing.final
 class TensorLayout(_message.Message):
-    """Where one tensor lies in a sequence of bytes."""
+    """Where one tensor is in a sequence of bytes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -198,14 +170,19 @@ class TensorLayout(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     BYTE_OFFSET_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    BYTE_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name within the session."""
     dtype: Global___DataType.ValueType
     """Element type."""
     byte_offset: _builtins.int
-    """First byte of the tensor, counted from the start of the sequence."""
+    """First byte of the tensor, counted from the start of the sequence. A multiple
+    of the element size: wider types come first, and there is no padding.
+    """
     group: _builtins.str
     """Parameter group that the tensor belongs to; empty for the default group."""
+    byte_count: _builtins.int
+    """How many bytes the tensor has."""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Extent of each dimension, outermost first."""
@@ -218,14 +195,43 @@ class TensorLayout(_message.Message):
         shape: _abc.Iterable[_builtins.int] | None = ...,
         byte_offset: _builtins.int = ...,
         group: _builtins.str = ...,
+        byte_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_offset", b"byte_offset", "dtype", b"dtype", "group", b"group", "name", b"name", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "byte_offset", b"byte_offset", "dtype", b"dtype", "group", b"group", "name", b"name", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TensorLayout: _TypeAlias = TensorLayout  # noqa: Y015
+
+@_typing.final
+class ByteLayout(_message.Message):
+    """Where tensors are in a sequence of bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENSORS_FIELD_NUMBER: _builtins.int
+    BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    byte_count: _builtins.int
+    """Length of the sequence."""
+    @_builtins.property
+    def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorLayout]:
+        """The tensors in the order of their bytes."""
+
+    def __init__(
+        self,
+        *,
+        tensors: _abc.Iterable[Global___TensorLayout] | None = ...,
+        byte_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "tensors", b"tensors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ByteLayout: _TypeAlias = ByteLayout  # noqa: Y015
 
 @_typing.final
 class Chunk(_message.Message):

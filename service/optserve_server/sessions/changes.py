@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from optserve_server.errors import DomainError
 from optserve_server.sessions.frozen import SpecCodec
-from optserve_server.sessions.prepared import Prepared
+from optserve_server.sessions.incoming import Incoming
+from optserve_server.sessions.prepared import Prepared, PreparedStep
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows
@@ -27,6 +28,7 @@ from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
 from optserve_server.storage.payload import dumps, pack, pack_text, unpack
 
+P = TypeVar("P")
 _string = functools.lru_cache(maxsize=1024)(dumps)
 _OPTIONS = tuple(field.name for field in dataclasses.fields(StepOptions))
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -59,22 +61,50 @@ class Request:
     content: bytes = b""
 
 
-class Change:
-    """A change that is asked of a session.
+class Change(Generic[P]):
+    """A change that is asked of a session; `optserve_server.rpc.execution.Execution.commit` makes it.
 
     Attributes:
         kind: what it is.
+        is_brief: whether it is short enough for the event loop, however large its session is.
     """
 
     kind: ChangeKind
+    is_brief: bool = False
 
-    def prepare(self, session: Session) -> Prepared[Any]:
-        """Checks it; see the session's own methods for what they raise."""
+    def prepare(self, session: Session) -> P:
+        """Checks it, and changes nothing; see the session's own methods for what they raise."""
         raise NotImplementedError
 
-    def pieces(self, codec: SpecCodec, request: Request) -> list[Piece]:
+    def record(self, codec: SpecCodec) -> list[Piece]:
+        """The payload of its record; asked for after `prepare`."""
+        raise NotImplementedError
+
+
+class StepChange(Change[PreparedStep]):
+    """A step.
+
+    Args:
+        ingest: its gradient, complete.
+    """
+
+    kind = ChangeKind.STEP
+
+    def __init__(self, ingest: Incoming) -> None:
+        self._ingest = ingest
+        self.is_brief = ingest.is_brief
+
+    def prepare(self, session: Session) -> PreparedStep:
+        """Checks and measures it."""
+        ingest = self._ingest
+        if session.kept is not None and ingest.staging.foreign:
+            # What is recorded has to be what is applied, whatever others write meanwhile.
+            self._ingest = ingest = Incoming.whole(session, session.kept.own(ingest.staging), ingest.options)
+        return session.prepare(ingest)
+
+    def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        raise NotImplementedError
+        return step_pieces(self._ingest.staging, self._ingest.options)
 
 
 def step_pieces(staging: Staging, options: StepOptions) -> list[Piece]:
@@ -101,12 +131,13 @@ def _text(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class PushChange(Change):
+class PushChange(Change[Prepared[None]]):
     """Parameters that are overwritten; fields as those of `Session.prepare_assign`."""
 
     staging: Staging
     expected_step: int | None = None
     reset_state: bool = False
+    request: Request = Request()
     kind = ChangeKind.PUSH
 
     def prepare(self, session: Session) -> Prepared[None]:
@@ -115,11 +146,11 @@ class PushChange(Change):
             self.staging, expected_step=self.expected_step, reset_state=self.reset_state
         )
 
-    def pieces(self, codec: SpecCodec, request: Request) -> list[Piece]:
+    def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         facts, buffers = _described(self.staging)
         own = {"reset_state": self.reset_state, **facts}
-        return pack({"kind": self.kind, **own, **_stated(request)}, buffers)
+        return pack({"kind": self.kind, **own, **_stated(self.request)}, buffers)
 
 
 @dataclass(frozen=True)
@@ -130,38 +161,44 @@ class RestoreChange(PushChange):
 
 
 @dataclass(frozen=True)
-class UpdateChange(Change):
+class UpdateChange(Change[Prepared[Any]]):
     """Another specification, within the limits of the session's store."""
 
     store: Store
     spec: SessionSpec
     expected_step: int | None = None
+    request: Request = Request()
     kind = ChangeKind.UPDATE
 
     def prepare(self, session: Session) -> Prepared[Any]:
         """Checks it."""
         return self.store.prepare_update(session, self.spec, self.expected_step)
 
-    def pieces(self, codec: SpecCodec, request: Request) -> list[Piece]:
+    def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_stated(request)})
+        return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_stated(self.request)})
 
 
 @dataclass(frozen=True)
-class ReportChange(Change):
+class ReportChange(Change[Prepared[Any]]):
     """Metrics."""
 
     values: Mapping[str, float]
     expected_step: int | None = None
+    request: Request = Request()
     kind = ChangeKind.REPORT
 
     def prepare(self, session: Session) -> Prepared[Any]:
         """Checks it."""
         return session.prepare_report(self.values, expected_step=self.expected_step)
 
-    def pieces(self, codec: SpecCodec, request: Request) -> list[Piece]:
+    def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "values": dict(self.values), **_stated(request)})
+        return pack({"kind": self.kind, "values": dict(self.values), **_stated(self.request)})
+
+
+RequestedChange = PushChange | UpdateChange | ReportChange
+"""A change that a request with an idempotency key may ask for."""
 
 
 @dataclass(frozen=True)

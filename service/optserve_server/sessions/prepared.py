@@ -1,10 +1,10 @@
-"""Changes that were checked and not made yet: between the two they can be written down."""
+"""Changes that were checked and not made yet: between the two they can be recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from optserve_server.sessions.reading import Reply
 from optserve_server.sessions.result import StepOptions, StepResult
@@ -26,12 +26,14 @@ class Prepared(Generic[T]):
     """A change; its session must stay locked until it is made or given up.
 
     Attributes:
-        commit: makes it, and returns what became of it.
+        commit: makes it, and returns its outcome.
         give_up: gives back what was taken for it.
+        changes: whether it changes anything that has to be recorded.
     """
 
     commit: Callable[[], T]
     give_up: Callable[[], None] = nothing
+    changes: ClassVar[bool] = True
 
 
 @dataclass(slots=True)
@@ -59,6 +61,9 @@ class PreparedStep:
         """Whether `commit` will change anything."""
         return self.stored is None and self._step.changes
 
+    def give_up(self) -> None:
+        """Nothing was taken for it."""
+
     def commit(self, reply: Reply | None = None, progress: Progress = SILENT) -> StepResult:
         """Takes the step and remembers its answer.
 
@@ -71,6 +76,7 @@ class PreparedStep:
             answer_with(self._session, result, reply, progress)
         else:
             result = self._step.commit(reply, progress)
+            result.worker, result.sequence = self.options.worker, self.options.sequence
             if self.options.worker and self._step.changes:
                 self._session.ledger.remember(self.options.worker, self.digest, result)
             self._session.activity.stepped(result)

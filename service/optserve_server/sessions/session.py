@@ -197,24 +197,38 @@ class Session:
         """Takes one step, or changes nothing; see `prepare` for its errors."""
         return self.prepare(Incoming.whole(self, staging, options)).commit()
 
+    def admit(self, options: StepOptions) -> bool:
+        """Checks a step as far as that can be done without its gradient.
+
+        Returns:
+            Whether it is to be taken; False if it was answered before.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, SEQUENCE_GAP, SEQUENCE_EXPIRED,
+                TRAINING_STOPPED or STEP_MISMATCH.
+        """
+        self._check_usable()
+        if options.worker and not self.ledger.is_next(options.worker, options.sequence):
+            return False
+        self.watch.check_running(self.spec)
+        if options.expected_step is not None:
+            self.check_step(options.expected_step, "options.expected_step")
+        return True
+
     def prepare(self, incoming: Incoming) -> PreparedStep:
         """Checks, measures and decides a step, and changes nothing.
 
         Raises:
-            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, SEQUENCE_GAP,
-                SEQUENCE_EXPIRED, SEQUENCE_REUSED, TRAINING_STOPPED, STEP_MISMATCH,
-                MISSING_TENSOR, CONFLICTING_FIELDS (rows that cannot move alone) or
-                NON_FINITE_GRADIENT.
+            DomainError: what `admit` raises, SEQUENCE_REUSED, MISSING_TENSOR, CONFLICTING_FIELDS
+                (rows that cannot move alone) or NON_FINITE_GRADIENT.
         """
-        self._check_usable()
-        staging, options, digest = incoming.staging, incoming.options, incoming.digest()
+        staging, options = incoming.staging, incoming.options
+        new = self.admit(options)
+        digest = incoming.digest() if options.worker else b""
         step = Step(self, staging, options)
-        if options.worker:
+        if not new:
             stored = self.ledger.lookup(options.worker, options.sequence, digest)
-            if stored is not None:
-                return PreparedStep(self, step, staging, options, digest, stored)
-        self.watch.check_running(self.spec)
-        self.check_step(options.expected_step, "options.expected_step")
+            return PreparedStep(self, step, staging, options, digest, stored)
         if staging.sparse:
             check_lazy(self.spec, self.arenas, staging)
         if self.spec.gradient.accumulation_steps > 1:
@@ -350,10 +364,7 @@ class Session:
             text = "the session has just left the memory, and comes back when it is asked for again"
             raise DomainError(Reason.STORAGE_UNAVAILABLE, text, retry_after=COMING)
         if self.closed:
-            name = f"sessions/{self.id}"
-            raise DomainError(
-                Reason.SESSION_NOT_FOUND, f"{name} was deleted", field="name", metadata={"name": name}
-            )
+            raise session_deleted(f"sessions/{self.id}", "name")
 
     def check_ready(self) -> None:
         """Refuses what needs a session whose parameters are all there.
@@ -388,3 +399,8 @@ class Session:
                 field=field,
                 metadata={"expected": expected, "current": self.step},
             )
+
+
+def session_deleted(name: str, field: str) -> DomainError:
+    """The error of a request to a session that was deleted while it was in use."""
+    return DomainError(Reason.SESSION_NOT_FOUND, f"{name} was deleted", field=field, metadata={"name": name})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import NONE, Bound, Pass, Segments, Sums
+from optserve_server.arrays.backend import NONE, Bound, Pass, Segments
 from optserve_server.arrays.program import Program
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
@@ -20,6 +21,8 @@ from optserve_server.sessions.reading import Point, Reply
 from optserve_server.sessions.staging import Run, Staging
 
 Numbers = Mapping[str, float]
+Totals = Mapping[str, Any]
+"""A float, or an array of float64 with one element for each segment, by the reduction's name."""
 NumbersOfTensors = Mapping[str, npt.NDArray[np.float64]]
 Text = Callable[..., Program]
 """A method of `StepPrograms`, such as ``StepPrograms.apply``."""
@@ -58,7 +61,7 @@ class Place:
         of_tensors: NumbersOfTensors | None = None,
         reply: Run | None = None,
         sent: bool = True,
-    ) -> Sums:
+    ) -> Totals:
         """Runs a program over the run.
 
         Args:
@@ -68,9 +71,13 @@ class Place:
             of_tensors: its numbers of tensors; None where the run is one segment.
             reply: where values go that are sent.
             sent: whether an earlier pass over this gradient has brought it to the device.
+
+        Returns:
+            Its sums: numbers if the run is one segment and bound, else one for each segment.
         """
         if self.direct:
-            return self._bound(text, shape, of_tensors is not None, reply)(scalars, NONE, of_tensors or NONE)
+            bound = self._bound(text, shape, of_tensors is not None, reply)
+            return bound.totals(scalars) if of_tensors is None else bound(scalars, NONE, of_tensors)
         program = text(self.partition.programs, *shape)
         cut = None if of_tensors is None else Segments(self.run.ends, of_tensors)
         return self.partition.take(program, self.run, scalars, cut, reply=reply, sent=sent)
@@ -94,11 +101,6 @@ class Place:
         return self.partition.begin(
             program, self.run, scalars, ends, of_tensors or NONE, reply=reply, sent=sent
         )
-
-    def kernel(self, text: Text, *shape: object, reply: Run | None = None) -> Bound:
-        """A program bound to every array, the run being one segment; only where it is `direct`."""
-        assert self.direct
-        return self._bound(text, shape, False, reply)
 
     def _bound(self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None) -> Bound:
         # A reply's run is kept with its kernel, so it is compared by identity.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from optserve_server.arrays.backend import Sums
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
@@ -23,7 +22,7 @@ from optserve_server.sessions.measurement import (
 )
 from optserve_server.sessions.numbers import StepNumbers
 from optserve_server.sessions.partition import Piecewise
-from optserve_server.sessions.plan import Numbers, NumbersOfTensors, Place, Plan
+from optserve_server.sessions.plan import Numbers, NumbersOfTensors, Place, Plan, Totals
 from optserve_server.sessions.reading import Point, Reply, read
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
 from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, NonFinitePolicy
@@ -185,7 +184,7 @@ class Step:
         prepared: Sequence[tuple[dict[str, float], NumbersOfTensors | None]],
         reply: Reply | None,
         progress: Progress,
-    ) -> list[Sums]:
+    ) -> list[Totals]:
         """Updates every run; returns what its pass summed up, if it did."""
         found = []
         for i, (place, (scalars, of_tensors)) in enumerate(zip(self._places, prepared, strict=True)):
@@ -207,7 +206,7 @@ class Step:
         of_tensors: NumbersOfTensors | None,
         reply: Reply,
         progress: Progress,
-    ) -> Sums:
+    ) -> Totals:
         here = reply.staging is self._staging
         shape = (self._scaled, GRADIENT if here else REPLY, reply.point is Point.AVERAGE, self._one_pass)
         target = reply.staging.runs[position]
@@ -256,7 +255,7 @@ class Step:
                 StepPrograms.measure_group, self._scaled, scalars=scalars, of_tensors=of_tensors
             )
             found = totals.setdefault(group, Counter())
-            found.update({name: float(of.sum()) for name, of in sums.items()})
+            found.update({name: float(np.sum(of)) for name, of in sums.items()})
         for group, rule, _, scalars, _ in groupwise:
             own, carried = rule.settled(totals[group], scalars)
             scalars.update(own)

@@ -124,12 +124,22 @@ class Step:
     def _decided(self, non_finite_count: int) -> StepOutcome:
         policy = self._gradient.non_finite
         if non_finite_count and policy is NonFinitePolicy.REJECT:
-            raise refuse_non_finite(self._staging, non_finite_count)
+            raise refuse_non_finite(self._staging, self._measure(by_tensor=True), self._stages())
         if self._options.validate_only:
             return StepOutcome.VALIDATED
         if non_finite_count and policy is NonFinitePolicy.SKIP:
             return StepOutcome.SKIPPED
         return StepOutcome.APPLIED if self._completes else StepOutcome.ACCUMULATED
+
+    def _stages(self) -> list[str]:
+        """What a gradient goes through before the rule gets it, in words."""
+        gradient, scale = self._gradient, self._options.loss_scale
+        stages = [f"division by the loss scale {scale}"] if self._scaled else []
+        if gradient.accumulation_steps > 1:
+            stages.append("accumulation")
+        if self._completes:
+            stages += [f"{name} regularization" for name in ("l1", "l2") if getattr(gradient, name)]
+        return stages
 
     def _needs_no_measurement(self) -> bool:
         """Whether the step happens whatever the gradient holds, and no number of it depends on that."""

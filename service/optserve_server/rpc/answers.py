@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from optserve.framing import ChunkView
+from optserve._codec.framing import ChunkView
 from optserve_server.rpc.messages import Messages
 from optserve_server.sessions.reading import Point, Reply
 from optserve_server.sessions.result import StepResult

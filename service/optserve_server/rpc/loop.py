@@ -7,7 +7,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import NamedTuple, Self
 
-from optserve.framing import ChunkView, Encoded
+from optserve._codec.framing import ChunkView, Encoded
 from optserve_server.rpc.data_connection import Arriving, Message, opening
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.sharing import SharedAnswer

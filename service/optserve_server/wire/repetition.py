@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self, Union
 
-from optserve.framing import LENGTH, VARINT, Encoded, fields
+from optserve._codec.framing import LENGTH, VARINT, Encoded, fields
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.tensor_pb2 import Chunk
 

@@ -6,7 +6,7 @@ import functools
 import struct
 from typing import Self
 
-from optserve.framing import FIXED64, LENGTH, VARINT, Framing, varint
+from optserve._codec.framing import FIXED64, LENGTH, VARINT, Framing, varint
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.sessions.reading import Reply
 from optserve_server.sessions.result import StepOutcome, StepResult

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 
-from optserve.framing import ChunkView, Framing
+from optserve._codec.framing import ChunkView, Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.messages import Messages
 from optserve_server.sessions.reading import Reply

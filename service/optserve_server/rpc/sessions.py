@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from google.protobuf.message import Message
 from grpc import aio
 
-from optserve.framing import Framed
+from optserve._codec.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
 from optserve_server.errors import DomainError, Reason, within

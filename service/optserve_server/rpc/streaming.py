@@ -12,7 +12,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from optserve.framing import ChunkAhead, ChunkView, Framing
+from optserve._codec.framing import ChunkAhead, ChunkView, Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.answers import Answers

@@ -102,6 +102,11 @@ class Answers:
         if self._sending is None:
             await self._write(answer)
 
+    @property
+    def are_under_way(self) -> bool:
+        """Whether an answer was begun that `sent` has not waited for."""
+        return self._sending is not None
+
     async def sent(self) -> None:
         """Waits until every answer that was begun is sent."""
         if self._sending is not None:

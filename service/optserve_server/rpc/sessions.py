@@ -17,7 +17,7 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc import calls
-from optserve_server.rpc.completion import to_completion
+from optserve_server.rpc.completion import Completion
 from optserve_server.rpc.data_connections import DataConnections
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
@@ -29,7 +29,8 @@ from optserve_server.rpc.snapshots import Snapshots
 from optserve_server.rpc.snapshots import received as received_snapshot
 from optserve_server.rpc.streaming import StepStream
 from optserve_server.rpc.watching import events
-from optserve_server.sessions.changes import ChangeKind, ReportChange, Request, StepChange, UpdateChange
+from optserve_server.sessions.change import ChangeKind
+from optserve_server.sessions.changes import ReportChange, Request, UpdateChange
 from optserve_server.sessions.keeper import Keeper, folder_name
 from optserve_server.sessions.kept import Answered
 from optserve_server.sessions.session import Session
@@ -164,7 +165,7 @@ class SessionService(SessionServiceServicer):
     async def expire(self, session: Session, store: Store) -> None:
         """Deletes a session whose lease is over."""
         session.activity.expired = True
-        await to_completion(self._deleted(session, store, Request("", b"")))
+        await Completion(self._deleted(session, store, Request("", b"")))
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
@@ -187,8 +188,7 @@ class SessionService(SessionServiceServicer):
                 response.parameters_step = values.step
             return response
 
-        change = StepChange(TakenStep(session, staging, options))
-        return await self._execution.commit(session, change, answer)
+        return await self._execution.commit(session, TakenStep(session, staging, options), answer)
 
     def _check_fits(self, tensors: Sequence[StagedTensor]) -> None:
         """Rejects parameters that do not fit into one message, before the step is taken.
@@ -345,7 +345,7 @@ class SessionService(SessionServiceServicer):
             store.forget(session_id)
             return pb.DeleteSessionResponse()
         session = self.find(request.name)
-        await to_completion(self._deleted(session, store, asked))
+        await Completion(self._deleted(session, store, asked))
         return pb.DeleteSessionResponse()
 
     async def _deleted(self, session: Session, store: Store, asked: Request) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.plan import NumbersOfTensors, Place, Text
 from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
 from optserve_server.sessions.staging import Run, StagedTensor, Staging
 
@@ -37,7 +36,9 @@ class Measurement:
         totals: dict[str, float] = {}
         for of_run in sums:
             for name, values in of_run.items():
-                totals[name] = totals.get(name, 0.0) + _sum(values)
+                # NumPy takes microseconds to add up a single number.
+                total = values if isinstance(values, float) else float(values.sum())
+                totals[name] = totals.get(name, 0.0) + total
         self._totals = totals
         self.norm = math.sqrt(totals.get("squares", 0.0))
         self.non_finite_count = int(totals.get("non_finite", 0.0))
@@ -74,44 +75,6 @@ class Measurement:
         with np.errstate(invalid="ignore"):  # an infinite norm makes the factor 0
             parts = [s["squares"] * self.factors(position) ** 2 for position, s in enumerate(self.sums)]
         return math.sqrt(float(sum(part.sum() for part in parts)))
-
-
-def _sum(sums: npt.NDArray[np.float64] | float) -> float:
-    if isinstance(sums, float):
-        return sums
-    # NumPy takes microseconds to add up a single number.
-    return float(sums[0]) if sums.size == 1 else float(sums.sum())
-
-
-def measures_by_tensor(gradient: GradientSpec) -> bool:
-    """Whether a step needs its sums for each tensor rather than for each run."""
-    return isinstance(gradient.clip, ClipByTensorNorm)
-
-
-def measure(
-    gradient: GradientSpec,
-    places: Sequence[Place],
-    text: Text,
-    scaled: bool,
-    scalars: Mapping[str, float],
-    *,
-    by_tensor: bool,
-) -> Measurement:
-    """Reads a gradient once and changes nothing.
-
-    Args:
-        gradient: the session's gradient preprocessing.
-        places: the gradient.
-        text: the program: `StepPrograms.measure`, or that of a gradient that is only accumulated.
-        scaled: whether there is a loss scale.
-        scalars: the guards' numbers.
-        by_tensor: whether sums are wanted for each tensor rather than for each run.
-    """
-    of_tensors: NumbersOfTensors | None = {} if by_tensor else None
-    return Measurement(
-        gradient,
-        [place.call(text, scaled, scalars=scalars, of_tensors=of_tensors, sent=False) for place in places],
-    )
 
 
 def norms_by_tensor(runs: Sequence[Run], measurement: Measurement) -> tuple[tuple[str, float], ...]:

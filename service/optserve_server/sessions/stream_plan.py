@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,17 @@ from optserve_server.errors import DomainError, Reason, within
 from optserve_server.sessions.arriving import Arriving, NamedIndices
 from optserve_server.sessions.reading import Pull, Reply
 from optserve_server.sessions.regions import Region
-from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import check_has_rows
 from optserve_server.sessions.staging import StagedTensor, Staging, check_names, laid_out
+
+
+class Sender(Protocol):
+    """Sends answers, possibly while the next step is received."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the last answer's buffer is still in use."""
 
 
 class StreamPlan:
@@ -34,6 +41,7 @@ class StreamPlan:
     Attributes:
         spec: the session's specification when the plan was made.
         gradients: how whole gradients are laid out in a step's bytes.
+        byte_count: how many bytes of whole gradients a step has.
         parameters: how the parameters are laid out in an answer's bytes; None if none are sent.
 
     Raises:
@@ -73,7 +81,7 @@ class StreamPlan:
             check_names(session.layout, [*(tensors or ()), *sparse_tensors], [*whole, *fields])
             for name, field in zip(sparse_tensors, fields, strict=True):
                 check_has_rows(session.layout[name], field)
-        self._byte_count = sum(tensor.byte_count for tensor in self.gradients)
+        self.byte_count = sum(tensor.byte_count for tensor in self.gradients)
         self._in_place = not sparse_tensors and self.parameters == self.gradients
         self._stagings: list[Staging] = []
         self._used = 0
@@ -89,24 +97,15 @@ class StreamPlan:
         """Whether the parameters are laid out as the gradient is, and take its place."""
         return self._in_place
 
-    def check_byte_count(self, announced: int) -> None:
-        """Rejects a step of whole tensors that announces another length than the plan's.
-
-        Raises:
-            DomainError: BYTE_LENGTH_MISMATCH at ``byte_count``.
-        """
-        if announced != self._byte_count:
-            raise wrong_byte_count(announced, self._byte_count)
-
-    def staging(self, *, busy: bool) -> Staging:
+    def staging(self, answers: Sender) -> Staging:
         """Where the gradient of a step of whole tensors goes.
 
         Args:
-            busy: whether the answer before is still being sent, possibly out of the last buffer.
+            answers: sends the answers, the last one possibly out of the last buffer.
         """
         if self.region is not None:
             return self.region.staging
-        if busy and self._in_place:
+        if self._in_place and answers.busy:
             self._used = 1 - self._used
         while len(self._stagings) <= self._used:
             self._stagings.append(self.session.stage(self.tensors, self.dtype))
@@ -137,14 +136,6 @@ class StreamPlan:
         if self._values is None:
             self._values = self.session.stage(self.pull.tensors, self.pull.dtype)
         return Reply(self.pull.point, self._values)
-
-    def admit(self, options: StepOptions) -> None:
-        """Rejects a step that can be seen to be wrong before its gradient has arrived.
-
-        Raises:
-            DomainError: what `Session.admit` raises.
-        """
-        self.session.admit(options)
 
 
 def wrong_byte_count(announced: int, expected: int) -> DomainError:

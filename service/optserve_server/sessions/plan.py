@@ -143,8 +143,8 @@ class Plan:
         clips_by_tensor: whether they are clipped by the norm of each tensor.
         penalizes: whether there is regularization.
         measures_early: whether a gradient can be measured while it arrives.
-        needs_no_measurement: whether a step happens whatever its gradient holds, and no number of
-            it depends on that.
+        needs_no_measurement: whether a complete step happens whatever its gradient holds, and no
+            number of it depends on that.
     """
 
     places: tuple[Place, ...]
@@ -167,7 +167,7 @@ class Plan:
         self.measures_early = not (self.penalizes or self.accumulates or has_rows)
         self.needs_no_measurement = (
             gradient.non_finite is NonFinitePolicy.ALLOW
-            and not (self.clips_by_norm or self.accumulates)
+            and not self.clips_by_norm
             and self.plain
         )
         # The staging keeps the plan: to keep it in turn would leave both to the garbage collector.

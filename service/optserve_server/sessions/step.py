@@ -134,6 +134,7 @@ class Step(Change["Step"]):
         # A step that happens whatever its gradient holds is measured by the pass that applies it.
         self._one_pass = (
             plan.needs_no_measurement
+            and self._completes
             and self._passes is None
             and not (options.validate_only or options.per_tensor_norms)
         )

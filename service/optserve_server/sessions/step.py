@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import numpy as np
-
 from optserve_server.arrays.backend import Sums
+from optserve_server.arrays.norms import all_norms
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
@@ -248,7 +247,7 @@ class Step:
             sums = place.call(
                 StepPrograms.measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
             )
-            of_tensors |= rule.numbers_of_tensors({name: np.sqrt(sum_) for name, sum_ in sums.items()})
+            of_tensors |= rule.numbers_of_tensors(all_norms(sums))
         return scalars, of_tensors or None
 
     def _settle(

@@ -71,7 +71,8 @@ class Measurement:
             return self.norm
         if isinstance(self.gradient.clip, ClipByValue):
             return math.sqrt(self.total("clipped_squares"))
-        parts = [s["squares"] * self.factors(position) ** 2 for position, s in enumerate(self.sums)]
+        with np.errstate(invalid="ignore"):  # an infinite norm times its factor, 0
+            parts = [s["squares"] * self.factors(position) ** 2 for position, s in enumerate(self.sums)]
         return math.sqrt(float(sum(part.sum() for part in parts)))
 
 

@@ -16,8 +16,8 @@ import pytest
 import optserve
 from optserve import Retry, direct_call, errors
 from optserve._transport.data_channel import QueuedDataCall
-from optserve.direct_call import DirectCall
 from optserve._transport.grpc_channel import QueuedCall
+from optserve.direct_call import DirectCall
 from tests.support.server import running_server
 
 ONE = {"w": np.ones(3)}

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve._transport import connection, data_connection
 from optserve import optimizers
+from optserve._transport import connection, data_connection
 from optserve._transport.data_channel import DataCall, QueuedDataCall
 from optserve._transport.data_connection import host_and_port
-from optserve.direct_call import DirectCall
 from optserve._transport.grpc_channel import QueuedCall
+from optserve.direct_call import DirectCall
 from tests.integration.python_client.conftest import LARGE, NEAR, ONE, call_of, sent
 from tests.integration.python_client.proxy import running_proxy
 from tests.support.certificates import Authority

@@ -14,12 +14,12 @@ from optserve import Retry, errors, progress
 from optserve._codec import chunks, dtypes
 from optserve._codec.framing import ChunkView
 from optserve._codec.layout import Layout, TensorInfo
-from optserve._engine.plan import Outline
 from optserve._codec.payload import Payload
-from optserve._transport.retry import Deadline, allowance
-from optserve._engine.results import REQUESTS, StepMessages, Wishes, request
-from optserve._transport.watchdog import Watchdog
 from optserve._engine.numbering import Worker
+from optserve._engine.plan import Outline
+from optserve._engine.results import REQUESTS, StepMessages, Wishes, request
+from optserve._transport.retry import Deadline, allowance
+from optserve._transport.watchdog import Watchdog
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,8 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
-from optserve_server.rpc.changing import Changing
 from optserve_server.rpc.execution import Execution
-from optserve_server.sessions.changes import ChangeKind, Request
+from optserve_server.sessions.changes import ChangeKind, Request, StepChange
 from optserve_server.sessions.frozen import freeze
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.keeper import Keeper, Policy
@@ -48,7 +47,6 @@ class House:
     namespaces: Namespaces
     keeper: Keeper
     execution: Execution
-    changing: Changing
 
     def create(
         self,
@@ -69,7 +67,7 @@ class House:
     async def step(self, session: Session, seed: int, **options: Any) -> StepResult:
         staging = session.stage_arrays([NamedArray(name, a) for name, a in gradient(seed).items()])
         incoming = Incoming.whole(session, staging, StepOptions(**options))
-        return await self.execution.take(session, incoming, PreparedStep.commit)
+        return await self.execution.commit(session, StepChange(incoming), PreparedStep.commit)
 
 
 def gradient(seed: int) -> dict[str, npt.NDArray[Any]]:
@@ -85,8 +83,7 @@ async def house(
     namespaces = Namespaces(backend, Limits(durability=DurabilityMode.JOURNAL, durable=True))
     recovered = Recovery(root, namespaces, SPEC_TEXT, encoded, policy, disk).run()
     with ThreadPoolExecutor(2) as threads:
-        execution = Execution(threads, recovered.keeper)
-        yield House(namespaces, recovered.keeper, execution, Changing(execution, recovered.keeper))
+        yield House(namespaces, recovered.keeper, Execution(threads, recovered.keeper))
         await recovered.keeper.close(10)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.changes import StepChange
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
@@ -73,7 +74,8 @@ def test_a_defect_while_a_step_is_taken_reaches_its_caller_and_gives_the_session
             session = made.create("a")
             staging = session.stage_arrays([NamedArray(n, a) for n, a in gradient(1).items()])
             with pytest.raises(ZeroDivisionError):
-                await made.execution.take(session, Incoming.whole(session, staging, StepOptions()), fail)
+                change = StepChange(Incoming.whole(session, staging, StepOptions()))
+                await made.execution.commit(session, change, fail)
             assert not session.lock.locked()
 
     run(live())

@@ -14,7 +14,7 @@ import numpy as np
 from grpc import aio
 
 import optserve
-from optserve.data_call import DataCall
+from optserve._transport.data_channel import DataCall
 from tests.fuzz.connections import Door, any_visit, patient
 from tests.fuzz.findings import EXPECTED, SECONDS, Findings
 from tests.fuzz.hostile import SENTINEL, HostileCall, any_call

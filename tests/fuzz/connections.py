@@ -12,7 +12,7 @@ from random import Random
 import grpc
 from grpc import aio
 
-from optserve.data_connection import ACCEPTED, GREETING
+from optserve._transport.data_connection import ACCEPTED, GREETING
 from optserve.v1 import session_service_pb2 as pb
 from tests.fuzz.findings import SECONDS, Findings
 from tests.fuzz.frames import FRAMES, TICKET_BYTES, asking, dribble, step_message

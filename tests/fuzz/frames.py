@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 
-from optserve.data_connection import PREFIX
+from optserve._transport.data_connection import PREFIX
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
 from tests.fuzz import requests

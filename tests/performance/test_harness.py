@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optserve.data_connection import DataConnection as ClientConnection
+from optserve._transport.data_connection import DataConnection as ClientConnection
 from optserve_server.rpc.data_connection import DataConnection as ServerConnection
 from tests.performance import gpu, limited_journal, report, targets
 from tests.performance.contenders.probed_server import probed_server

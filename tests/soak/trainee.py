@@ -13,7 +13,7 @@ import numpy as np
 
 import optserve
 from optserve import Retry, errors
-from optserve.data_call import DataCall, QueuedDataCall
+from optserve._transport.data_channel import DataCall, QueuedDataCall
 from tests.recovery.model import Arrays, drawn
 from tests.soak.ledger import Ledger
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from stubs import driver_pb2 as pb
 
 import optserve
-from optserve.dtypes import Array, from_tensor, to_tensor
+from optserve._codec.dtypes import Array, from_tensor, to_tensor
 from optserve.spec import Spec, decode
 from optserve.v1 import function_service_pb2, session_pb2, session_service_pb2, tensor_pb2
 

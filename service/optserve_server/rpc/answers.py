@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
-from optserve.framing import ChunkView, Framing
+from optserve._codec.framing import ChunkView, Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.messages import Messages
 from optserve_server.sessions.reading import Reply
@@ -62,25 +62,15 @@ class Answer:
         if self._news is not None:
             self._news.set()
 
-    async def chunks(self, chunk_bytes: int, *, copied: bool) -> AsyncIterator[ChunkView]:
-        """The values, as they come.
+    def is_there(self, byte_count: int) -> bool:
+        """Whether that many bytes of the parameters are there."""
+        return self._reached >= byte_count
 
-        Args:
-            chunk_bytes: how many at most at a time.
-            copied: whether whoever sends a chunk copies it, before anybody else gets a turn.
-        """
-        if self.reply is None:
-            return
-        buffer, start = self.reply.staging.buffer, 0
-        while start < buffer.size:
-            stop = min(start + chunk_bytes, buffer.size)
-            while self._reached < stop:
-                self._news = asyncio.Event()
-                await self._news.wait()
-            self.is_copied = copied and stop == buffer.size
-            yield ChunkView(start, buffer[start:stop].data)
-            self.is_copied = stop == buffer.size
-            start = stop
+    async def wait(self, byte_count: int) -> None:
+        """Returns when that many bytes of the parameters are there."""
+        while self._reached < byte_count:
+            self._news = asyncio.Event()
+            await self._news.wait()
 
 
 class Answers:
@@ -112,6 +102,11 @@ class Answers:
         if self._sending is None:
             await self._write(answer)
 
+    @property
+    def are_under_way(self) -> bool:
+        """Whether an answer was begun that `sent` has not waited for."""
+        return self._sending is not None
+
     async def sent(self) -> None:
         """Waits until every answer that was begun is sent."""
         if self._sending is not None:
@@ -139,14 +134,27 @@ class Answers:
         self._sending = self._loop.create_task(self._write(answer))
 
     async def _write(self, answer: Answer) -> None:
+        """Sends a result and, chunk by chunk as they come, the parameters.
+
+        A message costs more than a small model's bytes, so the first chunk is in the same one.
+        """
         assert answer.result is not None
-        head = answer_head_to(answer.result, 0 if answer.reply is None else answer.reply.step)
-        # A message costs more than a small model's bytes, so the first chunk is in the same one.
-        async for chunk in answer.chunks(self._chunk_bytes, copied=self._messages.copies):
-            await self._messages.write_pieces(RESPONSES.pieces(head, chunk))
-            head = b""
-        if head:
-            await self._messages.write(head)
+        reply, messages = answer.reply, self._messages
+        head = answer_head_to(answer.result, 0 if reply is None else reply.step)
+        size = 0 if reply is None else reply.staging.byte_count
+        if reply is None or not size:
+            await messages.write(head)
+            return
+        buffer, start = reply.staging.buffer.data, 0
+        while start < size:
+            stop = min(start + self._chunk_bytes, size)
+            if not answer.is_there(stop):
+                await answer.wait(stop)
+            # If the message is copied before anybody else gets a turn, the buffer is free by then.
+            answer.is_copied = messages.copies and stop == size
+            await messages.write_pieces(RESPONSES.pieces(head, ChunkView(start, buffer[start:stop])))
+            head, start = b"", stop
+        answer.is_copied = True
 
 
 def _forget(sending: asyncio.Task[None]) -> None:

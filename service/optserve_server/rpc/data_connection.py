@@ -15,7 +15,7 @@ from typing import Any
 
 from grpc import aio
 
-from optserve.framing import Encoded
+from optserve._codec.framing import Encoded
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.calls import Call
 from optserve_server.rpc.meters import Meters

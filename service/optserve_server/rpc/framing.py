@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from optserve.framing import Framing
+from optserve._codec.framing import Framing
 from optserve.v1 import session_service_pb2 as pb
 
 Codec = Callable[[Any], Any]

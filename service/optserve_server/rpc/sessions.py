@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from google.protobuf.message import Message
 from grpc import aio
 
-from optserve.framing import Framed
+from optserve._codec.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
 from optserve_server.errors import DomainError, Reason, within
@@ -30,12 +30,11 @@ from optserve_server.rpc.snapshots import received as received_snapshot
 from optserve_server.rpc.streaming import StepStream
 from optserve_server.rpc.watching import events
 from optserve_server.sessions.changes import ChangeKind, ReportChange, Request, StepChange, UpdateChange
-from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.keeper import Keeper, folder_name
 from optserve_server.sessions.kept import Answered
-from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.staging import StagedTensor
+from optserve_server.sessions.step import Step as TakenStep
 from optserve_server.sessions.store import Limits, Store
 from optserve_server.wire import metrics, pages, sessions
 from optserve_server.wire.answers import decoded
@@ -179,17 +178,17 @@ class SessionService(SessionServiceServicer):
         stage = partial(session.stage_arrays, gradients, rows)
         # Where few rows were sent, the zeros of the others are many.
         staging = await self._execution.in_thread(stage) if rows and not session.is_small else stage()
-        incoming = Incoming.whole(session, staging, options)
 
-        def answer(prepared: PreparedStep) -> pb.StepResponse:
-            response = pb.StepResponse(result=sessions.result_to(prepared.commit()))
+        def answer(step: TakenStep) -> pb.StepResponse:
+            response = pb.StepResponse(result=sessions.result_to(step.commit()))
             if pull is not None:
                 values = session.values(pull.tensors, pull.dtype, pull.point)
                 response.parameters.extend(sessions.values_to(values))
                 response.parameters_step = values.step
             return response
 
-        return await self._execution.commit(session, StepChange(incoming), answer)
+        change = StepChange(TakenStep(session, staging, options))
+        return await self._execution.commit(session, change, answer)
 
     def _check_fits(self, tensors: Sequence[StagedTensor]) -> None:
         """Rejects parameters that do not fit into one message, before the step is taken.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from optserve.framing import ChunkAhead, ChunkView, Framing
+from optserve._codec.framing import ChunkAhead, ChunkView, Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.answers import Answers
@@ -24,11 +24,10 @@ from optserve_server.rpc.reading import UNREADABLE
 from optserve_server.rpc.sharing import Sharing
 from optserve_server.sessions.changes import StepChange
 from optserve_server.sessions.guards import GRADIENT, REPLY
-from optserve_server.sessions.incoming import Incoming
-from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.regions import Region
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session, session_deleted
+from optserve_server.sessions.step import Step
 from optserve_server.sessions.stream_plan import StreamPlan
 from optserve_server.storage.failpoints import passing
 from optserve_server.wire import step_streams
@@ -167,18 +166,17 @@ class StepStream:
             if request.HasField("plan") or request.HasField("data_connection"):
                 raise DomainError(Reason.STREAM_PROTOCOL, "plan and data_connection must stand alone")
             options = step_streams.options_from(start, plan)
-            incoming = await self._received(plan, start, options, chunk)
+            step = await self._received(plan, start, options, chunk)
             self._execution.meters.receive.add(perf_counter_ns() - begun)
-            await self._answers.sent()
-            await self._take(plan, incoming)
+            await self._take(plan, step)
         except DomainError as error:
             _locate(error)
             raise
 
     async def _received(
         self, plan: StreamPlan, start: pb.StepStart, options: StepOptions, chunk: Chunk | None
-    ) -> Incoming:
-        """The gradient of a step, complete."""
+    ) -> Step:
+        """A step whose gradient is complete."""
         session = plan.session
         if plan.sparse_tensors:
             session.admit(options)
@@ -187,18 +185,23 @@ class StepStream:
             # To put rows into their places may take a while.
             stage = partial(session.staged, arriving)
             staging = stage() if session.is_small else await self._execution.in_thread(stage)
-            return Incoming.whole(session, staging, options)
+            return Step(session, staging, options)
         plan.check_byte_count(start.byte_count)
-        incoming = Incoming(session, plan.staging(busy=self._answers.busy), options)
-        buffer = incoming.staging.buffer
-        if plan.region is None and buffer.size and (chunk is None or chunk.byte_count != buffer.size):
+        staging = plan.staging(busy=self._answers.busy)
+        step = Step(session, staging, options)
+        if plan.region is not None:
+            return step
+        size = staging.byte_count
+        if chunk is not None and not chunk.byte_offset and chunk.byte_count == size:
+            place = staging.buffer.data
+            if isinstance(chunk, ChunkView):
+                place[:] = chunk.data
+            else:
+                await _receive(chunk, place)
+        elif size:
             session.admit(options)  # before more messages are awaited
-            await self._fill(buffer, chunk, incoming.reached)
-        else:
-            if plan.region is None:
-                await _put(Filler(buffer), chunk)
-            incoming.reached(buffer.size)
-        return incoming
+            await self._fill(staging.buffer, chunk, step.received)
+        return step
 
     async def _fill(
         self,
@@ -219,29 +222,29 @@ class StepStream:
             if request.HasField("step") or request.HasField("plan") or request.HasField("data_connection"):
                 raise filler.interrupted()
             await _put(filler, chunk)
-        if on_progress is not None:
-            on_progress(filler.filled)
 
-    async def _take(self, plan: StreamPlan, incoming: Incoming) -> None:
+    async def _take(self, plan: StreamPlan, step: Step) -> None:
         """Takes a step and answers it."""
-        change = StepChange(incoming)
+        answers = self._answers
+        if answers.are_under_way:
+            await answers.sent()
+        change = StepChange(step)
         if plan.region is not None:
-            region, pulls = plan.region, plan.pull is not None
-            encode = partial(_answer_in_memory, region=region, pulls=pulls)
-            answer = await self._execution.commit(plan.session, change, encode)
-            await self._messages.write(answer)
+            encode = partial(_answer_in_memory, region=plan.region, pulls=plan.pull is not None)
+            await self._messages.write(await self._execution.commit(plan.session, change, encode))
             return
-        progress = self._answers.begin(plan.reply(incoming.staging))
-        commit = partial(PreparedStep.commit, reply=progress.reply, progress=progress)
+        reply = plan.reply(step.staging)
+        answer = answers.begin(reply)
+        commit = partial(Step.commit, reply=reply, progress=answer)
         await self._execution.commit(plan.session, change, commit)
         finishing = perf_counter_ns()
-        await self._answers.finish(progress)
+        await answers.finish(answer)
         self._execution.meters.answer.add(perf_counter_ns() - finishing)
 
 
-def _answer_in_memory(prepared: PreparedStep, *, region: Region, pulls: bool) -> bytes:
+def _answer_in_memory(step: Step, *, region: Region, pulls: bool) -> bytes:
     """Applies a step whose parameters are in shared memory; returns the encoded answer."""
-    result = prepared.commit()
+    result = step.commit()
     if not pulls or region.key is None:
         return step_streams.answer_head_to(result, 0)
     values = region.values  # dropped if the client has gone meanwhile
@@ -267,11 +270,16 @@ async def _decoded(message: Message) -> tuple[pb.StepStreamRequest, Chunk | None
 
 
 async def _put(filler: Filler, chunk: Chunk | None) -> None:
-    """Puts a chunk into its place; bytes that are still on their way come straight there."""
-    if not isinstance(chunk, ChunkAhead):
+    """Puts a chunk into its place."""
+    if isinstance(chunk, ChunkAhead):
+        await _receive(chunk, filler.place(chunk))
+    else:
         filler.add(chunk)
-        return
-    place, here = filler.place(chunk), len(chunk.here)
+
+
+async def _receive(chunk: ChunkAhead, place: memoryview) -> None:
+    """Receives a chunk that is still on its way straight into its place."""
+    here = len(chunk.here)
     place[:here] = chunk.here
     await chunk.rest(place[here:])
 

@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from optserve_server.errors import DomainError
 from optserve_server.sessions.frozen import SpecCodec
-from optserve_server.sessions.incoming import Incoming
-from optserve_server.sessions.prepared import Prepared, PreparedStep
+from optserve_server.sessions.prepared import Prepared
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray, Staging
+from optserve_server.sessions.step import Step
 from optserve_server.sessions.store import Store
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
@@ -81,30 +81,26 @@ class Change(Generic[P]):
         raise NotImplementedError
 
 
-class StepChange(Change[PreparedStep]):
+class StepChange(Change[Step]):
     """A step.
 
     Args:
-        ingest: its gradient, complete.
+        step: the step; its gradient is complete.
     """
 
     kind = ChangeKind.STEP
 
-    def __init__(self, ingest: Incoming) -> None:
-        self._ingest = ingest
-        self.is_brief = ingest.is_brief
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self.is_brief = step.is_brief
 
-    def prepare(self, session: Session) -> PreparedStep:
+    def prepare(self, session: Session) -> Step:
         """Checks and measures it."""
-        ingest = self._ingest
-        if session.kept is not None and ingest.staging.foreign:
-            # What is recorded has to be what is applied, whatever others write meanwhile.
-            self._ingest = ingest = Incoming.whole(session, session.kept.own(ingest.staging), ingest.options)
-        return session.prepare(ingest)
+        return self._step.prepare()
 
     def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return step_pieces(self._ingest.staging, self._ingest.options)
+        return step_pieces(self._step.staging, self._step.options)
 
 
 def step_pieces(staging: Staging, options: StepOptions) -> list[Piece]:

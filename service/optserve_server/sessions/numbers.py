@@ -134,12 +134,10 @@ class Numbers:
         """Keeps what the step hands to the next."""
         self._carried = numbers.carried
 
-    def of_gradient(self, step: int, loss_scale: float) -> tuple[bool, dict[str, float]]:
-        """Whether a gradient is to be divided by its scale, and the guards' numbers for it."""
-        numbers = self.of_guards(step)
-        if loss_scale == 1.0:
-            return False, numbers
-        return True, numbers | {"guard_loss_scale": loss_scale}
+    def of_gradient(self, step: int, loss_scale: float) -> dict[str, float]:
+        """The numbers of a gradient's preprocessing; not to be changed."""
+        numbers = self._guards if step else self._first_guards
+        return numbers if loss_scale == 1.0 else numbers | {"guard_loss_scale": loss_scale}
 
     def of_guards(self, step: int) -> dict[str, float]:
         """The guards' numbers that need no gradient; not to be changed."""

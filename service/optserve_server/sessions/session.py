@@ -17,12 +17,10 @@ from optserve_server.sessions.activity import Activity, Pushed
 from optserve_server.sessions.arena import Arenas
 from optserve_server.sessions.arriving import Arriving, NamedIndices
 from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
-from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.layout import Layout
-from optserve_server.sessions.lazy import check_lazy
 from optserve_server.sessions.metrics import MetricsReport, Watch, prepare_report, session_bytes
-from optserve_server.sessions.numbers import Numbers
-from optserve_server.sessions.prepared import Prepared, PreparedStep
+from optserve_server.sessions.numbers import Numbers, StepNumbers
+from optserve_server.sessions.prepared import Prepared
 from optserve_server.sessions.programs import programs_of
 from optserve_server.sessions.reading import Point, Pull, Values, check_point, read
 from optserve_server.sessions.respecified import respecified
@@ -33,7 +31,6 @@ from optserve_server.sessions.staging import (
     NamedArray,
     StagedTensor,
     Staging,
-    check_complete,
     laid_out,
     stage,
     stage_arrays,
@@ -194,8 +191,8 @@ class Session:
         return arrived.staging(lazy=self.spec.gradient.sparse is SparseUpdate.LAZY)
 
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
-        """Takes one step, or changes nothing; see `prepare` for its errors."""
-        return self.prepare(Incoming.whole(self, staging, options)).commit()
+        """Takes one step, or changes nothing; see `Step.prepare` for its errors."""
+        return Step(self, staging, options).prepare().commit()
 
     def admit(self, options: StepOptions) -> bool:
         """Checks a step as far as that can be done without its gradient.
@@ -215,25 +212,19 @@ class Session:
             self.check_step(options.expected_step, "options.expected_step")
         return True
 
-    def prepare(self, incoming: Incoming) -> PreparedStep:
-        """Checks, measures and decides a step, and changes nothing.
+    def count_step(self, numbers: StepNumbers) -> None:
+        """Counts a step whose update was applied with these numbers."""
+        self.numbers.commit(numbers)
+        self.accumulated = 0
+        self.step += 1
 
-        Raises:
-            DomainError: what `admit` raises, SEQUENCE_REUSED, MISSING_TENSOR, CONFLICTING_FIELDS
-                (rows that cannot move alone) or NON_FINITE_GRADIENT.
-        """
-        staging, options = incoming.staging, incoming.options
-        new = self.admit(options)
-        digest = incoming.digest() if options.worker else b""
-        step = Step(self, staging, options)
-        if not new:
-            stored = self.ledger.lookup(options.worker, options.sequence, digest)
-            return PreparedStep(self, step, staging, options, digest, stored)
-        if staging.sparse:
-            check_lazy(self.spec, self.arenas, staging)
-        if self.spec.gradient.accumulation_steps > 1:
-            check_complete(self.layout, staging)
-        return PreparedStep(self, step.prepare(incoming.measurement()), staging, options, digest)
+    def count_accumulated(self) -> None:
+        """Counts a gradient that waits for the rest of its step."""
+        self.accumulated += 1
+
+    def count_skipped(self) -> None:
+        """Counts a step that was skipped."""
+        self.skipped += 1
 
     def check_pull(self, pull: Pull) -> tuple[StagedTensor, ...]:
         """Refuses values that could not be sent, before anything depends on it.

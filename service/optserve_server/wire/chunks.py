@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve.framing import ChunkAhead, ChunkView
+from optserve._codec.framing import ChunkAhead, ChunkView
 from optserve_server.errors import DomainError, Reason
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve import connection, direct_call
-from optserve.data_call import DataCall
+from optserve._transport import connection
+from optserve import direct_call
+from optserve._transport.data_channel import DataCall
 from optserve.direct_call import DirectCall
-from optserve.queued_call import QueuedCall
+from optserve._transport.grpc_channel import QueuedCall
 from tests.integration import client as raw
 from tests.integration.python_client.proxy import Proxy, running_proxy
 from tests.integration.raw_stream import RawStream

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optserve import StepResult, errors
-from optserve.answers import Answers
+from optserve._engine.answers import Answers
 from optserve.enums import ParameterPoint, StepOutcome
-from optserve.framing import varint
+from optserve._codec.framing import varint
 from optserve.parameters import Parameters
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import tensor_pb2

@@ -15,9 +15,9 @@ import pytest
 
 import optserve
 from optserve import Retry, direct_call, errors
-from optserve.data_call import QueuedDataCall
+from optserve._transport.data_channel import QueuedDataCall
 from optserve.direct_call import DirectCall
-from optserve.queued_call import QueuedCall
+from optserve._transport.grpc_channel import QueuedCall
 from tests.support.server import running_server
 
 ONE = {"w": np.ones(3)}

@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from optserve import Retry, connection, errors
-from optserve.data_call import DataCall, QueuedDataCall
+from optserve import Retry, errors
+from optserve._transport import connection
+from optserve._transport.data_channel import DataCall, QueuedDataCall
 from tests.integration.python_client.conftest import LARGE, ONE, call_of, sent
 
 

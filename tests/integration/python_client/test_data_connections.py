@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve import connection, data_connection, optimizers
-from optserve.data_call import DataCall, QueuedDataCall
-from optserve.data_connection import host_and_port
+from optserve._transport import connection, data_connection
+from optserve import optimizers
+from optserve._transport.data_channel import DataCall, QueuedDataCall
+from optserve._transport.data_connection import host_and_port
 from optserve.direct_call import DirectCall
-from optserve.queued_call import QueuedCall
+from optserve._transport.grpc_channel import QueuedCall
 from tests.integration.python_client.conftest import LARGE, NEAR, ONE, call_of, sent
 from tests.integration.python_client.proxy import running_proxy
 from tests.support.certificates import Authority

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from optserve import errors, optimizers
-from optserve.data_call import DataCall
+from optserve._transport.data_channel import DataCall
 from tests.integration.python_client.conftest import LARGE, ONE, call_of, sent
 from tests.support.server import running_server
 from tests.support.watching import descriptors_of, wait_until

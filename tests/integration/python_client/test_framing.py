@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optserve.framing import ChunkView, Framed, Framing, varint
+from optserve._codec.framing import ChunkView, Framed, Framing, varint
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import tensor_pb2
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 import optserve
 from optserve import Pull, direct_call, optimizers
-from optserve.data_call import DataCall
+from optserve._transport.data_channel import DataCall
 from optserve.direct_call import DirectCall
-from optserve.layout import Layout, TensorInfo
+from optserve._codec.layout import Layout, TensorInfo
 from optserve.lone_step import LoneStep
-from optserve.outline import Asked, Outline
-from optserve.payload import Payload
+from optserve._engine.plan import Asked, Outline
+from optserve._codec.payload import Payload
 from optserve.shared_steps import SharedOutline
-from optserve.steps import StepMessages, Wishes, request
+from optserve._engine.results import StepMessages, Wishes, request
 from optserve.v1 import session_service_pb2 as wire
 
 LAYOUT = Layout([TensorInfo("w", np.dtype("f4"), (2, 3)), TensorInfo("b", np.dtype("f8"), (2,))])

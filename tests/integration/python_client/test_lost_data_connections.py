@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve import connection
-from optserve.data_call import DataCall, QueuedDataCall
-from optserve.data_connection import SHORT
+from optserve._transport import connection
+from optserve._transport.data_channel import DataCall, QueuedDataCall
+from optserve._transport.data_connection import SHORT
 from tests.integration.client import Client
 from tests.integration.python_client.conftest import call_of
 from tests.integration.python_client.proxy import Proxy, running_proxy

@@ -10,15 +10,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from optserve import Retry, chunks, dtypes, errors, progress
-from optserve.framing import ChunkView
-from optserve.layout import Layout, TensorInfo
-from optserve.outline import Outline
-from optserve.payload import Payload
-from optserve.retry import Deadline, allowance
-from optserve.steps import REQUESTS, StepMessages, Wishes, request
-from optserve.watchdog import Watchdog
-from optserve.worker import Worker
+from optserve import Retry, errors, progress
+from optserve._codec import chunks, dtypes
+from optserve._codec.framing import ChunkView
+from optserve._codec.layout import Layout, TensorInfo
+from optserve._engine.plan import Outline
+from optserve._codec.payload import Payload
+from optserve._transport.retry import Deadline, allowance
+from optserve._engine.results import REQUESTS, StepMessages, Wishes, request
+from optserve._transport.watchdog import Watchdog
+from optserve._engine.numbering import Worker
 
 
 @pytest.mark.parametrize(

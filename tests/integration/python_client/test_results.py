@@ -10,8 +10,8 @@ import pytest
 
 import optserve
 from optserve import errors, optimizers
-from optserve.answers import Answers
-from optserve.recycler import LARGE, Recycler
+from optserve._engine.answers import Answers
+from optserve._codec.buffer_pool import LARGE, Recycler
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import tensor_pb2
 

@@ -19,8 +19,8 @@ import pytest
 import optserve
 from optserve.activations import Relu
 from optserve.optimizers import Sgd
-from optserve.retry import Retry
-from optserve.service_config import for_channel, recommended
+from optserve._transport.retry import Retry
+from optserve._transport.service_config import for_channel, recommended
 from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_service_pb2
 from tests.integration.client import Client, refusal, tensor
 from tests.support.server import running_server

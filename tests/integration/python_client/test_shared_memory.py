@@ -12,7 +12,7 @@ import pytest
 
 import optserve
 from optserve import ParameterPoint, Pull, errors
-from optserve.shared_memory import SharedMemory, is_local
+from optserve._engine.shared_memory import SharedMemory, is_local
 from optserve.v1 import session_service_pb2 as wire
 from tests.support.server import running_server
 from tests.support.shared_memory import held_by, in_dev_shm

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import optserve
-from optserve.data_call import DataCall
+from optserve._transport.data_channel import DataCall
 
 DATA, GRPC = "data", "grpc"
 WAYS = (DATA, GRPC)

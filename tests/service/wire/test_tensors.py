@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from optserve.framing import ChunkView
+from optserve._codec.framing import ChunkView
 from optserve.v1.tensor_pb2 import DataType, Tensor
 from optserve_server.errors import DomainError, Reason
 from optserve_server.wire.chunks import Filler, cut

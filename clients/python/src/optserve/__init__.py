@@ -7,6 +7,11 @@ enums, are here.
 """
 
 from optserve import activations, errors, events, initializers, layers, losses, optimizers, schedules, tls
+from optserve._codec.layout import Layout, TensorInfo
+from optserve._codec.sparse_rows import SparseRows
+from optserve._engine.pending import PendingStep
+from optserve._engine.results import StepResult
+from optserve._transport.retry import Retry
 from optserve.capabilities import Algorithm, Capabilities, Hyperparameter, Limits
 from optserve.client import Client, connect
 from optserve.complexity import Complexity, LayerComplexity, NetworkComplexity
@@ -38,14 +43,11 @@ from optserve.enums import (
 )
 from optserve.errors import OptserveError, Reason
 from optserve.functions import LossValue
-from optserve.info import SessionInfo
-from optserve.initial import Initialized
-from optserve.layout import Layout, TensorInfo
+from optserve.initialized import Initialized
 from optserve.metrics import MetricsReport, PlateauState, StoppingState
 from optserve.parameters import Parameters, Pull
-from optserve.pending import PendingStep
-from optserve.retry import Retry
 from optserve.session import SessionHandle
+from optserve.session_info import SessionInfo
 from optserve.session_spec import (
     ClipByGlobalNorm,
     ClipByTensorNorm,
@@ -60,10 +62,8 @@ from optserve.session_spec import (
     WeightAverage,
 )
 from optserve.snapshots import Snapshot, Snapshots
-from optserve.sparse import SparseRows
-from optserve.steps import StepResult
+from optserve.state_transfer import StateTransfer
 from optserve.stream import StepStream
-from optserve.update import StateTransfer
 
 __version__ = "0.1.0"
 

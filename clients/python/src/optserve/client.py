@@ -14,21 +14,21 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from optserve import complexity, errors, functions, spec
+from optserve._codec.dtypes import Array
+from optserve._transport.connection import Connection
+from optserve._transport.retry import Retry
 from optserve.activations import Activation
 from optserve.capabilities import Capabilities
 from optserve.complexity import NetworkComplexity
-from optserve.connection import Connection
-from optserve.dtypes import Array
+from optserve.files import Place
 from optserve.functions import LossValue
-from optserve.info import SessionInfo
-from optserve.initial import Initialized, array_of, parameter_of
+from optserve.initialized import Initialized, array_of, parameter_of
 from optserve.layers import Network
 from optserve.losses import Loss
 from optserve.optimizers import Optimizer
-from optserve.places import Place
-from optserve.retry import Retry
 from optserve.schedules import Schedule
 from optserve.session import SessionHandle
+from optserve.session_info import SessionInfo
 from optserve.session_spec import (
     Durability,
     EarlyStopping,

@@ -7,8 +7,9 @@ from typing import cast
 
 from numpy.typing import DTypeLike
 
-from optserve import dtypes, spec
-from optserve.connection import Connection
+from optserve import spec
+from optserve._codec import dtypes
+from optserve._transport.connection import Connection
 from optserve.layers import Network
 from optserve.optimizers import Optimizer
 from optserve.v1 import function_service_pb2 as wire

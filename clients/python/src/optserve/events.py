@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import grpc
 
 from optserve import errors
-from optserve.connection import Connection
-from optserve.info import SessionInfo
+from optserve._engine.results import StepResult
+from optserve._transport.connection import Connection
 from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters
-from optserve.steps import StepResult
+from optserve.session_info import SessionInfo
 from optserve.v1 import session_service_pb2 as wire
 
 

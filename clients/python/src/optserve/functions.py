@@ -8,10 +8,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from optserve import dtypes, spec
+from optserve import spec
+from optserve._codec import dtypes
+from optserve._codec.dtypes import Array
+from optserve._transport.connection import Connection
 from optserve.activations import Activation
-from optserve.connection import Connection
-from optserve.dtypes import Array
 from optserve.losses import Loss
 from optserve.schedules import Schedule
 from optserve.v1 import function_service_pb2 as wire

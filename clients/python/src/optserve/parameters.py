@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from numpy.typing import DTypeLike
 
-from optserve import dtypes
-from optserve.dtypes import Array
+from optserve._codec import dtypes
+from optserve._codec.dtypes import Array
+from optserve._codec.layout import Layout
 from optserve.enums import ParameterPoint
-from optserve.layout import Layout
 from optserve.v1 import session_pb2, tensor_pb2
 from optserve.v1 import session_service_pb2 as wire
 

@@ -11,34 +11,35 @@ from typing import Self
 from numpy.typing import ArrayLike, DTypeLike
 
 from optserve import metrics as reports
-from optserve import parameters, steps
-from optserve import update as updates
-from optserve.answers import Answers
-from optserve.connection import Connection
-from optserve.dtypes import Array
+from optserve import parameters
+from optserve import state_transfer as updates
+from optserve._codec.buffer_pool import Recycler
+from optserve._codec.caller_arrays import check
+from optserve._codec.dtypes import Array
+from optserve._codec.layout import Layout
+from optserve._codec.payload import Payload
+from optserve._codec.receive_buffers import Landing
+from optserve._codec.sparse_rows import AnyGradients
+from optserve._engine import results as steps
+from optserve._engine.answers import Answers
+from optserve._engine.numbering import Worker
+from optserve._engine.pulling import pulled
+from optserve._engine.results import StepResult, Wishes
+from optserve._engine.shared_regions import Sharing
+from optserve._engine.upload import push_session
+from optserve._transport.connection import Connection
+from optserve._transport.retry import allowance
 from optserve.enums import ParameterPoint
 from optserve.events import Event, watch
-from optserve.info import SessionInfo
-from optserve.into import check
-from optserve.landing import Landing
-from optserve.layout import Layout
 from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
-from optserve.payload import Payload
 from optserve.progress import bar
-from optserve.pulling import pulled
-from optserve.recycler import Recycler
-from optserve.retry import allowance
+from optserve.session_info import SessionInfo
 from optserve.session_spec import SessionSpec
-from optserve.sharing import Sharing
 from optserve.snapshots import Snapshots
-from optserve.sparse import AnyGradients
-from optserve.steps import StepResult, Wishes
+from optserve.state_transfer import StateTransfer
 from optserve.stream import StepStream
-from optserve.transfer import push_session
-from optserve.update import StateTransfer
 from optserve.v1 import session_service_pb2 as wire
-from optserve.worker import Worker
 
 UNARY_BYTES = 1 << 20
 """Steps that send or fetch more than this go over a stream."""

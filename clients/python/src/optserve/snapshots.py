@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from optserve import errors
-from optserve.chunks import CHUNK_BYTES, Joined
-from optserve.connection import Connection
-from optserve.framing import ChunkView, Framed, Framing
-from optserve.info import SessionInfo
-from optserve.places import Place, read, written
+from optserve._codec.chunks import CHUNK_BYTES, Joined
+from optserve._codec.framing import ChunkView, Framed, Framing
+from optserve._transport.connection import Connection
+from optserve._transport.retry import allowance
+from optserve.files import Place, read, written
 from optserve.progress import bar
-from optserve.retry import allowance
+from optserve.session_info import SessionInfo
 from optserve.v1 import session_service_pb2 as wire
 
 IMPORTS = Framing(wire.ImportSnapshotRequest)

@@ -15,28 +15,29 @@ import grpc
 import numpy as np
 from numpy.typing import DTypeLike
 
-from optserve import dtypes, errors
-from optserve.answers import Answers
-from optserve.connection import Connection
-from optserve.contents import Contents
-from optserve.data_call import DataCall, NoDataConnection
-from optserve.data_connection import Message
+from optserve import errors
+from optserve._codec import dtypes
+from optserve._codec.caller_arrays import check, same
+from optserve._codec.dtypes import Array
+from optserve._codec.layout import Layout
+from optserve._codec.parameters_header import Contents
+from optserve._codec.sparse_rows import AnyGradients
+from optserve._engine.answers import Answers
+from optserve._engine.numbering import REFUSALS
+from optserve._engine.pending import Attempt, PendingStep
+from optserve._engine.plan import Asked, Outline
+from optserve._engine.results import StepMessages, StepResult
+from optserve._engine.shared_regions import Sharing
+from optserve._transport.channel import Line
+from optserve._transport.connection import Connection
+from optserve._transport.data_channel import DataCall, NoDataConnection
+from optserve._transport.data_connection import Message
+from optserve._transport.retry import Deadline, allowance
 from optserve.direct_call import DirectCall
-from optserve.dtypes import Array
-from optserve.into import check, same
-from optserve.layout import Layout
-from optserve.line import Line
 from optserve.lone_step import LoneCall, LoneStep
-from optserve.outline import Asked, Outline
 from optserve.outlines import Outlines
 from optserve.parameters import Parameters, Pulling, as_pull
-from optserve.pending import Attempt, PendingStep
-from optserve.retry import Deadline, allowance
 from optserve.shared_steps import SharedMessages, SharedOutline
-from optserve.sharing import Sharing
-from optserve.sparse import AnyGradients
-from optserve.steps import StepMessages, StepResult
-from optserve.worker import REFUSALS
 
 MAX_WINDOW = 64
 """A server keeps this many results of each worker, and so answers as many steps sent again."""

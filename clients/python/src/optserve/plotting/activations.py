@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from optserve._codec.dtypes import Array
 from optserve.activations import Activation
 from optserve.client import Client
-from optserve.dtypes import Array
 from optserve.errors import InvalidArgument, Reason
 from optserve.plotting.items import Item
 

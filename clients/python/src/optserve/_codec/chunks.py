@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from optserve.framing import ChunkAhead, ChunkParts, ChunkView
+from optserve._codec.framing import ChunkAhead, ChunkParts, ChunkView
 
 CHUNK_BYTES = 1 << 20
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from optserve._codec.framing import Encoded, Framing
+from optserve._codec.layout import Layout
+from optserve._codec.payload import Payload
 from optserve.enums import StepOutcome
-from optserve.framing import Encoded, Framing
-from optserve.layout import Layout
 from optserve.parameters import Parameters, Pull
-from optserve.payload import Payload
 from optserve.progress import Bar, Silent
 from optserve.v1 import session_service_pb2 as wire
 
@@ -32,7 +32,7 @@ class StepResult:
         learning_rate: the rate used, before the groups' factors; 0 where no step was taken.
         gradient_norm: joint Euclidean norm of the preprocessed gradients before clipping.
         clipped_gradient_norm: the same after clipping.
-        non_finite_count: NaN and infinite elements among the gradients.
+        non_finite_count: NaN and infinite elements of the gradient as `NonFinitePolicy` checks it.
         staleness: steps between the one the gradient was computed at and this one.
         regularization_penalty: the penalty at the parameters before the step.
         durable_step: the step that would come back if the server were lost now.

@@ -15,9 +15,9 @@ from typing import Any, Final
 import grpc
 
 from optserve import errors
-from optserve.data_connection import Arriving, DataConnection, Message
-from optserve.queued_call import QueuedCall
-from optserve.steps import StepMessages
+from optserve._engine.results import StepMessages
+from optserve._transport.data_connection import Arriving, DataConnection, Message
+from optserve._transport.grpc_channel import QueuedCall
 from optserve.v1 import session_service_pb2 as wire
 
 ASKED: Final = wire.StepStreamRequest(data_connection=wire.DataConnectionRequest()).SerializeToString()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from optserve import direct_call
-from optserve.connection import Connection
-from optserve.data_call import DataCall, QueuedDataCall
+from optserve._engine.pending import PendingStep
+from optserve._transport.connection import Connection
+from optserve._transport.data_channel import DataCall, QueuedDataCall
+from optserve._transport.grpc_channel import QueuedCall
+from optserve._transport.retry import Deadline
+from optserve._transport.watchdog import Watchdog
 from optserve.direct_call import DirectCall
-from optserve.pending import PendingStep
-from optserve.queued_call import QueuedCall
-from optserve.retry import Deadline
-from optserve.watchdog import Watchdog
 
 Call = DataCall | QueuedDataCall | DirectCall | QueuedCall
 

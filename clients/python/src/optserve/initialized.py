@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike, DTypeLike
 
-from optserve import dtypes, spec
-from optserve.dtypes import Array
+from optserve import spec
+from optserve._codec import dtypes
+from optserve._codec.dtypes import Array
 from optserve.initializers import Initializer
 from optserve.v1 import session_service_pb2 as wire
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from optserve import errors
-from optserve.data_connection import Message
-from optserve.dtypes import Array
-from optserve.retry import Deadline
-from optserve.steps import StepMessages, StepResult
+from optserve._codec.dtypes import Array
+from optserve._engine.results import StepMessages, StepResult
+from optserve._transport.data_connection import Message
+from optserve._transport.retry import Deadline
 
 if TYPE_CHECKING:
     from optserve.stream import StepStream

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from optserve import chunks, dtypes
-from optserve.allocator import expect_large_messages
-from optserve.dtypes import Array
-from optserve.framing import ChunkParts, Framing
-from optserve.layout import Layout, TensorInfo
+from optserve._codec import chunks, dtypes
+from optserve._codec.allocator import expect_large_messages
+from optserve._codec.dtypes import Array
+from optserve._codec.framing import ChunkParts, Framing
+from optserve._codec.layout import Layout, TensorInfo
+from optserve._codec.sparse_rows import AnyGradients, Rows, split
 from optserve.progress import Bar
-from optserve.sparse import AnyGradients, Rows, split
 from optserve.v1 import tensor_pb2
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from itertools import chain
 
 from optserve import errors
-from optserve.connection import Connection
-from optserve.contents import Contents
-from optserve.dtypes import Array
-from optserve.landing import Landing
+from optserve._codec.dtypes import Array
+from optserve._codec.parameters_header import Contents
+from optserve._codec.receive_buffers import Landing
+from optserve._transport.connection import Connection
 from optserve.parameters import Parameters
 from optserve.progress import bar
 from optserve.v1 import session_service_pb2 as wire

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from optserve.framing import Framing
+from optserve._codec.framing import Framing
 from optserve.v1 import session_service_pb2 as wire
 
 SERVICE = wire.DESCRIPTOR.services_by_name["SessionService"].full_name

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from optserve.retry import Deadline
+from optserve._transport.retry import Deadline
 
 Wait = tuple[float, Callable[[], object]]
 """When it is to be cancelled, and how."""

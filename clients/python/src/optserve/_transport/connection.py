@@ -10,15 +10,15 @@ from typing import TypeVar
 
 import grpc
 
-from optserve.chunks import CHUNK_BYTES
-from optserve.data_call import DataCall, NoDataConnection, QueuedDataCall
-from optserve.data_connection import host_and_port
+from optserve._codec.chunks import CHUNK_BYTES
+from optserve._engine.shared_memory import SharedMemory, is_local
+from optserve._transport.data_channel import DataCall, NoDataConnection, QueuedDataCall
+from optserve._transport.data_connection import host_and_port
+from optserve._transport.grpc_channel import QueuedCall
+from optserve._transport.methods import STEP_STREAM, Streams
+from optserve._transport.retry import Deadline, Retry
+from optserve._transport.service_config import for_channel
 from optserve.direct_call import DirectCall
-from optserve.queued_call import QueuedCall
-from optserve.retry import Deadline, Retry
-from optserve.service_config import for_channel
-from optserve.shared_memory import SharedMemory, is_local
-from optserve.streams import STEP_STREAM, Streams
 from optserve.v1 import capabilities_service_pb2_grpc, function_service_pb2_grpc, session_service_pb2_grpc
 
 Request = TypeVar("Request")

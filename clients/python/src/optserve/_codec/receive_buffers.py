@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from optserve import errors
-from optserve.chunks import Filling, Joined
-from optserve.contents import Contents
-from optserve.dtypes import Array
-from optserve.framing import ChunkAhead, ChunkView, Encoded
-from optserve.into import Into
+from optserve._codec.buffer_pool import Recycler
+from optserve._codec.caller_arrays import Into
+from optserve._codec.chunks import Filling, Joined
+from optserve._codec.dtypes import Array
+from optserve._codec.framing import ChunkAhead, ChunkView, Encoded
+from optserve._codec.parameters_header import Contents
 from optserve.parameters import Parameters
 from optserve.progress import Bar
-from optserve.recycler import Recycler
 
 
 class Landing:

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from optserve import dtypes
-from optserve.dtypes import Array
-from optserve.layout import Layout
+from optserve._codec import dtypes
+from optserve._codec.dtypes import Array
+from optserve._codec.layout import Layout
 from optserve.v1 import tensor_pb2
 
 INDEX_DTYPES: list[np.dtype[np.generic]] = [np.dtype(np.int32), np.dtype(np.int64)]

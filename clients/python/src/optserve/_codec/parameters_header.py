@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from optserve import dtypes
-from optserve.dtypes import Array
+from optserve._codec import dtypes
+from optserve._codec.dtypes import Array
+from optserve._codec.framing import Encoded
 from optserve.enums import ParameterPoint
-from optserve.framing import Encoded
 from optserve.spec import known
 from optserve.v1 import session_service_pb2 as wire
 

@@ -8,16 +8,16 @@ from itertools import chain
 from google.protobuf.message import DecodeError
 
 from optserve import errors
+from optserve._codec.buffer_pool import Recycler
+from optserve._codec.dtypes import Array
+from optserve._codec.framing import VARINT, ChunkAhead, ChunkView, Encoded, Field, Framing, read_varint
+from optserve._codec.parameters_header import Contents
+from optserve._codec.receive_buffers import Landing
+from optserve._engine.results import StepResult
+from optserve._transport.data_connection import Arriving, Message
 from optserve.answer_form import PARAMETERS, RESULT, AnswerForm, learned
-from optserve.contents import Contents
-from optserve.data_connection import Arriving, Message
-from optserve.dtypes import Array
-from optserve.framing import VARINT, ChunkAhead, ChunkView, Encoded, Field, Framing, read_varint
-from optserve.landing import Landing
 from optserve.parameters import Parameters
 from optserve.progress import Bar, Silent
-from optserve.recycler import Recycler
-from optserve.steps import StepResult
 from optserve.v1 import session_service_pb2 as wire
 
 RESPONSES = Framing(wire.StepStreamResponse)

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from optserve import dtypes
-from optserve.dtypes import Array
-from optserve.recycler import LARGE
+from optserve._codec import dtypes
+from optserve._codec.buffer_pool import LARGE
+from optserve._codec.dtypes import Array
 from optserve.v1 import session_service_pb2 as wire
 
 _PEER = struct.Struct("3i")

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optserve.chunks import CHUNK_BYTES
-from optserve.dtypes import Array
-from optserve.framing import VARINT, ChunkParts
-from optserve.payload import Payload
-from optserve.steps import REQUESTS, OneMessage, StepMessages
+from optserve._codec.chunks import CHUNK_BYTES
+from optserve._codec.dtypes import Array
+from optserve._codec.framing import VARINT, ChunkParts
+from optserve._codec.payload import Payload
+from optserve._engine.results import REQUESTS, OneMessage, StepMessages
 from optserve.v1 import session_service_pb2 as wire
 
 SEQUENCE = bytes((wire.StepOptions.SEQUENCE_FIELD_NUMBER << 3 | VARINT,))

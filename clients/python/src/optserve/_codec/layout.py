@@ -10,8 +10,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from optserve import dtypes, errors
-from optserve.dtypes import Array
+from optserve import errors
+from optserve._codec import dtypes
+from optserve._codec.dtypes import Array
 from optserve.v1 import tensor_pb2
 
 

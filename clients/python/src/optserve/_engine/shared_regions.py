@@ -9,17 +9,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from optserve import errors
-from optserve.connection import Connection
-from optserve.contents import Contents
-from optserve.dtypes import Array
-from optserve.landing import Landing
-from optserve.layout import Layout
+from optserve._codec.buffer_pool import Recycler
+from optserve._codec.dtypes import Array
+from optserve._codec.layout import Layout
+from optserve._codec.parameters_header import Contents
+from optserve._codec.payload import Payload
+from optserve._codec.receive_buffers import Landing
+from optserve._engine.pulling import pulled
+from optserve._engine.shared_memory import SharedMemory
+from optserve._transport.connection import Connection
+from optserve._transport.retry import allowance
 from optserve.parameters import Parameters, Pull
-from optserve.payload import Payload
-from optserve.pulling import pulled
-from optserve.recycler import Recycler
-from optserve.retry import allowance
-from optserve.shared_memory import SharedMemory
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import tensor_pb2
 

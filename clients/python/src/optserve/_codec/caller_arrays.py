@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from optserve import dtypes
-from optserve.contents import Contents
-from optserve.dtypes import Array
-from optserve.layout import Layout
+from optserve._codec import dtypes
+from optserve._codec.dtypes import Array
+from optserve._codec.layout import Layout
+from optserve._codec.parameters_header import Contents
 from optserve.parameters import Pull
 
 

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from optserve.framing import Encoded
+from optserve._codec.framing import Encoded
 from optserve.v1 import session_service_pb2 as wire
 
 GREETING = b"optserve data 1\n"

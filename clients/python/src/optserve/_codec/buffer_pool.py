@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
-from optserve.allocator import expect_large_messages
+from optserve._codec.allocator import expect_large_messages
 
 LARGE = 1 << 20
 """Smaller buffers come from memory that the allocator has at hand."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import uuid
 
-from optserve.connection import Connection
-from optserve.framing import Framing
-from optserve.payload import Payload
+from optserve._codec.framing import Framing
+from optserve._codec.payload import Payload
+from optserve._transport.connection import Connection
+from optserve._transport.retry import allowance
 from optserve.progress import bar
-from optserve.retry import allowance
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as wire
 

@@ -1,0 +1,1 @@
+"""Messages, tensors and their bytes: framing, chunks, element types, layouts and receive buffers."""

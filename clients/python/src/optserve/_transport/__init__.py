@@ -1,0 +1,1 @@
+"""Channels to a server: gRPC, data connections, retries and time-outs."""

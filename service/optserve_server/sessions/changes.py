@@ -17,7 +17,7 @@ import numpy.typing as npt
 from optserve_server.errors import DomainError
 from optserve_server.sessions.frozen import SpecCodec
 from optserve_server.sessions.prepared import Prepared
-from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.result import Override, StepOptions
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.spec import SessionSpec
@@ -123,7 +123,15 @@ def _text(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, tuple):
+        return dumps([dataclasses.astuple(override) for override in value]) if value else "[]"
     return _string(value) if isinstance(value, str) else repr(value)
+
+
+def _options(facts: Mapping[str, Any]) -> StepOptions:
+    """The options that a record has. Records of earlier versions have no overrides."""
+    overrides = tuple(Override(*override) for override in facts.get("overrides", ()))
+    return StepOptions(**{**facts, "overrides": overrides})
 
 
 @dataclass(frozen=True)
@@ -229,7 +237,7 @@ def replay(session: Session, payload: memoryview, codec: SpecCodec) -> Replayed:
 
 
 def _replay_step(session: Session, facts: dict[str, Any], buffers: list[memoryview], _: SpecCodec) -> object:
-    return session.apply(_staged(session, facts, buffers), StepOptions(**facts["options"]))
+    return session.apply(_staged(session, facts, buffers), _options(facts["options"]))
 
 
 def _replay_push(session: Session, facts: dict[str, Any], buffers: list[memoryview], _: SpecCodec) -> object:

@@ -95,15 +95,15 @@ class StepStream:
             return False
         begun = perf_counter_ns()
         request, chunk = await _decoded(message)
-        if request.HasField("step"):
-            await self._serve_step(request, chunk, begun)
-        elif request.HasField("plan"):
+        if request.HasField("plan"):
             _check_alone(request, chunk, "plan")
             await self._serve_plan(request.plan)
         elif request.HasField("data_connection"):
             _check_alone(request, chunk, "data_connection")
             await self._answers.sent()
             await self._messages.connect(request.data_connection)
+        elif request.HasField("step"):
+            await self._serve_step(request.step, chunk, begun)
         else:
             text = "a message between two steps must have a plan, a step or a data_connection"
             raise DomainError(Reason.STREAM_PROTOCOL, text, field="step")
@@ -160,11 +160,9 @@ class StepStream:
                 plan.region.ended.pop(self, None)
         self._answers.forget()
 
-    async def _serve_step(self, request: pb.StepStreamRequest, chunk: Chunk | None, begun: int) -> None:
-        plan, start = self._current_plan(), request.step
+    async def _serve_step(self, start: pb.StepStart, chunk: Chunk | None, begun: int) -> None:
+        plan = self._current_plan()
         try:
-            if request.HasField("plan") or request.HasField("data_connection"):
-                raise DomainError(Reason.STREAM_PROTOCOL, "plan and data_connection must stand alone")
             options = step_streams.options_from(start, plan)
             step = await self._received(plan, start, options, chunk)
             self._execution.meters.receive.add(perf_counter_ns() - begun)
@@ -178,7 +176,7 @@ class StepStream:
     ) -> Step:
         """A step whose gradient is complete."""
         session = plan.session
-        if plan.sparse_tensors:
+        if plan.sparse_tensors or start.row_indices:
             session.admit(options)
             arriving = plan.rows(step_streams.row_indices_from(start.row_indices, plan), start.byte_count)
             await self._fill(arriving.buffer, chunk)
@@ -190,6 +188,9 @@ class StepStream:
         staging = plan.staging(busy=self._answers.busy)
         step = Step(session, staging, options)
         if plan.region is not None:
+            if chunk is not None:
+                text = "a step whose gradient is in shared memory must not have a chunk"
+                raise DomainError(Reason.STREAM_PROTOCOL, text, field="chunk")
             return step
         size = staging.byte_count
         if chunk is not None and not chunk.byte_offset and chunk.byte_count == size:
@@ -219,8 +220,9 @@ class StepStream:
             if message is aio.EOF:
                 raise filler.truncated()
             request, chunk = await _decoded(message)
-            if request.HasField("step") or request.HasField("plan") or request.HasField("data_connection"):
-                raise filler.interrupted()
+            for field in ("step", "plan", "data_connection"):
+                if request.HasField(field):
+                    raise filler.interrupted(field)
             await _put(filler, chunk)
 
     async def _take(self, plan: StreamPlan, step: Step) -> None:
@@ -293,7 +295,7 @@ def _check_alone(request: pb.StepStreamRequest, chunk: Chunk | None, field: str)
 def _locate(error: DomainError) -> None:
     """Names the field of a step's error as the stream has it: what a unary step calls options is ``step``."""
     field = error.field or ""
-    if field.startswith("options."):
+    if field == "options" or field.startswith("options."):
         error.field = "step" + field.removeprefix("options")
     elif field.startswith(("byte_count", "gradient_id", "row_indices", "overrides")):
         error.field = f"step.{field}"

@@ -12,23 +12,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import Message
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
 from optserve_server.rpc.execution import Execution
-from optserve_server.sessions.changes import ChangeKind, Request, StepChange
+from optserve_server.rpc.repeats import make_change
+from optserve_server.sessions.changes import ChangeKind, Request, RequestedChange, StepChange
 from optserve_server.sessions.frozen import freeze
-from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.keeper import Keeper, Policy
 from optserve_server.sessions.namespaces import Namespaces
-from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.recovery import Recovery
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec, SessionSpec
 from optserve_server.sessions.staging import NamedArray
+from optserve_server.sessions.step import Step
 from optserve_server.sessions.store import Limits, ParameterInit
 from optserve_server.storage import snapshot
 from optserve_server.storage.files import Disk
@@ -66,8 +67,12 @@ class House:
 
     async def step(self, session: Session, seed: int, **options: Any) -> StepResult:
         staging = session.stage_arrays([NamedArray(name, a) for name, a in gradient(seed).items()])
-        incoming = Incoming.whole(session, staging, StepOptions(**options))
-        return await self.execution.commit(session, StepChange(incoming), PreparedStep.commit)
+        change = StepChange(Step(session, staging, StepOptions(**options)))
+        return await self.execution.commit(session, change, Step.commit)
+
+    async def change(self, session: Session, change: RequestedChange) -> Message:
+        """Makes a change that is no step; returns its answer."""
+        return await make_change(self.execution, session, change)
 
 
 def gradient(seed: int) -> dict[str, npt.NDArray[Any]]:

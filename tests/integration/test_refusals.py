@@ -134,9 +134,7 @@ UNARY = {
     ),
     "sequence with another content": (
         lambda name: request(name, {"b": G["b"]}, worker="a", sequence=2),
-        Expected(
-            PRECONDITION, "SEQUENCE_REUSED", ["options.sequence"], {"expected": "3", "actual": "2"}
-        ),
+        Expected(PRECONDITION, "SEQUENCE_REUSED", ["options.sequence"], {"expected": "3", "actual": "2"}),
     ),
     "gap": (
         lambda name: request(name, worker="a", sequence=9),
@@ -343,7 +341,10 @@ STREAMED: dict[str, tuple[Callable[[str], Messages], Expected]] = {
     "wrong expected_step": (
         lambda name: begun_only(name, expected_step=1),
         Expected(
-            grpc.StatusCode.ABORTED, "STEP_MISMATCH", ["step.expected_step"], {"expected": "1", "current": "2"}
+            grpc.StatusCode.ABORTED,
+            "STEP_MISMATCH",
+            ["step.expected_step"],
+            {"expected": "1", "current": "2"},
         ),
     ),
     "no byte_count": (

@@ -280,9 +280,7 @@ def test_more_rows_than_there_is_memory(client: Client) -> None:
     name = client.create({"table": np.zeros((1, 1 << 18), np.float32)}).name
     start = pb.StepStart(byte_count=1 << 42, row_indices=[tensor(np.zeros(1 << 22, np.int32))])
     with refused() as told:
-        client.stream(
-            pb.StepPlan(session=name, sparse_tensors=["table"]), [pb.StepStreamRequest(step=start)]
-        )
+        client.stream(pb.StepPlan(session=name, sparse_tensors=["table"]), [pb.StepStreamRequest(step=start)])
     assert (told.reason, told.metadata["limit"]) == ("LIMIT_EXCEEDED", "max_memory_bytes")
     assert client.get(name).step == 0
 

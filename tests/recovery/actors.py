@@ -203,9 +203,7 @@ class Soloist(Actor):
         return Call("step", ask, lambda answer: self._stepped(gradient, sequence, answer))
 
     def _streamed(self) -> Call:
-        def send(
-            client: Client, plan: pb.StepPlan, messages: list[pb.StepStreamRequest]
-        ) -> pb.StepResult:
+        def send(client: Client, plan: pb.StepPlan, messages: list[pb.StepStreamRequest]) -> pb.StepResult:
             (answer,) = client.stream(plan, messages)
             return answer.result
 

@@ -20,7 +20,8 @@ from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.repeats import make_change
-from optserve_server.sessions.changes import ChangeKind, Request, RequestedChange, StepChange
+from optserve_server.sessions.change import ChangeKind
+from optserve_server.sessions.changes import Request, RequestedChange
 from optserve_server.sessions.frozen import freeze
 from optserve_server.sessions.keeper import Keeper, Policy
 from optserve_server.sessions.namespaces import Namespaces
@@ -67,8 +68,8 @@ class House:
 
     async def step(self, session: Session, seed: int, **options: Any) -> StepResult:
         staging = session.stage_arrays([NamedArray(name, a) for name, a in gradient(seed).items()])
-        change = StepChange(Step(session, staging, StepOptions(**options)))
-        return await self.execution.commit(session, change, Step.commit)
+        step = Step(session, staging, StepOptions(**options))
+        return await self.execution.commit(session, step, Step.commit)
 
     async def change(self, session: Session, change: RequestedChange) -> Message:
         """Makes a change that is no step; returns its answer."""

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.changes import StepChange
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
 from optserve_server.sessions.staging import NamedArray
 from optserve_server.sessions.step import Step
@@ -73,8 +72,7 @@ def test_a_defect_while_a_step_is_taken_reaches_its_caller_and_gives_the_session
             session = made.create("a")
             staging = session.stage_arrays([NamedArray(n, a) for n, a in gradient(1).items()])
             with pytest.raises(ZeroDivisionError):
-                change = StepChange(Step(session, staging, StepOptions()))
-                await made.execution.commit(session, change, fail)
+                await made.execution.commit(session, Step(session, staging, StepOptions()), fail)
             assert not session.lock.locked()
 
     run(live())

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optserve_server.sessions.changes import step_pieces
 from optserve_server.sessions.result import Override, StepOptions
+from optserve_server.sessions.step_record import step_pieces
 from optserve_server.storage.payload import unpack
 from tests.service.sessions.support import session_of, spec_of
 
@@ -26,7 +26,9 @@ OPTIONS = st.builds(
     per_tensor_norms=st.booleans(),
     gradient_id=st.integers(0, 2**64 - 1),
     overrides=st.lists(
-        st.builds(Override, group=st.one_of(st.none(), st.text()), name=st.text(), value=st.floats(-1e300, 1e300))
+        st.builds(
+            Override, group=st.one_of(st.none(), st.text()), name=st.text(), value=st.floats(-1e300, 1e300)
+        )
     ).map(tuple),
 )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from optserve._codec.framing import ChunkView, Framing
+from optserve._codec.framing import Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.messages import Messages
 from optserve_server.sessions.reading import Reply
@@ -35,23 +35,16 @@ class Answer:
         self.result: StepResult | None = None
         self.is_copied = reply is None or not reply.staging.byte_count
         self._loop, self._on_begun = asyncio.get_running_loop(), on_begun
-        self._thread = threading.get_ident()
         self._reached = 0
         self._news: asyncio.Event | None = None
 
     def begun(self, result: StepResult) -> None:
         """The result is known, the parameters follow."""
-        if threading.get_ident() == self._thread:
-            self.result = result
-        else:
-            self._loop.call_soon_threadsafe(self._begin, result)
+        self._loop.call_soon_threadsafe(self._begin, result)
 
     def reached(self, byte_count: int) -> None:
         """That many bytes of the parameters are there."""
-        if threading.get_ident() == self._thread:
-            self._reached = byte_count
-        else:
-            self._loop.call_soon_threadsafe(self._advance, byte_count)
+        self._loop.call_soon_threadsafe(self._advance, byte_count)
 
     def _begin(self, result: StepResult) -> None:
         self.result = result
@@ -97,10 +90,21 @@ class Answers:
         """An answer; that of a step in a thread is sent while the step goes on."""
         return Answer(reply, self._start)
 
-    async def finish(self, answer: Answer) -> None:
-        """Sends an answer that is known in whole and was not begun to be sent."""
-        if self._sending is None:
-            await self._write(answer)
+    async def encoded(self, result: StepResult, reply: Reply | None) -> Sequence[Any]:
+        """The answer of a step that is done: its last message, in pieces; those before it are sent."""
+        head = answer_head_to(result, 0 if reply is None else reply.step)
+        if reply is None or not reply.staging.byte_count:
+            return (head,)
+        buffer, limit = reply.staging.buffer.data, self._chunk_bytes
+        if len(buffer) <= limit:
+            return RESPONSES.pieces_of_run(head, 0, buffer)
+        last = (len(buffer) - 1) // limit * limit
+        for start in range(0, last, limit):
+            await self._messages.write_pieces(
+                RESPONSES.pieces_of_run(head, start, buffer[start : start + limit])
+            )
+            head = b""
+        return RESPONSES.pieces_of_run(head, last, buffer[last:])
 
     @property
     def are_under_way(self) -> bool:
@@ -152,7 +156,7 @@ class Answers:
                 await answer.wait(stop)
             # If the message is copied before anybody else gets a turn, the buffer is free by then.
             answer.is_copied = messages.copies and stop == size
-            await messages.write_pieces(RESPONSES.pieces(head, ChunkView(start, buffer[start:stop])))
+            await messages.write_pieces(RESPONSES.pieces_of_run(head, start, buffer[start:stop]))
             head, start = b"", stop
         answer.is_copied = True
 

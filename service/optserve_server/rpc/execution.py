@@ -7,15 +7,15 @@ whether it is a step or a push, durable or not, short or long.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from functools import partial
 from time import perf_counter_ns
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from optserve_server.rpc.completion import to_completion
+from optserve_server.rpc.completion import Completion
 from optserve_server.rpc.meters import Meters
-from optserve_server.sessions.changes import Change
+from optserve_server.sessions.change import Change, Checked
 from optserve_server.sessions.keeper import Keeper
 from optserve_server.sessions.session import Session
 from optserve_server.storage.failpoints import passing
@@ -23,18 +23,7 @@ from optserve_server.storage.failpoints import passing
 T = TypeVar("T")
 
 
-class Prepared(Protocol):
-    """A change that was checked; see `optserve_server.sessions.prepared`."""
-
-    @property
-    def changes(self) -> bool:
-        """Whether applying it changes anything that has to be recorded."""
-
-    def give_up(self) -> None:
-        """Gives back what was taken for it."""
-
-
-P = TypeVar("P", bound=Prepared)
+P = TypeVar("P", bound=Checked)
 
 
 class Execution:
@@ -53,7 +42,7 @@ class Execution:
         self._keeper = keeper
         self.meters = Meters()
 
-    async def commit(self, session: Session, change: Change[P], apply: Callable[[P], T]) -> T:
+    def commit(self, session: Session, change: Change[P], apply: Callable[[P], T]) -> Awaitable[T]:
         """Makes a change while nothing else touches the session, to its end even if the caller leaves.
 
         Args:
@@ -68,11 +57,12 @@ class Execution:
             DomainError: what `Change.prepare` raises, STORAGE_FULL or STORAGE_UNAVAILABLE; nothing
                 was applied.
         """
-        return await to_completion(self._commit(session, change, apply))
+        return Completion(self._commit(session, change, apply))
 
     async def _commit(self, session: Session, change: Change[P], apply: Callable[[P], T]) -> T:
         asked = perf_counter_ns()
-        async with session.lock:
+        await session.lock.acquire()
+        try:
             begun = perf_counter_ns()
             inline = session.is_small or change.is_brief
             prepare = partial(change.prepare, session)
@@ -94,22 +84,22 @@ class Execution:
                 keeper.changed(kept, change.kind, byte_count)
                 self.meters.record.add(recorded - recording)
                 begun += recorded - recording
-        self.meters.queue.add(begun - asked)
-        self.meters.work.add(perf_counter_ns() - begun)
+        finally:
+            session.lock.release()
+        self.meters.took(begun - asked, perf_counter_ns() - begun)
         passing("before-ack")
         return done
 
-    async def exclusive(self, session: Session, work: Callable[[], T]) -> T:
+    def exclusive(self, session: Session, work: Callable[[], T]) -> Awaitable[T]:
         """Runs work that changes nothing while nothing else touches the session."""
-        return await to_completion(self._exclusive(session, work))
+        return Completion(self._exclusive(session, work))
 
     async def _exclusive(self, session: Session, work: Callable[[], T]) -> T:
         asked = perf_counter_ns()
         async with session.lock:
             begun = perf_counter_ns()
             done = work() if session.is_small else await self.in_thread(work)
-        self.meters.queue.add(begun - asked)
-        self.meters.work.add(perf_counter_ns() - begun)
+        self.meters.took(begun - asked, perf_counter_ns() - begun)
         return done
 
     async def in_thread(self, work: Callable[[], T]) -> T:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar, cast
 import xxhash
 from google.protobuf.message import Message
 
-from optserve_server.rpc.completion import to_completion
+from optserve_server.rpc.completion import Completion
 from optserve_server.rpc.execution import Execution
-from optserve_server.sessions.changes import ChangeKind, Request, RequestedChange
+from optserve_server.sessions.change import ChangeKind
+from optserve_server.sessions.changes import Request, RequestedChange
 from optserve_server.sessions.kept import Answered, Kept
 from optserve_server.sessions.ledger import RequestLedger
 from optserve_server.sessions.prepared import Prepared
@@ -40,7 +41,7 @@ class Repeats:
         Raises:
             DomainError: REQUEST_ID_REUSED, or what ``act`` raises.
         """
-        return await to_completion(self._once(request_id, content, act))
+        return await Completion(self._once(request_id, content, act))
 
     def remember(self, request_id: str, content: bytes, answer: Message) -> None:
         """Keeps an answer that was given in an earlier life of the server."""

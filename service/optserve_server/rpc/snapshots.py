@@ -15,11 +15,12 @@ from google.protobuf.message import Message
 from optserve._codec.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
-from optserve_server.rpc.completion import to_completion
+from optserve_server.rpc.completion import Completion
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.repeats import make_change, remember
 from optserve_server.sessions.adoption import adopt
-from optserve_server.sessions.changes import ChangeKind, Request, RestoreChange
+from optserve_server.sessions.change import ChangeKind
+from optserve_server.sessions.changes import Request, RestoreChange
 from optserve_server.sessions.frozen import Frozen, SpecCodec, freeze, layout_of, spec_of, thaw
 from optserve_server.sessions.keeper import Keeper
 from optserve_server.sessions.kept import Kept
@@ -60,7 +61,7 @@ class Snapshots:
         """Saves a session until somebody deletes the snapshot."""
         keeper, kept = self._kept(session)
         session.check_ready()
-        file = await to_completion(keeper.save(kept, asked=asked))
+        file = await Completion(keeper.save(kept, asked=asked))
         answer = answer_to(ChangeKind.SAVE, session, file)
         others = [f for f in _at(kept, file.step) if f.kept and f.path != file.path]
         for other in others:
@@ -97,7 +98,7 @@ class Snapshots:
             change = RestoreChange(staging, expected, request=asked)
             return await make_change(self._execution, session, change)
         work = self._restored(keeper, session, file, expected, asked)
-        return await to_completion(work)
+        return await Completion(work)
 
     async def _restored(
         self, keeper: Keeper, session: Session, file: SnapshotFile, expected: int | None, asked: Request

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +23,20 @@ from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.messages import Messages
 from optserve_server.rpc.reading import UNREADABLE
 from optserve_server.rpc.sharing import Sharing
-from optserve_server.sessions.changes import StepChange
 from optserve_server.sessions.guards import GRADIENT, REPLY
 from optserve_server.sessions.regions import Region
-from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session, session_deleted
 from optserve_server.sessions.step import Step
-from optserve_server.sessions.stream_plan import StreamPlan
+from optserve_server.sessions.stream_plan import StepPlan, wrong_byte_count
 from optserve_server.storage.failpoints import passing
 from optserve_server.wire import step_streams
 from optserve_server.wire.chunks import Filler
 
 Chunk = ChunkView | ChunkAhead
+Pieces = Sequence[Any]
+"""An encoded message in pieces: contiguous buffers of bytes."""
+
 REQUESTS = Framing(pb.StepStreamRequest)
 
 
@@ -61,7 +64,7 @@ class StepStream:
         self._find, self._sharing = find, sharing
         self._execution, self._messages = execution, messages
         self._stated: pb.StepPlan | None = None
-        self._plan: StreamPlan | None = None
+        self._plan: StepPlan | None = None
         self._deleted = False
         self._answers = Answers(messages, chunk_bytes)
         task = asyncio.current_task()
@@ -74,8 +77,16 @@ class StepStream:
         Raises:
             DomainError: the first error of any step.
         """
+        messages = self._messages
         try:
-            while await self._serve_message():
+            while True:
+                with self._interruptible:
+                    message = await messages.read()
+                if message is aio.EOF:
+                    break
+                answer = await self._serve_message(message)
+                if answer:
+                    await messages.write_pieces(answer)
                 passing("after-ack")
             await self._answers.sent()
         except DomainError:
@@ -84,32 +95,31 @@ class StepStream:
             raise
         finally:
             self._answers.close()
-            self._messages.close()
+            messages.close()
             self._drop_plan()
 
-    async def _serve_message(self) -> bool:
-        """Serves a plan, a step or a request for a data connection; False at the end of the stream."""
-        with self._interruptible:
-            message = await self._messages.read()
-        if message is aio.EOF:
-            return False
+    async def _serve_message(self, message: Message) -> Pieces | None:
+        """Serves a plan, a step or a request for a data connection.
+
+        Returns:
+            The answer's encoded message in pieces; None if it was sent, or is being sent.
+        """
         begun = perf_counter_ns()
         request, chunk = await _decoded(message)
+        if request.HasField("step"):
+            return await self._serve_step(request, chunk, begun)
         if request.HasField("plan"):
             _check_alone(request, chunk, "plan")
-            await self._serve_plan(request.plan)
-        elif request.HasField("data_connection"):
+            return await self._serve_plan(request.plan)
+        if request.HasField("data_connection"):
             _check_alone(request, chunk, "data_connection")
             await self._answers.sent()
             await self._messages.connect(request.data_connection)
-        elif request.HasField("step"):
-            await self._serve_step(request.step, chunk, begun)
-        else:
-            text = "a message between two steps must have a plan, a step or a data_connection"
-            raise DomainError(Reason.STREAM_PROTOCOL, text, field="step")
-        return True
+            return None
+        text = "a message between two steps must have a plan, a step or a data_connection"
+        raise DomainError(Reason.STREAM_PROTOCOL, text, field="step")
 
-    async def _serve_plan(self, message: pb.StepPlan) -> None:
+    async def _serve_plan(self, message: pb.StepPlan) -> Pieces:
         await self._answers.sent()
         self._drop_plan()
         self._stated, self._deleted = message, False
@@ -118,9 +128,9 @@ class StepStream:
             # Kernels are compiled while the first gradient is on its way.
             reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
             await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
-        await self._messages.write(step_streams.planned_to(plan).SerializeToString())
+        return (step_streams.planned_to(plan).SerializeToString(),)
 
-    def _resolved(self, message: pb.StepPlan) -> StreamPlan:
+    def _resolved(self, message: pb.StepPlan) -> StepPlan:
         """Checks a plan against its session and keeps it.
 
         Raises:
@@ -134,11 +144,12 @@ class StepStream:
         self._plan = plan
         return plan
 
-    def _current_plan(self) -> StreamPlan:
-        """The stream's plan; checked anew if its session was updated, or evicted and is back."""
-        plan = self._plan
-        if plan is not None and plan.is_current:
-            return plan
+    def _renewed_plan(self) -> StepPlan:
+        """The stream's plan, checked anew: its session was updated, or evicted and is back.
+
+        Raises:
+            DomainError: STREAM_PROTOCOL if there is none, SESSION_NOT_FOUND, or what is wrong with it.
+        """
         if self._stated is None:
             text = "a stream must begin with a plan"
             raise DomainError(Reason.STREAM_PROTOCOL, text, field="plan")
@@ -160,19 +171,29 @@ class StepStream:
                 plan.region.ended.pop(self, None)
         self._answers.forget()
 
-    async def _serve_step(self, start: pb.StepStart, chunk: Chunk | None, begun: int) -> None:
-        plan = self._current_plan()
+    async def _serve_step(
+        self, request: pb.StepStreamRequest, chunk: Chunk | None, begun: int
+    ) -> Pieces | None:
+        if request.HasField("plan") or request.HasField("data_connection"):
+            _check_alone(request, chunk, "plan" if request.HasField("plan") else "data_connection")
+        plan = self._plan
+        if plan is None or not plan.is_current:
+            plan = self._renewed_plan()
         try:
-            options = step_streams.options_from(start, plan)
-            step = await self._received(plan, start, options, chunk)
+            options = step_streams.options_from(request.step, plan)
+            step = await self._received(plan, request.step, options, chunk)
+            if self._answers.are_under_way:
+                await self._answers.sent()
             self._execution.meters.receive.add(perf_counter_ns() - begun)
-            await self._take(plan, step)
+            if plan.region is not None:
+                return await self._take_in_memory(plan, plan.region, step)
+            return await self._take(plan, step)
         except DomainError as error:
             _locate(error)
             raise
 
     async def _received(
-        self, plan: StreamPlan, start: pb.StepStart, options: StepOptions, chunk: Chunk | None
+        self, plan: StepPlan, start: pb.StepStart, options: StepOptions, chunk: Chunk | None
     ) -> Step:
         """A step whose gradient is complete."""
         session = plan.session
@@ -184,8 +205,9 @@ class StepStream:
             stage = partial(session.staged, arriving)
             staging = stage() if session.is_small else await self._execution.in_thread(stage)
             return Step(session, staging, options)
-        plan.check_byte_count(start.byte_count)
-        staging = plan.staging(busy=self._answers.busy)
+        if start.byte_count != plan.byte_count:
+            raise wrong_byte_count(start.byte_count, plan.byte_count)
+        staging = plan.staging(self._answers)
         step = Step(session, staging, options)
         if plan.region is not None:
             if chunk is not None:
@@ -193,14 +215,10 @@ class StepStream:
                 raise DomainError(Reason.STREAM_PROTOCOL, text, field="chunk")
             return step
         size = staging.byte_count
-        if chunk is not None and not chunk.byte_offset and chunk.byte_count == size:
-            place = staging.buffer.data
-            if isinstance(chunk, ChunkView):
-                place[:] = chunk.data
-            else:
-                await _receive(chunk, place)
-        elif size:
-            session.admit(options)  # before more messages are awaited
+        if isinstance(chunk, ChunkView) and not chunk.byte_offset and len(chunk.data) == size:
+            staging.buffer.data[:] = chunk.data
+        elif size or chunk is not None:
+            session.admit(options)  # before more bytes are awaited
             await self._fill(staging.buffer, chunk, step.received)
         return step
 
@@ -225,35 +243,32 @@ class StepStream:
                     raise filler.interrupted(field)
             await _put(filler, chunk)
 
-    async def _take(self, plan: StreamPlan, step: Step) -> None:
-        """Takes a step and answers it."""
-        answers = self._answers
-        if answers.are_under_way:
-            await answers.sent()
-        change = StepChange(step)
-        if plan.region is not None:
-            encode = partial(_answer_in_memory, region=plan.region, pulls=plan.pull is not None)
-            await self._messages.write(await self._execution.commit(plan.session, change, encode))
-            return
-        reply = plan.reply(step.staging)
-        answer = answers.begin(reply)
+    async def _take(self, plan: StepPlan, step: Step) -> Pieces | None:
+        """Takes a step whose parameters are sent."""
+        session, reply = plan.session, plan.reply(step.staging)
+        if session.is_small or step.is_brief:
+            commit = partial(Step.commit, reply=reply)
+            result = await self._execution.commit(session, step, commit)
+            return await self._answers.encoded(result, reply)
+        answer = self._answers.begin(reply)
         commit = partial(Step.commit, reply=reply, progress=answer)
-        await self._execution.commit(plan.session, change, commit)
-        finishing = perf_counter_ns()
-        await answers.finish(answer)
-        self._execution.meters.answer.add(perf_counter_ns() - finishing)
+        await self._execution.commit(session, step, commit)
+        return None
 
+    async def _take_in_memory(self, plan: StepPlan, region: Region, step: Step) -> Pieces:
+        """Takes a step whose parameters are in shared memory."""
 
-def _answer_in_memory(step: Step, *, region: Region, pulls: bool) -> bytes:
-    """Applies a step whose parameters are in shared memory; returns the encoded answer."""
-    result = step.commit()
-    if not pulls or region.key is None:
-        return step_streams.answer_head_to(result, 0)
-    values = region.values  # dropped if the client has gone meanwhile
-    if values is not None:
-        region.session.values(*region.key, values)
-    change = 0 if region.live is None else region.live.change
-    return step_streams.answer_head_to(result, region.session.step, change)
+        def commit(step: Step) -> tuple[StepResult, int, int]:
+            result = step.commit()
+            if plan.pull is None or region.key is None:
+                return result, 0, 0
+            values = region.values  # dropped if the client has gone meanwhile
+            if values is not None:
+                plan.session.values(*region.key, values)
+            return result, plan.session.step, 0 if region.live is None else region.live.change
+
+        answer = await self._execution.commit(plan.session, step, commit)
+        return (step_streams.answer_head_to(*answer),)
 
 
 async def _decoded(message: Message) -> tuple[pb.StepStreamRequest, Chunk | None]:

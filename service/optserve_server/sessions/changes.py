@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import DomainError
+from optserve_server.sessions.change import Change, ChangeKind
 from optserve_server.sessions.frozen import SpecCodec
 from optserve_server.sessions.prepared import Prepared
 from optserve_server.sessions.result import Override, StepOptions
@@ -22,32 +20,13 @@ from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray, Staging
-from optserve_server.sessions.step import Step
+from optserve_server.sessions.step_record import described
 from optserve_server.sessions.store import Store
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
-from optserve_server.storage.payload import dumps, pack, pack_text, unpack
+from optserve_server.storage.payload import pack, unpack
 
-P = TypeVar("P")
-_string = functools.lru_cache(maxsize=1024)(dumps)
-_OPTIONS = tuple(field.name for field in dataclasses.fields(StepOptions))
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-
-
-class ChangeKind(StrEnum):
-    """What changes a session."""
-
-    STEP = "step"
-    PUSH = "push"
-    UPDATE = "update"
-    REPORT = "report"
-    CREATE = "create"
-    FORK = "fork"
-    IMPORT = "import"
-    RESTORE = "restore"
-    SAVE = "save"
-    DROP = "drop"
-    DELETE = "delete"
 
 
 @dataclass(frozen=True)
@@ -59,79 +38,6 @@ class Request:
 
     key: str = ""
     content: bytes = b""
-
-
-class Change(Generic[P]):
-    """A change that is asked of a session; `optserve_server.rpc.execution.Execution.commit` makes it.
-
-    Attributes:
-        kind: what it is.
-        is_brief: whether it is short enough for the event loop, however large its session is.
-    """
-
-    kind: ChangeKind
-    is_brief: bool = False
-
-    def prepare(self, session: Session) -> P:
-        """Checks it, and changes nothing; see the session's own methods for what they raise."""
-        raise NotImplementedError
-
-    def record(self, codec: SpecCodec) -> list[Piece]:
-        """The payload of its record; asked for after `prepare`."""
-        raise NotImplementedError
-
-
-class StepChange(Change[Step]):
-    """A step.
-
-    Args:
-        step: the step; its gradient is complete.
-    """
-
-    kind = ChangeKind.STEP
-
-    def __init__(self, step: Step) -> None:
-        self._step = step
-        self.is_brief = step.is_brief
-
-    def prepare(self, session: Session) -> Step:
-        """Checks and measures it."""
-        return self._step.prepare()
-
-    def record(self, codec: SpecCodec) -> list[Piece]:
-        """The payload of its record."""
-        return step_pieces(self._step.staging, self._step.options)
-
-
-def step_pieces(staging: Staging, options: StepOptions) -> list[Piece]:
-    """The payload of a step's record."""
-    if staging.sparse:
-        facts, buffers = _described(staging)
-        described = dumps(facts)
-    else:
-        buffers = [staging.buffer.data] if staging.byte_count else []
-        if not staging.described:
-            staging.described = dumps(_described(staging)[0])
-        described = staging.described
-    asked = ",".join([f'"{name}":{_text(getattr(options, name))}' for name in _OPTIONS])
-    return pack_text(f'{{"kind":"{ChangeKind.STEP}","options":{{{asked}}},{described[1:]}', buffers)
-
-
-def _text(value: object) -> str:
-    """JSON of one option. The standard library takes ten times as long to begin with."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return dumps([dataclasses.astuple(override) for override in value]) if value else "[]"
-    return _string(value) if isinstance(value, str) else repr(value)
-
-
-def _options(facts: Mapping[str, Any]) -> StepOptions:
-    """The options that a record has. Records of earlier versions have no overrides."""
-    overrides = tuple(Override(*override) for override in facts.get("overrides", ()))
-    return StepOptions(**{**facts, "overrides": overrides})
 
 
 @dataclass(frozen=True)
@@ -152,7 +58,7 @@ class PushChange(Change[Prepared[None]]):
 
     def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        facts, buffers = _described(self.staging)
+        facts, buffers = described(self.staging)
         own = {"reset_state": self.reset_state, **facts}
         return pack({"kind": self.kind, **own, **_stated(self.request)}, buffers)
 
@@ -236,6 +142,12 @@ def replay(session: Session, payload: memoryview, codec: SpecCodec) -> Replayed:
     return Replayed(kind, outcome, Request(key, bytes.fromhex(content)))
 
 
+def _options(facts: Mapping[str, Any]) -> StepOptions:
+    """The options that a record has. Records of earlier versions have no overrides."""
+    overrides = tuple(Override(*override) for override in facts.get("overrides", ()))
+    return StepOptions(**{**facts, "overrides": overrides})
+
+
 def _replay_step(session: Session, facts: dict[str, Any], buffers: list[memoryview], _: SpecCodec) -> object:
     return session.apply(_staged(session, facts, buffers), _options(facts["options"]))
 
@@ -264,25 +176,6 @@ _REPLAYS: Mapping[ChangeKind, Callable[[Session, dict[str, Any], list[memoryview
 
 def _stated(request: Request) -> dict[str, Any]:
     return {"request": (request.key, request.content.hex())} if request.key else {}
-
-
-def _described(staging: Staging) -> tuple[dict[str, Any], list[Piece]]:
-    """What was sent, as facts and buffers: rows as they were sent, for they are summed anew."""
-    sparse = {rows.name for rows in staging.sparse}
-    dense = [tensor for tensor in staging.tensors if tensor.entry.name not in sparse]
-    facts = {
-        "tensors": [(tensor.entry.name, tensor.dtype.name) for tensor in dense],
-        "rows": [
-            (rows.name, rows.indices.dtype.name, rows.values.dtype.name, rows.values.shape)
-            for rows in staging.sparse
-        ],
-    }
-    if not sparse:
-        return facts, [staging.buffer.data] if staging.byte_count else []
-    buffers: list[Piece] = [staging.array(tensor).view(np.uint8).data for tensor in dense]
-    for rows in staging.sparse:
-        buffers += [rows.indices.tobytes(), rows.values.tobytes()]
-    return facts, [b"".join(buffers)]
 
 
 def _staged(session: Session, facts: dict[str, Any], buffers: Sequence[memoryview]) -> Staging:

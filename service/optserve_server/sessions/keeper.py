@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from optserve_server.errors import DomainError
-from optserve_server.sessions.changes import Change, ChangeKind, Request
+from optserve_server.sessions.change import Change, ChangeKind
+from optserve_server.sessions.changes import Request
 from optserve_server.sessions.disk_state import DiskState
 from optserve_server.sessions.frozen import SpecCodec, freeze
 from optserve_server.sessions.kept import Answered, Kept

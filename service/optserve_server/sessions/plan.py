@@ -79,7 +79,9 @@ class Place:
             Its sums: numbers if the run is one segment and bound, else one for each segment.
         """
         if self.direct:
-            bound = self._bound(text, shape, of_tensors is not None, reply)
+            bound = self._bounds.get((text, shape, of_tensors is not None, reply))
+            if bound is None:
+                bound = self._bound(text, shape, of_tensors is not None, reply)
             return bound.totals(scalars) if of_tensors is None else bound(scalars, NONE, of_tensors)
         program = text(self.partition.programs, *shape)
         cut = None if of_tensors is None else Segments(self.run.ends, of_tensors)
@@ -141,8 +143,8 @@ class Plan:
         clips_by_tensor: whether they are clipped by the norm of each tensor.
         penalizes: whether there is regularization.
         measures_early: whether a gradient can be measured while it arrives.
-        needs_no_measurement: whether a step happens whatever its gradient holds, and no number of
-            it depends on that.
+        needs_no_measurement: whether a complete step happens whatever its gradient holds, and no
+            number of it depends on that.
     """
 
     places: tuple[Place, ...]
@@ -164,9 +166,7 @@ class Plan:
         self.penalizes = bool(gradient.l1 or gradient.l2)
         self.measures_early = not (self.penalizes or self.accumulates or has_rows)
         self.needs_no_measurement = (
-            gradient.non_finite is NonFinitePolicy.ALLOW
-            and not (self.clips_by_norm or self.accumulates)
-            and self.plain
+            gradient.non_finite is NonFinitePolicy.ALLOW and not self.clips_by_norm and self.plain
         )
         # The staging keeps the plan: to keep it in turn would leave both to the garbage collector.
         self._asked: tuple[weakref.ref[Staging], Point] | None = None
@@ -176,11 +176,7 @@ class Plan:
     def of(cls, session: Session, staging: Staging) -> Plan:
         """The plan that the staging keeps, or a new one if the session was changed since."""
         plan = staging.plan
-        if (
-            not isinstance(plan, Plan)
-            or plan._spec is not session.spec
-            or plan._partitions is not session.arenas.partitions
-        ):
+        if not isinstance(plan, Plan) or not plan.fits(session, staging):
             plan = staging.plan = cls(session, staging)
         elif not plan._is_bound:
             # The staging is used again, so binding its kernels to its bytes pays.
@@ -188,6 +184,14 @@ class Plan:
             for place in plan.places:
                 place.bind()
         return plan
+
+    def fits(self, session: Session, staging: Staging) -> bool:
+        """Whether it is of this staging, and the session is what it was when the plan was made."""
+        return (
+            staging.plan is self
+            and self._spec is session.spec
+            and self._partitions is session.arenas.partitions
+        )
 
     def writes(self, reply: Reply) -> bool:
         """Whether the pass that updates can write the reply as well."""

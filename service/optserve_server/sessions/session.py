@@ -91,6 +91,7 @@ class Session:
         skipped: steps skipped because of a non-finite gradient.
         is_small: whether a step is short enough for the thread that asks for it.
         is_brief: whether its kernels alone are, where nothing has to be copied.
+        changing: a context that closes the session to further use if what is done inside ends half-way.
         closed: whether it was deleted, or has left the memory.
         away: whether it has left the memory, and comes back on its next use.
         damaged: whether an update began and did not end; such a session answers no more.
@@ -100,6 +101,7 @@ class Session:
         at_close: what is called when it is deleted, by whom it concerns.
         charge: what it has taken of the budget.
         waiting: names of the tensors whose values are still to be uploaded.
+        idle_plans: plans of unary steps for the next steps like theirs; see `sessions.stream_plan`.
         kept: how it is kept on the disk; None where it is held in memory alone.
     """
 
@@ -125,6 +127,7 @@ class Session:
         self.is_small, self.is_brief = size <= SMALL, size <= backend.brief
         self.closed = self.away = False
         self.damaged = False
+        self.changing: contextlib.AbstractContextManager[None] = _Changing(self)
         self.activity = Activity()
         self.lock = asyncio.Lock()
         programs = programs_of(spec)
@@ -140,6 +143,7 @@ class Session:
         self.ledger = StepLedger()
         self.kept: Kept | None = None
         self.waiting = set(pending)
+        self.idle_plans: dict[object, object] = {}
 
     @property
     def durable_step(self) -> int:
@@ -169,6 +173,10 @@ class Session:
         for partition in list(self.arenas.partitions.values()):
             partition.warm(wire, reply)
 
+    def staging(self, tensors: Sequence[StagedTensor]) -> Staging:
+        """A buffer for tensors that were laid out."""
+        return Staging(tensors, allocate=self._allocate)
+
     def stage(self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None) -> Staging:
         """A buffer for streamed bytes; see `optserve_server.sessions.staging.stage`."""
         return stage(self.layout, tensors, dtype, self._allocate)
@@ -192,7 +200,7 @@ class Session:
 
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
         """Takes one step, or changes nothing; see `Step.prepare` for its errors."""
-        return Step(self, staging, options).prepare().commit()
+        return Step(self, staging, options).prepare(self).commit()
 
     def admit(self, options: StepOptions) -> bool:
         """Checks a step as far as that can be done without its gradient.
@@ -204,17 +212,19 @@ class Session:
             DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, SEQUENCE_GAP, SEQUENCE_EXPIRED,
                 TRAINING_STOPPED or STEP_MISMATCH.
         """
-        self._check_usable()
+        if self.closed or self.damaged or self.waiting:
+            self._check_usable()
         if options.worker and not self.ledger.is_next(options.worker, options.sequence):
             return False
-        self.watch.check_running(self.spec)
+        if self.watch.stopping is not None:
+            self.watch.check_running(self.spec)
         if options.expected_step is not None:
             self.check_step(options.expected_step, "options.expected_step")
         return True
 
     def count_step(self, numbers: StepNumbers) -> None:
         """Counts a step whose update was applied with these numbers."""
-        self.numbers.commit(numbers)
+        self.numbers.carried = numbers.carried
         self.accumulated = 0
         self.step += 1
 
@@ -285,7 +295,7 @@ class Session:
         return Prepared(partial(self._assign, staging, reset_state))
 
     def _assign(self, staging: Staging, reset_state: bool) -> None:
-        with self.changing():
+        with self.changing:
             for run in staging.runs:
                 self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
         self.waiting.difference_update(tensor.entry.name for tensor in staging.tensors)
@@ -333,13 +343,10 @@ class Session:
         self.check_step(expected_step, "expected_step")
         return Prepared(prepare_report(self, values))
 
-    def changing(self) -> contextlib.AbstractContextManager[None]:
-        """Closes the session to further use if what is done inside ends half-way."""
-        return _Changing(self)
-
     def close(self, *, away: bool = False) -> None:
         """Says that it is deleted, or away; whoever still holds it is refused."""
         self.closed, self.away = True, away
+        self.idle_plans.clear()
         self.activity.closed()
         for tell in list(self.at_close.values()):
             tell()

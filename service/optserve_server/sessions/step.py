@@ -11,13 +11,15 @@ import numpy as np
 import xxhash
 
 from optserve_server.arrays.backend import Pass
+from optserve_server.arrays.norms import all_norms
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
+from optserve_server.sessions.change import Change, ChangeKind
 from optserve_server.sessions.guards import GRADIENT, REPLY, StepPrograms
 from optserve_server.sessions.lazy import check_lazy
 from optserve_server.sessions.matrices import step_matrices
-from optserve_server.sessions.measurement import Measurement, measure, norms_by_tensor, refuse_non_finite
+from optserve_server.sessions.measurement import Measurement, norms_by_tensor, refuse_non_finite
 from optserve_server.sessions.numbers import StepNumbers
 from optserve_server.sessions.partition import Piecewise
 from optserve_server.sessions.plan import Place, Plan, Totals
@@ -25,8 +27,11 @@ from optserve_server.sessions.reading import Point, Reply, read
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
 from optserve_server.sessions.spec import NonFinitePolicy
 from optserve_server.sessions.staging import Staging, check_complete
+from optserve_server.sessions.step_record import step_pieces
+from optserve_server.storage.files import Piece
 
 if TYPE_CHECKING:
+    from optserve_server.sessions.frozen import SpecCodec
     from optserve_server.sessions.session import Session
 
 PIECE = 1 << 20
@@ -46,21 +51,8 @@ class Progress(Protocol):
         """That many bytes of the reply are written; all of them, once the step is counted."""
 
 
-class NoProgress:
-    """A `Progress` that does nothing."""
-
-    def begun(self, result: StepResult) -> None:
-        """Does nothing."""
-
-    def reached(self, byte_count: int) -> None:
-        """Does nothing."""
-
-
-NO_PROGRESS = NoProgress()
-
-
-class Step:
-    """A gradient on its way into a session.
+class Step(Change["Step"]):
+    """A gradient on its way into a session: a change that is also its own check.
 
     `received` takes its fingerprint and, unless that depends on the session's state, its norms while
     the bytes are in cache. `prepare` only reads, so that a rejected step leaves no trace; its record
@@ -74,10 +66,13 @@ class Step:
     Attributes:
         staging: the gradient.
         options: what the step asks for.
+        is_brief: whether it is a pass or two of a compiled kernel, with nothing to wait for.
         outcome: what was decided; None before `prepare`.
         stored: the result of the same step, if it was answered before.
         changes: whether `commit` will change anything that has to be recorded.
     """
+
+    kind = ChangeKind.STEP
 
     def __init__(self, session: Session, staging: Staging, options: StepOptions) -> None:
         self.staging, self.options = staging, options
@@ -86,17 +81,12 @@ class Step:
         self.changes = False
         self._session, self._spec = session, session.spec
         self._plan = Plan.of(session, staging)
+        self.is_brief = session.is_brief and session.kept is None and self._plan.plain
         self._hasher: xxhash.xxh3_128 | None = None
         self._passes: list[Pass | Piecewise] | None = None
         self._received = 0
         self._digest = b""
         self._measurement: Measurement | None = None
-
-    @property
-    def is_brief(self) -> bool:
-        """Whether the step is short enough for the event loop: a pass or two, and nothing to wait for."""
-        session = self._session
-        return session.is_brief and session.kept is None and self._plan.plain
 
     def received(self, byte_count: int) -> None:
         """Takes note that the gradient's first bytes are there, some but not all of them."""
@@ -109,14 +99,17 @@ class Step:
             self._passes = self._measuring()
         self._advance(byte_count)
 
-    def prepare(self) -> Self:
+    def prepare(self, session: Session) -> Self:
         """Checks and measures the step and decides its outcome; changes nothing.
+
+        Args:
+            session: the session, locked.
 
         Raises:
             DomainError: what `Session.admit` raises, SEQUENCE_REUSED, MISSING_TENSOR,
                 CONFLICTING_FIELDS (rows that cannot move alone) or NON_FINITE_GRADIENT.
         """
-        session, staging, options = self._session, self.staging, self.options
+        staging, options = self.staging, self.options
         new = session.admit(options)
         if session.kept is not None and staging.foreign:
             # What is recorded has to be what is applied, whatever others write meanwhile.
@@ -129,7 +122,9 @@ class Step:
             if not new:
                 self.stored = session.ledger.lookup(options.worker, options.sequence, self._digest)
                 return self
-        plan = self._plan = Plan.of(session, staging)
+        plan = self._plan
+        if not plan.fits(session, staging):
+            plan = self._plan = Plan.of(session, staging)
         if staging.sparse:
             check_lazy(session.spec, session.arenas, staging)
         if plan.accumulates:
@@ -140,21 +135,27 @@ class Step:
         # A step that happens whatever its gradient holds is measured by the pass that applies it.
         self._one_pass = (
             plan.needs_no_measurement
+            and self._completes
             and self._passes is None
             and not (options.validate_only or options.per_tensor_norms)
         )
         if self._one_pass:
             self.outcome = StepOutcome.APPLIED
         else:
-            self._measurement = self._arrived() or self._measured(by_tensor=plan.clips_by_tensor)
+            arrived = None if self._passes is None else self._arrived(self._passes)
+            self._measurement = arrived or self._measured(by_tensor=plan.clips_by_tensor)
             self.outcome = self._decided(self._measurement.non_finite_count)
         self.changes = self.outcome is not StepOutcome.VALIDATED
         return self
 
+    def record(self, codec: SpecCodec) -> list[Piece]:
+        """The payload of its record."""
+        return step_pieces(self.staging, self.options)
+
     def give_up(self) -> None:
         """Gives back what `prepare` took: nothing."""
 
-    def commit(self, reply: Reply | None = None, progress: Progress = NO_PROGRESS) -> StepResult:
+    def commit(self, reply: Reply | None = None, progress: Progress | None = None) -> StepResult:
         """Does what was decided, counts the step and remembers its result.
 
         Args:
@@ -177,7 +178,8 @@ class Step:
             if options.worker and self.changes:
                 session.ledger.remember(options.worker, self._digest, result)
             session.activity.stepped(result)
-        progress.reached(reply.staging.byte_count if reply is not None else 0)
+        if progress is not None:
+            progress.reached(reply.staging.byte_count if reply is not None else 0)
         return result
 
     def _advance(self, byte_count: int) -> None:
@@ -202,16 +204,26 @@ class Step:
             for place in plan.places
         ]
 
-    def _arrived(self) -> Measurement | None:
-        """The measurement that was taken as the gradient arrived; None if there is none, or no more."""
-        if self._passes is None or self._session.spec is not self._spec:
+    def _arrived(self, passes: list[Pass | Piecewise]) -> Measurement | None:
+        """The measurement that was taken as the gradient arrived; None if the session has changed since."""
+        if self._session.spec is not self._spec:
             return None
-        return Measurement(self._spec.gradient, [measuring.end() for measuring in self._passes])
+        return Measurement(self._spec.gradient, [measuring.end() for measuring in passes])
 
     def _measured(self, *, by_tensor: bool) -> Measurement:
+        """Reads the gradient once and changes nothing.
+
+        Args:
+            by_tensor: whether sums are wanted for each tensor rather than for each run.
+        """
         text = StepPrograms.measure if self._completes else StepPrograms.measure_micro_batch
-        gradient, places = self._session.spec.gradient, self._plan.places
-        return measure(gradient, places, text, self._scaled, self._guards, by_tensor=by_tensor)
+        of_tensors: Mapping[str, Any] | None = {} if by_tensor else None
+        sums = []
+        for place in self._plan.places:
+            sums.append(
+                place.call(text, self._scaled, scalars=self._guards, of_tensors=of_tensors, sent=False)
+            )
+        return Measurement(self._session.spec.gradient, sums)
 
     def _decided(self, non_finite_count: int) -> StepOutcome:
         policy = self._session.spec.gradient.non_finite
@@ -234,15 +246,19 @@ class Step:
         return stages
 
     def _accumulate(self) -> None:
-        with self._session.changing():
+        with self._session.changing:
             for place in self._plan.places:
                 place.call(StepPrograms.accumulate, self._scaled, scalars=self._guards)
         self._session.count_accumulated()
 
-    def _apply(self, reply: Reply | None, progress: Progress) -> StepResult:
+    def _apply(self, reply: Reply | None, progress: Progress | None) -> StepResult:
         session, plan = self._session, self._plan
         numbers = session.numbers.of_step(session.step, self._guards)
-        scalars = [self._scalars(place, i, numbers) for i, place in enumerate(plan.places)]
+        scalars: list[Scalars] = []
+        for i, place in enumerate(plan.places):
+            own = numbers.scalars[place.partition.group]
+            known = plan.clips_by_norm or plan.tensorwise
+            scalars.append(self._scalars(place, i, own) if known else (own, None))
         if plan.groupwise:
             self._settle(scalars, numbers)
         writes = reply is not None and plan.writes(reply)
@@ -250,9 +266,11 @@ class Step:
         if self._measurement is not None:
             # What the result reports is read before the update moves what it depends on.
             result = self._result(session.step + 1, numbers.learning_rate)
-            if writes:
-                answer_with(None, result, reply, progress)
-        with session.changing():
+            if reply is not None and writes:
+                reply.step = result.step
+                if progress is not None:
+                    progress.begun(result)
+        with session.changing:
             sums = self._update(scalars, reply if writes else None, progress)
             if session.spec.weight_average is not None:
                 for partition, start, stop in session.arenas.untouched(self.staging.runs):
@@ -266,7 +284,9 @@ class Step:
             answer_with(None if writes else session, result, reply, progress)
         return result
 
-    def _update(self, prepared: Sequence[Scalars], reply: Reply | None, progress: Progress) -> list[Totals]:
+    def _update(
+        self, prepared: Sequence[Scalars], reply: Reply | None, progress: Progress | None
+    ) -> list[Totals]:
         """Updates every run; returns what its pass summed up, if it did."""
         found = []
         for i, (place, (scalars, of_tensors)) in enumerate(zip(self._plan.places, prepared, strict=True)):
@@ -290,16 +310,14 @@ class Step:
                 updating.advance(stop)
                 if isinstance(updating, Piecewise):
                     updating.wait()
-                progress.reached(target.tensors[0].byte_offset + stop * target.staged.itemsize)
+                if progress is not None:
+                    progress.reached(target.tensors[0].byte_offset + stop * target.staged.itemsize)
             found.append(updating.end())
         return found
 
-    def _scalars(self, place: Place, position: int, numbers: StepNumbers) -> Scalars:
-        """The numbers of a run's update."""
-        scalars, plan = numbers.scalars[place.partition.group], self._plan
-        if not (plan.clips_by_norm or plan.tensorwise):
-            return scalars, None
-        scalars = dict(scalars)
+    def _scalars(self, place: Place, position: int, scalars: dict[str, float]) -> Scalars:
+        """The numbers of a run's update, with those that depend on its gradient."""
+        scalars, plan = dict(scalars), self._plan
         assert self._measurement is not None
         factors = self._measurement.factors(position)
         scalars["guard_clip"] = float(factors[0])
@@ -309,7 +327,7 @@ class Step:
             sums = place.call(
                 StepPrograms.measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
             )
-            of_tensors |= rule.numbers_of_tensors({name: np.sqrt(sum_) for name, sum_ in sums.items()})
+            of_tensors |= rule.numbers_of_tensors(all_norms(sums))
         return scalars, of_tensors or None
 
     def _settle(self, prepared: Sequence[Scalars], numbers: StepNumbers) -> None:
@@ -336,7 +354,8 @@ class Step:
 
     def _result(self, step: int, learning_rate: float) -> StepResult:
         measurement, session, options = self._measurement, self._session, self.options
-        assert measurement is not None and self.outcome is not None
+        assert measurement is not None
+        assert self.outcome is not None
         kept = session.kept
         return StepResult(
             step,
@@ -356,18 +375,21 @@ class Step:
         )
 
 
-def answer_with(session: Session | None, result: StepResult, reply: Reply | None, progress: Progress) -> None:
+def answer_with(
+    session: Session | None, result: StepResult, reply: Reply | None, progress: Progress | None
+) -> None:
     """Reports a result, and the parameters beside it.
 
     Args:
         session: what the parameters are copied from; None if the step itself writes them.
         result: the result.
         reply: where parameters go.
-        progress: receives it.
+        progress: receives it; None for nobody.
     """
     if reply is not None and session is None:
         reply.step = result.step
     elif reply is not None and session is not None:
         read(session, reply.staging, reply.point)
         reply.step = session.step
-    progress.begun(result)
+    if progress is not None:
+        progress.begun(result)

@@ -12,7 +12,15 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, refused, sgd
-from tests.integration.data_connections.conftest import LARGE, VALUES, calls_in_flight, plan, small, step, whole
+from tests.integration.data_connections.conftest import (
+    LARGE,
+    VALUES,
+    calls_in_flight,
+    plan,
+    small,
+    step,
+    whole,
+)
 from tests.integration.raw_stream import ACCEPTED, GREETING, SECONDS, RawStream, framed, reset, told
 from tests.support.server import RunningServer, running_server
 from tests.support.watching import descriptors_of, wait_until

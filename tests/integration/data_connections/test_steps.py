@@ -13,7 +13,16 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, refused, sgd
-from tests.integration.data_connections.conftest import LARGE, VALUES, adam, gradient, plan, small, step, whole
+from tests.integration.data_connections.conftest import (
+    LARGE,
+    VALUES,
+    adam,
+    gradient,
+    plan,
+    small,
+    step,
+    whole,
+)
 from tests.integration.raw_stream import ACCEPTED, GREETING, RawStream, asking, framed
 from tests.integration.test_operations import samples
 from tests.support.server import RunningServer

@@ -11,7 +11,7 @@ import pytest
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.incoming import Incoming
+from optserve_server.sessions.step import Step
 from optserve_server.sessions.result import StepOptions, StepOutcome
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows
@@ -48,10 +48,10 @@ def state(session: Session) -> list[Any]:
 def apply_in_pieces(session: Session, gradient: npt.NDArray[Any], options: StepOptions) -> Any:
     """A step whose gradient is measured while it arrives."""
     staging = session.stage_arrays([NamedArray("b", gradient)])
-    incoming = Incoming(session, staging, options)
+    step = Step(session, staging, options)
     for reached in range(gradient.itemsize, gradient.nbytes + 1, gradient.itemsize):
-        incoming.reached(reached)
-    return session.prepare(incoming).commit()
+        step.received(reached)
+    return step.prepare(session).commit()
 
 
 @pytest.mark.parametrize("backend", [NumpyBackend, NumbaBackend])

@@ -128,6 +128,16 @@ class Framing(Generic[M]):
         """The same in pieces (contiguous buffers), so that the payload may stay where it is."""
         return head, _opening(self._tag, chunk.byte_offset, chunk.byte_count), *chunk.parts
 
+    def pieces_of_run(self, head: bytes, byte_offset: int, data: memoryview) -> tuple[Any, ...]:
+        """The same for one run of bytes.
+
+        Args:
+            head: its other fields, encoded.
+            byte_offset: where the chunk's run starts in the sequence.
+            data: the chunk's bytes.
+        """
+        return head, _opening(self._tag, byte_offset, len(data)), data
+
     def decode(self, received: Encoded) -> Framed[M]:
         """The message that ``received`` holds. The payload stays where it is.
 

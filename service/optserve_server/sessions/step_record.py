@@ -40,7 +40,7 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return dumps([dataclasses.astuple(override) for override in value])
+        return dumps([dataclasses.astuple(override) for override in value]) if value else "[]"
     return _string(value) if isinstance(value, str) else repr(value)
 
 

@@ -280,7 +280,13 @@ def require_same_type(declared: Any, field: FieldDescriptor) -> None:
         inner = Chosen[Schedule]
         assert declared == (tuple[inner, ...] if field.is_repeated else inner)
         return
-    scalars = {field.TYPE_DOUBLE: float, field.TYPE_BOOL: bool, field.TYPE_INT64: int, field.TYPE_STRING: str}
+    scalars = {
+        field.TYPE_DOUBLE: float,
+        field.TYPE_BOOL: bool,
+        field.TYPE_INT32: int,
+        field.TYPE_INT64: int,
+        field.TYPE_STRING: str,
+    }
     scalar = scalars[field.type]
     assert declared == (tuple[scalar, ...] if field.is_repeated else scalar)
 

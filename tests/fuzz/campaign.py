@@ -13,19 +13,21 @@ import grpc
 import numpy as np
 from grpc import aio
 
-import optserve
-from optserve._transport.data_channel import DataCall
+from optserve.v1 import session_service_pb2 as pb
 from tests.fuzz.connections import Door, any_visit, patient
 from tests.fuzz.findings import EXPECTED, SECONDS, Findings
 from tests.fuzz.hostile import SENTINEL, HostileCall, any_call
 from tests.fuzz.requests import SESSIONS, create
-from tests.integration.client import Client, sgd
+from tests.integration.client import Client, sgd, step_messages
 from tests.integration.raw_stream import RawStream
 from tests.support.server import RunningServer
 from tests.support.watching import descriptors_of, resident
 
 IN_FLIGHT = 24
 """Hostile callers at once."""
+
+LONGEST_CAMPAIGN = 24 * 3600.0
+"""Bound, in seconds, on the honest client's stream."""
 
 CALLS, VISITS = 160, 40
 """Hostile calls between two looks at the honest client, and hostile users of data connections."""
@@ -54,9 +56,9 @@ async def run(server: RunningServer, messages: int, seed: int) -> Findings:
                 await patience
         found.memory = (warm, resident(server.process.pid))
         found.descriptors = (before, await _settled(server, before))
-        found.steps, found.over_data = found.steps + stream.taken, stream.over_data
+        found.steps, found.over_data = found.steps + stream.taken, stream.taken
         found.slowest = stream.slowest
-        found.wrong += honest.differences() + stream.differences()
+        found.wrong += honest.differences()
         for line in server.log():
             if line["level"] in ("error", "critical"):
                 found.wrong.append(f"logged: {line['message']} {line.get('traceback', '')}")
@@ -105,38 +107,33 @@ class HonestStream:
         self._model = np.linspace(-1, 1, 16, dtype=np.float32)
         self._random = np.random.default_rng(2)
         client.create({"w": self._model}, sgd(0.125), session_id="guarded")
-        self._client = optserve.connect(address, shared_memory=False)
-        self._stream = self._client.session("guarded").stream(pull=True)
-        self.taken = self.over_data = 0
-        self.slowest = 0.0
+        host = address.partition(":")[0]
+        self._stream = RawStream(client, host, LONGEST_CAMPAIGN)
+        self.data_address = host, self._stream.offer().port
+        plan = pb.StepPlan(session="sessions/guarded", pull=pb.PullOptions())
+        self._stream.go_over().planned(pb.StepStreamRequest(plan=plan))
+        self.taken, self.slowest = 0, 0.0
         self.steps(1)
-        with RawStream(client) as stream:
-            self.data_address = address.partition(":")[0], stream.offer().port
 
     def steps(self, count: int) -> None:
         """Takes steps, and compares each with the model's, bit by bit."""
         for _ in range(count):
             gradient, began = self._random.standard_normal(16).astype(np.float32), time.monotonic()
-            result = self._stream.step({"w": gradient})
+            self._stream.send(*step_messages(gradient.tobytes()))
+            answer = self._stream.answer()
+            assert answer is not None, "nobody else may end an honest data connection"
             self.slowest = max(self.slowest, time.monotonic() - began)
             self.taken += 1
-            self.over_data += isinstance(self._stream._line._call, DataCall)
             self._model = self._model - np.float32(0.125) * gradient
-            assert result.step == self.taken
-            assert result.parameters["w"].tobytes() == self._model.tobytes()
-
-    def differences(self) -> list[str]:
-        """Whether a step left its data connection, which nobody else may end."""
-        if self.over_data == self.taken:
-            return []
-        return [f"{self.taken - self.over_data} honest steps lost their data connection"]
+            response = pb.StepStreamResponse.FromString(answer)
+            assert response.result.step == self.taken
+            assert response.chunk.data == self._model.tobytes()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.close()
-        self._client.close()
+        self._stream.__exit__(None, None, None)
 
 
 async def _all(door: Door, random: Random, found: Findings) -> None:

@@ -262,11 +262,17 @@ async def used_ticket(door: Door, random: Random) -> None:
 
 
 async def asks_again(door: Door, random: Random) -> None:
-    """Asks often, in the middle of a gradient, beside a header, or of what it has."""
+    """Asks often, in the middle of a gradient, beside a plan or a step, or of what it has."""
     guest = await door.call()
-    header = pb.StepStreamRequest(header=pb.StepHeader(name=SENTINEL)).SerializeToString()
-    often = [asking()] * random.randrange(2, 40)
-    lists = [often, [header, asking()], [header + asking()], [asking(), header, asking(random.randbytes(32))]]
+    plan = pb.StepStreamRequest(plan=pb.StepPlan(session=SENTINEL)).SerializeToString()
+    start = pb.StepStreamRequest(step=pb.StepStart(byte_count=64)).SerializeToString()
+    lists = [
+        [asking()] * random.randrange(2, 40),
+        [plan, start, asking()],
+        [plan + asking()],
+        [plan, start + asking()],
+        [asking(), plan, start, asking(random.randbytes(32))],
+    ]
     await guest.send(*random.choice(lists))
     await guest.end("asks again", set())
 

@@ -24,14 +24,21 @@ def asking(ticket: bytes = b"") -> bytes:
     return pb.StepStreamRequest(data_connection=request).SerializeToString()
 
 
-def step_message(random: Random) -> bytes:
-    """A step of a victim in one message."""
-    message = pb.StepStreamRequest()
-    message.header.name = requests.victim(random)
-    message.header.options.validate_only = random.random() < 0.5
+def plan_message(random: Random) -> bytes:
+    """The plan of a stream on a victim, now and then with a worker or a pull."""
+    plan = pb.StepPlan(session=requests.victim(random))
+    if random.random() < 0.2:
+        plan.worker = "w"
     if random.random() < 0.5:
-        message.header.options.pull.SetInParent()
-    message.chunk.data = np.ones(requests.ELEMENTS, np.float32).tobytes()
+        plan.pull.SetInParent()
+    return pb.StepStreamRequest(plan=plan).SerializeToString()
+
+
+def step_message(random: Random) -> bytes:
+    """A step in one message."""
+    data = np.ones(requests.ELEMENTS, np.float32).tobytes()
+    message = pb.StepStreamRequest(chunk=tensor_pb2.Chunk(data=data))
+    message.step.byte_count, message.step.validate_only = len(data), random.random() < 0.5
     return message.SerializeToString()
 
 
@@ -42,7 +49,7 @@ def framed(message: bytes, flag: int = 0) -> bytes:
 
 def flags(random: Random) -> list[bytes]:
     """A flag that there is not."""
-    return [framed(step_message(random), random.randrange(1, 256))]
+    return [framed(plan_message(random)), framed(step_message(random), random.randrange(1, 256))]
 
 
 def lengths(random: Random) -> list[bytes]:
@@ -53,7 +60,7 @@ def lengths(random: Random) -> list[bytes]:
 
 def cut_off(random: Random) -> list[bytes]:
     """Steps, the last of them not whole."""
-    whole = b"".join(framed(step_message(random)) for _ in range(3))
+    whole = framed(plan_message(random)) + b"".join(framed(step_message(random)) for _ in range(3))
     return [whole[: random.randrange(len(whole))]]
 
 
@@ -64,39 +71,46 @@ def noise(random: Random) -> list[bytes]:
 
 
 def mutations(random: Random) -> list[bytes]:
-    """Steps with bytes flipped, cut out, doubled or put in; their lengths are right."""
-    good = framed(step_message(random))
-    return [good, *(framed(altered(random, step_message(random))) for _ in range(random.randrange(1, 5)))]
+    """Plans and steps with bytes flipped, cut out, doubled or put in; their lengths are right."""
+    good = [plan_message(random), step_message(random)]
+    wrong = [altered(random, random.choice(good)) for _ in range(random.randrange(1, 5))]
+    return [framed(message) for message in good + wrong]
 
 
 def tiny(random: Random) -> list[bytes]:
     """Many messages with next to nothing in them, as fast as they go."""
-    message = pb.StepStreamRequest(header=pb.StepHeader(name=requests.victim(random)))
-    message.header.options.validate_only = True
-    pieces = [framed(message.SerializeToString())]
+    start = pb.StepStart(byte_count=4 * requests.ELEMENTS, validate_only=True)
+    begun = framed(pb.StepStreamRequest(step=start).SerializeToString())
     chunk = framed(pb.StepStreamRequest(chunk=tensor_pb2.Chunk()).SerializeToString())
-    return [*pieces, chunk * random.randrange(1, 3000)]
+    again = framed(plan_message(random))
+    return [again, random.choice([begun + chunk * random.randrange(1, 3000), again * 300])]
 
 
 def flood(random: Random) -> list[bytes]:
     """Whole steps without waiting for an answer."""
-    return [framed(step_message(random)) * 50 for _ in range(random.randrange(1, 20))]
+    steps = [framed(step_message(random)) * 50 for _ in range(random.randrange(1, 20))]
+    return [framed(plan_message(random)), *steps]
 
 
 def dribble(random: Random) -> list[bytes]:
     """A step, byte by byte."""
-    whole = framed(step_message(random))
+    whole = framed(plan_message(random)) + framed(step_message(random))
     return [whole[i : i + 1] for i in range(random.randrange(1, len(whole)))]
 
 
 def wrong_frames(random: Random) -> list[bytes]:
-    """Headers of the sentinel, chunks and requests for connections, in no order; never a whole gradient."""
-    header = framed(pb.StepStreamRequest(header=pb.StepHeader(name=SENTINEL)).SerializeToString())
+    """Plans and steps of the sentinel, chunks and requests for connections, in no order.
+
+    Never a whole gradient.
+    """
+    plan = framed(pb.StepStreamRequest(plan=pb.StepPlan(session=SENTINEL)).SerializeToString())
+    start = pb.StepStart(byte_count=random.choice([0, 64, 64, 64, 65, 2**64 - 1]))
+    step = framed(pb.StepStreamRequest(step=start).SerializeToString())
     offset = random.choice([0, 60, 64, 2**63, 2**64 - 1])
     piece = tensor_pb2.Chunk(byte_offset=offset, data=random.randbytes(random.choice([0, 16, 65])))
     chunk = framed(pb.StepStreamRequest(chunk=piece).SerializeToString())
     again = framed(asking(random.choice([b"", random.randbytes(TICKET_BYTES)])))
-    return [random.choice([header, chunk, again]) for _ in range(random.randrange(1, 6))]
+    return [random.choice([plan, step, chunk, again]) for _ in range(random.randrange(1, 8))]
 
 
 FRAMES: tuple[Callable[[Random], list[bytes]], ...] = (

@@ -142,14 +142,16 @@ def hostile_expression(random: Random) -> HostileCall:
 
 
 def random_frames(random: Random) -> HostileCall:
-    """Headers and chunks of a stream in no order, to a victim; to the sentinel never a whole gradient."""
+    """Plans, steps and chunks of a stream to a victim, in no order."""
     messages = []
-    for _ in range(random.randrange(1, 24)):
+    for number in range(random.randrange(1, 24)):
         message = pb.StepStreamRequest()
-        if random.random() < 0.4:
-            message.header.name = requests.victim(random)
-            message.header.gradient_dtype = random.choice([0, 0, 0, 3, 99])  # type: ignore[assignment]
-        if random.random() < 0.7:
+        if random.random() < (0.8 if not number else 0.1):
+            message.plan.session = requests.victim(random)
+            message.plan.gradient_dtype = random.choice([0, 0, 0, 3, 99])  # type: ignore[assignment]
+        elif random.random() < 0.4:
+            message.step.byte_count = random.choice([64, 64, 64, 0, 2**64 - 1])
+        if random.random() < (0.7 if number else 0.1):
             message.chunk.byte_offset = random.choice([0, 0, 32, 64, 2**63, 2**64 - 1])
             message.chunk.data = random.randbytes(random.choice([0, 16, 32, 64, 65]))
         messages.append(message.SerializeToString())
@@ -158,10 +160,12 @@ def random_frames(random: Random) -> HostileCall:
 
 def cancelled_stream(random: Random) -> HostileCall:
     """Most of a gradient for the sentinel, slowly, and then the client goes away, or ends."""
-    header = pb.StepStreamRequest(header=pb.StepHeader(name=SENTINEL))
+    plan = pb.StepStreamRequest(plan=pb.StepPlan(session=SENTINEL))
+    start = pb.StepStreamRequest(step=pb.StepStart(byte_count=4 * requests.ELEMENTS))
     data = np.ones(requests.ELEMENTS - 1, np.float32).tobytes()
     chunk = tensor_pb2.Chunk(data=data[: random.randrange(len(data))])
-    messages = [header.SerializeToString(), pb.StepStreamRequest(chunk=chunk).SerializeToString()]
+    sent = (plan, start, pb.StepStreamRequest(chunk=chunk))
+    messages = [message.SerializeToString() for message in sent]
     away = random.choice([None, 0.0, 0.002, 0.02])
     pause = random.choice([0.0, 0.0, 0.005])
     return HostileCall("cancelled", SESSIONS + "StepStream", messages, away, pause)
@@ -169,8 +173,9 @@ def cancelled_stream(random: Random) -> HostileCall:
 
 def bad_push(random: Random) -> HostileCall:
     """A push to the sentinel that is never whole, or too much."""
-    header = pb.PushParametersRequest(header=pb.PushHeader(name=SENTINEL))
     size = random.choice([0, 1, 63, 65, 1000])
+    announced = random.choice([64, 64, size, 2**64 - 1])
+    header = pb.PushParametersRequest(header=pb.PushHeader(name=SENTINEL, byte_count=announced))
     chunk = pb.PushParametersRequest(chunk=tensor_pb2.Chunk(data=bytes(size)))
     messages = [header.SerializeToString(), chunk.SerializeToString()]
     return HostileCall("push", SESSIONS + "PushParameters", messages)

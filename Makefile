@@ -14,6 +14,8 @@ BENCH_PY := $(BENCH_VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 FRAMEWORKS_PIP := $(FRAMEWORKS_PY) -m pip --disable-pip-version-check install --quiet
 BENCH_PIP := $(BENCH_PY) -m pip --disable-pip-version-check install --quiet
+# Two processes; each begins with its half of the files and takes over tests of the other when it is done.
+PYTEST := $(PY) -m pytest --numprocesses=2 --dist=worksteal
 ARGS ?=
 
 # The first interpreter that starts and is new enough; PYTHON=... chooses another.
@@ -40,8 +42,12 @@ demo: $(VENV)/.demo ## Train iris and digits remotely and draw the curves (ARGS=
 	PYTHONPATH=examples $(PY) -m demo $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.test ## Run the tests (ARGS="-k adam" for some of them)
-	$(PY) -m pytest $(ARGS)
+test: $(VENV)/.test ## Run the tests that take no longer than five minutes together (ARGS="-k adam")
+	$(PYTEST) -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: $(VENV)/.test ## Run every test, as CI does
+	$(PYTEST) $(ARGS)
 
 .PHONY: crash
 crash: $(VENV)/.test ## Kill a server 200 times and look for lost or doubled steps (ARGS="--kills 1000")
@@ -91,12 +97,15 @@ image-base: ## Make a base image of Debian's packages, where no registry of imag
 
 # ---- Static checks ---------------------------------------------------------
 
-.PHONY: check lint types layers contract fresh
-check: lint types layers contract fresh ## Run every static check
+.PHONY: check lint docstrings types layers contract fresh
+check: lint docstrings types layers contract fresh ## Run every static check
 
 lint: $(VENV)/.check
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+docstrings: $(VENV)/.check
+	$(PY) -m tools.docstrings optserve optserve_server
 
 types: $(VENV)/.check
 	$(PY) -m mypy

@@ -13,10 +13,10 @@ from tests.conformance.embedded import Embedded
 from tests.conformance.table import Column, fill
 
 FILES = corpus.files()
-COMPILED = ("optimizers", "gradient")
-"""Families for which Numba compiles many programs; tests/executors holds those to NumPy's bits."""
-FAST = {f"optimizers-{name}" for name in ("adam", "momentum", "ftrl", "muon")} | {"gradient-by_global_norm"}
-"""Of these families, what is not slow on Numba."""
+COMPILED = ("optimizers", "gradient", "losses-custom")
+"""Those for which Numba compiles many programs; tests/executors holds those to NumPy's bits."""
+FAST = {"optimizers-momentum", "optimizers-ftrl", "optimizers-muon", "gradient-by_global_norm"}
+"""Of those, what is not slow."""
 
 
 def pairs() -> list[Any]:

@@ -37,7 +37,7 @@ ENDS = {"one": [50_003], "three": [8193, 8200, 50_003], "many": [*range(97, 50_0
 CUTS = {"whole": [], "odd": [1, 8191, 8192, 8193, 8199, 20_000, 20_001, 50_002], "even": [16_384, 32_768]}
 GUARDS = {"bare": BARE, "full": FULL, "by value": BY_VALUE, "by tensor": BY_TENSOR}
 SOME_BACKENDS = slow_unless(lambda name: "threads" in name, BACKENDS)
-SOME_GUARDS = slow_unless(lambda name: name in ("full", "by tensor"), GUARDS)
+SOME_GUARDS = slow_unless(lambda name: name == "full", GUARDS)
 
 
 @pytest.fixture(autouse=True)

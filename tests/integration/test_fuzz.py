@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.fuzz.__main__ import LIMITS, MOST_GROWTH
 from tests.fuzz.campaign import run
 from tests.support.server import running_server
 
 
+@pytest.mark.slow
 def test_hostile_messages_change_nothing_and_learn_nothing() -> None:
     with running_server("numpy", **LIMITS) as server:
         found = asyncio.run(run(server, messages=3000, seed=7))

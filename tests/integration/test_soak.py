@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.soak.__main__ import flat, lines
 from tests.soak.campaign import soak
 from tests.soak.trainee import PATIENCE
 from tests.support.server import running_server
 
 
+@pytest.mark.slow
 def test_restarts_of_the_network_change_nothing(tmp_path: Path) -> None:
     with running_server("numpy", data_dir=tmp_path, journal_bytes="64MiB", log_level="error") as server:
         found = soak(server, clients=8, seconds=8, seed=5)

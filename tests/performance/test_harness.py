@@ -136,6 +136,7 @@ def test_the_documentation_has_a_place_for_figures() -> None:
     assert text.count(report.START) == text.count(report.END) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [("ours", []), ("ours", ["--over=grpc"]), ("ours", ["--memory=in-place"]), ("naive", [])],
@@ -187,6 +188,7 @@ def test_a_server_tells_what_of_its_memory_is_in_use() -> None:
         assert 1 << 20 < held() <= pages * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["data", "grpc"])
 def test_bytes_alone_come_back_as_they_went(way: str) -> None:
     with contender("chunk_stream", 300_000, way) as remote:

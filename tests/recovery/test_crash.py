@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from optserve_server.storage.failpoints import NAMES
 from tests.recovery.crash import RANDOM, crash
 
 
+@pytest.mark.slow
 def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
     tally = crash(20, 20, tmp_path)
     print("\n".join(tally.lines()))

@@ -162,6 +162,7 @@ print(sum(kernel.compiled.stats.cache_hits.values()), sum(kernel.compiled.stats.
 """
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_compiled_kernel(tmp_path: Path) -> None:
     def start(folder: Path) -> str:
         environment = os.environ | {"NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}

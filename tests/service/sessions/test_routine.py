@@ -36,6 +36,7 @@ from optserve_server.sessions.spec import (
 from optserve_server.sessions.staging import Staging
 from optserve_server.sessions.store import Store
 from tests.service.sessions.support import session_of, spec_of
+from tests.support.tiers import slow_unless
 
 VALUES = {
     "a": np.linspace(-1, 1, 700, dtype=np.float32).reshape(7, 100),
@@ -143,7 +144,7 @@ class Pair:
         return session.prepare(incoming).commit(self.replies[side])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", slow_unless(lambda name: name == "numpy", BACKENDS))
 @pytest.mark.parametrize("replies", ["in place", "elsewhere", "none"])
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_routine_steps_as_the_session_does(backend: str, replies: str, spec: str) -> None:

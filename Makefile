@@ -51,7 +51,7 @@ test-all: $(VENV)/.test ## Run every test, as CI does
 
 .PHONY: crash
 crash: $(VENV)/.test ## Kill a server 200 times and look for lost or doubled steps (ARGS="--kills 1000")
-	$(PY) -m tests.recovery.crash $(ARGS)
+	$(PY) -m chaos.crash $(ARGS)
 
 .PHONY: conformance
 conformance: $(VENV)/.test ## Print how far oracle, executors, server and clients are from the corpus
@@ -63,11 +63,11 @@ conformance-sources: $(FRAMEWORKS_VENV)/.made $(FLOWER_VENV)/.made ## Run the fr
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test ## Send a server 100,000 malformed and hostile messages (ARGS="--seed 2")
-	$(PY) -m tests.fuzz $(ARGS)
+	$(PY) -m chaos.fuzz $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.test ## Train with 64 clients for 5 minutes over a network that fails (ARGS="--seconds 60")
-	$(PY) -m tests.soak $(ARGS)
+	$(PY) -m chaos.soak $(ARGS)
 
 .PHONY: snapshot-frameworks
 snapshot-frameworks: $(FRAMEWORKS_VENV)/.made ## Open a snapshot in PyTorch, JAX and NumPy
@@ -75,11 +75,11 @@ snapshot-frameworks: $(FRAMEWORKS_VENV)/.made ## Open a snapshot in PyTorch, JAX
 
 .PHONY: bench
 bench: $(BENCH_VENV)/.made ## Measure everything beside its peers (ARGS="--only kernels,latency --sizes 10000")
-	$(BENCH_PY) -m tests.performance $(ARGS)
+	$(BENCH_PY) -m benchmarks $(ARGS)
 
 .PHONY: bench-quick
 bench-quick: $(BENCH_VENV)/.made ## Measure in two minutes, without the peers of large installations
-	$(BENCH_PY) -m tests.performance --quick $(ARGS)
+	$(BENCH_PY) -m benchmarks --quick $(ARGS)
 
 # ---- The image -------------------------------------------------------------
 

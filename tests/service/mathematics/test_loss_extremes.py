@@ -73,6 +73,34 @@ def test_where_a_slope_jumps() -> None:
     assert both(made("hinge", {"convert_labels": False}), [[1.0]], [[1.0]])[1] == [[0]]
 
 
+@pytest.mark.parametrize(("beta", "dtype"), [(0.0, np.float64), (0.0, np.float32), (1e-50, np.float32)])
+def test_a_beta_that_is_0_in_the_dtype_gives_the_absolute_error(beta: float, dtype: Any) -> None:
+    """As PyTorch 2.13: smooth_l1_loss(..., beta=1e-50) of float32 has these values and slopes."""
+    values, slopes = both(
+        made("smooth_l1", {"beta": beta}), [[0.0], [2.5], [-1.0], [1e-40]], [[0.0]] * 4, dtype
+    )
+    assert values == [0, 2.5, 1, float(dtype(1e-40))]
+    assert slopes == [[0], [1], [-1], [1]]
+
+
+def test_a_beta_below_every_error_keeps_its_slope() -> None:
+    values, slopes = both(made("smooth_l1", {"beta": 1e-50}), [[5e-51], [-2e-50]], [[0.0]] * 2)
+    assert values == pytest.approx([1.25e-51, 1.5e-50], rel=1e-14, abs=0)
+    assert slopes == [[pytest.approx(0.5, rel=1e-14)], [-1]]
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_an_epsilon_that_would_be_0_in_float32_is_refused(name: str) -> None:
+    with pytest.raises(DomainError) as caught:
+        made(name, {"epsilon": 1e-50})
+    assert (caught.value.reason, caught.value.field) == (Reason.OUT_OF_RANGE, "epsilon")
+    point, far = np.zeros((1, 4), np.float32), np.array([[1, 1, 2, 2]], np.float32)
+    loss = made(name, {"epsilon": 1e-30})
+    for p, y in ((point, point), (point, far), (far, point)):
+        assert np.isfinite(loss.per_example(p, y)).all()
+        assert np.isfinite(loss.gradient(p, y, Reduction.SUM)).all()
+
+
 def test_labels_of_0_and_1_stand_for_signs_only_where_there_is_nothing_else() -> None:
     assert both(made("hinge", {}), [[0.5, 0.5]], [[0.0, 1.0]])[0] == [1.0]
     assert both(made("hinge", {"convert_labels": False}), [[0.5, 0.5]], [[0.0, 1.0]])[0] == [0.75]

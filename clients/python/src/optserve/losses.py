@@ -291,7 +291,7 @@ class Iou(Loss, field="iou"):
     edge of one box lies on that of the other, both share the slope.
 
     Attributes:
-        epsilon: What is added to denominators, greater than 0.
+        epsilon: What is added to denominators, at least 1e-30.
     """
 
     epsilon: float | None = None
@@ -304,7 +304,7 @@ class Giou(Loss, field="giou"):
     The hull is the smallest box around both. Rezatofighi et al., 2019, as in torchvision.
 
     Attributes:
-        epsilon: What is added to denominators, greater than 0.
+        epsilon: What is added to denominators, at least 1e-30.
     """
 
     epsilon: float | None = None
@@ -318,7 +318,7 @@ class Diou(Loss, field="diou"):
     2020, as in torchvision.
 
     Attributes:
-        epsilon: What is added to denominators, greater than 0.
+        epsilon: What is added to denominators, at least 1e-30.
     """
 
     epsilon: float | None = None
@@ -332,7 +332,7 @@ class Ciou(Loss, field="ciou"):
     epsilon). The gradient takes a as constant, as torchvision and the paper do. Zheng et al., 2020.
 
     Attributes:
-        epsilon: What is added to denominators, greater than 0.
+        epsilon: What is added to denominators, at least 1e-30.
     """
 
     epsilon: float | None = None

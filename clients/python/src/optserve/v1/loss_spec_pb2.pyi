@@ -889,7 +889,7 @@ class IouSpec(_message.Message):
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, greater than 0."""
+    """What is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,
@@ -915,7 +915,7 @@ class GiouSpec(_message.Message):
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, greater than 0."""
+    """What is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,
@@ -942,7 +942,7 @@ class DiouSpec(_message.Message):
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, greater than 0."""
+    """What is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,
@@ -969,7 +969,7 @@ class CiouSpec(_message.Message):
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, greater than 0."""
+    """What is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,

@@ -38,6 +38,36 @@ def test_extreme_logits_are_right_or_wrong_without_overflow(name: str, dtype: An
     assert slopes == [[1], [-1], [1]]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("name", "fields", "target"),
+    [
+        ("categorical_crossentropy", {}, [[0.25, 0.75]]),
+        ("categorical_crossentropy", {}, [[1.0, 0.0]]),
+        ("categorical_crossentropy", {}, [[0.0, 0.0]]),
+        ("categorical_crossentropy", {"label_smoothing": 0.1, "class_weights": (0.0, 1.0)}, [[1.0, 0.0]]),
+        ("sparse_categorical_crossentropy", {}, [0]),
+        ("sparse_categorical_crossentropy", {"class_weights": (0.0, 1.0)}, [0]),
+        ("categorical_focal_crossentropy", {}, [[1.0, 0.0]]),
+        ("categorical_focal_crossentropy", {"gamma": 0.0}, [[0.0, 0.0]]),
+    ],
+)
+def test_logits_of_minus_infinity_alone_have_no_loss(
+    name: str, fields: dict[str, Any], target: Any, dtype: Any
+) -> None:
+    """As PyTorch 2.13, cross_entropy with and without weights; other rows are not touched."""
+    loss = made(name, {**fields, "from_logits": True, "axis": -1})
+    values, slopes = both(loss, [[-INF, -INF], [0.0, -1.0]], target * 2, dtype)
+    assert np.isnan([values[0], *slopes[0]]).all()
+    assert np.isfinite([values[1], *slopes[1]]).all()
+
+
+def test_a_class_of_probability_0_that_is_not_asked_for_costs_nothing() -> None:
+    for name in ("categorical_crossentropy", "categorical_focal_crossentropy"):
+        values, slopes = both(made(name, {"from_logits": True}), [[0.0, -INF]], [[1.0, 0.0]])
+        assert (values, slopes) == ([0], [[0, 0]])
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 2.5])
 @pytest.mark.parametrize("from_logits", [False, True])
 def test_focal_losses_of_certain_answers_are_finite(gamma: float, from_logits: bool) -> None:

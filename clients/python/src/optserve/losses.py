@@ -36,7 +36,8 @@ class CategoricalCrossentropy(Loss, field="categorical_crossentropy"):
     """Categorical cross-entropy.
 
     Probabilities are renormalised along the axis and clipped to [1e-7, 1 - 1e-7]; logits go through
-    log-sum-exp.
+    log-sum-exp. Where all logits along the axis are -infinity, value and gradient are NaN, as in PyTorch;
+    so in every cross-entropy over classes.
 
     Attributes:
         from_logits: Whether predictions are logits rather than probabilities.

@@ -252,7 +252,9 @@ Global___MeanSquaredErrorSpec: _TypeAlias = MeanSquaredErrorSpec  # noqa: Y015
 @_typing.final
 class CategoricalCrossentropySpec(_message.Message):
     """Categorical cross-entropy. Probabilities are renormalised along the axis and
-    clipped to [1e-7, 1 - 1e-7]; logits go through log-sum-exp.
+    clipped to [1e-7, 1 - 1e-7]; logits go through log-sum-exp. Where all logits
+    along the axis are -infinity, value and gradient are NaN, as in PyTorch; so in
+    every cross-entropy over classes.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

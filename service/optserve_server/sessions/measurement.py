@@ -15,7 +15,7 @@ from optserve_server.arrays.norms import norm, norms
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.plan import NumbersOfTensors, Place, Text
 from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
-from optserve_server.sessions.staging import Run, StagedTensor, Staging
+from optserve_server.sessions.staging import StagedTensor, Staging
 
 UNCLIPPED = np.ones(1)
 """The factor of a gradient that is not clipped by a norm."""
@@ -119,13 +119,19 @@ def measure(
     )
 
 
-def norms_by_tensor(runs: Sequence[Run], measurement: Measurement) -> tuple[tuple[str, float], ...]:
-    """The norm of each tensor's gradient before clipping, from a measurement by tensor."""
-    return tuple(
-        (tensor.entry.name, length)
-        for run, sums in zip(runs, measurement.sums, strict=True)
-        for tensor, length in zip(run.tensors, norms(sums, "squares").tolist(), strict=True)
-    )
+def norms_by_tensor(staging: Staging, measurement: Measurement) -> tuple[tuple[str, float], ...]:
+    """The norm of each tensor's gradient before clipping, 0 where it has no elements.
+
+    Args:
+        staging: the gradient.
+        measurement: of the gradient, by tensor.
+    """
+    found: dict[str, float] = {}
+    for run, sums in zip(staging.runs, measurement.sums, strict=True):
+        names = (tensor.entry.name for tensor in run.tensors)
+        found.update(zip(names, norms(sums, "squares").tolist(), strict=True))
+    # Tensors without elements belong to no run.
+    return tuple((tensor.entry.name, found.get(tensor.entry.name, 0.0)) for tensor in staging.tensors)
 
 
 def refuse_non_finite(staging: Staging, measurement: Measurement, stages: Sequence[str]) -> DomainError:

@@ -274,7 +274,7 @@ class Step:
     def _tensor_norms(self) -> tuple[tuple[str, float], ...]:
         if not self._options.per_tensor_norms:
             return ()
-        return norms_by_tensor(self._staging.runs, self._measure(by_tensor=True))
+        return norms_by_tensor(self._staging, self._measure(by_tensor=True))
 
     def _result(self, step: int, learning_rate: float = 0.0) -> StepResult:
         measurement = self._measurement

@@ -630,7 +630,13 @@ class StepOptions(_message.Message):
     loss_scale: _builtins.float
     """What the client multiplied its loss by, to be divided out. Finite, not 0."""
     validate_only: _builtins.bool
-    """Answers as if the step were taken, and takes none."""
+    """Checks and measures the step, and takes none. What would be refused is
+    refused; anything else is answered with STEP_OUTCOME_VALIDATED: the norms,
+    counts and penalty that the step would report, the session's own step and
+    no learning rate. Parameters asked for by pull are those that the session
+    has, not those that the step would lead to. A sequence is checked and not
+    used up; that of an earlier step gets its stored result.
+    """
     per_tensor_norms: _builtins.bool
     """Asks for the norm of each tensor."""
     @_builtins.property

@@ -33,6 +33,7 @@ from optserve_server.sessions.staging import (
     NamedArray,
     StagedTensor,
     Staging,
+    check_any,
     check_complete,
     laid_out,
     stage,
@@ -201,12 +202,13 @@ class Session:
         """Checks, measures and decides a step, and changes nothing.
 
         Raises:
-            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, SEQUENCE_GAP,
-                SEQUENCE_EXPIRED, SEQUENCE_REUSED, TRAINING_STOPPED, STEP_MISMATCH,
-                MISSING_TENSOR, CONFLICTING_FIELDS (rows that cannot move alone) or
-                NON_FINITE_GRADIENT.
+            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, FIELD_REQUIRED (no tensor),
+                SEQUENCE_GAP, SEQUENCE_EXPIRED, SEQUENCE_REUSED, TRAINING_STOPPED,
+                STEP_MISMATCH, MISSING_TENSOR, CONFLICTING_FIELDS (rows that cannot move
+                alone) or NON_FINITE_GRADIENT.
         """
         self._check_usable()
+        check_any(incoming.staging)
         staging, options, digest = incoming.staging, incoming.options, incoming.digest()
         step = Step(self, staging, options)
         if options.worker:

@@ -351,6 +351,17 @@ def _pack(layout: Layout, given: Mapping[str, _Given]) -> list[StagedTensor]:
     return packed
 
 
+def check_any(staging: Staging) -> None:
+    """Refuses a gradient that has no tensor at all.
+
+    Raises:
+        DomainError: FIELD_REQUIRED with the field ``gradients``.
+    """
+    if not staging.tensors:
+        text = "a step needs the gradient of at least one tensor, in gradients or sparse_gradients"
+        raise DomainError(Reason.FIELD_REQUIRED, text, field="gradients")
+
+
 def check_complete(layout: Layout, staging: Staging) -> None:
     """Refuses a gradient that leaves tensors out.
 

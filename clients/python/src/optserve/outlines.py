@@ -56,8 +56,6 @@ class Outlines:
 
     def _made(self, gradients: AnyGradients, copy: bool, shared: bool) -> tuple[Outline, Payload]:
         given = Payload.of_gradients(self._layout, gradients, self._wire_dtype)
-        if given.is_empty:
-            raise ValueError("no gradient is given")
         memory = self._sharing.memory(given, self._pull) if shared else None
         options = Wishes(pull=self._pull).message(self._layout)
         payload = given.uniform()

@@ -350,7 +350,7 @@ class SessionHandle:
         if timeout is None:
             timeout = allowance(self._connection.timeout, sent + returned)
         options = wishes.message(self.layout, worker, sequence)
-        if max(sent, returned) <= UNARY_BYTES or payload.is_empty:
+        if max(sent, returned) <= UNARY_BYTES:
             return self._unary(payload, options, wishes.pull, timeout)
         payload = payload.uniform()
         return self._connection.run(lambda left: self._streamed(payload, options, left), timeout)

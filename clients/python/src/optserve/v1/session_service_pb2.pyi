@@ -724,7 +724,8 @@ class StepRequest(_message.Message):
     @_builtins.property
     def gradients(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.NamedTensor]:
         """Gradients of float16, bfloat16, float32 or float64. Tensors that are left
-        out, and their state, stay as they are; under accumulation none may be.
+        out, and their state, stay as they are; under accumulation none may be. At
+        least one tensor must be here or in sparse_gradients.
         """
 
     @_builtins.property

@@ -114,7 +114,7 @@ async def _show(pages: Pages, settings: Settings) -> int | None:
     if settings.metrics_port == "off":
         return None
     if settings.metrics_port != "auto":
-        return await pages.start(settings.metrics_host, int(settings.metrics_port))
+        return await pages.start(settings.metrics_host, settings.metrics_port)
     try:
         return await pages.start(settings.metrics_host, METRICS_PORT)
     except OSError as error:
@@ -158,7 +158,7 @@ def listening_of(settings: Settings) -> Listening:
 def _data_port(settings: Settings) -> int | None:
     if settings.data_port == "off":
         return None
-    return 0 if settings.data_port == "auto" else int(settings.data_port)
+    return 0 if settings.data_port == "auto" else settings.data_port
 
 
 def _certificates(files: CertificateFiles) -> Certificates:
@@ -193,9 +193,8 @@ def _recovered(settings: Settings, namespaces: Namespaces) -> Recovered | None:
 
 
 def _limits(settings: Settings) -> Limits:
-    mode = settings.durability if settings.data_dir else DurabilityMode.EPHEMERAL
     return Limits(
-        durability=DurabilityMode(mode.upper()),
+        durability=_durability(settings),
         durable=bool(settings.data_dir),
         max_sessions=settings.max_sessions,
         max_session_bytes=settings.max_session_bytes,
@@ -203,6 +202,22 @@ def _limits(settings: Settings) -> Limits:
         max_tensor_rank=settings.max_tensor_rank,
         max_message_bytes=settings.max_message_bytes,
     )
+
+
+def _durability(settings: Settings) -> DurabilityMode:
+    """Durability of sessions that state none.
+
+    Raises:
+        ConfigError: it needs a data directory, and there is none.
+    """
+    if settings.durability == "auto":
+        return DurabilityMode.JOURNAL if settings.data_dir else DurabilityMode.EPHEMERAL
+    if settings.durability != "ephemeral" and not settings.data_dir:
+        raise ConfigError(
+            f"durability is {settings.durability!r}, which needs data_dir; set data_dir, or durability to"
+            " 'ephemeral'"
+        )
+    return DurabilityMode(settings.durability.upper())
 
 
 def _budget(settings: Settings) -> Budget:

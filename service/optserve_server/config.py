@@ -138,6 +138,11 @@ class Settings(BaseSettings):
     journal_bytes: ByteSize = _size(
         2 << 30, 1 << 20, 2**62, "bytes of journal above which sessions are saved so that it can shrink"
     )
+    grpc_event_engine: bool = Field(
+        False,
+        description="let gRPC use its event engine, which is slower for streams; GRPC_EXPERIMENTS in the"
+        " environment takes precedence",
+    )
     threads: int = Field(2, ge=1, le=1024, description="threads for work too long for the event loop")
 
     @field_validator("*", mode="before")

@@ -6,6 +6,9 @@
 enums, are here.
 """
 
+from optserve import event_engine  # noqa: F401  # loads gRPC, before others do
+
+# isort: split
 from optserve import activations, errors, events, initializers, layers, losses, optimizers, schedules, tls
 from optserve.capabilities import Algorithm, Capabilities, Hyperparameter, Limits
 from optserve.client import Client, connect

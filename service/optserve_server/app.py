@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,9 @@ _MEMORY_SHARE = 0.75
 _RESIDENT_SHARE = 0.75
 """Of that budget, for sessions; the rest is for their gradients and answers under way."""
 
+_DESCRIPTORS_SHARE = 0.5
+"""Of the process' limit of file descriptors, for shared memory; connections and files need the rest."""
+
 _log = logging.getLogger("optserve_server")
 
 
@@ -63,6 +67,8 @@ def compose(
         session_lease_seconds=settings.session_lease_seconds,
         reflection=settings.reflection,
         shared_memory=settings.shared_memory,
+        max_shared_memory_descriptors=_shared_memory_descriptors(settings),
+        shared_memory_idle_seconds=settings.shared_memory_idle_seconds,
     )
     return Server(namespaces, executor, _identities(settings, namespaces), conditions, recovered, tracer)
 
@@ -218,6 +224,23 @@ def _durability(settings: Settings) -> DurabilityMode:
             " 'ephemeral'"
         )
     return DurabilityMode(settings.durability.upper())
+
+
+def _shared_memory_descriptors(settings: Settings) -> int:
+    """File descriptors that shared memory may hold.
+
+    Raises:
+        ConfigError: they are more than the process can spare.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = int(soft * _DESCRIPTORS_SHARE)
+    stated = settings.max_shared_memory_descriptors
+    if stated > most:
+        raise ConfigError(
+            f"max_shared_memory_descriptors is {stated}, but must be at most {most}: half of the {soft} file"
+            " descriptors that the process may open (RLIMIT_NOFILE)"
+        )
+    return stated or most
 
 
 def _budget(settings: Settings) -> Budget:

@@ -90,6 +90,16 @@ class Settings(BaseSettings):
     shared_memory: bool = Field(
         True, description="share memory with clients of the server's user on the same host"
     )
+    shared_memory_idle_seconds: Seconds = Field(
+        600.0,
+        description="seconds after which shared memory that no stream uses is released; 0 is never",
+    )
+    max_shared_memory_descriptors: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="file descriptors that shared memory may hold; 0 is half of RLIMIT_NOFILE",
+    )
     port_file: Text = Field("", description="file to write the port to when the server is ready")
     backend: Literal["auto", "numpy", "numba", "cupy"] = Field(
         "auto", description="executor of the kernels; auto picks the fastest one that is installed"

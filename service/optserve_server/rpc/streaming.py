@@ -150,7 +150,7 @@ class StepStream:
             self._met = header
             header.session.at_close[self] = self._forget
             if header.region is not None:
-                header.region.ended[self] = self._forget
+                header.region.hold(self, self._forget)
 
     def _leave(self) -> None:
         """Ends what belongs to the last header."""
@@ -158,7 +158,7 @@ class StepStream:
         if self._met is not None:
             self._met.session.at_close.pop(self, None)
             if self._met.region is not None:
-                self._met.region.ended.pop(self, None)
+                self._met.region.release(self)
         self._met = None
 
     def _forget(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import subprocess
@@ -33,19 +32,20 @@ def test_what_is_stated_is_found() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), STATED)
-def test_settings_have_allowed_values(name: str, value: str) -> None:
-    settings = dataclasses.asdict(load([], {name: value}))
+def test_settings_have_allowed_values(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    settings = load({}).model_dump()
     assert str(settings[name.removeprefix(PREFIX).lower()]) in (value, f"{value}.0", str(value == "yes"))
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_setting_named_exists(page: str) -> None:
-    known = {PREFIX + field.name.upper() for field in dataclasses.fields(Settings)}
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
     assert set(re.findall(rf"{PREFIX}[A-Z_]+[A-Z]", PAGES[page])) <= known
 
 
 def test_ports() -> None:
-    settings = Settings()
+    settings = Settings.model_construct()
     (data_port,) = re.findall(r"OPTSERVE_DATA_PORT=(\d+) ", DOCKERFILE)
     assert f"EXPOSE {settings.port} {data_port} {METRICS_PORT}" in DOCKERFILE
     published = re.findall(r'- "127\.0\.0\.1:(\d+):(\d+)"', MANIFESTS["compose.yaml"])

@@ -6,6 +6,9 @@
 enums, are here.
 """
 
+from optserve import event_engine  # noqa: F401  # loads gRPC, before others do
+
+# isort: split
 from optserve import activations, errors, events, initializers, layers, losses, optimizers, schedules, tls
 from optserve._codec.layout import Layout, TensorInfo
 from optserve._codec.sparse_rows import SparseRows

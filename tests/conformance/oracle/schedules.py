@@ -42,11 +42,20 @@ def polynomial(
 
 
 def cosine(
-    step: int, *, initial: float, decay_steps: float, alpha: float, warmup: float = 0.0, target: float = 0.0
+    step: int,
+    *,
+    initial: float,
+    decay_steps: float,
+    alpha: float,
+    warmup: float = 0.0,
+    target: float = 0.0,
+    periodic: bool = False,
 ) -> float:
     if step < warmup:
         return initial + (target - initial) * step / warmup
-    part = 0.5 * (1 + math.cos(math.pi * min(step - warmup, decay_steps) / decay_steps))
+    gone = step - warmup
+    gone = math.fmod(gone, 2 * decay_steps) if periodic else min(gone, decay_steps)
+    part = 0.5 * (1 + math.cos(math.pi * gone / decay_steps))
     return (target if warmup else initial) * ((1 - alpha) * part + alpha)
 
 

@@ -148,11 +148,23 @@ def cosines() -> list[Row]:
             of(oracle.cosine, alpha=0.75, warmup=5.0, target=0.25, **knobs), **KERAS_COSINE),
         row("cosine", "optax", fields | {"alpha": 0.125}, called(optax.cosine_decay_schedule(0.1, 13, 0.125)),
             of(oracle.cosine, alpha=0.125, **knobs)),
-        # The recursion loses all digits once it has passed through 0.
+        # The recursion loses digits with every period.
         row("cosine", "torch", fields | {"alpha": 0.125},
             walked(lr_scheduler.CosineAnnealingLR, 0.1, T_max=13, eta_min=0.0125),
+            of(oracle.cosine, alpha=0.125, periodic=True, **knobs), last=100),
+        row("cosine", "torch_once", fields | {"alpha": 0.125, "periodic": False},
+            walked(lr_scheduler.CosineAnnealingLR, 0.1, T_max=13, eta_min=0.0125),
             of(oracle.cosine, alpha=0.125, **knobs), last=13),
+        row("cosine", "keras_warmup_periodic", fields | {"alpha": 0.75, "periodic": True} | warm,
+            periodic_keras, of(oracle.cosine, alpha=0.75, warmup=5.0, target=0.25, periodic=True, **knobs),
+            **(KERAS_COSINE | {"note": "Keras' schedule, mirrored at the end of each half period"})),
     ]  # fmt: skip
+
+
+def periodic_keras(step: int) -> float:
+    schedule = SCHEDULES.CosineDecay(0.1, 13.0, alpha=0.75, warmup_steps=5.0, warmup_target=0.25)
+    within = max(step - 5, 0) % 26
+    return called(schedule)(step if step < 5 else 5 + min(within, 26 - within))
 
 
 def restarts() -> list[Row]:

@@ -121,6 +121,8 @@ class Cosine(Schedule, field="cosine"):
         warmup_steps: Steps of a linear warm-up from initial_learning_rate to warmup_target, from
             which the decay then starts; 0 for none.
         warmup_target: The rate at the end of the warm-up; stated together with warmup_steps.
+        periodic: Whether the cosine goes on after decay_steps, so that the rate rises again to where
+            it started, and so on with a period of 2*decay_steps. PyTorch.
     """
 
     initial_learning_rate: float
@@ -129,6 +131,7 @@ class Cosine(Schedule, field="cosine"):
     alpha: float | None = None
     warmup_steps: float | None = None
     warmup_target: float | None = None
+    periodic: bool | None = None
 
 
 @dataclass(frozen=True)

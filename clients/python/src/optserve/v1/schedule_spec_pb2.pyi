@@ -417,6 +417,7 @@ class CosineSpec(_message.Message):
     ALPHA_FIELD_NUMBER: _builtins.int
     WARMUP_STEPS_FIELD_NUMBER: _builtins.int
     WARMUP_TARGET_FIELD_NUMBER: _builtins.int
+    PERIODIC_FIELD_NUMBER: _builtins.int
     initial_learning_rate: _builtins.float
     """The rate at step 0. Required."""
     decay_steps: _builtins.float
@@ -429,6 +430,10 @@ class CosineSpec(_message.Message):
     """
     warmup_target: _builtins.float
     """The rate at the end of the warm-up; stated together with warmup_steps."""
+    periodic: _builtins.bool
+    """Whether the cosine goes on after decay_steps, so that the rate rises again to
+    where it started, and so on with a period of 2*decay_steps. PyTorch.
+    """
     def __init__(
         self,
         *,
@@ -437,10 +442,11 @@ class CosineSpec(_message.Message):
         alpha: _builtins.float | None = ...,
         warmup_steps: _builtins.float | None = ...,
         warmup_target: _builtins.float | None = ...,
+        periodic: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_periodic", b"_periodic", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "periodic", b"periodic", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_periodic", b"_periodic", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "periodic", b"periodic", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -448,6 +454,8 @@ class CosineSpec(_message.Message):
     _WhichOneofArgType__decay_steps: _TypeAlias = _typing.Literal["_decay_steps", b"_decay_steps"]  # noqa: Y015
     _WhichOneofReturnType__initial_learning_rate: _TypeAlias = _typing.Literal["initial_learning_rate"]  # noqa: Y015
     _WhichOneofArgType__initial_learning_rate: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__periodic: _TypeAlias = _typing.Literal["periodic"]  # noqa: Y015
+    _WhichOneofArgType__periodic: _TypeAlias = _typing.Literal["_periodic", b"_periodic"]  # noqa: Y015
     _WhichOneofReturnType__warmup_steps: _TypeAlias = _typing.Literal["warmup_steps"]  # noqa: Y015
     _WhichOneofArgType__warmup_steps: _TypeAlias = _typing.Literal["_warmup_steps", b"_warmup_steps"]  # noqa: Y015
     _WhichOneofReturnType__warmup_target: _TypeAlias = _typing.Literal["warmup_target"]  # noqa: Y015
@@ -458,6 +466,8 @@ class CosineSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decay_steps) -> _WhichOneofReturnType__decay_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_learning_rate) -> _WhichOneofReturnType__initial_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__periodic) -> _WhichOneofReturnType__periodic | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_steps) -> _WhichOneofReturnType__warmup_steps | None: ...
     @_typing.overload

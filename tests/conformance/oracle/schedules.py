@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -97,6 +98,27 @@ def one_cycle(
         return between(form, top, first, (step - risen) / risen)
     start, high = (2 * risen, first) if three else (risen, top)
     return between(form, high, lowest, min(1.0, (step - start) / (total - 1 - start)))
+
+
+def counted_cycle(
+    step: int,
+    *,
+    top: float,
+    total: int,
+    linear: bool,
+    pct_start: float,
+    pct_final: float,
+    div_factor: float,
+    final_div_factor: float,
+) -> float:
+    first, lowest, risen = top / div_factor, top / div_factor / final_div_factor, int(pct_start * total)
+    corners = [(0, first), (risen, top), (total, lowest)]
+    if linear:
+        corners.insert(2, (int(pct_final * total), first))
+    for (start, a), (end, b) in itertools.pairwise(corners):
+        if start <= step < end:
+            return between("LINEAR" if linear else "COSINE", a, b, (step - start) / (end - start))
+    return lowest
 
 
 def step_decay(step: int, *, initial: float, size: int, gamma: float) -> float:

@@ -216,6 +216,26 @@ def cycles() -> list[Row]:
         case("torch", {"pct_start": 0.25, "div_factor": 8.0, "final_div_factor": 16.0}),
         case("torch_linear", {"div_factor": 8.0}, "LINEAR", anneal_strategy="linear"),
         case("torch_three_phase", {"three_phase": True, "div_factor": 8.0, "final_div_factor": 16.0}),
+        *optax_cycles(),
+    ]
+
+
+def optax_cycles() -> list[Row]:
+    """optax' two: along a cosine in two phases, and along lines in three."""
+    fields = {"max_learning_rate": 0.1, "total_steps": 21}
+    parts = {"pct_start": 0.25, "div_factor": 8.0, "final_div_factor": 16.0}
+    linear = {"annealing": "ANNEALING_LINEAR", "three_phase": True}
+
+    def case(name: str, make: Callable[..., Any], stated: dict[str, Any], **options: float) -> Row:
+        known = {"pct_start": 0.3, "pct_final": 0.85, "div_factor": 25.0, "final_div_factor": 1e4} | options
+        scalar = of(oracle.counted_cycle, top=0.1, total=21, linear="annealing" in stated, **known)
+        return row("one_cycle", name, fields | stated | options, called(make(21, 0.1, **options)), scalar)
+
+    return [
+        case("optax_defaults", optax.cosine_onecycle_schedule, {}),
+        case("optax", optax.cosine_onecycle_schedule, {}, **parts),
+        case("optax_linear_defaults", optax.linear_onecycle_schedule, linear),
+        case("optax_linear", optax.linear_onecycle_schedule, linear, pct_final=0.6, **parts),
     ]
 
 

@@ -172,6 +172,8 @@ DEFAULTS = [
     ("cosine_restarts", T, {"t_mul": 1.0, "alpha": 0.0}),
     ("one_cycle", T, {"pct_start": 0.3, "annealing": "COSINE", "div_factor": 25.0}),
     ("one_cycle", T, {"final_div_factor": 1e4, "three_phase": False}),
+    ("one_cycle", T, {"form": "LAST_STEP", "pct_final": 0.0}),
+    ("one_cycle", X, {"form": "STEP_COUNT", "pct_final": 0.85}),
     ("step_decay", T, {"gamma": 0.1}),
     ("multi_step_decay", T, {"gamma": 0.1}),
     ("normal", K, {"mean": 0.0, "stddev": 0.05}),

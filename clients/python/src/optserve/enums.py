@@ -578,6 +578,22 @@ class Annealing(IntEnum):
     """a + (b - a)*sqrt(f)."""
 
 
+class OneCycleForm(IntEnum):
+    """The steps at which the phases of a one-cycle schedule end."""
+
+    LAST_STEP = 1
+    """A part f of the cycle ends at step f*total_steps - 1, which need not be whole.
+
+    PyTorch.
+    """
+
+    STEP_COUNT = 2
+    """A part f of the cycle ends at step floor(f*total_steps).
+
+    optax.
+    """
+
+
 class DurabilityMode(IntEnum):
     """The ways to keep a session."""
 

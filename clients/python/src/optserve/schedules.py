@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from optserve.enums import Annealing, BoundarySide, Convention
+from optserve.enums import Annealing, BoundarySide, Convention, OneCycleForm
 from optserve.spec import Choice
 from optserve.v1 import schedule_spec_pb2
 
@@ -160,14 +160,17 @@ class OneCycle(Schedule, field="one_cycle"):
 
     Attributes:
         max_learning_rate: The highest rate. Required.
-        total_steps: Steps of the cycle; the lowest rate is that of step total_steps - 1. Required.
-        pct_start: The part of the cycle in which the rate rises: up to step pct_start*total_steps -
-            1.
+        total_steps: Steps of the cycle, at whose end, as form counts it, the rate is lowest.
+            Required.
+        pct_start: The part of the cycle at whose end, as form counts it, the rate is highest.
         annealing: How the rate goes between its extremes. SQUARE_ROOT is refused.
         div_factor: The first rate is max_learning_rate/div_factor.
         final_div_factor: The last rate is the first over final_div_factor.
-        three_phase: Whether it falls to the first rate as fast as it rose, before it falls to the
-            last.
+        three_phase: Whether it falls to the first rate before it falls to the last. optax'
+            linear_onecycle_schedule is LINEAR with three phases.
+        pct_final: The part of the cycle at whose end, as form counts it, the second of three phases
+            ends; 0 makes it as long as the first.
+        form: How the ends of the phases are counted.
     """
 
     max_learning_rate: float
@@ -178,6 +181,8 @@ class OneCycle(Schedule, field="one_cycle"):
     div_factor: float | None = None
     final_div_factor: float | None = None
     three_phase: bool | None = None
+    pct_final: float | None = None
+    form: OneCycleForm | None = None
 
 
 @dataclass(frozen=True)

@@ -549,6 +549,25 @@ class AdafactorForm(IntEnum):
     """
 
 
+class MuonForm(IntEnum):
+    """Muon as frameworks have it, on a matrix of A rows and B columns."""
+
+    TORCH = 1
+    """The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
+
+    KERAS = 2
+    """epsilon is added to the norm of a momentum that sums gradients up instead of averaging them.
+
+    the step is not scaled. AdamW's corrections are folded.
+    """
+
+    OPTAX = 3
+    """epsilon is added to the norm of a bias-corrected average; the step is scaled by sqrt(max(1, B/A)).
+
+    nesterov looks ahead in AdamW as well.
+    """
+
+
 class BoundarySide(IntEnum):
     """Which value holds on a boundary itself."""
 

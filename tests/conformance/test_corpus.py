@@ -166,8 +166,6 @@ NOT_OFFERED = {
     ("torch", "lars"): "torch has no LARS",
     ("torch", "lamb"): "torch has no LAMB",
     ("optax", "adafactor"): "optax' Adafactor is another, with momentum and a rate of its own",
-    ("keras", "muon"): "Keras' Muon has a decay and a rate of its own",
-    ("optax", "muon"): "optax' Muon corrects its momentum",
     ("keras", "prodigy"): "Keras has no Prodigy",
     ("torch", "prodigy"): "torch has no Prodigy",
     ("optax", "rprop"): "optax.rprop applies the update of the step before",

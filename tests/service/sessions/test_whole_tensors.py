@@ -157,7 +157,7 @@ def test_state_has_the_shapes_of_the_rule() -> None:
 
 def test_orthogonalized_keeps_directions_and_evens_lengths() -> None:
     u = np.diag([3.0, 1.0, 0.2])
-    result = orthogonalized(np, u, iterations=5, epsilon=1e-7)
+    result = orthogonalized(np, u, iterations=5, divisor=norm(np, u))
     assert np.abs(result - np.diag(np.diag(result))).max() < 1e-12
     assert np.all((np.diag(result) > 0.6) & (np.diag(result) < 1.3))
 

@@ -550,6 +550,25 @@ class AdafactorForm(IntEnum):
     """
 
 
+class MuonForm(IntEnum):
+    """Muon as frameworks have it, on a matrix of A rows and B columns."""
+
+    TORCH = 1
+    """The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
+
+    KERAS = 2
+    """epsilon is added to the norm of a momentum that sums gradients up instead of averaging them.
+
+    the step is not scaled. AdamW's corrections are folded.
+    """
+
+    OPTAX = 3
+    """epsilon is added to the norm of a bias-corrected average; the step is scaled by sqrt(max(1, B/A)).
+
+    nesterov looks ahead in AdamW as well.
+    """
+
+
 class BoundarySide(IntEnum):
     """Which value holds on a boundary itself."""
 
@@ -577,6 +596,22 @@ class Annealing(IntEnum):
 
     SQUARE_ROOT = 3
     """a + (b - a)*sqrt(f)."""
+
+
+class OneCycleForm(IntEnum):
+    """The steps at which the phases of a one-cycle schedule end."""
+
+    LAST_STEP = 1
+    """A part f of the cycle ends at step f*total_steps - 1, which need not be whole.
+
+    PyTorch.
+    """
+
+    STEP_COUNT = 2
+    """A part f of the cycle ends at step floor(f*total_steps).
+
+    optax.
+    """
 
 
 class StepCounting(IntEnum):

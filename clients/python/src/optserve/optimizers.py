@@ -16,6 +16,7 @@ from optserve.enums import (
     EpsilonPlacement,
     FedAdamCorrection,
     MomentumForm,
+    MuonForm,
     NadamForm,
     NesterovForm,
 )
@@ -641,12 +642,16 @@ class Muon(Optimizer, field="muon"):
         momentum: Share of the last momentum that is kept.
         nesterov: Whether the step looks ahead.
         iterations: How often the Newton-Schulz iteration runs.
-        epsilon: The least norm that the momentum is divided by.
+        epsilon: The least norm that the momentum is divided by (TORCH), or what is added to its norm.
         adam_learning_rate_factor: Factor of the step size where AdamW steps.
         adam_beta_1: AdamW's share of the last first moment that is kept.
         adam_beta_2: AdamW's share of the last second moment that is kept.
         adam_epsilon: Keeps AdamW's denominator from zero.
         adam_epsilon_root: Added below AdamW's root. optax.
+        form: Whose Muon.
+        rms_rate: Above 0, a matrix of A rows and B columns steps by rms_rate*sqrt(max(A, B)) times
+            the learning rate, whatever the form (PyTorch's match_rms_adamw is 0.2; optax'
+            consistent_rms). At 0 the form says by how much.
     """
 
     learning_rate: float | None = None
@@ -660,6 +665,8 @@ class Muon(Optimizer, field="muon"):
     adam_beta_2: float | None = None
     adam_epsilon: float | None = None
     adam_epsilon_root: float | None = None
+    form: MuonForm | None = None
+    rms_rate: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from optserve.enums import Annealing, BoundarySide, Convention
+from optserve.enums import Annealing, BoundarySide, Convention, OneCycleForm
 from optserve.spec import Choice
 from optserve.v1 import schedule_spec_pb2
 
@@ -121,6 +121,8 @@ class Cosine(Schedule, field="cosine"):
         warmup_steps: Steps of a linear warm-up from initial_learning_rate to warmup_target, from
             which the decay then starts; 0 for none.
         warmup_target: The rate at the end of the warm-up; stated together with warmup_steps.
+        periodic: Whether the cosine goes on after decay_steps, so that the rate rises again to where
+            it started, and so on with a period of 2*decay_steps. PyTorch.
     """
 
     initial_learning_rate: float
@@ -129,6 +131,7 @@ class Cosine(Schedule, field="cosine"):
     alpha: float | None = None
     warmup_steps: float | None = None
     warmup_target: float | None = None
+    periodic: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -157,14 +160,17 @@ class OneCycle(Schedule, field="one_cycle"):
 
     Attributes:
         max_learning_rate: The highest rate. Required.
-        total_steps: Steps of the cycle; the lowest rate is that of step total_steps - 1. Required.
-        pct_start: The part of the cycle in which the rate rises: up to step pct_start*total_steps -
-            1.
+        total_steps: Steps of the cycle, at whose end, as form counts it, the rate is lowest.
+            Required.
+        pct_start: The part of the cycle at whose end, as form counts it, the rate is highest.
         annealing: How the rate goes between its extremes. SQUARE_ROOT is refused.
         div_factor: The first rate is max_learning_rate/div_factor.
         final_div_factor: The last rate is the first over final_div_factor.
-        three_phase: Whether it falls to the first rate as fast as it rose, before it falls to the
-            last.
+        three_phase: Whether it falls to the first rate before it falls to the last. optax'
+            linear_onecycle_schedule is LINEAR with three phases.
+        pct_final: The part of the cycle at whose end, as form counts it, the second of three phases
+            ends; 0 makes it as long as the first.
+        form: How the ends of the phases are counted.
     """
 
     max_learning_rate: float
@@ -175,6 +181,8 @@ class OneCycle(Schedule, field="one_cycle"):
     div_factor: float | None = None
     final_div_factor: float | None = None
     three_phase: bool | None = None
+    pct_final: float | None = None
+    form: OneCycleForm | None = None
 
 
 @dataclass(frozen=True)

@@ -274,6 +274,42 @@ moment. PyTorch.
 """
 Global___AdafactorForm: _TypeAlias = AdafactorForm  # noqa: Y015
 
+class _MuonForm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MuonFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MuonForm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MUON_FORM_UNSPECIFIED: _MuonForm.ValueType  # 0
+    """Taken from the convention."""
+    MUON_FORM_TORCH: _MuonForm.ValueType  # 1
+    """The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
+    MUON_FORM_KERAS: _MuonForm.ValueType  # 2
+    """epsilon is added to the norm of a momentum that sums gradients up instead of
+    averaging them; the step is not scaled. AdamW's corrections are folded.
+    """
+    MUON_FORM_OPTAX: _MuonForm.ValueType  # 3
+    """epsilon is added to the norm of a bias-corrected average; the step is scaled by
+    sqrt(max(1, B/A)). nesterov looks ahead in AdamW as well.
+    """
+
+class MuonForm(_MuonForm, metaclass=_MuonFormEnumTypeWrapper):
+    """Muon as frameworks have it, on a matrix of A rows and B columns."""
+
+MUON_FORM_UNSPECIFIED: MuonForm.ValueType  # 0
+"""Taken from the convention."""
+MUON_FORM_TORCH: MuonForm.ValueType  # 1
+"""The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
+MUON_FORM_KERAS: MuonForm.ValueType  # 2
+"""epsilon is added to the norm of a momentum that sums gradients up instead of
+averaging them; the step is not scaled. AdamW's corrections are folded.
+"""
+MUON_FORM_OPTAX: MuonForm.ValueType  # 3
+"""epsilon is added to the norm of a bias-corrected average; the step is scaled by
+sqrt(max(1, B/A)). nesterov looks ahead in AdamW as well.
+"""
+Global___MuonForm: _TypeAlias = MuonForm  # noqa: Y015
+
 @_typing.final
 class OptimizerSpec(_message.Message):
     """Which optimizer a session runs, and with which hyperparameters.
@@ -2150,6 +2186,8 @@ class MuonSpec(_message.Message):
     ADAM_BETA_2_FIELD_NUMBER: _builtins.int
     ADAM_EPSILON_FIELD_NUMBER: _builtins.int
     ADAM_EPSILON_ROOT_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    RMS_RATE_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
     weight_decay: _builtins.float
@@ -2163,7 +2201,9 @@ class MuonSpec(_message.Message):
     iterations: _builtins.int
     """How often the Newton-Schulz iteration runs."""
     epsilon: _builtins.float
-    """The least norm that the momentum is divided by."""
+    """The least norm that the momentum is divided by (TORCH), or what is added to its
+    norm.
+    """
     adam_learning_rate_factor: _builtins.float
     """Factor of the step size where AdamW steps."""
     adam_beta_1: _builtins.float
@@ -2174,6 +2214,13 @@ class MuonSpec(_message.Message):
     """Keeps AdamW's denominator from zero."""
     adam_epsilon_root: _builtins.float
     """Added below AdamW's root. optax."""
+    form: Global___MuonForm.ValueType
+    """Whose Muon."""
+    rms_rate: _builtins.float
+    """Above 0, a matrix of A rows and B columns steps by rms_rate*sqrt(max(A, B)) times
+    the learning rate, whatever the form (PyTorch's match_rms_adamw is 0.2; optax'
+    consistent_rms). At 0 the form says by how much.
+    """
     def __init__(
         self,
         *,
@@ -2188,10 +2235,12 @@ class MuonSpec(_message.Message):
         adam_beta_2: _builtins.float | None = ...,
         adam_epsilon: _builtins.float | None = ...,
         adam_epsilon_root: _builtins.float | None = ...,
+        form: Global___MuonForm.ValueType = ...,
+        rms_rate: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "form", b"form", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adam_beta_1: _TypeAlias = _typing.Literal["adam_beta_1"]  # noqa: Y015
     _WhichOneofArgType__adam_beta_1: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1"]  # noqa: Y015
@@ -2213,6 +2262,8 @@ class MuonSpec(_message.Message):
     _WhichOneofArgType__momentum: _TypeAlias = _typing.Literal["_momentum", b"_momentum"]  # noqa: Y015
     _WhichOneofReturnType__nesterov: _TypeAlias = _typing.Literal["nesterov"]  # noqa: Y015
     _WhichOneofArgType__nesterov: _TypeAlias = _typing.Literal["_nesterov", b"_nesterov"]  # noqa: Y015
+    _WhichOneofReturnType__rms_rate: _TypeAlias = _typing.Literal["rms_rate"]  # noqa: Y015
+    _WhichOneofArgType__rms_rate: _TypeAlias = _typing.Literal["_rms_rate", b"_rms_rate"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
@@ -2235,6 +2286,8 @@ class MuonSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__momentum) -> _WhichOneofReturnType__momentum | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__nesterov) -> _WhichOneofReturnType__nesterov | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rms_rate) -> _WhichOneofReturnType__rms_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
 

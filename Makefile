@@ -91,8 +91,8 @@ image-base: ## Make a base image of Debian's packages, where no registry of imag
 
 # ---- Static checks ---------------------------------------------------------
 
-.PHONY: check lint types layers contract fresh
-check: lint types layers contract fresh ## Run every static check
+.PHONY: check lint types layers contract workflows fresh
+check: lint types layers contract workflows fresh ## Run every static check
 
 lint: $(VENV)/.check
 	$(PY) -m ruff check .
@@ -108,6 +108,11 @@ contract: $(BUF)
 	$(BUF) lint proto
 	$(BUF) format proto --diff --exit-code
 	$(BUF) breaking proto --against proto/image.binpb
+
+# The schemas come with check-jsonschema; nothing is fetched.
+workflows: $(VENV)/.check
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 
 fresh: $(VENV)/.check
 	rm -rf $(FRESH) && mkdir -p $(FRESH)
@@ -157,9 +162,10 @@ $(VENV)/.made:
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.made requirements/build.txt requirements/runtime.txt requirements/demo.txt \
-    pyproject.toml clients/python/pyproject.toml
-	$(PIP) -r requirements/build.txt -r requirements/runtime.txt -r requirements/demo.txt
+PROJECTS := pyproject.toml clients/python/pyproject.toml clients/python/VERSION
+
+$(VENV)/.demo: $(VENV)/.made requirements/demo.txt $(PROJECTS)
+	$(PIP) -r requirements/demo.txt
 	$(PIP) --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 
@@ -167,15 +173,18 @@ $(VENV)/.test: $(VENV)/.demo requirements/test.txt
 	$(PIP) -r requirements/test.txt
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.demo requirements/docs.txt
+	$(PIP) -r requirements/docs.txt
+	@touch $@
+
 $(VENV)/.check: $(VENV)/.test requirements/check.txt
 	$(PIP) -r requirements/check.txt
 	@touch $@
 
-$(FRAMEWORKS_VENV)/.made: requirements/build.txt requirements/runtime.txt requirements/frameworks.txt \
-    pyproject.toml clients/python/pyproject.toml
+$(FRAMEWORKS_VENV)/.made: requirements/frameworks.txt $(PROJECTS)
 	@test -n "$(PYTHON)" || { echo "optserve needs Python 3.11 or newer; none was found" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(FRAMEWORKS_VENV)
-	$(FRAMEWORKS_PIP) -r requirements/build.txt -r requirements/runtime.txt -r requirements/frameworks.txt
+	$(FRAMEWORKS_PIP) -r requirements/frameworks.txt
 	$(FRAMEWORKS_PIP) --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 
@@ -185,13 +194,16 @@ $(FLOWER_VENV)/.made: requirements/flower.txt
 	$(FLOWER_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/flower.txt
 	@touch $@
 
-$(BENCH_VENV)/.made: requirements/build.txt requirements/runtime.txt requirements/demo.txt requirements/bench.txt \
-    pyproject.toml clients/python/pyproject.toml
+$(BENCH_VENV)/.made: requirements/bench.txt $(PROJECTS)
 	@test -n "$(PYTHON)" || { echo "optserve needs Python 3.11 or newer; none was found" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(BENCH_VENV)
-	$(BENCH_PIP) -r requirements/build.txt -r requirements/runtime.txt -r requirements/demo.txt -r requirements/bench.txt
+	$(BENCH_PIP) -r requirements/bench.txt
 	$(BENCH_PIP) --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
+
+.PHONY: requirements
+requirements: $(VENV)/.check ## Compile requirements/*.txt from pyproject.toml (ARGS=--upgrade for newer versions)
+	requirements/compile.sh $(ARGS)
 
 $(BUF): proto/package-lock.json
 	npm ci --prefix proto --ignore-scripts --no-fund --no-audit

@@ -6,6 +6,8 @@
 enums, are here.
 """
 
+from importlib.metadata import version
+
 from optserve import activations, errors, events, initializers, layers, losses, optimizers, schedules, tls
 from optserve.capabilities import Algorithm, Capabilities, Hyperparameter, Limits
 from optserve.client import Client, connect
@@ -65,7 +67,7 @@ from optserve.steps import StepResult
 from optserve.stream import StepStream
 from optserve.update import StateTransfer
 
-__version__ = "0.1.0"
+__version__ = version("optserve")
 
 KERAS = Convention.KERAS
 TORCH = Convention.TORCH

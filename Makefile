@@ -63,6 +63,10 @@ fuzz: $(VENV)/.test ## Send a server 100,000 malformed and hostile messages (ARG
 soak: $(VENV)/.test ## Train with 64 clients for 5 minutes over a network that fails (ARGS="--seconds 60")
 	$(PY) -m tests.soak $(ARGS)
 
+.PHONY: tutorial-frameworks
+tutorial-frameworks: $(FRAMEWORKS_VENV)/.made ## Run the tutorials that need PyTorch
+	$(FRAMEWORKS_PY) -m tests.support.pages docs/tutorials/pytorch.md
+
 .PHONY: snapshot-frameworks
 snapshot-frameworks: $(FRAMEWORKS_VENV)/.made ## Open a snapshot in PyTorch, JAX and NumPy
 	$(FRAMEWORKS_PY) -m tests.recovery.frameworks
@@ -74,6 +78,18 @@ bench: $(BENCH_VENV)/.made ## Measure everything beside its peers (ARGS="--only 
 .PHONY: bench-quick
 bench-quick: $(BENCH_VENV)/.made ## Measure in two minutes, without the peers of large installations
 	$(BENCH_PY) -m tests.performance --quick $(ARGS)
+
+# ---- Documentation ---------------------------------------------------------
+
+MERMAID := tools/docs/node_modules/.installed
+
+.PHONY: docs
+docs: $(VENV)/.docs $(MERMAID) ## Build the documentation site into build/site
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+$(MERMAID): tools/docs/package-lock.json
+	npm ci --prefix tools/docs --ignore-scripts --no-fund --no-audit
+	@touch $@
 
 # ---- The image -------------------------------------------------------------
 

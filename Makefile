@@ -107,8 +107,8 @@ image-base: ## Make a base image of Debian's packages, where no registry of imag
 
 # ---- Static checks ---------------------------------------------------------
 
-.PHONY: check lint types layers contract workflows fresh
-check: lint types layers contract workflows fresh ## Run every static check
+.PHONY: check lint types layers prose contract workflows fresh
+check: lint types layers prose contract workflows fresh ## Run every static check
 
 lint: $(VENV)/.check
 	$(PY) -m ruff check .
@@ -119,6 +119,9 @@ types: $(VENV)/.check
 
 layers: $(VENV)/.check
 	$(VENV)/bin/lint-imports
+
+prose: $(VENV)/.check ## List words of the code base's prose that have a better one (ARGS=--all for every file)
+	$(PY) -m tools.prose $(ARGS)
 
 contract: $(BUF)
 	$(BUF) lint proto

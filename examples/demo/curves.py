@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -20,7 +21,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
 DASHES = ("-", (0, (5, 2)), "-", "-", "-")
 """The second run may lie on the first."""
 
-STYLE = {
+STYLE: Any = {
     "font.size": 12,
     "axes.grid": True,
     "axes.spines.right": False,

@@ -18,7 +18,7 @@ from tests.performance.results import Result, Run
 
 WIDTH, HEIGHT = 10.0, 4.2
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.55"
-STYLE = {
+STYLE: Any = {
     "font.size": 11,
     "axes.spines.right": False,
     "axes.spines.top": False,

@@ -64,7 +64,7 @@ def _head(run: Run) -> Iterator[str]:
     load = meta["load_before"]
     yield f"The load of the machine when the run began was {load:.2f}."
     if load > BUSY:
-        yield "**It was busy with other work, so these figures are no more than a hint.**"
+        yield "**It was busy with other work, so these figures are only a hint.**"
 
 
 def _end_to_end(run: Run) -> Iterator[str]:

@@ -17,10 +17,10 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
-from contract import contract_page, errors_page, load_contract  # noqa: E402
-from server_pages import metrics_page, settings_page  # noqa: E402
+from tools.docs.contract import contract_page, errors_page, load_contract  # noqa: E402
+from tools.docs.server_pages import metrics_page, settings_page  # noqa: E402
 
 MERMAID = ROOT / "tools/docs/node_modules/mermaid/dist/mermaid.min.js"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from optserve.commands.main import main
 from tests.support.pages import claims_of, code_of, run
-from tests.support.server import running_server
+from tests.support.server import RunningServer, running_server
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -18,6 +19,13 @@ PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
 RUNNABLE = [page for page in [README, *PAGES] if "import optserve" in code_of(page)]
 """Pages with programs, and not fragments. PyTorch's runs where PyTorch is (make tutorial-frameworks)."""
 RUN_HERE = [page for page in RUNNABLE if "import torch" not in code_of(page)]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """One for all pages, each of which deletes or leaves unnamed what it makes."""
+    with running_server() as started:
+        yield started
 
 
 def name_of(page: Path) -> str:
@@ -39,23 +47,25 @@ def test_the_readme_needs_ten_lines() -> None:
 
 
 @pytest.mark.parametrize("page", RUN_HERE, ids=name_of)
-def test_a_page_prints_what_it_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_prints_what_it_says(
+    page: Path, server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert claims_of(page)
-    with running_server() as server:
-        assert run(page, server.address) == claims_of(page)
+    assert run(page, server.address) == claims_of(page)
 
 
-def test_the_course_draws_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_course_draws_its_pictures(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs/tutorials/course.md").read_text()
     commands = re.findall(r"^optserve (plot (?:.*\\\n)*.*)$", text, re.M)
     assert len(commands) == 4
-    with running_server() as server:
-        for command in commands:
-            arguments = command.replace("\\\n", " ").split()
-            assert main([*arguments, "--server", server.address]) == 0
-            assert (tmp_path / arguments[-1]).stat().st_size > 1000
+    for command in commands:
+        arguments = command.replace("\\\n", " ").split()
+        assert main([*arguments, "--server", server.address]) == 0
+        assert (tmp_path / arguments[-1]).stat().st_size > 1000
 
 
 def test_both_languages_run_the_same_code() -> None:

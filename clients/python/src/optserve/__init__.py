@@ -6,6 +6,8 @@
 enums, are here.
 """
 
+from importlib.metadata import version
+
 from optserve import event_engine  # noqa: F401  # loads gRPC, before others do
 
 # isort: split
@@ -68,7 +70,7 @@ from optserve.snapshots import Snapshot, Snapshots
 from optserve.state_transfer import StateTransfer
 from optserve.stream import StepStream
 
-__version__ = "0.1.0"
+__version__ = version("optserve")
 
 KERAS = Convention.KERAS
 TORCH = Convention.TORCH

@@ -111,7 +111,7 @@ def _rooms(run: Run) -> Any:
     """The share of each room of a step, a bar for each side and size."""
     found = [r for r in run.results if r.group == "rooms"]
     rooms = [*sorted({_room(r) for r in found} - {"waiting"}), "waiting"]
-    colours = dict(zip(rooms, [*plt.get_cmap("tab20").colors[: len(rooms) - 1], "0.9"], strict=True))
+    colours = dict(zip(rooms, [*map(plt.get_cmap("tab20"), range(len(rooms) - 1)), "0.9"], strict=True))
     bars = sorted({(r.name.partition(", ")[0], r.n) for r in found}, reverse=True)
     figure, axes = _axes(1)
     left = dict.fromkeys(bars, 0.0)

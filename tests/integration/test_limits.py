@@ -13,6 +13,7 @@ import pytest
 import optserve
 from optserve.optimizers import Sgd
 from optserve.v1 import session_service_pb2 as pb
+from optserve.v1 import tensor_pb2
 from tests.integration.client import Client, named, plan_message, refused, sgd, step_messages
 from tests.integration.raw_stream import RawStream
 from tests.integration.test_operations import samples
@@ -132,7 +133,7 @@ def test_the_memory_budget_holds() -> None:
                 request = pb.CreateSessionRequest(spec=sgd())
                 parameter = request.parameters.add(name="w")
                 parameter.initializer.shape.append(size // 4)
-                parameter.initializer.dtype = 3
+                parameter.initializer.dtype = tensor_pb2.DATA_TYPE_FLOAT32
                 parameter.initializer.spec.zeros.SetInParent()
                 names.append(client.sessions.CreateSession(request, timeout=20).session.name)
             except grpc.RpcError as error:
@@ -250,7 +251,7 @@ def test_rank_and_shape_of_a_tensor() -> None:
         assert (told.reason, told.metadata) == ("LIMIT_EXCEEDED", {"limit": "max_tensor_rank", "value": "3"})
         request = pb.CreateSessionRequest(spec=sgd())
         parameter = request.parameters.add(name="w")
-        parameter.upload.dtype = 3
+        parameter.upload.dtype = tensor_pb2.DATA_TYPE_FLOAT32
         parameter.upload.shape.extend([2**62, 2**62, 2**62])
         with refused() as told:
             client.sessions.CreateSession(request, timeout=10)

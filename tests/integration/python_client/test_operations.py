@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -35,7 +36,7 @@ def test_mutual_tls_and_a_token(tmp_path: Path) -> None:
             with session.stream() as stream:
                 assert stream.step(VALUES).step == 2
             assert session.pull()["w"].tolist() == [0.0] * 4
-            events = session.watch()
+            events: Any = session.watch()
             assert isinstance(next(events).what, Began)
             session.push(VALUES)
             assert next(events).what == Pushed(2)

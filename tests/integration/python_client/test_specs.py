@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 import optserve
 from optserve import enums, spec, v1
@@ -76,7 +77,7 @@ def test_every_enum_is_the_contracts(name):
 
 def filled(message: Descriptor, choice: str | None = None, depth: int = 0) -> Message:
     """A message with every field set, and of its oneof the named field, or the first."""
-    made: Message = message._concrete_class()
+    made: Message = GetMessageClass(message)()
     oneof = choices(message)
     for number, field in enumerate(message.fields, 1):
         if field in oneof and field.name != (choice or oneof[0].name):

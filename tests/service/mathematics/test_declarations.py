@@ -19,7 +19,7 @@ from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
 from optserve.v1.schedule_spec_pb2 import ScheduleSpec
 from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Chosen, Convention, Hyperparameters, NamedNumbers, declarations, field_types
+from optserve_server.hyper import Chosen, Convention, NamedNumbers, declarations, field_types
 from optserve_server.losses.base import Reduction
 from optserve_server.schedules.base import Schedule
 from optserve_server.schedules.constant import Constant
@@ -32,7 +32,7 @@ FAMILIES: list[tuple[Any, Descriptor]] = [
     (initializers, InitializerSpec.DESCRIPTOR),
     (complexity, LayerSpec.DESCRIPTOR),
 ]
-ALGORITHMS: list[type[Hyperparameters]] = [cls for family, _ in FAMILIES for cls in family.ALL]
+ALGORITHMS: list[type[Any]] = [cls for family, _ in FAMILIES for cls in family.ALL]
 
 FLAT = Chosen(Constant(value=1.0))
 VALID: dict[str, dict[str, object]] = {
@@ -291,14 +291,14 @@ def require_same_type(declared: Any, field: FieldDescriptor) -> None:
         inner = Chosen[Schedule]
         assert declared == (tuple[inner, ...] if field.is_repeated else inner)
         return
-    scalars = {
+    scalars: dict[int, Any] = {
         field.TYPE_DOUBLE: float,
         field.TYPE_BOOL: bool,
         field.TYPE_INT32: int,
         field.TYPE_INT64: int,
         field.TYPE_STRING: str,
     }
-    scalar = scalars[field.type]
+    scalar: Any = scalars[field.type]
     assert declared == (tuple[scalar, ...] if field.is_repeated else scalar)
 
 

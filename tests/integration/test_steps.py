@@ -16,6 +16,7 @@ from tests.integration.client import (
     DTYPES,
     Client,
     Refusal,
+    array,
     plan_message,
     refused,
     sgd,
@@ -153,6 +154,49 @@ def test_a_validated_step_changes_nothing(client: Client) -> None:
     result = client.step(session.name, GRADIENTS, validate_only=True).result
     assert result.outcome == pb.STEP_OUTCOME_VALIDATED
     assert result.gradient_norm == pytest.approx(56**0.5)
+    assert client.get(session.name) == session
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_validated_step_sends_the_parameters_as_they_are(client: Client, streamed: bool) -> None:
+    """The measurements are the step's own; step, rate and parameters are the session's before it."""
+    spec = sgd()
+    spec.gradient.l2 = 1.0
+    session = client.create(VALUES, spec)
+    client.step(session.name, GRADIENTS)
+    now, options = client.pull(session.name), {"pull": pb.PullOptions(), "validate_only": True}
+    for worker in ({}, {"worker": "a", "sequence": 1}):
+        if streamed:
+            header = pb.StepHeader(name=session.name, options=pb.StepOptions(**options, **worker))
+            answers = client.stream(step_messages(header, WHOLE, chunk=7))
+            result, step = answers[0].result, answers[0].parameters.step
+            values = unpacked(answers[0].parameters, b"".join(answer.chunk.data for answer in answers))
+        else:
+            answer = client.step(session.name, GRADIENTS, **options, **worker)
+            result, step = answer.result, answer.parameters_step
+            values = {p.name: array(p.tensor) for p in answer.parameters}
+        assert (result.outcome, result.step, result.learning_rate) == (pb.STEP_OUTCOME_VALIDATED, 1, 0)
+        assert (result.gradient_norm, result.regularization_penalty) == pytest.approx((14**0.5, 7.0))
+        assert step == 1
+        assert {name: value.tolist() for name, value in values.items()} == {
+            name: value.tolist() for name, value in now.items()
+        }
+    taken = client.step(session.name, GRADIENTS, worker="a", sequence=1).result
+    assert (taken.outcome, taken.step, taken.replayed) == (pb.STEP_OUTCOME_APPLIED, 2, False)
+    stored = client.step(session.name, GRADIENTS, worker="a", sequence=1, validate_only=True).result
+    assert (stored.outcome, stored.step, stored.replayed) == (pb.STEP_OUTCOME_APPLIED, 2, True)
+
+
+def test_a_validated_step_is_refused_as_the_step_would_be(client: Client) -> None:
+    session = client.create(VALUES)
+    for gradients, options, reason in (
+        ({"b": np.array([1.0, np.nan])}, {}, "NON_FINITE_GRADIENT"),
+        (GRADIENTS, {"expected_step": 4}, "STEP_MISMATCH"),
+        (GRADIENTS, {"worker": "a", "sequence": 2}, "SEQUENCE_GAP"),
+    ):
+        with refused() as told:
+            client.step(session.name, gradients, validate_only=True, **options)
+        assert told.reason == reason
     assert client.get(session.name) == session
 
 

@@ -65,6 +65,15 @@ def test_tensor_norms_on_request() -> None:
     assert step(guarded(), GRADIENT, per_tensor_norms=True).tensor_norms == (("a", 3.0), ("b", 4.0))
 
 
+def test_tensor_norms_of_tensors_without_elements() -> None:
+    start = {"a": np.ones((0, 3)), "b": np.ones(2), "c": np.ones(0, np.float32), "d": np.ones((2, 0))}
+    session = session_of(spec_of(), start)
+    norms = step(session, {**start, "b": np.array([3.0, 4.0])}, per_tensor_norms=True).tensor_norms
+    assert norms == (("c", 0.0), ("a", 0.0), ("b", 5.0), ("d", 0.0))
+    alone = step(session, {"a": start["a"]}, per_tensor_norms=True)
+    assert (alone.gradient_norm, alone.tensor_norms) == (0.0, (("a", 0.0),))
+
+
 @pytest.mark.parametrize("tensors", [1, 1000])
 def test_any_number_of_tensors_costs_one_update_and_one_measurement(tensors: int) -> None:
     backend = CountingBackend()

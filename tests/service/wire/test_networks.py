@@ -119,6 +119,8 @@ def values(field: Any) -> st.SearchStrategy[list[int]]:
         numbers = st.integers(0, 3)
     if field.cpp_type == field.CPPTYPE_BOOL:
         numbers = st.integers(0, 1)
+    if field.cpp_type == field.CPPTYPE_INT32:
+        numbers = NUMBERS.filter(lambda number: -(1 << 31) <= number < 1 << 31)
     return st.lists(numbers, max_size=4 if field.is_repeated else 1)
 
 

@@ -58,6 +58,9 @@ class LeakyRelu(Activation, field="leaky_relu"):
 class Softmax(Activation, field="softmax"):
     """Softmax.
 
+    An input of infinity takes everything, several share it equally. Where all inputs along the axis are
+    -infinity, value and gradient are NaN, as in PyTorch.
+
     Attributes:
         axis: The axis that sums to one; negative counts from the end.
     """
@@ -178,7 +181,7 @@ class HardSwish(Activation, field="hard_swish"):
 
 @dataclass(frozen=True, kw_only=True)
 class LogSoftmax(Activation, field="log_softmax"):
-    """The logarithm of softmax.
+    """The logarithm of softmax, infinities included.
 
     Attributes:
         axis: The axis whose exponentials sum to one; negative counts from the end.

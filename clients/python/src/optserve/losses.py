@@ -36,7 +36,8 @@ class CategoricalCrossentropy(Loss, field="categorical_crossentropy"):
     """Categorical cross-entropy.
 
     Probabilities are renormalised along the axis and clipped to [1e-7, 1 - 1e-7]; logits go through
-    log-sum-exp.
+    log-sum-exp. Where all logits along the axis are -infinity, value and gradient are NaN, as in PyTorch;
+    so in every cross-entropy over classes.
 
     Attributes:
         from_logits: Whether predictions are logits rather than probabilities.
@@ -291,7 +292,7 @@ class Iou(Loss, field="iou"):
     edge of one box lies on that of the other, both share the slope.
 
     Attributes:
-        epsilon: What is added to denominators, greater than 0.
+        epsilon: What is added to denominators, at least 1e-30.
     """
 
     epsilon: float | None = None
@@ -304,7 +305,7 @@ class Giou(Loss, field="giou"):
     The hull is the smallest box around both. Rezatofighi et al., 2019, as in torchvision.
 
     Attributes:
-        epsilon: What is added to denominators, greater than 0.
+        epsilon: What is added to denominators, at least 1e-30.
     """
 
     epsilon: float | None = None
@@ -318,7 +319,7 @@ class Diou(Loss, field="diou"):
     2020, as in torchvision.
 
     Attributes:
-        epsilon: What is added to denominators, greater than 0.
+        epsilon: What is added to denominators, at least 1e-30.
     """
 
     epsilon: float | None = None
@@ -332,7 +333,7 @@ class Ciou(Loss, field="ciou"):
     epsilon). The gradient takes a as constant, as torchvision and the paper do. Zheng et al., 2020.
 
     Attributes:
-        epsilon: What is added to denominators, greater than 0.
+        epsilon: What is added to denominators, at least 1e-30.
     """
 
     epsilon: float | None = None

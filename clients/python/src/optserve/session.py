@@ -116,13 +116,15 @@ class SessionHandle:
             wire_dtype: element type to send gradients in, and parameters where ``pull`` names none.
             expected_step: the step that the session must be at.
             loss_scale: what the loss was multiplied by, to be divided out.
-            validate_only: answers as if the step were taken, and takes none.
+            validate_only: checks and measures the step, and takes none; parameters asked for are
+                those that the session has.
             per_tensor_norms: asks for the norm of each tensor's gradient.
             timeout: seconds in all; the client's default, lengthened for large gradients, when None.
 
         Raises:
             InvalidArgument: a name, a shape or the gradient is wrong; nothing was applied.
-            TypeError: an element type is; nothing was sent.
+            ValueError: there is no gradient; nothing was sent.
+            TypeError: an element type is wrong; nothing was sent.
             StepMismatch: the session is at another step than expected.
             TrainingStopped: early stopping has ended the training.
             Unavailable, DeadlineExceeded: no answer came; the step may have been applied. Calling
@@ -349,7 +351,7 @@ class SessionHandle:
         if timeout is None:
             timeout = allowance(self._connection.timeout, sent + returned)
         options = wishes.message(self.layout, worker, sequence)
-        if max(sent, returned) <= UNARY_BYTES or payload.is_empty:
+        if max(sent, returned) <= UNARY_BYTES:
             return self._unary(payload, options, wishes.pull, timeout)
         payload = payload.uniform()
         return self._connection.run(lambda left: self._streamed(payload, options, left), timeout)

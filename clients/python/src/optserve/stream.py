@@ -128,7 +128,8 @@ class StepStream:
 
         Raises:
             InvalidArgument: a name or a shape is wrong; nothing was handed over.
-            TypeError: an element type is.
+            ValueError: there is no gradient.
+            TypeError: an element type is wrong.
             OptserveError: an earlier step failed, and nobody has asked for its result.
         """
         return self._submit(gradients, Asked(expected_step, loss_scale, per_tensor_norms), copy=True)

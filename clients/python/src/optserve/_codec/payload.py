@@ -65,14 +65,17 @@ class Payload:
     def of_gradients(
         cls, layout: Layout, gradients: AnyGradients, wire_dtype: DTypeLike | None = None
     ) -> Payload:
-        """Gradients of whole tensors and of rows; errors as in `of`."""
+        """Gradients of whole tensors and of rows.
+
+        Raises:
+            ValueError: there are none, which the header of a stream could not tell from all of them.
+            InvalidArgument: a name or a shape is wrong.
+            TypeError: an element type is.
+        """
+        if not gradients:
+            raise ValueError("gradients is empty, but must have the gradient of at least one tensor")
         dense, rows = split(layout, gradients, wire_dtype)
         return replace(cls.of(layout, dense, "gradients", wire_dtype), rows=rows)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing."""
-        return not self.arrays and not self.rows
 
     @property
     def values(self) -> list[Array]:

@@ -20,6 +20,7 @@ import pytest
 from optserve.v1 import session_pb2, tensor_pb2
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, plan_message, refused, step_messages
+from tests.integration.raw_stream import RawStream
 from tests.support.server import run_to_end, running_server
 from tests.support.shared_memory import claim, held_by, in_dev_shm, mapped
 from tests.support.watching import descriptors_of, wait_until
@@ -155,6 +156,64 @@ class TestExactlyOnce:
             np.testing.assert_array_equal(client.pull(name)["b"], START["b"])
             gradients[...] = 0
             assert step(client, name, answer.region).result.step == 1
+
+
+class TestPlans:
+    """A plan with a region that goes, or whose session changes, while its stream is idle."""
+
+    @pytest.fixture
+    def stream(self, client):
+        with RawStream(client) as stream:
+            yield stream
+
+    def test_the_client_lets_go_of_the_memory(self, client, server, name, stream):
+        answer, before = share(client, name), held_by(server.process.pid)
+        with mapped(answer):
+            stream.planned(plan_message(name, region=answer.region))
+            stream.say(*step_messages(b"", gradient_id=1))
+            assert stream.heard().result.step == 1
+        wait_until(lambda: held_by(server.process.pid) < before)
+        stream.say(*step_messages(b"", gradient_id=2))
+        with refused() as told:
+            stream.heard()
+        assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "REGION_NOT_FOUND")
+        assert told.fields == ["plan.region"]
+        assert client.get(name).step == 1
+
+    def test_the_session_is_updated(self, client, name, stream):
+        answer = share(client, name, pull=pb.PullOptions())
+        with mapped(answer) as (gradients, parameters):
+            stream.planned(plan_message(name, region=answer.region, pull=pb.PullOptions(), worker="a"))
+            for place in arrays(gradients, answer.gradients).values():
+                place[...] = 2
+            spec = session_pb2.SessionSpec()
+            spec.optimizer.sgd.learning_rate = 0.25
+            client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=spec), timeout=20)
+            stream.say(*step_messages(b"", gradient_id=1, sequence=1))
+            assert stream.heard().result.step == 1
+            np.testing.assert_array_equal(arrays(parameters, answer.parameters)["w"], START["w"] - 0.5)
+
+    def test_the_session_is_deleted(self, client, name, stream):
+        answer = share(client, name)
+        with mapped(answer):
+            stream.planned(plan_message(name, region=answer.region))
+            client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=20)
+            stream.say(*step_messages(b"", gradient_id=1))
+            with refused() as told:
+                stream.heard()
+        assert (told.reason, told.fields) == ("SESSION_NOT_FOUND", ["plan.session"])
+
+    def test_a_stream_goes_from_memory_to_chunks_and_back(self, client, name, stream):
+        answer = share(client, name)
+        with mapped(answer) as (gradients,):
+            gradients[...] = 0
+            for turn in range(1, 4):
+                stream.planned(plan_message(name, region=answer.region))
+                stream.say(*step_messages(b"", gradient_id=turn))
+                assert stream.heard().result.step == 2 * turn - 1
+                stream.planned(plan_message(name))
+                stream.say(*step_messages(bytes(6 * 4 + 5 * 8)))
+                assert stream.heard().result.step == 2 * turn
 
 
 class TestRefusals:

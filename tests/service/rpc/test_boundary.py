@@ -63,7 +63,7 @@ def test_a_defect_is_internal_and_keeps_its_text(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.INFO):
         told, trailing, described = asyncio.run(_step_on(Broken()))
     assert (told.code, told.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
-    assert told.metadata == {"request_id": "broken-1"}
+    assert (told.metadata, told.applied) == ({"request_id": "broken-1"}, "unknown")
     assert trailing["x-request-id"] == "broken-1"
     assert "secret" not in described
     assert "ZeroDivision" not in described

@@ -169,7 +169,6 @@ NOT_OFFERED = {
     ("keras", "lars"): "Keras has no LARS",
     ("torch", "lars"): "torch has no LARS",
     ("torch", "lamb"): "torch has no LAMB",
-    ("optax", "adafactor"): "optax' Adafactor is another, with momentum and a rate of its own",
     ("keras", "prodigy"): "Keras has no Prodigy",
     ("torch", "prodigy"): "torch has no Prodigy",
     ("optax", "rprop"): "optax.rprop applies the update of the step before",

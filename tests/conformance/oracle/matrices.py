@@ -83,9 +83,9 @@ def muon(
 
 def adafactor(
     p: Tensor, steps: Steps, *, beta_2_decay: float, epsilon_1: float, epsilon_2: float,
-    threshold: float, floored: bool,
+    threshold: float, floored: bool, factored: bool = True, relative: bool = True,
 ) -> list[Tensor]:  # fmt: skip
-    matrix = isinstance(p[0], list)
+    matrix = isinstance(p[0], list) and factored
     rows = [0.0] * len(p)
     columns = [0.0] * len(p[0]) if matrix else []
     v, path = each(lambda x: 0.0 * x, p), []
@@ -107,7 +107,7 @@ def adafactor(
             estimate = v
         u = each(lambda x, y: x / math.sqrt(max(y, least)), g, estimate)
         length = max(1.0, rms(u) / threshold)
-        size = max(epsilon_2, rms(p)) * min(lr, 1 / math.sqrt(t))
+        size = max(epsilon_2, rms(p)) * (min(lr, 1 / math.sqrt(t)) if relative else lr)
         p = each(lambda x, y, a=size / length: x - a * y, p, u)
         path.append(p)
     return path

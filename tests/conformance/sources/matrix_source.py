@@ -34,8 +34,13 @@ Make = Callable[[Any, float], Any]
 """An optimizer of torch or Keras over a parameter, at a rate."""
 
 
-IN_FLOAT32 = {"adafactor": 1, "muon": 2}
-"""The dimensions from which on a tensor has a mean or a norm taken, which Keras on JAX does in float32."""
+IN_FLOAT32 = {("keras", "adafactor"): 1, ("keras", "muon"): 2, ("optax", "adafactor"): 1}
+"""The dimensions from which on a framework keeps a number of a tensor's step in float32."""
+
+ONE_PRECISION = {
+    "keras": "Keras on JAX takes means and norms in float32",
+    "optax": "optax keeps the decay in float32",
+}
 
 BEYOND = 2.0**66
 """The square of what is as large as that overflows float32."""
@@ -96,9 +101,9 @@ def case(
     given: dict[str, Any] = {"parameters": start, "gradients": [g for g, _ in steps]}
     if own_rate is None:
         given["learning_rates"] = rates
-    single = source == "keras" and np.ndim(start) >= IN_FLOAT32[name]
+    single = np.ndim(start) >= IN_FLOAT32.get((source, name), 99)
     if single:
-        note = note or "Keras on JAX takes means and norms in float32"
+        note = note or ONE_PRECISION[source]
     return Row(
         "optimizers", name, label, source, optimizer_spec(source.upper(), name, **fields), given,
         lambda: {"parameters": oracle(start, steps, **knobs)},
@@ -298,9 +303,55 @@ def adafactors() -> list[Row]:
         *(case("adafactor", f"torch_defaults_{label}", "torch", start, lambda p, lr: t(p),
                matrices.adafactor, {}, own_rate=0.01, epsilon_1=least, floored=True, **usual)
           for label, start in SHAPES.items()),
+        case("adafactor", "keras_deep", "keras", DEEP, keras_knobs, flattened, fields, floored=False,
+             factored=False, note="averages over the last dimensions, one of extent 1, leave nothing out",
+             **knobs),
+        case("adafactor", "keras_fast", "keras", VECTOR, lambda p, lr: k(lr, clip_threshold=0.125),
+             matrices.adafactor, {"clip_threshold": 0.125, "relative_step": True}, faster=16.0,
+             epsilon_1=1e-30, floored=False, **(usual | {"threshold": 0.125})),
+        *optax_adafactors(),
     ]  # fmt: skip
 
 
+def optax_adafactors() -> list[Row]:
+    usual = {"beta_2_decay": -0.8, "epsilon_1": 1e-30, "epsilon_2": 1e-3, "threshold": 1.0,
+             "floored": False, "relative": False}  # fmt: skip
+    knobs = usual | {"beta_2_decay": -0.7, "epsilon_1": 0.01, "threshold": 1.25}
+    fields = {"beta_2_decay": -0.7, "epsilon_1": 0.01, "clip_threshold": 1.25}
+    given = {"decay_rate": 0.7, "eps": 0.01, "clipping_threshold": 1.25}
+
+    def case_of(name: str, start: Any, least: int, oracle: Callable[..., list[Any]], **how: Any) -> Row:
+        def make(p: Any, lr: float) -> Any:
+            return optax.adafactor(lr, min_dim_size_to_factor=least, **given)
+
+        stated = {"min_dim_size_to_factor": least, "relative_step": False, "factor_largest": True}
+        return case("adafactor", name, "optax", start, make, oracle, fields | stated, **how, **knobs)
+
+    return [
+        case_of("optax_matrix", WIDE, 2, matrices.adafactor),
+        case_of("optax_small", TALL, 3, matrices.adafactor, factored=False),
+        case_of("optax_largest", DEEP, 2, flattened),
+        case("adafactor", "optax_fast", "optax", VECTOR,
+             lambda p, lr: optax.adafactor(lr, clipping_threshold=0.125), matrices.adafactor,
+             {"clip_threshold": 0.125, "relative_step": False}, faster=16.0,
+             **(usual | {"threshold": 0.125})),
+        *(case("adafactor", f"optax_defaults_{label}", "optax", start, lambda p, lr: optax.adafactor(lr),
+               matrices.adafactor, {"learning_rate": 0.015}, own_rate=0.015, factored=False, **usual)
+          for label, start in SHAPES.items()),
+    ]  # fmt: skip
+
+
+def flattened(start: Any, steps: Any, **how: Any) -> list[Any]:
+    """Without the dimension in the middle, whose extent is 1."""
+    path = matrices.adafactor(without_middle(start), [(without_middle(g), lr) for g, lr in steps], **how)
+    return [[[row] for row in p] for p in path]
+
+
+def without_middle(x: Any) -> Any:
+    return [row for [row] in x]
+
+
+DEEP = [[row] for row in TALL]
 SHAPES = {"matrix": WIDE, "vector": VECTOR}
 
 

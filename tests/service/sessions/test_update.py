@@ -65,6 +65,8 @@ def after_a_step(session: Session) -> np.ndarray[Any, Any]:
         (Prodigy(), Adam(), (), ("scaled_m", "scaled_v", "gradient_sum", "way_back"), ("m", "v"), True),
         (Adam(), Muon(), (), ("m", "v"), ("m", "v"), True),
         (Muon(), Muon(momentum=0.5), ("m", "v"), (), (), False),
+        (Adafactor(), Adafactor(clip_threshold=2.0), ("r", "c", "v"), (), (), False),
+        (Adafactor(), Adafactor(min_dim_size_to_factor=9), (), ("r", "c", "v"), ("r", "c", "v"), True),
         (Adafactor(), Adam(), (), ("r", "c", "v"), ("m", "v"), True),
     ],
 )

@@ -611,16 +611,21 @@ class Adafactor(Optimizer, field="adafactor"):
     """Adafactor.
 
     Second moments of tensors with two and more dimensions are kept as averages over rows and over columns
-    of the last two.
+    of two of them.
 
     Attributes:
-        learning_rate: Upper bound of the relative step size; replaced by the session's schedule where
-            there is one.
+        learning_rate: Relative step size, or its upper bound under relative_step; replaced by the
+            session's schedule where there is one.
         beta_2_decay: The averages' share of what is new at step t is t^beta_2_decay.
         epsilon_1: Keeps second moments from zero; 0 takes the dtype's epsilon under FLOOR.
         epsilon_2: The least root mean square of a parameter that the step is scaled by.
         clip_threshold: The root mean square that a step may have before it is scaled down.
         form: Where epsilon_1 enters.
+        min_dim_size_to_factor: The least extent that both dimensions must have for averages to be
+            kept in place of all second moments; 0 keeps averages wherever there are two dimensions.
+        factor_largest: Whether the averages are over the two largest dimensions rather than the last
+            two.
+        relative_step: Whether the step size is at most 1/sqrt(t).
     """
 
     learning_rate: float | None = None
@@ -629,6 +634,9 @@ class Adafactor(Optimizer, field="adafactor"):
     epsilon_2: float | None = None
     clip_threshold: float | None = None
     form: AdafactorForm | None = None
+    min_dim_size_to_factor: int | None = None
+    factor_largest: bool | None = None
+    relative_step: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

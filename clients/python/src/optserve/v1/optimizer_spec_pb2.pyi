@@ -2105,7 +2105,7 @@ Global___ScheduleFreeAdamwSpec: _TypeAlias = ScheduleFreeAdamwSpec  # noqa: Y015
 @_typing.final
 class AdafactorSpec(_message.Message):
     """Adafactor. Second moments of tensors with two and more dimensions are kept as
-    averages over rows and over columns of the last two.
+    averages over rows and over columns of two of them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2116,9 +2116,12 @@ class AdafactorSpec(_message.Message):
     EPSILON_2_FIELD_NUMBER: _builtins.int
     CLIP_THRESHOLD_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
+    MIN_DIM_SIZE_TO_FACTOR_FIELD_NUMBER: _builtins.int
+    FACTOR_LARGEST_FIELD_NUMBER: _builtins.int
+    RELATIVE_STEP_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Upper bound of the relative step size; replaced by the session's schedule
-    where there is one.
+    """Relative step size, or its upper bound under relative_step; replaced by the
+    session's schedule where there is one.
     """
     beta_2_decay: _builtins.float
     """The averages' share of what is new at step t is t^beta_2_decay."""
@@ -2130,6 +2133,14 @@ class AdafactorSpec(_message.Message):
     """The root mean square that a step may have before it is scaled down."""
     form: Global___AdafactorForm.ValueType
     """Where epsilon_1 enters."""
+    min_dim_size_to_factor: _builtins.int
+    """The least extent that both dimensions must have for averages to be kept in place
+    of all second moments; 0 keeps averages wherever there are two dimensions.
+    """
+    factor_largest: _builtins.bool
+    """Whether the averages are over the two largest dimensions rather than the last two."""
+    relative_step: _builtins.bool
+    """Whether the step size is at most 1/sqrt(t)."""
     def __init__(
         self,
         *,
@@ -2139,10 +2150,13 @@ class AdafactorSpec(_message.Message):
         epsilon_2: _builtins.float | None = ...,
         clip_threshold: _builtins.float | None = ...,
         form: Global___AdafactorForm.ValueType = ...,
+        min_dim_size_to_factor: _builtins.int | None = ...,
+        factor_largest: _builtins.bool | None = ...,
+        relative_step: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_learning_rate", b"_learning_rate", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "factor_largest", b"factor_largest", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_learning_rate", b"_learning_rate", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "form", b"form", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "factor_largest", b"factor_largest", "form", b"form", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta_2_decay: _TypeAlias = _typing.Literal["beta_2_decay"]  # noqa: Y015
     _WhichOneofArgType__beta_2_decay: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay"]  # noqa: Y015
@@ -2152,8 +2166,14 @@ class AdafactorSpec(_message.Message):
     _WhichOneofArgType__epsilon_1: _TypeAlias = _typing.Literal["_epsilon_1", b"_epsilon_1"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_2: _TypeAlias = _typing.Literal["epsilon_2"]  # noqa: Y015
     _WhichOneofArgType__epsilon_2: _TypeAlias = _typing.Literal["_epsilon_2", b"_epsilon_2"]  # noqa: Y015
+    _WhichOneofReturnType__factor_largest: _TypeAlias = _typing.Literal["factor_largest"]  # noqa: Y015
+    _WhichOneofArgType__factor_largest: _TypeAlias = _typing.Literal["_factor_largest", b"_factor_largest"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__min_dim_size_to_factor: _TypeAlias = _typing.Literal["min_dim_size_to_factor"]  # noqa: Y015
+    _WhichOneofArgType__min_dim_size_to_factor: _TypeAlias = _typing.Literal["_min_dim_size_to_factor", b"_min_dim_size_to_factor"]  # noqa: Y015
+    _WhichOneofReturnType__relative_step: _TypeAlias = _typing.Literal["relative_step"]  # noqa: Y015
+    _WhichOneofArgType__relative_step: _TypeAlias = _typing.Literal["_relative_step", b"_relative_step"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2_decay) -> _WhichOneofReturnType__beta_2_decay | None: ...
     @_typing.overload
@@ -2163,7 +2183,13 @@ class AdafactorSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_2) -> _WhichOneofReturnType__epsilon_2 | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__factor_largest) -> _WhichOneofReturnType__factor_largest | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_dim_size_to_factor) -> _WhichOneofReturnType__min_dim_size_to_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relative_step) -> _WhichOneofReturnType__relative_step | None: ...
 
 Global___AdafactorSpec: _TypeAlias = AdafactorSpec  # noqa: Y015
 

@@ -306,9 +306,9 @@ def adafactors() -> list[Row]:
         case("adafactor", "keras_deep", "keras", DEEP, keras_knobs, flattened, fields, floored=False,
              factored=False, note="averages over the last dimensions, one of extent 1, leave nothing out",
              **knobs),
-        case("adafactor", "torch_fast", "torch", VECTOR, lambda p, lr: t(p, lr=lr, d=0.125),
+        case("adafactor", "keras_fast", "keras", VECTOR, lambda p, lr: k(lr, clip_threshold=0.125),
              matrices.adafactor, {"clip_threshold": 0.125, "relative_step": True}, faster=16.0,
-             epsilon_1=least, floored=True, **(usual | {"threshold": 0.125})),
+             epsilon_1=1e-30, floored=False, **(usual | {"threshold": 0.125})),
         *optax_adafactors(),
     ]  # fmt: skip
 

@@ -238,6 +238,8 @@ def picker(names: Sequence[str]) -> Callable[[Mapping[str, float]], Sequence[flo
     """What picks the numbers of these names, in this order."""
     if len(names) > 1:
         return operator.itemgetter(*names)
+    if not names:
+        return lambda _: ()
     return lambda numbers: [numbers[name] for name in names]
 
 

@@ -78,7 +78,8 @@ class _Interruptible(contextlib.AbstractContextManager[None]):
         self._drain, self._task = drain, task
 
     def __enter__(self) -> None:
-        self._drain.check()
+        if self._drain.draining:
+            self._drain.check()
         self._drain.waiting.add(self._task)
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:

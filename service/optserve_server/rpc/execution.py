@@ -1,164 +1,107 @@
-"""Where work runs: short work at once, long work in a thread, each session's in turn."""
+"""Where work on sessions runs, and the one sequence in which a session changes.
+
+Check, record, apply, acknowledge: every change of a session goes through `Execution.commit`,
+whether it is a step or a push, durable or not, short or long.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from functools import partial
 from time import perf_counter_ns
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from optserve_server.rpc.completion import Completion
 from optserve_server.rpc.meters import Meters
-from optserve_server.rpc.recording import R, Recording
-from optserve_server.sessions.changes import ChangeKind, step_pieces
-from optserve_server.sessions.incoming import Incoming
+from optserve_server.sessions.change import Change, Checked
 from optserve_server.sessions.keeper import Keeper
-from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.session import Session
 from optserve_server.storage.failpoints import passing
 
 T = TypeVar("T")
 
 
+P = TypeVar("P", bound=Checked)
+
+
 class Execution:
-    """Runs work on sessions.
+    """Runs work on sessions: short work on the event loop, long work in threads.
 
     Args:
         executor: threads for long work.
-        keeper: keeps sessions on a disk; None where all are held in memory alone.
+        keeper: makes sessions durable; None if all are held in memory alone.
 
     Attributes:
-        meters: how long it all takes.
+        meters: durations of the phases of a step.
     """
 
     def __init__(self, executor: Executor, keeper: Keeper | None = None) -> None:
         self._executor = executor
         self._keeper = keeper
         self.meters = Meters()
-        self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def alone(self, session: Session, work: Callable[[], T]) -> T:
-        """Runs ``work`` while nothing else touches the session."""
-        if not session.is_small:
-            return await self.to_its_end(self._locked(session, work))
-        asked = perf_counter_ns()
-        async with session.lock:
-            begun = perf_counter_ns()
-            done = work()
-            self.meters.work.add(perf_counter_ns() - begun)
-        self.meters.queue.add(begun - asked)
-        return done
-
-    async def placed(self, session: Session, work: Callable[[], T]) -> T:
-        """Runs ``work`` on a session that the caller has locked: short work at once, long work in a thread.
-
-        Whoever waits must do so to the end, as in `to_its_end`.
-        """
-        return work() if session.is_small else await self.in_thread(work)
-
-    async def take(self, session: Session, incoming: Incoming, commit: Callable[[PreparedStep], T]) -> T:
-        """Takes a step: both parts while nothing else touches the session.
-
-        Where the session is kept, a record of it is made safe between the two.
-
-        Raises:
-            DomainError: what `Session.prepare` raises, STORAGE_FULL or STORAGE_UNAVAILABLE.
-        """
-        if session.kept is not None:
-            taken = await self.kept(session, partial(_prepared, session, incoming), commit)
-            assert taken is not None
-            return taken
-        if self.inline(session, incoming) and not session.lock.locked():
-            begun = perf_counter_ns()
-            done = commit(session.prepare(incoming))  # nobody else gets a turn in between
-            self.meters.work.add(perf_counter_ns() - begun)
-            return done
-        return await self.alone(session, lambda: commit(session.prepare(incoming)))
-
-    @staticmethod
-    def inline(session: Session, incoming: Incoming) -> bool:
-        """Whether a step that comes now is computed at once, on the event loop."""
-        return session.is_small or (incoming.is_brief and not session.lock.locked())
-
-    async def kept(
-        self, session: Session, prepare: Callable[[], R | None], commit: Callable[[R], T]
-    ) -> T | None:
-        """Takes the step of a session that is kept on the disk.
+    def commit(self, session: Session, change: Change[P], apply: Callable[[P], T]) -> Awaitable[T]:
+        """Makes a change while nothing else touches the session, to its end even if the caller leaves.
 
         Args:
             session: the session.
-            prepare: measures the step, in its turn, and gives what is to be recorded; None where
-                the step is not to be taken.
-            commit: takes it.
-        """
-        keeper = self._keeper
-        assert keeper is not None
-        if session.is_small:
-            asked = perf_counter_ns()
-            await session.lock.acquire()
-            self.meters.queue.add(perf_counter_ns() - asked)
-            kept = session.kept
-            if kept is not None and keeper.appends(kept):
-                return await Recording(keeper, kept, self.meters, prepare, commit).take()
-            session.lock.release()
-        return await self.to_its_end(self._kept(keeper, session, prepare, commit))
+            change: what is to be done.
+            apply: applies what was prepared, and makes the answer while the session is still locked.
 
-    async def _kept(
-        self,
-        keeper: Keeper,
-        session: Session,
-        prepare: Callable[[], R | None],
-        commit: Callable[[R], T],
-    ) -> T | None:
+        Returns:
+            What ``apply`` returned.
+
+        Raises:
+            DomainError: what `Change.prepare` raises, STORAGE_FULL or STORAGE_UNAVAILABLE; nothing
+                was applied.
+        """
+        return Completion(self._commit(session, change, apply))
+
+    async def _commit(self, session: Session, change: Change[P], apply: Callable[[P], T]) -> T:
+        asked = perf_counter_ns()
+        await session.lock.acquire()
+        try:
+            begun = perf_counter_ns()
+            inline = session.is_small or change.is_brief
+            prepare = partial(change.prepare, session)
+            prepared = prepare() if inline else await self.in_thread(prepare)
+            kept, keeper = session.kept, self._keeper
+            if keeper is None or kept is None or not prepared.changes:
+                done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
+            else:
+                recording = perf_counter_ns()
+                try:
+                    byte_count = await keeper.record(kept, change)
+                except BaseException:
+                    prepared.give_up()
+                    raise
+                recorded = perf_counter_ns()
+                passing("before-apply")
+                done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
+                passing("after-apply")
+                keeper.changed(kept, change.kind, byte_count)
+                self.meters.record.add(recorded - recording)
+                begun += recorded - recording
+        finally:
+            session.lock.release()
+        self.meters.took(begun - asked, perf_counter_ns() - begun)
+        passing("before-ack")
+        return done
+
+    def exclusive(self, session: Session, work: Callable[[], T]) -> Awaitable[T]:
+        """Runs work that changes nothing while nothing else touches the session."""
+        return Completion(self._exclusive(session, work))
+
+    async def _exclusive(self, session: Session, work: Callable[[], T]) -> T:
         asked = perf_counter_ns()
         async with session.lock:
             begun = perf_counter_ns()
-            self.meters.queue.add(begun - asked)
-            prepared = await self.placed(session, prepare)
-            kept = session.kept
-            if prepared is None:
-                return None
-            if kept is None or not prepared.changes:
-                return await self.placed(session, partial(commit, prepared))
-            recording = perf_counter_ns()
-            byte_count = await keeper.record(kept, partial(step_pieces, prepared.staging, prepared.options))
-            recorded = perf_counter_ns() - recording
-            self.meters.record.add(recorded)
-            passing("before-apply")
-            done = await self.placed(session, partial(commit, prepared))
-            passing("after-apply")
-            self.meters.work.add(perf_counter_ns() - begun - recorded)
-            keeper.changed(kept, ChangeKind.STEP, byte_count)
-        passing("before-ack")
+            done = work() if session.is_small else await self.in_thread(work)
+        self.meters.took(begun - asked, perf_counter_ns() - begun)
         return done
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Runs ``work`` beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-    async def to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Awaits ``work``, which goes on to its end when the call that waits is cancelled.
-
-        A thread cannot be stopped, so what it works on must stay locked until it is done.
-        """
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
-
-    async def _locked(self, session: Session, work: Callable[[], T]) -> T:
-        asked = perf_counter_ns()
-        async with session.lock:
-            begun = perf_counter_ns()
-            done = await self.in_thread(work)
-            self.meters.work.add(perf_counter_ns() - begun)
-        self.meters.queue.add(begun - asked)
-        return done
-
-
-def _prepared(session: Session, incoming: Incoming) -> PreparedStep:
-    """A step on a gradient that nobody changes until it is taken."""
-    if session.kept is not None and incoming.staging.foreign:
-        incoming = Incoming.whole(session, session.kept.own(incoming.staging), incoming.options)
-    return session.prepare(incoming)

@@ -20,7 +20,7 @@ from optserve_server.rpc.calls import REQUEST_ID_KEY, Call
 from optserve_server.rpc.meters import Meters
 from optserve_server.rpc.reading import only, reader, writer
 from optserve_server.rpc.tracing import Tracer, Untraced
-from optserve_server.wire.errors import DETAILS_KEY, PUSHBACK_KEY, code_of, status_of
+from optserve_server.wire.errors import APPLIED_KEY, DETAILS_KEY, PUSHBACK_KEY, code_of, status_of
 
 _OURS = "/optserve.v1."
 _HEALTH = "/grpc.health."
@@ -128,6 +128,8 @@ class Boundary(aio.ServerInterceptor):
                 raise
             code = call.verdict.reason.value
             call.task.uncancel()
+            # What the call had begun may go on to its end.
+            call.verdict.metadata.setdefault(APPLIED_KEY, "unknown")
             await _abort(context, call.request_id, call.verdict)
         except aio.InternalError as lost:
             # Writing to a client that is gone fails before gRPC cancels the call.

@@ -30,6 +30,7 @@ class Messages:
     Attributes:
         read: gives the next message, or EOF; one that is long may be `Arriving`.
         write: sends one.
+        copies: whether `write_pieces` copies the pieces before it waits.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Messages:
         self.write: Callable[[bytes], Awaitable[None]] = context.write
         self._context, self._data = context, data
         self._meters, self._max_message_bytes = meters, max_message_bytes
+        self.copies = True
         self._connection: DataConnection | None = None
         self._offer: Offer | None = None
         self._socket: socket.socket | None = None
@@ -63,11 +65,7 @@ class Messages:
         assert call is not None  # every handler runs within the boundary
         connection = DataConnection(self._socket, call, self._meters, self._max_message_bytes)
         self.read, self.write, self._connection = connection.read, connection.write, connection
-
-    @property
-    def copies(self) -> bool:
-        """Whether `write_pieces` copies the pieces before it waits."""
-        return self._connection is None
+        self.copies = False
 
     async def write_pieces(self, pieces: Sequence[Any]) -> None:
         """Sends a message that lies in pieces, which may be changed when this returns."""

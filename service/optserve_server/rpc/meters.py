@@ -56,6 +56,13 @@ class Meters:
         self.events_dropped = 0
         self.sessions_expired: defaultdict[str, int] = defaultdict(int)
 
+    def took(self, queued: int, worked: int) -> None:
+        """Counts work on a session: nanoseconds until its turn, and in its turn."""
+        length = queued.bit_length()
+        self.queue.counts[length if length < BUCKETS else BUCKETS] += 1
+        self.queue.total += queued
+        self.work.add(worked)
+
     def ended(self, method: str, code: str, nanoseconds: int) -> None:
         """Counts a call."""
         self.calls[method].add(nanoseconds)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from optserve._codec.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
-from optserve_server.sessions.changes import PushChange
+from optserve_server.sessions.changes import PushChange, Request
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.staging import Staging
+from optserve_server.sessions.stream_plan import wrong_byte_count
 from optserve_server.wire.chunks import Filler
 from optserve_server.wire.names import checked_key
 from optserve_server.wire.tensors import wire_dtype_from
@@ -26,10 +27,10 @@ class Push:
     session: Session
     staging: Staging
 
-    def change(self) -> PushChange:
+    def change(self, request: Request) -> PushChange:
         """What it asks for."""
         expected = self.header.expected_step if self.header.HasField("expected_step") else None
-        return PushChange(self.staging, expected, self.header.reset_state)
+        return PushChange(self.staging, expected, self.header.reset_state, request)
 
 
 async def received(requests: Requests, find: Callable[[str], Session]) -> Push:
@@ -59,4 +60,11 @@ def _begun(header: pb.PushHeader, find: Callable[[str], Session]) -> Push:
         checked_key(header.request_id, "request_id")
         session = find(header.name)
         dtype = wire_dtype_from(header.wire_dtype, "wire_dtype")
-        return Push(header, session, session.stage(tuple(header.tensors) or None, dtype))
+        session.check_open()
+        session.check_step(
+            header.expected_step if header.HasField("expected_step") else None, "expected_step"
+        )
+        staging = session.stage(tuple(header.tensors) or None, dtype)
+        if header.byte_count != staging.byte_count:
+            raise wrong_byte_count(header.byte_count, staging.byte_count)
+        return Push(header, session, staging)

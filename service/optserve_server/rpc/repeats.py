@@ -5,26 +5,28 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import xxhash
 from google.protobuf.message import Message
 
+from optserve_server.rpc.completion import Completion
 from optserve_server.rpc.execution import Execution
+from optserve_server.sessions.change import ChangeKind
+from optserve_server.sessions.changes import Request, RequestedChange
+from optserve_server.sessions.kept import Answered, Kept
 from optserve_server.sessions.ledger import RequestLedger
+from optserve_server.sessions.prepared import Prepared
+from optserve_server.sessions.session import Session
+from optserve_server.wire.answers import answer_to
 
 M = TypeVar("M", bound=Message)
 
 
 class Repeats:
-    """Answers requests that carry a request id, each once.
+    """Answers requests that carry a request id, each once, to its end even if its caller leaves."""
 
-    Args:
-        execution: carries a request to its end though its caller went away.
-    """
-
-    def __init__(self, execution: Execution) -> None:
-        self._execution = execution
+    def __init__(self) -> None:
         self._ledger = RequestLedger()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -39,7 +41,7 @@ class Repeats:
         Raises:
             DomainError: REQUEST_ID_REUSED, or what ``act`` raises.
         """
-        return await self._execution.to_its_end(self._once(request_id, content, act))
+        return await Completion(self._once(request_id, content, act))
 
     def remember(self, request_id: str, content: bytes, answer: Message) -> None:
         """Keeps an answer that was given in an earlier life of the server."""
@@ -65,3 +67,25 @@ def content_of(message: Message, payload: memoryview | bytes = b"") -> bytes:
     digest.update(message.SerializeToString(deterministic=True))
     digest.update(payload)
     return digest.digest()
+
+
+async def make_change(execution: Execution, session: Session, change: RequestedChange) -> Message:
+    """Makes a change that a request asks for; returns its answer.
+
+    Raises:
+        DomainError: what its preparation raises, STORAGE_FULL or STORAGE_UNAVAILABLE.
+    """
+
+    def apply(prepared: Prepared[Any]) -> Message:
+        answer = answer_to(change.kind, session, prepared.commit())
+        if session.kept is not None:
+            remember(session.kept, change.request, change.kind, answer)
+        return answer
+
+    return await execution.commit(session, change, apply)
+
+
+def remember(kept: Kept, request: Request, kind: ChangeKind, answer: Message) -> None:
+    """Stores the answer to a request that has an idempotency key, with the session's files."""
+    if request.key:
+        kept.answered.append(Answered(request, kind, answer.SerializeToString()))

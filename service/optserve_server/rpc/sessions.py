@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -17,24 +17,25 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc import calls
-from optserve_server.rpc.changing import Changing
+from optserve_server.rpc.completion import Completion
 from optserve_server.rpc.data_connections import DataConnections
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.messages import Messages
 from optserve_server.rpc.push import received
-from optserve_server.rpc.repeats import Repeats, content_of
+from optserve_server.rpc.repeats import Repeats, content_of, make_change
 from optserve_server.rpc.sharing import Sharing
 from optserve_server.rpc.snapshots import Snapshots
 from optserve_server.rpc.snapshots import received as received_snapshot
-from optserve_server.rpc.stepping import check_pull, stepped
 from optserve_server.rpc.streaming import StepStream
 from optserve_server.rpc.watching import events
-from optserve_server.sessions.changes import ChangeKind, ReportChange, Request, UpdateChange
-from optserve_server.sessions.incoming import Incoming
+from optserve_server.sessions.change import ChangeKind
+from optserve_server.sessions.changes import ReportChange, Request, UpdateChange
 from optserve_server.sessions.keeper import Keeper, folder_name
 from optserve_server.sessions.kept import Answered
 from optserve_server.sessions.session import Session
+from optserve_server.sessions.staging import StagedTensor
+from optserve_server.sessions.step import Step as TakenStep
 from optserve_server.sessions.store import Limits, Store
 from optserve_server.wire import metrics, pages, sessions
 from optserve_server.wire.answers import decoded
@@ -75,7 +76,6 @@ class SessionService(SessionServiceServicer):
     ) -> None:
         self._sharing, self._data = sharing, data
         self._keeper = keeper
-        self._changing = Changing(execution, keeper)
         self._snapshots = Snapshots(execution, keeper, SPEC_TEXT)
         self._limits = limits
         self._execution = execution
@@ -95,7 +95,7 @@ class SessionService(SessionServiceServicer):
 
     def _repeats_of(self, namespace: str) -> Repeats:
         if namespace not in self._by_namespace:
-            self._by_namespace[namespace] = Repeats(self._execution)
+            self._by_namespace[namespace] = Repeats()
         return self._by_namespace[namespace]
 
     def remember(self, namespace: str, answered: Answered) -> None:
@@ -119,7 +119,12 @@ class SessionService(SessionServiceServicer):
         return await self._repeats.once(key, content, partial(self._create, request, Request(key, content)))
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
-        return pb.GetSessionResponse(session=sessions.session_to(self.find(request.name)))
+        session = self.find(request.name)
+        response = pb.GetSessionResponse(session=sessions.session_to(session))
+        if request.worker:
+            worker = checked_key(request.worker, "worker")
+            response.next_sequence = session.ledger.next_sequence(worker)
+        return response
 
     async def ListSessions(
         self, request: pb.ListSessionsRequest, context: Context
@@ -160,7 +165,7 @@ class SessionService(SessionServiceServicer):
     async def expire(self, session: Session, store: Store) -> None:
         """Deletes a session whose lease is over."""
         session.activity.expired = True
-        await self._execution.to_its_end(self._deleted(session, store, Request("", b"")))
+        await Completion(self._deleted(session, store, Request("", b"")))
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
@@ -169,17 +174,35 @@ class SessionService(SessionServiceServicer):
         options = sessions.options_from(request.options)
         with within("options.pull"):
             pull = sessions.pull_from(request.options.pull) if request.options.HasField("pull") else None
-            check_pull(session, pull, self._limits.max_message_bytes)
+            if pull is not None:
+                self._check_fits(session.check_pull(pull))
         stage = partial(session.stage_arrays, gradients, rows)
         # Where few rows were sent, the zeros of the others are many.
         staging = await self._execution.in_thread(stage) if rows and not session.is_small else stage()
-        incoming = Incoming.whole(session, staging, options)
-        result, values = await self._execution.take(session, incoming, partial(stepped, session, pull))
-        response = pb.StepResponse(result=sessions.result_to(result))
-        if values is not None:
-            response.parameters.extend(sessions.values_to(values))
-            response.parameters_step = values.step
-        return response
+
+        def answer(step: TakenStep) -> pb.StepResponse:
+            response = pb.StepResponse(result=sessions.result_to(step.commit()))
+            if pull is not None:
+                values = session.values(pull.tensors, pull.dtype, pull.point)
+                response.parameters.extend(sessions.values_to(values))
+                response.parameters_step = values.step
+            return response
+
+        return await self._execution.commit(session, TakenStep(session, staging, options), answer)
+
+    def _check_fits(self, tensors: Sequence[StagedTensor]) -> None:
+        """Rejects parameters that do not fit into one message, before the step is taken.
+
+        Raises:
+            DomainError: LIMIT_EXCEEDED.
+        """
+        byte_count, limit = sum(tensor.byte_count for tensor in tensors), self._limits.max_message_bytes
+        if byte_count > limit > 0:
+            raise DomainError(
+                Reason.LIMIT_EXCEEDED,
+                f"{byte_count} bytes of parameters do not fit into one message; use StepStream",
+                metadata={"limit": "max_message_bytes", "value": limit},
+            )
 
     async def StepStream(self, requests: object, context: Context) -> None:  # type: ignore[override]
         limits, execution = self._limits, self._execution
@@ -192,13 +215,13 @@ class SessionService(SessionServiceServicer):
         session = self.find(request.name)
         with within("pull"):
             pull = sessions.pull_from(request.pull)
-            check_pull(session, pull)
+            session.check_pull(pull)
         if request.HasField("if_newer_than_step") and session.step <= request.if_newer_than_step:
             header = sessions.not_modified_to(session.step, pull.point)
             yield Framed(pb.PullParametersResponse(header=header))
             return
         work = partial(session.values, pull.tensors, pull.dtype, pull.point)
-        values = await self._execution.alone(session, work)
+        values = await self._execution.exclusive(session, work)
         chunks = cut(values.buffer, self._limits.chunk_bytes)
         header = sessions.values_header_to(values)
         yield Framed(pb.PullParametersResponse(header=header), next(chunks, None))
@@ -212,8 +235,8 @@ class SessionService(SessionServiceServicer):
         header = push.header
         content = content_of(header, push.staging.buffer.data) if header.request_id else b""
 
-        asked = Request(header.request_id, content)
-        act = partial(self._changing.make, push.session, push.change(), asked)
+        change = push.change(Request(header.request_id, content))
+        act = partial(make_change, self._execution, push.session, change)
         return cast(pb.PushParametersResponse, await self._repeats.once(header.request_id, content, act))
 
     async def ShareMemory(self, request: pb.ShareMemoryRequest, context: Context) -> pb.ShareMemoryResponse:
@@ -305,14 +328,14 @@ class SessionService(SessionServiceServicer):
     async def _update(self, request: pb.UpdateSessionRequest, asked: Request) -> pb.UpdateSessionResponse:
         session, spec = self.find(request.name), sessions.spec_from(request)
         expected = request.expected_step if request.HasField("expected_step") else None
-        change = UpdateChange(self._store, spec, expected)
-        return cast(pb.UpdateSessionResponse, await self._changing.make(session, change, asked))
+        change = UpdateChange(self._store, spec, expected, asked)
+        return cast(pb.UpdateSessionResponse, await make_change(self._execution, session, change))
 
     async def _report(self, request: pb.ReportMetricsRequest, asked: Request) -> pb.ReportMetricsResponse:
         session, values = self.find(request.name), metrics.metrics_from(request.metrics)
         expected = request.expected_step if request.HasField("expected_step") else None
-        change = ReportChange(values, expected)
-        return cast(pb.ReportMetricsResponse, await self._changing.make(session, change, asked))
+        change = ReportChange(values, expected, asked)
+        return cast(pb.ReportMetricsResponse, await make_change(self._execution, session, change))
 
     async def _delete(self, request: pb.DeleteSessionRequest, asked: Request) -> pb.DeleteSessionResponse:
         session_id, store = session_id_from(request.name), self._store
@@ -322,7 +345,7 @@ class SessionService(SessionServiceServicer):
             store.forget(session_id)
             return pb.DeleteSessionResponse()
         session = self.find(request.name)
-        await self._execution.to_its_end(self._deleted(session, store, asked))
+        await Completion(self._deleted(session, store, asked))
         return pb.DeleteSessionResponse()
 
     async def _deleted(self, session: Session, store: Store, asked: Request) -> None:

@@ -9,10 +9,8 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.handover import CLAIM_SECONDS, Handover
 from optserve_server.sessions.regions import Region, Regions, make_region
-from optserve_server.sessions.result import StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.wire import sharing
-from optserve_server.wire.step_answers import Heads
 
 
 class Sharing:
@@ -46,44 +44,15 @@ class Sharing:
         if not self._handover.name:
             raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, "the server shares no memory")
         self._regions.check_room()
-        region = await self._execution.alone(session, partial(make_region, session, tensors, dtype, key))
+        region = await self._execution.exclusive(session, partial(make_region, session, tensors, dtype, key))
         self._regions.add(region)
         self._handover.expect(region)
         return sharing.region_to(region, self._handover.name, CLAIM_SECONDS)
 
-    def region_of(self, session: Session, header: pb.StepHeader) -> Region | None:
-        """The region that a step's header names; None where it names none.
+    def region_of(self, session: Session, name: str) -> Region:
+        """A session's region of that name.
 
         Raises:
-            DomainError: REGION_NOT_FOUND, or a field that does not go with a region; fields
-                are paths within the header.
+            DomainError: REGION_NOT_FOUND at ``region``.
         """
-        if not header.region:
-            return None
-        sharing.check_shared_header(header)
-        return self._regions.get(header.region, session)
-
-
-class SharedAnswer:
-    """Writes the answers to steps that were taken on the gradient in a region.
-
-    Args:
-        region: the memory.
-        told: whether they say that the values are there that the region was made for, if it was
-            made for any.
-    """
-
-    def __init__(self, region: Region, *, told: bool) -> None:
-        self._region = region if told and region.key is not None else None
-        self._heads = Heads(None if self._region is None else sharing.shared_header_to(region, 0))
-
-    def encode(self, result: StepResult) -> bytes:
-        """The answer with a step's result. The caller holds the session's lock."""
-        region = self._region
-        if region is None or region.key is None:
-            return self._heads.encode(result, 0)
-        values = region.values  # dropped where the client has gone meanwhile
-        if values is not None:
-            region.session.values(*region.key, values)
-        change = 0 if region.live is None else region.live.change
-        return self._heads.encode(result, region.session.step, change)
+        return self._regions.get(name, session)

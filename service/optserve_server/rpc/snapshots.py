@@ -15,10 +15,12 @@ from google.protobuf.message import Message
 from optserve._codec.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
-from optserve_server.rpc.changing import Changing, remember
+from optserve_server.rpc.completion import Completion
 from optserve_server.rpc.execution import Execution
+from optserve_server.rpc.repeats import make_change, remember
 from optserve_server.sessions.adoption import adopt
-from optserve_server.sessions.changes import ChangeKind, Request, RestoreChange
+from optserve_server.sessions.change import ChangeKind
+from optserve_server.sessions.changes import Request, RestoreChange
 from optserve_server.sessions.frozen import Frozen, SpecCodec, freeze, layout_of, spec_of, thaw
 from optserve_server.sessions.keeper import Keeper
 from optserve_server.sessions.kept import Kept
@@ -54,13 +56,12 @@ class Snapshots:
         self._execution = execution
         self._keeper = keeper
         self._codec = codec
-        self._changing = Changing(execution, keeper)
 
     async def create(self, session: Session, asked: Request) -> Message:
         """Saves a session until somebody deletes the snapshot."""
         keeper, kept = self._kept(session)
         session.check_ready()
-        file = await self._execution.to_its_end(keeper.save(kept, asked=asked))
+        file = await Completion(keeper.save(kept, asked=asked))
         answer = answer_to(ChangeKind.SAVE, session, file)
         others = [f for f in _at(kept, file.step) if f.kept and f.path != file.path]
         for other in others:
@@ -94,9 +95,10 @@ class Snapshots:
             staging = session.stage(None, None)
             for tensor in staging.tensors:
                 staging.array(tensor)[:] = contents.tensors[f"parameter/{tensor.entry.name}"].reshape(-1)
-            return await self._changing.make(session, RestoreChange(staging, expected), asked)
+            change = RestoreChange(staging, expected, request=asked)
+            return await make_change(self._execution, session, change)
         work = self._restored(keeper, session, file, expected, asked)
-        return await self._execution.to_its_end(work)
+        return await Completion(work)
 
     async def _restored(
         self, keeper: Keeper, session: Session, file: SnapshotFile, expected: int | None, asked: Request
@@ -114,7 +116,7 @@ class Snapshots:
                 if asked.key:
                     kept.answered.pop()
                 raise
-            await self._execution.placed(session, partial(adopt, session, state))
+            await self._execution.in_thread(partial(adopt, session, state))
             return answer
 
     def _state(self, session: Session, file: SnapshotFile) -> Session:
@@ -137,7 +139,7 @@ class Snapshots:
         _, step = snapshot_from(request.name)
         if step is None:
             source.check_ready()
-            made = await self._execution.alone(source, partial(self._copied, store, source, new_id))
+            made = await self._execution.exclusive(source, partial(self._copied, store, source, new_id))
         else:
             file = self._file(source, step)
             made = await self._execution.in_thread(partial(self._thawed, store, self._read(file), new_id))
@@ -149,7 +151,7 @@ class Snapshots:
         """A session's bytes, as it is or was."""
         if step is None:
             session.check_ready()
-            data = await self._execution.alone(session, partial(self._bytes, session))
+            data = await self._execution.exclusive(session, partial(self._bytes, session))
             of_step = session.step
         else:
             assert self._keeper is not None  # without one there is no file

@@ -1,12 +1,12 @@
-"""StepStream: many steps over one stream, answered in order."""
+"""StepStream: a plan, then many steps, answered in order."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,44 +17,38 @@ from optserve._codec.framing import ChunkAhead, ChunkView, Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.answers import Answers
-from optserve_server.rpc.data_connection import Arriving, Message, opening
+from optserve_server.rpc.data_connection import Arriving, Message
 from optserve_server.rpc.drain import Drain
 from optserve_server.rpc.execution import Execution
-from optserve_server.rpc.headers import Header, Headers
-from optserve_server.rpc.loop import Loop, Taken
 from optserve_server.rpc.messages import Messages
 from optserve_server.rpc.reading import UNREADABLE
-from optserve_server.rpc.sharing import SharedAnswer, Sharing
+from optserve_server.rpc.sharing import Sharing
 from optserve_server.sessions.guards import GRADIENT, REPLY
-from optserve_server.sessions.incoming import Incoming
-from optserve_server.sessions.prepared import PreparedStep
-from optserve_server.sessions.reading import Reply
-from optserve_server.sessions.result import StepOptions
-from optserve_server.sessions.session import Session
-from optserve_server.sessions.staging import Staging
+from optserve_server.sessions.regions import Region
+from optserve_server.sessions.result import StepOptions, StepResult
+from optserve_server.sessions.session import Session, session_deleted
+from optserve_server.sessions.step import Step
+from optserve_server.sessions.stream_plan import StreamPlan, wrong_byte_count
 from optserve_server.storage.failpoints import passing
+from optserve_server.wire import step_streams
 from optserve_server.wire.chunks import Filler
 
-CHANCES = 3
-"""Steps in a row after which a stream whose steps have each to be looked at is known to be such."""
-
 Chunk = ChunkView | ChunkAhead
+Pieces = Sequence[Any]
+"""An encoded message in pieces: contiguous buffers of bytes."""
+
 REQUESTS = Framing(pb.StepStreamRequest)
-
-
-def _unheard(byte_count: int) -> None:
-    """What is told where nobody listens."""
 
 
 class StepStream:
     """One stream of steps.
 
     Args:
-        find: gives the session of a resource name.
+        find: returns the session of a resource name.
         execution: where steps are computed.
         drain: ends the stream between two steps when the server shuts down.
-        chunk_bytes: how many bytes an answer's chunks hold.
-        sharing: memory that steps may lie in.
+        chunk_bytes: bytes of an answer's chunks.
+        sharing: shared memory that steps may be in.
         messages: what the client sends, and where answers go.
     """
 
@@ -67,16 +61,15 @@ class StepStream:
         sharing: Sharing,
         messages: Messages,
     ) -> None:
+        self._find, self._sharing = find, sharing
         self._execution, self._messages = execution, messages
-        self._headers = Headers(find, sharing)
-        self._buffers = _Buffers()
-        self._met: Header | None = None
+        self._stated: pb.StepPlan | None = None
+        self._plan: StreamPlan | None = None
+        self._deleted = False
         self._answers = Answers(messages, chunk_bytes)
         task = asyncio.current_task()
         assert task is not None  # coroutines run in tasks
         self._interruptible = drain.interruptible(task)
-        self._loop: Loop | None = None
-        self._chances = CHANCES
 
     async def serve(self) -> None:
         """Takes every step of the stream and answers it.
@@ -84,8 +77,16 @@ class StepStream:
         Raises:
             DomainError: the first error of any step.
         """
+        messages = self._messages
         try:
-            while await self._step():
+            while True:
+                with self._interruptible:
+                    message = await messages.read()
+                if message is aio.EOF:
+                    break
+                answer = await self._serve_message(message)
+                if answer:
+                    await messages.write_pieces(answer)
                 passing("after-ack")
             await self._answers.sent()
         except DomainError:
@@ -94,180 +95,180 @@ class StepStream:
             raise
         finally:
             self._answers.close()
-            self._messages.close()
-            self._forget()
+            messages.close()
+            self._drop_plan()
 
-    async def _step(self) -> bool:
-        """Takes one step, if there is one. Its names end with it: what waits for a step holds no session."""
-        with self._interruptible:
-            message = await self._messages.read()
-        if message is aio.EOF:
-            return False
-        answer = None if self._loop is None else await self._loop.take(message)
-        if answer is None:
-            await self._look_at(message)
-        else:
-            await self._messages.write(answer)
-        return True
+    async def _serve_message(self, message: Message) -> Pieces | None:
+        """Serves a plan, a step or a request for a data connection.
 
-    async def _look_at(self, message: Message) -> None:
-        """Takes a step that may be any."""
+        Returns:
+            The answer's encoded message in pieces; None if it was sent, or is being sent.
+        """
         begun = perf_counter_ns()
         request, chunk = await _decoded(message)
+        if request.HasField("step"):
+            return await self._serve_step(request, chunk, begun)
+        if request.HasField("plan"):
+            _check_alone(request, chunk, "plan")
+            return await self._serve_plan(request.plan)
         if request.HasField("data_connection"):
-            if chunk is not None or request.HasField("header"):
-                raise DomainError(
-                    Reason.STREAM_PROTOCOL, "beside it stands another field", field="data_connection"
-                )
+            _check_alone(request, chunk, "data_connection")
             await self._answers.sent()
             await self._messages.connect(request.data_connection)
-            return
-        if not request.HasField("header"):
-            raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
-        with within("header"):
-            header, options = self._headers.read(request.header)
-        again = header is self._met
-        if not again:
-            await self._meet(header)
-        incoming = await self._received(header, options, chunk)
-        self._execution.meters.receive.add(perf_counter_ns() - begun)
-        reply = await self._take(header, incoming)
-        # Its session may have been deleted while the answer was sent: then nothing is kept of it.
-        if again and header is self._met and not header.rows and self._chances:
-            where = header.region, header.pull is not None
-            taken = Taken(*opening(message), header.session, incoming.staging, options, reply, *where)
-            self._loop = Loop.of(taken, self._execution)
-            self._chances = CHANCES if self._loop is not None else self._chances - 1
+            return None
+        text = "a message between two steps must have a plan, a step or a data_connection"
+        raise DomainError(Reason.STREAM_PROTOCOL, text, field="step")
 
-    async def _meet(self, header: Header) -> None:
-        """Has the kernels of a stream's steps compiled, while its first gradient is on its way."""
-        if not header.rows and header.region is None:
-            reply = "" if header.pull is None else GRADIENT if header.in_place else REPLY
-            await self._execution.in_thread(partial(header.session.warm, header.dtype, reply))
-        self._leave()
-        self._chances = CHANCES
-        if not header.session.closed:
-            self._met = header
-            header.session.at_close[self] = self._forget
-            if header.region is not None:
-                header.region.ended[self] = self._forget
+    async def _serve_plan(self, message: pb.StepPlan) -> Pieces:
+        await self._answers.sent()
+        self._drop_plan()
+        self._stated, self._deleted = message, False
+        plan = self._resolved(message)
+        if not plan.sparse_tensors and plan.region is None:
+            # Kernels are compiled while the first gradient is on its way.
+            reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
+            await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
+        return (step_streams.planned_to(plan).SerializeToString(),)
 
-    def _leave(self) -> None:
-        """Ends what belongs to the last header."""
-        self._loop = None
-        if self._met is not None:
-            self._met.session.at_close.pop(self, None)
-            if self._met.region is not None:
-                self._met.region.ended.pop(self, None)
-        self._met = None
+    def _resolved(self, message: pb.StepPlan) -> StreamPlan:
+        """Checks a plan against its session and keeps it.
 
-    def _forget(self) -> None:
-        """Lets go of a session, which may be deleted while its stream is idle, and of its buffers."""
-        self._leave()
-        self._headers.forget()
-        self._buffers.forget()
+        Raises:
+            DomainError: what is wrong with it; fields start at ``plan``.
+        """
+        with within("plan"):
+            plan = step_streams.plan_from(message, self._find, self._sharing.region_of)
+        plan.session.at_close[self] = self._on_close
+        if plan.region is not None:
+            plan.region.ended[self] = self._drop_plan
+        self._plan = plan
+        return plan
+
+    def _renewed_plan(self) -> StreamPlan:
+        """The stream's plan, checked anew: its session was updated, or evicted and is back.
+
+        Raises:
+            DomainError: STREAM_PROTOCOL if there is none, SESSION_NOT_FOUND, or what is wrong with it.
+        """
+        if self._stated is None:
+            text = "a stream must begin with a plan"
+            raise DomainError(Reason.STREAM_PROTOCOL, text, field="plan")
+        if self._deleted:
+            raise session_deleted(self._stated.session, "plan.session")
+        self._drop_plan()
+        return self._resolved(self._stated)
+
+    def _on_close(self) -> None:
+        """Drops what belongs to a session that was deleted or evicted; the stream may be idle."""
+        self._deleted = self._plan is not None and not self._plan.session.away
+        self._drop_plan()
+
+    def _drop_plan(self) -> None:
+        plan, self._plan = self._plan, None
+        if plan is not None:
+            plan.session.at_close.pop(self, None)
+            if plan.region is not None:
+                plan.region.ended.pop(self, None)
         self._answers.forget()
 
-    async def _received(self, header: Header, options: StepOptions, chunk: Chunk | None) -> Incoming:
-        """The gradient of a step, whole."""
-        session = header.session
-        if header.region is not None:
-            return Incoming.whole(session, header.region.staging, options)
-        with within("header"):
-            if not header.rows:
-                incoming = Incoming(session, self._buffers.gradient(header, self._answers.busy), options)
-            else:
-                arriving = session.stage_rows(header.tensors or (), header.rows, header.dtype)
-        if not header.rows:
-            await self._fill(incoming.staging.buffer, chunk, incoming.reached)
-            return incoming
-        await self._fill(arriving.buffer, chunk)
-        # To put rows into their places may take a while.
-        stage = partial(session.staged, arriving)
-        staging = stage() if session.is_small else await self._execution.in_thread(stage)
-        return Incoming.whole(session, staging, options)
+    async def _serve_step(
+        self, request: pb.StepStreamRequest, chunk: Chunk | None, begun: int
+    ) -> Pieces | None:
+        plan = self._plan
+        if plan is None or not plan.is_current:
+            plan = self._renewed_plan()
+        try:
+            if request.HasField("plan") or request.HasField("data_connection"):
+                raise DomainError(Reason.STREAM_PROTOCOL, "plan and data_connection must stand alone")
+            options = step_streams.options_from(request.step, plan)
+            step = await self._received(plan, request.step, options, chunk)
+            if self._answers.are_under_way:
+                await self._answers.sent()
+            self._execution.meters.receive.add(perf_counter_ns() - begun)
+            if plan.region is not None:
+                return await self._take_in_memory(plan, plan.region, step)
+            return await self._take(plan, step)
+        except DomainError as error:
+            _locate(error)
+            raise
+
+    async def _received(
+        self, plan: StreamPlan, start: pb.StepStart, options: StepOptions, chunk: Chunk | None
+    ) -> Step:
+        """A step whose gradient is complete."""
+        session = plan.session
+        if plan.sparse_tensors:
+            session.admit(options)
+            arriving = plan.rows(step_streams.row_indices_from(start.row_indices, plan), start.byte_count)
+            await self._fill(arriving.buffer, chunk)
+            # To put rows into their places may take a while.
+            stage = partial(session.staged, arriving)
+            staging = stage() if session.is_small else await self._execution.in_thread(stage)
+            return Step(session, staging, options)
+        if start.byte_count != plan.byte_count:
+            raise wrong_byte_count(start.byte_count, plan.byte_count)
+        staging = plan.staging(self._answers)
+        step = Step(session, staging, options)
+        if plan.region is not None:
+            return step
+        size = staging.byte_count
+        if isinstance(chunk, ChunkView) and not chunk.byte_offset and len(chunk.data) == size:
+            staging.buffer.data[:] = chunk.data
+        elif size or chunk is not None:
+            session.admit(options)  # before more bytes are awaited
+            await self._fill(staging.buffer, chunk, step.received)
+        return step
 
     async def _fill(
-        self, buffer: npt.NDArray[np.uint8], chunk: Chunk | None, reached: Callable[[int], object] = _unheard
+        self,
+        buffer: npt.NDArray[np.uint8],
+        chunk: Chunk | None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> None:
-        """Reads until a gradient is whole, and tells after each message how much of it is there."""
+        """Reads until a gradient is complete; ``on_progress`` is called with the bytes that are there."""
         filler = Filler(buffer)
         await _put(filler, chunk)
         while not filler.whole:
-            reached(filler.filled)
+            if on_progress is not None:
+                on_progress(filler.filled)
             message = await self._messages.read()
             if message is aio.EOF:
                 raise filler.truncated()
             request, chunk = await _decoded(message)
-            if request.HasField("header") or request.HasField("data_connection"):
+            if request.HasField("step") or request.HasField("plan") or request.HasField("data_connection"):
                 raise filler.interrupted()
             await _put(filler, chunk)
-        reached(filler.filled)
 
-    async def _take(self, header: Header, incoming: Incoming) -> Reply | None:
-        """Takes a step and answers it; the values that are sent back."""
-        await self._answers.sent()
-        session, region = header.session, header.region
-        with _IN_HEADER:
-            if region is not None and (header.pull is None or region.holds(header.pull)):
-                answer = SharedAnswer(region, told=header.pull is not None)
-                encoded = await self._execution.take(
-                    session, incoming, lambda step: answer.encode(step.commit())
-                )
-                await self._messages.write(encoded)
-                return None
-            reply = self._buffers.reply(header, incoming.staging)
-            progress = self._answers.begin(reply, inline=self._execution.inline(session, incoming))
-            commit = partial(PreparedStep.commit, reply=reply, progress=progress)
-            await self._execution.take(session, incoming, commit)
-        finishing = perf_counter_ns()
-        await self._answers.finish(progress)
-        self._execution.meters.answer.add(perf_counter_ns() - finishing)
-        return reply
+    async def _take(self, plan: StreamPlan, step: Step) -> Pieces | None:
+        """Takes a step whose parameters are sent."""
+        session, reply = plan.session, plan.reply(step.staging)
+        if session.is_small or step.is_brief:
+            commit = partial(Step.commit, reply=reply)
+            result = await self._execution.commit(session, step, commit)
+            return await self._answers.encoded(result, reply)
+        answer = self._answers.begin(reply)
+        commit = partial(Step.commit, reply=reply, progress=answer)
+        await self._execution.commit(session, step, commit)
+        return None
 
+    async def _take_in_memory(self, plan: StreamPlan, region: Region, step: Step) -> Pieces:
+        """Takes a step whose parameters are in shared memory."""
 
-class _Buffers:
-    """Stagings that equal steps share: fresh memory costs more than the copy into it."""
+        def commit(step: Step) -> tuple[StepResult, int, int]:
+            result = step.commit()
+            if plan.pull is None or region.key is None:
+                return result, 0, 0
+            values = region.values  # dropped if the client has gone meanwhile
+            if values is not None:
+                plan.session.values(*region.key, values)
+            return result, plan.session.step, 0 if region.live is None else region.live.change
 
-    def __init__(self) -> None:
-        self._key: object = None
-        self._gradients: list[Staging] = []
-        self._values: Staging | None = None
-        self._used = 0
-
-    def forget(self) -> None:
-        """Lets go of them."""
-        self._key, self._gradients, self._values, self._used = None, [], None, 0
-
-    def gradient(self, header: Header, busy: bool) -> Staging:
-        """Where a step's gradient goes.
-
-        Args:
-            header: of the step.
-            busy: whether the answer before is still being sent, maybe out of the last buffer.
-        """
-        key = (header.session, header.tensors, header.dtype, header.pull)
-        if self._key != key:
-            self.forget()
-            self._key = key
-        elif busy and header.in_place:
-            self._used = 1 - self._used
-        while len(self._gradients) <= self._used:
-            self._gradients.append(header.session.stage(header.tensors, header.dtype))
-        return self._gradients[self._used]
-
-    def reply(self, header: Header, gradient: Staging) -> Reply | None:
-        """Where the values go: into the gradient's own place where they fit there."""
-        if header.pull is None:
-            return None
-        if header.in_place:
-            return Reply(header.pull.point, gradient)
-        if self._values is None:
-            self._values = header.session.stage(header.pull.tensors, header.pull.dtype)
-        return Reply(header.pull.point, self._values)
+        answer = await self._execution.commit(plan.session, step, commit)
+        return (step_streams.answer_head_to(*answer),)
 
 
 async def _decoded(message: Message) -> tuple[pb.StepStreamRequest, Chunk | None]:
+    """A message, and its chunk, which stays where it was received or is still on its way."""
     try:
         if isinstance(message, Arriving):
             known = REQUESTS.ahead(message.head, message.size, message.rest)
@@ -282,23 +283,30 @@ async def _decoded(message: Message) -> tuple[pb.StepStreamRequest, Chunk | None
 
 
 async def _put(filler: Filler, chunk: Chunk | None) -> None:
-    """Puts a chunk into its place, to which it comes straight where it is still on its way."""
-    if not isinstance(chunk, ChunkAhead):
+    """Puts a chunk into its place."""
+    if isinstance(chunk, ChunkAhead):
+        await _receive(chunk, filler.place(chunk))
+    else:
         filler.add(chunk)
-        return
-    place, here = filler.place(chunk), len(chunk.here)
+
+
+async def _receive(chunk: ChunkAhead, place: memoryview) -> None:
+    """Receives a chunk that is still on its way straight into its place."""
+    here = len(chunk.here)
     place[:here] = chunk.here
     await chunk.rest(place[here:])
 
 
-class _InHeader(contextlib.AbstractContextManager[None]):
-    """Options and rows stand in the header here; the gradient's bytes do not."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DomainError) and (error.field or "").startswith(
-            ("options.", "sparse_gradients")
-        ):
-            error.field = f"header.{error.field}"
+def _check_alone(request: pb.StepStreamRequest, chunk: Chunk | None, field: str) -> None:
+    """Rejects other fields beside ``field``."""
+    if chunk is not None or len(request.ListFields()) > 1:
+        raise DomainError(Reason.STREAM_PROTOCOL, f"{field} must be the only field set", field=field)
 
 
-_IN_HEADER = _InHeader()
+def _locate(error: DomainError) -> None:
+    """Names the field of a step's error as the stream has it: what a unary step calls options is ``step``."""
+    field = error.field or ""
+    if field.startswith("options."):
+        error.field = "step" + field.removeprefix("options")
+    elif field.startswith(("byte_count", "gradient_id", "row_indices", "overrides")):
+        error.field = f"step.{field}"

@@ -16,7 +16,7 @@ def adopt(session: Session, state: Session) -> None:
         state: a session of the same tensors, which nobody uses any more.
     """
     arenas = session.arenas
-    with session.changing():
+    with session.changing:
         for dtype, parameters in arenas.parameters.items():
             parameters[:] = state.arenas.parameters[dtype]
         for partition in state.arenas.partitions.values():

@@ -67,6 +67,7 @@ class Arenas:
         self.parameters = dict(parameters)
         for partition in self.partitions.values():
             partition.move(parameters[partition.dtype])
+        self.partitions = dict(self.partitions)  # what was bound to the old arrays no longer fits
 
     def partition(self, run: Run) -> Partition:
         """The partition that a run lies in."""

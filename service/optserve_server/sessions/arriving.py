@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from optserve_server.sessions.budget import UNBOUNDED
 from optserve_server.sessions.layout import Layout
-from optserve_server.sessions.sparse import NamedRows, check_rows
-from optserve_server.sessions.staging import Allocate, NamedArray, Staging, check_names, stage_arrays
+from optserve_server.sessions.sparse import NamedRows, check_indices
+from optserve_server.sessions.staging import Allocate, NamedArray, Staging, stage_arrays
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class NamedIndices:
 class Arriving:
     """A buffer for the bytes of whole tensors, in the order of the layout, and of rows behind them.
 
-    Whatever can be wrong with names and indices is refused before the first byte.
+    Indices are checked before the first byte.
 
     Args:
         layout: the session's layout.
-        tensors: names of the whole tensors, in any order.
+        tensors: names of the whole tensors, in any order; known, as those of the rows are.
         rows: the rows of other tensors, in the order of their bytes.
         dtype: element type of the bytes; None for each tensor's own.
         allocate: gives buffers (uint8).
@@ -41,9 +41,8 @@ class Arriving:
         buffer: the bytes (uint8), to be filled in place.
 
     Raises:
-        DomainError: UNKNOWN_TENSOR or DUPLICATE_TENSOR, naming ``tensors[i]`` or
-            ``sparse_gradients[i].name``, and SHAPE_MISMATCH or OUT_OF_RANGE under
-            ``sparse_gradients[i]``; or what ``allocate`` raises.
+        DomainError: SHAPE_MISMATCH or OUT_OF_RANGE at ``row_indices[i]``, or what ``allocate``
+            raises.
     """
 
     def __init__(
@@ -54,14 +53,8 @@ class Arriving:
         dtype: np.dtype[Any] | None,
         allocate: Allocate = UNBOUNDED.array,
     ) -> None:
-        fields = [f"sparse_gradients[{index}]" for index in range(len(rows))]
-        paths = [*(f"tensors[{index}]" for index in range(len(tensors))), *(f"{f}.name" for f in fields)]
-        check_names(layout, [*tensors, *(some.name for some in rows)], paths)
-        for some, field in zip(rows, fields, strict=True):
-            entry = layout[some.name]
-            # Values of the right shape and of no memory: what is checked here is the indices.
-            none = np.broadcast_to(np.zeros((), np.float32), (some.indices.size, *entry.shape[1:]))
-            check_rows(entry, NamedRows(some.name, some.indices, none), field)
+        for index, some in enumerate(rows):
+            check_indices(layout[some.name], some.indices, f"row_indices[{index}]")
         self._layout, self._dtype, self._allocate = layout, dtype, allocate
         self._tensors, self._rows = sorted(tensors, key=layout.position), tuple(rows)
         self.buffer = allocate(sum(math.prod(shape) * kind.itemsize for shape, kind in self._parts()))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import ml_dtypes
@@ -15,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import DomainError
+from optserve_server.sessions.change import Change, ChangeKind
 from optserve_server.sessions.frozen import SpecCodec
 from optserve_server.sessions.prepared import Prepared
 from optserve_server.sessions.result import StepOptions
@@ -22,30 +20,13 @@ from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray, Staging
+from optserve_server.sessions.step_record import described
 from optserve_server.sessions.store import Store
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
-from optserve_server.storage.payload import dumps, pack, pack_text, unpack
+from optserve_server.storage.payload import pack, unpack
 
-_string = functools.lru_cache(maxsize=1024)(dumps)
-_OPTIONS = tuple(field.name for field in dataclasses.fields(StepOptions))
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-
-
-class ChangeKind(StrEnum):
-    """What changes a session."""
-
-    STEP = "step"
-    PUSH = "push"
-    UPDATE = "update"
-    REPORT = "report"
-    CREATE = "create"
-    FORK = "fork"
-    IMPORT = "import"
-    RESTORE = "restore"
-    SAVE = "save"
-    DROP = "drop"
-    DELETE = "delete"
 
 
 @dataclass(frozen=True)
@@ -59,54 +40,14 @@ class Request:
     content: bytes = b""
 
 
-class Change:
-    """A change that is asked of a session.
-
-    Attributes:
-        kind: what it is.
-    """
-
-    kind: ChangeKind
-
-    def prepare(self, session: Session) -> Prepared[Any]:
-        """Checks it; see the session's own methods for what they raise."""
-        raise NotImplementedError
-
-    def pieces(self, codec: SpecCodec, request: Request) -> list[Piece]:
-        """The payload of its record."""
-        raise NotImplementedError
-
-
-def step_pieces(staging: Staging, options: StepOptions) -> list[Piece]:
-    """The payload of a step's record."""
-    if staging.sparse:
-        facts, buffers = _described(staging)
-        described = dumps(facts)
-    else:
-        buffers = [staging.buffer.data] if staging.byte_count else []
-        if not staging.described:
-            staging.described = dumps(_described(staging)[0])
-        described = staging.described
-    asked = ",".join([f'"{name}":{_text(getattr(options, name))}' for name in _OPTIONS])
-    return pack_text(f'{{"kind":"{ChangeKind.STEP}","options":{{{asked}}},{described[1:]}', buffers)
-
-
-def _text(value: object) -> str:
-    """JSON of one option. The standard library takes ten times as long to begin with."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return _string(value) if isinstance(value, str) else repr(value)
-
-
 @dataclass(frozen=True)
-class PushChange(Change):
+class PushChange(Change[Prepared[None]]):
     """Parameters that are overwritten; fields as those of `Session.prepare_assign`."""
 
     staging: Staging
     expected_step: int | None = None
     reset_state: bool = False
+    request: Request = Request()
     kind = ChangeKind.PUSH
 
     def prepare(self, session: Session) -> Prepared[None]:
@@ -115,11 +56,11 @@ class PushChange(Change):
             self.staging, expected_step=self.expected_step, reset_state=self.reset_state
         )
 
-    def pieces(self, codec: SpecCodec, request: Request) -> list[Piece]:
+    def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        facts, buffers = _described(self.staging)
+        facts, buffers = described(self.staging)
         own = {"reset_state": self.reset_state, **facts}
-        return pack({"kind": self.kind, **own, **_stated(request)}, buffers)
+        return pack({"kind": self.kind, **own, **_stated(self.request)}, buffers)
 
 
 @dataclass(frozen=True)
@@ -130,38 +71,44 @@ class RestoreChange(PushChange):
 
 
 @dataclass(frozen=True)
-class UpdateChange(Change):
+class UpdateChange(Change[Prepared[Any]]):
     """Another specification, within the limits of the session's store."""
 
     store: Store
     spec: SessionSpec
     expected_step: int | None = None
+    request: Request = Request()
     kind = ChangeKind.UPDATE
 
     def prepare(self, session: Session) -> Prepared[Any]:
         """Checks it."""
         return self.store.prepare_update(session, self.spec, self.expected_step)
 
-    def pieces(self, codec: SpecCodec, request: Request) -> list[Piece]:
+    def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_stated(request)})
+        return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_stated(self.request)})
 
 
 @dataclass(frozen=True)
-class ReportChange(Change):
+class ReportChange(Change[Prepared[Any]]):
     """Metrics."""
 
     values: Mapping[str, float]
     expected_step: int | None = None
+    request: Request = Request()
     kind = ChangeKind.REPORT
 
     def prepare(self, session: Session) -> Prepared[Any]:
         """Checks it."""
         return session.prepare_report(self.values, expected_step=self.expected_step)
 
-    def pieces(self, codec: SpecCodec, request: Request) -> list[Piece]:
+    def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "values": dict(self.values), **_stated(request)})
+        return pack({"kind": self.kind, "values": dict(self.values), **_stated(self.request)})
+
+
+RequestedChange = PushChange | UpdateChange | ReportChange
+"""A change that a request with an idempotency key may ask for."""
 
 
 @dataclass(frozen=True)
@@ -223,25 +170,6 @@ _REPLAYS: Mapping[ChangeKind, Callable[[Session, dict[str, Any], list[memoryview
 
 def _stated(request: Request) -> dict[str, Any]:
     return {"request": (request.key, request.content.hex())} if request.key else {}
-
-
-def _described(staging: Staging) -> tuple[dict[str, Any], list[Piece]]:
-    """What was sent, as facts and buffers: rows as they were sent, for they are summed anew."""
-    sparse = {rows.name for rows in staging.sparse}
-    dense = [tensor for tensor in staging.tensors if tensor.entry.name not in sparse]
-    facts = {
-        "tensors": [(tensor.entry.name, tensor.dtype.name) for tensor in dense],
-        "rows": [
-            (rows.name, rows.indices.dtype.name, rows.values.dtype.name, rows.values.shape)
-            for rows in staging.sparse
-        ],
-    }
-    if not sparse:
-        return facts, [staging.buffer.data] if staging.byte_count else []
-    buffers: list[Piece] = [staging.array(tensor).view(np.uint8).data for tensor in dense]
-    for rows in staging.sparse:
-        buffers += [rows.indices.tobytes(), rows.values.tobytes()]
-    return facts, [b"".join(buffers)]
 
 
 def _staged(session: Session, facts: dict[str, Any], buffers: Sequence[memoryview]) -> Staging:

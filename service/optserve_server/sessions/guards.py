@@ -52,9 +52,9 @@ class StepPrograms:
         return t.program()
 
     def _measure(self, t: Tracer, scaled: bool) -> None:
-        raw = t.load(GRADIENT)
-        t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, raw)
-        gradient = self._prepared(t, raw, scaled)
+        gradient = self._prepared(t, t.load(GRADIENT), scaled)
+        # Not of what was sent: finite elements may overflow on their way to the rule.
+        t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, gradient)
         t.reduce("squares", ReductionKind.SUM_OF_SQUARES, gradient)
         if isinstance(self.gradient.clip, ClipByValue):
             t.reduce("clipped_squares", ReductionKind.SUM_OF_SQUARES, self._clipped(t, gradient))
@@ -65,11 +65,11 @@ class StepPrograms:
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
     def measure_micro_batch(self, scaled: bool) -> Program:
-        """Sums over a gradient that is only accumulated."""
+        """Sums over a gradient that is only accumulated; elements not finite of what would wait."""
         t = Tracer()
-        raw = t.load(GRADIENT)
-        t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, raw)
-        t.reduce("squares", ReductionKind.SUM_OF_SQUARES, self._unscaled(t, raw, scaled))
+        gradient = self._unscaled(t, t.load(GRADIENT), scaled)
+        t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, t.load(ACCUMULATED) + gradient)
+        t.reduce("squares", ReductionKind.SUM_OF_SQUARES, gradient)
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from optserve_server.errors import DomainError
-from optserve_server.sessions.changes import ChangeKind, Request
+from optserve_server.sessions.change import Change, ChangeKind
+from optserve_server.sessions.changes import Request
 from optserve_server.sessions.disk_state import DiskState
 from optserve_server.sessions.frozen import SpecCodec, freeze
 from optserve_server.sessions.kept import Answered, Kept
@@ -106,7 +107,7 @@ class Keeper:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="storage")
         self._kept: dict[int, Kept] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._outcomes: deque[tuple[Callable[[OSError | None], None], OSError | None]] = deque()
+        self._outcomes: deque[tuple[asyncio.Future[None], OSError | None]] = deque()
 
     def watch(self, kept: Kept) -> None:
         """Looks after a session from now on."""
@@ -138,12 +139,12 @@ class Keeper:
             )
         self.watch(kept)
 
-    async def record(self, kept: Kept, pieces: Callable[[], Sequence[Piece]]) -> int:
-        """Makes a change safe before it is made. The session must be locked.
+    async def record(self, kept: Kept, change: Change[Any]) -> int:
+        """Records a change before it is made. The session must be locked.
 
         Args:
             kept: of the session.
-            pieces: gives the payload of its record, where one is written.
+            change: the change, prepared.
 
         Returns:
             Bytes of the payload; 0 where there is none.
@@ -159,35 +160,10 @@ class Keeper:
                 number, step = kept.number, kept.session.step
                 await self.in_thread(lambda: self._begun(kept, number, kept=False).finish())
                 self._saved(kept, number, step)
-        payload = pieces()
+        payload = change.record(self.codec)
         with self.disk_state.refusing():
             await self._append(kept, payload)
         return size_of(payload)
-
-    def append(self, kept: Kept, pieces: Sequence[Piece], told: Callable[[OSError | None], None]) -> None:
-        """Appends the record of a change that is about to be made, of a session that `appends`.
-
-        Args:
-            kept: of the session, which stays locked until ``told`` is called.
-            pieces: the payload.
-            told: is called on the event loop when the record is safe, or with what went wrong.
-
-        Raises:
-            OSError: the journal is closed.
-        """
-        loop = asyncio.get_running_loop()
-
-        def done(error: OSError | None) -> None:
-            self._outcomes.append((told, error))
-            if len(self._outcomes) == 1:  # of those before it, the loop knows already
-                loop.call_soon_threadsafe(self._settle)
-
-        self.journal.append(Record(kept.folder.owner, kept.number + 1, pieces, done))
-
-    @staticmethod
-    def appends(kept: Kept) -> bool:
-        """Whether all that a change needs, to be safe, is its record."""
-        return kept.journals and kept.unbroken
 
     def changed(self, kept: Kept, kind: ChangeKind, payload_bytes: int) -> None:
         """Counts a change that was made, and sees to it that it is saved when it is time."""
@@ -313,20 +289,26 @@ class Keeper:
         task.add_done_callback(self._tasks.discard)
 
     async def _append(self, kept: Kept, pieces: Sequence[Piece]) -> None:
-        safe: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Appends the record of the session's next change, and waits until it is durable."""
+        loop = asyncio.get_running_loop()
+        durable: asyncio.Future[None] = loop.create_future()
 
-        def settle(error: OSError | None) -> None:
-            if not safe.done():
-                safe.set_result(None) if error is None else safe.set_exception(error)
+        def on_durable(error: OSError | None) -> None:
+            self._outcomes.append((durable, error))
+            if len(self._outcomes) == 1:  # of those before it, the loop knows already
+                loop.call_soon_threadsafe(self._settle)
 
-        self.append(kept, pieces, settle)
-        await safe
+        self.journal.append(Record(kept.folder.owner, kept.number + 1, pieces, on_durable))
+        await durable
 
     def _settle(self) -> None:
-        """Tells whoever waits what became of the records of a group, or of several."""
+        """Passes on the outcome of each record of a group, or of several."""
         while self._outcomes:
-            told, error = self._outcomes.popleft()
-            told(error)
+            durable, error = self._outcomes.popleft()
+            if error is None:
+                durable.set_result(None)
+            else:
+                durable.set_exception(error)
 
     def _begun(self, of: Kept, number: int, *, kept: bool, state: Session | None = None) -> Beside:
         """Writes a snapshot that is still to be finished."""

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from optserve_server.sessions.changes import ChangeKind, Request
+from optserve_server.sessions.change import ChangeKind
+from optserve_server.sessions.changes import Request
 from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec
 from optserve_server.sessions.staging import Staging
 from optserve_server.storage.catalog import SessionFolder, SnapshotFile

@@ -43,10 +43,10 @@ class TensorEntry:
 
 
 class Layout:
-    """A session's tensors in order: by dtype, then group, then as they were given.
+    """A session's tensors in order: wider types first, then by group, then as they were given.
 
-    So each arena is one run of the whole layout's bytes, and each group one range of each
-    arena.
+    So each arena is one run of the whole layout's bytes, each group one range of each arena, and
+    every tensor aligned to its element size without padding.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Layout:
     ) -> None:
         membership = assign_groups([name for name, _, _ in tensors], groups)
         order = {"": 0} | {group.name: index for index, group in enumerate(groups, start=1)}
-        ordered = sorted(tensors, key=lambda tensor: (tensor[1].itemsize, order[membership[tensor[0]]]))
+        ordered = sorted(tensors, key=lambda tensor: (-tensor[1].itemsize, order[membership[tensor[0]]]))
         self.entries = tuple(_place(ordered, membership))
         self.byte_count = sum(entry.size * entry.dtype.itemsize for entry in self.entries)
         self._by_name = {entry.name: entry for entry in self.entries}

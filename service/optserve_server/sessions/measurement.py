@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.plan import NumbersOfTensors, Place, Text
 from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
-from optserve_server.sessions.staging import Run, Staging
+from optserve_server.sessions.staging import Run, StagedTensor, Staging
 
 UNCLIPPED = np.ones(1)
 """The factor of a gradient that is not clipped by a norm."""
@@ -27,7 +26,7 @@ class Measurement:
 
     Attributes:
         norm: the joint norm before clipping.
-        non_finite_count: NaN and infinite elements among those received.
+        non_finite_count: NaN and infinite elements of what the rule would get, before clipping.
     """
 
     __slots__ = ("_totals", "gradient", "non_finite_count", "norm", "sums")
@@ -37,7 +36,9 @@ class Measurement:
         totals: dict[str, float] = {}
         for of_run in sums:
             for name, values in of_run.items():
-                totals[name] = totals.get(name, 0.0) + _sum(values)
+                # NumPy takes microseconds to add up a single number.
+                total = values if isinstance(values, float) else float(values.sum())
+                totals[name] = totals.get(name, 0.0) + total
         self._totals = totals
         self.norm = math.sqrt(totals.get("squares", 0.0))
         self.non_finite_count = int(totals.get("non_finite", 0.0))
@@ -71,46 +72,9 @@ class Measurement:
             return self.norm
         if isinstance(self.gradient.clip, ClipByValue):
             return math.sqrt(self.total("clipped_squares"))
-        parts = [s["squares"] * self.factors(position) ** 2 for position, s in enumerate(self.sums)]
+        with np.errstate(invalid="ignore"):  # an infinite norm makes the factor 0
+            parts = [s["squares"] * self.factors(position) ** 2 for position, s in enumerate(self.sums)]
         return math.sqrt(float(sum(part.sum() for part in parts)))
-
-
-def _sum(sums: npt.NDArray[np.float64] | float) -> float:
-    if isinstance(sums, float):
-        return sums
-    # NumPy takes microseconds to add up a single number.
-    return float(sums[0]) if sums.size == 1 else float(sums.sum())
-
-
-def measures_by_tensor(gradient: GradientSpec) -> bool:
-    """Whether a step needs its sums for each tensor rather than for each run."""
-    return isinstance(gradient.clip, ClipByTensorNorm)
-
-
-def measure(
-    gradient: GradientSpec,
-    places: Sequence[Place],
-    text: Text,
-    scaled: bool,
-    scalars: Mapping[str, float],
-    *,
-    by_tensor: bool,
-) -> Measurement:
-    """Reads a gradient once and changes nothing.
-
-    Args:
-        gradient: the session's gradient preprocessing.
-        places: the gradient.
-        text: the program: `StepPrograms.measure`, or that of a gradient that is only accumulated.
-        scaled: whether there is a loss scale.
-        scalars: the guards' numbers.
-        by_tensor: whether sums are wanted for each tensor rather than for each run.
-    """
-    of_tensors: NumbersOfTensors | None = {} if by_tensor else None
-    return Measurement(
-        gradient,
-        [place.call(text, scaled, scalars=scalars, of_tensors=of_tensors, sent=False) for place in places],
-    )
 
 
 def norms_by_tensor(runs: Sequence[Run], measurement: Measurement) -> tuple[tuple[str, float], ...]:
@@ -122,18 +86,35 @@ def norms_by_tensor(runs: Sequence[Run], measurement: Measurement) -> tuple[tupl
     )
 
 
-def refuse_non_finite(staging: Staging, count: int) -> DomainError:
-    """The error that names the first tensor with a NaN or infinity."""
-    for tensor in staging.tensors:
-        mine = int(np.count_nonzero(~np.isfinite(staging.array(tensor))))
-        if mine:
-            name = tensor.entry.name
-            return DomainError(
-                Reason.NON_FINITE_GRADIENT,
-                f"the gradient of {name!r} holds {mine} elements that are not finite",
-                field=tensor.field,
-                metadata={"tensor": name, "count": count},
-            )
-    # In shared memory: whoever wrote there did not wait for the answer.
-    text = "elements of the gradient were not finite, and have changed since they were looked at"
-    return DomainError(Reason.NON_FINITE_GRADIENT, text, metadata={"tensor": "", "count": count})
+def refuse_non_finite(staging: Staging, measurement: Measurement, stages: Sequence[str]) -> DomainError:
+    """The error that names the first tensor whose prepared gradient is not finite.
+
+    Args:
+        staging: the gradient.
+        measurement: of the gradient, by tensor.
+        stages: what a gradient goes through between its conversion and the rule.
+    """
+    metadata: dict[str, object] = {"tensor": "", "count": measurement.non_finite_count}
+    for run, sums in zip(staging.runs, measurement.sums, strict=True):
+        for tensor, count in zip(run.tensors, sums["non_finite"], strict=True):
+            if count:
+                text = _non_finite_text(staging, tensor, int(count), stages)
+                metadata["tensor"] = tensor.entry.name
+                return DomainError(Reason.NON_FINITE_GRADIENT, text, field=tensor.field, metadata=metadata)
+    text = "elements of the gradient were not finite, but shared memory changed before they were located"
+    return DomainError(Reason.NON_FINITE_GRADIENT, text, metadata=metadata)
+
+
+def _non_finite_text(staging: Staging, tensor: StagedTensor, count: int, stages: Sequence[str]) -> str:
+    """What is not finite: elements as sent, or only what became of them."""
+    name, dtype = tensor.entry.name, tensor.entry.dtype
+    rows = next((rows for rows in staging.sparse if rows.name == name), None)
+    sent = staging.array(tensor) if rows is None else rows.values
+    as_sent = int(np.count_nonzero(~np.isfinite(sent)))
+    if as_sent:
+        return f"the gradient of {name!r} has {as_sent} elements that are not finite"
+    passed = [f"conversion to {dtype}"] if sent.dtype.itemsize > dtype.itemsize else []
+    if rows is not None and np.unique(rows.indices).size < rows.indices.size:
+        passed.append("the sum of repeated rows")
+    after = ", ".join([*passed, *stages])
+    return f"the gradient of {name!r} is finite as sent, but has {count} elements that are not after {after}"

@@ -183,7 +183,7 @@ def _settle(session: Session, before: Watch, after: Watch) -> bool:
             kept[:] = parameters[dtype]
     if not after.stopped or after.stopping.best_value is None:
         return False
-    with session.changing():
+    with session.changing:
         for dtype, kept in after.best.items():
             parameters[dtype][:] = kept
     return True

@@ -32,6 +32,7 @@ class Numbers:
         carried: what each group's rule handed on so far, by group.
 
     Attributes:
+        carried: what each group's rule has handed on so far, by group.
         reduction: what reduce_on_plateau has come to multiply rates by.
     """
 
@@ -49,7 +50,7 @@ class Numbers:
         self._constant = None if varies else [self._rate(g, None, 1.0) for g in self._groups.values()]
         self._first_guards, self._guards = self._guards_at(0), self._guards_at(1)
         self._origins = dict.fromkeys(self._groups, 0) | dict(origins or {})
-        self._carried = {
+        self.carried: dict[str, dict[str, float]] = {
             name: dict(spec.rule(group).carry()) | dict((carried or {}).get(name, {}))
             for name, group in self._groups.items()
         }
@@ -58,11 +59,6 @@ class Numbers:
     def origins(self) -> Mapping[str, int]:
         """The session's step at which each group's rule began to count, by group."""
         return self._origins
-
-    @property
-    def carried(self) -> Mapping[str, Mapping[str, float]]:
-        """What each group's rule has handed on so far, by group."""
-        return self._carried
 
     def switched(self, spec: SessionSpec, step: int, restarted: Collection[str]) -> Numbers:
         """The numbers under another specification from ``step`` on.
@@ -74,7 +70,7 @@ class Numbers:
         """
         origins = {name: step if name in restarted else at for name, at in self._origins.items()}
         carried = {}
-        for name, numbers in self._carried.items():
+        for name, numbers in self.carried.items():
             known = spec.rule(self._group_of(spec, name)).carry()
             carried[name] = {} if name in restarted else {k: v for k, v in numbers.items() if k in known}
         return Numbers(spec, origins, carried)
@@ -115,9 +111,9 @@ class Numbers:
         scalars: dict[str, dict[str, float]] = {}
         carried: dict[str, dict[str, float]] = {}
         guards = guards or self.of_guards(step)
-        rates = self._rates(step)
+        rates = self._rates(step) if self._constant is None else self._constant
         for (name, rule, decay), rate in zip(self._rules, rates, strict=True):
-            before = self._carried[name]
+            before = self.carried[name]
             own = rule.scalars(step - self._origins[name] + 1, rate, **before)
             carried[name] = {key: own[key] for key in before} if before else before
             scalars[name] = {**own, **guards, "guard_decay": 1 - rate * decay}
@@ -125,21 +121,13 @@ class Numbers:
 
     def _rates(self, step: int) -> Sequence[float]:
         """The groups' learning rates, the session's first."""
-        if self._constant is not None:
-            return self._constant
         scheduled = self._scheduled(step)
         return [self._rate(group, scheduled, self.reduction) for group in self._groups.values()]
 
-    def commit(self, numbers: StepNumbers) -> None:
-        """Keeps what the step hands to the next."""
-        self._carried = numbers.carried
-
-    def of_gradient(self, step: int, loss_scale: float) -> tuple[bool, dict[str, float]]:
-        """Whether a gradient is to be divided by its scale, and the guards' numbers for it."""
-        numbers = self.of_guards(step)
-        if loss_scale == 1.0:
-            return False, numbers
-        return True, numbers | {"guard_loss_scale": loss_scale}
+    def of_gradient(self, step: int, loss_scale: float) -> dict[str, float]:
+        """The numbers of a gradient's preprocessing; not to be changed."""
+        numbers = self._guards if step else self._first_guards
+        return numbers if loss_scale == 1.0 else numbers | {"guard_loss_scale": loss_scale}
 
     def of_guards(self, step: int) -> dict[str, float]:
         """The guards' numbers that need no gradient; not to be changed."""

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import NONE, Bound, Pass, Segments, Sums
+from optserve_server.arrays.backend import NONE, Bound, Pass, Segments
 from optserve_server.arrays.program import Program
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
-from optserve_server.sessions.arena import Arenas
 from optserve_server.sessions.guards import GRADIENT, REPLY
 from optserve_server.sessions.partition import Partition, Piecewise
 from optserve_server.sessions.reading import Point, Reply
+from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, NonFinitePolicy
 from optserve_server.sessions.staging import Run, Staging
 
+if TYPE_CHECKING:
+    from optserve_server.sessions.session import Session
+
 Numbers = Mapping[str, float]
+Totals = Mapping[str, Any]
+"""A float, or an array of float64 with one element for each segment, by the reduction's name."""
 NumbersOfTensors = Mapping[str, npt.NDArray[np.float64]]
 Text = Callable[..., Program]
 """A method of `StepPrograms`, such as ``StepPrograms.apply``."""
@@ -45,8 +51,8 @@ class Place:
         self.direct = False
         self._bounds: dict[tuple[object, ...], Bound] = {}
 
-    def comes_again(self) -> None:
-        """Lets kernels be bound to the gradient's bytes."""
+    def bind(self) -> None:
+        """Lets kernels be bound to the gradient's bytes, if they are where the kernels run."""
         run = self.run
         self.direct = run.rows is None and run.on(self.partition.backend).array is run.staged
 
@@ -58,7 +64,7 @@ class Place:
         of_tensors: NumbersOfTensors | None = None,
         reply: Run | None = None,
         sent: bool = True,
-    ) -> Sums:
+    ) -> Totals:
         """Runs a program over the run.
 
         Args:
@@ -68,9 +74,15 @@ class Place:
             of_tensors: its numbers of tensors; None where the run is one segment.
             reply: where values go that are sent.
             sent: whether an earlier pass over this gradient has brought it to the device.
+
+        Returns:
+            Its sums: numbers if the run is one segment and bound, else one for each segment.
         """
         if self.direct:
-            return self._bound(text, shape, of_tensors is not None, reply)(scalars, NONE, of_tensors or NONE)
+            bound = self._bounds.get((text, shape, of_tensors is not None, reply))
+            if bound is None:
+                bound = self._bound(text, shape, of_tensors is not None, reply)
+            return bound.totals(scalars) if of_tensors is None else bound(scalars, NONE, of_tensors)
         program = text(self.partition.programs, *shape)
         cut = None if of_tensors is None else Segments(self.run.ends, of_tensors)
         return self.partition.take(program, self.run, scalars, cut, reply=reply, sent=sent)
@@ -95,11 +107,6 @@ class Place:
             program, self.run, scalars, ends, of_tensors or NONE, reply=reply, sent=sent
         )
 
-    def kernel(self, text: Text, *shape: object, reply: Run | None = None) -> Bound:
-        """A program bound to every array, the run being one segment; only where it is `direct`."""
-        assert self.direct
-        return self._bound(text, shape, False, reply)
-
     def _bound(self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None) -> Bound:
         # A reply's run is kept with its kernel, so it is compared by identity.
         key = (text, shape, by_tensor, reply)
@@ -119,50 +126,74 @@ class Place:
 
 
 class Plan:
-    """The places of a gradient's runs.
+    """What the steps on one staging have in common: kernels, and what their specification asks for.
 
     Args:
-        arenas: the session's arrays.
+        session: the session.
         staging: the gradient.
 
     Attributes:
         places: one for each run.
-        groupwise: whether any of them is of a group whose rule looks at all of it.
-        plain: whether they are all of whole tensors and no rule looks beyond an element.
+        groupwise: whether any group has a rule that needs sums over all of it.
+        tensorwise: whether any group has a rule that needs norms of each tensor.
+        plain: whether all runs are of complete tensors and no rule looks beyond an element.
+        accumulates: whether a step is taken on several gradients.
+        clips: whether gradients are clipped.
+        clips_by_norm: whether they are clipped by a norm, of each tensor or of all.
+        clips_by_tensor: whether they are clipped by the norm of each tensor.
+        penalizes: whether there is regularization.
+        measures_early: whether a gradient can be measured while it arrives.
+        needs_no_measurement: whether a complete step happens whatever its gradient holds, and no
+            number of it depends on that.
     """
 
     places: tuple[Place, ...]
 
-    def __init__(self, arenas: Arenas, staging: Staging) -> None:
-        self._partitions = arenas.partitions
-        self._settled = False
+    def __init__(self, session: Session, staging: Staging) -> None:
+        arenas, gradient = session.arenas, session.spec.gradient
+        self._partitions, self._spec = arenas.partitions, session.spec
+        self._is_bound = False
         self.places = tuple(Place(arenas.partition(run), run) for run in staging.runs)
         self.groupwise = any(isinstance(place.rule, GroupwiseRule) for place in self.places)
-        self.plain = all(
-            isinstance(place.rule, ElementwiseRule)
-            and not isinstance(place.rule, TensorwiseRule | GroupwiseRule)
-            and place.run.rows is None
-            for place in self.places
+        self.tensorwise = any(isinstance(place.rule, TensorwiseRule) for place in self.places)
+        has_rows = any(place.run.rows is not None for place in self.places)
+        elementwise = all(isinstance(place.rule, ElementwiseRule) for place in self.places)
+        self.plain = elementwise and not (self.groupwise or self.tensorwise or has_rows)
+        self.accumulates = gradient.accumulation_steps > 1
+        self.clips = gradient.clip is not None
+        self.clips_by_tensor = isinstance(gradient.clip, ClipByTensorNorm)
+        self.clips_by_norm = self.clips_by_tensor or isinstance(gradient.clip, ClipByGlobalNorm)
+        self.penalizes = bool(gradient.l1 or gradient.l2)
+        self.measures_early = not (self.penalizes or self.accumulates or has_rows)
+        self.needs_no_measurement = (
+            gradient.non_finite is NonFinitePolicy.ALLOW
+            and not self.clips_by_norm
+            and self.plain
         )
         # The staging keeps the plan: to keep it in turn would leave both to the garbage collector.
         self._asked: tuple[weakref.ref[Staging], Point] | None = None
         self._writes = False
 
-    def fits(self, arenas: Arenas) -> bool:
-        """Whether the session has its arrays where the plan was made for them."""
-        return self._partitions is arenas.partitions
-
     @classmethod
-    def of(cls, arenas: Arenas, staging: Staging) -> Plan:
-        """The plan that the staging keeps, or a new one where the session was changed since."""
-        kept = staging.plan
-        if not isinstance(kept, Plan) or not kept.fits(arenas):
-            kept = staging.plan = cls(arenas, staging)
-        elif not kept._settled:
-            kept._settled = True
-            for place in kept.places:
-                place.comes_again()
-        return kept
+    def of(cls, session: Session, staging: Staging) -> Plan:
+        """The plan that the staging keeps, or a new one if the session was changed since."""
+        plan = staging.plan
+        if not isinstance(plan, Plan) or not plan.fits(session, staging):
+            plan = staging.plan = cls(session, staging)
+        elif not plan._is_bound:
+            # The staging is used again, so binding its kernels to its bytes pays.
+            plan._is_bound = True
+            for place in plan.places:
+                place.bind()
+        return plan
+
+    def fits(self, session: Session, staging: Staging) -> bool:
+        """Whether it is of this staging, and the session is what it was when the plan was made."""
+        return (
+            staging.plan is self
+            and self._spec is session.spec
+            and self._partitions is session.arenas.partitions
+        )
 
     def writes(self, reply: Reply) -> bool:
         """Whether the pass that updates can write the reply as well."""

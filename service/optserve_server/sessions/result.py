@@ -18,6 +18,21 @@ class StepOutcome(StrEnum):
     VALIDATED = "VALIDATED"
 
 
+@dataclass(frozen=True)
+class Override:
+    """A hyperparameter's value for one step.
+
+    Attributes:
+        group: name of the parameter group, empty for the default group; None for every group.
+        name: name of the hyperparameter.
+        value: its value.
+    """
+
+    group: str | None
+    name: str
+    value: float
+
+
 # One of each is made for every step; to make a frozen one takes four times as long.
 
 
@@ -32,6 +47,7 @@ class StepOptions:
     validate_only: bool = False
     per_tensor_norms: bool = False
     gradient_id: int = 0
+    overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.worker) != (self.sequence > 0):
@@ -64,3 +80,5 @@ class StepResult:
     accumulated: int = 0
     tensor_norms: tuple[tuple[str, float], ...] = ()
     replayed: bool = False
+    worker: str = ""
+    sequence: int = 0

@@ -17,12 +17,10 @@ from optserve_server.sessions.activity import Activity, Pushed
 from optserve_server.sessions.arena import Arenas
 from optserve_server.sessions.arriving import Arriving, NamedIndices
 from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
-from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.layout import Layout
-from optserve_server.sessions.lazy import check_lazy
 from optserve_server.sessions.metrics import MetricsReport, Watch, prepare_report, session_bytes
-from optserve_server.sessions.numbers import Numbers
-from optserve_server.sessions.prepared import Prepared, PreparedStep
+from optserve_server.sessions.numbers import Numbers, StepNumbers
+from optserve_server.sessions.prepared import Prepared
 from optserve_server.sessions.programs import programs_of
 from optserve_server.sessions.reading import Point, Pull, Values, check_point, read
 from optserve_server.sessions.respecified import respecified
@@ -33,7 +31,6 @@ from optserve_server.sessions.staging import (
     NamedArray,
     StagedTensor,
     Staging,
-    check_complete,
     laid_out,
     stage,
     stage_arrays,
@@ -94,6 +91,7 @@ class Session:
         skipped: steps skipped because of a non-finite gradient.
         is_small: whether a step is short enough for the thread that asks for it.
         is_brief: whether its kernels alone are, where nothing has to be copied.
+        changing: a context that closes the session to further use if what is done inside ends half-way.
         closed: whether it was deleted, or has left the memory.
         away: whether it has left the memory, and comes back on its next use.
         damaged: whether an update began and did not end; such a session answers no more.
@@ -128,6 +126,7 @@ class Session:
         self.is_small, self.is_brief = size <= SMALL, size <= backend.brief
         self.closed = self.away = False
         self.damaged = False
+        self.changing: contextlib.AbstractContextManager[None] = _Changing(self)
         self.activity = Activity()
         self.lock = asyncio.Lock()
         programs = programs_of(spec)
@@ -194,32 +193,42 @@ class Session:
         return arrived.staging(lazy=self.spec.gradient.sparse is SparseUpdate.LAZY)
 
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
-        """Takes one step, or changes nothing; see `prepare` for its errors."""
-        return self.prepare(Incoming.whole(self, staging, options)).commit()
+        """Takes one step, or changes nothing; see `Step.prepare` for its errors."""
+        return Step(self, staging, options).prepare(self).commit()
 
-    def prepare(self, incoming: Incoming) -> PreparedStep:
-        """Checks, measures and decides a step, and changes nothing.
+    def admit(self, options: StepOptions) -> bool:
+        """Checks a step as far as that can be done without its gradient.
+
+        Returns:
+            Whether it is to be taken; False if it was answered before.
 
         Raises:
-            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, SEQUENCE_GAP,
-                SEQUENCE_EXPIRED, SEQUENCE_REUSED, TRAINING_STOPPED, STEP_MISMATCH,
-                MISSING_TENSOR, CONFLICTING_FIELDS (rows that cannot move alone) or
-                NON_FINITE_GRADIENT.
+            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, SEQUENCE_GAP, SEQUENCE_EXPIRED,
+                TRAINING_STOPPED or STEP_MISMATCH.
         """
-        self._check_usable()
-        staging, options, digest = incoming.staging, incoming.options, incoming.digest()
-        step = Step(self, staging, options)
-        if options.worker:
-            stored = self.ledger.lookup(options.worker, options.sequence, digest)
-            if stored is not None:
-                return PreparedStep(self, step, staging, options, digest, stored)
-        self.watch.check_running(self.spec)
-        self.check_step(options.expected_step, "options.expected_step")
-        if staging.sparse:
-            check_lazy(self.spec, self.arenas, staging)
-        if self.spec.gradient.accumulation_steps > 1:
-            check_complete(self.layout, staging)
-        return PreparedStep(self, step.prepare(incoming.measurement()), staging, options, digest)
+        if self.closed or self.damaged or self.waiting:
+            self._check_usable()
+        if options.worker and not self.ledger.is_next(options.worker, options.sequence):
+            return False
+        if self.watch.stopping is not None:
+            self.watch.check_running(self.spec)
+        if options.expected_step is not None:
+            self.check_step(options.expected_step, "options.expected_step")
+        return True
+
+    def count_step(self, numbers: StepNumbers) -> None:
+        """Counts a step whose update was applied with these numbers."""
+        self.numbers.carried = numbers.carried
+        self.accumulated = 0
+        self.step += 1
+
+    def count_accumulated(self) -> None:
+        """Counts a gradient that waits for the rest of its step."""
+        self.accumulated += 1
+
+    def count_skipped(self) -> None:
+        """Counts a step that was skipped."""
+        self.skipped += 1
 
     def check_pull(self, pull: Pull) -> tuple[StagedTensor, ...]:
         """Refuses values that could not be sent, before anything depends on it.
@@ -280,7 +289,7 @@ class Session:
         return Prepared(partial(self._assign, staging, reset_state))
 
     def _assign(self, staging: Staging, reset_state: bool) -> None:
-        with self.changing():
+        with self.changing:
             for run in staging.runs:
                 self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
         self.waiting.difference_update(tensor.entry.name for tensor in staging.tensors)
@@ -328,10 +337,6 @@ class Session:
         self.check_step(expected_step, "expected_step")
         return Prepared(prepare_report(self, values))
 
-    def changing(self) -> contextlib.AbstractContextManager[None]:
-        """Closes the session to further use if what is done inside ends half-way."""
-        return _Changing(self)
-
     def close(self, *, away: bool = False) -> None:
         """Says that it is deleted, or away; whoever still holds it is refused."""
         self.closed, self.away = True, away
@@ -350,10 +355,7 @@ class Session:
             text = "the session has just left the memory, and comes back when it is asked for again"
             raise DomainError(Reason.STORAGE_UNAVAILABLE, text, retry_after=COMING)
         if self.closed:
-            name = f"sessions/{self.id}"
-            raise DomainError(
-                Reason.SESSION_NOT_FOUND, f"{name} was deleted", field="name", metadata={"name": name}
-            )
+            raise session_deleted(f"sessions/{self.id}", "name")
 
     def check_ready(self) -> None:
         """Refuses what needs a session whose parameters are all there.
@@ -388,3 +390,8 @@ class Session:
                 field=field,
                 metadata={"expected": expected, "current": self.step},
             )
+
+
+def session_deleted(name: str, field: str) -> DomainError:
+    """The error of a request to a session that was deleted while it was in use."""
+    return DomainError(Reason.SESSION_NOT_FOUND, f"{name} was deleted", field=field, metadata={"name": name})

@@ -35,33 +35,46 @@ class NamedRows:
 
 
 def check_rows(entry: TensorEntry, rows: NamedRows, field: str) -> None:
-    """Refuses rows that the tensor does not have.
+    """Rejects rows that the tensor does not have.
 
     Raises:
         DomainError: SHAPE_MISMATCH or OUT_OF_RANGE at a path under ``field``.
     """
-    if not entry.shape:
-        raise _mismatch(entry, "a scalar, which has no rows", "[rows,...]", (), f"{field}.name")
-    if rows.indices.ndim != 1:
-        actual = rows.indices.shape
-        text = f"given indices of shape {shape_text(actual)}"
-        raise _mismatch(entry, text, "[k]", actual, f"{field}.indices.shape")
+    check_has_rows(entry, f"{field}.name")
+    check_indices(entry, rows.indices, f"{field}.indices")
     expected = (rows.indices.size, *entry.shape[1:])
     if rows.values.shape != expected:
         text = f"given values of shape {shape_text(rows.values.shape)} for rows of {shape_text(expected)}"
         raise _mismatch(entry, text, shape_text(expected), rows.values.shape, f"{field}.values.shape")
-    _check_indices(entry, rows.indices, field)
 
 
-def _check_indices(entry: TensorEntry, indices: npt.NDArray[Any], field: str) -> None:
+def check_has_rows(entry: TensorEntry, field: str) -> None:
+    """Rejects a scalar.
+
+    Raises:
+        DomainError: SHAPE_MISMATCH at ``field``.
+    """
+    if not entry.shape:
+        raise _mismatch(entry, "a scalar, which has no rows", "[rows,...]", (), field)
+
+
+def check_indices(entry: TensorEntry, indices: npt.NDArray[Any], field: str) -> None:
+    """Rejects indices that are not flat, or out of range.
+
+    Raises:
+        DomainError: SHAPE_MISMATCH at ``field.shape`` or OUT_OF_RANGE at ``field``.
+    """
+    if indices.ndim != 1:
+        text = f"given indices of shape {shape_text(indices.shape)}"
+        raise _mismatch(entry, text, "[k]", indices.shape, f"{field}.shape")
     count = entry.shape[0]
     wrong = np.flatnonzero((indices < 0) | (indices >= count))
     if wrong.size:
         index = int(indices[wrong[0]])
         raise DomainError(
             Reason.OUT_OF_RANGE,
-            f"{entry.name!r} has {count} rows, and none of index {index}",
-            field=f"{field}.indices",
+            f"row {index} of {entry.name!r} is out of range: it has {count} rows",
+            field=field,
             metadata={"tensor": entry.name, "index": index, "range": f"in [0, {count})"},
         )
 

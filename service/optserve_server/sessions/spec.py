@@ -131,6 +131,13 @@ class DurabilitySpec(Hyperparameters):
     snapshot_seconds: float = hyper(60.0, gt=0)
 
 
+class StepCounting(StrEnum):
+    """Which steps a rule counts, as in bias corrections."""
+
+    PER_SESSION = "PER_SESSION"
+    PER_TENSOR = "PER_TENSOR"
+
+
 @dataclass(frozen=True)
 class ParameterGroup(Hyperparameters):
     """Tensors with settings of their own; None takes the session's."""
@@ -140,6 +147,9 @@ class ParameterGroup(Hyperparameters):
     learning_rate_factor: float = hyper(1.0, ge=0)
     decoupled_weight_decay: float | None = hyper(None, ge=0)
     optimizer: Chosen[Rule] | None = hyper(None)
+    l1: float | None = hyper(None, ge=0)
+    l2: float | None = hyper(None, ge=0)
+    frozen: bool = hyper(False)
 
 
 @dataclass(frozen=True)
@@ -156,6 +166,7 @@ class SessionSpec(Hyperparameters):
     early_stopping: EarlyStoppingSpec | None = hyper(None)
     lease: LeaseSpec | None = hyper(None)
     durability: DurabilitySpec | None = hyper(None)
+    step_counting: StepCounting = hyper(StepCounting.PER_SESSION, torch=StepCounting.PER_TENSOR)
 
     def validate(self) -> None:
         """Refuses a learning rate beside a schedule."""

@@ -340,9 +340,15 @@ class _Given(NamedTuple):
 
 
 def _pack(layout: Layout, given: Mapping[str, _Given]) -> list[StagedTensor]:
+    """Tensors in the order of their bytes: wider types first, so that each is aligned."""
+
+    def place(name: str) -> tuple[int, int]:
+        dtype = given[name].dtype or layout[name].dtype
+        return -dtype.itemsize, layout.position(name)
+
     packed: list[StagedTensor] = []
     byte_offset = 0
-    for name in sorted(given, key=layout.position):
+    for name in sorted(given, key=place):
         dtype, source, rows = given[name]
         entry = layout[name]
         tensor = StagedTensor(entry, dtype or entry.dtype, byte_offset, source, rows)

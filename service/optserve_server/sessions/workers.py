@@ -50,31 +50,41 @@ class StepLedger:
             for worker, record in self._records.items()
         ]
 
-    def lookup(self, worker: str, sequence: int, digest: bytes) -> StepResult | None:
-        """The stored result of a step that was answered; None if it is the next one.
+    def next_sequence(self, worker: str) -> int:
+        """The sequence that the worker's next step must carry, from 1."""
+        record = self._records.get(worker)
+        return 1 if record is None else record.last + 1
+
+    def is_next(self, worker: str, sequence: int) -> bool:
+        """Whether that is the worker's next step; False if it was answered before.
 
         Raises:
-            DomainError: SEQUENCE_GAP (metadata ``expected``), SEQUENCE_EXPIRED or
-                SEQUENCE_REUSED.
+            DomainError: SEQUENCE_GAP (metadata ``expected``) or SEQUENCE_EXPIRED.
         """
-        record = self._records.get(worker) or _Record()
-        back = record.last - sequence
-        if back == -1:
-            return None
-        metadata = {"expected": record.last + 1, "actual": sequence}
-        if back < 0:
-            raise _refusal(Reason.SEQUENCE_GAP, f"expected sequence {record.last + 1}", metadata)
-        if back >= len(record.answered):
-            raise _refusal(Reason.SEQUENCE_EXPIRED, "its result is no longer kept", metadata)
-        known, result = record.answered[-1 - back]
+        record = self._records.get(worker)
+        expected = 1 if record is None else record.last + 1
+        if sequence == expected:
+            return True
+        metadata = {"expected": expected, "actual": sequence}
+        if sequence > expected:
+            raise _refusal(Reason.SEQUENCE_GAP, f"expected sequence {expected}", metadata)
+        assert record is not None
+        if record.last - sequence >= len(record.answered):
+            raise _refusal(Reason.SEQUENCE_EXPIRED, "its result is no longer stored", metadata)
+        return False
+
+    def lookup(self, worker: str, sequence: int, digest: bytes) -> StepResult:
+        """The stored result of a step that was answered before: one that `is_next` is False of.
+
+        Raises:
+            DomainError: SEQUENCE_REUSED.
+        """
+        record = self._records[worker]
+        known, result = record.answered[sequence - record.last - 1]
         if known != digest:
+            metadata = {"expected": record.last + 1, "actual": sequence}
             raise _refusal(Reason.SEQUENCE_REUSED, "it was used with another content", metadata)
         return dataclasses.replace(result, replayed=True)
-
-    def expects(self, worker: str, sequence: int) -> bool:
-        """Whether that is the worker's next step, so that `lookup` has no answer to it."""
-        record = self._records.get(worker)
-        return sequence == (1 if record is None else record.last + 1)
 
     def remember(self, worker: str, digest: bytes, result: StepResult) -> None:
         """Keeps the result of the worker's next sequence."""
@@ -94,5 +104,5 @@ def _result(state: dict[str, Any]) -> StepResult:
 
 
 def _refusal(reason: Reason, why: str, metadata: dict[str, int]) -> DomainError:
-    text = f"sequence {metadata['actual']} is refused: {why}"
+    text = f"sequence {metadata['actual']} is rejected: {why}"
     return DomainError(reason, text, field="options.sequence", metadata=metadata)

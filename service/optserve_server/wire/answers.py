@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from optserve.v1 import session_service_pb2 as pb
-from optserve_server.sessions.changes import ChangeKind
+from optserve_server.sessions.change import ChangeKind
 from optserve_server.sessions.session import Session
 from optserve_server.wire import metrics
 from optserve_server.wire.sessions import session_to, transfer_to

@@ -27,6 +27,9 @@ DETAILS_KEY = "grpc-status-details-bin"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """Trailing metadata by which gRPC's own retries, which read no details, wait as long as RetryInfo says."""
 
+APPLIED_KEY = "applied"
+"""Metadata of every ErrorInfo: "no" if the request changed nothing, or "unknown"."""
+
 CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.FIELD_REQUIRED: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.OUT_OF_RANGE: grpc.StatusCode.INVALID_ARGUMENT,
@@ -44,7 +47,7 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.BYTE_LENGTH_MISMATCH: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.NON_FINITE_GRADIENT: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.SEQUENCE_GAP: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.SEQUENCE_REUSED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.SEQUENCE_REUSED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.SEQUENCE_EXPIRED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.STEP_MISMATCH: grpc.StatusCode.ABORTED,
     Reason.REQUEST_ID_REUSED: grpc.StatusCode.FAILED_PRECONDITION,
@@ -79,7 +82,8 @@ def status_of(error: DomainError) -> Status:
     """The status with its details: ErrorInfo, and BadRequest and RetryInfo where they apply."""
     code: Any = CODES[error.reason].value
     status = Status(code=code[0], message=error.message)
-    _attach(status, ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=error.metadata))
+    fate = {APPLIED_KEY: "unknown" if error.reason is Reason.INTERNAL else "no"}
+    _attach(status, ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=fate | error.metadata))
     if error.field is not None:
         violation = BadRequest.FieldViolation(field=error.field, description=error.message)
         _attach(status, BadRequest(field_violations=[violation]))

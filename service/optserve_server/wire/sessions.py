@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from optserve.v1 import session_pb2, session_service_pb2
 from optserve.v1.session_pb2 import GroupSlots, ParameterPoint
-from optserve.v1.tensor_pb2 import NamedTensor, RowIndices, SparseRows, TensorLayout
+from optserve.v1.tensor_pb2 import NamedTensor, SparseRows, TensorLayout
 from optserve_server.errors import DomainError, Reason, within
-from optserve_server.sessions.arriving import NamedIndices
 from optserve_server.sessions.layout import Layout, TensorEntry
-from optserve_server.sessions.reading import Point, Pull, Reply, Values
-from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
+from optserve_server.sessions.reading import Point, Pull, Values
+from optserve_server.sessions.result import Override, StepOptions, StepOutcome, StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.spec import SessionSpec
@@ -115,31 +116,44 @@ def sparse_gradients_from(messages: Sequence[SparseRows]) -> list[NamedRows]:
     return found
 
 
-def row_indices_from(messages: Sequence[RowIndices]) -> list[NamedIndices]:
-    """The rows of a streamed step, viewed; fields of errors start at ``sparse_gradients``."""
-    found = []
-    for index, message in enumerate(messages):
-        with within(f"sparse_gradients[{index}].indices"):
-            indices = array_from(message.indices, INDEX_DTYPES, message.name)
-        found.append(NamedIndices(message.name, indices))
-    return found
-
-
-def options_from(message: session_service_pb2.StepOptions, sequence: int | None = None) -> StepOptions:
-    """What a step asks for; fields of errors start at ``options``.
-
-    Args:
-        message: the options.
-        sequence: stands for the message's own; None for that.
-    """
+def options_from(message: session_service_pb2.StepOptions) -> StepOptions:
+    """What a unary step asks for; fields of errors start at ``options``."""
+    check_known(message, "options")
     return StepOptions(
         worker=checked_key(message.worker, "options.worker"),
-        sequence=message.sequence if sequence is None else sequence,
+        sequence=message.sequence,
         expected_step=message.expected_step if message.HasField("expected_step") else None,
         loss_scale=message.loss_scale if message.HasField("loss_scale") else 1.0,
         validate_only=message.validate_only,
         per_tensor_norms=message.per_tensor_norms,
+        overrides=overrides_from(message.overrides, "options.overrides"),
     )
+
+
+def overrides_from(
+    messages: Sequence[session_service_pb2.HyperparameterOverride], field: str
+) -> tuple[Override, ...]:
+    """The hyperparameters that have other values in one step; ``field`` is where they stand."""
+    for index, message in enumerate(messages):
+        check_known(message, f"{field}[{index}]")
+    return tuple(Override(m.group if m.HasField("group") else None, m.name, m.value) for m in messages)
+
+
+def check_known(message: Message, field: str) -> None:
+    """Rejects fields that this server does not know: they could change what a step means.
+
+    Raises:
+        DomainError: UNSUPPORTED_VALUE at ``field``.
+    """
+    unknown = UnknownFieldSet(message)
+    if len(unknown):
+        numbers = ", ".join(str(unknown[index].field_number) for index in range(len(unknown)))
+        name = message.DESCRIPTOR.name
+        raise DomainError(
+            Reason.UNSUPPORTED_VALUE,
+            f"field {numbers} of {name} is not known; GetCapabilities lists what this server offers",
+            field=field,
+        )
 
 
 def pull_from(message: session_service_pb2.PullOptions) -> Pull:
@@ -201,14 +215,11 @@ def fill_result(message: session_service_pb2.StepResult, result: StepResult) -> 
     message.durable_step = result.durable_step
     message.accumulated = result.accumulated
     message.replayed = result.replayed
+    message.worker = result.worker
+    message.sequence = result.sequence
     message.ClearField("tensor_norms")
     for name, norm in result.tensor_norms:
         message.tensor_norms.add(name=name, norm=norm)
-
-
-def reply_header_to(reply: Reply) -> session_service_pb2.ParametersHeader:
-    """What the chunks of a reply hold."""
-    return values_header_to(Values(reply.step, reply.point, reply.staging.tensors, reply.staging.buffer))
 
 
 def values_header_to(values: Values) -> session_service_pb2.ParametersHeader:
@@ -250,5 +261,10 @@ def staged_to(tensor: StagedTensor) -> TensorLayout:
 
 def _entry_to(entry: TensorEntry, dtype: np.dtype[Any], byte_offset: int) -> TensorLayout:
     return TensorLayout(
-        name=entry.name, dtype=NUMBERS[dtype], shape=entry.shape, byte_offset=byte_offset, group=entry.group
+        name=entry.name,
+        dtype=NUMBERS[dtype],
+        shape=entry.shape,
+        byte_offset=byte_offset,
+        group=entry.group,
+        byte_count=entry.size * dtype.itemsize,
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.tensor_pb2 import TensorLayout
-from optserve_server.errors import DomainError, Reason, within
+from optserve_server.errors import within
 from optserve_server.sessions.live import LiveParameters
 from optserve_server.sessions.regions import Key, Region
 from optserve_server.sessions.staging import StagedTensor
@@ -47,34 +47,6 @@ def region_to(region: Region, socket: str, seconds: float) -> pb.ShareMemoryResp
     return response
 
 
-def check_shared_header(header: pb.StepHeader) -> None:
-    """Refuses the header of a step in shared memory that says what it may not, or leaves out what it must.
-
-    Raises:
-        DomainError: CONFLICTING_FIELDS or FIELD_REQUIRED; fields are paths within the header.
-    """
-    for field, given in (("tensors", bool(header.tensors)), ("gradient_dtype", bool(header.gradient_dtype))):
-        if given:
-            text = f"{field} was stated when the memory was shared"
-            raise DomainError(Reason.CONFLICTING_FIELDS, text, field=field)
-    if header.sparse_gradients:
-        text = "rows travel in chunks, not in shared memory"
-        raise DomainError(Reason.CONFLICTING_FIELDS, text, field="sparse_gradients")
-    if not header.gradient_id:
-        text = "a gradient in shared memory needs a number that stands for it"
-        raise DomainError(Reason.FIELD_REQUIRED, text, field="gradient_id")
-
-
-def shared_header_to(region: Region, step: int) -> pb.ParametersHeader:
-    """Says that the values are in shared memory."""
-    assert region.key is not None
-    header = pb.ParametersHeader(step=step, point=sessions.point_to(region.key[2]), shared=True)
-    live = region.live
-    if live is not None:
-        header.change = live.change
-    return header
-
-
 def _staged_to(tensors: Iterable[StagedTensor]) -> Iterable[TensorLayout]:
     return (sessions.staged_to(tensor) for tensor in tensors)
 
@@ -89,4 +61,5 @@ def _live_to(region: Region, live: LiveParameters) -> Iterable[TensorLayout]:
                 shape=entry.shape,
                 byte_offset=live.byte_offset(entry),
                 group=entry.group,
+                byte_count=entry.size * entry.dtype.itemsize,
             )

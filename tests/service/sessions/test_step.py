@@ -285,7 +285,7 @@ def test_gradients_of_every_dtype(dtype: Any) -> None:
 def test_both_parameter_dtypes_side_by_side() -> None:
     mixed = {"a": START["a"], "c": np.ones(3, np.float32), "b": START["b"]}
     session = session_of(spec_of(), mixed)
-    assert [entry.name for entry in session.layout.entries] == ["c", "a", "b"]
+    assert [entry.name for entry in session.layout.entries] == ["a", "b", "c"]
     result = step(session, {**GRADIENT, "c": np.full(3, 2.0, np.float32)})
     assert moved(session) == {"a": [3, 0], "b": [0, 4, 0]}
     np.testing.assert_array_equal(parameters(session)["c"], np.float32(1) - np.float32(0.1) * np.float32(2))

@@ -102,12 +102,12 @@ def test_wrong_groups(groups: list[tuple[str, list[str]]], reason: Reason, field
     assert (error.reason, error.field) == (reason, field)
 
 
-def test_layout_is_by_dtype_then_group_then_as_given() -> None:
+def test_layout_puts_wider_types_first_then_groups_as_given() -> None:
     groups = (ParameterGroup(name="g", tensors=("x*",)),)
     start = {"x1": np.ones(2, F32), "a": np.ones((2, 3)), "b": np.ones(1, F32), "x[2]": np.ones(4, F32)}
     layout = session_of(spec_of(groups=groups), start).layout
     assert [(e.name, e.start, e.byte_offset) for e in layout.entries] == [
-        ("b", 0, 0),
+        ("a", 0, 0),
         ("x1", 1, 4),
         ("x[2]", 3, 12),
         ("a", 0, 28),

@@ -126,7 +126,8 @@ class ErrorReason(IntEnum):
     NON_FINITE_GRADIENT = 15
     """INVALID_ARGUMENT.
 
-    A gradient holds NaN or infinities and the session rejects them. Metadata {"tensor", "count"}.
+    A gradient holds NaN or infinities, as sent or as NonFinitePolicy checks it, and the session rejects
+    them. Metadata {"tensor", "count"}.
     """
 
     SEQUENCE_GAP = 16
@@ -622,13 +623,23 @@ class ExpiryAction(IntEnum):
 
 
 class NonFinitePolicy(IntEnum):
-    """What a NaN or infinity in a gradient does."""
+    """What a NaN or infinity in a gradient does.
+
+    The gradient is checked as the optimizer would get it but for clipping, in the parameter's element
+    type: after conversion, the loss scale, accumulation, l1 and l2. So finite elements that overflow on
+    the way count as well.
+    """
 
     REJECT = 1
-    """The step is refused with ERROR_REASON_NON_FINITE_GRADIENT."""
+    """The step is refused with ERROR_REASON_NON_FINITE_GRADIENT; nothing changes."""
 
     SKIP = 2
-    """The step is answered as skipped; parameters, state and step stay."""
+    """The step is answered as skipped; parameters, state and step stay.
+
+    Where gradients are accumulated, this one alone is dropped: those before it stay, and wait for another
+    in its place (as optax.MultiSteps with skip_not_finite; with torch.amp.GradScaler all of them would be
+    lost).
+    """
 
     ALLOW = 3
     """The step is taken as if nothing were wrong."""

@@ -69,7 +69,7 @@ class Gradient(Spec, message=session_pb2.GradientSpec):
     """Gradient preprocessing, in the order in which it happens.
 
     the loss scale is divided out, micro-batches are accumulated, regularisation gradients are added, the
-    result is clipped and checked for non-finite elements.
+    result is checked for non-finite elements and clipped.
 
     Attributes:
         accumulation_steps: A step is taken on the mean of this many gradients. At least 1; 1 when

@@ -32,7 +32,7 @@ OFFSET_TAG = Chunk.BYTE_OFFSET_FIELD_NUMBER << 3 | VARINT
 DATA_TAG = Chunk.DATA_FIELD_NUMBER << 3 | LENGTH
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChunkView:
     """A `Chunk` whose bytes lie elsewhere.
 
@@ -96,7 +96,7 @@ class ChunkAhead:
     rest: Callable[[memoryview], Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Framed(Generic[M]):
     """A message of a stream and its chunk, which the message itself leaves out."""
 
@@ -128,19 +128,32 @@ class Framing(Generic[M]):
         """The same in pieces (contiguous buffers), so that the payload may stay where it is."""
         return head, _opening(self._tag, chunk.byte_offset, chunk.byte_count), *chunk.parts
 
+    def pieces_of_run(self, head: bytes, byte_offset: int, data: memoryview) -> tuple[Any, ...]:
+        """The same for one run of bytes.
+
+        Args:
+            head: its other fields, encoded.
+            byte_offset: where the chunk's run starts in the sequence.
+            data: the chunk's bytes.
+        """
+        return head, _opening(self._tag, byte_offset, len(data)), data
+
     def decode(self, received: Encoded) -> Framed[M]:
         """The message that ``received`` holds. The payload stays where it is.
 
         Raises:
             DecodeError: it holds none.
         """
-        others, chunk = self.split(received)
+        others, span, offset = self._parts(received, len(received))
+        chunk = None if span is None else ChunkView(offset, memoryview(received)[span[0] : span[1]])
         return Framed(self.message(received, others), chunk)
 
     def ahead(
         self, head: Encoded, size: int, rest: Callable[[memoryview], Any]
     ) -> tuple[list[Field], ChunkAhead] | None:
-        """As `split`, of a message whose first bytes are there; None where they do not tell all.
+        """Where a message's other fields are, and its chunk, whose bytes are still on their way.
+
+        None if the first bytes do not say that the chunk ends the message.
 
         Args:
             head: the first bytes.
@@ -155,39 +168,56 @@ class Framing(Generic[M]):
             return None
         return others, ChunkAhead(offset, span[1] - span[0], memoryview(head)[span[0] :], rest)
 
-    def split(self, received: Encoded) -> tuple[list[Field], ChunkView | None]:
-        """The chunk of a message, and where its other fields are.
-
-        Raises:
-            DecodeError: it is no message.
-        """
-        others, span, offset = self._parts(received, len(received))
-        return others, None if span is None else ChunkView(offset, memoryview(received)[slice(*span)])
-
     def message(self, received: Encoded, others: list[Field]) -> M:
         """The message of these fields.
 
         Raises:
             DecodeError: they make none.
         """
+        if len(others) == 1:
+            return self._kind.FromString(bytes(received[others[0][1] : others[0][3]]))
         return self._kind.FromString(b"".join([received[start:stop] for _, start, _, stop in others]))
 
     def _parts(self, received: Encoded, end: int) -> tuple[list[Field], tuple[int, int] | None, int]:
         """Fields but for the chunk, where the chunk's bytes are, and what offset it states."""
         others: list[Field] = []
-        offset, data = 0, None
-        for field in fields(received, 0, end):
-            if field[0] != self._tag:
-                others.append(field)
-                continue
-            # A field that comes twice is merged: what the later one states holds.
-            data = data or (0, 0)
-            for tag, _, inner, stop in fields(received, field[2], field[3]):
-                if tag == DATA_TAG:
-                    data = inner, stop
-                elif tag == OFFSET_TAG:
-                    offset, _ = read_varint(received, inner, stop)
+        offset, data, start = 0, None, 0
+        while start < end:
+            # Nearly every field has a tag of one byte and a length; others take the general way.
+            tag, inner = received[start], start + 1
+            if tag & 0x87 == LENGTH and tag > 0x7 and inner < end:
+                length = received[inner]
+                inner += 1
+                if length > 0x7F:
+                    length, inner = read_varint(received, inner - 1, end)
+                stop = inner + length
+                if stop > end:
+                    raise DecodeError("a field is longer than its message")
+            else:
+                tag, _, inner, stop = next(fields(received, start, end))
+            if tag != self._tag:
+                others.append((tag, start, inner, stop))
+            else:
+                # A field that comes twice is merged: what the later one states holds.
+                offset, data = _chunk(received, inner, stop, offset, data or (0, 0))
+            start = stop
         return others, data, offset
+
+
+def _chunk(
+    received: Encoded, start: int, end: int, offset: int, data: tuple[int, int]
+) -> tuple[int, tuple[int, int]]:
+    """The offset that a chunk states and where its bytes are; the given ones if it does not say."""
+    if start < end and received[start] == DATA_TAG:
+        length, inner = read_varint(received, start + 1, end)
+        if inner + length == end:  # of a first chunk, this is all
+            return offset, (inner, end)
+    for tag, _, inner, stop in fields(received, start, end):
+        if tag == DATA_TAG:
+            data = inner, stop
+        elif tag == OFFSET_TAG:
+            offset, _ = read_varint(received, inner, stop)
+    return offset, data
 
 
 @lru_cache(maxsize=4096)  # the chunks of equal steps begin alike

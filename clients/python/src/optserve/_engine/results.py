@@ -22,7 +22,7 @@ class StepResult:
         learning_rate: the rate used, before the groups' factors; 0 if no step was taken.
         gradient_norm: joint Euclidean norm of the preprocessed gradients before clipping.
         clipped_gradient_norm: the same after clipping.
-        non_finite_count: NaN and infinite elements among the gradients.
+        non_finite_count: NaN and infinite elements of the gradient as `NonFinitePolicy` checks it.
         staleness: steps between the one the gradient was computed at and this one.
         regularization_penalty: the penalty at the parameters before the step.
         durable_step: the step that would come back if the server were lost now.

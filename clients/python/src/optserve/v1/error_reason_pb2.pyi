@@ -65,8 +65,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BYTE_LENGTH_MISMATCH: _ErrorReason.ValueType  # 14
     """INVALID_ARGUMENT. Metadata {"tensor", "expected": "48", "actual": "47"}."""
     ERROR_REASON_NON_FINITE_GRADIENT: _ErrorReason.ValueType  # 15
-    """INVALID_ARGUMENT. A gradient holds NaN or infinities and the session
-    rejects them. Metadata {"tensor", "count"}.
+    """INVALID_ARGUMENT. A gradient holds NaN or infinities, as sent or as
+    NonFinitePolicy checks it, and the session rejects them. Metadata {"tensor", "count"}.
     """
     ERROR_REASON_SEQUENCE_GAP: _ErrorReason.ValueType  # 16
     """FAILED_PRECONDITION. Metadata {"expected": "7", "actual": "9"}."""
@@ -216,8 +216,8 @@ ERROR_REASON_DTYPE_MISMATCH: ErrorReason.ValueType  # 13
 ERROR_REASON_BYTE_LENGTH_MISMATCH: ErrorReason.ValueType  # 14
 """INVALID_ARGUMENT. Metadata {"tensor", "expected": "48", "actual": "47"}."""
 ERROR_REASON_NON_FINITE_GRADIENT: ErrorReason.ValueType  # 15
-"""INVALID_ARGUMENT. A gradient holds NaN or infinities and the session
-rejects them. Metadata {"tensor", "count"}.
+"""INVALID_ARGUMENT. A gradient holds NaN or infinities, as sent or as
+NonFinitePolicy checks it, and the session rejects them. Metadata {"tensor", "count"}.
 """
 ERROR_REASON_SEQUENCE_GAP: ErrorReason.ValueType  # 16
 """FAILED_PRECONDITION. Metadata {"expected": "7", "actual": "9"}."""

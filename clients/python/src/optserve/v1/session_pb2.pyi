@@ -128,21 +128,33 @@ class _NonFinitePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NonFi
     NON_FINITE_POLICY_UNSPECIFIED: _NonFinitePolicy.ValueType  # 0
     """The same as NON_FINITE_POLICY_REJECT."""
     NON_FINITE_POLICY_REJECT: _NonFinitePolicy.ValueType  # 1
-    """The step is refused with ERROR_REASON_NON_FINITE_GRADIENT."""
+    """The step is refused with ERROR_REASON_NON_FINITE_GRADIENT; nothing changes."""
     NON_FINITE_POLICY_SKIP: _NonFinitePolicy.ValueType  # 2
-    """The step is answered as skipped; parameters, state and step stay."""
+    """The step is answered as skipped; parameters, state and step stay. Where
+    gradients are accumulated, this one alone is dropped: those before it stay,
+    and wait for another in its place (as optax.MultiSteps with
+    skip_not_finite; with torch.amp.GradScaler all of them would be lost).
+    """
     NON_FINITE_POLICY_ALLOW: _NonFinitePolicy.ValueType  # 3
     """The step is taken as if nothing were wrong."""
 
 class NonFinitePolicy(_NonFinitePolicy, metaclass=_NonFinitePolicyEnumTypeWrapper):
-    """What a NaN or infinity in a gradient does."""
+    """What a NaN or infinity in a gradient does. The gradient is checked as the
+    optimizer would get it but for clipping, in the parameter's element type:
+    after conversion, the loss scale, accumulation, l1 and l2. So finite elements
+    that overflow on the way count as well.
+    """
 
 NON_FINITE_POLICY_UNSPECIFIED: NonFinitePolicy.ValueType  # 0
 """The same as NON_FINITE_POLICY_REJECT."""
 NON_FINITE_POLICY_REJECT: NonFinitePolicy.ValueType  # 1
-"""The step is refused with ERROR_REASON_NON_FINITE_GRADIENT."""
+"""The step is refused with ERROR_REASON_NON_FINITE_GRADIENT; nothing changes."""
 NON_FINITE_POLICY_SKIP: NonFinitePolicy.ValueType  # 2
-"""The step is answered as skipped; parameters, state and step stay."""
+"""The step is answered as skipped; parameters, state and step stay. Where
+gradients are accumulated, this one alone is dropped: those before it stay,
+and wait for another in its place (as optax.MultiSteps with
+skip_not_finite; with torch.amp.GradScaler all of them would be lost).
+"""
 NON_FINITE_POLICY_ALLOW: NonFinitePolicy.ValueType  # 3
 """The step is taken as if nothing were wrong."""
 Global___NonFinitePolicy: _TypeAlias = NonFinitePolicy  # noqa: Y015
@@ -529,7 +541,7 @@ Global___LeaseSpec: _TypeAlias = LeaseSpec  # noqa: Y015
 class GradientSpec(_message.Message):
     """Gradient preprocessing, in the order in which it happens: the loss scale is
     divided out, micro-batches are accumulated, regularisation gradients are
-    added, the result is clipped and checked for non-finite elements.
+    added, the result is checked for non-finite elements and clipped.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

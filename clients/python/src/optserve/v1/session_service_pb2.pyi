@@ -873,7 +873,7 @@ class StepResult(_message.Message):
     clipped_gradient_norm: _builtins.float
     """The same after clipping."""
     non_finite_count: _builtins.int
-    """NaN and infinite elements among the gradients received."""
+    """NaN and infinite elements of the gradient as NonFinitePolicy checks it."""
     staleness: _builtins.int
     """Steps that the session took between the one the gradient was computed at
     (expected_step, where stated) and this one.

@@ -14,7 +14,7 @@ import numpy as np
 from grpc import aio
 
 import optserve
-from optserve._transport.data_channel import DataCall
+from optserve._transport.data_channel import DataChannel
 from tests.fuzz.connections import Door, any_visit, patient
 from tests.fuzz.findings import EXPECTED, SECONDS, Findings
 from tests.fuzz.hostile import SENTINEL, HostileCall, any_call
@@ -120,7 +120,7 @@ class HonestStream:
             result = self._stream.step({"w": gradient})
             self.slowest = max(self.slowest, time.monotonic() - began)
             self.taken += 1
-            self.over_data += isinstance(self._stream._line._call, DataCall)
+            self.over_data += isinstance(self._stream._engine._channel, DataChannel)
             self._model = self._model - np.float32(0.125) * gradient
             assert result.step == self.taken
             assert result.parameters["w"].tobytes() == self._model.tobytes()

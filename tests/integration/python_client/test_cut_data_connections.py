@@ -10,7 +10,7 @@ import pytest
 
 from optserve import Retry, errors
 from optserve._transport import connection
-from optserve._transport.data_channel import DataCall, QueuedDataCall
+from optserve._transport.data_channel import DataChannel
 from tests.integration.python_client.conftest import LARGE, ONE, call_of, sent
 
 
@@ -39,9 +39,9 @@ class Model:
 @pytest.mark.parametrize("seed", range(3))
 def test_steps_cut_at_random_are_each_applied_once(session, proxy, seed, monkeypatch):
     """Lone and submitted ones; every cut is some bytes after the one before it, in one direction."""
-    monkeypatch.setattr(connection, "NO_DATA_SECONDS", (0.01, 0.01))  # where the cut was in a handshake
+    monkeypatch.setattr(connection, "NO_DATA_PAUSE_S", (0.01, 0.01))  # where the cut was in a handshake
     chance, model = random.Random(seed), Model()
-    patient = Retry(attempts=30, initial=0.005, maximum=0.05)
+    patient = Retry(initial=0.005, maximum=0.05)
     kinds = set()
     with (
         sent(proxy.address, retry=patient) as client,
@@ -60,7 +60,7 @@ def test_steps_cut_at_random_are_each_applied_once(session, proxy, seed, monkeyp
             model.take(gradients)
             model.agrees(results)
     assert proxy.cuts > 8
-    assert kinds >= {DataCall, QueuedDataCall}
+    assert kinds >= {DataChannel}
     assert session.get().step == model.step
 
 
@@ -101,7 +101,7 @@ def test_within_a_payload_a_deadline_ends_the_wait(large, proxy):
     with sent(proxy.address) as client, client.session(large.name).stream(pull=True) as stream:
         for _ in range(3):
             stream.step(gradient)
-        assert isinstance(call_of(stream), DataCall)
+        assert isinstance(call_of(stream), DataChannel)
         proxy.delay = 0.2  # for each block of 64 KiB
         began = time.monotonic()
         with pytest.raises(errors.DeadlineExceeded):
@@ -122,4 +122,4 @@ def test_a_deadline_does_not_cost_a_data_connection(session, proxy):
         proxy.answers.set()
         stream.flush()
         assert stream.step(ONE).step == 3
-        assert isinstance(call_of(stream), DataCall)
+        assert isinstance(call_of(stream), DataChannel)

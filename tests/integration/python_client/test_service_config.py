@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve.activations import Relu
-from optserve.optimizers import Sgd
 from optserve._transport.retry import Retry
 from optserve._transport.service_config import for_channel, recommended
+from optserve.activations import Relu
+from optserve.optimizers import Sgd
 from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_service_pb2
 from tests.integration.client import Client, refusal, tensor
 from tests.support.server import running_server

@@ -489,5 +489,5 @@ def _split(message: Message) -> tuple[wire.StepStreamResponse, Chunk | None]:
         if known is not None:
             return RESPONSES.message(message.head, known[0]), known[1]
         message = message.whole()
-    others, chunk = RESPONSES.split(message)
-    return RESPONSES.message(message, others), chunk
+    framed = RESPONSES.decode(message)
+    return framed.message, framed.chunk

@@ -189,9 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row, _, distance in computed
         if distance > row.tolerance["float64"]
     ]
-    from tests.conformance.sources import initializer_source
+    from tests.conformance.sources import initializer_source, non_finite_source
 
-    far += initializer_source.problems()
+    far += initializer_source.problems() + non_finite_source.problems()
     files = grouped((row, case) for row, case, _ in computed)
     text = report([(row, distance) for row, _, distance in computed])
     if options.write:

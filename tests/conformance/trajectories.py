@@ -35,7 +35,8 @@ def follow(rule: Rule, case: Case, dtype: np.dtype[Any], advance: Advance) -> di
         numbers = rule.scalars(step, rate, **carried)
         carried = {name: numbers[name] for name in carried}
         points.append(lookahead(rule, state, numbers))
-        carried |= advance(state, gradient, numbers, 1 - rate * rule.decoupled_weight_decay)
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, as in every kernel
+            carried |= advance(state, gradient, numbers, 1 - rate * rule.decoupled_weight_decay)
         path.append(state[PARAMETER].copy())
     answer: dict[str, Any] = {"parameters": path}
     return answer | {"lookahead": points} if rule.has_lookahead else answer

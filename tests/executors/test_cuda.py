@@ -4,6 +4,7 @@ compiled for the host without contraction, gives NumPy's bits.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ def others() -> dict[str, Program]:
             found[f"measure micro-batch {name} {scaled}"] = programs.measure_micro_batch(scaled)
             found[f"accumulate {name} {scaled}"] = programs.accumulate(scaled)
         found[f"average {name}"] = programs.average
+        found[f"measure {name} wide"] = dataclasses.replace(programs, wide=True).measure(False)
     return found
 
 

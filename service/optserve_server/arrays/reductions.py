@@ -174,8 +174,9 @@ def fold_blocks(sums: Floats, cut: Cut) -> Floats:
         return sums
     out = np.zeros(len(cut.ends))
     out[single] = sums[cut.firsts[:-1][single]]
-    for segment in np.flatnonzero(~single):
-        own = sums[cut.firsts[segment] : cut.firsts[segment + 1]]
-        if len(own):  # cumsum adds from left to right, unlike sum
-            out[segment] = np.cumsum(own)[-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for segment in np.flatnonzero(~single):
+            own = sums[cut.firsts[segment] : cut.firsts[segment + 1]]
+            if len(own):  # cumsum adds from left to right, unlike sum
+                out[segment] = np.cumsum(own)[-1]
     return out

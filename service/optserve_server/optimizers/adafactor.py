@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import hyper
-from optserve_server.optimizers.matrix import Matrix, MatrixRule
+from optserve_server.optimizers.matrix import Matrix, MatrixRule, norm
 
 
 class AdafactorForm(StrEnum):
@@ -80,8 +80,9 @@ class Adafactor(MatrixRule):
         after = {name: (1 - decay) * old + decay * _mean(squares, name) for name, old in slots.items()}
         v = after["v"] if "v" in after else _product(xp, after["r"], after["c"], floor)
         u = g / xp.sqrt(xp.maximum(v, floor * floor))
-        u = u / max(1.0, rms(xp, u) / self.clip_threshold)
-        size = max(self.epsilon_2, rms(xp, p))
+        # max keeps a NaN that comes first.
+        u = u / max(rms(xp, u) / self.clip_threshold, 1.0)
+        size = max(rms(xp, p), self.epsilon_2)
         return kept * p - (size * numbers["rate"]) * u, after
 
 
@@ -97,5 +98,5 @@ def _product(xp: Any, r: Matrix, c: Matrix, floor: float) -> Matrix:
 
 
 def rms(xp: Any, x: Matrix) -> float:
-    """The root of the mean square."""
-    return math.sqrt(float(xp.mean(x * x)))
+    """The root mean square of all elements, 0 where there are none."""
+    return norm(xp, x) / math.sqrt(max(x.size, 1))

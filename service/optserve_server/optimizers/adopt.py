@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,7 +43,8 @@ class Adopt(ElementwiseRule):
             "largest": bound,
             "smallest": -bound,
             "rate": learning_rate,
-            "epsilon": self.epsilon,
+            # The first quotient is multiplied by 0 and must not overflow before.
+            "epsilon": math.inf if first else self.epsilon,
         }
 
     def update(

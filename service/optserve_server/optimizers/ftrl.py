@@ -44,18 +44,18 @@ class Ftrl(ElementwiseRule):
             "minus_l1": -self.l1,
             "level": 2 * self.l2 + self.beta * per_rate,
             "shrinkage": 2 * self.l2_shrinkage,
-            # No sum of squares is below 0, and none that is finite reaches infinity.
-            "moving_from": 0.0 if learning_rate else math.inf,
+            # No sum of squares is above infinity, and each is above -1.
+            "moving_above": -1.0 if learning_rate else math.inf,
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, a: Value, z: Value, *,
-        per_rate: Value, l1: Value, minus_l1: Value, level: Value, shrinkage: Value, moving_from: Value,
+        per_rate: Value, l1: Value, minus_l1: Value, level: Value, shrinkage: Value, moving_above: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         n = a + g * g
         grown = ops.sqrt(n)
         linear = z + (g + shrinkage * p - (grown - ops.sqrt(a)) * per_rate * p)
         clipped = ops.minimum(ops.maximum(linear, minus_l1), l1)
         new = (clipped - linear) / nonzero(ops, grown * per_rate + level)
-        moving = a >= moving_from
+        moving = a > moving_above
         return ops.where(moving, new, p), ops.where(moving, n, a), ops.where(moving, linear, z)

@@ -60,3 +60,24 @@ class MatrixRule(Rule):
         Returns:
             The new parameter and the new state.
         """
+
+
+def norm(xp: Any, x: Matrix) -> float:
+    """The Euclidean norm sqrt(sum(x^2)) of all elements, summed in float64.
+
+    The elements are scaled by a power of two first, so that no square overflows or vanishes,
+    however large or small they are.
+
+    Args:
+        xp: the array module.
+        x: an array of any shape and floating dtype.
+
+    Returns:
+        The norm; NaN or infinity where an element is.
+    """
+    largest = float(xp.max(xp.abs(x))) if x.size else 0.0
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    scale = math.ldexp(1.0, math.frexp(largest)[1] - 1)
+    scaled = x / scale
+    return scale * math.sqrt(float(xp.sum(scaled * scaled, dtype=xp.float64)))

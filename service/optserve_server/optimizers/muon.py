@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from optserve_server.hyper import hyper
-from optserve_server.optimizers.matrix import Matrix, MatrixRule
+from optserve_server.optimizers.matrix import Matrix, MatrixRule, norm
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration; chosen for the slope at 0, not for convergence to 1."""
@@ -97,7 +97,7 @@ def orthogonalized(xp: Any, u: Matrix, iterations: int, epsilon: float) -> Matri
     a, b, c = COEFFICIENTS
     tall = u.shape[0] > u.shape[1]
     x = u.T if tall else u
-    x = x / max(float(xp.sqrt(xp.sum(x * x))), epsilon)
+    x = x / max(norm(xp, x), epsilon)
     for _ in range(iterations):
         gram = x @ x.T
         x = a * x + (b * gram + c * (gram @ gram)) @ x

@@ -74,8 +74,8 @@ class Radam(ElementwiseRule):
             "rest_2": 1 - self.beta_2,
             "rate": rate,
             "second": 1 / second,
-            # v is never below 0, and nothing finite reaches infinity.
-            "rooted_from": math.inf if rectification is None else 0.0,
+            # No v is above infinity, and each is above -1: an infinite one is ignored as well.
+            "rooted_above": math.inf if rectification is None else -1.0,
             "epsilon": self.epsilon,
             "epsilon_root": self.epsilon_root,
         }
@@ -83,7 +83,7 @@ class Radam(ElementwiseRule):
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
         beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
-        rate: Value, second: Value, rooted_from: Value, epsilon: Value, epsilon_root: Value,
+        rate: Value, second: Value, rooted_above: Value, epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta_1 * m + rest_1 * g
         v = beta_2 * v + rest_2 * (g * g)
@@ -92,4 +92,4 @@ class Radam(ElementwiseRule):
             ops, corrected, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0,
             below=epsilon_root if self.epsilon_root else None,
         )  # fmt: skip
-        return p - rate * m / ops.where(v >= rooted_from, below, 1.0), m, v
+        return p - rate * m / ops.where(v > rooted_above, below, 1.0), m, v

@@ -37,6 +37,7 @@ from optserve_server.sessions.session import Session
 from optserve_server.sessions.staging import StagedTensor
 from optserve_server.sessions.step import Step as TakenStep
 from optserve_server.sessions.store import Limits, Store
+from optserve_server.sessions.stream_plan import UnaryStep
 from optserve_server.wire import metrics, pages, sessions
 from optserve_server.wire.answers import decoded
 from optserve_server.wire.chunks import cut
@@ -174,29 +175,30 @@ class SessionService(SessionServiceServicer):
         options = sessions.options_from(request.options)
         with within("options.pull"):
             pull = sessions.pull_from(request.options.pull) if request.options.HasField("pull") else None
-            if pull is not None:
-                self._check_fits(session.check_pull(pull))
-        stage = partial(session.stage_arrays, gradients, rows)
-        # Where few rows were sent, the zeros of the others are many.
-        staging = await self._execution.in_thread(stage) if rows and not session.is_small else stage()
+        make = partial(UnaryStep.of, session, gradients, rows, pull)
+        with within("options"):
+            # If few rows were sent, the zeros of the others are many.
+            unary = await self._execution.in_thread(make) if rows and not session.is_small else make()
+            self._check_fits(unary.plan.parameters)
+        reply = unary.plan.reply(unary.staging)
 
         def answer(step: TakenStep) -> pb.StepResponse:
-            response = pb.StepResponse(result=sessions.result_to(step.commit()))
-            if pull is not None:
-                values = session.values(pull.tensors, pull.dtype, pull.point)
-                response.parameters.extend(sessions.values_to(values))
-                response.parameters_step = values.step
+            response = pb.StepResponse(result=sessions.result_to(step.commit(reply)))
+            if reply is not None:
+                response.parameters.extend(sessions.staged_values_to(reply.staging))
+                response.parameters_step = reply.step
+            unary.keep()
             return response
 
-        return await self._execution.commit(session, TakenStep(session, staging, options), answer)
+        return await self._execution.commit(session, TakenStep(session, unary.staging, options), answer)
 
-    def _check_fits(self, tensors: Sequence[StagedTensor]) -> None:
+    def _check_fits(self, tensors: Sequence[StagedTensor] | None) -> None:
         """Rejects parameters that do not fit into one message, before the step is taken.
 
         Raises:
             DomainError: LIMIT_EXCEEDED.
         """
-        byte_count, limit = sum(tensor.byte_count for tensor in tensors), self._limits.max_message_bytes
+        byte_count, limit = sum(tensor.byte_count for tensor in tensors or ()), self._limits.max_message_bytes
         if byte_count > limit > 0:
             raise DomainError(
                 Reason.LIMIT_EXCEEDED,

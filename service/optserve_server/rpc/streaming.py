@@ -28,7 +28,7 @@ from optserve_server.sessions.regions import Region
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session, session_deleted
 from optserve_server.sessions.step import Step
-from optserve_server.sessions.stream_plan import StreamPlan, wrong_byte_count
+from optserve_server.sessions.stream_plan import StepPlan, wrong_byte_count
 from optserve_server.storage.failpoints import passing
 from optserve_server.wire import step_streams
 from optserve_server.wire.chunks import Filler
@@ -64,7 +64,7 @@ class StepStream:
         self._find, self._sharing = find, sharing
         self._execution, self._messages = execution, messages
         self._stated: pb.StepPlan | None = None
-        self._plan: StreamPlan | None = None
+        self._plan: StepPlan | None = None
         self._deleted = False
         self._answers = Answers(messages, chunk_bytes)
         task = asyncio.current_task()
@@ -130,7 +130,7 @@ class StepStream:
             await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
         return (step_streams.planned_to(plan).SerializeToString(),)
 
-    def _resolved(self, message: pb.StepPlan) -> StreamPlan:
+    def _resolved(self, message: pb.StepPlan) -> StepPlan:
         """Checks a plan against its session and keeps it.
 
         Raises:
@@ -144,7 +144,7 @@ class StepStream:
         self._plan = plan
         return plan
 
-    def _renewed_plan(self) -> StreamPlan:
+    def _renewed_plan(self) -> StepPlan:
         """The stream's plan, checked anew: its session was updated, or evicted and is back.
 
         Raises:
@@ -193,7 +193,7 @@ class StepStream:
             raise
 
     async def _received(
-        self, plan: StreamPlan, start: pb.StepStart, options: StepOptions, chunk: Chunk | None
+        self, plan: StepPlan, start: pb.StepStart, options: StepOptions, chunk: Chunk | None
     ) -> Step:
         """A step whose gradient is complete."""
         session = plan.session
@@ -239,7 +239,7 @@ class StepStream:
                 raise filler.interrupted()
             await _put(filler, chunk)
 
-    async def _take(self, plan: StreamPlan, step: Step) -> Pieces | None:
+    async def _take(self, plan: StepPlan, step: Step) -> Pieces | None:
         """Takes a step whose parameters are sent."""
         session, reply = plan.session, plan.reply(step.staging)
         if session.is_small or step.is_brief:
@@ -251,7 +251,7 @@ class StepStream:
         await self._execution.commit(session, step, commit)
         return None
 
-    async def _take_in_memory(self, plan: StreamPlan, region: Region, step: Step) -> Pieces:
+    async def _take_in_memory(self, plan: StepPlan, region: Region, step: Step) -> Pieces:
         """Takes a step whose parameters are in shared memory."""
 
         def commit(step: Step) -> tuple[StepResult, int, int]:

@@ -28,7 +28,12 @@ class CosineRestarts(Schedule):
     alpha: float = hyper(0.0, ge=0)
 
     def curve(self, steps: Steps) -> Rates:
-        restarts, fraction = self._place(steps / self.first_decay_steps)
+        if self.t_mul == 1:
+            # Divided last: far out the quotient has few digits left behind its point.
+            restarts, within = np.divmod(steps.astype(np.float64), self.first_decay_steps)
+            fraction = within / self.first_decay_steps
+        else:
+            restarts, fraction = self._place(steps / self.first_decay_steps)
         wave: Rates = 0.5 * self.m_mul**restarts * (1 + np.cos(np.pi * fraction))
         return self.initial_learning_rate * ((1 - self.alpha) * wave + self.alpha)
 
@@ -38,8 +43,6 @@ class CosineRestarts(Schedule):
         Args:
             decays: steps in units of the first decay.
         """
-        if self.t_mul == 1:
-            return np.floor(decays), decays % 1
         restarts = np.floor(np.log1p(decays * (self.t_mul - 1)) / np.log(self.t_mul))
         # The logarithm may be off by one right at a restart.
         restarts += self._start(restarts + 1) <= decays * (1 + 1e-12)

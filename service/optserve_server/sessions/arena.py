@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -42,9 +43,9 @@ class Arenas:
         for entry in layout.entries:
             key = (entry.dtype, entry.group)
             if key not in self.partitions:
-                group_programs = programs[entry.group]
+                own = _for_elements(programs[entry.group], entry.dtype)
                 self.partitions[key] = Partition(
-                    backend, entry.dtype, entry.group, entry.start, entry.stop, group_programs
+                    backend, entry.dtype, entry.group, entry.start, entry.stop, own
                 )
             self.partitions[key].stop = entry.stop
             self.partitions[key].tensors.append(entry)
@@ -54,7 +55,9 @@ class Arenas:
 
     def switched(self, programs: Mapping[str, StepPrograms]) -> tuple[Partitions, list[StateTransfer]]:
         """The partitions under other programs, and what became of each group's state."""
-        changed = {key: p.switched(programs[p.group]) for key, p in self.partitions.items()}
+        changed = {
+            key: p.switched(_for_elements(programs[p.group], p.dtype)) for key, p in self.partitions.items()
+        }
         for partition, _ in changed.values():
             partition.warm()
         transfers = {partition.group: transfer for partition, transfer in changed.values()}
@@ -98,6 +101,11 @@ class Arenas:
                 partition.arrays[name][place] = value
         for tensor in run.tensors if reset_state else ():
             partition.restart_matrices(tensor.entry)
+
+
+def _for_elements(programs: StepPrograms, dtype: np.dtype[Any]) -> StepPrograms:
+    """A group's programs for its tensors of one dtype."""
+    return dataclasses.replace(programs, wide=dtype == np.float64)
 
 
 def resident_bytes(layout: Layout, programs: Mapping[str, StepPrograms]) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from optserve_server.arrays.norms import reduce_squares
 from optserve_server.arrays.program import Program, ReductionKind
 from optserve_server.arrays.trace import Tracer
 from optserve_server.arrays.vocabulary import Value
@@ -37,12 +38,14 @@ class StepPrograms:
         gradient: the session's gradient preprocessing.
         decays: whether there is decoupled weight decay.
         averages: whether there is a weight average.
+        wide: whether elements are of float64, so that the sum of their squares may leave its range.
     """
 
     rule: Rule
     gradient: GradientSpec
     decays: bool
     averages: bool
+    wide: bool = False
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019  equal specifications share their programs
     def measure(self, scaled: bool) -> Program:
@@ -55,13 +58,13 @@ class StepPrograms:
         gradient = self._prepared(t, t.load(GRADIENT), scaled)
         # Not of what was sent: finite elements may overflow on their way to the rule.
         t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, gradient)
-        t.reduce("squares", ReductionKind.SUM_OF_SQUARES, gradient)
+        reduce_squares(t, "squares", gradient, wide=self.wide)
         if isinstance(self.gradient.clip, ClipByValue):
-            t.reduce("clipped_squares", ReductionKind.SUM_OF_SQUARES, self._clipped(t, gradient))
+            reduce_squares(t, "clipped_squares", self._clipped(t, gradient), wide=self.wide)
         if self.gradient.l1:
             t.reduce("magnitudes", ReductionKind.SUM_OF_MAGNITUDES, t.load(PARAMETER))
         if self.gradient.l2:
-            t.reduce("parameter_squares", ReductionKind.SUM_OF_SQUARES, t.load(PARAMETER))
+            reduce_squares(t, "parameter_squares", t.load(PARAMETER), wide=self.wide)
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
     def measure_micro_batch(self, scaled: bool) -> Program:
@@ -69,7 +72,7 @@ class StepPrograms:
         t = Tracer()
         gradient = self._unscaled(t, t.load(GRADIENT), scaled)
         t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, t.load(ACCUMULATED) + gradient)
-        t.reduce("squares", ReductionKind.SUM_OF_SQUARES, gradient)
+        reduce_squares(t, "squares", gradient, wide=self.wide)
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
@@ -87,7 +90,7 @@ class StepPrograms:
         t = Tracer()
         numbers = _numbers(t, self.rule, self.rule.measured)
         for name, value in self.rule.measured(t, *self._inputs(t, scaled), **numbers).items():
-            t.reduce(name, ReductionKind.SUM_OF_SQUARES, value)
+            reduce_squares(t, name, value, wide=self.wide)
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019

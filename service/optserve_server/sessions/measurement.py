@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.arrays.norms import norm, norms
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
 from optserve_server.sessions.staging import Run, StagedTensor, Staging
@@ -36,16 +39,10 @@ class Measurement:
         totals: dict[str, float] = {}
         for of_run in sums:
             for name, values in of_run.items():
-                # NumPy takes microseconds to add up a single number.
-                total = values if isinstance(values, float) else float(values.sum())
-                totals[name] = totals.get(name, 0.0) + total
+                totals[name] = totals.get(name, 0.0) + (values if isinstance(values, float) else _sum(values))
         self._totals = totals
-        self.norm = math.sqrt(totals.get("squares", 0.0))
+        self.norm = norm(totals, "squares")
         self.non_finite_count = int(totals.get("non_finite", 0.0))
-
-    def total(self, name: str) -> float:
-        """A sum over the whole gradient; 0 where it was not asked for."""
-        return self._totals.get(name, 0.0)
 
     @property
     def penalty(self) -> float:
@@ -53,14 +50,16 @@ class Measurement:
         l1, l2 = self.gradient.l1, self.gradient.l2
         if not l1 and not l2:
             return 0.0
-        return l1 * self.total("magnitudes") + l2 * self.total("parameter_squares") / 2
+        length = norm(self._totals, "parameter_squares")
+        return l1 * self._totals.get("magnitudes", 0.0) + l2 * length / 2 * length
 
     def factors(self, position: int) -> npt.NDArray[np.float64]:
         """What clipping by norm multiplies the run at ``position`` by: per tensor, or once."""
         clip = self.gradient.clip
         if isinstance(clip, ClipByTensorNorm):
-            norms = np.sqrt(self.sums[position]["squares"])
-            return np.array([clip.factor(float(norm)) for norm in norms])
+            return np.array(
+                [clip.factor(length) for length in norms(self.sums[position], "squares").tolist()]
+            )
         if isinstance(clip, ClipByGlobalNorm):
             return np.array([clip.factor(self.norm)])
         return UNCLIPPED
@@ -68,21 +67,29 @@ class Measurement:
     @property
     def clipped_norm(self) -> float:
         """The joint norm after clipping."""
-        if self.gradient.clip is None:
-            return self.norm
-        if isinstance(self.gradient.clip, ClipByValue):
-            return math.sqrt(self.total("clipped_squares"))
-        with np.errstate(invalid="ignore"):  # an infinite norm makes the factor 0
-            parts = [s["squares"] * self.factors(position) ** 2 for position, s in enumerate(self.sums)]
-        return math.sqrt(float(sum(part.sum() for part in parts)))
+        clip = self.gradient.clip
+        if isinstance(clip, ClipByValue):
+            return norm(self._totals, "clipped_squares")
+        if isinstance(clip, ClipByTensorNorm):
+            lengths = [norms(sums, "squares").tolist() for sums in self.sums]
+            factors = [self.factors(position).tolist() for position in range(len(self.sums))]
+            return math.hypot(*map(operator.mul, chain(*lengths), chain(*factors)))
+        return self.norm if clip is None else self.norm * clip.factor(self.norm)
+
+
+def _sum(values: npt.NDArray[np.float64]) -> float:
+    if values.size == 1:  # NumPy takes microseconds to add up a single number
+        return float(values[0])
+    with np.errstate(over="ignore"):
+        return float(values.sum())
 
 
 def norms_by_tensor(runs: Sequence[Run], measurement: Measurement) -> tuple[tuple[str, float], ...]:
     """The norm of each tensor's gradient before clipping, from a measurement by tensor."""
     return tuple(
-        (tensor.entry.name, math.sqrt(float(square)))
+        (tensor.entry.name, length)
         for run, sums in zip(runs, measurement.sums, strict=True)
-        for tensor, square in zip(run.tensors, sums["squares"], strict=True)
+        for tensor, length in zip(run.tensors, norms(sums, "squares").tolist(), strict=True)
     )
 
 

@@ -166,9 +166,7 @@ class Plan:
         self.penalizes = bool(gradient.l1 or gradient.l2)
         self.measures_early = not (self.penalizes or self.accumulates or has_rows)
         self.needs_no_measurement = (
-            gradient.non_finite is NonFinitePolicy.ALLOW
-            and not self.clips_by_norm
-            and self.plain
+            gradient.non_finite is NonFinitePolicy.ALLOW and not self.clips_by_norm and self.plain
         )
         # The staging keeps the plan: to keep it in turn would leave both to the garbage collector.
         self._asked: tuple[weakref.ref[Staging], Point] | None = None

@@ -101,6 +101,7 @@ class Session:
         at_close: what is called when it is deleted, by whom it concerns.
         charge: what it has taken of the budget.
         waiting: names of the tensors whose values are still to be uploaded.
+        idle_plans: plans of unary steps for the next steps like theirs; see `sessions.stream_plan`.
         kept: how it is kept on the disk; None where it is held in memory alone.
     """
 
@@ -142,6 +143,7 @@ class Session:
         self.ledger = StepLedger()
         self.kept: Kept | None = None
         self.waiting = set(pending)
+        self.idle_plans: dict[object, object] = {}
 
     @property
     def durable_step(self) -> int:
@@ -170,6 +172,10 @@ class Session:
         """Makes the kernels of a stream's steps ready; see `Partition.warm`."""
         for partition in list(self.arenas.partitions.values()):
             partition.warm(wire, reply)
+
+    def staging(self, tensors: Sequence[StagedTensor]) -> Staging:
+        """A buffer for tensors that were laid out."""
+        return Staging(tensors, allocate=self._allocate)
 
     def stage(self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None) -> Staging:
         """A buffer for streamed bytes; see `optserve_server.sessions.staging.stage`."""
@@ -340,6 +346,7 @@ class Session:
     def close(self, *, away: bool = False) -> None:
         """Says that it is deleted, or away; whoever still holds it is refused."""
         self.closed, self.away = True, away
+        self.idle_plans.clear()
         self.activity.closed()
         for tell in list(self.at_close.values()):
             tell()

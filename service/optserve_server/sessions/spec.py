@@ -64,10 +64,12 @@ class ClipByNorm(Hyperparameters):
     epsilon: float = hyper(0.0, torch=1e-6, ge=0)
 
     def factor(self, norm: float) -> float:
-        """What a gradient of this norm is multiplied by."""
-        if not norm + self.epsilon > self.max_norm:
-            return 1.0
-        return self.max_norm / (norm + self.epsilon)
+        """What a gradient of this norm is multiplied by: NaN where the norm is NaN, 0 where it is infinite.
+
+        As in PyTorch and optax; min(1, NaN) would be 1 and let such a gradient pass unclipped.
+        """
+        length = norm + self.epsilon
+        return 1.0 if length <= self.max_norm else self.max_norm / length
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import xxhash
 
 from optserve_server.arrays.backend import Pass
+from optserve_server.arrays.norms import all_norms
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
@@ -326,7 +327,7 @@ class Step(Change["Step"]):
             sums = place.call(
                 StepPrograms.measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
             )
-            of_tensors |= rule.numbers_of_tensors({name: np.sqrt(sum_) for name, sum_ in sums.items()})
+            of_tensors |= rule.numbers_of_tensors(all_norms(sums))
         return scalars, of_tensors or None
 
     def _settle(self, prepared: Sequence[Scalars], numbers: StepNumbers) -> None:

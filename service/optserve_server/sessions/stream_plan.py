@@ -1,9 +1,9 @@
-"""What the steps of one stream have in common, and the buffers that they use in turn."""
+"""What steps of one kind have in common, and the buffers that they use in turn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,11 @@ from optserve_server.sessions.arriving import Arriving, NamedIndices
 from optserve_server.sessions.reading import Pull, Reply
 from optserve_server.sessions.regions import Region
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.sparse import check_has_rows
-from optserve_server.sessions.staging import StagedTensor, Staging, check_names, laid_out
+from optserve_server.sessions.sparse import NamedRows
+from optserve_server.sessions.staging import NamedArray, StagedTensor, Staging
+
+MAX_IDLE_PLANS = 8
+"""Plans of unary steps that a session keeps, each with the buffers of one step."""
 
 
 class Sender(Protocol):
@@ -25,37 +28,37 @@ class Sender(Protocol):
         """Whether the last answer's buffer is still in use."""
 
 
-class StreamPlan:
+class StepPlan:
     """A plan, checked against its session.
 
     Args:
         session: the session.
+        gradients: how whole gradients are laid out in a step's bytes.
         worker: name of the sender; empty for none.
-        tensors: names of the tensors whose gradients are sent whole; None for all.
-        sparse_tensors: names of those of which each step sends some rows.
-        dtype: element type of the gradients' bytes; None for each tensor's own.
+        sparse_tensors: names of the tensors of which each step sends some rows.
+        dtype: element type of the rows' bytes; None for each tensor's own.
         pull: the parameters that follow each result; None for none.
         region: the shared memory that gradients and parameters are in; None if they are sent.
         per_tensor_norms: whether each result has the norm of each tensor.
 
     Attributes:
         spec: the session's specification when the plan was made.
-        gradients: how whole gradients are laid out in a step's bytes.
         byte_count: how many bytes of whole gradients a step has.
         parameters: how the parameters are laid out in an answer's bytes; None if none are sent.
+        writes_in_place: whether they are laid out as the gradient is, and take its place.
 
     Raises:
-        DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, UNKNOWN_TENSOR, DUPLICATE_TENSOR,
-            SHAPE_MISMATCH or POINT_UNAVAILABLE; fields are paths within the plan.
+        DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, UNKNOWN_TENSOR, DUPLICATE_TENSOR or
+            POINT_UNAVAILABLE; fields are paths within ``pull``.
     """
 
     def __init__(
         self,
         session: Session,
+        gradients: Sequence[StagedTensor],
         *,
         worker: str = "",
-        tensors: tuple[str, ...] | None = None,
-        sparse_tensors: tuple[str, ...] = (),
+        sparse_tensors: Sequence[str] = (),
         dtype: np.dtype[Any] | None = None,
         pull: Pull | None = None,
         region: Region | None = None,
@@ -63,26 +66,21 @@ class StreamPlan:
     ) -> None:
         session.check_ready()
         self.session, self.spec = session, session.spec
+        self.gradients, self.sparse_tensors, self.dtype = tuple(gradients), tuple(sparse_tensors), dtype
         self.worker, self.per_tensor_norms = worker, per_tensor_norms
-        self.tensors, self.sparse_tensors, self.dtype = tensors, sparse_tensors, dtype
         self.pull, self.region = pull, region
-        self.gradients: tuple[StagedTensor, ...] = ()
         self.parameters: tuple[StagedTensor, ...] | None = None
         if pull is not None:
             with within("pull"):
-                self.parameters = session.check_pull(pull)
-        if region is None:
-            self.gradients = laid_out(session.layout, tensors, dtype)
-        else:
-            self.parameters = None
-        if sparse_tensors:
-            fields = [f"sparse_tensors[{index}]" for index in range(len(sparse_tensors))]
-            whole = [f"tensors[{index}]" for index in range(len(tensors or ()))]
-            check_names(session.layout, [*(tensors or ()), *sparse_tensors], [*whole, *fields])
-            for name, field in zip(sparse_tensors, fields, strict=True):
-                check_has_rows(session.layout[name], field)
+                parameters = session.check_pull(pull)
+            if region is None:
+                self.parameters = parameters
         self.byte_count = sum(tensor.byte_count for tensor in self.gradients)
-        self._in_place = not sparse_tensors and self.parameters == self.gradients
+        self.writes_in_place = (
+            self.parameters is not None
+            and not sparse_tensors
+            and list(map(_place, self.parameters)) == list(map(_place, self.gradients))
+        )
         self._stagings: list[Staging] = []
         self._used = 0
         self._values: Staging | None = None
@@ -92,11 +90,6 @@ class StreamPlan:
         """Whether the session is still there, and is what it was when the plan was made."""
         return self.spec is self.session.spec and not self.session.closed
 
-    @property
-    def writes_in_place(self) -> bool:
-        """Whether the parameters are laid out as the gradient is, and take its place."""
-        return self._in_place
-
     def staging(self, answers: Sender) -> Staging:
         """Where the gradient of a step of whole tensors goes.
 
@@ -105,10 +98,10 @@ class StreamPlan:
         """
         if self.region is not None:
             return self.region.staging
-        if self._in_place and answers.busy:
+        if self.writes_in_place and answers.busy:
             self._used = 1 - self._used
         while len(self._stagings) <= self._used:
-            self._stagings.append(self.session.stage(self.tensors, self.dtype))
+            self._stagings.append(self.session.staging(self.gradients))
         return self._stagings[self._used]
 
     def rows(self, indices: Sequence[npt.NDArray[Any]], announced: int) -> Arriving:
@@ -122,7 +115,9 @@ class StreamPlan:
             DomainError: OUT_OF_RANGE for an index, BYTE_LENGTH_MISMATCH.
         """
         named = list(map(NamedIndices, self.sparse_tensors, indices))
-        arriving = self.session.stage_rows(self.tensors or (), named, self.dtype)
+        arriving = self.session.stage_rows(
+            [tensor.entry.name for tensor in self.gradients], named, self.dtype
+        )
         if announced != arriving.buffer.size:
             raise wrong_byte_count(announced, arriving.buffer.size)
         return arriving
@@ -131,11 +126,66 @@ class StreamPlan:
         """Where the parameters of an answer go: over the gradient if they are laid out alike."""
         if self.pull is None or self.region is not None:
             return None
-        if self._in_place:
+        if self.writes_in_place:
             return Reply(self.pull.point, gradient)
         if self._values is None:
             self._values = self.session.stage(self.pull.tensors, self.pull.dtype)
         return Reply(self.pull.point, self._values)
+
+
+class UnaryStep:
+    """A plan of unary steps with the same tensors, types and pull, and the arrays that they fill.
+
+    Small sessions keep theirs for the next step like it; a step takes it out while it runs.
+
+    Args:
+        session: the session.
+        arrays: the gradients of complete tensors.
+        rows: the gradients of some rows of other tensors.
+        pull: the parameters that follow; None for none.
+
+    Attributes:
+        plan: the plan.
+        staging: the gradient.
+
+    Raises:
+        DomainError: what `Session.stage_arrays` and `Session.check_pull` raise.
+    """
+
+    def __init__(
+        self, session: Session, arrays: Sequence[NamedArray], rows: Sequence[NamedRows], pull: Pull | None
+    ) -> None:
+        self.staging = session.stage_arrays(arrays, rows)
+        self.plan = StepPlan(session, self.staging.tensors, pull=pull)
+        self._key = None if rows or not session.is_small else _key(arrays, pull)
+        by_name = {tensor.entry.name: tensor for tensor in self.staging.tensors}
+        self._targets = [self.staging.array(by_name[named.name]) for named in arrays]
+
+    @classmethod
+    def of(
+        cls, session: Session, arrays: Sequence[NamedArray], rows: Sequence[NamedRows], pull: Pull | None
+    ) -> Self:
+        """A plan that holds a gradient: one that was kept, or a new one; arguments and errors as above."""
+        kept = None if rows else session.idle_plans.pop(_key(arrays, pull), None)
+        if not isinstance(kept, cls) or not kept.plan.is_current:
+            return cls(session, arrays, rows, pull)
+        for target, named in zip(kept._targets, arrays, strict=True):
+            target[:] = named.array.reshape(-1)
+        return kept
+
+    def keep(self) -> None:
+        """Keeps it for the next step like it."""
+        plans = self.plan.session.idle_plans
+        if self._key is not None and self.plan.is_current and len(plans) < MAX_IDLE_PLANS:
+            plans[self._key] = self
+
+
+def _key(arrays: Sequence[NamedArray], pull: Pull | None) -> object:
+    return (*((named.name, named.array.dtype, named.array.shape) for named in arrays), pull)
+
+
+def _place(tensor: StagedTensor) -> tuple[str, np.dtype[Any], int]:
+    return tensor.entry.name, tensor.dtype, tensor.byte_offset
 
 
 def wrong_byte_count(announced: int, expected: int) -> DomainError:

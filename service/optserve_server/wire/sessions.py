@@ -19,7 +19,7 @@ from optserve_server.sessions.result import Override, StepOptions, StepOutcome, 
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.spec import SessionSpec
-from optserve_server.sessions.staging import NamedArray, StagedTensor
+from optserve_server.sessions.staging import NamedArray, StagedTensor, Staging
 from optserve_server.sessions.store import ParameterInit
 from optserve_server.sessions.transfer import StateTransfer
 from optserve_server.wire.enums import member_of, number_of
@@ -242,11 +242,11 @@ def not_modified_to(step: int, point: Point) -> session_service_pb2.ParametersHe
     return session_service_pb2.ParametersHeader(step=step, point=point_to(point), not_modified=True)
 
 
-def values_to(values: Values) -> list[NamedTensor]:
+def staged_values_to(staging: Staging) -> list[NamedTensor]:
     """Values in one message."""
     return [
-        NamedTensor(name=tensor.entry.name, tensor=tensor_to(values.array(position)))
-        for position, tensor in enumerate(values.tensors)
+        NamedTensor(name=t.entry.name, tensor=tensor_to(staging.array(t).reshape(t.entry.shape)))
+        for t in staging.tensors
     ]
 
 

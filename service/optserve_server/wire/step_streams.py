@@ -13,8 +13,9 @@ from optserve_server.errors import DomainError, Reason, within
 from optserve_server.sessions.regions import Region
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.staging import StagedTensor
-from optserve_server.sessions.stream_plan import StreamPlan
+from optserve_server.sessions.sparse import check_has_rows
+from optserve_server.sessions.staging import StagedTensor, check_names, laid_out
+from optserve_server.sessions.stream_plan import StepPlan
 from optserve_server.wire import sessions
 from optserve_server.wire.names import checked_key
 from optserve_server.wire.tensors import INDEX_DTYPES, array_from, wire_dtype_from
@@ -24,7 +25,7 @@ def plan_from(
     message: pb.StepPlan,
     find: Callable[[str], Session],
     region_of: Callable[[Session, str], Region],
-) -> StreamPlan:
+) -> StepPlan:
     """A plan, checked against its session; fields of errors are paths within the message.
 
     Args:
@@ -53,11 +54,20 @@ def plan_from(
         if pull is not None and not region.holds(pull):
             text = "the memory was shared for other parameters"
             raise DomainError(Reason.CONFLICTING_FIELDS, text, field="pull")
-    return StreamPlan(
+    sparse = list(message.sparse_tensors)
+    whole = list(message.tensors) if message.tensors or sparse else None
+    gradients = laid_out(session.layout, whole, dtype) if region is None else ()
+    if sparse:
+        fields = [f"sparse_tensors[{index}]" for index in range(len(sparse))]
+        known = [f"tensors[{index}]" for index in range(len(whole or ()))]
+        check_names(session.layout, [*(whole or ()), *sparse], [*known, *fields])
+        for name, field in zip(sparse, fields, strict=True):
+            check_has_rows(session.layout[name], field)
+    return StepPlan(
         session,
+        gradients,
         worker=worker,
-        tensors=tuple(message.tensors) or (() if message.sparse_tensors else None),
-        sparse_tensors=tuple(message.sparse_tensors),
+        sparse_tensors=sparse,
         dtype=dtype,
         pull=pull,
         region=region,
@@ -78,7 +88,7 @@ def _check_region_plan(message: pb.StepPlan) -> None:
             raise DomainError(Reason.CONFLICTING_FIELDS, text, field=field)
 
 
-def planned_to(plan: StreamPlan) -> pb.StepStreamResponse:
+def planned_to(plan: StepPlan) -> pb.StepStreamResponse:
     """The answer to a plan."""
     session = plan.session
     planned = pb.StepPlanned(step=session.step)
@@ -98,7 +108,7 @@ def byte_layout_to(tensors: Iterable[StagedTensor]) -> ByteLayout:
     return layout
 
 
-def options_from(start: pb.StepStart, plan: StreamPlan) -> StepOptions:
+def options_from(start: pb.StepStart, plan: StepPlan) -> StepOptions:
     """What a step asks for; fields of errors are paths within the message."""
     sessions.check_known(start, "options.sequence")
     if plan.region is not None and not start.gradient_id:
@@ -116,7 +126,7 @@ def options_from(start: pb.StepStart, plan: StreamPlan) -> StepOptions:
     )
 
 
-def row_indices_from(messages: Iterable[Tensor], plan: StreamPlan) -> list[npt.NDArray[Any]]:
+def row_indices_from(messages: Iterable[Tensor], plan: StepPlan) -> list[npt.NDArray[Any]]:
     """The rows of each of a plan's sparse tensors, viewed; fields of errors start at ``row_indices``."""
     found: list[npt.NDArray[Any]] = []
     for index, message in enumerate(messages):

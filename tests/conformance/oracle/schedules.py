@@ -54,6 +54,8 @@ def cosine_restarts(
     step: int, *, initial: float, first: float, t_mul: float, m_mul: float, alpha: float
 ) -> float:
     length, height, place = first, 1.0, float(step)
+    if t_mul == 1:
+        height, place = m_mul ** (step // first), math.fmod(step, first)
     while place >= length:
         place -= length
         length *= t_mul

@@ -16,7 +16,7 @@ from tests.conformance import inputs
 from tests.conformance.inputs import EPSILON
 from tests.conformance.oracle import later_optimizers as oracle
 from tests.conformance.sources import keras_source, optax_source, torch_source
-from tests.conformance.sources.row import Row, by_step, optimizer_spec, trajectory
+from tests.conformance.sources.row import Row, Runner, by_step, optimizer_spec, trajectory
 
 BETAS = {"beta_1": 0.8, "beta_2": 0.95}
 OPTAX_BETAS = {"b1": 0.8, "b2": 0.95}
@@ -47,7 +47,45 @@ def radams() -> list[Row]:
              knobs | {"threshold": 7.5, "rectified_at_threshold": True}, threshold=7.5, **hatted, **knobs),
         optax_source.defaults("radam", optax.radam, oracle.radam, **hatted, **own),
         *at_threshold(),
+        *before_the_threshold(),
     ]  # fmt: skip
+
+
+def before_the_threshold() -> list[Row]:
+    """Averages that never get long enough, so that v has no part in any step and may overflow."""
+    start, note = inputs.PARAMETERS, "the gradients' squares overflow float32, and only v sees them"
+    gradients = [[2.0**100 * x for x in values] for values in inputs.gradient_steps()]
+    rates = [2.0**-100 * rate for rate in inputs.LEARNING_RATES]
+    fields = {"beta_1": 0.8, "beta_2": 0.5}
+    given = {"parameters": start, "gradients": gradients, "learning_rates": rates}
+
+    def expected(correction: str) -> dict[str, Any]:
+        knobs = OUTSIDE | fields | {"epsilon": 1e-8, "correction": correction}
+        columns = [
+            oracle.radam(p, [(g[i], rate) for g, rate in zip(gradients, rates, strict=True)], **knobs)
+            for i, p in enumerate(start)
+        ]
+        return {"parameters": [list(row) for row in zip(*columns, strict=True)]}
+
+    def row(name: str, source: str, correction: str, run: Runner) -> Row:
+        spec = optimizer_spec(source.upper(), "radam", **fields)
+        return Row("optimizers", "radam", name, source, spec, given, lambda: expected(correction),
+                   lambda: {"parameters": run(gradients, rates)}, note=note)  # fmt: skip
+
+    return [
+        row(
+            "torch_overflowing_squares",
+            "torch",
+            "FOLDED",
+            torch_source.run(torch.optim.RAdam, betas=(0.8, 0.5)),
+        ),
+        row(
+            "optax_overflowing_squares",
+            "optax",
+            "HATTED",
+            optax_source.run(lambda lr: optax.radam(lr, b1=0.8, b2=0.5)),
+        ),
+    ]
 
 
 def at_threshold() -> list[Row]:

@@ -24,6 +24,7 @@ from optax import contrib
 from tests.conformance import inputs
 from tests.conformance.corpus import EXACT, FRAMEWORK_FLOAT32
 from tests.conformance.oracle import matrices, optimizers
+from tests.conformance.oracle.matrices import each
 from tests.conformance.sources.row import Row, optimizer_spec
 
 WIDE = [[1.5, -1.25, 2.0], [-0.875, 0.75, 1.25]]
@@ -33,17 +34,21 @@ Make = Callable[[Any, float], Any]
 """An optimizer of torch or Keras over a parameter, at a rate."""
 
 
-def gradients(start: Any) -> list[Any]:
+BEYOND = 2.0**66
+"""The square of what is as large as that overflows float32."""
+
+
+def gradients(start: Any, factor: float = 1.0) -> list[Any]:
     shape = np.shape(start)
     steps = inputs.gradient_steps(size=int(np.prod(shape)))
-    return [np.reshape(step, shape).tolist() for step in steps]
+    return [np.reshape([factor * x for x in step], shape).tolist() for step in steps]
 
 
-def on_torch(make: Make, start: Any, rates: Sequence[float]) -> list[Any]:
+def on_torch(make: Make, start: Any, steps: Sequence[tuple[Any, float]]) -> list[Any]:
     parameter = torch.tensor(start, dtype=torch.float64, requires_grad=True)
-    optimizer, path = make([parameter], rates[0]), []
+    optimizer, path = make([parameter], steps[0][1]), []
     with mock.patch.object(torch.Tensor, "bfloat16", lambda tensor: tensor.clone()):
-        for gradient, rate in zip(gradients(start), rates, strict=True):
+        for gradient, rate in steps:
             optimizer.param_groups[0]["lr"] = rate
             parameter.grad = torch.tensor(gradient, dtype=torch.float64)
             optimizer.step()
@@ -51,21 +56,21 @@ def on_torch(make: Make, start: Any, rates: Sequence[float]) -> list[Any]:
     return path
 
 
-def on_keras(make: Make, start: Any, rates: Sequence[float]) -> list[Any]:
+def on_keras(make: Make, start: Any, steps: Sequence[tuple[Any, float]]) -> list[Any]:
     variable = keras.Variable(start, dtype="float64")
-    optimizer, path = make([variable], rates[0]), []
+    optimizer, path = make([variable], steps[0][1]), []
     optimizer.build([variable])
-    for gradient, rate in zip(gradients(start), rates, strict=True):
+    for gradient, rate in steps:
         optimizer.learning_rate = rate
         optimizer.apply([jnp.array(gradient, "float64")], [variable])
         path.append(np.asarray(variable.value).tolist())
     return path
 
 
-def on_optax(make: Make, start: Any, rates: Sequence[float]) -> list[Any]:
+def on_optax(make: Make, start: Any, steps: Sequence[tuple[Any, float]]) -> list[Any]:
     parameters, path = jnp.array(start, "float64"), []
-    state = make(None, rates[0]).init(parameters)
-    for gradient, rate in zip(gradients(start), rates, strict=True):
+    state = make(None, steps[0][1]).init(parameters)
+    for gradient, rate in steps:
         updates, state = make(None, rate).update(jnp.array(gradient, "float64"), state, parameters)
         parameters = optax.apply_updates(parameters, updates)
         path.append(np.asarray(parameters).tolist())
@@ -77,13 +82,15 @@ RUNNERS = {"torch": on_torch, "keras": on_keras, "optax": on_optax}
 
 def case(
     name: str, label: str, source: str, start: Any, make: Make, oracle: Callable[..., list[Any]],
-    fields: dict[str, Any], own_rate: float | None = None, faster: float = 1.0, note: str = "",
+    fields: dict[str, Any], own_rate: float | None = None, faster: float = 1.0, steeper: float = 1.0,
+    note: str = "",
     **knobs: Any,
 ) -> Row:  # fmt: skip
     rates = [faster * rate for rate in inputs.LEARNING_RATES]
     if own_rate is not None:
         rates = [own_rate] * inputs.STEPS
-    given: dict[str, Any] = {"parameters": start, "gradients": gradients(start)}
+    steps = list(zip(gradients(start, steeper), rates, strict=True))
+    given: dict[str, Any] = {"parameters": start, "gradients": [g for g, _ in steps]}
     if own_rate is None:
         given["learning_rates"] = rates
     single = name == "adafactor" and source == "keras"
@@ -91,8 +98,8 @@ def case(
         note = "Keras on JAX takes means in float32"
     return Row(
         "optimizers", name, label, source, optimizer_spec(source.upper(), name, **fields), given,
-        lambda: {"parameters": oracle(start, zip(gradients(start), rates, strict=True), **knobs)},
-        lambda: {"parameters": RUNNERS[source](make, start, rates)}, note=note,
+        lambda: {"parameters": oracle(start, steps, **knobs)},
+        lambda: {"parameters": RUNNERS[source](make, start, steps)}, note=note,
         tolerance=FRAMEWORK_FLOAT32 if single else EXACT,
     )  # fmt: skip
 
@@ -126,6 +133,8 @@ def muons() -> list[Row]:
              nesterov=True, note=cast, **knobs),
         case("muon", "torch_tall", "torch", TALL, lambda p, lr: muon(p, lr=lr, nesterov=False, **given),
              matrices.muon, fields | {"nesterov": False}, nesterov=False, note=cast, **knobs),
+        case("muon", "torch_steep", "torch", WIDE, lambda p, lr: muon(p, lr=lr), matrices.muon, {},
+             steeper=BEYOND, nesterov=True, note="the sum of the gradient's squares overflows float32", **usual),
         case("muon", "torch_defaults", "torch", WIDE, lambda p, lr: muon(p), matrices.muon, {},
              own_rate=0.001, nesterov=True, note=cast, **usual),
         case("muon", "torch_adamw", "torch", VECTOR, half_adamw, adamw, adam,
@@ -195,6 +204,10 @@ def adafactors() -> list[Row]:
                floored=False, **knobs) for label, start in SHAPES.items()),
         *(case("adafactor", f"torch_{label}", "torch", start, torch_knobs, matrices.adafactor,
                fields | {"clip_threshold": 1.25}, floored=True, **(knobs | {"threshold": 1.25}))
+          for label, start in SHAPES.items()),
+        *(case("adafactor", f"torch_large_{label}", "torch", each(BEYOND.__mul__, start),
+               lambda p, lr: t(p, lr=lr), matrices.adafactor, {}, epsilon_1=least, floored=True,
+               note="the sum of the parameters' squares overflows float32", **usual)
           for label, start in SHAPES.items()),
         *(case("adafactor", f"keras_defaults_{label}", "keras", start, lambda p, lr: k(),
                matrices.adafactor, {}, own_rate=0.001, epsilon_1=1e-30, floored=False, **usual)

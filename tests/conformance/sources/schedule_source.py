@@ -27,10 +27,11 @@ Rate = Callable[[int], float]
 def row(
     file: str, case: str, fields: Mapping[str, Any], framework: Rate | None, scalar: Rate,
     note: str = "", last: int = 1000, tolerance: Mapping[str, float] = EXACT,
+    steps: Sequence[int] = functions.STEPS,
 ) -> Row:  # fmt: skip
     """A case named for its source; ``last`` is the last step at which the source can be asked."""
     source = case.partition("_")[0]
-    steps = [step for step in functions.STEPS if step <= last]
+    steps = [step for step in steps if step <= last]
     convention = "KERAS" if source == "paper" else source.upper()
     return Row(
         "schedules", file, case, source, {"convention": f"CONVENTION_{convention}", file: fields},
@@ -54,6 +55,26 @@ def walked(make: Callable[..., Any], rate: float, last: int = 1000, **options: A
         optimizer.step()
         scheduler.step()
         rates.append(float(optimizer.param_groups[0]["lr"]))
+    return rates.__getitem__
+
+
+FAR = [10**9 + 64 * i for i in range(9)]
+"""Steps at which a quotient by the length of a decay has few digits behind its point."""
+
+
+def torch_restarts(optimizer: Any) -> Any:
+    return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=7, eta_min=0.0125)
+
+
+def placed(make: Callable[[Any], Any], steps: Sequence[int]) -> Rate:
+    """A scheduler of PyTorch that is told where it is."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = make(optimizer)
+    rates = {}
+    for step in steps:
+        optimizer.step()
+        scheduler.step(step)
+        rates[step] = float(optimizer.param_groups[0]["lr"])
     return rates.__getitem__
 
 
@@ -154,6 +175,9 @@ def restarts() -> list[Row]:
         case("keras_defaults", keras_one(), {}, 2.0, 1.0),
         case("torch", torch_one(T_mult=3), {"t_mul": 3.0}, 3.0, 1.0),
         case("torch_defaults", torch_one(), {}, 1.0, 1.0),
+        row("cosine_restarts", "torch_far", fields, placed(torch_restarts, FAR),
+            of(oracle.cosine_restarts, initial=0.1, first=7.0, t_mul=1.0, m_mul=1.0, alpha=0.125),
+            last=FAR[-1], steps=FAR),
     ]  # fmt: skip
 
 

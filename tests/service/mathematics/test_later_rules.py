@@ -60,6 +60,30 @@ def test_radam_survives_squares_beyond_float32() -> None:
     assert np.isfinite([arrays["p"] for arrays in states]).all()
 
 
+def test_radam_ignores_an_infinite_second_moment_in_its_warm_up() -> None:
+    huge = [np.full(1, 1e25, np.float32)] * 5
+    with np.errstate(over="ignore"):
+        states = run(Radam(), np.ones(1, np.float32), huge, [1e-26] * 5)
+    assert np.isinf(states[0]["v"]).all()
+    assert [float(s["p"][0]) for s in states] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5], rel=1e-6)
+
+
+def test_ftrl_stands_still_at_rate_zero_under_an_infinite_sum() -> None:
+    huge = [np.full(1, 1e25, np.float32), np.full(1, 1.0, np.float32)]
+    with np.errstate(all="ignore"):
+        first, second = run(Ftrl(), np.ones(1, np.float32), huge, [0.1, 0.0])
+    assert np.isinf(first["accumulator"]).all()
+    for name, value in first.items():
+        np.testing.assert_array_equal(second[name], value)
+
+
+def test_adopt_divides_nothing_in_its_first_step() -> None:
+    huge = [np.full(1, 1e35, np.float32)]
+    with np.errstate(over="ignore"):
+        only = run(Adopt(clipped=False), np.ones(1, np.float32), huge, [0.1])[0]
+    assert (only["p"], only["direction"]) == ([1.0], [0.0])
+
+
 def test_lion_steps_by_the_sign_alone_and_leaves_the_decay_to_the_session() -> None:
     assert path(Lion(), [1e-9, -50.0, 0.0], [0.1] * 3) == pytest.approx([0.9, 1.0, 1.1])
     assert Lion(weight_decay=0.5).decoupled_weight_decay == 0.5

@@ -24,6 +24,7 @@ from optserve_server.sessions.result import StepOutcome
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import (
     ClipByGlobalNorm,
+    ClipByNorm,
     ClipByTensorNorm,
     ClipByValue,
     GradientSpec,
@@ -32,6 +33,7 @@ from optserve_server.sessions.spec import (
     WeightAverageSpec,
 )
 from optserve_server.sessions.store import Store
+from tests.conformance.non_finite import CLIPPED, Clipped
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step
 
 START = {"a": np.array([1.0, -2.0]), "b": np.array([[3.0, 4.0, 5.0]])}
@@ -265,6 +267,21 @@ def test_non_finite_allow_goes_on() -> None:
     result = step(session, BAD)
     assert (result.outcome, result.non_finite_count, session.step) == (StepOutcome.APPLIED, 3, 1)
     assert np.isnan(parameters(session)["a"]).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("clip", [ClipByTensorNorm, ClipByGlobalNorm])
+@pytest.mark.parametrize("line", CLIPPED)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_clipping_by_norm_of_what_is_not_finite(clip: type[ClipByNorm], line: Clipped, dtype: Any) -> None:
+    expected = line.by_tensor_norm if clip is ClipByTensorNorm else line.by_global_norm
+    start = {name: np.ones(len(g), dtype) for name, g in zip("ab", line.gradient, strict=True)}
+    gradient = GradientSpec(clip=clip(max_norm=1.0), non_finite=NonFinitePolicy.ALLOW)
+    session = session_of(spec_of(Sgd(learning_rate=0.5), gradient=gradient), start)
+    result = step(session, {name: np.array(g, dtype) for name, g in zip("ab", line.gradient, strict=True)})
+    for name, left in zip("ab", expected, strict=True):
+        np.testing.assert_array_equal(parameters(session)[name], 1 - 0.5 * np.array(left, dtype))
+    assert not math.isfinite(result.gradient_norm)
+    assert math.isnan(result.clipped_gradient_norm)
 
 
 def test_validate_only_changes_nothing() -> None:

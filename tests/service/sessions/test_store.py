@@ -108,9 +108,9 @@ def test_layout_puts_wider_types_first_then_groups_as_given() -> None:
     layout = session_of(spec_of(groups=groups), start).layout
     assert [(e.name, e.start, e.byte_offset) for e in layout.entries] == [
         ("a", 0, 0),
-        ("x1", 1, 4),
-        ("x[2]", 3, 12),
-        ("a", 0, 28),
+        ("b", 0, 48),
+        ("x1", 1, 52),
+        ("x[2]", 3, 60),
     ]
     assert layout.byte_count == 28 + 48
 

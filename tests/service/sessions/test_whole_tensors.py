@@ -12,6 +12,7 @@ from optserve_server.optimizers.adafactor import Adafactor
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.lamb import Lamb
 from optserve_server.optimizers.lars import Lars
+from optserve_server.optimizers.matrix import norm
 from optserve_server.optimizers.muon import Muon, orthogonalized
 from optserve_server.optimizers.prodigy import Prodigy
 from optserve_server.optimizers.sgd import Sgd
@@ -21,6 +22,7 @@ from optserve_server.sessions.spec import (
     ClipByGlobalNorm,
     ClipByTensorNorm,
     GradientSpec,
+    NonFinitePolicy,
     ParameterGroup,
     WeightAverageSpec,
 )
@@ -77,6 +79,24 @@ def test_accumulation_steps_on_the_mean(rule: Rule) -> None:
     twice = session_of(spec_of(rule, gradient=GradientSpec(accumulation_steps=2)), START)
     assert_equal(after(session_of(spec_of(rule), START), 3), after(twice, 6), rtol=1e-12)
     assert twice.step == 3
+
+
+@pytest.mark.parametrize("name", ["k", "b"])
+def test_a_norm_of_nan_reaches_every_element(name: str) -> None:
+    gradient = GradientSpec(non_finite=NonFinitePolicy.ALLOW)
+    session = session_of(spec_of(Adafactor(), gradient=gradient), {name: START[name]})
+    bad = GRADIENT[name].copy()
+    bad[0] = np.nan
+    step(session, {name: bad})
+    assert np.isnan(parameters(session)[name]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("exponent", [-100, 0, 100])
+def test_a_norm_neither_overflows_nor_vanishes(dtype: Any, exponent: int) -> None:
+    scale = 2.0 ** (exponent if dtype is np.float32 else 10 * exponent)
+    assert norm(np, np.array([[3, 0], [0, -4]], dtype) * dtype(scale)) == 5 * scale
+    assert norm(np, np.zeros((0, 2), dtype)) == 0
 
 
 @each_rule

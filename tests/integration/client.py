@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -36,13 +37,14 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Refusal:
-    """A status with its details."""
+    """A status with its details; ``applied`` is kept apart from the other metadata."""
 
     code: grpc.StatusCode
     message: str
     reason: str = ""
     domain: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
+    applied: str = ""
     fields: list[str] = field(default_factory=list)
     retry_seconds: float | None = None
 
@@ -69,11 +71,21 @@ def sgd(rate: float = 0.5) -> SessionSpec:
     return spec
 
 
-def step_messages(header: pb.StepHeader, data: bytes, chunk: int = 1 << 20) -> Iterator[pb.StepStreamRequest]:
-    yield pb.StepStreamRequest(header=header)
+def plan_message(name: str, **fields: Any) -> pb.StepStreamRequest:
+    """The message that begins a stream on a session; fields as of `StepPlan`."""
+    return pb.StepStreamRequest(plan=pb.StepPlan(session=name, **fields))
+
+
+def step_messages(data: bytes, chunk: int = 1 << 20, **fields: Any) -> Iterator[pb.StepStreamRequest]:
+    """The messages of one step of a stream: its beginning, with fields as of `StepStart`, and its chunks."""
+    yield pb.StepStreamRequest(step=pb.StepStart(**{"byte_count": len(data), **fields}))
     for start in range(0, len(data), chunk):
-        piece = tensor_pb2.Chunk(byte_offset=start, data=data[start : start + chunk])
-        yield pb.StepStreamRequest(chunk=piece)
+        yield chunk_message(start, data[start : start + chunk])
+
+
+def chunk_message(start: int, data: bytes) -> pb.StepStreamRequest:
+    """A message with nothing but a chunk."""
+    return pb.StepStreamRequest(chunk=tensor_pb2.Chunk(byte_offset=start, data=data))
 
 
 def refusal(error: grpc.RpcError) -> Refusal:
@@ -94,6 +106,7 @@ def _read(detail: Any, found: Refusal) -> None:
     )
     if detail.Unpack(info):
         found.reason, found.domain, found.metadata = info.reason, info.domain, dict(info.metadata)
+        found.applied = found.metadata.pop("applied", "")
     elif detail.Unpack(bad):
         found.fields = [violation.field for violation in bad.field_violations]
     elif detail.Unpack(retry):
@@ -175,19 +188,38 @@ class Client:
         request = pb.StepRequest(name=name, options=pb.StepOptions(**options), gradients=named(gradients))
         return self.sessions.Step(request, timeout=20)
 
-    def stream(self, messages: Iterable[pb.StepStreamRequest]) -> list[pb.StepStreamResponse]:
+    def exchange(self, messages: Iterable[pb.StepStreamRequest]) -> list[pb.StepStreamResponse]:
+        """Every answer of a stream of these messages."""
         return list(self.sessions.StepStream(iter(messages), timeout=20))
+
+    def stream(
+        self, plan: str | pb.StepPlan, messages: Iterable[pb.StepStreamRequest]
+    ) -> list[pb.StepStreamResponse]:
+        """The answers to the steps of a stream.
+
+        Args:
+            plan: what the steps have in common; the session's name for nothing else.
+            messages: the messages of the steps.
+        """
+        stated = pb.StepPlan(session=plan) if isinstance(plan, str) else plan
+        planned, *answers = self.exchange(itertools.chain([pb.StepStreamRequest(plan=stated)], messages))
+        assert planned.HasField("planned")
+        return answers
 
     def pull(self, name: str, **options: Any) -> dict[str, Array]:
         request = pb.PullParametersRequest(name=name, pull=pb.PullOptions(**options))
         messages = list(self.sessions.PullParameters(request, timeout=20))
         data, header = b"".join(message.chunk.data for message in messages), messages[0].header
         assert len(data) == header.byte_count
-        return unpacked(header, data)
+        return unpacked(header.layout, data)
 
     def push(self, header: pb.PushHeader, data: bytes) -> Session:
+        """Pushes bytes; ``header`` may announce another number of them, for a push that is cut off."""
+        stated = pb.PushHeader(byte_count=len(data))
+        stated.MergeFrom(header)
+
         def messages() -> Iterator[pb.PushParametersRequest]:
-            yield pb.PushParametersRequest(header=header)
+            yield pb.PushParametersRequest(header=stated)
             for start in range(0, len(data), 1 << 20):
                 piece = tensor_pb2.Chunk(byte_offset=start, data=data[start : start + (1 << 20)])
                 yield pb.PushParametersRequest(chunk=piece)
@@ -195,9 +227,10 @@ class Client:
         return self.sessions.PushParameters(messages(), timeout=20).session
 
 
-def unpacked(header: pb.ParametersHeader, data: bytes) -> dict[str, Array]:
+def unpacked(layout: Iterable[tensor_pb2.TensorLayout], data: bytes) -> dict[str, Array]:
+    """The arrays in a sequence of bytes."""
     values = {}
-    for entry in header.layout:
+    for entry in layout:
         count = int(np.prod(entry.shape, dtype=np.int64))
         flat = np.frombuffer(data, DTYPES[entry.dtype], count, entry.byte_offset)
         values[entry.name] = flat.reshape(tuple(entry.shape))

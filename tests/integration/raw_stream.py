@@ -69,6 +69,7 @@ class RawStream:
         method = client.channel.stream_stream("/optserve.v1.SessionService/StepStream")
         self.call = method(iter(self._outbox.get, None), timeout=seconds)
         self.socket = socket.socket()
+        self._moved = False
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +84,7 @@ class RawStream:
     def say(self, *messages: pb.StepStreamRequest) -> None:
         """Sends messages over the call."""
         for message in messages:
+            self._moved |= bool(message.data_connection.ticket)
             self._outbox.put(message.SerializeToString())
 
     def heard(self) -> pb.StepStreamResponse:
@@ -107,6 +109,17 @@ class RawStream:
         offer = self.offer()
         assert self.knock(GREETING + offer.ticket, offer.port) == ACCEPTED
         self.say(asking(offer.ticket))
+        return self
+
+    def planned(self, plan: pb.StepStreamRequest) -> Self:
+        """Sends a plan over the connection in use, and takes its answer."""
+        if self._moved:
+            self.send(plan)
+            answer = pb.StepStreamResponse.FromString(self.answer() or b"")
+        else:
+            self.say(plan)
+            answer = self.heard()
+        assert answer.HasField("planned")
         return self
 
     def send(self, *messages: pb.StepStreamRequest | bytes) -> None:

@@ -14,7 +14,7 @@ import pytest
 import optserve
 from optserve.optimizers import Sgd
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client, named, refused, sgd, step_messages
+from tests.integration.client import Client, named, plan_message, refused, sgd, step_messages
 from tests.integration.test_operations import samples
 from tests.support.server import running_server
 from tests.support.watching import resident, wait_until
@@ -37,15 +37,16 @@ class Held:
         self.stream = client.sessions.StepStream(self._messages(name, gradient, sent), timeout=30)
 
     def _messages(self, name: str, gradient: bytes, sent: int) -> Iterator[pb.StepStreamRequest]:
-        messages = list(step_messages(pb.StepHeader(name=name), gradient, chunk=max(sent, 1)))
-        yield from messages[:2] if sent else messages[:1]
+        messages = [plan_message(name), *step_messages(gradient, chunk=max(sent, 1))]
+        first = 3 if sent else 2
+        yield from messages[:first]
         self.begun.set()
         self._on.wait(30)
-        yield from messages[2:] if sent else messages[1:]
+        yield from messages[first:]
 
     def finish(self) -> list[pb.StepStreamResponse]:
         self._on.set()
-        return list(self.stream)
+        return [answer for answer in self.stream if answer.HasField("result")]
 
 
 def test_a_message_that_grpc_refuses_is_a_typed_error() -> None:
@@ -91,7 +92,7 @@ def test_bytes_in_flight_are_counted_before_they_are_taken() -> None:
             assert one.begun.wait(10)
             client.get(sessions[0])
         with refused() as told:
-            client.stream(step_messages(pb.StepHeader(name=sessions[0]), gradient))
+            client.stream(sessions[0], step_messages(gradient))
         assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
         assert told.metadata == {"limit": "max_bytes_in_flight", "value": str(4608 << 10)}
         assert told.retry_seconds == 0.5
@@ -113,7 +114,7 @@ def created(client: Client, size: int) -> bool:
 
 def goes(client: Client, name: str, gradient: bytes) -> bool:
     try:
-        return client.stream(step_messages(pb.StepHeader(name=name), gradient))[0].result.step > 0
+        return client.stream(name, step_messages(gradient))[0].result.step > 0
     except grpc.RpcError:
         return False
 
@@ -150,11 +151,12 @@ def test_the_memory_budget_holds() -> None:
         assert goes(client, "sessions/after", gradient)
 
 
-@pytest.mark.parametrize("sent", [0, 8], ids=["header", "half"])
+@pytest.mark.parametrize("sent", [0, 8], ids=["begun", "half"])
 def test_a_silent_stream_is_ended(sent: int) -> None:
     with running_server(stream_idle_seconds=1) as server, Client(server.address) as client:
         name = client.create(VALUES).name
         held = Held(client, name, GRADIENT, sent)
+        assert next(held.stream).HasField("planned")
         with refused() as told:
             next(held.stream)
         held._on.set()
@@ -197,13 +199,12 @@ def test_an_idle_stream_holds_no_deleted_session() -> None:
     with running_server() as server, Client(server.address) as client:
         client.step(client.create(VALUES).name, VALUES)
         name = client.create(of_size(size)).name
-        header = pb.StepHeader(name=name)
-        header.options.pull.SetInParent()
         before = resident(server.process.pid)
         on = threading.Event()
 
         def one_step() -> Iterator[pb.StepStreamRequest]:
-            yield from step_messages(header, of_size(size)["w"].tobytes())
+            yield plan_message(name, pull=pb.PullOptions())
+            yield from step_messages(of_size(size)["w"].tobytes())
             on.wait(20)
 
         stream = client.sessions.StepStream(one_step(), timeout=30)

@@ -18,7 +18,7 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.capabilities_service_pb2 import GetCapabilitiesRequest
 from optserve.v1.function_service_pb2 import EvaluateScheduleRequest
 from optserve_server.rpc.sessions import SessionService
-from tests.integration.client import Client, refused, sgd, step_messages
+from tests.integration.client import Client, plan_message, refused, sgd, step_messages
 from tests.support.server import RunningServer, run_to_end, running_server
 from tests.support.watching import wait_until
 
@@ -70,7 +70,7 @@ def bob(guarded: RunningServer, tokens: dict[str, str]) -> Iterator[Client]:
 CALLS: dict[str, Callable[[Client], object]] = {
     "CreateSession": lambda client: client.create(VALUES),
     "ListSessions": lambda client: client.sessions.ListSessions(pb.ListSessionsRequest(), timeout=5),
-    "StepStream": lambda client: client.stream(step_messages(pb.StepHeader(name="sessions/x"), GRADIENT)),
+    "StepStream": lambda client: client.stream("sessions/x", step_messages(GRADIENT)),
     "PullParameters": lambda client: client.pull("sessions/x"),
     "PushParameters": lambda client: client.push(pb.PushHeader(name="sessions/x"), GRADIENT),
     "EvaluateSchedule": lambda client: client.functions.EvaluateSchedule(EvaluateScheduleRequest()),
@@ -105,9 +105,8 @@ def test_tokens_are_hashed_at_rest(tokens: dict[str, str]) -> None:
 
 def named_requests(name: str) -> dict[str, Callable[[Client], object]]:
     """A call of every method that names a session."""
-    stream = step_messages(pb.StepHeader(name=name), GRADIENT)
     calls: dict[str, Callable[[Client], object]] = {
-        "StepStream": lambda client: client.stream(stream),
+        "StepStream": lambda client: client.stream(name, step_messages(GRADIENT)),
         "PullParameters": lambda client: client.pull(name),
         "PushParameters": lambda client: client.push(pb.PushHeader(name=name), GRADIENT),
     }
@@ -207,10 +206,12 @@ def test_tokens_are_read_again_when_they_change(tmp_path: Path) -> None:
             session = old.create(VALUES)
 
             def messages() -> Iterator[pb.StepStreamRequest]:
-                yield from step_messages(pb.StepHeader(name=session.name), GRADIENT)
+                yield plan_message(session.name)
+                yield from step_messages(GRADIENT)
                 over.wait(20)
 
             stream = old.sessions.StepStream(messages(), timeout=20)
+            assert next(stream).HasField("planned")
             assert next(stream).result.step == 1
             good = path.read_text()
             path.write_text("tokens = 3")
@@ -298,14 +299,16 @@ def test_a_quota_of_requests_in_flight(limited: Callable[[str], Client]) -> None
     over = threading.Event()
 
     def messages(name: str) -> Iterator[pb.StepStreamRequest]:
-        yield from step_messages(pb.StepHeader(name=name), GRADIENT)
+        yield plan_message(name)
+        yield from step_messages(GRADIENT)
         over.wait(20)
 
     with limited("bob") as bob, limited("alice") as alice:
         name = bob.create(VALUES).name
         streams = [bob.sessions.StepStream(messages(name), timeout=20) for _ in range(2)]
         for stream in streams:
-            next(stream)
+            assert next(stream).HasField("planned")
+            assert next(stream).HasField("result")
         with refused() as told:
             bob.get(name)
         assert (told.reason, told.metadata["quota"]) == ("QUOTA_EXCEEDED", "max_requests_in_flight")

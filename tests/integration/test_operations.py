@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import threading
@@ -19,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import EXPIRY_ACTION_DELETE, SessionSpec
-from tests.integration.client import Client, refused, sgd, step_messages
+from tests.integration.client import Client, plan_message, refused, sgd, step_messages
 from tests.support.server import RunningServer, running_server
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,7 @@ def observed() -> Iterator[RunningServer]:
 def test_metrics_count_steps_bytes_calls_and_memory(observed: RunningServer) -> None:
     with Client(observed.address) as client:
         session = client.create(VALUES)
-        client.stream(m for _ in range(3) for m in step_messages(pb.StepHeader(name=session.name), GRADIENT))
+        client.stream(session.name, (m for _ in range(3) for m in step_messages(GRADIENT)))
         client.step(session.name, VALUES)
         client.step(session.name, VALUES, validate_only=True)
         with refused():
@@ -94,7 +95,8 @@ def test_health_and_readiness_while_the_server_drains(observed: RunningServer) -
     over = threading.Event()
 
     def messages(name: str) -> Iterator[pb.StepStreamRequest]:
-        yield pb.StepStreamRequest(header=pb.StepHeader(name=name))
+        yield plan_message(name)
+        yield from list(step_messages(GRADIENT))[:1]
         over.wait(20)
 
     assert page(observed, "/healthz") == (200, "ok\n")
@@ -140,7 +142,7 @@ def test_a_watcher_sees_what_happens_in_order(client: Client) -> None:
     client.step(session.name, VALUES, worker="w", sequence=1)
     client.step(session.name, VALUES, worker="w", sequence=1)
     client.step(session.name, VALUES, validate_only=True)
-    client.stream(step_messages(pb.StepHeader(name=session.name), GRADIENT))
+    client.stream(pb.StepPlan(session=session.name, worker="s"), step_messages(GRADIENT, sequence=1))
     client.push(pb.PushHeader(name=session.name), GRADIENT)
     client.sessions.UpdateSession(pb.UpdateSessionRequest(name=session.name, spec=stopping()), timeout=5)
     report = pb.ReportMetricsRequest(name=session.name)
@@ -157,6 +159,7 @@ def test_a_watcher_sees_what_happens_in_order(client: Client) -> None:
         "deleted",
     ]
     assert [event.step.step for event in told[:2]] == [1, 2]
+    assert [(event.step.worker, event.step.sequence) for event in told[:2]] == [("w", 1), ("s", 1)]
     assert told[2].pushed.step == 2
     assert told[3].updated.spec.optimizer.sgd.learning_rate == 0.25
     assert told[4].reported.early_stopping.best_value == 1.0
@@ -186,10 +189,10 @@ def test_a_slow_watcher_misses_the_oldest_and_is_told_how_many() -> None:
     with running_server(metrics_port=0) as server, Client(server.address) as client:
         session = client.create(many)
         events = watch(client, session.name)
-        header = pb.StepHeader(name=session.name, options=pb.StepOptions(per_tensor_norms=True))
         gradient = np.ones(300, np.float32).tobytes()
-        sent = (m for _ in range(steps) for m in step_messages(header, gradient))
-        for _ in client.sessions.StepStream(sent, timeout=60):
+        plan = plan_message(session.name, per_tensor_norms=True)
+        sent = (m for _ in range(steps) for m in step_messages(gradient))
+        for _ in client.sessions.StepStream(itertools.chain([plan], sent), timeout=60):
             pass
         client.sessions.DeleteSession(pb.DeleteSessionRequest(name=session.name), timeout=5)
         told = list(events)

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server import __version__
-from tests.integration.client import Client, refused, sgd, step_messages
+from tests.integration.client import Client, plan_message, refused, sgd, step_messages
 from tests.support.server import run_to_end, running_server
 
 SERVICES = {f"optserve.v1.{name}Service" for name in ("Session", "Function", "Capabilities")}
@@ -71,7 +71,8 @@ def test_a_drain_finishes_the_step_that_has_begun() -> None:
     begun, rest = threading.Event(), threading.Event()
 
     def messages(name: str) -> Iterator[pb.StepStreamRequest]:
-        first, chunk = step_messages(pb.StepHeader(name=name), np.ones(4, np.float32).tobytes())
+        first, chunk = step_messages(np.ones(4, np.float32).tobytes())
+        yield plan_message(name)
         yield first
         begun.set()  # gRPC asks for the next message once this one was sent
         assert rest.wait(20)
@@ -82,9 +83,9 @@ def test_a_drain_finishes_the_step_that_has_begun() -> None:
     with running_server("numpy", grace_seconds=20) as server, Client(server.address) as client:
         session = client.create(VALUES, sgd())
         stream = client.sessions.StepStream(messages(session.name), timeout=20)
-        stream.initial_metadata()
+        assert next(stream).HasField("planned")
         assert begun.wait(20)
-        client.get(session.name)  # over the same connection, so the server has the header by now
+        client.get(session.name)  # over the same connection, so the server has the step's beginning by now
         server.process.terminate()
         with refused() as told:
             _call_until_refused(client)
@@ -105,12 +106,14 @@ def test_a_drain_ends_an_idle_stream_at_once() -> None:
     over = threading.Event()
 
     def messages(name: str) -> Iterator[pb.StepStreamRequest]:
-        yield from step_messages(pb.StepHeader(name=name), np.ones(4, np.float32).tobytes())
+        yield plan_message(name)
+        yield from step_messages(np.ones(4, np.float32).tobytes())
         over.wait(20)
 
     with running_server("numpy", grace_seconds=60) as server, Client(server.address) as client:
         session = client.create(VALUES, sgd())
         stream = client.sessions.StepStream(messages(session.name), timeout=20)
+        assert next(stream).HasField("planned")
         assert next(stream).result.step == 1
         server.process.terminate()
         with refused() as told:
@@ -124,13 +127,15 @@ def test_a_drain_gives_up_after_its_grace() -> None:
     over = threading.Event()
 
     def messages(name: str) -> Iterator[pb.StepStreamRequest]:
-        yield pb.StepStreamRequest(header=pb.StepHeader(name=name))
+        yield plan_message(name)
+        yield from list(step_messages(np.ones(4, np.float32).tobytes()))[:1]
         over.wait(20)
 
     with running_server("numpy", grace_seconds=0.3) as server, Client(server.address) as client:
         session = client.create(VALUES, sgd())
         stream = client.sessions.StepStream(messages(session.name), timeout=20)
         stream.initial_metadata()
+        assert next(stream).HasField("planned")
         assert server.stop() == 0
         with refused():
             next(stream)

@@ -5,20 +5,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.message import Message
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
 from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, ParameterPoint, Session, SessionSpec
-from tests.integration.client import Client, Refusal, named, refused, step_messages
+from tests.integration.client import (
+    Client,
+    Refusal,
+    chunk_message,
+    named,
+    plan_message,
+    refused,
+    step_messages,
+    tensor,
+)
 
+M = TypeVar("M", bound=Message)
 INVALID, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 G = {"w": np.full((2, 3), 0.5, np.float32), "b": np.full(2, 0.25)}
-BYTES = G["w"].tobytes() + G["b"].tobytes()
+BYTES = G["b"].tobytes() + G["w"].tobytes()
 NAN = {"w": np.full((2, 3), np.nan, np.float32), "b": G["b"]}
 
 
@@ -70,7 +81,7 @@ def check(client: Client, session: Session, expected: Expected, send: Callable[[
 def assert_told(told: Refusal, expected: Expected) -> None:
     assert (told.code, told.reason, told.fields) == (expected.code, expected.reason, expected.fields)
     assert expected.metadata.items() <= told.metadata.items()
-    assert told.domain == "optserve.v1"
+    assert (told.domain, told.applied) == ("optserve.v1", "no")
 
 
 def request(name: str, gradients: dict[str, Any] = G, **options: Any) -> pb.StepRequest:
@@ -123,7 +134,7 @@ UNARY = {
     ),
     "sequence with another content": (
         lambda name: request(name, {"b": G["b"]}, worker="a", sequence=2),
-        Expected(INVALID, "SEQUENCE_REUSED", ["options.sequence"]),
+        Expected(PRECONDITION, "SEQUENCE_REUSED", ["options.sequence"], {"expected": "3", "actual": "2"}),
     ),
     "gap": (
         lambda name: request(name, worker="a", sequence=9),
@@ -162,6 +173,16 @@ UNARY = {
         lambda name: request(name, pull=pb.PullOptions(point=ParameterPoint.ValueType(9))),
         Expected(INVALID, "UNSUPPORTED_VALUE", ["options.pull.point"]),
     ),
+    "an unknown field of the options": (
+        lambda name: pb.StepRequest(
+            name=name, gradients=named(G), options=with_unknown_field(pb.StepOptions())
+        ),
+        Expected(INVALID, "UNSUPPORTED_VALUE", ["options"]),
+    ),
+    "an unknown field of the pull": (
+        lambda name: request(name, pull=with_unknown_field(pb.PullOptions())),
+        Expected(INVALID, "UNSUPPORTED_VALUE", ["options.pull"]),
+    ),
     "pull in whole numbers": (
         lambda name: request(name, pull=pb.PullOptions(wire_dtype=tensor_pb2.DATA_TYPE_INT32)),
         Expected(INVALID, "DTYPE_MISMATCH", ["options.pull.wire_dtype"]),
@@ -175,79 +196,193 @@ def test_a_refused_step(client: Client, session: Session, case: str) -> None:
     check(client, session, expected, lambda: client.sessions.Step(make(session.name), timeout=20))
 
 
-def header(name: str, **fields: Any) -> pb.StepHeader:
-    options = {
-        key: fields.pop(key) for key in ("worker", "sequence", "expected_step", "pull") if key in fields
-    }
-    return pb.StepHeader(name=name, options=pb.StepOptions(**options), **fields)
+NAN_BYTES = NAN["b"].tobytes() + NAN["w"].tobytes()
+Messages = list[pb.StepStreamRequest]
 
 
-def chunk(start: int, data: bytes) -> pb.StepStreamRequest:
-    return pb.StepStreamRequest(chunk=tensor_pb2.Chunk(byte_offset=start, data=data))
+def streamed(name: str, data: bytes = BYTES, plan: dict[str, Any] | None = None, **step: Any) -> Messages:
+    """A stream of one step."""
+    return [plan_message(name, **(plan or {})), *step_messages(data, **step)]
 
 
-def head(name: str) -> pb.StepStreamRequest:
-    return pb.StepStreamRequest(header=header(name))
+def begun_only(name: str, plan: dict[str, Any] | None = None, **step: Any) -> Messages:
+    """A stream that begins a step and sends none of its bytes, so that nothing but its beginning is wrong."""
+    return streamed(name, BYTES, plan, **step)[:2]
 
 
-NAN_BYTES = NAN["w"].tobytes() + NAN["b"].tobytes()
+FROM_A: dict[str, Any] = {"worker": "a"}
+UNKNOWN_FIELD = b"\xa8\x7d\x01"
+"""Field 2005 of no message, with the value 1."""
 
-STREAMED = {
+
+def with_unknown_field(message: M) -> M:
+    """A message with a field of a later version of the contract."""
+    message.MergeFromString(UNKNOWN_FIELD)
+    return message
+
+
+STREAMED: dict[str, tuple[Callable[[str], Messages], Expected]] = {
     "cut in the middle": (
-        lambda name: [head(name), chunk(0, BYTES[:30])],
+        lambda name: [*begun_only(name), chunk_message(0, BYTES[:30])],
         Expected(INVALID, "STREAM_TRUNCATED", ["chunk"], {"expected": "40", "actual": "30"}),
     ),
-    "cut after the header": (
-        lambda name: [head(name)],
+    "cut after its beginning": (
+        begun_only,
         Expected(INVALID, "STREAM_TRUNCATED", ["chunk"], {"expected": "40", "actual": "0"}),
     ),
-    "a header too early": (
-        lambda name: [head(name), chunk(0, BYTES[:30]), head(name)],
-        Expected(INVALID, "STREAM_PROTOCOL", ["header"], {"expected": "40", "actual": "30"}),
+    "a step too early": (
+        lambda name: [*begun_only(name), chunk_message(0, BYTES[:30]), *step_messages(BYTES)],
+        Expected(INVALID, "STREAM_PROTOCOL", ["step"], {"expected": "40", "actual": "30"}),
     ),
-    "no header": (lambda name: [chunk(0, BYTES)], Expected(INVALID, "STREAM_PROTOCOL", ["header"])),
+    "a plan too early": (
+        lambda name: [*begun_only(name), chunk_message(0, BYTES[:30]), plan_message(name)],
+        Expected(INVALID, "STREAM_PROTOCOL", ["plan"], {"expected": "40", "actual": "30"}),
+    ),
+    "a request for a data connection too early": (
+        lambda name: [*begun_only(name), pb.StepStreamRequest(data_connection=pb.DataConnectionRequest())],
+        Expected(INVALID, "STREAM_PROTOCOL", ["data_connection"], {"expected": "40", "actual": "0"}),
+    ),
+    "a chunk without a step": (
+        lambda name: [plan_message(name), chunk_message(0, BYTES)],
+        Expected(INVALID, "STREAM_PROTOCOL", ["step"]),
+    ),
+    "an empty message": (
+        lambda name: [plan_message(name), pb.StepStreamRequest()],
+        Expected(INVALID, "STREAM_PROTOCOL", ["step"]),
+    ),
+    "a step before any plan": (
+        lambda name: list(step_messages(BYTES)),
+        Expected(INVALID, "STREAM_PROTOCOL", ["plan"]),
+    ),
+    "a plan beside a chunk": (
+        lambda name: [
+            pb.StepStreamRequest(plan=pb.StepPlan(session=name), chunk=tensor_pb2.Chunk(data=BYTES))
+        ],
+        Expected(INVALID, "STREAM_PROTOCOL", ["plan"]),
+    ),
+    "a plan beside a step": (
+        lambda name: [
+            pb.StepStreamRequest(plan=pb.StepPlan(session=name), step=pb.StepStart(byte_count=40)),
+            chunk_message(0, BYTES),
+        ],
+        Expected(INVALID, "STREAM_PROTOCOL", ["plan"]),
+    ),
     "a gap": (
-        lambda name: [head(name), chunk(0, BYTES[:8]), chunk(16, BYTES[16:])],
+        lambda name: [*begun_only(name), chunk_message(0, BYTES[:8]), chunk_message(16, BYTES[16:])],
         Expected(INVALID, "STREAM_PROTOCOL", ["chunk.byte_offset"], {"expected": "8", "actual": "16"}),
     ),
     "too many bytes": (
-        lambda name: [head(name), chunk(0, BYTES + b"more")],
+        lambda name: streamed(name, BYTES + b"more", byte_count=40),
         Expected(INVALID, "BYTE_LENGTH_MISMATCH", ["chunk.data"], {"expected": "40", "actual": "44"}),
     ),
-    "no name": (lambda name: [head("")], Expected(INVALID, "FIELD_REQUIRED", ["header.name"])),
+    "no session": (lambda name: streamed(""), Expected(INVALID, "FIELD_REQUIRED", ["plan.session"])),
+    "a malformed session": (
+        lambda name: streamed("sessions/"),
+        Expected(INVALID, "MALFORMED_NAME", ["plan.session"]),
+    ),
+    "another session": (
+        lambda name: streamed("sessions/nobody"),
+        Expected(
+            grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND", ["plan.session"], {"name": "sessions/nobody"}
+        ),
+    ),
     "wrong name": (
-        lambda name: step_messages(header(name, tensors=["w", "v"]), BYTES),
-        Expected(INVALID, "UNKNOWN_TENSOR", ["header.tensors[1]"], {"tensor": "v"}),
+        lambda name: streamed(name, plan={"tensors": ["w", "v"]}),
+        Expected(INVALID, "UNKNOWN_TENSOR", ["plan.tensors[1]"], {"tensor": "v"}),
     ),
     "twice": (
-        lambda name: step_messages(header(name, tensors=["w", "w"]), BYTES),
-        Expected(INVALID, "DUPLICATE_TENSOR", ["header.tensors[1]"], {"tensor": "w"}),
+        lambda name: streamed(name, plan={"tensors": ["w", "w"]}),
+        Expected(INVALID, "DUPLICATE_TENSOR", ["plan.tensors[1]"], {"tensor": "w"}),
     ),
     "wrong dtype": (
-        lambda name: step_messages(header(name, gradient_dtype=tensor_pb2.DATA_TYPE_INT64), BYTES),
-        Expected(INVALID, "DTYPE_MISMATCH", ["header.gradient_dtype"], {"actual": "int64"}),
+        lambda name: streamed(name, plan={"gradient_dtype": tensor_pb2.DATA_TYPE_INT64}),
+        Expected(INVALID, "DTYPE_MISMATCH", ["plan.gradient_dtype"], {"actual": "int64"}),
+    ),
+    "a worker's name": (
+        lambda name: streamed(name, plan={"worker": "w" * 129}),
+        Expected(INVALID, "MALFORMED_NAME", ["plan.worker"]),
+    ),
+    "a region that is not there": (
+        lambda name: streamed(name, plan={"region": "0" * 64}),
+        Expected(PRECONDITION, "REGION_NOT_FOUND", ["plan.region"]),
+    ),
+    "pull of an unknown tensor": (
+        lambda name: streamed(name, plan={"pull": pb.PullOptions(tensors=["v"])}),
+        Expected(INVALID, "UNKNOWN_TENSOR", ["plan.pull.tensors[0]"]),
+    ),
+    "pull of a point that is not kept": (
+        lambda name: streamed(name, plan={"pull": pb.PullOptions(point=PARAMETER_POINT_AVERAGE)}),
+        Expected(PRECONDITION, "POINT_UNAVAILABLE", ["plan.pull.point"]),
+    ),
+    "pull in whole numbers": (
+        lambda name: streamed(name, plan={"pull": pb.PullOptions(wire_dtype=tensor_pb2.DATA_TYPE_INT32)}),
+        Expected(INVALID, "DTYPE_MISMATCH", ["plan.pull.wire_dtype"]),
     ),
     "nan": (
-        lambda name: step_messages(header(name), NAN_BYTES),
+        lambda name: streamed(name, NAN_BYTES),
         Expected(INVALID, "NON_FINITE_GRADIENT", ["chunk.data"], {"tensor": "w", "count": "6"}),
     ),
     "sequence with another content": (
-        lambda name: step_messages(header(name, worker="a", sequence=2), bytes(40)),
-        Expected(INVALID, "SEQUENCE_REUSED", ["header.options.sequence"]),
+        lambda name: streamed(name, bytes(40), FROM_A, sequence=2),
+        Expected(PRECONDITION, "SEQUENCE_REUSED", ["step.sequence"], {"expected": "3", "actual": "2"}),
     ),
     "a gap in the sequence": (
-        lambda name: step_messages(header(name, worker="a", sequence=4), BYTES),
-        Expected(PRECONDITION, "SEQUENCE_GAP", ["header.options.sequence"], {"expected": "3"}),
+        lambda name: begun_only(name, FROM_A, sequence=4),
+        Expected(PRECONDITION, "SEQUENCE_GAP", ["step.sequence"], {"expected": "3", "actual": "4"}),
+    ),
+    "no sequence": (
+        lambda name: begun_only(name, FROM_A),
+        Expected(INVALID, "CONFLICTING_FIELDS", ["step.sequence"]),
+    ),
+    "a sequence without a worker": (
+        lambda name: begun_only(name, sequence=3),
+        Expected(INVALID, "CONFLICTING_FIELDS", ["step.sequence"]),
     ),
     "wrong expected_step": (
-        lambda name: step_messages(header(name, expected_step=1), BYTES),
+        lambda name: begun_only(name, expected_step=1),
         Expected(
-            grpc.StatusCode.ABORTED, "STEP_MISMATCH", ["header.options.expected_step"], {"current": "2"}
+            grpc.StatusCode.ABORTED,
+            "STEP_MISMATCH",
+            ["step.expected_step"],
+            {"expected": "1", "current": "2"},
         ),
     ),
-    "pull of an unknown tensor": (
-        lambda name: step_messages(header(name, pull=pb.PullOptions(tensors=["v"])), BYTES),
-        Expected(INVALID, "UNKNOWN_TENSOR", ["header.options.pull.tensors[0]"]),
+    "no byte_count": (
+        lambda name: begun_only(name, byte_count=0),
+        Expected(INVALID, "BYTE_LENGTH_MISMATCH", ["step.byte_count"], {"expected": "40", "actual": "0"}),
+    ),
+    "wrong byte_count": (
+        lambda name: begun_only(name, byte_count=41),
+        Expected(INVALID, "BYTE_LENGTH_MISMATCH", ["step.byte_count"], {"expected": "40", "actual": "41"}),
+    ),
+    "loss scale": (
+        lambda name: begun_only(name, loss_scale=0.0),
+        Expected(INVALID, "OUT_OF_RANGE", ["step.loss_scale"]),
+    ),
+    "row indices that the plan knows nothing of": (
+        lambda name: begun_only(name, row_indices=[tensor(np.zeros(1, np.int32))]),
+        Expected(INVALID, "CONFLICTING_FIELDS", ["step.row_indices"]),
+    ),
+    "an unknown field of the plan": (
+        lambda name: [pb.StepStreamRequest(plan=with_unknown_field(pb.StepPlan(session=name)))],
+        Expected(INVALID, "UNSUPPORTED_VALUE", ["plan"]),
+    ),
+    "an unknown field of the plan's pull": (
+        lambda name: streamed(name, plan={"pull": with_unknown_field(pb.PullOptions())}),
+        Expected(INVALID, "UNSUPPORTED_VALUE", ["plan.pull"]),
+    ),
+    "an unknown field of a step": (
+        lambda name: [
+            plan_message(name),
+            pb.StepStreamRequest(step=with_unknown_field(pb.StepStart(byte_count=40))),
+        ],
+        Expected(INVALID, "UNSUPPORTED_VALUE", ["step"]),
+    ),
+    "an unknown field of an override": (
+        lambda name: begun_only(
+            name, overrides=[with_unknown_field(pb.HyperparameterOverride(name="learning_rate", value=1.0))]
+        ),
+        Expected(INVALID, "UNSUPPORTED_VALUE", ["step.overrides[0]"]),
     ),
 }
 
@@ -255,7 +390,7 @@ STREAMED = {
 @pytest.mark.parametrize("case", STREAMED)
 def test_a_refused_streamed_step(client: Client, session: Session, case: str) -> None:
     make, expected = STREAMED[case]
-    check(client, session, expected, lambda: client.stream(make(session.name)))
+    check(client, session, expected, lambda: client.exchange(make(session.name)))
 
 
 def test_a_cancelled_stream_changes_nothing(client: Client, session: Session) -> None:
@@ -264,8 +399,8 @@ def test_a_cancelled_stream_changes_nothing(client: Client, session: Session) ->
     over = threading.Event()
 
     def unfinished() -> Iterator[pb.StepStreamRequest]:
-        yield head(session.name)
-        yield chunk(0, BYTES[:30])
+        yield from begun_only(session.name)
+        yield chunk_message(0, BYTES[:30])
         over.wait(20)
 
     call = client.sessions.StepStream(unfinished(), timeout=20)

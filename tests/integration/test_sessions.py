@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -25,7 +27,7 @@ def test_inline_values_come_back(client: Client) -> None:
     assert {name: (a.dtype, a.tolist()) for name, a in pulled.items()} == {
         name: (a.dtype, a.tolist()) for name, a in values.items()
     }
-    assert [(entry.name, entry.byte_offset) for entry in session.layout] == [("w", 0), ("b", 24)]
+    assert [(entry.name, entry.byte_offset) for entry in session.layout] == [("b", 0), ("w", 16)]
     assert (session.step, session.state, session.seed) == (0, SESSION_STATE_READY, 7)
     assert client.get(session.name) == session
 
@@ -97,10 +99,29 @@ def test_a_push_of_many_chunks_and_another_type(client: Client) -> None:
 def test_a_push_of_the_wrong_length_writes_nothing(client: Client, sent: int) -> None:
     session = client.create({"w": np.ones(3, np.float32)})
     with refused() as told:
-        client.push(pb.PushHeader(name=session.name), bytes(sent))
+        client.push(pb.PushHeader(name=session.name, byte_count=12), bytes(sent))
     reason, field = ("STREAM_TRUNCATED", "chunk") if sent < 12 else ("BYTE_LENGTH_MISMATCH", "chunk.data")
     assert (told.reason, told.fields) == (reason, [field])
     assert told.metadata == {"expected": "12", "actual": str(sent)}
+    assert client.pull(session.name)["w"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("announced", [0, 11, 13, 2**63])
+def test_a_push_that_announces_another_length_is_refused_before_its_bytes(
+    client: Client, announced: int
+) -> None:
+    session = client.create({"w": np.ones(3, np.float32)})
+    header, over = pb.PushHeader(name=session.name, byte_count=announced), threading.Event()
+
+    def messages() -> Iterator[pb.PushParametersRequest]:
+        yield pb.PushParametersRequest(header=header)
+        over.wait(20)
+
+    with refused() as told:
+        client.sessions.PushParameters(messages(), timeout=10)
+    over.set()
+    assert (told.reason, told.fields) == ("BYTE_LENGTH_MISMATCH", ["header.byte_count"])
+    assert told.metadata == {"expected": "12", "actual": str(announced)}
     assert client.pull(session.name)["w"].tolist() == [1, 1, 1]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from optserve.v1 import session_pb2, tensor_pb2
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client, refused
+from tests.integration.client import Client, plan_message, refused, step_messages
 from tests.support.server import running_server
 from tests.support.shared_memory import claim, held_by, in_dev_shm, mapped
 from tests.support.watching import descriptors_of, wait_until
@@ -32,12 +32,10 @@ def share(client, name, **fields):
     return client.sessions.ShareMemory(pb.ShareMemoryRequest(name=name, **fields), timeout=20)
 
 
-def step(client, name, region, gradient_id=1, **fields):
-    options = fields.pop("options", {})
-    header = pb.StepHeader(
-        name=name, region=region, gradient_id=gradient_id, options=pb.StepOptions(**options), **fields
-    )
-    (answer,) = client.stream([pb.StepStreamRequest(header=header)])
+def step(client, name, region, gradient_id=1, sequence=0, **plan):
+    """One step on the gradient in memory, in a stream of its own."""
+    messages = step_messages(b"", gradient_id=gradient_id, sequence=sequence)
+    (answer,) = client.stream(pb.StepPlan(session=name, region=region, **plan), messages)
     return answer
 
 
@@ -67,11 +65,11 @@ class TestInMemory:
             }
             for place in places.values():
                 place[...] = 2
-            told = step(client, name, answer.region, options={"pull": pb.PullOptions()})
+            told = step(client, name, answer.region, pull=pb.PullOptions())
             assert told.result.step == 1
-            assert told.parameters.shared
+            assert told.parameters_step == 1
             assert not told.HasField("chunk")
-            assert parameters[:16].view(np.uint64).tolist() == [told.parameters.change] * 2
+            assert parameters[:16].view(np.uint64).tolist() == [told.parameters_change] * 2
             for key, value in values.items():
                 np.testing.assert_array_equal(value, START[key] - 1)
             np.testing.assert_array_equal(client.pull(name)["w"], START["w"] - 1)
@@ -89,20 +87,29 @@ class TestInMemory:
         with mapped(answer) as (gradients, parameters):
             for place in arrays(gradients, answer.gradients).values():
                 place[...] = 2
-            step(client, name, answer.region, options={"pull": pull})
+            step(client, name, answer.region, pull=pull)
             (value,) = arrays(parameters, answer.parameters).values()
             assert value.dtype == np.float16
             np.testing.assert_array_equal(value, client.pull(name, point=pull.point)["b"])
 
-    def test_another_pull_comes_in_chunks_and_none_where_none_is_asked_for(self, client, name):
-        answer = share(client, name, pull=pb.PullOptions())
-        with mapped(answer) as (gradients, _):
+    def test_parameters_are_written_only_for_a_plan_that_pulls_them(self, client, name):
+        answer = share(client, name, pull=pb.PullOptions(wire_dtype=tensor_pb2.DATA_TYPE_FLOAT16))
+        with mapped(answer) as (gradients, parameters):
             gradients[...] = 0
-            other = pb.PullOptions(tensors=["w"])
-            told = step(client, name, answer.region, options={"pull": other})
-            assert not told.parameters.shared
-            assert told.chunk.data == START["w"].tobytes()
-            assert not step(client, name, answer.region, 2).HasField("parameters")
+            before = parameters.tobytes()
+            told = step(client, name, answer.region)
+            assert (told.parameters_step, told.parameters_change, told.HasField("chunk")) == (0, 0, False)
+            assert parameters.tobytes() == before
+            pull = pb.PullOptions(wire_dtype=tensor_pb2.DATA_TYPE_FLOAT16)
+            assert step(client, name, answer.region, 2, pull=pull).parameters_step == 2
+            assert parameters.tobytes() != before
+
+    def test_the_answer_to_a_plan_has_no_layouts(self, client, name):
+        answer = share(client, name, pull=pb.PullOptions())
+        with mapped(answer):
+            plan = plan_message(name, region=answer.region, pull=pb.PullOptions(), worker="a")
+            (planned,) = client.exchange([plan])
+        assert planned.planned == pb.StepPlanned(step=0, next_sequence=1)
 
     def test_gradients_of_some_tensors_in_half_precision(self, client, name):
         half = tensor_pb2.DATA_TYPE_FLOAT16
@@ -121,16 +128,15 @@ class TestExactlyOnce:
         with mapped(answer) as (gradients,):
             for place in arrays(gradients, answer.gradients).values():
                 place[...] = 2
-            first = step(client, name, answer.region, 7, options={"worker": "a", "sequence": 1})
+            first = step(client, name, answer.region, 7, worker="a", sequence=1)
             gradients[...] = 0
-            again = step(client, name, answer.region, 7, options={"worker": "a", "sequence": 1})
+            again = step(client, name, answer.region, 7, worker="a", sequence=1)
             assert (first.result.replayed, again.result.replayed) == (False, True)
             with refused() as told:
-                step(client, name, answer.region, 8, options={"worker": "a", "sequence": 1})
+                step(client, name, answer.region, 8, worker="a", sequence=1)
             assert told.reason == "SEQUENCE_REUSED"
-        header = pb.StepHeader(name=name, gradient_id=7, options=pb.StepOptions(worker="a", sequence=1))
-        chunk = tensor_pb2.Chunk(data=bytes(6 * 4 + 5 * 8))
-        (sent,) = client.stream([pb.StepStreamRequest(header=header, chunk=chunk)])
+        messages = step_messages(bytes(6 * 4 + 5 * 8), gradient_id=7, sequence=1)
+        (sent,) = client.stream(pb.StepPlan(session=name, worker="a"), messages)
         assert sent.result.replayed
         assert client.get(name).step == 1
 
@@ -150,11 +156,13 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("fields", "reason", "field"),
         [
-            ({"region": "0" * 64}, "REGION_NOT_FOUND", "header.region"),
-            ({"region": "../../etc/passwd"}, "REGION_NOT_FOUND", "header.region"),
-            ({"gradient_id": 0}, "FIELD_REQUIRED", "header.gradient_id"),
-            ({"tensors": ["w"]}, "CONFLICTING_FIELDS", "header.tensors"),
-            ({"gradient_dtype": 3}, "CONFLICTING_FIELDS", "header.gradient_dtype"),
+            ({"region": "0" * 64}, "REGION_NOT_FOUND", "plan.region"),
+            ({"region": "../../etc/passwd"}, "REGION_NOT_FOUND", "plan.region"),
+            ({"gradient_id": 0}, "FIELD_REQUIRED", "step.gradient_id"),
+            ({"tensors": ["w"]}, "CONFLICTING_FIELDS", "plan.tensors"),
+            ({"gradient_dtype": 3}, "CONFLICTING_FIELDS", "plan.gradient_dtype"),
+            ({"sparse_tensors": ["w"]}, "CONFLICTING_FIELDS", "plan.sparse_tensors"),
+            ({"pull": pb.PullOptions()}, "CONFLICTING_FIELDS", "plan.pull"),
         ],
     )
     def test_of_a_step(self, client, name, fields, reason, field):
@@ -162,6 +170,24 @@ class TestRefusals:
         with mapped(answer), refused() as told:
             step(client, name, **({"region": answer.region} | fields))
         assert (told.reason, told.fields) == (reason, [field])
+
+    @pytest.mark.parametrize(
+        ("messages", "reason", "field"),
+        [
+            (step_messages(b"", byte_count=64, gradient_id=1), "BYTE_LENGTH_MISMATCH", "step.byte_count"),
+            (
+                [pb.StepStreamRequest(step=pb.StepStart(gradient_id=1), chunk=tensor_pb2.Chunk(data=b"1"))],
+                "STREAM_PROTOCOL",
+                "chunk",
+            ),
+        ],
+    )
+    def test_of_bytes_beside_memory(self, client, name, messages, reason, field):
+        answer = share(client, name)
+        with mapped(answer), refused() as told:
+            client.stream(pb.StepPlan(session=name, region=answer.region), messages)
+        assert (told.reason, told.fields) == (reason, [field])
+        assert client.get(name).step == 0
 
     def test_of_another_sessions_region(self, client, name):
         answer = share(client, name)

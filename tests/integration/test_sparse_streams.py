@@ -1,4 +1,4 @@
-"""Sparse rows on a stream: indices in the header, values in chunks behind those of whole tensors."""
+"""Sparse rows on a stream: indices at a step's beginning, values in chunks behind those of whole tensors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,20 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from optserve.v1 import session_pb2, tensor_pb2
+from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import NUMBERS, Array, Client, named, refused, rows, step_messages, tensor
+from tests.integration.client import (
+    NUMBERS,
+    Array,
+    Client,
+    chunk_message,
+    named,
+    plan_message,
+    refused,
+    rows,
+    step_messages,
+    tensor,
+)
 
 VALUES = {
     "table": np.ones((6, 2), np.float32),
@@ -32,7 +43,7 @@ def adam(sparse: session_pb2.SparseUpdate.ValueType) -> session_pb2.SessionSpec:
 
 
 def given(seed: int, dtype: Any) -> tuple[dict[str, Array], Rows]:
-    """Whole tensors in layout order, which float64 comes last in, and rows: some twice, once none."""
+    """Whole tensors in layout order, which float64 comes first in, and rows: some twice, once none."""
     random = np.random.default_rng(seed)
 
     def drawn(*shape: int) -> Array:
@@ -40,19 +51,29 @@ def given(seed: int, dtype: Any) -> tuple[dict[str, Array], Rows]:
 
     table = random.integers(0, 6, seed % 3 * 4).astype(np.int32)
     wide = random.integers(0, 3, 3).astype(np.int64)
-    return {"v": drawn(4), "b": drawn(3)}, {
+    return {"b": drawn(3), "v": drawn(4)}, {
         "wide": (wide, drawn(3, 2, 2)),
         "table": (table, drawn(table.size, 2)),
     }
 
 
-def header_of(name: str, whole: dict[str, Array], sparse: Rows, **options: Any) -> pb.StepHeader:
-    some = [tensor_pb2.RowIndices(name=n, indices=tensor(indices)) for n, (indices, _) in sparse.items()]
+def plan_of(name: str, whole: dict[str, Array], sparse: Rows, worker: str = "") -> pb.StepPlan:
     dtype = next(iter(sparse.values()))[1].dtype
-    return pb.StepHeader(
-        name=name, tensors=sorted(whole), gradient_dtype=NUMBERS[dtype], sparse_gradients=some,
-        options=pb.StepOptions(**options),
+    return pb.StepPlan(
+        session=name, worker=worker, tensors=sorted(whole), sparse_tensors=list(sparse),
+        gradient_dtype=NUMBERS[dtype],
     )  # fmt: skip
+
+
+def start_of(whole: dict[str, Array], sparse: Rows, **fields: Any) -> pb.StepStart:
+    rows_of = [tensor(indices) for indices, _ in sparse.values()]
+    return pb.StepStart(byte_count=len(bytes_of(whole, sparse)), row_indices=rows_of, **fields)
+
+
+def messages_of(start: pb.StepStart, data: bytes, chunk: int = 7) -> Iterator[pb.StepStreamRequest]:
+    yield pb.StepStreamRequest(step=start)
+    for first in range(0, len(data), chunk):
+        yield chunk_message(first, data[first : first + chunk])
 
 
 def bytes_of(whole: dict[str, Array], sparse: Rows) -> bytes:
@@ -60,8 +81,9 @@ def bytes_of(whole: dict[str, Array], sparse: Rows) -> bytes:
 
 
 def streamed(client: Client, name: str, whole: dict[str, Array], sparse: Rows, **options: Any) -> Any:
-    messages = step_messages(header_of(name, whole, sparse, **options), bytes_of(whole, sparse), chunk=7)
-    (answer,) = client.stream(messages)
+    plan = plan_of(name, whole, sparse, options.pop("worker", ""))
+    messages = messages_of(start_of(whole, sparse, **options), bytes_of(whole, sparse))
+    (answer,) = client.stream(plan, messages)
     return answer.result
 
 
@@ -100,14 +122,14 @@ def test_rows_alone_leave_the_other_tensors_as_they_are(client: Client) -> None:
 
 def test_each_tensor_keeps_its_own_type_where_none_is_stated(client: Client) -> None:
     name = client.create(VALUES).name
-    whole = {"v": np.ones(4, np.float32), "b": np.ones(3)}
+    whole = {"b": np.ones(3), "v": np.ones(4, np.float32)}
     sparse: Rows = {
         "table": (np.array([0]), np.ones((1, 2), np.float32)),
         "wide": (np.array([1]), np.ones((1, 2, 2))),
     }
-    header = header_of(name, whole, sparse)
-    header.ClearField("gradient_dtype")
-    client.stream(step_messages(header, bytes_of(whole, sparse)))
+    plan = plan_of(name, whole, sparse)
+    plan.ClearField("gradient_dtype")
+    client.stream(plan, messages_of(start_of(whole, sparse), bytes_of(whole, sparse)))
     after = client.pull(name)
     assert after["table"][0].tolist() == [0.5, 0.5]
     assert after["wide"][:, 0, 0].tolist() == [2, 1.5, 2]
@@ -135,45 +157,83 @@ def indices(*wanted: int) -> Array:
     return np.array(wanted, np.int64)
 
 
-WRONG: list[tuple[Callable[[pb.StepHeader], object], str, str]] = [
-    (lambda h: change(h, indices(0, 6)), "OUT_OF_RANGE", "sparse_gradients[1].indices"),
-    (lambda h: change(h, indices(-1, 0)), "OUT_OF_RANGE", "sparse_gradients[1].indices"),
-    (lambda h: change(h, np.ones(2)), "DTYPE_MISMATCH", "sparse_gradients[1].indices.dtype"),
-    (lambda h: change(h, indices(0, 1)[None]), "SHAPE_MISMATCH", "sparse_gradients[1].indices.shape"),
-    (lambda h: setattr(h.sparse_gradients[1].indices, "data", b"123"), "BYTE_LENGTH_MISMATCH",
-     "sparse_gradients[1].indices.data"),
-    (lambda h: h.sparse_gradients[1].ClearField("indices"), "FIELD_REQUIRED",
-     "sparse_gradients[1].indices.dtype"),
-    (lambda h: setattr(h.sparse_gradients[1], "name", "t"), "UNKNOWN_TENSOR", "sparse_gradients[1].name"),
-    (lambda h: setattr(h.sparse_gradients[1], "name", "s"), "SHAPE_MISMATCH", "sparse_gradients[1].name"),
-    (lambda h: setattr(h.sparse_gradients[1], "name", "v"), "DUPLICATE_TENSOR", "sparse_gradients[1].name"),
-    (lambda h: h.tensors.append("t"), "UNKNOWN_TENSOR", "tensors[2]"),
-    (lambda h: setattr(h, "region", "r"), "CONFLICTING_FIELDS", "sparse_gradients"),
-]  # fmt: skip
+def given_rows(start: pb.StepStart, wanted: Array) -> None:
+    start.row_indices[1].CopyFrom(tensor(wanted))
 
 
-def change(header: pb.StepHeader, wanted: Array) -> None:
-    header.sparse_gradients[1].indices.CopyFrom(tensor(wanted))
+WRONG_STEP: list[tuple[Callable[[pb.StepStart], object], str, str]] = [
+    (lambda s: given_rows(s, indices(0, 6)), "OUT_OF_RANGE", "row_indices[1]"),
+    (lambda s: given_rows(s, indices(-1, 0)), "OUT_OF_RANGE", "row_indices[1]"),
+    (lambda s: given_rows(s, np.ones(2)), "DTYPE_MISMATCH", "row_indices[1].dtype"),
+    (lambda s: given_rows(s, indices(0, 1)[None]), "SHAPE_MISMATCH", "row_indices[1].shape"),
+    (lambda s: setattr(s.row_indices[1], "data", b"123"), "BYTE_LENGTH_MISMATCH", "row_indices[1].data"),
+    (lambda s: s.row_indices[1].Clear(), "FIELD_REQUIRED", "row_indices[1].dtype"),
+    (lambda s: s.row_indices.pop(), "CONFLICTING_FIELDS", "row_indices"),
+    (lambda s: s.row_indices.add(), "FIELD_REQUIRED", "row_indices[2].dtype"),
+    (lambda s: s.row_indices.append(s.row_indices[0]), "CONFLICTING_FIELDS", "row_indices"),
+    (lambda s: given_rows(s, indices(0)), "BYTE_LENGTH_MISMATCH", "byte_count"),
+    (lambda s: s.ClearField("byte_count"), "BYTE_LENGTH_MISMATCH", "byte_count"),
+]
+
+WRONG_PLAN: list[tuple[Callable[[pb.StepPlan], object], str, str]] = [
+    (lambda p: p.sparse_tensors.append("t"), "UNKNOWN_TENSOR", "sparse_tensors[2]"),
+    (lambda p: p.sparse_tensors.append("s"), "SHAPE_MISMATCH", "sparse_tensors[2]"),
+    (lambda p: p.sparse_tensors.append("v"), "DUPLICATE_TENSOR", "sparse_tensors[2]"),
+    (lambda p: p.sparse_tensors.append("table"), "DUPLICATE_TENSOR", "sparse_tensors[2]"),
+    (lambda p: p.tensors.append("t"), "UNKNOWN_TENSOR", "tensors[2]"),
+]
 
 
-@pytest.mark.parametrize(("spoil", "reason", "field"), WRONG, ids=[f"{r}-{f}" for _, r, f in WRONG])
-def test_a_wrong_header_changes_nothing(
-    client: Client, spoil: Callable[[pb.StepHeader], object], reason: str, field: str
+def check_refused(
+    client: Client, spoil: Callable[[pb.StepPlan, pb.StepStart], object], reason: str, field: str
 ) -> None:
+    """Sends nothing after the beginning of the step, so that nothing else can be wrong."""
     name = client.create(VALUES, adam(DENSE)).name
     whole, sparse = given(2, np.float32)
     streamed(client, name, whole, sparse)
     before = state(client, name)
-    header = header_of(name, whole, sparse)
-    spoil(header)
-    if header.region:
-        del header.tensors[:]
-        header.ClearField("gradient_dtype")
+    plan, start = plan_of(name, whole, sparse), start_of(whole, sparse)
+    spoil(plan, start)
     with refused() as told:
-        client.stream(step_messages(header, bytes_of(whole, sparse)))
+        client.exchange([pb.StepStreamRequest(plan=plan), pb.StepStreamRequest(step=start)])
     assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
-    assert told.fields == [f"header.{field}"]
+    assert (told.fields, told.applied) == ([field], "no")
     assert state(client, name) == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "field"), WRONG_STEP, ids=[f"{i}-{r}-{f}" for i, (_, r, f) in enumerate(WRONG_STEP)]
+)
+def test_a_wrong_beginning_changes_nothing(
+    client: Client, spoil: Callable[[pb.StepStart], object], reason: str, field: str
+) -> None:
+    check_refused(client, lambda _, start: spoil(start), reason, f"step.{field}")
+
+
+@pytest.mark.parametrize(("spoil", "reason", "field"), WRONG_PLAN, ids=[f"{r}-{f}" for _, r, f in WRONG_PLAN])
+def test_a_wrong_plan_changes_nothing(
+    client: Client, spoil: Callable[[pb.StepPlan], object], reason: str, field: str
+) -> None:
+    check_refused(client, lambda plan, _: spoil(plan), reason, f"plan.{field}")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "reason", "field"),
+    [
+        ({"sequence": 4}, "FAILED_PRECONDITION", "SEQUENCE_GAP", "step.sequence"),
+        ({"sequence": 1, "expected_step": 7}, "ABORTED", "STEP_MISMATCH", "step.expected_step"),
+    ],
+)
+def test_a_wrong_sequence_or_step_is_refused_before_the_rows(
+    client: Client, options: dict[str, int], code: str, reason: str, field: str
+) -> None:
+    name = client.create(VALUES).name
+    whole, sparse = given(2, np.float32)
+    plan = pb.StepStreamRequest(plan=plan_of(name, whole, sparse, "a"))
+    with refused() as told:
+        client.exchange([plan, pb.StepStreamRequest(step=start_of(whole, sparse, **options))])
+    assert (told.code.name, told.reason, told.fields) == (code, reason, [field])
+    assert client.get(name).step == 0
 
 
 @pytest.mark.parametrize(
@@ -197,8 +257,8 @@ def test_wrong_bytes_change_nothing(
     streamed(client, name, whole, some)
     before = state(client, name)
     with refused() as told:
-        messages = step_messages(header_of(name, whole, some), spoil(bytes_of(whole, some)))
-        client.stream(messages)
+        messages = messages_of(start_of(whole, some), spoil(bytes_of(whole, some)))
+        client.stream(plan_of(name, whole, some), messages)
     assert (told.reason, told.fields) == (reason, [field])
     assert state(client, name) == before
 
@@ -210,7 +270,7 @@ def test_rows_cannot_move_alone_beside_a_weight_average(client: Client) -> None:
     before = state(client, name)
     with refused() as told:
         streamed(client, name, *given(1, np.float32))
-    assert (told.reason, told.fields) == ("CONFLICTING_FIELDS", ["header.sparse_gradients"])
+    assert (told.reason, told.fields) == ("CONFLICTING_FIELDS", ["sparse_gradients"])
     assert told.metadata["conflict"] == "spec.weight_average"
     assert state(client, name) == before
 
@@ -218,9 +278,9 @@ def test_rows_cannot_move_alone_beside_a_weight_average(client: Client) -> None:
 def test_more_rows_than_there_is_memory(client: Client) -> None:
     """A row of a MiB, named four million times: they would come to 4 TiB."""
     name = client.create({"table": np.zeros((1, 1 << 18), np.float32)}).name
-    some = tensor_pb2.RowIndices(name="table", indices=tensor(np.zeros(1 << 22, np.int32)))
+    start = pb.StepStart(byte_count=1 << 42, row_indices=[tensor(np.zeros(1 << 22, np.int32))])
     with refused() as told:
-        client.stream([pb.StepStreamRequest(header=pb.StepHeader(name=name, sparse_gradients=[some]))])
+        client.stream(pb.StepPlan(session=name, sparse_tensors=["table"]), [pb.StepStreamRequest(step=start)])
     assert (told.reason, told.metadata["limit"]) == ("LIMIT_EXCEEDED", "max_memory_bytes")
     assert client.get(name).step == 0
 
@@ -233,9 +293,13 @@ def test_a_stream_mixes_steps_with_rows_and_without(client: Client) -> None:
 
     def messages() -> Iterator[pb.StepStreamRequest]:
         for _ in range(2):
-            yield from step_messages(header_of(name, {}, one), bytes_of({}, one))
-            yield from step_messages(pb.StepHeader(), bytes_of(whole, {}))
+            yield pb.StepStreamRequest(plan=plan_of(name, {}, one))
+            yield from messages_of(start_of({}, one), bytes_of({}, one))
+            yield plan_message(name)
+            yield from step_messages(bytes_of(whole, {}))
 
-    assert [answer.result.step for answer in client.stream(messages())] == [1, 2, 3, 4]
+    answers = client.exchange(messages())
+    assert [answer.result.step for answer in answers if answer.HasField("result")] == [1, 2, 3, 4]
+    assert [answer.planned.step for answer in answers if answer.HasField("planned")] == [0, 1, 2, 3]
     table = client.pull(name)["table"]
     assert table[[0, 7, 99_999], 0].tolist() == [-2, -4, -3]

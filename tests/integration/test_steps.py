@@ -12,11 +12,20 @@ import pytest
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
 from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, PARAMETER_POINT_LOOKAHEAD, SessionSpec
-from tests.integration.client import DTYPES, Client, Refusal, refused, sgd, step_messages, unpacked
+from tests.integration.client import (
+    DTYPES,
+    Client,
+    Refusal,
+    plan_message,
+    refused,
+    sgd,
+    step_messages,
+    unpacked,
+)
 
 VALUES = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float64)}
 GRADIENTS = {"w": np.full((2, 3), 2, np.float32), "b": np.full(2, 4.0)}
-WHOLE = GRADIENTS["w"].tobytes() + GRADIENTS["b"].tobytes()
+WHOLE = GRADIENTS["b"].tobytes() + GRADIENTS["w"].tobytes()
 
 
 def test_a_unary_step_answers_with_result_and_parameters(client: Client) -> None:
@@ -28,7 +37,7 @@ def test_a_unary_step_answers_with_result_and_parameters(client: Client) -> None
     assert {norm.name: norm.norm for norm in result.tensor_norms} == pytest.approx(
         {"w": 24**0.5, "b": 32**0.5}
     )
-    assert (answer.parameters_step, [p.name for p in answer.parameters]) == (1, ["w", "b"])
+    assert (answer.parameters_step, [p.name for p in answer.parameters]) == (1, ["b", "w"])
     assert client.pull(session.name)["w"].tolist() == [[-1, -1, -1], [-1, -1, -1]]
 
 
@@ -37,31 +46,29 @@ def test_a_stream_takes_pipelined_steps_in_order(client: Client) -> None:
 
     def messages() -> Iterator[pb.StepStreamRequest]:
         for index in range(20):
-            header = pb.StepHeader(name=session.name if index == 0 else "")
-            header.options.worker, header.options.sequence = "a", index + 1
-            yield from step_messages(header, WHOLE, chunk=7)
+            yield from step_messages(WHOLE, chunk=7, sequence=index + 1)
 
-    answers = client.stream(messages())
+    answers = client.stream(pb.StepPlan(session=session.name, worker="a"), messages())
     assert [answer.result.step for answer in answers] == list(range(1, 21))
     assert client.pull(session.name)["b"].tolist() == [-40, -40]
 
 
-def test_the_header_may_carry_the_first_chunk(client: Client) -> None:
+def test_the_beginning_of_a_step_may_carry_the_first_chunk(client: Client) -> None:
     session = client.create(VALUES)
-    header, chunk = pb.StepHeader(name=session.name), tensor_pb2.Chunk(data=WHOLE)
-    answers = client.stream([pb.StepStreamRequest(header=header, chunk=chunk)])
+    start, chunk = pb.StepStart(byte_count=len(WHOLE)), tensor_pb2.Chunk(data=WHOLE)
+    answers = client.stream(session.name, [pb.StepStreamRequest(step=start, chunk=chunk)])
     assert [answer.result.step for answer in answers] == [1]
 
 
 def test_a_large_step_comes_back_in_chunks(client: Client) -> None:
     size = 700_000
     session = client.create({"w": np.zeros(size, np.float32)})
-    header = pb.StepHeader(name=session.name)
-    header.options.pull.SetInParent()
     gradient = np.arange(size, dtype=np.float32)
-    answers = client.stream(step_messages(header, gradient.tobytes()))
+    plan = plan_message(session.name, pull=pb.PullOptions())
+    first, *answers = client.exchange([plan, *step_messages(gradient.tobytes())])
     assert [len(answer.chunk.data) for answer in answers] == [1 << 20, 1 << 20, size * 4 - (2 << 20)]
-    values = unpacked(answers[0].parameters, b"".join(answer.chunk.data for answer in answers))
+    assert [answer.HasField("result") for answer in answers] == [True, False, False]
+    values = unpacked(first.planned.parameters.tensors, b"".join(answer.chunk.data for answer in answers))
     assert np.array_equal(values["w"], gradient * np.float32(-0.5))
 
 
@@ -72,21 +79,21 @@ def test_unary_and_streamed_steps_agree_to_the_bit(client: Client) -> None:
     one, other = (client.create({"w": np.ones((30, 7), np.float32)}, spec) for _ in range(2))
     for _ in range(3):
         client.step(one.name, {"w": gradient})
-        client.stream(step_messages(pb.StepHeader(name=other.name), gradient.tobytes()))
+        client.stream(other.name, step_messages(gradient.tobytes()))
     assert client.pull(one.name)["w"].tobytes() == client.pull(other.name)["w"].tobytes()
 
 
 def test_a_step_may_leave_tensors_out(client: Client) -> None:
     session = client.create(VALUES)
     client.step(session.name, {"b": GRADIENTS["b"]})
-    client.stream(step_messages(pb.StepHeader(name=session.name, tensors=["b"]), GRADIENTS["b"].tobytes()))
+    client.stream(pb.StepPlan(session=session.name, tensors=["b"]), step_messages(GRADIENTS["b"].tobytes()))
     pulled = client.pull(session.name)
     assert (pulled["w"].tolist(), pulled["b"].tolist()) == (VALUES["w"].tolist(), [-4, -4])
 
 
 def test_a_step_on_nothing_needs_no_chunk(client: Client) -> None:
     session = client.create({"empty": np.zeros((0, 3), np.float32)})
-    answers = client.stream([pb.StepStreamRequest(header=pb.StepHeader(name=session.name))])
+    answers = client.stream(session.name, step_messages(b""))
     assert [answer.result.step for answer in answers] == [1]
 
 
@@ -94,10 +101,10 @@ def test_a_step_on_nothing_needs_no_chunk(client: Client) -> None:
 def test_gradients_and_parameters_travel_in_any_float(client: Client, dtype: type) -> None:
     number = {d: n for n, d in DTYPES.items()}[np.dtype(dtype)]
     session = client.create(VALUES)
-    sent = np.array([2, 2, 2, 2, 2, 2, 4, 4], dtype)
-    header = pb.StepHeader(name=session.name, gradient_dtype=number)
-    client.stream(step_messages(header, sent.tobytes()))
-    client.step(session.name, {"w": sent[:6].reshape(2, 3), "b": sent[6:]})
+    sent = np.array([4, 4, 2, 2, 2, 2, 2, 2], dtype)
+    plan = pb.StepPlan(session=session.name, gradient_dtype=number)
+    client.stream(plan, step_messages(sent.tobytes()))
+    client.step(session.name, {"w": sent[2:].reshape(2, 3), "b": sent[:2]})
     pulled = client.pull(session.name, wire_dtype=number)
     assert {a.dtype for a in pulled.values()} == {np.dtype(dtype)}
     assert (pulled["w"].astype(float) == -2).all()
@@ -163,13 +170,13 @@ def test_skipped_and_accumulated_steps_are_counted(client: Client) -> None:
 
 def test_the_first_error_ends_the_stream_and_keeps_what_was_answered(client: Client) -> None:
     session = client.create(VALUES)
-    good, bad = pb.StepHeader(name=session.name), pb.StepHeader()
-    bad.options.expected_step = 9
-    messages = [*step_messages(good, WHOLE), *step_messages(bad, WHOLE), *step_messages(good, WHOLE)]
+    good, bad = list(step_messages(WHOLE)), step_messages(WHOLE, expected_step=9)
+    messages = [plan_message(session.name), *good, *bad, *good]
     steps: list[int] = []
     with refused() as told:
         steps.extend(answer.result.step for answer in client.sessions.StepStream(iter(messages), timeout=20))
-    _expect(told, grpc.StatusCode.ABORTED, "STEP_MISMATCH", "header.options.expected_step")
+    _expect(told, grpc.StatusCode.ABORTED, "STEP_MISMATCH", "step.expected_step")
+    assert steps == [0, 1], "the answer to the plan, and the first step's"
     assert client.get(session.name).step == 1
 
 

@@ -74,12 +74,15 @@ class Actor(ABC):
         finally:
             self._leave()
 
-    def step_beside(self, client: Client, header: pb.StepHeader, data: bytes) -> pb.StepResult:
-        """Takes a step over a data connection, which the actor keeps as long as its client."""
-        if self._beside is None or self._beside.client is not client:
+    def step_beside(
+        self, client: Client, plan: pb.StepPlan, messages: list[pb.StepStreamRequest]
+    ) -> pb.StepResult:
+        """Takes a step over a data connection, which the actor keeps as long as its client and plan."""
+        beside = self._beside
+        if beside is None or beside.client is not client or beside.plan != plan:
             self._leave()
-            self._beside = Beside(client)
-        return self._beside.step(header, data)
+            beside = self._beside = Beside(client, plan)
+        return beside.step(messages)
 
     def _leave(self) -> None:
         beside, self._beside = self._beside, None
@@ -109,7 +112,7 @@ def kept_steps(client: Client, name: str) -> list[int]:
 
 def flat(gradient: Arrays) -> bytes:
     """A gradient's bytes as they are streamed."""
-    return b"".join(gradient[name].tobytes() for name in ("w", "b"))
+    return b"".join(gradient[name].tobytes() for name in ("b", "w"))
 
 
 class Soloist(Actor):
@@ -200,8 +203,8 @@ class Soloist(Actor):
         return Call("step", ask, lambda answer: self._stepped(gradient, sequence, answer))
 
     def _streamed(self) -> Call:
-        def send(client: Client, header: pb.StepHeader, data: bytes) -> pb.StepResult:
-            (answer,) = client.stream(step_messages(header, data))
+        def send(client: Client, plan: pb.StepPlan, messages: list[pb.StepStreamRequest]) -> pb.StepResult:
+            (answer,) = client.stream(plan, messages)
             return answer.result
 
         return self._chunked("stream", send)
@@ -209,14 +212,21 @@ class Soloist(Actor):
     def _sent_beside(self) -> Call:
         return self._chunked("beside", self.step_beside)
 
-    def _chunked(self, kind: str, send: Callable[[Client, pb.StepHeader, bytes], pb.StepResult]) -> Call:
+    def _chunked(
+        self,
+        kind: str,
+        send: Callable[[Client, pb.StepPlan, list[pb.StepStreamRequest]], pb.StepResult],
+    ) -> Call:
         gradient = drawn(self.rng, VALUES)
         sequence = self._sequence = self._sequence + 1
-        options = pb.StepOptions(worker="solo", sequence=sequence)
-        header = pb.StepHeader(name=self._full_name, options=options)
+        plan = pb.StepPlan(session=self._full_name, worker="solo")
+        messages = list(step_messages(flat(gradient), sequence=sequence))
 
         def ask(client: Client) -> pb.StepResult:
-            return send(client, header, flat(gradient))
+            result = send(client, plan, messages)
+            assert not result.worker  # the plan names it
+            result.worker = plan.worker
+            return result
 
         return Call(kind, ask, lambda answer: self._stepped(gradient, sequence, answer))
 
@@ -359,9 +369,10 @@ class Pair(Actor):
         if worker == "left":
             result = client.step(self._name, gradient, worker=worker, sequence=sequence).result
         else:
-            options = pb.StepOptions(worker=worker, sequence=sequence)
-            header = pb.StepHeader(name=self._name, options=options)
-            result = self.step_beside(client, header, flat(gradient))
+            plan = pb.StepPlan(session=self._name, worker=worker)
+            messages = list(step_messages(flat(gradient), sequence=sequence))
+            result = self.step_beside(client, plan, messages)
+            result.worker = worker  # the plan names it
         with self._lock:
             assert result.step not in self._taken
             self._taken[result.step] = (worker, sequence, gradient, result)

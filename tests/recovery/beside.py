@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client, step_messages
+from tests.integration.client import Client
 from tests.integration.raw_stream import ACCEPTED, GREETING, PREFIX, RawStream, asking, framed, taken
 
 SECONDS = 60.0
@@ -15,16 +17,18 @@ class Beside:
 
     Args:
         client: to a server on this machine.
+        plan: what the stream's steps have in common.
 
     Raises:
         grpc.RpcError: the server has gone.
     """
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    def __init__(self, client: Client, plan: pb.StepPlan) -> None:
+        self.client, self.plan = client, plan
         self._stream = RawStream(client, seconds=SECONDS)
         try:
             self._go_over()
+            assert self._answer([pb.StepStreamRequest(plan=plan)]).HasField("planned")
         except BaseException:
             self.close()
             raise
@@ -39,22 +43,26 @@ class Beside:
             raise self._failure()
         self._stream.say(asking(offer.ticket))
 
-    def step(self, header: pb.StepHeader, data: bytes) -> pb.StepResult:
+    def step(self, messages: Iterable[pb.StepStreamRequest]) -> pb.StepResult:
         """Takes a step.
 
         Raises:
             grpc.RpcError: there is no answer.
         """
+        return self._answer(messages).result
+
+    def _answer(self, messages: Iterable[pb.StepStreamRequest]) -> pb.StepStreamResponse:
+        """The answer to some messages, which is one message long."""
         connection = self._stream.socket
         try:
-            connection.sendall(framed(step_messages(header, data)))
+            connection.sendall(framed(messages))
             prefix = taken(connection, PREFIX.size)
             answer = taken(connection, PREFIX.unpack(prefix)[1]) if len(prefix) == PREFIX.size else b""
         except OSError:
             prefix = answer = b""
         if len(prefix) < PREFIX.size or len(answer) < PREFIX.unpack(prefix)[1]:
             raise self._failure()
-        return pb.StepStreamResponse.FromString(answer).result
+        return pb.StepStreamResponse.FromString(answer)
 
     def close(self) -> None:
         """Ends it."""

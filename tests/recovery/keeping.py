@@ -12,24 +12,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import Message
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
-from optserve_server.rpc.changing import Changing
 from optserve_server.rpc.execution import Execution
-from optserve_server.sessions.changes import ChangeKind, Request
+from optserve_server.rpc.repeats import make_change
+from optserve_server.sessions.change import ChangeKind
+from optserve_server.sessions.changes import Request, RequestedChange
 from optserve_server.sessions.frozen import freeze
-from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.keeper import Keeper, Policy
 from optserve_server.sessions.namespaces import Namespaces
-from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.recovery import Recovery
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec, SessionSpec
 from optserve_server.sessions.staging import NamedArray
+from optserve_server.sessions.step import Step
 from optserve_server.sessions.store import Limits, ParameterInit
 from optserve_server.storage import snapshot
 from optserve_server.storage.files import Disk
@@ -48,7 +49,6 @@ class House:
     namespaces: Namespaces
     keeper: Keeper
     execution: Execution
-    changing: Changing
 
     def create(
         self,
@@ -68,8 +68,12 @@ class House:
 
     async def step(self, session: Session, seed: int, **options: Any) -> StepResult:
         staging = session.stage_arrays([NamedArray(name, a) for name, a in gradient(seed).items()])
-        incoming = Incoming.whole(session, staging, StepOptions(**options))
-        return await self.execution.take(session, incoming, PreparedStep.commit)
+        step = Step(session, staging, StepOptions(**options))
+        return await self.execution.commit(session, step, Step.commit)
+
+    async def change(self, session: Session, change: RequestedChange) -> Message:
+        """Makes a change that is no step; returns its answer."""
+        return await make_change(self.execution, session, change)
 
 
 def gradient(seed: int) -> dict[str, npt.NDArray[Any]]:
@@ -85,8 +89,7 @@ async def house(
     namespaces = Namespaces(backend, Limits(durability=DurabilityMode.JOURNAL, durable=True))
     recovered = Recovery(root, namespaces, SPEC_TEXT, encoded, policy, disk).run()
     with ThreadPoolExecutor(2) as threads:
-        execution = Execution(threads, recovered.keeper)
-        yield House(namespaces, recovered.keeper, execution, Changing(execution, recovered.keeper))
+        yield House(namespaces, recovered.keeper, Execution(threads, recovered.keeper))
         await recovered.keeper.close(10)
 
 

@@ -98,8 +98,8 @@ def test_every_change_survives_a_kill(tmp_path: Path) -> None:
         client.create(VALUES, adam(), session_id="a")
         client.step("sessions/a", gradient(1))
         first = changes(client)
-        header = pb.StepHeader(name="sessions/a", tensors=["w"])
-        client.stream(step_messages(header, gradient(2)["w"].tobytes()))
+        plan = pb.StepPlan(session="sessions/a", tensors=["w"])
+        client.stream(plan, step_messages(gradient(2)["w"].tobytes()))
         before = state(client, "sessions/a")
         kill(server)
     with running(tmp_path) as (_, client):

@@ -13,7 +13,7 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import Session
-from tests.integration.client import Client, refusal, step_messages
+from tests.integration.client import Client, plan_message, refusal, step_messages
 from tests.recovery.test_durability import LARGE, VALUES, adam, gradient, kill, running, state
 
 T = TypeVar("T")
@@ -82,14 +82,14 @@ def test_an_open_stream_goes_on(tmp_path: Path) -> None:
     spec.lease.seconds = LEASE
     with running(tmp_path) as (_, client):
         name = client.create(VALUES, spec).name
-        data = b"".join(gradient(1)[key].tobytes() for key in ("w", "b"))
+        data = b"".join(gradient(1)[key].tobytes() for key in ("b", "w"))
 
-        def messages():  # type: ignore[no-untyped-def]
-            yield from step_messages(pb.StepHeader(name=name), data)
+        def messages() -> Iterator[pb.StepStreamRequest]:
+            yield from step_messages(data)
             until_away(client, name)
-            yield from step_messages(pb.StepHeader(name=name), data)
+            yield from step_messages(data)
 
-        assert [answer.result.step for answer in client.stream(messages())] == [1, 2]
+        assert [answer.result.step for answer in client.stream(name, messages())] == [1, 2]
 
 
 def test_what_is_held_in_memory_alone_stays(tmp_path: Path) -> None:
@@ -122,8 +122,9 @@ def test_an_upload_may_outlast_the_lease(tmp_path: Path) -> None:
         data = b"".join(value.tobytes() for value in gradient(1, LARGE).values())
 
         def slowly() -> Iterator[pb.StepStreamRequest]:
-            for message in step_messages(pb.StepHeader(name=name), data, chunk=len(data) // 8 + 1):
+            yield plan_message(name)
+            for message in step_messages(data, chunk=len(data) // 8 + 1):
                 yield message
                 time.sleep(LEASE / 2)
 
-        assert client.stream(slowly())[0].result.step == 1
+        assert client.exchange(slowly())[1].result.step == 1

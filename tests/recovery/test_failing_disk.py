@@ -148,11 +148,11 @@ def test_a_refused_report_is_not_counted(tmp_path: Path) -> None:
             await made.step(session, 1)
             disk.failing = {"sync": errno.EIO}
             with pytest.raises(DomainError):
-                await made.changing.make(session, ReportChange({"loss": 1.0}), Request("key", b"content"))
+                await made.change(session, ReportChange({"loss": 1.0}, request=Request("key", b"content")))
             assert session.kept is not None
             assert not session.kept.answered
             disk.failing = {}
-            await made.changing.make(session, ReportChange({"loss": 1.0}), Request("key", b"content"))
+            await made.change(session, ReportChange({"loss": 1.0}, request=Request("key", b"content")))
             assert [one.request.key for one in session.kept.answered] == ["key"]
 
     run(live())
@@ -185,7 +185,7 @@ def test_a_slow_snapshot_takes_nothing_back(tmp_path: Path) -> None:
             await asyncio.to_thread(disk.reached.wait, 10)
             await made.step(session, 2)
             spec = replace(session.spec, durability=DurabilitySpec(mode=DurabilityMode.JOURNAL))
-            await made.changing.make(session, UpdateChange(made.namespaces[""].store, spec), Request())
+            await made.change(session, UpdateChange(made.namespaces[""].store, spec))
             assert (await made.step(session, 3)).durable_step == 3
             disk.opened.set()
             await slow

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.incoming import Incoming
-from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
 from optserve_server.sessions.staging import NamedArray
+from optserve_server.sessions.step import Step
 from tests.recovery.keeping import House, bits, gradient, house, run
 from tests.support.disks import GatedDisk
 
@@ -65,7 +64,7 @@ def test_what_is_refused_or_changes_nothing_gives_the_session_back_and_leaves_no
 def test_a_defect_while_a_step_is_taken_reaches_its_caller_and_gives_the_session_back(
     tmp_path: Path,
 ) -> None:
-    def fail(step: PreparedStep) -> StepResult:
+    def fail(step: Step) -> StepResult:
         raise ZeroDivisionError("a defect")
 
     async def live() -> None:
@@ -73,7 +72,7 @@ def test_a_defect_while_a_step_is_taken_reaches_its_caller_and_gives_the_session
             session = made.create("a")
             staging = session.stage_arrays([NamedArray(n, a) for n, a in gradient(1).items()])
             with pytest.raises(ZeroDivisionError):
-                await made.execution.take(session, Incoming.whole(session, staging, StepOptions()), fail)
+                await made.execution.commit(session, Step(session, staging, StepOptions()), fail)
             assert not session.lock.locked()
 
     run(live())

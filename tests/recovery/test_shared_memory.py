@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from optserve.v1 import session_service_pb2 as pb
+from tests.integration.client import step_messages
 from tests.recovery.test_durability import LARGE, adam, kill, running, state
 from tests.support.shared_memory import mapped
 
@@ -19,6 +20,7 @@ def test_a_gradient_that_changes_while_it_is_taken(tmp_path: Path) -> None:
     with running(tmp_path) as (server, client):
         client.create(LARGE, adam(), session_id="a")
         shared = client.sessions.ShareMemory(pb.ShareMemoryRequest(name=name), timeout=20)
+        plan = pb.StepPlan(session=name, region=shared.region)
         with mapped(shared) as (gradients, *_):
             values = gradients.view(np.float32)
 
@@ -31,8 +33,7 @@ def test_a_gradient_that_changes_while_it_is_taken(tmp_path: Path) -> None:
             thread.start()
             try:
                 for number in range(1, 41):
-                    header = pb.StepHeader(name=name, region=shared.region, gradient_id=number)
-                    (answer,) = client.stream([pb.StepStreamRequest(header=header)])
+                    (answer,) = client.stream(plan, step_messages(b"", gradient_id=number))
                     assert answer.result.durable_step == number
             finally:
                 over.set()

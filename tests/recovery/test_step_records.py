@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optserve_server.sessions.changes import step_pieces
-from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.result import Override, StepOptions
+from optserve_server.sessions.step_record import step_pieces
 from optserve_server.storage.payload import unpack
 from tests.service.sessions.support import session_of, spec_of
 
@@ -26,6 +25,11 @@ OPTIONS = st.builds(
     validate_only=st.booleans(),
     per_tensor_norms=st.booleans(),
     gradient_id=st.integers(0, 2**64 - 1),
+    overrides=st.lists(
+        st.builds(
+            Override, group=st.one_of(st.none(), st.text()), name=st.text(), value=st.floats(-1e300, 1e300)
+        )
+    ).map(tuple),
 )
 
 
@@ -34,7 +38,8 @@ def test_a_record_says_what_was_asked(options: StepOptions) -> None:
     STAGING.array(STAGING.tensors[0])[:] = [1, 2, 3]
     payload = b"".join(bytes(piece) for piece in step_pieces(STAGING, options))
     facts, buffers = unpack(memoryview(payload))
-    asked = json.loads(json.dumps(dataclasses.asdict(options)))
+    asked = dataclasses.asdict(options)
+    asked["overrides"] = [[override.group, override.name, override.value] for override in options.overrides]
     assert facts == {
         "kind": "step",
         "options": asked,

@@ -176,9 +176,9 @@ class SessionService(SessionServiceServicer):
         with within("options.pull"):
             pull = sessions.pull_from(request.options.pull) if request.options.HasField("pull") else None
         make = partial(UnaryStep.of, session, gradients, rows, pull)
-        with within("options"):
-            # If few rows were sent, the zeros of the others are many.
-            unary = await self._execution.in_thread(make) if rows and not session.is_small else make()
+        # If few rows were sent, the zeros of the others are many.
+        unary = await self._execution.in_thread(make) if rows and not session.is_small else make()
+        with within("options.pull"):
             self._check_fits(unary.plan.parameters)
         reply = unary.plan.reply(unary.staging)
 

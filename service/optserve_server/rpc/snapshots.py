@@ -255,7 +255,7 @@ async def received(requests: Requests, store: Store) -> tuple[pb.ImportHeader, n
     filler.add(first.chunk)
     while (framed := await anext(requests, None)) is not None:
         if framed.message.HasField("header"):
-            raise filler.interrupted()
+            raise filler.interrupted("header")
         filler.add(framed.chunk)
     if not filler.whole:
         raise filler.truncated()

@@ -174,12 +174,12 @@ class StepStream:
     async def _serve_step(
         self, request: pb.StepStreamRequest, chunk: Chunk | None, begun: int
     ) -> Pieces | None:
+        if request.HasField("plan") or request.HasField("data_connection"):
+            _check_alone(request, chunk, "plan" if request.HasField("plan") else "data_connection")
         plan = self._plan
         if plan is None or not plan.is_current:
             plan = self._renewed_plan()
         try:
-            if request.HasField("plan") or request.HasField("data_connection"):
-                raise DomainError(Reason.STREAM_PROTOCOL, "plan and data_connection must stand alone")
             options = step_streams.options_from(request.step, plan)
             step = await self._received(plan, request.step, options, chunk)
             if self._answers.are_under_way:
@@ -197,7 +197,7 @@ class StepStream:
     ) -> Step:
         """A step whose gradient is complete."""
         session = plan.session
-        if plan.sparse_tensors:
+        if plan.sparse_tensors or start.row_indices:
             session.admit(options)
             arriving = plan.rows(step_streams.row_indices_from(start.row_indices, plan), start.byte_count)
             await self._fill(arriving.buffer, chunk)
@@ -210,6 +210,9 @@ class StepStream:
         staging = plan.staging(self._answers)
         step = Step(session, staging, options)
         if plan.region is not None:
+            if chunk is not None:
+                text = "a step whose gradient is in shared memory must not have a chunk"
+                raise DomainError(Reason.STREAM_PROTOCOL, text, field="chunk")
             return step
         size = staging.byte_count
         if isinstance(chunk, ChunkView) and not chunk.byte_offset and len(chunk.data) == size:
@@ -235,8 +238,9 @@ class StepStream:
             if message is aio.EOF:
                 raise filler.truncated()
             request, chunk = await _decoded(message)
-            if request.HasField("step") or request.HasField("plan") or request.HasField("data_connection"):
-                raise filler.interrupted()
+            for field in ("step", "plan", "data_connection"):
+                if request.HasField(field):
+                    raise filler.interrupted(field)
             await _put(filler, chunk)
 
     async def _take(self, plan: StepPlan, step: Step) -> Pieces | None:
@@ -306,7 +310,7 @@ def _check_alone(request: pb.StepStreamRequest, chunk: Chunk | None, field: str)
 def _locate(error: DomainError) -> None:
     """Names the field of a step's error as the stream has it: what a unary step calls options is ``step``."""
     field = error.field or ""
-    if field.startswith("options."):
+    if field == "options" or field.startswith("options."):
         error.field = "step" + field.removeprefix("options")
     elif field.startswith(("byte_count", "gradient_id", "row_indices", "overrides")):
         error.field = f"step.{field}"

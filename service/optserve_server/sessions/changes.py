@@ -15,12 +15,11 @@ from optserve_server.errors import DomainError
 from optserve_server.sessions.change import Change, ChangeKind
 from optserve_server.sessions.frozen import SpecCodec
 from optserve_server.sessions.prepared import Prepared
-from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows
 from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray, Staging
-from optserve_server.sessions.step_record import described
+from optserve_server.sessions.step_record import described, options_of
 from optserve_server.sessions.store import Store
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
@@ -143,7 +142,7 @@ def replay(session: Session, payload: memoryview, codec: SpecCodec) -> Replayed:
 
 
 def _replay_step(session: Session, facts: dict[str, Any], buffers: list[memoryview], _: SpecCodec) -> object:
-    return session.apply(_staged(session, facts, buffers), StepOptions(**facts["options"]))
+    return session.apply(_staged(session, facts, buffers), options_of(facts["options"]))
 
 
 def _replay_push(session: Session, facts: dict[str, Any], buffers: list[memoryview], _: SpecCodec) -> object:

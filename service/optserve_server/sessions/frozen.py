@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +22,7 @@ from optserve_server.arrays.backend import Array, Backend
 from optserve_server.errors import DomainError
 from optserve_server.sessions.arena import Arenas
 from optserve_server.sessions.budget import UNBOUNDED, Budget
+from optserve_server.sessions.clocks import Clock
 from optserve_server.sessions.early_stopping import EarlyStoppingState
 from optserve_server.sessions.guards import ACCUMULATED, AVERAGE, PARAMETER, PREPARED
 from optserve_server.sessions.layout import Layout, TensorEntry
@@ -147,8 +148,15 @@ def _facts(session: Session) -> dict[str, Any]:
         "created": session.created.isoformat(),
         "layout": [(e.name, e.dtype.name, e.shape) for e in session.layout.entries],
         "pending": session.pending,
-        "origins": session.numbers.origins,
-        "carried": session.numbers.carried,
+        "clocks": [
+            (
+                clock.group,
+                clock.count,
+                clock.carried,
+                None if clock.tensors is None else sorted(clock.tensors),
+            )
+            for clock in session.numbers.clocks
+        ],
         "plateau": None if watch.plateau is None else dataclasses.asdict(watch.plateau),
         "stopping": None if watch.stopping is None else dataclasses.asdict(watch.stopping),
         "workers": session.ledger.state(),
@@ -160,11 +168,7 @@ def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
     session.accumulated = _count(facts["accumulated"], session.spec.gradient.accumulation_steps)
     session.skipped = _count(facts["skipped"])
     session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
-    origins = {str(name): _count(at, session.step + 1) for name, at in facts["origins"].items()}
-    carried = {name: {k: float(v) for k, v in of.items()} for name, of in facts["carried"].items()}
-    if origins.keys() != session.numbers.origins.keys() or _keys(carried) != _keys(session.numbers.carried):
-        raise DamagedError("its numbers are not those of its specification")
-    session.numbers = Numbers(session.spec, origins, carried)
+    session.numbers = Numbers(session.spec, session.layout.members, _clocks(session, facts["clocks"]))
     plateau, stopping = facts["plateau"], facts["stopping"]
     session.watch = Watch(
         None if plateau is None else ReduceOnPlateauState(**plateau),
@@ -182,8 +186,32 @@ def _count(value: Any, limit: int = 1 << 63) -> int:
     return value
 
 
-def _keys(carried: Mapping[str, Mapping[str, float]]) -> dict[str, set[str]]:
-    return {name: set(numbers) for name, numbers in carried.items()}
+def _clocks(session: Session, facts: Sequence[Any]) -> list[Clock]:
+    """The clocks of a snapshot.
+
+    Raises:
+        DamagedError: they are not those of its specification.
+    """
+    members, known = session.layout.members, {clock.group: clock for clock in session.numbers.clocks}
+    clocks = [
+        Clock(
+            str(group),
+            _count(count, session.step + 1),
+            {str(name): float(value) for name, value in carried.items()},
+            None if tensors is None else frozenset(map(str, tensors)),
+        )
+        for group, count, carried, tensors in facts
+    ]
+    for clock in clocks:
+        if clock.group not in known or clock.carried.keys() != known[clock.group].carried.keys():
+            raise DamagedError("its numbers are not those of its specification")
+    for group in known:
+        mine = members.get(group, [])
+        of_group = [clock.tensors for clock in clocks if clock.group == group]
+        shown = [mine if tensors is None else list(tensors) for tensors in of_group]
+        if sorted(name for names in shown for name in names) != sorted(mine):
+            raise DamagedError("its step counts are not those of its tensors")
+    return clocks
 
 
 def _restore_arrays(session: Session, tensors: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -132,6 +132,12 @@ class StepPrograms:
             t.store(reply, p if average is None or not averaged else average)
         return t.program()
 
+    @functools.lru_cache(maxsize=1024)  # noqa: B019
+    def formulas(self) -> tuple[object, ...]:
+        """What steps compute, whatever their numbers: equal formulas share their kernels."""
+        state = self.rule.slot_names, tuple(self.rule.carry())
+        return (*state, self.measure(False), self.apply(False), *self.usual())
+
     def usual(self) -> Iterator[Program]:
         """The programs that every step runs whose gradient comes without a loss scale."""
         yield self.measure(False)

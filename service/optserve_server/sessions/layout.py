@@ -73,6 +73,14 @@ class Layout:
         return self._position[name]
 
     @property
+    def members(self) -> dict[str, list[str]]:
+        """Names of the tensors of each group that has any."""
+        members: dict[str, list[str]] = {}
+        for entry in self.entries:
+            members.setdefault(entry.group, []).append(entry.name)
+        return members
+
+    @property
     def arena_sizes(self) -> dict[np.dtype[Any], int]:
         """Number of elements of each dtype."""
         sizes: dict[np.dtype[Any], int] = {}

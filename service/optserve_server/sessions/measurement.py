@@ -36,22 +36,21 @@ class Measurement:
 
     def __init__(self, gradient: GradientSpec, sums: Sequence[Mapping[str, Any]] = ()) -> None:
         self.gradient, self.sums = gradient, sums
-        totals: dict[str, float] = {}
-        for of_run in sums:
-            for name, values in of_run.items():
-                totals[name] = totals.get(name, 0.0) + (values if isinstance(values, float) else _sum(values))
-        self._totals = totals
+        totals = self._totals = _added(sums)
         self.norm = norm(totals, "squares")
         self.non_finite_count = int(totals.get("non_finite", 0.0))
 
-    @property
-    def penalty(self) -> float:
-        """l1*sum(|p|) + l2*sum(p^2)/2."""
-        l1, l2 = self.gradient.l1, self.gradient.l2
-        if not l1 and not l2:
-            return 0.0
-        length = norm(self._totals, "parameter_squares")
-        return l1 * self._totals.get("magnitudes", 0.0) + l2 * length / 2 * length
+    def penalty(self, factors: Sequence[tuple[float, float]]) -> float:
+        """l1*sum(|p|) + l2*sum(p^2)/2, with the factors (l1, l2) of each run."""
+        alike: dict[tuple[float, float], list[Mapping[str, Any]]] = {}
+        for of_run, sums in zip(factors, self.sums, strict=True):
+            alike.setdefault(of_run, []).append(sums)
+        penalty = 0.0
+        for (l1, l2), runs in alike.items():
+            totals = _added(runs)
+            length = norm(totals, "parameter_squares")
+            penalty += l1 * totals.get("magnitudes", 0.0) + l2 * length / 2 * length
+        return penalty
 
     def factors(self, position: int) -> npt.NDArray[np.float64]:
         """What clipping by norm multiplies the run at ``position`` by: per tensor, or once."""
@@ -77,6 +76,15 @@ class Measurement:
         return self.norm if clip is None else self.norm * clip.factor(self.norm)
 
 
+def _added(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Sums of several runs, added up by name."""
+    totals: dict[str, float] = {}
+    for of_run in sums:
+        for name, values in of_run.items():
+            totals[name] = totals.get(name, 0.0) + (values if isinstance(values, float) else _sum(values))
+    return totals
+
+
 def _sum(values: npt.NDArray[np.float64]) -> float:
     if values.size == 1:  # NumPy takes microseconds to add up a single number
         return float(values[0])
@@ -93,16 +101,19 @@ def norms_by_tensor(runs: Sequence[Run], measurement: Measurement) -> tuple[tupl
     )
 
 
-def refuse_non_finite(staging: Staging, measurement: Measurement, stages: Sequence[str]) -> DomainError:
+def refuse_non_finite(
+    staging: Staging, runs: Sequence[Run], measurement: Measurement, stages: Sequence[str]
+) -> DomainError:
     """The error that names the first tensor whose prepared gradient is not finite.
 
     Args:
         staging: the gradient.
-        measurement: of the gradient, by tensor.
+        runs: those of its runs that were measured.
+        measurement: of these runs, by tensor.
         stages: what a gradient goes through between its conversion and the rule.
     """
     metadata: dict[str, object] = {"tensor": "", "count": measurement.non_finite_count}
-    for run, sums in zip(staging.runs, measurement.sums, strict=True):
+    for run, sums in zip(runs, measurement.sums, strict=True):
         for tensor, count in zip(run.tensors, sums["non_finite"], strict=True):
             if count:
                 text = _non_finite_text(staging, tensor, int(count), stages)

@@ -1,11 +1,18 @@
-"""The float64 numbers of each step: learning rates, a rule's scalars, the guards' own."""
+"""The float64 numbers of each step: learning rates, a rule's scalars, those of gradient transforms."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from optserve_server.sessions.spec import ClipByValue, ParameterGroup, SessionSpec
+from optserve_server.sessions.clocks import Carried, Clock, advanced
+from optserve_server.sessions.overrides import Overridden, counts_steps
+from optserve_server.sessions.result import Override
+from optserve_server.sessions.spec import ClipByValue, ParameterGroup, SessionSpec, StepCounting
+
+OVERRIDES_KEPT = 64
+"""Sets of overrides whose rules are kept ready: a schedule of the client's makes one for each step."""
 
 
 @dataclass(slots=True)
@@ -14,70 +21,93 @@ class StepNumbers:
 
     Attributes:
         learning_rate: the session's; groups multiply it by their factor.
-        scalars: every program's numbers, by group.
-        carried: what rules hand to the next step, by group.
+        scalars: every program's numbers, for each clock.
+        carried: what rules hand to the next step, for each clock.
     """
 
     learning_rate: float
-    scalars: dict[str, dict[str, float]]
-    carried: dict[str, dict[str, float]]
+    scalars: list[dict[str, float]]
+    carried: list[Carried]
 
 
 class Numbers:
-    """Computes each step's numbers, and keeps those that a rule carries on.
+    """Computes each step's numbers, and keeps what rules count and carry on.
 
     Args:
         spec: the session's specification.
-        origins: the session's step at which each group's rule began to count, by group.
-        carried: what each group's rule handed on so far, by group.
+        members: names of the tensors of each group that has any.
+        clocks: what each group's rule has counted so far; nothing yet if None.
 
     Attributes:
-        carried: what each group's rule has handed on so far, by group.
-        reduction: what reduce_on_plateau has come to multiply rates by.
+        clocks: what each group's rule has counted so far. Where the specification counts steps by
+            tensor, tensors of one group that had gradients at different steps have clocks of their own.
+        version: changes when tensors change their clocks.
+        reduction: the factor of reduce_on_plateau on learning rates.
     """
 
     def __init__(
         self,
         spec: SessionSpec,
-        origins: Mapping[str, int] | None = None,
-        carried: Mapping[str, Mapping[str, float]] | None = None,
+        members: Mapping[str, Collection[str]],
+        clocks: Sequence[Clock] | None = None,
     ) -> None:
-        self._spec = spec
+        self._spec, self._members = spec, members
         self.reduction = 1.0
         self._groups: dict[str, ParameterGroup | None] = {"": None, **{g.name: g for g in spec.groups}}
-        self._rules = [(name, spec.rule(g), spec.weight_decay(g)) for name, g in self._groups.items()]
         varies = spec.schedule is not None or spec.reduce_on_plateau is not None
-        self._constant = None if varies else [self._rate(g, None, 1.0) for g in self._groups.values()]
-        self._first_guards, self._guards = self._guards_at(0), self._guards_at(1)
-        self._origins = dict.fromkeys(self._groups, 0) | dict(origins or {})
-        self.carried: dict[str, dict[str, float]] = {
-            name: dict(spec.rule(group).carry()) | dict((carried or {}).get(name, {}))
-            for name, group in self._groups.items()
-        }
+        rates = {name: self._rate(g, None, 1.0) for name, g in self._groups.items()}
+        self._constant = None if varies else rates
+        plain = Overridden(spec)
+        self._first_guards, self._guards = self._guards_at(0, plain), self._guards_at(1, plain)
+        self._plain = plain
+        self._overridden: OrderedDict[tuple[Override, ...], Overridden] = OrderedDict()
+        self.version = 0
+        self.clocks = list(clocks) if clocks is not None else [self._fresh(name) for name in self._groups]
+        by_tensor = spec.step_counting is StepCounting.PER_TENSOR
+        self._counts_by_tensor = by_tensor and any(counts_steps(spec.rule(g)) for g in self._groups.values())
 
-    @property
-    def origins(self) -> Mapping[str, int]:
-        """The session's step at which each group's rule began to count, by group."""
-        return self._origins
+    def _fresh(self, name: str) -> Clock:
+        return Clock(name, 0, dict(self._spec.rule(self._groups[name]).carry()))
 
-    def switched(self, spec: SessionSpec, step: int, restarted: Collection[str]) -> Numbers:
-        """The numbers under another specification from ``step`` on.
+    def switched(self, spec: SessionSpec, restarted: Collection[str]) -> Numbers:
+        """The numbers under another specification of the same groups.
 
         Args:
-            spec: the new specification, of the same groups.
-            step: the session's step.
+            spec: the new specification.
             restarted: the groups whose rules count their steps from 1 again.
         """
-        origins = {name: step if name in restarted else at for name, at in self._origins.items()}
-        carried = {}
-        for name, numbers in self.carried.items():
-            known = spec.rule(self._group_of(spec, name)).carry()
-            carried[name] = {} if name in restarted else {k: v for k, v in numbers.items() if k in known}
-        return Numbers(spec, origins, carried)
+        numbers = Numbers(spec, self._members)
+        kept = []
+        for clock in self.clocks:
+            if clock.group not in restarted:
+                known = spec.rule(numbers._groups[clock.group]).carry()
+                carried = {**known, **{k: v for k, v in clock.carried.items() if k in known}}
+                kept.append(replace(clock, carried=carried))
+        numbers.clocks = [*kept, *(clock for clock in numbers.clocks if clock.group in restarted)]
+        return numbers
 
-    @staticmethod
-    def _group_of(spec: SessionSpec, name: str) -> ParameterGroup | None:
-        return next((group for group in spec.groups if group.name == name), None)
+    def clock_of(self, tensor: str, group: str) -> int:
+        """The position among `clocks` of the one that a tensor has."""
+        for position, clock in enumerate(self.clocks):
+            if clock.group == group and (clock.tensors is None or tensor in clock.tensors):
+                return position
+        raise KeyError(tensor)
+
+    def count(self, numbers: StepNumbers, covered: Collection[str] | None) -> None:
+        """Counts a step.
+
+        Args:
+            numbers: its numbers.
+            covered: names of the tensors that had a gradient; None for all that can have one.
+        """
+        if self._counts_by_tensor and covered is not None:
+            self.clocks = advanced(self.clocks, numbers.carried, self._members, covered)
+            self.version += 1
+            return
+        self.clocks = [
+            Clock(clock.group, clock.count + 1, carried, clock.tensors)
+            for clock, carried in zip(self.clocks, numbers.carried, strict=True)
+        ]
 
     def learning_rate(self, step: int, group: ParameterGroup | None = None) -> float:
         """The learning rate of the update that follows ``step`` earlier ones."""
@@ -95,55 +125,80 @@ class Numbers:
         return None if self._spec.schedule is None else self._spec.schedule.algorithm.rate(step)
 
     def _rate(self, group: ParameterGroup | None, scheduled: float | None, reduction: float) -> float:
-        """A group's learning rate where the schedule, if there is one, says ``scheduled``."""
+        """A group's learning rate if the schedule, or an override, says ``scheduled``."""
         factor = 1.0 if group is None else group.learning_rate_factor
         base = self._spec.rule(group).base_learning_rate if scheduled is None else scheduled
         plateau = self._spec.reduce_on_plateau
         return base * factor if plateau is None else plateau.reduced(base * factor, reduction)
 
-    def of_step(self, step: int, guards: Mapping[str, float] | None = None) -> StepNumbers:
+    def of_step(
+        self,
+        step: int,
+        guards: Mapping[str, Mapping[str, float]] | None = None,
+        overrides: tuple[Override, ...] = (),
+    ) -> StepNumbers:
         """The numbers of the update that follows ``step`` earlier ones. Changes nothing.
 
         Args:
             step: how many there were.
-            guards: what `of_gradient` gave for the step; None where there is no gradient.
+            guards: what `of_gradient` returned for the step; None if there is no gradient.
+            overrides: hyperparameters that have other values in this step.
         """
-        scalars: dict[str, dict[str, float]] = {}
-        carried: dict[str, dict[str, float]] = {}
-        guards = guards or self.of_guards(step)
-        rates = self._rates(step) if self._constant is None else self._constant
-        for (name, rule, decay), rate in zip(self._rules, rates, strict=True):
-            before = self.carried[name]
-            own = rule.scalars(step - self._origins[name] + 1, rate, **before)
-            carried[name] = {key: own[key] for key in before} if before else before
-            scalars[name] = {**own, **guards, "guard_decay": 1 - rate * decay}
-        return StepNumbers(rates[0], scalars, carried)
+        guards = guards or (self._guards if step else self._first_guards)
+        chosen = self._plain if not overrides else self.overridden(overrides)
+        rates = self._constant if self._constant is not None and not overrides else self._rates(step, chosen)
+        scalars: list[dict[str, float]] = []
+        carried: list[Carried] = []
+        for clock in self.clocks:
+            name, before = clock.group, clock.carried
+            rate = rates[name]
+            own = chosen.rules[name].scalars(clock.count + 1, rate, **before)
+            carried.append({key: own[key] for key in before} if before else before)
+            scalars.append({**own, **guards[name], "guard_decay": 1 - rate * chosen.decays[name]})
+        return StepNumbers(rates[""], scalars, carried)
 
-    def _rates(self, step: int) -> Sequence[float]:
-        """The groups' learning rates, the session's first."""
+    def _rates(self, step: int, chosen: Overridden) -> Mapping[str, float]:
+        """Each group's learning rate, by name."""
         scheduled = self._scheduled(step)
-        return [self._rate(group, scheduled, self.reduction) for group in self._groups.values()]
-
-    def of_gradient(self, step: int, loss_scale: float) -> dict[str, float]:
-        """The numbers of a gradient's preprocessing; not to be changed."""
-        numbers = self._guards if step else self._first_guards
-        return numbers if loss_scale == 1.0 else numbers | {"guard_loss_scale": loss_scale}
-
-    def of_guards(self, step: int) -> dict[str, float]:
-        """The guards' numbers that need no gradient; not to be changed."""
-        return self._guards if step else self._first_guards
-
-    def _guards_at(self, step: int) -> dict[str, float]:
-        gradient, average = self._spec.gradient, self._spec.weight_average
-        numbers = {
-            "guard_accumulation_steps": float(gradient.accumulation_steps),
-            "guard_l1": gradient.l1,
-            "guard_l2": gradient.l2,
+        return {
+            name: self._rate(group, chosen.rates.get(name, scheduled), self.reduction)
+            for name, group in self._groups.items()
         }
+
+    def overridden(self, overrides: tuple[Override, ...]) -> Overridden:
+        """What holds for a step with overrides; kept for the next step with the same ones.
+
+        Raises:
+            DomainError: what `Overridden` raises.
+        """
+        known = self._overridden.get(overrides)
+        if known is None:
+            known = self._overridden[overrides] = Overridden(self._spec, overrides)
+            if len(self._overridden) > OVERRIDES_KEPT:
+                self._overridden.popitem(last=False)
+        return known
+
+    def of_gradient(
+        self, step: int, loss_scale: float, overrides: tuple[Override, ...] = ()
+    ) -> Mapping[str, Mapping[str, float]]:
+        """The numbers of a gradient's preprocessing, by group; not to be changed."""
+        numbers = self._guards if step else self._first_guards
+        if overrides:
+            numbers = self._guards_at(step, self.overridden(overrides))
+        if loss_scale == 1.0:
+            return numbers
+        return {name: {**of, "guard_loss_scale": loss_scale} for name, of in numbers.items()}
+
+    def _guards_at(self, step: int, chosen: Overridden) -> dict[str, dict[str, float]]:
+        gradient, average = self._spec.gradient, self._spec.weight_average
+        numbers = {"guard_accumulation_steps": float(gradient.accumulation_steps)}
         if isinstance(gradient.clip, ClipByValue):
             numbers |= {"guard_low": gradient.clip.low, "guard_high": gradient.clip.max_value}
         if average is not None:
             # The first step copies the parameters: there is no average yet.
             kept = average.decay if step > 0 else 0.0
             numbers |= {"guard_average_kept": kept, "guard_average_added": 1 - kept}
-        return numbers
+        return {
+            name: {**numbers, "guard_l1": chosen.l1[name], "guard_l2": chosen.l2[name]}
+            for name in self._groups
+        }

@@ -18,7 +18,7 @@ from optserve_server.sessions.guards import GRADIENT, REPLY
 from optserve_server.sessions.partition import Partition, Piecewise
 from optserve_server.sessions.reading import Point, Reply
 from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, NonFinitePolicy
-from optserve_server.sessions.staging import Run, Staging
+from optserve_server.sessions.staging import Run, Staging, parts_by_clock
 
 if TYPE_CHECKING:
     from optserve_server.sessions.session import Session
@@ -41,13 +41,15 @@ class Place:
     Args:
         partition: the partition.
         run: the gradient.
+        clock: position among `Numbers.clocks` of the one that the run's tensors have.
 
     Attributes:
         direct: whether its kernels are bound to every array.
     """
 
-    def __init__(self, partition: Partition, run: Run) -> None:
+    def __init__(self, partition: Partition, run: Run, clock: int) -> None:
         self.partition, self.run, self.rule = partition, run, partition.programs.rule
+        self.group, self.clock = partition.group, clock
         self.direct = False
         self._bounds: dict[tuple[object, ...], Bound] = {}
 
@@ -133,7 +135,9 @@ class Plan:
         staging: the gradient.
 
     Attributes:
-        places: one for each run.
+        places: one for each run, cut where tensors have counted different steps; none for tensors of
+            frozen groups.
+        covered: names of the tensors that the gradient covers; None for all that are not frozen.
         groupwise: whether any group has a rule that needs sums over all of it.
         tensorwise: whether any group has a rule that needs norms of each tensor.
         plain: whether all runs are of complete tensors and no rule looks beyond an element.
@@ -153,7 +157,17 @@ class Plan:
         arenas, gradient = session.arenas, session.spec.gradient
         self._partitions, self._spec = arenas.partitions, session.spec
         self._is_bound = False
-        self.places = tuple(Place(arenas.partition(run), run) for run in staging.runs)
+        frozen = session.spec.frozen_groups
+        self._numbers, self._version = session.numbers, session.numbers.version
+        self.places = tuple(
+            Place(arenas.partition(run), run, clock)
+            for whole in staging.runs
+            if whole.tensors[0].entry.group not in frozen
+            for clock, run in parts_by_clock(session.numbers, whole)
+        )
+        given = frozenset(t.entry.name for t in staging.tensors if t.entry.group not in frozen)
+        needed = sum(entry.group not in frozen for entry in session.layout.entries)
+        self.covered = None if len(given) == needed else given
         self.groupwise = any(isinstance(place.rule, GroupwiseRule) for place in self.places)
         self.tensorwise = any(isinstance(place.rule, TensorwiseRule) for place in self.places)
         has_rows = any(place.run.rows is not None for place in self.places)
@@ -163,7 +177,8 @@ class Plan:
         self.clips = gradient.clip is not None
         self.clips_by_tensor = isinstance(gradient.clip, ClipByTensorNorm)
         self.clips_by_norm = self.clips_by_tensor or isinstance(gradient.clip, ClipByGlobalNorm)
-        self.penalizes = bool(gradient.l1 or gradient.l2)
+        shapes = [place.partition.programs.gradient for place in self.places]
+        self.penalizes = any(shape.l1 or shape.l2 for shape in shapes)
         self.measures_early = not (self.penalizes or self.accumulates or has_rows)
         self.needs_no_measurement = (
             gradient.non_finite is NonFinitePolicy.ALLOW and not self.clips_by_norm and self.plain
@@ -191,6 +206,8 @@ class Plan:
             staging.plan is self
             and self._spec is session.spec
             and self._partitions is session.arenas.partitions
+            and self._numbers is session.numbers
+            and self._version == session.numbers.version
         )
 
     def writes(self, reply: Reply) -> bool:

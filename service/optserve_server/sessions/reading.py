@@ -13,7 +13,7 @@ from optserve_server.arrays.backend import Array
 from optserve_server.arrays.formats import encode
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.guards import AVERAGE, PARAMETER, POINT
-from optserve_server.sessions.staging import Run, StagedTensor, Staging
+from optserve_server.sessions.staging import Run, StagedTensor, Staging, parts_by_clock
 
 if TYPE_CHECKING:
     from optserve_server.sessions.session import Session
@@ -96,6 +96,7 @@ def read(session: Session, staging: Staging, point: Point) -> Values:
 
 
 def _elements(session: Session, run: Run, point: Point) -> Array:
+    """The elements of a run at a point."""
     partition = session.arenas.partition(run)
     place = slice(run.start - partition.start, run.stop - partition.start)
     if point is Point.AVERAGE and session.step > 0:
@@ -104,8 +105,11 @@ def _elements(session: Session, run: Run, point: Point) -> Array:
     if point is not Point.LOOKAHEAD or not partition.programs.rule.has_lookahead:
         return parameters
     ahead = session.arenas.backend.full(run.stop - run.start, 0.0, partition.dtype)
-    scalars = session.numbers.of_step(session.step).scalars[partition.group]
-    partition.run(partition.programs.lookahead, run.start, run.stop, scalars, given={POINT: ahead})
+    numbers = session.numbers.of_step(session.step)
+    for clock, part in parts_by_clock(session.numbers, run):
+        scalars = numbers.scalars[clock]
+        given = {POINT: ahead[part.start - run.start : part.stop - run.start]}
+        partition.run(partition.programs.lookahead, part.start, part.stop, scalars, given=given)
     return ahead
 
 

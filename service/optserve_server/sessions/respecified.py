@@ -49,7 +49,7 @@ def _switch(
 ) -> list[StateTransfer]:
     restarted = [transfer.group for transfer in transfers if transfer.restarted]
     watch = session.watch.switched(session.spec, spec, session.arenas)
-    session.numbers = session.numbers.switched(spec, session.step, restarted)
+    session.numbers = session.numbers.switched(spec, restarted)
     session.numbers.reduction = watch.learning_rate_factor
     session.watch = watch
     session.arenas.partitions = partitions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -138,7 +138,7 @@ class Session:
         self._allocate = partial(budget.array, make=backend.host_buffer)
         self.charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
         self.arenas = Arenas(layout, programs, backend)
-        self.numbers = Numbers(spec)
+        self.numbers = Numbers(spec, layout.members)
         self.watch = Watch.begin(spec, self.arenas)
         self.ledger = StepLedger()
         self.kept: Kept | None = None
@@ -222,9 +222,9 @@ class Session:
             self.check_step(options.expected_step, "options.expected_step")
         return True
 
-    def count_step(self, numbers: StepNumbers) -> None:
-        """Counts a step whose update was applied with these numbers."""
-        self.numbers.carried = numbers.carried
+    def count_step(self, numbers: StepNumbers, covered: Collection[str] | None) -> None:
+        """Counts a step that was applied; arguments as those of `Numbers.count`."""
+        self.numbers.count(numbers, covered)
         self.accumulated = 0
         self.step += 1
 

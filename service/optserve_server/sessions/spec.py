@@ -191,6 +191,19 @@ class SessionSpec(Hyperparameters):
         chosen = group.optimizer if group is not None and group.optimizer is not None else self.optimizer
         return chosen.algorithm
 
+    @property
+    def frozen_groups(self) -> frozenset[str]:
+        """Names of the groups whose tensors stay as they are."""
+        return frozenset(group.name for group in self.groups if group.frozen)
+
+    def l1(self, group: ParameterGroup | None) -> float:
+        """The factor of L1 regularization of a group: its own, or the session's."""
+        return self.gradient.l1 if group is None or group.l1 is None else group.l1
+
+    def l2(self, group: ParameterGroup | None) -> float:
+        """The factor of L2 regularization of a group: its own, or the session's."""
+        return self.gradient.l2 if group is None or group.l2 is None else group.l2
+
     def weight_decay(self, group: ParameterGroup | None) -> float:
         """The decoupled weight decay of a group: its own, the session's or the rule's."""
         if group is not None and group.decoupled_weight_decay is not None:

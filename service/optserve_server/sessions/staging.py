@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,6 +19,7 @@ from optserve_server.arrays.backend import Backend, Mirror
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.budget import UNBOUNDED
 from optserve_server.sessions.layout import Layout, TensorEntry
+from optserve_server.sessions.numbers import Numbers
 from optserve_server.sessions.sparse import NamedRows, check_rows, shape_text, summed
 
 Allocate: TypeAlias = Callable[[int], npt.NDArray[np.uint8]]
@@ -201,6 +204,19 @@ class Staging:
         return Run(tuple(tensors), self.buffer[start:stop].view(tensors[0].dtype))
 
 
+def parts_by_clock(numbers: Numbers, run: Run) -> list[tuple[int, Run]]:
+    """A run cut where its tensors have counted different steps: each part, behind its clock's position."""
+    clocks = [numbers.clock_of(tensor.entry.name, tensor.entry.group) for tensor in run.tensors]
+    if len(set(clocks)) == 1:
+        return [(clocks[0], run)]
+    parts: list[tuple[int, Run]] = []
+    for clock, group in itertools.groupby(zip(clocks, run.tensors, strict=True), operator.itemgetter(0)):
+        tensors = tuple(tensor for _, tensor in group)
+        first, last = tensors[0].entry.start - run.start, tensors[-1].entry.stop - run.start
+        parts.append((clock, Run(tensors, run.staged[first:last])))
+    return parts
+
+
 def _continues(before: StagedTensor, after: StagedTensor) -> bool:
     a, b = before.entry, after.entry
     if before.rows is not None or after.rows is not None:
@@ -357,16 +373,20 @@ def _pack(layout: Layout, given: Mapping[str, _Given]) -> list[StagedTensor]:
     return packed
 
 
-def check_complete(layout: Layout, staging: Staging) -> None:
-    """Refuses a gradient that leaves tensors out.
+def check_complete(layout: Layout, covered: Collection[str] | None, frozen: Collection[str]) -> None:
+    """Rejects a gradient that leaves tensors out.
+
+    Args:
+        layout: the session's layout.
+        covered: names of the tensors that the gradient covers; None for all that are not frozen.
+        frozen: names of the groups that are frozen.
 
     Raises:
         DomainError: MISSING_TENSOR, naming the first.
     """
-    if len(staging.tensors) == len(layout.entries):
+    if covered is None:
         return
-    given = {tensor.entry.name for tensor in staging.tensors}
-    missing = next(entry.name for entry in layout.entries if entry.name not in given)
+    missing = next(e.name for e in layout.entries if e.name not in covered and e.group not in frozen)
     raise DomainError(
         Reason.MISSING_TENSOR,
         f"accumulation needs a gradient for every tensor, but {missing!r} has none",

@@ -128,10 +128,10 @@ class Step(Change["Step"]):
         if staging.sparse:
             check_lazy(session.spec, session.arenas, staging)
         if plan.accumulates:
-            check_complete(session.layout, staging)
+            check_complete(session.layout, plan.covered, session.spec.frozen_groups)
         self._completes = session.accumulated + 1 == session.spec.gradient.accumulation_steps
         self._scaled = options.loss_scale != 1.0
-        self._guards = session.numbers.of_gradient(session.step, options.loss_scale)
+        self._guards = session.numbers.of_gradient(session.step, options.loss_scale, options.overrides)
         # A step that happens whatever its gradient holds is measured by the pass that applies it.
         self._one_pass = (
             plan.needs_no_measurement
@@ -186,7 +186,8 @@ class Step(Change["Step"]):
         if self._hasher is not None:
             self._hasher.update(self.staging.buffer[self._received : byte_count].data)
         self._received = byte_count
-        for run, measuring in zip(self.staging.runs, self._passes or (), strict=False):
+        for place, measuring in zip(self._plan.places, self._passes or (), strict=False):
+            run = place.run
             bytes_there = byte_count - run.tensors[0].byte_offset
             measuring.advance(min(max(0, bytes_there // run.staged.itemsize), run.staged.size))
 
@@ -195,11 +196,15 @@ class Step(Change["Step"]):
         plan, session, scale = self._plan, self._session, self.options.loss_scale
         if not plan.measures_early:
             return None
-        numbers = session.numbers.of_gradient(session.step, scale)
+        numbers = session.numbers.of_gradient(session.step, scale, self.options.overrides)
         of_tensors: Mapping[str, Any] | None = {} if plan.clips_by_tensor else None
         return [
             place.begin(
-                StepPrograms.measure, scale != 1.0, scalars=numbers, of_tensors=of_tensors, sent=False
+                StepPrograms.measure,
+                scale != 1.0,
+                scalars=numbers[place.group],
+                of_tensors=of_tensors,
+                sent=False,
             )
             for place in plan.places
         ]
@@ -220,15 +225,16 @@ class Step(Change["Step"]):
         of_tensors: Mapping[str, Any] | None = {} if by_tensor else None
         sums = []
         for place in self._plan.places:
-            sums.append(
-                place.call(text, self._scaled, scalars=self._guards, of_tensors=of_tensors, sent=False)
-            )
+            numbers = self._guards[place.group]
+            sums.append(place.call(text, self._scaled, scalars=numbers, of_tensors=of_tensors, sent=False))
         return Measurement(self._session.spec.gradient, sums)
 
     def _decided(self, non_finite_count: int) -> StepOutcome:
         policy = self._session.spec.gradient.non_finite
         if non_finite_count and policy is NonFinitePolicy.REJECT:
-            raise refuse_non_finite(self.staging, self._measured(by_tensor=True), self._stages())
+            runs = [place.run for place in self._plan.places]
+            measured = self._measured(by_tensor=True)
+            raise refuse_non_finite(self.staging, runs, measured, self._stages())
         if self.options.validate_only:
             return StepOutcome.VALIDATED
         if non_finite_count and policy is NonFinitePolicy.SKIP:
@@ -242,21 +248,22 @@ class Step(Change["Step"]):
         if gradient.accumulation_steps > 1:
             stages.append("accumulation")
         if self._completes:
-            stages += [f"{name} regularization" for name in ("l1", "l2") if getattr(gradient, name)]
+            used = [self._guards[place.group] for place in self._plan.places]
+            stages += [f"{n} regularization" for n in ("l1", "l2") if any(of[f"guard_{n}"] for of in used)]
         return stages
 
     def _accumulate(self) -> None:
         with self._session.changing:
             for place in self._plan.places:
-                place.call(StepPrograms.accumulate, self._scaled, scalars=self._guards)
+                place.call(StepPrograms.accumulate, self._scaled, scalars=self._guards[place.group])
         self._session.count_accumulated()
 
     def _apply(self, reply: Reply | None, progress: Progress | None) -> StepResult:
         session, plan = self._session, self._plan
-        numbers = session.numbers.of_step(session.step, self._guards)
+        numbers = session.numbers.of_step(session.step, self._guards, self.options.overrides)
         scalars: list[Scalars] = []
         for i, place in enumerate(plan.places):
-            own = numbers.scalars[place.partition.group]
+            own = numbers.scalars[place.clock]
             known = plan.clips_by_norm or plan.tensorwise
             scalars.append(self._scalars(place, i, own) if known else (own, None))
         if plan.groupwise:
@@ -273,13 +280,14 @@ class Step(Change["Step"]):
         with session.changing:
             sums = self._update(scalars, reply if writes else None, progress)
             if session.spec.weight_average is not None:
-                for partition, start, stop in session.arenas.untouched(self.staging.runs):
-                    partition.run(partition.programs.average, start, stop, self._guards)
+                for partition, start, stop in session.arenas.untouched([p.run for p in plan.places]):
+                    numbers_of_group = self._guards[partition.group]
+                    partition.run(partition.programs.average, start, stop, numbers_of_group)
         announced = result is not None and writes
         if result is None:
             self._measurement = Measurement(session.spec.gradient, sums)
             result = self._result(session.step + 1, numbers.learning_rate)
-        session.count_step(numbers)
+        session.count_step(numbers, plan.covered)
         if not announced:
             answer_with(None if writes else session, result, reply, progress)
         return result
@@ -333,7 +341,7 @@ class Step(Change["Step"]):
     def _settle(self, prepared: Sequence[Scalars], numbers: StepNumbers) -> None:
         """Completes the numbers of each `GroupwiseRule` by the sums over its group."""
         groupwise = [
-            (place.partition.group, rule, place, *given)
+            (place.group, rule, place, *given)
             for place, given in zip(self._plan.places, prepared, strict=True)
             if isinstance(rule := place.rule, GroupwiseRule)
         ]
@@ -344,13 +352,19 @@ class Step(Change["Step"]):
             )
             found = totals.setdefault(group, Counter())
             found.update({name: float(np.sum(of)) for name, of in sums.items()})
-        for group, rule, _, scalars, _ in groupwise:
+        for group, rule, place, scalars, _ in groupwise:
             own, carried = rule.settled(totals[group], scalars)
             scalars.update(own)
-            numbers.carried[group].update(carried)
+            numbers.carried[place.clock] = {**numbers.carried[place.clock], **carried}
+
+    def _penalties(self) -> list[tuple[float, float]]:
+        """The factors of L1 and L2 regularization of each run."""
+        numbers = [self._guards[place.group] for place in self._plan.places]
+        return [(of["guard_l1"], of["guard_l2"]) for of in numbers]
 
     def _tensor_norms(self) -> tuple[tuple[str, float], ...]:
-        return norms_by_tensor(self.staging.runs, self._measured(by_tensor=True))
+        runs = [place.run for place in self._plan.places]
+        return norms_by_tensor(runs, self._measured(by_tensor=True))
 
     def _result(self, step: int, learning_rate: float) -> StepResult:
         measurement, session, options = self._measurement, self._session, self.options
@@ -365,7 +379,7 @@ class Step(Change["Step"]):
             measurement.clipped_norm if self._plan.clips else measurement.norm,
             measurement.non_finite_count,
             0,
-            measurement.penalty if self._plan.penalizes else 0.0,
+            measurement.penalty(self._penalties()) if self._plan.penalizes else 0.0,
             0 if kept is None else kept.durable_step(step),
             0 if self.outcome is StepOutcome.APPLIED else session.accumulated,
             self._tensor_norms() if options.per_tensor_norms else (),

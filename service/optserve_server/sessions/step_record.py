@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from optserve_server.sessions.change import ChangeKind
-from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.result import Override, StepOptions
 from optserve_server.sessions.staging import Staging
 from optserve_server.storage.files import Piece
 from optserve_server.storage.payload import dumps, pack_text
@@ -38,6 +39,8 @@ def _text(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, tuple):
+        return dumps([dataclasses.astuple(override) for override in value]) if value else "[]"
     return _string(value) if isinstance(value, str) else repr(value)
 
 
@@ -58,3 +61,9 @@ def described(staging: Staging) -> tuple[dict[str, Any], list[Piece]]:
     for rows in staging.sparse:
         buffers += [rows.indices.tobytes(), rows.values.tobytes()]
     return facts, [b"".join(buffers)]
+
+
+def options_of(facts: Mapping[str, Any]) -> StepOptions:
+    """The options of a step's record."""
+    overrides = tuple(Override(group, name, float(value)) for group, name, value in facts["overrides"])
+    return StepOptions(**{**facts, "overrides": overrides})

@@ -149,14 +149,17 @@ class UnaryStep:
         staging: the gradient.
 
     Raises:
-        DomainError: what `Session.stage_arrays` and `Session.check_pull` raise.
+        DomainError: what `Session.stage_arrays` raises, and at ``options.pull`` what
+            `Session.check_pull` raises.
     """
 
     def __init__(
         self, session: Session, arrays: Sequence[NamedArray], rows: Sequence[NamedRows], pull: Pull | None
     ) -> None:
+        session.check_ready()
         self.staging = session.stage_arrays(arrays, rows)
-        self.plan = StepPlan(session, self.staging.tensors, pull=pull)
+        with within("options"):
+            self.plan = StepPlan(session, self.staging.tensors, pull=pull)
         self._key = None if rows or not session.is_small else _key(arrays, pull)
         by_name = {tensor.entry.name: tensor for tensor in self.staging.tensors}
         self._targets = [self.staging.array(by_name[named.name]) for named in arrays]

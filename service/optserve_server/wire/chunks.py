@@ -63,9 +63,9 @@ class Filler:
         """The error of a stream that ends here."""
         return self._mismatch(Reason.STREAM_TRUNCATED, self._filled, "chunk")
 
-    def interrupted(self) -> DomainError:
-        """The error of a header that comes here."""
-        return self._mismatch(Reason.STREAM_PROTOCOL, self._filled, "header")
+    def interrupted(self, field: str) -> DomainError:
+        """The error of a message that has ``field``, which may not come before the last byte."""
+        return self._mismatch(Reason.STREAM_PROTOCOL, self._filled, field)
 
     def _mismatch(self, reason: Reason, actual: int, field: str) -> DomainError:
         expected = self._buffer.size

@@ -139,11 +139,11 @@ def overrides_from(
     return tuple(Override(m.group if m.HasField("group") else None, m.name, m.value) for m in messages)
 
 
-def check_known(message: Message, field: str) -> None:
+def check_known(message: Message, field: str | None = None) -> None:
     """Rejects fields that this server does not know: they could change what a step means.
 
     Raises:
-        DomainError: UNSUPPORTED_VALUE at ``field``.
+        DomainError: UNSUPPORTED_VALUE at ``field``; None for the message itself.
     """
     unknown = UnknownFieldSet(message)
     if len(unknown):
@@ -158,6 +158,7 @@ def check_known(message: Message, field: str) -> None:
 
 def pull_from(message: session_service_pb2.PullOptions) -> Pull:
     """Which values to send; fields of errors are paths within ``message``."""
+    check_known(message)
     dtype = wire_dtype_from(message.wire_dtype, "wire_dtype")
     return Pull(tuple(message.tensors) or None, dtype, _point_from(message.point))
 

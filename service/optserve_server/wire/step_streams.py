@@ -33,7 +33,7 @@ def plan_from(
         find: returns the session of a resource name.
         region_of: returns a session's region of that name.
     """
-    sessions.check_known(message, "session")
+    sessions.check_known(message)
     try:
         session = find(message.session)
     except DomainError as error:
@@ -44,7 +44,6 @@ def plan_from(
     dtype = wire_dtype_from(message.gradient_dtype, "gradient_dtype")
     pull = None
     if message.HasField("pull"):
-        sessions.check_known(message.pull, "pull")
         with within("pull"):
             pull = sessions.pull_from(message.pull)
     region = None
@@ -110,7 +109,7 @@ def byte_layout_to(tensors: Iterable[StagedTensor]) -> ByteLayout:
 
 def options_from(start: pb.StepStart, plan: StepPlan) -> StepOptions:
     """What a step asks for; fields of errors are paths within the message."""
-    sessions.check_known(start, "options.sequence")
+    sessions.check_known(start, "options")
     if plan.region is not None and not start.gradient_id:
         text = "a gradient in shared memory needs a gradient_id"
         raise DomainError(Reason.FIELD_REQUIRED, text, field="gradient_id")

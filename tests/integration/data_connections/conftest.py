@@ -9,7 +9,7 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import SessionSpec
-from tests.integration.client import Array, Client, step_messages
+from tests.integration.client import Array, Client, plan_message, step_messages
 from tests.integration.raw_stream import RawStream
 from tests.integration.test_operations import samples
 from tests.support.server import RunningServer, running_server
@@ -29,25 +29,22 @@ def adam() -> SessionSpec:
 
 
 def gradient(values: dict[str, Array]) -> bytes:
-    """Random bytes of a gradient, in the layout's order: float32 before float64."""
-    by_dtype = sorted(values.items(), key=lambda item: item[1].dtype.itemsize)
+    """Random bytes of a gradient, in the layout's order: float64 before float32."""
+    by_dtype = sorted(values.items(), key=lambda item: -item[1].dtype.itemsize)
     return b"".join(RNG.standard_normal(v.shape).astype(v.dtype).tobytes() for _, v in by_dtype)
 
 
-def header(name: str, sequence: int = 0, **fields: object) -> pb.StepHeader:
-    head = pb.StepHeader(name=name, **fields)  # type: ignore[arg-type]
-    head.options.pull.SetInParent()
-    if sequence:
-        head.options.worker, head.options.sequence = "me", sequence
-    return head
+def plan(name: str, worker: str = "", **fields: object) -> pb.StepStreamRequest:
+    """A plan whose answers have every parameter."""
+    return plan_message(name, worker=worker, pull=pb.PullOptions(), **fields)
 
 
-def step(name: str, data: bytes, sequence: int = 0, chunk: int = 1 << 20) -> list[pb.StepStreamRequest]:
-    return list(step_messages(header(name, sequence), data, chunk))
+def step(data: bytes, sequence: int = 0, chunk: int = 1 << 20) -> list[pb.StepStreamRequest]:
+    return list(step_messages(data, chunk, sequence=sequence))
 
 
-def small(name: str, sequence: int = 0) -> list[pb.StepStreamRequest]:
-    return step(name, gradient(VALUES), sequence)
+def small(sequence: int = 0) -> list[pb.StepStreamRequest]:
+    return step(gradient(VALUES), sequence)
 
 
 def whole(answers: list[bytes]) -> list[pb.StepStreamResponse]:

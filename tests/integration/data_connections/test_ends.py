@@ -12,7 +12,15 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, refused, sgd
-from tests.integration.data_connections.conftest import LARGE, VALUES, calls_in_flight, small, step, whole
+from tests.integration.data_connections.conftest import (
+    LARGE,
+    VALUES,
+    calls_in_flight,
+    plan,
+    small,
+    step,
+    whole,
+)
 from tests.integration.raw_stream import ACCEPTED, GREETING, SECONDS, RawStream, framed, reset, told
 from tests.support.server import RunningServer, running_server
 from tests.support.watching import descriptors_of, wait_until
@@ -27,8 +35,8 @@ def ended(stream: RawStream) -> grpc.StatusCode:
 
 
 def send_half_an_upload(stream: RawStream, name: str) -> None:
-    stream.go_over()
-    data = framed(step(name, bytes(4 * LARGE)))
+    stream.go_over().planned(plan(name))
+    data = framed(step(bytes(4 * LARGE)))
     stream.socket.sendall(data[: len(data) // 2])
 
 
@@ -39,7 +47,7 @@ def vanish_within_an_upload(stream: RawStream, name: str) -> None:
 
 
 def vanish_before_a_step(stream: RawStream, name: str) -> None:
-    reset(stream.go_over().socket)
+    reset(stream.go_over().planned(plan(name)).socket)
     assert ended(stream) is not grpc.StatusCode.DEADLINE_EXCEEDED
 
 
@@ -95,7 +103,7 @@ def test_fifty_streams_that_end_well_leave_nothing(own: RunningServer) -> None:
         counts = []
         for _ in range(51):
             with RawStream(client) as stream:
-                stream.go_over().send(*small(name))
+                stream.go_over().planned(plan(name)).send(*small())
                 assert len(stream.finish()) == 1
             counts.append(descriptors_of(own.process.pid))
         wait_until(lambda: descriptors_of(own.process.pid) <= counts[0])
@@ -106,14 +114,14 @@ def test_an_answer_that_nobody_reads_holds_nobody_up(own: RunningServer) -> None
     with Client(own.address) as client:
         name = client.create({"w": np.ones(LARGE, np.float32)}, sgd()).name
         other = client.create(VALUES).name
-        messages = framed(m for _ in range(40) for m in step(name, bytes(4 * LARGE)))
+        messages = framed(m for _ in range(40) for m in step(bytes(4 * LARGE)))
         with RawStream(client) as deaf, RawStream(client) as stream:
-            deaf.go_over().socket.settimeout(0.5)
+            deaf.go_over().planned(plan(name)).socket.settimeout(0.5)
             with pytest.raises(TimeoutError):  # the server waits until its answers are read
                 deaf.socket.sendall(messages)
-            stream.go_over()
+            stream.go_over().planned(plan(other))
             for i in range(5):
-                stream.send(*small(other))
+                stream.send(*small())
                 answer = stream.answer()
                 assert answer is not None
                 assert pb.StepStreamResponse.FromString(answer).result.step == i + 1
@@ -124,7 +132,7 @@ def test_a_drain_ends_an_idle_data_connection_at_once() -> None:
     with running_server(grace_seconds=60) as server, Client(server.address) as client:
         name = client.create(VALUES).name
         with RawStream(client) as stream:
-            stream.go_over().send(*small(name))
+            stream.go_over().planned(plan(name)).send(*small())
             assert stream.answer()
             server.process.terminate()
             assert stream.answer() is None
@@ -138,8 +146,8 @@ def test_a_drain_finishes_the_step_that_has_begun() -> None:
     with running_server(grace_seconds=20) as server, Client(server.address) as client:
         name = client.create(VALUES).name
         with RawStream(client) as stream:
-            first, rest = small(name)
-            stream.go_over().send(first)
+            first, rest = small()
+            stream.go_over().planned(plan(name)).send(first)
             client.get(name)
             time.sleep(0.1)
             server.process.terminate()
@@ -164,7 +172,7 @@ def test_a_drain_gives_up_strangers_and_streams_after_its_grace() -> None:
     with running_server(grace_seconds=0.3) as server, Client(server.address) as client:
         name = client.create(VALUES).name
         with RawStream(client) as stream, RawStream(client) as waiting:
-            stream.go_over().send(small(name)[0])
+            stream.go_over().planned(plan(name)).send(small()[0])
             offer = waiting.offer()
             silent = socket.create_connection(("127.0.0.1", offer.port), SECONDS)
             with silent:
@@ -178,10 +186,10 @@ def test_a_silent_data_connection_ends() -> None:
     with running_server(stream_idle_seconds=1) as server, Client(server.address) as client:
         name = client.create(VALUES).name
         with RawStream(client) as stream:
-            stream.go_over()
+            stream.go_over().planned(plan(name))
             for _ in range(3):
                 time.sleep(0.6)
-                stream.send(*small(name))
+                stream.send(*small())
                 assert stream.answer(), "one that moves lives"
             began = time.monotonic()
             assert stream.answer() is None

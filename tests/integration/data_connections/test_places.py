@@ -10,7 +10,7 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, refused
-from tests.integration.data_connections.conftest import TICKET, VALUES, small
+from tests.integration.data_connections.conftest import TICKET, VALUES, plan, small
 from tests.integration.raw_stream import RawStream, asking
 from tests.integration.test_namespaces import token_for
 from tests.support.certificates import Authority
@@ -33,13 +33,13 @@ def test_tokens_hold_for_data_connections(tmp_path: Path) -> None:
                 next(stream.call)
             assert why.reason == "UNAUTHENTICATED"
         with RawStream(bob) as stream:
-            stream.go_over().send(*small(name))
+            stream.go_over().send(plan(name))
             assert stream.answer() is None
             with refused() as why:
                 next(stream.call)
             assert (why.code, why.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
         with RawStream(alice) as stream:
-            stream.go_over().send(*small(name))
+            stream.go_over().planned(plan(name)).send(*small())
             assert stream.answer()
             text = path.read_text()
             path.write_text(text[text.rindex("[[tokens]]") :])  # bob's alone
@@ -62,7 +62,7 @@ def test_where_none_are_offered(tmp_path: Path, how: str) -> None:
         with Client(address, credentials) as client, RawStream(client) as stream:
             assert stream.offer() == pb.DataConnectionOffer()
             name = client.create(VALUES).name
-            stream.say(*small(name))
+            stream.planned(plan(name)).say(*small())
             assert stream.heard().result.step == 1, "and steps go over the call"
             stream.say(asking(b"x" * 32))
             with refused() as why:
@@ -95,7 +95,7 @@ def test_connections_over_ipv6() -> None:
         port = server.address.rpartition(":")[2]
         with Client(f"[::1]:{port}") as client, RawStream(client, "::1") as stream:
             name = client.create(VALUES).name
-            stream.go_over().send(*small(name))
+            stream.go_over().planned(plan(name)).send(*small())
             assert len(stream.finish()) == 1
 
 
@@ -106,5 +106,5 @@ def test_a_server_of_all_addresses_is_reached_at_each() -> None:
         for host in ("127.0.0.1", "127.0.0.2"):
             with Client(f"{host}:{port}") as client, RawStream(client, host) as stream:
                 name = client.create(VALUES).name
-                stream.go_over().send(*small(name))
+                stream.go_over().planned(plan(name)).send(*small())
                 assert len(stream.finish()) == 1

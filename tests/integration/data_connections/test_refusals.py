@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import grpc
 import numpy as np
@@ -18,7 +18,7 @@ from tests.integration.data_connections.conftest import (
     VALUES,
     calls_in_flight,
     gradient,
-    header,
+    plan,
     small,
     step,
     whole,
@@ -29,7 +29,7 @@ from tests.support.watching import resident, wait_until
 
 
 def test_a_compressed_message_is_refused(client: Client, stream: RawStream, name: str) -> None:
-    message = small(name)[0].SerializeToString()
+    message = plan(name).SerializeToString()
     stream.go_over().socket.sendall(PREFIX.pack(1, len(message)) + message)
     assert stream.answer() is None
     with refused() as why:
@@ -69,13 +69,13 @@ def test_a_message_takes_no_memory_before_it_comes(own: RunningServer) -> None:
     wait_until(lambda: calls_in_flight(own) == 0)
 
 
-@pytest.mark.parametrize("left", [1, 5, 30])
+@pytest.mark.parametrize("left", [1, 5, 8])
 def test_an_end_within_a_message_is_no_end(client: Client, stream: RawStream, name: str, left: int) -> None:
     """Nor is one within the five bytes before it."""
-    data = framed(small(name)[:1])
-    stream.go_over().send(*small(name))
-    sent = data[:left] if left < 10 else data[:-1]
-    stream.socket.sendall(sent)
+    data = framed(small()[:1])
+    stream.go_over().planned(plan(name)).send(*small())
+    assert len(data) > 8
+    stream.socket.sendall(data[:left])
     stream.socket.shutdown(socket.SHUT_WR)
     answers = list(stream.answers())
     assert len(answers) == 1
@@ -87,7 +87,7 @@ def test_an_end_within_a_message_is_no_end(client: Client, stream: RawStream, na
 
 
 def test_an_end_within_a_gradient_is_told(client: Client, stream: RawStream, name: str) -> None:
-    stream.go_over().send(small(name)[0])
+    stream.go_over().planned(plan(name)).send(small()[0])
     stream.socket.shutdown(socket.SHUT_WR)
     assert stream.answer() is None
     with refused() as why:
@@ -96,45 +96,47 @@ def test_an_end_within_a_gradient_is_told(client: Client, stream: RawStream, nam
     assert client.get(name).step == 0
 
 
-def unknown_tensor(name: str) -> pb.StepHeader:
-    return header(name, tensors=["nobody"])
-
-
-def unknown_session(name: str) -> pb.StepHeader:
-    return header("sessions/nobody")
-
-
-def wrong_step(name: str) -> pb.StepHeader:
-    head = header(name)
-    head.options.expected_step = 17
-    return head
-
-
 @pytest.mark.parametrize(
-    ("wrong", "code", "reason", "fields"),
+    ("bad", "code", "reason", "field"),
     [
-        (unknown_tensor, "INVALID_ARGUMENT", "UNKNOWN_TENSOR", ["header.tensors[0]"]),
-        (unknown_session, "NOT_FOUND", "SESSION_NOT_FOUND", []),
-        (wrong_step, "ABORTED", "STEP_MISMATCH", []),
+        (
+            lambda name: [plan(name, tensors=["nobody"])],
+            "INVALID_ARGUMENT",
+            "UNKNOWN_TENSOR",
+            "plan.tensors[0]",
+        ),
+        (lambda name: [plan("sessions/nobody")], "NOT_FOUND", "SESSION_NOT_FOUND", "plan.session"),
+        (
+            lambda name: step_messages(gradient(VALUES), expected_step=17),
+            "ABORTED",
+            "STEP_MISMATCH",
+            "step.expected_step",
+        ),
+        (
+            lambda name: step_messages(gradient(VALUES), byte_count=1),
+            "INVALID_ARGUMENT",
+            "BYTE_LENGTH_MISMATCH",
+            "step.byte_count",
+        ),
     ],
 )
 def test_answers_come_before_an_error_and_the_error_over_the_call(
     client: Client,
     stream: RawStream,
     name: str,
-    wrong: Callable[[str], pb.StepHeader],
+    bad: Callable[[str], Iterable[pb.StepStreamRequest]],
     code: str,
     reason: str,
-    fields: list[str],
+    field: str,
 ) -> None:
-    good, bad = [m for _ in range(3) for m in small(name)], step_messages(wrong(name), gradient(VALUES))
-    stream.go_over().send(*good, *bad, *small(name))
+    good = [m for _ in range(3) for m in small()]
+    stream.go_over().planned(plan(name)).send(*good, *bad(name), *small())
     answers = whole(list(stream.answers()))
     assert [m.result.step for m in answers] == [1, 2, 3]
     with refused() as why:
         next(stream.call)
-    assert (why.code.name, why.reason) == (code, reason)
-    assert [f for f in why.fields if f in fields] == fields
+    assert (why.code.name, why.reason, why.fields) == (code, reason, [field])
+    assert why.applied == "no"
     assert client.get(name).step == 3
 
 
@@ -142,13 +144,13 @@ def test_a_refused_upload_is_read_on_until_its_client_knows(client: Client, stre
     """So that the answers before it are not lost with it, however much was on its way."""
     name = client.create({"w": np.ones(LARGE, np.float32)}, sgd()).name
     data = bytes(4 * LARGE)
-    good, bad = step(name, data), list(step_messages(header(name, tensors=["nobody"]), data))
-    stream.go_over()
+    good, bad = step(data), list(step_messages(data, expected_step=17))
+    stream.go_over().planned(plan(name))
     stream.socket.sendall(framed(good + bad * 20))
     assert len(b"".join(m.chunk.data for m in whole(list(stream.answers())))) == 4 * LARGE
     with refused() as why:
         next(stream.call)
-    assert why.reason == "UNKNOWN_TENSOR"
+    assert why.reason == "STEP_MISMATCH"
     client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=10)
 
 
@@ -159,18 +161,17 @@ def test_an_answer_that_is_on_its_way_arrives_before_a_refusal(
     """Of the step before, which was taken: nobody would know otherwise whose refusal it is."""
     values: dict[str, Array] = {"w": np.zeros(4_000_000, np.float32)}
     name = client.create(values, sgd()).name
-    messages = step(name, gradient(values), 1)
-    messages.append(pb.StepStreamRequest(header=header(name, 2, tensors=["nope"])))
+    messages = [*step(gradient(values), 1), plan(name, tensors=["nope"])]
     if over == "gRPC":
-        stream.say(*messages)
+        stream.planned(plan(name, "me")).say(*messages)
     else:
-        stream.go_over().send(*messages)
+        stream.go_over().planned(plan(name, "me")).send(*messages)
     wait_until(lambda: client.get(name).step == 1)
-    time.sleep(0.5)  # the refused header is read long before so long an answer is sent
+    time.sleep(0.5)  # the refused plan is read long before so long an answer is sent
     answers, why = answers_and_refusal(stream, over)
     assert answers[0].result.step == 1
     assert sum(len(answer.chunk.data) for answer in answers) == values["w"].nbytes
-    assert why.fields == ["header.tensors[0]"]
+    assert why.fields == ["plan.tensors[0]"]
     client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=10)
 
 

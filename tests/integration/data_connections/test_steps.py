@@ -13,28 +13,29 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, refused, sgd
-from tests.integration.data_connections.conftest import LARGE, VALUES, adam, gradient, small, step, whole
+from tests.integration.data_connections.conftest import (
+    LARGE,
+    VALUES,
+    adam,
+    gradient,
+    plan,
+    small,
+    step,
+    whole,
+)
 from tests.integration.raw_stream import ACCEPTED, GREETING, RawStream, asking, framed
 from tests.integration.test_operations import samples
 from tests.support.server import RunningServer
 
 
-def by_call(client: Client, messages: list[pb.StepStreamRequest]) -> list[bytes]:
-    """The answers to these messages over gRPC, as bytes."""
+def by_call(
+    client: Client, planned: pb.StepStreamRequest, messages: list[pb.StepStreamRequest]
+) -> list[bytes]:
+    """The answers to these steps over gRPC, as bytes."""
     with RawStream(client) as stream:
-        stream.say(*messages)
+        stream.planned(planned).say(*messages)
         stream._outbox.put(None)
         return list(stream.call)
-
-
-def renamed(messages: list[pb.StepStreamRequest], name: str) -> list[pb.StepStreamRequest]:
-    copies = []
-    for message in messages:
-        copy = pb.StepStreamRequest.FromString(message.SerializeToString())
-        if copy.HasField("header"):
-            copy.header.name = name
-        copies.append(copy)
-    return copies
 
 
 def in_one_go(stream: RawStream, messages: list[pb.StepStreamRequest]) -> None:
@@ -66,12 +67,12 @@ def in_odd_pieces(stream: RawStream, messages: list[pb.StepStreamRequest]) -> No
 def test_answers_are_those_of_the_call_bit_by_bit(
     client: Client, stream: RawStream, name: str, sent: Callable[..., None]
 ) -> None:
-    messages = [m for i in range(12) for m in small(name, i + 1)]
-    stream.go_over()
+    messages = [m for i in range(12) for m in small(i + 1)]
+    stream.go_over().planned(plan(name, "me"))
     sent(stream, messages)
     answers = stream.finish()
     beside = client.create(VALUES, adam()).name
-    assert answers == by_call(client, renamed(messages, beside))
+    assert answers == by_call(client, plan(beside, "me"), messages)
     assert [m.result.step for m in whole(answers)] == list(range(1, 13))
     assert client.pull(name)["w"].tobytes() == client.pull(beside)["w"].tobytes()
     client.sessions.DeleteSession(pb.DeleteSessionRequest(name=beside))
@@ -81,10 +82,10 @@ def test_answers_are_those_of_the_call_bit_by_bit(
 def test_large_gradients_come_and_go_in_chunks(client: Client, stream: RawStream, chunk: int) -> None:
     large = {"w": np.ones(LARGE, np.float32)}
     one, two = (client.create(large, adam()).name for _ in range(2))
-    messages = [m for _ in range(4) for m in step(one, gradient(large), chunk=chunk)]
-    stream.go_over().send(*messages)
+    messages = [m for _ in range(4) for m in step(gradient(large), chunk=chunk)]
+    stream.go_over().planned(plan(one)).send(*messages)
     answers = stream.finish()
-    expected = by_call(client, renamed(messages, two))
+    expected = by_call(client, plan(two), messages)
     assert b"".join(m.chunk.data for m in whole(answers)) == b"".join(m.chunk.data for m in whole(expected))
     assert [m.result for m in whole(answers)] == [m.result for m in whole(expected)]
     assert client.pull(one)["w"].tobytes() == client.pull(two)["w"].tobytes()
@@ -93,9 +94,9 @@ def test_large_gradients_come_and_go_in_chunks(client: Client, stream: RawStream
 
 
 def test_lone_steps_are_answered_one_at_a_time(stream: RawStream, name: str) -> None:
-    stream.go_over()
+    stream.go_over().planned(plan(name, "me"))
     for i in range(200):
-        [head, chunk] = small(name, i + 1)
+        [head, chunk] = small(i + 1)
         head.chunk.CopyFrom(chunk.chunk)
         stream.send(head)
         answer = stream.answer()
@@ -105,15 +106,15 @@ def test_lone_steps_are_answered_one_at_a_time(stream: RawStream, name: str) -> 
 
 
 def test_a_stream_goes_over_between_two_steps(client: Client, stream: RawStream, name: str) -> None:
-    stream.say(*small(name, 1))
+    stream.planned(plan(name, "me")).say(*small(1))
     assert stream.heard().result.step == 1
     offer = stream.offer()
-    stream.say(*small(name, 2))
+    stream.say(*small(2))
     assert stream.heard().result.step == 2
     assert stream.knock(GREETING + offer.ticket, offer.port) == ACCEPTED
-    stream.say(*small(name, 3), asking(offer.ticket))
+    stream.say(*small(3), asking(offer.ticket))
     assert stream.heard().result.step == 3
-    stream.send(*small(name, 4))
+    stream.send(*small(4))
     assert [m.result.step for m in whole(stream.finish())] == [4]
 
 
@@ -122,12 +123,12 @@ def test_an_empty_message_is_a_message(stream: RawStream) -> None:
     assert stream.answer() is None
     with refused() as why:
         next(stream.call)
-    assert (why.reason, why.fields) == ("STREAM_PROTOCOL", ["header"])
+    assert (why.reason, why.fields) == ("STREAM_PROTOCOL", ["step"])
 
 
 def test_an_unused_offer_costs_a_stream_nothing(stream: RawStream, name: str) -> None:
     assert stream.offer().port
-    stream.say(*small(name))
+    stream.planned(plan(name)).say(*small())
     assert stream.heard().result.step == 1
     stream._outbox.put(None)
     assert list(stream.call) == []
@@ -139,7 +140,7 @@ def test_metrics_count_the_bytes_of_data_connections(own: RunningServer) -> None
         name = client.create(values, sgd()).name
         before = samples(own)
         with RawStream(client) as stream:
-            stream.go_over().send(*step(name, bytes(4 * LARGE)))
+            stream.go_over().planned(plan(name)).send(*step(bytes(4 * LARGE)))
             assert len(b"".join(m.chunk.data for m in whole(stream.finish()))) == 4 * LARGE
         after = samples(own)
         for way in ("received", "sent"):
@@ -152,9 +153,9 @@ def test_many_streams_at_once_have_each_its_own(client: Client) -> None:
     """Their steps come in turn, and each stream gets the answers to its own."""
     names = [client.create({"w": np.full(4, i, np.float32)}, sgd()).name for i in range(16)]
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(RawStream(client)).go_over() for _ in names]
-        for turn, (i, stream) in itertools.product(range(5), enumerate(streams)):
-            stream.send(*step(names[i], np.full(4, 2.0, np.float32).tobytes(), turn + 1))
+        streams = [stack.enter_context(RawStream(client)).go_over().planned(plan(n, "me")) for n in names]
+        for turn, stream in itertools.product(range(5), streams):
+            stream.send(*step(np.full(4, 2.0, np.float32).tobytes(), turn + 1))
         for i, stream in enumerate(streams):
             answers = whole(stream.finish())
             assert [m.result.step for m in answers] == [1, 2, 3, 4, 5]

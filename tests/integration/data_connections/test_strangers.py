@@ -12,7 +12,7 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, refused
-from tests.integration.data_connections.conftest import TICKET, VALUES, small
+from tests.integration.data_connections.conftest import TICKET, VALUES, plan, small
 from tests.integration.hasty_server import CLAIM_SECONDS, STRANGERS
 from tests.integration.raw_stream import ACCEPTED, GREETING, SECONDS, RawStream, asking, taken, told
 from tests.support.server import RunningServer, running_server
@@ -40,7 +40,7 @@ def test_strangers_are_sent_away_without_a_word(stream: RawStream, name: str, wh
     assert time.monotonic() - began < 5
     assert stream.knock(GREETING + offer.ticket, offer.port) == ACCEPTED
     stream.say(asking(offer.ticket))
-    stream.send(*small(name))
+    stream.planned(plan(name)).send(*small())
     assert len(stream.finish()) == 1
 
 
@@ -82,7 +82,7 @@ def test_a_ticket_may_be_shown_after_the_stream_has_gone_over(hasty: RunningServ
         stream.say(asking(offer.ticket))
         time.sleep(0.2)
         assert stream.knock(GREETING + offer.ticket, offer.port) == ACCEPTED
-        stream.send(*small(client.create(VALUES).name))
+        stream.planned(plan(client.create(VALUES).name)).send(*small())
         assert len(stream.finish()) == 1
 
 
@@ -90,7 +90,7 @@ def test_an_expired_ticket_is_followed_by_steps_over_the_call(hasty: RunningServ
     with Client(hasty.address) as client, RawStream(client) as stream:
         stream.offer()
         time.sleep(CLAIM_SECONDS + 0.2)
-        stream.say(*small(client.create(VALUES).name))
+        stream.planned(plan(client.create(VALUES).name)).say(*small())
         assert stream.heard().result.step == 1
 
 
@@ -108,5 +108,5 @@ def test_only_so_many_may_be_strangers(hasty: RunningServer) -> None:
             assert time.monotonic() - began < 0.5 * CLAIM_SECONDS
         time.sleep(CLAIM_SECONDS + 0.3)
         with RawStream(client) as later:
-            later.go_over().send(*small(client.create(VALUES).name))
+            later.go_over().planned(plan(client.create(VALUES).name)).send(*small())
             assert len(later.finish()) == 1

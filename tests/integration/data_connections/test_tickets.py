@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from tests.integration.client import Client, refused
-from tests.integration.data_connections.conftest import TICKET, small
+from tests.integration.data_connections.conftest import TICKET, plan, small
 from tests.integration.raw_stream import ACCEPTED, GREETING, SECONDS, RawStream, asking, taken, told
 from tests.support.server import RunningServer
 
@@ -39,7 +39,7 @@ def test_a_ticket_is_good_for_one_connection(stream: RawStream, name: str) -> No
     with socket.create_connection(("127.0.0.1", offer.port), SECONDS) as third:
         third.sendall(GREETING + offer.ticket)
         assert told(third) == b""
-    stream.send(*small(name))
+    stream.planned(plan(name)).send(*small())
     assert len(stream.finish()) == 1
 
 
@@ -65,7 +65,7 @@ def test_another_streams_ticket_is_refused(client: Client, stream: RawStream, na
         assert (why.code, why.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "STREAM_PROTOCOL")
         assert why.fields == [TICKET]
         other.say(asking(theirs.ticket))
-        other.send(*small(name))
+        other.planned(plan(name)).send(*small())
         assert len(other.finish()) == 1, "theirs goes on"
 
 
@@ -86,7 +86,7 @@ def test_a_request_for_another_connection_is_refused(stream: RawStream) -> None:
 
 
 def test_a_request_within_a_step_is_refused(client: Client, stream: RawStream, name: str) -> None:
-    stream.go_over().send(small(name)[0], asking())
+    stream.go_over().planned(plan(name)).send(small()[0], asking())
     assert stream.answer() is None
     with refused() as why:
         next(stream.call)
@@ -94,12 +94,15 @@ def test_a_request_within_a_step_is_refused(client: Client, stream: RawStream, n
     assert client.get(name).step == 0
 
 
-@pytest.mark.parametrize("field", ["header", "chunk"])
-def test_a_request_stands_alone(client: Client, stream: RawStream, name: str, field: str) -> None:
-    request, parts = asking(), small(name)
-    request.MergeFrom(parts[0] if field == "header" else parts[1])
-    stream.say(request)
+@pytest.mark.parametrize(
+    ("other", "field"), [("plan", "plan"), ("step", "data_connection"), ("chunk", "data_connection")]
+)
+def test_a_request_stands_alone(client: Client, stream: RawStream, name: str, other: str, field: str) -> None:
+    step, chunk = small()
+    request = asking()
+    request.MergeFrom({"plan": plan(name), "step": step, "chunk": chunk}[other])
+    stream.planned(plan(name)).say(request)
     with refused() as why:
         next(stream.call)
-    assert (why.reason, why.fields) == ("STREAM_PROTOCOL", ["data_connection"])
+    assert (why.reason, why.fields) == ("STREAM_PROTOCOL", [field])
     assert client.get(name).step == 0

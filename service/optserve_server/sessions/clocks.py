@@ -1,0 +1,61 @@
+"""How many steps a rule has counted, for all tensors of a group or for some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+Carried = Mapping[str, float]
+"""The numbers that a rule hands from one step to the next, by name."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Tensors of one group whose rule has counted the same steps.
+
+    Attributes:
+        group: name of the group; empty for the default group.
+        count: steps counted.
+        carried: what the rule handed on with the last of them.
+        tensors: names of the tensors; None for all of the group.
+    """
+
+    group: str
+    count: int
+    carried: Carried
+    tensors: frozenset[str] | None = None
+
+
+def advanced(
+    clocks: Sequence[Clock],
+    carried: Sequence[Carried],
+    members: Mapping[str, Collection[str]],
+    covered: Collection[str],
+) -> list[Clock]:
+    """The clocks after a step in which some tensors had no gradient: theirs stand still.
+
+    Args:
+        clocks: the clocks before it.
+        carried: what the rule hands on from the step, for each clock.
+        members: names of the tensors of each group.
+        covered: names of the tensors that had a gradient.
+    """
+    found: list[Clock] = []
+    for clock, after in zip(clocks, carried, strict=True):
+        mine = frozenset(members[clock.group]) if clock.tensors is None else clock.tensors
+        moving = mine.intersection(covered)
+        if moving:
+            found.append(Clock(clock.group, clock.count + 1, after, moving))
+        if mine - moving:
+            found.append(Clock(clock.group, clock.count, clock.carried, mine - moving))
+    return list(_merged(found))
+
+
+def _merged(clocks: Sequence[Clock]) -> Iterator[Clock]:
+    """Joins clocks that show the same."""
+    alike: dict[object, list[Clock]] = {}
+    for clock in clocks:
+        alike.setdefault((clock.group, clock.count, tuple(sorted(clock.carried.items()))), []).append(clock)
+    for same in alike.values():
+        tensors = frozenset[str]().union(*(clock.tensors or () for clock in same))
+        yield Clock(same[0].group, same[0].count, same[0].carried, tensors)

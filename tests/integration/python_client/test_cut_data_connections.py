@@ -50,7 +50,7 @@ def test_steps_cut_at_random_are_each_applied_once(session, proxy, seed, monkeyp
         for turn in range(40):
             if turn % 2:
                 direction = chance.choice(("upstream", "downstream"))
-                setattr(proxy, f"{direction}_budget", chance.randrange(1, 1500))
+                setattr(proxy, f"{direction}_budget", chance.randrange(1, 400))
             gradients = [float(chance.randrange(-4, 5)) for _ in range(chance.choice((1, 1, 1, 4)))]
             if len(gradients) == 1:
                 results = [stream.step({"w": np.full(3, gradients[0])})]
@@ -90,9 +90,12 @@ def test_in_a_black_hole_a_deadline_ends_the_wait(session, proxy, kind, hole):
             stream.step(ONE, timeout=0.3)
         assert time.monotonic() - began < 4
         getattr(proxy, hole).set()
+        if pending is not None:
+            assert pending.result().step == 2
         result = stream.step(ONE)
-    assert result.step == session.get().step == 4
-    np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 4)
+    expected = 2 if pending is None else 3  # the same gradient again is the same step
+    assert result.step == session.get().step == expected
+    np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - expected)
 
 
 def test_within_a_payload_a_deadline_ends_the_wait(large, proxy):
@@ -108,6 +111,7 @@ def test_within_a_payload_a_deadline_ends_the_wait(large, proxy):
             stream.step(gradient, timeout=1)
         assert time.monotonic() - began < 4
         proxy.delay = 0.0
+        assert stream.step(gradient).step == 4
         assert stream.step(gradient).step == 5
     assert large.get().step == 5
 
@@ -120,6 +124,5 @@ def test_a_deadline_does_not_cost_a_data_connection(session, proxy):
         with pytest.raises(errors.DeadlineExceeded):
             stream.step(ONE, timeout=0.3)
         proxy.answers.set()
-        stream.flush()
-        assert stream.step(ONE).step == 3
+        assert [stream.step(ONE).step for _ in range(2)] == [2, 3]
         assert isinstance(call_of(stream), DataChannel)

@@ -38,7 +38,7 @@ def address(server):
     return host, int(port)
 
 
-def steps_go_by(session, kind, behind):
+def steps_go_by(session, kind):
     """Takes lone steps and some that are submitted."""
     with session.stream(pull=True) as stream:
         for _ in range(3):
@@ -46,7 +46,7 @@ def steps_go_by(session, kind, behind):
             assert isinstance(call_of(stream), kind)
         steps = [p.result().step for p in [stream.submit(ONE) for _ in range(5)]]
         assert steps == list(range(begun + 1, begun + 6))
-        assert isinstance(call_of(stream), behind)
+        assert isinstance(call_of(stream), kind)
         return stream.step(ONE)
 
 
@@ -134,7 +134,7 @@ def test_an_older_server(session, said):
     ):
         made = client.create_session({"w": np.zeros(3)}, optimizers.Sgd())
         steps_go_by(made, GrpcChannel)
-    assert said() == ["the server knows none"]
+    assert said() == ["the server has no data connections"]
 
 
 def test_tls_has_none(tmp_path, said):

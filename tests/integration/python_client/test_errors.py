@@ -106,7 +106,7 @@ def test_a_pull_of_nothing_or_of_the_unknown(unchanged):
 def test_nothing_to_push_or_to_step_on(unchanged):
     with pytest.raises(ValueError, match="no parameter"):
         unchanged.push({})
-    with unchanged.stream() as stream, pytest.raises(ValueError, match="no gradient"):
+    with unchanged.stream() as stream, pytest.raises(ValueError, match="no array"):
         stream.submit({})
 
 

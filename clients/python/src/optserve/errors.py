@@ -202,7 +202,7 @@ def from_call(failure: grpc.RpcError) -> OptserveError:
         call.details() or call.code().name,
         reason=reason,
         field=violations[0].field if violations else None,
-        metadata=info.metadata,
+        metadata={key: value for key, value in info.metadata.items() if key != "applied"},
         retry_after=retry.retry_delay.ToTimedelta().total_seconds()
         if retry.HasField("retry_delay")
         else None,

@@ -208,8 +208,6 @@ class StepEngine:
         """Makes a step, once there is room for it."""
         if self._closed:
             raise RuntimeError("the stream, or its client, is closed")
-        if self._unseen is not None:
-            self._raise_unseen()
         protocol = self._protocol
         shared = self._regions.on and not options.validate_only
         if shared and copy:
@@ -220,6 +218,8 @@ class StepEngine:
             alone = shared or any(step.plan.region is not None for step in protocol.waiting)
             while len(protocol.waiting) >= (1 if alone else self._window):
                 self._advance(self._deadline(None))
+        if self._unseen is not None:
+            self._raise_unseen()
         for plan in self._plans:
             if plan.options == options and (plan.region is not None) is shared and plan.is_usable:
                 collected = plan.collect(gradients, copy)

@@ -139,7 +139,8 @@ class Connection:
         if not isinstance(error, errors.Unavailable | errors.DeadlineExceeded) or error.reason is not None:
             return
         seconds = deadline.seconds - deadline.remaining()
-        error.message += f" (tried {attempts} time{'s' * (attempts > 1)} in {seconds:.3g} s)"
+        if attempts > 1:
+            error.message += f" (tried {attempts} times in {seconds:.3g} s)"
         cause = ""
         if isinstance(error, errors.Unavailable):
             proxied = not is_local(self._target)

@@ -67,16 +67,21 @@ class Watchdog:
     def _run(self) -> None:
         with self._changed:
             while not self._closed:
-                now, waits = time.monotonic(), dict(self._waits)
-                for key, wait in waits.items():
-                    if wait[0] <= now and self._waits.get(key) is wait:
-                        self._waits.pop(key, None)
-                        wait[1]()
-                at = min((wait[0] for wait in waits.values() if wait[0] > now), default=math.inf)
-                del waits  # which would keep the calls that it cancels
+                now = time.monotonic()
+                at = self._cancel_late(now)
                 if math.isinf(at) and self._sleeps_until > now:
                     at = self._sleeps_until  # the next wait's end, perhaps
                 self._sleeps_until = at
                 if all(wait[0] >= at for wait in list(self._waits.values())):
                     # `watch` may have looked at `_sleeps_until` just before it was set
                     self._changed.wait(None if math.isinf(at) else at - now)
+
+    def _cancel_late(self, now: float) -> float:
+        """Cancels the waits whose time has come, and returns the time of the next one."""
+        at = math.inf
+        for key, wait in list(self._waits.items()):
+            if wait[0] > now:
+                at = min(at, wait[0])
+            elif self._waits.pop(key, None) is not None:
+                wait[1]()
+        return at

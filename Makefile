@@ -14,6 +14,8 @@ BENCH_PY := $(BENCH_VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 FRAMEWORKS_PIP := $(FRAMEWORKS_PY) -m pip --disable-pip-version-check install --quiet
 BENCH_PIP := $(BENCH_PY) -m pip --disable-pip-version-check install --quiet
+# Two processes; each begins with its half of the files and takes over tests of the other when it is done.
+PYTEST := $(PY) -m pytest --numprocesses=2 --dist=worksteal
 ARGS ?=
 
 # The first interpreter that starts and is new enough; PYTHON=... chooses another.
@@ -40,12 +42,16 @@ demo: $(VENV)/.demo ## Train iris and digits remotely and draw the curves (ARGS=
 	PYTHONPATH=examples $(PY) -m demo $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.test ## Run the tests (ARGS="-k adam" for some of them)
-	$(PY) -m pytest $(ARGS)
+test: $(VENV)/.test ## Run the tests that take no longer than five minutes together (ARGS="-k adam")
+	$(PYTEST) -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: $(VENV)/.test ## Run every test, as CI does
+	$(PYTEST) $(ARGS)
 
 .PHONY: crash
 crash: $(VENV)/.test ## Kill a server 200 times and look for lost or doubled steps (ARGS="--kills 1000")
-	$(PY) -m tests.recovery.crash $(ARGS)
+	$(PY) -m chaos.crash $(ARGS)
 
 .PHONY: conformance
 conformance: $(VENV)/.test ## Print how far oracle, executors, server and clients are from the corpus
@@ -57,11 +63,11 @@ conformance-sources: $(FRAMEWORKS_VENV)/.made $(FLOWER_VENV)/.made ## Run the fr
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test ## Send a server 100,000 malformed and hostile messages (ARGS="--seed 2")
-	$(PY) -m tests.fuzz $(ARGS)
+	$(PY) -m chaos.fuzz $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.test ## Train with 64 clients for 5 minutes over a network that fails (ARGS="--seconds 60")
-	$(PY) -m tests.soak $(ARGS)
+	$(PY) -m chaos.soak $(ARGS)
 
 .PHONY: snapshot-frameworks
 snapshot-frameworks: $(FRAMEWORKS_VENV)/.made ## Open a snapshot in PyTorch, JAX and NumPy
@@ -69,11 +75,11 @@ snapshot-frameworks: $(FRAMEWORKS_VENV)/.made ## Open a snapshot in PyTorch, JAX
 
 .PHONY: bench
 bench: $(BENCH_VENV)/.made ## Measure everything beside its peers (ARGS="--only kernels,latency --sizes 10000")
-	$(BENCH_PY) -m tests.performance $(ARGS)
+	$(BENCH_PY) -m benchmarks $(ARGS)
 
 .PHONY: bench-quick
 bench-quick: $(BENCH_VENV)/.made ## Measure in two minutes, without the peers of large installations
-	$(BENCH_PY) -m tests.performance --quick $(ARGS)
+	$(BENCH_PY) -m benchmarks --quick $(ARGS)
 
 # ---- The image -------------------------------------------------------------
 
@@ -91,12 +97,15 @@ image-base: ## Make a base image of Debian's packages, where no registry of imag
 
 # ---- Static checks ---------------------------------------------------------
 
-.PHONY: check lint types layers contract fresh
-check: lint types layers contract fresh ## Run every static check
+.PHONY: check lint docstrings types layers contract fresh
+check: lint docstrings types layers contract fresh ## Run every static check
 
 lint: $(VENV)/.check
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+docstrings: $(VENV)/.check
+	$(PY) -m tools.docstrings optserve optserve_server
 
 types: $(VENV)/.check
 	$(PY) -m mypy

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Processes of a run, and runs, share what Numba compiles: test processes and the servers that they start.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "kernel-cache"))
 
 if TYPE_CHECKING:
     from tests.support.server import RunningServer
@@ -48,6 +53,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     items[:] = [item for item in items if not item.get_closest_marker("gpu")]
     config.hook.pytest_deselected(items=wanting)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was imported and collected out of garbage collections, of which tests ask for many."""
+    gc.collect()
+    gc.freeze()
 
 
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

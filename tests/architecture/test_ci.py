@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SKIPS = {
     "in_a_test": "import pytest\ndef test_it(): pytest.skip('no')\n",
     "by_a_mark": "import pytest\n@pytest.mark.skip(reason='no')\ndef test_it(): pass\n",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # make check asks whether the layers hold
+
 ROOT = Path(__file__).parents[2]
 
 BREACHES = {

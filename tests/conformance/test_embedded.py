@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from optserve_server.arrays.select import select
@@ -11,14 +13,28 @@ from tests.conformance.embedded import Embedded
 from tests.conformance.table import Column, fill
 
 FILES = corpus.files()
-BACKENDS = ["numpy", "numba", pytest.param("cupy", marks=pytest.mark.gpu)]
+COMPILED = ("optimizers", "gradient", "losses-custom")
+"""Those for which Numba compiles many programs; tests/executors holds those to NumPy's bits."""
+FAST = {"optimizers-momentum", "optimizers-ftrl", "optimizers-muon", "gradient-by_global_norm"}
+"""Of those, what is not slow."""
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+def pairs() -> list[Any]:
+    """Each file on each executor."""
+    found = []
+    for backend in ("numpy", "numba", "cupy"):
+        for name, file in FILES.items():
+            slow = backend == "numba" and name.startswith(COMPILED) and name not in FAST
+            marks = [pytest.mark.gpu] if backend == "cupy" else [pytest.mark.slow] if slow else []
+            found.append(pytest.param(backend, file, id=f"{backend}-{name}", marks=marks))
+    return found
+
+
+@pytest.fixture(scope="module")
 def column(request: pytest.FixtureRequest) -> Column:
     return Column(request.param, Embedded(select(request.param)))
 
 
-@pytest.mark.parametrize("file", FILES.values(), ids=FILES.keys())
+@pytest.mark.parametrize(("column", "file"), pairs(), indirect=["column"])
 def test_embedded(file: VectorFile, column: Column) -> None:
     assert fill(column, file).gaps == []

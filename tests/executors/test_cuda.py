@@ -16,10 +16,10 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.sessions.guards import StepPrograms
 from tests.executors.steps import differences, run, start
-from tests.executors.test_bits import DTYPES, WIRE
+from tests.executors.test_bits import SOME_DTYPES, SOME_VARIANTS, WIRE
 from tests.support.host_cuda import HostKernel
 from tests.support.nvrtc import compile_ptx
-from tests.support.variants import BARE, BY_VALUE, FULL, Variant, rules, variants
+from tests.support.variants import BARE, BY_VALUE, FULL, Variant, rules
 
 NUMPY = NumpyBackend()
 SIZE = 8192 + 77
@@ -29,8 +29,8 @@ def wires(variant: Variant, dtype: np.dtype[Any]) -> list[np.dtype[Any]]:
     return WIRE if variant.plain else [dtype]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("variant", variants(), ids=lambda v: v.label)
+@pytest.mark.parametrize("dtype", SOME_DTYPES, ids=str)
+@pytest.mark.parametrize("variant", SOME_VARIANTS, ids=lambda v: v.label)
 def test_host_arithmetic_agrees(variant: Variant, dtype: np.dtype[Any]) -> None:
     for wire in wires(variant, dtype):
         reference = NUMPY.compile(variant.program, dtype, {"g": wire})
@@ -39,8 +39,8 @@ def test_host_arithmetic_agrees(variant: Variant, dtype: np.dtype[Any]) -> None:
         assert not differences(expected, run(variant, host, start(variant, dtype, SIZE), wire)), wire
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("variant", variants(), ids=lambda v: v.label)
+@pytest.mark.parametrize("dtype", SOME_DTYPES, ids=str)
+@pytest.mark.parametrize("variant", SOME_VARIANTS, ids=lambda v: v.label)
 def test_nvrtc_compiles(variant: Variant, dtype: np.dtype[Any]) -> None:
     for wire in wires(variant, dtype):
         storage = dtypes(variant.program, dtype, {"g": wire})
@@ -67,7 +67,7 @@ def others() -> dict[str, Program]:
     return found
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", SOME_DTYPES, ids=str)
 @pytest.mark.parametrize("label", others())
 def test_nvrtc_compiles_what_runs_beside_steps(label: str, dtype: np.dtype[Any]) -> None:
     program = others()[label]

@@ -21,9 +21,10 @@ from optserve_server.arrays.program import Program
 from optserve_server.optimizers.adam import Adam
 from optserve_server.sessions.guards import GRADIENT, REPLY, StepPrograms
 from tests.executors.steps import Arrays, differences, gradient, numbers
-from tests.executors.test_bits import DTYPES, WIRE
+from tests.executors.test_bits import DTYPES, SOME_DTYPES, WIRE
 from tests.support.host_cuda import HostKernel
 from tests.support.nvrtc import compile_ptx
+from tests.support.tiers import slow_unless
 from tests.support.variants import BARE, BY_TENSOR, BY_VALUE, FULL, Variant
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
@@ -35,6 +36,8 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 ENDS = {"one": [50_003], "three": [8193, 8200, 50_003], "many": [*range(97, 50_003, 97), 50_003]}
 CUTS = {"whole": [], "odd": [1, 8191, 8192, 8193, 8199, 20_000, 20_001, 50_002], "even": [16_384, 32_768]}
 GUARDS = {"bare": BARE, "full": FULL, "by value": BY_VALUE, "by tensor": BY_TENSOR}
+SOME_BACKENDS = slow_unless(lambda name: "threads" in name, BACKENDS)
+SOME_GUARDS = slow_unless(lambda name: name == "full", GUARDS)
 
 
 @pytest.fixture(autouse=True)
@@ -68,9 +71,9 @@ def in_pieces(
     return under_way.end()
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("guard", GUARDS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", SOME_DTYPES, ids=str)
+@pytest.mark.parametrize("guard", SOME_GUARDS)
+@pytest.mark.parametrize("backend", SOME_BACKENDS)
 def test_sums_by_pieces(backend: str, guard: str, dtype: np.dtype[Any]) -> None:
     programs = programs_of(guard)
     program, scalars = programs.measure(True), scalars_of(programs, True)
@@ -134,9 +137,9 @@ def reply_of(parameters: npt.NDArray[Any], wire: np.dtype[Any]) -> npt.NDArray[A
     return reply
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("guard", GUARDS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", SOME_DTYPES, ids=str)
+@pytest.mark.parametrize("guard", SOME_GUARDS)
+@pytest.mark.parametrize("backend", SOME_BACKENDS)
 def test_replies_of_the_update(backend: str, guard: str, dtype: np.dtype[Any]) -> None:
     programs = programs_of(guard)
     scalars = scalars_of(programs, False)

@@ -121,6 +121,8 @@ def refused() -> Iterator[Refusal]:
         yield told
     except grpc.RpcError as error:
         told.__dict__.update(refusal(error).__dict__)
+        # Whatever is refused for a reason says what became of it.
+        assert told.applied == ({"": "", "INTERNAL": "unknown"}.get(told.reason, "no"))
         return
     raise AssertionError("nothing was refused")
 

@@ -82,6 +82,7 @@ def test_it_trains_and_reports(demo, tmp_path: Path) -> None:
     assert not answers(port_in(out))
 
 
+@pytest.mark.slow
 def test_too_low_an_accuracy_fails(demo) -> None:
     process = demo("--iris-epochs", "1", "--digits-epochs", "1", "--wanted-accuracy", "0.999")
     out, _ = process.communicate(timeout=120)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +14,7 @@ import optserve
 from optserve.optimizers import Sgd
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, named, plan_message, refused, sgd, step_messages
+from tests.integration.raw_stream import RawStream
 from tests.integration.test_operations import samples
 from tests.support.server import running_server
 from tests.support.watching import resident, wait_until
@@ -219,11 +219,14 @@ def test_an_idle_stream_holds_no_deleted_session() -> None:
 
 def test_a_stream_of_the_library_goes_on_after_it_was_ended() -> None:
     """A silent stream is opened again with its next step, and no step is lost or taken twice."""
-    with running_server(stream_idle_seconds=1) as server, optserve.connect(server.address) as client:
+    with (
+        running_server(stream_idle_seconds=1, metrics_port=0) as server,
+        optserve.connect(server.address) as client,
+    ):
         session = client.create_session(VALUES, Sgd(learning_rate=0.5))
         with session.stream() as stream:
             assert stream.step(VALUES).step == 1
-            time.sleep(2.5)
+            wait_until(lambda: samples(server)["optserve_calls_in_flight", ""] == 0)
             assert stream.step(VALUES).step == 2
         assert session.get().step == 2
 
@@ -233,7 +236,9 @@ def test_a_watch_may_be_silent() -> None:
         name = client.create(VALUES).name
         events = client.sessions.WatchSession(pb.WatchSessionRequest(name=name), timeout=20)
         assert next(events).began.name == name
-        time.sleep(2.5)
+        with RawStream(client) as silent, refused() as told:
+            next(silent.call)
+        assert told.reason == "STREAM_IDLE"
         client.step(name, VALUES)
         assert next(events).step.step == 1
 

@@ -7,7 +7,9 @@ it, which hands out elements and adds up lanes, is written here.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -24,6 +26,9 @@ from optserve_server.arrays.cuda_source import C_TYPES, SUMMANDS, element_source
 from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.reductions import BLOCK, LANES, Cut, fold_blocks
+
+FOLDER = Path(__file__).parents[2] / "build" / "host-cuda"
+"""Where libraries stay for the next run."""
 
 FLAGS = ("-std=c11", "-O2", "-ffp-contract=off", "-fno-fast-math", "-shared", "-fPIC", "-Wno-overflow")
 
@@ -110,20 +115,30 @@ def host_source(program: Program, dtype: np.dtype[Any], storage: Sequence[np.dty
 
 
 def load_library(source: str) -> ctypes.CDLL:
-    """The shared library of a C text, compiled once per text and test run."""
-    name = hashlib.sha256(source.encode()).hexdigest()[:24]
+    """The shared library of a C text, compiled once per text and compiler."""
     if shutil.which("cc") is None:
         pytest.skip("there is no C compiler; in CI this is a failure")
-    if name not in _LIBRARIES:
-        text = Path(_FOLDER.name) / f"{name}.c"
+    name = hashlib.sha256("\n".join([compiler(), *FLAGS, source]).encode()).hexdigest()[:24]
+    library = FOLDER / f"{name}.so"
+    if not library.exists():
+        compile_library(source, library)
+    return ctypes.CDLL(str(library))
+
+
+@functools.cache
+def compiler() -> str:
+    """The C compiler's name, version and target."""
+    command = ["cc", "-v", "-E", "-x", "c", os.devnull]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stderr
+
+
+def compile_library(source: str, library: Path) -> None:
+    """Compiles ``source``; ``library`` is there whole or not at all, whoever else compiles it."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        text, made = Path(folder, "kernel.c"), Path(folder, "kernel.so")
         text.write_text(source, encoding="utf-8")
-        library = text.with_suffix(".so")
-        command = ["cc", *FLAGS, "-o", str(library), str(text), "-lm"]
+        command = ["cc", *FLAGS, "-o", str(made), str(text), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
-        _LIBRARIES[name] = ctypes.CDLL(str(library))
-    return _LIBRARIES[name]
-
-
-_FOLDER = tempfile.TemporaryDirectory(prefix="optserve-host-")
-_LIBRARIES: dict[str, ctypes.CDLL] = {}
+        made.rename(library)

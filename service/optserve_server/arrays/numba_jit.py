@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, cast
 
+import llvmlite
 import llvmlite.binding
 import numba
 import numpy as np
@@ -28,7 +29,16 @@ from optserve_server.arrays.workers import SMALLEST_SPLIT, Workers
 
 # A loop over many arrays compares each with each for overlap before it runs vectorised;
 # above its usual limit of 8 comparisons LLVM gives up and runs it one by one.
-llvmlite.binding.set_option("optserve", "-runtime-memory-check-threshold=128")
+LLVM_OPTION = "-runtime-memory-check-threshold=128"
+llvmlite.binding.set_option("optserve", LLVM_OPTION)
+
+OPTIONS: Mapping[str, Any] = {"nogil": True, "error_model": "numpy"}
+"""What Numba is asked to do differently for every kernel."""
+
+BUILD = f"# {OPTIONS}, {LLVM_OPTION}, llvmlite {llvmlite.__version__}\n"
+"""First line of a kernel's file. Numba's disk cache asks for the file's text, the version of Numba and
+the processor; the file's text, and so its name, says what else the compiled code depends on.
+"""
 
 Compiled = Callable[..., None]
 Alone = Callable[[Mapping[str, float]], Mapping[str, float]]
@@ -52,7 +62,7 @@ SIGNATURE = types.void(types.int64, types.int64, INTEGERS)
 
 def _compile(source: str, function: str, signature: Any) -> Compiled:
     """Compiles now, from the disk cache if it can: a call never compiles."""
-    module, cacheable = source_cache.load(source)
+    module, cacheable = source_cache.load(BUILD + source)
     return _compiled(module, function, signature, cacheable)
 
 
@@ -65,14 +75,13 @@ def _compile_once(source: str, function: str, signature: Any) -> Compiled:
 def _compiled(module: ModuleType, function: str, signature: Any, cacheable: bool) -> Compiled:
     body = getattr(module, function)
     body = getattr(body, "py_func", body)
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     if cacheable:
         # A cache that cannot be written, or holds nonsense, is no reason to fail; an error
         # of the compiler itself comes again below.
         with contextlib.suppress(Exception):
-            cached: Compiled = numba.njit([signature], cache=True, **options)(body)
+            cached: Compiled = numba.njit([signature], cache=True, **OPTIONS)(body)
             return cached
-    compiled: Compiled = numba.njit([signature], **options)(body)
+    compiled: Compiled = numba.njit([signature], **OPTIONS)(body)
     return compiled
 
 

@@ -134,7 +134,7 @@ def muons() -> list[Row]:
         case("muon", "torch_tall", "torch", TALL, lambda p, lr: muon(p, lr=lr, nesterov=False, **given),
              matrices.muon, fields | {"nesterov": False}, nesterov=False, note=cast, **knobs),
         case("muon", "torch_steep", "torch", WIDE, lambda p, lr: muon(p, lr=lr), matrices.muon, {},
-             steeper=BEYOND, nesterov=True, note="the sum of the gradient's squares overflows float32", **usual),
+             steeper=BEYOND, nesterov=True, note="the gradient's squares overflow float32", **usual),
         case("muon", "torch_defaults", "torch", WIDE, lambda p, lr: muon(p), matrices.muon, {},
              own_rate=0.001, nesterov=True, note=cast, **usual),
         case("muon", "torch_adamw", "torch", VECTOR, half_adamw, adamw, adam,

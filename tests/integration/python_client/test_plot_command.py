@@ -47,6 +47,7 @@ def test_a_picture_is_drawn(server, tmp_path, capsys, words, size):
     assert capsys.readouterr().out.strip() == str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["activation", "optimizer"])
 def test_all_is_a_sheet(server, tmp_path, kind):
     path = tmp_path / "all.png"
@@ -172,6 +173,7 @@ def documented() -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", documented(), ids=lambda words: words[-1])
 def test_the_documented_commands_draw_the_documented_pictures(server, tmp_path, words):
     *command, flag, picture = words

@@ -20,6 +20,7 @@ from optserve_server.arrays.trace import Tracer
 from tests.service.arrays.programs import APPROXIMATE
 from tests.support.host_cuda import HostKernel
 from tests.support.nvrtc import compile_ptx
+from tests.support.tiers import slow_unless
 
 ELEMENTWISE = [cls() for cls in ALL if issubclass(cls, ElementwiseActivation)] + [Gelu(approximate=True)]
 EVERY: list[Any] = [*ELEMENTWISE, Prelu()]
@@ -48,7 +49,7 @@ def inputs(program: Program, dtype: type) -> dict[str, np.ndarray]:
     return arrays
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", slow_unless(lambda dtype: dtype is np.float32, [np.float32, np.float64]))
 @pytest.mark.parametrize("activation", EVERY, ids=repr)
 def test_executors_agree(activation: Any, dtype: type) -> None:
     program = traced(activation)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,16 +22,16 @@ ONLY_VALUE = ("eta_plus", "learning_rate_power")
 """Hyperparameters that cannot be 1% smaller."""
 
 
-def cases() -> Iterator[Any]:
+def cases() -> Iterator[tuple[str, ElementwiseRule]]:
     for label, rule in rules():
-        yield pytest.param(rule, id=label)
+        yield label, rule
         if getattr(rule, "epsilon", 0.0):
             try:
-                yield pytest.param(dataclasses.replace(rule, epsilon=0.0), id=f"{label}, no epsilon")
+                yield f"{label}, no epsilon", dataclasses.replace(rule, epsilon=0.0)
             except DomainError:
                 assert rule.name in ("adadelta", "adopt", "prodigy")
         if rooted(rule):
-            yield pytest.param(dataclasses.replace(rule, epsilon_root=0.01), id=f"{label}, root")
+            yield f"{label}, root", dataclasses.replace(rule, epsilon_root=0.01)
 
 
 def rooted(rule: ElementwiseRule) -> bool:
@@ -40,12 +39,23 @@ def rooted(rule: ElementwiseRule) -> bool:
     return getattr(rule, "epsilon_root", None) == 0.0
 
 
-RULES = list(cases())
+RULES: dict[str, list[tuple[str, ElementwiseRule]]] = {}
+"""Labelled rules of each class."""
+for _label, _rule in cases():
+    RULES.setdefault(_rule.name, []).append((_label, _rule))
+of_each_class = pytest.mark.parametrize("labelled", RULES.values(), ids=RULES)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rule", RULES)
-def test_the_traced_program_gives_the_bits_of_plain_evaluation(rule: ElementwiseRule, dtype: type) -> None:
+@of_each_class
+def test_the_traced_programs_give_the_bits_of_plain_evaluation(
+    labelled: list[tuple[str, ElementwiseRule]], dtype: type
+) -> None:
+    for label, rule in labelled:
+        require_bits_of_plain_evaluation(label, rule, dtype)
+
+
+def require_bits_of_plain_evaluation(label: str, rule: ElementwiseRule, dtype: type) -> None:
     rng = np.random.default_rng(7)
     p = rng.normal(size=300).astype(dtype)
     gradients = [rng.normal(size=300).astype(dtype) for _ in range(STEPS)]
@@ -55,37 +65,41 @@ def test_the_traced_program_gives_the_bits_of_plain_evaluation(rule: Elementwise
     expected = run(rule, p, gradients, rates)[-1]
     actual = run_traced(NumpyBackend(threads=1), rule, p, gradients, rates)
     for name, array in expected.items():
-        assert array.dtype == dtype, name
-        assert np.isfinite(array).all(), name
-        assert np.array_equal(array, actual[name]), name
+        assert array.dtype == dtype, (label, name)
+        assert np.isfinite(array).all(), (label, name)
+        assert np.array_equal(array, actual[name]), (label, name)
     if rule.name not in MOVES_WITHOUT_GRADIENTS:
-        assert np.array_equal(expected["p"][::50], p[::50])
-    assert not np.array_equal(expected["p"], p)
+        assert np.array_equal(expected["p"][::50], p[::50]), label
+    assert not np.array_equal(expected["p"], p), label
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_the_program_does_not_depend_on_numbers(rule: ElementwiseRule) -> None:
-    numbers = {
-        name: value * 0.99
-        for name in declarations(type(rule))
-        if isinstance(value := getattr(rule, name), float) and name not in ONLY_VALUE
-    }
-    assert numbers
-    assert traced(dataclasses.replace(rule, **numbers)) == traced(rule)
+@of_each_class
+def test_the_programs_do_not_depend_on_numbers(labelled: list[tuple[str, ElementwiseRule]]) -> None:
+    for label, rule in labelled:
+        numbers = {
+            name: value * 0.99
+            for name in declarations(type(rule))
+            if isinstance(value := getattr(rule, name), float) and name not in ONLY_VALUE
+        }
+        assert numbers, label
+        assert traced(dataclasses.replace(rule, **numbers)) == traced(rule), label
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_every_slot_is_used(rule: ElementwiseRule) -> None:
-    program = traced(rule)
-    assert set(program.arrays) == {"p", "g", *rule.slots()}
-    assert {name for name, _ in program.stores} == {"p", *rule.slots()}
+@of_each_class
+def test_every_slot_is_used(labelled: list[tuple[str, ElementwiseRule]]) -> None:
+    for label, rule in labelled:
+        program = traced(rule)
+        assert set(program.arrays) == {"p", "g", *rule.slots()}, label
+        assert {name for name, _ in program.stores} == {"p", *rule.slots()}, label
 
 
-@pytest.mark.parametrize("rule", [param for param in RULES if rooted(param.values[0])])
-def test_without_a_root_of_epsilon_the_program_has_none(rule: ElementwiseRule) -> None:
-    given = traced(dataclasses.replace(rule, epsilon_root=0.01))
-    assert set(given.scalars) - set(traced(rule).scalars) == {"epsilon_root"}
-    assert len(given.instructions) == len(traced(rule).instructions) + 1
+def test_without_a_root_of_epsilon_the_programs_have_none() -> None:
+    without = [(label, rule) for label, rule in cases() if rooted(rule)]
+    assert without
+    for label, rule in without:
+        given = traced(dataclasses.replace(rule, epsilon_root=0.01))
+        assert set(given.scalars) - set(traced(rule).scalars) == {"epsilon_root"}, label
+        assert len(given.instructions) == len(traced(rule).instructions) + 1, label
 
 
 def test_flags_make_different_programs_within_a_rule() -> None:

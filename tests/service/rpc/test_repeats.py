@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from optserve.v1.session_service_pb2 import DeleteSessionRequest, DeleteSessionResponse, GetSessionRequest
 from optserve_server.errors import DomainError, Reason
-from optserve_server.rpc.execution import Execution
 from optserve_server.rpc.repeats import Repeats, content_of
 
 
@@ -32,7 +30,7 @@ class Acts:
 
 
 def repeats() -> Repeats:
-    return Repeats(Execution(ThreadPoolExecutor(1)))
+    return Repeats()
 
 
 def test_concurrent_calls_with_one_id_act_once() -> None:

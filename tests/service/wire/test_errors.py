@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
@@ -57,10 +58,17 @@ def test_a_status_names_reason_field_and_delay() -> None:
     assert (info.reason, info.domain, dict(info.metadata)) == (
         "SEQUENCE_GAP",
         "optserve.v1",
-        {"expected": "7"},
+        {"expected": "7", "applied": "no"},
     )
     assert [violation.field for violation in found["BadRequest"].field_violations] == ["options.sequence"]
     assert found["RetryInfo"].retry_delay.ToTimedelta().total_seconds() == 1.25
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_error_says_whether_anything_was_applied(reason: Reason) -> None:
+    """A defect may have struck anywhere; what was refused for a reason changed nothing."""
+    info = details(DomainError(reason, "why"))["ErrorInfo"]
+    assert info.metadata["applied"] == ("unknown" if reason is Reason.INTERNAL else "no")
 
 
 def test_details_that_do_not_apply_are_left_out() -> None:

@@ -20,7 +20,8 @@ from tests.conformance.corpus import Case, cases
 from tests.service.wire.support import outcome
 
 KINDS = [field.name for field in LayerSpec.DESCRIPTOR.oneofs_by_name["layer"].fields]
-NUMBERS = st.one_of(st.integers(0, 8), st.sampled_from([-1, 10**9, 10**9 + 1, 2**63 - 1, -(2**63)]))
+SMALL_NUMBERS = st.one_of(st.integers(0, 8), st.sampled_from([-1, 10**9, 10**9 + 1, 2**31 - 1, -(2**31)]))
+NUMBERS = st.one_of(SMALL_NUMBERS, st.sampled_from([2**63 - 1, -(2**63)]))
 
 
 def lenet() -> dict[str, Any]:
@@ -113,9 +114,13 @@ def anything(draw: st.DrawFn) -> NetworkSpec:
 
 def values(field: Any) -> st.SearchStrategy[list[int]]:
     """One value or none, or several where several may be."""
-    numbers = st.integers(0, 3) if field.enum_type is not None else NUMBERS
+    numbers = SMALL_NUMBERS if field.cpp_type == field.CPPTYPE_INT32 else NUMBERS
+    if field.enum_type is not None:
+        numbers = st.integers(0, 3)
     if field.cpp_type == field.CPPTYPE_BOOL:
         numbers = st.integers(0, 1)
+    if field.cpp_type == field.CPPTYPE_INT32:
+        numbers = NUMBERS.filter(lambda number: -(1 << 31) <= number < 1 << 31)
     return st.lists(numbers, max_size=4 if field.is_repeated else 1)
 
 

@@ -1,0 +1,194 @@
+"""What it costs to lose nothing: JOURNAL beside EPHEMERAL, and the journal beside its disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import limited_journal
+from benchmarks.contenders import slow_disk_server
+from benchmarks.contenders.remote import Remote, contender
+from benchmarks.contenders.slow_disk_server import SECONDS as SYNC
+from benchmarks.options import Options
+from benchmarks.results import Finding
+from benchmarks.sharing import GROUP, MANY, SMALL, rates, rows
+from benchmarks.timing import Timed, interleave
+from optserve_server.arrays.select import select
+from optserve_server.sessions.incoming import Incoming
+from optserve_server.sessions.prepared import PreparedStep
+from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.session import Session
+from optserve_server.storage.files import Disk
+from optserve_server.storage.heads import Heads
+from optserve_server.storage.journal import Journal, Record
+from tests.recovery.keeping import House, house
+from tests.support.disks import SlowDisk
+from tests.support.server import running_server
+
+SIZES = (10_000, 1_000_000, 25_000_000)
+EPHEMERAL, JOURNALLED = "EPHEMERAL", "JOURNAL"
+SLOW = f"{SYNC * 1e3:g} ms a sync"
+SLOWLY = f"JOURNAL, {SLOW}"
+DISK, JOURNAL = "write and fdatasync", "journal record"
+KEPT = 8
+"""Records after which a file is begun anew, here."""
+
+
+def run(options: Options) -> Iterator[Finding]:
+    """All on the disk of the working folder, which is what a data directory would be on."""
+    Path("build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir="build") as folder:
+        for n in options.sizes_of(SIZES):
+            yield from _records(n, Path(folder), options)
+        for n in options.sizes_of(SIZES):
+            yield from _steps(n, Path(folder, f"data-{n}"), options)
+        if options.heavy:  # 48 processes have to start
+            yield from _shared(Path(folder, "data-many"), options)
+        yield from _without_wire(Path(folder, "data-alone"), options)
+        if options.heavy:
+            yield from limited_journal.run(Path(folder), options)
+
+
+def _records(n: int, folder: Path, options: Options) -> Iterator[Finding]:
+    """A float32 gradient as a record, and the same bytes written by hand."""
+    payload = np.random.default_rng(1).standard_normal(n, np.float32).view(np.uint8)
+    with _plain(folder / "plain", payload) as plain, _journal(folder / f"journal-{n}", payload) as journal:
+        times = interleave({DISK: plain, JOURNAL: journal}, options.rounds, options.seconds)
+    amount = payload.nbytes / 1e9
+    yield from times.rates(GROUP, DISK, n, "GB/s", amount)
+    yield from times.rates(GROUP, JOURNAL, n, "GB/s", amount, DISK)
+
+
+@contextlib.contextmanager
+def _plain(path: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
+    """Appends to a file."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    written = 0
+
+    def timed(repeats: int) -> float:
+        nonlocal written
+        spent = 0.0
+        for _ in range(repeats):
+            if written >= KEPT * max(payload.nbytes, 8 << 20):
+                os.ftruncate(fd, 0)
+                written = 0
+            start = time.perf_counter()
+            done = 0
+            while done < payload.nbytes:
+                done += os.pwrite(fd, payload[done:].data, written + done)
+            os.fdatasync(fd)
+            spent += time.perf_counter() - start
+            written += payload.nbytes
+        return spent
+
+    try:
+        yield timed
+    finally:
+        os.close(fd)
+        path.unlink()
+
+
+@contextlib.contextmanager
+def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
+    """Appends records, and frees what nobody needs."""
+    folder.mkdir()
+    disk = Disk()
+    heads = Heads(disk, folder / "heads")
+    journal = Journal(disk, folder, heads, segment_bytes=KEPT * max(payload.nbytes, 8 << 20))
+    number = 0
+
+    def timed(repeats: int) -> float:
+        nonlocal number
+        spent = 0.0
+        for _ in range(repeats):
+            number += 1
+            safe = threading.Event()
+            start = time.perf_counter()
+            journal.append(Record(1, number, [payload.data], lambda _, safe=safe: safe.set()))
+            safe.wait()
+            spent += time.perf_counter() - start
+            journal.release({1: number}, 0)
+        return spent
+
+    try:
+        yield timed
+    finally:
+        journal.close()
+        heads.close()
+
+
+def _steps(n: int, root: Path, options: Options) -> Iterator[Finding]:
+    """Gradient up and parameters down, with and without a journal."""
+    with contextlib.ExitStack() as stack:
+        timed: dict[str, Remote] = {}
+        for name, settings in _servers(root).items():
+            server = stack.enter_context(running_server("numba", **settings))
+            timed[name] = stack.enter_context(contender("ours", n, "--at", server.address))
+        times = interleave({k: r.timed for k, r in timed.items()}, options.rounds, options.seconds)
+    yield from times.rates(GROUP, EPHEMERAL, n, "steps/s", 1)
+    yield from times.rates(GROUP, JOURNALLED, n, "steps/s", 1, EPHEMERAL)
+
+
+def _servers(root: Path) -> Mapping[str, Mapping[str, object]]:
+    return {EPHEMERAL: {}, JOURNALLED: {"data_dir": root, "journal_bytes": "1GiB"}}
+
+
+def _shared(root: Path, options: Options) -> Iterator[Finding]:
+    """Many small sessions, whose records share syncs, beside one of them alone."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    slowly = {"data_dir": root / "slow", "journal_bytes": "1GiB", "module": slow_disk_server.__name__}
+    for name, settings in {**_servers(root / "fast"), SLOWLY: slowly}.items():
+        with running_server("numba", **settings) as server, contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(contender("ours", SMALL, "--at", server.address)) for _ in range(MANY)
+            ]
+            found[name] = [rates(clients, 2 * options.seconds) for _ in range(options.rounds)]
+    for name, rounds in found.items():
+        yield from rows(f"{name}, one client", f"{name}, {MANY} clients", rounds)
+
+
+def _without_wire(folder: Path, options: Options) -> Iterator[Finding]:
+    """The same in the server's process alone: client processes share the machine's cores as well."""
+    rounds = asyncio.run(_sessions(folder, options))
+    yield from rows(f"one session, {SLOW}", f"{MANY} sessions, {SLOW}", rounds)
+
+
+async def _sessions(folder: Path, options: Options) -> list[tuple[float, float]]:
+    values = {"w": np.zeros(SMALL, np.float32)}
+    async with house(folder, SlowDisk(SYNC), backend=select("numba")) as made:
+        sessions = [made.create(f"s{i}", values=values) for i in range(MANY)]
+        await _stepped(made, sessions, 0.2)
+        return [
+            (
+                await _stepped(made, sessions[:1], options.seconds),
+                await _stepped(made, sessions, options.seconds),
+            )
+            for _ in range(options.rounds)
+        ]
+
+
+async def _stepped(made: House, sessions: Sequence[Session], seconds: float) -> float:
+    """Steps per second of sessions that step all at once."""
+    ends = time.perf_counter() + seconds
+
+    async def work(session: Session) -> int:
+        staging, steps = session.stage(None, None), 0
+        staging.buffer[:] = 0
+        while time.perf_counter() < ends:
+            incoming = Incoming.whole(session, staging, StepOptions())
+            await made.execution.take(session, incoming, PreparedStep.commit)
+            steps += 1
+        return steps
+
+    start = time.perf_counter()
+    steps = sum(await asyncio.gather(*map(work, sessions)))
+    return steps / (time.perf_counter() - start)

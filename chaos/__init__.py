@@ -1,0 +1,1 @@
+"""Campaigns against a live server: kills, hostile messages, failing networks."""

@@ -1,0 +1,57 @@
+"""``make fuzz``: 100,000 hostile messages, and a table of what was answered."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+
+from chaos.fuzz.campaign import run
+from chaos.fuzz.findings import Findings
+from tests.support.server import running_server
+
+MOST_GROWTH = 48 << 20
+"""Bytes by which a server's memory may differ between a fifth of a campaign and its end."""
+
+LIMITS = {
+    "max_message_bytes": "4MiB",
+    "max_sessions": 48,
+    "max_memory_bytes": "256MiB",
+    "stream_idle_seconds": 5,
+}
+"""Settings of a server that hostile callers reach."""
+
+
+def main() -> int:
+    """Prints what was found; returns 1 where that may not be."""
+    parser = argparse.ArgumentParser(prog="python -m chaos.fuzz", description=__doc__)
+    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    stated = parser.parse_args()
+    began = time.monotonic()
+    with running_server("numpy", **LIMITS) as server:
+        found = asyncio.run(run(server, stated.messages, stated.seed))
+        stopped = server.stop()
+    print(table(found))
+    seconds = time.monotonic() - began
+    print(f"{found.messages} messages in {seconds:.0f} s, {found.steps} honest steps among them")
+    print(f"{found.over_data} of those over a data connection, the slowest in {found.slowest:.3f} s")
+    warm, end = (size / 2**20 for size in found.memory)
+    print(f"memory {warm:.0f} MiB after a fifth, {end:.0f} MiB at the end; exit status {stopped}")
+    print("descriptors {} before, {} at the end".format(*found.descriptors))
+    for text in found.wrong[:20]:
+        print(f"WRONG: {text}")
+    flat = found.memory[1] - found.memory[0] < MOST_GROWTH
+    print(f"{len(found.wrong)} wrong answers")
+    return int(bool(found.wrong) or not flat or stopped != 0)
+
+
+def table(found: Findings) -> str:
+    """Answers by kind and code."""
+    lines = [f"{kind:18} {code:20} {count:7}" for (kind, code), count in sorted(found.codes.items())]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

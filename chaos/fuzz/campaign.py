@@ -1,0 +1,189 @@
+"""A campaign: hostile calls in numbers, an honest client among them, and what became of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable
+from random import Random
+from typing import Self
+
+import grpc
+import numpy as np
+from grpc import aio
+
+from chaos.fuzz.connections import Door, any_visit, patient
+from chaos.fuzz.findings import EXPECTED, SECONDS, Findings
+from chaos.fuzz.hostile import SENTINEL, HostileCall, any_call
+from chaos.fuzz.requests import SESSIONS, create
+from optserve.v1 import session_service_pb2 as pb
+from tests.integration.client import Client, sgd, step_messages
+from tests.integration.raw_stream import RawStream
+from tests.support.server import RunningServer
+from tests.support.watching import descriptors_of, resident
+
+IN_FLIGHT = 24
+"""Hostile callers at once."""
+
+LONGEST_CAMPAIGN = 24 * 3600.0
+"""Bound, in seconds, on the honest client's stream."""
+
+CALLS, VISITS = 160, 40
+"""Hostile calls between two looks at the honest client, and hostile users of data connections."""
+
+
+async def run(server: RunningServer, messages: int, seed: int) -> Findings:
+    """Sends at least so many hostile messages, and takes honest steps meanwhile."""
+    found, random = Findings(), Random(seed)
+    options = [("grpc.max_send_message_length", -1)]
+    with Client(server.address) as client, HonestStream(client, server.address) as stream:
+        honest, before = Honest(client), descriptors_of(server.process.pid)
+        async with aio.insecure_channel(server.address, options) as channel:
+            door = Door(channel, *stream.data_address, found)
+            patience = asyncio.create_task(patient(door, random))
+            warm = 0
+            while found.messages < messages:
+                steps = asyncio.create_task(asyncio.to_thread(stream.steps, 25))
+                await _all(door, random, found)
+                await _revive(channel, random)
+                await steps
+                found.steps += sum(honest.step() for _ in range(5))
+                if not warm and found.messages >= messages // 5:
+                    warm = resident(server.process.pid)
+            patience.cancel()  # which a long campaign is not in time for
+            with contextlib.suppress(asyncio.CancelledError):
+                await patience
+        found.memory = (warm, resident(server.process.pid))
+        found.descriptors = (before, await _settled(server, before))
+        found.steps, found.over_data = found.steps + stream.taken, stream.taken
+        found.slowest = stream.slowest
+        found.wrong += honest.differences()
+        for line in server.log():
+            if line["level"] in ("error", "critical"):
+                found.wrong.append(f"logged: {line['message']} {line.get('traceback', '')}")
+    return found
+
+
+async def _settled(server: RunningServer, most: int) -> int:
+    """How many descriptors there are once the server has noticed who is gone."""
+    for _ in range(100):
+        if descriptors_of(server.process.pid) <= most:
+            break
+        await asyncio.sleep(0.1)
+    return descriptors_of(server.process.pid)
+
+
+class Honest:
+    """A client whose session must come out as if it had been alone."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._model = np.linspace(-1, 1, 16, dtype=np.float32)
+        self._random = np.random.default_rng(1)
+        self._taken = 0
+        client.create({"w": self._model}, sgd(0.125), session_id=SENTINEL.removeprefix("sessions/"))
+
+    def step(self) -> int:
+        """Takes one step, exactly once; returns how many were taken."""
+        gradient = self._random.standard_normal(16).astype(np.float32)
+        self._taken += 1
+        result = self._client.step(SENTINEL, {"w": gradient}, worker="honest", sequence=self._taken).result
+        assert result.step == self._taken
+        self._model = self._model - np.float32(0.125) * gradient
+        return 1
+
+    def differences(self) -> list[str]:
+        """What differs from the model, bit by bit."""
+        values = self._client.pull(SENTINEL)["w"]
+        same = values.tobytes() == self._model.tobytes()
+        return [] if same else ["the sentinel's parameters differ from the model's"]
+
+
+class HonestStream:
+    """A client that steps over a data connection, while others misuse theirs."""
+
+    def __init__(self, client: Client, address: str) -> None:
+        self._model = np.linspace(-1, 1, 16, dtype=np.float32)
+        self._random = np.random.default_rng(2)
+        client.create({"w": self._model}, sgd(0.125), session_id="guarded")
+        host = address.partition(":")[0]
+        self._stream = RawStream(client, host, LONGEST_CAMPAIGN)
+        self.data_address = host, self._stream.offer().port
+        plan = pb.StepPlan(session="sessions/guarded", pull=pb.PullOptions())
+        self._stream.go_over().planned(pb.StepStreamRequest(plan=plan))
+        self.taken, self.slowest = 0, 0.0
+        self.steps(1)
+
+    def steps(self, count: int) -> None:
+        """Takes steps, and compares each with the model's, bit by bit."""
+        for _ in range(count):
+            gradient, began = self._random.standard_normal(16).astype(np.float32), time.monotonic()
+            self._stream.send(*step_messages(gradient.tobytes()))
+            answer = self._stream.answer()
+            assert answer is not None, "nobody else may end an honest data connection"
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.taken += 1
+            self._model = self._model - np.float32(0.125) * gradient
+            response = pb.StepStreamResponse.FromString(answer)
+            assert response.result.step == self.taken
+            assert response.chunk.data == self._model.tobytes()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.__exit__(None, None, None)
+
+
+async def _all(door: Door, random: Random, found: Findings) -> None:
+    """Some hundred calls and visits, in any order."""
+    room = asyncio.Semaphore(IN_FLIGHT)
+    works: list[Awaitable[None]] = [_make(door.channel, any_call(random), found) for _ in range(CALLS)]
+    works += [any_visit(random)(door, random) for _ in range(VISITS)]
+    random.shuffle(works)
+
+    async def one(work: Awaitable[None]) -> None:
+        async with room:
+            await work
+
+    await asyncio.gather(*(one(work) for work in works))
+
+
+async def _make(channel: aio.Channel, call: HostileCall, found: Findings) -> None:
+    async def sent() -> AsyncIterator[bytes]:
+        for message in call.messages:
+            found.messages += 1
+            yield message
+            if call.pause:
+                await asyncio.sleep(call.pause)
+
+    watching = call.method == SESSIONS + "WatchSession"
+    going = channel.stream_stream(call.method)(sent(), timeout=0.2 if watching else SECONDS)
+    if call.cancelled_after is not None:
+        await asyncio.sleep(call.cancelled_after)
+        going.cancel()
+    with contextlib.suppress(aio.AioRpcError, asyncio.CancelledError):
+        async for _ in going:
+            pass
+    code, text = await going.code(), await going.details()
+    also = set[grpc.StatusCode]()
+    if call.cancelled_after is not None:
+        also.add(grpc.StatusCode.CANCELLED)
+    if watching:
+        also.add(grpc.StatusCode.DEADLINE_EXCEEDED)
+    if call.method.endswith("NoSuchMethod"):
+        also.add(grpc.StatusCode.UNIMPLEMENTED)
+    told = f"{text} {await going.trailing_metadata() if code in EXPECTED else ''}"
+    found.judge(call.kind, code, told, also, f"{call.messages!r:.2000} to {call.method}")
+
+
+async def _revive(channel: aio.Channel, random: Random) -> None:
+    """Makes victims again that were deleted."""
+    for _ in range(2):
+        request = create(random)
+        request.ClearField("request_id")
+        with contextlib.suppress(aio.AioRpcError):
+            await channel.unary_unary(SESSIONS + "CreateSession")(
+                request.SerializeToString(), timeout=SECONDS
+            )

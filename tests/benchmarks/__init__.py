@@ -1,0 +1,1 @@
+"""The harness of `benchmarks`: what it measures and how it reports."""

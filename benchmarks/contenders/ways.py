@@ -16,7 +16,7 @@ def went(stream: optserve.StepStream, way: str) -> None:
     Raises:
         RuntimeError: its last step went another way.
     """
-    call = call_of(stream)
+    call = stream._engine._channel
     if call is None:
         raise RuntimeError("the stream has no call, though it was stepped")
     actual = DATA if isinstance(call, DataChannel) and call._connection is not None else GRPC

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve import direct_call
 from optserve._transport import connection
-from optserve._transport.data_channel import DataCall
-from optserve._transport.grpc_channel import QueuedCall
-from optserve.direct_call import DirectCall
+from optserve._transport.data_channel import DataChannel
+from optserve._transport.grpc_channel import GrpcChannel
 from tests.integration import client as raw
 from tests.integration.python_client.proxy import Proxy, running_proxy
 from tests.integration.raw_stream import RawStream
@@ -36,9 +34,9 @@ def sent(target: str, **options: Any) -> optserve.Client:
     return optserve.connect(target, timeout=20, shared_memory=False, **options)
 
 
-def call_of(stream: optserve.StepStream) -> object:
-    """What a stream's steps go over."""
-    return stream._line._call
+def call_of(stream: optserve.StepStream | optserve.SessionHandle) -> object:
+    """The channel of a stream or a handle."""
+    return stream._engine._channel
 
 
 @pytest.fixture
@@ -95,19 +93,15 @@ def distant(proxy: Proxy, session: optserve.SessionHandle) -> Iterator[optserve.
         yield client.session(session.name)
 
 
-@pytest.fixture(params=[DataCall, DirectCall, QueuedCall])
+@pytest.fixture(params=[DataChannel, GrpcChannel])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
-    """Lone steps of a stream go over a data connection, gRPC's internals, or its public interface.
+    """Steps are sent over a data connection, or over gRPC's public interface.
 
     To be named before whatever makes a client.
     """
     monkeypatch.setattr(connection, "is_local", lambda target: False)
-    if request.param is not DataCall:
+    if request.param is GrpcChannel:
         monkeypatch.setattr(connection, "host_and_port", lambda target: None)
-    if request.param is QueuedCall:
-        monkeypatch.setattr(direct_call, "available", lambda: False)
-    else:
-        assert direct_call.available()
     assert isinstance(request.param, type)
     return request.param
 

@@ -12,7 +12,8 @@ import pytest
 
 import optserve
 from optserve import ParameterPoint, Pull, errors
-from optserve._engine.shared_memory import SharedMemory, is_local
+from optserve._engine.shared_memory import SharedMemory
+from optserve._transport.locality import is_local
 from optserve.v1 import session_service_pb2 as wire
 from tests.support.server import running_server
 from tests.support.shared_memory import held_by, in_dev_shm
@@ -210,7 +211,7 @@ class TestExactlyOnce:
         with sent.stream(pull=True, shared_memory=False) as one, shared.stream(pull=True) as two:
             same([two.step(gradients(1)[0])], [one.step(gradients(1)[0])])
             held = held_by(server.process.pid)
-            for memory in two._sharing._memories.values():
+            for memory in two._engine._regions._memories.values():
                 memory.close()
             wait_until(lambda: held_by(server.process.pid) < held)
             for gradient in gradients(3, seed=1):

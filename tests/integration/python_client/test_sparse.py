@@ -102,7 +102,7 @@ def test_a_refused_row_abandons_what_was_submitted_behind_it(embedding, index):
     with pytest.raises(optserve.errors.InvalidArgument) as told:
         refused.result()
     assert told.value.reason is optserve.Reason.OUT_OF_RANGE
-    assert told.value.field == "header.sparse_gradients[0].indices"
+    assert told.value.field == "step.row_indices[0]"
     with pytest.raises(optserve.errors.Abandoned):
         behind.result()
     assert stream.step({"embedding": one}).step == 2
@@ -124,14 +124,15 @@ def test_streamed_rows_whose_answer_was_lost_are_applied_once(session, distant, 
 
 def test_rows_whose_answer_was_lost_are_applied_once(session, distant, proxy, until):
     rows = {"b": SparseRows([1, 1], np.ones((2, 2)))}
+    distant.step(rows)
     proxy.answers.clear()
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(distant.step, rows)
-        until(lambda: session.get().step == 1)
+        until(lambda: session.get().step == 2)
         proxy.cut()
         proxy.answers.set()
         assert answer.result(20).replayed
-    assert session.pull()["b"].tolist() == [[1, 1], [-1, -1]]
+    assert session.pull()["b"].tolist() == [[1, 1], [-3, -3]]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_rows_whose_answer_was_lost_are_applied_once(session, distant, proxy, un
         ("embedding", [[0]], [[1.0, 1.0]], optserve.Reason.SHAPE_MISMATCH, "gradients['embedding'].indices"),
         ("embedding", [0], [[1.0]], optserve.Reason.SHAPE_MISMATCH, "gradients['embedding'].values"),
         ("embedding", [0, 1], [[1.0, 1.0]], optserve.Reason.SHAPE_MISMATCH, "gradients['embedding'].values"),
-        ("embedding", [6], [[1.0, 1.0]], optserve.Reason.OUT_OF_RANGE, "sparse_gradients[0].indices"),
+        ("embedding", [6], [[1.0, 1.0]], optserve.Reason.OUT_OF_RANGE, "step.row_indices[0]"),
     ],
 )
 def test_wrong_rows_are_refused(embedding, name, indices, values, reason, field):

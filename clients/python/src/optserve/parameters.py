@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from numpy.typing import DTypeLike
@@ -11,7 +11,7 @@ from optserve._codec import dtypes
 from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve.enums import ParameterPoint
-from optserve.v1 import session_pb2, tensor_pb2
+from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as wire
 
 
@@ -99,11 +99,3 @@ def as_pull(pulling: Pulling, wire_dtype: DTypeLike | None = None) -> Pull | Non
     if isinstance(pulling, ParameterPoint):
         return Pull(point=pulling, wire_dtype=wire_dtype)
     return Pull(wire_dtype=pulling)
-
-
-def from_named(tensors: Iterable[tensor_pb2.NamedTensor], step: int, pull: Pull | None) -> Parameters:
-    """Parameters out of a unary answer."""
-    if pull is None:
-        return Parameters()
-    arrays = {tensor.name: dtypes.from_tensor(tensor.tensor) for tensor in tensors}
-    return Parameters(arrays, step=step, point=pull.point or ParameterPoint.PARAMETERS)

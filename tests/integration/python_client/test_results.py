@@ -15,7 +15,7 @@ from optserve.recycler import LARGE, Recycler
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import tensor_pb2
 
-SGD = optimizers.Sgd(learning_rate=1.0)
+SGD = optimizers.SGD(learning_rate=1.0)
 COUNT = 700_003
 
 

@@ -13,8 +13,8 @@ from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
-from optserve_server.optimizers.adamw import Adamw
-from optserve_server.optimizers.lamb import Lamb
+from optserve_server.optimizers.adamw import AdamW
+from optserve_server.optimizers.lamb import LAMB
 from optserve_server.optimizers.momentum import Momentum
 from optserve_server.schedules.exponential import Exponential
 from optserve_server.sessions.guards import PARAMETER
@@ -52,12 +52,12 @@ SPECS: Mapping[str, Callable[[], SessionSpec]] = {
     "clipped, allowed": lambda: spec_of(
         Adam(), gradient=GradientSpec(clip=ClipByGlobalNorm(max_norm=0.5), non_finite=ALLOW)
     ),
-    "averaged": lambda: spec_of(Adamw(), weight_average=WeightAverageSpec(decay=0.9)),
+    "averaged": lambda: spec_of(AdamW(), weight_average=WeightAverageSpec(decay=0.9)),
     "scheduled": lambda: spec_of(
         Adam(), schedule=Chosen(Exponential(initial_learning_rate=0.1, decay_steps=10, decay_rate=0.5))
     ),
     "groups": lambda: spec_of(
-        Adamw(weight_decay=0.1),
+        AdamW(weight_decay=0.1),
         groups=(
             ParameterGroup(name="slow", tensors=("a",), learning_rate_factor=0.1, decoupled_weight_decay=0.0),
         ),
@@ -169,7 +169,7 @@ def test_the_average_may_be_what_is_sent_back() -> None:
         (spec_of(Adam(), gradient=GradientSpec(accumulation_steps=2)), {"replies": "none"}),
         (spec_of(Adam(), gradient=GradientSpec(l2=0.1)), {}),
         (spec_of(Adam(), gradient=GradientSpec(l1=0.1)), {}),
-        (spec_of(Lamb()), {}),
+        (spec_of(LAMB()), {}),
         (spec_of(Adam()), {"per_tensor_norms": True}),
         (spec_of(Adam()), {"validate_only": True, "worker": "", "replies": "none"}),
     ],

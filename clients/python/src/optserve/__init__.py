@@ -10,9 +10,21 @@ from optserve import activations, errors, events, initializers, layers, losses, 
 from optserve.capabilities import Algorithm, Capabilities, Hyperparameter, Limits
 from optserve.client import Client, connect
 from optserve.complexity import Complexity, LayerComplexity, NetworkComplexity
-from optserve.enums import (
+from optserve.errors import OptserveError, Reason
+from optserve.functions import LossValue
+from optserve.info import SessionInfo
+from optserve.initial import Initialized
+from optserve.layout import Layout, TensorInfo
+from optserve.metrics import MetricsReport, PlateauState, StoppingState
+from optserve.parameters import Parameters, Pull
+from optserve.pending import PendingStep
+from optserve.retry import Retry
+from optserve.session import SessionHandle
+from optserve.snapshots import Snapshot, Snapshots
+from optserve.sparse import SparseRows
+from optserve.specs.enums import (
     AdamaxForm,
-    AmsgradMaximum,
+    AMSGradMaximum,
     Annealing,
     BiasCorrection,
     BoundarySide,
@@ -26,7 +38,7 @@ from optserve.enums import (
     LossReduction,
     MetricMode,
     MomentumForm,
-    NadamForm,
+    NAdamForm,
     NesterovForm,
     NonFinitePolicy,
     ParameterPoint,
@@ -36,17 +48,7 @@ from optserve.enums import (
     StepOutcome,
     ThresholdMode,
 )
-from optserve.errors import OptserveError, Reason
-from optserve.functions import LossValue
-from optserve.info import SessionInfo
-from optserve.initial import Initialized
-from optserve.layout import Layout, TensorInfo
-from optserve.metrics import MetricsReport, PlateauState, StoppingState
-from optserve.parameters import Parameters, Pull
-from optserve.pending import PendingStep
-from optserve.retry import Retry
-from optserve.session import SessionHandle
-from optserve.session_spec import (
+from optserve.specs.session_spec import (
     ClipByGlobalNorm,
     ClipByTensorNorm,
     ClipByValue,
@@ -59,8 +61,6 @@ from optserve.session_spec import (
     SessionSpec,
     WeightAverage,
 )
-from optserve.snapshots import Snapshot, Snapshots
-from optserve.sparse import SparseRows
 from optserve.steps import StepResult
 from optserve.stream import StepStream
 from optserve.update import StateTransfer
@@ -77,9 +77,9 @@ __all__ = [
     "LECTURE",
     "OPTAX",
     "TORCH",
+    "AMSGradMaximum",
     "AdamaxForm",
     "Algorithm",
-    "AmsgradMaximum",
     "Annealing",
     "BiasCorrection",
     "BoundarySide",
@@ -110,7 +110,7 @@ __all__ = [
     "MetricMode",
     "MetricsReport",
     "MomentumForm",
-    "NadamForm",
+    "NAdamForm",
     "NesterovForm",
     "NetworkComplexity",
     "NonFinitePolicy",

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import grpc
 
+from optserve import coercion
 from optserve.chunks import CHUNK_BYTES
 from optserve.data_call import DataCall, NoDataConnection, QueuedDataCall
 from optserve.data_connection import host_and_port
@@ -80,15 +81,21 @@ class Connection:
         grpc_retries: bool = False,
         data_connections: bool = True,
     ) -> None:
+        local = is_local(target)
         self.timeout = timeout
         self.retry = retry
         self.progress = progress
-        self.shares_memory = shared_memory and is_local(target)
+        self.shares_memory = shared_memory and local
         # Over TLS, the channel's own connection is the only one that is encrypted.
         self.data_address = host_and_port(target) if data_connections and credentials is None else None
         self._data_pause, self._no_data_until = NO_DATA_SECONDS[0], 0.0
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        options = (*OPTIONS, ("grpc.service_config", for_channel(retries=grpc_retries)))
+        options = (
+            *OPTIONS,
+            ("grpc.service_config", for_channel(retries=grpc_retries)),
+            # The variable http_proxy is meant for other hosts.
+            ("grpc.enable_http_proxy", 0 if local else 1),
+        )
         self.channel = (
             grpc.insecure_channel(target, options=options)
             if credentials is None
@@ -117,7 +124,7 @@ class Connection:
         Raises:
             OptserveError: the last failure.
         """
-        return self.retry.run(attempt, Deadline(self.timeout if timeout is None else timeout))
+        return self.retry.run(attempt, Deadline(coercion.timeout_or(self.timeout, timeout)))
 
     def queued_steps(self) -> QueuedCall:
         """A call of StepStream that sends in the background."""

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from optserve import dtypes
 from optserve.dtypes import Array
-from optserve.enums import ParameterPoint
 from optserve.framing import Encoded
 from optserve.spec import known
+from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_service_pb2 as wire
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from optserve import coercion
 from optserve.chunks import CHUNK_BYTES
 from optserve.dtypes import Array
 from optserve.framing import VARINT, ChunkParts
@@ -24,6 +25,17 @@ class Asked(NamedTuple):
     expected_step: int | None
     loss_scale: float | None
     per_tensor_norms: bool
+
+    def checked(self) -> Asked:
+        """The same, converted from what a caller gave.
+
+        Raises:
+            TypeError: a value has the wrong type.
+            ValueError: the expected step is negative or has a fraction.
+        """
+        step = coercion.optional(coercion.step, self.expected_step, "expected_step")
+        scale = coercion.optional(coercion.number, self.loss_scale, "loss_scale")
+        return Asked(step, scale, self.per_tensor_norms)
 
 
 class Outline:

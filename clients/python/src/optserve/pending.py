@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from optserve import errors
+from optserve import coercion, errors
 from optserve.data_connection import Message
 from optserve.dtypes import Array
 from optserve.retry import Deadline
@@ -64,6 +64,7 @@ class PendingStep:
             Abandoned: an earlier step failed, and this one was not applied.
             OptserveError: the step was refused.
         """
+        timeout = coercion.optional(coercion.seconds, timeout, "timeout")
         while self._result is None and self._error is None:
             self._stream.advance(timeout)
         if self._error is not None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from numpy.typing import ArrayLike, DTypeLike
 
+from optserve import coercion, parameters, steps
 from optserve import metrics as reports
-from optserve import parameters, steps
 from optserve import update as updates
 from optserve.answers import Answers
 from optserve.connection import Connection
 from optserve.dtypes import Array
-from optserve.enums import ParameterPoint
 from optserve.events import Event, watch
 from optserve.info import SessionInfo
 from optserve.into import check
@@ -29,10 +28,11 @@ from optserve.progress import bar
 from optserve.pulling import pulled
 from optserve.recycler import Recycler
 from optserve.retry import allowance
-from optserve.session_spec import SessionSpec
 from optserve.sharing import Sharing
 from optserve.snapshots import Snapshots
 from optserve.sparse import AnyGradients
+from optserve.specs.enums import ParameterPoint
+from optserve.specs.session_spec import SessionSpec
 from optserve.steps import StepResult, Wishes
 from optserve.stream import StepStream
 from optserve.transfer import push_session
@@ -107,9 +107,9 @@ class SessionHandle:
         """Takes one step.
 
         Args:
-            gradients: arrays of float16, bfloat16, float32 or float64 by tensor name. Tensors that
-                are left out stay as they are. `SparseRows` stand for some rows of a tensor; their
-                indices together must fit into one message (64 MiB).
+            gradients: arrays of float16, bfloat16, float32 or float64 by tensor name, or (name, array)
+                pairs. Tensors that are left out stay as they are. `SparseRows` stand for some rows
+                of a tensor; their indices together must fit into one message (64 MiB).
             pull: True sends the new parameters back in the same answer; a point, an element type or
                 a `Pull` says which.
             wire_dtype: element type to send gradients in, and parameters where ``pull`` names none.
@@ -128,11 +128,12 @@ class SessionHandle:
                 again with the same gradients applies them once.
             OptserveError: the server refused otherwise.
         """
-        payload = Payload.of_gradients(self.layout, gradients, wire_dtype)
+        timeout = None if timeout is None else coercion.seconds(timeout, "timeout")
+        payload = Payload.of_gradients(self.layout, coercion.named(gradients, "gradients"), wire_dtype)
         wishes = Wishes(
             pull=as_pull(pull, wire_dtype),
-            expected_step=expected_step,
-            loss_scale=loss_scale,
+            expected_step=coercion.optional(coercion.step, expected_step, "expected_step"),
+            loss_scale=coercion.optional(coercion.number, loss_scale, "loss_scale"),
             validate_only=validate_only,
             per_tensor_norms=per_tensor_norms,
         )
@@ -168,7 +169,8 @@ class SessionHandle:
                 not copies. They show what the session's parameters are now: after the next step of
                 this or of any other worker, those that follow it.
         """
-        seconds = self._connection.timeout if timeout is None else timeout
+        seconds = coercion.timeout_or(self._connection.timeout, timeout)
+        window = coercion.whole(window, "window")
         sharing = Sharing(self._connection, self.name, self.layout, shared_memory, in_place)
         return StepStream(
             self._connection, self.name, self.layout, pull, wire_dtype, window, seconds, sharing
@@ -204,10 +206,11 @@ class SessionHandle:
         """
         pull = Pull(tensors=tensors, point=point, wire_dtype=wire_dtype)
         if into is not None:
+            into = coercion.named(into, "into")
             check(into, self.layout, pull)
         request = wire.PullParametersRequest(name=self.name, pull=pull.message(self.layout))
         if if_newer_than_step is not None:
-            request.if_newer_than_step = if_newer_than_step
+            request.if_newer_than_step = coercion.whole(if_newer_than_step, "if_newer_than_step")
         if timeout is None:
             timeout = allowance(self._connection.timeout, pull.byte_count(self.layout))
         values = self._connection.run(
@@ -218,7 +221,7 @@ class SessionHandle:
 
     def push(
         self,
-        values: Mapping[str, ArrayLike],
+        values: Mapping[str, ArrayLike] | Iterable[tuple[str, ArrayLike]],
         *,
         expected_step: int | None = None,
         reset_state: bool = False,
@@ -229,7 +232,7 @@ class SessionHandle:
         """Writes parameters: all of the given ones, or none.
 
         Args:
-            values: arrays by tensor name.
+            values: arrays by tensor name, or (name, array) pairs.
             expected_step: the step that the session must be at.
             reset_state: whether the tensors' optimizer state starts anew.
             wire_dtype: element type to send them in; that of the arrays when None.
@@ -241,16 +244,17 @@ class SessionHandle:
             StepMismatch: the session is at another step than expected.
             OptserveError: the server refused otherwise, or could not be reached.
         """
-        payload = Payload.of(self.layout, values, "values", wire_dtype).uniform()
+        given = coercion.named(values, "values")
+        payload = Payload.of(self.layout, given, "values", wire_dtype).uniform()
         header = wire.PushHeader(name=self.name, reset_state=reset_state)
         if expected_step is not None:
-            header.expected_step = expected_step
+            header.expected_step = coercion.step(expected_step, "expected_step")
         session = push_session(self._connection, header, payload, timeout, progress)
         return self._learn(SessionInfo.of(session))
 
     def report(
         self,
-        metrics: Mapping[str, float],
+        metrics: Mapping[str, float] | Iterable[tuple[str, float]],
         *,
         expected_step: int | None = None,
         timeout: float | None = None,

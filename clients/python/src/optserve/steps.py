@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from optserve.enums import StepOutcome
 from optserve.framing import Encoded, Framing
 from optserve.layout import Layout
 from optserve.parameters import Parameters, Pull
 from optserve.payload import Payload
 from optserve.progress import Bar, Silent
+from optserve.specs.enums import StepOutcome
 from optserve.v1 import session_service_pb2 as wire
 
 if TYPE_CHECKING:

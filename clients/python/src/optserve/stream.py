@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 from numpy.typing import DTypeLike
 
-from optserve import dtypes, errors
+from optserve import coercion, dtypes, errors
 from optserve.answers import Answers
 from optserve.connection import Connection
 from optserve.contents import Contents
@@ -158,6 +158,8 @@ class StepStream:
             OptserveError: as for `submit` and `PendingStep.result`.
             ValueError: ``into`` does not fit what the stream pulls; nothing was sent.
         """
+        gradients = coercion.named(gradients, "gradients")
+        timeout = coercion.optional(coercion.seconds, timeout, "timeout")
         if into is not None and (self._filled is None or not same(into, self._filled)):
             self._filled = check(into, self._layout, self._pull)
         lone = self._lone
@@ -304,6 +306,7 @@ class StepStream:
         """Hands over a step; without a copy, the arrays must stay as they are until it is answered."""
         if self._closed:
             raise RuntimeError("the stream is closed")
+        gradients, asked = coercion.named(gradients, "gradients"), asked.checked()
         self._lone = None
         shared = self._sharing.on and (not copy or self._layout.byte_count >= SHARED_BYTES)
         self._make_room(alone=shared)

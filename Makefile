@@ -146,6 +146,7 @@ fresh: $(VENV)/.check
 	rm -rf $(FRESH) && mkdir -p $(FRESH)
 	$(call generated,$(FRESH))
 	diff -r --exclude=__init__.py --exclude=__pycache__ $(FRESH)/optserve/v1 $(STUBS)/optserve/v1
+	diff -r --exclude=__init__.py --exclude=base.py --exclude=__pycache__ $(FRESH)/optserve/specs $(STUBS)/optserve/specs
 	for file in $(FRESH)/optserve/*.py; do diff "$$file" $(STUBS)/optserve || exit 1; done
 	$(call conformance_generated,$(FRESH)/stubs)
 	diff -r --exclude=__init__.py --exclude=__pycache__ $(FRESH)/stubs $(CONFORMANCE_STUBS)
@@ -158,12 +159,16 @@ format: $(VENV)/.check $(BUF) ## Format Python and proto files and mend what ruf
 
 # ---- Generated files -------------------------------------------------------
 
-# Messages and stubs by protoc, then the client's specification classes.
+# Messages and stubs by protoc, then the client's specification classes, which need the server's
+# declarations beside the contract.
 define generated
 	$(PROTOC) --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS)
 	$(PROTOC) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(SERVICES)
 	$(PY) clients/python/tools/generate_specs.py proto $(1)/optserve
-	grep -l '^Written by tools/generate_specs.py' $(1)/optserve/*.py | xargs $(PY) -m ruff format --quiet
+	grep -l '^Written by tools/generate_specs.py' $(1)/optserve/*.py $(1)/optserve/specs/*.py > $(1)/specs.txt
+	xargs $(PY) -m ruff check --quiet --no-cache --select I,RUF022 --fix < $(1)/specs.txt
+	xargs $(PY) -m ruff format --quiet < $(1)/specs.txt
+	rm $(1)/specs.txt
 endef
 
 # The corpus' messages, for tests and drivers; no part of a distribution.

@@ -39,7 +39,7 @@ class Muon(MatrixRule):
     arXiv:2502.16982). Keras' momentum, mu*m + g, is m/(1 - mu), which changes nothing else.
 
     Every other tensor takes Adam's step with bias-corrected moments, `adam_epsilon_root` below
-    its root: folded as in Keras' Adam under KERAS, with Nadam's look-ahead under OPTAX if
+    its root: folded as in Keras' Adam under KERAS, with NAdam's look-ahead under OPTAX if
     `nesterov`. Decoupled decay goes before both. PyTorch iterates in bfloat16 and leaves other
     tensors to the caller; here the iteration runs in the parameter's dtype.
     In the frame: an averaged first moment, its singular values pushed towards 1.

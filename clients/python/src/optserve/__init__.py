@@ -20,9 +20,17 @@ from optserve._transport.retry import Retry
 from optserve.capabilities import Algorithm, Capabilities, Hyperparameter, Limits
 from optserve.client import Client, connect
 from optserve.complexity import Complexity, LayerComplexity, NetworkComplexity
-from optserve.enums import (
+from optserve.errors import OptserveError, Reason
+from optserve.functions import LossValue
+from optserve.initialized import Initialized
+from optserve.metrics import MetricsReport, PlateauState, StoppingState
+from optserve.parameters import Parameters, Pull
+from optserve.session import SessionHandle
+from optserve.session_info import SessionInfo
+from optserve.snapshots import Snapshot, Snapshots
+from optserve.specs.enums import (
     AdamaxForm,
-    AmsgradMaximum,
+    AMSGradMaximum,
     Annealing,
     BiasCorrection,
     BoundarySide,
@@ -36,7 +44,7 @@ from optserve.enums import (
     LossReduction,
     MetricMode,
     MomentumForm,
-    NadamForm,
+    NAdamForm,
     NesterovForm,
     NonFinitePolicy,
     ParameterPoint,
@@ -46,14 +54,7 @@ from optserve.enums import (
     StepOutcome,
     ThresholdMode,
 )
-from optserve.errors import OptserveError, Reason
-from optserve.functions import LossValue
-from optserve.initialized import Initialized
-from optserve.metrics import MetricsReport, PlateauState, StoppingState
-from optserve.parameters import Parameters, Pull
-from optserve.session import SessionHandle
-from optserve.session_info import SessionInfo
-from optserve.session_spec import (
+from optserve.specs.session_spec import (
     ClipByGlobalNorm,
     ClipByTensorNorm,
     ClipByValue,
@@ -66,7 +67,6 @@ from optserve.session_spec import (
     SessionSpec,
     WeightAverage,
 )
-from optserve.snapshots import Snapshot, Snapshots
 from optserve.state_transfer import StateTransfer
 from optserve.stream import StepStream
 
@@ -82,9 +82,9 @@ __all__ = [
     "LECTURE",
     "OPTAX",
     "TORCH",
+    "AMSGradMaximum",
     "AdamaxForm",
     "Algorithm",
-    "AmsgradMaximum",
     "Annealing",
     "BiasCorrection",
     "BoundarySide",
@@ -115,7 +115,7 @@ __all__ = [
     "MetricMode",
     "MetricsReport",
     "MomentumForm",
-    "NadamForm",
+    "NAdamForm",
     "NesterovForm",
     "NetworkComplexity",
     "NonFinitePolicy",

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optserve.activations import Activation
 from optserve.client import Client, connect
 from optserve.commands.server import local_server
-from optserve.optimizers import Optimizer
 from optserve.plotting import activations, paths, schedules
 from optserve.plotting.items import Item, read_items
 from optserve.plotting.surfaces import SURFACES
 from optserve.plotting.values import WrongItem
-from optserve.schedules import Schedule
 from optserve.spec import Choice
+from optserve.specs.activations import Activation
+from optserve.specs.optimizers import Optimizer
+from optserve.specs.schedules import Schedule
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

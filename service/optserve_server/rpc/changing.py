@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -10,6 +11,7 @@ from optserve_server.rpc.execution import Execution
 from optserve_server.sessions.changes import Change, ChangeKind, Request
 from optserve_server.sessions.keeper import Keeper
 from optserve_server.sessions.kept import Answered, Kept
+from optserve_server.sessions.prepared import Prepared
 from optserve_server.sessions.session import Session
 from optserve_server.storage.failpoints import passing
 from optserve_server.wire.answers import answer_to
@@ -34,8 +36,7 @@ class Changing:
             DomainError: what `Change.prepare` raises, STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
         if session.kept is None or self._keeper is None:
-            outcome = await self._execution.alone(session, lambda: change.prepare(session).commit())
-            return answer_to(change.kind, session, outcome)
+            return await self._execution.alone(session, partial(_changed, session, change))
         made = self._kept_change(self._keeper, session, change, request)
         return await self._execution.to_its_end(made)
 
@@ -47,7 +48,7 @@ class Changing:
             prepared = await place(partial(change.prepare, session))
             kept = session.kept
             if kept is None:  # deleted meanwhile, which the preparation tells
-                return answer_to(change.kind, session, await place(prepared.commit))
+                return await place(partial(_committed, session, change.kind, prepared))
             try:
                 pieces = partial(change.pieces, keeper.codec, request)
                 byte_count = await keeper.record(kept, pieces)
@@ -55,13 +56,22 @@ class Changing:
                 prepared.give_up()
                 raise
             passing("before-apply")
-            outcome = await place(prepared.commit)
+            answer = await place(partial(_committed, session, change.kind, prepared))
             passing("after-apply")
-            answer = answer_to(change.kind, session, outcome)
-            remember(kept, request, change.kind, answer)
+            await place(partial(remember, kept, request, change.kind, answer))
             keeper.changed(kept, change.kind, byte_count)
         passing("before-ack")
         return answer
+
+
+def _changed(session: Session, change: Change) -> Message:
+    """Makes a change, and its answer."""
+    return _committed(session, change.kind, change.prepare(session))
+
+
+def _committed(session: Session, kind: ChangeKind, prepared: Prepared[Any]) -> Message:
+    """Makes a change that was prepared, and its answer."""
+    return answer_to(kind, session, prepared.commit())
 
 
 def remember(kept: Kept, request: Request, kind: ChangeKind, answer: Message) -> None:

@@ -15,7 +15,7 @@ from optserve_server.sessions.changes import ChangeKind, step_pieces
 from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.keeper import Keeper
 from optserve_server.sessions.prepared import PreparedStep
-from optserve_server.sessions.session import Session
+from optserve_server.sessions.session import MANY_TENSORS, Session
 from optserve_server.storage.failpoints import passing
 
 T = TypeVar("T")
@@ -136,6 +136,10 @@ class Execution:
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Runs ``work`` beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def for_each(self, count: int, work: Callable[[], T]) -> T:
+        """Runs ``work`` that does something for each of ``count`` tensors: for many of them in a thread."""
+        return work() if count <= MANY_TENSORS else await self.in_thread(work)
 
     async def to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Awaits ``work``, which goes on to its end when the call that waits is cancelled.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from optserve.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
+from optserve_server.rpc.execution import Execution
 from optserve_server.sessions.changes import PushChange
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.staging import Staging
@@ -32,8 +34,13 @@ class Push:
         return PushChange(self.staging, expected, self.header.reset_state)
 
 
-async def received(requests: Requests, find: Callable[[str], Session]) -> Push:
+async def received(requests: Requests, find: Callable[[str], Session], execution: Execution) -> Push:
     """Reads a whole push.
+
+    Args:
+        requests: its messages.
+        find: the session of a resource name.
+        execution: where its staging is laid out.
 
     Raises:
         DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED where messages are missing or
@@ -42,7 +49,7 @@ async def received(requests: Requests, find: Callable[[str], Session]) -> Push:
     first = await anext(requests, None)
     if first is None or not first.message.HasField("header"):
         raise DomainError(Reason.STREAM_PROTOCOL, "a push begins with a header", field="header")
-    push = _begun(first.message.header, find)
+    push = await _begun(first.message.header, find, execution)
     filler = Filler(push.staging.buffer)
     filler.add(first.chunk)
     while (framed := await anext(requests, None)) is not None:
@@ -54,9 +61,10 @@ async def received(requests: Requests, find: Callable[[str], Session]) -> Push:
     return push
 
 
-def _begun(header: pb.PushHeader, find: Callable[[str], Session]) -> Push:
+async def _begun(header: pb.PushHeader, find: Callable[[str], Session], execution: Execution) -> Push:
     with within("header"):
         checked_key(header.request_id, "request_id")
         session = find(header.name)
         dtype = wire_dtype_from(header.wire_dtype, "wire_dtype")
-        return Push(header, session, session.stage(tuple(header.tensors) or None, dtype))
+        stage = partial(session.stage, tuple(header.tensors) or None, dtype)
+        return Push(header, session, await execution.for_each(len(session.layout.entries), stage))

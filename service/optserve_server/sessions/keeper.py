@@ -159,7 +159,7 @@ class Keeper:
                 number, step = kept.number, kept.session.step
                 await self.in_thread(lambda: self._begun(kept, number, kept=False).finish())
                 self._saved(kept, number, step)
-        payload = pieces()
+        payload = pieces() if kept.session.is_small else await self.in_thread(pieces)
         with self.disk_state.refusing():
             await self._append(kept, payload)
         return size_of(payload)

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 COMING = 0.2
 """Seconds after which a session that has left the memory may be there again."""
 
+MANY_TENSORS = 256
+"""Tensors above which work for each of them in turn is too long for the event loop."""
+
 SMALL = 1 << 17
 """Elements up to which a step is shorter than handing it to another thread."""
 
@@ -124,7 +127,8 @@ class Session:
         self.accumulated = 0
         self.skipped = 0
         size = sum(layout.arena_sizes.values())
-        self.is_small, self.is_brief = size <= SMALL, size <= backend.brief
+        self.is_small = size <= SMALL and len(layout.entries) <= MANY_TENSORS
+        self.is_brief = size <= backend.brief
         self.closed = self.away = False
         self.damaged = False
         self.changing: contextlib.AbstractContextManager[None] = _Changing(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -60,7 +61,8 @@ class _Changing(contextlib.AbstractContextManager[None]):
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        # The session holds this, and its memory is to go with its last user, not with a collection.
+        self._session: Session = weakref.proxy(session)
 
     def __enter__(self) -> None:
         if self._session.live is not None:

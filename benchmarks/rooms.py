@@ -31,18 +31,18 @@ Table = Sequence[tuple[str, str]]
 
 INNERMOST: Table = (
     ("Incoming.reached (", "fingerprint"),
-    ("(optserve/queued_call", "gRPC, compiled"),
+    ("(optserve/_transport/grpc_channel", "gRPC, compiled"),
 )
 """Rooms whose work is compiled, so that what calls it is the last line that is seen."""
 
 OWN_WORK: Table = (
-    ("decode (optserve/framing", "receive: decode"),
-    ("split (optserve/framing", "receive: decode"),
-    ("encode (optserve/framing", "send: encode"),
-    ("join (optserve/framing", "send: encode"),
-    ("Payload.messages (", "send: encode"),
+    ("decode (optserve/_codec/framing", "receive: decode"),
+    ("_parts (optserve/_codec/framing", "receive: decode"),
+    ("encode (optserve/_codec/framing", "send: encode"),
+    ("join (optserve/_codec/framing", "send: encode"),
+    ("pieces (optserve/_codec/payload", "send: encode"),
     ("(optserve_server/wire/chunks", "receive: into the buffer"),
-    ("(optserve/chunks", "receive: into an array"),
+    ("(optserve/_codec/chunks", "receive: into an array"),
     ("digest (", "fingerprint"),
     ("Incoming.", "measure"),
     ("Step._measure", "measure"),
@@ -91,7 +91,7 @@ def _sampled(n: int, seconds: float) -> Iterator[Finding]:
         for side, pid in (("server", server.process.pid), ("client", client.facts["pid"])):
             stacks, step = _stacks(client, pid, seconds)
             rooms = _rooms(stacks)
-            rooms["waiting"] = max(seconds * RATE - sum(rooms.values()), 0)
+            rooms["waiting"] = max(round(seconds * RATE) - sum(rooms.values()), 0)
             total = sum(rooms.values())
             for room, count in rooms.most_common():
                 share = count / total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import optserve
-from optserve._transport.data_channel import DataCall
+from optserve._transport.data_channel import DataChannel
 
 DATA, GRPC = "data", "grpc"
 WAYS = (DATA, GRPC)
@@ -16,9 +16,9 @@ def went(stream: optserve.StepStream, way: str) -> None:
     Raises:
         RuntimeError: its last step went another way.
     """
-    call = stream._line._call
+    call = stream._engine._channel
     if call is None:
         raise RuntimeError("the stream has no call, though it was stepped")
-    actual = DATA if isinstance(call, DataCall) and call._connection is not None else GRPC
+    actual = DATA if isinstance(call, DataChannel) and call._connection is not None else GRPC
     if actual != way:
         raise RuntimeError(f"the stream's steps were to go by {way}, and went by {actual}")

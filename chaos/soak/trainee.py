@@ -15,7 +15,7 @@ import optserve
 from chaos.model import Arrays, drawn
 from chaos.soak.ledger import Ledger
 from optserve import Retry, errors
-from optserve._transport.data_channel import DataCall, QueuedDataCall
+from optserve._transport.data_channel import DataChannel
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class Trainee:
 
     def _count(self, stream: optserve.StepStream) -> None:
         """Notes which way the last step of a stream went."""
-        self.over_data += isinstance(stream._line._call, DataCall | QueuedDataCall)
+        self.over_data += isinstance(stream._engine._channel, DataChannel)
 
     def _gradient(self) -> Arrays:
         return drawn(self._rng, self.ledger.values)

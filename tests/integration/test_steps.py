@@ -11,7 +11,13 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
-from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, PARAMETER_POINT_LOOKAHEAD, SessionSpec
+from optserve.v1.optimizer_spec_pb2 import NESTEROV_FORM_LOOKAHEAD
+from optserve.v1.session_pb2 import (
+    NON_FINITE_POLICY_SKIP,
+    PARAMETER_POINT_AVERAGE,
+    PARAMETER_POINT_LOOKAHEAD,
+    SessionSpec,
+)
 from tests.integration.client import (
     DTYPES,
     Client,
@@ -24,8 +30,8 @@ from tests.integration.client import (
     unpacked,
 )
 
-VALUES = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float64)}
-GRADIENTS = {"w": np.full((2, 3), 2, np.float32), "b": np.full(2, 4.0)}
+VALUES: dict[str, np.ndarray] = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float64)}
+GRADIENTS: dict[str, np.ndarray] = {"w": np.full((2, 3), 2, np.float32), "b": np.full(2, 4.0)}
 WHOLE = GRADIENTS["b"].tobytes() + GRADIENTS["w"].tobytes()
 
 
@@ -128,7 +134,7 @@ def test_points(client: Client) -> None:
     spec = SessionSpec()
     spec.optimizer.nesterov.learning_rate = 0.5
     spec.optimizer.nesterov.momentum = 0.5
-    spec.optimizer.nesterov.form = 3
+    spec.optimizer.nesterov.form = NESTEROV_FORM_LOOKAHEAD
     spec.weight_average.decay = 0.5
     session = client.create({"w": np.zeros(1)}, spec)
     for _ in range(2):
@@ -203,7 +209,7 @@ def test_a_validated_step_is_refused_as_the_step_would_be(client: Client) -> Non
 def test_skipped_and_accumulated_steps_are_counted(client: Client) -> None:
     spec = sgd()
     spec.gradient.accumulation_steps = 2
-    spec.gradient.non_finite = 2
+    spec.gradient.non_finite = NON_FINITE_POLICY_SKIP
     session = client.create({"w": np.zeros(1)}, spec)
     outcomes = [client.step(session.name, {"w": np.array([g])}).result.outcome for g in (1.0, np.nan, 3.0)]
     assert outcomes == [pb.STEP_OUTCOME_ACCUMULATED, pb.STEP_OUTCOME_SKIPPED, pb.STEP_OUTCOME_APPLIED]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from optserve_server.arrays.norms import norm, norms
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
-from optserve_server.sessions.staging import StagedTensor, Staging
+from optserve_server.sessions.staging import Run, StagedTensor, Staging
 
 UNCLIPPED = np.ones(1)
 """The factor of a gradient that is not clipped by a norm."""

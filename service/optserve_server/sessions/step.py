@@ -106,8 +106,9 @@ class Step(Change["Step"]):
             session: the session, locked.
 
         Raises:
-            DomainError: what `Session.admit` raises, FIELD_REQUIRED (no tensor), SEQUENCE_REUSED, MISSING_TENSOR,
-                CONFLICTING_FIELDS (rows that cannot move alone) or NON_FINITE_GRADIENT.
+            DomainError: what `Session.admit` raises, FIELD_REQUIRED (no tensor), SEQUENCE_REUSED,
+                MISSING_TENSOR, CONFLICTING_FIELDS (rows that cannot move alone) or
+                NON_FINITE_GRADIENT.
         """
         staging, options = self.staging, self.options
         new = session.admit(options)

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve import direct_call
 from optserve._transport import connection
-from optserve._transport.data_channel import DataCall
-from optserve._transport.grpc_channel import QueuedCall
-from optserve.direct_call import DirectCall
+from optserve._transport.data_channel import DataChannel
+from optserve._transport.grpc_channel import GrpcChannel
 from tests.integration import client as raw
 from tests.integration.python_client.proxy import Proxy, running_proxy
 from tests.integration.raw_stream import RawStream
@@ -36,9 +34,9 @@ def sent(target: str, **options: Any) -> optserve.Client:
     return optserve.connect(target, timeout=20, shared_memory=False, **options)
 
 
-def call_of(stream: optserve.StepStream) -> object:
-    """What a stream's steps go over."""
-    return stream._line._call
+def call_of(stream: optserve.StepStream | optserve.SessionHandle) -> object:
+    """The channel of a stream or a handle."""
+    return stream._engine._channel
 
 
 @pytest.fixture
@@ -51,7 +49,7 @@ def client(server: RunningServer) -> Iterator[optserve.Client]:
 def session(client: optserve.Client) -> Iterator[optserve.SessionHandle]:
     """Two small tensors of different types under plain gradient descent with rate 1."""
     initial = {"w": np.arange(3.0), "b": np.ones((2, 2), np.float32)}
-    session = client.create_session(initial, optserve.optimizers.Sgd(learning_rate=1.0))
+    session = client.create_session(initial, optserve.optimizers.SGD(learning_rate=1.0))
     yield session
     session.delete()
 
@@ -60,7 +58,7 @@ def session(client: optserve.Client) -> Iterator[optserve.SessionHandle]:
 def large(client: optserve.Client) -> Iterator[optserve.SessionHandle]:
     """A large tensor under plain gradient descent with rate 1."""
     initial = {"w": np.zeros(LARGE, np.float32)}
-    session = client.create_session(initial, optserve.optimizers.Sgd(learning_rate=1.0))
+    session = client.create_session(initial, optserve.optimizers.SGD(learning_rate=1.0))
     yield session
     session.delete()
 
@@ -95,19 +93,15 @@ def distant(proxy: Proxy, session: optserve.SessionHandle) -> Iterator[optserve.
         yield client.session(session.name)
 
 
-@pytest.fixture(params=[DataCall, DirectCall, QueuedCall])
+@pytest.fixture(params=[DataChannel, GrpcChannel])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
-    """Lone steps of a stream go over a data connection, gRPC's internals, or its public interface.
+    """Steps are sent over a data connection, or over gRPC's public interface.
 
     To be named before whatever makes a client.
     """
     monkeypatch.setattr(connection, "is_local", lambda target: False)
-    if request.param is not DataCall:
+    if request.param is GrpcChannel:
         monkeypatch.setattr(connection, "host_and_port", lambda target: None)
-    if request.param is QueuedCall:
-        monkeypatch.setattr(direct_call, "available", lambda: False)
-    else:
-        assert direct_call.available()
     assert isinstance(request.param, type)
     return request.param
 

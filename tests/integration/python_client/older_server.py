@@ -11,8 +11,8 @@ from optserve_server.rpc.messages import Messages
 
 
 async def unknown(self: Messages, request: object) -> NoReturn:
-    """What a message is that has neither a header nor a chunk."""
-    raise DomainError(Reason.STREAM_PROTOCOL, "a step begins with a header", field="header")
+    """Rejects what has neither a plan, a step nor a chunk."""
+    raise DomainError(Reason.STREAM_PROTOCOL, "the message is empty")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from optserve import Retry, errors
 from optserve._transport import connection
-from optserve._transport.data_channel import DataCall, QueuedDataCall
+from optserve._transport.data_channel import DataChannel
 from tests.integration.python_client.conftest import LARGE, ONE, call_of, sent
 
 
@@ -39,9 +39,9 @@ class Model:
 @pytest.mark.parametrize("seed", range(3))
 def test_steps_cut_at_random_are_each_applied_once(session, proxy, seed, monkeypatch):
     """Lone and submitted ones; every cut is some bytes after the one before it, in one direction."""
-    monkeypatch.setattr(connection, "NO_DATA_SECONDS", (0.01, 0.01))  # where the cut was in a handshake
+    monkeypatch.setattr(connection, "NO_DATA_PAUSE_S", (0.01, 0.01))  # where the cut was in a handshake
     chance, model = random.Random(seed), Model()
-    patient = Retry(attempts=30, initial=0.005, maximum=0.05)
+    patient = Retry(initial=0.005, maximum=0.05)
     kinds = set()
     with (
         sent(proxy.address, retry=patient) as client,
@@ -50,7 +50,7 @@ def test_steps_cut_at_random_are_each_applied_once(session, proxy, seed, monkeyp
         for turn in range(40):
             if turn % 2:
                 direction = chance.choice(("upstream", "downstream"))
-                setattr(proxy, f"{direction}_budget", chance.randrange(1, 1500))
+                setattr(proxy, f"{direction}_budget", chance.randrange(1, 400))
             gradients = [float(chance.randrange(-4, 5)) for _ in range(chance.choice((1, 1, 1, 4)))]
             if len(gradients) == 1:
                 results = [stream.step({"w": np.full(3, gradients[0])})]
@@ -60,7 +60,7 @@ def test_steps_cut_at_random_are_each_applied_once(session, proxy, seed, monkeyp
             model.take(gradients)
             model.agrees(results)
     assert proxy.cuts > 8
-    assert kinds >= {DataCall, QueuedDataCall}
+    assert kinds >= {DataChannel}
     assert session.get().step == model.step
 
 
@@ -90,9 +90,12 @@ def test_in_a_black_hole_a_deadline_ends_the_wait(session, proxy, kind, hole):
             stream.step(ONE, timeout=0.3)
         assert time.monotonic() - began < 4
         getattr(proxy, hole).set()
+        if pending is not None:
+            assert pending.result().step == 2
         result = stream.step(ONE)
-    assert result.step == session.get().step == 4
-    np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 4)
+    expected = 2 if pending is None else 3  # the same gradient again is the same step
+    assert result.step == session.get().step == expected
+    np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - expected)
 
 
 def test_within_a_payload_a_deadline_ends_the_wait(large, proxy):
@@ -101,13 +104,14 @@ def test_within_a_payload_a_deadline_ends_the_wait(large, proxy):
     with sent(proxy.address) as client, client.session(large.name).stream(pull=True) as stream:
         for _ in range(3):
             stream.step(gradient)
-        assert isinstance(call_of(stream), DataCall)
+        assert isinstance(call_of(stream), DataChannel)
         proxy.delay = 0.2  # for each block of 64 KiB
         began = time.monotonic()
         with pytest.raises(errors.DeadlineExceeded):
             stream.step(gradient, timeout=1)
         assert time.monotonic() - began < 4
         proxy.delay = 0.0
+        assert stream.step(gradient).step == 4
         assert stream.step(gradient).step == 5
     assert large.get().step == 5
 
@@ -120,6 +124,5 @@ def test_a_deadline_does_not_cost_a_data_connection(session, proxy):
         with pytest.raises(errors.DeadlineExceeded):
             stream.step(ONE, timeout=0.3)
         proxy.answers.set()
-        stream.flush()
-        assert stream.step(ONE).step == 3
-        assert isinstance(call_of(stream), DataCall)
+        assert [stream.step(ONE).step for _ in range(2)] == [2, 3]
+        assert isinstance(call_of(stream), DataChannel)

@@ -14,10 +14,9 @@ import pytest
 import optserve
 from optserve import optimizers
 from optserve._transport import connection, data_connection
-from optserve._transport.data_channel import DataCall, QueuedDataCall
+from optserve._transport.data_channel import DataChannel
 from optserve._transport.data_connection import host_and_port
-from optserve._transport.grpc_channel import QueuedCall
-from optserve.direct_call import DirectCall
+from optserve._transport.grpc_channel import GrpcChannel
 from tests.integration.python_client.conftest import LARGE, NEAR, ONE, call_of, sent
 from tests.integration.python_client.proxy import running_proxy
 from tests.support.certificates import Authority
@@ -39,7 +38,7 @@ def address(server):
     return host, int(port)
 
 
-def steps_go_by(session, kind, behind):
+def steps_go_by(session, kind):
     """Takes lone steps and some that are submitted."""
     with session.stream(pull=True) as stream:
         for _ in range(3):
@@ -47,20 +46,20 @@ def steps_go_by(session, kind, behind):
             assert isinstance(call_of(stream), kind)
         steps = [p.result().step for p in [stream.submit(ONE) for _ in range(5)]]
         assert steps == list(range(begun + 1, begun + 6))
-        assert isinstance(call_of(stream), behind)
+        assert isinstance(call_of(stream), kind)
         return stream.step(ONE)
 
 
 def test_a_client_makes_them_by_itself(server, session, said):
     with sent(server.address) as client:
-        result = steps_go_by(client.session(session.name), DataCall, QueuedDataCall)
+        result = steps_go_by(client.session(session.name), DataChannel)
     np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 9)
     assert said() == []
 
 
 def test_a_client_may_be_told_to_make_none(server, session, said):
     with sent(server.address, data_connections=False) as client:
-        steps_go_by(client.session(session.name), DirectCall, QueuedCall)
+        steps_go_by(client.session(session.name), GrpcChannel)
     assert said() == []
 
 
@@ -79,7 +78,7 @@ def test_large_steps_have_the_same_bits(server, client, wire_dtype):
             other.session(session.name).stream(pull=True, wire_dtype=wire_dtype) as stream,
         ):
             results = [stream.step(gradients[0]), *stream.steps(gradients[1:])]
-            assert isinstance(call_of(stream), QueuedDataCall if data else QueuedCall)
+            assert isinstance(call_of(stream), DataChannel if data else GrpcChannel)
         taken.append([{n: a.tobytes() for n, a in r.parameters.items()} for r in results])
         session.delete()
     assert taken[0] == taken[1]
@@ -115,15 +114,15 @@ def test_lone_submitted_and_shared_steps_take_turns(server, large):
 
 def test_the_server_offers_none(said):
     with running_server(data_port="off") as server, sent(server.address) as client:
-        session = client.create_session({"w": np.zeros(3)}, optimizers.Sgd())
-        steps_go_by(session, DirectCall, QueuedCall)
-        steps_go_by(session, DirectCall, QueuedCall)
+        session = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
+        steps_go_by(session, GrpcChannel)
+        steps_go_by(session, GrpcChannel)
     assert said() == ["the server offers none"], "which is said and tried once"
 
 
 def test_a_mapped_port(address, session, said):
     with running_proxy(address) as mapped, sent(mapped.address) as client:
-        steps_go_by(client.session(session.name), DirectCall, QueuedCall)
+        steps_go_by(client.session(session.name), GrpcChannel)
     assert len(said()) == 1
 
 
@@ -133,9 +132,9 @@ def test_an_older_server(session, said):
         running_server(module="tests.integration.python_client.older_server") as server,
         sent(server.address) as client,
     ):
-        made = client.create_session({"w": np.zeros(3)}, optimizers.Sgd())
-        steps_go_by(made, DirectCall, QueuedCall)
-    assert said() == ["the server knows none"]
+        made = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
+        steps_go_by(made, GrpcChannel)
+    assert said() == ["the server has no data connections"]
 
 
 def test_tls_has_none(tmp_path, said):
@@ -145,15 +144,15 @@ def test_tls_has_none(tmp_path, said):
         trusted.write_bytes(authority.pem)
         credentials = optserve.tls.credentials(trusted)
         with sent(server.address, credentials=credentials) as client:
-            session = client.create_session({"w": np.zeros(3)}, optimizers.Sgd())
-            steps_go_by(session, DirectCall, QueuedCall)
+            session = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
+            steps_go_by(session, GrpcChannel)
     assert said() == []
 
 
 def test_a_unix_socket_has_none(tmp_path, said):
     with running_server(unix_socket=tmp_path / "socket"), sent(f"unix:{tmp_path / 'socket'}") as client:
-        session = client.create_session({"w": np.zeros(3)}, optimizers.Sgd())
-        steps_go_by(session, DirectCall, QueuedCall)
+        session = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
+        steps_go_by(session, GrpcChannel)
     assert said() == []
 
 
@@ -224,10 +223,10 @@ def test_something_else_is_at_the_port(address, data_port, session, said, there)
     ):
         began = time.monotonic()
         assert stream.step(ONE).step == 1
-        assert time.monotonic() - began < data_connection.CONNECT_SECONDS + 1.5
-        assert isinstance(call_of(stream), DirectCall)
+        assert time.monotonic() - began < data_connection.CONNECT_TIMEOUT_S + 1.5
+        assert isinstance(call_of(stream), GrpcChannel)
         assert stream.submit(ONE).result().step == 2
-        assert isinstance(call_of(stream), QueuedCall)
+        assert isinstance(call_of(stream), GrpcChannel)
     assert len(said()) == 1
     assert session.get().step == 2
 
@@ -240,12 +239,12 @@ def test_submitted_steps_find_something_else_there(address, data_port, session, 
         client.session(session.name).stream() as stream,
     ):
         assert [r.step for r in stream.steps([ONE] * 20)] == list(range(1, 21))
-        assert isinstance(call_of(stream), QueuedCall)
+        assert isinstance(call_of(stream), GrpcChannel)
     assert len(said()) == 1
 
 
 def test_what_could_not_be_made_is_tried_again_later(address, data_port, session, said, monkeypatch):
-    monkeypatch.setattr(connection, "NO_DATA_SECONDS", (0.3, 10.0))
+    monkeypatch.setattr(connection, "NO_DATA_PAUSE_S", (0.3, 10.0))
     with (
         running_proxy(address, (NEAR, address[1])) as proxy,
         sent(proxy.address) as client,
@@ -253,12 +252,12 @@ def test_what_could_not_be_made_is_tried_again_later(address, data_port, session
         distant = client.session(session.name)
         with distant.stream() as stream:
             stream.step(ONE)
-            assert isinstance(call_of(stream), DirectCall)
+            assert isinstance(call_of(stream), GrpcChannel)
         proxy.forward((address[0], data_port), (NEAR, data_port))
         time.sleep(0.4)
         with distant.stream() as stream:
             stream.step(ONE)
-            assert isinstance(call_of(stream), DataCall)
+            assert isinstance(call_of(stream), DataChannel)
     assert len(said()) == 1
     assert session.get().step == 2
 

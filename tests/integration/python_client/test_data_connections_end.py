@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from optserve import errors, optimizers
-from optserve._transport.data_channel import DataCall
+from optserve._transport.data_channel import DataChannel
 from tests.integration.python_client.conftest import LARGE, ONE, call_of, sent
 from tests.support.server import running_server
 from tests.support.watching import descriptors_of, wait_until
@@ -27,7 +27,7 @@ def test_a_client_closed_by_another_thread_ends_the_wait(session, large, proxy, 
     stream = client.session(target.name).stream(pull=True)
     for _ in range(2):
         stream.step(gradient)
-    assert isinstance(call_of(stream), DataCall)
+    assert isinstance(call_of(stream), DataChannel)
     proxy.delay, began = 0.3, time.monotonic()
     waiting = pool.submit(stream.step, gradient)
     time.sleep(0.15 if where == "small" else 1.0)
@@ -103,12 +103,12 @@ def test_a_server_that_ends_well_is_followed_by_its_next(tmp_path):
     with contextlib.ExitStack() as client_stack:
         with running_server(**settings) as server:
             client = client_stack.enter_context(sent(server.address))
-            session = client.create_session({"w": np.zeros(3)}, optimizers.Sgd(learning_rate=1.0))
+            session = client.create_session({"w": np.zeros(3)}, optimizers.SGD(learning_rate=1.0))
             stream = client_stack.enter_context(session.stream(pull=True))
             assert stream.step(ONE).step == 1
             server.process.kill()
             server.process.wait(10)
         with running_server(**settings):
             assert stream.step(ONE).step == 2
-            assert isinstance(call_of(stream), DataCall)
+            assert isinstance(call_of(stream), DataChannel)
             stream.close()

@@ -9,7 +9,7 @@ import pytest
 
 import optserve
 from optserve import Retry, errors, optimizers
-from tests.integration.python_client.conftest import LARGE, ONE
+from tests.integration.python_client.conftest import LARGE, ONE, call_of
 
 
 def lose_the_answer(proxy, until, condition):
@@ -24,20 +24,21 @@ def names(client):
 
 
 def test_a_step_whose_answer_was_lost_is_applied_once(session, distant, proxy, pool, until):
+    distant.step(ONE, pull=True)
     proxy.answers.clear()
     answer = pool.submit(distant.step, ONE, pull=True)
-    lose_the_answer(proxy, until, lambda: session.get().step == 1)
+    lose_the_answer(proxy, until, lambda: session.get().step == 2)
     result = answer.result(20)
-    assert (result.step, result.replayed) == (1, True)
-    np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 1)
-    assert session.get().step == 1
-    assert distant.step(ONE).step == 2
+    assert (result.step, result.replayed) == (2, True)
+    np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 2)
+    assert session.get().step == 2
+    assert distant.step(ONE).step == 3
 
 
 @pytest.mark.parametrize("budget", [100, 700_000, 2_000_000])
 def test_a_large_step_cut_on_its_way_up_is_applied_once(large, proxy, budget):
     gradient = np.ones(LARGE, np.float32)
-    with optserve.connect(proxy.address, timeout=20) as client:
+    with optserve.connect(proxy.address, timeout=20, shared_memory=False) as client:
         distant = client.session(large.name)
         proxy.upstream_budget = budget
         result = distant.step({"w": gradient}, pull=True)
@@ -49,7 +50,7 @@ def test_a_large_step_cut_on_its_way_up_is_applied_once(large, proxy, budget):
 @pytest.mark.parametrize("budget", [100, 2_000_000])
 def test_a_large_step_whose_parameters_were_cut_is_applied_once(large, proxy, budget):
     gradient = np.ones(LARGE, np.float32)
-    with optserve.connect(proxy.address, timeout=20) as client:
+    with optserve.connect(proxy.address, timeout=20, shared_memory=False) as client:
         distant = client.session(large.name)
         proxy.downstream_budget = budget
         result = distant.step({"w": gradient}, pull=True)
@@ -92,7 +93,7 @@ def test_lone_steps_cut_again_and_again_lose_and_double_nothing(way, session, di
             if i % 8 == 5:
                 proxy.cut()
             steps.append(stream.step(ONE).step)
-            assert isinstance(stream._line._call, way)
+            assert isinstance(call_of(stream), way)
     assert proxy.cuts == 5
     assert steps == list(range(1, 41))
     np.testing.assert_array_equal(session.pull()["w"], np.arange(3.0) - 40)
@@ -109,7 +110,7 @@ def test_a_large_lone_step_cut_on_its_way_is_applied_once(way, large, proxy, dir
         stream.step({"w": gradient})
         setattr(proxy, f"{direction}_budget", budget)
         result = stream.step({"w": gradient})
-        assert isinstance(stream._line._call, way)
+        assert isinstance(call_of(stream), way)
     assert proxy.cuts == 1
     assert (result.step, large.get().step) == (2, 2)
     assert result.parameters["w"].tobytes() == (-2 * gradient).tobytes()
@@ -143,7 +144,7 @@ def test_creating_and_deleting_are_done_once(client, proxy, pool, until):
     with optserve.connect(proxy.address, timeout=20) as distant:
         distant.health()
         proxy.answers.clear()
-        made = pool.submit(distant.create_session, {"w": np.zeros(1)}, optimizers.Sgd(), session_id="once")
+        made = pool.submit(distant.create_session, {"w": np.zeros(1)}, optimizers.SGD(), session_id="once")
         lose_the_answer(proxy, until, lambda: "sessions/once" in names(client))
         session = made.result(20)
         assert session.name == "sessions/once"
@@ -151,29 +152,6 @@ def test_creating_and_deleting_are_done_once(client, proxy, pool, until):
         deleted = pool.submit(session.delete)
         lose_the_answer(proxy, until, lambda: "sessions/once" not in names(client))
         deleted.result(20)
-
-
-def test_the_same_gradient_again_settles_a_step_without_an_answer(session, distant, proxy, until):
-    proxy.answers.clear()
-    with pytest.raises(errors.DeadlineExceeded):
-        distant.step(ONE, timeout=0.3)
-    until(lambda: session.get().step == 1)
-    proxy.answers.set()
-    result = distant.step(ONE)
-    assert (result.step, result.replayed) == (1, True)
-    assert distant.step(ONE).step == 2
-    assert session.get().step == 2
-
-
-def test_another_gradient_comes_after_a_step_without_an_answer(session, distant, proxy, until):
-    proxy.answers.clear()
-    with pytest.raises(errors.DeadlineExceeded):
-        distant.step(ONE, timeout=0.3)
-    until(lambda: session.get().step == 1)
-    proxy.answers.set()
-    result = distant.step({"w": np.full(3, 2.0)}, pull=True)
-    assert (result.step, result.replayed) == (2, False)
-    np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 3)
 
 
 def reachable(client):
@@ -184,12 +162,12 @@ def reachable(client):
 
 
 def test_a_step_that_never_arrived_gives_its_number_to_the_next(session, proxy, until):
-    with optserve.connect(proxy.address, retry=Retry(attempts=6, initial=0.02), timeout=20) as client:
+    with optserve.connect(proxy.address, retry=Retry(initial=0.02), timeout=20) as client:
         distant = client.session(session.name)
         proxy.refuses = True
         proxy.cut()
         with pytest.raises(errors.Unavailable):
-            distant.step(ONE)
+            distant.step(ONE, timeout=1)
         proxy.refuses = False
         until(lambda: reachable(client))  # gRPC itself waits before it connects again
         result = distant.step({"w": np.full(3, 2.0)}, pull=True)
@@ -219,7 +197,7 @@ def test_an_answer_that_comes_with_its_deadline_leaves_the_stream_whole(
         stream.step(ONE)
         first, second = stream.submit(ONE), stream.submit(ONE)
         until(lambda: session.get().step == 3)
-        read = stream._answers.read
+        read = stream._engine._result
 
         def slowly(*args, **kwargs):
             result = read(*args, **kwargs)
@@ -227,7 +205,7 @@ def test_an_answer_that_comes_with_its_deadline_leaves_the_stream_whole(
             return result
 
         with monkeypatch.context() as patch:
-            patch.setattr(stream._answers, "read", slowly)
+            patch.setattr(stream._engine, "_result", slowly)
             assert first.result(timeout=0.1).step == 2
         assert second.result().step == 3
         assert stream.step(ONE).step == 4
@@ -238,7 +216,7 @@ def test_a_gradient_may_be_overwritten_after_a_deadline(way, session, distant, p
     buffer = np.ones(3)
     with distant.stream() as stream:
         stream.step({"w": buffer})
-        assert isinstance(stream._line._call, way)
+        assert isinstance(call_of(stream), way)
         proxy.answers.clear()
         with pytest.raises(errors.DeadlineExceeded):
             stream.step({"w": buffer}, timeout=0.3)
@@ -247,6 +225,36 @@ def test_a_gradient_may_be_overwritten_after_a_deadline(way, session, distant, p
         proxy.answers.set()
         assert stream.step({"w": buffer}).step == 3
     np.testing.assert_array_equal(session.pull()["w"], np.arange(3.0) - 102)
+
+
+@pytest.mark.parametrize("by", ["stream", "handle"])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("data", [True, False])
+def test_a_lone_step_that_timed_out_and_is_taken_again_is_applied_once(
+    session, proxy, until, by, shared, data
+):
+    """Over shared memory, a data connection and gRPC; then another gradient in its place."""
+    options = {"shared_memory": shared, "data_connections": data}
+    with optserve.connect(proxy.address, timeout=20, **options) as client:
+        distant = client.session(session.name)
+        steps = distant.stream() if by == "stream" else distant
+        for start in (0, 3):
+            assert steps.step(ONE).step == start + 1
+            proxy.answers.clear()
+            with pytest.raises(errors.DeadlineExceeded) as caught:
+                steps.step(ONE, timeout=0.5)
+            assert caught.value.applied is None
+            until(lambda start=start: session.get().step == start + 2)
+            proxy.answers.set()
+            if start == 0:
+                result = steps.step(ONE)
+                assert (result.step, result.replayed) == (2, True)
+                assert steps.step(ONE).step == 3
+            else:
+                result = steps.step({"w": np.full(3, 2.0)})
+                assert (result.step, result.replayed) == (6, False)
+    assert session.get().step == 6
+    np.testing.assert_array_equal(session.pull()["w"], np.arange(3.0) - 7)
 
 
 @pytest.mark.parametrize("act", ["pull", "get", "push"])

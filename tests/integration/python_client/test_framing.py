@@ -12,7 +12,7 @@ from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import tensor_pb2
 
 KINDS = {
-    wire.StepStreamRequest: ("header", wire.StepHeader(name="sessions/a", tensors=["x", "é"])),
+    wire.StepStreamRequest: ("plan", wire.StepPlan(session="sessions/a", tensors=["x", "é"])),
     wire.StepStreamResponse: ("result", wire.StepResult(step=3, learning_rate=0.25)),
     wire.PullParametersResponse: ("header", wire.ParametersHeader(step=1, byte_count=9)),
     wire.PushParametersRequest: ("header", wire.PushHeader(name="sessions/b", reset_state=True)),
@@ -109,9 +109,10 @@ def check_ahead(kind, received, here):
     if known is None:
         return
     others, chunk = known
-    assert (others, chunk.byte_offset) == (framing.split(received)[0], framing.split(received)[1].byte_offset)
-    assert chunk.byte_count == len(framing.split(received)[1].data)
-    assert bytes(chunk.here) + received[here:] == framing.split(received)[1].data
+    whole = framing.decode(received)
+    assert framing.message(received, others) == whole.message
+    assert (chunk.byte_offset, chunk.byte_count) == (whole.chunk.byte_offset, len(whole.chunk.data))
+    assert bytes(chunk.here) + received[here:] == whole.chunk.data
     assert chunk.rest == places.append
 
 

@@ -11,8 +11,8 @@ import pytest
 
 import optserve
 from optserve._transport import connection
-from optserve._transport.data_channel import DataCall, QueuedDataCall
-from optserve._transport.data_connection import SHORT
+from optserve._transport.data_channel import DataChannel
+from optserve._transport.data_connection import MAX_WHOLE_BYTES
 from tests.integration.client import Client
 from tests.integration.python_client.conftest import call_of
 from tests.integration.python_client.proxy import Proxy, running_proxy
@@ -23,7 +23,7 @@ FORWARDED = "127.0.0.3"
 """Where the server's own ports are forwarded, each by a proxy of its own."""
 
 ELEMENTS = 300_000
-assert 4 * ELEMENTS > SHORT  # an answer is received while it is read
+assert 4 * ELEMENTS > MAX_WHOLE_BYTES  # an answer is received while it is read
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def training(address: str) -> Iterator[optserve.StepStream]:
     """A stream of a session that starts at 0, with a learning rate of 1."""
     with optserve.connect(address, shared_memory=False, timeout=20) as client:
         values = {"w": np.zeros(ELEMENTS, np.float32)}
-        session = client.create_session(values, optserve.optimizers.Sgd(learning_rate=1.0))
+        session = client.create_session(values, optserve.optimizers.SGD(learning_rate=1.0))
         with session.stream(pull=True) as stream:
             yield stream
         session.delete()
@@ -65,7 +65,7 @@ def test_an_answer_that_is_cut_off_in_its_middle_is_asked_for_again(
             return stream.step(taken) if alone else stream.submit(taken).result()
 
         step(1)
-        assert isinstance(call_of(stream), DataCall if alone else QueuedDataCall)
+        assert isinstance(call_of(stream), DataChannel)
         beside.downstream_budget = 2 * ELEMENTS
         result = step(2)
         assert beside.downstream_budget is None
@@ -77,15 +77,15 @@ def test_an_answer_that_is_cut_off_in_its_middle_is_asked_for_again(
 def test_a_connection_that_could_not_be_made_is_tried_again_later(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "NO_DATA_SECONDS", (0.2, 0.2))
+    monkeypatch.setattr(connection, "NO_DATA_PAUSE_S", (0.2, 0.2))
     with forwarded(server) as (calls, beside), training(calls.address) as stream:
         stream.step(gradient(1))
         beside.refuses = True
         beside.cut()
         assert (stream.step(gradient(2)).parameters["w"] == -3).all()
-        assert not isinstance(call_of(stream), DataCall)
+        assert not isinstance(call_of(stream), DataChannel)
         beside.refuses = False
         time.sleep(0.3)
         calls.cut()
         assert (stream.step(gradient(3)).parameters["w"] == -6).all()
-        assert isinstance(call_of(stream), DataCall)
+        assert isinstance(call_of(stream), DataChannel)

@@ -13,11 +13,6 @@ import pytest
 from optserve import Retry, errors, progress
 from optserve._codec import chunks, dtypes
 from optserve._codec.framing import ChunkView
-from optserve._codec.layout import Layout, TensorInfo
-from optserve._codec.payload import Payload
-from optserve._engine.numbering import Worker
-from optserve._engine.plan import Outline
-from optserve._engine.results import REQUESTS, StepMessages, Wishes, request
 from optserve._transport.retry import Deadline, allowance
 from optserve._transport.watchdog import Watchdog
 
@@ -82,49 +77,31 @@ def test_a_deadline_grows_with_what_is_sent():
     assert Deadline(-1).remaining() == 0
 
 
-def test_an_unsure_number_is_not_given_up_by_a_refusal():
-    worker, used = Worker(), []
-
-    def sending(outcome):
-        def send(_worker: str, sequence: int) -> int:
-            used.append(sequence)
-            if isinstance(outcome, Exception) and len(used) < 4:
-                raise outcome
-            return sequence
-
-        return send
-
-    reused = errors.InvalidArgument("reused", reason=errors.Reason.SEQUENCE_REUSED)
-    with pytest.raises(errors.InvalidArgument):
-        worker.number(sending(reused))  # nothing was lost, so this is the caller's affair
-    with pytest.raises(errors.DeadlineExceeded):
-        worker.number(sending(errors.DeadlineExceeded("lost")))
-    with pytest.raises(errors.FailedPrecondition):
-        worker.number(sending(errors.FailedPrecondition("no")))
-    assert used == [1, 1, 1]
-
-    def taken_once(_worker: str, sequence: int) -> int:
-        if sequence == 1:
-            raise reused
-        return sequence
-
-    assert worker.number(taken_once) == 2
-    assert worker.number(sending(None)) == 3
-
-
 def test_the_watchdog_cancels_what_outlasts_its_deadline_and_nothing_else():
     watchdog, cancelled = Watchdog(), threading.Event()
-    watchdog.watch(Deadline(30), cancelled.set)
-    watchdog.rest()
-    watchdog.watch(Deadline(0.05), cancelled.set)
+    watchdog.watch("a", Deadline(30).at, cancelled.set)
+    watchdog.rest("a")
+    watchdog.watch("a", Deadline(0.05).at, cancelled.set)
     assert cancelled.wait(10)
-    watchdog.rest()
+    watchdog.rest("a")
     cancelled.clear()
     for _ in range(20):
-        watchdog.watch(Deadline(0.05), cancelled.set)
+        watchdog.watch("a", Deadline(0.05).at, cancelled.set)
         time.sleep(0.005)
-        watchdog.rest()
+        watchdog.rest("a")
     assert not cancelled.wait(0.1)
+    watchdog.close()
+
+
+def test_the_watchdog_cancels_each_of_several_waits_at_its_own_time():
+    watchdog, order, over = Watchdog(), [], threading.Event()
+    for name, seconds in [("late", 0.2), ("early", 0.05), ("never", 60), ("later", 0.3)]:
+        cancel = over.set if name == "later" else None
+        at = Deadline(seconds).at
+        watchdog.watch(name, at, lambda n=name, c=cancel: (order.append(n), c and c()))
+    watchdog.rest("never")
+    assert over.wait(10)
+    assert order == ["early", "late", "later"]
     watchdog.close()
 
 
@@ -133,12 +110,12 @@ def test_the_watchdog_misses_no_deadline():
     watchdog, cancelled = Watchdog(), threading.Event()
     for i in range(300):
         for _ in range(i % 7):
-            watchdog.watch(Deadline(0.001), cancelled.set)
-            watchdog.rest()
+            watchdog.watch("a", Deadline(0.001).at, cancelled.set)
+            watchdog.rest("a")
         cancelled.clear()  # which a wait may have set that ended as it was over
-        watchdog.watch(Deadline(0.0005 * (i % 4)), cancelled.set)
+        watchdog.watch("a", Deadline(0.0005 * (i % 4)).at, cancelled.set)
         assert cancelled.wait(10)
-        watchdog.rest()
+        watchdog.rest("a")
     watchdog.close()
 
 
@@ -156,33 +133,3 @@ def test_large_transfers_show_a_bar_on_a_terminal(monkeypatch):
         assert not isinstance(shown, progress.Silent)
     assert isinstance(progress.bar("x", progress.LARGE - 1, None), progress.Silent)
     assert isinstance(progress.bar("x", progress.LARGE, False), progress.Silent)
-
-
-LARGE = {"a": (300, 1000), "b": (7,), "c": (262_144,), "d": (3, 5, 7), "e": (400_001,)}
-
-
-@pytest.mark.parametrize("wire_dtype", [ml_dtypes.bfloat16, np.float16, np.float32])
-def test_what_is_converted_while_it_is_sent_has_the_same_bytes(wire_dtype):
-    """Of several messages; sent twice, as after a lost connection, and kept for later."""
-    layout = Layout(TensorInfo(name, np.dtype(np.float32), shape) for name, shape in LARGE.items())
-    generator = np.random.default_rng(0)
-    first, second = (
-        {name: generator.standard_normal(shape).astype(np.float32) for name, shape in LARGE.items()}
-        for _ in range(2)
-    )
-    given = Payload.of_gradients(layout, first, wire_dtype)
-    outline = Outline(
-        request("sessions/a", Wishes().message(layout), given.uniform()), first, given.uniform()
-    )
-    payload = outline.payload(second, copy=False)
-    expected = b"".join(array.astype(wire_dtype).tobytes() for array in second.values())
-    messages = StepMessages(b"", payload)
-    for _ in range(2):
-        chunks_sent = [REQUESTS.decode(message).chunk for message in messages]
-        assert len(chunks_sent) >= 2
-        assert b"".join(chunk.data for chunk in chunks_sent) == expected
-    unsent = StepMessages(b"", outline.payload(first, copy=False))
-    unsent.keep()
-    outline.payload(second, copy=False)
-    sent = b"".join(REQUESTS.decode(message).chunk.data for message in unsent)
-    assert sent == b"".join(array.astype(wire_dtype).tobytes() for array in first.values())

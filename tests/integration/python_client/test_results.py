@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve import errors, optimizers
-from optserve._codec.buffer_pool import LARGE, Recycler
-from optserve._engine.answers import Answers
-from optserve.v1 import session_service_pb2 as wire
-from optserve.v1 import tensor_pb2
+from optserve import optimizers
+from optserve._codec.buffer_pool import LARGE_BYTES, BufferPool
 
-SGD = optimizers.Sgd(learning_rate=1.0)
+SGD = optimizers.SGD(learning_rate=1.0)
 COUNT = 700_003
 
 
@@ -85,23 +82,23 @@ def test_a_loop_uses_two_memories_in_turn(way, client):
     ],
 )
 def test_memory_that_anybody_holds_is_left_alone(hold):
-    recycler = Recycler()
-    first = recycler.take(LARGE + 1)[: LARGE - 3]
+    pool = BufferPool()
+    first = pool.take(LARGE_BYTES + 1)[: LARGE_BYTES - 3]
     address = address_of(first)
     held = hold(first)
     del first
-    others = {address_of(recycler.take(LARGE + 1)) for _ in range(5)}
+    others = {address_of(pool.take(LARGE_BYTES + 1)) for _ in range(5)}
     assert address not in others
     del held
     gc.collect()
-    assert address_of(recycler.take(LARGE + 1)) in {address} | others
+    assert address_of(pool.take(LARGE_BYTES + 1)) in {address} | others
 
 
 def test_memory_of_another_length_is_not_kept():
-    recycler = Recycler()
-    for length in (LARGE, LARGE + 1, LARGE):
-        assert recycler.take(length).shape == (length,)
-    assert len(recycler._kept) == 1
+    pool = BufferPool()
+    for length in (LARGE_BYTES, LARGE_BYTES + 1, LARGE_BYTES):
+        assert pool.take(length).shape == (length,)
+    assert len(pool._buffers) == 1
 
 
 def test_the_caller_s_arrays_are_filled(way, many):
@@ -137,10 +134,10 @@ def test_arrays_of_other_types_and_orders_are_filled_too(way, client):
 @pytest.mark.parametrize(
     ("into", "error"),
     [
-        ({"w": np.zeros(3)}, "no array to read 'b'"),
+        ({"w": np.zeros(3)}, "no array for tensor 'b'"),
         ({"w": np.zeros(4), "b": np.zeros((2, 2))}, "shape"),
         ({"w": np.broadcast_to(0.0, 3), "b": np.zeros((2, 2))}, "read-only"),
-        ({"w": [0.0] * 3, "b": np.zeros((2, 2))}, "no NumPy array"),
+        ({"w": [0.0] * 3, "b": np.zeros((2, 2))}, "not a NumPy array"),
         ({"w": np.zeros(3, np.int64), "b": np.zeros((2, 2))}, "element type"),
     ],
 )
@@ -180,53 +177,8 @@ def test_a_pull_fills_the_caller_s_arrays(many):
         many.pull(into=target)
 
 
-def test_what_is_no_answer_is_an_error_of_the_server():
-    answers = Answers()
-    with pytest.raises(errors.Internal, match="no message"):
-        answers.read(iter([b"\xff\xff"]))
-    with pytest.raises(errors.Unavailable):
-        answers.read(iter([]))
-    header = wire.ParametersHeader(step=3, byte_count=4)
-    early = wire.StepStreamResponse(result=wire.StepResult(step=3), parameters=header)
-    with pytest.raises(errors.Unavailable):
-        answers.read(iter([early.SerializeToString()]))
-    late = wire.StepStreamResponse(chunk=tensor_pb2.Chunk(byte_offset=2, data=b"ab"))
-    with pytest.raises(errors.Internal, match="chunk"):
-        answers.read(iter([early.SerializeToString(), late.SerializeToString()]))
-
-
-def test_headers_are_read_again_where_they_differ():
-    """Layouts may change in any field, and fields may come twice."""
-    answers = Answers()
-    for step, names, repeated in [
-        (1, "ab", 0),
-        (2, "ab", 0),
-        (2, "ba", 0),
-        (1, "ab", 9),
-        (3, "ab", 9),
-        (4, "ab", 0),
-    ]:
-        layout = [
-            tensor_pb2.TensorLayout(name=n, dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1], byte_offset=4 * i)
-            for i, n in enumerate(names)
-        ]
-        data = np.array([step, 10], np.float32).tobytes()
-        message = wire.StepStreamResponse(
-            parameters=wire.ParametersHeader(step=step, layout=layout, byte_count=8),
-            chunk=tensor_pb2.Chunk(data=data),
-        ).SerializeToString()
-        if repeated:
-            message += wire.StepStreamResponse(
-                parameters=wire.ParametersHeader(step=repeated)
-            ).SerializeToString()
-        values = answers.read(iter([message])).parameters
-        assert values.step == (repeated or step)
-        assert values[names[0]] == step
-        assert values[names[1]] == 10
-
-
 def test_equal_steps_send_what_unequal_ones_do(way, many):
-    """The outline of a step is used again only where it fits."""
+    """A plan is used again only if it fits."""
     full = gradients(many, 1)
     changes = [
         full,

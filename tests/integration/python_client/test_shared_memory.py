@@ -12,7 +12,8 @@ import pytest
 
 import optserve
 from optserve import ParameterPoint, Pull, errors
-from optserve._engine.shared_memory import SharedMemory, is_local
+from optserve._engine.shared_memory import SharedMemory
+from optserve._transport.locality import is_local
 from optserve.v1 import session_service_pb2 as wire
 from tests.support.server import running_server
 from tests.support.shared_memory import held_by, in_dev_shm
@@ -129,7 +130,7 @@ class TestViews:
         first[...] = 0
 
     def test_several_workers_never_see_half_a_step(self, server, client):
-        optimizer = optserve.optimizers.Sgd(learning_rate=1.0)
+        optimizer = optserve.optimizers.SGD(learning_rate=1.0)
         session = client.create_session({"w": np.zeros(300_000, np.float32)}, optimizer)
         failures = []
 
@@ -155,7 +156,7 @@ class TestViews:
 
 class TestMisbehaviour:
     def test_a_gradient_that_changes_during_its_step_harms_its_own_session_alone(self, client, server):
-        optimizer = optserve.optimizers.Sgd(learning_rate=1.0)
+        optimizer = optserve.optimizers.SGD(learning_rate=1.0)
         mine, others = (client.create_session({"w": np.zeros(400_000)}, optimizer) for _ in range(2))
         done = threading.Event()
 
@@ -210,7 +211,7 @@ class TestExactlyOnce:
         with sent.stream(pull=True, shared_memory=False) as one, shared.stream(pull=True) as two:
             same([two.step(gradients(1)[0])], [one.step(gradients(1)[0])])
             held = held_by(server.process.pid)
-            for memory in two._sharing._memories.values():
+            for memory in two._engine._regions._memories.values():
                 memory.close()
             wait_until(lambda: held_by(server.process.pid) < held)
             for gradient in gradients(3, seed=1):
@@ -221,7 +222,7 @@ class TestExactlyOnce:
 class TestClose:
     def test_a_closed_client_keeps_nothing_on_the_server(self, server):
         client = optserve.connect(server.address, timeout=20)
-        session = client.create_session(START, optserve.optimizers.Sgd())
+        session = client.create_session(START, optserve.optimizers.SGD())
         before = held_by(server.process.pid)
         stream = session.stream(shared_memory=True)
         stream.step(gradients(1)[0])
@@ -239,7 +240,7 @@ class TestFallback:
             optserve.connect(server.address, timeout=20) as client,
             caplog.at_level(logging.INFO, "optserve"),
         ):
-            session = client.create_session(START, optserve.optimizers.Sgd())
+            session = client.create_session(START, optserve.optimizers.SGD())
             for _ in range(2):
                 with session.stream(pull=True, in_place=True) as stream:
                     stream.gradients["b"][...] = 1
@@ -254,7 +255,7 @@ class TestFallback:
         with caplog.at_level(logging.INFO, "optserve"):
             before = held_by(server.process.pid)
             with optserve.connect(server.address, shared_memory=False, timeout=20) as own:
-                session = own.create_session(START, optserve.optimizers.Sgd())
+                session = own.create_session(START, optserve.optimizers.SGD())
                 with session.stream() as stream:
                     stream.step(gradients(1)[0])
                     assert held_by(server.process.pid) <= before
@@ -297,7 +298,7 @@ class TestUnixSocket:
             running_server("numpy", unix_socket=path) as server,
             optserve.connect(f"unix:{path}", timeout=20) as client,
         ):
-            session = client.create_session(START, optserve.optimizers.Sgd())
+            session = client.create_session(START, optserve.optimizers.SGD())
             with session.stream(pull=True) as stream:
                 stream.step(gradients(1)[0])
                 assert held_by(server.process.pid) > 0

@@ -14,7 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from optserve.enums import ErrorReason as Reason
+from optserve.specs.enums import ErrorReason as Reason
 
 __all__ = [
     "Abandoned",
@@ -47,13 +47,15 @@ class OptserveError(Exception):
     """A call that failed.
 
     Args:
-        message: a sentence for people.
-        reason: why, as the contract enumerates it; None where the server said nothing, as when
-            it could not be reached, and where the reason is newer than this client.
+        message: what was wrong, in a sentence.
+        reason: the contract's reason; None if the error does not come from the server, or its reason
+            is newer than this client.
         field: path of the wrong field within the request, or None.
         metadata: facts about the failure, as text.
         retry_after: seconds after which a retry can help, or None.
-        request_id: what the server's log knows the call by, or None.
+        request_id: the call's id in the server's log, or None.
+        applied: False if it is certain that the call changed nothing; None if that is not known: the
+            same call again settles it.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class OptserveError(Exception):
         metadata: Mapping[str, str] | None = None,
         retry_after: float | None = None,
         request_id: str | None = None,
+        applied: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -73,6 +76,7 @@ class OptserveError(Exception):
         self.metadata = dict(metadata or {})
         self.retry_after = retry_after
         self.request_id = request_id
+        self.applied = applied
 
     def __str__(self) -> str:
         reason = f"{self.reason.name}: " if self.reason is not None else ""
@@ -127,11 +131,11 @@ class ResourceExhausted(OptserveError):
 
 
 class Unavailable(OptserveError):
-    """The server could not be reached, or is shutting down. A step may have been applied."""
+    """The server could not be reached, or is shutting down; `applied` says whether the fate is known."""
 
 
 class DeadlineExceeded(OptserveError):
-    """No answer came in time. A step may have been applied."""
+    """No answer came in time; `applied` says whether the fate is known."""
 
 
 class Cancelled(OptserveError):
@@ -187,8 +191,8 @@ def from_call(failure: grpc.RpcError) -> OptserveError:
     trailers = dict(call.trailing_metadata() or ())
     details = list(_details(trailers.get(DETAILS_KEY)))
     info = _first(details, error_details_pb2.ErrorInfo())
-    known = info.domain == DOMAIN and info.reason in Reason.__members__
-    reason = Reason[info.reason] if known else None
+    ours = info.domain == DOMAIN
+    reason = Reason[info.reason] if ours and info.reason in Reason.__members__ else None
     retry = _first(details, error_details_pb2.RetryInfo())
     violations = _first(details, error_details_pb2.BadRequest()).field_violations
     cls = BY_CODE.get(call.code(), OptserveError)
@@ -198,11 +202,12 @@ def from_call(failure: grpc.RpcError) -> OptserveError:
         call.details() or call.code().name,
         reason=reason,
         field=violations[0].field if violations else None,
-        metadata=info.metadata,
+        metadata={key: value for key, value in info.metadata.items() if key != "applied"},
         retry_after=retry.retry_delay.ToTimedelta().total_seconds()
         if retry.HasField("retry_delay")
         else None,
         request_id=info.metadata.get("request_id") or _text(trailers.get("x-request-id")),
+        applied=None if not ours or info.metadata.get("applied") == "unknown" else False,
     )
 
 

@@ -89,7 +89,7 @@ def _what(message: wire.WatchSessionResponse) -> What | None:
         case "began":
             return Began(SessionInfo.of(message.began))
         case "step":
-            return StepResult.of(message.step, Parameters())
+            return StepResult.of(message.step, Parameters(), message.step.worker)
         case "updated":
             return Updated(SessionInfo.of(message.updated))
         case "pushed":

@@ -2,68 +2,65 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from numpy.typing import ArrayLike, DTypeLike
 
+from optserve import coercion
 from optserve import metrics as reports
-from optserve import parameters
-from optserve import state_transfer as updates
-from optserve._codec.buffer_pool import Recycler
-from optserve._codec.caller_arrays import check
+from optserve import state_transfer as transfers
+from optserve._codec.caller_arrays import check, same
 from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve._codec.payload import Payload
-from optserve._codec.receive_buffers import Landing
+from optserve._codec.receive_buffers import ReceiveBuffers
 from optserve._codec.sparse_rows import AnyGradients
-from optserve._engine import results as steps
-from optserve._engine.answers import Answers
-from optserve._engine.numbering import Worker
-from optserve._engine.pulling import pulled
-from optserve._engine.results import StepResult, Wishes
-from optserve._engine.shared_regions import Sharing
+from optserve._engine.overrides import Overrides
+from optserve._engine.plan import PlanOptions
+from optserve._engine.read_parameters import read_parameters
+from optserve._engine.results import StepResult
+from optserve._engine.shared_regions import SharedRegions
+from optserve._engine.step_engine import StepEngine
 from optserve._engine.upload import push_session
 from optserve._transport.connection import Connection
 from optserve._transport.retry import allowance
-from optserve.enums import ParameterPoint
 from optserve.events import Event, watch
 from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
-from optserve.progress import bar
 from optserve.session_info import SessionInfo
-from optserve.session_spec import SessionSpec
 from optserve.snapshots import Snapshots
+from optserve.specs.enums import ParameterPoint
+from optserve.specs.session_spec import SessionSpec
 from optserve.state_transfer import StateTransfer
 from optserve.stream import StepStream
 from optserve.v1 import session_service_pb2 as wire
-
-UNARY_BYTES = 1 << 20
-"""Steps that send or fetch more than this go over a stream."""
 
 
 class SessionHandle:
     """A session on a server; made by `Client.create_session` and `Client.session`.
 
-    A handle is a worker of its own: each of its steps is applied once, also when the connection
-    is lost in between and the step is sent again. Steps from several threads are taken one after
-    the other. Leaving a ``with`` block keeps the session on the server; `delete` removes it.
+    A handle is a worker of its own, and keeps a stream open for its steps: each is applied once,
+    also when the connection is lost in between and the step is sent again. Steps from several
+    threads are taken one after the other. After a fork, the child's handle is another worker.
+    Leaving a ``with`` block keeps the session on the server; `delete` removes it.
 
     Args:
         connection: to the server.
-        info: what the server told of the session.
+        info: the session as the server described it.
     """
 
     def __init__(self, connection: Connection, info: SessionInfo) -> None:
         self._connection = connection
         self._info = info
         self._step = info.step
-        self._worker = Worker()
-        self._turn = threading.Lock()
-        self._recycler = Recycler()
+        regions = SharedRegions(connection, info.name, info.layout)
+        self._engine = StepEngine(connection, info.name, info.layout, regions, connection.timeout)
+        self._asked: tuple[object, ...] = ()  # pull and wire_dtype as they were given last
+        self._options = PlanOptions()
+        self._checked: Mapping[str, Array] | None = None  # the arrays of `into` that were checked last
 
     @property
     def name(self) -> str:
@@ -87,7 +84,7 @@ class SessionHandle:
 
     @property
     def snapshots(self) -> Snapshots:
-        """The session on the server's disk, and as files."""
+        """The session's snapshots on the server's disk, and as files."""
         return Snapshots(self._connection, self.name, self._restored)
 
     def __repr__(self) -> str:
@@ -103,27 +100,35 @@ class SessionHandle:
         loss_scale: float | None = None,
         validate_only: bool = False,
         per_tensor_norms: bool = False,
+        overrides: Overrides | None = None,
+        into: Mapping[str, Array] | None = None,
         timeout: float | None = None,
     ) -> StepResult:
         """Takes one step.
 
         Args:
-            gradients: arrays of float16, bfloat16, float32 or float64 by tensor name. Tensors that
-                are left out stay as they are. `SparseRows` stand for some rows of a tensor; their
-                indices together must fit into one message (64 MiB).
+            gradients: arrays of float16, bfloat16, float32 or float64 by tensor name, or (name, array)
+                pairs. Tensors that are left out stay as they are. `SparseRows` stand for some rows
+                of a tensor; their indices together must fit into one message (64 MiB).
             pull: True sends the new parameters back in the same answer; a point, an element type or
                 a `Pull` says which.
-            wire_dtype: element type to send gradients in, and parameters where ``pull`` names none.
+            wire_dtype: element type to send gradients in, and parameters if ``pull`` names none.
             expected_step: the step that the session must be at.
             loss_scale: what the loss was multiplied by, to be divided out.
             validate_only: checks and measures the step, and takes none; parameters asked for are
                 those that the session has.
             per_tensor_norms: asks for the norm of each tensor's gradient.
+            overrides: hyperparameters that have other values in this step alone: values by name, for
+                every group; or for one group (empty name: the default group), values by name under
+                the group's name, as in ``{"encoder": {"learning_rate": 0.01}}``.
+            into: arrays by tensor name that are filled with the parameters, such as the model's own;
+                new ones when None. They may share no memory with the gradients. After an error
+                they may hold a part of the new values.
             timeout: seconds in all; the client's default, lengthened for large gradients, when None.
 
         Raises:
             InvalidArgument: a name, a shape or the gradient is wrong; nothing was applied.
-            ValueError: there is no gradient; nothing was sent.
+            ValueError: there is no gradient, or ``into`` does not fit what is pulled; nothing was sent.
             TypeError: an element type is wrong; nothing was sent.
             StepMismatch: the session is at another step than expected.
             TrainingStopped: early stopping has ended the training.
@@ -131,18 +136,25 @@ class SessionHandle:
                 again with the same gradients applies them once.
             OptserveError: the server refused otherwise.
         """
-        payload = Payload.of_gradients(self.layout, gradients, wire_dtype)
-        wishes = Wishes(
-            pull=as_pull(pull, wire_dtype),
+        timeout = coercion.optional(coercion.seconds, timeout, "timeout")
+        asked = pull, wire_dtype, per_tensor_norms, validate_only
+        if asked != self._asked:
+            options = PlanOptions(as_pull(pull, wire_dtype), *asked[1:])
+            self._asked, self._options, self._checked = asked, options, None
+        options = self._options
+        if into is not None and (self._checked is None or not same(into, self._checked)):
+            pulled = None if options.pull is None else self.layout.select(options.pull.tensors)
+            self._checked = check(into, pulled)
+        result = self._engine.step(
+            gradients,
+            options,
             expected_step=expected_step,
             loss_scale=loss_scale,
-            validate_only=validate_only,
-            per_tensor_norms=per_tensor_norms,
+            overrides=overrides,
+            into=into,
+            timeout=timeout,
+            progress=self._connection.progress,
         )
-        with self._turn:
-            if validate_only:
-                return self._send(payload, wishes, timeout, "", 0)
-            result = self._worker.number(lambda w, s: self._send(payload, wishes, timeout, w, s))
         self._step = max(self._step, result.step)
         return result
 
@@ -164,17 +176,18 @@ class SessionHandle:
             window: how many steps may be under way at once, up to 64.
             timeout: seconds to wait for an answer; the client's default when None.
             shared_memory: whether steps go by shared memory, which takes a server on this host and
-                of the same user. None tries where the server's address is a loopback address or a
-                unix socket, unless the client was told not to. Where it fails, steps are sent,
+                of the same user. None tries if the server's address is a loopback address or a
+                unix socket, unless `connect` was called without it. If it fails, steps are sent,
                 after a line in the log.
             in_place: whether the parameters of results are read-only views of shared memory, and
                 not copies. They show what the session's parameters are now: after the next step of
                 this or of any other worker, those that follow it.
         """
-        seconds = self._connection.timeout if timeout is None else timeout
-        sharing = Sharing(self._connection, self.name, self.layout, shared_memory, in_place)
+        seconds = coercion.timeout_or(self._connection.timeout, timeout)
+        regions = SharedRegions(self._connection, self.name, self.layout, shared_memory, in_place)
+        window = coercion.whole(window, "window")
         return StepStream(
-            self._connection, self.name, self.layout, pull, wire_dtype, window, seconds, sharing
+            self._connection, self.name, self.layout, pull, wire_dtype, window, seconds, regions
         )
 
     def pull(
@@ -207,21 +220,22 @@ class SessionHandle:
         """
         pull = Pull(tensors=tensors, point=point, wire_dtype=wire_dtype)
         if into is not None:
-            check(into, self.layout, pull)
+            into = coercion.named(into, "into")
+            check(into, self.layout.select(tensors))
         request = wire.PullParametersRequest(name=self.name, pull=pull.message(self.layout))
         if if_newer_than_step is not None:
-            request.if_newer_than_step = if_newer_than_step
+            request.if_newer_than_step = coercion.whole(if_newer_than_step, "if_newer_than_step")
         if timeout is None:
             timeout = allowance(self._connection.timeout, pull.byte_count(self.layout))
         values = self._connection.run(
-            lambda left: pulled(self._connection, request, left, Landing(self._recycler), into), timeout
+            lambda left: read_parameters(self._connection, request, left, ReceiveBuffers(), into), timeout
         )
         self._step = max(self._step, values.step)
         return values
 
     def push(
         self,
-        values: Mapping[str, ArrayLike],
+        values: Mapping[str, ArrayLike] | Iterable[tuple[str, ArrayLike]],
         *,
         expected_step: int | None = None,
         reset_state: bool = False,
@@ -232,7 +246,7 @@ class SessionHandle:
         """Writes parameters: all of the given ones, or none.
 
         Args:
-            values: arrays by tensor name.
+            values: arrays by tensor name, or (name, array) pairs.
             expected_step: the step that the session must be at.
             reset_state: whether the tensors' optimizer state starts anew.
             wire_dtype: element type to send them in; that of the arrays when None.
@@ -244,16 +258,17 @@ class SessionHandle:
             StepMismatch: the session is at another step than expected.
             OptserveError: the server refused otherwise, or could not be reached.
         """
-        payload = Payload.of(self.layout, values, "values", wire_dtype).uniform()
+        given = coercion.named(values, "values")
+        payload = Payload.of(self.layout, given, "values", wire_dtype).uniform()
         header = wire.PushHeader(name=self.name, reset_state=reset_state)
         if expected_step is not None:
-            header.expected_step = expected_step
+            header.expected_step = coercion.step(expected_step, "expected_step")
         session = push_session(self._connection, header, payload, timeout, progress)
         return self._learn(SessionInfo.of(session))
 
     def report(
         self,
-        metrics: Mapping[str, float],
+        metrics: Mapping[str, float] | Iterable[tuple[str, float]],
         *,
         expected_step: int | None = None,
         timeout: float | None = None,
@@ -301,13 +316,13 @@ class SessionHandle:
             StepMismatch: the session is at another step than expected.
             OptserveError: the server refused otherwise, or could not be reached.
         """
-        request = updates.request_of(self.name, spec, expected_step)
+        request = transfers.request_of(self.name, spec, expected_step)
         response = self._connection.call(self._connection.sessions.UpdateSession, request, timeout)
         self._learn(SessionInfo.of(response.session))
         return {transfer.group: StateTransfer.of(transfer) for transfer in response.transfers}
 
     def watch(self) -> Iterator[Event]:
-        """What becomes of the session, as it happens, until it is deleted or the iterator is closed.
+        """Yields the session's events until it is deleted or the iterator is closed.
 
         Raises:
             NotFound: there is no such session.
@@ -316,13 +331,14 @@ class SessionHandle:
         return watch(self._connection, self.name)
 
     def get(self, *, timeout: float | None = None) -> SessionInfo:
-        """Asks the server for the session's present state."""
+        """Reads the session's present state."""
         request = wire.GetSessionRequest(name=self.name)
         response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
         return self._learn(SessionInfo.of(response.session))
 
     def delete(self, *, timeout: float | None = None) -> None:
         """Deletes the session and everything it holds."""
+        self._engine.release()
         request = wire.DeleteSessionRequest(name=self.name, request_id=uuid.uuid4().hex)
         self._connection.call(self._connection.sessions.DeleteSession, request, timeout)
 
@@ -341,42 +357,3 @@ class SessionHandle:
         self._info = info
         self._step = max(self._step, info.step)
         return info
-
-    def _send(
-        self, payload: Payload, wishes: Wishes, timeout: float | None, worker: str, sequence: int
-    ) -> StepResult:
-        """Sends one step by the way that suits its size."""
-        returned = wishes.pull.byte_count(self.layout) if wishes.pull else 0
-        sent = payload.byte_count
-        if timeout is None:
-            timeout = allowance(self._connection.timeout, sent + returned)
-        options = wishes.message(self.layout, worker, sequence)
-        if max(sent, returned) <= UNARY_BYTES:
-            return self._unary(payload, options, wishes.pull, timeout)
-        payload = payload.uniform()
-        return self._connection.run(lambda left: self._streamed(payload, options, left), timeout)
-
-    def _unary(
-        self, payload: Payload, options: wire.StepOptions, pull: Pull | None, timeout: float
-    ) -> StepResult:
-        request = wire.StepRequest(
-            name=self.name,
-            options=options,
-            gradients=payload.named_tensors(),
-            sparse_gradients=[some.message() for some in payload.rows],
-        )
-        response = self._connection.call(self._connection.sessions.Step, request, timeout)
-        values = parameters.from_named(response.parameters, response.parameters_step, pull)
-        return StepResult.of(response.result, values)
-
-    def _streamed(self, payload: Payload, options: wire.StepOptions, timeout: float) -> StepResult:
-        with bar("step", payload.byte_count, self._connection.progress) as shown:
-            head = steps.request(self.name, options, payload).SerializeToString()
-            messages = steps.StepMessages(head, payload, shown)
-            call = self._connection.streams.step(
-                iter(messages), timeout=timeout, metadata=self._connection.metadata
-            )
-            try:
-                return Answers().read(call, bar=shown)
-            finally:
-                call.cancel()

@@ -1,38 +1,40 @@
-"""Parameters that are read into the caller's own arrays."""
+"""The caller's own arrays, which parameters are received into."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from optserve._codec import dtypes
+from optserve._codec.byte_layout import ByteLayout
 from optserve._codec.dtypes import Array
-from optserve._codec.layout import Layout
-from optserve._codec.parameters_header import Contents
-from optserve.parameters import Pull
+from optserve._codec.layout import TensorInfo
 
 
-def check(into: Mapping[str, Array], layout: Layout, pull: Pull | None) -> dict[str, Array]:
+def check(into: Mapping[str, Array], tensors: Sequence[TensorInfo] | None) -> dict[str, Array]:
     """Checks arrays before anything is asked of the server.
 
+    Args:
+        into: the arrays by tensor name.
+        tensors: those that are received; None if none are.
+
     Returns:
-        Those that will be filled.
+        The arrays that will be filled.
 
     Raises:
-        ValueError: no parameters are asked for, an array is missing, is read-only or has another
-            shape.
-        TypeError: one is no array of float16, bfloat16, float32 or float64.
+        ValueError: no parameters are received, an array is missing, read-only or of another shape.
+        TypeError: one is not a NumPy array of float16, bfloat16, float32 or float64.
     """
-    if pull is None:
-        raise ValueError("arrays to read parameters into are given, but no parameters are asked for")
+    if tensors is None:
+        raise ValueError("into is given, but no parameters are asked for: set pull")
     checked = {}
-    for tensor in layout.select(pull.tensors):
+    for tensor in tensors:
         if tensor.name not in into:
-            raise ValueError(f"there is no array to read {tensor.name!r} into")
+            raise ValueError(f"into has no array for tensor {tensor.name!r}")
         array = into[tensor.name]
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"into[{tensor.name!r}] is no NumPy array")
+            raise TypeError(f"into[{tensor.name!r}] is not a NumPy array")
         dtypes.checked(array.dtype, dtypes.WIRE_DTYPES, f"into[{tensor.name!r}]")
         if array.shape != tensor.shape:
             raise ValueError(f"into[{tensor.name!r}] has shape {array.shape}, but must have {tensor.shape}")
@@ -50,29 +52,31 @@ def same(arrays: Mapping[str, Array], others: Mapping[str, Array]) -> bool:
     return True
 
 
-class Into:
-    """The caller's arrays as the place where bytes arrive.
+class CallerArrays:
+    """Arrays that bytes are received into.
 
-    Bytes go straight to their arrays. Only one that is not row-major, or is of another type than
+    Bytes go straight to their arrays. Only an array that is not row-major, or of another type than
     the bytes, is filled when all are there.
 
     Args:
-        arrays: by tensor name; those that `contents` holds are used.
-        contents: what will arrive.
+        arrays: by tensor name; those of ``layout`` are used.
+        layout: what is received.
+
+    Attributes:
+        pieces: writable views, in the order of the bytes.
     """
 
-    def __init__(self, arrays: Mapping[str, Array], contents: Contents) -> None:
-        self._contents = contents
-        self._targets = {place.name: arrays[place.name] for place in contents.places}
+    def __init__(self, arrays: Mapping[str, Array], layout: ByteLayout) -> None:
+        self._layout = layout
+        self._targets = {place.name: arrays[place.name] for place in layout.places}
         self._staged: list[tuple[Array, Array]] = []
         self.pieces = [
-            dtypes.bytes_of(self._landing(self._targets[place.name], place.dtype))
-            for place in contents.places
+            dtypes.bytes_of(self._staging(self._targets[place.name], place.dtype)) for place in layout.places
         ]
 
-    def serves(self, arrays: Mapping[str, Array], contents: Contents) -> bool:
-        """Whether this is the place of these arrays for what will arrive."""
-        return self._contents is contents and same(arrays, self._targets)
+    def serves(self, arrays: Mapping[str, Array], layout: ByteLayout) -> bool:
+        """Whether these are the arrays, for what will be received."""
+        return self._layout is layout and same(arrays, self._targets)
 
     def fill(self, data: memoryview) -> dict[str, Array]:
         """The arrays, from bytes that begin with all of theirs."""
@@ -89,7 +93,7 @@ class Into:
             np.copyto(target, staged, casting="unsafe")
         return self._targets
 
-    def _landing(self, target: Array, dtype: np.dtype[np.generic]) -> Array:
+    def _staging(self, target: Array, dtype: np.dtype[np.generic]) -> Array:
         if target.dtype == dtype and target.flags.c_contiguous:
             return target
         staged: Array = np.empty(target.shape, dtype)

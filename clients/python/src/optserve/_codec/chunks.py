@@ -1,4 +1,4 @@
-"""Long runs of bytes as chunks: the only file that knows how they are cut and joined."""
+"""Chunks of long sequences of bytes: how they are cut and joined."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from optserve._codec.framing import ChunkAhead, ChunkParts, ChunkView
 CHUNK_BYTES = 1 << 20
 
 
-def cut(views: Iterable[memoryview], told: Callable[[int], object]) -> Iterator[ChunkView | ChunkParts]:
+def cut(
+    views: Iterable[memoryview], on_chunk: Callable[[int], object] | None = None
+) -> Iterator[ChunkView | ChunkParts]:
     """Cuts the bytes of all views, one after the other, into chunks.
 
     Nothing is copied: a chunk that holds bytes of several views has them in parts.
 
     Args:
         views: the bytes.
-        told: is called with the length of each chunk.
+        on_chunk: called with the byte count of each chunk.
     """
     parts: list[memoryview] = []
     offset = size = 0
@@ -30,11 +32,13 @@ def cut(views: Iterable[memoryview], told: Callable[[int], object]) -> Iterator[
             parts.append(taken)
             size += len(taken)
             if size == CHUNK_BYTES:
-                told(size)
+                if on_chunk is not None:
+                    on_chunk(size)
                 yield _chunk(offset, size, parts)
                 offset, size, parts = offset + size, 0, []
     if parts:
-        told(size)
+        if on_chunk is not None:
+            on_chunk(size)
         yield _chunk(offset, size, parts)
 
 

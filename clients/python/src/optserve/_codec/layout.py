@@ -154,7 +154,8 @@ def _wrong(
     reason: errors.Reason, message: str, field: str, tensor: str, **facts: str
 ) -> errors.InvalidArgument:
     """What the server would answer, without asking it."""
-    return errors.InvalidArgument(message, reason=reason, field=field, metadata={"tensor": tensor, **facts})
+    metadata = {"tensor": tensor, **facts}
+    return errors.InvalidArgument(message, reason=reason, field=field, metadata=metadata, applied=False)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
@@ -16,7 +16,6 @@ from optserve._codec.dtypes import Array
 from optserve._codec.framing import ChunkParts, Framing
 from optserve._codec.layout import Layout, TensorInfo
 from optserve._codec.sparse_rows import AnyGradients, Rows, split
-from optserve.progress import Bar
 from optserve.v1 import tensor_pb2
 
 
@@ -29,26 +28,18 @@ class Payload:
         arrays: row-major, each of a type that the wire knows.
         complete: whether every tensor of the session is there.
         rows: sparse rows of further tensors.
-        sources: where given, arrays that are still to be converted into those of the same place;
-            None for what is there. They are, piece by piece, while `messages` are sent.
-        byte_count: length of `values` together.
     """
 
     tensors: list[TensorInfo]
     arrays: list[Array]
     complete: bool
     rows: list[Rows] = field(default_factory=list)
-    sources: Sequence[Array | None] = ()
-    byte_count: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "byte_count", sum([array.nbytes for array in self.values]))
 
     @classmethod
     def of(
         cls, layout: Layout, arrays: Mapping[str, ArrayLike], what: str, wire_dtype: DTypeLike | None = None
     ) -> Payload:
-        """Aligns arrays to a layout, and converts them where a wire type is asked for.
+        """Aligns arrays to a layout, and converts them if a wire type is asked for.
 
         Raises:
             InvalidArgument: a name or a shape is wrong.
@@ -65,17 +56,18 @@ class Payload:
     def of_gradients(
         cls, layout: Layout, gradients: AnyGradients, wire_dtype: DTypeLike | None = None
     ) -> Payload:
-        """Gradients of whole tensors and of rows.
+        """Gradients of whole tensors and of rows, of one element type or each of its tensor's.
 
         Raises:
-            ValueError: there are none, which the header of a stream could not tell from all of them.
             InvalidArgument: a name or a shape is wrong.
             TypeError: an element type is.
+            ValueError: there is none.
         """
-        if not gradients:
-            raise ValueError("gradients is empty, but must have the gradient of at least one tensor")
         dense, rows = split(layout, gradients, wire_dtype)
-        return replace(cls.of(layout, dense, "gradients", wire_dtype), rows=rows)
+        payload = replace(cls.of(layout, dense, "gradients", wire_dtype), rows=rows)
+        if not payload.arrays and not payload.rows:
+            raise ValueError("gradients is empty, but must have the gradient of at least one tensor")
+        return payload if payload.has_own_types(layout) else payload.uniform()
 
     @property
     def values(self) -> list[Array]:
@@ -83,19 +75,23 @@ class Payload:
         return [*self.arrays, *(some.values for some in self.rows)]
 
     @property
+    def byte_count(self) -> int:
+        """Length of `values` together."""
+        return sum([array.nbytes for array in self.values])
+
+    @property
     def names(self) -> list[str]:
         """The names that a header states: none when complete."""
         return [] if self.complete else [tensor.name for tensor in self.tensors]
 
-    def named_tensors(self) -> list[tensor_pb2.NamedTensor]:
-        """The arrays as messages, each in its own type."""
-        return [
-            tensor_pb2.NamedTensor(name=tensor.name, tensor=dtypes.to_tensor(array))
-            for tensor, array in zip(self.tensors, self.arrays, strict=True)
-        ]
+    def has_own_types(self, layout: Layout) -> bool:
+        """Whether the element type of each value is its tensor's own."""
+        names = [*(tensor.name for tensor in self.tensors), *(some.name for some in self.rows)]
+        pairs = zip(names, self.values, strict=True)
+        return all(array.dtype == layout[name].dtype for name, array in pairs)
 
     def uniform(self) -> Payload:
-        """The payload with one element type, as a stream wants it, and no value changed."""
+        """The payload with one element type and no value changed."""
         kinds = {array.dtype for array in self.values}
         if len(kinds) <= 1:
             return self
@@ -103,52 +99,56 @@ class Payload:
         arrays = [array.astype(wide, copy=False) for array in self.arrays]
         return replace(self, arrays=arrays, rows=[some.astype(wide) for some in self.rows])
 
-    def copied(self) -> Payload:
-        """The payload in arrays of its own, all of it converted."""
-        arrays = [array.copy() for array in self.arrays]
-        for array, source in zip(arrays, self.sources, strict=False):
-            if source is not None:
-                np.copyto(array, source, casting="unsafe")
-        return replace(self, arrays=arrays, rows=[some.copied() for some in self.rows], sources=())
-
     @property
     def data_type(self) -> tensor_pb2.DataType.ValueType:
-        """The element type of a uniform payload."""
-        return dtypes.TYPES[self.values[0].dtype]
+        """The one element type of the values; unspecified if there are several."""
+        kinds = {array.dtype for array in self.values}
+        return dtypes.TYPES[kinds.pop()] if len(kinds) == 1 else tensor_pb2.DATA_TYPE_UNSPECIFIED
 
-    def messages(self, framing: Framing[Any], head: bytes, bar: Bar) -> Iterator[bytes]:
-        """The messages of a stream that carry `values`, one after the other; `pieces` joined."""
-        return map(b"".join, self.pieces(framing, head, bar))
 
-    def pieces(self, framing: Framing[Any], head: bytes, bar: Bar) -> Iterator[Sequence[Any]]:
-        """The same messages in pieces: contiguous buffers of bytes.
+def pieces(
+    framing: Framing[Any],
+    head: bytes,
+    arrays: Sequence[Array],
+    byte_count: int,
+    on_sent: Callable[[int], object] | None = None,
+    sources: Sequence[Array | None] = (),
+) -> Iterator[Sequence[Any]]:
+    """Yields the messages that carry arrays, each in pieces: contiguous buffers of bytes.
 
-        Args:
-            framing: of the messages.
-            head: what else the first of them says, encoded.
-            bar: is told of the bytes.
-        """
-        if 0 < self.byte_count <= chunks.CHUNK_BYTES:
-            bar.update(self.byte_count)
-            views = [dtypes.bytes_of(array) for array in self.values]
-            yield framing.pieces(head, ChunkParts(0, self.byte_count, views))
-            return
-        expect_large_messages()
-        for chunk in chunks.cut(self._views(), bar.update):
-            yield framing.pieces(head, chunk)
-            head = b""
-        if head:
+    Args:
+        framing: of the messages.
+        head: what else the first of them says, encoded.
+        arrays: row-major, in the order of their bytes.
+        byte_count: length of the arrays together.
+        on_sent: called with the byte count of each chunk.
+        sources: arrays to be converted into those of the same place, piece by piece while the
+            messages are made; None for those that need no conversion.
+    """
+    if byte_count <= chunks.CHUNK_BYTES and not sources:
+        if on_sent is not None:
+            on_sent(byte_count)
+        if not byte_count:
             yield (head,)
+        else:
+            views = [dtypes.bytes_of(array) for array in arrays]
+            yield framing.pieces(head, ChunkParts(0, byte_count, views))
+        return
+    expect_large_messages()
+    for chunk in chunks.cut(_views(arrays, sources), on_sent):
+        yield framing.pieces(head, chunk)
+        head = b""
 
-    def _views(self) -> Iterator[memoryview]:
-        """The bytes; those that are still to be converted are when they are asked for."""
-        for array, source in zip_longest(self.values, self.sources):
-            if source is None:
-                yield dtypes.bytes_of(array)
-                continue
-            flat, given = array.reshape(-1), source.reshape(-1)
-            size = chunks.CHUNK_BYTES // array.itemsize
-            for start in range(0, flat.size, size):
-                piece = flat[start : start + size]
-                np.copyto(piece, given[start : start + size], casting="unsafe")
-                yield dtypes.bytes_of(piece)
+
+def _views(arrays: Sequence[Array], sources: Sequence[Array | None]) -> Iterator[memoryview]:
+    """Yields the bytes of arrays; those of converted ones when they are asked for."""
+    for array, source in zip_longest(arrays, sources):
+        if source is None:
+            yield dtypes.bytes_of(array)
+            continue
+        flat, given = array.reshape(-1), source.reshape(-1)
+        size = chunks.CHUNK_BYTES // array.itemsize
+        for start in range(0, flat.size, size):
+            piece = flat[start : start + size]
+            np.copyto(piece, given[start : start + size], casting="unsafe")
+            yield dtypes.bytes_of(piece)

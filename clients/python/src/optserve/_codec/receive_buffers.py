@@ -1,91 +1,56 @@
-"""Where parameters go when they arrive."""
+"""Buffers that parameters are received into."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from optserve import errors
-from optserve._codec.buffer_pool import Recycler
-from optserve._codec.caller_arrays import Into
-from optserve._codec.chunks import Filling, Joined
+import numpy as np
+
+from optserve._codec.buffer_pool import BufferPool
+from optserve._codec.byte_layout import ByteLayout
+from optserve._codec.caller_arrays import CallerArrays
+from optserve._codec.chunks import Filling
 from optserve._codec.dtypes import Array
-from optserve._codec.framing import ChunkAhead, ChunkView, Encoded
-from optserve._codec.parameters_header import Contents
-from optserve.parameters import Parameters
-from optserve.progress import Bar
+
+Into = Mapping[str, Array] | None
+"""The caller's arrays by tensor name; None for new ones."""
 
 
-class Landing:
-    """Takes the parameters of one answer after another, by one thread at a time.
+class Reception(Filling):
+    """Parameters that arrive in chunks.
 
     Args:
-        recycler: gives the memory of results.
+        pieces: writable, in the order of the bytes.
+        arrays: returns the arrays by tensor name when all bytes are there.
     """
 
-    def __init__(self, recycler: Recycler) -> None:
-        self._recycler = recycler
-        self._into: Into | None = None
+    def __init__(self, pieces: Sequence[memoryview], arrays: Callable[[], dict[str, Array]]) -> None:
+        super().__init__(pieces)
+        self.arrays = arrays
 
-    def take(
-        self,
-        contents: Contents,
-        step: int,
-        chunks: Iterable[ChunkView | ChunkAhead | None],
-        into: Mapping[str, Array] | None,
-        bar: Bar,
-    ) -> Parameters:
-        """Reads parameters.
 
-        Args:
-            contents: what arrives.
-            step: which it belongs to.
-            chunks: the bytes, by message; None for a message without any.
-            into: the caller's arrays; new ones when None.
-            bar: is told of the bytes.
+class ReceiveBuffers:
+    """The buffers of one result after another, for one thread at a time."""
 
-        Raises:
-            Unavailable: the stream ended too early.
-            Internal: the chunks do not fit together.
-        """
+    def __init__(self) -> None:
+        self._pool = BufferPool()
+        self._caller: CallerArrays | None = None
+
+    def begin(self, layout: ByteLayout, into: Into) -> Reception:
+        """Returns where the bytes of a layout go."""
         if into is None:
-            joined = Joined(contents.byte_count, self._recycler.take(contents.byte_count))
-            _fill(joined, chunks, bar)
-            arrays = contents.arrays(joined.buffer)
-        else:
-            if self._into is None or not self._into.serves(into, contents):
-                self._into = Into(into, contents)
-            _fill(Filling(self._into.pieces), chunks, bar)
-            arrays = self._into.arrays()
-        return Parameters(arrays, step=step, point=contents.point, modified=contents.modified)
+            buffer = self._pool.take(layout.byte_count)
+            return Reception([buffer.data], lambda: layout.arrays(buffer))
+        caller = self._arrays_of(into, layout)
+        return Reception(caller.pieces, caller.arrays)
 
-    def whole(
-        self, contents: Contents, step: int, received: Encoded, start: int, into: Mapping[str, Array] | None
-    ) -> Parameters:
-        """Parameters whose bytes are all there, and few.
+    def whole(self, layout: ByteLayout, data: memoryview, into: Into) -> dict[str, Array]:
+        """Returns the arrays of bytes that are all there, and few."""
+        if into is not None:
+            return self._arrays_of(into, layout).fill(data)
+        return layout.arrays(np.frombuffer(data, np.uint8).copy())
 
-        Args:
-            contents: what they hold.
-            step: which they belong to.
-            received: holds the bytes.
-            start: where in it they begin.
-            into: the caller's arrays; new ones when None.
-        """
-        if into is None:
-            arrays = contents.copied(received, start)
-        else:
-            if self._into is None or not self._into.serves(into, contents):
-                self._into = Into(into, contents)
-            arrays = self._into.fill(memoryview(received)[start:])
-        return Parameters(arrays, step=step, point=contents.point, modified=contents.modified)
-
-
-def _fill(filling: Filling, chunks: Iterable[ChunkView | ChunkAhead | None], bar: Bar) -> None:
-    for chunk in chunks:
-        if chunk is not None:
-            try:
-                bar.update(filling.add(chunk))
-            except ValueError as error:
-                raise errors.Internal(str(error)) from error
-        if filling.whole:
-            return
-    raise errors.Unavailable("the stream ended before its answer")
+    def _arrays_of(self, into: Mapping[str, Array], layout: ByteLayout) -> CallerArrays:
+        if self._caller is None or not self._caller.serves(into, layout):
+            self._caller = CallerArrays(into, layout)
+        return self._caller

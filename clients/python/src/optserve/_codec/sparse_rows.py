@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, DTypeLike
 from optserve._codec import dtypes
 from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
-from optserve.v1 import tensor_pb2
 
 INDEX_DTYPES: list[np.dtype[np.generic]] = [np.dtype(np.int32), np.dtype(np.int64)]
 
@@ -58,15 +57,6 @@ class Rows:
     def copied(self) -> Rows:
         """The rows in arrays of their own."""
         return Rows(self.name, self.indices.copy(), self.values.copy())
-
-    def header(self) -> tensor_pb2.RowIndices:
-        """Which rows, on a stream that carries the values elsewhere."""
-        return tensor_pb2.RowIndices(name=self.name, indices=dtypes.to_tensor(self.indices))
-
-    def message(self) -> tensor_pb2.SparseRows:
-        """The rows on the wire, in one message with others."""
-        indices, values = dtypes.to_tensor(self.indices), dtypes.to_tensor(self.values)
-        return tensor_pb2.SparseRows(name=self.name, indices=indices, values=values)
 
 
 def split(

@@ -1,54 +1,59 @@
-"""A step of a stream that may not be answered yet."""
+"""A step that may not be answered yet."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from optserve import errors
-from optserve._codec.dtypes import Array
-from optserve._engine.results import StepMessages, StepResult
-from optserve._transport.data_connection import Message
-from optserve._transport.retry import Deadline
+from optserve import coercion, errors
+from optserve._codec.dtypes import Array, to_tensor
+from optserve._codec.framing import Framing
+from optserve._codec.payload import pieces
+from optserve._codec.receive_buffers import Into
+from optserve._codec.sparse_rows import Rows
+from optserve._engine.plan import Collected, Plan
+from optserve._engine.results import StepResult
+from optserve.progress import Bar
+from optserve.v1 import session_service_pb2 as wire
 
 if TYPE_CHECKING:
-    from optserve.stream import StepStream
+    from optserve._engine.step_engine import StepEngine
 
-
-class Attempt(NamedTuple):
-    """An attempt to take a step, which may have come some way already.
-
-    Attributes:
-        deadline: of this attempt and those that follow.
-        answer: the first message of the answer, where it is there.
-        failure: why there is none, where that is known.
-    """
-
-    deadline: Deadline
-    answer: Message | None = None
-    failure: BaseException | None = None
+REQUESTS = Framing(wire.StepStreamRequest)
 
 
 class PendingStep:
-    """A step that was handed to a stream, like a future.
+    """A step that was handed over, like a future; made by `StepStream.submit`.
 
     Args:
-        stream: the stream.
-        messages: its messages, kept until it is answered so that they can be gone through again.
-        byte_count: bytes that go and come with it.
+        engine: takes it.
+        plan: what it has in common with others.
+        gradients: ready to be sent.
+        rows: sparse rows, in the order of the plan.
+
+    Attributes:
+        plan, gradients: likewise.
+        sequence: its number within its worker; 0 for a validation.
+        gradient_id: identifies its gradient if that is in shared memory; else 0.
+        start: what else it asks for.
+        into: the caller's arrays for the parameters; None for new ones.
+        bar: shows its progress; None for none.
     """
 
-    def __init__(self, stream: StepStream, messages: StepMessages, byte_count: int) -> None:
-        self._stream = stream
-        self.messages: StepMessages | None = messages
-        self.byte_count = byte_count
-        self.into: Mapping[str, Array] | None = None
-        self.begun: Attempt | None = None
+    def __init__(
+        self, engine: StepEngine, plan: Plan, gradients: Collected, rows: Sequence[Rows] = ()
+    ) -> None:
+        self.plan, self.gradients = plan, gradients
+        self.sequence = self.gradient_id = 0
+        self.start: wire.StepStart | None = None
+        self.into: Into = None
+        self.bar: Bar | None = None
+        self._engine, self._rows = engine, rows
         self._result: StepResult | None = None
         self._error: errors.OptserveError | None = None
 
     def done(self) -> bool:
-        """Whether the answer was read, or the step failed."""
+        """Whether the step is answered, or has failed."""
         return self._result is not None or self._error is not None
 
     def result(self, timeout: float | None = None) -> StepResult:
@@ -64,18 +69,56 @@ class PendingStep:
             Abandoned: an earlier step failed, and this one was not applied.
             OptserveError: the step was refused.
         """
-        while self._result is None and self._error is None:
-            self._stream.advance(timeout)
+        if self._result is None:
+            self._engine.wait(self, coercion.optional(coercion.seconds, timeout, "timeout"))
+        return self.outcome()
+
+    def outcome(self) -> StepResult:
+        """Returns the result of a step that is done, or raises its error."""
         if self._error is not None:
-            self._stream.seen(self._error)
+            self._engine.on_seen(self._error)
             raise self._error
         assert self._result is not None
         return self._result
 
     def settle(self, outcome: StepResult | errors.OptserveError) -> None:
-        """Takes the answer, or the failure; called by the stream."""
-        self.messages = None
+        """Takes the answer, or the failure."""
+        self.gradients, self._rows = Collected(()), ()
         if isinstance(outcome, StepResult):
             self._result = outcome
         else:
             self._error = outcome
+
+    def messages(self) -> Iterator[Sequence[Any]]:
+        """Returns its messages, each in pieces; chunks are cut while they are iterated."""
+        request = wire.StepStreamRequest()
+        start = request.step
+        if self.start is not None:
+            start.CopyFrom(self.start)
+        start.sequence = self.sequence
+        arrays: Sequence[Array] = self.gradients.arrays
+        if self.plan.region is not None:
+            start.gradient_id = self.gradient_id
+            return iter(((request.SerializeToString(),),))
+        if self.gradient_id:
+            start.gradient_id = self.gradient_id
+        byte_count = self.plan.byte_count
+        if self._rows:
+            arrays = [*arrays, *(some.values for some in self._rows)]
+            byte_count += sum(some.values.nbytes for some in self._rows)
+            start.row_indices.extend(to_tensor(some.indices) for some in self._rows)
+        start.byte_count = byte_count
+        on_sent = None if self.bar is None else self.bar.update
+        head = request.SerializeToString()
+        return pieces(REQUESTS, head, arrays, byte_count, on_sent, self.gradients.sources)
+
+    def send_in_chunks(self, plan: Plan) -> None:
+        """Has the gradient sent, whose memory the server does not share any more.
+
+        Args:
+            plan: of the same gradients without memory.
+        """
+        assert self.plan.region is not None
+        names, _ = self.plan.tensors
+        self.gradients = Collected([self.plan.region.gradients[name] for name in names])
+        self.plan = plan

@@ -1,4 +1,4 @@
-"""What equal steps of a stream have in common."""
+"""What the steps of a stream have in common."""
 
 from __future__ import annotations
 
@@ -6,128 +6,184 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from optserve import errors
+from optserve._codec.byte_layout import ByteLayout
 from optserve._codec.chunks import CHUNK_BYTES
 from optserve._codec.dtypes import Array
-from optserve._codec.framing import VARINT, ChunkParts
+from optserve._codec.layout import Layout
 from optserve._codec.payload import Payload
-from optserve._engine.results import REQUESTS, OneMessage, StepMessages
+from optserve._engine.shared_memory import SharedMemory
+from optserve.parameters import Pull
+from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_service_pb2 as wire
-
-SEQUENCE = bytes((wire.StepOptions.SEQUENCE_FIELD_NUMBER << 3 | VARINT,))
-"""The tag of the sequence; it follows the worker, as fields are written in the order of their numbers."""
+from optserve.v1 import tensor_pb2
 
 
-class Asked(NamedTuple):
-    """What one step asks for."""
+class PlanOptions(NamedTuple):
+    """What a step asks for, as far as its plan says it.
 
-    expected_step: int | None
-    loss_scale: float | None
-    per_tensor_norms: bool
-
-
-class Outline:
-    """Made with one step, and used for those that follow with gradients of the same kind.
-
-    Args:
-        request: what begins the step; sequence and wishes are set for each.
-        given: the gradients, as the caller gave them.
-        payload: the same, aligned and uniform.
+    Attributes:
+        pull: the parameters that follow the result; None for none.
+        wire_dtype: element type of gradients; None for what is given.
+        per_tensor_norms: whether the result has each tensor's norm.
+        validate_only: whether the step is only checked, and so belongs to no worker.
     """
 
-    def __init__(self, request: wire.StepStreamRequest, given: Mapping[str, Any], payload: Payload) -> None:
-        self._request = request
-        self._payload = payload
-        self._dtype = payload.values[0].dtype
-        self._kinds = [(t.name, t.shape, np.asarray(given[t.name]).dtype) for t in payload.tensors]
-        self._rooms: dict[str, Array] = {}
+    pull: Pull | None = None
+    wire_dtype: DTypeLike | None = None
+    per_tensor_norms: bool = False
+    validate_only: bool = False
 
-    def payload(self, gradients: Mapping[str, Any], copy: bool) -> Payload | None:
-        """Gradients ready to be sent, or None where they are of another kind.
 
-        Args:
-            gradients: by tensor name.
-            copy: whether they are copied. Otherwise they must stay as they are until they were
-                sent. Of a step in several messages those of another type are converted while
-                it is sent; all converted ones lie in memory that the next step uses again.
-        """
-        later: list[Array | None] | None = None if copy or self.is_small else []
-        arrays = self.parts(gradients, copy, later)
-        if arrays is None:
-            return None
-        known = self._payload
-        return Payload(known.tensors, list(arrays), known.complete, sources=later or ())
+class Collected(NamedTuple):
+    """Gradients that are ready to be sent.
 
-    def parts(
-        self, gradients: Mapping[str, Any], copy: bool = False, later: list[Array | None] | None = None
-    ) -> Sequence[Any] | None:
-        """The arrays of `payload`, which stand behind the head where the step is one message.
+    Attributes:
+        arrays: row-major arrays in the order of their bytes; none if they are in shared memory.
+        sources: arrays that are converted into those of the same place while they are sent; None
+            for those that need no conversion.
+    """
 
-        Args:
-            gradients: by tensor name.
-            copy: whether they are copied.
-            later: is given what is not converted now, for each array; None to convert it now.
-        """
-        if len(gradients) != len(self._kinds):
-            return None
-        arrays: list[Array] = []
-        for name, shape, dtype in self._kinds:
-            array = gradients.get(name)
-            if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
-                return None
-            if copy:
-                array = np.array(array, self._dtype, order="C")
-            elif dtype != self._dtype or not array.flags.c_contiguous:
-                waits = later is not None and array.flags.c_contiguous
-                if later is not None:
-                    later.append(array if waits else None)
-                array = self._converted(name, array, not waits)
-            elif later is not None:
-                later.append(None)
-            arrays.append(array)
-        return arrays
+    arrays: Sequence[Array]
+    sources: Sequence[Array | None] = ()
+
+
+class Plan:
+    """The plan of steps with gradients of the same tensors and element types.
+
+    Args:
+        name: of the session.
+        layout: of the session.
+        options: what the steps ask for.
+        payload: the first step's gradients, aligned.
+        given: the same as the caller gave them.
+        region: the shared memory that gradients and parameters are in; None if they are sent.
+
+    Attributes:
+        options, region: likewise.
+        tensors: names of the tensors whose gradients are sent whole, and of those that are sparse.
+        data_type: element type of the gradients; unspecified if each has its tensor's own.
+        byte_count: of the whole gradients.
+        point: which of the session's values are pulled.
+        parameters: where the parameters are in an answer's bytes, when the server has said so.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layout: Layout,
+        options: PlanOptions,
+        payload: Payload,
+        given: Mapping[str, Any],
+        region: SharedMemory | None,
+    ) -> None:
+        self.options, self.region = options, region
+        self.tensors, self.data_type = kind_of(layout, payload)
+        self.byte_count = sum(array.nbytes for array in payload.arrays)
+        self.parameters: ByteLayout | None = None
+        self.point = (options.pull and options.pull.point) or ParameterPoint.PARAMETERS
+        self._message = wire.StepPlan(session=name, per_tensor_norms=options.per_tensor_norms)
+        if options.pull is not None:
+            self._message.pull.CopyFrom(options.pull.message(layout))
+        if region is not None:
+            self._message.region = region.region
+        else:
+            self._message.tensors.extend(payload.names)
+            self._message.sparse_tensors.extend(self.tensors[1])
+            self._message.gradient_dtype = self.data_type
+        self._kinds = [
+            (tensor.name, tensor.shape, np.asarray(given[tensor.name]).dtype, array.dtype)
+            for tensor, array in zip(payload.tensors, payload.arrays, strict=True)
+        ]
+        self._converted: dict[str, Array] = {}
 
     @property
-    def is_small(self) -> bool:
-        """Whether a step is one message."""
-        return 0 < self._payload.byte_count <= CHUNK_BYTES
+    def is_usable(self) -> bool:
+        """Whether the memory that it names, if any, is still shared."""
+        return self.region is None or self.region.close.alive
 
-    def around(self, worker: str, sequence: int, asked: Asked) -> tuple[bytes, bytes] | None:
-        """The head of one step and what opens its chunk, but for the first byte of the sequence.
+    def encode(self, worker: str) -> bytes:
+        """Returns the message that begins a stream of such steps, or goes between two steps."""
+        self._message.worker = "" if self.options.validate_only else worker
+        return wire.StepStreamRequest(plan=self._message).SerializeToString()
 
-        Returns:
-            What stands before that byte, and what stands behind it; None where it is not found.
+    def answer(self, planned: wire.StepPlanned) -> None:
+        """Takes the server's answer.
+
+        Raises:
+            FailedPrecondition: the session's tensors are not those of this client's handle.
         """
-        head = self.head(worker, sequence, asked)
-        opening = REQUESTS.join(b"", ChunkParts(0, self._payload.byte_count, ()))
-        return self._split(head + opening, worker)
+        if self.region is None and planned.gradients.byte_count != self.byte_count:
+            raise errors.FailedPrecondition(
+                f"the session's gradients have {planned.gradients.byte_count} bytes, but this handle's"
+                f" have {self.byte_count}: make a new handle of the session"
+            )
+        if planned.HasField("parameters"):
+            self.parameters = ByteLayout(planned.parameters.tensors, planned.parameters.byte_count)
 
-    def messages(self, message: bytes) -> StepMessages:
-        """A step by the one message that it was made of."""
-        return OneMessage(message)
+    def collect(self, gradients: Mapping[str, Any], copy: bool) -> Collected | None:
+        """Returns gradients ready to be sent, or None if they are of another kind.
 
-    def head(self, worker: str, sequence: int, asked: Asked) -> bytes:
-        """The beginning of one step, encoded."""
-        options = self._request.header.options
-        options.worker, options.sequence = worker, sequence
-        options.per_tensor_norms = asked.per_tensor_norms
-        options.ClearField("expected_step")
-        options.ClearField("loss_scale")
-        if asked.expected_step is not None:
-            options.expected_step = asked.expected_step
-        if asked.loss_scale is not None:
-            options.loss_scale = asked.loss_scale
-        return self._request.SerializeToString()
+        Args:
+            gradients: by tensor name.
+            copy: whether they are copied. Otherwise they must stay as they are until they were sent.
+                Converted ones are in memory that the next step uses again.
+        """
+        if self.tensors[1] or len(gradients) != len(self._kinds):
+            return None
+        arrays: list[Array] = []
+        plain = True
+        for name, shape, given, sent in self._kinds:
+            array = gradients.get(name)
+            if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != given:
+                return None
+            plain = plain and given == sent and array.flags.c_contiguous
+            arrays.append(array)
+        if self.region is not None:
+            return self.place(arrays)
+        if copy:
+            return Collected(
+                [np.array(a, kind[3], order="C") for a, kind in zip(arrays, self._kinds, strict=True)]
+            )
+        return Collected(arrays) if plain else self._convert(arrays)
 
-    def _split(self, head: bytes, worker: str) -> tuple[bytes, bytes] | None:
-        """What stands before the first byte of the sequence, which follows the worker, and behind it."""
-        before, mark, behind = head.partition(worker.encode() + SEQUENCE)
-        return (before + mark, behind[1:]) if mark else None
+    def place(self, arrays: Sequence[Array]) -> Collected:
+        """Copies arrays to their places in shared memory, unless they are there."""
+        assert self.region is not None
+        for (name, *_), array in zip(self._kinds, arrays, strict=True):
+            place = self.region.gradients[name]
+            if array is not place:
+                np.copyto(place, array, casting="unsafe")
+        return Collected(())
 
-    def _converted(self, name: str, array: Array, now: bool) -> Array:
-        room = self._rooms.get(name)
-        if room is None:
-            room = self._rooms[name] = np.empty(array.shape, self._dtype)
-        if now:
-            np.copyto(room, array, casting="unsafe")
-        return room
+    def _convert(self, arrays: Sequence[Array]) -> Collected:
+        """Arrays of the types that are sent; those of a step in several messages are converted later."""
+        later = self.byte_count > CHUNK_BYTES
+        targets: list[Array] = []
+        sources: list[Array | None] = []
+        for array, (name, shape, given, sent) in zip(arrays, self._kinds, strict=True):
+            if given == sent and array.flags.c_contiguous:
+                targets.append(array)
+                sources.append(None)
+                continue
+            target = self._converted.get(name)
+            if target is None:
+                target = self._converted[name] = np.empty(shape, sent)
+            waits = later and array.flags.c_contiguous
+            if not waits:
+                np.copyto(target, array, casting="unsafe")
+            targets.append(target)
+            sources.append(array if waits else None)
+        return Collected(targets, sources if later else ())
+
+
+Kind = tuple[tuple[tuple[str, ...], tuple[str, ...]], tensor_pb2.DataType.ValueType]
+
+
+def kind_of(layout: Layout, payload: Payload) -> Kind:
+    """Returns names of whole and of sparse tensors, and the element type that a plan states of them."""
+    names = tuple(tensor.name for tensor in payload.tensors), tuple(some.name for some in payload.rows)
+    own = payload.has_own_types(layout)
+    return names, tensor_pb2.DATA_TYPE_UNSPECIFIED if own else payload.data_type

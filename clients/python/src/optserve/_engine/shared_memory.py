@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import math
 import mmap
 import os
@@ -18,35 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optserve._codec import dtypes
-from optserve._codec.buffer_pool import LARGE
+from optserve._codec.buffer_pool import LARGE_BYTES
 from optserve._codec.dtypes import Array
 from optserve.v1 import session_service_pb2 as wire
 
 _PEER = struct.Struct("3i")
 """What SO_PEERCRED gives: process, user and group."""
-
-
-def is_local(target: str) -> bool:
-    """Whether a gRPC target names this machine: a loopback address, or a unix socket."""
-    scheme, _, rest = target.partition(":")
-    if scheme in ("unix", "unix-abstract"):
-        return True
-    if scheme in ("ipv4", "ipv6"):
-        return all(_is_loopback(address) for address in rest.split(","))
-    return _is_loopback(rest.rpartition("/")[2] if scheme == "dns" else target)
-
-
-def _is_loopback(address: str) -> bool:
-    """Whether ``host:port``, or a host alone, is this machine's own."""
-    host = address
-    if address.startswith("["):
-        host = address[1:].partition("]")[0]
-    elif address.count(":") == 1:
-        host = address.partition(":")[0]
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 class SharedMemory:
@@ -88,7 +64,7 @@ class SharedMemory:
             self.gradients = _arrays(response.gradients, blocks[0])
             self.parameters = _arrays(response.parameters, blocks[1]) if blocks[1:] else {}
             self.live = response.parameters.live
-            self.is_small = sum(array.nbytes for array in self.parameters.values()) < LARGE
+            self.is_small = sum(array.nbytes for array in self.parameters.values()) < LARGE_BYTES
             self._counters = blocks[1][:16].data.cast("Q") if self.live else None
         except BaseException:
             self.close()
@@ -102,10 +78,10 @@ class SharedMemory:
 
         Args:
             targets: an array for each of `parameters`.
-            change: how many changes they are the outcome of, where they are live.
+            change: how many changes they are the outcome of, if they are live.
 
         Returns:
-            Whether they are of that moment. They are not if somebody else's step came between.
+            Whether they are of that moment; they are not if another worker's step came between.
         """
         before = self._count(1)
         for name, array in self.parameters.items():
@@ -127,7 +103,7 @@ class SharedMemory:
 
 
 def _fetch(response: wire.ShareMemoryResponse) -> tuple[socket.socket, list[int]]:
-    """The connection that stands for the memory, and the descriptors that came over it."""
+    """Returns the connection that keeps the memory, and the descriptors that came over it."""
     if not sys.platform.startswith("linux"):
         raise OSError("this system has no abstract unix sockets")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -140,7 +116,7 @@ def _fetch(response: wire.ShareMemoryResponse) -> tuple[socket.socket, list[int]
         connection.send(response.region.encode())
         told, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
         if not told:
-            raise ConnectionRefusedError("the server handed nothing over")
+            raise ConnectionRefusedError("the server sent no descriptor")
     except BaseException:
         connection.close()
         raise
@@ -148,10 +124,10 @@ def _fetch(response: wire.ShareMemoryResponse) -> tuple[socket.socket, list[int]
 
 
 def _map(descriptor: int, byte_count: int, writable: bool) -> NDArray[np.uint8]:
-    """The bytes behind a descriptor, once it is known that nobody can take them away."""
+    """Maps a descriptor whose length cannot be changed."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-        raise OSError("what was handed over is no memory of this user")
+        raise OSError("the descriptor is not a memory file of this user")
     if not fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
         raise OSError("the memory could be shortened at any time")
     if status.st_size != max(byte_count, 1):

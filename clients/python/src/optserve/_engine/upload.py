@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from optserve._codec.framing import Framing
-from optserve._codec.payload import Payload
+from optserve._codec.payload import Payload, pieces
 from optserve._transport.connection import Connection
 from optserve._transport.retry import allowance
 from optserve.progress import bar
@@ -33,13 +33,15 @@ def push_session(
     header.request_id = uuid.uuid4().hex
     header.tensors.extend(payload.names)
     header.wire_dtype = payload.data_type
+    header.byte_count = payload.byte_count
     shows = connection.progress if progress is None else progress
 
     def attempt(left: float) -> session_pb2.Session:
         with bar("upload", payload.byte_count, shows) as shown:
-            request = wire.PushParametersRequest(header=header).SerializeToString()
+            head = wire.PushParametersRequest(header=header).SerializeToString()
+            messages = pieces(PUSHES, head, payload.arrays, payload.byte_count, shown.update)
             response: wire.PushParametersResponse = connection.streams.push(
-                payload.messages(PUSHES, request, shown), timeout=left, metadata=connection.metadata
+                map(b"".join, messages), timeout=left, metadata=connection.metadata
             )
         return response.session
 

@@ -1,4 +1,4 @@
-"""The channel to a server, and how calls are made on it."""
+"""The connection to a server: its gRPC channel, and how calls are made on it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import logging
 import time
 import weakref
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
 
+from optserve import coercion, errors
 from optserve._codec.chunks import CHUNK_BYTES
-from optserve._engine.shared_memory import SharedMemory, is_local
-from optserve._transport.data_channel import DataCall, NoDataConnection, QueuedDataCall
+from optserve._transport import fork
+from optserve._transport.channel import Channel
+from optserve._transport.data_channel import DataChannel, NoDataConnection
 from optserve._transport.data_connection import host_and_port
-from optserve._transport.grpc_channel import QueuedCall
-from optserve._transport.methods import STEP_STREAM, Streams
+from optserve._transport.diagnosis import diagnose
+from optserve._transport.grpc_channel import GrpcChannel, Metadata
+from optserve._transport.locality import is_local
+from optserve._transport.methods import StreamMethods
 from optserve._transport.retry import Deadline, Retry
 from optserve._transport.service_config import for_channel
-from optserve.direct_call import DirectCall
+from optserve._transport.watchdog import Watchdog
 from optserve.v1 import capabilities_service_pb2_grpc, function_service_pb2_grpc, session_service_pb2_grpc
 
 Request = TypeVar("Request")
@@ -26,7 +30,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("optserve")
 
-NO_DATA_SECONDS = 10.0, 640.0
+NO_DATA_PAUSE_S = 10.0, 640.0
 """How long no data connection is tried after one could not be made: at first, and at most."""
 
 MESSAGE_BYTES = 64 << 20
@@ -39,7 +43,7 @@ OPTIONS = (
     # servers suffer by default (300 s).
     ("grpc.keepalive_time_ms", 330_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # Soon, because calls are tried again soon.
+    # Soon, because calls are made again soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 3_000),
@@ -48,24 +52,34 @@ OPTIONS = (
 )
 
 
+class Closable(Protocol):
+    """What is closed together with a connection."""
+
+    def close(self) -> None:
+        """Closes it; more than once does no harm."""
+        ...
+
+
 class Connection:
-    """A channel, its stubs, and the defaults of every call.
+    """A gRPC channel, its stubs, and the defaults of every call.
+
+    After a fork, the child gets a channel of its own.
 
     Args:
         target: ``host:port``.
         timeout: seconds that a call may take, with all its attempts.
         token: bearer token sent with every call.
         credentials: of the channel; None for a plain connection.
-        retry: how often a call is tried again.
+        retry: how often a call is made again.
         progress: whether long transfers show a bar; None lets them decide.
         shared_memory: whether memory may be shared with a server on this host.
-        grpc_retries: whether gRPC tries reads again, where ``retry`` does not.
+        grpc_retries: whether gRPC makes reads again, if ``retry`` does not.
         data_connections: whether streams may have connections of their own beside gRPC.
 
     Attributes:
-        shares_memory: whether that is worth an attempt, as far as is known.
-        data_address: where data connections are worth one; None for nowhere.
-        memories: what is shared, given back when the connection is closed.
+        shares_memory: whether sharing memory may succeed, as far as is known.
+        data_address: host and port of data connections; None if there are none.
+        watchdog: cancels the waits of streams.
     """
 
     def __init__(
@@ -84,27 +98,27 @@ class Connection:
         self.retry = retry
         self.progress = progress
         self.shares_memory = shared_memory and is_local(target)
+        self._target, self._credentials = target, credentials
         # Over TLS, the channel's own connection is the only one that is encrypted.
         self.data_address = host_and_port(target) if data_connections and credentials is None else None
-        self._data_pause, self._no_data_until = NO_DATA_SECONDS[0], 0.0
-        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        options = (*OPTIONS, ("grpc.service_config", for_channel(retries=grpc_retries)))
-        self.channel = (
-            grpc.insecure_channel(target, options=options)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options=options)
+        self._data_pause, self._no_data_until = NO_DATA_PAUSE_S[0], 0.0
+        self.metadata: Metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._options = (
+            *OPTIONS,
+            # A proxy elsewhere cannot reach a loopback address of this machine.
+            ("grpc.enable_http_proxy", int(not is_local(target))),
+            ("grpc.service_config", for_channel(retries=grpc_retries)),
         )
-        self.sessions = session_service_pb2_grpc.SessionServiceStub(self.channel)
-        self.streams = Streams(self.channel)
-        self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
-        self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)
-        self._calls: weakref.WeakSet[DirectCall | DataCall | QueuedDataCall] = weakref.WeakSet()
-        self.memories: weakref.WeakSet[SharedMemory] = weakref.WeakSet()
+        self.watchdog = Watchdog()
+        weakref.finalize(self, self.watchdog.close)
+        self._closables: weakref.WeakSet[Closable] = weakref.WeakSet()
+        self._open()
+        fork.register(self)
 
     def call(
         self, method: grpc.UnaryUnaryMultiCallable[Request, T], request: Request, timeout: float | None = None
     ) -> T:
-        """Makes a unary call that may be tried again.
+        """Makes a unary call that may be made again.
 
         Raises:
             OptserveError: it failed.
@@ -117,33 +131,38 @@ class Connection:
         Raises:
             OptserveError: the last failure.
         """
-        return self.retry.run(attempt, Deadline(self.timeout if timeout is None else timeout))
+        deadline = Deadline(coercion.timeout_or(self.timeout, timeout))
+        return self.retry.run(attempt, deadline, self.describe)
 
-    def queued_steps(self) -> QueuedCall:
-        """A call of StepStream that sends in the background."""
-        return QueuedCall(self.streams.step, self.metadata)
+    def describe(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> None:
+        """Adds to an error that ends a call how long and how often the call was tried, and why it may be."""
+        if not isinstance(error, errors.Unavailable | errors.DeadlineExceeded) or error.reason is not None:
+            return
+        seconds = deadline.seconds - deadline.remaining()
+        if attempts > 1:
+            error.message += f" (tried {attempts} times in {seconds:.3g} s)"
+        cause = ""
+        if isinstance(error, errors.Unavailable):
+            proxied = not is_local(self._target)
+            address = host_and_port(self._target)
+            cause = diagnose(address, is_tls=self._credentials is not None, uses_proxy=proxied)
+        if cause:
+            error.message += f": {cause}"
 
-    def direct_steps(self) -> DirectCall:
-        """A call of StepStream that its caller drives; where `optserve.direct_call.available`."""
-        call = DirectCall(self.channel, STEP_STREAM, self.metadata)
-        self._calls.add(call)
-        return call
-
-    def data_steps(self, alone: bool) -> DataCall | QueuedDataCall | None:
-        """A call of StepStream over a data connection; None where there are none.
+    def open_steps(self, plan: bytes) -> Channel:
+        """Opens a call of StepStream.
 
         Args:
-            alone: whether its caller drives it; else it sends in the background.
+            plan: the encoded message with the stream's first plan, which is sent.
         """
+        call = GrpcChannel(self.streams.step, self.metadata)
         if self.data_address is None or time.monotonic() < self._no_data_until:
-            return None
-        kind = DataCall if alone else QueuedDataCall
-        call = kind(self.queued_steps(), self.data_address)
-        self._calls.add(call)
-        return call
+            call.send([(plan,)])
+            return call
+        return DataChannel(call, plan, self.data_address)
 
     def no_data(self, why: NoDataConnection) -> None:
-        """Makes no further attempt at data connections; for a while, where one was offered."""
+        """Makes no further attempt at data connections; for a while, if one was offered."""
         if self.data_address is not None:
             _log.info("steps go over gRPC, and not over a connection of their own: %s", why)
         now = time.monotonic()
@@ -151,12 +170,32 @@ class Connection:
             self.data_address = None
         elif now >= self._no_data_until:  # of several streams, the first that fails
             self._no_data_until = now + self._data_pause
-            self._data_pause = min(2 * self._data_pause, NO_DATA_SECONDS[1])
+            self._data_pause = min(2 * self._data_pause, NO_DATA_PAUSE_S[1])
+
+    def close_with(self, closable: Closable) -> None:
+        """Has something closed before the connection is, for as long as it lives."""
+        self._closables.add(closable)
 
     def close(self) -> None:
         """Closes the channel; open streams end."""
-        for call in list(self._calls):
-            call.close()
-        for memory in list(self.memories):
-            memory.close()
+        for closable in list(self._closables):
+            closable.close()
+        self.watchdog.close()
         self.channel.close()
+
+    def after_fork(self) -> None:
+        """Opens a channel of the child's own; the parent's is left alone."""
+        fork.keep_alive(self.channel, self.sessions, self.streams, self.functions, self.capabilities)
+        self.watchdog.after_fork()
+        self._open()
+
+    def _open(self) -> None:
+        self.channel = (
+            grpc.insecure_channel(self._target, options=self._options)
+            if self._credentials is None
+            else grpc.secure_channel(self._target, self._credentials, options=self._options)
+        )
+        self.sessions = session_service_pb2_grpc.SessionServiceStub(self.channel)
+        self.streams = StreamMethods(self.channel)
+        self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
+        self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)

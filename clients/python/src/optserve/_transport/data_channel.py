@@ -1,282 +1,197 @@
-"""Calls of StepStream whose messages go over a data connection.
-
-The call itself says how the stream ends, and carries nothing else. Call and connection are made
-when they are first needed.
-"""
+"""A channel of steps whose messages go over a data connection beside the gRPC call."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
 
 import grpc
 
 from optserve import errors
-from optserve._engine.results import StepMessages
-from optserve._transport.data_connection import Arriving, DataConnection, Message
-from optserve._transport.grpc_channel import QueuedCall
+from optserve._transport.channel import Message, Pieces
+from optserve._transport.data_connection import DataConnection, PartialMessage
+from optserve._transport.grpc_channel import GrpcChannel
 from optserve.v1 import session_service_pb2 as wire
 
-ASKED: Final = wire.StepStreamRequest(data_connection=wire.DataConnectionRequest()).SerializeToString()
+T = TypeVar("T")
+
+OFFER_REQUEST: Final = wire.StepStreamRequest(
+    data_connection=wire.DataConnectionRequest()
+).SerializeToString()
 
 
 class NoDataConnection(errors.Unavailable):
-    """The server offers no data connection, or it cannot be made; steps go over gRPC.
-
-    Attributes:
-        offered: whether one was offered, so that it may be made some other time.
-    """
-
-    offered = False
-
-
-class NotReached(NoDataConnection):
-    """A data connection was offered and could not be made."""
-
-    offered = True
-
-
-class DataCall:
-    """Like `optserve.direct_call.DirectCall`: one thread at a time drives it, `cancel` may come from any.
+    """No data connection is offered, or it cannot be made; steps go over gRPC.
 
     Args:
-        control: the call.
+        message: why.
+        offered: whether one was offered, so that a later attempt may succeed.
+    """
+
+    def __init__(self, message: str, *, offered: bool) -> None:
+        super().__init__(message, applied=False)
+        self.offered = offered
+
+
+class DataChannel:
+    """A call of StepStream over a data connection, which is made with the first step. See `Channel`.
+
+    The call says how the stream ends. It carries the first plan, its answer, and nothing else.
+
+    Args:
+        call: the call.
+        plan: the encoded message with the first plan.
         address: host and port that the server was reached at.
     """
 
-    def __init__(self, control: QueuedCall, address: tuple[str, int]) -> None:
-        self._control, self._address = control, address
-        self._turn = threading.Lock()
+    def __init__(self, call: GrpcChannel, plan: bytes, address: tuple[str, int]) -> None:
+        self._call, self._address = call, address
+        self._outbox: queue.SimpleQueue[Iterable[Pieces] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
         self._connection: DataConnection | None = None
-        self._outbox: Iterable[Sequence[Any]] = ()
+        self._connected = threading.Event()
+        self._failure: BaseException | None = None
+        self._planned: Message | None = None
         self._cancelled = False
+        call.send([(plan,), (OFFER_REQUEST,)])
 
-    def put(self, messages: StepMessages) -> None:
-        """Sets what the next `receive` is to send first; each is made when the one before it is sent."""
-        self._outbox = messages.pieces()
-
-    def receive(self) -> Message | None:
-        """Sends what was put, and waits for an answer.
-
-        Returns:
-            The answer, good until the next is received; None where the call ended well without one.
+    def send(self, messages: Iterable[Pieces], idle: bool) -> None:
+        """Sends messages from this thread if the channel is idle, else from a thread of its own.
 
         Raises:
             NoDataConnection: there is none; nothing was sent.
             Unavailable: the connection was lost.
             grpc.RpcError: the call failed.
         """
-        with self._turn:
-            if self._connection is None:
-                self._connection = _connect(self._control, self._address)
-                if self._cancelled:
-                    self._connection.interrupt()
-            outbox, self._outbox = self._outbox, ()
-            return self._exchange(self._connection, outbox)
-
-    def ask(self, message: bytes) -> Message | None:
-        """Sends one message, and waits for an answer: `put` and `receive`, once there was an answer."""
-        with self._turn:
-            assert self._connection is not None  # there was an answer
-            return self._exchange(self._connection, ((message,),))
-
-    def cancel(self) -> None:
-        """Ends the call from any thread; whoever waits for an answer is told."""
-        self._cancelled = True
-        self._control.cancel()
-        connection = self._connection
-        if connection is not None:
-            connection.interrupt()
-
-    def finish(self) -> None:
-        """Says that nothing more will be sent, and waits for the server's end of the call."""
-        self._control.finish()
-        with self._turn:
-            if self._connection is not None:
-                self._connection.finish()
-        self.close()
-
-    def close(self) -> None:
-        """Ends the call at once; more than once does no harm."""
-        self.cancel()
-        self._control.close()
-        with self._turn:
-            if self._connection is not None:
-                self._connection.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_cancelled"):
-            self.close()
-
-    def _exchange(self, connection: DataConnection, messages: Iterable[Sequence[Any]]) -> Message | None:
-        def exchanged() -> Message | None:
-            connection.send(messages)
-            return connection.receive()
-
-        return _answer(self, exchanged)
-
-
-class QueuedDataCall:
-    """Like `optserve.queued_call.QueuedCall`: what is put into it is sent in the background.
-
-    Args:
-        control: the call.
-        address: host and port that the server was reached at.
-    """
-
-    def __init__(self, control: QueuedCall, address: tuple[str, int]) -> None:
-        self._control = control
-        self._outbox: queue.SimpleQueue[StepMessages | None] = queue.SimpleQueue()
-        self._connected: Future[DataConnection] = Future()
-        self._turn = threading.Lock()
-        self._cancelled = False
-        sending = (self._connected, self._outbox, self._turn, control, address)
-        self._thread = threading.Thread(target=_send_all, args=sending, name="optserve-send", daemon=True)
-        self._thread.start()
-
-    def put(self, messages: StepMessages) -> None:
-        """Sends messages after those before them; they are made while they are sent."""
+        if idle:
+            connection = self._connection or self._connect()
+            self._guarded(lambda: connection.send(messages))
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._send_all, name="optserve-send", daemon=True)
+            self._thread.start()
         self._outbox.put(messages)
 
     def receive(self) -> Message | None:
-        """Waits for an answer; result and errors are those of `DataCall.receive`."""
-        connection = self._connected.result()
+        """Waits for a message; None if the call ended without an error.
 
-        def received() -> Message | None:
-            with self._turn:
-                return connection.receive()
-
-        return _answer(self, received)
+        Raises:
+            NoDataConnection, Unavailable, grpc.RpcError: as for `send`.
+        """
+        if self._connection is None:
+            self._connected.wait()
+        if self._failure is not None:
+            raise self._failure
+        planned, self._planned = self._planned, None
+        if planned is not None:
+            return planned
+        assert self._connection is not None
+        message = self._guarded(self._connection.receive)
+        if message is None:
+            self._check_end()
+        if isinstance(message, PartialMessage):
+            rest = message.rest
+            message.rest = lambda place: self._guarded(lambda: rest(place))
+        return message
 
     def cancel(self) -> None:
-        """Ends the call from any thread."""
+        """Ends the call at once; waits raise."""
         self._cancelled = True
-        self._control.cancel()
+        self._call.cancel()
         self._outbox.put(None)
-        self._connected.add_done_callback(_interrupt)
+        if self._connection is not None:
+            self._connection.interrupt()
 
     def finish(self) -> None:
-        """Says that nothing more will be sent."""
-        self._outbox.put(None)
+        """Half-closes call and connection, and waits a moment for the server to do the same."""
+        if self._thread is not None:
+            self._outbox.put(None)
+            self._thread.join()
+        self._call.half_close()
+        if self._connection is not None:
+            self._connection.finish()
+            self._connection.close()
+        self._call.finish()
 
-    def close(self) -> None:
-        """Ends the call at once, and the thread that sends."""
-        self.cancel()
-        self._control.close()
+    def abandon(self) -> None:
+        """Closes the socket in a forked child; the connection is the parent's."""
+        self._call.abandon()
+        if self._connection is not None:
+            self._connection.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_thread"):
-            self.close()
+        if hasattr(self, "_cancelled"):
+            self.cancel()
+            if self._connection is not None:
+                self._connection.close()
 
-
-def _answer(call: DataCall | QueuedDataCall, received: Callable[[], Message | None]) -> Message | None:
-    """What is received for a call, or what it means that nothing is.
-
-    The rest of a long answer is received like its beginning: in turn, and with the same errors.
-    """
-    try:
-        answer = received()
-    except OSError as lost:
-        raise _failure(lost, call._control, call._cancelled) from lost
-    if answer is None:
-        _check_end(call._control)
-    if isinstance(answer, Arriving):
-        rest = answer.rest
-
-        def received_rest(place: memoryview) -> None:
-            try:
-                with call._turn:  # else who ends the call would take bytes out of the middle
-                    rest(place)
-            except OSError as lost:
-                raise _failure(lost, call._control, call._cancelled) from lost
-
-        answer.rest = received_rest
-    return answer
-
-
-def _send_all(
-    connected: Future[DataConnection],
-    outbox: queue.SimpleQueue[StepMessages | None],
-    turn: threading.Lock,
-    control: QueuedCall,
-    address: tuple[str, int],
-) -> None:
-    """Makes the connection, sends what is put, and closes it when its peer has."""
-    try:
-        connection = _connect(control, address)
-    except BaseException as error:
-        connected.set_exception(error)
-        return
-    connected.set_result(connection)
-    try:
-        for messages in iter(outbox.get, None):
-            connection.send(messages.pieces())
-    except BaseException:
-        connection.interrupt()  # whoever waits for answers hears of it
-    control.finish()
-    with turn:
-        connection.finish()
-        connection.close()
-
-
-def _interrupt(connected: Future[DataConnection]) -> None:
-    if connected.exception() is None:
-        connected.result().interrupt()
-
-
-def _connect(control: QueuedCall, address: tuple[str, int]) -> DataConnection:
-    """Makes the data connection of a call.
-
-    Raises:
-        NoDataConnection: there is to be none.
-        grpc.RpcError: the call failed.
-    """
-    host, port = address
-    offer = _offer(control)
-    if not offer.port or offer.server_port != port:
-        raise NoDataConnection("the server offers none" if not offer.port else "a port was mapped")
-    try:
-        connection = DataConnection(host, offer)
-    except OSError as error:
-        raise NotReached(str(error)) from error
-    request = wire.DataConnectionRequest(ticket=offer.ticket)
-    control.put((wire.StepStreamRequest(data_connection=request).SerializeToString(),))
-    return connection
-
-
-def _offer(control: QueuedCall) -> wire.DataConnectionOffer:
-    control.put((ASKED,))
-    try:
-        answer = control.receive()
-    except grpc.RpcError as failure:
-        error = errors.from_call(failure)
-        if error.reason is errors.Reason.STREAM_PROTOCOL:  # of a server that knows no such request
-            raise NoDataConnection("the server knows none") from error
-        raise
-    return wire.StepStreamResponse.FromString(answer or b"").data_connection
-
-
-def _check_end(control: QueuedCall) -> None:
-    """Raises what a call says of its end, unless it is a good one."""
-    try:
-        answer = control.receive()
-    except grpc.RpcError as failure:
-        error = errors.from_call(failure)
-        if error.reason is errors.Reason.STREAM_TRUNCATED:  # of bytes that were sent all the same
-            raise errors.Unavailable("the data connection was lost") from error
-        raise
-    if answer is not None:
-        raise errors.Internal("an answer came over the call, which has a data connection")
-
-
-def _failure(lost: OSError, control: QueuedCall, cancelled: bool) -> Exception:
-    """What a lost connection means: a cancelled call has ended it itself."""
-    if cancelled:
+    def _connect(self) -> DataConnection:
+        """Makes the connection, or notes why there is none."""
         try:
-            _check_end(control)
-        except (grpc.RpcError, errors.OptserveError) as error:
-            return error
-    return errors.Unavailable(f"the data connection was lost: {lost}")
+            self._planned = self._call.receive()
+            self._connection = connection = self._offered()
+            if self._cancelled:
+                connection.interrupt()
+        except BaseException as failure:
+            self._failure = failure
+            raise
+        finally:
+            self._connected.set()
+        return connection
+
+    def _offered(self) -> DataConnection:
+        host, port = self._address
+        answer = self._call_answer()
+        offer = wire.StepStreamResponse.FromString(answer or b"").data_connection
+        if not offer.port or offer.server_port != port:
+            why = "the server offers none" if not offer.port else "the server's port was mapped"
+            raise NoDataConnection(why, offered=False)
+        try:
+            connection = DataConnection(host, offer)
+        except OSError as error:
+            raise NoDataConnection(str(error), offered=True) from error
+        request = wire.DataConnectionRequest(ticket=offer.ticket)
+        self._call.send([(wire.StepStreamRequest(data_connection=request).SerializeToString(),)])
+        return connection
+
+    def _call_answer(self) -> bytes | None:
+        try:
+            return self._call.receive()
+        except grpc.RpcError as failure:
+            error = errors.from_call(failure)
+            if error.reason is errors.Reason.STREAM_PROTOCOL:  # a server without this level
+                raise NoDataConnection("the server has no data connections", offered=False) from error
+            raise
+
+    def _send_all(self) -> None:
+        """Sends what is put into the outbox; the receiving thread learns of a failure."""
+        try:
+            connection = self._connection or self._connect()
+            for messages in iter(self._outbox.get, None):
+                connection.send(messages)
+        except BaseException:
+            if self._connection is not None:
+                self._connection.interrupt()
+
+    def _guarded(self, act: Callable[[], T]) -> T:
+        """Does something with the connection; an OSError becomes what it means."""
+        try:
+            return act()
+        except OSError as lost:
+            if self._cancelled:
+                raise errors.Cancelled("the call was cancelled") from lost
+            raise errors.Unavailable(f"the data connection was lost: {lost}") from lost
+
+    def _check_end(self) -> None:
+        """Raises what the call says of its end, unless it ended well."""
+        try:
+            message = self._call.receive()
+        except grpc.RpcError as failure:
+            error = errors.from_call(failure)
+            if error.reason is errors.Reason.STREAM_TRUNCATED:  # of bytes that were sent all the same
+                raise errors.Unavailable("the data connection was lost") from error
+            raise
+        if message is not None:
+            raise errors.Internal("an answer came over the call, which has a data connection")

@@ -16,19 +16,19 @@ ACCEPTED = b"\1"
 PREFIX = struct.Struct(">BI")
 """What is before each message, as in gRPC: whether it is compressed, and its length."""
 
-CONNECT_SECONDS = 1.0
-"""How long a server may take. Where its port cannot be reached, steps go over gRPC."""
+CONNECT_TIMEOUT_S = 1.0
+"""How long a server may take. If its port cannot be reached in time, steps go over gRPC."""
 
-FAREWELL = 1.0
+HALF_CLOSE_TIMEOUT_S = 1.0
 """Seconds for a server to end a connection on which nothing more is sent."""
 
-SHORT = 1 << 20
-"""Messages of so many bytes are received whole; of longer ones, the payload goes straight to its place."""
+MAX_WHOLE_BYTES = 1 << 20
+"""Messages up to this size are received whole; of longer ones, the payload goes straight to its place."""
 
-HEAD = 4 << 10
+HEAD_BYTES = 4 << 10
 """Bytes of a longer message that are received at first."""
 
-PIECES = 512
+MAX_PIECES = 512
 """Pieces of a message beyond which they are joined; systems take about a thousand at once."""
 
 
@@ -47,16 +47,13 @@ def host_and_port(target: str) -> tuple[str, int] | None:
     return host, int(port)
 
 
-class Arriving:
-    """A long message whose first bytes have arrived; the rest is to be received before the next message.
+class PartialMessage:
+    """A long message whose first bytes are there; the rest is received before the next message.
 
     Args:
         head: the first bytes; they are good until the next message.
-        size: of the message.
-        rest: fills a place with as many of the bytes that come next.
-
-    Attributes:
-        head, size, rest: likewise.
+        size: bytes of the message.
+        rest: fills a buffer with as many of the bytes that come next.
     """
 
     __slots__ = ("head", "rest", "size")
@@ -65,31 +62,28 @@ class Arriving:
         self.head, self.size, self.rest = head, size, rest
 
     def whole(self) -> bytearray:
-        """The message, in memory of its own."""
+        """Receives the rest, and returns the message in memory of its own."""
         message = bytearray(self.size)
         message[: len(self.head)] = self.head
         self.rest(memoryview(message)[len(self.head) :])
         return message
 
 
-Message = Encoded | Arriving
-
-
 class DataConnection:
-    """Sends and receives messages; driven by one thread at a time.
+    """Sends and receives messages; one thread at a time sends, and one receives.
 
     Args:
         host: name or address of the server.
         offer: where it takes the connection.
 
     Raises:
-        OSError: there is no such server at that port.
+        OSError: the server cannot be reached at that port.
     """
 
     def __init__(self, host: str, offer: wire.DataConnectionOffer) -> None:
-        self._short, self._head = bytearray(), bytearray(HEAD)
+        self._short, self._head = bytearray(), bytearray(HEAD_BYTES)
         self._prefix = memoryview(bytearray(PREFIX.size))
-        self._socket = socket.create_connection((host, offer.port), CONNECT_SECONDS)
+        self._socket = socket.create_connection((host, offer.port), CONNECT_TIMEOUT_S)
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -108,7 +102,7 @@ class DataConnection:
             OSError: the connection is lost.
         """
         for message in messages:
-            pieces = message if len(message) <= PIECES else (b"".join(message),)
+            pieces = message if len(message) <= MAX_PIECES else (b"".join(message),)
             parts = PREFIX.pack(0, sum(map(len, pieces))), *pieces
             sent = self._socket.sendmsg(parts)
             for part in parts:
@@ -116,8 +110,8 @@ class DataConnection:
                     self._socket.sendall(memoryview(part)[sent:])
                 sent = max(0, sent - len(part))
 
-    def receive(self) -> Message | None:
-        """Waits for a message, which is good until the next is waited for; None where none is to come.
+    def receive(self) -> Encoded | PartialMessage | None:
+        """Waits for a message, which is good until the next is waited for; None at the end.
 
         Raises:
             OSError: the connection is lost.
@@ -125,33 +119,33 @@ class DataConnection:
         if not self._fill(self._prefix):
             return None
         _, length = PREFIX.unpack(self._prefix)
-        if length > SHORT:
+        if length > MAX_WHOLE_BYTES:
             self._rest(memoryview(self._head))
-            return Arriving(self._head, length, self._rest)
+            return PartialMessage(self._head, length, self._rest)
         if len(self._short) != length:
             self._short = bytearray(length)
         self._rest(memoryview(self._short))
         return self._short
 
     def finish(self) -> None:
-        """Says that nothing more will be sent, and waits until the server has said the same."""
+        """Half-closes the connection, and waits until the server has closed it."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-            self._socket.settimeout(FAREWELL)
+            self._socket.settimeout(HALF_CLOSE_TIMEOUT_S)
             while self._socket.recv(1 << 16):
                 pass
 
     def interrupt(self) -> None:
-        """Ends it from any thread; whoever waits is told."""
+        """Ends the connection from any thread; waits raise OSError."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Closes it; nobody may be waiting."""
+        """Closes the socket; no thread may be waiting."""
         self._socket.close()
 
     def _fill(self, place: memoryview) -> bool:
-        """Fills a place; False where the server has closed the connection before its first byte."""
+        """Fills a buffer; False if the server closed the connection before its first byte."""
         filled = self._socket.recv_into(place, 0, socket.MSG_WAITALL)
         while filled < len(place):  # after a signal
             if not filled:
@@ -163,6 +157,6 @@ class DataConnection:
         return True
 
     def _rest(self, place: memoryview) -> None:
-        """Fills a place within a message."""
+        """Fills a buffer within a message."""
         if place and not self._fill(place):
             raise ConnectionError("the data connection ended within a message")

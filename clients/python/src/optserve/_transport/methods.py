@@ -1,4 +1,4 @@
-"""The service's streams of bytes."""
+"""The service's streaming methods."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SERVICE = wire.DESCRIPTOR.services_by_name["SessionService"].full_name
 STEP_STREAM = f"/{SERVICE}/StepStream"
 
 
-class Streams:
-    """The streaming methods.
+class StreamMethods:
+    """Callables of the streaming methods.
 
-    Gradients and parameters go up as encoded messages. Steps are answered with such; the others
-    with generated ones, and what is read with `optserve.framing.Framed`.
+    Requests that carry chunks are encoded messages. Steps are answered with encoded messages, and
+    other methods with `Framed` or generated ones.
 
     Args:
         channel: to the server.

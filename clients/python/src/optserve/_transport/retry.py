@@ -1,4 +1,4 @@
-"""Deadlines, and what is tried again until they pass."""
+"""Deadlines, and calls that are made again until they pass."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ class Deadline:
 
     Args:
         seconds: how long it may take.
-        since: when it began, by ``time.monotonic``; now when None.
 
     Attributes:
         seconds: likewise.
-        at: the moment, by the same clock.
+        at: the moment, by ``time.monotonic``.
     """
 
-    def __init__(self, seconds: float, since: float | None = None) -> None:
+    __slots__ = ("at", "seconds")
+
+    def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.at = (time.monotonic() if since is None else since) + seconds
+        self.at = time.monotonic() + seconds
 
     def remaining(self) -> float:
         """Seconds left, never negative."""
@@ -38,26 +39,26 @@ class Deadline:
 
 
 def allowance(timeout: float, byte_count: int) -> float:
-    """A default timeout, lengthened for a transfer by a second for each 10 MB."""
+    """A default timeout in seconds, lengthened for a transfer by a second for each 10 MB."""
     return timeout + byte_count / BYTES_PER_SECOND
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """How often, and how soon, a call is tried again after UNAVAILABLE.
+    """How soon, and how often, a call is made again after UNAVAILABLE, until its deadline.
 
-    Everything that is tried again has the same effect as if it had been tried once: reads, and
-    writes that carry a sequence number or a request id.
+    A call that is made again has the same effect as if it had been made once: reads, and writes
+    that carry a sequence or a request id.
 
     Attributes:
-        attempts: how often a call is tried in all, at least 1.
+        attempts: how often a call is made in all, at least 1; until its deadline when None.
         initial: seconds before the second attempt.
         maximum: the longest pause, in seconds.
-        multiplier: by which a pause exceeds the one before it.
+        multiplier: factor between a pause and the one before it.
         jitter: share of a pause that is drawn at random, in [0, 1].
     """
 
-    attempts: int = 8
+    attempts: int | None = None
     initial: float = 0.1
     maximum: float = 3.0
     multiplier: float = 2.0
@@ -65,14 +66,15 @@ class Retry:
 
     def pause(self, attempt: int, error: errors.OptserveError) -> float:
         """Seconds to wait after the given attempt, counted from 1, failed."""
-        pause = min(self.maximum, self.initial * self.multiplier ** (attempt - 1))
+        pause = min(self.maximum, self.initial * self.multiplier ** min(attempt - 1, 64))
         pause *= 1 - self.jitter * random.random()
         return max(pause, error.retry_after or 0.0)
 
-    def worth(self, attempt: int, error: errors.OptserveError, deadline: Deadline) -> bool:
-        """Waits after a failed attempt, or says that another makes no sense."""
-        mendable = isinstance(error, errors.Unavailable) or error.retry_after is not None
-        if not mendable or attempt >= self.attempts:
+    def waits(self, attempt: int, error: errors.OptserveError, deadline: Deadline) -> bool:
+        """Waits after a failed attempt; False if there is to be no other."""
+        if not isinstance(error, errors.Unavailable) and error.retry_after is None:
+            return False
+        if self.attempts is not None and attempt >= self.attempts:
             return False
         pause = self.pause(attempt, error)
         if pause >= deadline.remaining():
@@ -80,8 +82,18 @@ class Retry:
         time.sleep(pause)
         return True
 
-    def run(self, attempt: Callable[[float], T], deadline: Deadline) -> T:
+    def run(
+        self,
+        attempt: Callable[[float], T],
+        deadline: Deadline,
+        describe: Callable[[errors.OptserveError, int, Deadline], None],
+    ) -> T:
         """Calls ``attempt`` with the seconds left, until it succeeds.
+
+        Args:
+            attempt: makes the call.
+            deadline: of all attempts.
+            describe: adds to an error that no other attempt follows what is known of it.
 
         Raises:
             OptserveError: the last failure.
@@ -93,5 +105,8 @@ class Retry:
                 return attempt(deadline.remaining())
             except grpc.RpcError as failure:
                 error = errors.from_call(failure)
-            if not self.worth(count, error, deadline):
+            except errors.Unavailable as unavailable:
+                error = unavailable
+            if not self.waits(count, error, deadline):
+                describe(error, count, deadline)
                 raise error

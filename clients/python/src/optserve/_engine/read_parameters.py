@@ -1,0 +1,58 @@
+"""Reads the parameters of a session."""
+
+from __future__ import annotations
+
+from optserve import errors
+from optserve._codec.byte_layout import ByteLayout
+from optserve._codec.receive_buffers import Into, ReceiveBuffers
+from optserve._transport.connection import Connection
+from optserve.parameters import Parameters
+from optserve.progress import bar
+from optserve.spec import known
+from optserve.specs.enums import ParameterPoint
+from optserve.v1 import session_service_pb2 as wire
+
+
+def read_parameters(
+    connection: Connection,
+    request: wire.PullParametersRequest,
+    timeout: float,
+    buffers: ReceiveBuffers,
+    into: Into = None,
+) -> Parameters:
+    """Reads one answer to PullParameters; nothing is kept of a broken one.
+
+    Args:
+        connection: to the server.
+        request: what is asked for.
+        timeout: seconds.
+        buffers: receive the parameters.
+        into: the caller's arrays; new ones when None.
+
+    Raises:
+        grpc.RpcError: the call failed.
+        Unavailable: it ended too early.
+        Internal: its chunks do not fit together.
+    """
+    call = connection.streams.pull(request, timeout=timeout, metadata=connection.metadata)
+    try:
+        message = next(call, None)
+        header = wire.ParametersHeader() if message is None else message.message.header
+        reception = buffers.begin(ByteLayout(header.layout, header.byte_count), into)
+        with bar("pull", header.byte_count, connection.progress) as shown:
+            while message is not None:
+                if message.chunk is not None:
+                    shown.update(reception.add(message.chunk))
+                if reception.whole:
+                    return Parameters(
+                        reception.arrays(),
+                        step=header.step,
+                        point=known(ParameterPoint, header.point),
+                        modified=not header.not_modified,
+                    )
+                message = next(call, None)
+        raise errors.Unavailable("the stream ended before its answer")
+    except ValueError as error:
+        raise errors.Internal(str(error)) from error
+    finally:
+        call.cancel()

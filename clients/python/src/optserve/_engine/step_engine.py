@@ -1,0 +1,499 @@
+"""Takes the steps of one worker over a channel."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from optserve import coercion, errors
+from optserve._codec.buffer_pool import LARGE_BYTES
+from optserve._codec.dtypes import Array
+from optserve._codec.framing import ChunkAhead, ChunkView, Framing
+from optserve._codec.layout import Layout
+from optserve._codec.payload import Payload
+from optserve._codec.receive_buffers import Into, ReceiveBuffers
+from optserve._codec.sparse_rows import AnyGradients
+from optserve._engine.overrides import Overrides, encode
+from optserve._engine.pending import PendingStep
+from optserve._engine.plan import Collected, Plan, PlanOptions, kind_of
+from optserve._engine.results import StepResult
+from optserve._engine.shared_memory import SharedMemory
+from optserve._engine.shared_regions import SharedRegions
+from optserve._engine.step_protocol import StepProtocol, Verdict
+from optserve._transport import fork
+from optserve._transport.channel import Channel, Message
+from optserve._transport.connection import Connection
+from optserve._transport.data_channel import NoDataConnection
+from optserve._transport.data_connection import PartialMessage
+from optserve._transport.retry import Deadline, allowance
+from optserve.parameters import Parameters
+from optserve.progress import bar
+from optserve.v1 import session_service_pb2 as wire
+
+RESPONSES = Framing(wire.StepStreamResponse)
+Chunk = ChunkView | ChunkAhead
+
+MAX_WINDOW = 64
+"""A server keeps this many results of each worker, and so answers as many steps sent again."""
+MIN_SHARED_BYTES = 1 << 16
+"""Steps of smaller sessions that are not waited for are sent: in shared memory there is one at a time."""
+MAX_PLANS = 8
+"""Plans that are kept for steps that take turns."""
+HALF_CLOSE_TIMEOUT_S = 0.5
+"""Seconds for a server to end a call on which nothing more is sent."""
+
+
+class StepEngine:
+    """Takes steps, several of them under way at once, from any number of threads.
+
+    A channel is opened with the first step, and again when it was lost; then the steps that were
+    not answered are sent again. In a forked child, the engine is another worker.
+
+    Args:
+        connection: to the server.
+        name: of the session.
+        layout: of the session.
+        regions: memory that steps may lie in.
+        timeout: seconds to wait for an answer, lengthened for what is sent and received.
+        window: how many steps may be under way at once.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        layout: Layout,
+        regions: SharedRegions,
+        timeout: float,
+        window: int = 1,
+    ) -> None:
+        self._connection, self._name, self._layout = connection, name, layout
+        self._regions, self._timeout, self._window = regions, timeout, window
+        self._protocol = StepProtocol()
+        self._lock = threading.Lock()
+        self._channel: Channel | None = None
+        self._buffers = ReceiveBuffers()
+        self._plans: list[Plan] = []  # the last one used comes first
+        self._unseen: errors.OptserveError | None = None
+        self._closed = False
+        fork.register(self)
+        connection.close_with(self)
+
+    def step(
+        self,
+        gradients: AnyGradients,
+        options: PlanOptions,
+        *,
+        expected_step: int | None = None,
+        loss_scale: float | None = None,
+        overrides: Overrides | None = None,
+        into: Into = None,
+        timeout: float | None = None,
+        progress: bool | None = False,
+    ) -> StepResult:
+        """Takes a step and waits for its answer; see `SessionHandle.step`."""
+        lock = self._lock
+        if not lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise errors.DeadlineExceeded(f"other steps took longer than {timeout:g} s", applied=False)
+        try:
+            step = self._prepare(gradients, options, copy=False)
+            if expected_step is not None or loss_scale is not None or overrides or options.validate_only:
+                step.start = _start(options, expected_step, loss_scale, overrides)
+            step.into = into
+            byte_count = self._byte_count(step)
+            deadline = Deadline(allowance(self._timeout, byte_count) if timeout is None else timeout)
+            if progress is False:
+                return self._take(step, deadline)
+            with bar("step", byte_count, progress) as step.bar:
+                return self._take(step, deadline)
+        finally:
+            lock.release()
+
+    def submit(
+        self,
+        gradients: AnyGradients,
+        options: PlanOptions,
+        *,
+        expected_step: int | None = None,
+        loss_scale: float | None = None,
+        overrides: Overrides | None = None,
+    ) -> PendingStep:
+        """Hands over a step without waiting for its answer; see `StepStream.submit`."""
+        with self._lock:
+            step = self._prepare(gradients, options, copy=True)
+            if expected_step is not None or loss_scale is not None or overrides:
+                step.start = _start(options, expected_step, loss_scale, overrides)
+            self._protocol.add(step)
+            channel, watchdog = self._channel or self._open(), self._connection.watchdog
+            watchdog.watch(self, self._deadline(None).at, channel.cancel)
+            try:
+                self._send(channel)
+            except (grpc.RpcError, errors.OptserveError):
+                self._drop()  # it is sent again when its answer is waited for
+            except BaseException:
+                self._drop()
+                self._protocol.withdraw(step)
+                raise
+            finally:
+                watchdog.rest(self)
+            return step
+
+    def wait(self, step: PendingStep, timeout: float | None) -> None:
+        """Waits until a step is done.
+
+        Args:
+            step: was handed over.
+            timeout: seconds for each answer; the engine's own when None.
+
+        Raises:
+            Unavailable: the server could not be reached; the step stays pending.
+            DeadlineExceeded: no answer came in time; likewise.
+        """
+        with self._lock:
+            while not step.done():
+                self._advance(self._deadline(timeout))
+
+    def flush(self) -> None:
+        """Waits until every step is done."""
+        with self._lock:
+            while self._protocol.waiting:
+                self._advance(self._deadline(None))
+            self._raise_unseen()
+
+    def region_of(self, gradients: AnyGradients, options: PlanOptions) -> SharedMemory | None:
+        """Returns the shared memory that such gradients go to, if there is any."""
+        with self._lock:
+            return self._prepare(gradients, options, copy=False).plan.region
+
+    def on_seen(self, error: errors.OptserveError) -> None:
+        """Notes that a failure was raised to a caller."""
+        if self._unseen in (error, error.__cause__):
+            self._unseen = None
+
+    def close(self) -> None:
+        """Ends the channel; whether unanswered steps are applied is left open."""
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._finish()
+                self._regions.close()
+            finally:
+                self._lock.release()
+        elif (channel := self._channel) is not None:
+            channel.cancel()  # the thread that waits for an answer ends the rest
+
+    def release(self) -> None:
+        """Ends channel and memory until the next step."""
+        with self._lock:
+            self._finish()
+            self._regions.close()
+
+    def after_fork(self) -> None:
+        """Becomes another worker in a forked child."""
+        self._lock = threading.Lock()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.abandon()
+        self._protocol.after_fork()
+        self._regions.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_closed"):
+            self._drop()
+
+    def _prepare(self, gradients: AnyGradients, options: PlanOptions, copy: bool) -> PendingStep:
+        """Makes a step, once there is room for it."""
+        if self._closed:
+            raise RuntimeError("the stream, or its client, is closed")
+        protocol = self._protocol
+        shared = self._regions.on and not options.validate_only
+        if shared and copy:
+            shared = self._layout.byte_count >= MIN_SHARED_BYTES
+        if shared and protocol.needs_bytes:
+            shared = False
+        if protocol.waiting:
+            alone = shared or any(step.plan.region is not None for step in protocol.waiting)
+            while len(protocol.waiting) >= (1 if alone else self._window):
+                self._advance(self._deadline(None))
+        if self._unseen is not None:
+            self._raise_unseen()
+        for plan in self._plans:
+            if plan.options == options and (plan.region is not None) is shared and plan.is_usable:
+                collected = plan.collect(gradients, copy)
+                if collected is not None:
+                    self._use(plan)
+                    return PendingStep(self, plan, collected)
+        return self._prepare_new(gradients, options, copy, shared)
+
+    def _prepare_new(
+        self, gradients: AnyGradients, options: PlanOptions, copy: bool, shared: bool
+    ) -> PendingStep:
+        """Makes a step whose gradients no plan has collected."""
+        gradients = coercion.named(gradients, "gradients")
+        payload = Payload.of_gradients(self._layout, gradients, options.wire_dtype)
+        region = self._regions.region(payload, options.pull) if shared else None
+        plan = self._plan_of(payload, gradients, options, region)
+        if region is not None:
+            return PendingStep(self, plan, plan.place(payload.arrays))
+        if copy:
+            rows = [some.copied() for some in payload.rows]
+            return PendingStep(self, plan, Collected([array.copy() for array in payload.arrays]), rows)
+        return PendingStep(self, plan, Collected(payload.arrays), payload.rows)
+
+    def _plan_of(
+        self, payload: Payload, gradients: AnyGradients, options: PlanOptions, region: SharedMemory | None
+    ) -> Plan:
+        kind = kind_of(self._layout, payload)
+        for plan in self._plans:
+            known = plan.tensors, plan.data_type
+            if plan.options == options and plan.region is region and known == kind and not payload.rows:
+                self._plans.remove(plan)  # one that collects gradients like these takes its place
+                break
+        plan = Plan(self._name, self._layout, options, payload, gradients, region)
+        self._use(plan)
+        return plan
+
+    def _raise_unseen(self) -> None:
+        """Raises the failure of a step whose result was not asked for."""
+        error, self._unseen = self._unseen, None
+        if error is not None:
+            raise error
+
+    def _use(self, plan: Plan) -> None:
+        """Puts a plan in front of the others, and forgets those that are of no more use."""
+        plans = self._plans
+        if plans and plans[0] is plan:
+            return
+        self._plans = [plan, *(p for p in plans if p is not plan and p.is_usable)][:MAX_PLANS]
+
+    def _byte_count(self, step: PendingStep) -> int:
+        """Bytes that go and come with a step, about."""
+        pull = step.plan.options.pull
+        return step.plan.byte_count + (0 if pull is None else pull.byte_count(self._layout))
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        """The deadline of the next answer."""
+        if timeout is not None or not self._protocol.waiting:
+            return Deadline(self._timeout if timeout is None else timeout)
+        return Deadline(allowance(self._timeout, self._byte_count(self._protocol.waiting[0])))
+
+    def _take(self, step: PendingStep, deadline: Deadline) -> StepResult:
+        """Takes a step that is waited for at once."""
+        self._protocol.add(step)
+        try:
+            while not step.done():
+                self._advance(deadline)
+        except BaseException:
+            if not step.done():
+                # The arrays are the caller's again, and so is the decision whether to go on.
+                self._drop()
+                self._protocol.withdraw(step)
+                if step.plan.region is not None:
+                    self._regions.forget(step.plan.region, lost=False)  # the server may still read it
+            raise
+        return step.outcome()
+
+    def _advance(self, deadline: Deadline) -> None:
+        """Reads the answer to the oldest step, connecting again if that helps.
+
+        Raises:
+            Unavailable: it did not help; the step stays unanswered.
+            DeadlineExceeded: no answer came in time; likewise.
+        """
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                self._attempt(deadline)
+                return
+            except grpc.RpcError as failure:
+                error = errors.from_call(failure)
+            except errors.OptserveError as failure:
+                error = failure
+            except BaseException:
+                self._drop()  # an answer may have been read in part
+                raise
+            if self._ends(error, attempts, deadline):
+                return
+
+    def _ends(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> bool:
+        """Whether an error has settled the oldest step; False if it is to be tried again."""
+        self._drop()
+        if self._closed:
+            raise errors.Cancelled("the stream was closed") from error
+        if isinstance(error, NoDataConnection):
+            self._connection.no_data(error)
+            return False
+        if error.reason is errors.Reason.REGION_NOT_FOUND and self._send_in_chunks():
+            return False
+        verdict = self._protocol.failed(error)
+        if verdict is Verdict.FAILED:
+            self._unseen = error
+        if verdict is not Verdict.RETRY:
+            return verdict is Verdict.FAILED
+        if isinstance(error, errors.Cancelled) and not deadline.remaining():
+            late = errors.DeadlineExceeded(f"no answer came in {deadline.seconds:g} s")
+            self._connection.describe(late, attempts, deadline)
+            raise late from error
+        if not self._connection.retry.waits(attempts, error, deadline):
+            self._connection.describe(error, attempts, deadline)
+            raise error
+        return False
+
+    def _attempt(self, deadline: Deadline) -> None:
+        channel = self._channel or self._open()
+        watchdog = self._connection.watchdog
+        watchdog.watch(self, deadline.at, channel.cancel)
+        try:
+            self._send(channel)
+            self._read(channel)
+        finally:
+            watchdog.rest(self)
+        if time.monotonic() >= deadline.at:
+            self._drop()  # the watchdog may have cancelled it just after the answer
+
+    def _open(self) -> Channel:
+        self._channel = self._connection.open_steps(self._protocol.open())
+        return self._channel
+
+    def _send(self, channel: Channel) -> None:
+        protocol = self._protocol
+        for messages in protocol.unsent():
+            # The step itself, and before the first one its plan, are due.
+            channel.send(messages, idle=protocol.sent == 1)
+
+    def _read(self, channel: Channel) -> None:
+        """Reads what is due, up to the answer to the oldest step."""
+        due = self._protocol.due
+        try:
+            while isinstance(due[0], Plan):
+                self._protocol.planned(_whole(_received(channel)).planned)
+            self._protocol.answered(self._result(due[0], channel))
+        except DecodeError as error:
+            raise errors.Internal("the answer is no message of this service") from error
+
+    def _result(self, step: PendingStep, channel: Channel) -> StepResult:
+        """Reads the answer to a step."""
+        plan, chunk = step.plan, None
+        message = _received(channel)
+        if plan.options.pull is None or plan.region is not None:
+            head = _whole(message)
+        else:
+            head, chunk = _split(message)
+        if not head.HasField("result"):
+            raise errors.Internal("the answer to a step has no result")
+        if plan.options.pull is None:
+            values = Parameters()
+        elif plan.region is not None:
+            values = self._regions.read(
+                plan.region, plan.options.pull, head.parameters_step, head.parameters_change, step.into
+            )
+        else:
+            arrays = self._parameters(step, chunk, channel)
+            values = Parameters(arrays, step=head.parameters_step, point=plan.point)
+        return StepResult.of(head.result, values, self._protocol.worker if step.sequence else "")
+
+    def _parameters(self, step: PendingStep, chunk: Chunk | None, channel: Channel) -> dict[str, Array]:
+        """Receives the parameters that follow a step.
+
+        Args:
+            step: the step.
+            chunk: the first chunk, if it came with the result.
+            channel: the others come from there.
+        """
+        layout = step.plan.parameters
+        if layout is None:
+            raise errors.Internal("the answer to the plan has no layout of the parameters")
+        if isinstance(chunk, ChunkView) and chunk.byte_count == layout.byte_count < LARGE_BYTES:
+            return self._buffers.whole(layout, chunk.data, step.into)
+        reception = self._buffers.begin(layout, step.into)
+        while not reception.whole:
+            if chunk is not None:
+                try:
+                    size = reception.add(chunk)
+                except ValueError as error:
+                    raise errors.Internal(str(error)) from error
+                if step.bar is not None:
+                    step.bar.update(size)
+            if not reception.whole:
+                _, chunk = _split(_received(channel))
+        return reception.arrays()
+
+    def _send_in_chunks(self) -> bool:
+        """Has the oldest step sent whose memory the server does not know, or no more."""
+        oldest = self._protocol.waiting[0] if self._protocol.waiting else None
+        if oldest is None or oldest.plan.region is None:
+            return False
+        self._protocol.reset()
+        region = oldest.plan.region
+        tensors = [self._layout[name] for name in oldest.plan.tensors[0]]
+        arrays = [region.gradients[tensor.name] for tensor in tensors]
+        payload = Payload(tensors, arrays, len(tensors) == len(self._layout))
+        self._regions.forget(region)
+        oldest.send_in_chunks(self._plan_of(payload, region.gradients, oldest.plan.options, None))
+        return True
+
+    def _finish(self) -> None:
+        """Ends the channel, with a word to the server if nothing is under way."""
+        if self._protocol.waiting or self._channel is None:
+            self._drop()
+            return
+        channel, self._channel = self._channel, None
+        self._protocol.reset()
+        watchdog = self._connection.watchdog
+        watchdog.watch(self, time.monotonic() + HALF_CLOSE_TIMEOUT_S, channel.cancel)
+        channel.finish()
+        watchdog.rest(self)
+
+    def _drop(self) -> None:
+        """Ends the channel at once; what was sent is to be sent again."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.cancel()
+        self._protocol.reset()
+
+
+def _start(
+    options: PlanOptions, expected_step: int | None, loss_scale: float | None, overrides: Overrides | None
+) -> wire.StepStart:
+    """What a step asks for beside its gradient.
+
+    Raises:
+        TypeError: a value has the wrong type.
+        ValueError: the expected step is negative or has a fraction.
+    """
+    start = wire.StepStart(validate_only=options.validate_only)
+    if expected_step is not None:
+        start.expected_step = coercion.step(expected_step, "expected_step")
+    if loss_scale is not None:
+        start.loss_scale = coercion.number(loss_scale, "loss_scale")
+    if overrides:
+        start.overrides.extend(encode(overrides))
+    return start
+
+
+def _received(channel: Channel) -> Message:
+    message = channel.receive()
+    if message is None:
+        raise errors.Unavailable("the stream ended before its answer")
+    return message
+
+
+def _whole(message: Message) -> wire.StepStreamResponse:
+    """A message without a chunk."""
+    encoded = message.whole() if isinstance(message, PartialMessage) else message
+    return wire.StepStreamResponse.FromString(encoded)  # type: ignore[arg-type]  # takes any buffer
+
+
+def _split(message: Message) -> tuple[wire.StepStreamResponse, Chunk | None]:
+    """The fields of a message but for its chunk, and the chunk."""
+    if isinstance(message, PartialMessage):
+        known = RESPONSES.ahead(message.head, message.size, message.rest)
+        if known is not None:
+            return RESPONSES.message(message.head, known[0]), known[1]
+        message = message.whole()
+    framed = RESPONSES.decode(message)
+    return framed.message, framed.chunk

@@ -1,0 +1,194 @@
+"""The state of one worker's steps: what is sent next, and what an answer or an error means.
+
+Nothing here sends, receives or waits, so that clients with threads and with coroutines can be
+built on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections import deque
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
+from itertools import chain, count, islice
+from typing import Any
+
+from optserve import errors
+from optserve._engine.pending import PendingStep
+from optserve._engine.plan import Plan
+from optserve._engine.results import StepResult
+from optserve.errors import Reason
+from optserve.v1 import session_service_pb2 as wire
+
+
+class Verdict(Enum):
+    """What follows from an error that ended a stream."""
+
+    SEND_AGAIN = auto()
+    """The waiting steps are sent again at once."""
+    RETRY = auto()
+    """The waiting steps are sent again after a pause, if there is time."""
+    FAILED = auto()
+    """The oldest step has failed, and those behind it are abandoned."""
+
+
+class StepProtocol:
+    """Numbers steps, and keeps each until it is answered.
+
+    A number is used up when a step's result is known. A step that was refused gives its number to
+    the next one. If the result stays unknown, the number stays as well: the same content sent again
+    gets the stored result, and for another one, SEQUENCE_REUSED proves that the lost step was
+    applied.
+
+    Attributes:
+        worker: name of the worker.
+        waiting: the steps that are not answered, in order.
+        due: what the server's next messages answer, in order: plans and steps that were sent.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: deque[PendingStep] = deque()
+        self.due: deque[Plan | PendingStep] = deque()
+        self._gradient_ids = count(1)
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.worker = uuid.uuid4().hex
+        self._next = 1
+        self._unknown_sequence = 0
+        self._unknown_gradients: dict[bytes, int] = {}
+        self.reset()
+
+    def add(self, step: PendingStep) -> None:
+        """Numbers a step, and puts it behind the others."""
+        if not step.plan.options.validate_only:
+            step.sequence = self._next
+            self._next += 1
+            if self._unknown_gradients and step.sequence == self._unknown_sequence:
+                # The same gradient again has to have the same id.
+                step.gradient_id = self._unknown_gradients.get(_digest(step), 0)
+            if step.plan.region is not None and not step.gradient_id:
+                step.gradient_id = next(self._gradient_ids)
+        self.waiting.append(step)
+
+    @property
+    def sent(self) -> int:
+        """How many of the waiting steps were sent over the present stream."""
+        return self._sent
+
+    @property
+    def needs_bytes(self) -> bool:
+        """Whether the next step has to send its gradient, as the one did whose result is unknown."""
+        return self._next == self._unknown_sequence and not self._unknown_gradients
+
+    def reset(self) -> None:
+        """Forgets what was sent: the next stream begins with the oldest waiting step."""
+        self.due.clear()
+        self._plan: Plan | None = None
+        self._sent = 0
+
+    def open(self) -> bytes:
+        """Returns the message that begins a stream."""
+        return self._announce(self.waiting[0].plan)
+
+    def unsent(self) -> Iterator[Iterator[Sequence[Any]]]:
+        """Yields the messages of each step that is still to be sent, and notes that they are due."""
+        for step in islice(self.waiting, self._sent, None):
+            messages = step.messages()
+            if step.plan is not self._plan:
+                messages = chain([(self._announce(step.plan),)], messages)
+            self.due.append(step)
+            self._sent += 1
+            yield messages
+
+    def planned(self, message: wire.StepPlanned) -> None:
+        """Takes the answer to the plan that is due."""
+        plan = self.due.popleft()
+        assert isinstance(plan, Plan)
+        plan.answer(message)
+
+    def answered(self, result: StepResult) -> None:
+        """Takes the result of the step that is due, the oldest one."""
+        self.due.popleft()
+        self._sent -= 1
+        step = self.waiting.popleft()
+        if step.sequence == self._unknown_sequence:
+            self._know()
+        step.settle(result)
+
+    def failed(self, error: errors.OptserveError) -> Verdict:
+        """Says what follows from the error that ended the stream; nothing of it is due any more."""
+        self.reset()
+        if not self.waiting:
+            return Verdict.RETRY
+        oldest = self.waiting[0]
+        if error.reason is Reason.SEQUENCE_REUSED and oldest.sequence == self._unknown_sequence:
+            self._know()  # the step whose result stayed unknown was applied
+            self._number(oldest.sequence + 1)
+            return Verdict.SEND_AGAIN
+        if isinstance(error, errors.Unavailable | errors.Cancelled) or error.retry_after is not None:
+            return Verdict.RETRY
+        self.give_up(error)
+        return Verdict.FAILED
+
+    def give_up(self, error: errors.OptserveError) -> None:
+        """Fails the oldest step; the server applied none of those behind it."""
+        oldest = self.waiting.popleft()
+        if oldest.sequence:
+            self._next = oldest.sequence
+            if error.applied is None:
+                self._leave_unknown(oldest)
+        if error.reason is Reason.SEQUENCE_GAP and error.metadata.get("expected", "").isdigit():
+            self._next = int(error.metadata["expected"])  # the server came back without the last steps
+        oldest.settle(error)
+        while self.waiting:
+            abandoned = errors.Abandoned("an earlier step of the stream failed", applied=False)
+            abandoned.__cause__ = error
+            self.waiting.popleft().settle(abandoned)
+
+    def withdraw(self, step: PendingStep) -> None:
+        """Takes back the last step, whose caller waits no more; its number goes to the next one."""
+        self.reset()
+        self.waiting.remove(step)
+        if step.sequence:
+            self._leave_unknown(step)
+            self._next = step.sequence
+
+    def after_fork(self) -> None:
+        """Becomes another worker; the waiting steps are the parent's."""
+        while self.waiting:
+            step = self.waiting.popleft()
+            step.settle(errors.Cancelled("the step belongs to the process that forked this one"))
+        self._start_anew()
+
+    def _announce(self, plan: Plan) -> bytes:
+        self._plan = plan
+        self.due.append(plan)
+        return plan.encode(self.worker)
+
+    def _number(self, first: int) -> None:
+        for sequence, step in enumerate(self.waiting, first):
+            step.sequence = sequence
+        self._next = first + len(self.waiting)
+
+    def _leave_unknown(self, step: PendingStep) -> None:
+        if step.sequence != self._unknown_sequence:
+            self._know()
+            self._unknown_sequence = step.sequence
+        if step.gradient_id:
+            self._unknown_gradients[_digest(step)] = step.gradient_id
+
+    def _know(self) -> None:
+        self._unknown_sequence = 0
+        self._unknown_gradients = {}
+
+
+def _digest(step: PendingStep) -> bytes:
+    """Returns a digest of the step's whole gradients."""
+    digest = hashlib.blake2b(digest_size=16)
+    region = step.plan.region
+    arrays = step.gradients.arrays if region is None else [region.gradients[n] for n in step.plan.tensors[0]]
+    for array in arrays:
+        digest.update(array.reshape(-1).view("u1").data)
+    return digest.digest()

@@ -221,7 +221,7 @@ def test_tokens_are_read_again_when_they_change(tmp_path: Path) -> None:
             with refused() as told:
                 next(stream)
             over.set()
-            assert told.reason == "UNAUTHENTICATED"
+            assert (told.reason, told.applied) == ("UNAUTHENTICATED", "unknown")
             assert not accepted(old)
             assert accepted(new)
             assert new.get(session.name).step == 1

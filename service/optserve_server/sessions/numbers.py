@@ -47,7 +47,7 @@ class Numbers:
         self._rules = [(name, spec.rule(g), spec.weight_decay(g)) for name, g in self._groups.items()]
         varies = spec.schedule is not None or spec.reduce_on_plateau is not None
         self._constant = None if varies else [self._rate(g, None, 1.0) for g in self._groups.values()]
-        self._first_guards, self._guards = self._guards_at(0), self._guards_at(1)
+        self._guards = self._constant_guards()
         self._origins = dict.fromkeys(self._groups, 0) | dict(origins or {})
         self._carried = {
             name: dict(spec.rule(group).carry()) | dict((carried or {}).get(name, {}))
@@ -143,10 +143,15 @@ class Numbers:
 
     def of_guards(self, step: int) -> dict[str, float]:
         """The guards' numbers that need no gradient; not to be changed."""
-        return self._guards if step else self._first_guards
+        average = self._spec.weight_average
+        if average is None:
+            return self._guards
+        # What stood there before the first step is no average yet.
+        kept = 1.0 if step else 0.0
+        return self._guards | {"guard_average_kept": kept, "guard_average_rate": average.rate(step + 1)}
 
-    def _guards_at(self, step: int) -> dict[str, float]:
-        gradient, average = self._spec.gradient, self._spec.weight_average
+    def _constant_guards(self) -> dict[str, float]:
+        gradient = self._spec.gradient
         numbers = {
             "guard_accumulation_steps": float(gradient.accumulation_steps),
             "guard_l1": gradient.l1,
@@ -154,8 +159,4 @@ class Numbers:
         }
         if isinstance(gradient.clip, ClipByValue):
             numbers |= {"guard_low": gradient.clip.low, "guard_high": gradient.clip.max_value}
-        if average is not None:
-            # The first step copies the parameters: there is no average yet.
-            kept = average.decay if step > 0 else 0.0
-            numbers |= {"guard_average_kept": kept, "guard_average_added": 1 - kept}
         return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -94,11 +95,43 @@ class GradientSpec(Hyperparameters):
     sparse: SparseUpdate = hyper(SparseUpdate.DENSE, torch=SparseUpdate.LAZY)
 
 
+class WeightAverageStart(StrEnum):
+    """What a weight average starts from."""
+
+    COPY = "COPY"
+    ZERO_DEBIASED = "ZERO_DEBIASED"
+    ZERO = "ZERO"
+
+
 @dataclass(frozen=True)
 class WeightAverageSpec(Hyperparameters):
-    """Exponential moving average of the weights."""
+    """Exponential moving average of the weights, a += rate*(p - a).
 
-    decay: float = hyper(0.99, ge=0, lt=1)
+    COPY           the first step copies p (Keras, PyTorch)
+    ZERO_DEBIASED  a starts at 0 and is divided by 1 - decay^t (optax.ema)
+    ZERO           a starts at 0 (optax.ema without debias)
+    """
+
+    decay: float = hyper(0.99, torch=0.999, ge=0, lt=1)
+    start: WeightAverageStart = hyper(WeightAverageStart.COPY, optax=WeightAverageStart.ZERO_DEBIASED)
+    every_micro_batch: bool = hyper(True, torch=False, optax=False, lecture=False)
+
+    @property
+    def moves_between_steps(self) -> bool:
+        """Whether it moves with micro-batches that complete no step."""
+        return self.every_micro_batch and self.start is not WeightAverageStart.ZERO_DEBIASED
+
+    def rate(self, step: int) -> float:
+        """The average's share of what is new at step t, counted from 1.
+
+        Debiased, a_t/(1 - decay^t) moves by (1 - decay)/(1 - decay^t), which is 1 at first.
+        """
+        added = 1 - self.decay
+        if self.start is WeightAverageStart.ZERO:
+            return added
+        if self.start is WeightAverageStart.COPY:
+            return 1.0 if step == 1 else added
+        return added / -math.expm1(step * math.log1p(-added)) if self.decay else 1.0
 
 
 class ExpiryAction(StrEnum):

@@ -151,6 +151,10 @@ class Step:
         with self._session.changing():
             for place in self._places:
                 place.call(StepPrograms.accumulate, self._scaled, scalars=self._guards)
+            average = self._session.spec.weight_average
+            if average is not None and average.moves_between_steps and self._session.step:
+                for partition in self._session.arenas.partitions.values():
+                    partition.run(partition.programs.average, partition.start, partition.stop, self._guards)
         self._session.accumulated += 1
 
     def _apply(self, reply: Reply | None, progress: Progress) -> StepResult:

@@ -17,6 +17,7 @@ from optserve.enums import (
     PatienceRule,
     SparseUpdate,
     ThresholdMode,
+    WeightAverageStart,
 )
 from optserve.optimizers import Optimizer
 from optserve.schedules import Schedule
@@ -135,16 +136,21 @@ class ClipByGlobalNorm(Clip, field="by_global_norm"):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightAverage(Spec, message=session_pb2.WeightAverageSpec):
-    """An exponential moving average of the weights.
+    """An exponential moving average of the weights: a += (1 - decay)*(p - a) after each step.
 
-    a = decay*a + (1 - decay)*p after each step, the first of which copies p. Pulled with
-    PARAMETER_POINT_AVERAGE.
+    Pulled with PARAMETER_POINT_AVERAGE.
 
     Attributes:
-        decay: Share of the last average that is kept; 0.99 when unset.
+        decay: Share of the last average that is kept; 0.999 under the TORCH convention, else 0.99
+            when unset.
+        start: What it starts from.
+        every_micro_batch: Whether it moves with every micro-batch that is accumulated as well, once
+            there was a step; Keras. ZERO_DEBIASED counts steps and moves with them alone.
     """
 
     decay: float | None = None
+    start: WeightAverageStart | None = None
+    every_micro_batch: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -193,20 +193,26 @@ class SessionSpec(Hyperparameters):
     durability: DurabilitySpec | None = hyper(None)
 
     def validate(self) -> None:
-        """Refuses a learning rate beside a schedule."""
-        if self.schedule is None:
-            return
+        """Refuses a learning rate beside a schedule, and what changes the rate of a rule without one."""
         chosen = {"optimizer": self.optimizer}
         for index, group in enumerate(self.groups):
             if group.optimizer is not None:
                 chosen[f"groups[{index}].optimizer"] = group.optimizer
         for path, optimizer in chosen.items():
-            if "learning_rate" in optimizer.given:
+            rule = optimizer.algorithm
+            if self.schedule is not None and "learning_rate" in optimizer.given:
                 raise DomainError(
                     Reason.CONFLICTING_FIELDS,
                     "a learning rate is stated beside a schedule",
-                    field=f"{path}.{optimizer.algorithm.name}.learning_rate",
+                    field=f"{path}.{rule.name}.learning_rate",
                 )
+            for field in ("schedule", "reduce_on_plateau"):
+                if getattr(self, field) is not None and not rule.has_rate:
+                    raise _no_rate(field, path, rule)
+        for index, group in enumerate(self.groups):
+            if group.learning_rate_factor != 1 and not self.rule(group).has_rate:
+                path = f"groups[{index}].optimizer" if group.optimizer is not None else "optimizer"
+                raise _no_rate(f"groups[{index}].learning_rate_factor", path, self.rule(group))
 
     def rule(self, group: ParameterGroup | None) -> Rule:
         """The rule of a group; None stands for the default group."""
@@ -220,3 +226,12 @@ class SessionSpec(Hyperparameters):
         if self.decoupled_weight_decay is not None:
             return self.decoupled_weight_decay
         return self.rule(group).decoupled_weight_decay
+
+
+def _no_rate(field: str, path: str, rule: Rule) -> DomainError:
+    """The error of a field that changes the learning rate of a rule without one."""
+    return DomainError(
+        Reason.CONFLICTING_FIELDS,
+        f"{field} changes a learning rate, but {path} is {rule.name}, whose steps have none",
+        field=field,
+    )

@@ -16,18 +16,19 @@ COPY service service
 COPY clients/python clients/python
 RUN /build/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . clients/python
 ARG EXTRAS=numba,uvloop
-# Constraints say which version, not what. The environment that is shipped has no pip of its own,
-# and tests that packages bring along stay behind.
-RUN python3 -m venv --without-pip /opt/optserve \
+# Constraints state versions. Their hashes are left out, because pip would then ask for one of the
+# two wheels that were just built. The environment that is shipped has no pip of its own, and no
+# tests of packages.
+RUN sed -e '/--hash=/d' -e 's/ *\\$//' requirements/runtime.txt >/constraints.txt \
+    && python3 -m venv --without-pip /opt/optserve \
     && /build/bin/python -m pip --python /opt/optserve/bin/python install --no-cache-dir --quiet \
-        --constraint requirements/runtime.txt --constraint requirements/test.txt \
-        --constraint requirements/gpu.txt \
+        --constraint /constraints.txt \
         /wheels/optserve-*.whl "$(echo /wheels/optserve_server-*.whl)[${EXTRAS}]" \
     && find /opt/optserve/lib -type d -name tests -prune -exec rm -r {} + \
     && /opt/optserve/bin/optserve-server --version
 
 FROM ${BASE_IMAGE}
-ARG VERSION=0.1.0
+ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="optserve-server" \
       org.opencontainers.image.description="Optimizer steps as a service" \

@@ -69,6 +69,10 @@ fuzz: $(VENV)/.test ## Send a server 100,000 malformed and hostile messages (ARG
 soak: $(VENV)/.test ## Train with 64 clients for 5 minutes over a network that fails (ARGS="--seconds 60")
 	$(PY) -m chaos.soak $(ARGS)
 
+.PHONY: tutorial-frameworks
+tutorial-frameworks: $(FRAMEWORKS_VENV)/.made ## Run the tutorials that need PyTorch
+	$(FRAMEWORKS_PY) -m tests.support.pages docs/tutorials/pytorch.md
+
 .PHONY: snapshot-frameworks
 snapshot-frameworks: $(FRAMEWORKS_VENV)/.made ## Open a snapshot in PyTorch, JAX and NumPy
 	$(FRAMEWORKS_PY) -m tests.recovery.frameworks
@@ -80,6 +84,18 @@ bench: $(BENCH_VENV)/.made ## Measure everything beside its peers (ARGS="--only 
 .PHONY: bench-quick
 bench-quick: $(BENCH_VENV)/.made ## Measure in two minutes, without the peers of large installations
 	$(BENCH_PY) -m benchmarks --quick $(ARGS)
+
+# ---- Documentation ---------------------------------------------------------
+
+MERMAID := tools/docs/node_modules/.installed
+
+.PHONY: docs
+docs: $(VENV)/.docs $(MERMAID) ## Build the documentation site into build/site
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+$(MERMAID): tools/docs/package-lock.json
+	npm ci --prefix tools/docs --ignore-scripts --no-fund --no-audit
+	@touch $@
 
 # ---- The image -------------------------------------------------------------
 
@@ -97,8 +113,8 @@ image-base: ## Make a base image of Debian's packages, where no registry of imag
 
 # ---- Static checks ---------------------------------------------------------
 
-.PHONY: check lint docstrings types layers contract fresh
-check: lint docstrings types layers contract fresh ## Run every static check
+.PHONY: check lint docstrings types layers prose contract workflows fresh
+check: lint docstrings types layers prose contract workflows fresh ## Run every static check
 
 lint: $(VENV)/.check
 	$(PY) -m ruff check .
@@ -113,15 +129,24 @@ types: $(VENV)/.check
 layers: $(VENV)/.check
 	$(VENV)/bin/lint-imports
 
+prose: $(VENV)/.check ## List words of the code base's prose that have a better one (ARGS=--all for every file)
+	$(PY) -m tools.prose $(ARGS)
+
 contract: $(BUF)
 	$(BUF) lint proto
 	$(BUF) format proto --diff --exit-code
 	$(BUF) breaking proto --against proto/image.binpb
 
+# The schemas come with check-jsonschema; nothing is fetched.
+workflows: $(VENV)/.check
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+
 fresh: $(VENV)/.check
 	rm -rf $(FRESH) && mkdir -p $(FRESH)
 	$(call generated,$(FRESH))
 	diff -r --exclude=__init__.py --exclude=__pycache__ $(FRESH)/optserve/v1 $(STUBS)/optserve/v1
+	diff -r --exclude=__init__.py --exclude=base.py --exclude=__pycache__ $(FRESH)/optserve/specs $(STUBS)/optserve/specs
 	for file in $(FRESH)/optserve/*.py; do diff "$$file" $(STUBS)/optserve || exit 1; done
 	$(call conformance_generated,$(FRESH)/stubs)
 	diff -r --exclude=__init__.py --exclude=__pycache__ $(FRESH)/stubs $(CONFORMANCE_STUBS)
@@ -134,12 +159,16 @@ format: $(VENV)/.check $(BUF) ## Format Python and proto files and mend what ruf
 
 # ---- Generated files -------------------------------------------------------
 
-# Messages and stubs by protoc, then the client's specification classes.
+# Messages and stubs by protoc, then the client's specification classes, which need the server's
+# declarations beside the contract.
 define generated
 	$(PROTOC) --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS)
 	$(PROTOC) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(SERVICES)
 	$(PY) clients/python/tools/generate_specs.py proto $(1)/optserve
-	grep -l '^Written by tools/generate_specs.py' $(1)/optserve/*.py | xargs $(PY) -m ruff format --quiet
+	grep -l '^Written by tools/generate_specs.py' $(1)/optserve/*.py $(1)/optserve/specs/*.py > $(1)/specs.txt
+	xargs $(PY) -m ruff check --quiet --no-cache --select I,RUF022 --fix < $(1)/specs.txt
+	xargs $(PY) -m ruff format --quiet < $(1)/specs.txt
+	rm $(1)/specs.txt
 endef
 
 # The corpus' messages, for tests and drivers; no part of a distribution.
@@ -166,9 +195,10 @@ $(VENV)/.made:
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.made requirements/build.txt requirements/runtime.txt requirements/demo.txt \
-    pyproject.toml clients/python/pyproject.toml
-	$(PIP) -r requirements/build.txt -r requirements/runtime.txt -r requirements/demo.txt
+PROJECTS := pyproject.toml clients/python/pyproject.toml clients/python/VERSION
+
+$(VENV)/.demo: $(VENV)/.made requirements/demo.txt $(PROJECTS)
+	$(PIP) -r requirements/demo.txt
 	$(PIP) --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 
@@ -176,15 +206,18 @@ $(VENV)/.test: $(VENV)/.demo requirements/test.txt
 	$(PIP) -r requirements/test.txt
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.demo requirements/docs.txt
+	$(PIP) -r requirements/docs.txt
+	@touch $@
+
 $(VENV)/.check: $(VENV)/.test requirements/check.txt
 	$(PIP) -r requirements/check.txt
 	@touch $@
 
-$(FRAMEWORKS_VENV)/.made: requirements/build.txt requirements/runtime.txt requirements/frameworks.txt \
-    pyproject.toml clients/python/pyproject.toml
+$(FRAMEWORKS_VENV)/.made: requirements/frameworks.txt $(PROJECTS)
 	@test -n "$(PYTHON)" || { echo "optserve needs Python 3.11 or newer; none was found" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(FRAMEWORKS_VENV)
-	$(FRAMEWORKS_PIP) -r requirements/build.txt -r requirements/runtime.txt -r requirements/frameworks.txt
+	$(FRAMEWORKS_PIP) -r requirements/frameworks.txt
 	$(FRAMEWORKS_PIP) --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 
@@ -194,13 +227,16 @@ $(FLOWER_VENV)/.made: requirements/flower.txt
 	$(FLOWER_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/flower.txt
 	@touch $@
 
-$(BENCH_VENV)/.made: requirements/build.txt requirements/runtime.txt requirements/demo.txt requirements/bench.txt \
-    pyproject.toml clients/python/pyproject.toml
+$(BENCH_VENV)/.made: requirements/bench.txt $(PROJECTS)
 	@test -n "$(PYTHON)" || { echo "optserve needs Python 3.11 or newer; none was found" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(BENCH_VENV)
-	$(BENCH_PIP) -r requirements/build.txt -r requirements/runtime.txt -r requirements/demo.txt -r requirements/bench.txt
+	$(BENCH_PIP) -r requirements/bench.txt
 	$(BENCH_PIP) --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
+
+.PHONY: requirements
+requirements: $(VENV)/.check ## Compile requirements/*.txt from pyproject.toml (ARGS=--upgrade for newer versions)
+	requirements/compile.sh $(ARGS)
 
 $(BUF): proto/package-lock.json
 	npm ci --prefix proto --ignore-scripts --no-fund --no-audit

@@ -35,7 +35,7 @@ QUICK = [name for name in GROUPS if name not in ("growth", "tried", "gpu")]
 
 
 ROOT = Path(__file__).parents[1]
-IMAGES, DOCUMENT = ROOT / "docs" / "images", ROOT / "docs" / "performance.md"
+IMAGES, DOCUMENT, DATA = ROOT / "docs/images", ROOT / "docs/performance.md", ROOT / "docs/data"
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
 
         print(*plots.draw(run, IMAGES), sep="\n")
     if arguments.docs:
-        report.rewrite(run, DOCUMENT)
+        report.rewrite(run, DOCUMENT, DATA)
         print(DOCUMENT)
     print(table(run))
 
@@ -104,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plots", action="store_true", help="measure nothing, draw docs/images from the file"
     )
-    parser.add_argument("--docs", action="store_true", help="likewise, and rewrite docs/performance.md")
+    parser.add_argument(
+        "--docs", action="store_true", help="likewise, and rewrite docs/performance.md and docs/data"
+    )
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"), help="where figures go")
     return parser
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,10 +112,10 @@ def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
         spent = 0.0
         for _ in range(repeats):
             number += 1
-            safe = threading.Event()
+            safe: queue.SimpleQueue[object] = queue.SimpleQueue()
             start = time.perf_counter()
-            journal.append(Record(1, number, [payload.data], lambda _, safe=safe: safe.set()))
-            safe.wait()
+            journal.append(Record(1, number, [payload.data], safe.put))
+            safe.get()
             spent += time.perf_counter() - start
             journal.release({1: number}, 0)
         return spent
@@ -138,7 +139,7 @@ def _steps(n: int, root: Path, options: Options) -> Iterator[Finding]:
     yield from times.rates(GROUP, JOURNALLED, n, "steps/s", 1, EPHEMERAL)
 
 
-def _servers(root: Path) -> Mapping[str, Mapping[str, object]]:
+def _servers(root: Path) -> Mapping[str, Mapping[str, Any]]:
     return {EPHEMERAL: {}, JOURNALLED: {"data_dir": root, "journal_bytes": "1GiB"}}
 
 

@@ -11,6 +11,7 @@ import contextlib
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.clients import throughput, together
 from benchmarks.contenders.remote import contender
@@ -63,7 +64,7 @@ def _measured(disk: LimitedDisk, folder: Path, options: Options) -> Mapping[int,
     """Limits take turns, and under each the disk, one client and all of them; they start without one."""
     found: dict[int, Rounds] = {limit: [] for limit in LIMITS}
     with contextlib.ExitStack() as stack:
-        settings = {"data_dir": folder / "data-limited", "journal_bytes": "1GiB"}
+        settings: dict[str, Any] = {"data_dir": folder / "data-limited", "journal_bytes": "1GiB"}
         server = stack.enter_context(running_server("numba", **settings))
         writer = stack.enter_context(contender("writer", SMALL, folder.resolve() / "limited"))
         for pid in (server.process.pid, writer.facts["pid"]):

@@ -80,7 +80,7 @@ def _large(n: int) -> Iterator[Finding]:
 def _many() -> Iterator[Finding]:
     """Small sessions, each stepped once; the first one, which warms the server up, does not count."""
     gradient = {"w": np.ones(SMALL, np.float32)}
-    flags = {"max_sessions": SESSIONS + 1}
+    flags: dict[str, Any] = {"max_sessions": SESSIONS + 1}
     with running_server("numba", **flags) as server, optserve.connect(server.address) as client:
         pid = server.process.pid
 

@@ -16,26 +16,45 @@ import numpy as np
 from benchmarks.growth import LARGE
 from benchmarks.results import Result, Run
 
-WIDTH, HEIGHT = 10.0, 4.0
-GREY = "0.6"
+WIDTH, HEIGHT = 10.0, 4.2
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.55"
+STYLE: Any = {
+    "font.size": 11,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 12,
+    "svg.hashsalt": "optserve",  # equal figures write equal files
+}
+
+PHASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "update": ("#0072B2", ("update, and the answer's values",)),
+    "statistics and fingerprint": ("#56B4E9", ("measure", "fingerprint")),
+    "socket": ("#D55E00", ("receive: socket", "send: socket")),
+    "copies": ("#E69F00", ("receive: into an array", "receive: into the buffer")),
+    "event loop and threads": ("#009E73", ("event loop and threads",)),
+    "bookkeeping": ("#CC79A7", ("RPC: bookkeeping", "session: bookkeeping", "gRPC in Python", "the caller")),
+    "waiting": ("0.9", ("waiting",)),
+}
+"""Phases of a step in the picture: a colour of Okabe and Ito's palette, and what belongs to it."""
 
 
 def draw(run: Run, folder: Path) -> list[Path]:
     """Draws what the run has figures for."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for name, group, picture in (
-        ("bench_end_to_end.png", "end to end", _end_to_end),
-        ("bench_growth.png", "growth", _growth),
-        ("bench_sessions.png", "memory", _sessions),
-        ("bench_clients.png", "clients", _clients),
-        ("bench_rooms.png", "rooms", _rooms),
-    ):
-        if any(r.group == group for r in run.results):
-            figure = picture(run)
-            figure.savefig(folder / name, dpi=110)
-            plt.close(figure)
-            drawn.append(folder / name)
+    with plt.rc_context(STYLE):
+        for name, group, picture in (
+            ("bench_end_to_end.svg", "end to end", _end_to_end),
+            ("bench_growth.svg", "growth", _growth),
+            ("bench_sessions.svg", "memory", _sessions),
+            ("bench_clients.svg", "clients", _clients),
+            ("bench_phases.svg", "rooms", _phases),
+        ):
+            if any(r.group == group for r in run.results):
+                figure = picture(run)
+                figure.savefig(folder / name, metadata={"Date": None})
+                plt.close(figure)
+                drawn.append(folder / name)
     return drawn
 
 
@@ -50,7 +69,7 @@ def _axes(columns: int) -> tuple[Any, Any]:
 
 
 def _line(axis: Any, run: Run, group: str, name: str, x: str, y: str, *, scale: str = "log") -> None:
-    axis.plot(*_series(run, group, name), marker="o")
+    axis.plot(*_series(run, group, name), marker="o", color=BLUE, clip_on=False)
     axis.set_xscale("log", base=10)
     axis.set_yscale(scale)
     axis.set_xlabel(x)
@@ -107,24 +126,29 @@ def _clients(run: Run) -> Any:
     return figure
 
 
-def _rooms(run: Run) -> Any:
-    """The share of each room of a step, a bar for each side and size."""
+def _phases(run: Run) -> Any:
+    """The share of each phase of a step, a bar for each side and size."""
     found = [r for r in run.results if r.group == "rooms"]
-    rooms = [*sorted({_room(r) for r in found} - {"waiting"}), "waiting"]
-    colours = dict(zip(rooms, [*plt.get_cmap("tab20").colors[: len(rooms) - 1], "0.9"], strict=True))
+    unknown = {_room(r) for r in found} - {room for _, rooms in PHASES.values() for room in rooms}
+    if unknown:
+        raise ValueError(f"PHASES must name every measured phase; missing: {', '.join(sorted(unknown))}")
     bars = sorted({(r.name.partition(", ")[0], r.n) for r in found}, reverse=True)
     figure, axes = _axes(1)
     left = dict.fromkeys(bars, 0.0)
-    for room in rooms:
+    for phase, (color, rooms) in PHASES.items():
         shares = [
-            sum(r.ratio or 0 for r in found if r.name == f"{side}, {room}" and r.n == n) for side, n in bars
+            sum(
+                r.ratio or 0
+                for r in found
+                if r.name.partition(", ")[0] == side and r.n == n and _room(r) in rooms
+            )
+            for side, n in bars
         ]
-        labels = [f"{side}, n = {n:,}" for side, n in bars]
-        axes[0].barh(labels, shares, left=list(left.values()), color=colours[room], label=room)
+        labels = [f"{side}, {n:,} parameters" for side, n in bars]
+        axes[0].barh(labels, shares, left=list(left.values()), color=color, label=phase, edgecolor="white")
         left = {bar: start + share for (bar, start), share in zip(left.items(), shares, strict=True)}
-    axes[0].set_xlabel("share of the step")
-    axes[0].set_xlim(0, 1)
-    axes[0].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    axes[0].set(xlabel="share of the time of a step", xlim=(0, 1))
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
     return figure
 
 
@@ -133,23 +157,33 @@ def _room(result: Result) -> str:
 
 
 def _end_to_end(run: Run) -> Any:
-    """Steps per second of all contenders, a panel for each size."""
+    """Steps per second of all contenders, a panel for each size; of peers with two settings, the better."""
     found = [r for r in run.results if r.group == "end to end"]
     sizes = sorted({r.n for r in found})
-    figure, axes = _axes(len(sizes))
-    for axis, n in zip(axes, sizes, strict=True):
-        values: dict[str, float] = {}
-        for r in found:
-            if r.n == n:
-                values.setdefault(r.name, r.value)
-        _bars(axis, values)
-        axis.set_title(f"{n:,} parameters", fontsize="medium")
+    figure, axes = plt.subplots(1, len(sizes), figsize=(WIDTH, 4.8), layout="constrained", squeeze=False)
+    best = {n: _best([r for r in found if r.n == n]) for n in sizes}
+    largest = best[sizes[-1]]
+    order = sorted({name for values in best.values() for name in values}, key=lambda x: largest.get(x, 0))
+    for axis, n in zip(axes[0], sizes, strict=True):
+        values = [best[n].get(name, 0.0) for name in order]
+        colors = [BLUE if name.startswith(("stream", "shared")) else GREY for name in order]
+        bars = axis.barh(order, values, color=colors)
+        axis.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3, fontsize=9)
+        axis.set_title(f"{n:,} parameters")
+        axis.set(xlabel="steps/s", xlim=(0, 1.3 * max(values)))
+        axis.locator_params(axis="x", nbins=3)
+        axis.tick_params(labelleft=axis is axes[0][0], labelsize=10)
+    figure.suptitle("Gradient up, Adam, parameters down. Blue: optserve. Grey: others.", fontsize=12)
     return figure
 
 
-def _bars(axis: Any, values: dict[str, float]) -> None:
-    names: Sequence[str] = sorted(values, key=lambda name: values[name])
-    colours = ["tab:blue" if name.startswith(("stream", "shared")) else GREY for name in names]
-    axis.barh(names, [values[name] for name in names], color=colours)
-    axis.set_xlabel("steps/s")
-    axis.tick_params(labelsize="small")
+def _best(results: Sequence[Result]) -> dict[str, float]:
+    """The first figure of each contender, and the greatest of settings that differ in OMP_NUM_THREADS."""
+    values: dict[str, float] = {}
+    for r in results:
+        values.setdefault(r.name, r.value)
+    best: dict[str, float] = {}
+    for name, value in values.items():
+        contender = name.partition(", OMP")[0]
+        best[contender] = max(value, best.get(contender, 0.0))
+    return best

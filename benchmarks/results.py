@@ -86,10 +86,12 @@ class Run:
 
     def beside(self, earlier: Run) -> Run:
         """This run, and of an earlier one the groups that this one left out."""
-        own = {entry.group for entry in (*self.results, *self.failures)}
+        measured: list[Result | Failure] = [*self.results, *self.failures]
+        own = {entry.group for entry in measured}
         joined = Run({**self.meta, "earlier": earlier.meta.get("date")})
         for run, mine in ((earlier, False), (self, True)):
-            for finding in (*run.results, *run.failures, *run.spreads):
+            findings: list[Finding] = [*run.results, *run.failures, *run.spreads]
+            for finding in findings:
                 if mine or finding.group not in own:
                     joined.add(finding)
         return joined

@@ -91,7 +91,7 @@ def _sampled(n: int, seconds: float) -> Iterator[Finding]:
         for side, pid in (("server", server.process.pid), ("client", client.facts["pid"])):
             stacks, step = _stacks(client, pid, seconds)
             rooms = _rooms(stacks)
-            rooms["waiting"] = max(seconds * RATE - sum(rooms.values()), 0)
+            rooms["waiting"] = max(round(seconds * RATE) - sum(rooms.values()), 0)
             total = sum(rooms.values())
             for room, count in rooms.most_common():
                 share = count / total

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from chaos.actors import Actor, Pair, Soloist
 from optserve_server.storage.failpoints import NAMES, VARIABLE
@@ -99,7 +100,12 @@ def _life(place: str, rng: random.Random, actors: list[Actor], root: Path, tally
     often = place in ("", RANDOM) or "journal" in place or "ack" in place or "apply" in place
     armed = {} if place in ("", RANDOM) else {VARIABLE: f"{place}:{rng.randint(1, 60 if often else 4)}"}
     started = time.monotonic()
-    settings = {"data_dir": root, "journal_bytes": "1MiB", "log_level": "error", "grace_seconds": 5}
+    settings: dict[str, Any] = {
+        "data_dir": root,
+        "journal_bytes": "1MiB",
+        "log_level": "error",
+        "grace_seconds": 5,
+    }
     try:
         with running_server("numpy", variables=armed, **settings) as server:
             tally.recoveries.append(time.monotonic() - started)

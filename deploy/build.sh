@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 engine=$(deploy/engine.sh)
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+version=$(cat clients/python/VERSION)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 
 set -- "$@" --build-arg "VERSION=$version" --build-arg "REVISION=$revision"

@@ -44,7 +44,7 @@ def fit(client: optserve.Client, cost: float, profit: float) -> Array:
     loss = losses.Custom(YOGHURT, constants={"COST": cost, "PROFIT": profit})
     session = client.create_session(
         {"weights": np.zeros((2, 1), np.float32)},
-        optimizers.Rmsprop(),
+        optimizers.RMSprop(),
         schedule=schedules.Exponential(0.05, decay_steps=60, decay_rate=0.5),
     )
     weights = session.pull()["weights"]

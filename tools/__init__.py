@@ -1,1 +1,1 @@
-"""Commands for those who develop the project."""
+"""Tools of the repository; no part of a distribution."""

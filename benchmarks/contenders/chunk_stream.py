@@ -22,7 +22,7 @@ def main() -> None:
         serving("idle_server") as port,
         optserve.connect(f"127.0.0.1:{port}", progress=False, data_connections=way == DATA) as client,
     ):
-        session = client.create_session({"w": np.zeros(n, np.float32)}, optserve.optimizers.Sgd())
+        session = client.create_session({"w": np.zeros(n, np.float32)}, optserve.optimizers.SGD())
         with session.stream(pull=True, shared_memory=False) as stream:
 
             def step(gradient: Parameters) -> Parameters:

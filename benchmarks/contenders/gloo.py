@@ -52,7 +52,8 @@ def main() -> None:
     def step(gradient: Parameters) -> Parameters:
         dist.send(torch.from_numpy(gradient), dst=1)
         dist.recv(values, src=1)
-        return values.numpy()
+        received: Parameters = values.numpy()
+        return received
 
     try:
         serve(step, n)

@@ -27,7 +27,7 @@ def main() -> None:
         serving("grpc_bytes_server", 4 * n, size) as port,
         grpc.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel,
     ):
-        answers = channel.stream_stream(METHOD)(chain.from_iterable(iter(outbox.get, None)))
+        answers: Any = channel.stream_stream(METHOD)(chain.from_iterable(iter(outbox.get, None)))
 
         def step(gradient: Parameters) -> Parameters:
             data = gradient.view(np.uint8)

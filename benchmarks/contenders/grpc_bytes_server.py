@@ -39,7 +39,7 @@ class Service:
 async def main() -> None:
     """Serves until standard input closes."""
     server = aio.server(options=OPTIONS)
-    handler = grpc.stream_stream_rpc_method_handler(Service(int(sys.argv[1]), int(sys.argv[2])).exchange)
+    handler: Any = grpc.stream_stream_rpc_method_handler(Service(int(sys.argv[1]), int(sys.argv[2])).exchange)
     service = grpc.method_handlers_generic_handler("bare.Bytes", {"Exchange": handler})
     server.add_generic_rpc_handlers([service])
     port = server.add_insecure_port("127.0.0.1:0")

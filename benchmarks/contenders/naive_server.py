@@ -23,9 +23,9 @@ class NaiveAdam:
     """Adam as in the paper, on whole arrays."""
 
     def __init__(self, n: int) -> None:
-        self.p = np.zeros(n, np.float32)
-        self.m = np.zeros(n, np.float32)
-        self.v = np.zeros(n, np.float32)
+        self.p: np.ndarray = np.zeros(n, np.float32)
+        self.m: np.ndarray = np.zeros(n, np.float32)
+        self.v: np.ndarray = np.zeros(n, np.float32)
         self.t = 0
 
     def step(self, g: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import queue
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -23,7 +25,8 @@ def synchronous(address: str, n: int) -> None:
     """With the synchronous client."""
     outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     with grpc.insecure_channel(address, options=OPTIONS) as channel:
-        answers = iter(channel.stream_stream(METHOD)(iter(outbox.get, None)))
+        exchange: Any = channel.stream_stream(METHOD)
+        answers: Iterator[bytes] = iter(exchange(iter(outbox.get, None)))
 
         def step(gradient: Parameters) -> Parameters:
             outbox.put(gradient.tobytes())
@@ -37,7 +40,7 @@ def asynchronous(address: str, n: int) -> None:
     """With the asyncio client; each step enters the loop once, and a batch of them stays in it."""
     loop = asyncio.new_event_loop()
     channel = loop.run_until_complete(_channel(address))
-    call = channel.stream_stream(METHOD)()
+    call: Any = channel.stream_stream(METHOD)()
 
     async def exchange(data: bytes) -> bytes:
         await call.write(data)

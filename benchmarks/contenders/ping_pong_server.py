@@ -23,7 +23,7 @@ async def exchange(requests: AsyncIterator[bytes], context: Any) -> AsyncIterato
 async def main() -> None:
     """Serves until standard input closes."""
     server = aio.server(options=OPTIONS)
-    handler = grpc.stream_stream_rpc_method_handler(exchange)
+    handler: Any = grpc.stream_stream_rpc_method_handler(exchange)
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("bare.Echo", {"Exchange": handler})]
     )

@@ -15,7 +15,7 @@ def main() -> None:
     """Serves until standard input closes."""
     n = int(sys.argv[1])
     with running_server("numba") as server, optserve.connect(server.address, progress=False) as client:
-        session = client.create_session({"w": np.zeros(n, np.float32)}, optserve.optimizers.Sgd())
+        session = client.create_session({"w": np.zeros(n, np.float32)}, optserve.optimizers.SGD())
 
         def step(values: Parameters) -> Parameters:
             session.push({"w": values})

@@ -87,7 +87,7 @@ def main() -> None:
         answer(4 * n, send, receive)
         return
     values = np.empty(n, np.float32)
-    view = memoryview(values.view(np.uint8))
+    view = values.view(np.uint8).data
     with serving("raw_socket", n, way, "serve") as port, connected(port) as connection:
 
         def step(gradient: Parameters) -> Parameters:

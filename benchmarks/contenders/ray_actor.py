@@ -40,7 +40,8 @@ def main() -> None:
         object_store_memory=max(256 << 20, 40 * n),
         runtime_env=environment,
     )
-    server = ParameterServer.remote(n)
+    actor: Any = ParameterServer
+    server = actor.remote(n)
 
     def step(gradient: Parameters) -> Parameters:
         values: Parameters = ray.get(server.step.remote(gradient))

@@ -142,8 +142,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGCONT)
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
-    for stop in (lambda: None, process.terminate, process.kill):
-        stop()
+    for stop in (None, process.terminate, process.kill):
+        if stop is not None:
+            stop()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
             break

@@ -21,8 +21,9 @@ def serving(module: str, *arguments: object) -> Iterator[int]:
         yield int(process.stdout.readline())
     finally:
         process.stdin.close()
-        for stop in (lambda: None, process.terminate, process.kill):
-            stop()
+        for stop in (None, process.terminate, process.kill):
+            if stop is not None:
+                stop()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
                 break

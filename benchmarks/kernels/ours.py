@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.optimizers.adam import Adam, BiasCorrection
-from optserve_server.optimizers.adamw import Adamw
+from optserve_server.optimizers.adamw import AdamW
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.momentum import Momentum, MomentumForm
 from optserve_server.sessions.guards import StepPrograms
@@ -22,7 +22,7 @@ RATE, DECAY = 1e-3, 0.01
 HATTED = BiasCorrection.HATTED
 RULES: Mapping[str, ElementwiseRule] = {
     "Adam": Adam(bias_correction=HATTED, epsilon=1e-8),
-    "AdamW": Adamw(bias_correction=HATTED, epsilon=1e-8, weight_decay=DECAY),
+    "AdamW": AdamW(bias_correction=HATTED, epsilon=1e-8, weight_decay=DECAY),
     "SGD with momentum": Momentum(momentum=0.9, form=MomentumForm.HEAVY_BALL),
 }
 """Each with torch's defaults."""

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 import time
+from typing import Any
 
 from chaos.fuzz.campaign import run
 from chaos.fuzz.findings import Findings
@@ -14,7 +15,7 @@ from tests.support.server import running_server
 MOST_GROWTH = 48 << 20
 """Bytes by which a server's memory may differ between a fifth of a campaign and its end."""
 
-LIMITS = {
+LIMITS: dict[str, Any] = {
     "max_message_bytes": "4MiB",
     "max_sessions": 48,
     "max_memory_bytes": "256MiB",

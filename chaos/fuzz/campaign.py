@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable
 from random import Random
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -159,7 +159,8 @@ async def _make(channel: aio.Channel, call: HostileCall, found: Findings) -> Non
                 await asyncio.sleep(call.pause)
 
     watching = call.method == SESSIONS + "WatchSession"
-    going = channel.stream_stream(call.method)(sent(), timeout=0.2 if watching else SECONDS)
+    method: Any = channel.stream_stream(call.method)
+    going = method(sent(), timeout=0.2 if watching else SECONDS)
     if call.cancelled_after is not None:
         await asyncio.sleep(call.cancelled_after)
         going.cancel()
@@ -183,7 +184,6 @@ async def _revive(channel: aio.Channel, random: Random) -> None:
     for _ in range(2):
         request = create(random)
         request.ClearField("request_id")
+        method: Any = channel.unary_unary(SESSIONS + "CreateSession")
         with contextlib.suppress(aio.AioRpcError):
-            await channel.unary_unary(SESSIONS + "CreateSession")(
-                request.SerializeToString(), timeout=SECONDS
-            )
+            await method(request.SerializeToString(), timeout=SECONDS)

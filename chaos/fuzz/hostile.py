@@ -95,7 +95,7 @@ def absurd_shapes(random: Random) -> HostileCall:
             parameter.value.CopyFrom(tensor)
         else:
             parameter.initializer.shape.extend(shape)
-            parameter.initializer.dtype = 3
+            parameter.initializer.dtype = tensor_pb2.DATA_TYPE_FLOAT32
             parameter.initializer.spec.normal.SetInParent()
         return HostileCall("shapes", SESSIONS + "CreateSession", [request.SerializeToString()])
     gradient = tensor_pb2.NamedTensor(name="w", tensor=tensor)

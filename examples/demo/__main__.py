@@ -30,7 +30,7 @@ def run(address: str, options: argparse.Namespace) -> bool:
     with optserve.connect(address) as client:
         server = client.capabilities()
         print(f"server at {address}: {server.backend} on {server.device}\n", flush=True)
-        report_iris(iris.train_all(client, options.iris_epochs), options.out / "curves.png")
+        report_iris(iris.train_all(client, options.iris_epochs), options.out / "curves.svg")
         return report_digits(digits.train(client, options.digits_epochs), options.wanted_accuracy)
 
 

@@ -22,7 +22,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the training: accuracy on the test set (0 to 1), steps, and seconds."""
+    """Result of the training: accuracy on the test set (0 to 1), steps, and seconds."""
 
     accuracy: float
     steps: int

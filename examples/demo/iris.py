@@ -26,10 +26,10 @@ SEED = 0
 SOFTMAX = activations.Softmax()
 LOSS = losses.MeanSquaredError()
 OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
-    "SGD": optimizers.Sgd,
+    "SGD": optimizers.SGD,
     "momentum": optimizers.Momentum,
     "AdaGrad": optimizers.Adagrad,
-    "RMSProp": optimizers.Rmsprop,
+    "RMSProp": optimizers.RMSprop,
     "Adam": optimizers.Adam,
 }
 

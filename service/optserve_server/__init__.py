@@ -1,3 +1,5 @@
 """Optimizer steps as a service: the server."""
 
-__version__ = "0.1.0"
+from importlib.metadata import version
+
+__version__ = version("optserve-server")

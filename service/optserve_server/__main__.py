@@ -2,50 +2,100 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import os
 import sys
+from collections.abc import Sequence
 
-from optserve_server import health_command
-from optserve_server.config import ConfigError, load
+from optserve_server import __version__, config, health_command, token_command
+
+_DEFAULT_COMMAND = "serve"
+_FORMS = ("-h", "--help", "--version")
+"""Options of the command itself."""
 
 
-def main() -> int:
-    """Runs a server; returns the exit status: 0, 1 where it cannot start, 2 for a wrong setting.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
 
-    With ``health`` as its first argument it asks a running server whether it is ready, with
-    ``token`` it makes a bearer token.
+    Args:
+        arguments: without the program's name; None for the process' own. Where they begin with no
+            subcommand they belong to ``serve``.
+
+    Returns:
+        The exit status: 0, 1 when the command fails, 2 for a wrong setting.
     """
-    if sys.argv[1:2] == ["health"]:
-        return health_command.main(sys.argv[2:])
-    return _token() if sys.argv[1:2] == ["token"] else _serve()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser, commands = _parser()
+    if not arguments or arguments[0] not in (*commands, *_FORMS):
+        arguments.insert(0, _DEFAULT_COMMAND)
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except config.ConfigError as error:
+        status, text = 2, str(error)
+    except (RuntimeError, OSError) as error:
+        status, text = 1, str(error)
+    command = parser.prog if arguments[0] == _DEFAULT_COMMAND else f"{parser.prog} {arguments[0]}"
+    print(f"{command}: {text}", file=sys.stderr)
+    return status
 
 
-def _token() -> int:
-    from optserve_server import token_command
+def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
+    """The command line, and the names of its subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="optserve-server",
+        description="Optimizer steps as a service.",
+        epilog="Without a COMMAND, serve runs: optserve-server --port 50051.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    serve = commands.add_parser(
+        _DEFAULT_COMMAND,
+        help="run a server until SIGTERM or SIGINT (default); its --help lists every setting",
+        description="Runs a server until SIGTERM or SIGINT.",
+        epilog="Each flag is also an environment variable (--max-sessions: OPTSERVE_MAX_SESSIONS) and a"
+        " key of the TOML file that --config names (max_sessions). Flags take precedence over the"
+        " environment, and that over the file. Sizes are in bytes, or have a unit: 64KiB, 64MiB, 1GiB.",
+        allow_abbrev=False,
+    )
+    config.add_flags(serve)
+    serve.set_defaults(run=_serve)
+    for name, command in (("health", health_command), ("token", token_command)):
+        explanation = command.DESCRIPTION.split(".")[0]
+        added = commands.add_parser(
+            name,
+            help=explanation[0].lower() + explanation[1:],
+            description=command.DESCRIPTION,
+            allow_abbrev=False,
+        )
+        command.add_flags(added)
+        added.set_defaults(run=command.run)
+    return parser, list(commands.choices)
 
-    return token_command.main(sys.argv[2:])
 
+def _serve(parsed: argparse.Namespace) -> int:
+    """Runs a server.
 
-def _serve() -> int:
-    # Here, because loading a server takes a second of the processor, and health is asked often.
+    Raises:
+        ConfigError: a setting is wrong.
+        RuntimeError: an address cannot be bound, or the backend is not installed.
+    """
+    settings = config.load(vars(parsed))
+    # Imported here: they take a second of processor time, and health runs every few seconds.
     from optserve_server.allocator import keep_messages
+    from optserve_server.rpc.event_engine import load_grpc
+
+    keep_messages()
+    load_grpc(event_engine=settings.grpc_event_engine)
+    # Imported behind it: they import gRPC.
     from optserve_server.app import serve
     from optserve_server.loop import event_loop
     from optserve_server.rpc import logs
 
-    keep_messages()
-    try:
-        settings = load(sys.argv[1:], os.environ)
-        logs.configure(settings.log_level)
-        with asyncio.Runner(loop_factory=event_loop()) as runner:
-            runner.run(serve(settings))
-    except ConfigError as error:
-        print(f"optserve-server: {error}", file=sys.stderr)
-        return 2
-    except (RuntimeError, OSError) as error:
-        print(f"optserve-server: {error}", file=sys.stderr)
-        return 1
+    logs.configure(settings.log_level)
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        runner.run(serve(settings))
     return 0
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,9 @@ _MEMORY_SHARE = 0.75
 _RESIDENT_SHARE = 0.75
 """Of that budget, for sessions; the rest is for their gradients and answers under way."""
 
+_DESCRIPTORS_SHARE = 0.5
+"""Of the process' limit of file descriptors, for shared memory; connections and files need the rest."""
+
 _log = logging.getLogger("optserve_server")
 
 
@@ -63,6 +67,8 @@ def compose(
         session_lease_seconds=settings.session_lease_seconds,
         reflection=settings.reflection,
         shared_memory=settings.shared_memory,
+        max_shared_memory_descriptors=_shared_memory_descriptors(settings),
+        shared_memory_idle_seconds=settings.shared_memory_idle_seconds,
     )
     return Server(namespaces, executor, _identities(settings, namespaces), conditions, recovered, tracer)
 
@@ -114,7 +120,7 @@ async def _show(pages: Pages, settings: Settings) -> int | None:
     if settings.metrics_port == "off":
         return None
     if settings.metrics_port != "auto":
-        return await pages.start(settings.metrics_host, int(settings.metrics_port))
+        return await pages.start(settings.metrics_host, settings.metrics_port)
     try:
         return await pages.start(settings.metrics_host, METRICS_PORT)
     except OSError as error:
@@ -158,7 +164,7 @@ def listening_of(settings: Settings) -> Listening:
 def _data_port(settings: Settings) -> int | None:
     if settings.data_port == "off":
         return None
-    return 0 if settings.data_port == "auto" else int(settings.data_port)
+    return 0 if settings.data_port == "auto" else settings.data_port
 
 
 def _certificates(files: CertificateFiles) -> Certificates:
@@ -193,9 +199,8 @@ def _recovered(settings: Settings, namespaces: Namespaces) -> Recovered | None:
 
 
 def _limits(settings: Settings) -> Limits:
-    mode = settings.durability if settings.data_dir else DurabilityMode.EPHEMERAL
     return Limits(
-        durability=DurabilityMode(mode.upper()),
+        durability=_durability(settings),
         durable=bool(settings.data_dir),
         max_sessions=settings.max_sessions,
         max_session_bytes=settings.max_session_bytes,
@@ -203,6 +208,39 @@ def _limits(settings: Settings) -> Limits:
         max_tensor_rank=settings.max_tensor_rank,
         max_message_bytes=settings.max_message_bytes,
     )
+
+
+def _durability(settings: Settings) -> DurabilityMode:
+    """Durability of sessions that state none.
+
+    Raises:
+        ConfigError: it needs a data directory, and there is none.
+    """
+    if settings.durability == "auto":
+        return DurabilityMode.JOURNAL if settings.data_dir else DurabilityMode.EPHEMERAL
+    if settings.durability != "ephemeral" and not settings.data_dir:
+        raise ConfigError(
+            f"durability is {settings.durability!r}, which needs data_dir; set data_dir, or durability to"
+            " 'ephemeral'"
+        )
+    return DurabilityMode(settings.durability.upper())
+
+
+def _shared_memory_descriptors(settings: Settings) -> int:
+    """File descriptors that shared memory may hold.
+
+    Raises:
+        ConfigError: they are more than the process can spare.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = int(soft * _DESCRIPTORS_SHARE)
+    stated = settings.max_shared_memory_descriptors
+    if stated > most:
+        raise ConfigError(
+            f"max_shared_memory_descriptors is {stated}, but must be at most {most}: half of the {soft} file"
+            " descriptors that the process may open (RLIMIT_NOFILE)"
+        )
+    return stated or most
 
 
 def _budget(settings: Settings) -> Budget:

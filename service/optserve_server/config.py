@@ -1,263 +1,265 @@
-"""Settings: flags over environment over file over defaults, all from one table.
+"""Settings of the server: flags over environment over file over defaults.
 
-The table is the `Settings` dataclass. A setting ``max_sessions`` is the flag
-``--max-sessions``, the environment variable ``OPTSERVE_MAX_SESSIONS`` and the key
-``max_sessions`` of the TOML file that ``--config`` names.
+Each field of `Settings` is a setting. ``max_sessions`` is the flag ``--max-sessions``, the
+environment variable ``OPTSERVE_MAX_SESSIONS`` and the key ``max_sessions`` of the TOML file that
+``--config`` names.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import math
+import difflib
+import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from optserve_server import __version__
+from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from optserve_server.storage.failpoints import VARIABLE as FAILPOINT_VARIABLE
 
 PREFIX = "OPTSERVE_"
-"""What environment variables begin with."""
+"""Prefix of the environment variables of this project."""
+
+CLIENT_VARIABLES = ("OPTSERVE_SERVER", "OPTSERVE_TOKEN", "OPTSERVE_CA")
+"""Environment variables that clients read; the server ignores them."""
 
 METRICS_PORT = 9464
-"""Where Prometheus looks for metrics of this kind."""
-
-_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+"""Default port of the metrics: the one that OpenTelemetry's Prometheus exporters use."""
 
 
 class ConfigError(Exception):
-    """A setting is wrong; the message names it and where it came from."""
+    """A setting is wrong; the message names it, its source and the allowed values."""
 
 
-def setting(default: object, parse: Callable[[str], object], explanation: str) -> Any:
-    """Declares a setting.
-
-    Args:
-        default: its value where nobody states one.
-        parse: reads its value from text; raises ValueError saying what is allowed.
-        explanation: a line of help.
-    """
-    return dataclasses.field(default=default, metadata={"parse": parse, "help": explanation})
+def _size(default: int, low: int, high: int, description: str) -> Any:
+    """A setting in bytes, stated as a whole number or with a unit."""
+    return Field(ByteSize(default), ge=low, le=high, description=description, examples=["64MiB"])
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """Whole numbers from ``low`` to ``high``."""
-
-    def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return int(text)
-
-    return parse
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
+"""A duration of at most a day."""
+Text = Annotated[str, Field(min_length=1)]
 
 
-def size(low: int, high: int) -> Callable[[str], int]:
-    """Bytes, as a whole number with KiB, MiB or GiB behind it or nothing."""
-
-    def parse(text: str) -> int:
-        number, unit = text.strip(), 1
-        if number[-3:] in _UNITS:
-            number, unit = number[:-3].strip(), _UNITS[number[-3:]]
-        if not number.isascii() or not number.isdigit() or not low <= int(number) * unit <= high:
-            raise ValueError(f"a size from {low} to {high} bytes, such as 64MiB")
-        return int(number) * unit
-
-    return parse
-
-
-def seconds(text: str) -> float:
-    """A duration of up to a day."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 86400:
-        raise ValueError("a number of seconds from 0 to 86400")
-    return value
-
-
-def one_of(*choices: str) -> Callable[[str], str]:
-    """One of some words."""
-
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError("one of " + ", ".join(choices))
-        return text
-
-    return parse
-
-
-def port_or_word(text: str) -> str:
-    """A port, auto or off."""
-    if text in ("auto", "off"):
-        return text
-    try:
-        return str(whole(0, 65535)(text))
-    except ValueError as error:
-        raise ValueError(f"auto, off, or {error}") from None
-
-
-def yes_no(text: str) -> bool:
-    """Yes or no; a TOML file's true and false as well."""
-    if text.lower() not in ("yes", "no", "true", "false"):
-        raise ValueError("yes or no")
-    return text.lower() in ("yes", "true")
-
-
-def text_line(text: str) -> str:
-    """Any text that is not empty."""
-    if not text.strip():
-        raise ValueError("not empty")
-    return text
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(BaseSettings):
     """What a server runs with."""
 
-    host: str = setting("127.0.0.1", text_line, "address to listen on")
-    port: int = setting(50051, whole(0, 65535), "port to listen on; 0 picks a free one")
-    tcp: bool = setting(True, yes_no, "whether to listen at host and port")
-    data_port: str = setting(
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        validate_default=False,
+        str_strip_whitespace=True,
+        cli_kebab_case=True,
+    )
+
+    config: Text = Field("", description="TOML file with settings")
+    host: Text = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(50051, description="port to listen on; 0 picks a free one")
+    tcp: bool = Field(True, description="listen on host and port; no needs unix_socket")
+    data_port: Port | Literal["auto", "off"] = Field(
         "auto",
-        port_or_word,
-        "port, at the same host, of connections that streams may have beside gRPC; auto is a free one,"
-        " off none, and there are none with TLS",
+        description="port, at the same host, of data connections beside gRPC; auto and 0 pick a free one,"
+        " off disables them; with TLS there are none",
     )
-    unix_socket: str = setting("", text_line, "path of a Unix socket to listen at, for this user alone")
-    tls_certificate: str = setting("", text_line, "PEM file with the server's certificate chain")
-    tls_key: str = setting("", text_line, "PEM file with the certificate's private key")
-    tls_client_ca: str = setting(
-        "", text_line, "PEM file with authorities; clients must then show a certificate of theirs"
+    unix_socket: Text = Field(
+        "", description="path of a Unix domain socket to listen on, for the server's user only"
     )
-    allow_plaintext_beyond_loopback: bool = setting(
-        False, yes_no, "lets everybody on the way read and change what is sent, tokens included"
+    tls_certificate: Text = Field("", description="PEM file with the server's certificate chain")
+    tls_key: Text = Field("", description="PEM file with the certificate's private key")
+    tls_client_ca: Text = Field(
+        "", description="PEM file with certificate authorities; clients must present a certificate of one"
     )
-    tokens_file: str = setting("", text_line, "TOML file of bearer tokens and quotas")
-    allow_unauthenticated: str = setting(
+    allow_plaintext_beyond_loopback: bool = Field(
+        False, description="allow unencrypted gRPC, bearer tokens included, on non-loopback addresses"
+    )
+    tokens_file: Text = Field("", description="TOML file with bearer tokens and quotas")
+    allow_unauthenticated: Literal["auto", "yes", "no"] = Field(
+        "auto", description="accept calls without a token; auto accepts them when tokens_file is not set"
+    )
+    reflection: bool = Field(True, description="serve gRPC reflection")
+    shared_memory: bool = Field(
+        True, description="share memory with clients of the server's user on the same host"
+    )
+    shared_memory_idle_seconds: Seconds = Field(
+        600.0,
+        description="seconds after which shared memory that no stream uses is released; 0 is never",
+    )
+    max_shared_memory_descriptors: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="file descriptors that shared memory may hold; 0 is half of RLIMIT_NOFILE",
+    )
+    port_file: Text = Field("", description="file to write the port to when the server is ready")
+    backend: Literal["auto", "numpy", "numba", "cupy"] = Field(
+        "auto", description="executor of the kernels; auto picks the fastest one that is installed"
+    )
+    metrics_host: Text = Field("127.0.0.1", description="address of /metrics, /healthz and /readyz")
+    metrics_port: Port | Literal["auto", "off"] = Field(
         "auto",
-        one_of("auto", "yes", "no"),
-        "whether calls without a token are taken; auto where there is no file of tokens",
+        description=f"port of /metrics, /healthz and /readyz; auto is {METRICS_PORT} if it is free,"
+        " 0 picks a free one, off disables them",
     )
-    reflection: bool = setting(True, yes_no, "whether the server describes its contract to callers")
-    shared_memory: bool = setting(
-        True, yes_no, "whether clients of the server's user on its host may share memory with it"
+    traces: bool = Field(
+        False, description="export traces to the OpenTelemetry collector at OTEL_EXPORTER_OTLP_ENDPOINT"
     )
-    port_file: str = setting("", text_line, "file to write the port to once the server is ready")
-    backend: str = setting(
-        "auto", one_of("auto", "numpy", "numba", "cupy"), "what computes; auto takes the fastest there is"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="lowest level that is logged"
     )
-    metrics_host: str = setting("127.0.0.1", text_line, "address of /metrics, /healthz and /readyz")
-    metrics_port: str = setting(
-        "auto", port_or_word, "their port; auto is 9464 unless another has it, 0 a free one, off none"
+    grace_seconds: Seconds = Field(10.0, description="seconds that calls in flight get after SIGTERM")
+    max_concurrent_rpcs: int = Field(1000, ge=1, le=1_000_000, description="calls in flight at once")
+    max_message_bytes: ByteSize = _size(
+        64 << 20, 1 << 16, 2**31 - 1, "bytes of the largest message received or sent"
     )
-    traces: bool = setting(False, yes_no, "sends traces of calls where OTEL_EXPORTER_OTLP_ENDPOINT says")
-    log_level: str = setting("info", one_of("debug", "info", "warning", "error"), "least level to log")
-    grace_seconds: float = setting(10.0, seconds, "how long calls in flight may take after SIGTERM")
-    max_concurrent_rpcs: int = setting(1000, whole(1, 1_000_000), "calls in flight at once")
-    max_message_bytes: int = setting(64 << 20, size(1 << 16, 2**31 - 1), "largest message received or sent")
-    max_sessions: int = setting(1000, whole(0, 10**9), "sessions held; 0 for no limit")
-    max_session_bytes: int = setting(8 << 30, size(0, 2**62), "bytes of one session; 0 for no limit")
-    max_tensors: int = setting(100_000, whole(0, 10**9), "tensors of a session; 0 for no limit")
-    max_tensor_rank: int = setting(32, whole(1, 64), "dimensions of a tensor")
-    max_memory_bytes: int = setting(
-        0, size(0, 2**62), "bytes of all sessions and transfers; 0 for three quarters of the memory"
+    max_sessions: int = Field(1000, ge=0, le=10**9, description="number of sessions; 0 is unlimited")
+    max_session_bytes: ByteSize = _size(8 << 30, 0, 2**62, "bytes of one session; 0 is unlimited")
+    max_tensors: int = Field(
+        100_000, ge=0, le=10**9, description="number of tensors of a session; 0 is unlimited"
     )
-    max_bytes_in_flight: int = setting(0, size(0, 2**62), "bytes of transfers under way; 0 for no limit")
-    stream_idle_seconds: float = setting(600.0, seconds, "how long a stream may be silent; 0 for ever")
-    session_lease_seconds: float = setting(
-        0.0, seconds, "after which an unused session may leave memory, where it states none; 0 for never"
+    max_tensor_rank: int = Field(32, ge=1, le=64, description="number of dimensions of a tensor")
+    max_memory_bytes: ByteSize = _size(
+        0, 0, 2**62, "bytes of all sessions and transfers; 0 is three quarters of the available memory"
     )
-    data_dir: str = setting("", text_line, "directory that sessions are kept in; none keeps them in memory")
-    durability: str = setting(
-        "journal",
-        one_of("journal", "snapshot", "ephemeral"),
-        "of sessions that state none, where there is a data directory",
+    max_bytes_in_flight: ByteSize = _size(0, 0, 2**62, "bytes of transfers in flight; 0 is unlimited")
+    stream_idle_seconds: Seconds = Field(
+        600.0, description="seconds after which a silent stream is closed; 0 is never"
     )
-    snapshot_generations: int = setting(
-        2, whole(1, 1000), "snapshots of each session that are kept, beside those that clients asked for"
+    session_lease_seconds: Seconds = Field(
+        0.0, description="seconds after which an unused session without its own lease expires; 0 is never"
     )
-    journal_bytes: int = setting(
-        2 << 30, size(1 << 20, 2**62), "journal beyond which sessions are saved so that it can shrink"
+    data_dir: Text = Field("", description="directory of durable sessions; unset keeps sessions in memory")
+    durability: Literal["auto", "journal", "snapshot", "ephemeral"] = Field(
+        "auto",
+        description="durability of sessions that state none; auto is journal with data_dir, else ephemeral",
     )
-    threads: int = setting(2, whole(1, 1024), "threads for work too long for the event loop")
+    snapshot_generations: int = Field(
+        2, ge=1, le=1000, description="automatic snapshots to retain per session"
+    )
+    journal_bytes: ByteSize = _size(
+        2 << 30, 1 << 20, 2**62, "bytes of journal above which sessions are saved so that it can shrink"
+    )
+    grpc_event_engine: bool = Field(
+        False,
+        description="let gRPC use its event engine, which is slower for streams; GRPC_EXPERIMENTS in the"
+        " environment takes precedence",
+    )
+    threads: int = Field(2, ge=1, le=1024, description="threads for work too long for the event loop")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_boolean_numbers(cls, value: object) -> object:
+        """Reads a file's true and false as words: Python takes them for the numbers 1 and 0."""
+        return str(value).lower() if isinstance(value, bool) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment variables and, where one of them names it, a file."""
+        path = {**env_settings(), **init_settings()}.get("config")
+        return init_settings, env_settings, *([_file(settings_cls, path)] if path else [])
 
 
-def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """The settings that flags, environment and file make.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds a flag for every setting."""
+    parser.argument_default = argparse.SUPPRESS
+    CliSettingsSource(Settings, root_parser=parser)
+
+
+def load(flags: Mapping[str, object]) -> Settings:
+    """Settings from flags, environment variables and file.
 
     Args:
-        arguments: the command line without the command.
-        environment: the environment variables.
+        flags: value by name of a setting, as a parser with `add_flags` returns them. Other names
+            are ignored.
 
     Raises:
-        ConfigError: a value is wrong, the file cannot be read, or it has an unknown key.
-        SystemExit: ``--help``, ``--version``, or an unknown flag.
+        ConfigError: a value is wrong, the file cannot be read, or it or the environment states an
+            unknown setting.
     """
-    flags = vars(_parser().parse_args(arguments))
-    path = flags.get("config") or environment.get(f"{PREFIX}CONFIG")
-    layers = [
-        (_from_file(path) if path else {}, "key {} of " + str(path)),
-        (_from_environment(environment), "environment variable {}"),
-        (_from_flags(flags), "flag {}"),
-    ]
-    values: dict[str, Any] = {}
-    for found, origin in layers:
-        for field in dataclasses.fields(Settings):
-            if field.name in found:
-                spelled, text = found[field.name]
-                values[field.name] = _parsed(field, text, origin.format(spelled))
-    return Settings(**values)
-
-
-def _parsed(field: dataclasses.Field[Any], text: str, origin: str) -> object:
+    flags = {name: value for name, value in flags.items() if name in Settings.model_fields}
+    variables = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    stated = {name.upper() for name in os.environ if name.upper().startswith(PREFIX)}
+    known = (*variables, *CLIENT_VARIABLES, FAILPOINT_VARIABLE)
+    _refuse_unknown(stated, known, "environment variable {}")
     try:
-        return field.metadata["parse"](text)
-    except ValueError as error:
-        raise ConfigError(f"{field.name} is {text!r}, but must be {error} (from {origin})") from None
+        return Settings(**flags)  # type: ignore[arg-type]
+    except ValidationError as caught:
+        error = caught.errors(include_url=False)[0]
+    name = str(error["loc"][0])
+    if name in flags:
+        origin = f"flag --{name.replace('_', '-')}"
+    elif f"{PREFIX}{name.upper()}" in stated:
+        origin = f"environment variable {PREFIX}{name.upper()}"
+    else:
+        path = flags.get("config") or os.environ[f"{PREFIX}CONFIG"]
+        origin = f"key {name} of {path}"
+    allowed = _allowed(Settings.model_json_schema(mode="serialization")["properties"][name])
+    raise ConfigError(f"{name} is {error['input']!r}, but must be {allowed} (from {origin})")
 
 
-def _from_flags(flags: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    return {name: (_flag(name), text) for name, text in flags.items()}
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    names = {f"{PREFIX}{field.name.upper()}": field.name for field in dataclasses.fields(Settings)}
-    return {names[spelled]: (spelled, environment[spelled]) for spelled in names.keys() & environment.keys()}
-
-
-def _from_file(path: str) -> dict[str, tuple[str, str]]:
+def _file(settings: type[BaseSettings], path: str) -> TomlConfigSettingsSource:
+    """Reads a configuration file."""
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        source = TomlConfigSettingsSource(settings, Path(path))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the configuration file {path}: {error}") from None
-    unknown = content.keys() - {field.name for field in dataclasses.fields(Settings)}
-    if unknown:
-        raise ConfigError(f"unknown setting {min(unknown)!r} in {path}")
-    return {name: (name, str(value)) for name, value in content.items()}
+    if not Path(path).is_file():  # the source takes a missing file for an empty one
+        raise ConfigError(f"cannot read the configuration file {path}: no such file")
+    _refuse_unknown(source(), settings.model_fields.keys() - {"config"}, f"setting {{}} in {path}")
+    return source
 
 
-def _told(value: object) -> str:
-    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+def _refuse_unknown(stated: Collection[str], known: Collection[str], kind: str) -> None:
+    """Refuses a misspelt name, which would otherwise have no effect.
+
+    Args:
+        stated: the names.
+        known: names that are allowed.
+        kind: what is named, with a place for the name.
+
+    Raises:
+        ConfigError: a stated name is not known; the message has the nearest known one.
+    """
+    for name in sorted(set(stated).difference(known)):
+        nearest = difflib.get_close_matches(name, known, 1)
+        hint = f"; the nearest known name is {nearest[0]!r}" if nearest else ""
+        raise ConfigError(f"unknown {kind.format(repr(name))}{hint}")
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+_KINDS = {
+    "integer": "a whole number",
+    "number": "a number of seconds",
+    "boolean": "yes or no",
+    "string": "a non-empty text",
+}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="optserve-server",
-        description="Optimizer steps as a service.",
-        epilog=f"Each flag is also an environment variable ({PREFIX}PORT) and a key of the file (port).",
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
+def _allowed(schema: Mapping[str, Any]) -> str:
+    """Allowed values of a setting in words, from its JSON schema."""
+    if "anyOf" in schema:
+        return " or ".join(map(_allowed, schema["anyOf"]))
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    # Pydantic leaves a size's bounds under their Python names.
+    low, high = (
+        schema.get(size, schema.get(number)) for size, number in (("ge", "minimum"), ("le", "maximum"))
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
-    for field in dataclasses.fields(Settings):
-        default = "" if field.default == "" else f" (default {_told(field.default)})"
-        explanation = field.metadata["help"] + default
-        parser.add_argument(_flag(field.name), metavar=field.name.split("_")[-1].upper(), help=explanation)
-    return parser
+    bounds = "" if low is None else f" from {low} to {high}"
+    example = f", such as {schema['examples'][0]}" if "examples" in schema else ""
+    return _KINDS[schema["type"]] + bounds + example

@@ -1,48 +1,53 @@
-"""``optserve-server health``: asks a running server whether it takes calls."""
+"""``optserve-server health``: asks a running server whether it is ready."""
 
 from __future__ import annotations
 
+import argparse
 import http.client
-import os
-import sys
-from collections.abc import Mapping, Sequence
 
-from optserve_server.config import METRICS_PORT, ConfigError, load
+from optserve_server import config
 
-_SECONDS = 3.0
-"""How long an answer may take."""
+DESCRIPTION = "Prints the readiness of a running server. The exit status is 0 if it is ready, otherwise 1."
 
-_OWN_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Where to ask a server that listens on every address."""
+_TIMEOUT_S = 3.0
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Address of a server that listens on every address."""
 
 
-def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
-    """Prints what ``/readyz`` says; returns 0 where the server is ready, 1 where not, 2 for a wrong setting.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the server's flags: the command line of a server, of which metrics_host and metrics_port count."""
+    config.add_flags(parser)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Prints what ``/readyz`` says.
 
     Args:
-        arguments: the flags that the server was started with, of which two matter:
-            ``--metrics-host`` and ``--metrics-port``.
-        environment: its environment variables.
+        parsed: flags of the server.
+
+    Returns:
+        The exit status: 0 if the server is ready, otherwise 1.
+
+    Raises:
+        ConfigError: a setting is wrong, or the server has no metrics port.
     """
+    settings = config.load(vars(parsed))
+    if settings.metrics_port == "off":
+        raise config.ConfigError("metrics_port is off, but health needs the page /readyz at that port")
+    host = _LOOPBACK.get(settings.metrics_host, settings.metrics_host)
+    port = config.METRICS_PORT if settings.metrics_port == "auto" else settings.metrics_port
     try:
-        settings = load(arguments, environment)
-        if settings.metrics_port == "off":
-            raise ConfigError("metrics_port is off, so there is no page to ask")
-    except ConfigError as error:
-        print(f"optserve-server health: {error}", file=sys.stderr)
-        return 2
-    host = _OWN_ADDRESS.get(settings.metrics_host, settings.metrics_host)
-    port = METRICS_PORT if settings.metrics_port == "auto" else int(settings.metrics_port)
-    try:
-        status, text = _asked(host, port)
+        status, text = _get_readiness(host, port)
     except (OSError, http.client.HTTPException) as error:
         status, text = 0, f"no answer from {host}, port {port}: {error}"
     print(text)
     return 0 if status == 200 else 1
 
 
-def _asked(host: str, port: int) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
+def _get_readiness(host: str, port: int) -> tuple[int, str]:
+    """Status and body of ``/readyz``."""
+    connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()

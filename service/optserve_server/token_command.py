@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from optserve_server.rpc.tokens import AccessError, add
+DESCRIPTION = (
+    "Makes a bearer token, writes its SHA-256 to the tokens file and prints the token, which is stored"
+    " nowhere else. A running server accepts it within a second. To revoke it, delete its entry."
+)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Prints a new token, whose hash it has filed; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="optserve-server token",
-        description="Makes a bearer token, files its hash, and prints it: it is kept nowhere else."
-        " A running server takes it within a second. Delete its entry to revoke it.",
-        allow_abbrev=False,
-    )
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of the command."""
     parser.add_argument(
-        "--tokens-file", type=Path, required=True, metavar="FILE", help="made when there is none"
+        "--tokens-file",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the server's tokens_file; created if it does not exist",
     )
-    parser.add_argument("--namespace", required=True, help="where its bearer belongs: a-z, 0-9 and '-'")
-    parser.add_argument("--name", default="token", help="who bears it, for people and logs")
-    parser.add_argument("--expires-in-days", type=float, metavar="DAYS", help="never, when not stated")
-    stated = parser.parse_args(arguments)
+    parser.add_argument("--namespace", required=True, help="namespace of the bearer: a-z, 0-9 and '-'")
+    parser.add_argument("--name", default="token", help="name of the token in logs (default: token)")
+    parser.add_argument(
+        "--expires-in-days", type=float, metavar="DAYS", help="days until it expires (default: never)"
+    )
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Prints a new token; returns the exit status.
+
+    Raises:
+        RuntimeError: the tokens file or a flag is wrong.
+        OSError: the tokens file cannot be written.
+    """
+    from optserve_server.rpc.tokens import AccessError, add  # loads what the other commands do not need
+
     try:
-        token = add(stated.tokens_file, stated.name, stated.namespace, stated.expires_in_days)
-    except (AccessError, OSError) as error:
-        print(f"optserve-server token: {error}", file=sys.stderr)
-        return 1
-    print(token)
+        print(add(parsed.tokens_file, parsed.name, parsed.namespace, parsed.expires_in_days))
+    except AccessError as error:
+        raise RuntimeError(str(error)) from None
     return 0

@@ -123,11 +123,14 @@ def test_a_table_shows_misses_and_failures() -> None:
 def test_figures_replace_what_lies_between_the_marks(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
     document.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
-    report.rewrite(run_of(FAST), document)
+    report.rewrite(run_of(FAST), document, tmp_path)
     text = document.read_text()
     assert text.startswith("before\n")
     assert text.endswith(f"{report.END}\nafter\n")
-    assert "| stream | 10,000 | 3000 | steps/s | naive gRPC | 2.5 |" in text
+    assert "| stream | 3,000 |" in text
+    figures = (tmp_path / "performance_figures.csv").read_text().splitlines()
+    assert "end to end,stream,10000,3000,steps/s,naive gRPC,2.5,no" in figures
+    assert len((tmp_path / "performance_targets.csv").read_text().splitlines()) == 1 + len(targets.TARGETS)
     assert "old" not in text
 
 

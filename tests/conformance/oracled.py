@@ -52,7 +52,7 @@ class StandIn:
 class StandInModule(ModuleType):
     """A module of a framework."""
 
-    __path__: ClassVar[list[str]] = []
+    __path__: ClassVar[list[str]] = []  # type: ignore[misc]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(StandIn(), name)

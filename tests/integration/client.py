@@ -90,7 +90,8 @@ def chunk_message(start: int, data: bytes) -> pb.StepStreamRequest:
 
 def refusal(error: grpc.RpcError) -> Refusal:
     found = Refusal(error.code(), error.details())
-    for key, value in error.trailing_metadata() or ():
+    metadata: Any = error.trailing_metadata()
+    for key, value in metadata or ():
         if key != "grpc-status-details-bin":
             continue
         for detail in status_pb2.Status.FromString(value).details:
@@ -142,8 +143,10 @@ class Bearer(
         metadata = [*(details.metadata or ()), self._metadata]
         return continuation(details._replace(metadata=metadata), request)
 
-    intercept_unary_unary = intercept_unary_stream = _with_token
-    intercept_stream_unary = intercept_stream_stream = _with_token
+    intercept_unary_unary: Any = _with_token
+    intercept_unary_stream: Any = _with_token
+    intercept_stream_unary: Any = _with_token
+    intercept_stream_stream: Any = _with_token
 
 
 class Client:

@@ -78,7 +78,7 @@ def test_it_trains_and_reports(demo, tmp_path: Path) -> None:
     accuracy = re.search(r"^digits: ([\d.]+)%", out, re.M)
     assert accuracy
     assert float(accuracy[1]) > 96
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (tmp_path / "curves.svg").read_text().rstrip().endswith("</svg>")
     assert not answers(port_in(out))
 
 

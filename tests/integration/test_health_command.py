@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from optserve_server import health_command
+from optserve_server.__main__ import main
 from optserve_server.operations.http import Pages
 from tests.support.server import run_to_end, running_server
 
@@ -51,7 +51,7 @@ def test_a_server_in_trouble(capsys: pytest.CaptureFixture[str]) -> None:
         pages = Pages({"/readyz": lambda: (503, "application/json", b'{"ready": false}\n')})
         port = await pages.start("127.0.0.1", 0)
         try:
-            return await asyncio.to_thread(health_command.main, [f"--metrics-port={port}"], {})
+            return await asyncio.to_thread(main, ["health", f"--metrics-port={port}"])
         finally:
             await pages.stop()
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import optserve
-from optserve.optimizers import Sgd
+from optserve.optimizers import SGD
 from optserve.v1 import session_service_pb2 as pb
+from optserve.v1 import tensor_pb2
 from tests.integration.client import Client, named, plan_message, refused, sgd, step_messages
 from tests.integration.raw_stream import RawStream
 from tests.integration.test_operations import samples
@@ -59,7 +60,7 @@ def test_a_message_that_grpc_refuses_is_a_typed_error() -> None:
         with optserve.connect(server.address) as library:
             values = np.ones(MIB // 2, np.float32)
             with pytest.raises(optserve.errors.ResourceExhausted) as caught:
-                library.activation(optserve.activations.Relu(), values)
+                library.activation(optserve.activations.ReLU(), values)
             assert caught.value.reason is None
             assert caught.value.retry_after is None
         assert client.step(session.name, VALUES).result.step == 1
@@ -132,7 +133,7 @@ def test_the_memory_budget_holds() -> None:
                 request = pb.CreateSessionRequest(spec=sgd())
                 parameter = request.parameters.add(name="w")
                 parameter.initializer.shape.append(size // 4)
-                parameter.initializer.dtype = 3
+                parameter.initializer.dtype = tensor_pb2.DATA_TYPE_FLOAT32
                 parameter.initializer.spec.zeros.SetInParent()
                 names.append(client.sessions.CreateSession(request, timeout=20).session.name)
             except grpc.RpcError as error:
@@ -223,7 +224,7 @@ def test_a_stream_of_the_library_goes_on_after_it_was_ended() -> None:
         running_server(stream_idle_seconds=1, metrics_port=0) as server,
         optserve.connect(server.address) as client,
     ):
-        session = client.create_session(VALUES, Sgd(learning_rate=0.5))
+        session = client.create_session(VALUES, SGD(learning_rate=0.5))
         with session.stream() as stream:
             assert stream.step(VALUES).step == 1
             wait_until(lambda: samples(server)["optserve_calls_in_flight", ""] == 0)
@@ -250,7 +251,7 @@ def test_rank_and_shape_of_a_tensor() -> None:
         assert (told.reason, told.metadata) == ("LIMIT_EXCEEDED", {"limit": "max_tensor_rank", "value": "3"})
         request = pb.CreateSessionRequest(spec=sgd())
         parameter = request.parameters.add(name="w")
-        parameter.upload.dtype = 3
+        parameter.upload.dtype = tensor_pb2.DATA_TYPE_FLOAT32
         parameter.upload.shape.extend([2**62, 2**62, 2**62])
         with refused() as told:
             client.sessions.CreateSession(request, timeout=10)

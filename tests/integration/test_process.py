@@ -173,4 +173,24 @@ def test_a_wrong_setting_is_named_with_its_origin() -> None:
 
 def test_version_and_help() -> None:
     assert run_to_end("--version").stdout == f"optserve-server {__version__}\n"
-    assert "--max-session-bytes" in run_to_end("--help").stdout
+    assert {"serve", "health", "token"} <= set(run_to_end("--help").stdout.split())
+    assert "--max-session-bytes" in run_to_end("serve", "--help").stdout
+
+
+def test_serve_is_the_default_command() -> None:
+    for command in ((), ("serve",)):
+        ended = run_to_end(*command, "--durability=journal")
+        assert (ended.returncode, ended.stderr) == (
+            2,
+            "optserve-server: durability is 'journal', which needs data_dir; set data_dir, or durability to"
+            " 'ephemeral'\n",
+        )
+
+
+def test_an_unknown_environment_variable_ends_the_command() -> None:
+    ended = run_to_end(OPTSERVE_MAX_SESSION="3")
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        "optserve-server: unknown environment variable 'OPTSERVE_MAX_SESSION'; the nearest known name is"
+        " 'OPTSERVE_MAX_SESSIONS'\n",
+    )

@@ -128,6 +128,10 @@ UNARY = {
             {"tensor": "w", "expected": "24", "actual": "23"},
         ),
     ),
+    "no tensor at all": (
+        lambda name: request(name, {}),
+        Expected(INVALID, "FIELD_REQUIRED", ["gradients"]),
+    ),
     "nan": (
         lambda name: request(name, NAN),
         Expected(INVALID, "NON_FINITE_GRADIENT", ["gradients[0].tensor.data"], {"tensor": "w", "count": "6"}),

@@ -21,7 +21,10 @@ ONES = {"w": np.ones((2, 3), np.float32)}
 
 
 def test_inline_values_come_back(client: Client) -> None:
-    values = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5, -2], np.float64)}
+    values: dict[str, np.ndarray] = {
+        "w": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": np.array([1.5, -2], np.float64),
+    }
     session = client.create(values, seed=7)
     pulled = client.pull(session.name)
     assert {name: (a.dtype, a.tolist()) for name, a in pulled.items()} == {

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import mmap
 import os
+import resource
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 
 import grpc
 import numpy as np
@@ -15,7 +20,8 @@ import pytest
 from optserve.v1 import session_pb2, tensor_pb2
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, plan_message, refused, step_messages
-from tests.support.server import running_server
+from tests.integration.raw_stream import RawStream
+from tests.support.server import run_to_end, running_server
 from tests.support.shared_memory import claim, held_by, in_dev_shm, mapped
 from tests.support.watching import descriptors_of, wait_until
 
@@ -150,6 +156,64 @@ class TestExactlyOnce:
             np.testing.assert_array_equal(client.pull(name)["b"], START["b"])
             gradients[...] = 0
             assert step(client, name, answer.region).result.step == 1
+
+
+class TestPlans:
+    """A plan with a region that goes, or whose session changes, while its stream is idle."""
+
+    @pytest.fixture
+    def stream(self, client):
+        with RawStream(client) as stream:
+            yield stream
+
+    def test_the_client_lets_go_of_the_memory(self, client, server, name, stream):
+        answer, before = share(client, name), held_by(server.process.pid)
+        with mapped(answer):
+            stream.planned(plan_message(name, region=answer.region))
+            stream.say(*step_messages(b"", gradient_id=1))
+            assert stream.heard().result.step == 1
+        wait_until(lambda: held_by(server.process.pid) < before)
+        stream.say(*step_messages(b"", gradient_id=2))
+        with refused() as told:
+            stream.heard()
+        assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "REGION_NOT_FOUND")
+        assert told.fields == ["plan.region"]
+        assert client.get(name).step == 1
+
+    def test_the_session_is_updated(self, client, name, stream):
+        answer = share(client, name, pull=pb.PullOptions())
+        with mapped(answer) as (gradients, parameters):
+            stream.planned(plan_message(name, region=answer.region, pull=pb.PullOptions(), worker="a"))
+            for place in arrays(gradients, answer.gradients).values():
+                place[...] = 2
+            spec = session_pb2.SessionSpec()
+            spec.optimizer.sgd.learning_rate = 0.25
+            client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=spec), timeout=20)
+            stream.say(*step_messages(b"", gradient_id=1, sequence=1))
+            assert stream.heard().result.step == 1
+            np.testing.assert_array_equal(arrays(parameters, answer.parameters)["w"], START["w"] - 0.5)
+
+    def test_the_session_is_deleted(self, client, name, stream):
+        answer = share(client, name)
+        with mapped(answer):
+            stream.planned(plan_message(name, region=answer.region))
+            client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=20)
+            stream.say(*step_messages(b"", gradient_id=1))
+            with refused() as told:
+                stream.heard()
+        assert (told.reason, told.fields) == ("SESSION_NOT_FOUND", ["plan.session"])
+
+    def test_a_stream_goes_from_memory_to_chunks_and_back(self, client, name, stream):
+        answer = share(client, name)
+        with mapped(answer) as (gradients,):
+            gradients[...] = 0
+            for turn in range(1, 4):
+                stream.planned(plan_message(name, region=answer.region))
+                stream.say(*step_messages(b"", gradient_id=turn))
+                assert stream.heard().result.step == 2 * turn - 1
+                stream.planned(plan_message(name))
+                stream.say(*step_messages(bytes(6 * 4 + 5 * 8)))
+                assert stream.heard().result.step == 2 * turn
 
 
 class TestRefusals:
@@ -354,3 +418,103 @@ class TestNothingIsLeft:
         with mapped(share(client, name)) as (gradients,):
             assert server.stop() == 0
             assert gradients.size == 6 * 4 + 5 * 8
+
+
+class TestDescriptors:
+    """What shared memory holds of them: little, not for ever, and not more than it may."""
+
+    def page(self, server, path):
+        (told,) = [line for line in server.log() if line["message"] == "listening"]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{told['metrics_port']}{path}", timeout=20) as page:
+                return page.status, page.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def counted(self, server):
+        """As the metrics have it."""
+        found = [
+            line.split()[1]
+            for line in self.page(server, "/metrics")[1].splitlines()
+            if line.startswith("optserve_shared_memory_descriptors ")
+        ]
+        return int(float(found[0]))
+
+    def test_a_client_costs_one_and_a_session_one(self):
+        pull = pb.PullOptions(wire_dtype=tensor_pb2.DATA_TYPE_FLOAT16)
+        with running_server(metrics_port=0) as server, Client(server.address) as client:
+            name = client.create(START).name
+            step(client, name, share(client, name).region)
+            self.counted(server)
+            before = descriptors_of(server.process.pid)
+            with mapped(share(client, name, pull=pull)), mapped(share(client, name, pull=pb.PullOptions())):
+                # Two connections and the session's parameters; one region was not fetched yet.
+                wait_until(lambda: descriptors_of(server.process.pid) <= before + 3)
+                assert self.counted(server) == 4
+                assert step(client, name, share(client, name).region).result.step == 2
+
+    def test_they_are_released_when_idle(self):
+        flags = {"shared_memory_idle_seconds": 1, "metrics_port": 0}
+        with running_server("numpy", **flags) as server, Client(server.address) as client:
+            name = client.create(START).name
+            before = descriptors_of(server.process.pid)
+            answer = share(client, name, pull=pb.PullOptions())
+            with mapped(answer) as (gradients, _):
+                gradients[...] = 0
+                assert step(client, name, answer.region).result.step == 1
+                wait_until(lambda: self.counted(server) == 0)
+                wait_until(lambda: descriptors_of(server.process.pid) <= before)
+                with refused() as told:
+                    step(client, name, answer.region)
+            assert told.reason == "REGION_NOT_FOUND"
+            # The parameters stay where they are, and can be shared anew.
+            assert (client.pull(name)["w"] == START["w"]).all()
+            with mapped(share(client, name, pull=pb.PullOptions())) as (_, parameters):
+                assert parameters.any()
+
+    def test_a_stream_keeps_its_region(self):
+        with (
+            running_server("numpy", shared_memory_idle_seconds=1) as server,
+            Client(server.address) as client,
+        ):
+            name = client.create(START).name
+            answer = share(client, name)
+
+            def steps():
+                for number in range(1, 4):
+                    yield pb.StepStreamRequest(
+                        header=pb.StepHeader(name=name, region=answer.region, gradient_id=number)
+                    )
+                    time.sleep(1.6)
+
+            with mapped(answer):
+                results = [message.result.step for message in client.stream(steps())]
+            assert results == [1, 2, 3]
+
+    def test_no_more_than_they_may_be(self):
+        flags = {"max_shared_memory_descriptors": 5, "metrics_port": 0}
+        with running_server("numpy", **flags) as server, Client(server.address) as client:
+            name = client.create(START).name
+            assert self.page(server, "/readyz")[0] == 200
+            with mapped(share(client, name)), mapped(share(client, name)):
+                with refused() as told:
+                    share(client, name)
+                status, text = self.page(server, "/readyz")
+                assert (status, json.loads(text)["troubles"]) == (
+                    503,
+                    ["shared memory holds 2 of at most 5 file descriptors"],
+                )
+            assert (told.reason, told.metadata) == (
+                "LIMIT_EXCEEDED",
+                {"limit": "max_shared_memory_descriptors", "value": "5"},
+            )
+            wait_until(lambda: self.page(server, "/readyz")[0] == 200)
+
+    def test_no_more_than_the_process_may_open(self):
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        ended = run_to_end(f"--max-shared-memory-descriptors={soft}")
+        assert ended.returncode == 2
+        assert ended.stderr == (
+            f"optserve-server: max_shared_memory_descriptors is {soft}, but must be at most {soft // 2}: half"
+            f" of the {soft} file descriptors that the process may open (RLIMIT_NOFILE)\n"
+        )

@@ -12,7 +12,7 @@ import pytest
 
 from optserve.v1 import session_pb2, tensor_pb2
 from optserve.v1 import session_service_pb2 as pb
-from optserve.v1.convention_pb2 import CONVENTION_OPTAX, CONVENTION_TORCH
+from optserve.v1.convention_pb2 import CONVENTION_OPTAX, CONVENTION_TORCH, CONVENTION_UNSPECIFIED
 from tests.integration.client import Client, named, refused, rows, sgd
 
 VALUES = {"table": np.zeros((5, 2), np.float32), "b": np.zeros(2, np.float64), "s": np.ones(())}
@@ -52,7 +52,11 @@ def test_a_row_that_is_left_out_rests_or_goes_on(
 
 
 def test_the_convention_says_what_rows_mean(client: Client) -> None:
-    for convention, sparse in ((CONVENTION_TORCH, LAZY), (CONVENTION_OPTAX, DENSE), (0, DENSE)):
+    for convention, sparse in (
+        (CONVENTION_TORCH, LAZY),
+        (CONVENTION_OPTAX, DENSE),
+        (CONVENTION_UNSPECIFIED, DENSE),
+    ):
         spec = sgd()
         spec.optimizer.convention = convention
         assert client.create(VALUES, spec).spec.gradient.sparse == sparse

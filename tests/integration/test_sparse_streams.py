@@ -112,6 +112,25 @@ def test_unary_and_streamed_rows_agree_to_the_bit(
     assert state(client, one) != state(client, client.create(VALUES, adam(sparse)).name)
 
 
+@pytest.mark.parametrize("wanted", [(1,), (2, 0, 1), (1, 1, 1)], ids=["one", "every", "one, many times"])
+@pytest.mark.parametrize("sparse", [LAZY, DENSE])
+def test_a_unary_step_with_rows_answers_with_every_row(
+    client: Client, sparse: session_pb2.SparseUpdate.ValueType, wanted: tuple[int, ...]
+) -> None:
+    """Of a tensor that is the session's only one, whose rows lie where its parameters could."""
+    spec = session_pb2.SessionSpec(gradient=session_pb2.GradientSpec(sparse=sparse))
+    spec.optimizer.sgd.learning_rate = 0.5
+    name = client.create({"t": np.zeros((3, 2), np.float32)}, spec).name
+    expected = np.zeros((3, 2), np.float32)
+    for row in wanted:
+        expected[row] -= 1
+    request = pb.StepRequest(name=name, options=pb.StepOptions(pull=pb.PullOptions()))
+    request.sparse_gradients.append(rows("t", indices(*wanted), np.full((len(wanted), 2), 2, np.float32)))
+    (answer,) = client.sessions.Step(request, timeout=20).parameters
+    assert np.frombuffer(answer.tensor.data, np.float32).tolist() == expected.ravel().tolist()
+    assert client.pull(name)["t"].tolist() == expected.tolist()
+
+
 def test_rows_alone_leave_the_other_tensors_as_they_are(client: Client) -> None:
     name = client.create(VALUES).name
     streamed(client, name, {}, {"table": (np.array([4]), np.ones((1, 2), np.float32))})

@@ -11,11 +11,18 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
-from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, PARAMETER_POINT_LOOKAHEAD, SessionSpec
+from optserve.v1.optimizer_spec_pb2 import NESTEROV_FORM_LOOKAHEAD
+from optserve.v1.session_pb2 import (
+    NON_FINITE_POLICY_SKIP,
+    PARAMETER_POINT_AVERAGE,
+    PARAMETER_POINT_LOOKAHEAD,
+    SessionSpec,
+)
 from tests.integration.client import (
     DTYPES,
     Client,
     Refusal,
+    array,
     plan_message,
     refused,
     sgd,
@@ -23,8 +30,8 @@ from tests.integration.client import (
     unpacked,
 )
 
-VALUES = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float64)}
-GRADIENTS = {"w": np.full((2, 3), 2, np.float32), "b": np.full(2, 4.0)}
+VALUES: dict[str, np.ndarray] = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float64)}
+GRADIENTS: dict[str, np.ndarray] = {"w": np.full((2, 3), 2, np.float32), "b": np.full(2, 4.0)}
 WHOLE = GRADIENTS["b"].tobytes() + GRADIENTS["w"].tobytes()
 
 
@@ -127,7 +134,7 @@ def test_points(client: Client) -> None:
     spec = SessionSpec()
     spec.optimizer.nesterov.learning_rate = 0.5
     spec.optimizer.nesterov.momentum = 0.5
-    spec.optimizer.nesterov.form = 3
+    spec.optimizer.nesterov.form = NESTEROV_FORM_LOOKAHEAD
     spec.weight_average.decay = 0.5
     session = client.create({"w": np.zeros(1)}, spec)
     for _ in range(2):
@@ -156,10 +163,53 @@ def test_a_validated_step_changes_nothing(client: Client) -> None:
     assert client.get(session.name) == session
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_validated_step_sends_the_parameters_as_they_are(client: Client, streamed: bool) -> None:
+    """The measurements are the step's own; step, rate and parameters are the session's before it."""
+    spec = sgd()
+    spec.gradient.l2 = 1.0
+    session = client.create(VALUES, spec)
+    client.step(session.name, GRADIENTS)
+    now, options = client.pull(session.name), {"pull": pb.PullOptions(), "validate_only": True}
+    for worker in ({}, {"worker": "a", "sequence": 1}):
+        if streamed:
+            header = pb.StepHeader(name=session.name, options=pb.StepOptions(**options, **worker))
+            answers = client.stream(step_messages(header, WHOLE, chunk=7))
+            result, step = answers[0].result, answers[0].parameters.step
+            values = unpacked(answers[0].parameters, b"".join(answer.chunk.data for answer in answers))
+        else:
+            answer = client.step(session.name, GRADIENTS, **options, **worker)
+            result, step = answer.result, answer.parameters_step
+            values = {p.name: array(p.tensor) for p in answer.parameters}
+        assert (result.outcome, result.step, result.learning_rate) == (pb.STEP_OUTCOME_VALIDATED, 1, 0)
+        assert (result.gradient_norm, result.regularization_penalty) == pytest.approx((14**0.5, 7.0))
+        assert step == 1
+        assert {name: value.tolist() for name, value in values.items()} == {
+            name: value.tolist() for name, value in now.items()
+        }
+    taken = client.step(session.name, GRADIENTS, worker="a", sequence=1).result
+    assert (taken.outcome, taken.step, taken.replayed) == (pb.STEP_OUTCOME_APPLIED, 2, False)
+    stored = client.step(session.name, GRADIENTS, worker="a", sequence=1, validate_only=True).result
+    assert (stored.outcome, stored.step, stored.replayed) == (pb.STEP_OUTCOME_APPLIED, 2, True)
+
+
+def test_a_validated_step_is_refused_as_the_step_would_be(client: Client) -> None:
+    session = client.create(VALUES)
+    for gradients, options, reason in (
+        ({"b": np.array([1.0, np.nan])}, {}, "NON_FINITE_GRADIENT"),
+        (GRADIENTS, {"expected_step": 4}, "STEP_MISMATCH"),
+        (GRADIENTS, {"worker": "a", "sequence": 2}, "SEQUENCE_GAP"),
+    ):
+        with refused() as told:
+            client.step(session.name, gradients, validate_only=True, **options)
+        assert told.reason == reason
+    assert client.get(session.name) == session
+
+
 def test_skipped_and_accumulated_steps_are_counted(client: Client) -> None:
     spec = sgd()
     spec.gradient.accumulation_steps = 2
-    spec.gradient.non_finite = 2
+    spec.gradient.non_finite = NON_FINITE_POLICY_SKIP
     session = client.create({"w": np.zeros(1)}, spec)
     outcomes = [client.step(session.name, {"w": np.array([g])}).result.outcome for g in (1.0, np.nan, 3.0)]
     assert outcomes == [pb.STEP_OUTCOME_ACCUMULATED, pb.STEP_OUTCOME_SKIPPED, pb.STEP_OUTCOME_APPLIED]

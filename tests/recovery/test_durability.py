@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from optserve.v1 import session_service_pb2 as pb
-from optserve.v1.session_pb2 import DurabilityMode, SessionSpec
+from optserve.v1.session_pb2 import DurabilityMode, Session, SessionSpec
 from tests.integration.client import Client, refused, sgd, step_messages
 from tests.support.server import RunningServer, run_to_end, running_server
 
-VALUES = {"w": np.linspace(-1, 1, 1000, dtype=np.float32), "b": np.zeros(3)}
+VALUES: dict[str, np.ndarray] = {"w": np.linspace(-1, 1, 1000, dtype=np.float32), "b": np.zeros(3)}
 LARGE = {"w": np.linspace(-1, 1, 200_000, dtype=np.float32)}
 
 
@@ -44,7 +44,7 @@ def kill(server: RunningServer) -> None:
     server.process.wait(10)
 
 
-def state(client: Client, name: str) -> tuple[pb.CreateSessionResponse, dict[str, bytes]]:
+def state(client: Client, name: str) -> tuple[Session, dict[str, bytes]]:
     return client.get(name), {n: v.tobytes() for n, v in client.pull(name).items()}
 
 

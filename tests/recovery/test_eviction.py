@@ -92,6 +92,34 @@ def test_an_open_stream_goes_on(tmp_path: Path) -> None:
         assert [answer.result.step for answer in client.stream(name, messages())] == [1, 2]
 
 
+def test_a_plan_outlives_its_sessions_absence(tmp_path: Path) -> None:
+    """Its worker's sequence, its pull and its norms are those of before; what was answered stays so."""
+    spec = adam()
+    spec.lease.seconds = LEASE
+    with running(tmp_path) as (_, client):
+        name, like = client.create(VALUES, spec).name, client.create(VALUES, adam()).name
+        data = [b"".join(gradient(seed)[key].tobytes() for key in ("b", "w")) for seed in (1, 2, 3)]
+        plan = pb.StepPlan(session=name, worker="w", pull=pb.PullOptions(), per_tensor_norms=True)
+
+        def messages() -> Iterator[pb.StepStreamRequest]:
+            for sequence in (1, 2, 3):
+                yield from step_messages(data[sequence - 1], sequence=sequence)
+                until_away(client, name)
+                yield from step_messages(data[sequence - 1], sequence=sequence)
+
+        def undisturbed() -> Iterator[pb.StepStreamRequest]:
+            for sequence in (1, 2, 3):
+                yield from step_messages(data[sequence - 1], sequence=sequence)
+
+        answers = client.stream(plan, messages())
+        plan.session = like
+        expected = client.stream(plan, undisturbed())
+        assert [answer.result.replayed for answer in answers] == [False, True] * 3
+        assert [len(answer.result.tensor_norms) for answer in answers] == [2] * 6
+        assert [answer.chunk.data for answer in answers[::2]] == [answer.chunk.data for answer in expected]
+        assert [answer.chunk.data for answer in answers[1::2]] == [answer.chunk.data for answer in expected]
+
+
 def test_what_is_held_in_memory_alone_stays(tmp_path: Path) -> None:
     spec = adam()
     spec.lease.seconds = 0.1

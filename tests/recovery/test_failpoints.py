@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from optserve_server.hyper import Chosen
-from optserve_server.optimizers.sgd import Sgd
+from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.changes import PushChange, ReportChange, Request, UpdateChange
 from optserve_server.sessions.plateau import ReduceOnPlateauSpec
 from optserve_server.sessions.session import Session
@@ -34,7 +34,7 @@ async def push(made: House, session: Session) -> None:
 
 
 async def update(made: House, session: Session) -> None:
-    spec = replace(session.spec, optimizer=Chosen(Sgd(learning_rate=0.25)))
+    spec = replace(session.spec, optimizer=Chosen(SGD(learning_rate=0.25)))
     await made.change(session, UpdateChange(made.namespaces[""].store, spec, request=REQUEST))
 
 

@@ -78,11 +78,11 @@ def test_snapshots_to_go_back_to(session: optserve.SessionHandle) -> None:
     assert session.snapshots.restore(3, expected_step=4).step == session.step_number == 3
     assert session.pull()["w"].tobytes() == before["w"].tobytes()
     assert session.step(gradient(4)).step == 4
-    session.snapshots.restore(3, weights_only=True)
+    session.snapshots.restore(made, weights_only=True)
     assert session.get().step == 4
     assert session.pull()["w"].tobytes() == before["w"].tobytes()
     session.snapshots.create()  # the server itself needs one, and now not that one
-    session.snapshots.delete(3)
+    session.snapshots.delete(made)
     with pytest.raises(optserve.errors.NotFound):
         session.snapshots.restore(3)
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grpc import aio
@@ -47,7 +48,7 @@ class CountingDisk(FailingDisk):
 class Serving:
     """A server in this process, and what asks it."""
 
-    sessions: SessionServiceStub
+    sessions: Any  # SessionServiceStub, whose types are of the synchronous one
     health: health_pb2_grpc.HealthStub
     metrics_port: int
 

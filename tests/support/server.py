@@ -79,7 +79,7 @@ def running_server(
     *,
     variables: Mapping[str, str] | None = None,
     module: str = "optserve_server",
-    **flags: object,
+    **flags: Any,
 ) -> Iterator[RunningServer]:
     """Runs a server until the block ends.
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from enum import Enum
+from typing import Any
 
 from optserve_server.arrays.program import Program
 from optserve_server.errors import DomainError
@@ -59,8 +60,9 @@ def rules() -> Iterator[tuple[str, ElementwiseRule]]:
                 continue  # a combination that the rule itself refuses
             shown = ",".join(f"{k}={v.name if isinstance(v, Enum) else v}" for k, v in flags.items())
             yield f"{cls.name}({shown})", rule
-        if getattr(cls(), "epsilon_root", None) == 0.0:  # what stands below the root only if it is given
-            yield f"{cls.name}(epsilon_root=0.5)", dataclasses.replace(cls(), epsilon_root=0.5)
+        plain: Any = cls()
+        if getattr(plain, "epsilon_root", None) == 0.0:  # what stands below the root only if it is given
+            yield f"{cls.name}(epsilon_root=0.5)", dataclasses.replace(plain, epsilon_root=0.5)
 
 
 def _choices(cls: type[ElementwiseRule]) -> dict[str, list[object]]:

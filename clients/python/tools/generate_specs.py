@@ -1,11 +1,12 @@
-"""Writes the client's specification classes and enums from the contract.
+"""Generates the client's specification classes and enums from the contract and the server's rules.
 
     python clients/python/tools/generate_specs.py proto clients/python/src/optserve
 
-Every ``*Spec`` message becomes a frozen dataclass with the message's fields and comments,
-every enum an ``IntEnum`` with the wire's numbers, so that no hyperparameter is written
-down a second time. A field whose comment says "Required." has no default and may be
-given by position.
+Every ``*Spec`` message becomes a frozen dataclass in ``optserve/specs``, every enum an ``IntEnum``
+with the wire's numbers. Fields and their comments come from the contract; spelling, formula, source,
+ranges and defaults from the server's declarations. A field whose comment says "Required." has no
+default and may be given by position, as may an optimizer's learning rate. The public modules beside
+the package import what it defines.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import (
@@ -25,6 +27,20 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
 )
 from grpc_tools import protoc
+from server_rules import (
+    algorithm,
+    common_default,
+    declared,
+    default_text,
+    depends,
+    enum_names,
+    formula,
+    literal,
+    records,
+    source,
+)
+
+from optserve_server.hyper import Declaration
 
 WIDTH = 110
 PACKAGE = "optserve/v1"
@@ -38,6 +54,16 @@ MODULES = {
     "layers": ("network_spec", "NetworkSpec", "Layers"),
     "session_spec": ("session", "SessionSpec", "What a session is asked to be"),
 }
+PUBLIC = ("optimizers", "schedules", "losses", "activations", "initializers", "layers", "enums")
+# Fields that stand beside a family's choice, and the defaults that `optserve_server.wire.specs` gives them.
+FAMILY_DEFAULTS = {
+    ("OptimizerSpec", "convention"): "Convention.KERAS",
+    ("LossSpec", "convention"): "Convention.KERAS",
+    ("LossSpec", "reduction"): "LossReduction.SUM_OVER_BATCH_SIZE",
+    ("ActivationSpec", "convention"): "Convention.KERAS",
+}
+# A rate beside a schedule is refused, so that an unstated one must stay unset.
+UNSTATED = ("OptimizerSpec", "learning_rate")
 SCALARS = {
     FieldDescriptorProto.TYPE_DOUBLE: "float",
     FieldDescriptorProto.TYPE_INT32: "int",
@@ -51,13 +77,22 @@ MESSAGE, ENUM, REPEATED = (
     FieldDescriptorProto.LABEL_REPEATED,
 )
 Fields = list[FieldDescriptorProto]
+ENUMS_TITLE = "The contract's enums, without what stands for an unset one"
 
 
 def main() -> None:
     """Writes every module into the folder named on the command line."""
     proto_root, target = Path(sys.argv[1]), Path(sys.argv[2])
     contract = Contract(compile_protos(proto_root))
-    texts = {name: module_text(contract, name) for name in MODULES} | {"enums": enums_text(contract)}
+    modules = {name: Module(contract, name) for name in MODULES}
+    texts = {f"specs/{name}": module.text() for name, module in modules.items()}
+    texts["specs/enums"] = enums_text(contract)
+    for name in PUBLIC:
+        classes = (
+            modules[name].names if name in modules else [contract.enum_name(e) for e in contract.enums()]
+        )
+        texts[name] = public_text(name, classes)
+    (target / "specs").mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (target / f"{name}.py").write_text(text, encoding="utf-8")
 
@@ -92,6 +127,21 @@ class Contract:
                 self.comments[(enum.name,)] = clean(spots.get((5, i), ""))
                 for j, value in enumerate(enum.value):
                     self.comments[(enum.name, value.name)] = clean(spots.get((5, i, 2, j), ""))
+        self.records = records()
+        self.spelling = enum_names()
+        python = self.python_names()
+        pattern = re.compile(r"\b(" + "|".join(sorted(python, key=len, reverse=True)) + r")\b")
+        self.comments = {
+            key: pattern.sub(lambda match: python[match[0]], text) for key, text in self.comments.items()
+        }
+
+    def python_names(self) -> dict[str, str]:
+        """Names of the contract's messages and enum values, as they occur in comments, and Python's."""
+        names = {m: self.class_name(m) for m in self.home if m.endswith("Spec")}
+        for enum in self.enums():
+            for value in enum.value:
+                names[value.name] = f"{self.enum_name(enum)}.{value.name.removeprefix(prefix(enum))}"
+        return names
 
     def message(self, name: str) -> DescriptorProto:
         """The message of that name."""
@@ -103,9 +153,27 @@ class Contract:
             yield from self.files[stem].enum_type
 
     def class_name(self, message: str) -> str:
-        """The Python name of a message: without "Spec", unless that is a message too."""
+        """The Python name of a message: without "Spec", unless that is a message too; spelt as its rule."""
         short = message.removesuffix("Spec")
-        return message if short != message and short in self.home else short
+        name = message if short != message and short in self.home else short
+        kind = self.kinds.get(message)
+        return kind.__name__ if kind is not None and kind.__name__.lower() == name.lower() else name
+
+    def enum_name(self, enum: EnumDescriptorProto | str) -> str:
+        """The Python name of an enum, spelt as the server spells it."""
+        name = enum if isinstance(enum, str) else enum.name
+        return self.spelling.get(name.lower(), name)
+
+    @cached_property
+    def kinds(self) -> dict[str, type]:
+        """The server's class of each message that is one choice of a registry."""
+        found = {}
+        for family in self.home:
+            for field in self.message(family).field:
+                kind = algorithm(family, field.name) if is_choice(field) else None
+                if kind is not None:
+                    found[last(field.type_name)] = kind
+        return found
 
     def map_entry(self, message: str, field: FieldDescriptorProto) -> DescriptorProto | None:
         """The message of a map's entries, where a field is a map."""
@@ -124,15 +192,19 @@ class Attribute:
     name: str
     type: str
     comment: str
-    required: bool
-    repeated: bool
+    required: bool = False
+    default: str | None = None
+    by_convention: bool = False
+    positional: bool = False
 
     def line(self) -> str:
         """Its declaration."""
         if self.required:
             return f"{self.name}: {self.type}"
-        if self.repeated:
-            return f"{self.name}: {self.type} = ()"
+        if self.default is not None:
+            return f"{self.name}: {self.type} = {self.default}"
+        if self.by_convention:
+            return f"{self.name}: ByConvention[{self.type}] = None"
         return f"{self.name}: {self.type} | None = None"
 
 
@@ -145,24 +217,30 @@ class Module:
         self.stem, self.root, self.title = MODULES[name]
         self.imports: set[tuple[str, str]] = set()
         self.classes: list[str] = []
+        self.names: list[str] = []
         self.written: set[str] = set()
         self.write(contract.message(self.root))
 
     def write(self, message: DescriptorProto) -> None:
         """Writes a message's class, the classes of its oneof, and those it refers to."""
-        choices = [f for f in message.field if f.HasField("oneof_index") and not f.proto3_optional]
+        choices = [f for f in message.field if is_choice(f)]
         own = [f for f in message.field if f not in choices]
         self.written.add(message.name)
         later = self.local_messages(own)
         bases = f"message={self.stem}_pb2.{message.name}"
         if choices:
-            self.imports.add(("optserve.spec", "Choice"))
+            self.imports.add(("optserve.specs.base", "Choice"))
             oneof = message.oneof_decl[choices[0].oneof_index].name
             bases = f'Choice, {bases}, oneof="{oneof}"'
         else:
-            self.imports.add(("optserve.spec", "Spec"))
+            self.imports.add(("optserve.specs.base", "Spec"))
             bases = f"Spec, {bases}"
-        self.add_class(self.contract.class_name(message.name), bases, message, own)
+        name = self.contract.class_name(message.name)
+        kind = self.contract.records.get(message.name.removesuffix("Spec"))
+        attributes = [self.attribute(message.name, f, declared(kind).get(f.name)) for f in own]
+        self.add_class(
+            name, bases, docstring(self.contract.comments[(message.name,)], attributes), attributes
+        )
         for choice in choices:
             self.write_choice(message, choice)
         for name in later:
@@ -180,31 +258,46 @@ class Module:
         shared = sum(f.type_name == choice.type_name for f in family.field) > 1
         base = self.contract.class_name(family.name)
         name = base + camel(choice.name) if shared else self.contract.class_name(message.name)
-        comment = self.contract.comments[(family.name, choice.name)] if shared else ""
-        self.add_class(name, f'{base}, field="{choice.name}"', message, list(message.field), comment)
+        comment = self.contract.comments[(family.name, choice.name) if shared else (message.name,)]
+        kind = algorithm(family.name, choice.name)
+        declarations = declared(kind or self.contract.records.get(name))
+        attributes = [
+            self.attribute(message.name, field, declarations.get(field.name), family.name)
+            for field in message.field
+        ]
+        attributes.sort(key=lambda a: not a.required)
+        text = (
+            docstring(comment, attributes) if kind is None else algorithm_docstring(kind, comment, attributes)
+        )
+        self.add_class(name, f'{base}, field="{choice.name}"', text, attributes)
 
-    def add_class(
-        self, name: str, bases: str, message: DescriptorProto, fields: Fields, comment: str = ""
-    ) -> None:
+    def add_class(self, name: str, bases: str, text: list[str], attributes: list[Attribute]) -> None:
         """Adds the text of one dataclass."""
-        attributes = [self.attribute(message.name, field) for field in fields]
-        required = [a for a in attributes if a.required]
-        optional = [a for a in attributes if not a.required]
-        attributes = required + optional
-        keyword_only = "" if required or not optional else ", kw_only=True"
-        lines = [f"@dataclass(frozen=True{keyword_only})", f"class {name}({bases}):"]
-        lines += docstring(comment or self.contract.comments[(message.name,)], attributes)
-        body = [a.line() for a in required]
-        if required and optional:
+        positional = [a for a in attributes if a.required or a.positional]
+        keywords = [a for a in attributes if a not in positional]
+        keyword_only = "" if positional or not keywords else ", kw_only=True"
+        lines = [f"@dataclass(frozen=True{keyword_only})", f"class {name}({bases}):", *text]
+        body = [a.line() for a in positional]
+        if positional and keywords:
             self.imports.add(("dataclasses", "KW_ONLY"))
             body.append("_: KW_ONLY")
-        body += [a.line() for a in optional]
+        body += [a.line() for a in keywords]
         if body:
             lines += ["", *(f"    {line}" for line in body)]
+        self.names.append(name)
         self.classes.append("\n".join(lines))
 
-    def attribute(self, message: str, field: FieldDescriptorProto) -> Attribute:
-        """What is written for one field."""
+    def attribute(
+        self, message: str, field: FieldDescriptorProto, declaration: Declaration | None, family: str = ""
+    ) -> Attribute:
+        """What is written for one field.
+
+        Args:
+            message: that has the field.
+            field: the field.
+            declaration: the server's, of the same name; None when it has none.
+            family: the message that chooses this one; empty when none does.
+        """
         entry = self.contract.map_entry(message, field)
         repeated = field.label == REPEATED and entry is None
         if entry is not None:
@@ -216,8 +309,20 @@ class Module:
             self.imports.add(("collections.abc", "Sequence"))
             kind = f"Sequence[{kind}]"
         comment = self.contract.comments[(message, field.name)]
+        default = "()" if repeated else FAMILY_DEFAULTS.get((message, field.name))
+        by_convention = False
+        unstated = (family, field.name) == UNSTATED
+        if declaration is not None:
+            comment = described(comment, declaration)
+            by_convention = depends(declaration) and not unstated
+            if entry is None and not unstated and default is None:
+                default = literal(common_default(declaration))
+        elif default is not None and "." in default:
+            comment += f" Default: {default.rpartition('.')[2]}."
+        if by_convention:
+            self.imports.add(("optserve.specs.base", "ByConvention"))
         required = re.search(r"\bRequired\.", comment) is not None
-        return Attribute(field.name, kind, comment, required, repeated)
+        return Attribute(field.name, kind, comment, required, default, by_convention, unstated)
 
     def type_of(self, field: FieldDescriptorProto) -> str:
         """The Python type of one element of a field; notes its import."""
@@ -225,11 +330,11 @@ class Module:
             return SCALARS[field.type]
         name = last(field.type_name)
         if field.type == ENUM:
-            self.imports.add(("optserve.enums", name))
-            return name
+            self.imports.add(("optserve.specs.enums", self.contract.enum_name(name)))
+            return self.contract.enum_name(name)
         module = self.contract.module_of(name)
         if module != self.name:
-            self.imports.add((f"optserve.{module}", self.contract.class_name(name)))
+            self.imports.add((f"optserve.specs.{module}", self.contract.class_name(name)))
         return self.contract.class_name(name)
 
     def text(self) -> str:
@@ -244,38 +349,61 @@ class Module:
         return "\n".join([*head, *standard, "", *own, "", "", "\n\n\n".join(self.classes), ""])
 
 
-def module_text(contract: Contract, name: str) -> str:
-    """The text of one module of specifications."""
-    return Module(contract, name).text()
+def public_text(name: str, classes: list[str]) -> str:
+    """The text of the public module of a module of specifications."""
+    title = MODULES[name][2] if name in MODULES else ENUMS_TITLE
+    names = sorted(classes)
+    lines = [f'"""{title}.\n\nWritten by tools/generate_specs.py: the names of `optserve.specs.{name}`.\n"""']
+    lines += ["", import_line(f"optserve.specs.{name}", set(classes)), ""]
+    return "\n".join([*lines, "__all__ = [", *(f'    "{one}",' for one in names), "]", ""])
 
 
 def enums_text(contract: Contract) -> str:
     """The text of the module of enums."""
-    lines = [header("The contract's enums, without what stands for an unset one", "*.proto"), ""]
+    origin = f"Written by tools/generate_specs.py from {PACKAGE}/*.proto; change it there."
+    lines = [f'"""{ENUMS_TITLE}.', "", origin, '"""', ""]
     lines += ["from __future__ import annotations", "", "from enum import IntEnum"]
     for enum in contract.enums():
-        lines += ["", "", f"class {enum.name}(IntEnum):"]
+        lines += ["", "", f"class {contract.enum_name(enum)}(IntEnum):"]
         lines += docstring(contract.comments[(enum.name,)], [])
-        prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
         for value in enum.value:
             if value.number == 0:
                 continue
-            lines += ["", f"    {value.name.removeprefix(prefix)} = {value.number}"]
+            lines += ["", f"    {value.name.removeprefix(prefix(enum))} = {value.number}"]
             lines += docstring(contract.comments[(enum.name, value.name)], [])
+    lines += ["", "", "_BY_NAME: dict[str, type[IntEnum]] = {"]
+    lines += [f'    "{enum.name}": {contract.enum_name(enum)},' for enum in contract.enums()]
+    lines += ["}", "", "", "def by_name(name: str) -> type[IntEnum]:"]
+    lines += ['    """The enum that the contract calls ``name``."""', "    return _BY_NAME[name]"]
     return "\n".join([*lines, ""])
 
 
-def header(title: str, source: str) -> str:
+def header(title: str, file: str) -> str:
     """A module's docstring."""
-    return f'"""{title}.\n\nWritten by tools/generate_specs.py from {PACKAGE}/{source}; change it there.\n"""'
+    origin = f"Written by tools/generate_specs.py from {PACKAGE}/{file}; change it there."
+    return f'"""{title}.\n\n{origin}\nFormulas, ranges and defaults are the server\'s declarations.\n"""'
 
 
 def docstring(comment: str, attributes: list[Attribute]) -> list[str]:
-    """A docstring, indented by one level."""
+    """The docstring of a comment, indented by one level."""
     summary, rest = summarized(comment)
-    lines = [f'"""{summary}.']
+    return quoted([f"{summary}.", *(["", *wrap(rest, WIDTH - 8)] if rest else [])], attributes)
+
+
+def algorithm_docstring(kind: type, comment: str, attributes: list[Attribute]) -> list[str]:
+    """The docstring of an algorithm: its source, its formula, and what the contract says besides."""
+    formulas = formula(kind)
+    known = words(" ".join([source(kind), *formulas]))
+    rest = [s for s in sentences(comment)[1:] if len(words(s) - known) > 0.4 * len(words(s))]
+    lines = [f"{source(kind)}.", "", *formulas]
     if rest:
-        lines += ["", *wrap(rest, WIDTH - 8)]
+        lines += ["", *wrap(" ".join(rest), WIDTH - 8)]
+    return quoted(lines, attributes)
+
+
+def quoted(lines: list[str], attributes: list[Attribute]) -> list[str]:
+    """A docstring of those lines, with its attributes."""
+    lines = [f'"""{lines[0]}', *lines[1:]]
     if attributes:
         lines += ["", "Attributes:"]
         for attribute in attributes:
@@ -284,6 +412,27 @@ def docstring(comment: str, attributes: list[Attribute]) -> list[str]:
     if len(lines) == 1:
         return [f'    {lines[0]}"""']
     return [f"    {line}" if line else "" for line in [*lines, '"""']]
+
+
+def described(comment: str, declaration: Declaration) -> str:
+    """A field's comment with its range and its defaults, unless it states them itself."""
+    parts = [comment]
+    allowed = declaration.range_text()
+    if allowed and allowed.lower() not in comment.lower():
+        parts.append(f"{allowed[0].upper()}{allowed[1:]}.")
+    if not re.search(r"\bunset\b|\bunder the\b", comment):
+        parts.append(default_text(declaration))
+    return " ".join(part for part in parts if part)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a paragraph."""
+    return re.split(r"(?<=[.?!]) (?=[A-Z])", text)
+
+
+def words(text: str) -> set[str]:
+    """The words of a text, in lower case."""
+    return set(re.findall(r"[a-z]{2,}", text.lower()))
 
 
 def summarized(comment: str) -> tuple[str, str]:
@@ -311,14 +460,24 @@ def last(type_name: str) -> str:
     return type_name.rpartition(".")[2]
 
 
+def is_choice(field: FieldDescriptorProto) -> bool:
+    """Whether a field belongs to a oneof that the contract declares."""
+    return field.HasField("oneof_index") and not field.proto3_optional
+
+
+def prefix(enum: EnumDescriptorProto) -> str:
+    """What the names of an enum's values begin with."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
+
+
 def camel(name: str) -> str:
     """``by_value`` as ``ByValue``."""
     return "".join(part.capitalize() for part in name.split("_"))
 
 
 def import_line(module: str, names: set[str]) -> str:
-    """An import as isort and the formatter write it: constants, classes, the rest."""
-    ordered = sorted(names, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+    """An import; the formatter, which runs next, puts the names in order."""
+    ordered = sorted(names)
     line = f"from {module} import {', '.join(ordered)}"
     if len(line) <= WIDTH:
         return line

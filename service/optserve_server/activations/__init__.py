@@ -1,21 +1,21 @@
 """Activations and their derivatives, one a file."""
 
 from optserve_server.activations.base import Activation
-from optserve_server.activations.celu import Celu
-from optserve_server.activations.elu import Elu
-from optserve_server.activations.gelu import Gelu
+from optserve_server.activations.celu import CELU
+from optserve_server.activations.elu import ELU
+from optserve_server.activations.gelu import GELU
 from optserve_server.activations.hard_sigmoid import HardSigmoid
 from optserve_server.activations.hard_swish import HardSwish
-from optserve_server.activations.leaky_relu import LeakyRelu
+from optserve_server.activations.leaky_relu import LeakyReLU
 from optserve_server.activations.log_softmax import LogSoftmax
 from optserve_server.activations.maxout import Maxout
 from optserve_server.activations.mish import Mish
-from optserve_server.activations.prelu import Prelu
-from optserve_server.activations.relu import Relu
-from optserve_server.activations.rrelu import Rrelu
-from optserve_server.activations.selu import Selu
+from optserve_server.activations.prelu import PReLU
+from optserve_server.activations.relu import ReLU
+from optserve_server.activations.rrelu import RReLU
+from optserve_server.activations.selu import SELU
 from optserve_server.activations.sigmoid import Sigmoid
-from optserve_server.activations.silu import Silu
+from optserve_server.activations.silu import SiLU
 from optserve_server.activations.softmax import Softmax
 from optserve_server.activations.softplus import Softplus
 from optserve_server.activations.softsign import Softsign
@@ -25,16 +25,16 @@ from optserve_server.registry import Registry
 ALL: list[type[Activation]] = [
     Sigmoid,
     Tanh,
-    Relu,
-    LeakyRelu,
+    ReLU,
+    LeakyReLU,
     Softmax,
-    Prelu,
-    Rrelu,
-    Elu,
-    Selu,
-    Celu,
-    Gelu,
-    Silu,
+    PReLU,
+    RReLU,
+    ELU,
+    SELU,
+    CELU,
+    GELU,
+    SiLU,
     Mish,
     Softplus,
     Softsign,

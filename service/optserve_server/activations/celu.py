@@ -11,7 +11,7 @@ from optserve_server.hyper import hyper
 
 
 @dataclass(frozen=True)
-class Celu(ElementwiseActivation):
+class CELU(ElementwiseActivation):
     """x where x > 0, otherwise alpha*(exp(x/alpha) - 1). The derivative at 0 is 1."""
 
     name: ClassVar[str] = "celu"

@@ -11,7 +11,7 @@ from optserve_server.hyper import hyper
 
 
 @dataclass(frozen=True)
-class Elu(ElementwiseActivation):
+class ELU(ElementwiseActivation):
     """x where x > 0, otherwise alpha*(exp(x) - 1). The derivative at 0 is alpha."""
 
     name: ClassVar[str] = "elu"

@@ -16,7 +16,7 @@ RATE = 2 * math.sqrt(2 / math.pi)
 
 
 @dataclass(frozen=True)
-class Gelu(GatedActivation):
+class GELU(GatedActivation):
     """x*Phi(x), Phi being the standard normal distribution function.
 
     The approximation, jax.nn's default, is x/2*(1 + tanh(u)) = x*sigmoid(2u) with

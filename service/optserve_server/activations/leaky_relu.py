@@ -11,7 +11,7 @@ from optserve_server.hyper import hyper
 
 
 @dataclass(frozen=True)
-class LeakyRelu(ElementwiseActivation):
+class LeakyReLU(ElementwiseActivation):
     """x where x > 0, otherwise negative_slope*x. The derivative at 0 is negative_slope.
 
     The defaults are those of Keras' layer, of PyTorch, of jax.nn and of tf.nn.

@@ -14,7 +14,10 @@ from optserve_server.hyper import hyper
 
 @dataclass(frozen=True)
 class LogSoftmax(Activation):
-    """y = x - log(sum(exp(x))) along an axis; the gradient is dy - softmax(x)*sum(dy)."""
+    """y = x - log(sum(exp(x))) along an axis; the gradient is dy - softmax(x)*sum(dy).
+
+    Both are NaN where all inputs are -infinity, as in PyTorch.
+    """
 
     name: ClassVar[str] = "log_softmax"
 

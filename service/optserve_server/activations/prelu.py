@@ -13,7 +13,7 @@ from optserve_server.arrays.vocabulary import NumpyOps, Ops, Value
 
 
 @dataclass(frozen=True)
-class Prelu(SlopedActivation):
+class PReLU(SlopedActivation):
     """x where x > 0, otherwise slope*x, with a slope given beside x.
 
     The slope broadcasts to x: one number, one for each element of an example (Keras), or

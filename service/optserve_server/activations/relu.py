@@ -10,7 +10,7 @@ from optserve_server.arrays.vocabulary import Ops, Value
 
 
 @dataclass(frozen=True)
-class Relu(ElementwiseActivation):
+class ReLU(ElementwiseActivation):
     """max(x, 0). The derivative at 0 is 0."""
 
     name: ClassVar[str] = "relu"

@@ -14,7 +14,7 @@ from optserve_server.hyper import hyper
 
 
 @dataclass(frozen=True)
-class Rrelu(SlopedActivation):
+class RReLU(SlopedActivation):
     """x where x > 0, otherwise slope*x, with slopes drawn from [lower, upper] when training.
 
     Otherwise every slope is (lower + upper)/2. Draws are made on the host, in float64 and in

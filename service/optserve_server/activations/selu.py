@@ -14,7 +14,7 @@ ALPHA = 1.6732632423543772848
 
 
 @dataclass(frozen=True)
-class Selu(ElementwiseActivation):
+class SELU(ElementwiseActivation):
     """scale*x where x > 0, otherwise scale*alpha*(exp(x) - 1). Left derivative at 0."""
 
     name: ClassVar[str] = "selu"

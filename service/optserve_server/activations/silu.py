@@ -10,7 +10,7 @@ from optserve_server.arrays.vocabulary import Ops, Value
 
 
 @dataclass(frozen=True)
-class Silu(GatedActivation):
+class SiLU(GatedActivation):
     """x*sigmoid(x)."""
 
     name: ClassVar[str] = "silu"

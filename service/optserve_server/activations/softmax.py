@@ -14,11 +14,11 @@ from optserve_server.hyper import hyper
 def shifted(x: Floats, axis: int) -> Floats:
     """``x`` minus its maximum along ``axis``, so that no exponential overflows.
 
-    The maximum itself becomes 0 even where it is infinite: an infinite input takes
-    everything, several share it.
+    The maximum itself becomes 0 even where it is infinity: an infinite input takes
+    everything, several share it. Where all are -infinity, nothing can be shared: NaN.
     """
     top = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
-    below: Floats = np.subtract(x, top, out=np.zeros_like(x), where=x != top)
+    below: Floats = np.subtract(x, top, out=np.zeros_like(x), where=(x != top) | (top == -np.inf))
     return below
 
 
@@ -30,7 +30,10 @@ def softmax(x: Floats, axis: int) -> Floats:
 
 @dataclass(frozen=True)
 class Softmax(Activation):
-    """y = exp(x)/sum(exp(x)) along an axis; the gradient is y*(dy - sum(y*dy))."""
+    """y = exp(x)/sum(exp(x)) along an axis; the gradient is y*(dy - sum(y*dy)).
+
+    Both are NaN where all inputs are -infinity, as in PyTorch.
+    """
 
     name: ClassVar[str] = "softmax"
 

@@ -9,12 +9,12 @@ from optserve_server.complexity.elementwise import Elementwise
 from optserve_server.complexity.embedding import Embedding
 from optserve_server.complexity.flatten import Flatten
 from optserve_server.complexity.global_pooling import GlobalPooling
-from optserve_server.complexity.gru import Gru
+from optserve_server.complexity.gru import GRU
 from optserve_server.complexity.layer_normalization import LayerNormalization
-from optserve_server.complexity.lstm import Lstm
+from optserve_server.complexity.lstm import LSTM
 from optserve_server.complexity.multi_head_attention import MultiHeadAttention
 from optserve_server.complexity.pooling import Pooling
-from optserve_server.complexity.simple_rnn import SimpleRnn
+from optserve_server.complexity.simple_rnn import SimpleRNN
 from optserve_server.registry import Registry
 
 ALL: list[type[Layer]] = [
@@ -22,9 +22,9 @@ ALL: list[type[Layer]] = [
     Convolution,
     Pooling,
     GlobalPooling,
-    SimpleRnn,
-    Lstm,
-    Gru,
+    SimpleRNN,
+    LSTM,
+    GRU,
     Embedding,
     BatchNormalization,
     LayerNormalization,

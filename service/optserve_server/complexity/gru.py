@@ -11,7 +11,7 @@ from optserve_server.hyper import hyper
 
 
 @dataclass(frozen=True)
-class Gru(Recurrent):
+class GRU(Recurrent):
     """h = z*h + (1 - z)*tanh(c), with gates z and r, and the candidate c by `reset_after`
 
     False  c = x*W + (r*h)*U + b                    (the paper)

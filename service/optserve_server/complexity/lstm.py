@@ -9,7 +9,7 @@ from optserve_server.complexity.recurrent import Recurrent
 
 
 @dataclass(frozen=True)
-class Lstm(Recurrent):
+class LSTM(Recurrent):
     """c = f*c + i*g and h = o*tanh(c), with four gates i, f, g, o.
 
     Beside the matrix products a unit takes 13 operations a step, a sum and a function for

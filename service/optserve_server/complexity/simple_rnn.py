@@ -9,7 +9,7 @@ from optserve_server.complexity.recurrent import Recurrent
 
 
 @dataclass(frozen=True)
-class SimpleRnn(Recurrent):
+class SimpleRNN(Recurrent):
     """h = tanh(x*W + h*U + b).
 
     Beside the matrix products a unit takes 2 operations a step, a sum and a function, and

@@ -6,15 +6,15 @@ from optserve_server.losses.binary_focal_crossentropy import BinaryFocalCrossent
 from optserve_server.losses.categorical_crossentropy import CategoricalCrossentropy
 from optserve_server.losses.categorical_focal_crossentropy import CategoricalFocalCrossentropy
 from optserve_server.losses.categorical_hinge import CategoricalHinge
-from optserve_server.losses.ciou import Ciou
+from optserve_server.losses.ciou import CIoU
 from optserve_server.losses.cosine_similarity import CosineSimilarity
 from optserve_server.losses.custom import Custom
-from optserve_server.losses.diou import Diou
-from optserve_server.losses.giou import Giou
+from optserve_server.losses.diou import DIoU
+from optserve_server.losses.giou import GIoU
 from optserve_server.losses.hinge import Hinge
 from optserve_server.losses.huber import Huber
-from optserve_server.losses.iou import Iou
-from optserve_server.losses.kl_divergence import KlDivergence
+from optserve_server.losses.iou import IoU
+from optserve_server.losses.kl_divergence import KLDivergence
 from optserve_server.losses.log_cosh import LogCosh
 from optserve_server.losses.mean_absolute_error import MeanAbsoluteError
 from optserve_server.losses.mean_squared_error import MeanSquaredError
@@ -38,16 +38,16 @@ ALL: list[type[Loss]] = [
     BinaryCrossentropy,
     BinaryFocalCrossentropy,
     CategoricalFocalCrossentropy,
-    KlDivergence,
+    KLDivergence,
     Poisson,
     Hinge,
     SquaredHinge,
     CategoricalHinge,
     CosineSimilarity,
-    Iou,
-    Giou,
-    Diou,
-    Ciou,
+    IoU,
+    GIoU,
+    DIoU,
+    CIoU,
 ]
 
 REGISTRY = Registry("losses", ALL)

@@ -54,7 +54,7 @@ class BoxLoss(Loss):
     Where edges of both boxes coincide, the gradient is half of that on either side.
     """
 
-    epsilon: float = hyper(1e-7, gt=0)
+    epsilon: float = hyper(1e-7, ge=1e-30)
 
     def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         if prediction.shape[-1] != 4:

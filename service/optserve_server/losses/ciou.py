@@ -13,7 +13,7 @@ from optserve_server.losses.boxes import BoxLoss, Measure, diou_loss, iou_loss, 
 
 
 @dataclass(frozen=True)
-class Ciou(BoxLoss):
+class CIoU(BoxLoss):
     """The DIoU loss + a*v, where
 
     v = (4/pi^2)*(atan(w_y/h_y) - atan(w_p/h_p))^2      how unlike the shapes are

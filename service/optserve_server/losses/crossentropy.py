@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from optserve_server.activations.base import check_axis
 from optserve_server.activations.softmax import shifted, softmax
+from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import hyper
 from optserve_server.losses.base import Floats, Loss, mismatch
-from optserve_server.losses.probabilities import CLIP
+from optserve_server.losses.probabilities import CLIP, times
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class ClassLoss(Loss):
     """A loss along an axis of classes, against y smoothed to y*(1 - e) + e/classes.
 
     Predictions are logits (PyTorch, whose classes are on axis 1; optax) or probabilities
-    (Keras). Class weights multiply the smoothed targets, as in PyTorch.
+    (Keras). Class weights multiply the smoothed targets, as in PyTorch. Where all logits
+    are -infinity, value and gradient are NaN, as in PyTorch.
     """
 
     from_logits: bool = hyper(False, torch=True, optax=True)
@@ -85,8 +87,7 @@ class Crossentropy(ClassLoss):
 def of_logits(logits: Floats, target: Floats, axis: int) -> Floats:
     """-sum(target*log(softmax(logits))) along ``axis``, by log-sum-exp."""
     # A class that is not asked for may have probability 0.
-    terms = np.where(target == 0, 0, target * log_softmax(logits, axis))
-    return -total(terms, axis).squeeze(axis)
+    return -total(times(NumpyOps(), target, log_softmax(logits, axis)), axis).squeeze(axis)
 
 
 def of_logits_slope(logits: Floats, target: Floats, axis: int) -> Floats:

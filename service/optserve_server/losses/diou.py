@@ -10,7 +10,7 @@ from optserve_server.losses.boxes import BoxLoss, Measure, diou_loss
 
 
 @dataclass(frozen=True)
-class Diou(BoxLoss):
+class DIoU(BoxLoss):
     """1 - IoU + d^2/(c^2 + epsilon): distance of the centres, diagonal of the box around both."""
 
     name: ClassVar[str] = "diou"

@@ -10,7 +10,7 @@ from optserve_server.losses.boxes import BoxLoss, Measure, hull, iou_loss, overl
 
 
 @dataclass(frozen=True)
-class Giou(BoxLoss):
+class GIoU(BoxLoss):
     """1 - IoU + (hull - union)/(hull + epsilon), where the hull is the smallest box around both."""
 
     name: ClassVar[str] = "giou"

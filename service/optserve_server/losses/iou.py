@@ -10,7 +10,7 @@ from optserve_server.losses.boxes import BoxLoss, Measure, iou_loss
 
 
 @dataclass(frozen=True)
-class Iou(BoxLoss):
+class IoU(BoxLoss):
     """1 - intersection/(union + epsilon). Boxes that do not meet have no gradient."""
 
     name: ClassVar[str] = "iou"

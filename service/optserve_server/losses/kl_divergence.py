@@ -12,7 +12,7 @@ from optserve_server.losses.probabilities import CLIP, clip, where_free
 
 
 @dataclass(frozen=True)
-class KlDivergence(ElementwiseLoss):
+class KLDivergence(ElementwiseLoss):
     """The sum over the last axis of
 
     y*(log(y) - log(p))    with y and p clipped to [1e-7, 1]  (Keras)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from optserve_server.arrays.vocabulary import Ops, Value
 
 CLIP = 1e-7
@@ -19,8 +21,8 @@ def where_free(ops: Ops, p: Value, slope: Value, low: float = CLIP, high: float 
 
 
 def times(ops: Ops, factor: Value, x: Value) -> Value:
-    """``factor*x``, but 0 where the factor is 0, whatever infinity ``x`` is."""
-    return ops.where(factor == 0, 0.0, factor * x)
+    """``factor*x``, but 0 where the factor is 0 and ``x`` infinite. NaN stays NaN."""
+    return ops.where(factor == 0, ops.where(ops.abs(x) <= math.inf, 0.0, x), factor * x)
 
 
 def sigmoid(ops: Ops, z: Value) -> Value:

@@ -16,6 +16,8 @@ class SmoothL1(ElementwiseLoss):
 
     e^2/(2*beta)    where |e| < beta
     |e| - beta/2    otherwise
+
+    A beta of 0, or one that rounds to 0 in the prediction's dtype, gives |e|.
     """
 
     name: ClassVar[str] = "smooth_l1"
@@ -24,12 +26,9 @@ class SmoothL1(ElementwiseLoss):
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
         size = ops.abs(p - y)
-        if self.beta == 0:
-            return size
         return ops.where(size < self.beta, size * size / (2 * self.beta), size - self.beta / 2)
 
     def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
         error = p - y
-        if self.beta == 0:
-            return ops.sign(error)
-        return ops.maximum(ops.minimum(error / self.beta, 1.0), -1.0)
+        # Divides by beta inside its range alone, which is empty where beta is 0 or rounds to it.
+        return ops.where(ops.abs(error) >= self.beta, ops.sign(error), error / self.beta)

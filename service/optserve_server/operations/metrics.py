@@ -90,6 +90,16 @@ class ServerCollector(Collector):
             for namespace in self._server.namespaces:
                 gauge.add_metric([namespace.name], namespace.budget.held(kind))
             yield gauge
+        regions = self._server.regions
+        yield GaugeMetricFamily("optserve_shared_memory_regions", "Regions of shared memory.", len(regions))
+        yield GaugeMetricFamily(
+            "optserve_shared_memory_descriptors",
+            "File descriptors that shared memory holds.",
+            regions.descriptor_count,
+        )
+        yield GaugeMetricFamily(
+            "optserve_limit_max_shared_memory_descriptors", "A limit of the server.", regions.max_descriptors
+        )
         refused = CounterMetricFamily(
             "optserve_refusals", "Refusals for want of room, by whose limit it was.", labels=["limit_of"]
         )

@@ -12,7 +12,7 @@ from optserve_server.optimizers.epsilon import EpsilonPlacement, root
 
 
 @dataclass(frozen=True)
-class Adabelief(ElementwiseRule):
+class AdaBelief(ElementwiseRule):
     """m = b1*m + (1 - b1)*g; s = b2*s + (1 - b2)*(g - m)^2 + e_root;
     p -= lr*m^/(sqrt(s^) + e), m^ = m/(1 - b1^t), s^ = s/(1 - b2^t).
 

@@ -22,14 +22,17 @@ class AdafactorForm(StrEnum):
 
 @dataclass(frozen=True)
 class Adafactor(MatrixRule):
-    """With decay d = t^beta_2_decay, row and column averages over the last two dimensions
+    """With decay d = t^beta_2_decay, row and column averages over two dimensions
 
     r = (1 - d)*r + d*mean_of_rows(g^2); c = (1 - d)*c + d*mean_of_columns(g^2)
-    v = r*c/mean(r), or v = (1 - d)*v + d*g^2 for what has fewer dimensions
+    v = r*c/mean(r), or v = (1 - d)*v + d*g^2 for what has fewer dimensions or smaller ones
     u = g/sqrt(v); u /= max(1, rms(u)/clip_threshold)
-    p -= max(epsilon_2, rms(p))*min(lr, 1/sqrt(t)) * u
+    p -= max(epsilon_2, rms(p))*(min(lr, 1/sqrt(t)) if `relative_step`, else lr) * u
 
-    SQUARES  epsilon_1 is added to g^2                                        (Keras, the paper)
+    The two dimensions are the last, or the largest if `factor_largest`; each must be at least
+    `min_dim_size_to_factor`.
+
+    SQUARES  epsilon_1 is added to g^2                                 (Keras, optax, the paper)
     FLOOR    mean(r) is at least epsilon_1, and v at least its square         (PyTorch)
 
     FLOOR with an epsilon_1 of 0 takes the dtype's own. rms(p) is taken after decoupled
@@ -40,12 +43,16 @@ class Adafactor(MatrixRule):
     name: ClassVar[str] = "adafactor"
     all_slots: ClassVar[tuple[str, ...]] = ("r", "c", "v")
 
-    learning_rate: float = hyper(1e-3, torch=1e-2, ge=0)
+    # optax multiplies by no rate unless one is given.
+    learning_rate: float = hyper(1e-3, torch=1e-2, optax=1.0, ge=0)
     beta_2_decay: float = hyper(-0.8, lt=0)
     epsilon_1: float = hyper(1e-30, torch=0.0, ge=0)
     epsilon_2: float = hyper(1e-3, ge=0)
     clip_threshold: float = hyper(1.0, gt=0)
     form: AdafactorForm = hyper(AdafactorForm.SQUARES, torch=AdafactorForm.FLOOR)
+    min_dim_size_to_factor: int = hyper(0, optax=128, ge=0)
+    factor_largest: bool = hyper(False, optax=True)
+    relative_step: bool = hyper(True, optax=False)
 
     def validate(self) -> None:
         if self.form is AdafactorForm.SQUARES and self.epsilon_1 == 0:
@@ -59,13 +66,30 @@ class Adafactor(MatrixRule):
     def counted_slots(self) -> frozenset[str]:
         return frozenset(self.all_slots)
 
+    @property
+    def state_form(self) -> tuple[object, ...]:
+        return self.min_dim_size_to_factor, self.factor_largest
+
     def tensor_slots(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        if len(shape) < 2:
+        axes = self._factored(shape)
+        if axes is None:
             return {"v": shape}
-        return {"r": shape[:-1], "c": shape[:-2] + shape[-1:]}
+        rows, columns = axes
+        return {"r": _without(shape, columns), "c": _without(shape, rows)}
+
+    def _factored(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """The dimensions of rows and of columns; None where the second moment is kept whole."""
+        if len(shape) < 2:
+            return None
+        axes = list(range(len(shape)))
+        if self.factor_largest:
+            axes.sort(key=shape.__getitem__)  # stable: of equal ones the later counts as larger
+        rows, columns = axes[-2:]
+        return None if min(shape[rows], shape[columns]) < self.min_dim_size_to_factor else (rows, columns)
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"decay": step**self.beta_2_decay, "rate": min(learning_rate, 1 / math.sqrt(step))}
+        rate = min(learning_rate, 1 / math.sqrt(step)) if self.relative_step else learning_rate
+        return {"decay": step**self.beta_2_decay, "rate": rate}
 
     def step(
         self, xp: Any, p: Matrix, g: Matrix, slots: Mapping[str, Matrix],
@@ -77,8 +101,13 @@ class Adafactor(MatrixRule):
             squares = squares + self.epsilon_1
         else:
             floor = self.epsilon_1 or float(xp.finfo(p.dtype).eps)
-        after = {name: (1 - decay) * old + decay * _mean(squares, name) for name, old in slots.items()}
-        v = after["v"] if "v" in after else _product(xp, after["r"], after["c"], floor)
+        axes = self._factored(p.shape)
+        new = {"v": squares}
+        if axes is not None:
+            rows, columns = axes
+            new = {"r": squares.mean(axis=columns), "c": squares.mean(axis=rows)}
+        after = {name: (1 - decay) * slots[name] + decay * of_step for name, of_step in new.items()}
+        v = after["v"] if axes is None else _product(xp, after["r"], after["c"], axes, floor)
         u = g / xp.sqrt(xp.maximum(v, floor * floor))
         # max keeps a NaN that comes first.
         u = u / max(rms(xp, u) / self.clip_threshold, 1.0)
@@ -86,15 +115,14 @@ class Adafactor(MatrixRule):
         return kept * p - (size * numbers["rate"]) * u, after
 
 
-def _mean(squares: Matrix, slot: str) -> Matrix:
-    if slot == "v":
-        return squares
-    return squares.mean(axis=-1 if slot == "r" else -2)
+def _product(xp: Any, r: Matrix, c: Matrix, axes: tuple[int, int], floor: float) -> Matrix:
+    rows, columns = axes
+    r = xp.expand_dims(r, columns)
+    return r / xp.maximum(r.mean(axis=rows, keepdims=True), floor) * xp.expand_dims(c, rows)
 
 
-def _product(xp: Any, r: Matrix, c: Matrix, floor: float) -> Matrix:
-    mean = xp.maximum(r.mean(axis=-1, keepdims=True), floor)
-    return (r / mean)[..., :, None] * c[..., None, :]
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
 
 
 def rms(xp: Any, x: Matrix) -> float:

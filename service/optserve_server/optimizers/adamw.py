@@ -10,7 +10,7 @@ from optserve_server.optimizers.adam import Adam
 
 
 @dataclass(frozen=True)
-class Adamw(Adam):
+class AdamW(Adam):
     """p -= lr*wd*p, then Adam.
 
     The session takes the decay off before the rule, as it does for any rule that is given

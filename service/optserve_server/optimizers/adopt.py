@@ -12,7 +12,7 @@ from optserve_server.optimizers.base import ElementwiseRule
 
 
 @dataclass(frozen=True)
-class Adopt(ElementwiseRule):
+class ADOPT(ElementwiseRule):
     """d = g/max(sqrt(v), e), clipped to (t - 1)^(1/4); m = b1*m + (1 - b1)*d; p -= lr*m;
     v = b2*v + (1 - b2)*g^2.
 

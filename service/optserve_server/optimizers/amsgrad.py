@@ -11,7 +11,7 @@ from optserve_server.hyper import hyper
 from optserve_server.optimizers.adam import Adam, BiasCorrection
 
 
-class AmsgradMaximum(StrEnum):
+class AMSGradMaximum(StrEnum):
     """Over what AMSGrad takes its running maximum."""
 
     RAW = "RAW"
@@ -20,7 +20,7 @@ class AmsgradMaximum(StrEnum):
 
 
 @dataclass(frozen=True)
-class Amsgrad(Adam):
+class AMSGrad(Adam):
     """Adam with w for v in the root, where by `maximum`
 
     RAW          w = max(w, v), then corrected by `bias_correction`  (Keras, PyTorch)
@@ -41,20 +41,20 @@ class Amsgrad(Adam):
         optax=BiasCorrection.HATTED,
         lecture=BiasCorrection.NONE,
     )
-    maximum: AmsgradMaximum = hyper(
-        AmsgradMaximum.RAW, optax=AmsgradMaximum.CORRECTED, lecture=AmsgradMaximum.UNCORRECTED
+    maximum: AMSGradMaximum = hyper(
+        AMSGradMaximum.RAW, optax=AMSGradMaximum.CORRECTED, lecture=AMSGradMaximum.UNCORRECTED
     )
 
     @property
     def correction(self) -> BiasCorrection:
-        if self.maximum is AmsgradMaximum.RAW:
+        if self.maximum is AMSGradMaximum.RAW:
             return self.bias_correction
-        if self.maximum is AmsgradMaximum.CORRECTED:
+        if self.maximum is AMSGradMaximum.CORRECTED:
             return BiasCorrection.HATTED
         return BiasCorrection.NONE
 
     def slots(self) -> dict[str, float]:
-        if self.maximum is AmsgradMaximum.UNCORRECTED:
+        if self.maximum is AMSGradMaximum.UNCORRECTED:
             return {"m": 0.0, "v_max": 0.0}
         return {"m": 0.0, "v": 0.0, "v_max": 0.0}
 
@@ -64,13 +64,13 @@ class Amsgrad(Adam):
         rate: Value, second: Value, epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta_1 * m + rest_1 * g
-        if self.maximum is AmsgradMaximum.UNCORRECTED:
+        if self.maximum is AMSGradMaximum.UNCORRECTED:
             (w,) = seconds
             w = ops.maximum(w, beta_2 * w + rest_2 * (g * g))
             return p - rate * m / self.root(ops, w, epsilon, epsilon_root), m, w
         v, w = seconds
         v = beta_2 * v + rest_2 * (g * g)
-        w = ops.maximum(w, second * v if self.maximum is AmsgradMaximum.CORRECTED else v)
-        late = self.maximum is AmsgradMaximum.RAW and self.correction is BiasCorrection.HATTED
+        w = ops.maximum(w, second * v if self.maximum is AMSGradMaximum.CORRECTED else v)
+        late = self.maximum is AMSGradMaximum.RAW and self.correction is BiasCorrection.HATTED
         moved = rate * m / self.root(ops, second * w if late else w, epsilon, epsilon_root)
         return p - moved, m, v, w

@@ -13,7 +13,7 @@ from optserve_server.optimizers.epsilon import nonzero
 
 
 @dataclass(frozen=True)
-class Ftrl(ElementwiseRule):
+class FTRL(ElementwiseRule):
     """n = a + g^2; z += g + 2*l2_shrinkage*p - (sqrt(n) - sqrt(a))/lr*p; a = n;
     p = (clip(z, -l1, l1) - z)/(sqrt(n)/lr + 2*l2 + beta/lr).
 

@@ -13,7 +13,7 @@ from optserve_server.optimizers.tensorwise import Norms, TensorwiseRule, trust_r
 
 
 @dataclass(frozen=True)
-class Lamb(TensorwiseRule):
+class LAMB(TensorwiseRule):
     """m and v as in Adam, both corrected; u = m^/(sqrt(v^) + e) + weight_decay*p; then
 
     p -= lr*|p|/|u| * u, where the norms run over each tensor and a ratio with a 0 is 1.

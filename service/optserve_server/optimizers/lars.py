@@ -12,7 +12,7 @@ from optserve_server.optimizers.tensorwise import Norms, TensorwiseRule, trust_r
 
 
 @dataclass(frozen=True)
-class Lars(TensorwiseRule):
+class LARS(TensorwiseRule):
     """d = g + weight_decay*p; velocity = mu*velocity - lr*r*d; p += velocity, where
 
     r = trust_coefficient*|p|/(|d| + e) over each tensor, and 1 where a norm is 0. With

@@ -33,6 +33,11 @@ class MatrixRule(Rule):
     def state_elements(self, shape: tuple[int, ...]) -> int:
         return sum(math.prod(of_slot) for of_slot in self.tensor_slots(shape).values())
 
+    @property
+    def state_form(self) -> tuple[object, ...]:
+        """The hyperparameters on which the shapes of its state depend."""
+        return ()
+
     @abstractmethod
     def tensor_slots(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         """The state of a tensor of this shape: each slot's shape. All begin with zeros."""

@@ -12,7 +12,7 @@ from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.epsilon import EpsilonPlacement, root
 
 
-class NadamForm(StrEnum):
+class NAdamForm(StrEnum):
     """Whether the momentum warms up."""
 
     SCHEDULED = "SCHEDULED"
@@ -20,7 +20,7 @@ class NadamForm(StrEnum):
 
 
 @dataclass(frozen=True)
-class Nadam(ElementwiseRule):
+class NAdam(ElementwiseRule):
     """m = b1*m + (1 - b1)*g; v = b2*v + (1 - b2)*g^2; p -= lr*m^/(sqrt(v/(1 - b2^t)) + e) with
 
     SCHEDULED  m^ = mu(t+1)*m/(1 - P*mu(t+1)) + (1 - mu(t))*g/(1 - P)  (Keras, PyTorch)
@@ -37,7 +37,7 @@ class Nadam(ElementwiseRule):
     beta_1: float = hyper(0.9, ge=0, lt=1)
     beta_2: float = hyper(0.999, ge=0, lt=1)
     epsilon: float = hyper(1e-7, torch=1e-8, optax=1e-8, lecture=0.0, ge=0)
-    form: NadamForm = hyper(NadamForm.SCHEDULED, optax=NadamForm.CONSTANT, lecture=NadamForm.CONSTANT)
+    form: NAdamForm = hyper(NAdamForm.SCHEDULED, optax=NAdamForm.CONSTANT, lecture=NAdamForm.CONSTANT)
     momentum_decay: float = hyper(1.0, torch=0.004, ge=0)
     epsilon_root: float = hyper(0.0, ge=0)
 
@@ -49,14 +49,14 @@ class Nadam(ElementwiseRule):
         return frozenset({"m", "v"})
 
     def carry(self) -> dict[str, float]:
-        return {"momentum_product": 1.0} if self.form is NadamForm.SCHEDULED else {}
+        return {"momentum_product": 1.0} if self.form is NAdamForm.SCHEDULED else {}
 
     def warmed(self, step: int) -> float:
         """mu(t)."""
         return float(self.beta_1 * (1 - 0.5 * 0.96 ** (step * self.momentum_decay)))
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        if self.form is NadamForm.SCHEDULED:
+        if self.form is NAdamForm.SCHEDULED:
             now, following = self.warmed(step), self.warmed(step + 1)
             product = carried["momentum_product"] * now
             carried = {"momentum_product": product}

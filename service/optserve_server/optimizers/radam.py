@@ -14,7 +14,7 @@ from optserve_server.optimizers.epsilon import EpsilonPlacement, root
 
 
 @dataclass(frozen=True)
-class Radam(ElementwiseRule):
+class RAdam(ElementwiseRule):
     """m = b1*m + (1 - b1)*g; v = b2*v + (1 - b2)*g^2; m^ = m/(1 - b1^t). With
     rho = limit - 2*t*b2^t/(1 - b2^t), limit = 2/(1 - b2) - 1, the length of v's average,
 

@@ -13,7 +13,7 @@ from optserve_server.optimizers.momentum import MomentumForm
 
 
 @dataclass(frozen=True)
-class Rmsprop(ElementwiseRule):
+class RMSprop(ElementwiseRule):
     """v = rho*v + (1 - rho)*g^2; d = g/root, where root is sqrt(v + e) or sqrt(v) + e and,
     when `centered`, v - mean^2 stands for v with mean = rho*mean + (1 - rho)*g. Then
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.epsilon import EpsilonPlacement, root
-from optserve_server.optimizers.schedule_free_sgd import ScheduleFreeSgd
+from optserve_server.optimizers.schedule_free_sgd import ScheduleFreeSGD
 
 
 @dataclass(frozen=True)
-class ScheduleFreeAdamw(ScheduleFreeSgd):
+class ScheduleFreeAdamW(ScheduleFreeSGD):
     """Schedule-free gradient descent with g/(sqrt(v/(1 - b2^t)) + e) + wd*y for the
     direction, v = b2*v + (1 - b2)*g^2.
 

@@ -11,7 +11,7 @@ from optserve_server.optimizers.base import ElementwiseRule
 
 
 @dataclass(frozen=True)
-class ScheduleFreeSgd(ElementwiseRule):
+class ScheduleFreeSGD(ElementwiseRule):
     """z -= lr*(g + wd*y); x = (1 - c)*x + c*z; c = w/(sum of all w so far),
     w = (largest rate so far)^weight_lr_power; g is taken at y = (1 - b1)*z + b1*x.
 

@@ -11,7 +11,7 @@ from optserve_server.optimizers.base import ElementwiseRule
 
 
 @dataclass(frozen=True)
-class Sgd(ElementwiseRule):
+class SGD(ElementwiseRule):
     """p -= lr*g.
 
     In the frame: the gradient itself over 1.

@@ -40,7 +40,7 @@ class Handover:
     def __init__(self, regions: Regions) -> None:
         self.name = ""
         self._regions = regions
-        self._door = Door(self._serve, "a client could not fetch its memory")
+        self._door = Door(self._serve, "a client could not fetch its memory", regions.max_descriptors)
 
     def start(self) -> None:
         """Listens, where the system has such sockets; it is no error if it has not."""
@@ -98,6 +98,7 @@ class Handover:
         region.ended[end] = end
         try:
             socket.send_fds(connection, [b"\1"], region.descriptors())
+            region.close_descriptors()
             await asyncio.get_running_loop().sock_recv(connection, 1)
         finally:
             self._regions.drop(region)

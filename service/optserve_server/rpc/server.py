@@ -75,6 +75,8 @@ class Conditions:
         session_lease_seconds: the lease of sessions that state none; 0 for none.
         reflection: whether the server describes its contract to those who may call.
         shared_memory: whether it shares memory with clients on its host.
+        max_shared_memory_descriptors: file descriptors that this may hold.
+        shared_memory_idle_seconds: after which unused memory is dropped; 0 for never.
     """
 
     max_concurrent_rpcs: int = 2000
@@ -82,6 +84,8 @@ class Conditions:
     session_lease_seconds: float = 0.0
     reflection: bool = True
     shared_memory: bool = True
+    max_shared_memory_descriptors: int = 256
+    shared_memory_idle_seconds: float = 0.0
 
 
 class _GenericHandlers:
@@ -133,7 +137,13 @@ class Server:
             options=_options(namespaces.limits.max_message_bytes),
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
-        self._sharing = Sharing(execution, conditions.shared_memory)
+        self._sharing = Sharing(
+            execution,
+            conditions.shared_memory,
+            conditions.max_shared_memory_descriptors,
+            conditions.shared_memory_idle_seconds,
+        )
+        self.regions = self._sharing.regions
         self._data = DataConnections()
         sessions = SessionService(
             namespaces.limits, execution, self._drain, self._sharing, self._data, self._keeper
@@ -177,6 +187,9 @@ class Server:
             troubles.append("the server is shutting down")
         if self._keeper is not None and self._keeper.disk_state.trouble:
             troubles.append(self._keeper.disk_state.trouble)
+        if not self.regions.has_room:
+            held, limit = self.regions.descriptor_count, self.regions.max_descriptors
+            troubles.append(f"shared memory holds {held} of at most {limit} file descriptors")
         return troubles
 
     async def start(self, listening: Listening) -> int:
@@ -215,6 +228,7 @@ class Server:
             try:
                 await self._tell_health()
                 self._admission.sweep()
+                self.regions.sweep()
                 if self._keeper is not None:
                     self._keeper.sweep()
                 await self._end_leases()

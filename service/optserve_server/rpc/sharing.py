@@ -19,13 +19,24 @@ class Sharing:
     Args:
         execution: where the memory is made.
         wanted: whether it is to be shared at all.
+        max_descriptors: file descriptors that it may hold.
+        idle_seconds: after which unused memory is dropped; 0 for never.
+
+    Attributes:
+        regions: what is shared.
     """
 
-    def __init__(self, execution: Execution, wanted: bool = True) -> None:
+    def __init__(
+        self,
+        execution: Execution,
+        wanted: bool = True,
+        max_descriptors: int = 1000,
+        idle_seconds: float = 0.0,
+    ) -> None:
         self._execution = execution
         self._wanted = wanted
-        self._regions = Regions()
-        self._handover = Handover(self._regions)
+        self.regions = Regions(max_descriptors, idle_seconds)
+        self._handover = Handover(self.regions)
         self.stop = self._handover.stop
 
     def start(self) -> None:
@@ -43,9 +54,9 @@ class Sharing:
         (tensors, dtype), key = sharing.asked_from(request)
         if not self._handover.name:
             raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, "the server shares no memory")
-        self._regions.check_room()
+        self.regions.check_room()
         region = await self._execution.exclusive(session, partial(make_region, session, tensors, dtype, key))
-        self._regions.add(region)
+        self.regions.add(region)
         self._handover.expect(region)
         return sharing.region_to(region, self._handover.name, CLAIM_SECONDS)
 
@@ -55,4 +66,4 @@ class Sharing:
         Raises:
             DomainError: REGION_NOT_FOUND at ``region``.
         """
-        return self._regions.get(name, session)
+        return self.regions.get(name, session)

@@ -140,7 +140,7 @@ class StepStream:
             plan = step_streams.plan_from(message, self._find, self._sharing.region_of)
         plan.session.at_close[self] = self._on_close
         if plan.region is not None:
-            plan.region.ended[self] = self._drop_plan
+            plan.region.hold(self, self._drop_plan)
         self._plan = plan
         return plan
 
@@ -168,7 +168,7 @@ class StepStream:
         if plan is not None:
             plan.session.at_close.pop(self, None)
             if plan.region is not None:
-                plan.region.ended.pop(self, None)
+                plan.region.release(self)
         self._answers.forget()
 
     async def _serve_step(

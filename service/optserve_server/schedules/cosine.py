@@ -16,6 +16,9 @@ from optserve_server.schedules.base import Rates, Schedule, Steps
 class Cosine(Schedule):
     """lr*((1 - alpha)*(1 + cos(pi*s/steps))/2 + alpha), and lr*alpha afterwards.
 
+    With `periodic` the formula holds afterwards as well, so that the rate rises again and
+    has a period of 2*steps (PyTorch's CosineAnnealingLR).
+
     With a warm-up (Keras): linear from the initial rate to `warmup_target`, which then
     decays from there, s counted anew.
     """
@@ -27,6 +30,7 @@ class Cosine(Schedule):
     alpha: float = hyper(0.0, ge=0)
     warmup_steps: float = hyper(0.0, ge=0)
     warmup_target: float = hyper(0.0, ge=0)
+    periodic: bool = hyper(False, torch=True)
 
     def validate(self) -> None:
         if bool(self.warmup_steps) != bool(self.warmup_target):
@@ -39,7 +43,11 @@ class Cosine(Schedule):
 
     def curve(self, steps: Steps) -> Rates:
         after = steps - self.warmup_steps
-        fraction = np.clip(after / self.decay_steps, 0, 1)
+        if self.periodic:
+            # The remainder first: far out the quotient has few digits left behind its point.
+            fraction = np.mod(np.maximum(after, 0), 2 * self.decay_steps) / self.decay_steps
+        else:
+            fraction = np.clip(after / self.decay_steps, 0, 1)
         part: Rates = (1 - self.alpha) * 0.5 * (1 + np.cos(np.pi * fraction)) + self.alpha
         if not self.warmup_steps:
             return self.initial_learning_rate * part

@@ -1,8 +1,10 @@
-"""One cycle (Smith and Topin, 2018, arXiv:1708.07120), as in PyTorch."""
+"""One cycle (Smith and Topin, 2018, arXiv:1708.07120), as in PyTorch and in optax."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 import numpy as np
@@ -13,12 +15,24 @@ from optserve_server.schedules.annealing import Annealing, annealed
 from optserve_server.schedules.base import Rates, Schedule, Steps
 
 
+class OneCycleForm(StrEnum):
+    """At which step a part of the cycle ends."""
+
+    LAST_STEP = "LAST_STEP"
+    STEP_COUNT = "STEP_COUNT"
+
+
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """From max/div_factor up to max at step pct_start*total - 1, then down to
-    max/(div_factor*final_div_factor) at step total - 1, where it stays.
+    """From max/div_factor up to max at the end of the part pct_start of the cycle, then down to
+    max/(div_factor*final_div_factor) at the end of the cycle, where it stays.
 
-    With `three_phase` it first falls to the first rate, in as many steps as it rose.
+    With `three_phase` it first falls to the first rate, at the end of the part pct_final, or in
+    as many steps as it rose if that is 0. A part f of the cycle ends at step
+
+    LAST_STEP   f*total - 1        (PyTorch's OneCycleLR)
+    STEP_COUNT  floor(f*total)     (optax' cosine_onecycle_schedule; linear_onecycle_schedule is
+                                   LINEAR in three phases)
     """
 
     name: ClassVar[str] = "one_cycle"
@@ -31,12 +45,23 @@ class OneCycle(Schedule):
     final_div_factor: float = hyper(1e4, gt=0)
     three_phase: bool = hyper(False)
 
+    pct_final: float = hyper(0.0, optax=0.85, ge=0, le=1)
+    form: OneCycleForm = hyper(OneCycleForm.LAST_STEP, optax=OneCycleForm.STEP_COUNT)
+
     def validate(self) -> None:
-        if self.three_phase and self.pct_start > 0.5:
+        if not self.three_phase:
+            return
+        if not self.pct_final and self.pct_start > 0.5:
             raise DomainError(
                 Reason.CONFLICTING_FIELDS,
                 f"pct_start is {self.pct_start}, but must be at most 0.5 in three phases",
                 field="pct_start",
+            )
+        if self.pct_final and self.pct_start > self.pct_final:
+            raise DomainError(
+                Reason.CONFLICTING_FIELDS,
+                f"pct_final is {self.pct_final}, but must be 0 or at least pct_start, {self.pct_start}",
+                field="pct_final",
             )
 
     def curve(self, steps: Steps) -> Rates:
@@ -59,8 +84,14 @@ class OneCycle(Schedule):
     def _phases(self) -> list[tuple[float, float, float]]:
         """The last step of each phase, and the rates between which it goes."""
         first, top = self.max_learning_rate / self.div_factor, self.max_learning_rate
-        risen, end = self.pct_start * self.total_steps - 1, self.total_steps - 1
+        risen, end = self._end(self.pct_start), self._end(1.0)
         if self.three_phase:
-            fallen = 2 * self.pct_start * self.total_steps - 2
+            fallen = self._end(self.pct_final) if self.pct_final else 2 * risen
             return [(risen, first, top), (fallen, top, first), (end, first, self._lowest)]
         return [(risen, first, top), (end, top, self._lowest)]
+
+    def _end(self, part: float) -> float:
+        """The step at which a part of the cycle ends."""
+        if self.form is OneCycleForm.STEP_COUNT:
+            return float(math.floor(part * self.total_steps))
+        return part * self.total_steps - 1

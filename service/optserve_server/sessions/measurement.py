@@ -92,13 +92,22 @@ def _sum(values: npt.NDArray[np.float64]) -> float:
         return float(values.sum())
 
 
-def norms_by_tensor(runs: Sequence[Run], measurement: Measurement) -> tuple[tuple[str, float], ...]:
-    """The norm of each tensor's gradient before clipping, from a measurement by tensor."""
-    return tuple(
-        (tensor.entry.name, length)
-        for run, sums in zip(runs, measurement.sums, strict=True)
-        for tensor, length in zip(run.tensors, norms(sums, "squares").tolist(), strict=True)
-    )
+def norms_by_tensor(
+    staging: Staging, runs: Sequence[Run], measurement: Measurement
+) -> tuple[tuple[str, float], ...]:
+    """The norm of each tensor's gradient before clipping, 0 where it has no elements.
+
+    Args:
+        staging: the gradient.
+        runs: those of its runs that were measured: all but frozen tensors'.
+        measurement: of these runs, by tensor.
+    """
+    found = {tensor.entry.name: 0.0 for tensor in staging.tensors if not tensor.size}
+    for run, sums in zip(runs, measurement.sums, strict=True):
+        names = (tensor.entry.name for tensor in run.tensors)
+        found.update(zip(names, norms(sums, "squares").tolist(), strict=True))
+    order = [tensor.entry.name for tensor in staging.tensors]
+    return tuple((name, found[name]) for name in order if name in found)
 
 
 def refuse_non_finite(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,8 +23,8 @@ from optserve_server.sessions.staging import Staging, check_names, stage
 NAME_BYTES = 32
 """Random bytes in a region's name."""
 
-MAX_REGIONS = 1000
-"""Regions that one server keeps: each takes up to four descriptors."""
+DESCRIPTORS_OF_A_NEW_REGION = 4
+"""At most: gradient, values, the session's parameters, and the connection of its client."""
 
 Key = tuple[tuple[str, ...] | None, np.dtype[Any] | None, Point]
 """Tensors (None for all), element type (None for their own) and point of some values."""
@@ -45,6 +46,7 @@ class Region:
         name: unguessable; whoever knows it may claim the region once, and step with it.
         claimed: whether it was handed over.
         ended: what is called once when the region is dropped, by whom it concerns.
+        used: when a stream last used it (monotonic seconds).
     """
 
     session: Session
@@ -55,6 +57,8 @@ class Region:
     name: str = field(default_factory=lambda: secrets.token_hex(NAME_BYTES))
     claimed: bool = False
     ended: dict[object, Callable[[], object]] = field(default_factory=dict)
+    used: float = field(default_factory=time.monotonic)
+    _streams: set[object] = field(default_factory=set)
     _blocks: list[SharedBlock] = field(default_factory=list)
     _charges: list[Charge] = field(default_factory=list)
 
@@ -77,6 +81,31 @@ class Region:
         # NumPy takes None for float64 where it compares types.
         alike = dtype == pull.dtype and (dtype is None) == (pull.dtype is None)
         return alike and (tensors, point) == (pull.tensors, pull.point)
+
+    def hold(self, stream: object, on_drop: Callable[[], object]) -> None:
+        """Keeps the region from being idle until `release`."""
+        self._streams.add(stream)
+        self.ended[stream] = on_drop
+
+    def release(self, stream: object) -> None:
+        """Lets the region be idle, if no other stream holds it."""
+        self._streams.discard(stream)
+        self.ended.pop(stream, None)
+        self.used = time.monotonic()
+
+    def is_idle(self, since: float) -> bool:
+        """Whether no stream holds it or has used it since that moment (monotonic seconds)."""
+        return not self._streams and self.used < since
+
+    @property
+    def descriptor_count(self) -> int:
+        """Open descriptors: its blocks' until it is handed over, then its client's connection."""
+        return self.claimed + sum(block.descriptor_count for block in self._blocks)
+
+    def close_descriptors(self) -> None:
+        """Closes the descriptors of its own memory, which its client has; the memory stays."""
+        for block in self._blocks:
+            block.close_descriptor()
 
     def descriptors(self) -> list[int]:
         """What a client maps: gradients, then parameters if there are any."""
@@ -150,13 +179,35 @@ def _add_values(region: Region, key: Key) -> None:
 
 
 class Regions:
-    """All regions of a server, by name. Used on the event loop alone."""
+    """All regions of a server, by name. Used on the event loop alone.
 
-    def __init__(self) -> None:
+    Args:
+        max_descriptors: how many file descriptors they may hold.
+        idle_seconds: after which an unused region is dropped; 0 for never.
+
+    Attributes:
+        max_descriptors: as given.
+    """
+
+    def __init__(self, max_descriptors: int, idle_seconds: float) -> None:
+        self.max_descriptors = max_descriptors
+        self._idle_seconds = idle_seconds
         self._regions: dict[str, Region] = {}
+        self._live_used: dict[Session, float] = {}
 
     def __len__(self) -> int:
         return len(self._regions)
+
+    @property
+    def descriptor_count(self) -> int:
+        """File descriptors held: of regions, and of sessions' parameters that clients may read."""
+        live = sum(session.live is not None for session in self._live_used)
+        return live + sum(region.descriptor_count for region in self._regions.values())
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there may be another region."""
+        return self.descriptor_count + DESCRIPTORS_OF_A_NEW_REGION <= self.max_descriptors
 
     def check_room(self) -> None:
         """Refuses a region more than there may be.
@@ -164,10 +215,30 @@ class Regions:
         Raises:
             DomainError: LIMIT_EXCEEDED.
         """
-        if len(self._regions) >= MAX_REGIONS:
-            text = "the server has given out all its regions of shared memory"
-            metadata = {"limit": "max_regions", "value": MAX_REGIONS}
+        if not self.has_room:
+            limit = "max_shared_memory_descriptors"
+            text = (
+                f"shared memory holds {self.descriptor_count} file descriptors and a region takes up to"
+                f" {DESCRIPTORS_OF_A_NEW_REGION}, which exceeds the server's {limit}, {self.max_descriptors}"
+            )
+            metadata = {"limit": limit, "value": self.max_descriptors}
             raise DomainError(Reason.LIMIT_EXCEEDED, text, metadata=metadata)
+
+    def sweep(self) -> None:
+        """Drops what was idle for too long: regions, and parameters' descriptors without a region."""
+        now = time.monotonic()
+        before = now - self._idle_seconds if self._idle_seconds else 0.0
+        for region in list(self._regions.values()):
+            if region.is_idle(before):
+                self.drop(region)
+        for region in self._regions.values():
+            if region.live is not None:
+                self._live_used[region.session] = now
+        for session, used in list(self._live_used.items()):
+            # A step under way counts its changes in them.
+            if session.closed or (used < before and not session.lock.locked()):
+                session.live = None
+                del self._live_used[session]
 
     def add(self, region: Region) -> None:
         """Keeps a region until it is dropped, or its session closed.
@@ -179,6 +250,8 @@ class Regions:
             region.close()
             region.session.check_open()
         self._regions[region.name] = region
+        if region.live is not None:
+            self._live_used[region.session] = time.monotonic()
         region.session.at_close[region] = lambda: self.drop(region)
 
     def claim(self, name: str) -> Region | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
@@ -48,7 +49,7 @@ class SharedBlock:
         except BaseException:
             self._close()
             raise
-        self.array: npt.NDArray[np.uint8] = np.frombuffer(mapping, np.uint8)[:byte_count]
+        self.array: npt.NDArray[np.uint8] = np.frombuffer(memoryview(mapping), np.uint8)[:byte_count]
 
     def fileno(self) -> int:
         """The descriptor.
@@ -60,6 +61,15 @@ class SharedBlock:
             raise ValueError("the descriptor is closed")
         return self._descriptor
 
+    @property
+    def descriptor_count(self) -> int:
+        """Descriptors that it holds: one until `close_descriptor`, then none."""
+        return int(self._close.alive)
+
+    def close_descriptor(self) -> None:
+        """Closes the descriptor, once those who need it have it; the memory stays."""
+        self._close()
+
     def close(self) -> None:
         """Lets go of the descriptor and the memory; views of it stay good."""
         self._close()
@@ -70,13 +80,34 @@ class SharedBlock:
         return self.array[byte_offset : byte_offset + size * dtype.itemsize].view(dtype)
 
 
-def _mapped(descriptor: int, length: int, *, writable: bool) -> mmap.mmap:
+def _mapped(descriptor: int, length: int, *, writable: bool) -> ctypes.Array[ctypes.c_uint8]:
     """Memory of a new descriptor, taken, mapped and sealed."""
     # Taken at once: where memory runs out, it does so here and not in the middle of a step.
     os.posix_fallocate(descriptor, 0, length)
-    populate: int = getattr(mmap, "MAP_POPULATE", 0)
-    mapping = mmap.mmap(descriptor, length, flags=mmap.MAP_SHARED | populate)
+    mapping = _map(descriptor, length)
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
     # This process' own mapping was made before the seal, and stays writable.
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals | (0 if writable else FUTURE_WRITE))
+    return mapping
+
+
+def _map(descriptor: int, length: int) -> ctypes.Array[ctypes.c_uint8]:
+    """Maps a descriptor's memory until the last view of the result is gone.
+
+    ``mmap.mmap`` would keep a second descriptor for as long; before Python 3.13 it cannot be
+    asked not to.
+
+    Raises:
+        OSError: there is no address space for it.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+    library.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+    address = library.mmap(None, length, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, 0)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "cannot map shared memory")
+    mapping = (ctypes.c_uint8 * length).from_address(address)
+    weakref.finalize(mapping, library.munmap, address, length).atexit = False
     return mapping

@@ -373,6 +373,12 @@ def _pack(layout: Layout, given: Mapping[str, _Given]) -> list[StagedTensor]:
     return packed
 
 
+def no_tensor() -> DomainError:
+    """The error of a gradient that has no tensor at all."""
+    text = "a step needs the gradient of at least one tensor, in gradients or sparse_gradients"
+    return DomainError(Reason.FIELD_REQUIRED, text, field="gradients")
+
+
 def check_complete(layout: Layout, covered: Collection[str] | None, frozen: Collection[str]) -> None:
     """Rejects a gradient that leaves tensors out.
 

@@ -26,7 +26,7 @@ from optserve_server.sessions.plan import Place, Plan, Totals
 from optserve_server.sessions.reading import Point, Reply, read
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
 from optserve_server.sessions.spec import NonFinitePolicy
-from optserve_server.sessions.staging import Staging, check_complete
+from optserve_server.sessions.staging import Staging, check_complete, no_tensor
 from optserve_server.sessions.step_record import step_pieces
 from optserve_server.storage.files import Piece
 
@@ -106,11 +106,14 @@ class Step(Change["Step"]):
             session: the session, locked.
 
         Raises:
-            DomainError: what `Session.admit` raises, SEQUENCE_REUSED, MISSING_TENSOR,
-                CONFLICTING_FIELDS (rows that cannot move alone) or NON_FINITE_GRADIENT.
+            DomainError: what `Session.admit` raises, FIELD_REQUIRED (no tensor), SEQUENCE_REUSED,
+                MISSING_TENSOR, CONFLICTING_FIELDS (rows that cannot move alone) or
+                NON_FINITE_GRADIENT.
         """
         staging, options = self.staging, self.options
         new = session.admit(options)
+        if not staging.tensors:
+            raise no_tensor()
         if session.kept is not None and staging.foreign:
             # What is recorded has to be what is applied, whatever others write meanwhile.
             staging = self.staging = session.kept.own(staging)
@@ -364,7 +367,7 @@ class Step(Change["Step"]):
 
     def _tensor_norms(self) -> tuple[tuple[str, float], ...]:
         runs = [place.run for place in self._plan.places]
-        return norms_by_tensor(runs, self._measured(by_tensor=True))
+        return norms_by_tensor(self.staging, runs, self._measured(by_tensor=True))
 
     def _result(self, step: int, learning_rate: float) -> StepResult:
         measurement, session, options = self._measurement, self._session, self.options

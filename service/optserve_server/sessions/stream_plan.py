@@ -187,8 +187,8 @@ def _key(arrays: Sequence[NamedArray], pull: Pull | None) -> object:
     return (*((named.name, named.array.dtype, named.array.shape) for named in arrays), pull)
 
 
-def _place(tensor: StagedTensor) -> tuple[str, np.dtype[Any], int]:
-    return tensor.entry.name, tensor.dtype, tensor.byte_offset
+def _place(tensor: StagedTensor) -> tuple[str, np.dtype[Any], int, bool]:
+    return tensor.entry.name, tensor.dtype, tensor.byte_offset, tensor.rows is None
 
 
 def wrong_byte_count(announced: int, expected: int) -> DomainError:

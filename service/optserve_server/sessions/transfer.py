@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.sessions.guards import StepPrograms
 
@@ -38,7 +39,7 @@ class StateTransfer:
         counted = after.rule.counted_slots
         if any(isinstance(programs.rule, MatrixRule) for programs in (before, after)):
             # Their state has shapes of its own, which only the same rule understands.
-            old = old if type(before.rule) is type(after.rule) else []
+            old = old if _shaped_alike(before.rule, after.rule) else []
         whole = counted <= set(old) and set(after.rule.carry()) <= set(before.rule.carry())
         carried = [slot for slot in new if slot in old and (whole or slot not in counted)]
         restarted = not whole or (bool(new) and not carried)
@@ -49,3 +50,13 @@ class StateTransfer:
             tuple(slot for slot in new if slot not in carried),
             restarted,
         )
+
+
+def _shaped_alike(before: Rule, after: Rule) -> bool:
+    """Whether two rules, at least one of which is a `MatrixRule`, have state of equal shapes."""
+    return (
+        isinstance(before, MatrixRule)
+        and isinstance(after, MatrixRule)
+        and type(before) is type(after)
+        and before.state_form == after.state_form
+    )

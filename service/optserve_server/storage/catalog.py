@@ -3,7 +3,7 @@
 ::
 
     LOCK                                the server that uses it
-    VERSION                             of this layout
+    VERSION                             of this layout; written last, when all folders exist
     journal/000000000001.journal        see `optserve_server.storage.journal`
     journal/000000000001.spare          a journal's file that is to be used again
     journal/heads                       see `optserve_server.storage.heads`
@@ -113,7 +113,7 @@ class Catalog:
         root: the directory; made where it is not there.
 
     Raises:
-        DirectoryError: another server uses it, or it is of another version.
+        DirectoryError: another server uses it, it is of another version, or parts of it are missing.
         OSError: it cannot be made or written to.
     """
 
@@ -127,10 +127,12 @@ class Catalog:
         disk.make_folder(root)
         self._lock = self._locked()
         try:
-            self._check_version()
+            is_new = self._is_new()
             for folder in (self.sessions, self.journal, self.quarantine, self._trash):
                 disk.make_folder(folder)
             disk.sync_folder(root)
+            if is_new:
+                write_whole(disk, root / "VERSION", [VERSION.encode()])
             self._sweep()
             self.notes = Notes(disk, root / "notes.json")
         except BaseException:
@@ -298,15 +300,28 @@ class Catalog:
         os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         return fd
 
-    def _check_version(self) -> None:
+    def _is_new(self) -> bool:
+        """Whether the directory is to be set up.
+
+        Raises:
+            DirectoryError: it is of another version, or parts of it are missing: sessions would be
+                lost without a word if it were taken for an empty one.
+        """
         path = self.root / "VERSION"
         if not path.exists():
-            if self.sessions.exists():
+            if self.sessions.exists() and any(self.sessions.iterdir()):
                 raise DirectoryError(f"the data directory {self.root} has sessions, but no VERSION")
-            write_whole(self.disk, path, [VERSION.encode()])
+            return True
         found = bytes(self.disk.read(path)).decode(errors="replace")
         if found != VERSION:
             raise DirectoryError(f"the data directory {self.root} is of version {found!r}, not {VERSION!r}")
+        for folder in (self.sessions, self.journal):
+            if not folder.is_dir():
+                raise DirectoryError(
+                    f"the data directory {self.root} has a VERSION, but its {folder.name}/ is missing;"
+                    " restore it or mount its disk, or remove the directory to start without its sessions"
+                )
+        return False
 
     def _sweep(self) -> None:
         """Removes what was being written or deleted when the last server ended."""

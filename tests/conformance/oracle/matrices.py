@@ -41,11 +41,14 @@ def transposed(a: Tensor) -> Tensor:
     return [list(column) for column in zip(*a, strict=True)]
 
 
-def orthogonalized(u: Tensor, iterations: int, epsilon: float) -> Tensor:
+def norm(x: Tensor) -> float:
+    return math.sqrt(math.fsum(value * value for value in flat(x)))
+
+
+def orthogonalized(u: Tensor, iterations: int, divisor: float) -> Tensor:
     if len(u) > len(u[0]):
-        return transposed(orthogonalized(transposed(u), iterations, epsilon))
-    norm = max(math.sqrt(math.fsum(x * x for x in flat(u))), epsilon)
-    x = each(lambda value: value / norm, u)
+        return transposed(orthogonalized(transposed(u), iterations, divisor))
+    x = each(lambda value: value / divisor, u)
     for _ in range(iterations):
         gram = product(x, transposed(x))
         mixed = each(lambda g, gg: -4.7750 * g + 2.0315 * gg, gram, product(gram, gram))
@@ -55,14 +58,24 @@ def orthogonalized(u: Tensor, iterations: int, epsilon: float) -> Tensor:
 
 def muon(
     p: Tensor, steps: Steps, *, mu: float, nesterov: bool, iterations: int, epsilon: float,
-    weight_decay: float,
+    weight_decay: float, form: str = "TORCH", rms_rate: float = 0.0,
 ) -> list[Tensor]:  # fmt: skip
-    m, path = each(lambda x: 0.0 * x, p), []
-    scale = math.sqrt(max(1.0, len(p) / len(p[0])))
-    for g, lr in steps:
-        m = each(lambda a, b: mu * a + (1 - mu) * b, m, g)
-        u = each(lambda a, b: mu * a + (1 - mu) * b, m, g) if nesterov else m
-        o = orthogonalized(u, iterations, epsilon)
+    """form is TORCH, KERAS, whose momentum sums gradients up, or OPTAX, which corrects its average."""
+    m, path, rows, columns = each(lambda x: 0.0 * x, p), [], len(p), len(p[0])
+    scale = {"TORCH": math.sqrt(max(1.0, rows / columns)), "KERAS": 1.0,
+             "OPTAX": math.sqrt(max(1.0, columns / rows))}[form]  # fmt: skip
+    if rms_rate:
+        scale = rms_rate * math.sqrt(max(rows, columns))
+    new = 1.0 if form == "KERAS" else 1 - mu
+    for t, (g, lr) in enumerate(steps, 1):
+        m = each(lambda a, b: mu * a + new * b, m, g)
+        behind, here = (1 - mu ** (t + nesterov), 1 - mu**t) if form == "OPTAX" else (1.0, 1.0)
+        if nesterov:
+            u = each(lambda a, b, x=behind, y=here: mu * a / x + new * b / y, m, g)
+        else:
+            u = each(lambda a, x=behind: a / x, m)
+        length = max(norm(u), epsilon) if form == "TORCH" else norm(u) + epsilon
+        o = orthogonalized(u, iterations, length)
         p = each(lambda x, y, lr=lr: (1 - lr * weight_decay) * x - lr * scale * y, p, o)
         path.append(p)
     return path
@@ -70,9 +83,9 @@ def muon(
 
 def adafactor(
     p: Tensor, steps: Steps, *, beta_2_decay: float, epsilon_1: float, epsilon_2: float,
-    threshold: float, floored: bool,
+    threshold: float, floored: bool, factored: bool = True, relative: bool = True,
 ) -> list[Tensor]:  # fmt: skip
-    matrix = isinstance(p[0], list)
+    matrix = isinstance(p[0], list) and factored
     rows = [0.0] * len(p)
     columns = [0.0] * len(p[0]) if matrix else []
     v, path = each(lambda x: 0.0 * x, p), []
@@ -94,7 +107,7 @@ def adafactor(
             estimate = v
         u = each(lambda x, y: x / math.sqrt(max(y, least)), g, estimate)
         length = max(1.0, rms(u) / threshold)
-        size = max(epsilon_2, rms(p)) * min(lr, 1 / math.sqrt(t))
+        size = max(epsilon_2, rms(p)) * (min(lr, 1 / math.sqrt(t)) if relative else lr)
         p = each(lambda x, y, a=size / length: x - a * y, p, u)
         path.append(p)
     return path

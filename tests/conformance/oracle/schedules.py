@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -42,11 +43,20 @@ def polynomial(
 
 
 def cosine(
-    step: int, *, initial: float, decay_steps: float, alpha: float, warmup: float = 0.0, target: float = 0.0
+    step: int,
+    *,
+    initial: float,
+    decay_steps: float,
+    alpha: float,
+    warmup: float = 0.0,
+    target: float = 0.0,
+    periodic: bool = False,
 ) -> float:
     if step < warmup:
         return initial + (target - initial) * step / warmup
-    part = 0.5 * (1 + math.cos(math.pi * min(step - warmup, decay_steps) / decay_steps))
+    gone = step - warmup
+    gone = math.fmod(gone, 2 * decay_steps) if periodic else min(gone, decay_steps)
+    part = 0.5 * (1 + math.cos(math.pi * gone / decay_steps))
     return (target if warmup else initial) * ((1 - alpha) * part + alpha)
 
 
@@ -88,6 +98,27 @@ def one_cycle(
         return between(form, top, first, (step - risen) / risen)
     start, high = (2 * risen, first) if three else (risen, top)
     return between(form, high, lowest, min(1.0, (step - start) / (total - 1 - start)))
+
+
+def counted_cycle(
+    step: int,
+    *,
+    top: float,
+    total: int,
+    linear: bool,
+    pct_start: float,
+    pct_final: float,
+    div_factor: float,
+    final_div_factor: float,
+) -> float:
+    first, lowest, risen = top / div_factor, top / div_factor / final_div_factor, int(pct_start * total)
+    corners = [(0, first), (risen, top), (total, lowest)]
+    if linear:
+        corners.insert(2, (int(pct_final * total), first))
+    for (start, a), (end, b) in itertools.pairwise(corners):
+        if start <= step < end:
+            return between("LINEAR" if linear else "COSINE", a, b, (step - start) / (end - start))
+    return lowest
 
 
 def step_decay(step: int, *, initial: float, size: int, gamma: float) -> float:

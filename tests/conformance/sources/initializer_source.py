@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.initializers import REGISTRY
+from optserve_server.initializers.identity import Identity
 from optserve_server.initializers.variance_scaling import FanMode, InitializerDistribution
 
 SHAPES = ((300, 200), (3, 3, 80, 90))
@@ -87,7 +88,7 @@ def drawn(line: Line, shape: tuple[int, ...]) -> Floats:
 
 
 def identity() -> Floats:
-    return REGISTRY["identity"](gain=2.0).draw((3, 5), np.dtype(np.float64), np.random.default_rng(1))
+    return Identity(gain=2.0).draw((3, 5), np.dtype(np.float64), np.random.default_rng(1))
 
 
 def difference(ours: Floats, theirs: Floats, ends: bool) -> str:

@@ -149,8 +149,10 @@ def run_guarded(make: Callable[[float], Any]) -> guards.Runner:
             optimizer.learning_rate = case.settings.rates[call // case.settings.accumulation]
             optimizer.apply([jnp.array(gradients[n], "float64") for n in names], variables)
             averages = optimizer._model_variables_moving_average if optimizer.use_ema else variables
-            path.append(tuple(guards.named(names, (np.asarray(v.value) for v in vs))
-                              for vs in (variables, averages)))  # fmt: skip
+            now, average = (
+                guards.named(names, (np.asarray(v.value) for v in vs)) for vs in (variables, averages)
+            )
+            path.append((now, average))
         return path
 
     return runner

@@ -199,7 +199,7 @@ def recurrent() -> Iterator[Line]:
     yield recurrence("gru", "keras_reset_before_no_bias", L.GRU, reset_after=False, use_bias=False)
 
 
-def recurrence(file: str, case: str, kind: type[keras.Layer], **fields: bool) -> Line:
+def recurrence(file: str, case: str, kind: Any, **fields: bool) -> Line:
     """A recurrent layer of 4 units on 6 steps of 3 features."""
     make = functools.partial(kind, 4, **countable(file), **fields)
     return Line(file, case, [6, 3], {"units": 4, **fields}, make, True)
@@ -214,7 +214,7 @@ def countable(file: str) -> dict[str, Any]:
     return {"unroll": True} | ({} if file == "simple_rnn" else {"recurrent_activation": "tanh"})
 
 
-def bidirectional(file: str, case: str, kind: type[keras.Layer], sequences: bool) -> Line:
+def bidirectional(file: str, case: str, kind: Any, sequences: bool) -> Line:
     fields = {"units": 4, "bidirectional": True, **({"return_sequences": True} if sequences else {})}
     inner = functools.partial(kind, 4, return_sequences=sequences, **countable(file))
     return Line(file, case, [6, 3], fields, lambda: L.Bidirectional(inner()), True)

@@ -34,6 +34,14 @@ Make = Callable[[Any, float], Any]
 """An optimizer of torch or Keras over a parameter, at a rate."""
 
 
+IN_FLOAT32 = {("keras", "adafactor"): 1, ("keras", "muon"): 2, ("optax", "adafactor"): 1}
+"""The dimensions from which on a framework keeps a number of a tensor's step in float32."""
+
+ONE_PRECISION = {
+    "keras": "Keras on JAX takes means and norms in float32",
+    "optax": "optax keeps the decay in float32",
+}
+
 BEYOND = 2.0**66
 """The square of what is as large as that overflows float32."""
 
@@ -93,9 +101,9 @@ def case(
     given: dict[str, Any] = {"parameters": start, "gradients": [g for g, _ in steps]}
     if own_rate is None:
         given["learning_rates"] = rates
-    single = name == "adafactor" and source == "keras"
+    single = np.ndim(start) >= IN_FLOAT32.get((source, name), 99)
     if single:
-        note = "Keras on JAX takes means in float32"
+        note = note or ONE_PRECISION[source]
     return Row(
         "optimizers", name, label, source, optimizer_spec(source.upper(), name, **fields), given,
         lambda: {"parameters": oracle(start, steps, **knobs)},
@@ -131,10 +139,14 @@ def muons() -> list[Row]:
     return [
         case("muon", "torch", "torch", WIDE, lambda p, lr: muon(p, lr=lr, **given), matrices.muon, fields,
              nesterov=True, note=cast, **knobs),
+        case("muon", "torch_match_rms", "torch", TALL,
+             lambda p, lr: muon(p, lr=lr, adjust_lr_fn="match_rms_adamw", **given), matrices.muon,
+             fields | {"rms_rate": 0.2}, nesterov=True, rms_rate=0.2, note=cast, **knobs),
         case("muon", "torch_tall", "torch", TALL, lambda p, lr: muon(p, lr=lr, nesterov=False, **given),
              matrices.muon, fields | {"nesterov": False}, nesterov=False, note=cast, **knobs),
         case("muon", "torch_steep", "torch", WIDE, lambda p, lr: muon(p, lr=lr), matrices.muon, {},
-             steeper=BEYOND, nesterov=True, note="the gradient's squares overflow float32", **usual),
+             steeper=BEYOND, nesterov=True, note="the sum of the gradients' squares overflows float32",
+             **usual),
         case("muon", "torch_defaults", "torch", WIDE, lambda p, lr: muon(p), matrices.muon, {},
              own_rate=0.001, nesterov=True, note=cast, **usual),
         case("muon", "torch_adamw", "torch", VECTOR, half_adamw, adamw, adam,
@@ -147,7 +159,83 @@ def muons() -> list[Row]:
                                         nesterov=False),
              adam_root, {"nesterov": False, "adam_beta_1": 0.8, "adam_beta_2": 0.95, "adam_epsilon": 0.01,
                          "adam_epsilon_root": 0.02},
-             note="what is no matrix goes by AdamW; optax' Muon is another for matrices alone"),
+             note="what is no matrix goes by AdamW"),
+        *keras_muons(),
+        *optax_muons(),
+    ]  # fmt: skip
+
+
+def keras_muons() -> list[Row]:
+    k = keras.optimizers.Muon
+    fields = {"momentum": 0.8, "weight_decay": 0.2}
+    knobs = {"mu": 0.8, "weight_decay": 0.2, "iterations": 3, "epsilon": 1e-7, "form": "KERAS"}
+    usual = {"mu": 0.95, "weight_decay": 0.004, "iterations": 5, "epsilon": 1e-7, "form": "KERAS"}
+    folded = {"placement": "OUTSIDE", "correction": "FOLDED"}
+    adam = {"adam_beta_1": 0.8, "adam_beta_2": 0.95}
+    adam_knobs = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": 0.01, "weight_decay": 0.2}
+    adam_usual = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.004}
+
+    def case_of(name: str, start: Any, make: Make, oracle: Callable[..., list[Any]],
+                fields: dict[str, Any], **how: Any) -> Row:  # fmt: skip
+        return case("muon", name, "keras", start, make, oracle, fields, **how)
+
+    def folded_adamw(start: list[float], steps: Any) -> list[list[float]]:
+        return by_element(optimizers.adam, steps, start, **folded, **adam_knobs)
+
+    return [
+        case_of("keras", WIDE, lambda p, lr: k(lr, ns_steps=3, rms_rate=0.5, **fields), matrices.muon,
+                fields | {"iterations": 3, "rms_rate": 0.5}, nesterov=True, rms_rate=0.5, **knobs),
+        case_of("keras_tall", TALL,
+                lambda p, lr: k(lr, ns_steps=3, rms_rate=None, nesterov=False, **fields), matrices.muon,
+                fields | {"iterations": 3, "rms_rate": 0.0, "nesterov": False}, nesterov=False, **knobs),
+        case_of("keras_defaults", WIDE, lambda p, lr: k(), matrices.muon, {}, own_rate=0.001, nesterov=True,
+                rms_rate=0.2, **usual),
+        case_of("keras_slight", WIDE, lambda p, lr: k(lr), matrices.muon, {}, steeper=2.0**-24,
+                nesterov=True, rms_rate=0.2, note="gradients beside which the epsilon counts", **usual),
+        case_of("keras_adamw", VECTOR,
+                lambda p, lr: k(lr, epsilon=0.01, adam_weight_decay=0.2, **adam), folded_adamw,
+                adam | {"adam_epsilon": 0.01, "weight_decay": 0.2}),
+        case_of("keras_adamw_defaults", VECTOR, lambda p, lr: k(),
+                lambda start, steps: by_element(optimizers.adam, steps, start, **folded, **adam_usual), {},
+                own_rate=0.001),
+    ]  # fmt: skip
+
+
+def optax_muons() -> list[Row]:
+    fields = {"momentum": 0.8, "weight_decay": 0.2, "iterations": 3, "epsilon": 2.0}
+    given = {"beta": 0.8, "weight_decay": 0.2, "ns_steps": 3, "eps": 2.0}
+    knobs = {"mu": 0.8, "weight_decay": 0.2, "iterations": 3, "epsilon": 2.0, "form": "OPTAX"}
+    usual = {"mu": 0.95, "weight_decay": 0.0, "iterations": 5, "epsilon": 1e-8, "form": "OPTAX"}
+    rate = {"learning_rate": 0.015}
+    ahead = {"form": "CONSTANT", "psi": 0.0, "beta_1": 0.8, "beta_2": 0.95, "epsilon": 0.01}
+    adam_usual = {"form": "CONSTANT", "psi": 0.0, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
+
+    def case_of(name: str, start: Any, make: Make, oracle: Callable[..., list[Any]],
+                fields: dict[str, Any], **how: Any) -> Row:  # fmt: skip
+        return case("muon", name, "optax", start, make, oracle, fields, **how)
+
+    def half_nadam(start: list[float], steps: Any) -> list[list[float]]:
+        return by_element(optimizers.nadam, [(g, lr / 2) for g, lr in steps], start, **ahead)
+
+    return [
+        case_of("optax", WIDE, lambda p, lr: contrib.muon(lr, **given), matrices.muon, fields, nesterov=True,
+                **knobs),
+        case_of("optax_tall", TALL, lambda p, lr: contrib.muon(lr, nesterov=False, **given), matrices.muon,
+                fields | {"nesterov": False}, nesterov=False, **knobs),
+        case_of("optax_consistent_rms", WIDE, lambda p, lr: contrib.muon(lr, consistent_rms=0.5, **given),
+                matrices.muon, fields | {"rms_rate": 0.5}, nesterov=True, rms_rate=0.5, **knobs),
+        case_of("optax_defaults", WIDE, lambda p, lr: contrib.muon(lr), matrices.muon, rate, own_rate=0.015,
+                nesterov=True, **usual),
+        case_of("optax_slight", WIDE, lambda p, lr: contrib.muon(lr), matrices.muon, {}, steeper=2.0**-28,
+                nesterov=True, note="gradients beside which the epsilon counts", **usual),
+        case_of("optax_adamw", VECTOR,
+                lambda p, lr: contrib.muon(lr, adam_b1=0.8, adam_b2=0.95, eps=0.01,
+                                           adam_learning_rate=lr / 2), half_nadam,
+                {"adam_beta_1": 0.8, "adam_beta_2": 0.95, "adam_epsilon": 0.01,
+                 "adam_learning_rate_factor": 0.5}),
+        case_of("optax_adamw_defaults", VECTOR, lambda p, lr: contrib.muon(lr),
+                lambda start, steps: by_element(optimizers.nadam, steps, start, **adam_usual), rate,
+                own_rate=0.015),
     ]  # fmt: skip
 
 
@@ -215,9 +303,55 @@ def adafactors() -> list[Row]:
         *(case("adafactor", f"torch_defaults_{label}", "torch", start, lambda p, lr: t(p),
                matrices.adafactor, {}, own_rate=0.01, epsilon_1=least, floored=True, **usual)
           for label, start in SHAPES.items()),
+        case("adafactor", "keras_deep", "keras", DEEP, keras_knobs, flattened, fields, floored=False,
+             factored=False, note="averages over the last dimensions, one of extent 1, leave nothing out",
+             **knobs),
+        case("adafactor", "keras_fast", "keras", VECTOR, lambda p, lr: k(lr, clip_threshold=0.125),
+             matrices.adafactor, {"clip_threshold": 0.125, "relative_step": True}, faster=16.0,
+             epsilon_1=1e-30, floored=False, **(usual | {"threshold": 0.125})),
+        *optax_adafactors(),
     ]  # fmt: skip
 
 
+def optax_adafactors() -> list[Row]:
+    usual = {"beta_2_decay": -0.8, "epsilon_1": 1e-30, "epsilon_2": 1e-3, "threshold": 1.0,
+             "floored": False, "relative": False}  # fmt: skip
+    knobs = usual | {"beta_2_decay": -0.7, "epsilon_1": 0.01, "threshold": 1.25}
+    fields = {"beta_2_decay": -0.7, "epsilon_1": 0.01, "clip_threshold": 1.25}
+    given = {"decay_rate": 0.7, "eps": 0.01, "clipping_threshold": 1.25}
+
+    def case_of(name: str, start: Any, least: int, oracle: Callable[..., list[Any]], **how: Any) -> Row:
+        def make(p: Any, lr: float) -> Any:
+            return optax.adafactor(lr, min_dim_size_to_factor=least, **given)
+
+        stated = {"min_dim_size_to_factor": least, "relative_step": False, "factor_largest": True}
+        return case("adafactor", name, "optax", start, make, oracle, fields | stated, **how, **knobs)
+
+    return [
+        case_of("optax_matrix", WIDE, 2, matrices.adafactor),
+        case_of("optax_small", TALL, 3, matrices.adafactor, factored=False),
+        case_of("optax_largest", DEEP, 2, flattened),
+        case("adafactor", "optax_fast", "optax", VECTOR,
+             lambda p, lr: optax.adafactor(lr, clipping_threshold=0.125), matrices.adafactor,
+             {"clip_threshold": 0.125, "relative_step": False}, faster=16.0,
+             **(usual | {"threshold": 0.125})),
+        *(case("adafactor", f"optax_defaults_{label}", "optax", start, lambda p, lr: optax.adafactor(lr),
+               matrices.adafactor, {"learning_rate": 0.015}, own_rate=0.015, factored=False, **usual)
+          for label, start in SHAPES.items()),
+    ]  # fmt: skip
+
+
+def flattened(start: Any, steps: Any, **how: Any) -> list[Any]:
+    """Without the dimension in the middle, whose extent is 1."""
+    path = matrices.adafactor(without_middle(start), [(without_middle(g), lr) for g, lr in steps], **how)
+    return [[[row] for row in p] for p in path]
+
+
+def without_middle(x: Any) -> Any:
+    return [row for [row] in x]
+
+
+DEEP = [[row] for row in TALL]
 SHAPES = {"matrix": WIDE, "vector": VECTOR}
 
 

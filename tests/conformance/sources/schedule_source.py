@@ -148,11 +148,23 @@ def cosines() -> list[Row]:
             of(oracle.cosine, alpha=0.75, warmup=5.0, target=0.25, **knobs), **KERAS_COSINE),
         row("cosine", "optax", fields | {"alpha": 0.125}, called(optax.cosine_decay_schedule(0.1, 13, 0.125)),
             of(oracle.cosine, alpha=0.125, **knobs)),
-        # The recursion loses all digits once it has passed through 0.
+        # The recursion loses digits with every period.
         row("cosine", "torch", fields | {"alpha": 0.125},
             walked(lr_scheduler.CosineAnnealingLR, 0.1, T_max=13, eta_min=0.0125),
+            of(oracle.cosine, alpha=0.125, periodic=True, **knobs), last=100),
+        row("cosine", "torch_once", fields | {"alpha": 0.125, "periodic": False},
+            walked(lr_scheduler.CosineAnnealingLR, 0.1, T_max=13, eta_min=0.0125),
             of(oracle.cosine, alpha=0.125, **knobs), last=13),
+        row("cosine", "keras_warmup_periodic", fields | {"alpha": 0.75, "periodic": True} | warm,
+            periodic_keras, of(oracle.cosine, alpha=0.75, warmup=5.0, target=0.25, periodic=True, **knobs),
+            **(KERAS_COSINE | {"note": "Keras' schedule, mirrored at the end of each half period"})),
     ]  # fmt: skip
+
+
+def periodic_keras(step: int) -> float:
+    schedule = SCHEDULES.CosineDecay(0.1, 13.0, alpha=0.75, warmup_steps=5.0, warmup_target=0.25)
+    within = max(step - 5, 0) % 26
+    return called(schedule)(step if step < 5 else 5 + min(within, 26 - within))
 
 
 def restarts() -> list[Row]:
@@ -204,6 +216,26 @@ def cycles() -> list[Row]:
         case("torch", {"pct_start": 0.25, "div_factor": 8.0, "final_div_factor": 16.0}),
         case("torch_linear", {"div_factor": 8.0}, "LINEAR", anneal_strategy="linear"),
         case("torch_three_phase", {"three_phase": True, "div_factor": 8.0, "final_div_factor": 16.0}),
+        *optax_cycles(),
+    ]
+
+
+def optax_cycles() -> list[Row]:
+    """optax' two: along a cosine in two phases, and along lines in three."""
+    fields = {"max_learning_rate": 0.1, "total_steps": 21}
+    parts = {"pct_start": 0.25, "div_factor": 8.0, "final_div_factor": 16.0}
+    linear = {"annealing": "ANNEALING_LINEAR", "three_phase": True}
+
+    def case(name: str, make: Callable[..., Any], stated: dict[str, Any], **options: float) -> Row:
+        known = {"pct_start": 0.3, "pct_final": 0.85, "div_factor": 25.0, "final_div_factor": 1e4} | options
+        scalar = of(oracle.counted_cycle, top=0.1, total=21, linear="annealing" in stated, **known)
+        return row("one_cycle", name, fields | stated | options, called(make(21, 0.1, **options)), scalar)
+
+    return [
+        case("optax_defaults", optax.cosine_onecycle_schedule, {}),
+        case("optax", optax.cosine_onecycle_schedule, {}, **parts),
+        case("optax_linear_defaults", optax.linear_onecycle_schedule, linear),
+        case("optax_linear", optax.linear_onecycle_schedule, linear, pct_final=0.6, **parts),
     ]
 
 

@@ -49,7 +49,7 @@ def client(server: RunningServer) -> Iterator[optserve.Client]:
 def session(client: optserve.Client) -> Iterator[optserve.SessionHandle]:
     """Two small tensors of different types under plain gradient descent with rate 1."""
     initial = {"w": np.arange(3.0), "b": np.ones((2, 2), np.float32)}
-    session = client.create_session(initial, optserve.optimizers.Sgd(learning_rate=1.0))
+    session = client.create_session(initial, optserve.optimizers.SGD(learning_rate=1.0))
     yield session
     session.delete()
 
@@ -58,7 +58,7 @@ def session(client: optserve.Client) -> Iterator[optserve.SessionHandle]:
 def large(client: optserve.Client) -> Iterator[optserve.SessionHandle]:
     """A large tensor under plain gradient descent with rate 1."""
     initial = {"w": np.zeros(LARGE, np.float32)}
-    session = client.create_session(initial, optserve.optimizers.Sgd(learning_rate=1.0))
+    session = client.create_session(initial, optserve.optimizers.SGD(learning_rate=1.0))
     yield session
     session.delete()
 

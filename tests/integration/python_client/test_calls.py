@@ -165,7 +165,7 @@ def test_a_server_that_shuts_down_ends_the_stream(way):
         running_server("numpy") as server,
         optserve.connect(server.address, timeout=10, retry=impatient) as client,
     ):
-        session = client.create_session({"w": np.zeros(3)}, optserve.optimizers.Sgd())
+        session = client.create_session({"w": np.zeros(3)}, optserve.optimizers.SGD())
         stream = session.stream()
         stream.step(ONE)
         assert server.stop() == 0

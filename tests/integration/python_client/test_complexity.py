@@ -54,7 +54,7 @@ def test_the_answer_resolves_what_was_left_open(client):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [*(kind() for kind in optimizers.Optimizer.CHOICES.values()), optimizers.Rmsprop(centered=True)],
+    [*(kind() for kind in optimizers.Optimizer.CHOICES.values()), optimizers.RMSprop(centered=True)],
     ids=lambda optimizer: optimizer.FIELD,
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -66,7 +66,7 @@ def test_optimizer_state_is_that_of_a_session(client, optimizer, dtype):
     assert found.total.parameter_bytes == sum(value.nbytes for value in values.values())
     # Whole tensors are stepped from the preprocessed gradient, an array that is no slot.
     gradient = found.total.parameter_bytes * (optimizer.FIELD in WHOLE_TENSORS)
-    beyond = resident_bytes(client, values, optimizer) - resident_bytes(client, values, optimizers.Sgd())
+    beyond = resident_bytes(client, values, optimizer) - resident_bytes(client, values, optimizers.SGD())
     assert found.optimizer_state_bytes == beyond - gradient
 
 
@@ -95,7 +95,7 @@ def test_moving_statistics_are_no_parameters_of_an_optimizer(client):
             "SHAPE_MISMATCH",
             "network.layers[2].convolution.kernel",
         ),
-        (layers.Network([layers.Lstm(4)], input_shape=[3]), "SHAPE_MISMATCH", "network.layers[0].lstm"),
+        (layers.Network([layers.LSTM(4)], input_shape=[3]), "SHAPE_MISMATCH", "network.layers[0].lstm"),
         (
             layers.Network([layers.Embedding(10**9, 10**9)] * 3, input_shape=[]),
             "OUT_OF_RANGE",

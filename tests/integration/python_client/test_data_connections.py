@@ -114,7 +114,7 @@ def test_lone_submitted_and_shared_steps_take_turns(server, large):
 
 def test_the_server_offers_none(said):
     with running_server(data_port="off") as server, sent(server.address) as client:
-        session = client.create_session({"w": np.zeros(3)}, optimizers.Sgd())
+        session = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
         steps_go_by(session, GrpcChannel)
         steps_go_by(session, GrpcChannel)
     assert said() == ["the server offers none"], "which is said and tried once"
@@ -132,7 +132,7 @@ def test_an_older_server(session, said):
         running_server(module="tests.integration.python_client.older_server") as server,
         sent(server.address) as client,
     ):
-        made = client.create_session({"w": np.zeros(3)}, optimizers.Sgd())
+        made = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
         steps_go_by(made, GrpcChannel)
     assert said() == ["the server has no data connections"]
 
@@ -144,14 +144,14 @@ def test_tls_has_none(tmp_path, said):
         trusted.write_bytes(authority.pem)
         credentials = optserve.tls.credentials(trusted)
         with sent(server.address, credentials=credentials) as client:
-            session = client.create_session({"w": np.zeros(3)}, optimizers.Sgd())
+            session = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
             steps_go_by(session, GrpcChannel)
     assert said() == []
 
 
 def test_a_unix_socket_has_none(tmp_path, said):
     with running_server(unix_socket=tmp_path / "socket"), sent(f"unix:{tmp_path / 'socket'}") as client:
-        session = client.create_session({"w": np.zeros(3)}, optimizers.Sgd())
+        session = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
         steps_go_by(session, GrpcChannel)
     assert said() == []
 

@@ -103,7 +103,7 @@ def test_a_server_that_ends_well_is_followed_by_its_next(tmp_path):
     with contextlib.ExitStack() as client_stack:
         with running_server(**settings) as server:
             client = client_stack.enter_context(sent(server.address))
-            session = client.create_session({"w": np.zeros(3)}, optimizers.Sgd(learning_rate=1.0))
+            session = client.create_session({"w": np.zeros(3)}, optimizers.SGD(learning_rate=1.0))
             stream = client_stack.enter_context(session.stream(pull=True))
             assert stream.step(ONE).step == 1
             server.process.kill()

@@ -50,6 +50,16 @@ def test_a_wrong_gradient(unchanged, streamed, gradient, reason, facts):
     assert reason.name in str(caught.value)
 
 
+@pytest.mark.parametrize("shared_memory", [False, True])
+def test_no_gradient_at_all_after_others(session, shared_memory):
+    with session.stream(shared_memory=shared_memory, pull=True) as stream:
+        assert [stream.step({"w": np.ones(3)}).step for _ in range(3)] == [1, 2, 3]
+        for step in (stream.step, stream.submit, session.step):
+            with pytest.raises(ValueError, match="gradients is empty, but must have"):
+                step({})
+        assert stream.step({"w": np.ones(3)}).step == 4
+
+
 @pytest.mark.parametrize("values", [np.ones(3, int), np.ones(3, complex), np.array(["a", "b", "c"])])
 def test_an_element_type_that_the_wire_does_not_know(unchanged, values):
     with pytest.raises(TypeError, match=r"gradients\['w'\]"):
@@ -106,7 +116,7 @@ def test_a_pull_of_nothing_or_of_the_unknown(unchanged):
 def test_nothing_to_push_or_to_step_on(unchanged):
     with pytest.raises(ValueError, match="no parameter"):
         unchanged.push({})
-    with unchanged.stream() as stream, pytest.raises(ValueError, match="no array"):
+    with unchanged.stream() as stream, pytest.raises(ValueError, match="gradients is empty, but must have"):
         stream.submit({})
 
 

@@ -144,7 +144,7 @@ def test_creating_and_deleting_are_done_once(client, proxy, pool, until):
     with optserve.connect(proxy.address, timeout=20) as distant:
         distant.health()
         proxy.answers.clear()
-        made = pool.submit(distant.create_session, {"w": np.zeros(1)}, optimizers.Sgd(), session_id="once")
+        made = pool.submit(distant.create_session, {"w": np.zeros(1)}, optimizers.SGD(), session_id="once")
         lose_the_answer(proxy, until, lambda: "sessions/once" in names(client))
         session = made.result(20)
         assert session.name == "sessions/once"

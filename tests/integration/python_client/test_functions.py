@@ -52,7 +52,7 @@ def test_an_unreduced_loss_has_no_value(client):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_an_activation_keeps_type_and_shape(client, dtype):
-    y = client.activation(activations.LeakyRelu(negative_slope=0.5), X.astype(dtype))
+    y = client.activation(activations.LeakyReLU(negative_slope=0.5), X.astype(dtype))
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, np.where(X > 0, X, 0.5 * X).astype(dtype))
 
@@ -65,13 +65,13 @@ def test_an_activations_gradient(client):
 
 def test_a_slope_is_given_beside_the_input_and_has_a_gradient(client):
     slope = np.array([0.5, 0.25, 2.0])
-    y = client.activation(activations.Prelu(), X, slope=slope)
+    y = client.activation(activations.PReLU(), X, slope=slope)
     np.testing.assert_array_equal(y, np.where(X > 0, X, slope * X))
-    dx, slope_gradient = client.activation_gradient(activations.Prelu(), X, np.ones_like(X), slope=slope)
+    dx, slope_gradient = client.activation_gradient(activations.PReLU(), X, np.ones_like(X), slope=slope)
     np.testing.assert_array_equal(dx, np.where(X > 0, 1, slope))
     np.testing.assert_array_equal(slope_gradient, [0, -1, -0.25])
     with pytest.raises(errors.InvalidArgument, match="takes a slope"):
-        client.activation(activations.Prelu(), X)
+        client.activation(activations.PReLU(), X)
 
 
 def test_maxout_shortens_an_axis(client):
@@ -83,7 +83,7 @@ def test_maxout_shortens_an_axis(client):
 
 
 def test_drawn_slopes_repeat_with_their_seed(client):
-    drawn = activations.Rrelu(training=True, seed=3)
+    drawn = activations.RReLU(training=True, seed=3)
     x = -np.ones((4, 5))
     np.testing.assert_array_equal(
         client.activation(drawn, x), -client.activation_gradient(drawn, x, np.ones_like(x))
@@ -96,7 +96,7 @@ def test_drawn_slopes_repeat_with_their_seed(client):
 def test_infinities_have_values_and_derivatives(client, kind, dtype):
     activation = kind(1) if kind is activations.Maxout else kind()
     x = np.array([-np.inf, -100.0, -0.0, 100.0, np.inf], dtype)
-    slope = {"slope": np.array(0.5, dtype)} if kind is activations.Prelu else {}
+    slope = {"slope": np.array(0.5, dtype)} if kind is activations.PReLU else {}
     assert not np.isnan(client.activation(activation, x, **slope)).any()
     dx = client.activation_gradient(activation, x, np.ones_like(x), **slope)
     assert np.isfinite(dx[0] if slope else dx).all()
@@ -104,4 +104,4 @@ def test_infinities_have_values_and_derivatives(client, kind, dtype):
 
 def test_a_type_that_the_wire_does_not_know_is_refused_at_once(client):
     with pytest.raises(TypeError, match="complex128"):
-        client.activation(activations.Relu(), X.astype(complex))
+        client.activation(activations.ReLU(), X.astype(complex))

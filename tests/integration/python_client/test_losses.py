@@ -34,7 +34,7 @@ def test_class_weights(client):
 
 def test_boxes_that_agree_lose_nothing(client):
     boxes = np.array([[0.0, 0.0, 2.0, 1.0], [1.0, 1.0, 4.0, 3.0]])
-    for loss in (losses.Iou(), losses.Giou(), losses.Diou(), losses.Ciou()):
+    for loss in (losses.IoU(), losses.GIoU(), losses.DIoU(), losses.CIoU()):
         assert client.loss(loss, boxes, boxes).value == pytest.approx(0, abs=1e-7)
 
 

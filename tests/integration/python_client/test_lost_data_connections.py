@@ -48,7 +48,7 @@ def training(address: str) -> Iterator[optserve.StepStream]:
     """A stream of a session that starts at 0, with a learning rate of 1."""
     with optserve.connect(address, shared_memory=False, timeout=20) as client:
         values = {"w": np.zeros(ELEMENTS, np.float32)}
-        session = client.create_session(values, optserve.optimizers.Sgd(learning_rate=1.0))
+        session = client.create_session(values, optserve.optimizers.SGD(learning_rate=1.0))
         with session.stream(pull=True) as stream:
             yield stream
         session.delete()

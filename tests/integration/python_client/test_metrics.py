@@ -17,7 +17,7 @@ ONE = {"w": np.ones(3)}
 def watching(client):
     session = client.create_session(
         {"w": np.arange(3.0)},
-        optimizers.Sgd(convention=optserve.TORCH, learning_rate=1.0),
+        optimizers.SGD(convention=optserve.TORCH, learning_rate=1.0),
         reduce_on_plateau=ReduceOnPlateau(factor=0.5, patience=0),
         early_stopping=EarlyStopping(patience=2, restore_best=True),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 import optserve
 from optserve.events import Began, Deleted, Pushed, Updated
-from optserve.optimizers import Sgd
+from optserve.optimizers import SGD
 from tests.integration.test_namespaces import token_for
 from tests.support.certificates import Authority
 from tests.support.server import RunningServer, running_server
@@ -30,12 +31,12 @@ def test_mutual_tls_and_a_token(tmp_path: Path) -> None:
     credentials = optserve.tls.credentials(trusted, own["tls_certificate"], own["tls_key"])
     with running_server(**settings) as server:
         with optserve.connect(server.address, credentials=credentials, token=token) as client:
-            session = client.create_session(VALUES, Sgd(learning_rate=0.5))
+            session = client.create_session(VALUES, SGD(learning_rate=0.5))
             assert session.step(VALUES).step == 1
             with session.stream() as stream:
                 assert stream.step(VALUES).step == 2
             assert session.pull()["w"].tolist() == [0.0] * 4
-            events = session.watch()
+            events: Any = session.watch()
             assert isinstance(next(events).what, Began)
             session.push(VALUES)
             assert next(events).what == Pushed(2)
@@ -54,12 +55,12 @@ def test_a_certificate_goes_with_its_key(tmp_path: Path) -> None:
 def test_events_until_the_lease_ends(server: RunningServer) -> None:
     lease = optserve.Lease(0.5, on_expiry=optserve.ExpiryAction.DELETE)
     with optserve.connect(server.address) as client:
-        session = client.create_session(VALUES, Sgd(learning_rate=0.5), lease=lease)
+        session = client.create_session(VALUES, SGD(learning_rate=0.5), lease=lease)
         assert session.spec.lease == lease
         events = session.watch()
         assert isinstance(next(events).what, Began)
         session.step(VALUES)
-        session.update(optserve.SessionSpec(Sgd(learning_rate=0.25), lease=lease))
+        session.update(optserve.SessionSpec(SGD(learning_rate=0.25), lease=lease))
         told = list(events)
         assert [type(event.what).__name__ for event in told] == ["StepResult", "Updated", "Deleted"]
         step, updated, deleted = (event.what for event in told)
@@ -80,9 +81,9 @@ def test_a_quota_is_a_typed_error(tmp_path: Path) -> None:
         running_server(tokens_file=tokens) as server,
         optserve.connect(server.address, token=token) as client,
     ):
-        client.create_session(VALUES, Sgd())
+        client.create_session(VALUES, SGD())
         with pytest.raises(optserve.errors.ResourceExhausted) as caught:
-            client.create_session(VALUES, Sgd())
+            client.create_session(VALUES, SGD())
         assert caught.value.reason is optserve.Reason.QUOTA_EXCEEDED
         assert caught.value.metadata["quota"] == "max_sessions"
 

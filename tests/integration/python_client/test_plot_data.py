@@ -48,7 +48,7 @@ def test_an_activation_comes_with_its_derivative(client):
 
 
 def test_a_slope_is_given_where_the_server_asks_for_one(client):
-    (curve,) = activation_curves(client, [Item("prelu", activations.Prelu())], X, 0.5)
+    (curve,) = activation_curves(client, [Item("prelu", activations.PReLU())], X, 0.5)
     np.testing.assert_array_equal(curve.y, np.where(X > 0, X, X / 2))
     np.testing.assert_array_equal(curve.derivative, np.where(X > 0, 1, 0.5))
 
@@ -93,7 +93,7 @@ def test_a_drawn_activation_is_the_curve(client):
 def test_gradient_descent_takes_the_path_of_its_formula(client):
     bowl = SURFACES["quadratic"]
     (path,) = optimizer_paths(
-        client, [Item("sgd", optimizers.Sgd(learning_rate=0.04))], bowl, np.array([-9.0, 2.0]), 20
+        client, [Item("sgd", optimizers.SGD(learning_rate=0.04))], bowl, np.array([-9.0, 2.0]), 20
     )
     t = np.arange(21)[:, None]
     np.testing.assert_allclose(path.points, np.array([-9.0, 2.0]) * np.array([0.96, 0.2]) ** t)
@@ -115,7 +115,7 @@ def test_a_rule_that_looks_ahead_gets_its_gradients_there(client):
 def test_a_path_that_diverges_ends_and_says_so(client):
     beale = SURFACES["beale"]
     (path,) = optimizer_paths(
-        client, [Item("sgd", optimizers.Sgd(learning_rate=9.0))], beale, np.array([1.0, 1.5]), 50
+        client, [Item("sgd", optimizers.SGD(learning_rate=9.0))], beale, np.array([1.0, 1.5]), 50
     )
     assert path.diverged
     assert len(path.points) < 51
@@ -127,7 +127,7 @@ def test_a_path_that_diverges_ends_and_says_so(client):
 def test_a_path_may_leave_where_there_is_no_minimum(client):
     saddle = SURFACES["saddle"]
     (path,) = optimizer_paths(
-        client, [Item("sgd", optimizers.Sgd(learning_rate=0.5))], saddle, np.ones(2), 50
+        client, [Item("sgd", optimizers.SGD(learning_rate=0.5))], saddle, np.ones(2), 50
     )
     assert len(path.points) < 51
     assert not path.diverged
@@ -153,7 +153,7 @@ def test_every_optimizer_without_a_required_field_takes_a_path(client):
 
 def test_a_drawn_path_is_the_path(client):
     bowl = SURFACES["quadratic"]
-    items = [Item("sgd", optimizers.Sgd(learning_rate=0.05)), Item("lion", optimizers.Lion())]
+    items = [Item("sgd", optimizers.SGD(learning_rate=0.05)), Item("lion", optimizers.Lion())]
     paths = optimizer_paths(client, items, bowl, np.array(bowl.start), 10)
     contour, descent = pictures.draw_paths(paths, bowl).axes
     drawn = {line.get_label(): line.get_xydata() for line in contour.lines}
@@ -166,7 +166,7 @@ def test_a_drawn_path_is_the_path(client):
 
 def test_only_a_missing_learning_rate_is_filled():
     torch = optimizers.Adam(convention=Convention.TORCH)
-    items = [Item("a", torch), Item("b", optimizers.Sgd(learning_rate=3.0))]
+    items = [Item("a", torch), Item("b", optimizers.SGD(learning_rate=3.0))]
     rates = [item.spec.learning_rate for item in with_learning_rate(items, 0.5)]
     assert rates == [0.5, 3.0]
     assert with_learning_rate(items, 0.5)[0].spec.convention is Convention.TORCH

@@ -62,7 +62,7 @@ def test_spaces_within_a_word_are_harmless():
 def test_several_names_each_have_the_fields_that_follow():
     items = read_items(Optimizer, ["sgd", "momentum", "form=EMA", "momentum=0.5", "adam"])
     assert items == [
-        Item("sgd", optimizers.Sgd()),
+        Item("sgd", optimizers.SGD()),
         Item(
             "momentum(form=EMA, momentum=0.5)",
             optimizers.Momentum(form=MomentumForm.EMA, momentum=0.5),
@@ -115,4 +115,4 @@ def test_what_cannot_be_read_is_refused_in_words(words, message):
 def test_a_name_is_looked_for_in_its_own_family():
     with pytest.raises(WrongItem, match="no activation called 'adam'"):
         read_items(Activation, ["adam"])
-    assert read_items(Activation, ["elu", "alpha=2"])[0].spec == activations.Elu(alpha=2.0)
+    assert read_items(Activation, ["elu", "alpha=2"])[0].spec == activations.ELU(alpha=2.0)

@@ -12,7 +12,7 @@ import optserve
 from optserve import optimizers
 from optserve._codec.buffer_pool import LARGE_BYTES, BufferPool
 
-SGD = optimizers.Sgd(learning_rate=1.0)
+SGD = optimizers.SGD(learning_rate=1.0)
 COUNT = 700_003
 
 

@@ -31,7 +31,7 @@ def test_a_million_points_of_a_composed_schedule_in_one_call(client):
 
 def test_a_session_steps_by_a_composed_schedule(client):
     schedule = schedules.Warmup(schedules.ConstantSchedule(1.0), warmup_steps=2)
-    with client.create_session({"w": np.zeros(1)}, optimizers.Sgd(), schedule=schedule) as session:
+    with client.create_session({"w": np.zeros(1)}, optimizers.SGD(), schedule=schedule) as session:
         rates = [session.step({"w": np.ones(1)}).learning_rate for _ in range(4)]
         echo = session.get().spec.schedule
     assert rates == [0.0, 0.5, 1.0, 1.0]
@@ -50,7 +50,7 @@ def test_errors_within_a_schedule_name_their_place(client):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [optimizers.ScheduleFreeSgd(learning_rate=0.5), optimizers.ScheduleFreeAdamw(learning_rate=0.05)],
+    [optimizers.ScheduleFreeSGD(learning_rate=0.5), optimizers.ScheduleFreeAdamW(learning_rate=0.05)],
     ids=lambda spec: type(spec).__name__,
 )
 def test_schedule_free_training_takes_gradients_ahead_and_keeps_the_average(client, optimizer):

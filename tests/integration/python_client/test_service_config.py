@@ -19,8 +19,8 @@ import pytest
 import optserve
 from optserve._transport.retry import Retry
 from optserve._transport.service_config import for_channel, recommended
-from optserve.activations import Relu
-from optserve.optimizers import Sgd
+from optserve.activations import ReLU
+from optserve.optimizers import SGD
 from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_service_pb2
 from tests.integration.client import Client, refusal, tensor
 from tests.support.server import running_server
@@ -101,14 +101,14 @@ def test_grpc_tries_reads_again_where_the_client_does_not() -> None:
     """Also those whose request is longer than what gRPC keeps by default."""
     with refusing(2, "grpc") as (client, unwilling):
         client.capabilities()
-        client.activation(Relu(), LARGE)
+        client.activation(ReLU(), LARGE)
         assert unwilling.seen == {"GetCapabilities": 3, "ComputeActivation": 3}
 
 
 def test_grpc_tries_no_change_again() -> None:
     with refusing(1, "grpc") as (client, unwilling):
         with pytest.raises(optserve.errors.Unavailable):
-            client.create_session(VALUES, Sgd())
+            client.create_session(VALUES, SGD())
         assert unwilling.seen == {"CreateSession": 1}
 
 
@@ -117,7 +117,7 @@ def test_attempts_of_both_are_not_multiplied() -> None:
         with pytest.raises(optserve.errors.Unavailable):
             client.capabilities()
         with pytest.raises(optserve.errors.Unavailable):
-            client.create_session(VALUES, Sgd())
+            client.create_session(VALUES, SGD())
         assert unwilling.seen == {"GetCapabilities": 4, "CreateSession": 4}
 
 

@@ -17,7 +17,7 @@ from tests.integration.python_client.conftest import LARGE
 def large(client):
     """Three megabytes and a small tensor of another type."""
     initial = {"large": np.arange(LARGE, dtype=np.float32), "small": np.ones(5)}
-    session = client.create_session(initial, optimizers.Sgd(learning_rate=1.0))
+    session = client.create_session(initial, optimizers.SGD(learning_rate=1.0))
     yield session
     session.delete()
 
@@ -54,7 +54,7 @@ def test_a_session_is_described_in_full(client):
 def test_the_server_fills_the_same_values_from_the_same_seed(client):
     parameters = {"k": optserve.Initialized((8, 8), np.float64, initializers.He())}
     sessions = [
-        client.create_session(parameters, optimizers.Sgd(learning_rate=0.1), seed=5) for _ in range(2)
+        client.create_session(parameters, optimizers.SGD(learning_rate=0.1), seed=5) for _ in range(2)
     ]
     first, second = (session.pull()["k"] for session in sessions)
     assert first.tobytes() == second.tobytes()
@@ -65,7 +65,7 @@ def test_the_server_fills_the_same_values_from_the_same_seed(client):
 
 def test_sessions_are_listed_over_pages(client):
     made = [
-        client.create_session({"w": np.zeros(1)}, optimizers.Sgd(), session_id=f"paged-{i}") for i in range(5)
+        client.create_session({"w": np.zeros(1)}, optimizers.SGD(), session_id=f"paged-{i}") for i in range(5)
     ]
     listed = [info.name for info in client.sessions(page_size=2)]
     assert [name for name in listed if "paged-" in name] == [session.name for session in made]
@@ -98,7 +98,7 @@ def test_large_parameters_and_the_servers_own_go_together(client):
             "large": np.ones(LARGE, np.float32),
             "filled": optserve.Initialized((3,), "float32", initializers.Constant(2.0)),
         },
-        optimizers.Sgd(),
+        optimizers.SGD(),
     )
     assert session.pull(["filled"])["filled"].tolist() == [2, 2, 2]
     session.delete()
@@ -178,7 +178,7 @@ def test_a_push_may_start_the_optimizers_state_anew(client):
 
 
 def test_progress_is_shown_where_it_is_wanted(client, capsys):
-    session = client.create_session({"w": np.zeros(LARGE)}, optimizers.Sgd(), progress=True)
+    session = client.create_session({"w": np.zeros(LARGE)}, optimizers.SGD(), progress=True)
     assert "upload" in capsys.readouterr().err
     session.push({"w": np.zeros(LARGE)}, progress=False)
     session.pull()

@@ -130,7 +130,7 @@ class TestViews:
         first[...] = 0
 
     def test_several_workers_never_see_half_a_step(self, server, client):
-        optimizer = optserve.optimizers.Sgd(learning_rate=1.0)
+        optimizer = optserve.optimizers.SGD(learning_rate=1.0)
         session = client.create_session({"w": np.zeros(300_000, np.float32)}, optimizer)
         failures = []
 
@@ -156,7 +156,7 @@ class TestViews:
 
 class TestMisbehaviour:
     def test_a_gradient_that_changes_during_its_step_harms_its_own_session_alone(self, client, server):
-        optimizer = optserve.optimizers.Sgd(learning_rate=1.0)
+        optimizer = optserve.optimizers.SGD(learning_rate=1.0)
         mine, others = (client.create_session({"w": np.zeros(400_000)}, optimizer) for _ in range(2))
         done = threading.Event()
 
@@ -222,7 +222,7 @@ class TestExactlyOnce:
 class TestClose:
     def test_a_closed_client_keeps_nothing_on_the_server(self, server):
         client = optserve.connect(server.address, timeout=20)
-        session = client.create_session(START, optserve.optimizers.Sgd())
+        session = client.create_session(START, optserve.optimizers.SGD())
         before = held_by(server.process.pid)
         stream = session.stream(shared_memory=True)
         stream.step(gradients(1)[0])
@@ -240,7 +240,7 @@ class TestFallback:
             optserve.connect(server.address, timeout=20) as client,
             caplog.at_level(logging.INFO, "optserve"),
         ):
-            session = client.create_session(START, optserve.optimizers.Sgd())
+            session = client.create_session(START, optserve.optimizers.SGD())
             for _ in range(2):
                 with session.stream(pull=True, in_place=True) as stream:
                     stream.gradients["b"][...] = 1
@@ -255,7 +255,7 @@ class TestFallback:
         with caplog.at_level(logging.INFO, "optserve"):
             before = held_by(server.process.pid)
             with optserve.connect(server.address, shared_memory=False, timeout=20) as own:
-                session = own.create_session(START, optserve.optimizers.Sgd())
+                session = own.create_session(START, optserve.optimizers.SGD())
                 with session.stream() as stream:
                     stream.step(gradients(1)[0])
                     assert held_by(server.process.pid) <= before
@@ -298,7 +298,7 @@ class TestUnixSocket:
             running_server("numpy", unix_socket=path) as server,
             optserve.connect(f"unix:{path}", timeout=20) as client,
         ):
-            session = client.create_session(START, optserve.optimizers.Sgd())
+            session = client.create_session(START, optserve.optimizers.SGD())
             with session.stream(pull=True) as stream:
                 stream.step(gradients(1)[0])
                 assert held_by(server.process.pid) > 0

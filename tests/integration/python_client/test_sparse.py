@@ -47,7 +47,7 @@ def test_dense_rows_on_request(client):
 
 def test_more_than_a_mebibyte_of_rows_goes_over_a_stream(client):
     initial = {"e": np.zeros((3000, 128), np.float32), "w": np.zeros(300_000)}
-    session = client.create_session(initial, optimizers.Sgd(learning_rate=1.0))
+    session = client.create_session(initial, optimizers.SGD(learning_rate=1.0))
     indices = np.arange(2999, -1, -1)
     gradients = {"e": SparseRows(indices, np.repeat(indices, 128).reshape(3000, 128).astype(np.float32))}
     result = session.step({**gradients, "w": np.ones(300_000)}, pull=True)
@@ -59,7 +59,7 @@ def test_more_than_a_mebibyte_of_rows_goes_over_a_stream(client):
 def test_more_rows_than_fit_into_a_message(client):
     """And more than the table has."""
     initial = {"e": np.zeros((2, 70_000), np.float32)}
-    session = client.create_session(initial, optimizers.Sgd(learning_rate=1.0))
+    session = client.create_session(initial, optimizers.SGD(learning_rate=1.0))
     values = np.ones((250, 70_000), np.float32)
     assert values.nbytes > 64 << 20
     session.step({"e": SparseRows(np.arange(250) % 2, values)})

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
 import pkgutil
+import re
+import sys
 from collections.abc import Iterator
+from enum import Enum, IntEnum
 
 import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 import optserve
-from optserve import enums, spec, v1
+from optserve import spec, v1
 from optserve.spec import Choice, Spec, decode, encode
+from optserve.specs import enums
+from optserve_server.hyper import REQUIRED, declarations
+from optserve_server.wire.specs import FAMILIES, chosen_from, reduction_from
 
 MODULES = [importlib.import_module(f"optserve.v1.{m.name}") for m in pkgutil.iter_modules(v1.__path__)]
 FILES: list[FileDescriptor] = [m.DESCRIPTOR for m in MODULES if m.__name__.endswith("_pb2")]
@@ -70,13 +78,13 @@ def test_every_enum_is_the_contracts(name):
     prefix = {value.name for value in ENUMS[name].values if value.number == 0}.pop().removesuffix(
         "UNSPECIFIED"
     )
-    ours = {f"{prefix}{member.name}": member.value for member in getattr(enums, name)}
+    ours = {f"{prefix}{member.name}": member.value for member in enums.by_name(name)}
     assert ours == {value.name: value.number for value in ENUMS[name].values if value.number}
 
 
 def filled(message: Descriptor, choice: str | None = None, depth: int = 0) -> Message:
     """A message with every field set, and of its oneof the named field, or the first."""
-    made: Message = message._concrete_class()
+    made: Message = GetMessageClass(message)()
     oneof = choices(message)
     for number, field in enumerate(message.fields, 1):
         if field in oneof and field.name != (choice or oneof[0].name):
@@ -131,16 +139,21 @@ def test_a_whole_session_specification_survives():
     assert encode(decode(message)) == message
 
 
-def test_an_unset_field_stays_unset():
+def test_what_the_signature_shows_is_sent_and_what_it_leaves_to_the_convention_is_not():
     message = encode(optserve.optimizers.Adam(learning_rate=0.5))
-    assert message.adam.HasField("learning_rate")
-    assert not message.adam.HasField("beta_1")
-    assert message.convention == 0
+    assert message.adam.learning_rate == 0.5
+    assert message.adam.beta_1 == 0.9
+    assert not message.adam.HasField("epsilon")
+    assert message.adam.bias_correction == 0
     assert decode(message) == optserve.optimizers.Adam(learning_rate=0.5)
 
 
+def test_a_rate_that_is_not_stated_stays_unset():
+    assert not encode(optserve.optimizers.Lion()).lion.HasField("learning_rate")
+
+
 def test_an_empty_choice_is_still_chosen():
-    assert encode(optserve.activations.Relu()).WhichOneof("activation") == "relu"
+    assert encode(optserve.activations.ReLU()).WhichOneof("activation") == "relu"
 
 
 def test_a_family_by_itself_cannot_be_sent():
@@ -149,8 +162,8 @@ def test_a_family_by_itself_cannot_be_sent():
 
 
 def test_a_value_of_the_wrong_type_is_refused():
-    with pytest.raises(TypeError):
-        encode(optserve.optimizers.Adam(learning_rate="fast"))
+    with pytest.raises(TypeError, match=r"Adam\.learning_rate is 'fast', but must be a number"):
+        optserve.optimizers.Adam(learning_rate="fast")
 
 
 def test_a_choice_newer_than_the_client_is_its_family():
@@ -164,3 +177,97 @@ def test_what_is_required_has_no_default_and_may_be_given_by_position():
     parameters = inspect.signature(optserve.schedules.Exponential).parameters
     required = [name for name, p in parameters.items() if p.default is inspect.Parameter.empty]
     assert required == ["initial_learning_rate", "decay_steps", "decay_rate"]
+
+
+# ---- What is generated from the server's declarations ----------------------
+
+RULES = [
+    pytest.param(Spec.BY_MESSAGE[name].CHOICES[field], registry[field], id=field)
+    for name, registry in FAMILIES.items()
+    for field in registry
+]
+
+
+def documented(cls: type, field: str) -> str:
+    """What a class' docstring says of one field, on one line."""
+    attributes = inspect.getdoc(cls).partition("Attributes:")[2]
+    found = re.search(rf"^    {field}: (.*?)(?=^    \S|\Z)", attributes, re.MULTILINE | re.DOTALL)
+    return " ".join(found[1].split())
+
+
+def same(shown: object, default: object) -> bool:
+    """Whether the client's default is the server's: enums by name, the rest by type and value."""
+    if isinstance(default, Enum):
+        return isinstance(shown, IntEnum) and shown.name == default.name
+    return type(shown) is type(default) and shown == default
+
+
+@pytest.mark.parametrize(("cls", "rule"), RULES)
+def test_signatures_show_the_servers_defaults(cls, rule):
+    parameters = inspect.signature(cls).parameters
+    for name, declaration in declarations(rule).items():
+        shown, defaults = parameters[name].default, list(declaration.defaults.values())
+        if defaults[0] is REQUIRED:
+            assert shown in (inspect.Parameter.empty, ())
+        elif name == "learning_rate":
+            assert shown is None, "a rate beside a schedule is refused, so it must be known to be unstated"
+        elif all(default == defaults[0] for default in defaults):
+            assert same(shown, defaults[0]) or (defaults[0] == () and shown in (None, ()))
+        else:
+            assert shown is None
+            assert "ByConvention" in parameters[name].annotation
+
+
+@pytest.mark.parametrize(("cls", "rule"), RULES)
+def test_docstrings_say_source_formula_range_and_each_conventions_default(cls, rule):
+    text = inspect.getdoc(cls)
+    source = sys.modules[rule.__module__].__doc__.split("\n\n")[0]
+    assert text.startswith(" ".join(source.split()).rstrip("."))
+    assert inspect.getdoc(rule).partition("\n")[0].partition("In the frame")[0].strip() in text
+    for name, declaration in declarations(rule).items():
+        said = documented(cls, name)
+        assert declaration.range_text().lower() in said.lower()
+        for convention, default in declaration.defaults.items():
+            if isinstance(default, Enum | bool | int | float) and "unset" not in said:
+                assert told(said, convention.name) == default, (name, convention)
+
+
+def told(said: str, convention: str) -> object:
+    """The default under a convention as a docstring tells it: the common one, or that beside its name."""
+    listed = re.search(rf"(?:Default:|\),) (\S+) \([A-Z, ]*\b{convention}\b", said)
+    value = (listed or re.search(r"Default: (\S+?)\.$", said))[1]
+    return value if value.isupper() else ast.literal_eval(value)
+
+
+@pytest.mark.parametrize(("cls", "rule"), RULES)
+def test_classes_are_spelt_as_the_servers(cls, rule):
+    assert cls.__name__ in (rule.__name__, f"{rule.__name__}Schedule")
+
+
+SPELLINGS = """
+    SGD RMSprop AdamW AMSGrad NAdam RAdam AdaBelief LAMB LARS FTRL ADOPT Adan Lion Yogi FedAvgM FedAdagrad
+    FedAdam FedYogi Adagrad Adadelta Adamax Rprop Adafactor Muon Prodigy ScheduleFreeSGD ScheduleFreeAdamW
+"""
+
+
+def test_optimizers_are_spelt_as_the_field_spells_them():
+    ours = {cls.__name__ for cls in optserve.optimizers.Optimizer.CHOICES.values()}
+    assert ours == {*SPELLINGS.split(), "Adam", "Momentum", "Nesterov"}
+
+
+def test_defaults_beside_a_choice_are_the_servers():
+    for spec_class in (optserve.optimizers.SGD, optserve.activations.ReLU, optserve.losses.Huber):
+        message = spec_class.MESSAGE()
+        getattr(message, spec_class.FIELD).SetInParent()
+        assert spec_class().convention.name == chosen_from(message).convention.name
+    assert optserve.losses.Huber().reduction.name == reduction_from(message).name
+
+
+@pytest.mark.parametrize(
+    "name", ["optimizers", "schedules", "losses", "activations", "initializers", "layers"]
+)
+def test_public_modules_have_every_class_of_their_family(name):
+    public, generated = (importlib.import_module(f"optserve.{part}{name}") for part in ("", "specs."))
+    defined = {n for n, c in vars(generated).items() if getattr(c, "__module__", "") == generated.__name__}
+    assert set(public.__all__) == defined
+    assert all(getattr(public, n) is getattr(generated, n) for n in defined)

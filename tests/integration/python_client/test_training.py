@@ -155,7 +155,7 @@ def test_validation_changes_nothing_and_uses_up_no_number(session):
 
 def test_accumulated_and_skipped_steps_are_told(client):
     gradient = optserve.Gradient(accumulation_steps=2, non_finite=optserve.NonFinitePolicy.SKIP)
-    session = client.create_session({"w": np.zeros(2)}, optimizers.Sgd(learning_rate=1.0), gradient=gradient)
+    session = client.create_session({"w": np.zeros(2)}, optimizers.SGD(learning_rate=1.0), gradient=gradient)
     outcomes = [session.step({"w": np.array(g)}).outcome for g in ([1.0, 3], [np.inf, 0], [3.0, 1])]
     assert outcomes == [StepOutcome.ACCUMULATED, StepOutcome.SKIPPED, StepOutcome.APPLIED]
     np.testing.assert_array_equal(session.pull()["w"], [-2, -2])

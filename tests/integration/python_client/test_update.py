@@ -23,10 +23,10 @@ def session(client):
 
 def test_another_optimizer_goes_on_from_the_same_parameters(session):
     before = session.pull()["w"]
-    wanted = dataclasses.replace(session.spec, optimizer=optimizers.Sgd(learning_rate=0.5))
+    wanted = dataclasses.replace(session.spec, optimizer=optimizers.SGD(learning_rate=0.5))
     transfers = session.update(wanted, expected_step=1)
     assert transfers[""] == optserve.StateTransfer("", (), ("m", "v"), (), False)
-    assert isinstance(session.spec.optimizer, optimizers.Sgd)
+    assert isinstance(session.spec.optimizer, optimizers.SGD)
     result = session.step(GRADIENT, pull=True)
     assert (result.step, result.learning_rate) == (2, 0.5)
     np.testing.assert_allclose(result.parameters["w"], before - 0.5 * GRADIENT["w"], rtol=1e-15)

@@ -31,7 +31,9 @@ from tests.support.host_cuda import HostKernel
 class HostBackend:
     """The generated CUDA arithmetic on the host."""
 
-    def compile(self, program: Program, dtype: np.dtype[Any], storage: dict[str, np.dtype[Any]]) -> Kernel:
+    def compile(
+        self, program: Program, dtype: np.dtype[Any], storage: dict[str, np.dtype[Any]]
+    ) -> HostKernel:
         return HostKernel(program, dtype, storage)
 
 

@@ -141,8 +141,8 @@ def test_lengths_that_differ_touch_nothing(backend: str) -> None:
 
 
 def test_no_call_compiles() -> None:
-    kernel = NumbaBackend(threads=1).compile(momentum(), FLOAT32, {})
-    dispatcher: Any = kernel.compiled
+    kernel: Any = NumbaBackend(threads=1).compile(momentum(), FLOAT32, {})
+    dispatcher = kernel.compiled
     assert not dispatcher._can_compile
     arrays = inputs(momentum(), FLOAT32, {}, 10)
     with pytest.raises(TypeError, match="compiled for float32"):

@@ -23,7 +23,7 @@ NAMES = ("a", "b", "c")
 def programs(draw: st.DrawFn) -> Program:
     """Straight-line programs over three arrays, in which any value may be stored anywhere."""
     t = Tracer()
-    values = [t.load(name) for name in NAMES]
+    values: list[Any] = [t.load(name) for name in NAMES]
     others: list[Any] = [
         t.scalar("s"),
         t.segment_scalar("z"),
@@ -31,8 +31,8 @@ def programs(draw: st.DrawFn) -> Program:
     ]
     for _ in range(draw(st.integers(1, 12))):
         x, y, z = (draw(st.sampled_from(values)) for _ in range(3))
-        w = draw(st.sampled_from([y, *others]))
-        makers = [
+        w: Any = draw(st.sampled_from([y, *others]))
+        makers: list[Any] = [
             lambda x=x, w=w: x + w, lambda x=x, w=w: w - x, lambda x=x, w=w: x * w, lambda x=x, w=w: x / w,
             lambda x=x: -x, lambda x=x: t.sqrt(x), lambda x=x: t.abs(x), lambda x=x: t.sign(x),
             lambda x=x, w=w: t.maximum(x, w), lambda x=x, w=w: t.minimum(w, x),

@@ -13,7 +13,7 @@ from optserve_server.complexity.convolution import Convolution
 from optserve_server.complexity.dense import Dense
 from optserve_server.complexity.embedding import Embedding
 from optserve_server.complexity.flatten import Flatten
-from optserve_server.complexity.lstm import Lstm
+from optserve_server.complexity.lstm import LSTM
 from optserve_server.complexity.multi_head_attention import MultiHeadAttention
 from optserve_server.complexity.network import (
     MAX_COUNT,
@@ -94,7 +94,7 @@ def test_vgg_16_is_what_is_published() -> None:
 
 def test_one_lstm_layer() -> None:
     """20 steps of 10 features to 32 units: four gates of 32 rows of 10 + 32, and biases."""
-    found = counted((20, 10), Lstm(units=32))
+    found = counted((20, 10), LSTM(units=32))
     assert found.total.trainable_parameters == 4 * (10 * 32 + 32 * 32 + 32) == 5504
     assert found.total.multiply_adds == 20 * 4 * 32 * 42 == 107_520
     assert found.total.flops == 2 * 107_520 + 20 * 32 * 17
@@ -142,7 +142,7 @@ def test_layers_without_a_name_are_called_by_kind_and_position() -> None:
 
 WRONG: list[tuple[tuple[int, ...], list[Layer], Reason, str]] = [
     ((), [Dense(units=1)], Reason.SHAPE_MISMATCH, "layers[0].dense"),
-    ((3,), [Dense(units=1), Lstm(units=1)], Reason.SHAPE_MISMATCH, "layers[1].lstm"),
+    ((3,), [Dense(units=1), LSTM(units=1)], Reason.SHAPE_MISMATCH, "layers[1].lstm"),
     ((4, 4), [Convolution(filters=1, kernel=(3, 3))], Reason.SHAPE_MISMATCH, "layers[0].convolution.kernel"),
     ((4, 2, 1), [Convolution(filters=1, kernel=(3, 3))], Reason.SHAPE_MISMATCH,
      "layers[0].convolution.kernel"),

@@ -15,19 +15,19 @@ from optserve_server.complexity.elementwise import Elementwise
 from optserve_server.complexity.embedding import Embedding
 from optserve_server.complexity.flatten import Flatten
 from optserve_server.complexity.global_pooling import GlobalPooling
-from optserve_server.complexity.gru import Gru
+from optserve_server.complexity.gru import GRU
 from optserve_server.complexity.layer_normalization import LayerNormalization
-from optserve_server.complexity.lstm import Lstm
+from optserve_server.complexity.lstm import LSTM
 from optserve_server.complexity.multi_head_attention import MultiHeadAttention
 from optserve_server.complexity.network import NamedLayer, Network, estimate
 from optserve_server.complexity.pooling import Pooling
-from optserve_server.complexity.simple_rnn import SimpleRnn
+from optserve_server.complexity.simple_rnn import SimpleRNN
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adafactor import Adafactor
 from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.muon import Muon
-from optserve_server.optimizers.sgd import Sgd
+from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import SessionSpec
 from tests.service.sessions.support import session_of
@@ -39,14 +39,14 @@ KERAS: list[tuple[Layer, Shape, list[Shape]]] = [
     (Convolution(filters=4, kernel=(3, 2)), (9, 7, 3), [(3, 2, 3, 4), (4,)]),
     (Convolution(filters=9, kernel=(3, 3), groups=3), (6, 6, 6), [(3, 3, 2, 9), (9,)]),
     (Convolution(filters=4, kernel=(3,), use_bias=False), (11, 3), [(3, 3, 4)]),
-    (SimpleRnn(units=4), (6, 3), [(3, 4), (4, 4), (4,)]),
-    (Lstm(units=4), (6, 3), [(3, 16), (4, 16), (16,)]),
-    (Lstm(units=4, use_bias=False), (6, 3), [(3, 16), (4, 16)]),
-    (Lstm(units=4, bidirectional=True), (6, 3), [(3, 16), (4, 16), (16,)] * 2),
-    (Gru(units=4), (6, 3), [(3, 12), (4, 12), (2, 12)]),
-    (Gru(units=4, reset_after=False), (6, 3), [(3, 12), (4, 12), (12,)]),
-    (Gru(units=4, use_bias=False), (6, 3), [(3, 12), (4, 12)]),
-    (Gru(units=4, reset_after=False, use_bias=False), (6, 3), [(3, 12), (4, 12)]),
+    (SimpleRNN(units=4), (6, 3), [(3, 4), (4, 4), (4,)]),
+    (LSTM(units=4), (6, 3), [(3, 16), (4, 16), (16,)]),
+    (LSTM(units=4, use_bias=False), (6, 3), [(3, 16), (4, 16)]),
+    (LSTM(units=4, bidirectional=True), (6, 3), [(3, 16), (4, 16), (16,)] * 2),
+    (GRU(units=4), (6, 3), [(3, 12), (4, 12), (2, 12)]),
+    (GRU(units=4, reset_after=False), (6, 3), [(3, 12), (4, 12), (12,)]),
+    (GRU(units=4, use_bias=False), (6, 3), [(3, 12), (4, 12)]),
+    (GRU(units=4, reset_after=False, use_bias=False), (6, 3), [(3, 12), (4, 12)]),
     (Embedding(vocabulary=11, dimension=3), (6,), [(11, 3)]),
     (BatchNormalization(), (4, 5, 3), [(3,), (3,)]),
     (BatchNormalization(center=False, scale=False), (6,), []),
@@ -75,7 +75,7 @@ EVERY_RANK = (
     GlobalPooling(),
     Embedding(vocabulary=11, dimension=6),
     MultiHeadAttention(heads=2, key_dim=3, value_dim=7),
-    Gru(units=5),
+    GRU(units=5),
 )
 
 
@@ -105,7 +105,7 @@ def arrays_of_state(session: Session) -> int:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rule", [Sgd(), Adam(), Muon(), Adafactor()], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", [SGD(), Adam(), Muon(), Adafactor()], ids=lambda rule: rule.name)
 def test_state_is_what_a_session_keeps_for_these_tensors(rule: Rule, dtype: type[np.floating]) -> None:
     network = Network(tuple(NamedLayer("", layer) for layer in EVERY_RANK), (5, 6, 3))
     found = estimate(network, 7, np.dtype(dtype).itemsize, rule.state_elements)

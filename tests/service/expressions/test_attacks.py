@@ -215,7 +215,7 @@ def test_what_overwhelms_the_parser_is_refused(
     def parse(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(formula.ast, "parse", parse)
+    monkeypatch.setattr("optserve_server.expressions.formula.ast.parse", parse)
     assert refused("--y_pred") == ("1:1", "--y_pred")
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from optserve_server.activations import ALL
 from optserve_server.activations.base import ElementwiseActivation
-from optserve_server.activations.gelu import Gelu
-from optserve_server.activations.prelu import Prelu
+from optserve_server.activations.gelu import GELU
+from optserve_server.activations.prelu import PReLU
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
 from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.numba_jit import NumbaBackend
@@ -22,8 +22,8 @@ from tests.support.host_cuda import HostKernel
 from tests.support.nvrtc import compile_ptx
 from tests.support.tiers import slow_unless
 
-ELEMENTWISE = [cls() for cls in ALL if issubclass(cls, ElementwiseActivation)] + [Gelu(approximate=True)]
-EVERY: list[Any] = [*ELEMENTWISE, Prelu()]
+ELEMENTWISE = [cls() for cls in ALL if issubclass(cls, ElementwiseActivation)] + [GELU(approximate=True)]
+EVERY: list[Any] = [*ELEMENTWISE, PReLU()]
 UNITS = 4
 """Of the last place, at the magnitude of the largest value that adds up to the result."""
 
@@ -31,7 +31,7 @@ UNITS = 4
 def traced(activation: Any) -> Program:
     t = Tracer()
     x, dy = t.load("x"), t.load("dy")
-    if isinstance(activation, Prelu):
+    if isinstance(activation, PReLU):
         t.store("y", activation.forward(t, x, t.load("slope")))
         t.store("dx", activation.gradient(t, x, dy, t.load("slope")))
         t.store("terms", activation.slope_term(t, x, dy))

@@ -108,6 +108,9 @@ def test_three_phases_leave_room_for_the_third() -> None:
     with pytest.raises(DomainError) as caught:
         OneCycle(max_learning_rate=1.0, total_steps=9, pct_start=0.6, three_phase=True)
     assert (caught.value.reason, caught.value.field) == (Reason.CONFLICTING_FIELDS, "pct_start")
+    with pytest.raises(DomainError) as caught:
+        OneCycle(max_learning_rate=1.0, total_steps=9, pct_start=0.6, three_phase=True, pct_final=0.5)
+    assert (caught.value.reason, caught.value.field) == (Reason.CONFLICTING_FIELDS, "pct_final")
 
 
 def test_milestones_increase() -> None:

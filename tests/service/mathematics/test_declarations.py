@@ -19,7 +19,7 @@ from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
 from optserve.v1.schedule_spec_pb2 import ScheduleSpec
 from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Chosen, Convention, Hyperparameters, NamedNumbers, declarations, field_types
+from optserve_server.hyper import Chosen, Convention, NamedNumbers, declarations, field_types
 from optserve_server.losses.base import Reduction
 from optserve_server.schedules.base import Schedule
 from optserve_server.schedules.constant import Constant
@@ -32,7 +32,7 @@ FAMILIES: list[tuple[Any, Descriptor]] = [
     (initializers, InitializerSpec.DESCRIPTOR),
     (complexity, LayerSpec.DESCRIPTOR),
 ]
-ALGORITHMS: list[type[Hyperparameters]] = [cls for family, _ in FAMILIES for cls in family.ALL]
+ALGORITHMS: list[type[Any]] = [cls for family, _ in FAMILIES for cls in family.ALL]
 
 FLAT = Chosen(Constant(value=1.0))
 VALID: dict[str, dict[str, object]] = {
@@ -130,6 +130,13 @@ DEFAULTS = [
     ("adan", X, {"beta_1": 0.98, "beta_2": 0.92, "beta_3": 0.99, "epsilon": 1e-8, "epsilon_root": 1e-8}),
     ("adopt", X, {"beta_1": 0.9, "beta_2": 0.9999, "epsilon": 1e-6, "clipped": True}),
     ("ftrl", K, {"learning_rate": 1e-3, "learning_rate_power": -0.5, "initial_accumulator": 0.1}),
+    ("adafactor", K, {"min_dim_size_to_factor": 0, "factor_largest": False, "relative_step": True}),
+    ("adafactor", T, {"min_dim_size_to_factor": 0, "factor_largest": False, "relative_step": True}),
+    ("adafactor", X, {"min_dim_size_to_factor": 128, "factor_largest": True, "relative_step": False}),
+    ("adafactor", X, {"learning_rate": 1.0, "form": "SQUARES"}),
+    ("muon", K, {"weight_decay": 0.004, "form": "KERAS", "rms_rate": 0.2, "adam_epsilon": 1e-7}),
+    ("muon", T, {"weight_decay": 0.1, "form": "TORCH", "rms_rate": 0.0, "adam_epsilon": 1e-8}),
+    ("muon", X, {"weight_decay": 0.0, "form": "OPTAX", "rms_rate": 0.0, "epsilon": 1e-8}),
     ("ftrl", K, {"l1": 0.0, "l2": 0.0, "l2_shrinkage": 0.0, "beta": 0.0}),
     ("schedule_free_sgd", X, {"learning_rate": 1.0, "beta_1": 0.9, "weight_lr_power": 2.0}),
     ("schedule_free_adamw", X, {"learning_rate": 0.0025, "beta_2": 0.999, "epsilon": 1e-8}),
@@ -165,11 +172,15 @@ DEFAULTS = [
     ("exponential", K, {"staircase": False}),
     ("polynomial", K, {"end_learning_rate": 1e-4, "power": 1.0, "cycle": False}),
     ("polynomial", T, {"end_learning_rate": 0.0, "power": 1.0}),
-    ("cosine", K, {"alpha": 0.0, "warmup_steps": 0.0}),
+    ("cosine", K, {"alpha": 0.0, "warmup_steps": 0.0, "periodic": False}),
+    ("cosine", T, {"periodic": True}),
+    ("cosine", X, {"periodic": False}),
     ("cosine_restarts", K, {"t_mul": 2.0, "m_mul": 1.0, "alpha": 0.0}),
     ("cosine_restarts", T, {"t_mul": 1.0, "alpha": 0.0}),
     ("one_cycle", T, {"pct_start": 0.3, "annealing": "COSINE", "div_factor": 25.0}),
     ("one_cycle", T, {"final_div_factor": 1e4, "three_phase": False}),
+    ("one_cycle", T, {"form": "LAST_STEP", "pct_final": 0.0}),
+    ("one_cycle", X, {"form": "STEP_COUNT", "pct_final": 0.85}),
     ("step_decay", T, {"gamma": 0.1}),
     ("multi_step_decay", T, {"gamma": 0.1}),
     ("normal", K, {"mean": 0.0, "stddev": 0.05}),
@@ -275,7 +286,7 @@ def test_names_are_those_of_the_contract(family: Any, message: Descriptor) -> No
 def require_same_type(declared: Any, field: FieldDescriptor) -> None:
     if field.enum_type is not None:
         assert members(field) == [member.name for member in declared]
-        assert declared.__name__ == field.enum_type.name
+        assert declared.__name__.lower() == field.enum_type.name.lower()  # AMSGradMaximum, say
         return
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         assert declared == NamedNumbers
@@ -284,14 +295,14 @@ def require_same_type(declared: Any, field: FieldDescriptor) -> None:
         inner = Chosen[Schedule]
         assert declared == (tuple[inner, ...] if field.is_repeated else inner)
         return
-    scalars = {
+    scalars: dict[int, Any] = {
         field.TYPE_DOUBLE: float,
         field.TYPE_BOOL: bool,
         field.TYPE_INT32: int,
         field.TYPE_INT64: int,
         field.TYPE_STRING: str,
     }
-    scalar = scalars[field.type]
+    scalar: Any = scalars[field.type]
     assert declared == (tuple[scalar, ...] if field.is_repeated else scalar)
 
 

@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def rule(blocks: list[str]) -> Iterator[ElementwiseRule]:
 
 
 def test_the_rule_gives_what_its_oracle_gives(rule: ElementwiseRule, blocks: list[str]) -> None:
-    oracle = {"Steps": list, "sign": np.sign}
+    oracle: dict[str, Any] = {"Steps": list, "sign": np.sign}
     exec(compile(blocks[1], str(PAGE), "exec"), oracle)
     states = run(rule, np.ones(2), GRADIENTS, RATES)
     for i in range(2):

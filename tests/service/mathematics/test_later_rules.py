@@ -11,19 +11,19 @@ from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.errors import DomainError, Reason
 from optserve_server.optimizers.adam import BiasCorrection
 from optserve_server.optimizers.adan import Adan
-from optserve_server.optimizers.adopt import Adopt
+from optserve_server.optimizers.adopt import ADOPT
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.fed_adam import FedAdam, FedAdamCorrection
 from optserve_server.optimizers.fed_avg_m import FedAvgM
-from optserve_server.optimizers.ftrl import Ftrl
+from optserve_server.optimizers.ftrl import FTRL
 from optserve_server.optimizers.lion import Lion
-from optserve_server.optimizers.radam import Radam
-from optserve_server.optimizers.schedule_free_adamw import ScheduleFreeAdamw
-from optserve_server.optimizers.schedule_free_sgd import ScheduleFreeSgd
+from optserve_server.optimizers.radam import RAdam
+from optserve_server.optimizers.schedule_free_adamw import ScheduleFreeAdamW
+from optserve_server.optimizers.schedule_free_sgd import ScheduleFreeSGD
 from optserve_server.optimizers.yogi import Yogi
 from tests.service.mathematics.evaluation import run
 
-RULES: list[ElementwiseRule] = [ScheduleFreeSgd(beta_1=0.75), ScheduleFreeAdamw(beta_1=0.75)]
+RULES: list[ElementwiseRule] = [ScheduleFreeSGD(beta_1=0.75), ScheduleFreeAdamW(beta_1=0.75)]
 
 
 def path(
@@ -34,7 +34,7 @@ def path(
 
 
 def test_radam_follows_the_mean_until_its_average_is_long_enough() -> None:
-    rule = Radam()
+    rule = RAdam()
     assert [rule.rectification(t) is None for t in range(1, 7)] == [True] * 5 + [False]
     assert path(rule, [0.5] * 5, [0.1] * 5) == pytest.approx([1 - 0.05 * t for t in range(1, 6)])
 
@@ -43,27 +43,27 @@ def test_radam_at_the_threshold_itself() -> None:
     power = 0.875**8
     length = 15 - 2 * 8 * power / (1 - power)
     assert length > 4
-    assert Radam(beta_2=0.875, threshold=length).rectification(8) is None
-    assert Radam(beta_2=0.875, threshold=length, rectified_at_threshold=True).rectification(8) is not None
+    assert RAdam(beta_2=0.875, threshold=length).rectification(8) is None
+    assert RAdam(beta_2=0.875, threshold=length, rectified_at_threshold=True).rectification(8) is not None
 
 
 def test_radam_refuses_to_correct_nothing() -> None:
     with pytest.raises(DomainError) as caught:
-        Radam(bias_correction=BiasCorrection.NONE)
+        RAdam(bias_correction=BiasCorrection.NONE)
     assert (caught.value.reason, caught.value.field) == (Reason.UNSUPPORTED_VALUE, "bias_correction")
 
 
 def test_radam_survives_squares_beyond_float32() -> None:
     huge = [np.full(1, 1e25, np.float32)] * 8
     with np.errstate(over="ignore"):
-        states = run(Radam(), np.ones(1, np.float32), huge, [1e-27] * 8)
+        states = run(RAdam(), np.ones(1, np.float32), huge, [1e-27] * 8)
     assert np.isfinite([arrays["p"] for arrays in states]).all()
 
 
 def test_radam_ignores_an_infinite_second_moment_in_its_warm_up() -> None:
     huge = [np.full(1, 1e25, np.float32)] * 5
     with np.errstate(over="ignore"):
-        states = run(Radam(), np.ones(1, np.float32), huge, [1e-26] * 5)
+        states = run(RAdam(), np.ones(1, np.float32), huge, [1e-26] * 5)
     assert np.isinf(states[0]["v"]).all()
     assert [float(s["p"][0]) for s in states] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5], rel=1e-6)
 
@@ -71,7 +71,7 @@ def test_radam_ignores_an_infinite_second_moment_in_its_warm_up() -> None:
 def test_ftrl_stands_still_at_rate_zero_under_an_infinite_sum() -> None:
     huge = [np.full(1, 1e25, np.float32), np.full(1, 1.0, np.float32)]
     with np.errstate(all="ignore"):
-        first, second = run(Ftrl(), np.ones(1, np.float32), huge, [0.1, 0.0])
+        first, second = run(FTRL(), np.ones(1, np.float32), huge, [0.1, 0.0])
     assert np.isinf(first["accumulator"]).all()
     for name, value in first.items():
         np.testing.assert_array_equal(second[name], value)
@@ -80,7 +80,7 @@ def test_ftrl_stands_still_at_rate_zero_under_an_infinite_sum() -> None:
 def test_adopt_divides_nothing_in_its_first_step() -> None:
     huge = [np.full(1, 1e35, np.float32)]
     with np.errstate(over="ignore"):
-        only = run(Adopt(clipped=False), np.ones(1, np.float32), huge, [0.1])[0]
+        only = run(ADOPT(clipped=False), np.ones(1, np.float32), huge, [0.1])[0]
     assert (only["p"], only["direction"]) == ([1.0], [0.0])
 
 
@@ -103,7 +103,7 @@ def test_adan_knows_no_change_at_first() -> None:
 
 
 def test_adopt_only_measures_at_first() -> None:
-    rule = Adopt(beta_1=0.5)
+    rule = ADOPT(beta_1=0.5)
     first, second = run(rule, np.ones(1), [np.array([4.0]), np.array([2.0])], [0.1, 0.1])
     assert (first["p"], first["direction"], first["v"]) == ([1.0], [0.0], [16.0])
     # 2/sqrt(16) halved
@@ -112,25 +112,25 @@ def test_adopt_only_measures_at_first() -> None:
 
 def test_adopt_clips_to_the_fourth_root() -> None:
     gradients = [1.0, 100.0, 1e6]
-    clipped, free = Adopt(beta_1=0.0, beta_2=0.5), Adopt(beta_1=0.0, beta_2=0.5, clipped=False)
+    clipped, free = ADOPT(beta_1=0.0, beta_2=0.5), ADOPT(beta_1=0.0, beta_2=0.5, clipped=False)
     assert path(clipped, gradients, [1.0] * 3, 0.0) == pytest.approx([0.0, -1.0, -1.0 - 2**0.25])
     assert path(free, gradients, [1.0] * 3, 0.0)[1] == pytest.approx(-100.0)
 
 
 def test_ftrl_is_exactly_zero_below_l1() -> None:
-    states = run(Ftrl(l1=1.0), np.zeros(3), [np.array([0.5, -2.0, 3.0])], [0.1])
+    states = run(FTRL(l1=1.0), np.zeros(3), [np.array([0.5, -2.0, 3.0])], [0.1])
     assert (states[0]["p"] == 0).tolist() == [True, False, False]
     assert states[0]["p"][1] > 0 > states[0]["p"][2]
 
 
 def test_ftrl_stands_still_at_rate_zero() -> None:
-    before, after = run(Ftrl(beta=1.0), np.array([1.0, -2.0]), [np.array([0.5, 3.0])] * 2, [0.1, 0.0])
+    before, after = run(FTRL(beta=1.0), np.array([1.0, -2.0]), [np.array([0.5, 3.0])] * 2, [0.1, 0.0])
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_ftrl_has_one_power() -> None:
     with pytest.raises(DomainError) as caught:
-        Ftrl(learning_rate_power=-1.0)
+        FTRL(learning_rate_power=-1.0)
     assert (caught.value.reason, caught.value.field) == (Reason.OUT_OF_RANGE, "learning_rate_power")
     assert str(caught.value) == "learning_rate_power is -1.0, but must be -0.5"
 
@@ -163,11 +163,11 @@ def test_schedule_free_descent_averages_its_path() -> None:
     gradients, p = [1.0, -2.0, 4.0, 0.5], 3.0
     z = p - 0.1 * np.cumsum(gradients)
     expected = [z[: t + 1].mean() for t in range(4)]
-    assert path(ScheduleFreeSgd(), gradients, [0.1] * 4, p) == pytest.approx(expected, rel=1e-14)
+    assert path(ScheduleFreeSGD(), gradients, [0.1] * 4, p) == pytest.approx(expected, rel=1e-14)
 
 
 def test_schedule_free_weights_follow_the_largest_rate() -> None:
-    rule = ScheduleFreeSgd(weight_lr_power=2.0)
+    rule = ScheduleFreeSGD(weight_lr_power=2.0)
     # Rates 0, 1, 2, 1: weights 0, 1, 4, 4.
     z = np.array([0.0, -1.0, -3.0, -4.0])
     expected = [0.0, -1.0, (-1 - 4 * 3) / 5, (-1 - 4 * 3 - 4 * 4) / 9]
@@ -177,7 +177,7 @@ def test_schedule_free_weights_follow_the_largest_rate() -> None:
 
 @pytest.mark.parametrize("power", [0.0, 2.0])
 def test_schedule_free_weights_at_extreme_rates(power: float) -> None:
-    rule, carried = ScheduleFreeSgd(weight_lr_power=power), dict(ScheduleFreeSgd().carry())
+    rule, carried = ScheduleFreeSGD(weight_lr_power=power), dict(ScheduleFreeSGD().carry())
     for rate in (0.0, 1e-308, 1e308, 0.0, 1e308):
         numbers = rule.scalars(1, rate, **carried)
         carried = {name: numbers[name] for name in carried}
@@ -198,7 +198,7 @@ def test_the_schedule_free_point_ahead(rule: ElementwiseRule) -> None:
 
 def test_schedule_free_descent_reaches_a_minimum_that_plain_descent_circles() -> None:
     """|p| with gradients at y: x comes closer to 0 than the last step of descent can."""
-    rule = ScheduleFreeSgd()
+    rule = ScheduleFreeSGD()
     ops, x, offset, carried = NumpyOps(), np.array([1.0]), np.zeros(1), dict(rule.carry())
     for step in range(1, 401):
         numbers = rule.scalars(step, 0.3, **carried)

@@ -38,6 +38,36 @@ def test_extreme_logits_are_right_or_wrong_without_overflow(name: str, dtype: An
     assert slopes == [[1], [-1], [1]]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("name", "fields", "target"),
+    [
+        ("categorical_crossentropy", {}, [[0.25, 0.75]]),
+        ("categorical_crossentropy", {}, [[1.0, 0.0]]),
+        ("categorical_crossentropy", {}, [[0.0, 0.0]]),
+        ("categorical_crossentropy", {"label_smoothing": 0.1, "class_weights": (0.0, 1.0)}, [[1.0, 0.0]]),
+        ("sparse_categorical_crossentropy", {}, [0]),
+        ("sparse_categorical_crossentropy", {"class_weights": (0.0, 1.0)}, [0]),
+        ("categorical_focal_crossentropy", {}, [[1.0, 0.0]]),
+        ("categorical_focal_crossentropy", {"gamma": 0.0}, [[0.0, 0.0]]),
+    ],
+)
+def test_logits_of_minus_infinity_alone_have_no_loss(
+    name: str, fields: dict[str, Any], target: Any, dtype: Any
+) -> None:
+    """As PyTorch 2.13, cross_entropy with and without weights; other rows are not touched."""
+    loss = made(name, {**fields, "from_logits": True, "axis": -1})
+    values, slopes = both(loss, [[-INF, -INF], [0.0, -1.0]], target * 2, dtype)
+    assert np.isnan([values[0], *slopes[0]]).all()
+    assert np.isfinite([values[1], *slopes[1]]).all()
+
+
+def test_a_class_of_probability_0_that_is_not_asked_for_costs_nothing() -> None:
+    for name in ("categorical_crossentropy", "categorical_focal_crossentropy"):
+        values, slopes = both(made(name, {"from_logits": True}), [[0.0, -INF]], [[1.0, 0.0]])
+        assert (values, slopes) == ([0], [[0, 0]])
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 2.5])
 @pytest.mark.parametrize("from_logits", [False, True])
 def test_focal_losses_of_certain_answers_are_finite(gamma: float, from_logits: bool) -> None:
@@ -71,6 +101,34 @@ def test_where_a_slope_jumps() -> None:
     assert both(made("smooth_l1", {"beta": 0.0}), [[2.0]], [[2.0]])[1] == [[0]]
     assert both(made("hinge", {}), [[1.0]], [[-1.0]])[1] == [[1]]
     assert both(made("hinge", {"convert_labels": False}), [[1.0]], [[1.0]])[1] == [[0]]
+
+
+@pytest.mark.parametrize(("beta", "dtype"), [(0.0, np.float64), (0.0, np.float32), (1e-50, np.float32)])
+def test_a_beta_that_is_0_in_the_dtype_gives_the_absolute_error(beta: float, dtype: Any) -> None:
+    """As PyTorch 2.13: smooth_l1_loss(..., beta=1e-50) of float32 has these values and slopes."""
+    values, slopes = both(
+        made("smooth_l1", {"beta": beta}), [[0.0], [2.5], [-1.0], [1e-40]], [[0.0]] * 4, dtype
+    )
+    assert values == [0, 2.5, 1, float(dtype(1e-40))]
+    assert slopes == [[0], [1], [-1], [1]]
+
+
+def test_a_beta_below_every_error_keeps_its_slope() -> None:
+    values, slopes = both(made("smooth_l1", {"beta": 1e-50}), [[5e-51], [-2e-50]], [[0.0]] * 2)
+    assert values == pytest.approx([1.25e-51, 1.5e-50], rel=1e-14, abs=0)
+    assert slopes == [[pytest.approx(0.5, rel=1e-14)], [-1]]
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_an_epsilon_that_would_be_0_in_float32_is_refused(name: str) -> None:
+    with pytest.raises(DomainError) as caught:
+        made(name, {"epsilon": 1e-50})
+    assert (caught.value.reason, caught.value.field) == (Reason.OUT_OF_RANGE, "epsilon")
+    point, far = np.zeros((1, 4), np.float32), np.array([[1, 1, 2, 2]], np.float32)
+    loss = made(name, {"epsilon": 1e-30})
+    for p, y in ((point, point), (point, far), (far, point)):
+        assert np.isfinite(loss.per_example(p, y)).all()
+        assert np.isfinite(loss.gradient(p, y, Reduction.SUM)).all()
 
 
 def test_labels_of_0_and_1_stand_for_signs_only_where_there_is_nothing_else() -> None:

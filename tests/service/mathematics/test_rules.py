@@ -10,15 +10,15 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Convention
 from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.adagrad import Adagrad
-from optserve_server.optimizers.adamw import Adamw
-from optserve_server.optimizers.amsgrad import Amsgrad, AmsgradMaximum
+from optserve_server.optimizers.adamw import AdamW
+from optserve_server.optimizers.amsgrad import AMSGrad, AMSGradMaximum
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.momentum import Momentum, MomentumForm
-from optserve_server.optimizers.nadam import Nadam, NadamForm
+from optserve_server.optimizers.nadam import NAdam, NAdamForm
 from optserve_server.optimizers.nesterov import Nesterov, NesterovForm
-from optserve_server.optimizers.rmsprop import Rmsprop
+from optserve_server.optimizers.rmsprop import RMSprop
 from optserve_server.optimizers.rprop import Rprop
-from optserve_server.optimizers.sgd import Sgd
+from optserve_server.optimizers.sgd import SGD
 from tests.service.mathematics.evaluation import run
 
 
@@ -117,50 +117,50 @@ def test_adagrad_starts_its_sum_and_lowers_its_rate() -> None:
     ],
 )
 def test_rmsprop_keeps_what_it_needs(options: dict[str, object], slots: list[str]) -> None:
-    assert list(Rmsprop(**options).slots()) == slots
+    assert list(RMSprop(**options).slots()) == slots
 
 
 def test_rmsprop_refuses_the_averaged_momentum() -> None:
     with pytest.raises(DomainError) as caught:
-        Rmsprop(momentum_form=MomentumForm.EMA)
+        RMSprop(momentum_form=MomentumForm.EMA)
     assert (caught.value.reason, caught.value.field) == (Reason.UNSUPPORTED_VALUE, "momentum_form")
 
 
 def test_a_rounded_variance_below_zero_counts_as_zero() -> None:
     g = np.linspace(1, 4, 2000, dtype=np.float32)
-    states = run(Rmsprop(centered=True), np.ones_like(g), [g] * 200, [1e-6] * 200)
+    states = run(RMSprop(centered=True), np.ones_like(g), [g] * 200, [1e-6] * 200)
     variances = np.array([arrays["v"] - arrays["mean"] * arrays["mean"] for arrays in states])
     assert variances.min() < -1e-7  # epsilon would not save the root
     assert np.isfinite(states[-1]["p"]).all()
 
 
 def test_amsgrad_of_the_lecture_averages_on_from_the_maximum() -> None:
-    rule = Amsgrad(beta_1=0.0, beta_2=0.5, epsilon=0.0, maximum=AmsgradMaximum.UNCORRECTED)
+    rule = AMSGrad(beta_1=0.0, beta_2=0.5, epsilon=0.0, maximum=AMSGradMaximum.UNCORRECTED)
     # Averages of 2, then 1.5 below it, then 3 from the maximum of 2; nothing is corrected.
     expected = np.cumsum([2 / 2**0.5, 1 / 2**0.5, 2 / 3**0.5])
     assert path(rule, [2.0, 1.0, 2.0], [1.0] * 3, start=0.0) == pytest.approx(-expected, rel=1e-14)
 
 
 def test_amsgrad_over_corrected_moments_forgets_no_peak() -> None:
-    rule = Amsgrad(beta_1=0.0, beta_2=0.5, epsilon=0.0, maximum=AmsgradMaximum.CORRECTED)
+    rule = AMSGrad(beta_1=0.0, beta_2=0.5, epsilon=0.0, maximum=AMSGradMaximum.CORRECTED)
     # v/(1 - b2^t): 4, then 1/(3/4)... the first stays the greatest
     assert path(rule, [2.0, 0.0, 1.0], [1.0] * 3) == pytest.approx([0.0, 0.0, -0.5], abs=1e-14)
 
 
 def test_adamw_leaves_the_decay_to_the_session() -> None:
-    assert Adamw(weight_decay=0.25).decoupled_weight_decay == 0.25
-    assert Sgd().decoupled_weight_decay == 0.0
-    assert path(Adamw(), SIGNS, FALLING) == path(REGISTRY["adam"](), SIGNS, FALLING)
+    assert AdamW(weight_decay=0.25).decoupled_weight_decay == 0.25
+    assert SGD().decoupled_weight_decay == 0.0
+    assert path(AdamW(), SIGNS, FALLING) == path(REGISTRY["adam"](), SIGNS, FALLING)
 
 
 def test_nadam_hands_its_product_on() -> None:
-    rule = Nadam(momentum_decay=1.0)
+    rule = NAdam(momentum_decay=1.0)
     assert rule.carry() == {"momentum_product": 1.0}
     first = 0.9 * (1 - 0.5 * 0.96)
     assert rule.scalars(1, 0.1, momentum_product=1.0)["momentum_product"] == pytest.approx(first)
     second = first * 0.9 * (1 - 0.5 * 0.96**2)
     assert rule.scalars(2, 0.1, momentum_product=first)["momentum_product"] == pytest.approx(second)
-    assert Nadam(form=NadamForm.CONSTANT).carry() == {}
+    assert NAdam(form=NAdamForm.CONSTANT).carry() == {}
 
 
 def test_rprop_grows_shrinks_and_waits() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,11 +28,17 @@ def cases() -> Iterator[tuple[str, ElementwiseRule]]:
         yield label, rule
         if getattr(rule, "epsilon", 0.0):
             try:
-                yield f"{label}, no epsilon", dataclasses.replace(rule, epsilon=0.0)
+                yield f"{label}, no epsilon", with_numbers(rule, epsilon=0.0)
             except DomainError:
                 assert rule.name in ("adadelta", "adopt", "prodigy")
         if rooted(rule):
-            yield f"{label}, root", dataclasses.replace(rule, epsilon_root=0.01)
+            yield f"{label}, root", with_numbers(rule, epsilon_root=0.01)
+
+
+def with_numbers(rule: Any, **numbers: float) -> ElementwiseRule:
+    """The rule with other hyperparameters."""
+    changed: ElementwiseRule = dataclasses.replace(rule, **numbers)
+    return changed
 
 
 def rooted(rule: ElementwiseRule) -> bool:
@@ -82,7 +89,7 @@ def test_the_programs_do_not_depend_on_numbers(labelled: list[tuple[str, Element
             if isinstance(value := getattr(rule, name), float) and name not in ONLY_VALUE
         }
         assert numbers, label
-        assert traced(dataclasses.replace(rule, **numbers)) == traced(rule), label
+        assert traced(with_numbers(rule, **numbers)) == traced(rule), label
 
 
 @of_each_class
@@ -97,7 +104,7 @@ def test_without_a_root_of_epsilon_the_programs_have_none() -> None:
     without = [(label, rule) for label, rule in cases() if rooted(rule)]
     assert without
     for label, rule in without:
-        given = traced(dataclasses.replace(rule, epsilon_root=0.01))
+        given = traced(with_numbers(rule, epsilon_root=0.01))
         assert set(given.scalars) - set(traced(rule).scalars) == {"epsilon_root"}, label
         assert len(given.instructions) == len(traced(rule).instructions) + 1, label
 

@@ -8,6 +8,7 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.schedules.base import Schedule
+from optserve_server.schedules.cosine import Cosine
 from optserve_server.schedules.exponential import Exponential
 from optserve_server.schedules.inverse_time import InverseTime
 from optserve_server.schedules.piecewise_constant import BoundarySide, PiecewiseConstant
@@ -33,6 +34,12 @@ LR = {"initial_learning_rate": 0.1, "decay_steps": 10.0}
 )
 def test_rates(schedule: Schedule, expected: list[float]) -> None:
     assert [schedule.rate(step) for step in STEPS] == pytest.approx(expected, rel=1e-15)
+
+
+def test_a_periodic_cosine_keeps_its_digits_far_out() -> None:
+    cosine = Cosine(initial_learning_rate=0.1, decay_steps=13.0, alpha=0.125, periodic=True)
+    assert cosine.rate(26 * 10**9 + 5) == cosine.rate(5)
+    assert cosine.rate(26 * 10**9 + 13) == 0.0125
 
 
 @pytest.mark.parametrize("staircase", [False, True])

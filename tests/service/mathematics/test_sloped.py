@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from optserve_server.activations.maxout import Maxout
-from optserve_server.activations.prelu import Prelu
-from optserve_server.activations.relu import Relu
-from optserve_server.activations.rrelu import Rrelu
+from optserve_server.activations.prelu import PReLU
+from optserve_server.activations.relu import ReLU
+from optserve_server.activations.rrelu import RReLU
 from optserve_server.errors import DomainError, Reason
 from tests.service.mathematics.differences import numeric_gradient
 
@@ -22,10 +22,10 @@ def test_both_gradients_of_prelu_are_derivatives(shape: tuple[int, ...]) -> None
     rng = np.random.default_rng(3)
     x, dy = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4))
     slope = rng.normal(size=shape)
-    by_x = numeric_gradient(lambda x: float((Prelu().evaluate(x, slope) * dy).sum()), x)
-    by_slope = numeric_gradient(lambda s: float((Prelu().evaluate(x, s) * dy).sum()), slope)
-    assert Prelu().vjp(x, dy, slope) == pytest.approx(by_x, rel=1e-7, abs=1e-9)
-    gradient = Prelu().slope_gradient(x, dy, slope)
+    by_x = numeric_gradient(lambda x: float((PReLU().evaluate(x, slope) * dy).sum()), x)
+    by_slope = numeric_gradient(lambda s: float((PReLU().evaluate(x, s) * dy).sum()), slope)
+    assert PReLU().vjp(x, dy, slope) == pytest.approx(by_x, rel=1e-7, abs=1e-9)
+    gradient = PReLU().slope_gradient(x, dy, slope)
     assert (gradient.shape, gradient.dtype) == (shape, np.float64)
     assert gradient == pytest.approx(by_slope, rel=1e-7, abs=1e-9)
 
@@ -34,21 +34,21 @@ def test_both_gradients_of_prelu_are_derivatives(shape: tuple[int, ...]) -> None
 def test_prelu_far_out(dtype: type) -> None:
     x = np.array([-math.inf, -math.inf, -2, 0, 3, math.inf, math.nan], dtype)
     slope = np.array([0, 0.5, -0.5, 2, 2, 0, 0], dtype)
-    y, dx = Prelu().evaluate(x, slope), Prelu().vjp(x, np.ones_like(x), slope)
+    y, dx = PReLU().evaluate(x, slope), PReLU().vjp(x, np.ones_like(x), slope)
     np.testing.assert_array_equal(y, np.array([0, -math.inf, 1, 0, 3, math.inf, math.nan], dtype))
     np.testing.assert_array_equal(dx[:6], np.array([0, 0.5, -0.5, 2, 1, 1], dtype))
 
 
 def test_a_slopes_gradient_is_summed_in_float64() -> None:
     x, slope = np.full(1 << 20, -0.1, np.float32), np.zeros(1, np.float32)
-    gradient = Prelu().slope_gradient(x, np.ones_like(x), slope)
+    gradient = PReLU().slope_gradient(x, np.ones_like(x), slope)
     assert gradient.dtype == np.float32
     assert gradient[0] == np.float32(float(np.float32(-0.1)) * (1 << 20))
 
 
 def test_empty_inputs_have_a_slope_gradient_of_0() -> None:
     x, slope = np.zeros((0, 3), np.float32), np.ones(3, np.float32)
-    assert Prelu().slope_gradient(x, x, slope).tolist() == [0, 0, 0]
+    assert PReLU().slope_gradient(x, x, slope).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_empty_inputs_have_a_slope_gradient_of_0() -> None:
 )
 def test_slopes_that_do_not_fit_are_refused(slope: np.ndarray | None, reason: Reason) -> None:
     x = np.zeros((2, 4))
-    for call in (lambda: Prelu().evaluate(x, slope), lambda: Prelu().vjp(x, x, slope)):
+    for call in (lambda: PReLU().evaluate(x, slope), lambda: PReLU().vjp(x, x, slope)):
         with pytest.raises(DomainError) as caught:
             call()
         assert (caught.value.reason, caught.value.field) == (reason, "slope")
@@ -72,9 +72,9 @@ def test_slopes_that_do_not_fit_are_refused(slope: np.ndarray | None, reason: Re
 def test_a_slope_that_nobody_takes_is_refused() -> None:
     x = np.zeros(4)
     for call in (
-        Relu().evaluate,
-        lambda x, s: Rrelu().vjp(x, x, s),
-        lambda x, s: Relu().slope_gradient(x, x, s),
+        ReLU().evaluate,
+        lambda x, s: RReLU().vjp(x, x, s),
+        lambda x, s: ReLU().slope_gradient(x, x, s),
     ):
         with pytest.raises(DomainError) as caught:
             call(x, x)
@@ -84,17 +84,17 @@ def test_a_slope_that_nobody_takes_is_refused() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_drawn_slopes_are_uniform_and_their_own(dtype: type) -> None:
     x = -np.ones((200, 500), dtype)
-    slopes = -Rrelu(training=True, seed=1).evaluate(x)
+    slopes = -RReLU(training=True, seed=1).evaluate(x)
     assert slopes.min() >= dtype(1 / 8)
     assert slopes.max() <= dtype(1 / 3)
     assert slopes.mean() == pytest.approx((1 / 8 + 1 / 3) / 2, rel=0.005)
     assert slopes.std() == pytest.approx((1 / 3 - 1 / 8) / math.sqrt(12), rel=0.01)
     assert len(np.unique(slopes)) > 0.9 * slopes.size
-    assert not np.array_equal(slopes, -Rrelu(training=True, seed=2).evaluate(x))
+    assert not np.array_equal(slopes, -RReLU(training=True, seed=2).evaluate(x))
 
 
 def test_one_seed_draws_the_same_slopes_in_either_direction_and_type() -> None:
-    drawn = Rrelu(training=True, seed=1)
+    drawn = RReLU(training=True, seed=1)
     x = np.random.default_rng(0).normal(size=(3, 4))
     dx = drawn.vjp(x, np.ones_like(x))
     assert np.array_equal(drawn.evaluate(x), np.where(x > 0, x, dx * x))
@@ -104,13 +104,13 @@ def test_one_seed_draws_the_same_slopes_in_either_direction_and_type() -> None:
 
 
 def test_draws_do_not_change_with_a_release() -> None:
-    slopes = -Rrelu(lower=0.0, upper=1.0, training=True, seed=7).evaluate(-np.ones(3))
+    slopes = -RReLU(lower=0.0, upper=1.0, training=True, seed=7).evaluate(-np.ones(3))
     assert slopes.tolist() == [0.625095466604667, 0.8972138009695755, 0.7756856902451935]
 
 
 def test_ends_in_the_wrong_order_are_refused() -> None:
     with pytest.raises(DomainError) as caught:
-        Rrelu(lower=0.5, upper=0.25)
+        RReLU(lower=0.5, upper=0.25)
     assert (caught.value.reason, caught.value.field) == (Reason.CONFLICTING_FIELDS, "lower")
 
 

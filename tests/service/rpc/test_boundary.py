@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import numpy as np
@@ -15,9 +14,7 @@ from grpc import aio
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceStub
-from optserve_server.arrays.backend import Kernel
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.arrays.program import Program
 from optserve_server.rpc.listening import Listening
 from optserve_server.rpc.server import Server
 from optserve_server.sessions.namespaces import Namespaces
@@ -29,14 +26,14 @@ SECRET = "the secret of /etc/passwd"
 class Broken(NumpyBackend):
     """A backend with a defect."""
 
-    def compile(self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]) -> Kernel:
+    def compile(self, *_: object, **__: object) -> NoReturn:
         raise ZeroDivisionError(SECRET)
 
 
 class Full(NumpyBackend):
     """A backend without memory."""
 
-    def compile(self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]) -> Kernel:
+    def compile(self, *_: object, **__: object) -> NoReturn:
         raise MemoryError(SECRET)
 
 
@@ -66,7 +63,7 @@ def test_a_defect_is_internal_and_keeps_its_text(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.INFO):
         told, trailing, described = asyncio.run(_step_on(Broken()))
     assert (told.code, told.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
-    assert told.metadata == {"request_id": "broken-1"}
+    assert (told.metadata, told.applied) == ({"request_id": "broken-1"}, "unknown")
     assert trailing["x-request-id"] == "broken-1"
     assert "secret" not in described
     assert "ZeroDivision" not in described

@@ -24,7 +24,7 @@ def handed_over(session, work):
     """Runs ``work(handover, regions, region)`` beside a handover that listens."""
 
     async def run():
-        regions = Regions()
+        regions = Regions(100, 0.0)
         door = Handover(regions)
         door.start()
         region = make_region(session, None, None, None)

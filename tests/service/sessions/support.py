@@ -11,7 +11,7 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.base import Rule
-from optserve_server.optimizers.sgd import Sgd
+from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import SessionSpec
@@ -61,7 +61,7 @@ class CountingBackend(NumpyBackend):
 
 def spec_of(rule: Rule | None = None, **fields: Any) -> SessionSpec:
     """A specification around a rule; SGD at 0.1 by default."""
-    return SessionSpec(optimizer=Chosen(rule or Sgd(learning_rate=0.1)), **fields)
+    return SessionSpec(optimizer=Chosen(rule or SGD(learning_rate=0.1)), **fields)
 
 
 def session_of(spec: SessionSpec, parameters: Arrays, store: Store | None = None) -> Session:

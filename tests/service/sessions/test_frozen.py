@@ -33,7 +33,7 @@ from optserve_server.wire.spec_text import SPEC_TEXT
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 BACKEND = NumpyBackend()
-VALUES = {
+VALUES: dict[str, np.ndarray[Any, Any]] = {
     "w": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
     "b": np.ones(3, np.float32),
     "d": np.linspace(0, 2, 5),

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from optserve_server.optimizers.lamb import Lamb
-from optserve_server.optimizers.lars import Lars
+from optserve_server.optimizers.lamb import LAMB
+from optserve_server.optimizers.lars import LARS
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import (
     ClipByGlobalNorm,
@@ -128,12 +128,12 @@ def test_a_session_that_changes_its_rule_keeps_its_norms(scale: float) -> None:
 def test_trust_ratios_of_large_and_small_parameters(scale: float) -> None:
     """LARS moves by trust_coefficient*|p|/|g| of the gradient, LAMB by lr*|p| of a unit vector."""
     start = {name: g * scale for name, g in UNIT.items()}
-    lars = Lars(learning_rate=1.0, momentum=0.0, weight_decay=0.0, trust_coefficient=0.5, epsilon=0.0)
+    lars = LARS(learning_rate=1.0, momentum=0.0, weight_decay=0.0, trust_coefficient=0.5, epsilon=0.0)
     session = session_of(spec_of(lars), start)
     step(session, UNIT)
     for name, values in parameters(session).items():
         np.testing.assert_allclose(values, 0.5 * start[name], rtol=1e-14)
-    session = session_of(spec_of(Lamb(learning_rate=0.25, weight_decay=0.0)), start)
+    session = session_of(spec_of(LAMB(learning_rate=0.25, weight_decay=0.0)), start)
     step(session, {name: np.ones_like(g) for name, g in UNIT.items()})
     for name, values in parameters(session).items():
         length = np.sqrt(np.sum(np.square(UNIT[name]))) / math.sqrt(values.size)

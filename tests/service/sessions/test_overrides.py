@@ -12,7 +12,7 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
-from optserve_server.optimizers.adamw import Adamw
+from optserve_server.optimizers.adamw import AdamW
 from optserve_server.optimizers.momentum import Momentum
 from optserve_server.schedules.exponential import Exponential
 from optserve_server.sessions.changes import replay
@@ -45,7 +45,7 @@ def over(name: str, value: float, group: str | None = None) -> tuple[Override, .
         (Adam(), "beta_1", 0.5),
         (Adam(), "beta_2", 0.75),
         (Adam(), "epsilon", 0.125),
-        (Adamw(), "weight_decay", 0.5),
+        (AdamW(), "weight_decay", 0.5),
         (Momentum(momentum=0.9), "momentum", 0.25),
     ],
 )

@@ -15,12 +15,12 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Convention
 from optserve_server.optimizers.adam import Adam
-from optserve_server.optimizers.adamw import Adamw
+from optserve_server.optimizers.adamw import AdamW
 from optserve_server.optimizers.base import Rule
-from optserve_server.optimizers.lamb import Lamb
+from optserve_server.optimizers.lamb import LAMB
 from optserve_server.optimizers.muon import Muon
 from optserve_server.optimizers.prodigy import Prodigy
-from optserve_server.optimizers.sgd import Sgd
+from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.sparse import NamedRows, summed
@@ -84,7 +84,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return made
 
 
-@pytest.mark.parametrize("rule", [Sgd(learning_rate=0.1), Adam(), Adamw()], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", [SGD(learning_rate=0.1), Adam(), AdamW()], ids=lambda rule: rule.name)
 def test_lazy_rows_get_the_bits_of_the_dense_step_and_the_others_stay(rule: Rule, backend: Backend) -> None:
     lazy, dense = make(SparseUpdate.LAZY, rule, backend), make(SparseUpdate.LAZY, rule, backend)
     for _ in range(3):
@@ -115,8 +115,8 @@ def test_a_lazy_row_that_rests_keeps_its_state_while_the_session_counts() -> Non
 
 def test_dense_is_the_step_of_the_dense_gradient(backend: Backend) -> None:
     guards = {"gradient": {"l2": 0.1, "clip": ClipByGlobalNorm(max_norm=0.5)}}
-    sparse = make(SparseUpdate.DENSE, Adamw(), backend, **guards)
-    dense = make(SparseUpdate.DENSE, Adamw(), backend, **guards)
+    sparse = make(SparseUpdate.DENSE, AdamW(), backend, **guards)
+    dense = make(SparseUpdate.DENSE, AdamW(), backend, **guards)
     for _ in range(3):
         assert sparse_step(sparse, loss_scale=4.0) == step(dense, {"table": DENSE}, loss_scale=4.0)
     for slot, array in state(sparse).items():
@@ -280,7 +280,7 @@ def test_rows_that_are_not_finite(sparse: SparseUpdate) -> None:
 CONFLICTS: list[tuple[dict[str, Any], str]] = [
     ({"gradient": {"accumulation_steps": 2}}, "spec.gradient.accumulation_steps"),
     ({"weight_average": WeightAverageSpec()}, "spec.weight_average"),
-    ({"rule": Lamb()}, "optimizer.lamb"),
+    ({"rule": LAMB()}, "optimizer.lamb"),
     ({"rule": Prodigy()}, "optimizer.prodigy"),
     ({"rule": Muon()}, "optimizer.muon"),
 ]

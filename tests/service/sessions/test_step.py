@@ -14,10 +14,10 @@ from optserve_server.arrays.program import Program
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
-from optserve_server.optimizers.adamw import Adamw
+from optserve_server.optimizers.adamw import AdamW
 from optserve_server.optimizers.momentum import Momentum
 from optserve_server.optimizers.nesterov import Nesterov, NesterovForm
-from optserve_server.optimizers.sgd import Sgd
+from optserve_server.optimizers.sgd import SGD
 from optserve_server.schedules.piecewise_constant import PiecewiseConstant
 from optserve_server.sessions.reading import Point
 from optserve_server.sessions.result import StepOutcome
@@ -63,6 +63,15 @@ def test_plain_step_reports_what_it_did() -> None:
 
 def test_tensor_norms_on_request() -> None:
     assert step(guarded(), GRADIENT, per_tensor_norms=True).tensor_norms == (("a", 3.0), ("b", 4.0))
+
+
+def test_tensor_norms_of_tensors_without_elements() -> None:
+    start = {"a": np.ones((0, 3)), "b": np.ones(2), "c": np.ones(0, np.float32), "d": np.ones((2, 0))}
+    session = session_of(spec_of(), start)
+    norms = step(session, {**start, "b": np.array([3.0, 4.0])}, per_tensor_norms=True).tensor_norms
+    assert norms == (("c", 0.0), ("a", 0.0), ("b", 5.0), ("d", 0.0))
+    alone = step(session, {"a": start["a"]}, per_tensor_norms=True)
+    assert (alone.gradient_norm, alone.tensor_norms) == (0.0, (("a", 0.0),))
 
 
 @pytest.mark.parametrize("tensors", [1, 1000])
@@ -160,7 +169,7 @@ def test_accumulation_needs_every_tensor() -> None:
 
 def test_decoupled_decay_and_its_overrides() -> None:
     groups = (ParameterGroup(name="bias", tensors=("b",), decoupled_weight_decay=0.0),)
-    session = session_of(spec_of(Adamw(learning_rate=0.1, weight_decay=0.5), groups=groups), START)
+    session = session_of(spec_of(AdamW(learning_rate=0.1, weight_decay=0.5), groups=groups), START)
     plain = session_of(spec_of(Adam(learning_rate=0.1)), START)
     zero = {name: np.zeros_like(p) for name, p in START.items()}
     step(session, zero)
@@ -207,7 +216,7 @@ def test_tensors_left_out_stay_as_they_are() -> None:
 
 def test_schedule_sees_step_zero_first() -> None:
     schedule = PiecewiseConstant(boundaries=(0,), values=(1.0, 0.25))
-    session = session_of(spec_of(Sgd(), schedule=Chosen(schedule)), START)
+    session = session_of(spec_of(SGD(), schedule=Chosen(schedule)), START)
     assert [step(session, GRADIENT).learning_rate for _ in range(3)] == [1.0, 0.25, 0.25]
 
 
@@ -215,7 +224,7 @@ def test_learning_rate_beside_a_schedule_is_refused() -> None:
     schedule = Chosen(PiecewiseConstant(boundaries=(0,), values=(1.0, 0.25)))
     with pytest.raises(DomainError) as caught:
         dataclasses.replace(
-            spec_of(schedule=schedule), optimizer=Chosen(Sgd(), given=frozenset({"learning_rate"}))
+            spec_of(schedule=schedule), optimizer=Chosen(SGD(), given=frozenset({"learning_rate"}))
         )
     assert (caught.value.reason, caught.value.field) == (
         Reason.CONFLICTING_FIELDS,
@@ -276,7 +285,7 @@ def test_clipping_by_norm_of_what_is_not_finite(clip: type[ClipByNorm], line: Cl
     expected = line.by_tensor_norm if clip is ClipByTensorNorm else line.by_global_norm
     start = {name: np.ones(len(g), dtype) for name, g in zip("ab", line.gradient, strict=True)}
     gradient = GradientSpec(clip=clip(max_norm=1.0), non_finite=NonFinitePolicy.ALLOW)
-    session = session_of(spec_of(Sgd(learning_rate=0.5), gradient=gradient), start)
+    session = session_of(spec_of(SGD(learning_rate=0.5), gradient=gradient), start)
     result = step(session, {name: np.array(g, dtype) for name, g in zip("ab", line.gradient, strict=True)})
     for name, left in zip("ab", expected, strict=True):
         np.testing.assert_array_equal(parameters(session)[name], 1 - 0.5 * np.array(left, dtype))

@@ -15,14 +15,14 @@ from optserve_server.optimizers.adadelta import Adadelta
 from optserve_server.optimizers.adafactor import Adafactor
 from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.adamax import Adamax
-from optserve_server.optimizers.amsgrad import Amsgrad
+from optserve_server.optimizers.amsgrad import AMSGrad
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.momentum import Momentum, MomentumForm
 from optserve_server.optimizers.muon import Muon
-from optserve_server.optimizers.nadam import Nadam
+from optserve_server.optimizers.nadam import NAdam
 from optserve_server.optimizers.prodigy import Prodigy
-from optserve_server.optimizers.rmsprop import Rmsprop
-from optserve_server.optimizers.sgd import Sgd
+from optserve_server.optimizers.rmsprop import RMSprop
+from optserve_server.optimizers.sgd import SGD
 from optserve_server.schedules.exponential import Exponential
 from optserve_server.sessions.reading import Point
 from optserve_server.sessions.session import Session
@@ -50,21 +50,23 @@ def after_a_step(session: Session) -> np.ndarray[Any, Any]:
     ("before", "after", "carried", "dropped", "started", "restarted"),
     [
         (Adam(), Adam(learning_rate=0.5), ("m", "v"), (), (), False),
-        (Adam(), Sgd(), (), ("m", "v"), (), False),
-        (Adam(), Amsgrad(), ("m", "v"), (), ("v_max",), False),
-        (Amsgrad(), Adam(), ("m", "v"), ("v_max",), (), False),
+        (Adam(), SGD(), (), ("m", "v"), (), False),
+        (Adam(), AMSGrad(), ("m", "v"), (), ("v_max",), False),
+        (AMSGrad(), Adam(), ("m", "v"), ("v_max",), (), False),
         (Adam(), Momentum(form=MomentumForm.EMA), ("m",), ("v",), (), False),
         (Momentum(form=MomentumForm.EMA), Adam(), (), ("m",), ("m", "v"), True),
-        (Rmsprop(), Adam(), (), ("v",), ("m", "v"), True),
-        (Adam(), Rmsprop(), ("v",), ("m",), (), False),
-        (Adam(), Nadam(), (), ("m", "v"), ("m", "v"), True),
-        (Nadam(), Adam(), ("m", "v"), (), (), False),
+        (RMSprop(), Adam(), (), ("v",), ("m", "v"), True),
+        (Adam(), RMSprop(), ("v",), ("m",), (), False),
+        (Adam(), NAdam(), (), ("m", "v"), ("m", "v"), True),
+        (NAdam(), Adam(), ("m", "v"), (), (), False),
         (Adam(), Adamax(), ("m",), ("v",), ("u",), False),
-        (Sgd(), Momentum(), (), (), ("velocity",), True),
+        (SGD(), Momentum(), (), (), ("velocity",), True),
         (Adamax(), Adadelta(), (), ("m", "u"), ("v", "step_squares"), True),
         (Prodigy(), Adam(), (), ("scaled_m", "scaled_v", "gradient_sum", "way_back"), ("m", "v"), True),
         (Adam(), Muon(), (), ("m", "v"), ("m", "v"), True),
         (Muon(), Muon(momentum=0.5), ("m", "v"), (), (), False),
+        (Adafactor(), Adafactor(clip_threshold=2.0), ("r", "c", "v"), (), (), False),
+        (Adafactor(), Adafactor(min_dim_size_to_factor=9), (), ("r", "c", "v"), ("r", "c", "v"), True),
         (Adafactor(), Adam(), (), ("r", "c", "v"), ("m", "v"), True),
     ],
 )
@@ -106,7 +108,7 @@ def goes_on_finitely(before: type[Rule], after: type[Rule]) -> None:
 
 
 def test_a_restarted_rule_steps_as_if_it_were_new() -> None:
-    session = trained(spec_of(Sgd(learning_rate=0.1)))
+    session = trained(spec_of(SGD(learning_rate=0.1)))
     fresh = session_of(spec_of(Adam()), parameters(session))
     session.update(spec_of(Adam()))
     np.testing.assert_array_equal(after_a_step(session), after_a_step(fresh))
@@ -123,7 +125,7 @@ def test_carried_state_steps_as_if_the_rule_had_always_been_there() -> None:
 def test_the_schedule_goes_on_from_the_sessions_step() -> None:
     session = trained(spec_of(Adam()))
     schedule = Exponential(initial_learning_rate=1.0, decay_steps=1.0, decay_rate=0.5)
-    session.update(spec_of(Sgd(), schedule=Chosen(schedule)))
+    session.update(spec_of(SGD(), schedule=Chosen(schedule)))
     assert step(session, GRADIENT).learning_rate == 0.125
 
 
@@ -178,4 +180,4 @@ def test_more_state_than_the_server_allows_is_refused() -> None:
         store.update(session, spec_of(Adam()))
     assert caught.value.reason is Reason.LIMIT_EXCEEDED
     assert isinstance(session.spec.optimizer.algorithm, Momentum)
-    assert store.update(session, spec_of(Sgd()))[0].dropped == ("velocity",)
+    assert store.update(session, spec_of(SGD()))[0].dropped == ("velocity",)

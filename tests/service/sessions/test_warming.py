@@ -11,7 +11,7 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.base import Rule
-from optserve_server.optimizers.lamb import Lamb
+from optserve_server.optimizers.lamb import LAMB
 from optserve_server.optimizers.muon import Muon
 from optserve_server.optimizers.prodigy import Prodigy
 from optserve_server.sessions.guards import GRADIENT
@@ -41,7 +41,7 @@ class Compiling(NumpyBackend):
 
 
 @pytest.mark.parametrize("guard", GUARDS)
-@pytest.mark.parametrize("rule", [Adam(), Lamb(), Prodigy(), Muon()], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", [Adam(), LAMB(), Prodigy(), Muon()], ids=lambda rule: rule.name)
 def test_steps_compile_nothing(rule: Rule, guard: str) -> None:
     backend = Compiling()
     session = session_of(spec_of(Adam(), gradient=GUARDS[guard]), START, Store(backend))

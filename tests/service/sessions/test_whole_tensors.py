@@ -10,12 +10,12 @@ import pytest
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adafactor import Adafactor
 from optserve_server.optimizers.base import Rule
-from optserve_server.optimizers.lamb import Lamb
-from optserve_server.optimizers.lars import Lars
+from optserve_server.optimizers.lamb import LAMB
+from optserve_server.optimizers.lars import LARS
 from optserve_server.optimizers.matrix import norm
 from optserve_server.optimizers.muon import Muon, orthogonalized
 from optserve_server.optimizers.prodigy import Prodigy
-from optserve_server.optimizers.sgd import Sgd
+from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.reading import Point
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.spec import (
@@ -30,7 +30,7 @@ from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 START = {"k": np.array([[1.0, -2.0, 0.5], [0.5, 3.0, -1.0]]), "b": np.array([0.5, -0.25, 1.0])}
 GRADIENT = {"k": np.array([[0.1, -0.2, 0.3], [0.4, 0.1, -0.3]]), "b": np.array([0.7, -0.1, 0.2])}
-RULES = [Lamb(learning_rate=0.1), Lars(learning_rate=0.1), Adafactor(), Muon(), Prodigy(initial_estimate=0.1)]
+RULES = [LAMB(learning_rate=0.1), LARS(learning_rate=0.1), Adafactor(), Muon(), Prodigy(initial_estimate=0.1)]
 each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 
 
@@ -119,7 +119,7 @@ def test_the_weight_average_follows(rule: Rule) -> None:
 @each_rule
 def test_a_group_of_its_own(rule: Rule) -> None:
     groups = (ParameterGroup(name="g", tensors=("k",), optimizer=Chosen(rule)),)
-    mixed = after(session_of(spec_of(Sgd(learning_rate=0.1), groups=groups), START), 2)
+    mixed = after(session_of(spec_of(SGD(learning_rate=0.1), groups=groups), START), 2)
     alone = session_of(spec_of(rule), {"k": START["k"]})
     for _ in range(2):
         step(alone, {"k": GRADIENT["k"]})
@@ -157,7 +157,7 @@ def test_state_has_the_shapes_of_the_rule() -> None:
 
 def test_orthogonalized_keeps_directions_and_evens_lengths() -> None:
     u = np.diag([3.0, 1.0, 0.2])
-    result = orthogonalized(np, u, iterations=5, epsilon=1e-7)
+    result = orthogonalized(np, u, iterations=5, divisor=norm(np, u))
     assert np.abs(result - np.diag(np.diag(result))).max() < 1e-12
     assert np.all((np.diag(result) > 0.6) & (np.diag(result) < 1.3))
 

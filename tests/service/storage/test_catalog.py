@@ -70,12 +70,38 @@ def test_a_directory_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "VERSION").write_text("optserve data 2\n")
     with pytest.raises(DirectoryError, match="is of version 'optserve data 2"):
         Catalog(Disk(), tmp_path)
-    (tmp_path / "VERSION").unlink()
+    with opened(tmp_path / "other") as catalog:
+        catalog.create("a", writes(b"first"), 0, 0)
+    (tmp_path / "other" / "VERSION").unlink()
     with pytest.raises(DirectoryError, match="has sessions, but no VERSION"):
-        Catalog(Disk(), tmp_path)
-    (tmp_path / "VERSION").write_text(VERSION)
+        Catalog(Disk(), tmp_path / "other")
+    (tmp_path / "other" / "VERSION").write_text(VERSION)
+    with opened(tmp_path / "other"):
+        pass
+
+
+def test_a_start_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
+    """VERSION is written last: without it, empty folders are those of a first start that was killed."""
     with opened(tmp_path):
         pass
+    (tmp_path / "VERSION").unlink()
+    with opened(tmp_path):
+        assert (tmp_path / "VERSION").read_text() == VERSION
+
+
+@pytest.mark.parametrize("folder", ["sessions", "journal"])
+def test_a_directory_that_lost_a_folder_is_refused(folder: str, tmp_path: Path) -> None:
+    with opened(tmp_path) as catalog:
+        catalog.create("a", writes(b"first"), 0, 0)
+    (tmp_path / folder).rename(tmp_path / "away")
+    with pytest.raises(DirectoryError, match=f"has a VERSION, but its {folder}/ is missing; restore it"):
+        Catalog(Disk(), tmp_path)
+    assert not (tmp_path / folder).exists()
+    (tmp_path / "away").rename(tmp_path / folder)
+    with opened(tmp_path) as catalog:
+        assert [folder.session_id for folder in catalog.folders() if isinstance(folder, SessionFolder)] == [
+            "a"
+        ]
 
 
 def test_what_was_half_done_is_swept(tmp_path: Path) -> None:

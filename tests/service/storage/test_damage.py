@@ -70,7 +70,7 @@ def test_a_damaged_journal(data: st.DataObject, how: str, place: int, count: int
             assert sound == len(OWNERS)
 
 
-VALUES = {
+VALUES: dict[str, np.ndarray] = {
     "parameter/w": np.arange(12, dtype=np.float32).reshape(3, 4),
     "slot/m/w": np.ones((3, 4), np.float32),
     "parameter/d": np.arange(5, dtype=np.float64),

@@ -141,7 +141,7 @@ class SlowGate:
             assert self._open.wait(20)
             sync(fd)
 
-        disk.sync = waiting
+        disk.sync = waiting  # type: ignore[method-assign]
         self._first = True
 
     def append(self, writer: Writer, owner: int, payload: bytes) -> _Later:

@@ -21,6 +21,8 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import declarations
 from optserve_server.losses.base import Reduction
 from optserve_server.sessions import spec as domain
+from optserve_server.sessions.early_stopping import EarlyStoppingSpec
+from optserve_server.sessions.plateau import ReduceOnPlateauSpec
 from optserve_server.wire.specs import (
     FAMILIES,
     chosen_from,
@@ -68,8 +70,8 @@ def test_messages_and_dataclasses_have_the_same_fields(kind: type[Any], name: st
         domain.GradientSpec,
         domain.WeightAverageSpec,
         domain.ParameterGroup,
-        domain.ReduceOnPlateauSpec,
-        domain.EarlyStoppingSpec,
+        ReduceOnPlateauSpec,
+        EarlyStoppingSpec,
     ],
 )
 def test_records_have_the_fields_of_their_messages(kind: type[Any]) -> None:

@@ -6,6 +6,11 @@
 enums, are here.
 """
 
+from importlib.metadata import version
+
+from optserve import event_engine  # noqa: F401  # loads gRPC, before others do
+
+# isort: split
 from optserve import activations, errors, events, initializers, layers, losses, optimizers, schedules, tls
 from optserve._codec.layout import Layout, TensorInfo
 from optserve._codec.sparse_rows import SparseRows
@@ -15,9 +20,17 @@ from optserve._transport.retry import Retry
 from optserve.capabilities import Algorithm, Capabilities, Hyperparameter, Limits
 from optserve.client import Client, connect
 from optserve.complexity import Complexity, LayerComplexity, NetworkComplexity
-from optserve.enums import (
+from optserve.errors import OptserveError, Reason
+from optserve.functions import LossValue
+from optserve.initialized import Initialized
+from optserve.metrics import MetricsReport, PlateauState, StoppingState
+from optserve.parameters import Parameters, Pull
+from optserve.session import SessionHandle
+from optserve.session_info import SessionInfo
+from optserve.snapshots import Snapshot, Snapshots
+from optserve.specs.enums import (
     AdamaxForm,
-    AmsgradMaximum,
+    AMSGradMaximum,
     Annealing,
     BiasCorrection,
     BoundarySide,
@@ -31,7 +44,7 @@ from optserve.enums import (
     LossReduction,
     MetricMode,
     MomentumForm,
-    NadamForm,
+    NAdamForm,
     NesterovForm,
     NonFinitePolicy,
     ParameterPoint,
@@ -41,14 +54,7 @@ from optserve.enums import (
     StepOutcome,
     ThresholdMode,
 )
-from optserve.errors import OptserveError, Reason
-from optserve.functions import LossValue
-from optserve.initialized import Initialized
-from optserve.metrics import MetricsReport, PlateauState, StoppingState
-from optserve.parameters import Parameters, Pull
-from optserve.session import SessionHandle
-from optserve.session_info import SessionInfo
-from optserve.session_spec import (
+from optserve.specs.session_spec import (
     ClipByGlobalNorm,
     ClipByTensorNorm,
     ClipByValue,
@@ -61,11 +67,10 @@ from optserve.session_spec import (
     SessionSpec,
     WeightAverage,
 )
-from optserve.snapshots import Snapshot, Snapshots
 from optserve.state_transfer import StateTransfer
 from optserve.stream import StepStream
 
-__version__ = "0.1.0"
+__version__ = version("optserve")
 
 KERAS = Convention.KERAS
 TORCH = Convention.TORCH
@@ -77,9 +82,9 @@ __all__ = [
     "LECTURE",
     "OPTAX",
     "TORCH",
+    "AMSGradMaximum",
     "AdamaxForm",
     "Algorithm",
-    "AmsgradMaximum",
     "Annealing",
     "BiasCorrection",
     "BoundarySide",
@@ -110,7 +115,7 @@ __all__ = [
     "MetricMode",
     "MetricsReport",
     "MomentumForm",
-    "NadamForm",
+    "NAdamForm",
     "NesterovForm",
     "NetworkComplexity",
     "NonFinitePolicy",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from optserve._codec.dtypes import NUMPY_TYPES
-from optserve.enums import Convention
 from optserve.spec import known
+from optserve.specs.enums import Convention
 from optserve.v1 import capabilities_service_pb2 as wire
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Literal, Self, overload
 
@@ -13,23 +13,22 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from optserve import complexity, errors, functions, spec
+from optserve import coercion, complexity, errors, functions, spec
 from optserve._codec.dtypes import Array
 from optserve._transport.connection import Connection
 from optserve._transport.retry import Retry
-from optserve.activations import Activation
 from optserve.capabilities import Capabilities
-from optserve.complexity import NetworkComplexity
+from optserve.complexity import AnyOptimizer, NetworkComplexity
 from optserve.files import Place
-from optserve.functions import LossValue
+from optserve.functions import AnyActivation, AnyLoss, LossValue
 from optserve.initialized import Initialized, array_of, parameter_of
-from optserve.layers import Network
-from optserve.losses import Loss
-from optserve.optimizers import Optimizer
-from optserve.schedules import Schedule
 from optserve.session import SessionHandle
 from optserve.session_info import SessionInfo
-from optserve.session_spec import (
+from optserve.snapshots import import_session
+from optserve.specs.layers import Network
+from optserve.specs.optimizers import Optimizer
+from optserve.specs.schedules import Schedule
+from optserve.specs.session_spec import (
     Durability,
     EarlyStopping,
     Gradient,
@@ -39,7 +38,6 @@ from optserve.session_spec import (
     SessionSpec,
     WeightAverage,
 )
-from optserve.snapshots import import_session
 from optserve.v1 import capabilities_service_pb2
 from optserve.v1 import session_service_pb2 as wire
 
@@ -50,7 +48,7 @@ INLINE_BYTES = 1 << 20
 def connect(
     target: str,
     *,
-    timeout: float = 60.0,
+    timeout: float | None = 60.0,
     token: str | None = None,
     credentials: grpc.ChannelCredentials | None = None,
     retry: Retry | Literal["grpc"] | None = None,
@@ -62,8 +60,9 @@ def connect(
 
     Args:
         target: ``host:port``, ``unix:/path``, or another target that gRPC knows.
-        timeout: seconds that a call may take, with all its attempts. Transfers get a second more
-            for each 10 MB.
+        timeout: seconds that a call may take, with all its attempts, greater than 0. Transfers get a
+            second more for each 10 MB. None or inf for no limit, here and wherever a time-out is
+            given; elsewhere None is this one.
         token: bearer token to send with every call.
         credentials: TLS, as from `optserve.tls.credentials`; None for a plain connection.
         retry: how often a call is tried again; eight attempts within some seconds when None.
@@ -76,7 +75,14 @@ def connect(
         data_connections: whether the steps of a stream go over a TCP connection of its own beside
             gRPC, where there is no TLS and the server offers one. Where that fails, they go over
             gRPC, after a line in the log.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong, such as a time-out of 0; the message names it.
     """
+    target, timeout = coercion.text(target, "target"), coercion.seconds(timeout, "timeout")
+    token = coercion.optional(coercion.text, token, "token")
+    if retry not in (None, "grpc") and not isinstance(retry, Retry):
+        raise TypeError(coercion.wrong("retry", retry, 'a Retry, "grpc" or None'))
     own, by_grpc = (Retry(attempts=1), True) if retry == "grpc" else (retry or Retry(), False)
     connection = Connection(
         target, timeout, token, credentials, own, progress, shared_memory, by_grpc, data_connections
@@ -96,15 +102,15 @@ class Client:
 
     def create_session(
         self,
-        parameters: Mapping[str, ArrayLike | Initialized],
-        optimizer: Optimizer,
+        parameters: Mapping[str, ArrayLike | Initialized] | Iterable[tuple[str, ArrayLike | Initialized]],
+        optimizer: AnyOptimizer,
         *,
         session_id: str = "",
         schedule: Schedule | None = None,
         gradient: Gradient | None = None,
         weight_average: WeightAverage | None = None,
         decoupled_weight_decay: float | None = None,
-        groups: Sequence[ParameterGroup] = (),
+        groups: Iterable[ParameterGroup] = (),
         reduce_on_plateau: ReduceOnPlateau | None = None,
         early_stopping: EarlyStopping | None = None,
         lease: Lease | None = None,
@@ -116,10 +122,11 @@ class Client:
         """Creates a session.
 
         Args:
-            parameters: by name, arrays of float32 or float64 or what the server is to fill. Arrays
-                of more than 1 MiB in all are uploaded in chunks after the session is created; when
-                that fails, the session is deleted again.
-            optimizer: the optimizer, as ``optserve.optimizers.Adam(learning_rate=1e-3)``.
+            parameters: by name, or as (name, value) pairs: arrays of float32 or float64, or what the
+                server is to fill. Arrays of more than 1 MiB in all are uploaded in chunks after the
+                session is created; when that fails, the session is deleted again.
+            optimizer: the optimizer, as ``optserve.optimizers.Adam(learning_rate=1e-3)``, or the name
+                of one, as ``"adam"``.
             session_id: last part of the session's name; chosen by the server when empty.
             schedule: learning rate by step, in place of the optimizer's own.
             gradient: what happens to a gradient before the optimizer sees it.
@@ -137,31 +144,31 @@ class Client:
         Raises:
             InvalidArgument: a specification or a parameter is wrong.
             AlreadyExists: there is a session of that id.
-            TypeError: a parameter is neither float32 nor float64.
+            TypeError: a parameter is neither float32 nor float64, or an argument has the wrong type.
+            ValueError: an argument has a value that is not allowed; the message names both.
             OptserveError: the server refused otherwise, or could not be reached.
         """
+        given = coercion.checked_names(coercion.named(parameters, "parameters"), "parameters")
         wanted = SessionSpec(
-            optimizer,
+            Optimizer.of(optimizer, "optimizer"),
             schedule=schedule,
             gradient=gradient,
             weight_average=weight_average,
             decoupled_weight_decay=decoupled_weight_decay,
-            groups=groups,
+            groups=coercion.listed(groups, "groups", ParameterGroup.of),
             reduce_on_plateau=reduce_on_plateau,
             early_stopping=early_stopping,
             lease=lease,
             durability=durability,
         )
-        arrays = {name: array_of(name, v) for name, v in parameters.items() if not isinstance(v, Initialized)}
+        arrays = {name: array_of(name, v) for name, v in given.items() if not isinstance(v, Initialized)}
         upload = sum(array.nbytes for array in arrays.values()) > INLINE_BYTES
         request = wire.CreateSessionRequest(
             request_id=uuid.uuid4().hex,
-            session_id=session_id,
+            session_id=coercion.text(session_id, "session_id"),
             spec=spec.encode(wanted),
-            parameters=[
-                parameter_of(name, arrays.get(name, value), upload) for name, value in parameters.items()
-            ],
-            seed=seed,
+            parameters=[parameter_of(name, arrays.get(name, value), upload) for name, value in given.items()],
+            seed=coercion.whole(seed, "seed"),
         )
         response = self._connection.call(self._connection.sessions.CreateSession, request, timeout)
         handle = SessionHandle(self._connection, SessionInfo.of(response.session))
@@ -169,18 +176,19 @@ class Client:
             self._upload(handle, arrays, timeout, progress)
         return handle
 
-    def session(self, name: str, *, timeout: float | None = None) -> SessionHandle:
+    def session(
+        self, name: str | SessionHandle | SessionInfo, *, timeout: float | None = None
+    ) -> SessionHandle:
         """A handle of a session that exists.
 
         Args:
-            name: resource name ``sessions/{id}``, or the id alone.
+            name: resource name ``sessions/{id}``, the id alone, or a handle or description of the session.
             timeout: seconds in all; the client's default when None.
 
         Raises:
             NotFound: there is no such session.
         """
-        full = name if "/" in name else f"sessions/{name}"
-        request = wire.GetSessionRequest(name=full)
+        request = wire.GetSessionRequest(name=coercion.session_name(name))
         response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
         return SessionHandle(self._connection, SessionInfo.of(response.session))
 
@@ -205,7 +213,8 @@ class Client:
             AlreadyExists: there is a session of that id.
             OSError: the place cannot be read.
         """
-        info = import_session(self._connection, place, session_id, timeout, progress)
+        wanted = coercion.text(session_id, "session_id")
+        info = import_session(self._connection, place, wanted, timeout, progress)
         return SessionHandle(self._connection, info)
 
     def sessions(self, *, page_size: int = 0, timeout: float | None = None) -> Iterator[SessionInfo]:
@@ -215,9 +224,9 @@ class Client:
             page_size: how many to fetch at once; the server's choice when 0.
             timeout: seconds for each page; the client's default when None.
         """
-        token = ""
+        token, size = "", coercion.whole(page_size, "page_size", bits=32)
         while True:
-            request = wire.ListSessionsRequest(page_size=page_size, page_token=token)
+            request = wire.ListSessionsRequest(page_size=size, page_token=token)
             page = self._connection.call(self._connection.sessions.ListSessions, request, timeout)
             yield from (SessionInfo.of(session) for session in page.sessions)
             token = page.next_page_token
@@ -239,19 +248,32 @@ class Client:
             NotFound: it knows no such service.
         """
         stub = health_pb2_grpc.HealthStub(self._connection.channel)
-        request = health_pb2.HealthCheckRequest(service=service)
+        request = health_pb2.HealthCheckRequest(service=coercion.text(service, "service"))
         status = self._connection.call(stub.Check, request, timeout).status
         return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
     def evaluate_schedule(
-        self, schedule: Schedule, steps: int | range | Sequence[int], *, timeout: float | None = None
+        self, schedule: Schedule, steps: int | range | Iterable[int], *, timeout: float | None = None
     ) -> NDArray[np.float64]:
-        """Learning rates at the given steps, float64, in their order; the first update is step 0."""
+        """Computes the learning rates of steps.
+
+        Args:
+            schedule: the schedule.
+            steps: whole numbers, one or many, in any order; the first update is step 0.
+            timeout: seconds in all; the client's default when None.
+
+        Returns:
+            The rates, float64, in the order of the steps.
+
+        Raises:
+            InvalidArgument: the schedule or a step is wrong.
+            ValueError: a step has a fraction.
+        """
         return functions.evaluate_schedule(self._connection, schedule, steps, timeout)
 
     def loss(
         self,
-        loss: Loss,
+        loss: AnyLoss,
         prediction: ArrayLike,
         target: ArrayLike,
         *,
@@ -263,7 +285,7 @@ class Client:
         """Computes a loss.
 
         Args:
-            loss: which one, as ``optserve.losses.CategoricalCrossentropy(from_logits=True)``.
+            loss: which one, as ``optserve.losses.CategoricalCrossentropy(from_logits=True)``, or its name.
             prediction: float32 or float64.
             target: of the prediction's type and shape; class indices (int32 or int64) for sparse losses.
             sample_weight: a factor for each example, of the prediction's type; 1 each when None.
@@ -277,7 +299,7 @@ class Client:
 
     def activation(
         self,
-        activation: Activation,
+        activation: AnyActivation,
         x: ArrayLike,
         *,
         slope: ArrayLike | None = None,
@@ -288,22 +310,22 @@ class Client:
         Type and shape stay; only maxout shortens an axis.
 
         Args:
-            activation: the activation.
+            activation: the activation, or its name, as ``"relu"``.
             x: its input.
-            slope: the slope that Prelu takes, of the type of ``x``; it broadcasts to ``x``.
+            slope: the slope that PReLU takes, of the type of ``x``; it broadcasts to ``x``.
             timeout: seconds; the client's own if None.
         """
         return functions.compute_activation(self._connection, activation, x, slope, timeout)
 
     @overload
     def activation_gradient(
-        self, activation: Activation, x: ArrayLike, dy: ArrayLike, *, timeout: float | None = None
+        self, activation: AnyActivation, x: ArrayLike, dy: ArrayLike, *, timeout: float | None = None
     ) -> Array: ...
 
     @overload
     def activation_gradient(
         self,
-        activation: Activation,
+        activation: AnyActivation,
         x: ArrayLike,
         dy: ArrayLike,
         *,
@@ -313,7 +335,7 @@ class Client:
 
     def activation_gradient(
         self,
-        activation: Activation,
+        activation: AnyActivation,
         x: ArrayLike,
         dy: ArrayLike,
         *,
@@ -333,7 +355,7 @@ class Client:
         *,
         batch_size: int = 1,
         dtype: DTypeLike = np.float32,
-        optimizer: Optimizer | None = None,
+        optimizer: AnyOptimizer | None = None,
         timeout: float | None = None,
     ) -> NetworkComplexity:
         """Counts what a described network takes in time and memory, layer by layer.

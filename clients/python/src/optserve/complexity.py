@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 from numpy.typing import DTypeLike
 
-from optserve import spec
+from optserve import coercion, spec
 from optserve._codec import dtypes
 from optserve._transport.connection import Connection
-from optserve.layers import Network
-from optserve.optimizers import Optimizer
+from optserve.specs.layers import Network
+from optserve.specs.optimizers import Optimizer
 from optserve.v1 import function_service_pb2 as wire
+
+AnyOptimizer: TypeAlias = Optimizer | type[Optimizer] | str
+"""An optimizer, or the class or name of one that needs no field."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +105,15 @@ def estimate_complexity(
     network: Network,
     batch_size: int,
     dtype: DTypeLike,
-    optimizer: Optimizer | None,
+    optimizer: AnyOptimizer | None,
     timeout: float | None,
 ) -> NetworkComplexity:
     """See `Client.estimate_complexity`."""
     request = wire.EstimateComplexityRequest(
-        network=spec.encode(network),
-        batch_size=batch_size,
-        dtype=dtypes.TYPES[dtypes.checked(dtype, dtypes.WIRE_DTYPES)],
-        optimizer=spec.encode(optimizer) if optimizer is not None else None,
+        network=spec.encode(Network.of(network, "network")),
+        batch_size=coercion.whole(batch_size, "batch_size"),
+        dtype=dtypes.TYPES[dtypes.checked(dtype, dtypes.WIRE_DTYPES, "dtype")],
+        optimizer=spec.encode(Optimizer.of(optimizer, "optimizer")) if optimizer is not None else None,
     )
     response = connection.call(connection.functions.EstimateComplexity, request, timeout)
     return NetworkComplexity.of(response)

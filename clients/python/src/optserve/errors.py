@@ -14,7 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from optserve.enums import ErrorReason as Reason
+from optserve.specs.enums import ErrorReason as Reason
 
 __all__ = [
     "Abandoned",

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from optserve import spec
+from optserve import coercion, spec
 from optserve._codec import dtypes
 from optserve._codec.dtypes import Array
 from optserve._transport.connection import Connection
-from optserve.activations import Activation
-from optserve.losses import Loss
-from optserve.schedules import Schedule
+from optserve.specs.activations import Activation
+from optserve.specs.losses import Loss
+from optserve.specs.schedules import Schedule
 from optserve.v1 import function_service_pb2 as wire
 from optserve.v1 import tensor_pb2
 
 T = TypeVar("T")
+
+AnyLoss: TypeAlias = Loss | type[Loss] | str
+"""A loss, or the class or name of one that needs no field."""
+AnyActivation: TypeAlias = Activation | type[Activation] | str
+"""An activation, or the class or name of one that needs no field."""
 
 
 class LossValue:
@@ -55,14 +60,14 @@ class LossValue:
 
 
 def evaluate_schedule(
-    connection: Connection, schedule: Schedule, steps: int | range | Sequence[int], timeout: float | None
+    connection: Connection, schedule: Schedule, steps: int | range | Iterable[int], timeout: float | None
 ) -> NDArray[np.float64]:
     """See `Client.evaluate_schedule`."""
-    request = wire.EvaluateScheduleRequest(schedule=spec.encode(schedule))
+    request = wire.EvaluateScheduleRequest(schedule=spec.encode(Schedule.of(schedule, "schedule")))
     if isinstance(steps, range) and steps.step > 0 and len(steps):
         request.range.CopyFrom(wire.StepRange(start=steps.start, stop=steps.stop, stride=steps.step))
     else:
-        numbers = [steps] if isinstance(steps, int) else [int(step) for step in steps]
+        numbers = coercion.listed(steps, "steps", coercion.whole)
         request.steps.CopyFrom(wire.StepList(steps=numbers))
     response = connection.call(connection.functions.EvaluateSchedule, request, timeout)
     return dtypes.from_tensor(response.values)
@@ -70,7 +75,7 @@ def evaluate_schedule(
 
 def compute_loss(
     connection: Connection,
-    loss: Loss,
+    loss: AnyLoss,
     prediction: ArrayLike,
     target: ArrayLike,
     sample_weight: ArrayLike | None,
@@ -80,7 +85,7 @@ def compute_loss(
 ) -> LossValue:
     """See `Client.loss`."""
     request = wire.ComputeLossRequest(
-        loss=spec.encode(loss),
+        loss=spec.encode(Loss.of(loss, "loss")),
         prediction=_tensor(prediction, "prediction"),
         target=_tensor(target, "target"),
         sample_weight=_optional(sample_weight, "sample_weight"),
@@ -92,14 +97,16 @@ def compute_loss(
 
 def compute_activation(
     connection: Connection,
-    activation: Activation,
+    activation: AnyActivation,
     x: ArrayLike,
     slope: ArrayLike | None,
     timeout: float | None,
 ) -> Array:
     """See `Client.activation`."""
     request = wire.ComputeActivationRequest(
-        activation=spec.encode(activation), input=_tensor(x, "x"), slope=_optional(slope, "slope")
+        activation=spec.encode(Activation.of(activation, "activation")),
+        input=_tensor(x, "x"),
+        slope=_optional(slope, "slope"),
     )
     response = connection.call(connection.functions.ComputeActivation, request, timeout)
     return dtypes.from_tensor(response.output)
@@ -107,7 +114,7 @@ def compute_activation(
 
 def compute_activation_gradient(
     connection: Connection,
-    activation: Activation,
+    activation: AnyActivation,
     x: ArrayLike,
     dy: ArrayLike,
     slope: ArrayLike | None,
@@ -115,7 +122,7 @@ def compute_activation_gradient(
 ) -> Array | tuple[Array, Array]:
     """See `Client.activation_gradient`."""
     request = wire.ComputeActivationGradientRequest(
-        activation=spec.encode(activation),
+        activation=spec.encode(Activation.of(activation, "activation")),
         input=_tensor(x, "x"),
         output_gradient=_tensor(dy, "dy"),
         slope=_optional(slope, "slope"),

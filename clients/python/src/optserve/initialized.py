@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike, DTypeLike
 
-from optserve import spec
+from optserve import coercion, spec
 from optserve._codec import dtypes
 from optserve._codec.dtypes import Array
-from optserve.initializers import Initializer
+from optserve.specs.initializers import Initializer
 from optserve.v1 import session_service_pb2 as wire
 
 
@@ -19,14 +19,20 @@ class Initialized:
     """A parameter that the server fills.
 
     Attributes:
-        shape: outermost dimension first.
+        shape: outermost dimension first; a number alone for one dimension.
         dtype: float32 or float64.
-        initializer: how it is filled.
+        initializer: how it is filled; the name of an initializer stands for it with its defaults.
     """
 
     shape: Sequence[int]
     dtype: DTypeLike
     initializer: Initializer
+
+    def __post_init__(self) -> None:
+        shape = coercion.listed(self.shape, "Initialized.shape", coercion.whole)
+        initializer = Initializer.of(self.initializer, "Initialized.initializer")
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "initializer", initializer)
 
 
 def array_of(name: str, value: ArrayLike) -> Array:

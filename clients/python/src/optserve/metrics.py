@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from optserve import coercion
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as wire
 
@@ -114,11 +115,15 @@ def stopping_of(message: wire.ReportMetricsResponse | session_pb2.Session) -> St
 
 
 def request_of(
-    name: str, metrics: Mapping[str, float], expected_step: int | None
+    name: str, metrics: Mapping[str, float] | Iterable[tuple[str, float]], expected_step: int | None
 ) -> wire.ReportMetricsRequest:
     """A report under a request id of its own."""
-    values = [wire.Metric(name=metric, value=float(value)) for metric, value in metrics.items()]
+    given = coercion.checked_names(coercion.named(metrics, "metrics"), "metrics")
+    values = [
+        wire.Metric(name=metric, value=coercion.number(value, f"metrics[{metric!r}]"))
+        for metric, value in given.items()
+    ]
     request = wire.ReportMetricsRequest(name=name, request_id=uuid.uuid4().hex, metrics=values)
     if expected_step is not None:
-        request.expected_step = expected_step
+        request.expected_step = coercion.step(expected_step, "expected_step")
     return request

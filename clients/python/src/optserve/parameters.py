@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from numpy.typing import DTypeLike
 
+from optserve import coercion
 from optserve._codec import dtypes
 from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
-from optserve.enums import ParameterPoint
+from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as wire
 
@@ -46,14 +47,20 @@ class Pull:
     """Which parameters to send back, and how.
 
     Attributes:
-        tensors: their names; all when None.
-        point: which value; the parameters themselves when None.
+        tensors: their names, or a single one; all when None.
+        point: which value, or its name, as ``"average"``; the parameters themselves when None.
         wire_dtype: float16, bfloat16, float32 or float64; each tensor's own when None.
     """
 
     tensors: Sequence[str] | None = None
     point: ParameterPoint | None = None
     wire_dtype: DTypeLike | None = None
+
+    def __post_init__(self) -> None:
+        if self.tensors is not None:
+            object.__setattr__(self, "tensors", coercion.texts(self.tensors, "tensors"))
+        if self.point is not None:
+            object.__setattr__(self, "point", coercion.member(ParameterPoint, self.point, "point"))
 
     def message(self, layout: Layout) -> wire.PullOptions:
         """The options on the wire.
@@ -81,7 +88,7 @@ class Pull:
 
 
 Pulling = bool | Pull | ParameterPoint | DTypeLike | None
-"""What ``pull=`` takes: no or yes, a point, an element type, or all of it."""
+"""What ``pull=`` takes: no or yes, a point or its name, an element type, or all of it."""
 
 
 def as_pull(pulling: Pulling, wire_dtype: DTypeLike | None = None) -> Pull | None:
@@ -90,6 +97,9 @@ def as_pull(pulling: Pulling, wire_dtype: DTypeLike | None = None) -> Pull | Non
     Args:
         pulling: what the caller gave.
         wire_dtype: the element type where the caller named none.
+
+    Raises:
+        TypeError: it is none of these.
     """
     if pulling is None or pulling is False:
         return None
@@ -97,6 +107,15 @@ def as_pull(pulling: Pulling, wire_dtype: DTypeLike | None = None) -> Pull | Non
         return pulling
     if pulling is True:
         return Pull(wire_dtype=wire_dtype)
+    if isinstance(pulling, str) and pulling.upper() in ParameterPoint.__members__:
+        pulling = ParameterPoint[pulling.upper()]
     if isinstance(pulling, ParameterPoint):
         return Pull(point=pulling, wire_dtype=wire_dtype)
+    try:
+        dtypes.checked(pulling, dtypes.WIRE_DTYPES, "pull")
+    except TypeError:
+        types = ", ".join(dtype.name for dtype in dtypes.WIRE_DTYPES)
+        points = ", ".join(ParameterPoint.__members__)
+        allowed = f"True, False, a Pull, a point ({points}) or an element type ({types})"
+        raise TypeError(coercion.wrong("pull", pulling, allowed)) from None
     return Pull(wire_dtype=pulling)

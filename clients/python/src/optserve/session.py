@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from numpy.typing import ArrayLike, DTypeLike
 
+from optserve import coercion
 from optserve import metrics as reports
 from optserve import state_transfer as transfers
 from optserve._codec.caller_arrays import check, same
@@ -26,13 +27,13 @@ from optserve._engine.step_engine import StepEngine
 from optserve._engine.upload import push_session
 from optserve._transport.connection import Connection
 from optserve._transport.retry import allowance
-from optserve.enums import ParameterPoint
 from optserve.events import Event, watch
 from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
 from optserve.session_info import SessionInfo
-from optserve.session_spec import SessionSpec
 from optserve.snapshots import Snapshots
+from optserve.specs.enums import ParameterPoint
+from optserve.specs.session_spec import SessionSpec
 from optserve.state_transfer import StateTransfer
 from optserve.stream import StepStream
 from optserve.v1 import session_service_pb2 as wire
@@ -106,15 +107,16 @@ class SessionHandle:
         """Takes one step.
 
         Args:
-            gradients: arrays of float16, bfloat16, float32 or float64 by tensor name. Tensors that
-                are left out stay as they are. `SparseRows` stand for some rows of a tensor; their
-                indices together must fit into one message (64 MiB).
+            gradients: arrays of float16, bfloat16, float32 or float64 by tensor name, or (name, array)
+                pairs. Tensors that are left out stay as they are. `SparseRows` stand for some rows
+                of a tensor; their indices together must fit into one message (64 MiB).
             pull: True sends the new parameters back in the same answer; a point, an element type or
                 a `Pull` says which.
             wire_dtype: element type to send gradients in, and parameters if ``pull`` names none.
             expected_step: the step that the session must be at.
             loss_scale: what the loss was multiplied by, to be divided out.
-            validate_only: answers as if the step were taken, and takes none.
+            validate_only: checks and measures the step, and takes none; parameters asked for are
+                those that the session has.
             per_tensor_norms: asks for the norm of each tensor's gradient.
             overrides: hyperparameters that have other values in this step alone: values by name, for
                 every group; or for one group (empty name: the default group), values by name under
@@ -126,14 +128,15 @@ class SessionHandle:
 
         Raises:
             InvalidArgument: a name, a shape or the gradient is wrong; nothing was applied.
-            TypeError: an element type is; nothing was sent.
-            ValueError: ``into`` does not fit what is pulled; nothing was sent.
+            ValueError: there is no gradient, or ``into`` does not fit what is pulled; nothing was sent.
+            TypeError: an element type is wrong; nothing was sent.
             StepMismatch: the session is at another step than expected.
             TrainingStopped: early stopping has ended the training.
             Unavailable, DeadlineExceeded: no answer came; the step may have been applied. Calling
                 again with the same gradients applies them once.
             OptserveError: the server refused otherwise.
         """
+        timeout = coercion.optional(coercion.seconds, timeout, "timeout")
         asked = pull, wire_dtype, per_tensor_norms, validate_only
         if asked != self._asked:
             options = PlanOptions(as_pull(pull, wire_dtype), *asked[1:])
@@ -180,8 +183,9 @@ class SessionHandle:
                 not copies. They show what the session's parameters are now: after the next step of
                 this or of any other worker, those that follow it.
         """
-        seconds = self._connection.timeout if timeout is None else timeout
+        seconds = coercion.timeout_or(self._connection.timeout, timeout)
         regions = SharedRegions(self._connection, self.name, self.layout, shared_memory, in_place)
+        window = coercion.whole(window, "window")
         return StepStream(
             self._connection, self.name, self.layout, pull, wire_dtype, window, seconds, regions
         )
@@ -216,10 +220,11 @@ class SessionHandle:
         """
         pull = Pull(tensors=tensors, point=point, wire_dtype=wire_dtype)
         if into is not None:
+            into = coercion.named(into, "into")
             check(into, self.layout.select(tensors))
         request = wire.PullParametersRequest(name=self.name, pull=pull.message(self.layout))
         if if_newer_than_step is not None:
-            request.if_newer_than_step = if_newer_than_step
+            request.if_newer_than_step = coercion.whole(if_newer_than_step, "if_newer_than_step")
         if timeout is None:
             timeout = allowance(self._connection.timeout, pull.byte_count(self.layout))
         values = self._connection.run(
@@ -230,7 +235,7 @@ class SessionHandle:
 
     def push(
         self,
-        values: Mapping[str, ArrayLike],
+        values: Mapping[str, ArrayLike] | Iterable[tuple[str, ArrayLike]],
         *,
         expected_step: int | None = None,
         reset_state: bool = False,
@@ -241,7 +246,7 @@ class SessionHandle:
         """Writes parameters: all of the given ones, or none.
 
         Args:
-            values: arrays by tensor name.
+            values: arrays by tensor name, or (name, array) pairs.
             expected_step: the step that the session must be at.
             reset_state: whether the tensors' optimizer state starts anew.
             wire_dtype: element type to send them in; that of the arrays when None.
@@ -253,16 +258,17 @@ class SessionHandle:
             StepMismatch: the session is at another step than expected.
             OptserveError: the server refused otherwise, or could not be reached.
         """
-        payload = Payload.of(self.layout, values, "values", wire_dtype).uniform()
+        given = coercion.named(values, "values")
+        payload = Payload.of(self.layout, given, "values", wire_dtype).uniform()
         header = wire.PushHeader(name=self.name, reset_state=reset_state)
         if expected_step is not None:
-            header.expected_step = expected_step
+            header.expected_step = coercion.step(expected_step, "expected_step")
         session = push_session(self._connection, header, payload, timeout, progress)
         return self._learn(SessionInfo.of(session))
 
     def report(
         self,
-        metrics: Mapping[str, float],
+        metrics: Mapping[str, float] | Iterable[tuple[str, float]],
         *,
         expected_step: int | None = None,
         timeout: float | None = None,

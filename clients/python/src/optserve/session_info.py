@@ -10,7 +10,7 @@ from typing import cast
 from optserve import spec
 from optserve._codec.layout import Layout
 from optserve.metrics import PlateauState, StoppingState, plateau_of, stopping_of
-from optserve.session_spec import SessionSpec
+from optserve.specs.session_spec import SessionSpec
 from optserve.v1 import session_pb2
 
 

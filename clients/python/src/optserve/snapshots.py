@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, Any
 
-from optserve import errors
+from optserve import coercion, errors
 from optserve._codec.chunks import CHUNK_BYTES, Joined
 from optserve._codec.framing import ChunkView, Framed, Framing
 from optserve._transport.connection import Connection
@@ -77,8 +77,12 @@ class Snapshots:
         response = self._connection.call(self._connection.sessions.ListSnapshots, request, timeout)
         return [Snapshot.of(snapshot) for snapshot in response.snapshots]
 
-    def delete(self, step: int, *, timeout: float | None = None) -> None:
+    def delete(self, step: int | str | Snapshot, *, timeout: float | None = None) -> None:
         """Deletes one.
+
+        Args:
+            step: of the snapshot, or the snapshot itself, or its resource name.
+            timeout: seconds in all; the client's default when None.
 
         Raises:
             NotFound: there is none of that step.
@@ -88,7 +92,7 @@ class Snapshots:
 
     def restore(
         self,
-        step: int,
+        step: int | str | Snapshot,
         *,
         weights_only: bool = False,
         expected_step: int | None = None,
@@ -97,7 +101,7 @@ class Snapshots:
         """Takes the session back to one.
 
         Args:
-            step: which one.
+            step: of the snapshot, or the snapshot itself, or its resource name.
             weights_only: whether the parameters alone are taken from it.
             expected_step: the step that the session must be at.
             timeout: seconds in all; the client's default when None.
@@ -111,7 +115,7 @@ class Snapshots:
             name=self._at(step), request_id=uuid.uuid4().hex, weights_only=weights_only
         )
         if expected_step is not None:
-            request.expected_step = expected_step
+            request.expected_step = coercion.step(expected_step, "expected_step")
         response = self._connection.call(self._connection.sessions.RestoreSnapshot, request, timeout)
         info = SessionInfo.of(response.session)
         self._learn(info)
@@ -120,7 +124,7 @@ class Snapshots:
     def export(
         self,
         place: Place,
-        step: int | None = None,
+        step: int | str | Snapshot | None = None,
         *,
         timeout: float | None = None,
         progress: bool | None = None,
@@ -129,7 +133,7 @@ class Snapshots:
 
         Args:
             place: a path, a file opened for bytes, or a URL that fsspec knows (extra ``fsspec``).
-            step: of a snapshot; None for the session as it is.
+            step: of a snapshot, or the snapshot itself, or its name; None for the session as it is.
             timeout: seconds in all; the client's default, lengthened by the transfer, when None.
             progress: whether a bar is shown; the client's default when None.
 
@@ -144,7 +148,7 @@ class Snapshots:
         request = wire.ExportSnapshotRequest(name=self._name if step is None else self._at(step))
         shows = self._connection.progress if progress is None else progress
         # A day, where only the server knows how much will come.
-        seconds = 86400.0 if timeout is None else timeout
+        seconds = coercion.timeout_or(86400.0, timeout)
 
         def attempt(left: float) -> tuple[int, memoryview]:
             call = self._connection.streams.export(
@@ -161,12 +165,12 @@ class Snapshots:
         return found
 
     def fork(
-        self, step: int | None = None, *, session_id: str = "", timeout: float | None = None
+        self, step: int | str | Snapshot | None = None, *, session_id: str = "", timeout: float | None = None
     ) -> SessionInfo:
         """Makes a session that begins as this one is, or was in a snapshot; `Client.session` handles it.
 
         Args:
-            step: of a snapshot; None for the session as it is.
+            step: of a snapshot, or the snapshot itself, or its name; None for the session as it is.
             session_id: last part of the new session's name; chosen by the server when empty.
             timeout: seconds in all; the client's default when None.
 
@@ -176,14 +180,14 @@ class Snapshots:
         """
         request = wire.ForkSessionRequest(
             name=self._name if step is None else self._at(step),
-            session_id=session_id,
+            session_id=coercion.text(session_id, "session_id"),
             request_id=uuid.uuid4().hex,
         )
         response = self._connection.call(self._connection.sessions.ForkSession, request, timeout)
         return SessionInfo.of(response.session)
 
-    def _at(self, step: int) -> str:
-        return f"{self._name}/snapshots/{step}"
+    def _at(self, step: int | str | Snapshot) -> str:
+        return coercion.snapshot_name(step, self._name)
 
 
 def import_session(

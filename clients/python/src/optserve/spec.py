@@ -1,70 +1,33 @@
-"""Specifications as Python values, and their way to messages and back.
-
-The classes themselves are written from the contract (``optserve.optimizers`` and its
-neighbours); this file is all they have in common. A field left at None stays unset on
-the wire, so that the server fills it.
-"""
+"""Specifications as messages of the contract, and messages as specifications."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from optserve import enums
+from optserve.specs import enums
+from optserve.specs.base import Choice, Spec
+
+__all__ = ["Choice", "Spec", "decode", "encode", "known"]
 
 E = TypeVar("E", bound=IntEnum)
 
 
-class Spec:
-    """A value that stands for one message of the contract, field by field."""
-
-    MESSAGE: ClassVar[type[Message]]
-    BY_MESSAGE: ClassVar[dict[str, type[Spec]]] = {}
-
-    def __init_subclass__(cls, message: type[Message] | None = None) -> None:
-        super().__init_subclass__()
-        if message is not None:
-            cls.MESSAGE = message
-            Spec.BY_MESSAGE[message.DESCRIPTOR.full_name] = cls
-
-
-class Choice(Spec):
-    """A value that stands for one field of a message's oneof, and the message around it.
-
-    A family (``Optimizer``) names the message and its oneof, a member (``Adam``) its field.
-    """
-
-    ONEOF: ClassVar[str]
-    FIELD: ClassVar[str] = ""
-    CHOICES: ClassVar[dict[str, type[Choice]]]
-
-    def __init_subclass__(
-        cls, message: type[Message] | None = None, oneof: str | None = None, field: str | None = None
-    ) -> None:
-        super().__init_subclass__(message=message)
-        if oneof is not None:
-            cls.ONEOF, cls.CHOICES = oneof, {}
-        if field is not None:
-            cls.FIELD = field
-            cls.CHOICES[field] = cls
-
-
 def encode(spec: Spec) -> Any:
-    """The message that ``spec`` stands for.
+    """The message that ``spec`` stands for; fields that are None stay unset.
 
     Raises:
-        TypeError: a field holds a value of the wrong type.
-        ValueError: a field holds a number that its type cannot, or ``spec`` is a bare family.
+        ValueError: ``spec`` is a bare family.
     """
     message = type(spec).MESSAGE()
     inner = message
     if isinstance(spec, Choice):
         if not spec.FIELD:
-            raise ValueError(f"{type(spec).__name__} is a family; use one of {sorted(spec.CHOICES)}")
+            raise ValueError(f"{type(spec).__name__} is a family; use one of {', '.join(spec.CHOICES)}")
         inner = getattr(message, spec.FIELD)
         inner.SetInParent()
     for name, value in _values(spec).items():
@@ -84,10 +47,10 @@ def _put(message: Message, name: str, value: object) -> None:
         getattr(message, name).CopyFrom(encode(value))
     elif isinstance(value, Mapping):
         getattr(message, name).update(value)
-    elif isinstance(value, str) or not isinstance(value, Sequence):
-        setattr(message, name, value)
-    else:
+    elif isinstance(value, tuple):
         getattr(message, name).extend([encode(v) if isinstance(v, Spec) else v for v in value])
+    else:
+        setattr(message, name, value)
 
 
 def decode(message: Message) -> Spec:
@@ -113,7 +76,7 @@ def _get(message: Message, name: str) -> object:
     if field.is_repeated:
         return tuple(decode(v) if isinstance(v, Message) else v for v in value)
     if field.enum_type is not None:
-        return known(getattr(enums, field.enum_type.name), value)
+        return known(enums.by_name(field.enum_type.name), value)
     if field.has_presence and not message.HasField(name):
         return None
     return decode(value) if isinstance(value, Message) else value

@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
-from optserve import spec
-from optserve.session_spec import SessionSpec
+from optserve import coercion, spec
+from optserve.specs.session_spec import SessionSpec
 from optserve.v1 import session_service_pb2 as wire
 
 
@@ -42,7 +42,9 @@ class StateTransfer:
 
 def request_of(name: str, wanted: SessionSpec, expected_step: int | None) -> wire.UpdateSessionRequest:
     """The request, under an id of its own."""
-    request = wire.UpdateSessionRequest(name=name, request_id=uuid.uuid4().hex, spec=spec.encode(wanted))
+    request = wire.UpdateSessionRequest(
+        name=name, request_id=uuid.uuid4().hex, spec=spec.encode(SessionSpec.of(wanted, "spec"))
+    )
     if expected_step is not None:
-        request.expected_step = expected_step
+        request.expected_step = coercion.step(expected_step, "expected_step")
     return request

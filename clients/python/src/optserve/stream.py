@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import DTypeLike
 
+from optserve import coercion
 from optserve._codec import dtypes
 from optserve._codec.caller_arrays import check, same
 from optserve._codec.dtypes import Array
@@ -101,7 +102,8 @@ class StepStream:
 
         Raises:
             InvalidArgument: a name or a shape is wrong; nothing was handed over.
-            TypeError: an element type is.
+            ValueError: there is no gradient.
+            TypeError: an element type is wrong.
             OptserveError: an earlier step failed, and its result was not asked for.
         """
         options = self._options if not per_tensor_norms else self._options._replace(per_tensor_norms=True)
@@ -139,6 +141,7 @@ class StepStream:
             OptserveError: as for `submit` and `PendingStep.result`.
             ValueError: ``into`` does not fit what the stream pulls; nothing was sent.
         """
+        timeout = coercion.optional(coercion.seconds, timeout, "timeout")
         if into is not None and (self._checked is None or not same(into, self._checked)):
             self._checked = check(into, self._pulled)
         return self._engine.step(

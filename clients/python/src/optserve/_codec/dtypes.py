@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from optserve import coercion
 from optserve.v1 import tensor_pb2
 
 Array = NDArray[Any]
@@ -36,9 +38,12 @@ def checked(
     Raises:
         TypeError: it is not among the allowed ones.
     """
-    native: np.dtype[np.generic] = np.dtype(dtype).newbyteorder("=")
+    names = ", ".join(d.name for d in allowed)
+    try:
+        native: np.dtype[np.generic] = np.dtype(_numpy_name(dtype)).newbyteorder("=")
+    except TypeError:
+        raise TypeError(coercion.wrong(what, dtype, f"one of the element types {names}")) from None
     if native not in allowed:
-        names = ", ".join(d.name for d in allowed)
         raise TypeError(f"{what} has element type {native.name}, but must have one of {names}")
     return native
 
@@ -47,10 +52,31 @@ def as_array(value: ArrayLike, allowed: Sequence[np.dtype[np.generic]], what: st
     """The value as a row-major array in the machine's byte order; copied only where it must be.
 
     Raises:
-        TypeError: its element type is not among the allowed ones.
+        TypeError: its element type is not among the allowed ones, or it cannot be read as an array.
     """
-    array = np.asarray(value)
+    array = _read(value, what)
     return np.asarray(array, dtype=checked(array.dtype, allowed, what), order="C")
+
+
+def _read(value: Any, what: str) -> Array:
+    """The value as an array: of a tensor of PyTorch its values, bfloat16 as float32, which holds them."""
+    if isinstance(value, np.ndarray):
+        return value
+    readers: tuple[Callable[[], Any], ...] = (
+        lambda: value,
+        lambda: value.detach().cpu(),
+        lambda: value.detach().cpu().float(),
+    )
+    for read in readers:
+        with contextlib.suppress(TypeError, ValueError, RuntimeError, AttributeError):
+            return np.asarray(read())
+    raise TypeError(coercion.wrong(what, value, "an array, or what NumPy reads as one"))
+
+
+def _numpy_name(dtype: DTypeLike) -> DTypeLike:
+    """NumPy's name of an element type of PyTorch; anything else as it is."""
+    written = str(dtype)
+    return written.removeprefix("torch.") if written.startswith("torch.") else dtype
 
 
 def bytes_of(array: Array) -> memoryview:

@@ -66,7 +66,7 @@ class Payload:
         dense, rows = split(layout, gradients, wire_dtype)
         payload = replace(cls.of(layout, dense, "gradients", wire_dtype), rows=rows)
         if not payload.arrays and not payload.rows:
-            raise ValueError("gradients has no array")
+            raise ValueError("gradients is empty, but must have the gradient of at least one tensor")
         return payload if payload.has_own_types(layout) else payload.uniform()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from optserve import errors
+from optserve import coercion, errors
 from optserve._codec.dtypes import bytes_of, to_tensor
 from optserve._codec.payload import pieces
 from optserve._codec.receive_buffers import Into
@@ -84,7 +84,7 @@ class PendingStep:
             OptserveError: the step was refused.
         """
         if self._result is None:
-            self._engine.wait(self, timeout)
+            self._engine.wait(self, coercion.optional(coercion.seconds, timeout, "timeout"))
         return self.outcome()
 
     def outcome(self) -> StepResult:

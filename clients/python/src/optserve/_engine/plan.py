@@ -16,8 +16,8 @@ from optserve._codec.framing import ChunkParts, Framing
 from optserve._codec.layout import Layout
 from optserve._codec.payload import Payload
 from optserve._engine.shared_memory import SharedMemory
-from optserve.enums import ParameterPoint
 from optserve.parameters import Pull
+from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import tensor_pb2
 

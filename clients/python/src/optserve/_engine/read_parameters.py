@@ -6,10 +6,10 @@ from optserve import errors
 from optserve._codec.byte_layout import ByteLayout
 from optserve._codec.receive_buffers import Into, ReceiveBuffers
 from optserve._transport.connection import Connection
-from optserve.enums import ParameterPoint
 from optserve.parameters import Parameters
 from optserve.progress import bar
 from optserve.spec import known
+from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_service_pb2 as wire
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from optserve.enums import StepOutcome
 from optserve.parameters import Parameters
+from optserve.specs.enums import StepOutcome
 from optserve.v1 import session_service_pb2 as wire
 
 OUTCOMES = {int(outcome): outcome for outcome in StepOutcome}

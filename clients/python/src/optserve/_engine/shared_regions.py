@@ -19,8 +19,8 @@ from optserve._engine.read_parameters import read_parameters
 from optserve._engine.shared_memory import SharedMemory
 from optserve._transport.connection import Connection
 from optserve._transport.retry import allowance
-from optserve.enums import ParameterPoint
 from optserve.parameters import Parameters, Pull
+from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import tensor_pb2
 

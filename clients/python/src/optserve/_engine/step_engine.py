@@ -8,7 +8,7 @@ import time
 import grpc
 from google.protobuf.message import DecodeError
 
-from optserve import errors
+from optserve import coercion, errors
 from optserve._codec.buffer_pool import LARGE_BYTES
 from optserve._codec.dtypes import Array
 from optserve._codec.framing import ChunkAhead, ChunkView, Framing
@@ -236,6 +236,7 @@ class StepEngine:
         self, gradients: AnyGradients, options: PlanOptions, copy: bool, shared: bool
     ) -> PendingStep:
         """Makes a step whose gradients no plan has collected."""
+        gradients = coercion.named(gradients, "gradients")
         payload = Payload.of_gradients(self._layout, gradients, options.wire_dtype)
         region = self._regions.region(payload, options.pull) if shared else None
         plan = self._plan_of(payload, gradients, options, region)
@@ -444,12 +445,17 @@ class StepEngine:
 def _start(
     options: PlanOptions, expected_step: int | None, loss_scale: float | None, overrides: Overrides | None
 ) -> wire.StepStart:
-    """What a step asks for beside its gradient."""
+    """What a step asks for beside its gradient.
+
+    Raises:
+        TypeError: a value has the wrong type.
+        ValueError: the expected step is negative or has a fraction.
+    """
     start = wire.StepStart(validate_only=options.validate_only)
     if expected_step is not None:
-        start.expected_step = expected_step
+        start.expected_step = coercion.step(expected_step, "expected_step")
     if loss_scale is not None:
-        start.loss_scale = loss_scale
+        start.loss_scale = coercion.number(loss_scale, "loss_scale")
     if overrides:
         start.overrides.extend(encode(overrides))
     return start

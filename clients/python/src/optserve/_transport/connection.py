@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import grpc
 
-from optserve import errors
+from optserve import coercion, errors
 from optserve._codec.chunks import CHUNK_BYTES
 from optserve._transport import fork
 from optserve._transport.channel import Channel
@@ -131,7 +131,7 @@ class Connection:
         Raises:
             OptserveError: the last failure.
         """
-        deadline = Deadline(self.timeout if timeout is None else timeout)
+        deadline = Deadline(coercion.timeout_or(self.timeout, timeout))
         return self.retry.run(attempt, deadline, self.describe)
 
     def describe(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> None:

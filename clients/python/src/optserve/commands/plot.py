@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optserve.activations import Activation
 from optserve.client import Client, connect
 from optserve.commands.server import local_server
-from optserve.optimizers import Optimizer
 from optserve.plotting import activations, paths, schedules
 from optserve.plotting.items import Item, read_items
 from optserve.plotting.surfaces import SURFACES
 from optserve.plotting.values import WrongItem
-from optserve.schedules import Schedule
 from optserve.spec import Choice
+from optserve.specs.activations import Activation
+from optserve.specs.optimizers import Optimizer
+from optserve.specs.schedules import Schedule
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ Fields follow the name that they belong to; several names share a picture.
 
 def add_to(commands: Any) -> None:
     """Adds the command to a parser's subcommands."""
-    plot = commands.add_parser("plot", help="draw what a server computes as a PNG", description="Draws PNGs.")
+    plot = commands.add_parser("plot", help="draw what a server computes", description="Draws PNG or SVG.")
     kinds = plot.add_subparsers(title="what to draw", required=True, metavar="KIND")
     _add_schedule(kinds)
     _add_activation(kinds)
@@ -82,7 +82,9 @@ def _kind(
         name, help=what, description=f"Draws {what}.", epilog=f"{GRAMMAR} Names: {', '.join(family.CHOICES)}."
     )
     parser.add_argument("words", nargs="+", metavar="WORD", help="a name, and its fields as FIELD=VALUE")
-    parser.add_argument("-o", "--output", type=Path, default=Path(f"{name}.png"), metavar="FILE")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path(f"{name}.png"), metavar="FILE", help="ends in .png or .svg"
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--server", default=ADDRESS, metavar="HOST:PORT", help=f"default: {ADDRESS}")
     where.add_argument("--serve", action="store_true", help="start a server for this picture alone")

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optserve._codec.dtypes import Array
-from optserve.activations import Activation
 from optserve.client import Client
 from optserve.errors import InvalidArgument, Reason
 from optserve.plotting.items import Item
+from optserve.specs.activations import Activation
+from optserve.specs.base import required
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def elementwise(client: Client) -> list[Item[Activation]]:
     return [
         Item(name, cast(Activation, cls()))
         for name, cls in Activation.CHOICES.items()
-        if name in served and not _works_along_an_axis(cls) and not _required(cls)
+        if name in served and not _works_along_an_axis(cls) and not required(cls)
     ]
 
 
@@ -102,8 +103,3 @@ def _ones(y: Array) -> Array:
 
 def _works_along_an_axis(cls: type) -> bool:
     return any(field.name == "axis" for field in dataclasses.fields(cast(Any, cls)))
-
-
-def _required(cls: type) -> list[str]:
-    fields = dataclasses.fields(cast(Any, cls))
-    return [field.name for field in fields if field.default is dataclasses.MISSING]

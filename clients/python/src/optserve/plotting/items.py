@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from optserve.plotting.values import WrongItem, make, parse
-from optserve.spec import Choice, encode
+from optserve.spec import Choice
 
 C = TypeVar("C", bound=Choice)
 
@@ -51,9 +51,5 @@ def _item(family: type[C], name: str, words: Sequence[str]) -> Item[C]:
         if field in fields:
             raise WrongItem(f"{name}.{field} is given twice")
         fields[field] = parse(value)
-    spec = make(family, name, fields)
-    try:
-        encode(spec)
-    except ValueError as error:  # a number that its wire type cannot hold
-        raise WrongItem(f"{name}: {error}") from error
-    return Item(f"{name}({', '.join(words)})" if words else name, spec)
+    label = f"{name}({', '.join(words)})" if words else name
+    return Item(label, make(family, name, fields))

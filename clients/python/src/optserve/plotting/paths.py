@@ -10,12 +10,13 @@ from typing import Any, cast
 import numpy as np
 
 from optserve.client import Client
-from optserve.enums import ParameterPoint
 from optserve.errors import FailedPrecondition, Reason
-from optserve.optimizers import Optimizer
 from optserve.plotting.items import Item
 from optserve.plotting.surfaces import Floats, Surface
 from optserve.session import SessionHandle
+from optserve.specs.base import required
+from optserve.specs.enums import ParameterPoint
+from optserve.specs.optimizers import Optimizer
 
 NAME = "point"
 FAR = 10.0
@@ -46,7 +47,7 @@ def every_optimizer(client: Client) -> list[Item[Optimizer]]:
     return [
         Item(name, cast(Optimizer, cls()))
         for name, cls in Optimizer.CHOICES.items()
-        if name in served and all(f.default is None for f in dataclasses.fields(cast(Any, cls)))
+        if name in served and not required(cls)
     ]
 
 

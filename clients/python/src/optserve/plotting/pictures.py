@@ -25,17 +25,24 @@ COLORS = 256
 COLUMNS = 4
 LABEL_WIDTH = 100
 """Characters of a legend's line, beyond which it is broken."""
+LEAST_DESCENT = 1e-12
+"""Least distance from the minimum's value that is drawn; what is less lies on this line."""
 Color: TypeAlias = str | tuple[float, float, float, float]
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
 
 def save(figure: Figure, path: FilePath) -> None:
-    """Writes a PNG, in a folder that is made where there is none.
+    """Writes an SVG to a path that ends in .svg, and a PNG to any other; makes missing folders.
 
-    Of at most 256 colors: lines on white need no more, and the file is a third as large.
+    A PNG has at most 256 colors: lines on white need no more, and the file is a third as large.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".svg":
+        figure.savefig(path, format="svg", metadata={"Date": None})
+        return
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
-    path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.open(drawn).convert("RGB")
     image.quantize(COLORS, dither=Image.Dither.NONE).save(path, format="png", optimize=True)
 
@@ -44,8 +51,8 @@ def draw_schedules(curves: Sequence[ScheduleCurve], log: bool = False) -> Figure
     """Learning rates over steps, 900 pixels wide and 500 high."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    for curve in curves:
-        axes.plot(curve.steps, curve.rates, label=textwrap.fill(curve.label, LABEL_WIDTH))
+    for curve, color in zip(curves, _colors(len(curves)), strict=True):
+        axes.plot(curve.steps, curve.rates, color=color, label=textwrap.fill(curve.label, LABEL_WIDTH))
     title = "Learning rate schedule" + ("s" if len(curves) > 1 else "")
     axes.set(title=title, xlabel="step", ylabel="learning rate", yscale="log" if log else "linear")
     axes.margins(x=0.01)
@@ -75,8 +82,8 @@ def draw_activations(curves: Sequence[ActivationCurve]) -> Figure:
 def _draw_activation(axes: Axes, curve: ActivationCurve, size: str) -> None:
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.axvline(0, color="0.6", linewidth=0.8)
-    axes.plot(curve.x, curve.y, label="activation f(x)")
-    axes.plot(curve.x, curve.derivative, "--", label="derivative df/dx")
+    axes.plot(curve.x, curve.y, color=PALETTE[0], label="activation f(x)")
+    axes.plot(curve.x, curve.derivative, "--", color=PALETTE[1], label="derivative df/dx")
     axes.set_title(textwrap.fill(curve.label, 34 if size == "small" else 60), fontsize=size)
     axes.margins(x=0.02, y=0.08)
     axes.grid(alpha=0.3)
@@ -91,7 +98,10 @@ def draw_paths(paths: Sequence[Path], surface: Surface) -> Figure:
     for path, color in zip(paths, _colors(len(paths)), strict=True):
         label = textwrap.fill(_outcome(path), LABEL_WIDTH // 2)
         _draw_path(contour, path, color, label)
-        descent.plot(path.values - _least(surface), color=color)
+        above_minimum = path.values - _least(surface)
+        if surface.minimum is not None:
+            above_minimum = np.maximum(above_minimum, LEAST_DESCENT)
+        descent.plot(above_minimum, color=color)
     above = surface.minimum is not None and any((path.values > _least(surface)).any() for path in paths)
     name = "f" if surface.minimum is None else "f - min f"
     descent.set(title="descent", xlabel="step", ylabel=name, yscale="log" if above else "linear")
@@ -109,7 +119,7 @@ def draw_path_sheet(paths: Sequence[Path], surface: Surface) -> Figure:
     figure, panels = _sheet(len(paths), height=2.5)
     for axes, path in zip(panels, paths, strict=True):
         _draw_surface(axes, surface, levels=10)
-        _draw_path(axes, path, "C3")
+        _draw_path(axes, path, PALETTE[1])
         axes.set_title(textwrap.fill(_outcome(path), 34), fontsize="small")
     figure.suptitle(f"{surface.name}: {surface.formula}, {max(len(path.points) for path in paths) - 1} steps")
     return figure
@@ -172,12 +182,14 @@ def _shown(paths: Sequence[Path], surface: Surface) -> tuple[float, float]:
         margin = 0.05 * float(np.ptp(z))
         return max(float(values.min()), float(z.min())) - margin, first + margin
     low = float(np.min(values[values > 0], initial=first))
-    return max(low / 2, 1e-12), 3 * max(first, 1e-11)
+    return max(low, LEAST_DESCENT) / 2, 3 * max(first, 1e-11)
 
 
 def _colors(count: int) -> list[Color]:
-    """As many colors as there are paths, distinct up to twenty."""
-    palette = colormaps["tab10" if count <= 10 else "tab20"]
+    """As many colors as there are paths: those of Okabe and Ito, of tab20 when they are not enough."""
+    if count <= len(PALETTE):
+        return list(PALETTE[:count])
+    palette = colormaps["tab20"]
     return [palette(i % palette.N) for i in range(count)]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from optserve.client import Client
 from optserve.plotting.items import Item
-from optserve.schedules import Schedule
+from optserve.specs.schedules import Schedule
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Any, TypeVar, cast
 
 from optserve.spec import Choice
+from optserve.specs.base import required
 
 C = TypeVar("C", bound=Choice)
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -45,12 +46,15 @@ def make(family: type[C], name: str, fields: Mapping[str, ast.expr]) -> C:
     wrong = next((field for field in fields if field not in declared), None)
     if wrong is not None:
         raise WrongItem(unknown(f"field of {name} called", wrong, declared))
-    missing = [field for field in declared if field not in fields and _is_required(declared[field])]
+    missing = [field for field in required(cls) if field not in fields]
     if missing:
         raise WrongItem(f"{name} needs {', '.join(missing)}")
     hints = typing.get_type_hints(cls)
     read = {field: _value(node, hints[field], f"{name}.{field}") for field, node in fields.items()}
-    return cast(C, cls(**read))
+    try:
+        return cast(C, cls(**read))
+    except ValueError as error:  # a number that its wire type cannot hold
+        raise WrongItem(f"{name}: {error}") from error
 
 
 def parse(text: str) -> ast.expr:
@@ -73,10 +77,6 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, 1)
     hint = f"; did you mean {close[0]}?" if close else "."
     return f"there is no {what} {name!r}{hint} Known: {', '.join(names)}"
-
-
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _value(node: ast.expr, hint: Any, where: str) -> object:

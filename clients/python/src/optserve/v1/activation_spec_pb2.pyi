@@ -232,7 +232,10 @@ Global___LeakyReluSpec: _TypeAlias = LeakyReluSpec  # noqa: Y015
 
 @_typing.final
 class SoftmaxSpec(_message.Message):
-    """Softmax."""
+    """Softmax. An input of infinity takes everything, several share it equally. Where
+    all inputs along the axis are -infinity, value and gradient are NaN, as in
+    PyTorch.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -529,7 +532,7 @@ Global___HardSwishSpec: _TypeAlias = HardSwishSpec  # noqa: Y015
 
 @_typing.final
 class LogSoftmaxSpec(_message.Message):
-    """The logarithm of softmax."""
+    """The logarithm of softmax, infinities included."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -252,7 +252,9 @@ Global___MeanSquaredErrorSpec: _TypeAlias = MeanSquaredErrorSpec  # noqa: Y015
 @_typing.final
 class CategoricalCrossentropySpec(_message.Message):
     """Categorical cross-entropy. Probabilities are renormalised along the axis and
-    clipped to [1e-7, 1 - 1e-7]; logits go through log-sum-exp.
+    clipped to [1e-7, 1 - 1e-7]; logits go through log-sum-exp. Where all logits
+    along the axis are -infinity, value and gradient are NaN, as in PyTorch; so in
+    every cross-entropy over classes.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -889,7 +891,7 @@ class IouSpec(_message.Message):
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, greater than 0."""
+    """What is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,
@@ -915,7 +917,7 @@ class GiouSpec(_message.Message):
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, greater than 0."""
+    """What is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,
@@ -942,7 +944,7 @@ class DiouSpec(_message.Message):
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, greater than 0."""
+    """What is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,
@@ -969,7 +971,7 @@ class CiouSpec(_message.Message):
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, greater than 0."""
+    """What is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,

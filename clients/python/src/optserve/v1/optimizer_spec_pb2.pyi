@@ -274,6 +274,42 @@ moment. PyTorch.
 """
 Global___AdafactorForm: _TypeAlias = AdafactorForm  # noqa: Y015
 
+class _MuonForm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MuonFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MuonForm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MUON_FORM_UNSPECIFIED: _MuonForm.ValueType  # 0
+    """Taken from the convention."""
+    MUON_FORM_TORCH: _MuonForm.ValueType  # 1
+    """The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
+    MUON_FORM_KERAS: _MuonForm.ValueType  # 2
+    """epsilon is added to the norm of a momentum that sums gradients up instead of
+    averaging them; the step is not scaled. AdamW's corrections are folded.
+    """
+    MUON_FORM_OPTAX: _MuonForm.ValueType  # 3
+    """epsilon is added to the norm of a bias-corrected average; the step is scaled by
+    sqrt(max(1, B/A)). nesterov looks ahead in AdamW as well.
+    """
+
+class MuonForm(_MuonForm, metaclass=_MuonFormEnumTypeWrapper):
+    """Muon as frameworks have it, on a matrix of A rows and B columns."""
+
+MUON_FORM_UNSPECIFIED: MuonForm.ValueType  # 0
+"""Taken from the convention."""
+MUON_FORM_TORCH: MuonForm.ValueType  # 1
+"""The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
+MUON_FORM_KERAS: MuonForm.ValueType  # 2
+"""epsilon is added to the norm of a momentum that sums gradients up instead of
+averaging them; the step is not scaled. AdamW's corrections are folded.
+"""
+MUON_FORM_OPTAX: MuonForm.ValueType  # 3
+"""epsilon is added to the norm of a bias-corrected average; the step is scaled by
+sqrt(max(1, B/A)). nesterov looks ahead in AdamW as well.
+"""
+Global___MuonForm: _TypeAlias = MuonForm  # noqa: Y015
+
 @_typing.final
 class OptimizerSpec(_message.Message):
     """Which optimizer a session runs, and with which hyperparameters.
@@ -2069,7 +2105,7 @@ Global___ScheduleFreeAdamwSpec: _TypeAlias = ScheduleFreeAdamwSpec  # noqa: Y015
 @_typing.final
 class AdafactorSpec(_message.Message):
     """Adafactor. Second moments of tensors with two and more dimensions are kept as
-    averages over rows and over columns of the last two.
+    averages over rows and over columns of two of them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2080,9 +2116,12 @@ class AdafactorSpec(_message.Message):
     EPSILON_2_FIELD_NUMBER: _builtins.int
     CLIP_THRESHOLD_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
+    MIN_DIM_SIZE_TO_FACTOR_FIELD_NUMBER: _builtins.int
+    FACTOR_LARGEST_FIELD_NUMBER: _builtins.int
+    RELATIVE_STEP_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Upper bound of the relative step size; replaced by the session's schedule
-    where there is one.
+    """Relative step size, or its upper bound under relative_step; replaced by the
+    session's schedule where there is one.
     """
     beta_2_decay: _builtins.float
     """The averages' share of what is new at step t is t^beta_2_decay."""
@@ -2094,6 +2133,14 @@ class AdafactorSpec(_message.Message):
     """The root mean square that a step may have before it is scaled down."""
     form: Global___AdafactorForm.ValueType
     """Where epsilon_1 enters."""
+    min_dim_size_to_factor: _builtins.int
+    """The least extent that both dimensions must have for averages to be kept in place
+    of all second moments; 0 keeps averages wherever there are two dimensions.
+    """
+    factor_largest: _builtins.bool
+    """Whether the averages are over the two largest dimensions rather than the last two."""
+    relative_step: _builtins.bool
+    """Whether the step size is at most 1/sqrt(t)."""
     def __init__(
         self,
         *,
@@ -2103,10 +2150,13 @@ class AdafactorSpec(_message.Message):
         epsilon_2: _builtins.float | None = ...,
         clip_threshold: _builtins.float | None = ...,
         form: Global___AdafactorForm.ValueType = ...,
+        min_dim_size_to_factor: _builtins.int | None = ...,
+        factor_largest: _builtins.bool | None = ...,
+        relative_step: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_learning_rate", b"_learning_rate", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "factor_largest", b"factor_largest", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_learning_rate", b"_learning_rate", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "form", b"form", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "factor_largest", b"factor_largest", "form", b"form", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta_2_decay: _TypeAlias = _typing.Literal["beta_2_decay"]  # noqa: Y015
     _WhichOneofArgType__beta_2_decay: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay"]  # noqa: Y015
@@ -2116,8 +2166,14 @@ class AdafactorSpec(_message.Message):
     _WhichOneofArgType__epsilon_1: _TypeAlias = _typing.Literal["_epsilon_1", b"_epsilon_1"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_2: _TypeAlias = _typing.Literal["epsilon_2"]  # noqa: Y015
     _WhichOneofArgType__epsilon_2: _TypeAlias = _typing.Literal["_epsilon_2", b"_epsilon_2"]  # noqa: Y015
+    _WhichOneofReturnType__factor_largest: _TypeAlias = _typing.Literal["factor_largest"]  # noqa: Y015
+    _WhichOneofArgType__factor_largest: _TypeAlias = _typing.Literal["_factor_largest", b"_factor_largest"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__min_dim_size_to_factor: _TypeAlias = _typing.Literal["min_dim_size_to_factor"]  # noqa: Y015
+    _WhichOneofArgType__min_dim_size_to_factor: _TypeAlias = _typing.Literal["_min_dim_size_to_factor", b"_min_dim_size_to_factor"]  # noqa: Y015
+    _WhichOneofReturnType__relative_step: _TypeAlias = _typing.Literal["relative_step"]  # noqa: Y015
+    _WhichOneofArgType__relative_step: _TypeAlias = _typing.Literal["_relative_step", b"_relative_step"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2_decay) -> _WhichOneofReturnType__beta_2_decay | None: ...
     @_typing.overload
@@ -2127,7 +2183,13 @@ class AdafactorSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_2) -> _WhichOneofReturnType__epsilon_2 | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__factor_largest) -> _WhichOneofReturnType__factor_largest | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_dim_size_to_factor) -> _WhichOneofReturnType__min_dim_size_to_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relative_step) -> _WhichOneofReturnType__relative_step | None: ...
 
 Global___AdafactorSpec: _TypeAlias = AdafactorSpec  # noqa: Y015
 
@@ -2150,6 +2212,8 @@ class MuonSpec(_message.Message):
     ADAM_BETA_2_FIELD_NUMBER: _builtins.int
     ADAM_EPSILON_FIELD_NUMBER: _builtins.int
     ADAM_EPSILON_ROOT_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    RMS_RATE_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
     weight_decay: _builtins.float
@@ -2163,7 +2227,9 @@ class MuonSpec(_message.Message):
     iterations: _builtins.int
     """How often the Newton-Schulz iteration runs."""
     epsilon: _builtins.float
-    """The least norm that the momentum is divided by."""
+    """The least norm that the momentum is divided by (TORCH), or what is added to its
+    norm.
+    """
     adam_learning_rate_factor: _builtins.float
     """Factor of the step size where AdamW steps."""
     adam_beta_1: _builtins.float
@@ -2174,6 +2240,13 @@ class MuonSpec(_message.Message):
     """Keeps AdamW's denominator from zero."""
     adam_epsilon_root: _builtins.float
     """Added below AdamW's root. optax."""
+    form: Global___MuonForm.ValueType
+    """Whose Muon."""
+    rms_rate: _builtins.float
+    """Above 0, a matrix of A rows and B columns steps by rms_rate*sqrt(max(A, B)) times
+    the learning rate, whatever the form (PyTorch's match_rms_adamw is 0.2; optax'
+    consistent_rms). At 0 the form says by how much.
+    """
     def __init__(
         self,
         *,
@@ -2188,10 +2261,12 @@ class MuonSpec(_message.Message):
         adam_beta_2: _builtins.float | None = ...,
         adam_epsilon: _builtins.float | None = ...,
         adam_epsilon_root: _builtins.float | None = ...,
+        form: Global___MuonForm.ValueType = ...,
+        rms_rate: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "form", b"form", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adam_beta_1: _TypeAlias = _typing.Literal["adam_beta_1"]  # noqa: Y015
     _WhichOneofArgType__adam_beta_1: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1"]  # noqa: Y015
@@ -2213,6 +2288,8 @@ class MuonSpec(_message.Message):
     _WhichOneofArgType__momentum: _TypeAlias = _typing.Literal["_momentum", b"_momentum"]  # noqa: Y015
     _WhichOneofReturnType__nesterov: _TypeAlias = _typing.Literal["nesterov"]  # noqa: Y015
     _WhichOneofArgType__nesterov: _TypeAlias = _typing.Literal["_nesterov", b"_nesterov"]  # noqa: Y015
+    _WhichOneofReturnType__rms_rate: _TypeAlias = _typing.Literal["rms_rate"]  # noqa: Y015
+    _WhichOneofArgType__rms_rate: _TypeAlias = _typing.Literal["_rms_rate", b"_rms_rate"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
@@ -2235,6 +2312,8 @@ class MuonSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__momentum) -> _WhichOneofReturnType__momentum | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__nesterov) -> _WhichOneofReturnType__nesterov | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rms_rate) -> _WhichOneofReturnType__rms_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
 

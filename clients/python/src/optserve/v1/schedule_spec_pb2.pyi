@@ -72,6 +72,34 @@ ANNEALING_SQUARE_ROOT: Annealing.ValueType  # 3
 """a + (b - a)*sqrt(f)."""
 Global___Annealing: _TypeAlias = Annealing  # noqa: Y015
 
+class _OneCycleForm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OneCycleFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OneCycleForm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ONE_CYCLE_FORM_UNSPECIFIED: _OneCycleForm.ValueType  # 0
+    """Taken from the convention."""
+    ONE_CYCLE_FORM_LAST_STEP: _OneCycleForm.ValueType  # 1
+    """A part f of the cycle ends at step f*total_steps - 1, which need not be whole.
+    PyTorch.
+    """
+    ONE_CYCLE_FORM_STEP_COUNT: _OneCycleForm.ValueType  # 2
+    """A part f of the cycle ends at step floor(f*total_steps). optax."""
+
+class OneCycleForm(_OneCycleForm, metaclass=_OneCycleFormEnumTypeWrapper):
+    """The steps at which the phases of a one-cycle schedule end."""
+
+ONE_CYCLE_FORM_UNSPECIFIED: OneCycleForm.ValueType  # 0
+"""Taken from the convention."""
+ONE_CYCLE_FORM_LAST_STEP: OneCycleForm.ValueType  # 1
+"""A part f of the cycle ends at step f*total_steps - 1, which need not be whole.
+PyTorch.
+"""
+ONE_CYCLE_FORM_STEP_COUNT: OneCycleForm.ValueType  # 2
+"""A part f of the cycle ends at step floor(f*total_steps). optax."""
+Global___OneCycleForm: _TypeAlias = OneCycleForm  # noqa: Y015
+
 @_typing.final
 class ScheduleSpec(_message.Message):
     """A learning rate as a function of the step s, where s is 0 on the first update.
@@ -417,6 +445,7 @@ class CosineSpec(_message.Message):
     ALPHA_FIELD_NUMBER: _builtins.int
     WARMUP_STEPS_FIELD_NUMBER: _builtins.int
     WARMUP_TARGET_FIELD_NUMBER: _builtins.int
+    PERIODIC_FIELD_NUMBER: _builtins.int
     initial_learning_rate: _builtins.float
     """The rate at step 0. Required."""
     decay_steps: _builtins.float
@@ -429,6 +458,10 @@ class CosineSpec(_message.Message):
     """
     warmup_target: _builtins.float
     """The rate at the end of the warm-up; stated together with warmup_steps."""
+    periodic: _builtins.bool
+    """Whether the cosine goes on after decay_steps, so that the rate rises again to
+    where it started, and so on with a period of 2*decay_steps. PyTorch.
+    """
     def __init__(
         self,
         *,
@@ -437,10 +470,11 @@ class CosineSpec(_message.Message):
         alpha: _builtins.float | None = ...,
         warmup_steps: _builtins.float | None = ...,
         warmup_target: _builtins.float | None = ...,
+        periodic: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_periodic", b"_periodic", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "periodic", b"periodic", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_periodic", b"_periodic", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "periodic", b"periodic", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -448,6 +482,8 @@ class CosineSpec(_message.Message):
     _WhichOneofArgType__decay_steps: _TypeAlias = _typing.Literal["_decay_steps", b"_decay_steps"]  # noqa: Y015
     _WhichOneofReturnType__initial_learning_rate: _TypeAlias = _typing.Literal["initial_learning_rate"]  # noqa: Y015
     _WhichOneofArgType__initial_learning_rate: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__periodic: _TypeAlias = _typing.Literal["periodic"]  # noqa: Y015
+    _WhichOneofArgType__periodic: _TypeAlias = _typing.Literal["_periodic", b"_periodic"]  # noqa: Y015
     _WhichOneofReturnType__warmup_steps: _TypeAlias = _typing.Literal["warmup_steps"]  # noqa: Y015
     _WhichOneofArgType__warmup_steps: _TypeAlias = _typing.Literal["_warmup_steps", b"_warmup_steps"]  # noqa: Y015
     _WhichOneofReturnType__warmup_target: _TypeAlias = _typing.Literal["warmup_target"]  # noqa: Y015
@@ -458,6 +494,8 @@ class CosineSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decay_steps) -> _WhichOneofReturnType__decay_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_learning_rate) -> _WhichOneofReturnType__initial_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__periodic) -> _WhichOneofReturnType__periodic | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_steps) -> _WhichOneofReturnType__warmup_steps | None: ...
     @_typing.overload
@@ -535,12 +573,14 @@ class OneCycleSpec(_message.Message):
     DIV_FACTOR_FIELD_NUMBER: _builtins.int
     FINAL_DIV_FACTOR_FIELD_NUMBER: _builtins.int
     THREE_PHASE_FIELD_NUMBER: _builtins.int
+    PCT_FINAL_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
     max_learning_rate: _builtins.float
     """The highest rate. Required."""
     total_steps: _builtins.int
-    """Steps of the cycle; the lowest rate is that of step total_steps - 1. Required."""
+    """Steps of the cycle, at whose end, as form counts it, the rate is lowest. Required."""
     pct_start: _builtins.float
-    """The part of the cycle in which the rate rises: up to step pct_start*total_steps - 1."""
+    """The part of the cycle at whose end, as form counts it, the rate is highest."""
     annealing: Global___Annealing.ValueType
     """How the rate goes between its extremes. SQUARE_ROOT is refused."""
     div_factor: _builtins.float
@@ -548,7 +588,15 @@ class OneCycleSpec(_message.Message):
     final_div_factor: _builtins.float
     """The last rate is the first over final_div_factor."""
     three_phase: _builtins.bool
-    """Whether it falls to the first rate as fast as it rose, before it falls to the last."""
+    """Whether it falls to the first rate before it falls to the last. optax'
+    linear_onecycle_schedule is LINEAR with three phases.
+    """
+    pct_final: _builtins.float
+    """The part of the cycle at whose end, as form counts it, the second of three
+    phases ends; 0 makes it as long as the first.
+    """
+    form: Global___OneCycleForm.ValueType
+    """How the ends of the phases are counted."""
     def __init__(
         self,
         *,
@@ -559,10 +607,12 @@ class OneCycleSpec(_message.Message):
         div_factor: _builtins.float | None = ...,
         final_div_factor: _builtins.float | None = ...,
         three_phase: _builtins.bool | None = ...,
+        pct_final: _builtins.float | None = ...,
+        form: Global___OneCycleForm.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_div_factor", b"_div_factor", "_final_div_factor", b"_final_div_factor", "_max_learning_rate", b"_max_learning_rate", "_pct_start", b"_pct_start", "_three_phase", b"_three_phase", "_total_steps", b"_total_steps", "div_factor", b"div_factor", "final_div_factor", b"final_div_factor", "max_learning_rate", b"max_learning_rate", "pct_start", b"pct_start", "three_phase", b"three_phase", "total_steps", b"total_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_div_factor", b"_div_factor", "_final_div_factor", b"_final_div_factor", "_max_learning_rate", b"_max_learning_rate", "_pct_final", b"_pct_final", "_pct_start", b"_pct_start", "_three_phase", b"_three_phase", "_total_steps", b"_total_steps", "div_factor", b"div_factor", "final_div_factor", b"final_div_factor", "max_learning_rate", b"max_learning_rate", "pct_final", b"pct_final", "pct_start", b"pct_start", "three_phase", b"three_phase", "total_steps", b"total_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_div_factor", b"_div_factor", "_final_div_factor", b"_final_div_factor", "_max_learning_rate", b"_max_learning_rate", "_pct_start", b"_pct_start", "_three_phase", b"_three_phase", "_total_steps", b"_total_steps", "annealing", b"annealing", "div_factor", b"div_factor", "final_div_factor", b"final_div_factor", "max_learning_rate", b"max_learning_rate", "pct_start", b"pct_start", "three_phase", b"three_phase", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_div_factor", b"_div_factor", "_final_div_factor", b"_final_div_factor", "_max_learning_rate", b"_max_learning_rate", "_pct_final", b"_pct_final", "_pct_start", b"_pct_start", "_three_phase", b"_three_phase", "_total_steps", b"_total_steps", "annealing", b"annealing", "div_factor", b"div_factor", "final_div_factor", b"final_div_factor", "form", b"form", "max_learning_rate", b"max_learning_rate", "pct_final", b"pct_final", "pct_start", b"pct_start", "three_phase", b"three_phase", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__div_factor: _TypeAlias = _typing.Literal["div_factor"]  # noqa: Y015
     _WhichOneofArgType__div_factor: _TypeAlias = _typing.Literal["_div_factor", b"_div_factor"]  # noqa: Y015
@@ -570,6 +620,8 @@ class OneCycleSpec(_message.Message):
     _WhichOneofArgType__final_div_factor: _TypeAlias = _typing.Literal["_final_div_factor", b"_final_div_factor"]  # noqa: Y015
     _WhichOneofReturnType__max_learning_rate: _TypeAlias = _typing.Literal["max_learning_rate"]  # noqa: Y015
     _WhichOneofArgType__max_learning_rate: _TypeAlias = _typing.Literal["_max_learning_rate", b"_max_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__pct_final: _TypeAlias = _typing.Literal["pct_final"]  # noqa: Y015
+    _WhichOneofArgType__pct_final: _TypeAlias = _typing.Literal["_pct_final", b"_pct_final"]  # noqa: Y015
     _WhichOneofReturnType__pct_start: _TypeAlias = _typing.Literal["pct_start"]  # noqa: Y015
     _WhichOneofArgType__pct_start: _TypeAlias = _typing.Literal["_pct_start", b"_pct_start"]  # noqa: Y015
     _WhichOneofReturnType__three_phase: _TypeAlias = _typing.Literal["three_phase"]  # noqa: Y015
@@ -582,6 +634,8 @@ class OneCycleSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__final_div_factor) -> _WhichOneofReturnType__final_div_factor | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_learning_rate) -> _WhichOneofReturnType__max_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pct_final) -> _WhichOneofReturnType__pct_final | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pct_start) -> _WhichOneofReturnType__pct_start | None: ...
     @_typing.overload

@@ -648,7 +648,13 @@ class StepOptions(_message.Message):
     loss_scale: _builtins.float
     """What the client multiplied its loss by, to be divided out. Finite, not 0."""
     validate_only: _builtins.bool
-    """Checks the step and answers as if it were applied, but applies nothing."""
+    """Checks and measures the step, and takes none. What would be refused is
+    refused; anything else is answered with STEP_OUTCOME_VALIDATED: the norms,
+    counts and penalty that the step would report, the session's own step and
+    no learning rate. Parameters asked for by pull are those that the session
+    has, not those that the step would lead to. A sequence is checked and not
+    used up; that of an earlier step gets its stored result.
+    """
     per_tensor_norms: _builtins.bool
     """Asks for the norm of each tensor."""
     @_builtins.property
@@ -779,7 +785,8 @@ class StepRequest(_message.Message):
     @_builtins.property
     def gradients(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.NamedTensor]:
         """Gradients of float16, bfloat16, float32 or float64. Tensors that are left
-        out, and their state, stay as they are; under accumulation none may be.
+        out, and their state, stay as they are; under accumulation none may be. At
+        least one tensor must be here or in sparse_gradients.
         """
 
     @_builtins.property

@@ -1,6 +1,7 @@
 """What a session is asked to be.
 
 Written by tools/generate_specs.py from optserve/v1/session.proto; change it there.
+Formulas, ranges and defaults are the server's declarations.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from optserve.enums import (
+from optserve.specs.base import ByConvention, Choice, Spec
+from optserve.specs.enums import (
     CooldownOrder,
     DurabilityMode,
     ExpiryAction,
@@ -19,9 +21,8 @@ from optserve.enums import (
     StepCounting,
     ThresholdMode,
 )
-from optserve.optimizers import Optimizer
-from optserve.schedules import Schedule
-from optserve.spec import Choice, Spec
+from optserve.specs.optimizers import Optimizer
+from optserve.specs.schedules import Schedule
 from optserve.v1 import session_pb2
 
 
@@ -36,7 +37,7 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
         schedule: Learning rate by step. Takes the place of the optimizers' own rates; stating a rate
             as well is refused.
         gradient: What happens to a gradient before the rule sees it.
-        decoupled_weight_decay: p -= lr*decoupled_weight_decay*p before the rule.
+        decoupled_weight_decay: p -= lr*decoupled_weight_decay*p before the rule. At least 0.
         weight_average: Average of the weights, kept beside them. Off when unset.
         groups: Tensors that are treated differently from the rest.
         reduce_on_plateau: Lowers the learning rate when a reported metric stops improving. Off when
@@ -61,7 +62,7 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
     early_stopping: EarlyStopping | None = None
     lease: Lease | None = None
     durability: Durability | None = None
-    step_counting: StepCounting | None = None
+    step_counting: ByConvention[StepCounting] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,20 +75,20 @@ class Gradient(Spec, message=session_pb2.GradientSpec):
     Attributes:
         accumulation_steps: A step is taken on the mean of this many gradients. At least 1; 1 when
             unset.
-        l1: Adds l1*sign(p): the gradient of l1*sum(|p|).
-        l2: Adds l2*p: the gradient of l2*sum(p^2)/2.
+        l1: Adds l1*sign(p): the gradient of l1*sum(|p|). At least 0. Default: 0.0.
+        l2: Adds l2*p: the gradient of l2*sum(p^2)/2. At least 0. Default: 0.0.
         clip: Clipping. Off when unset.
         non_finite: What a NaN or infinity in a gradient does; REJECT when unset.
         sparse: What sparse rows mean for the rows that they leave out; LAZY under the TORCH
             convention, as in torch.optim.SparseAdam, else DENSE.
     """
 
-    accumulation_steps: int | None = None
-    l1: float | None = None
-    l2: float | None = None
+    accumulation_steps: int = 1
+    l1: float = 0.0
+    l2: float = 0.0
     clip: Clip | None = None
-    non_finite: NonFinitePolicy | None = None
-    sparse: SparseUpdate | None = None
+    non_finite: NonFinitePolicy = NonFinitePolicy.REJECT
+    sparse: ByConvention[SparseUpdate] = None
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,13 @@ class ClipByTensorNorm(Clip, field="by_tensor_norm"):
     """Each tensor by its own norm.
 
     Attributes:
-        max_norm: The largest Euclidean norm that passes unchanged. Required.
-        epsilon: Added to the norm: 1e-6 under the TORCH convention, else 0.
+        max_norm: The largest Euclidean norm that passes unchanged. Required. Greater than 0.
+        epsilon: Added to the norm: 1e-6 under the TORCH convention, else 0. At least 0.
     """
 
     max_norm: float
     _: KW_ONLY
-    epsilon: float | None = None
+    epsilon: ByConvention[float] = None
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,13 @@ class ClipByGlobalNorm(Clip, field="by_global_norm"):
     """All tensors by their joint norm.
 
     Attributes:
-        max_norm: The largest Euclidean norm that passes unchanged. Required.
-        epsilon: Added to the norm: 1e-6 under the TORCH convention, else 0.
+        max_norm: The largest Euclidean norm that passes unchanged. Required. Greater than 0.
+        epsilon: Added to the norm: 1e-6 under the TORCH convention, else 0. At least 0.
     """
 
     max_norm: float
     _: KW_ONLY
-    epsilon: float | None = None
+    epsilon: ByConvention[float] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +143,13 @@ class WeightAverage(Spec, message=session_pb2.WeightAverageSpec):
     """An exponential moving average of the weights.
 
     a = decay*a + (1 - decay)*p after each step, the first of which copies p. Pulled with
-    PARAMETER_POINT_AVERAGE.
+    ParameterPoint.AVERAGE.
 
     Attributes:
-        decay: Share of the last average that is kept; 0.99 when unset.
+        decay: Share of the last average that is kept; 0.99 when unset. In [0, 1).
     """
 
-    decay: float | None = None
+    decay: float = 0.99
 
 
 @dataclass(frozen=True)
@@ -159,24 +160,24 @@ class ParameterGroup(Spec, message=session_pb2.ParameterGroup):
         name: Name of the group, unique in its session. Required.
         tensors: Members: tensor names, or shell patterns (*, ?, [...]) over them. Each must match at
             least one tensor, and no tensor may belong to two groups.
-        learning_rate_factor: Multiplies the learning rate; 1 when unset.
-        decoupled_weight_decay: Takes the place of the session's decoupled weight decay.
+        learning_rate_factor: Multiplies the learning rate; 1 when unset. At least 0.
+        decoupled_weight_decay: Takes the place of the session's decoupled weight decay. At least 0.
         optimizer: Takes the place of the session's optimizer.
-        l1: Takes the place of the session's l1.
-        l2: Takes the place of the session's l2.
+        l1: Takes the place of the session's l1. At least 0.
+        l2: Takes the place of the session's l2. At least 0.
         frozen: Whether the tensors stay as they are. Steps may leave them out, and a gradient that is
-            given for one counts in no norm and changes nothing.
+            given for one counts in no norm and changes nothing. Default: False.
     """
 
     name: str
     _: KW_ONLY
     tensors: Sequence[str] = ()
-    learning_rate_factor: float | None = None
+    learning_rate_factor: float = 1.0
     decoupled_weight_decay: float | None = None
     optimizer: Optimizer | None = None
     l1: float | None = None
     l2: float | None = None
-    frozen: bool | None = None
+    frozen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,67 +192,68 @@ class ReduceOnPlateau(Spec, message=session_pb2.ReduceOnPlateauSpec):
         monitor: Name of the metric; "val_loss" when unset.
         mode: Which values are better; MIN when unset.
         factor: What the rate is multiplied by; in [0, 1), 0.1 when unset.
-        patience: How many bad values in a row are suffered; 10 when unset.
+        patience: How many bad values in a row are suffered; 10 when unset. At least 0.
         patience_rule: Whether the rate falls when the count of bad values reaches the patience, or
             when it exceeds it; EXCEEDED under the TORCH convention, else REACHED.
-        threshold: By how much a value has to be better than the best one; 1e-4 when unset.
+        threshold: By how much a value has to be better than the best one; 1e-4 when unset. At least
+            0.
         threshold_mode: What the threshold is measured in; RELATIVE under the TORCH and OPTAX
             conventions, else ABSOLUTE.
-        cooldown: Values after a reduction during which none counts as bad; 0 when unset.
+        cooldown: Values after a reduction during which none counts as bad; 0 when unset. At least 0.
         cooldown_order: Whether the last value of a cool-down may count as bad; AFTER under the TORCH
             and OPTAX conventions, else BEFORE.
         min_learning_rate: A reduction leaves no rate below this; 0 when unset. Rates that are lower
             by themselves, as during a schedule's warm-up, stay as they are. With parameter groups it
-            holds for the rate of each.
+            holds for the rate of each. At least 0.
         min_change: A reduction that lowers no rate by more than this is not made; 1e-8 under the
-            TORCH convention, else 0.
+            TORCH convention, else 0. At least 0.
         restart_at_floor: Whether bad values are counted anew, and a cool-down begins, after a
             reduction that was due but not made. Otherwise each further bad value tries again. True under
             the TORCH and OPTAX conventions, else false.
     """
 
-    monitor: str | None = None
-    mode: MetricMode | None = None
-    factor: float | None = None
-    patience: int | None = None
-    patience_rule: PatienceRule | None = None
-    threshold: float | None = None
-    threshold_mode: ThresholdMode | None = None
-    cooldown: int | None = None
-    cooldown_order: CooldownOrder | None = None
-    min_learning_rate: float | None = None
-    min_change: float | None = None
-    restart_at_floor: bool | None = None
+    monitor: str = "val_loss"
+    mode: MetricMode = MetricMode.MIN
+    factor: float = 0.1
+    patience: int = 10
+    patience_rule: ByConvention[PatienceRule] = None
+    threshold: float = 0.0001
+    threshold_mode: ByConvention[ThresholdMode] = None
+    cooldown: int = 0
+    cooldown_order: ByConvention[CooldownOrder] = None
+    min_learning_rate: float = 0.0
+    min_change: ByConvention[float] = None
+    restart_at_floor: ByConvention[bool] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping(Spec, message=session_pb2.EarlyStoppingSpec):
     """Ends training when a metric, which comes with ReportMetrics, has stopped improving.
 
-    Steps are then refused with ERROR_REASON_TRAINING_STOPPED. Semantics and defaults are those of Keras
+    Steps are then refused with ErrorReason.TRAINING_STOPPED. Semantics and defaults are those of Keras
     under every convention.
 
     Attributes:
         monitor: Name of the metric; "val_loss" when unset.
         mode: Which values are better; MIN when unset.
         patience: Training ends when this many values in a row were not better; 0 when unset. A NaN is
-            never better.
-        min_delta: By how much a value has to be better than the best one; 0 when unset.
+            never better. At least 0.
+        min_delta: By how much a value has to be better than the best one; 0 when unset. At least 0.
         baseline: Values have to be better than this as well for the count to start anew. No such
             bound when unset.
         restore_best: Whether the server keeps a copy of the parameters at the best value, and puts it
             back when training ends; false when unset. Optimizer state and the average of the weights stay
             as they are.
-        start_from: How many values at the beginning are left aside; 0 when unset.
+        start_from: How many values at the beginning are left aside; 0 when unset. At least 0.
     """
 
-    monitor: str | None = None
-    mode: MetricMode | None = None
-    patience: int | None = None
-    min_delta: float | None = None
+    monitor: str = "val_loss"
+    mode: MetricMode = MetricMode.MIN
+    patience: int = 0
+    min_delta: float = 0.0
     baseline: float | None = None
-    restore_best: bool | None = None
-    start_from: int | None = None
+    restore_best: bool = False
+    start_from: int = 0
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,7 @@ class Lease(Spec, message=session_pb2.LeaseSpec):
 
     seconds: float
     _: KW_ONLY
-    on_expiry: ExpiryAction | None = None
+    on_expiry: ExpiryAction = ExpiryAction.EVICT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,11 +279,11 @@ class Durability(Spec, message=session_pb2.DurabilitySpec):
     Attributes:
         mode: Which of the ways; JOURNAL when unset.
         snapshot_steps: Under SNAPSHOT: saved when this many steps were taken since. Only by time when
-            unset.
+            unset. At least 1.
         snapshot_seconds: Under SNAPSHOT: saved when there were changes and this much time has passed
-            since; 60 when unset.
+            since; 60 when unset. Greater than 0.
     """
 
-    mode: DurabilityMode | None = None
+    mode: DurabilityMode = DurabilityMode.JOURNAL
     snapshot_steps: int | None = None
-    snapshot_seconds: float | None = None
+    snapshot_seconds: float = 60.0

@@ -1,0 +1,327 @@
+"""Conversion of arguments into the values that the contract takes.
+
+Every public function of the client converts its arguments here, and a specification its fields, so
+that a value is accepted everywhere or nowhere. What has one plain meaning is converted; anything
+else raises an error that names the argument, the value, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import IntEnum
+from typing import TypeVar, cast
+
+import numpy as np
+
+T = TypeVar("T")
+E = TypeVar("E", bound=IntEnum)
+
+NO_LIMIT_S = 100 * 365 * 86400.0
+"""The deadline that stands for none, since neither gRPC nor Python's locks take infinity."""
+LONGEST_VALUE_SHOWN = 60
+"""Characters of a value that an error message repeats."""
+
+
+def seconds(value: object, name: str) -> float:
+    """Converts a time-out.
+
+    Args:
+        value: seconds, greater than 0; infinity or None for no limit.
+        name: of the argument, for errors.
+
+    Returns:
+        Seconds, finite.
+
+    Raises:
+        ValueError: the value is not a number of seconds greater than 0.
+    """
+    allowed = "a number of seconds greater than 0, or inf for no limit"
+    if value is None:
+        return NO_LIMIT_S
+    try:
+        limit = number(value, name)
+    except TypeError:
+        raise ValueError(wrong(name, value, allowed)) from None
+    if not limit > 0:
+        raise ValueError(wrong(name, value, allowed))
+    return min(limit, NO_LIMIT_S)
+
+
+def timeout_or(default: float, value: object, name: str = "timeout") -> float:
+    """Converts the time-out of one call, of which None stands for the default."""
+    return default if value is None else seconds(value, name)
+
+
+def number(value: object, name: str) -> float:
+    """Converts a real number: of Python, of NumPy, or an array or tensor of one element.
+
+    Raises:
+        TypeError: the value is none.
+    """
+    if type(value) is float:
+        return value
+    plain = _item(value)
+    if isinstance(plain, bool | np.bool_ | str | bytes) or not hasattr(plain, "__float__"):
+        raise TypeError(wrong(name, value, "a number"))
+    try:
+        return float(plain)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise TypeError(wrong(name, value, "a number")) from None
+
+
+def whole(value: object, name: str, *, bits: int = 64) -> int:
+    """Converts a whole number; a float or an array of one element counts when its value is whole.
+
+    Args:
+        value: the number.
+        name: of the argument, for errors.
+        bits: size of the signed integer that must hold it.
+
+    Raises:
+        TypeError: the value is no number.
+        ValueError: it has a fraction, or does not fit.
+    """
+    plain = _item(value)
+    if isinstance(plain, bool | np.bool_ | str | bytes):
+        raise TypeError(wrong(name, value, "a whole number"))
+    try:
+        found = operator.index(plain)  # type: ignore[arg-type]  # which this finds out
+    except TypeError:
+        real = number_or_none(plain)
+        if real is None:
+            raise TypeError(wrong(name, value, "a whole number")) from None
+        if not real.is_integer():
+            raise ValueError(wrong(name, value, "a whole number")) from None
+        found = int(real)
+    if not -(1 << bits - 1) <= found < 1 << bits - 1:
+        raise ValueError(wrong(name, value, f"a whole number of at most {bits} bits"))
+    return found
+
+
+def step(value: object, name: str) -> int:
+    """Converts a step, a whole number of at least 0.
+
+    Raises:
+        TypeError: the value is no number.
+        ValueError: it is negative, has a fraction, or does not fit into 64 bits.
+    """
+    found = whole(value, name)
+    if found < 0:
+        raise ValueError(wrong(name, value, "a step, at least 0"))
+    return found
+
+
+def number_or_none(value: object) -> float | None:
+    """The value as a real number; None when it is not one."""
+    try:
+        return number(value, "")
+    except TypeError:
+        return None
+
+
+def flag(value: object, name: str) -> bool:
+    """Converts a truth value of Python or NumPy.
+
+    Raises:
+        TypeError: the value is neither.
+    """
+    plain = _item(value)
+    if not isinstance(plain, bool | np.bool_):
+        raise TypeError(wrong(name, value, "True or False"))
+    return bool(plain)
+
+
+def optional(convert: Callable[[object, str], T], value: object, name: str) -> T | None:
+    """Converts a value unless it is None."""
+    return None if value is None else convert(value, name)
+
+
+def text(value: object, name: str) -> str:
+    """Checks a string.
+
+    Raises:
+        TypeError: the value is none.
+        ValueError: it holds half of a surrogate pair, which UTF-8 cannot express.
+    """
+    if not isinstance(value, str):
+        raise TypeError(wrong(name, value, "a string"))
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(wrong(name, value, "a string of valid Unicode")) from None
+    return str(value)
+
+
+def member(kind: type[E], value: object, name: str) -> E:
+    """Converts a member of an enum, or its name in any case.
+
+    Raises:
+        TypeError: the value is neither.
+        ValueError: the enum has no member of that name.
+    """
+    if isinstance(value, kind):
+        return value
+    allowed = f"a {kind.__name__}: one of {', '.join(kind.__members__)}"
+    if not isinstance(value, str):
+        raise TypeError(wrong(name, value, allowed))
+    found = kind.__members__.get(value.strip().upper().replace("-", "_").replace(" ", "_"))
+    if found is None:
+        raise ValueError(wrong(name, value, allowed))
+    return found
+
+
+def listed(value: object, name: str, item: Callable[[object, str], T]) -> tuple[T, ...]:
+    """Converts a list: any iterable with an order, or a single item.
+
+    Args:
+        value: a sequence, an array of one dimension, a generator, or one item. A set is accepted
+            when its items are strings, because it has no order that numbers could keep.
+        name: of the argument, for errors.
+        item: converts one item, given its name.
+
+    Raises:
+        TypeError: the value is no list, or an item is wrong.
+        ValueError: an item is.
+    """
+    if isinstance(value, Mapping) or (isinstance(value, np.ndarray) and value.ndim > 1):
+        raise TypeError(wrong(name, value, "a list of one dimension"))
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable) or _is_scalar(value):
+        return (item(value, name),)
+    items = list(value)
+    if isinstance(value, set | frozenset):
+        if not all(isinstance(one, str) for one in items):
+            raise TypeError(wrong(name, value, "a list or another iterable that has an order"))
+        items.sort()
+    return tuple([item(one, f"{name}[{index}]") for index, one in enumerate(items)])
+
+
+def texts(value: object, name: str) -> tuple[str, ...]:
+    """Converts a list of strings, such as tensor names; one string is a list of one."""
+    return listed(value, name, text)
+
+
+def named(value: Mapping[str, T] | Iterable[tuple[str, T]], name: str) -> Mapping[str, T]:
+    """Converts values by name: a mapping, or an iterable of (name, value) pairs.
+
+    Raises:
+        TypeError: the value is neither, or a name is no string.
+        ValueError: a name is given twice.
+    """
+    if isinstance(value, dict):  # which is quicker to find out
+        return value
+    if isinstance(value, Mapping):
+        return value
+    allowed = "a dict by name, or an iterable of (name, value) pairs"
+    if (
+        isinstance(value, str | bytes | set | frozenset)
+        or _is_scalar(value)
+        or not hasattr(value, "__iter__")
+    ):
+        raise TypeError(wrong(name, value, allowed))
+    found: dict[str, T] = {}
+    for index, pair in enumerate(cast(Iterable[object], value)):
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise TypeError(wrong(f"{name}[{index}]", pair, f"a (name, value) pair: {name} is {allowed}"))
+        key, one = pair
+        if key in found:
+            raise ValueError(f"{name} has two values for {key!r}")
+        found[key] = one
+    return found
+
+
+def checked_names(values: Mapping[str, T], name: str) -> Mapping[str, T]:
+    """The mapping itself, once each of its keys is known to be a string.
+
+    Raises:
+        TypeError: a key is not.
+    """
+    for key in values:
+        text(key, f"a name in {name}")
+    return values
+
+
+def session_name(value: object, name: str = "name") -> str:
+    """Converts what names a session: its resource name, its id, or an object that has its name.
+
+    Args:
+        value: ``sessions/{id}``, the id alone, a `SessionHandle` or a `SessionInfo`.
+        name: of the argument, for errors.
+
+    Returns:
+        The resource name.
+
+    Raises:
+        TypeError: the value names nothing.
+        ValueError: it names a snapshot.
+    """
+    given = value if isinstance(value, str) else getattr(value, "name", None)
+    if not isinstance(given, str):
+        raise TypeError(wrong(name, value, "a session's name, a SessionHandle or a SessionInfo"))
+    if "/snapshots/" in given:
+        raise ValueError(wrong(name, given, "a session's name, not that of a snapshot"))
+    return given if "/" in given else f"sessions/{text(given, name)}"
+
+
+def snapshot_name(value: object, session: str, name: str = "step") -> str:
+    """Converts what names a snapshot of one session: its step, its resource name, or a `Snapshot`.
+
+    Args:
+        value: the step, ``sessions/{id}/snapshots/{step}``, or an object that has that name.
+        session: the session's resource name.
+        name: of the argument, for errors.
+
+    Returns:
+        The snapshot's resource name.
+
+    Raises:
+        TypeError: the value names nothing.
+        ValueError: it is a snapshot of another session.
+    """
+    prefix = f"{session}/snapshots/"
+    allowed = f"a step, a Snapshot, or a name that begins with {prefix}"
+    given = value if isinstance(value, str) else getattr(value, "name", None)
+    if isinstance(given, str):
+        if not given.startswith(prefix):
+            raise ValueError(wrong(name, given, allowed))
+        return given
+    if isinstance(value, bool) or number_or_none(value) is None:
+        raise TypeError(wrong(name, value, allowed))
+    return f"{prefix}{step(value, name)}"
+
+
+def wrong(name: str, value: object, allowed: str) -> str:
+    """The message of an error: the argument, its value, and what is allowed."""
+    return f"{name} is {shown(value)}, but must be {allowed}"
+
+
+def shown(value: object) -> str:
+    """A value in an error message: arrays by type and shape, the rest as Python writes it, cut off."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, Sequence) and len(shape) > 0:
+        return f"a {type(value).__name__} of shape {tuple(shape)}"
+    written = " ".join(repr(value).split()) if not isinstance(value, str) else repr(value)
+    if len(written) > LONGEST_VALUE_SHOWN:
+        return f"{written[:LONGEST_VALUE_SHOWN]}... ({type(value).__name__})"
+    return written
+
+
+def _item(value: object) -> object:
+    """The single element of an array or tensor; anything else as it is."""
+    read = getattr(value, "item", None)
+    if callable(read) and _elements(value) == 1:
+        found: object = read()
+        return found
+    return value
+
+
+def _elements(value: object) -> int | None:
+    """How many elements an array or tensor has; None when it does not say."""
+    shape = getattr(value, "shape", None)
+    return math.prod(shape) if isinstance(shape, Sequence) else None
+
+
+def _is_scalar(value: object) -> bool:
+    """Whether the value is an array of no dimension, which claims to be iterable."""
+    return getattr(value, "shape", None) == ()

@@ -1,0 +1,308 @@
+"""Base classes of specifications: immutable values that stand for messages of the contract."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar, cast
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from optserve import coercion
+from optserve.specs import enums
+
+T = TypeVar("T")
+K = TypeVar("K", bound="Spec")
+
+ByConvention: TypeAlias = T | None
+"""A value whose default depends on the convention: None takes that default, which the docstring lists."""
+
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "lr": ("learning_rate", "initial_learning_rate", "peak_learning_rate", "max_learning_rate"),
+    "init_value": ("initial_learning_rate", "value"),
+    "max_lr": ("max_learning_rate",),
+    "peak_value": ("peak_learning_rate", "max_learning_rate", "warmup_target"),
+    "end_value": ("end_learning_rate",),
+    "transition_steps": ("decay_steps",),
+    "betas": ("beta1", "beta2", "beta3"),
+    "b1": ("beta1",),
+    "b2": ("beta2",),
+    "b3": ("beta3",),
+    "eps": ("epsilon",),
+    "eps_root": ("epsilon_root",),
+    "alpha": ("rho",),
+    "lr_decay": ("learning_rate_decay",),
+    "initial_accumulator_value": ("initial_accumulator",),
+    "wd": ("weight_decay",),
+    "pos_weight": ("positive_weight",),
+}
+"""Arguments of PyTorch, optax and Keras, each with the field that it means: the first that a class has.
+
+Case and underscores of a field do not count, so that beta1 is beta_1.
+"""
+
+HINTS: Mapping[str, str] = {
+    "amsgrad": "AMSGrad is an optimizer of its own: optimizers.AMSGrad",
+    "clipnorm": "clipping is the session's: gradient=Gradient(clip=ClipByTensorNorm(...))",
+    "clipvalue": "clipping is the session's: gradient=Gradient(clip=ClipByValue(...))",
+    "decay": "a decaying rate is a schedule of the session, and the decay of an average is rho or beta_1",
+    "dampening": "dampening belongs to optimizers.Momentum",
+    "ema_momentum": "an average of the weights is the session's: weight_average=WeightAverage(decay=...)",
+    "global_clipnorm": "clipping is the session's: gradient=Gradient(clip=ClipByGlobalNorm(...))",
+    "momentum": "momentum is an optimizer of its own: optimizers.Momentum or optimizers.Nesterov",
+    "nesterov": "Nesterov's gradient is an optimizer of its own: optimizers.Nesterov, optimizers.NAdam",
+    "params": "parameters are given to create_session",
+    "use_ema": "an average of the weights is the session's: weight_average=WeightAverage(decay=...)",
+    "weight_decay": "an L2 penalty, as in torch.optim.SGD, is gradient=Gradient(l2=...) of the session, and "
+    "decoupled decay, as in AdamW, is its decoupled_weight_decay=...",
+}
+"""Arguments of PyTorch and Keras that mean something elsewhere in a specification."""
+
+SHORT_NAMES: Mapping[str, str] = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "swish": "silu"}
+"""Names that other frameworks use, and the contract's own."""
+
+
+class SpecType(type):
+    """Metaclass of specifications: takes other frameworks' names of arguments."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(cls, *args, **kwargs):
+            return super().__call__(*args, **renamed(cls, kwargs))
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        own = inspect.signature(vars(cls).get("__init__", object.__init__))
+        return own.replace(parameters=list(own.parameters.values())[1:])
+
+
+class Spec(metaclass=SpecType):
+    """A value that stands for one message of the contract, field by field.
+
+    Fields are converted when the value is made: names of enum members to members, iterables to
+    tuples, numbers of NumPy to Python's, names of algorithms to algorithms with their defaults.
+
+    Raises:
+        TypeError: a field holds a value of the wrong type, or there is no such field.
+        ValueError: a field holds a value that its type has, but the field cannot.
+    """
+
+    MESSAGE: ClassVar[type[Message]]
+    BY_MESSAGE: ClassVar[dict[str, type[Spec]]] = {}
+
+    def __init_subclass__(cls, message: type[Message] | None = None) -> None:
+        super().__init_subclass__()
+        if message is not None:
+            cls.MESSAGE = message
+            Spec.BY_MESSAGE[message.DESCRIPTOR.full_name] = cls
+
+    def __post_init__(self) -> None:
+        cls = type(self)
+        for name, field in wire_fields(cls).items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, converted(field, value, f"{cls.__name__}.{name}"))
+
+    @classmethod
+    def of(cls, value: object, name: str) -> Self:
+        """Converts what stands for a specification of this kind.
+
+        Args:
+            value: one of them, a class of them whose fields all have defaults, or a mapping of field
+                names to values.
+            name: of the argument, for errors.
+
+        Raises:
+            TypeError: the value is none of these, or lacks a required field.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, type) and issubclass(value, cls):
+            return made(value, name, value.__name__)
+        if isinstance(value, Mapping) and not issubclass(cls, Choice):
+            return cls(**value)
+        raise TypeError(coercion.wrong(name, value, cls.allowed()))
+
+    @classmethod
+    def allowed(cls) -> str:
+        """What `of` takes, for errors."""
+        return f"{a(cls.__name__)}, or a dict of its fields: {', '.join(wire_fields(cls))}"
+
+
+class Choice(Spec):
+    """A value that stands for one field of a message's oneof, and the message around it.
+
+    A family (``Optimizer``) names the message and its oneof, a member (``Adam``) its field.
+    """
+
+    ONEOF: ClassVar[str]
+    FIELD: ClassVar[str] = ""
+    CHOICES: ClassVar[dict[str, type[Choice]]]
+
+    def __init_subclass__(
+        cls, message: type[Message] | None = None, oneof: str | None = None, field: str | None = None
+    ) -> None:
+        super().__init_subclass__(message=message)
+        if oneof is not None:
+            cls.ONEOF, cls.CHOICES = oneof, {}
+        if field is not None:
+            cls.FIELD = field
+            cls.CHOICES[field] = cls
+
+    @classmethod
+    def of(cls, value: object, name: str) -> Self:
+        """Converts what stands for a member of this family: also its name in any spelling, as ``adam``.
+
+        Raises:
+            TypeError: the value is none, or its member has a required field.
+            ValueError: the family has no member of that name.
+        """
+        if not isinstance(value, str):
+            return super().of(value, name)
+        found = cls.named(value)
+        if found is None:
+            close = difflib.get_close_matches(value.lower(), cls.CHOICES, 1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(coercion.wrong(name, value, f"one of {', '.join(cls.CHOICES)}{hint}"))
+        return made(cast("type[Self]", found), name, value)
+
+    @classmethod
+    def named(cls, name: str) -> type[Choice] | None:
+        """The member of that name, whatever its case, hyphens and underscores; None when there is none."""
+        wanted = plain(SHORT_NAMES.get(name.lower(), name))
+        return next((c for f, c in cls.CHOICES.items() if wanted in (plain(f), plain(c.__name__))), None)
+
+    @classmethod
+    def allowed(cls) -> str:
+        """What `of` takes, for errors."""
+        examples = ", ".join(list(cls.CHOICES)[:4])
+        return f"{a(cls.__name__)}, or the name of one, such as {examples}"
+
+
+def made(cls: type[K], name: str, written: str) -> K:
+    """A specification of which nothing but its kind was given."""
+    missing = required(cls)
+    if missing:
+        fields = ", ".join(f"{field}=..." for field in missing)
+        raise TypeError(f"{name} is {written!r}, which needs more: {cls.__name__}({fields})")
+    return cls()
+
+
+def required(cls: type[Spec]) -> list[str]:
+    """The fields that have no default."""
+    fields = dataclasses.fields(cast(Any, cls))
+    return [field.name for field in fields if field.default is dataclasses.MISSING]
+
+
+def renamed(cls: type[Spec], given: Mapping[str, object]) -> dict[str, object]:
+    """Arguments under the names of a specification's fields.
+
+    Raises:
+        TypeError: there is no such field, or it is given twice.
+    """
+    fields = wire_fields(cls)
+    found: dict[str, object] = {}
+    for key, value in given.items():
+        for name, one in _meant(cls, fields, key, value):
+            if name in found:
+                raise TypeError(f"{cls.__name__}.{name} is given twice, once as {key}")
+            found[name] = one
+    return found
+
+
+def _meant(
+    cls: type[Spec], fields: Mapping[str, FieldDescriptor], key: str, value: object
+) -> Iterable[tuple[str, object]]:
+    """The fields that one argument sets, with their values."""
+    if key in fields:
+        return [(key, value)]
+    known = {plain(field): field for field in fields}
+    meant = [plain(name) for name in (key, *ALIASES.get(key, ()))]
+    targets = [known[name] for name in meant if name in known]
+    if not targets:
+        raise TypeError(_unknown(cls, fields, key))
+    if key != "betas":
+        return [(targets[0], value)]
+    betas = coercion.listed(value, f"{cls.__name__}.betas", coercion.number)
+    if len(betas) != len(targets):
+        raise TypeError(coercion.wrong(f"{cls.__name__}.betas", value, f"{len(targets)} numbers"))
+    return zip(targets, betas, strict=True)
+
+
+def _unknown(cls: type[Spec], fields: Mapping[str, FieldDescriptor], key: str) -> str:
+    close = difflib.get_close_matches(key, fields, 1)
+    hint = HINTS.get(key) or (f"did you mean {close[0]}?" if close else "")
+    known = f"its fields are {', '.join(fields)}" if fields else "it has no fields"
+    return f"{cls.__name__} has no field {key!r}{'; ' + hint if hint else ''}; {known}"
+
+
+@functools.cache
+def wire_fields(cls: type[Spec]) -> Mapping[str, FieldDescriptor]:
+    """The message fields that a specification's own stand for, by name."""
+    outer: Any = cls.MESSAGE.DESCRIPTOR
+    member = getattr(cls, "FIELD", "")
+    inner = outer.fields_by_name[member].message_type if member else outer
+    found: dict[str, FieldDescriptor] = {}
+    for name in (field.name for field in dataclasses.fields(cast(Any, cls))):
+        found[name] = inner.fields_by_name.get(name) or outer.fields_by_name[name]
+    return found
+
+
+def converted(field: FieldDescriptor, value: object, name: str) -> object:
+    """The value of a field, in the type that its descriptor says.
+
+    Args:
+        field: of the message.
+        value: as it was given; not None.
+        name: of the field, for errors.
+
+    Raises:
+        TypeError: the value has another type.
+        ValueError: it does not fit.
+    """
+    entry = field.message_type
+    if entry is not None and entry.GetOptions().map_entry:
+        given = coercion.named(cast("Mapping[str, object]", value), name)
+        return {
+            coercion.text(key, f"a name in {name}"): _one(
+                entry.fields_by_name["value"], v, f"{name}[{key!r}]"
+            )
+            for key, v in given.items()
+        }
+    if field.is_repeated:
+        return coercion.listed(value, name, functools.partial(_one, field))
+    return _one(field, value, name)
+
+
+SCALARS: Mapping[int, Callable[[object, str], object]] = {
+    FieldDescriptor.CPPTYPE_DOUBLE: coercion.number,
+    FieldDescriptor.CPPTYPE_INT64: coercion.whole,
+    FieldDescriptor.CPPTYPE_INT32: functools.partial(coercion.whole, bits=32),
+    FieldDescriptor.CPPTYPE_BOOL: coercion.flag,
+    FieldDescriptor.CPPTYPE_STRING: coercion.text,
+}
+
+
+def _one(field: FieldDescriptor, value: object, name: str) -> object:
+    if field.message_type is not None:
+        return Spec.BY_MESSAGE[field.message_type.full_name].of(value, name)
+    if field.enum_type is not None:
+        return coercion.member(enums.by_name(field.enum_type.name), value, name)
+    if isinstance(value, Choice):
+        allowed = "a number; schedules are given as schedule=... of the session"
+        raise TypeError(coercion.wrong(name, value, allowed))
+    return SCALARS[field.cpp_type](value, name)
+
+
+def plain(name: str) -> str:
+    """A name without case, hyphens, underscores and blanks."""
+    return name.lower().translate(str.maketrans("", "", "-_ "))
+
+
+def a(noun: str) -> str:
+    """The noun with its article."""
+    return f"{'an' if noun[0] in 'AEIOU' else 'a'} {noun}"

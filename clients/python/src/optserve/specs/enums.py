@@ -1,0 +1,862 @@
+"""The contract's enums, without what stands for an unset one.
+
+Written by tools/generate_specs.py from optserve/v1/*.proto; change it there.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Convention(IntEnum):
+    """A named set of defaults.
+
+    A convention fills the fields that a specification leaves unset and does nothing else.
+    """
+
+    KERAS = 1
+    """Keras 3."""
+
+    TORCH = 2
+    """PyTorch."""
+
+    OPTAX = 3
+    """optax, and JAX for what optax does not define."""
+
+    LECTURE = 4
+    """The lecture notes that the service grew from.
+
+    exponential-moving-average momentum, no epsilon, bias corrections as printed there.
+    """
+
+
+class ErrorReason(IntEnum):
+    """Why a call failed.
+
+    Sent as google.rpc.ErrorInfo.reason without the ERROR_REASON_ prefix, in the domain "optserve.v1".
+    """
+
+    FIELD_REQUIRED = 1
+    """INVALID_ARGUMENT.
+
+    A required field is missing. Example: field "spec.optimizer".
+    """
+
+    OUT_OF_RANGE = 2
+    """INVALID_ARGUMENT.
+
+    A value lies outside its range. Example: field "spec.optimizer.adam.beta_1", metadata {"range": "in
+    [0, 1)"}.
+    """
+
+    UNSUPPORTED_VALUE = 3
+    """INVALID_ARGUMENT.
+
+    An enum value that the server does not know, or that is not allowed here. Example: field
+    "spec.optimizer.rmsprop.momentum_form".
+    """
+
+    CONFLICTING_FIELDS = 4
+    """INVALID_ARGUMENT.
+
+    Two fields contradict each other. Example: field "spec.optimizer.adam.learning_rate" beside a
+    schedule.
+    """
+
+    MALFORMED_NAME = 5
+    """INVALID_ARGUMENT.
+
+    A resource name or identifier is malformed. Example: field "name".
+    """
+
+    INVALID_PAGE_TOKEN = 6
+    """INVALID_ARGUMENT.
+
+    A page token that the server did not hand out.
+    """
+
+    SESSION_NOT_FOUND = 7
+    """NOT_FOUND.
+
+    Metadata {"name": "sessions/x"}.
+    """
+
+    SESSION_EXISTS = 8
+    """ALREADY_EXISTS.
+
+    Metadata {"name": "sessions/x"}.
+    """
+
+    UNKNOWN_TENSOR = 9
+    """INVALID_ARGUMENT.
+
+    No tensor of that name. Example: field "gradients[2].name", metadata {"tensor": "dense/kernal"}.
+    """
+
+    DUPLICATE_TENSOR = 10
+    """INVALID_ARGUMENT.
+
+    A tensor is named twice.
+    """
+
+    MISSING_TENSOR = 11
+    """INVALID_ARGUMENT.
+
+    A tensor that is needed here was left out.
+    """
+
+    SHAPE_MISMATCH = 12
+    """INVALID_ARGUMENT.
+
+    Metadata {"tensor", "expected": "[4,3]", "actual": "[3,4]"}.
+    """
+
+    DTYPE_MISMATCH = 13
+    """INVALID_ARGUMENT.
+
+    An element type that cannot be used here.
+    """
+
+    BYTE_LENGTH_MISMATCH = 14
+    """INVALID_ARGUMENT.
+
+    Metadata {"tensor", "expected": "48", "actual": "47"}.
+    """
+
+    NON_FINITE_GRADIENT = 15
+    """INVALID_ARGUMENT.
+
+    A gradient holds NaN or infinities, as sent or as NonFinitePolicy checks it, and the session rejects
+    them. Metadata {"tensor", "count"}.
+    """
+
+    SEQUENCE_GAP = 16
+    """FAILED_PRECONDITION.
+
+    Metadata {"expected": "7", "actual": "9"}.
+    """
+
+    SEQUENCE_REUSED = 17
+    """FAILED_PRECONDITION.
+
+    The sequence was used with another content; nothing was applied now.
+    """
+
+    SEQUENCE_EXPIRED = 18
+    """FAILED_PRECONDITION.
+
+    The result of that sequence is no longer kept.
+    """
+
+    STEP_MISMATCH = 19
+    """ABORTED.
+
+    Metadata {"expected": "5", "current": "6"}.
+    """
+
+    REQUEST_ID_REUSED = 20
+    """FAILED_PRECONDITION.
+
+    The request_id was used with another content.
+    """
+
+    STREAM_TRUNCATED = 21
+    """INVALID_ARGUMENT.
+
+    A stream ended in the middle of its bytes; nothing of the unfinished part was applied. Metadata
+    {"expected", "actual"}; none where a data connection was lost, after which the step may be sent again.
+    """
+
+    STREAM_PROTOCOL = 22
+    """INVALID_ARGUMENT.
+
+    A message of a stream came where it may not: a chunk without a header, a header before the last step's
+    bytes were whole, a gap, a request for a data connection that is not between two steps, or a ticket
+    that nobody has shown in time.
+    """
+
+    PARAMETERS_PENDING = 23
+    """FAILED_PRECONDITION.
+
+    Parameters are still to be uploaded.
+    """
+
+    POINT_UNAVAILABLE = 24
+    """FAILED_PRECONDITION.
+
+    The session keeps no such point: a look-ahead without a look-ahead rule, an average without a weight
+    average.
+    """
+
+    LIMIT_EXCEEDED = 25
+    """RESOURCE_EXHAUSTED.
+
+    A limit of the server; with RetryInfo where it is one of what is under way, such as max_memory_bytes,
+    and other calls may end first. Metadata {"limit": "max_sessions", "value": "1000"}.
+    """
+
+    SHUTTING_DOWN = 26
+    """UNAVAILABLE, with RetryInfo.
+
+    The server is shutting down.
+    """
+
+    INTERNAL = 27
+    """INTERNAL.
+
+    A defect of the server. Metadata {"request_id"}.
+    """
+
+    INVALID_EXPRESSION = 28
+    """INVALID_ARGUMENT.
+
+    A formula cannot be read. Line and column count from 1, the column in characters. Example: field
+    "loss.custom.expression", metadata {"position": "1:7", "text": "."}.
+    """
+
+    STEP_INCOMPLETE = 29
+    """FAILED_PRECONDITION.
+
+    Gradients wait for the rest of their step. Metadata {"accumulated": "1", "needed": "4"}.
+    """
+
+    TRAINING_STOPPED = 30
+    """FAILED_PRECONDITION.
+
+    Early stopping has ended the training; UpdateSession with another early_stopping, or none, goes on.
+    Metadata {"monitor": "val_loss", "best_step": "40"}.
+    """
+
+    UNAUTHENTICATED = 31
+    """UNAUTHENTICATED.
+
+    The bearer token in the metadata ("authorization: Bearer ...") is missing, not known, or no longer
+    valid.
+    """
+
+    QUOTA_EXCEEDED = 32
+    """RESOURCE_EXHAUSTED.
+
+    A quota of the caller's namespace; with RetryInfo where its other calls may end first. Metadata
+    {"quota": "max_sessions", "value": "10", "namespace": "alice"}.
+    """
+
+    MALFORMED_MESSAGE = 33
+    """INVALID_ARGUMENT.
+
+    The bytes of a message cannot be read as what they should be.
+    """
+
+    STREAM_IDLE = 34
+    """UNAVAILABLE, with RetryInfo.
+
+    Nothing came over the stream for longer than the server waits; open another one. Metadata {"seconds":
+    "600"}.
+    """
+
+    SHARED_MEMORY_UNAVAILABLE = 35
+    """FAILED_PRECONDITION.
+
+    The server shares no memory: it was told not to, or its machine cannot. Send chunks.
+    """
+
+    REGION_NOT_FOUND = 36
+    """FAILED_PRECONDITION.
+
+    The session shares no memory of that name, or no more; nothing was applied. Share memory again, or
+    send chunks under the same gradient_id.
+    """
+
+    STORAGE_FULL = 37
+    """RESOURCE_EXHAUSTED, with RetryInfo.
+
+    The server's disk is full; nothing was applied, and the session goes on when there is room.
+    """
+
+    STORAGE_UNAVAILABLE = 38
+    """UNAVAILABLE, with RetryInfo.
+
+    The server's disk has failed; nothing was applied. The same request may succeed later.
+    """
+
+    SESSION_DAMAGED = 39
+    """DATA_LOSS.
+
+    The session's files were found damaged and were set aside rather than guessed at; whoever runs the
+    server finds them in its quarantine. DeleteSession removes them.
+    """
+
+    SNAPSHOT_NOT_FOUND = 40
+    """NOT_FOUND.
+
+    Metadata {"name": "sessions/a/snapshots/100"}.
+    """
+
+    SNAPSHOT_DAMAGED = 41
+    """DATA_LOSS.
+
+    The snapshot's file is damaged; nothing was changed. Take another.
+    """
+
+    SNAPSHOT_MALFORMED = 42
+    """INVALID_ARGUMENT.
+
+    The bytes are no snapshot, or not all of one.
+    """
+
+    DURABILITY_UNAVAILABLE = 43
+    """FAILED_PRECONDITION.
+
+    The server has no data directory, or the session is held in memory alone.
+    """
+
+
+class InitializerDistribution(IntEnum):
+    """Shape of a variance-scaling initializer's distribution."""
+
+    UNIFORM = 1
+    """Uniform on [-limit, limit]."""
+
+    NORMAL = 2
+    """Normal."""
+
+    TRUNCATED_NORMAL = 3
+    """Normal redrawn outside two standard deviations, widened to keep the variance."""
+
+
+class FanMode(IntEnum):
+    """What a variance is divided by.
+
+    A matrix is [in, out] and a convolution kernel [..., in, out], where every position of its field
+    counts.
+    """
+
+    IN = 1
+    """Units that an output unit sums over."""
+
+    OUT = 2
+    """Units that an input unit feeds."""
+
+    AVERAGE = 3
+    """The mean of both."""
+
+
+class LossReduction(IntEnum):
+    """How per-example losses become one value."""
+
+    SUM_OVER_BATCH_SIZE = 1
+    """Their sum divided by their number, whatever the sample weights."""
+
+    SUM = 2
+    """Their sum."""
+
+    NONE = 3
+    """Not reduced.
+
+    the response carries no value, and the gradient is that of the sum, so that row i is the gradient of
+    example i.
+    """
+
+    MEAN = 4
+    """The same as LossReduction.SUM_OVER_BATCH_SIZE, which Keras calls by both names."""
+
+    MEAN_WITH_SAMPLE_WEIGHT = 5
+    """Their sum divided by the sum of their weights; 0 where that is 0.
+
+    An example's weight is its sample weight and, where targets are class indices, times the weight of its
+    class. Keras' mean_with_sample_weight, and PyTorch's mean of a sparse loss with class weights.
+    """
+
+
+class LayerPadding(IntEnum):
+    """What happens at the borders of a sliding window."""
+
+    VALID = 1
+    """Only windows that lie inside count: floor((n - span)/stride) + 1 places."""
+
+    SAME = 2
+    """The input is padded to ceil(n/stride) places."""
+
+
+class PoolingForm(IntEnum):
+    """What pooling makes of a window."""
+
+    MAX = 1
+    """The largest element."""
+
+    AVERAGE = 2
+    """The mean."""
+
+
+class MomentumForm(IntEnum):
+    """How momentum accumulates.
+
+    p is the parameter, g the gradient, mu the momentum.
+    """
+
+    CLASSICAL = 1
+    """v = mu*v - lr*g; p += v.
+
+    Keras.
+    """
+
+    HEAVY_BALL = 2
+    """b = mu*b + (1 - dampening)*g, the first b being g; p -= lr*b.
+
+    PyTorch, optax.
+    """
+
+    EMA = 3
+    """m = mu*m + (1 - mu)*g; p -= lr*m.
+
+    The lecture.
+    """
+
+
+class NesterovForm(IntEnum):
+    """How Nesterov's gradient looks ahead."""
+
+    KERAS = 1
+    """v = mu*v - lr*g; p += mu*v - lr*g."""
+
+    TORCH = 2
+    """b = mu*b + g; p -= lr*(g + mu*b)."""
+
+    LOOKAHEAD = 3
+    """v = mu*v - lr*g; p += v, with g taken at p + mu*v.
+
+    Clients pull that point with ParameterPoint.LOOKAHEAD.
+    """
+
+    LOOKAHEAD_EMA = 4
+    """m = mu*m + (1 - mu)*g; p -= lr*m, with g taken at p - lr*m.
+
+    Clients pull that point with ParameterPoint.LOOKAHEAD. The lecture.
+    """
+
+
+class EpsilonPlacement(IntEnum):
+    """Where epsilon stands in a denominator."""
+
+    INSIDE = 1
+    """sqrt(v + epsilon)."""
+
+    OUTSIDE = 2
+    """sqrt(v) + epsilon."""
+
+
+class BiasCorrection(IntEnum):
+    """How Adam's moments are corrected for starting at zero."""
+
+    FOLDED = 1
+    """p -= lr*sqrt(1 - beta_2^t)/(1 - beta_1^t) * m/(sqrt(v) + epsilon).
+
+    Keras.
+    """
+
+    HATTED = 2
+    """p -= lr*m_hat/(sqrt(v_hat) + epsilon).
+
+    PyTorch, optax, the paper.
+    """
+
+    NONE = 3
+    """p -= lr*m/(sqrt(v) + epsilon)."""
+
+
+class AMSGradMaximum(IntEnum):
+    """Over what AMSGrad takes its running maximum."""
+
+    RAW = 1
+    """Over the second moment, corrected afterwards.
+
+    Keras (folded), PyTorch (hatted).
+    """
+
+    CORRECTED = 2
+    """Over the corrected second moment.
+
+    optax.
+    """
+
+    UNCORRECTED = 3
+    """v = max(beta_2*v + (1 - beta_2)*g^2, v).
+
+    the next average goes on from the maximum, and nothing is corrected. The lecture.
+    """
+
+
+class NAdamForm(IntEnum):
+    """Nadam's momentum."""
+
+    SCHEDULED = 1
+    """beta_1 warms up as beta_1*(1 - 0.5*0.96^(t*momentum_decay)).
+
+    Keras, PyTorch.
+    """
+
+    CONSTANT = 2
+    """beta_1 is constant.
+
+    optax.
+    """
+
+
+class AdamaxForm(IntEnum):
+    """Where Adamax adds epsilon."""
+
+    DENOMINATOR = 1
+    """u = max(beta_2*u, |g|); the step divides by u + epsilon.
+
+    Keras.
+    """
+
+    GRADIENT = 2
+    """u = max(beta_2*u, |g| + epsilon); the step divides by u.
+
+    PyTorch, optax.
+    """
+
+
+class FedAdamCorrection(IntEnum):
+    """How FedAdam is corrected for moments that start at zero."""
+
+    NONE = 1
+    """Not at all.
+
+    The paper.
+    """
+
+    FOLDED_AHEAD = 2
+    """lr is multiplied by sqrt(1 - beta_2^(t+1))/(1 - beta_1^(t+1)): as Adam's FOLDED, a step ahead of it.
+
+    Flower.
+    """
+
+
+class AdafactorForm(IntEnum):
+    """Where Adafactor's epsilon_1 enters."""
+
+    SQUARES = 1
+    """It is added to every squared gradient.
+
+    Keras, the paper.
+    """
+
+    FLOOR = 2
+    """It is the least mean of the row averages, and its square the least second moment.
+
+    PyTorch.
+    """
+
+
+class MuonForm(IntEnum):
+    """Muon as frameworks have it, on a matrix of A rows and B columns."""
+
+    TORCH = 1
+    """The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
+
+    KERAS = 2
+    """epsilon is added to the norm of a momentum that sums gradients up instead of averaging them.
+
+    the step is not scaled. AdamW's corrections are folded.
+    """
+
+    OPTAX = 3
+    """epsilon is added to the norm of a bias-corrected average; the step is scaled by sqrt(max(1, B/A)).
+
+    nesterov looks ahead in AdamW as well.
+    """
+
+
+class BoundarySide(IntEnum):
+    """Which value holds on a boundary itself."""
+
+    BEFORE = 1
+    """The value before it: the new one starts at boundary + 1.
+
+    Keras.
+    """
+
+    AFTER = 2
+    """The value after it: the new one starts at the boundary.
+
+    PyTorch, optax.
+    """
+
+
+class Annealing(IntEnum):
+    """How a rate goes from one value a to another b, over a fraction f of the way."""
+
+    COSINE = 1
+    """b + (a - b)*(1 + cos(pi*f))/2."""
+
+    LINEAR = 2
+    """a + (b - a)*f."""
+
+    SQUARE_ROOT = 3
+    """a + (b - a)*sqrt(f)."""
+
+
+class OneCycleForm(IntEnum):
+    """The steps at which the phases of a one-cycle schedule end."""
+
+    LAST_STEP = 1
+    """A part f of the cycle ends at step f*total_steps - 1, which need not be whole.
+
+    PyTorch.
+    """
+
+    STEP_COUNT = 2
+    """A part f of the cycle ends at step floor(f*total_steps).
+
+    optax.
+    """
+
+
+class StepCounting(IntEnum):
+    """Which steps a rule counts, as in bias corrections.
+
+    A schedule always counts the session's steps.
+    """
+
+    PER_SESSION = 1
+    """Every step of the session, whichever tensors it has gradients for (Keras, optax)."""
+
+    PER_TENSOR = 2
+    """For each tensor the steps that had a gradient for it (PyTorch)."""
+
+
+class DurabilityMode(IntEnum):
+    """The ways to keep a session."""
+
+    JOURNAL = 1
+    """Every answered step and change is on the disk before its answer, and comes back bit for bit."""
+
+    SNAPSHOT = 2
+    """The session is saved whole, every so many steps or seconds.
+
+    What came after is lost with the server: go on from StepResult.durable_step. Pushes, updates and
+    reports are saved at once, but behind their answers.
+    """
+
+    EPHEMERAL = 3
+    """The session is held in memory alone."""
+
+
+class ExpiryAction(IntEnum):
+    """What becomes of a session that nobody used for as long as its lease."""
+
+    EVICT = 1
+    """It is saved, leaves the memory, and comes back at its next use.
+
+    On a server that keeps sessions in memory only, it stays.
+    """
+
+    DELETE = 2
+    """It is deleted."""
+
+
+class NonFinitePolicy(IntEnum):
+    """What a NaN or infinity in a gradient does.
+
+    The gradient is checked as the optimizer would get it but for clipping, in the parameter's element
+    type: after conversion, the loss scale, accumulation, l1 and l2. So finite elements that overflow on
+    the way count as well.
+    """
+
+    REJECT = 1
+    """The step is refused with ErrorReason.NON_FINITE_GRADIENT; nothing changes."""
+
+    SKIP = 2
+    """The step is answered as skipped; parameters, state and step stay.
+
+    Where gradients are accumulated, this one alone is dropped: those before it stay, and wait for another
+    in its place (as optax.MultiSteps with skip_not_finite; with torch.amp.GradScaler all of them would be
+    lost).
+    """
+
+    ALLOW = 3
+    """The step is taken as if nothing were wrong."""
+
+
+class SparseUpdate(IntEnum):
+    """What sparse rows mean for the rows that they leave out.
+
+    Either way, rows that are given more than once are summed first, in the parameter's element type and
+    in the order in which they were sent.
+    """
+
+    LAZY = 1
+    """They and their optimizer state stay as they are.
+
+    Regularisation, decay, clipping and norms are those of the rows given. The rule counts the session's
+    steps, not those of a row. Sparse rows are refused beside accumulation, a weight average, or a rule
+    that looks at whole tensors or groups, such as LAMB, Prodigy or Muon; DENSE takes them.
+    """
+
+    DENSE = 2
+    """Their gradient is 0: the step is that of the dense gradient, bit for bit."""
+
+
+class MetricMode(IntEnum):
+    """Which values of a metric are better."""
+
+    MIN = 1
+    """Small ones, as of a loss."""
+
+    MAX = 2
+    """Large ones, as of an accuracy."""
+
+
+class PatienceRule(IntEnum):
+    """When patience is at its end."""
+
+    REACHED = 1
+    """With bad value number patience, but never before the first (Keras, optax)."""
+
+    EXCEEDED = 2
+    """With bad value number patience + 1 (PyTorch)."""
+
+
+class ThresholdMode(IntEnum):
+    """What a threshold is measured in."""
+
+    ABSOLUTE = 1
+    """The metric's own unit.
+
+    value + threshold < best where small values are better, value - threshold > best where large ones are
+    (Keras).
+    """
+
+    RELATIVE = 2
+    """Shares of the best value.
+
+    value < best*(1 - threshold), or value > best*(1 + threshold) (PyTorch, optax).
+    """
+
+    FROM_BEST = 3
+    """The metric's own unit, counted from the best value.
+
+    value < best - threshold, or value > best + threshold (PyTorch's "abs"). Differs from ABSOLUTE by
+    rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not there.
+    """
+
+
+class CooldownOrder(IntEnum):
+    """When the values of a cool-down are counted off."""
+
+    BEFORE = 1
+    """Before a value is judged: the last one of the cool-down may count as bad (Keras)."""
+
+    AFTER = 2
+    """After a value was judged: none of the cool-down does (PyTorch, optax)."""
+
+
+class SessionState(IntEnum):
+    """Whether a session can step."""
+
+    READY = 1
+    """Steps are taken."""
+
+    AWAITING_PARAMETERS = 2
+    """Parameters are still to be uploaded with PushParameters."""
+
+    STOPPED = 3
+    """Early stopping has ended the training; UpdateSession with another early_stopping, or none, goes on."""
+
+
+class ParameterPoint(IntEnum):
+    """Which of a session's parameter-shaped values is meant."""
+
+    PARAMETERS = 1
+    """The parameters."""
+
+    LOOKAHEAD = 2
+    """Where the next gradient is to be taken: Nesterov's look-ahead forms."""
+
+    AVERAGE = 3
+    """The average of the weights."""
+
+
+class StepOutcome(IntEnum):
+    """What became of a gradient."""
+
+    APPLIED = 1
+    """The parameters were updated."""
+
+    ACCUMULATED = 2
+    """The gradient was added to those that wait for the rest of their step."""
+
+    SKIPPED = 3
+    """The gradient was not finite and the policy is to skip."""
+
+    VALIDATED = 4
+    """The request was validated, and nothing was changed."""
+
+
+class DataType(IntEnum):
+    """Element type of a tensor.
+
+    Every type is little-endian on the wire.
+    """
+
+    FLOAT16 = 1
+    """IEEE 754 binary16."""
+
+    BFLOAT16 = 2
+    """bfloat16: the upper 16 bits of an IEEE 754 binary32."""
+
+    FLOAT32 = 3
+    """IEEE 754 binary32."""
+
+    FLOAT64 = 4
+    """IEEE 754 binary64."""
+
+    INT32 = 5
+    """Signed 32-bit integer, two's complement."""
+
+    INT64 = 6
+    """Signed 64-bit integer, two's complement."""
+
+
+_BY_NAME: dict[str, type[IntEnum]] = {
+    "Convention": Convention,
+    "ErrorReason": ErrorReason,
+    "InitializerDistribution": InitializerDistribution,
+    "FanMode": FanMode,
+    "LossReduction": LossReduction,
+    "LayerPadding": LayerPadding,
+    "PoolingForm": PoolingForm,
+    "MomentumForm": MomentumForm,
+    "NesterovForm": NesterovForm,
+    "EpsilonPlacement": EpsilonPlacement,
+    "BiasCorrection": BiasCorrection,
+    "AmsgradMaximum": AMSGradMaximum,
+    "NadamForm": NAdamForm,
+    "AdamaxForm": AdamaxForm,
+    "FedAdamCorrection": FedAdamCorrection,
+    "AdafactorForm": AdafactorForm,
+    "MuonForm": MuonForm,
+    "BoundarySide": BoundarySide,
+    "Annealing": Annealing,
+    "OneCycleForm": OneCycleForm,
+    "StepCounting": StepCounting,
+    "DurabilityMode": DurabilityMode,
+    "ExpiryAction": ExpiryAction,
+    "NonFinitePolicy": NonFinitePolicy,
+    "SparseUpdate": SparseUpdate,
+    "MetricMode": MetricMode,
+    "PatienceRule": PatienceRule,
+    "ThresholdMode": ThresholdMode,
+    "CooldownOrder": CooldownOrder,
+    "SessionState": SessionState,
+    "ParameterPoint": ParameterPoint,
+    "StepOutcome": StepOutcome,
+    "DataType": DataType,
+}
+
+
+def by_name(name: str) -> type[IntEnum]:
+    """The enum that the contract calls ``name``."""
+    return _BY_NAME[name]

@@ -1,0 +1,443 @@
+"""Losses.
+
+Written by tools/generate_specs.py from optserve/v1/loss_spec.proto; change it there.
+Formulas, ranges and defaults are the server's declarations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+
+from optserve.specs.base import ByConvention, Choice
+from optserve.specs.enums import Convention, LossReduction
+from optserve.v1 import loss_spec_pb2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss(Choice, message=loss_spec_pb2.LossSpec, oneof="loss"):
+    """A loss function.
+
+    Attributes:
+        convention: Whose defaults fill the unset fields. Default: KERAS.
+        reduction: How the per-example losses become one value. Default: SUM_OVER_BATCH_SIZE.
+    """
+
+    convention: Convention = Convention.KERAS
+    reduction: LossReduction = LossReduction.SUM_OVER_BATCH_SIZE
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(Loss, field="mean_squared_error"):
+    """Mean squared error.
+
+    mean((p - y)^2) over the last axis; the gradient is 2*(p - y)/n.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoricalCrossentropy(Loss, field="categorical_crossentropy"):
+    """Categorical cross-entropy.
+
+    -sum(y*log(q)) along an axis, with y smoothed to y*(1 - e) + e/classes.
+
+    Targets are distributions over the classes, of the prediction's dtype and shape.
+
+    Probabilities are renormalised along the axis and clipped to [1e-7, 1 - 1e-7]; logits go through
+    log-sum-exp. Where all logits along the axis are -infinity, value and gradient are NaN, as in PyTorch;
+    so in every cross-entropy over classes.
+
+    Attributes:
+        from_logits: Whether predictions are logits rather than probabilities. Default: False (KERAS,
+            LECTURE), True (TORCH, OPTAX).
+        label_smoothing: Share e of the target spread evenly: y*(1 - e) + e/classes. In [0, 1].
+            Default: 0.0.
+        axis: The class axis; negative counts from the end. Default: -1 (KERAS, OPTAX, LECTURE), 1
+            (TORCH).
+        class_weights: Factors of the classes' terms, smoothing included, each at least 0; none means
+            1.
+    """
+
+    from_logits: ByConvention[bool] = None
+    label_smoothing: float = 0.0
+    axis: ByConvention[int] = None
+    class_weights: Sequence[float] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseCategoricalCrossentropy(Loss, field="sparse_categorical_crossentropy"):
+    """Categorical cross-entropy against class indices.
+
+    -log(q[y]) with q as in categorical cross-entropy.
+
+    Targets are int32 or int64 in [0, classes), shaped like the prediction without its
+    class axis. An example's weight is its sample weight times its class' weight, as in
+    PyTorch's mean.
+
+    Attributes:
+        from_logits: Whether predictions are logits rather than probabilities. Default: False (KERAS,
+            LECTURE), True (TORCH, OPTAX).
+        axis: The class axis; negative counts from the end. Default: -1 (KERAS, OPTAX, LECTURE), 1
+            (TORCH).
+        label_smoothing: Share e of the target spread evenly, as in CategoricalCrossentropy. In [0,
+            1]. Default: 0.0.
+        class_weights: Factors of the classes' terms, smoothing included, each at least 0; none means
+            1. They count as sample weights in LossReduction.MEAN_WITH_SAMPLE_WEIGHT.
+    """
+
+    from_logits: ByConvention[bool] = None
+    axis: ByConvention[int] = None
+    label_smoothing: float = 0.0
+    class_weights: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Custom(Loss, field="custom"):
+    """A formula of the caller's own.
+
+    mean(f(p, y)) over the last axis; the gradient is f'(p, y)/n.
+
+    Element by element, f is the expression of y_pred and y_true that the caller sends. The
+    mean is that of every other loss over the last axis; the lecture's sum over the batch,
+    where there is one output, is the reduction SUM.
+
+    The server differentiates the formula itself, for the gradient.
+
+    Attributes:
+        expression: The formula, of at most 1024 characters. Required. Its variables are y_pred and
+            y_true; numbers are written as in "99", "0.5" or "1e-7". It knows + - * / and parentheses;
+            x**n and power(x, n) for whole numbers n from -16 to 16; abs, sqrt, exp, expm1, log, log1p,
+            tanh and sign of one argument; maximum and minimum of two; and where(a < b, x, y), with < <= >
+            >= == or !=. Where a formula bends, the gradient is that of the branch that where takes, half
+            of each side where maximum or minimum have equal arguments, and 0 for abs at 0. Example:
+            "where(y_pred > y_true, COST*(y_pred - y_true), PROFIT*(y_true - y_pred))".
+        constants: Numbers that the formula may use by name, such as {"COST": 1, "PROFIT": 99}: at
+            most 32, each finite, named in ASCII letters, digits and underscores.
+    """
+
+    expression: str
+    _: KW_ONLY
+    constants: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class MeanAbsoluteError(Loss, field="mean_absolute_error"):
+    """Mean absolute error.
+
+    mean(|p - y|) over the last axis; the gradient is sign(p - y)/n, 0 where they are equal.
+
+    The slope at 0 is 0.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Huber(Loss, field="huber"):
+    """Huber's loss (1964).
+
+    With e = p - y, the mean over the last axis of
+
+        e^2/2                        where |e| <= delta
+        delta*|e| - delta^2/2        otherwise
+
+    The derivative is e, held to [-delta, delta].
+
+    Attributes:
+        delta: Error at which the loss turns linear, greater than 0. Default: 1.0.
+    """
+
+    delta: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothL1(Loss, field="smooth_l1"):
+    """Smooth L1 (Girshick, 2015).
+
+    Huber's loss with delta = beta, divided by beta. With e = p - y, the mean over the last axis of
+
+        e^2/(2*beta)    where |e| < beta
+        |e| - beta/2    otherwise
+
+    A beta of 0, or one that rounds to 0 in the prediction's dtype, gives |e|.
+
+    Attributes:
+        beta: Error at which the loss turns linear, at least 0; 0 makes it the mean absolute error.
+            Default: 1.0.
+    """
+
+    beta: float = 1.0
+
+
+@dataclass(frozen=True)
+class LogCosh(Loss, field="log_cosh"):
+    """The logarithm of the hyperbolic cosine.
+
+    log(cosh(e)) with e = p - y, the mean over the last axis; the derivative is tanh(e).
+
+    From a = |e|, which never overflows and keeps its digits near 0:
+
+        log(1 + (1 - exp(-a))^2*exp(a)/2)    where a < 1
+        a + log(1 + exp(-2a)) - log(2)       otherwise
+    """
+
+
+@dataclass(frozen=True)
+class MeanSquaredLogarithmicError(Loss, field="mean_squared_logarithmic_error"):
+    """Mean squared logarithmic error.
+
+    mean((log(1 + p) - log(1 + y))^2) over the last axis, where what is below 1e-7 counts as 1e-7.
+
+    The derivative is 2*(log(1 + p) - log(1 + y))/(1 + p), 0 below 1e-7.
+
+    Numbers below 1e-7 count as 1e-7.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryCrossentropy(Loss, field="binary_crossentropy"):
+    """Binary cross-entropy.
+
+    -w*y*log(p) - (1 - y)*log(1 - p), the mean over an axis, where p is
+
+        sigmoid(prediction)    from logits
+        prediction             otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
+
+    and w the weight of positive targets, which PyTorch calls pos_weight.
+
+    Probabilities are clipped to [1e-7, 1 - 1e-7]; logits go through log-sum-exp.
+
+    Attributes:
+        from_logits: Whether predictions are logits rather than probabilities. Default: False (KERAS,
+            LECTURE), True (TORCH, OPTAX).
+        label_smoothing: Share e of the target spread evenly: y*(1 - e) + e/2. In [0, 1]. Default:
+            0.0.
+        axis: The axis that the mean is taken over; negative counts from the end. Default: -1.
+        positive_weight: Factor of the term of positive targets, at least 0. PyTorch's pos_weight.
+            Default: 1.0.
+    """
+
+    from_logits: ByConvention[bool] = None
+    label_smoothing: float = 0.0
+    axis: int = -1
+    positive_weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryFocalCrossentropy(Loss, field="binary_focal_crossentropy"):
+    """Binary focal cross-entropy (Lin et al., 2017).
+
+    a*m^gamma*c, the mean over an axis, where c is binary cross-entropy and
+
+        m = y*(1 - p) + (1 - y)*p              how wrong the answer is; p is not clipped here
+        a = y*alpha + (1 - y)*(1 - alpha)      with class balancing (torchvision), otherwise 1
+
+    From logits everything is computed by log-sum-exp, as in optax and torchvision. Keras
+    clips their probabilities, which differs beyond logits of 16 only.
+
+    Attributes:
+        from_logits: Whether predictions are logits rather than probabilities. Default: False (KERAS,
+            LECTURE), True (TORCH, OPTAX).
+        label_smoothing: Share e of the target spread evenly: y*(1 - e) + e/2. In [0, 1]. Default:
+            0.0.
+        axis: The axis that the mean is taken over; negative counts from the end. Default: -1.
+        gamma: Exponent, at least 0; 0 makes it binary cross-entropy. Default: 2.0.
+        apply_class_balancing: Whether to multiply by y*alpha + (1 - y)*(1 - alpha). Default: False
+            (KERAS, OPTAX, LECTURE), True (TORCH).
+        alpha: The share of positive targets when balancing. In [0, 1]. Default: 0.25.
+    """
+
+    from_logits: ByConvention[bool] = None
+    label_smoothing: float = 0.0
+    axis: int = -1
+    gamma: float = 2.0
+    apply_class_balancing: ByConvention[bool] = None
+    alpha: float = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoricalFocalCrossentropy(Loss, field="categorical_focal_crossentropy"):
+    """Categorical focal cross-entropy.
+
+    -alpha*sum(y*(1 - q)^gamma*log(q)) along an axis, where q is
+
+        softmax(prediction)          from logits; Keras clips it, which differs below 1e-7 only
+        prediction/sum(prediction)   otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
+
+    Attributes:
+        from_logits: Whether predictions are logits rather than probabilities. Default: False (KERAS,
+            LECTURE), True (TORCH, OPTAX).
+        label_smoothing: Share e of the target spread evenly: y*(1 - e) + e/classes. In [0, 1].
+            Default: 0.0.
+        axis: The class axis; negative counts from the end. Default: -1 (KERAS, OPTAX, LECTURE), 1
+            (TORCH).
+        gamma: Exponent, at least 0. Default: 2.0.
+        alpha: Factor of the whole loss. At least 0. Default: 0.25.
+        class_weights: Factors of the classes' terms beside alpha, each at least 0; none means 1. A
+            list of alphas in Keras is this with alpha 1.
+    """
+
+    from_logits: ByConvention[bool] = None
+    label_smoothing: float = 0.0
+    axis: ByConvention[int] = None
+    gamma: float = 2.0
+    alpha: float = 0.25
+    class_weights: Sequence[float] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KLDivergence(Loss, field="kl_divergence"):
+    """Kullback-Leibler divergence.
+
+    The sum over the last axis of
+
+        y*(log(y) - log(p))    with y and p clipped to [1e-7, 1]  (Keras)
+        y*(log(y) - p)         of logarithmic predictions  (PyTorch, optax); 0 where y is 0
+
+    Attributes:
+        log_prediction: Whether predictions are logarithms of probabilities, as in PyTorch and optax;
+            then nothing is clipped. Default: False (KERAS, LECTURE), True (TORCH, OPTAX).
+    """
+
+    log_prediction: ByConvention[bool] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poisson(Loss, field="poisson"):
+    """The negative log-likelihood of counts under a Poisson distribution.
+
+    The mean over the last axis of
+
+        p - y*log(p + epsilon)    of rates  (Keras)
+        exp(p) - y*p              of logarithms of rates  (PyTorch)
+
+    ``full`` adds Stirling's approximation of log(y!), y*log(y) - y + log(2*pi*y)/2, where y > 1.
+
+    Attributes:
+        log_prediction: Whether predictions are logarithms of rates, as in PyTorch: exp(p) - y*p.
+            Default: False (KERAS, OPTAX, LECTURE), True (TORCH).
+        epsilon: What is added to a rate, at least 0. Default: 1e-7 (KERAS, OPTAX, LECTURE), 1e-8
+            (TORCH).
+        full: Whether to add Stirling's approximation of log(y!) where y > 1: y*log(y) - y +
+            log(2*pi*y)/2. Default: False.
+    """
+
+    log_prediction: ByConvention[bool] = None
+    epsilon: ByConvention[float] = None
+    full: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hinge(Loss, field="hinge"):
+    """Hinge loss.
+
+    max(1 - y*p, 0), the mean over the last axis; the derivative is -y where it is above 0.
+
+    The slope where target*prediction = 1 is 0.
+
+    Attributes:
+        convert_labels: Whether targets that are 0 or 1 throughout stand for -1 and 1, as in Keras.
+            Default: True (KERAS, TORCH, LECTURE), False (OPTAX).
+    """
+
+    convert_labels: ByConvention[bool] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquaredHinge(Loss, field="squared_hinge"):
+    """Squared hinge loss.
+
+    max(1 - y*p, 0)^2, the mean over the last axis; the derivative is -2*y*max(1 - y*p, 0).
+
+    Attributes:
+        convert_labels: Whether targets that are 0 or 1 throughout stand for -1 and 1, as in Keras.
+            Default: True (KERAS, TORCH, LECTURE), False (OPTAX).
+    """
+
+    convert_labels: ByConvention[bool] = None
+
+
+@dataclass(frozen=True)
+class CategoricalHinge(Loss, field="categorical_hinge"):
+    """Categorical hinge loss.
+
+    max(0, 1 + max((1 - y)*p) - sum(y*p)) over the last axis.
+
+    Where it is above 0, the gradient is (1 - y)*t - y, where t shares 1 among the equal maxima.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineSimilarity(Loss, field="cosine_similarity"):
+    """Cosine similarity as a loss.
+
+    -sum(u*v) along an axis, where u = p/|p| and v = y/|y|: -1 where they point the same way.
+
+    The gradient is (u*sum(u*v) - v)/|p|. Where |p| is held at 1e-7, it is -v/1e-7.
+
+    Lengths below 1e-7 count as 1e-7.
+
+    Attributes:
+        axis: The axis of the vectors; negative counts from the end. Default: -1.
+    """
+
+    axis: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class IoU(Loss, field="iou"):
+    """Intersection over union of boxes as a loss.
+
+    1 - intersection/(union + epsilon). Boxes that do not meet have no gradient.
+
+    The last axis of prediction and target holds x1, y1, x2, y2, where x1 <= x2 and y1 <= y2. Where an
+    edge of one box lies on that of the other, both share the slope.
+
+    Attributes:
+        epsilon: What is added to denominators, at least 1e-30. Default: 1e-7.
+    """
+
+    epsilon: float = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class GIoU(Loss, field="giou"):
+    """Generalized IoU of boxes as a loss (Rezatofighi et al., 2019).
+
+    1 - IoU + (hull - union)/(hull + epsilon), where the hull is the smallest box around both.
+
+    Attributes:
+        epsilon: What is added to denominators, at least 1e-30. Default: 1e-7.
+    """
+
+    epsilon: float = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class DIoU(Loss, field="diou"):
+    """Distance IoU of boxes as a loss (Zheng et al., 2020).
+
+    1 - IoU + d^2/(c^2 + epsilon): distance of the centres, diagonal of the box around both.
+
+    Attributes:
+        epsilon: What is added to denominators, at least 1e-30. Default: 1e-7.
+    """
+
+    epsilon: float = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class CIoU(Loss, field="ciou"):
+    """Complete IoU of boxes as a loss (Zheng et al., 2020).
+
+    The DIoU loss + a*v, where
+
+        v = (4/pi^2)*(atan(w_y/h_y) - atan(w_p/h_p))^2      how unlike the shapes are
+        a = v/(1 - IoU + v + epsilon)
+
+    The gradient takes a as constant, as torchvision and the paper do: it is not the
+    derivative of the value.
+
+    Attributes:
+        epsilon: What is added to denominators, at least 1e-30. Default: 1e-7.
+    """
+
+    epsilon: float = 1e-7

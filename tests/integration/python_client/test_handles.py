@@ -87,7 +87,7 @@ def test_results_and_events_name_worker_and_sequence(session):
 
 @pytest.mark.parametrize("by", ["handle", "step", "submit"])
 def test_overrides_hold_for_one_step(way, client, by):
-    groups = [optserve.ParameterGroup("head", parameters=["b"])]
+    groups = [optserve.ParameterGroup("head", tensors=["b"])]
     start = {"w": np.zeros(1), "b": np.zeros(1)}
     session = client.create_session(start, optimizers.SGD(learning_rate=1.0), groups=groups)
     gradient = {"w": np.ones(1), "b": np.ones(1)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from optserve import coercion, errors
 from optserve._codec.dtypes import bytes_of, to_tensor
@@ -15,8 +15,17 @@ from optserve._engine.results import StepResult
 from optserve.progress import Bar
 from optserve.v1 import session_service_pb2 as wire
 
-if TYPE_CHECKING:
-    from optserve._engine.step_engine import StepEngine
+
+class Waiter(Protocol):
+    """Waits for the answers to steps."""
+
+    def wait(self, step: PendingStep, timeout: float | None) -> None:
+        """Returns when a step is settled; ``timeout`` in seconds, the waiter's own when None."""
+        ...
+
+    def on_seen(self, error: errors.OptserveError) -> None:
+        """Called when a step's failure is raised to a caller."""
+        ...
 
 
 class PendingStep:
@@ -53,9 +62,7 @@ class PendingStep:
         "start",
     )
 
-    def __init__(
-        self, engine: StepEngine, plan: Plan, gradients: Collected, rows: Sequence[Rows] = ()
-    ) -> None:
+    def __init__(self, engine: Waiter, plan: Plan, gradients: Collected, rows: Sequence[Rows] = ()) -> None:
         self.plan, self.gradients = plan, gradients
         self.sequence = self.gradient_id = 0
         self.start: wire.StepStart | None = None

@@ -348,6 +348,8 @@ class StepEngine:
         return False
 
     def _open(self) -> Channel:
+        if self._closed:
+            raise errors.Cancelled("the stream was closed")
         self._channel = self._connection.open_steps(self._protocol.open())
         return self._channel
 

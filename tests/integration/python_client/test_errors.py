@@ -332,6 +332,28 @@ def test_a_reason_of_another_world_is_none(reason, domain):
     assert caught.value.reason is None
 
 
+@pytest.mark.parametrize(
+    ("domain", "metadata", "applied"),
+    [
+        ("optserve.v1", {}, False),
+        ("optserve.v1", {"applied": "no", "other": "x"}, False),
+        ("optserve.v1", {"applied": "unknown", "other": "x"}, None),
+        ("elsewhere", {"applied": "no"}, None),
+        (None, {}, None),
+    ],
+)
+def test_an_error_says_whether_anything_was_applied(domain, metadata, applied):
+    infos = [error_details_pb2.ErrorInfo(reason="INTERNAL", domain=domain, metadata=metadata)] * bool(domain)
+    with (
+        answering(status(code_pb2.INTERNAL, *infos)) as (address, _),
+        optserve.connect(address) as client,
+        pytest.raises(errors.Internal) as caught,
+    ):
+        client.capabilities()
+    assert caught.value.applied is applied
+    assert "applied" not in caught.value.metadata
+
+
 def test_what_is_unavailable_is_tried_again_and_waits_as_long_as_it_is_told():
     info = error_details_pb2.ErrorInfo(reason="SHUTTING_DOWN", domain="optserve.v1")
     wait = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=300_000_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -117,6 +118,13 @@ def test_the_watchdog_misses_no_deadline():
         assert cancelled.wait(10)
         watchdog.rest("a")
     watchdog.close()
+
+
+def test_importing_the_client_loads_neither_plotting_nor_the_command_line():
+    code = "import optserve, sys; print(*[n for n in sys.modules if n.startswith('optserve.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "optserve._engine.step_engine" in loaded.split()
+    assert not {name.split(".")[1] for name in loaded.split()} & {"plotting", "commands"}
 
 
 def test_without_tqdm_bars_are_silent_unless_they_are_wanted(monkeypatch):

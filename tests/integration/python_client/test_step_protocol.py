@@ -12,8 +12,8 @@ from optserve import Pull, SparseRows, errors
 from optserve._codec.layout import Layout, TensorInfo
 from optserve._codec.payload import Payload
 from optserve._engine.overrides import encode
-from optserve._engine.pending import REQUESTS, PendingStep
-from optserve._engine.plan import Collected, Plan, PlanOptions
+from optserve._engine.pending import PendingStep
+from optserve._engine.plan import REQUESTS, Plan, PlanOptions
 from optserve._engine.results import StepResult
 from optserve._engine.step_protocol import StepProtocol, Verdict
 from optserve.enums import StepOutcome
@@ -30,7 +30,7 @@ LOST = errors.Unavailable("lost")
 
 def region_of(name="r" * 64):
     arrays = {name: np.zeros_like(array) for name, array in GRADIENTS.items()}
-    return SimpleNamespace(region=name, gradients=arrays, close=SimpleNamespace(alive=True))
+    return SimpleNamespace(region=name, gradients=arrays, is_open=True)
 
 
 def plan_of(gradients=GRADIENTS, options=PlanOptions(), region=None, layout=LAYOUT):  # noqa: B008
@@ -48,7 +48,7 @@ def step_of(plan, gradients=GRADIENTS):
 
 def sent(protocol):
     """Everything that is sent now, decoded: plans, and steps with their gradients."""
-    encoded = [b"".join(pieces) for messages in protocol.unsent() for pieces in messages]
+    encoded = [b"".join(pieces) for messages, _ in protocol.unsent() for pieces in messages]
     return [wire.StepStreamRequest.FromString(message) for message in encoded]
 
 
@@ -277,7 +277,7 @@ class TestStepProtocol:
             session="sessions/a", worker="me", tensors=["b"], sparse_tensors=["w"]
         )
         protocol = StepProtocol()
-        protocol.add(PendingStep(ENGINE, plan, Collected(payload.arrays), payload.rows))
+        protocol.add(PendingStep(ENGINE, plan, (payload.arrays, ()), payload.rows))
         protocol.open()
         [request] = sent(protocol)
         assert request.step.byte_count == 16 + 12

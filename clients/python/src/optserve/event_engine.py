@@ -8,6 +8,9 @@ import sys
 VARIABLE = "GRPC_EXPERIMENTS"
 """Environment variable that gRPC reads once, when it is imported."""
 
+FORK_VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
+"""Environment variable that has gRPC's older poller work in forked children; read in the same way."""
+
 WITHOUT_EVENT_ENGINE = "-event_engine_client,-event_engine_listener"
 """Its value that has gRPC's older poller do all input and output."""
 
@@ -20,11 +23,14 @@ def load_grpc() -> None:
     """
     if "grpc" in sys.modules or VARIABLE in os.environ:
         return
-    os.environ[VARIABLE] = WITHOUT_EVENT_ENGINE
+    chosen = {VARIABLE: WITHOUT_EVENT_ENGINE, FORK_VARIABLE: "1"}
+    added = {name: value for name, value in chosen.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         import grpc  # noqa: F401
     finally:
-        del os.environ[VARIABLE]  # processes that this one starts choose for themselves
+        for name in added:  # processes that this one starts choose for themselves
+            del os.environ[name]
 
 
 load_grpc()

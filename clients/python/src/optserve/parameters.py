@@ -26,6 +26,8 @@ class Parameters(dict[str, Array]):
         modified: False where they were to be newer than a step and are not.
     """
 
+    __slots__ = ("modified", "point", "step")
+
     def __init__(
         self,
         arrays: Mapping[str, Array] | None = None,
@@ -34,8 +36,7 @@ class Parameters(dict[str, Array]):
         point: ParameterPoint | None = None,
         modified: bool = True,
     ) -> None:
-        if arrays is not None:
-            self.update(arrays)
+        super().__init__(arrays or {})
         self.step = step
         self.point = point
         self.modified = modified

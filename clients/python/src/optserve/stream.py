@@ -79,7 +79,7 @@ class StepStream:
         memory does, as when the server was restarted or a step was not answered in time.
         """
         region = self._region
-        if self._gradients is None or (region is not None and not region.close.alive):
+        if self._gradients is None or (region is not None and not region.is_open):
             dtype = self._options.wire_dtype
             kind = None if dtype is None else dtypes.checked(dtype, dtypes.WIRE_DTYPES, "wire_dtype")
             zeros = {t.name: np.zeros(t.shape, kind or t.dtype) for t in self._layout.values()}

@@ -64,7 +64,7 @@ class ChunkView:
         raise ValueError(f"{len(place)} bytes are wanted beyond a chunk's end")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChunkParts:
     """A `Chunk` whose bytes lie in several places; to be written only.
 

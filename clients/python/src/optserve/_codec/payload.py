@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from optserve._codec import chunks, dtypes
 from optserve._codec.allocator import expect_large_messages
 from optserve._codec.dtypes import Array
-from optserve._codec.framing import ChunkParts, Framing
+from optserve._codec.framing import ChunkParts, ChunkView, Framing
 from optserve._codec.layout import Layout, TensorInfo
 from optserve._codec.sparse_rows import AnyGradients, Rows, split
 from optserve.v1 import tensor_pb2
@@ -113,8 +113,8 @@ def pieces(
     byte_count: int,
     on_sent: Callable[[int], object] | None = None,
     sources: Sequence[Array | None] = (),
-) -> Iterator[Sequence[Any]]:
-    """Yields the messages that carry arrays, each in pieces: contiguous buffers of bytes.
+) -> Iterable[Sequence[Any]]:
+    """Returns the messages that carry arrays, each in pieces: contiguous buffers of bytes.
 
     Args:
         framing: of the messages.
@@ -125,17 +125,20 @@ def pieces(
         sources: arrays to be converted into those of the same place, piece by piece while the
             messages are made; None for those that need no conversion.
     """
-    if byte_count <= chunks.CHUNK_BYTES and not sources:
-        if on_sent is not None:
-            on_sent(byte_count)
-        if not byte_count:
-            yield (head,)
-        else:
-            views = [dtypes.bytes_of(array) for array in arrays]
-            yield framing.pieces(head, ChunkParts(0, byte_count, views))
-        return
+    if byte_count > chunks.CHUNK_BYTES or sources:
+        return _long(framing, head, chunks.cut(_views(arrays, sources), on_sent))
+    if on_sent is not None:
+        on_sent(byte_count)
+    if not byte_count:
+        return ((head,),)
+    return (framing.pieces(head, ChunkParts(0, byte_count, list(map(dtypes.bytes_of, arrays)))),)
+
+
+def _long(
+    framing: Framing[Any], head: bytes, cut: Iterable[ChunkView | ChunkParts]
+) -> Iterator[Sequence[Any]]:
     expect_large_messages()
-    for chunk in chunks.cut(_views(arrays, sources), on_sent):
+    for chunk in cut:
         yield framing.pieces(head, chunk)
         head = b""
 

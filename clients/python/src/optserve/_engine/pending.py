@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from optserve import coercion, errors
-from optserve._codec.dtypes import Array, to_tensor
-from optserve._codec.framing import Framing
+from optserve._codec.dtypes import bytes_of, to_tensor
 from optserve._codec.payload import pieces
 from optserve._codec.receive_buffers import Into
 from optserve._codec.sparse_rows import Rows
-from optserve._engine.plan import Collected, Plan
+from optserve._engine.plan import IN_MEMORY, REQUESTS, Collected, Plan
 from optserve._engine.results import StepResult
 from optserve.progress import Bar
 from optserve.v1 import session_service_pb2 as wire
 
-if TYPE_CHECKING:
-    from optserve._engine.step_engine import StepEngine
 
-REQUESTS = Framing(wire.StepStreamRequest)
+class Waiter(Protocol):
+    """Waits for the answers to steps."""
+
+    def wait(self, step: PendingStep, timeout: float | None) -> None:
+        """Returns when a step is settled; ``timeout`` in seconds, the waiter's own when None."""
+        ...
+
+    def on_seen(self, error: errors.OptserveError) -> None:
+        """Called when a step's failure is raised to a caller."""
+        ...
 
 
 class PendingStep:
@@ -38,23 +44,38 @@ class PendingStep:
         start: what else it asks for.
         into: the caller's arrays for the parameters; None for new ones.
         bar: shows its progress; None for none.
+        is_settled: whether it is answered, or has failed.
     """
 
-    def __init__(
-        self, engine: StepEngine, plan: Plan, gradients: Collected, rows: Sequence[Rows] = ()
-    ) -> None:
+    __slots__ = (
+        "_engine",
+        "_error",
+        "_result",
+        "_rows",
+        "bar",
+        "gradient_id",
+        "gradients",
+        "into",
+        "is_settled",
+        "plan",
+        "sequence",
+        "start",
+    )
+
+    def __init__(self, engine: Waiter, plan: Plan, gradients: Collected, rows: Sequence[Rows] = ()) -> None:
         self.plan, self.gradients = plan, gradients
         self.sequence = self.gradient_id = 0
         self.start: wire.StepStart | None = None
         self.into: Into = None
         self.bar: Bar | None = None
+        self.is_settled = False
         self._engine, self._rows = engine, rows
         self._result: StepResult | None = None
         self._error: errors.OptserveError | None = None
 
     def done(self) -> bool:
         """Whether the step is answered, or has failed."""
-        return self._result is not None or self._error is not None
+        return self.is_settled
 
     def result(self, timeout: float | None = None) -> StepResult:
         """Waits for the answer; asking again gives the same.
@@ -83,26 +104,23 @@ class PendingStep:
 
     def settle(self, outcome: StepResult | errors.OptserveError) -> None:
         """Takes the answer, or the failure."""
-        self.gradients, self._rows = Collected(()), ()
+        self.is_settled, self.gradients, self._rows = True, IN_MEMORY, ()
         if isinstance(outcome, StepResult):
             self._result = outcome
         else:
             self._error = outcome
 
-    def messages(self) -> Iterator[Sequence[Any]]:
+    def messages(self) -> Iterable[Sequence[Any]]:
         """Returns its messages, each in pieces; chunks are cut while they are iterated."""
-        request = wire.StepStreamRequest()
+        plan, byte_count = self.plan, self.plan.byte_count
+        arrays, sources = self.gradients
+        request = plan.request
+        if self.start is not None or self._rows:
+            request = wire.StepStreamRequest(step=self.start or wire.StepStart())
         start = request.step
-        if self.start is not None:
-            start.CopyFrom(self.start)
-        start.sequence = self.sequence
-        arrays: Sequence[Array] = self.gradients.arrays
-        if self.plan.region is not None:
-            start.gradient_id = self.gradient_id
-            return iter(((request.SerializeToString(),),))
-        if self.gradient_id:
-            start.gradient_id = self.gradient_id
-        byte_count = self.plan.byte_count
+        start.sequence, start.gradient_id = self.sequence, self.gradient_id
+        if plan.region is not None:
+            return ((request.SerializeToString(),),)
         if self._rows:
             arrays = [*arrays, *(some.values for some in self._rows)]
             byte_count += sum(some.values.nbytes for some in self._rows)
@@ -110,7 +128,10 @@ class PendingStep:
         start.byte_count = byte_count
         on_sent = None if self.bar is None else self.bar.update
         head = request.SerializeToString()
-        return pieces(REQUESTS, head, arrays, byte_count, on_sent, self.gradients.sources)
+        opening = plan.opening
+        if opening and not (self._rows or sources or self.bar):  # one message, as most have
+            return ((head, opening, *map(bytes_of, arrays)),)
+        return pieces(REQUESTS, head, arrays, byte_count, on_sent, sources)
 
     def send_in_chunks(self, plan: Plan) -> None:
         """Has the gradient sent, whose memory the server does not share any more.
@@ -120,5 +141,5 @@ class PendingStep:
         """
         assert self.plan.region is not None
         names, _ = self.plan.tensors
-        self.gradients = Collected([self.plan.region.gradients[name] for name in names])
+        self.gradients = [self.plan.region.gradients[name] for name in names], ()
         self.plan = plan

@@ -12,6 +12,7 @@ from optserve import errors
 from optserve._codec.byte_layout import ByteLayout
 from optserve._codec.chunks import CHUNK_BYTES
 from optserve._codec.dtypes import Array
+from optserve._codec.framing import ChunkParts, Framing
 from optserve._codec.layout import Layout
 from optserve._codec.payload import Payload
 from optserve._engine.shared_memory import SharedMemory
@@ -19,6 +20,8 @@ from optserve.parameters import Pull
 from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import tensor_pb2
+
+REQUESTS = Framing(wire.StepStreamRequest)
 
 
 class PlanOptions(NamedTuple):
@@ -37,17 +40,14 @@ class PlanOptions(NamedTuple):
     validate_only: bool = False
 
 
-class Collected(NamedTuple):
-    """Gradients that are ready to be sent.
+Collected = tuple[Sequence[Array], Sequence[Array | None]]
+"""Gradients that are ready to be sent.
 
-    Attributes:
-        arrays: row-major arrays in the order of their bytes; none if they are in shared memory.
-        sources: arrays that are converted into those of the same place while they are sent; None
-            for those that need no conversion.
-    """
-
-    arrays: Sequence[Array]
-    sources: Sequence[Array | None] = ()
+First row-major arrays in the order of their bytes; none if they are in shared memory. Then arrays
+that are converted into those of the same place while they are sent; None for those that are not.
+"""
+IN_MEMORY: Collected = ((), ())
+"""Gradients that need not be sent."""
 
 
 class Plan:
@@ -66,6 +66,9 @@ class Plan:
         tensors: names of the tensors whose gradients are sent whole, and of those that are sparse.
         data_type: element type of the gradients; unspecified if each has its tensor's own.
         byte_count: of the whole gradients.
+        request: a message that begins a step; reused, with other numbers, by those that ask for no more.
+        opening: what stands before the gradients if they are one chunk; empty if they are none or more.
+        transfer_bytes: bytes that go and come with a step, about.
         point: which of the session's values are pulled.
         parameters: where the parameters are in an answer's bytes, when the server has said so.
     """
@@ -82,6 +85,12 @@ class Plan:
         self.options, self.region = options, region
         self.tensors, self.data_type = kind_of(layout, payload)
         self.byte_count = sum(array.nbytes for array in payload.arrays)
+        self.request = wire.StepStreamRequest(step=wire.StepStart())
+        self.opening = b""
+        if 0 < self.byte_count <= CHUNK_BYTES:
+            self.opening = REQUESTS.join(b"", ChunkParts(0, self.byte_count, ()))
+        pulled = 0 if options.pull is None else options.pull.byte_count(layout)
+        self.transfer_bytes = self.byte_count + pulled
         self.parameters: ByteLayout | None = None
         self.point = (options.pull and options.pull.point) or ParameterPoint.PARAMETERS
         self._message = wire.StepPlan(session=name, per_tensor_norms=options.per_tensor_norms)
@@ -102,7 +111,7 @@ class Plan:
     @property
     def is_usable(self) -> bool:
         """Whether the memory that it names, if any, is still shared."""
-        return self.region is None or self.region.close.alive
+        return self.region is None or self.region.is_open
 
     def encode(self, worker: str) -> bytes:
         """Returns the message that begins a stream of such steps, or goes between two steps."""
@@ -144,10 +153,9 @@ class Plan:
         if self.region is not None:
             return self.place(arrays)
         if copy:
-            return Collected(
-                [np.array(a, kind[3], order="C") for a, kind in zip(arrays, self._kinds, strict=True)]
-            )
-        return Collected(arrays) if plain else self._convert(arrays)
+            pairs = zip(arrays, self._kinds, strict=True)
+            return [np.array(array, sent, order="C") for array, (*_, sent) in pairs], ()
+        return (arrays, ()) if plain else self._convert(arrays)
 
     def place(self, arrays: Sequence[Array]) -> Collected:
         """Copies arrays to their places in shared memory, unless they are there."""
@@ -156,7 +164,7 @@ class Plan:
             place = self.region.gradients[name]
             if array is not place:
                 np.copyto(place, array, casting="unsafe")
-        return Collected(())
+        return IN_MEMORY
 
     def _convert(self, arrays: Sequence[Array]) -> Collected:
         """Arrays of the types that are sent; those of a step in several messages are converted later."""
@@ -176,7 +184,7 @@ class Plan:
                 np.copyto(target, array, casting="unsafe")
             targets.append(target)
             sources.append(array if waits else None)
-        return Collected(targets, sources if later else ())
+        return targets, sources if later else ()
 
 
 Kind = tuple[tuple[tuple[str, ...], tuple[str, ...]], tensor_pb2.DataType.ValueType]

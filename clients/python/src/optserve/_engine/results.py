@@ -12,7 +12,7 @@ from optserve.v1 import session_service_pb2 as wire
 OUTCOMES = {int(outcome): outcome for outcome in StepOutcome}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class StepResult:
     """What one step did.
 
@@ -59,23 +59,20 @@ class StepResult:
             values: the parameters that follow the step.
             worker: name of the worker, which a stream's answers leave out.
         """
-        result = cls.__new__(cls)
-        # A frozen dataclass would set each field by a call.
-        vars(result).update(
-            step=message.step,
-            outcome=OUTCOMES.get(message.outcome),
-            learning_rate=message.learning_rate,
-            gradient_norm=message.gradient_norm,
-            clipped_gradient_norm=message.clipped_gradient_norm,
-            non_finite_count=message.non_finite_count,
-            staleness=message.staleness,
-            regularization_penalty=message.regularization_penalty,
-            durable_step=message.durable_step,
-            accumulated=message.accumulated,
-            replayed=message.replayed,
-            worker=worker,
-            sequence=message.sequence,
-            tensor_norms={norm.name: norm.norm for norm in message.tensor_norms},
-            parameters=values,
+        return cls(
+            message.step,
+            OUTCOMES.get(message.outcome),
+            message.learning_rate,
+            message.gradient_norm,
+            message.clipped_gradient_norm,
+            message.non_finite_count,
+            message.staleness,
+            message.regularization_penalty,
+            message.durable_step,
+            message.accumulated,
+            message.replayed,
+            worker,
+            message.sequence,
+            {norm.name: norm.norm for norm in message.tensor_norms} if message.tensor_norms else {},
+            values,
         )
-        return result

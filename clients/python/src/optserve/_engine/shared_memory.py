@@ -40,7 +40,7 @@ class SharedMemory:
         parameters: the values that follow a step; read-only arrays by tensor name.
         is_small: whether those are few bytes, for which memory need not be kept.
         live: whether those are the session's parameters themselves, which any step moves.
-        close: gives the memory back; the server forgets it. Called by itself at the end.
+        is_open: whether `close` was not called.
 
     Raises:
         OSError: it could not be fetched, or is not what it should be.
@@ -53,7 +53,8 @@ class SharedMemory:
             parts.append(response.parameters)
         self.region = response.region
         lease, descriptors = _fetch(response)
-        self.close = weakref.finalize(self, lease.close)
+        self.is_open = True
+        self._end = weakref.finalize(self, lease.close)
         try:
             if len(descriptors) != len(parts):
                 raise OSError(f"{len(descriptors)} descriptors came where {len(parts)} were due")
@@ -73,6 +74,11 @@ class SharedMemory:
             for descriptor in descriptors:
                 os.close(descriptor)
 
+    def close(self) -> None:
+        """Gives the memory back, as happens by itself at the end; the server forgets it."""
+        self.is_open = False
+        self._end()
+
     def copy_to(self, targets: Mapping[str, Array], change: int) -> bool:
         """Copies the values that follow a step.
 
@@ -83,10 +89,11 @@ class SharedMemory:
         Returns:
             Whether they are of that moment; they are not if another worker's step came between.
         """
-        before = self._count(1)
+        counters = self._counters
+        before = 0 if counters is None else counters[1]
         for name, array in self.parameters.items():
             np.copyto(targets[name], array, casting="unsafe")
-        return not self.live or before == self._count(0) == change
+        return counters is None or before == counters[0] == change
 
     def copied(self, change: int) -> dict[str, Array] | None:
         """Copies of the values that follow a step, or None where they are not of that moment.
@@ -94,12 +101,10 @@ class SharedMemory:
         Args:
             change: as for `copy_to`.
         """
-        before = self._count(1)
+        counters = self._counters
+        before = 0 if counters is None else counters[1]
         arrays = {name: array.copy() for name, array in self.parameters.items()}
-        return arrays if not self.live or before == self._count(0) == change else None
-
-    def _count(self, which: int) -> int:
-        return 0 if self._counters is None else self._counters[which]
+        return arrays if counters is None or before == counters[0] == change else None
 
 
 def _fetch(response: wire.ShareMemoryResponse) -> tuple[socket.socket, list[int]]:

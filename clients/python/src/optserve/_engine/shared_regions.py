@@ -123,7 +123,14 @@ class SharedRegions:
         Raises:
             OptserveError: another step came between, and the parameters could not be pulled either.
         """
-        values = self._values(memory, change, into)
+        values: Mapping[str, Array] | None
+        if into is None and self._in_place:
+            values = memory.parameters
+        elif into is None and memory.is_small:
+            values = memory.copied(change)
+        else:
+            targets = {name: into[name] for name in memory.parameters} if into else self._new_arrays(memory)
+            values = targets if memory.copy_to(targets, change) else None
         if values is not None:
             return Parameters(values, step=step, point=pull.point or ParameterPoint.PARAMETERS)
         request = wire.PullParametersRequest(name=self._name, pull=pull.message(self._layout))
@@ -136,17 +143,6 @@ class SharedRegions:
         """Ends the use of all memory."""
         while self._memories:
             self._memories.popitem()[1].close()
-
-    def _values(self, memory: SharedMemory, change: int, into: Into) -> Mapping[str, Array] | None:
-        """The values in memory, or None if another step has moved them."""
-        if into is None and self._in_place:
-            return memory.parameters
-        if into is None and memory.is_small:
-            return memory.copied(change)
-        targets = (
-            self._new_arrays(memory) if into is None else {name: into[name] for name in memory.parameters}
-        )
-        return targets if memory.copy_to(targets, change) else None
 
     def _new_arrays(self, memory: SharedMemory) -> dict[str, Array]:
         """Arrays for the values, in a buffer of the pool."""

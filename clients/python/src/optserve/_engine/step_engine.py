@@ -18,7 +18,7 @@ from optserve._codec.receive_buffers import Into, ReceiveBuffers
 from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides, encode
 from optserve._engine.pending import PendingStep
-from optserve._engine.plan import Collected, Plan, PlanOptions, kind_of
+from optserve._engine.plan import Plan, PlanOptions, kind_of
 from optserve._engine.results import StepResult
 from optserve._engine.shared_memory import SharedMemory
 from optserve._engine.shared_regions import SharedRegions
@@ -30,7 +30,7 @@ from optserve._transport.data_channel import NoDataConnection
 from optserve._transport.data_connection import PartialMessage
 from optserve._transport.retry import Deadline, allowance
 from optserve.parameters import Parameters
-from optserve.progress import bar
+from optserve.progress import LARGE, bar
 from optserve.v1 import session_service_pb2 as wire
 
 RESPONSES = Framing(wire.StepStreamResponse)
@@ -42,6 +42,8 @@ MIN_SHARED_BYTES = 1 << 16
 """Steps of smaller sessions that are not waited for are sent: in shared memory there is one at a time."""
 MAX_PLANS = 8
 """Plans that are kept for steps that take turns."""
+SMALL_BYTES = 1 << 16
+"""Messages up to this size are read by the generated code, which copies a chunk that they carry."""
 HALF_CLOSE_TIMEOUT_S = 0.5
 """Seconds for a server to end a call on which nothing more is sent."""
 
@@ -103,9 +105,9 @@ class StepEngine:
             if expected_step is not None or loss_scale is not None or overrides or options.validate_only:
                 step.start = _start(options, expected_step, loss_scale, overrides)
             step.into = into
-            byte_count = self._byte_count(step)
+            byte_count = step.plan.transfer_bytes
             deadline = Deadline(allowance(self._timeout, byte_count) if timeout is None else timeout)
-            if progress is False:
+            if progress is False or (progress is None and byte_count < LARGE):
                 return self._take(step, deadline)
             with bar("step", byte_count, progress) as step.bar:
                 return self._take(step, deadline)
@@ -153,7 +155,7 @@ class StepEngine:
             DeadlineExceeded: no answer came in time; likewise.
         """
         with self._lock:
-            while not step.done():
+            while not step.is_settled:
                 self._advance(self._deadline(timeout))
 
     def flush(self) -> None:
@@ -210,10 +212,9 @@ class StepEngine:
             raise RuntimeError("the stream, or its client, is closed")
         protocol = self._protocol
         shared = self._regions.on and not options.validate_only
-        if shared and copy:
-            shared = self._layout.byte_count >= MIN_SHARED_BYTES
-        if shared and protocol.needs_bytes:
-            shared = False
+        if shared:
+            shared = not copy or self._layout.byte_count >= MIN_SHARED_BYTES
+            shared = shared and not protocol.needs_bytes
         if protocol.waiting:
             alone = shared or any(step.plan.region is not None for step in protocol.waiting)
             while len(protocol.waiting) >= (1 if alone else self._window):
@@ -221,10 +222,13 @@ class StepEngine:
         if self._unseen is not None:
             self._raise_unseen()
         for plan in self._plans:
-            if plan.options == options and (plan.region is not None) is shared and plan.is_usable:
+            if plan.options is not options and plan.options != options:
+                continue
+            if (plan.region is not None) is shared and plan.is_usable:
                 collected = plan.collect(gradients, copy)
                 if collected is not None:
-                    self._use(plan)
+                    if plan is not self._plans[0]:
+                        self._use(plan)
                     return PendingStep(self, plan, collected)
         return self._prepare_new(gradients, options, copy, shared)
 
@@ -240,8 +244,8 @@ class StepEngine:
             return PendingStep(self, plan, plan.place(payload.arrays))
         if copy:
             rows = [some.copied() for some in payload.rows]
-            return PendingStep(self, plan, Collected([array.copy() for array in payload.arrays]), rows)
-        return PendingStep(self, plan, Collected(payload.arrays), payload.rows)
+            return PendingStep(self, plan, ([array.copy() for array in payload.arrays], ()), rows)
+        return PendingStep(self, plan, (payload.arrays, ()), payload.rows)
 
     def _plan_of(
         self, payload: Payload, gradients: AnyGradients, options: PlanOptions, region: SharedMemory | None
@@ -264,30 +268,22 @@ class StepEngine:
 
     def _use(self, plan: Plan) -> None:
         """Puts a plan in front of the others, and forgets those that are of no more use."""
-        plans = self._plans
-        if plans and plans[0] is plan:
-            return
-        self._plans = [plan, *(p for p in plans if p is not plan and p.is_usable)][:MAX_PLANS]
-
-    def _byte_count(self, step: PendingStep) -> int:
-        """Bytes that go and come with a step, about."""
-        pull = step.plan.options.pull
-        return step.plan.byte_count + (0 if pull is None else pull.byte_count(self._layout))
+        self._plans = [plan, *(p for p in self._plans if p is not plan and p.is_usable)][:MAX_PLANS]
 
     def _deadline(self, timeout: float | None) -> Deadline:
         """The deadline of the next answer."""
         if timeout is not None or not self._protocol.waiting:
             return Deadline(self._timeout if timeout is None else timeout)
-        return Deadline(allowance(self._timeout, self._byte_count(self._protocol.waiting[0])))
+        return Deadline(allowance(self._timeout, self._protocol.waiting[0].plan.transfer_bytes))
 
     def _take(self, step: PendingStep, deadline: Deadline) -> StepResult:
         """Takes a step that is waited for at once."""
         self._protocol.add(step)
         try:
-            while not step.done():
+            while not step.is_settled:
                 self._advance(deadline)
         except BaseException:
-            if not step.done():
+            if not step.is_settled:
                 # The arrays are the caller's again, and so is the decision whether to go on.
                 self._drop()
                 self._protocol.withdraw(step)
@@ -303,11 +299,19 @@ class StepEngine:
             Unavailable: it did not help; the step stays unanswered.
             DeadlineExceeded: no answer came in time; likewise.
         """
-        attempts = 0
+        attempts, watchdog = 0, self._connection.watchdog
         while True:
             attempts += 1
             try:
-                self._attempt(deadline)
+                channel = self._channel or self._open()
+                watchdog.watch(self, deadline.at, channel.cancel)
+                try:
+                    self._send(channel)
+                    self._read(channel)
+                finally:
+                    watchdog.rest(self)
+                if time.monotonic() >= deadline.at:
+                    self._drop()  # the watchdog may have cancelled it just after the answer
                 return
             except grpc.RpcError as failure:
                 error = errors.from_call(failure)
@@ -343,46 +347,30 @@ class StepEngine:
             raise error
         return False
 
-    def _attempt(self, deadline: Deadline) -> None:
-        channel = self._channel or self._open()
-        watchdog = self._connection.watchdog
-        watchdog.watch(self, deadline.at, channel.cancel)
-        try:
-            self._send(channel)
-            self._read(channel)
-        finally:
-            watchdog.rest(self)
-        if time.monotonic() >= deadline.at:
-            self._drop()  # the watchdog may have cancelled it just after the answer
-
     def _open(self) -> Channel:
+        if self._closed:
+            raise errors.Cancelled("the stream was closed")
         self._channel = self._connection.open_steps(self._protocol.open())
         return self._channel
 
     def _send(self, channel: Channel) -> None:
-        protocol = self._protocol
-        for messages in protocol.unsent():
-            # The step itself, and before the first one its plan, are due.
-            channel.send(messages, idle=protocol.sent == 1)
+        for messages, idle in self._protocol.unsent():
+            channel.send(messages, idle)
 
     def _read(self, channel: Channel) -> None:
         """Reads what is due, up to the answer to the oldest step."""
         due = self._protocol.due
         try:
             while isinstance(due[0], Plan):
-                self._protocol.planned(_whole(_received(channel)).planned)
+                self._protocol.planned(_read_message(_received(channel))[0].planned)
             self._protocol.answered(self._result(due[0], channel))
         except DecodeError as error:
             raise errors.Internal("the answer is no message of this service") from error
 
     def _result(self, step: PendingStep, channel: Channel) -> StepResult:
         """Reads the answer to a step."""
-        plan, chunk = step.plan, None
-        message = _received(channel)
-        if plan.options.pull is None or plan.region is not None:
-            head = _whole(message)
-        else:
-            head, chunk = _split(message)
+        plan = step.plan
+        head, chunk = _read_message(_received(channel))
         if not head.HasField("result"):
             raise errors.Internal("the answer to a step has no result")
         if plan.options.pull is None:
@@ -407,7 +395,7 @@ class StepEngine:
         layout = step.plan.parameters
         if layout is None:
             raise errors.Internal("the answer to the plan has no layout of the parameters")
-        if isinstance(chunk, ChunkView) and chunk.byte_count == layout.byte_count < LARGE_BYTES:
+        if isinstance(chunk, ChunkView) and len(chunk.data) == layout.byte_count < LARGE_BYTES:
             return self._buffers.whole(layout, chunk.data, step.into)
         reception = self._buffers.begin(layout, step.into)
         while not reception.whole:
@@ -419,7 +407,7 @@ class StepEngine:
                 if step.bar is not None:
                     step.bar.update(size)
             if not reception.whole:
-                _, chunk = _split(_received(channel))
+                _, chunk = _read_message(_received(channel))
         return reception.arrays()
 
     def _send_in_chunks(self) -> bool:
@@ -482,18 +470,16 @@ def _received(channel: Channel) -> Message:
     return message
 
 
-def _whole(message: Message) -> wire.StepStreamResponse:
-    """A message without a chunk."""
-    encoded = message.whole() if isinstance(message, PartialMessage) else message
-    return wire.StepStreamResponse.FromString(encoded)  # type: ignore[arg-type]  # takes any buffer
-
-
-def _split(message: Message) -> tuple[wire.StepStreamResponse, Chunk | None]:
+def _read_message(message: Message) -> tuple[wire.StepStreamResponse, Chunk | None]:
     """The fields of a message but for its chunk, and the chunk."""
     if isinstance(message, PartialMessage):
         known = RESPONSES.ahead(message.head, message.size, message.rest)
         if known is not None:
             return RESPONSES.message(message.head, known[0]), known[1]
         message = message.whole()
-    framed = RESPONSES.decode(message)
+    if len(message) <= SMALL_BYTES:
+        response = wire.StepStreamResponse.FromString(message)  # type: ignore[arg-type]  # any buffer
+        data = response.chunk.data
+        return response, ChunkView(response.chunk.byte_offset, memoryview(data)) if data else None
+    framed = RESPONSES.decode(bytes(message) if isinstance(message, memoryview) else message)
     return framed.message, framed.chunk

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum, auto
-from itertools import chain, count, islice
+from itertools import chain, count
 from typing import Any
 
 from optserve import errors
@@ -73,11 +73,6 @@ class StepProtocol:
         self.waiting.append(step)
 
     @property
-    def sent(self) -> int:
-        """How many of the waiting steps were sent over the present stream."""
-        return self._sent
-
-    @property
     def needs_bytes(self) -> bool:
         """Whether the next step has to send its gradient, as the one did whose result is unknown."""
         return self._next == self._unknown_sequence and not self._unknown_gradients
@@ -92,15 +87,22 @@ class StepProtocol:
         """Returns the message that begins a stream."""
         return self._announce(self.waiting[0].plan)
 
-    def unsent(self) -> Iterator[Iterator[Sequence[Any]]]:
-        """Yields the messages of each step that is still to be sent, and notes that they are due."""
-        for step in islice(self.waiting, self._sent, None):
+    def unsent(self) -> list[tuple[Iterable[Sequence[Any]], bool]]:
+        """Returns what is still to be sent of the waiting steps, which is due from now on.
+
+        Returns:
+            The messages of each step, each in pieces; and whether all before it is answered.
+        """
+        found = []
+        while self._sent < len(self.waiting):
+            step = self.waiting[self._sent]
             messages = step.messages()
             if step.plan is not self._plan:
                 messages = chain([(self._announce(step.plan),)], messages)
             self.due.append(step)
+            found.append((messages, not self._sent))
             self._sent += 1
-            yield messages
+        return found
 
     def planned(self, message: wire.StepPlanned) -> None:
         """Takes the answer to the plan that is due."""
@@ -188,7 +190,7 @@ def _digest(step: PendingStep) -> bytes:
     """Returns a digest of the step's whole gradients."""
     digest = hashlib.blake2b(digest_size=16)
     region = step.plan.region
-    arrays = step.gradients.arrays if region is None else [region.gradients[n] for n in step.plan.tensors[0]]
+    arrays = step.gradients[0] if region is None else [region.gradients[n] for n in step.plan.tensors[0]]
     for array in arrays:
         digest.update(array.reshape(-1).view("u1").data)
     return digest.digest()

@@ -11,7 +11,7 @@ from optserve._transport.data_connection import PartialMessage
 Pieces = Sequence[Any]
 """One encoded message in pieces: contiguous buffers, which stay where they are until it is sent."""
 
-Message = Encoded | PartialMessage
+Message = Encoded | memoryview | PartialMessage
 """A message that was received; good until the next one is."""
 
 

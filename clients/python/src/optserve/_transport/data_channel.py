@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from typing import Final
 
 import grpc
 
@@ -14,8 +14,6 @@ from optserve._transport.channel import Message, Pieces
 from optserve._transport.data_connection import DataConnection, PartialMessage
 from optserve._transport.grpc_channel import GrpcChannel
 from optserve.v1 import session_service_pb2 as wire
-
-T = TypeVar("T")
 
 OFFER_REQUEST: Final = wire.StepStreamRequest(
     data_connection=wire.DataConnectionRequest()
@@ -67,7 +65,10 @@ class DataChannel:
         """
         if idle:
             connection = self._connection or self._connect()
-            self._guarded(lambda: connection.send(messages))
+            try:
+                connection.send(messages)
+            except OSError as lost:
+                raise self._lost(lost) from lost
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._send_all, name="optserve-send", daemon=True)
@@ -88,12 +89,14 @@ class DataChannel:
         if planned is not None:
             return planned
         assert self._connection is not None
-        message = self._guarded(self._connection.receive)
+        try:
+            message = self._connection.receive()
+        except OSError as lost:
+            raise self._lost(lost) from lost
         if message is None:
             self._check_end()
         if isinstance(message, PartialMessage):
-            rest = message.rest
-            message.rest = lambda place: self._guarded(lambda: rest(place))
+            message.rest = self._guarded(message.rest)
         return message
 
     def cancel(self) -> None:
@@ -175,14 +178,22 @@ class DataChannel:
             if self._connection is not None:
                 self._connection.interrupt()
 
-    def _guarded(self, act: Callable[[], T]) -> T:
-        """Does something with the connection; an OSError becomes what it means."""
-        try:
-            return act()
-        except OSError as lost:
-            if self._cancelled:
-                raise errors.Cancelled("the call was cancelled") from lost
-            raise errors.Unavailable(f"the data connection was lost: {lost}") from lost
+    def _guarded(self, rest: Callable[[memoryview], None]) -> Callable[[memoryview], None]:
+        """Receives the rest of a long answer with the errors of its beginning."""
+
+        def received(place: memoryview) -> None:
+            try:
+                rest(place)
+            except OSError as lost:
+                raise self._lost(lost) from lost
+
+        return received
+
+    def _lost(self, lost: OSError) -> errors.OptserveError:
+        """Returns what a lost connection means; a cancelled call has ended it itself."""
+        if self._cancelled:
+            return errors.Cancelled("the call was cancelled")
+        return errors.Unavailable(f"the data connection was lost: {lost}")
 
     def _check_end(self) -> None:
         """Raises what the call says of its end, unless it ended well."""

@@ -26,7 +26,10 @@ MAX_WHOLE_BYTES = 1 << 20
 """Messages up to this size are received whole; of longer ones, the payload goes straight to its place."""
 
 HEAD_BYTES = 4 << 10
-"""Bytes of a longer message that are received at first."""
+"""Bytes of a longer message that are received at first, at least."""
+
+BUFFER_BYTES = 64 << 10
+"""Bytes that are received at once when a message is waited for."""
 
 MAX_PIECES = 512
 """Pieces of a message beyond which they are joined; systems take about a thousand at once."""
@@ -81,8 +84,8 @@ class DataConnection:
     """
 
     def __init__(self, host: str, offer: wire.DataConnectionOffer) -> None:
-        self._short, self._head = bytearray(), bytearray(HEAD_BYTES)
-        self._prefix = memoryview(bytearray(PREFIX.size))
+        self._buffer, self._start, self._end = bytearray(BUFFER_BYTES), 0, 0  # what came, and where it is
+        self._message = bytearray()
         self._socket = socket.create_connection((host, offer.port), CONNECT_TIMEOUT_S)
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -110,22 +113,37 @@ class DataConnection:
                     self._socket.sendall(memoryview(part)[sent:])
                 sent = max(0, sent - len(part))
 
-    def receive(self) -> Encoded | PartialMessage | None:
+    def receive(self) -> Encoded | memoryview | PartialMessage | None:
         """Waits for a message, which is good until the next is waited for; None at the end.
 
         Raises:
             OSError: the connection is lost.
         """
-        if not self._fill(self._prefix):
-            return None
-        _, length = PREFIX.unpack(self._prefix)
+        start, end = self._start, self._end
+        if start == end:
+            start, end = 0, self._socket.recv_into(self._buffer)
+            if not end:
+                return None
+        while end - start < PREFIX.size:
+            start, end = 0, self._receive_more(start, end)
+        _, length = PREFIX.unpack_from(self._buffer, start)
+        start += PREFIX.size
+        if start + length <= end:
+            self._start, self._end = start + length, end
+            return memoryview(self._buffer)[start : start + length]
+        self._start = self._end = 0
+        here = end - start
         if length > MAX_WHOLE_BYTES:
-            self._rest(memoryview(self._head))
-            return PartialMessage(self._head, length, self._rest)
-        if len(self._short) != length:
-            self._short = bytearray(length)
-        self._rest(memoryview(self._short))
-        return self._short
+            head = self._buffer[start:end]
+            if here < HEAD_BYTES:
+                head += bytes(HEAD_BYTES - here)
+                self._fill(memoryview(head)[here:])
+            return PartialMessage(head, length, self._fill)
+        if len(self._message) != length:
+            self._message = bytearray(length)
+        self._message[:here] = self._buffer[start:end]
+        self._fill(memoryview(self._message)[here:])
+        return self._message
 
     def finish(self) -> None:
         """Half-closes the connection, and waits until the server has closed it."""
@@ -144,19 +162,19 @@ class DataConnection:
         """Closes the socket; no thread may be waiting."""
         self._socket.close()
 
-    def _fill(self, place: memoryview) -> bool:
-        """Fills a buffer; False if the server closed the connection before its first byte."""
-        filled = self._socket.recv_into(place, 0, socket.MSG_WAITALL)
-        while filled < len(place):  # after a signal
-            if not filled:
-                return False
-            came = self._socket.recv_into(place[filled:], 0, socket.MSG_WAITALL)
-            if not came:
-                raise ConnectionError("the data connection ended within a message")
-            filled += came
-        return True
+    def _receive_more(self, start: int, end: int) -> int:
+        """Moves what came to the front of the buffer, and returns how much there is with what comes."""
+        self._buffer[: end - start] = self._buffer[start:end]
+        return end - start + self._received_into(memoryview(self._buffer)[end - start :], 0)
 
-    def _rest(self, place: memoryview) -> None:
+    def _fill(self, place: memoryview) -> None:
         """Fills a buffer within a message."""
-        if place and not self._fill(place):
+        filled = 0
+        while filled < len(place):
+            filled += self._received_into(place[filled:], socket.MSG_WAITALL)
+
+    def _received_into(self, place: memoryview, flags: int) -> int:
+        received = self._socket.recv_into(place, 0, flags)
+        if not received:
             raise ConnectionError("the data connection ended within a message")
+        return received

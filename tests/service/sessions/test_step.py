@@ -310,7 +310,7 @@ def test_a_rule_without_a_rate_refuses_what_changes_one(fields: dict[str, Any], 
     with pytest.raises(DomainError, match="rprop") as caught:
         spec_of(Rprop(), **fields)
     assert (caught.value.reason, caught.value.field) == (Reason.CONFLICTING_FIELDS, field)
-    spec_of(Sgd(), **fields)
+    spec_of(SGD(), **fields)
 
 
 def test_validate_only_changes_nothing() -> None:

@@ -1,5 +1,5 @@
-# make help tells what there is. Python 3.11 or newer and make are enough for demo and
-# test; check also needs npm, conformance-sources the frameworks (it fetches them itself).
+# make help lists the commands. Python 3.11 or newer and make are enough for demo and test; check and
+# docs also need npm, conformance-sources the frameworks (it fetches them).
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

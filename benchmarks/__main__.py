@@ -25,6 +25,7 @@ GROUPS = {
     "memory": "memory",
     "growth": "growth",
     "rooms": "rooms",
+    "heavy-calls": "heavy_calls",
     "tried": "tried",
     "gpu": "gpu",
 }

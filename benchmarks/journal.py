@@ -24,10 +24,9 @@ from benchmarks.results import Finding
 from benchmarks.sharing import GROUP, MANY, SMALL, rates, rows
 from benchmarks.timing import Timed, interleave
 from optserve_server.arrays.select import select
-from optserve_server.sessions.incoming import Incoming
-from optserve_server.sessions.prepared import PreparedStep
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
+from optserve_server.sessions.step import Step
 from optserve_server.storage.files import Disk
 from optserve_server.storage.heads import Heads
 from optserve_server.storage.journal import Journal, Record
@@ -185,8 +184,7 @@ async def _stepped(made: House, sessions: Sequence[Session], seconds: float) -> 
         staging, steps = session.stage(None, None), 0
         staging.buffer[:] = 0
         while time.perf_counter() < ends:
-            incoming = Incoming.whole(session, staging, StepOptions())
-            await made.execution.take(session, incoming, PreparedStep.commit)
+            await made.execution.commit(session, Step(session, staging, StepOptions()), Step.commit)
             steps += 1
         return steps
 

@@ -1,1 +1,1 @@
-"""Tools of the repository; no part of a distribution."""
+"""Commands for those who develop the project."""

@@ -13,10 +13,10 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.base import Rule
-from optserve_server.sessions.incoming import Incoming
 from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import NamedArray, Staging
+from optserve_server.sessions.step import Step
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 
 CHUNK = 1 << 20
@@ -61,11 +61,11 @@ class SessionStep:
         """Seconds of steps whose gradient was measured as it came in, from its last byte on."""
         spent, size = 0.0, self._staging.byte_count
         for _ in range(repeats):
-            incoming = Incoming(self._session, self._staging, StepOptions())
-            for there in [*range(CHUNK, size, CHUNK), size]:
-                incoming.reached(there)
+            step = Step(self._session, self._staging, StepOptions())
+            for there in range(CHUNK, size, CHUNK):
+                step.received(there)
             begun = time.perf_counter()
-            self._session.prepare(incoming).commit()
+            step.prepare(self._session).commit()
             spent += time.perf_counter() - begun
         return spent
 

@@ -46,8 +46,8 @@ def numbers(variant: Variant) -> list[dict[str, float]]:
         "guard_low": -0.5,
         "guard_high": 0.5,
         "guard_clip": 0.7,
-        "guard_average_kept": 0.9,
-        "guard_average_added": 0.1,
+        "guard_average_kept": 1.0,
+        "guard_average_rate": 0.1,
     }
     result = []
     for step in range(1, STEPS + 1):

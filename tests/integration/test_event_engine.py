@@ -29,8 +29,8 @@ def train(steps):
     credentials = optserve.tls.credentials(sys.argv[2]) if sys.argv[2:] else None
     options = {"shared_memory": False, "data_connections": False, "timeout": 20}
     client = optserve.connect(sys.argv[1], credentials=credentials, **options)
-    zeros, rule = {"w": np.zeros(10_000, np.float32)}, optserve.optimizers.SGD(learning_rate=1)
-    session = client.create_session(zeros, rule)
+    rule = optserve.optimizers.Momentum(learning_rate=1, momentum=0)
+    session = client.create_session({"w": np.zeros(10_000, np.float32)}, rule)
     with session.stream(pull=True) as stream:
         for step in range(1, steps + 1):
             values = stream.step({"w": np.ones(10_000, np.float32)}).parameters

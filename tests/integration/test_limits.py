@@ -106,6 +106,18 @@ def test_bytes_in_flight_are_counted_before_they_are_taken() -> None:
         assert (told.reason, told.retry_seconds) == ("LIMIT_EXCEEDED", None)
 
 
+def test_sessions_that_rest_take_no_bytes_in_flight() -> None:
+    """Small sessions keep the buffers of their unary steps, however many sessions there are."""
+    flags = {"max_bytes_in_flight": "4608KiB", "metrics_port": 0}
+    with running_server(**flags) as server, Client(server.address) as client:
+        gradient = of_size(MIB // 2)
+        for _ in range(16):
+            name = client.create(gradient).name
+            answers = [client.step(name, gradient, pull=pb.PullOptions()) for _ in range(2)]
+            assert [answer.result.step for answer in answers] == [1, 2]
+        assert samples(server)["optserve_held_bytes_in_flight", ""] == 0
+
+
 def created(client: Client, size: int) -> bool:
     try:
         return client.create(of_size(size), session_id="after").step == 0
@@ -162,7 +174,7 @@ def test_a_silent_stream_is_ended(sent: int) -> None:
             next(held.stream)
         held._on.set()
         assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "STREAM_IDLE")
-        assert told.metadata == {"seconds": "1"}
+        assert (told.metadata, told.applied) == ({"seconds": "1"}, "unknown")
         assert told.retry_seconds == 1
         assert client.get(name).step == 0
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import mmap
 import os
-import resource
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 
 import grpc
 import numpy as np
@@ -21,7 +16,7 @@ from optserve.v1 import session_pb2, tensor_pb2
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, plan_message, refused, step_messages
 from tests.integration.raw_stream import RawStream
-from tests.support.server import run_to_end, running_server
+from tests.support.server import running_server
 from tests.support.shared_memory import claim, held_by, in_dev_shm, mapped
 from tests.support.watching import descriptors_of, wait_until
 
@@ -418,103 +413,3 @@ class TestNothingIsLeft:
         with mapped(share(client, name)) as (gradients,):
             assert server.stop() == 0
             assert gradients.size == 6 * 4 + 5 * 8
-
-
-class TestDescriptors:
-    """What shared memory holds of them: little, not for ever, and not more than it may."""
-
-    def page(self, server, path):
-        (told,) = [line for line in server.log() if line["message"] == "listening"]
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{told['metrics_port']}{path}", timeout=20) as page:
-                return page.status, page.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    def counted(self, server):
-        """As the metrics have it."""
-        found = [
-            line.split()[1]
-            for line in self.page(server, "/metrics")[1].splitlines()
-            if line.startswith("optserve_shared_memory_descriptors ")
-        ]
-        return int(float(found[0]))
-
-    def test_a_client_costs_one_and_a_session_one(self):
-        pull = pb.PullOptions(wire_dtype=tensor_pb2.DATA_TYPE_FLOAT16)
-        with running_server(metrics_port=0) as server, Client(server.address) as client:
-            name = client.create(START).name
-            step(client, name, share(client, name).region)
-            self.counted(server)
-            before = descriptors_of(server.process.pid)
-            with mapped(share(client, name, pull=pull)), mapped(share(client, name, pull=pb.PullOptions())):
-                # Two connections and the session's parameters; one region was not fetched yet.
-                wait_until(lambda: descriptors_of(server.process.pid) <= before + 3)
-                assert self.counted(server) == 4
-                assert step(client, name, share(client, name).region).result.step == 2
-
-    def test_they_are_released_when_idle(self):
-        flags = {"shared_memory_idle_seconds": 1, "metrics_port": 0}
-        with running_server("numpy", **flags) as server, Client(server.address) as client:
-            name = client.create(START).name
-            before = descriptors_of(server.process.pid)
-            answer = share(client, name, pull=pb.PullOptions())
-            with mapped(answer) as (gradients, _):
-                gradients[...] = 0
-                assert step(client, name, answer.region).result.step == 1
-                wait_until(lambda: self.counted(server) == 0)
-                wait_until(lambda: descriptors_of(server.process.pid) <= before)
-                with refused() as told:
-                    step(client, name, answer.region)
-            assert told.reason == "REGION_NOT_FOUND"
-            # The parameters stay where they are, and can be shared anew.
-            assert (client.pull(name)["w"] == START["w"]).all()
-            with mapped(share(client, name, pull=pb.PullOptions())) as (_, parameters):
-                assert parameters.any()
-
-    def test_a_stream_keeps_its_region(self):
-        with (
-            running_server("numpy", shared_memory_idle_seconds=1) as server,
-            Client(server.address) as client,
-        ):
-            name = client.create(START).name
-            answer = share(client, name)
-
-            def steps():
-                for number in range(1, 4):
-                    yield pb.StepStreamRequest(
-                        header=pb.StepHeader(name=name, region=answer.region, gradient_id=number)
-                    )
-                    time.sleep(1.6)
-
-            with mapped(answer):
-                results = [message.result.step for message in client.stream(steps())]
-            assert results == [1, 2, 3]
-
-    def test_no_more_than_they_may_be(self):
-        flags = {"max_shared_memory_descriptors": 5, "metrics_port": 0}
-        with running_server("numpy", **flags) as server, Client(server.address) as client:
-            name = client.create(START).name
-            assert self.page(server, "/readyz")[0] == 200
-            with mapped(share(client, name)), mapped(share(client, name)):
-                with refused() as told:
-                    share(client, name)
-                status, text = self.page(server, "/readyz")
-                assert (status, json.loads(text)["troubles"]) == (
-                    503,
-                    ["shared memory holds 2 of at most 5 file descriptors"],
-                )
-            assert (told.reason, told.metadata) == (
-                "LIMIT_EXCEEDED",
-                {"limit": "max_shared_memory_descriptors", "value": "5"},
-            )
-            wait_until(lambda: self.page(server, "/readyz")[0] == 200)
-
-    def test_no_more_than_the_process_may_open(self):
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        ended = run_to_end(f"--max-shared-memory-descriptors={soft}")
-        assert ended.returncode == 2
-        assert ended.stderr == (
-            f"optserve-server: max_shared_memory_descriptors is {soft}, but must be at most {soft // 2}: half"
-            f" of the {soft} file descriptors that the process may open (RLIMIT_NOFILE)\n"
-        )

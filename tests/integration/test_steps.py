@@ -171,14 +171,16 @@ def test_a_validated_step_sends_the_parameters_as_they_are(client: Client, strea
     session = client.create(VALUES, spec)
     client.step(session.name, GRADIENTS)
     now, options = client.pull(session.name), {"pull": pb.PullOptions(), "validate_only": True}
-    for worker in ({}, {"worker": "a", "sequence": 1}):
+    for worker, sequence in (("", 0), ("a", 1)):
         if streamed:
-            header = pb.StepHeader(name=session.name, options=pb.StepOptions(**options, **worker))
-            answers = client.stream(step_messages(header, WHOLE, chunk=7))
-            result, step = answers[0].result, answers[0].parameters.step
-            values = unpacked(answers[0].parameters, b"".join(answer.chunk.data for answer in answers))
+            plan = plan_message(session.name, pull=pb.PullOptions(), worker=worker)
+            steps = step_messages(WHOLE, chunk=7, sequence=sequence, validate_only=True)
+            first, *answers = client.exchange([plan, *steps])
+            result, step = answers[0].result, answers[0].parameters_step
+            data = b"".join(answer.chunk.data for answer in answers)
+            values = unpacked(first.planned.parameters.tensors, data)
         else:
-            answer = client.step(session.name, GRADIENTS, **options, **worker)
+            answer = client.step(session.name, GRADIENTS, **options, worker=worker, sequence=sequence)
             result, step = answer.result, answer.parameters_step
             values = {p.name: array(p.tensor) for p in answer.parameters}
         assert (result.outcome, result.step, result.learning_rate) == (pb.STEP_OUTCOME_VALIDATED, 1, 0)

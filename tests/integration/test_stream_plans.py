@@ -170,8 +170,8 @@ class TestLayouts:
         answer = stream.step(bytes(data))
         for number, entry in enumerate(planned.gradients.tensors, start=2):
             assert (client.pull(name)[entry.name] == -number / 2).all()
-        values = unpacked(planned.parameters.tensors, answer.chunk.data)
-        assert {key: value.tobytes() for key, value in values.items()} == {
+        sent = unpacked(planned.parameters.tensors, answer.chunk.data)
+        assert {key: value.tobytes() for key, value in sent.items()} == {
             key: value.tobytes() for key, value in client.pull(name).items()
         }
 

@@ -49,7 +49,11 @@ def test_steps_go_on_over_a_kill(tmp_path: Path) -> None:
                 killing.set()
             steps.append(session.step(gradient(number)).step)
 
-    with serving(tmp_path) as server, optserve.connect(f"unix:{tmp_path}/socket") as client:
+    patient = optserve.Retry(attempts=60)  # a busy machine takes its time to start the next server
+    with (
+        serving(tmp_path) as server,
+        optserve.connect(f"unix:{tmp_path}/socket", retry=patient) as client,
+    ):
         session = client.create_session(VALUES, ADAM)
         thread = threading.Thread(target=train, args=(session,))
         thread.start()

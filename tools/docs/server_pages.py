@@ -32,7 +32,12 @@ def settings_page() -> str:
     """
     environment = {**os.environ, "COLUMNS": "10000"}
     text = subprocess.run(
-        [*SERVER, "--help"], env=environment, capture_output=True, text=True, check=True
+        # After a setting, the help is that of serving.
+        [*SERVER, "--port", "0", "--help"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     unwrapped = re.sub(r"\n {20,}", "  ", text)
     rows = [found for line in unwrapped.splitlines() if (found := _OPTION.match(line))]

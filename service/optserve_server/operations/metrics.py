@@ -125,6 +125,11 @@ class ServerCollector(Collector):
 
     def _process(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("optserve_process_memory_bytes", "Resident memory.", resident_bytes())
+        yield GaugeMetricFamily(
+            "optserve_event_loop_lag_seconds",
+            "Greatest lateness of the event loop within the last minute.",
+            self._server.loop_lag.worst,
+        )
         yield GaugeMetricFamily("optserve_ready", "Whether calls are taken.", int(self._server.ready))
         backend = self._server.namespaces.backend
         info = GaugeMetricFamily("optserve_build_info", "Always 1.", labels=["version", "backend", "device"])

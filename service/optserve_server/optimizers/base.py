@@ -21,6 +21,8 @@ class Rule(Hyperparameters, ABC):
     """
 
     name: ClassVar[str]
+    has_rate: ClassVar[bool] = True
+    """Whether a learning rate takes part in every step, so that a schedule means something."""
 
     # Every rule declares it again with its own default; it stays the first field.
     learning_rate: float = hyper(ge=0)

@@ -19,11 +19,12 @@ class Rprop(ElementwiseRule):
     the sign turned  s = max(s*eta_minus, step_size_min); p stays, and the next sign is new
     it is new, or 0  p -= s*sign(g)
 
-    As in PyTorch, `learning_rate` is what s starts from and nothing else: neither a schedule
-    nor a parameter group's factor changes s afterwards. In the frame: s*|g|*sign(g) over |g|.
+    As in PyTorch, `learning_rate` is what s starts from and nothing else, so that a session
+    refuses a schedule, reduce_on_plateau or a group's factor for it. In the frame: s*|g|*sign(g) over |g|.
     """
 
     name: ClassVar[str] = "rprop"
+    has_rate: ClassVar[bool] = False
 
     learning_rate: float = hyper(0.01, gt=0)
     eta_minus: float = hyper(0.5, gt=0, lt=1)

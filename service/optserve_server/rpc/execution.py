@@ -17,7 +17,7 @@ from optserve_server.rpc.completion import Completion
 from optserve_server.rpc.meters import Meters
 from optserve_server.sessions.change import Change, Checked
 from optserve_server.sessions.keeper import Keeper
-from optserve_server.sessions.session import Session
+from optserve_server.sessions.session import MANY_TENSORS, Session
 from optserve_server.storage.failpoints import passing
 
 T = TypeVar("T")
@@ -105,3 +105,7 @@ class Execution:
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Runs ``work`` beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def for_each(self, count: int, work: Callable[[], T]) -> T:
+        """Runs ``work`` that does something for each of ``count`` tensors: for many of them in a thread."""
+        return work() if count <= MANY_TENSORS else await self.in_thread(work)

@@ -187,7 +187,7 @@ def _no_memory() -> DomainError:
     return DomainError(
         Reason.LIMIT_EXCEEDED,
         "the server has no memory for that now",
-        metadata={"limit": "memory"},
+        metadata={"limit": "memory", APPLIED_KEY: "unknown"},  # anything may have run out of it
         retry_after=1.0,
     )
 

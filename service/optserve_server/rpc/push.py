@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from optserve._codec.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason, within
+from optserve_server.rpc.execution import Execution
 from optserve_server.sessions.changes import PushChange, Request
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.staging import Staging
@@ -33,8 +35,13 @@ class Push:
         return PushChange(self.staging, expected, self.header.reset_state, request)
 
 
-async def received(requests: Requests, find: Callable[[str], Session]) -> Push:
+async def received(requests: Requests, find: Callable[[str], Session], execution: Execution) -> Push:
     """Reads a whole push.
+
+    Args:
+        requests: its messages.
+        find: the session of a resource name.
+        execution: where its staging is laid out.
 
     Raises:
         DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED where messages are missing or
@@ -43,7 +50,7 @@ async def received(requests: Requests, find: Callable[[str], Session]) -> Push:
     first = await anext(requests, None)
     if first is None or not first.message.HasField("header"):
         raise DomainError(Reason.STREAM_PROTOCOL, "a push begins with a header", field="header")
-    push = _begun(first.message.header, find)
+    push = await _begun(first.message.header, find, execution)
     filler = Filler(push.staging.buffer)
     filler.add(first.chunk)
     while (framed := await anext(requests, None)) is not None:
@@ -55,7 +62,7 @@ async def received(requests: Requests, find: Callable[[str], Session]) -> Push:
     return push
 
 
-def _begun(header: pb.PushHeader, find: Callable[[str], Session]) -> Push:
+async def _begun(header: pb.PushHeader, find: Callable[[str], Session], execution: Execution) -> Push:
     with within("header"):
         checked_key(header.request_id, "request_id")
         session = find(header.name)
@@ -64,7 +71,8 @@ def _begun(header: pb.PushHeader, find: Callable[[str], Session]) -> Push:
         session.check_step(
             header.expected_step if header.HasField("expected_step") else None, "expected_step"
         )
-        staging = session.stage(tuple(header.tensors) or None, dtype)
+        stage = partial(session.stage, tuple(header.tensors) or None, dtype)
+        staging = await execution.for_each(len(session.layout.entries), stage)
         if header.byte_count != staging.byte_count:
             raise wrong_byte_count(header.byte_count, staging.byte_count)
         return Push(header, session, staging)

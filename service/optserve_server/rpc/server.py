@@ -30,6 +30,7 @@ from optserve_server.rpc.functions import FunctionService
 from optserve_server.rpc.identity import Identities
 from optserve_server.rpc.interceptors import Boundary
 from optserve_server.rpc.listening import Listening
+from optserve_server.rpc.loop_lag import LoopLag
 from optserve_server.rpc.sessions import SessionService
 from optserve_server.rpc.sharing import Sharing
 from optserve_server.rpc.tracing import Tracer
@@ -160,7 +161,9 @@ class Server:
         if conditions.reflection:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
+        self.loop_lag = LoopLag()
         self._sweeping: asyncio.Task[None] | None = None
+        self._measuring: asyncio.Task[None] | None = None
         self._told_ready = True
 
     @property
@@ -205,6 +208,7 @@ class Server:
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         self._sweeping = asyncio.create_task(self._sweep())
+        self._measuring = asyncio.create_task(self.loop_lag.measure())
         return bound
 
     async def stop(self, grace: float) -> None:
@@ -213,10 +217,11 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await self._drain.finish(grace)
         await self._server.stop(_LAST_ANSWERS)
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeping
+        for task in (self._sweeping, self._measuring):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         await self._sharing.stop()
         await self._data.stop()
         if self._keeper is not None:

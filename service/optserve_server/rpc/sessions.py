@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from optserve._codec.framing import Framed
+from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
 from optserve_server.errors import DomainError, Reason, within
@@ -33,10 +34,11 @@ from optserve_server.sessions.change import ChangeKind
 from optserve_server.sessions.changes import ReportChange, Request, UpdateChange
 from optserve_server.sessions.keeper import Keeper, folder_name
 from optserve_server.sessions.kept import Answered
-from optserve_server.sessions.session import Session
+from optserve_server.sessions.session import MANY_TENSORS, Session
+from optserve_server.sessions.spec import SessionSpec
 from optserve_server.sessions.staging import StagedTensor
 from optserve_server.sessions.step import Step as TakenStep
-from optserve_server.sessions.store import Limits, Store
+from optserve_server.sessions.store import Limits, ParameterInit, Store
 from optserve_server.sessions.stream_plan import UnaryStep
 from optserve_server.wire import metrics, pages, sessions
 from optserve_server.wire.answers import decoded
@@ -116,12 +118,13 @@ class SessionService(SessionServiceServicer):
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
         key = checked_key(request.request_id, "request_id")
-        content = content_of(request) if key else b""
+        # Here, and below, for a request of many tensors or bytes is not to hold the loop.
+        content = await self._execution.in_thread(partial(content_of, request)) if key else b""
         return await self._repeats.once(key, content, partial(self._create, request, Request(key, content)))
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         session = self.find(request.name)
-        response = pb.GetSessionResponse(session=sessions.session_to(session))
+        response = pb.GetSessionResponse(session=await self._described(session))
         if request.worker:
             worker = checked_key(request.worker, "worker")
             response.next_sequence = session.ledger.next_sequence(worker)
@@ -133,7 +136,8 @@ class SessionService(SessionServiceServicer):
         size, after = pages.size_from(request.page_size), pages.after_from(request.page_token)
         page, last = self._store.page(size, after)
         return pb.ListSessionsResponse(
-            sessions=map(sessions.session_to, page), next_page_token=pages.token_to(last)
+            sessions=[await self._described(session) for session in page],
+            next_page_token=pages.token_to(last),
         )
 
     async def DeleteSession(
@@ -170,14 +174,16 @@ class SessionService(SessionServiceServicer):
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
-        gradients = sessions.gradients_from(request.gradients)
+        execution, count = self._execution, len(request.gradients)
+        gradients = await execution.for_each(count, partial(sessions.gradients_from, request.gradients))
         rows = sessions.sparse_gradients_from(request.sparse_gradients)
         options = sessions.options_from(request.options)
         with within("options.pull"):
             pull = sessions.pull_from(request.options.pull) if request.options.HasField("pull") else None
         make = partial(UnaryStep.of, session, gradients, rows, pull)
         # If few rows were sent, the zeros of the others are many.
-        unary = await self._execution.in_thread(make) if rows and not session.is_small else make()
+        is_long = count > MANY_TENSORS or (rows and not session.is_small)
+        unary = await execution.in_thread(make) if is_long else make()
         with within("options.pull"):
             self._check_fits(unary.plan.parameters)
         reply = unary.plan.reply(unary.staging)
@@ -217,7 +223,8 @@ class SessionService(SessionServiceServicer):
         session = self.find(request.name)
         with within("pull"):
             pull = sessions.pull_from(request.pull)
-            session.check_pull(pull)
+            count = len(session.layout.entries)
+            await self._execution.for_each(count, partial(session.check_pull, pull))
         if request.HasField("if_newer_than_step") and session.step <= request.if_newer_than_step:
             header = sessions.not_modified_to(session.step, pull.point)
             yield Framed(pb.PullParametersResponse(header=header))
@@ -225,7 +232,7 @@ class SessionService(SessionServiceServicer):
         work = partial(session.values, pull.tensors, pull.dtype, pull.point)
         values = await self._execution.exclusive(session, work)
         chunks = cut(values.buffer, self._limits.chunk_bytes)
-        header = sessions.values_header_to(values)
+        header = await self._execution.for_each(count, partial(sessions.values_header_to, values))
         yield Framed(pb.PullParametersResponse(header=header), next(chunks, None))
         for chunk in chunks:
             yield Framed(pb.PullParametersResponse(), chunk)
@@ -233,9 +240,12 @@ class SessionService(SessionServiceServicer):
     async def PushParameters(
         self, requests: AsyncIterator[Any], context: Context
     ) -> pb.PushParametersResponse:
-        push = await received(requests, self.find)
+        push = await received(requests, self.find, self._execution)
         header = push.header
-        content = content_of(header, push.staging.buffer.data) if header.request_id else b""
+        content = b""
+        if header.request_id:
+            digest = partial(content_of, header, push.staging.buffer.data)
+            content = await self._execution.in_thread(digest)
 
         change = push.change(Request(header.request_id, content))
         act = partial(make_change, self._execution, push.session, change)
@@ -290,7 +300,9 @@ class SessionService(SessionServiceServicer):
         self, requests: AsyncIterator[Any], context: Context
     ) -> pb.ImportSnapshotResponse:
         header, data = await received_snapshot(requests, self._store)
-        content = content_of(header, data.data) if header.request_id else b""
+        content = b""
+        if header.request_id:
+            content = await self._execution.in_thread(partial(content_of, header, data.data))
         keep = self._keep(ChangeKind.IMPORT, Request(header.request_id, content))
 
         async def act() -> Message:
@@ -318,14 +330,18 @@ class SessionService(SessionServiceServicer):
 
     async def _create(self, request: pb.CreateSessionRequest, asked: Request) -> pb.CreateSessionResponse:
         session_id = checked_session_id(request.session_id)
-        spec = sessions.spec_from(request)
-        parameters = sessions.parameters_from(request.parameters)
         keep = self._keep(ChangeKind.CREATE, asked)
+        spec, parameters = await self._execution.in_thread(partial(_asked_for, request))
         work = partial(self._store.create, session_id, spec, parameters, request.seed, keep)
         async with self._creating:
             session = await self._execution.in_thread(work)  # a kernel may have to be compiled
         calls.concerns(session.id)
-        return pb.CreateSessionResponse(session=sessions.session_to(session))
+        return pb.CreateSessionResponse(session=await self._described(session))
+
+    async def _described(self, session: Session) -> session_pb2.Session:
+        """A session as a message."""
+        count = len(session.layout.entries)
+        return await self._execution.for_each(count, partial(sessions.session_to, session))
 
     async def _update(self, request: pb.UpdateSessionRequest, asked: Request) -> pb.UpdateSessionResponse:
         session, spec = self.find(request.name), sessions.spec_from(request)
@@ -359,6 +375,11 @@ class SessionService(SessionServiceServicer):
             if self._keeper is not None and session.kept is not None:
                 await self._keeper.in_thread(partial(self._keeper.forget, session.kept, asked))
             store.delete(session.id)
+
+
+def _asked_for(request: pb.CreateSessionRequest) -> tuple[SessionSpec, list[ParameterInit]]:
+    """What a new session is to be."""
+    return sessions.spec_from(request), sessions.parameters_from(request.parameters)
 
 
 def _asked(request: Any) -> Request:

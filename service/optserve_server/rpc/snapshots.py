@@ -25,6 +25,7 @@ from optserve_server.sessions.frozen import Frozen, SpecCodec, freeze, layout_of
 from optserve_server.sessions.keeper import Keeper
 from optserve_server.sessions.kept import Kept
 from optserve_server.sessions.session import Session
+from optserve_server.sessions.staging import Staging
 from optserve_server.sessions.store import Store
 from optserve_server.sessions.workers import StepLedger
 from optserve_server.storage import snapshot
@@ -92,9 +93,7 @@ class Snapshots:
         expected = request.expected_step if request.HasField("expected_step") else None
         if request.weights_only:
             contents = await keeper.in_thread(partial(self._read, file))
-            staging = session.stage(None, None)
-            for tensor in staging.tensors:
-                staging.array(tensor)[:] = contents.tensors[f"parameter/{tensor.entry.name}"].reshape(-1)
+            staging = await self._execution.in_thread(partial(_weights, session, contents))
             change = RestoreChange(staging, expected, request=asked)
             return await make_change(self._execution, session, change)
         work = self._restored(keeper, session, file, expected, asked)
@@ -108,8 +107,8 @@ class Snapshots:
             session.check_step(expected, "expected_step")
             _, kept = self._kept(session)
             state = await keeper.in_thread(partial(self._state, session, file))
-            answer = answer_to(ChangeKind.RESTORE, state, None)
-            remember(kept, asked, ChangeKind.RESTORE, answer)
+            answer = await keeper.in_thread(partial(answer_to, ChangeKind.RESTORE, state, None))
+            await keeper.in_thread(partial(remember, kept, asked, ChangeKind.RESTORE, answer))
             try:
                 await keeper.replace(kept, state)
             except BaseException:
@@ -142,7 +141,7 @@ class Snapshots:
             made = await self._execution.exclusive(source, partial(self._copied, store, source, new_id))
         else:
             file = self._file(source, step)
-            made = await self._execution.in_thread(partial(self._thawed, store, self._read(file), new_id))
+            made = await self._execution.in_thread(partial(self._forked, store, file, new_id))
         return await self._added(store, made, ChangeKind.FORK, keep)
 
     async def export(
@@ -157,7 +156,8 @@ class Snapshots:
             assert self._keeper is not None  # without one there is no file
             file = self._file(session, step)
             await self._keeper.in_thread(partial(self._read, file))
-            data = np.frombuffer(self._keeper.catalog.disk.read(file.path), np.uint8)
+            read = partial(self._keeper.catalog.disk.read, file.path)
+            data = np.frombuffer(await self._keeper.in_thread(read), np.uint8)
             of_step = file.step
         header = pb.SnapshotHeader(step=of_step, byte_count=data.size)
         chunks = cut(data, chunk_bytes)
@@ -183,7 +183,10 @@ class Snapshots:
         store.free(made.id)  # somebody may have been quicker
         add = partial(store.add, made, keep)
         await (self._execution.in_thread(add) if self._keeper is not None else _at_once(add))
-        return answer_to(kind, made, None)
+        return await self._execution.for_each(len(made.layout.entries), partial(answer_to, kind, made, None))
+
+    def _forked(self, store: Store, file: SnapshotFile, new_id: str) -> Session:
+        return self._thawed(store, self._read(file), new_id)
 
     def _copied(self, store: Store, source: Session, new_id: str) -> Session:
         frozen = freeze(source, self._codec)
@@ -264,6 +267,14 @@ async def received(requests: Requests, store: Store) -> tuple[pb.ImportHeader, n
 
 async def _at_once(work: Callable[[], T]) -> T:
     return work()
+
+
+def _weights(session: Session, contents: Contents) -> Staging:
+    """A snapshot's parameters, staged."""
+    staging = session.stage(None, None)
+    for tensor in staging.tensors:
+        staging.array(tensor)[:] = contents.tensors[f"parameter/{tensor.entry.name}"].reshape(-1)
+    return staging
 
 
 def _contents(frozen: Frozen) -> Contents:

@@ -143,24 +143,25 @@ class Budget:
             self._settle()
             return self._held[kind]
 
-    def array(self, byte_count: int, make: Make = _new) -> npt.NDArray[np.uint8]:
-        """Memory for bytes in flight (uint8), counted for as long as it or a view of it lives.
+    def array(self, byte_count: int, make: Make = _new, kind: Kind = Kind.IN_FLIGHT) -> npt.NDArray[np.uint8]:
+        """Memory for bytes (uint8), counted for as long as it or a view of it lives.
 
         Args:
             byte_count: how many.
             make: gives the memory.
+            kind: what they count as.
 
         Raises:
             DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED; no memory was taken.
         """
-        self.take(Kind.IN_FLIGHT, byte_count)
+        self.take(kind, byte_count)
         try:
             owner = make(byte_count)
         except MemoryError:
-            self.give(Kind.IN_FLIGHT, byte_count)
+            self.give(kind, byte_count)
             raise
         # Views, and theirs, have the owner of the memory as their base.
-        weakref.finalize(owner, self.give, Kind.IN_FLIGHT, byte_count).atexit = False
+        weakref.finalize(owner, self.give, kind, byte_count).atexit = False
         return owner
 
     def _check_all(self, kind: Kind, amount: int) -> list[Budget]:

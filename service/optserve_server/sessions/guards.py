@@ -211,8 +211,10 @@ class StepPrograms:
         return g * t.scalar("guard_clip")
 
     def _average(self, t: Tracer, p: Value) -> Value:
-        kept, added = t.scalar("guard_average_kept"), t.scalar("guard_average_added")
-        average = kept * t.load(AVERAGE) + added * p
+        # A mean of both, decay*average + (1 - decay)*p, would drift: its shares, each rounded,
+        # do not add up to 1.
+        before = t.scalar("guard_average_kept") * t.load(AVERAGE)
+        average = before + t.scalar("guard_average_rate") * (p - before)
         t.store(AVERAGE, average)
         return average
 

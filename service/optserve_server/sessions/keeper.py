@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from optserve_server.errors import DomainError
@@ -160,7 +161,8 @@ class Keeper:
                 number, step = kept.number, kept.session.step
                 await self.in_thread(lambda: self._begun(kept, number, kept=False).finish())
                 self._saved(kept, number, step)
-        payload = change.record(self.codec)
+        record = partial(change.record, self.codec)
+        payload = record() if kept.session.is_small else await self.in_thread(record)
         with self.disk_state.refusing():
             await self._append(kept, payload)
         return size_of(payload)

@@ -58,7 +58,7 @@ class Numbers:
         rates = {name: self._rate(g, None, 1.0) for name, g in self._groups.items()}
         self._constant = None if varies else rates
         plain = Overridden(spec)
-        self._first_guards, self._guards = self._guards_at(0, plain), self._guards_at(1, plain)
+        self._guards = self._constant_guards(plain)
         self._plain = plain
         self._overridden: OrderedDict[tuple[Override, ...], Overridden] = OrderedDict()
         self.version = 0
@@ -144,7 +144,7 @@ class Numbers:
             guards: what `of_gradient` returned for the step; None if there is no gradient.
             overrides: hyperparameters that have other values in this step.
         """
-        guards = guards or (self._guards if step else self._first_guards)
+        guards = guards or self.of_gradient(step, 1.0)
         chosen = self._plain if not overrides else self.overridden(overrides)
         rates = self._constant if self._constant is not None and not overrides else self._rates(step, chosen)
         scalars: list[dict[str, float]] = []
@@ -182,22 +182,21 @@ class Numbers:
         self, step: int, loss_scale: float, overrides: tuple[Override, ...] = ()
     ) -> Mapping[str, Mapping[str, float]]:
         """The numbers of a gradient's preprocessing, by group; not to be changed."""
-        numbers = self._guards if step else self._first_guards
-        if overrides:
-            numbers = self._guards_at(step, self.overridden(overrides))
-        if loss_scale == 1.0:
-            return numbers
-        return {name: {**of, "guard_loss_scale": loss_scale} for name, of in numbers.items()}
+        numbers = self._guards if not overrides else self._constant_guards(self.overridden(overrides))
+        own: dict[str, float] = {}
+        average = self._spec.weight_average
+        if average is not None:
+            # Before the first step there is no average yet, whatever its array holds.
+            own = {"guard_average_kept": 1.0 if step else 0.0, "guard_average_rate": average.rate(step + 1)}
+        if loss_scale != 1.0:
+            own["guard_loss_scale"] = loss_scale
+        return {name: {**of, **own} for name, of in numbers.items()} if own else numbers
 
-    def _guards_at(self, step: int, chosen: Overridden) -> dict[str, dict[str, float]]:
-        gradient, average = self._spec.gradient, self._spec.weight_average
+    def _constant_guards(self, chosen: Overridden) -> dict[str, dict[str, float]]:
+        gradient = self._spec.gradient
         numbers = {"guard_accumulation_steps": float(gradient.accumulation_steps)}
         if isinstance(gradient.clip, ClipByValue):
             numbers |= {"guard_low": gradient.clip.low, "guard_high": gradient.clip.max_value}
-        if average is not None:
-            # The first step copies the parameters: there is no average yet.
-            kept = average.decay if step > 0 else 0.0
-            numbers |= {"guard_average_kept": kept, "guard_average_added": 1 - kept}
         return {
             name: {**numbers, "guard_l1": chosen.l1[name], "guard_l2": chosen.l2[name]}
             for name in self._groups

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 COMING = 0.2
 """Seconds after which a session that has left the memory may be there again."""
 
+MANY_TENSORS = 256
+"""Tensors above which work for each of them in turn is too long for the event loop."""
+
 SMALL = 1 << 17
 """Elements up to which a step is shorter than handing it to another thread."""
 
@@ -60,7 +64,8 @@ class _Changing(contextlib.AbstractContextManager[None]):
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        # The session holds this, and its memory is to go with its last user, not with a collection.
+        self._session: Session = weakref.proxy(session)
 
     def __enter__(self) -> None:
         if self._session.live is not None:
@@ -124,7 +129,8 @@ class Session:
         self.accumulated = 0
         self.skipped = 0
         size = sum(layout.arena_sizes.values())
-        self.is_small, self.is_brief = size <= SMALL, size <= backend.brief
+        self.is_small = size <= SMALL and len(layout.entries) <= MANY_TENSORS
+        self.is_brief = size <= backend.brief
         self.closed = self.away = False
         self.damaged = False
         self.changing: contextlib.AbstractContextManager[None] = _Changing(self)
@@ -136,6 +142,7 @@ class Session:
         self.live: LiveParameters | None = None
         self.at_close: dict[object, Callable[[], object]] = {}
         self._allocate = partial(budget.array, make=backend.host_buffer)
+        self._allocate_resident = partial(self._allocate, kind=Kind.RESIDENT)
         self.charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
         self.arenas = Arenas(layout, programs, backend)
         self.numbers = Numbers(spec, layout.members)
@@ -177,14 +184,32 @@ class Session:
         """A buffer for tensors that were laid out."""
         return Staging(tensors, allocate=self._allocate)
 
-    def stage(self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None) -> Staging:
-        """A buffer for streamed bytes; see `optserve_server.sessions.staging.stage`."""
-        return stage(self.layout, tensors, dtype, self._allocate)
+    def has_room(self, byte_count: int) -> bool:
+        """Whether so many more resident bytes are within the limits."""
+        try:
+            self.budget.check(Kind.RESIDENT, byte_count)
+        except DomainError:
+            return False
+        return True
 
-    def stage_arrays(self, arrays: Sequence[NamedArray], sparse: Sequence[NamedRows] = ()) -> Staging:
+    def stage(
+        self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None, *, is_resident: bool = False
+    ) -> Staging:
+        """A buffer for bytes, in flight or resident; see `optserve_server.sessions.staging.stage`."""
+        allocate = self._allocate_resident if is_resident else self._allocate
+        return stage(self.layout, tensors, dtype, allocate)
+
+    def stage_arrays(
+        self,
+        arrays: Sequence[NamedArray],
+        sparse: Sequence[NamedRows] = (),
+        *,
+        is_resident: bool = False,
+    ) -> Staging:
         """A buffer that holds a gradient; see `optserve_server.sessions.staging.stage_arrays`."""
         lazy = self.spec.gradient.sparse is SparseUpdate.LAZY
-        return stage_arrays(self.layout, arrays, sparse, lazy=lazy, allocate=self._allocate)
+        allocate = self._allocate_resident if is_resident else self._allocate
+        return stage_arrays(self.layout, arrays, sparse, lazy=lazy, allocate=allocate)
 
     def stage_rows(
         self, tensors: Sequence[str], rows: Sequence[NamedIndices], dtype: np.dtype[Any] | None
@@ -346,6 +371,7 @@ class Session:
     def close(self, *, away: bool = False) -> None:
         """Says that it is deleted, or away; whoever still holds it is refused."""
         self.closed, self.away = True, away
+        self.idle_plans.clear()  # they hold the session, which is to go at once
         self.idle_plans.clear()
         self.activity.closed()
         for tell in list(self.at_close.values()):

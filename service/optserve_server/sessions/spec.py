@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -94,11 +95,43 @@ class GradientSpec(Hyperparameters):
     sparse: SparseUpdate = hyper(SparseUpdate.DENSE, torch=SparseUpdate.LAZY)
 
 
+class WeightAverageStart(StrEnum):
+    """What a weight average starts from."""
+
+    COPY = "COPY"
+    ZERO_DEBIASED = "ZERO_DEBIASED"
+    ZERO = "ZERO"
+
+
 @dataclass(frozen=True)
 class WeightAverageSpec(Hyperparameters):
-    """Exponential moving average of the weights."""
+    """Exponential moving average of the weights, a += rate*(p - a).
 
-    decay: float = hyper(0.99, ge=0, lt=1)
+    COPY           the first step copies p (Keras, PyTorch)
+    ZERO_DEBIASED  a starts at 0 and is divided by 1 - decay^t (optax.ema)
+    ZERO           a starts at 0 (optax.ema without debias)
+    """
+
+    decay: float = hyper(0.99, torch=0.999, ge=0, lt=1)
+    start: WeightAverageStart = hyper(WeightAverageStart.COPY, optax=WeightAverageStart.ZERO_DEBIASED)
+    every_micro_batch: bool = hyper(True, torch=False, optax=False, lecture=False)
+
+    @property
+    def moves_between_steps(self) -> bool:
+        """Whether it moves with micro-batches that complete no step."""
+        return self.every_micro_batch and self.start is not WeightAverageStart.ZERO_DEBIASED
+
+    def rate(self, step: int) -> float:
+        """The average's share of what is new at step t, counted from 1.
+
+        Debiased, a_t/(1 - decay^t) moves by (1 - decay)/(1 - decay^t), which is 1 at first.
+        """
+        added = 1 - self.decay
+        if self.start is WeightAverageStart.ZERO:
+            return added
+        if self.start is WeightAverageStart.COPY:
+            return 1.0 if step == 1 else added
+        return added / -math.expm1(step * math.log1p(-added)) if self.decay else 1.0
 
 
 class ExpiryAction(StrEnum):
@@ -171,20 +204,26 @@ class SessionSpec(Hyperparameters):
     step_counting: StepCounting = hyper(StepCounting.PER_SESSION, torch=StepCounting.PER_TENSOR)
 
     def validate(self) -> None:
-        """Refuses a learning rate beside a schedule."""
-        if self.schedule is None:
-            return
+        """Refuses a learning rate beside a schedule, and what changes the rate of a rule without one."""
         chosen = {"optimizer": self.optimizer}
         for index, group in enumerate(self.groups):
             if group.optimizer is not None:
                 chosen[f"groups[{index}].optimizer"] = group.optimizer
         for path, optimizer in chosen.items():
-            if "learning_rate" in optimizer.given:
+            rule = optimizer.algorithm
+            if self.schedule is not None and "learning_rate" in optimizer.given:
                 raise DomainError(
                     Reason.CONFLICTING_FIELDS,
                     "a learning rate is stated beside a schedule",
-                    field=f"{path}.{optimizer.algorithm.name}.learning_rate",
+                    field=f"{path}.{rule.name}.learning_rate",
                 )
+            for field in ("schedule", "reduce_on_plateau"):
+                if getattr(self, field) is not None and not rule.has_rate:
+                    raise _no_rate(field, path, rule)
+        for index, group in enumerate(self.groups):
+            if group.learning_rate_factor != 1 and not self.rule(group).has_rate:
+                path = f"groups[{index}].optimizer" if group.optimizer is not None else "optimizer"
+                raise _no_rate(f"groups[{index}].learning_rate_factor", path, self.rule(group))
 
     def rule(self, group: ParameterGroup | None) -> Rule:
         """The rule of a group; None stands for the default group."""
@@ -211,3 +250,12 @@ class SessionSpec(Hyperparameters):
         if self.decoupled_weight_decay is not None:
             return self.decoupled_weight_decay
         return self.rule(group).decoupled_weight_decay
+
+
+def _no_rate(field: str, path: str, rule: Rule) -> DomainError:
+    """The error of a field that changes the learning rate of a rule without one."""
+    return DomainError(
+        Reason.CONFLICTING_FIELDS,
+        f"{field} changes a learning rate, but {path} is {rule.name}, whose steps have none",
+        field=field,
+    )

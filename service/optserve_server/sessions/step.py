@@ -259,6 +259,11 @@ class Step(Change["Step"]):
         with self._session.changing:
             for place in self._plan.places:
                 place.call(StepPrograms.accumulate, self._scaled, scalars=self._guards[place.group])
+            average = self._session.spec.weight_average
+            if average is not None and average.moves_between_steps and self._session.step:
+                for partition in self._session.arenas.partitions.values():
+                    numbers = self._guards[partition.group]
+                    partition.run(partition.programs.average, partition.start, partition.stop, numbers)
         self._session.count_accumulated()
 
     def _apply(self, reply: Reply | None, progress: Progress | None) -> StepResult:

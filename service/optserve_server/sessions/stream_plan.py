@@ -40,6 +40,7 @@ class StepPlan:
         pull: the parameters that follow each result; None for none.
         region: the shared memory that gradients and parameters are in; None if they are sent.
         per_tensor_norms: whether each result has the norm of each tensor.
+        is_resident: whether its buffers count as the session's own, not as bytes in flight.
 
     Attributes:
         spec: the session's specification when the plan was made.
@@ -63,8 +64,10 @@ class StepPlan:
         pull: Pull | None = None,
         region: Region | None = None,
         per_tensor_norms: bool = False,
+        is_resident: bool = False,
     ) -> None:
         session.check_ready()
+        self._is_resident = is_resident
         self.session, self.spec = session, session.spec
         self.gradients, self.sparse_tensors, self.dtype = tuple(gradients), tuple(sparse_tensors), dtype
         self.worker, self.per_tensor_norms = worker, per_tensor_norms
@@ -129,7 +132,8 @@ class StepPlan:
         if self.writes_in_place:
             return Reply(self.pull.point, gradient)
         if self._values is None:
-            self._values = self.session.stage(self.pull.tensors, self.pull.dtype)
+            pull, is_resident = self.pull, self._is_resident
+            self._values = self.session.stage(pull.tensors, pull.dtype, is_resident=is_resident)
         return Reply(self.pull.point, self._values)
 
 
@@ -157,10 +161,14 @@ class UnaryStep:
         self, session: Session, arrays: Sequence[NamedArray], rows: Sequence[NamedRows], pull: Pull | None
     ) -> None:
         session.check_ready()
-        self.staging = session.stage_arrays(arrays, rows)
+        self._key: object = None if rows or not session.is_small else _key(arrays, pull)
+        if self._key is not None and not session.has_room(2 * session.layout.byte_count):
+            self._key = None
+        # What is kept between steps is not in flight: it would take the place of what is.
+        is_resident = self._key is not None
+        self.staging = session.stage_arrays(arrays, rows, is_resident=is_resident)
         with within("options"):
-            self.plan = StepPlan(session, self.staging.tensors, pull=pull)
-        self._key = None if rows or not session.is_small else _key(arrays, pull)
+            self.plan = StepPlan(session, self.staging.tensors, pull=pull, is_resident=is_resident)
         by_name = {tensor.entry.name: tensor for tensor in self.staging.tensors}
         self._targets = [self.staging.array(by_name[named.name]) for named in arrays]
 

@@ -37,6 +37,8 @@ class Settings:
     decay: Mapping[str, float] = dataclasses.field(default_factory=dict)
     rate_factor: Mapping[str, float] = dataclasses.field(default_factory=dict)
     average: float | None = None
+    average_start: str = "COPY"
+    average_every_call: bool = False
 
 
 def norm(values: Sequence[float]) -> float:
@@ -88,8 +90,24 @@ def trajectory(
                 inside, outside = (lr, 1.0) if s.rate_in_velocity else (1.0, lr)
                 velocity[n] = [s.momentum * v + inside * x for v, x in zip(velocity[n], g[n], strict=True)]
                 p[n] = [keep * x - outside * v for x, v in zip(p[n], velocity[n], strict=True)]
-                beta = s.average if s.average is not None and step else 0.0
-                average[n] = [beta * a + (1 - beta) * x for a, x in zip(average[n], p[n], strict=True)]
             waiting, step = [], step + 1
-        path.append(({n: list(v) for n, v in p.items()}, {n: list(v) for n, v in average.items()}))
+        if s.average is not None and (not waiting or (s.average_every_call and step)):
+            average = averaged(average, p, first=step == 1 and not waiting, s=s)
+        bias = (
+            1 - s.average**step if s.average is not None and s.average_start == "DEBIASED" and step else 1.0
+        )
+        shown = {n: [x / bias for x in v] for n, v in average.items()} if step else p
+        path.append(({n: list(v) for n, v in p.items()}, {n: list(v) for n, v in shown.items()}))
     return path
+
+
+def averaged(average: Tensors, p: Tensors, *, first: bool, s: Settings) -> Tensors:
+    """One movement of the average; what starts at zero forgets what stood there."""
+    if first and s.average_start == "COPY":
+        return {n: list(values) for n, values in p.items()}
+    assert s.average is not None
+    beta = 0.0 if first else s.average
+    return {
+        n: [beta * a + (1 - s.average) * x for a, x in zip(average[n], values, strict=True)]
+        for n, values in p.items()
+    }

@@ -190,6 +190,9 @@ def guarded() -> list[Row]:
             s(rates, momentum=0.5, rate_in_velocity=True, decay=guards.everywhere(0.1)), weight_decay=0.1),
         row("weight_average", "keras", {"weight_average": {"decay": 0.75}}, s(rates, average=0.75),
             use_ema=True, ema_momentum=0.75),
+        row("weight_average", "keras_accumulated", {"gradient": steps, "weight_average": {"decay": 0.75}},
+            s(rates, accumulation=3, average=0.75, average_every_call=True),
+            gradient_accumulation_steps=3, use_ema=True, ema_momentum=0.75),
         row("weight_average", "keras_defaults", {"weight_average": {}}, s(rates, average=0.99), use_ema=True),
     ]  # fmt: skip
 

@@ -108,7 +108,8 @@ def guarded() -> list[Row]:
             {"gradient": mixed, "decoupled_weight_decay": 0.1, "weight_average": {"decay": 0.75},
              "groups": [{"name": "slow", "tensors": ["bias"], "learning_rate_factor": 0.5}]},
             s(rates, accumulation=2, l1=0.03125, l2=0.03125, clip=gradient.Clip("by_global_norm", 0.75, 0.0),
-              decay=guards.everywhere(0.1), rate_factor={"bias": 0.5}, average=0.75)),
+              decay=guards.everywhere(0.1), rate_factor={"bias": 0.5}, average=0.75,
+              average_every_call=True)),
     ]  # fmt: skip
 
 

@@ -201,31 +201,43 @@ def tensorwise() -> list[Row]:
     ]  # fmt: skip
 
 
-def run_guarded(make: Callable[[float], Any]) -> guards.Runner:
-    """Steps a transformation over named tensors."""
+def run_guarded(make: Callable[[float], Any], ema: Any = None) -> guards.Runner:
+    """Steps a transformation over named tensors, whose average is that of ``ema``."""
 
     def runner(case: guards.Guarded) -> list[tuple[guards.Nested, guards.Nested]]:
         rates = case.settings.rates
         parameters = {n: jnp.array(v, "float64") for n, v in case.parameters.items()}
         state, path = make(rates[0]).init(parameters), []
+        kept = ema and ema.init(parameters)
         for values, rate in zip(case.gradients, rates, strict=True):
             gradients = {n: jnp.array(v, "float64") for n, v in values.items()}
             updates, state = make(rate).update(gradients, state, parameters)
             parameters = optax.apply_updates(parameters, updates)
-            snapshot = guards.named(
-                sorted(parameters), (np.asarray(parameters[n]) for n in sorted(parameters))
-            )
-            path.append((snapshot, snapshot))
+            average = parameters
+            if ema:
+                average, kept = ema.update(parameters, kept)
+            path.append((snapshot(parameters), snapshot(average)))
         return path
 
     return runner
 
 
+def snapshot(tensors: Any) -> guards.Nested:
+    return guards.named(sorted(tensors), (np.asarray(tensors[n]) for n in sorted(tensors)))
+
+
 def guarded() -> list[Row]:
     s, clip, rates = gradient.Settings, gradient.Clip, guards.RATES
 
-    def row(file: str, name: str, fields: dict[str, Any], settings: gradient.Settings, before: Any) -> Row:
-        runner = run_guarded(lambda lr: optax.chain(before, optax.sgd(lr)))
+    def row(
+        file: str,
+        name: str,
+        fields: dict[str, Any],
+        settings: gradient.Settings,
+        before: Any,
+        ema: Any = None,
+    ) -> Row:
+        runner = run_guarded(lambda lr: optax.chain(before, optax.sgd(lr)), ema)
         return guards.row(file, name, "optax", "OPTAX", fields, settings, runner)
 
     only_kernel = {"bias": False, "kernel": True}
@@ -236,6 +248,11 @@ def guarded() -> list[Row]:
             s(rates, clip=clip("by_global_norm", 0.75, 0.0)), optax.clip_by_global_norm(0.75)),
         row("decoupled_weight_decay", "optax", {"decoupled_weight_decay": 0.1},
             s(rates, decay=guards.everywhere(0.1)), optax.add_decayed_weights(0.1)),
+        row("weight_average", "optax", {"weight_average": {"decay": 0.75}},
+            s(rates, average=0.75, average_start="DEBIASED"), optax.identity(), optax.ema(0.75)),
+        row("weight_average", "optax_biased",
+            {"weight_average": {"decay": 0.75, "start": "WEIGHT_AVERAGE_START_ZERO"}},
+            s(rates, average=0.75, average_start="ZERO"), optax.identity(), optax.ema(0.75, debias=False)),
         row("groups", "optax_masked_decay",
             {"decoupled_weight_decay": 0.1,
              "groups": [{"name": "undecayed", "tensors": ["b*"], "decoupled_weight_decay": 0.0}]},

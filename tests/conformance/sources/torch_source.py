@@ -152,7 +152,9 @@ def run_guarded(
         tensors = [torch.tensor(case.parameters[n], requires_grad=True) for n in names]
         groups = [{"params": [t]} for t in tensors]
         optimizer = torch.optim.SGD(groups, lr=s.rates[0], momentum=s.momentum, **options)
-        average = torch.optim.swa_utils.get_ema_multi_avg_fn(s.average or 0.0)
+        default = s.average in (None, 0.999)
+        swa = torch.optim.swa_utils
+        average = swa.get_ema_multi_avg_fn() if default else swa.get_ema_multi_avg_fn(s.average)
         averages, path = [t.detach().clone() for t in tensors], []
         for step, gradients in enumerate(case.gradients):
             for name, group in zip(names, optimizer.param_groups, strict=True):
@@ -214,6 +216,7 @@ def guarded() -> list[Row]:
             weight_decay=0.0625),
         row("l2", "torch_and_l1", both, s(rates, l1=0.03125, l2=0.0625), l1=0.03125, weight_decay=0.0625),
         row("weight_average", "torch", {"weight_average": {"decay": 0.75}}, s(rates, average=0.75)),
+        row("weight_average", "torch_defaults", {"weight_average": {}}, s(rates, average=0.999)),
         row("groups", "torch",
             {"groups": [{"name": "slow", "tensors": ["bias"], "learning_rate_factor": 0.25}]},
             s(rates, rate_factor={"bias": 0.25})),

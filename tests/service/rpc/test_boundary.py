@@ -75,7 +75,7 @@ def test_a_defect_is_internal_and_keeps_its_text(caplog: pytest.LogCaptureFixtur
 def test_no_memory_is_a_limit_and_no_defect() -> None:
     told, _, described = asyncio.run(_step_on(Full()))
     assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
-    assert told.metadata == {"limit": "memory"}
+    assert (told.metadata, told.applied) == ({"limit": "memory"}, "unknown")
     assert told.retry_seconds == 1
     assert "secret" not in described
 

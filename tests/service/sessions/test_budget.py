@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +11,13 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.budget import Budget, Charge, Kind
+from optserve_server.sessions.reading import Point, Pull
+from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.session import SMALL
+from optserve_server.sessions.staging import NamedArray
+from optserve_server.sessions.step import Step
+from optserve_server.sessions.stream_plan import UnaryStep
+from tests.service.sessions.support import session_of, spec_of, step
 
 
 def server_and_namespace() -> tuple[Budget, Budget]:
@@ -81,3 +90,24 @@ def test_threads_never_hold_more_than_there_is() -> None:
     with ThreadPoolExecutor(8) as pool:
         assert 300 <= max(pool.map(take, range(8))) <= 900
     assert budget.held(Kind.IN_FLIGHT) == 0
+
+
+@pytest.mark.parametrize("count", [3, SMALL + 1], ids=["small", "large"])
+@pytest.mark.parametrize("pull", [None, Pull(None, None, Point.PARAMETERS)], ids=["no reply", "reply"])
+def test_a_closed_session_goes_with_its_last_user(count: int, pull: Pull | None) -> None:
+    """And not with a collection: its memory is counted until then."""
+    values = {"w": np.ones(count, np.float32)}
+    session = session_of(spec_of(), values)
+    unary = UnaryStep.of(session, [NamedArray("w", values["w"])], (), pull)
+    Step(session, unary.staging, StepOptions()).prepare(session).commit(unary.plan.reply(unary.staging))
+    unary.keep()
+    step(session, values)
+    gone = weakref.ref(session)
+    gc.collect()
+    gc.disable()
+    try:
+        session.close()
+        del session, unary
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -17,8 +17,10 @@ from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.adamw import AdamW
 from optserve_server.optimizers.momentum import Momentum
 from optserve_server.optimizers.nesterov import Nesterov, NesterovForm
+from optserve_server.optimizers.rprop import Rprop
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.schedules.piecewise_constant import PiecewiseConstant
+from optserve_server.sessions.plateau import ReduceOnPlateauSpec
 from optserve_server.sessions.reading import Point
 from optserve_server.sessions.result import StepOutcome
 from optserve_server.sessions.session import Session
@@ -291,6 +293,24 @@ def test_clipping_by_norm_of_what_is_not_finite(clip: type[ClipByNorm], line: Cl
         np.testing.assert_array_equal(parameters(session)[name], 1 - 0.5 * np.array(left, dtype))
     assert not math.isfinite(result.gradient_norm)
     assert math.isnan(result.clipped_gradient_norm)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"schedule": Chosen(PiecewiseConstant(boundaries=(1,), values=(0.1, 0.2)))}, "schedule"),
+        ({"reduce_on_plateau": ReduceOnPlateauSpec()}, "reduce_on_plateau"),
+        (
+            {"groups": (ParameterGroup(name="g", tensors=("a",), learning_rate_factor=0.5),)},
+            "groups[0].learning_rate_factor",
+        ),
+    ],
+)
+def test_a_rule_without_a_rate_refuses_what_changes_one(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(DomainError, match="rprop") as caught:
+        spec_of(Rprop(), **fields)
+    assert (caught.value.reason, caught.value.field) == (Reason.CONFLICTING_FIELDS, field)
+    spec_of(SGD(), **fields)
 
 
 def test_validate_only_changes_nothing() -> None:

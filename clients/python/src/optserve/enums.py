@@ -37,6 +37,7 @@ from optserve.specs.enums import (
     StepCounting,
     StepOutcome,
     ThresholdMode,
+    WeightAverageStart,
 )
 
 __all__ = [
@@ -73,4 +74,5 @@ __all__ = [
     "StepCounting",
     "StepOutcome",
     "ThresholdMode",
+    "WeightAverageStart",
 ]

@@ -699,6 +699,28 @@ class SparseUpdate(IntEnum):
     """Their gradient is 0: the step is that of the dense gradient, bit for bit."""
 
 
+class WeightAverageStart(IntEnum):
+    """What a weight average starts from."""
+
+    COPY = 1
+    """The first step copies the parameters.
+
+    Keras, PyTorch.
+    """
+
+    ZERO_DEBIASED = 2
+    """0, and the average is divided by 1 - decay^t after t steps.
+
+    optax.ema.
+    """
+
+    ZERO = 3
+    """0.
+
+    optax.ema without debias.
+    """
+
+
 class MetricMode(IntEnum):
     """Which values of a metric are better."""
 
@@ -846,6 +868,7 @@ _BY_NAME: dict[str, type[IntEnum]] = {
     "ExpiryAction": ExpiryAction,
     "NonFinitePolicy": NonFinitePolicy,
     "SparseUpdate": SparseUpdate,
+    "WeightAverageStart": WeightAverageStart,
     "MetricMode": MetricMode,
     "PatienceRule": PatienceRule,
     "ThresholdMode": ThresholdMode,

@@ -387,8 +387,8 @@ class Rprop(Optimizer, field="rprop"):
         the sign turned  s = max(s*eta_minus, step_size_min); p stays, and the next sign is new
         it is new, or 0  p -= s*sign(g)
 
-    As in PyTorch, `learning_rate` is what s starts from and nothing else: neither a schedule
-    nor a parameter group's factor changes s afterwards.
+    As in PyTorch, `learning_rate` is what s starts from and nothing else, so that a session
+    refuses a schedule, reduce_on_plateau or a group's factor for it.
 
     Attributes:
         learning_rate: The step size that each parameter starts with. Greater than 0. Default: 0.01.

@@ -20,6 +20,7 @@ from optserve.specs.enums import (
     SparseUpdate,
     StepCounting,
     ThresholdMode,
+    WeightAverageStart,
 )
 from optserve.specs.optimizers import Optimizer
 from optserve.specs.schedules import Schedule
@@ -140,16 +141,22 @@ class ClipByGlobalNorm(Clip, field="by_global_norm"):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightAverage(Spec, message=session_pb2.WeightAverageSpec):
-    """An exponential moving average of the weights.
+    """An exponential moving average of the weights: a += (1 - decay)*(p - a) after each step.
 
-    a = decay*a + (1 - decay)*p after each step, the first of which copies p. Pulled with
-    ParameterPoint.AVERAGE.
+    Pulled with ParameterPoint.AVERAGE.
 
     Attributes:
-        decay: Share of the last average that is kept; 0.99 when unset. In [0, 1).
+        decay: Share of the last average that is kept; 0.999 under the TORCH convention, else 0.99
+            when unset. In [0, 1).
+        start: What it starts from. Default: COPY (KERAS, TORCH, LECTURE), ZERO_DEBIASED (OPTAX).
+        every_micro_batch: Whether it moves with every micro-batch that is accumulated as well, once
+            there was a step; Keras. ZERO_DEBIASED counts steps and moves with them alone. Default: True
+            (KERAS), False (TORCH, OPTAX, LECTURE).
     """
 
-    decay: float = 0.99
+    decay: ByConvention[float] = None
+    start: ByConvention[WeightAverageStart] = None
+    every_micro_batch: ByConvention[bool] = None
 
 
 @dataclass(frozen=True)

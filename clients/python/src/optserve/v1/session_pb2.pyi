@@ -196,6 +196,34 @@ SPARSE_UPDATE_DENSE: SparseUpdate.ValueType  # 2
 """Their gradient is 0: the step is that of the dense gradient, bit for bit."""
 Global___SparseUpdate: _TypeAlias = SparseUpdate  # noqa: Y015
 
+class _WeightAverageStart:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WeightAverageStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WeightAverageStart.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WEIGHT_AVERAGE_START_UNSPECIFIED: _WeightAverageStart.ValueType  # 0
+    """Taken from the convention."""
+    WEIGHT_AVERAGE_START_COPY: _WeightAverageStart.ValueType  # 1
+    """The first step copies the parameters. Keras, PyTorch."""
+    WEIGHT_AVERAGE_START_ZERO_DEBIASED: _WeightAverageStart.ValueType  # 2
+    """0, and the average is divided by 1 - decay^t after t steps. optax.ema."""
+    WEIGHT_AVERAGE_START_ZERO: _WeightAverageStart.ValueType  # 3
+    """0. optax.ema without debias."""
+
+class WeightAverageStart(_WeightAverageStart, metaclass=_WeightAverageStartEnumTypeWrapper):
+    """What a weight average starts from."""
+
+WEIGHT_AVERAGE_START_UNSPECIFIED: WeightAverageStart.ValueType  # 0
+"""Taken from the convention."""
+WEIGHT_AVERAGE_START_COPY: WeightAverageStart.ValueType  # 1
+"""The first step copies the parameters. Keras, PyTorch."""
+WEIGHT_AVERAGE_START_ZERO_DEBIASED: WeightAverageStart.ValueType  # 2
+"""0, and the average is divided by 1 - decay^t after t steps. optax.ema."""
+WEIGHT_AVERAGE_START_ZERO: WeightAverageStart.ValueType  # 3
+"""0. optax.ema without debias."""
+Global___WeightAverageStart: _TypeAlias = WeightAverageStart  # noqa: Y015
+
 class _MetricMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -703,28 +731,44 @@ Global___ClipByNorm: _TypeAlias = ClipByNorm  # noqa: Y015
 
 @_typing.final
 class WeightAverageSpec(_message.Message):
-    """An exponential moving average of the weights: a = decay*a + (1 - decay)*p
-    after each step, the first of which copies p. Pulled with
-    PARAMETER_POINT_AVERAGE.
+    """An exponential moving average of the weights: a += (1 - decay)*(p - a) after
+    each step. Pulled with PARAMETER_POINT_AVERAGE.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DECAY_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    EVERY_MICRO_BATCH_FIELD_NUMBER: _builtins.int
     decay: _builtins.float
-    """Share of the last average that is kept; 0.99 when unset."""
+    """Share of the last average that is kept; 0.999 under the TORCH convention, else
+    0.99 when unset.
+    """
+    start: Global___WeightAverageStart.ValueType
+    """What it starts from."""
+    every_micro_batch: _builtins.bool
+    """Whether it moves with every micro-batch that is accumulated as well, once there
+    was a step; Keras. ZERO_DEBIASED counts steps and moves with them alone.
+    """
     def __init__(
         self,
         *,
         decay: _builtins.float | None = ...,
+        start: Global___WeightAverageStart.ValueType = ...,
+        every_micro_batch: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_decay", b"_decay", "decay", b"decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decay", b"_decay", "_every_micro_batch", b"_every_micro_batch", "decay", b"decay", "every_micro_batch", b"every_micro_batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decay", b"_decay", "decay", b"decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decay", b"_decay", "_every_micro_batch", b"_every_micro_batch", "decay", b"decay", "every_micro_batch", b"every_micro_batch", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decay: _TypeAlias = _typing.Literal["decay"]  # noqa: Y015
     _WhichOneofArgType__decay: _TypeAlias = _typing.Literal["_decay", b"_decay"]  # noqa: Y015
+    _WhichOneofReturnType__every_micro_batch: _TypeAlias = _typing.Literal["every_micro_batch"]  # noqa: Y015
+    _WhichOneofArgType__every_micro_batch: _TypeAlias = _typing.Literal["_every_micro_batch", b"_every_micro_batch"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decay) -> _WhichOneofReturnType__decay | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__every_micro_batch) -> _WhichOneofReturnType__every_micro_batch | None: ...
 
 Global___WeightAverageSpec: _TypeAlias = WeightAverageSpec  # noqa: Y015
 

@@ -1,0 +1,46 @@
+"""Calls on many tensors do their work beside the event loop, which answers others meanwhile."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+from optserve.v1 import session_service_pb2 as pb
+from tests.integration.client import Client
+from tests.support.server import running_server
+
+TENSORS = 20_000
+
+
+def test_nothing_holds_the_loop(tmp_path: Path) -> None:
+    with (
+        running_server(module="tests.integration.watched_server", data_dir=tmp_path) as server,
+        Client(server.address) as client,
+    ):
+        values = {f"layer{index}": np.ones(2, np.float32) for index in range(TENSORS)}
+        name = client.create(values, request_id="once").name
+        client.sessions.GetSession(pb.GetSessionRequest(name=name), timeout=60)
+        client.sessions.ListSessions(pb.ListSessionsRequest(), timeout=60)
+        assert len(client.pull(name)) == TENSORS
+        assert client.step(name, values).result.step == 1
+        made = client.sessions.CreateSnapshot(pb.CreateSnapshotRequest(name=name), timeout=60)
+        for weights_only in (False, True):
+            request = pb.RestoreSnapshotRequest(name=made.snapshot.name, weights_only=weights_only)
+            client.sessions.RestoreSnapshot(request, timeout=60)
+        fork = pb.ForkSessionRequest(name=made.snapshot.name, session_id="fork")
+        assert len(client.sessions.ForkSession(fork, timeout=60).session.layout) == TENSORS
+        assert server.stop() == 0
+        busy = [line["callback"] for line in server.log() if line["message"] == "busy"]
+    # The server's own start is one callback, before anybody is answered.
+    assert [callback for callback in busy if "coro=<serve()" not in callback] == []
+
+
+def test_the_loops_lag_is_in_the_metrics() -> None:
+    with running_server(metrics_port=0) as server:
+        (told,) = [line for line in server.log() if line["message"] == "listening"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{told['metrics_port']}/metrics", timeout=20) as page:
+            lines = page.read().decode().splitlines()
+    (lag,) = [line.split()[1] for line in lines if line.startswith("optserve_event_loop_lag_seconds ")]
+    assert 0 <= float(lag) < 20

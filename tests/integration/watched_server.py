@@ -1,0 +1,37 @@
+"""A server that logs each callback that keeps its event loop busy for long: ``python -m`` runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+
+from optserve_server import loop
+from optserve_server.__main__ import main
+
+BUSY_S = 0.03
+"""Processor time of one callback. It depends little on what else the machine does."""
+
+_log = logging.getLogger("optserve_server.watched")
+
+
+def watch() -> None:
+    """Has asyncio's own loop run, and log callbacks that take longer."""
+    run = asyncio.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        begun = time.thread_time()
+        run(handle)
+        taken = time.thread_time() - begun
+        if taken > BUSY_S:
+            of = getattr(handle._callback, "__self__", handle)  # type: ignore[attr-defined]
+            _log.warning("busy", extra={"facts": {"seconds": taken, "callback": repr(of)[:400]}})
+
+    asyncio.Handle._run = timed  # type: ignore[method-assign]
+    loop.event_loop = lambda: None
+
+
+if __name__ == "__main__":
+    watch()
+    sys.exit(main())

@@ -199,7 +199,7 @@ def test_capabilities_name_every_algorithm_with_its_defaults(client: Client) -> 
     assert answer.limits.chunk_bytes == 1 << 20
     known = {(a.family, a.name): {h.name: h for h in a.hyperparameters} for a in answer.algorithms}
     adam = known["optimizers", "adam"]
-    assert adam["beta_1"].range == "double in [0, 1)"
+    assert adam["beta1"].range == "double in [0, 1)"
     assert adam["bias_correction"].range == "one of FOLDED, HATTED, NONE"
     epsilons = {default.convention: default.value for default in adam["epsilon"].defaults}
     assert (epsilons[CONVENTION_KERAS], epsilons[CONVENTION_TORCH]) == ("1e-07", "1e-08")

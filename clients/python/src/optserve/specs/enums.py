@@ -45,8 +45,8 @@ class ErrorReason(IntEnum):
     OUT_OF_RANGE = 2
     """INVALID_ARGUMENT.
 
-    A value lies outside its range. Example: field "spec.optimizer.adam.beta_1", metadata {"range": "in
-    [0, 1)"}.
+    A value lies outside its range. Example: field "spec.optimizer.adam.beta1", metadata {"range": "in [0,
+    1)"}.
     """
 
     UNSUPPORTED_VALUE = 3
@@ -449,7 +449,7 @@ class BiasCorrection(IntEnum):
     """How Adam's moments are corrected for starting at zero."""
 
     FOLDED = 1
-    """p -= lr*sqrt(1 - beta_2^t)/(1 - beta_1^t) * m/(sqrt(v) + epsilon).
+    """p -= lr*sqrt(1 - beta2^t)/(1 - beta1^t) * m/(sqrt(v) + epsilon).
 
     Keras.
     """
@@ -480,7 +480,7 @@ class AMSGradMaximum(IntEnum):
     """
 
     UNCORRECTED = 3
-    """v = max(beta_2*v + (1 - beta_2)*g^2, v).
+    """v = max(beta2*v + (1 - beta2)*g^2, v).
 
     the next average goes on from the maximum, and nothing is corrected. The lecture.
     """
@@ -490,13 +490,13 @@ class NAdamForm(IntEnum):
     """Nadam's momentum."""
 
     SCHEDULED = 1
-    """beta_1 warms up as beta_1*(1 - 0.5*0.96^(t*momentum_decay)).
+    """beta1 warms up as beta1*(1 - 0.5*0.96^(t*momentum_decay)).
 
     Keras, PyTorch.
     """
 
     CONSTANT = 2
-    """beta_1 is constant.
+    """beta1 is constant.
 
     optax.
     """
@@ -506,13 +506,13 @@ class AdamaxForm(IntEnum):
     """Where Adamax adds epsilon."""
 
     DENOMINATOR = 1
-    """u = max(beta_2*u, |g|); the step divides by u + epsilon.
+    """u = max(beta2*u, |g|); the step divides by u + epsilon.
 
     Keras.
     """
 
     GRADIENT = 2
-    """u = max(beta_2*u, |g| + epsilon); the step divides by u.
+    """u = max(beta2*u, |g| + epsilon); the step divides by u.
 
     PyTorch, optax.
     """
@@ -528,14 +528,14 @@ class FedAdamCorrection(IntEnum):
     """
 
     FOLDED_AHEAD = 2
-    """lr is multiplied by sqrt(1 - beta_2^(t+1))/(1 - beta_1^(t+1)): as Adam's FOLDED, a step ahead of it.
+    """lr is multiplied by sqrt(1 - beta2^(t+1))/(1 - beta1^(t+1)): as Adam's FOLDED, a step ahead of it.
 
     Flower.
     """
 
 
 class AdafactorForm(IntEnum):
-    """Where Adafactor's epsilon_1 enters."""
+    """Where Adafactor's epsilon1 enters."""
 
     SQUARES = 1
     """It is added to every squared gradient.

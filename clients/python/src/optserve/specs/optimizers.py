@@ -220,8 +220,8 @@ class Adam(Optimizer, field="adam"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
         epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-8 (TORCH,
             OPTAX), 0.0 (LECTURE).
         epsilon_placement: Where epsilon stands. Default: OUTSIDE.
@@ -232,8 +232,8 @@ class Adam(Optimizer, field="adam"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     epsilon_placement: EpsilonPlacement = EpsilonPlacement.OUTSIDE
     bias_correction: ByConvention[BiasCorrection] = None
@@ -256,8 +256,8 @@ class AMSGrad(Optimizer, field="amsgrad"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
         epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-8 (TORCH,
             OPTAX), 0.0 (LECTURE).
         epsilon_placement: Where epsilon stands. Default: OUTSIDE.
@@ -270,8 +270,8 @@ class AMSGrad(Optimizer, field="amsgrad"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     epsilon_placement: EpsilonPlacement = EpsilonPlacement.OUTSIDE
     bias_correction: ByConvention[BiasCorrection] = None
@@ -291,8 +291,8 @@ class AdamW(Optimizer, field="adamw"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
         epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-8 (TORCH,
             OPTAX), 0.0 (LECTURE).
         epsilon_placement: Where epsilon stands. Default: OUTSIDE.
@@ -306,8 +306,8 @@ class AdamW(Optimizer, field="adamw"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     epsilon_placement: EpsilonPlacement = EpsilonPlacement.OUTSIDE
     bias_correction: ByConvention[BiasCorrection] = None
@@ -330,20 +330,20 @@ class NAdam(Optimizer, field="nadam"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001 (KERAS, OPTAX, LECTURE), 0.002 (TORCH).
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
         epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-8 (TORCH,
             OPTAX), 0.0 (LECTURE).
-        form: Whether beta_1 warms up. Default: SCHEDULED (KERAS, TORCH), CONSTANT (OPTAX, LECTURE).
-        momentum_decay: Speed of beta_1's warm-up; SCHEDULED only. At least 0. Default: 1.0 (KERAS,
+        form: Whether beta1 warms up. Default: SCHEDULED (KERAS, TORCH), CONSTANT (OPTAX, LECTURE).
+        momentum_decay: Speed of beta1's warm-up; SCHEDULED only. At least 0. Default: 1.0 (KERAS,
             OPTAX, LECTURE), 0.004 (TORCH).
         epsilon_root: Added below the root. optax. At least 0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     form: ByConvention[NAdamForm] = None
     momentum_decay: ByConvention[float] = None
@@ -362,8 +362,8 @@ class Adamax(Optimizer, field="adamax"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001 (KERAS, OPTAX, LECTURE), 0.002 (TORCH).
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last infinity norm that is kept. In [0, 1). Default: 0.999.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: Share of the last infinity norm that is kept. In [0, 1). Default: 0.999.
         epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-8 (TORCH,
             OPTAX), 0.0 (LECTURE).
         form: Where epsilon is added. Default: DENOMINATOR (KERAS, LECTURE), GRADIENT (TORCH, OPTAX).
@@ -371,8 +371,8 @@ class Adamax(Optimizer, field="adamax"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     form: ByConvention[AdamaxForm] = None
 
@@ -423,8 +423,8 @@ class RAdam(Optimizer, field="radam"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
         epsilon: Keeps the denominator from zero. At least 0. Default: 1e-8.
         epsilon_placement: Where epsilon stands. Default: OUTSIDE.
         bias_correction: FOLDED adds epsilon to the uncorrected root (PyTorch), HATTED to the
@@ -438,8 +438,8 @@ class RAdam(Optimizer, field="radam"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: float = 1e-8
     epsilon_placement: EpsilonPlacement = EpsilonPlacement.OUTSIDE
     bias_correction: ByConvention[BiasCorrection] = None
@@ -457,8 +457,8 @@ class Lion(Optimizer, field="lion"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001.
-        beta_1: Share of the average in the direction. In [0, 1). Default: 0.9.
-        beta_2: Share of the last average that is kept. In [0, 1). Default: 0.99.
+        beta1: Share of the average in the direction. In [0, 1). Default: 0.9.
+        beta2: Share of the last average that is kept. In [0, 1). Default: 0.99.
         weight_decay: p -= lr*weight_decay*p before the step. A weight decay stated by the session or
             by a parameter group takes its place. At least 0. Default: 0.0 (KERAS, TORCH, LECTURE), 0.001
             (OPTAX).
@@ -466,8 +466,8 @@ class Lion(Optimizer, field="lion"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.99
+    beta1: float = 0.9
+    beta2: float = 0.99
     weight_decay: ByConvention[float] = None
 
 
@@ -485,8 +485,8 @@ class Yogi(Optimizer, field="yogi"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: How fast the second moment follows. In [0, 1). Default: 0.999.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: How fast the second moment follows. In [0, 1). Default: 0.999.
         epsilon: Keeps the denominator from zero. At least 0. Default: 0.001.
         epsilon_placement: Where epsilon stands. Default: OUTSIDE.
         initial_accumulator: What both moments start from. At least 0. Default: 1e-6 (KERAS, TORCH,
@@ -496,8 +496,8 @@ class Yogi(Optimizer, field="yogi"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: float = 0.001
     epsilon_placement: EpsilonPlacement = EpsilonPlacement.OUTSIDE
     initial_accumulator: ByConvention[float] = None
@@ -516,16 +516,16 @@ class AdaBelief(Optimizer, field="adabelief"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last variance that is kept. In [0, 1). Default: 0.999.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: Share of the last variance that is kept. In [0, 1). Default: 0.999.
         epsilon: Added to the root. At least 0. Default: 1e-16.
         epsilon_root: Added to the variance in every step. At least 0. Default: 1e-16.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: float = 1e-16
     epsilon_root: float = 1e-16
 
@@ -545,18 +545,18 @@ class Adan(Optimizer, field="adan"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.98.
-        beta_2: Share of the last averaged change that is kept. In [0, 1). Default: 0.92.
-        beta_3: Share of the last second moment that is kept. In [0, 1). Default: 0.99.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.98.
+        beta2: Share of the last averaged change that is kept. In [0, 1). Default: 0.92.
+        beta3: Share of the last second moment that is kept. In [0, 1). Default: 0.99.
         epsilon: Added to the root. At least 0. Default: 1e-8.
         epsilon_root: Added below the root. At least 0. Default: 1e-8.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.98
-    beta_2: float = 0.92
-    beta_3: float = 0.99
+    beta1: float = 0.98
+    beta2: float = 0.92
+    beta3: float = 0.99
     epsilon: float = 1e-8
     epsilon_root: float = 1e-8
 
@@ -573,16 +573,16 @@ class ADOPT(Optimizer, field="adopt"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001.
-        beta_1: Share of the last average that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.9999.
+        beta1: Share of the last average that is kept. In [0, 1). Default: 0.9.
+        beta2: Share of the last second moment that is kept. In [0, 1). Default: 0.9999.
         epsilon: The least root that a gradient is divided by. Greater than 0. Default: 1e-6.
         clipped: Whether divided gradients are clipped to (t - 1)^(1/4) in step t. Default: True.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.9999
+    beta1: float = 0.9
+    beta2: float = 0.9999
     epsilon: float = 1e-6
     clipped: bool = True
 
@@ -651,14 +651,14 @@ class FedAdagrad(Optimizer, field="fed_adagrad"):
     Attributes:
         learning_rate: The server's step size; replaced by the session's schedule where there is one.
             At least 0. Default: 0.1.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.0.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.0.
         tau: Added to the root: how little the method adapts. Greater than 0. Default: 1e-9.
         initial_accumulator: What the sum of squares starts from. At least 0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.0
+    beta1: float = 0.0
     tau: float = 1e-9
     initial_accumulator: float = 0.0
 
@@ -679,8 +679,8 @@ class FedAdam(Optimizer, field="fed_adam"):
     Attributes:
         learning_rate: The server's step size; replaced by the session's schedule where there is one.
             At least 0. Default: 0.1.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.99.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: Share of the last second moment that is kept. In [0, 1). Default: 0.99.
         tau: Added to the root: how little the method adapts. Greater than 0. Default: 1e-9.
         initial_accumulator: What the second moment starts from. At least 0. Default: 0.0.
         bias_correction: How the rate is corrected for moments that start at zero. Default: NONE.
@@ -688,8 +688,8 @@ class FedAdam(Optimizer, field="fed_adam"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.99
+    beta1: float = 0.9
+    beta2: float = 0.99
     tau: float = 1e-9
     initial_accumulator: float = 0.0
     bias_correction: FedAdamCorrection = FedAdamCorrection.NONE
@@ -704,16 +704,16 @@ class FedYogi(Optimizer, field="fed_yogi"):
     Attributes:
         learning_rate: The server's step size; replaced by the session's schedule where there is one.
             At least 0. Default: 0.01.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: How fast the second moment follows. In [0, 1). Default: 0.99.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: How fast the second moment follows. In [0, 1). Default: 0.99.
         tau: Added to the root: how little the method adapts. Greater than 0. Default: 0.001.
         initial_accumulator: What the second moment starts from. At least 0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.99
+    beta1: float = 0.9
+    beta2: float = 0.99
     tau: float = 0.001
     initial_accumulator: float = 0.0
 
@@ -729,12 +729,12 @@ class ScheduleFreeSGD(Optimizer, field="schedule_free_sgd"):
     (optax keeps y and computes x from it; the paths are the same.) Instead of z the state
     holds z - x, which starts at 0 whatever the parameters are.
 
-    Gradients are taken at y = (1 - beta_1)*z + beta_1*x: clients pull it with ParameterPoint.LOOKAHEAD.
+    Gradients are taken at y = (1 - beta1)*z + beta1*x: clients pull it with ParameterPoint.LOOKAHEAD.
 
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 1.0.
-        beta_1: Share of x in the point where gradients are taken. In [0, 1]. Default: 0.9.
+        beta1: Share of x in the point where gradients are taken. In [0, 1]. Default: 0.9.
         weight_lr_power: Steps are averaged with the weight rate^weight_lr_power, by the largest rate
             so far. At least 0. Default: 2.0.
         weight_decay: Times y, added to the gradient. At least 0. Default: 0.0.
@@ -742,7 +742,7 @@ class ScheduleFreeSGD(Optimizer, field="schedule_free_sgd"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
+    beta1: float = 0.9
     weight_lr_power: float = 2.0
     weight_decay: float = 0.0
 
@@ -760,8 +760,8 @@ class ScheduleFreeAdamW(Optimizer, field="schedule_free_adamw"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.0025.
-        beta_1: Share of x in the point where gradients are taken. In [0, 1]. Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
+        beta1: Share of x in the point where gradients are taken. In [0, 1]. Default: 0.9.
+        beta2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
         epsilon: Keeps the denominator from zero. At least 0. Default: 1e-8.
         weight_lr_power: Steps are averaged with the weight rate^weight_lr_power, by the largest rate
             so far. At least 0. Default: 2.0.
@@ -770,8 +770,8 @@ class ScheduleFreeAdamW(Optimizer, field="schedule_free_adamw"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: float = 1e-8
     weight_lr_power: float = 2.0
     weight_decay: float = 0.0
@@ -791,8 +791,8 @@ class LAMB(Optimizer, field="lamb"):
     Attributes:
         learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
             Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
         epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-6 (TORCH,
             OPTAX), 0.0 (LECTURE).
         weight_decay: Decay inside the trust ratio: weight_decay*p is added to the step before its
@@ -803,8 +803,8 @@ class LAMB(Optimizer, field="lamb"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     weight_decay: float = 0.0
     epsilon_root: float = 0.0
@@ -843,35 +843,35 @@ class LARS(Optimizer, field="lars"):
 class Adafactor(Optimizer, field="adafactor"):
     """Adafactor (Shazeer and Stern, 2018, arXiv:1804.04235).
 
-    With decay d = t^beta_2_decay, row and column averages over two dimensions
+    With decay d = t^beta2_decay, row and column averages over two dimensions
 
     r = (1 - d)*r + d*mean_of_rows(g^2); c = (1 - d)*c + d*mean_of_columns(g^2)
     v = r*c/mean(r), or v = (1 - d)*v + d*g^2 for what has fewer dimensions or smaller ones
     u = g/sqrt(v); u /= max(1, rms(u)/clip_threshold)
-    p -= max(epsilon_2, rms(p))*(min(lr, 1/sqrt(t)) if `relative_step`, else lr) * u
+    p -= max(epsilon2, rms(p))*(min(lr, 1/sqrt(t)) if `relative_step`, else lr) * u
 
     The two dimensions are the last, or the largest if `factor_largest`; each must be at least
     `min_dim_size_to_factor`.
 
-        SQUARES  epsilon_1 is added to g^2                                 (Keras, optax, the paper)
-        FLOOR    mean(r) is at least epsilon_1, and v at least its square         (PyTorch)
+        SQUARES  epsilon1 is added to g^2                                 (Keras, optax, the paper)
+        FLOOR    mean(r) is at least epsilon1, and v at least its square         (PyTorch)
 
-    FLOOR with an epsilon_1 of 0 takes the dtype's own. rms(p) is taken after decoupled
+    FLOOR with an epsilon1 of 0 takes the dtype's own. rms(p) is taken after decoupled
     decay under SQUARES, as Keras does, and before it under FLOOR, as PyTorch does.
 
     Attributes:
         learning_rate: Relative step size, or its upper bound under relative_step; replaced by the
             session's schedule where there is one. At least 0. Default: 0.001 (KERAS, LECTURE), 0.01
             (TORCH), 1.0 (OPTAX).
-        beta_2_decay: The averages' share of what is new at step t is t^beta_2_decay. Less than 0.
+        beta2_decay: The averages' share of what is new at step t is t^beta2_decay. Less than 0.
             Default: -0.8.
-        epsilon_1: Keeps second moments from zero; 0 takes the dtype's epsilon under FLOOR. At least
-            0. Default: 1e-30 (KERAS, OPTAX, LECTURE), 0.0 (TORCH).
-        epsilon_2: The least root mean square of a parameter that the step is scaled by. At least 0.
+        epsilon1: Keeps second moments from zero; 0 takes the dtype's epsilon under FLOOR. At least 0.
+            Default: 1e-30 (KERAS, OPTAX, LECTURE), 0.0 (TORCH).
+        epsilon2: The least root mean square of a parameter that the step is scaled by. At least 0.
             Default: 0.001.
         clip_threshold: The root mean square that a step may have before it is scaled down. Greater
             than 0. Default: 1.0.
-        form: Where epsilon_1 enters. Default: SQUARES (KERAS, OPTAX, LECTURE), FLOOR (TORCH).
+        form: Where epsilon1 enters. Default: SQUARES (KERAS, OPTAX, LECTURE), FLOOR (TORCH).
         min_dim_size_to_factor: The least extent that both dimensions must have for averages to be
             kept in place of all second moments; 0 keeps averages wherever there are two dimensions. At
             least 0. Default: 0 (KERAS, TORCH, LECTURE), 128 (OPTAX).
@@ -883,9 +883,9 @@ class Adafactor(Optimizer, field="adafactor"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_2_decay: float = -0.8
-    epsilon_1: ByConvention[float] = None
-    epsilon_2: float = 0.001
+    beta2_decay: float = -0.8
+    epsilon1: ByConvention[float] = None
+    epsilon2: float = 0.001
     clip_threshold: float = 1.0
     form: ByConvention[AdafactorForm] = None
     min_dim_size_to_factor: ByConvention[int] = None
@@ -928,8 +928,8 @@ class Muon(Optimizer, field="muon"):
             Greater than 0. Default: 1e-7 (KERAS, TORCH, LECTURE), 1e-8 (OPTAX).
         adam_learning_rate_factor: Factor of the step size where AdamW steps. At least 0. Default:
             1.0.
-        adam_beta_1: AdamW's share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        adam_beta_2: AdamW's share of the last second moment that is kept. In [0, 1). Default: 0.999.
+        adam_beta1: AdamW's share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        adam_beta2: AdamW's share of the last second moment that is kept. In [0, 1). Default: 0.999.
         adam_epsilon: Keeps AdamW's denominator from zero. Greater than 0. Default: 1e-7 (KERAS,
             LECTURE), 1e-8 (TORCH, OPTAX).
         adam_epsilon_root: Added below AdamW's root. optax. At least 0. Default: 0.0.
@@ -948,8 +948,8 @@ class Muon(Optimizer, field="muon"):
     iterations: int = 5
     epsilon: ByConvention[float] = None
     adam_learning_rate_factor: float = 1.0
-    adam_beta_1: float = 0.9
-    adam_beta_2: float = 0.999
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
     adam_epsilon: ByConvention[float] = None
     adam_epsilon_root: float = 0.0
     form: ByConvention[MuonForm] = None
@@ -971,10 +971,10 @@ class Prodigy(Optimizer, field="prodigy"):
     Attributes:
         learning_rate: Factor of the estimated step size; replaced by the session's schedule where
             there is one. At least 0. Default: 1.0.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
-        beta_3: Share of the last sums that the estimate is made from; the square root of beta_2 when
-            0. In [0, 1). Default: 0.0.
+        beta1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
+        beta2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
+        beta3: Share of the last sums that the estimate is made from; the square root of beta2 when 0.
+            In [0, 1). Default: 0.0.
         epsilon: Keeps the denominator from zero; it is multiplied by the estimate. Greater than 0.
             Default: 1e-8.
         initial_estimate: The first estimate. Greater than 0. Default: 1e-6.
@@ -985,9 +985,9 @@ class Prodigy(Optimizer, field="prodigy"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    beta_3: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    beta3: float = 0.0
     epsilon: float = 1e-8
     initial_estimate: float = 1e-6
     estimate_coefficient: float = 1.0

@@ -30,7 +30,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_OUT_OF_RANGE: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT. A value lies outside its range.
-    Example: field "spec.optimizer.adam.beta_1", metadata {"range": "in [0, 1)"}.
+    Example: field "spec.optimizer.adam.beta1", metadata {"range": "in [0, 1)"}.
     """
     ERROR_REASON_UNSUPPORTED_VALUE: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT. An enum value that the server does not know, or that is
@@ -181,7 +181,7 @@ Example: field "spec.optimizer".
 """
 ERROR_REASON_OUT_OF_RANGE: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT. A value lies outside its range.
-Example: field "spec.optimizer.adam.beta_1", metadata {"range": "in [0, 1)"}.
+Example: field "spec.optimizer.adam.beta1", metadata {"range": "in [0, 1)"}.
 """
 ERROR_REASON_UNSUPPORTED_VALUE: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT. An enum value that the server does not know, or that is

@@ -119,7 +119,7 @@ class _BiasCorrectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BiasCo
     BIAS_CORRECTION_UNSPECIFIED: _BiasCorrection.ValueType  # 0
     """Taken from the convention."""
     BIAS_CORRECTION_FOLDED: _BiasCorrection.ValueType  # 1
-    """p -= lr*sqrt(1 - beta_2^t)/(1 - beta_1^t) * m/(sqrt(v) + epsilon). Keras."""
+    """p -= lr*sqrt(1 - beta2^t)/(1 - beta1^t) * m/(sqrt(v) + epsilon). Keras."""
     BIAS_CORRECTION_HATTED: _BiasCorrection.ValueType  # 2
     """p -= lr*m_hat/(sqrt(v_hat) + epsilon). PyTorch, optax, the paper."""
     BIAS_CORRECTION_NONE: _BiasCorrection.ValueType  # 3
@@ -131,7 +131,7 @@ class BiasCorrection(_BiasCorrection, metaclass=_BiasCorrectionEnumTypeWrapper):
 BIAS_CORRECTION_UNSPECIFIED: BiasCorrection.ValueType  # 0
 """Taken from the convention."""
 BIAS_CORRECTION_FOLDED: BiasCorrection.ValueType  # 1
-"""p -= lr*sqrt(1 - beta_2^t)/(1 - beta_1^t) * m/(sqrt(v) + epsilon). Keras."""
+"""p -= lr*sqrt(1 - beta2^t)/(1 - beta1^t) * m/(sqrt(v) + epsilon). Keras."""
 BIAS_CORRECTION_HATTED: BiasCorrection.ValueType  # 2
 """p -= lr*m_hat/(sqrt(v_hat) + epsilon). PyTorch, optax, the paper."""
 BIAS_CORRECTION_NONE: BiasCorrection.ValueType  # 3
@@ -151,7 +151,7 @@ class _AmsgradMaximumEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Amsgra
     AMSGRAD_MAXIMUM_CORRECTED: _AmsgradMaximum.ValueType  # 2
     """Over the corrected second moment. optax."""
     AMSGRAD_MAXIMUM_UNCORRECTED: _AmsgradMaximum.ValueType  # 3
-    """v = max(beta_2*v + (1 - beta_2)*g^2, v): the next average goes on from the
+    """v = max(beta2*v + (1 - beta2)*g^2, v): the next average goes on from the
     maximum, and nothing is corrected. The lecture.
     """
 
@@ -165,7 +165,7 @@ AMSGRAD_MAXIMUM_RAW: AmsgradMaximum.ValueType  # 1
 AMSGRAD_MAXIMUM_CORRECTED: AmsgradMaximum.ValueType  # 2
 """Over the corrected second moment. optax."""
 AMSGRAD_MAXIMUM_UNCORRECTED: AmsgradMaximum.ValueType  # 3
-"""v = max(beta_2*v + (1 - beta_2)*g^2, v): the next average goes on from the
+"""v = max(beta2*v + (1 - beta2)*g^2, v): the next average goes on from the
 maximum, and nothing is corrected. The lecture.
 """
 Global___AmsgradMaximum: _TypeAlias = AmsgradMaximum  # noqa: Y015
@@ -179,9 +179,9 @@ class _NadamFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NadamForm.V
     NADAM_FORM_UNSPECIFIED: _NadamForm.ValueType  # 0
     """Taken from the convention."""
     NADAM_FORM_SCHEDULED: _NadamForm.ValueType  # 1
-    """beta_1 warms up as beta_1*(1 - 0.5*0.96^(t*momentum_decay)). Keras, PyTorch."""
+    """beta1 warms up as beta1*(1 - 0.5*0.96^(t*momentum_decay)). Keras, PyTorch."""
     NADAM_FORM_CONSTANT: _NadamForm.ValueType  # 2
-    """beta_1 is constant. optax."""
+    """beta1 is constant. optax."""
 
 class NadamForm(_NadamForm, metaclass=_NadamFormEnumTypeWrapper):
     """Nadam's momentum."""
@@ -189,9 +189,9 @@ class NadamForm(_NadamForm, metaclass=_NadamFormEnumTypeWrapper):
 NADAM_FORM_UNSPECIFIED: NadamForm.ValueType  # 0
 """Taken from the convention."""
 NADAM_FORM_SCHEDULED: NadamForm.ValueType  # 1
-"""beta_1 warms up as beta_1*(1 - 0.5*0.96^(t*momentum_decay)). Keras, PyTorch."""
+"""beta1 warms up as beta1*(1 - 0.5*0.96^(t*momentum_decay)). Keras, PyTorch."""
 NADAM_FORM_CONSTANT: NadamForm.ValueType  # 2
-"""beta_1 is constant. optax."""
+"""beta1 is constant. optax."""
 Global___NadamForm: _TypeAlias = NadamForm  # noqa: Y015
 
 class _AdamaxForm:
@@ -203,9 +203,9 @@ class _AdamaxFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdamaxForm
     ADAMAX_FORM_UNSPECIFIED: _AdamaxForm.ValueType  # 0
     """Taken from the convention."""
     ADAMAX_FORM_DENOMINATOR: _AdamaxForm.ValueType  # 1
-    """u = max(beta_2*u, |g|); the step divides by u + epsilon. Keras."""
+    """u = max(beta2*u, |g|); the step divides by u + epsilon. Keras."""
     ADAMAX_FORM_GRADIENT: _AdamaxForm.ValueType  # 2
-    """u = max(beta_2*u, |g| + epsilon); the step divides by u. PyTorch, optax."""
+    """u = max(beta2*u, |g| + epsilon); the step divides by u. PyTorch, optax."""
 
 class AdamaxForm(_AdamaxForm, metaclass=_AdamaxFormEnumTypeWrapper):
     """Where Adamax adds epsilon."""
@@ -213,9 +213,9 @@ class AdamaxForm(_AdamaxForm, metaclass=_AdamaxFormEnumTypeWrapper):
 ADAMAX_FORM_UNSPECIFIED: AdamaxForm.ValueType  # 0
 """Taken from the convention."""
 ADAMAX_FORM_DENOMINATOR: AdamaxForm.ValueType  # 1
-"""u = max(beta_2*u, |g|); the step divides by u + epsilon. Keras."""
+"""u = max(beta2*u, |g|); the step divides by u + epsilon. Keras."""
 ADAMAX_FORM_GRADIENT: AdamaxForm.ValueType  # 2
-"""u = max(beta_2*u, |g| + epsilon); the step divides by u. PyTorch, optax."""
+"""u = max(beta2*u, |g| + epsilon); the step divides by u. PyTorch, optax."""
 Global___AdamaxForm: _TypeAlias = AdamaxForm  # noqa: Y015
 
 class _FedAdamCorrection:
@@ -229,7 +229,7 @@ class _FedAdamCorrectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fed
     FED_ADAM_CORRECTION_NONE: _FedAdamCorrection.ValueType  # 1
     """Not at all. The paper."""
     FED_ADAM_CORRECTION_FOLDED_AHEAD: _FedAdamCorrection.ValueType  # 2
-    """lr is multiplied by sqrt(1 - beta_2^(t+1))/(1 - beta_1^(t+1)): as Adam's
+    """lr is multiplied by sqrt(1 - beta2^(t+1))/(1 - beta1^(t+1)): as Adam's
     FOLDED, a step ahead of it. Flower.
     """
 
@@ -241,7 +241,7 @@ FED_ADAM_CORRECTION_UNSPECIFIED: FedAdamCorrection.ValueType  # 0
 FED_ADAM_CORRECTION_NONE: FedAdamCorrection.ValueType  # 1
 """Not at all. The paper."""
 FED_ADAM_CORRECTION_FOLDED_AHEAD: FedAdamCorrection.ValueType  # 2
-"""lr is multiplied by sqrt(1 - beta_2^(t+1))/(1 - beta_1^(t+1)): as Adam's
+"""lr is multiplied by sqrt(1 - beta2^(t+1))/(1 - beta1^(t+1)): as Adam's
 FOLDED, a step ahead of it. Flower.
 """
 Global___FedAdamCorrection: _TypeAlias = FedAdamCorrection  # noqa: Y015
@@ -262,7 +262,7 @@ class _AdafactorFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Adafact
     """
 
 class AdafactorForm(_AdafactorForm, metaclass=_AdafactorFormEnumTypeWrapper):
-    """Where Adafactor's epsilon_1 enters."""
+    """Where Adafactor's epsilon1 enters."""
 
 ADAFACTOR_FORM_UNSPECIFIED: AdafactorForm.ValueType  # 0
 """Taken from the convention."""
@@ -796,17 +796,17 @@ class AdamSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last second moment that is kept."""
     epsilon: _builtins.float
     """Keeps the denominator from zero."""
@@ -820,21 +820,21 @@ class AdamSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         bias_correction: Global___BiasCorrection.ValueType = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -842,9 +842,9 @@ class AdamSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -861,8 +861,8 @@ class AmsgradSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
@@ -870,9 +870,9 @@ class AmsgradSpec(_message.Message):
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last second moment that is kept."""
     epsilon: _builtins.float
     """Keeps the denominator from zero."""
@@ -888,22 +888,22 @@ class AmsgradSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         bias_correction: Global___BiasCorrection.ValueType = ...,
         maximum: Global___AmsgradMaximum.ValueType = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "maximum", b"maximum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "maximum", b"maximum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -911,9 +911,9 @@ class AmsgradSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -930,8 +930,8 @@ class AdamwSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
@@ -939,9 +939,9 @@ class AdamwSpec(_message.Message):
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last second moment that is kept."""
     epsilon: _builtins.float
     """Keeps the denominator from zero."""
@@ -959,22 +959,22 @@ class AdamwSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         bias_correction: Global___BiasCorrection.ValueType = ...,
         weight_decay: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -984,9 +984,9 @@ class AdamwSpec(_message.Message):
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1005,45 +1005,45 @@ class NadamSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     MOMENTUM_DECAY_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last second moment that is kept."""
     epsilon: _builtins.float
     """Keeps the denominator from zero."""
     form: Global___NadamForm.ValueType
-    """Whether beta_1 warms up."""
+    """Whether beta1 warms up."""
     momentum_decay: _builtins.float
-    """Speed of beta_1's warm-up; SCHEDULED only."""
+    """Speed of beta1's warm-up; SCHEDULED only."""
     epsilon_root: _builtins.float
     """Added below the root. optax."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         form: Global___NadamForm.ValueType = ...,
         momentum_decay: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "form", b"form", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "form", b"form", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1053,9 +1053,9 @@ class NadamSpec(_message.Message):
     _WhichOneofReturnType__momentum_decay: _TypeAlias = _typing.Literal["momentum_decay"]  # noqa: Y015
     _WhichOneofArgType__momentum_decay: _TypeAlias = _typing.Literal["_momentum_decay", b"_momentum_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1074,15 +1074,15 @@ class AdamaxSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last infinity norm that is kept."""
     epsilon: _builtins.float
     """Keeps the denominator from zero."""
@@ -1092,27 +1092,27 @@ class AdamaxSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         form: Global___AdamaxForm.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "form", b"form", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "form", b"form", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1186,16 +1186,16 @@ class LambSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last second moment that is kept."""
     epsilon: _builtins.float
     """Keeps the denominator from zero."""
@@ -1210,20 +1210,20 @@ class LambSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1233,9 +1233,9 @@ class LambSpec(_message.Message):
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1317,15 +1317,15 @@ Global___LarsSpec: _TypeAlias = LarsSpec  # noqa: Y015
 
 @_typing.final
 class RadamSpec(_message.Message):
-    """Rectified Adam. p -= lr*m/(1 - beta_1^t) until the average of squares is long
+    """Rectified Adam. p -= lr*m/(1 - beta1^t) until the average of squares is long
     enough, then Adam's step times a rectification.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
@@ -1334,9 +1334,9 @@ class RadamSpec(_message.Message):
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last second moment that is kept."""
     epsilon: _builtins.float
     """Keeps the denominator from zero."""
@@ -1356,8 +1356,8 @@ class RadamSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         bias_correction: Global___BiasCorrection.ValueType = ...,
@@ -1365,14 +1365,14 @@ class RadamSpec(_message.Message):
         rectified_at_threshold: _builtins.bool | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta1", b"beta1", "beta2", b"beta2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1384,9 +1384,9 @@ class RadamSpec(_message.Message):
     _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
     _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1402,19 +1402,19 @@ Global___RadamSpec: _TypeAlias = RadamSpec  # noqa: Y015
 
 @_typing.final
 class LionSpec(_message.Message):
-    """p -= lr*sign(beta_1*m + (1 - beta_1)*g); m = beta_2*m + (1 - beta_2)*g."""
+    """p -= lr*sign(beta1*m + (1 - beta1)*g); m = beta2*m + (1 - beta2)*g."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the average in the direction."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last average that is kept."""
     weight_decay: _builtins.float
     """p -= lr*weight_decay*p before the step. A weight decay stated by the
@@ -1424,26 +1424,26 @@ class LionSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
@@ -1453,22 +1453,22 @@ Global___LionSpec: _TypeAlias = LionSpec  # noqa: Y015
 
 @_typing.final
 class YogiSpec(_message.Message):
-    """v -= (1 - beta_2)*sign(v - g^2)*g^2, then Adam's step with corrected moments."""
+    """v -= (1 - beta2)*sign(v - g^2)*g^2, then Adam's step with corrected moments."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """How fast the second moment follows."""
     epsilon: _builtins.float
     """Keeps the denominator from zero."""
@@ -1482,21 +1482,21 @@ class YogiSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         initial_accumulator: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1506,9 +1506,9 @@ class YogiSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1522,22 +1522,22 @@ Global___YogiSpec: _TypeAlias = YogiSpec  # noqa: Y015
 
 @_typing.final
 class AdabeliefSpec(_message.Message):
-    """s = beta_2*s + (1 - beta_2)*(g - m)^2 + epsilon_root. Then Adam's step with
+    """s = beta2*s + (1 - beta2)*(g - m)^2 + epsilon_root. Then Adam's step with
     corrected moments and s for the second.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last variance that is kept."""
     epsilon: _builtins.float
     """Added to the root."""
@@ -1547,19 +1547,19 @@ class AdabeliefSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1567,9 +1567,9 @@ class AdabeliefSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1581,23 +1581,23 @@ Global___AdabeliefSpec: _TypeAlias = AdabeliefSpec  # noqa: Y015
 
 @_typing.final
 class AdanSpec(_message.Message):
-    """Adan: averages of the gradient, of its change d, and of (g + (1 - beta_2)*d)^2."""
+    """Adan: averages of the gradient, of its change d, and of (g + (1 - beta2)*d)^2."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
-    BETA_3_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
+    BETA3_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last averaged change that is kept."""
-    beta_3: _builtins.float
+    beta3: _builtins.float
     """Share of the last second moment that is kept."""
     epsilon: _builtins.float
     """Added to the root."""
@@ -1607,22 +1607,22 @@ class AdanSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
-        beta_3: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
+        beta3: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_beta3", b"_beta3", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "beta3", b"beta3", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_beta3", b"_beta3", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "beta3", b"beta3", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
-    _WhichOneofReturnType__beta_3: _TypeAlias = _typing.Literal["beta_3"]  # noqa: Y015
-    _WhichOneofArgType__beta_3: _TypeAlias = _typing.Literal["_beta_3", b"_beta_3"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
+    _WhichOneofReturnType__beta3: _TypeAlias = _typing.Literal["beta3"]  # noqa: Y015
+    _WhichOneofArgType__beta3: _TypeAlias = _typing.Literal["_beta3", b"_beta3"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1630,11 +1630,11 @@ class AdanSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_3) -> _WhichOneofReturnType__beta_3 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta3) -> _WhichOneofReturnType__beta3 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1653,15 +1653,15 @@ class AdoptSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     CLIPPED_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last average that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last second moment that is kept."""
     epsilon: _builtins.float
     """The least root that a gradient is divided by."""
@@ -1671,19 +1671,19 @@ class AdoptSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         clipped: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_clipped", b"_clipped", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "clipped", b"clipped", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_clipped", b"_clipped", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "clipped", b"clipped", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_clipped", b"_clipped", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "clipped", b"clipped", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_clipped", b"_clipped", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "clipped", b"clipped", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__clipped: _TypeAlias = _typing.Literal["clipped"]  # noqa: Y015
     _WhichOneofArgType__clipped: _TypeAlias = _typing.Literal["_clipped", b"_clipped"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
@@ -1691,9 +1691,9 @@ class AdoptSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clipped) -> _WhichOneofReturnType__clipped | None: ...
     @_typing.overload
@@ -1815,19 +1815,19 @@ Global___FedAvgMSpec: _TypeAlias = FedAvgMSpec  # noqa: Y015
 
 @_typing.final
 class FedAdagradSpec(_message.Message):
-    """m = beta_1*m + (1 - beta_1)*g; v += g^2; p -= lr*m/(sqrt(v) + tau), where g is
+    """m = beta1*m + (1 - beta1)*g; v += g^2; p -= lr*m/(sqrt(v) + tau), where g is
     the pseudo-gradient: the parameters minus the clients' mean.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
     TAU_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """The server's step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
     tau: _builtins.float
     """Added to the root: how little the method adapts."""
@@ -1837,16 +1837,16 @@ class FedAdagradSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
         tau: _builtins.float | None = ...,
         initial_accumulator: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
     _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
     _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -1854,7 +1854,7 @@ class FedAdagradSpec(_message.Message):
     _WhichOneofReturnType__tau: _TypeAlias = _typing.Literal["tau"]  # noqa: Y015
     _WhichOneofArgType__tau: _TypeAlias = _typing.Literal["_tau", b"_tau"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
     @_typing.overload
@@ -1866,7 +1866,7 @@ Global___FedAdagradSpec: _TypeAlias = FedAdagradSpec  # noqa: Y015
 
 @_typing.final
 class FedAdamSpec(_message.Message):
-    """m = beta_1*m + (1 - beta_1)*g; v = beta_2*v + (1 - beta_2)*g^2;
+    """m = beta1*m + (1 - beta1)*g; v = beta2*v + (1 - beta2)*g^2;
     p -= lr*m/(sqrt(v) + tau), where g is the pseudo-gradient: the parameters minus
     the clients' mean.
     """
@@ -1874,16 +1874,16 @@ class FedAdamSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     TAU_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """The server's step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last second moment that is kept."""
     tau: _builtins.float
     """Added to the root: how little the method adapts."""
@@ -1895,20 +1895,20 @@ class FedAdamSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         tau: _builtins.float | None = ...,
         initial_accumulator: _builtins.float | None = ...,
         bias_correction: Global___FedAdamCorrection.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "beta2", b"beta2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "beta2", b"beta2", "bias_correction", b"bias_correction", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
     _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -1916,9 +1916,9 @@ class FedAdamSpec(_message.Message):
     _WhichOneofReturnType__tau: _TypeAlias = _typing.Literal["tau"]  # noqa: Y015
     _WhichOneofArgType__tau: _TypeAlias = _typing.Literal["_tau", b"_tau"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
     @_typing.overload
@@ -1930,20 +1930,20 @@ Global___FedAdamSpec: _TypeAlias = FedAdamSpec  # noqa: Y015
 
 @_typing.final
 class FedYogiSpec(_message.Message):
-    """As FedAdam without a correction, with v -= (1 - beta_2)*sign(v - g^2)*g^2."""
+    """As FedAdam without a correction, with v -= (1 - beta2)*sign(v - g^2)*g^2."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     TAU_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """The server's step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """How fast the second moment follows."""
     tau: _builtins.float
     """Added to the root: how little the method adapts."""
@@ -1953,19 +1953,19 @@ class FedYogiSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         tau: _builtins.float | None = ...,
         initial_accumulator: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "beta2", b"beta2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "beta2", b"beta2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
     _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -1973,9 +1973,9 @@ class FedYogiSpec(_message.Message):
     _WhichOneofReturnType__tau: _TypeAlias = _typing.Literal["tau"]  # noqa: Y015
     _WhichOneofArgType__tau: _TypeAlias = _typing.Literal["_tau", b"_tau"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
     @_typing.overload
@@ -1988,19 +1988,19 @@ Global___FedYogiSpec: _TypeAlias = FedYogiSpec  # noqa: Y015
 @_typing.final
 class ScheduleFreeSgdSpec(_message.Message):
     """z -= lr*g; x averages z. The parameters are x, the point to evaluate and to
-    keep. Gradients are taken at y = (1 - beta_1)*z + beta_1*x: clients pull it
+    keep. Gradients are taken at y = (1 - beta1)*z + beta1*x: clients pull it
     with PARAMETER_POINT_LOOKAHEAD.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
     WEIGHT_LR_POWER_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of x in the point where gradients are taken."""
     weight_lr_power: _builtins.float
     """Steps are averaged with the weight rate^weight_lr_power, by the largest rate so far."""
@@ -2010,16 +2010,16 @@ class ScheduleFreeSgdSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
         weight_lr_power: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta1", b"beta1", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta1", b"beta1", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
@@ -2027,7 +2027,7 @@ class ScheduleFreeSgdSpec(_message.Message):
     _WhichOneofReturnType__weight_lr_power: _TypeAlias = _typing.Literal["weight_lr_power"]  # noqa: Y015
     _WhichOneofArgType__weight_lr_power: _TypeAlias = _typing.Literal["_weight_lr_power", b"_weight_lr_power"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
@@ -2044,16 +2044,16 @@ class ScheduleFreeAdamwSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     WEIGHT_LR_POWER_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of x in the point where gradients are taken."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last second moment that is kept."""
     epsilon: _builtins.float
     """Keeps the denominator from zero."""
@@ -2065,20 +2065,20 @@ class ScheduleFreeAdamwSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         weight_lr_power: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -2088,9 +2088,9 @@ class ScheduleFreeAdamwSpec(_message.Message):
     _WhichOneofReturnType__weight_lr_power: _TypeAlias = _typing.Literal["weight_lr_power"]  # noqa: Y015
     _WhichOneofArgType__weight_lr_power: _TypeAlias = _typing.Literal["_weight_lr_power", b"_weight_lr_power"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -2111,9 +2111,9 @@ class AdafactorSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_2_DECAY_FIELD_NUMBER: _builtins.int
-    EPSILON_1_FIELD_NUMBER: _builtins.int
-    EPSILON_2_FIELD_NUMBER: _builtins.int
+    BETA2_DECAY_FIELD_NUMBER: _builtins.int
+    EPSILON1_FIELD_NUMBER: _builtins.int
+    EPSILON2_FIELD_NUMBER: _builtins.int
     CLIP_THRESHOLD_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     MIN_DIM_SIZE_TO_FACTOR_FIELD_NUMBER: _builtins.int
@@ -2123,16 +2123,16 @@ class AdafactorSpec(_message.Message):
     """Relative step size, or its upper bound under relative_step; replaced by the
     session's schedule where there is one.
     """
-    beta_2_decay: _builtins.float
-    """The averages' share of what is new at step t is t^beta_2_decay."""
-    epsilon_1: _builtins.float
+    beta2_decay: _builtins.float
+    """The averages' share of what is new at step t is t^beta2_decay."""
+    epsilon1: _builtins.float
     """Keeps second moments from zero; 0 takes the dtype's epsilon under FLOOR."""
-    epsilon_2: _builtins.float
+    epsilon2: _builtins.float
     """The least root mean square of a parameter that the step is scaled by."""
     clip_threshold: _builtins.float
     """The root mean square that a step may have before it is scaled down."""
     form: Global___AdafactorForm.ValueType
-    """Where epsilon_1 enters."""
+    """Where epsilon1 enters."""
     min_dim_size_to_factor: _builtins.int
     """The least extent that both dimensions must have for averages to be kept in place
     of all second moments; 0 keeps averages wherever there are two dimensions.
@@ -2145,27 +2145,27 @@ class AdafactorSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_2_decay: _builtins.float | None = ...,
-        epsilon_1: _builtins.float | None = ...,
-        epsilon_2: _builtins.float | None = ...,
+        beta2_decay: _builtins.float | None = ...,
+        epsilon1: _builtins.float | None = ...,
+        epsilon2: _builtins.float | None = ...,
         clip_threshold: _builtins.float | None = ...,
         form: Global___AdafactorForm.ValueType = ...,
         min_dim_size_to_factor: _builtins.int | None = ...,
         factor_largest: _builtins.bool | None = ...,
         relative_step: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "factor_largest", b"factor_largest", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta2_decay", b"_beta2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon1", b"_epsilon1", "_epsilon2", b"_epsilon2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta2_decay", b"beta2_decay", "clip_threshold", b"clip_threshold", "epsilon1", b"epsilon1", "epsilon2", b"epsilon2", "factor_largest", b"factor_largest", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "factor_largest", b"factor_largest", "form", b"form", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta2_decay", b"_beta2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon1", b"_epsilon1", "_epsilon2", b"_epsilon2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta2_decay", b"beta2_decay", "clip_threshold", b"clip_threshold", "epsilon1", b"epsilon1", "epsilon2", b"epsilon2", "factor_largest", b"factor_largest", "form", b"form", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_2_decay: _TypeAlias = _typing.Literal["beta_2_decay"]  # noqa: Y015
-    _WhichOneofArgType__beta_2_decay: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay"]  # noqa: Y015
+    _WhichOneofReturnType__beta2_decay: _TypeAlias = _typing.Literal["beta2_decay"]  # noqa: Y015
+    _WhichOneofArgType__beta2_decay: _TypeAlias = _typing.Literal["_beta2_decay", b"_beta2_decay"]  # noqa: Y015
     _WhichOneofReturnType__clip_threshold: _TypeAlias = _typing.Literal["clip_threshold"]  # noqa: Y015
     _WhichOneofArgType__clip_threshold: _TypeAlias = _typing.Literal["_clip_threshold", b"_clip_threshold"]  # noqa: Y015
-    _WhichOneofReturnType__epsilon_1: _TypeAlias = _typing.Literal["epsilon_1"]  # noqa: Y015
-    _WhichOneofArgType__epsilon_1: _TypeAlias = _typing.Literal["_epsilon_1", b"_epsilon_1"]  # noqa: Y015
-    _WhichOneofReturnType__epsilon_2: _TypeAlias = _typing.Literal["epsilon_2"]  # noqa: Y015
-    _WhichOneofArgType__epsilon_2: _TypeAlias = _typing.Literal["_epsilon_2", b"_epsilon_2"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon1: _TypeAlias = _typing.Literal["epsilon1"]  # noqa: Y015
+    _WhichOneofArgType__epsilon1: _TypeAlias = _typing.Literal["_epsilon1", b"_epsilon1"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon2: _TypeAlias = _typing.Literal["epsilon2"]  # noqa: Y015
+    _WhichOneofArgType__epsilon2: _TypeAlias = _typing.Literal["_epsilon2", b"_epsilon2"]  # noqa: Y015
     _WhichOneofReturnType__factor_largest: _TypeAlias = _typing.Literal["factor_largest"]  # noqa: Y015
     _WhichOneofArgType__factor_largest: _TypeAlias = _typing.Literal["_factor_largest", b"_factor_largest"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -2175,13 +2175,13 @@ class AdafactorSpec(_message.Message):
     _WhichOneofReturnType__relative_step: _TypeAlias = _typing.Literal["relative_step"]  # noqa: Y015
     _WhichOneofArgType__relative_step: _TypeAlias = _typing.Literal["_relative_step", b"_relative_step"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2_decay) -> _WhichOneofReturnType__beta_2_decay | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2_decay) -> _WhichOneofReturnType__beta2_decay | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clip_threshold) -> _WhichOneofReturnType__clip_threshold | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_1) -> _WhichOneofReturnType__epsilon_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon1) -> _WhichOneofReturnType__epsilon1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_2) -> _WhichOneofReturnType__epsilon_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon2) -> _WhichOneofReturnType__epsilon2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__factor_largest) -> _WhichOneofReturnType__factor_largest | None: ...
     @_typing.overload
@@ -2208,8 +2208,8 @@ class MuonSpec(_message.Message):
     ITERATIONS_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     ADAM_LEARNING_RATE_FACTOR_FIELD_NUMBER: _builtins.int
-    ADAM_BETA_1_FIELD_NUMBER: _builtins.int
-    ADAM_BETA_2_FIELD_NUMBER: _builtins.int
+    ADAM_BETA1_FIELD_NUMBER: _builtins.int
+    ADAM_BETA2_FIELD_NUMBER: _builtins.int
     ADAM_EPSILON_FIELD_NUMBER: _builtins.int
     ADAM_EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
@@ -2232,9 +2232,9 @@ class MuonSpec(_message.Message):
     """
     adam_learning_rate_factor: _builtins.float
     """Factor of the step size where AdamW steps."""
-    adam_beta_1: _builtins.float
+    adam_beta1: _builtins.float
     """AdamW's share of the last first moment that is kept."""
-    adam_beta_2: _builtins.float
+    adam_beta2: _builtins.float
     """AdamW's share of the last second moment that is kept."""
     adam_epsilon: _builtins.float
     """Keeps AdamW's denominator from zero."""
@@ -2257,21 +2257,21 @@ class MuonSpec(_message.Message):
         iterations: _builtins.int | None = ...,
         epsilon: _builtins.float | None = ...,
         adam_learning_rate_factor: _builtins.float | None = ...,
-        adam_beta_1: _builtins.float | None = ...,
-        adam_beta_2: _builtins.float | None = ...,
+        adam_beta1: _builtins.float | None = ...,
+        adam_beta2: _builtins.float | None = ...,
         adam_epsilon: _builtins.float | None = ...,
         adam_epsilon_root: _builtins.float | None = ...,
         form: Global___MuonForm.ValueType = ...,
         rms_rate: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adam_beta1", b"_adam_beta1", "_adam_beta2", b"_adam_beta2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta1", b"adam_beta1", "adam_beta2", b"adam_beta2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "form", b"form", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adam_beta1", b"_adam_beta1", "_adam_beta2", b"_adam_beta2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta1", b"adam_beta1", "adam_beta2", b"adam_beta2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "form", b"form", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__adam_beta_1: _TypeAlias = _typing.Literal["adam_beta_1"]  # noqa: Y015
-    _WhichOneofArgType__adam_beta_1: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__adam_beta_2: _TypeAlias = _typing.Literal["adam_beta_2"]  # noqa: Y015
-    _WhichOneofArgType__adam_beta_2: _TypeAlias = _typing.Literal["_adam_beta_2", b"_adam_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__adam_beta1: _TypeAlias = _typing.Literal["adam_beta1"]  # noqa: Y015
+    _WhichOneofArgType__adam_beta1: _TypeAlias = _typing.Literal["_adam_beta1", b"_adam_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__adam_beta2: _TypeAlias = _typing.Literal["adam_beta2"]  # noqa: Y015
+    _WhichOneofArgType__adam_beta2: _TypeAlias = _typing.Literal["_adam_beta2", b"_adam_beta2"]  # noqa: Y015
     _WhichOneofReturnType__adam_epsilon: _TypeAlias = _typing.Literal["adam_epsilon"]  # noqa: Y015
     _WhichOneofArgType__adam_epsilon: _TypeAlias = _typing.Literal["_adam_epsilon", b"_adam_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__adam_epsilon_root: _TypeAlias = _typing.Literal["adam_epsilon_root"]  # noqa: Y015
@@ -2293,9 +2293,9 @@ class MuonSpec(_message.Message):
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_beta_1) -> _WhichOneofReturnType__adam_beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_beta1) -> _WhichOneofReturnType__adam_beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_beta_2) -> _WhichOneofReturnType__adam_beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_beta2) -> _WhichOneofReturnType__adam_beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_epsilon) -> _WhichOneofReturnType__adam_epsilon | None: ...
     @_typing.overload
@@ -2328,9 +2328,9 @@ class ProdigySpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
-    BETA_3_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
+    BETA3_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     INITIAL_ESTIMATE_FIELD_NUMBER: _builtins.int
     ESTIMATE_COEFFICIENT_FIELD_NUMBER: _builtins.int
@@ -2340,13 +2340,13 @@ class ProdigySpec(_message.Message):
     """Factor of the estimated step size; replaced by the session's schedule where
     there is one.
     """
-    beta_1: _builtins.float
+    beta1: _builtins.float
     """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
+    beta2: _builtins.float
     """Share of the last second moment that is kept."""
-    beta_3: _builtins.float
+    beta3: _builtins.float
     """Share of the last sums that the estimate is made from; the square root of
-    beta_2 when 0.
+    beta2 when 0.
     """
     epsilon: _builtins.float
     """Keeps the denominator from zero; it is multiplied by the estimate."""
@@ -2362,25 +2362,25 @@ class ProdigySpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
-        beta_3: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
+        beta3: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         initial_estimate: _builtins.float | None = ...,
         estimate_coefficient: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
         safeguard_warmup: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_estimate_coefficient", b"_estimate_coefficient", "_initial_estimate", b"_initial_estimate", "_learning_rate", b"_learning_rate", "_safeguard_warmup", b"_safeguard_warmup", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "estimate_coefficient", b"estimate_coefficient", "initial_estimate", b"initial_estimate", "learning_rate", b"learning_rate", "safeguard_warmup", b"safeguard_warmup", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_beta3", b"_beta3", "_epsilon", b"_epsilon", "_estimate_coefficient", b"_estimate_coefficient", "_initial_estimate", b"_initial_estimate", "_learning_rate", b"_learning_rate", "_safeguard_warmup", b"_safeguard_warmup", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "beta3", b"beta3", "epsilon", b"epsilon", "estimate_coefficient", b"estimate_coefficient", "initial_estimate", b"initial_estimate", "learning_rate", b"learning_rate", "safeguard_warmup", b"safeguard_warmup", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_estimate_coefficient", b"_estimate_coefficient", "_initial_estimate", b"_initial_estimate", "_learning_rate", b"_learning_rate", "_safeguard_warmup", b"_safeguard_warmup", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "estimate_coefficient", b"estimate_coefficient", "initial_estimate", b"initial_estimate", "learning_rate", b"learning_rate", "safeguard_warmup", b"safeguard_warmup", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_beta3", b"_beta3", "_epsilon", b"_epsilon", "_estimate_coefficient", b"_estimate_coefficient", "_initial_estimate", b"_initial_estimate", "_learning_rate", b"_learning_rate", "_safeguard_warmup", b"_safeguard_warmup", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "beta3", b"beta3", "epsilon", b"epsilon", "estimate_coefficient", b"estimate_coefficient", "initial_estimate", b"initial_estimate", "learning_rate", b"learning_rate", "safeguard_warmup", b"safeguard_warmup", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
-    _WhichOneofReturnType__beta_3: _TypeAlias = _typing.Literal["beta_3"]  # noqa: Y015
-    _WhichOneofArgType__beta_3: _TypeAlias = _typing.Literal["_beta_3", b"_beta_3"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
+    _WhichOneofReturnType__beta3: _TypeAlias = _typing.Literal["beta3"]  # noqa: Y015
+    _WhichOneofArgType__beta3: _TypeAlias = _typing.Literal["_beta3", b"_beta3"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__estimate_coefficient: _TypeAlias = _typing.Literal["estimate_coefficient"]  # noqa: Y015
@@ -2394,11 +2394,11 @@ class ProdigySpec(_message.Message):
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_3) -> _WhichOneofReturnType__beta_3 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta3) -> _WhichOneofReturnType__beta3 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload

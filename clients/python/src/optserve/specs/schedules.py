@@ -346,7 +346,7 @@ class Warmup(Schedule, field="warmup"):
 class Join(Schedule, field="join"):
     """Schedules in turn.
 
-    schedules[i](s - boundaries[i - 1]), where i is the number of boundaries <= s.
+    `schedules[i](s - boundaries[i - 1])`, where i is the number of boundaries <= s.
 
     Attributes:
         schedules: The schedules: one more than there are boundaries.

@@ -141,7 +141,12 @@ def heavy_calls(client: optserve.Client, seconds: float) -> dict[str, Callable[[
 def main() -> None:
     """Takes small steps until standard input closes."""
     closed = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), closed.set()), daemon=True).start()
+
+    def wait_for_end_of_input() -> None:
+        sys.stdin.read()
+        closed.set()
+
+    threading.Thread(target=wait_for_end_of_input, daemon=True).start()
     spans = []
     with optserve.connect(sys.argv[1], data_connections=False, shared_memory=False) as client:
         session = client.create_session({"w": np.zeros(100, np.float32)}, optserve.optimizers.Adam())

@@ -22,6 +22,7 @@ from optserve import (
 from optserve.optimizers import SGD
 
 NAN = float("nan")
+ONE = {"w": np.ones(3)}
 
 
 class Recording:
@@ -224,7 +225,6 @@ WRONG_CALLS = [
     ),
     (lambda c, s: optserve.connect("localhost:1", retry=3), TypeError, "retry is 3, but must be a Retry, "),
 ]
-ONE = {"w": np.ones(3)}
 
 
 @pytest.mark.parametrize(("call", "error", "message"), WRONG_CALLS, ids=range(len(WRONG_CALLS)))

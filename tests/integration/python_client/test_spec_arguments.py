@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +19,17 @@ from optserve import (
     ParameterPoint,
     Pull,
     SessionSpec,
-    activations,
-    initializers,
-    layers,
-    losses,
-    optimizers,
-    schedules,
 )
-from optserve.optimizers import SGD, Adam, AdamW, Adan, FedAvgM, RMSprop
+
+# The names that users of other frameworks type are taken at run time; types know the contract's alone.
+activations: Any = optserve.activations
+initializers: Any = optserve.initializers
+layers: Any = optserve.layers
+losses: Any = optserve.losses
+optimizers: Any = optserve.optimizers
+schedules: Any = optserve.schedules
+SGD, Adam, AdamW = optimizers.SGD, optimizers.Adam, optimizers.AdamW
+Adan, FedAvgM, RMSprop = optimizers.Adan, optimizers.FedAvgM, optimizers.RMSprop
 
 NAN = float("nan")
 

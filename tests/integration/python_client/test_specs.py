@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from enum import Enum, IntEnum
+from typing import Any, cast
 
 import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
@@ -182,7 +183,7 @@ def test_what_is_required_has_no_default_and_may_be_given_by_position():
 # ---- What is generated from the server's declarations ----------------------
 
 RULES = [
-    pytest.param(Spec.BY_MESSAGE[name].CHOICES[field], registry[field], id=field)
+    pytest.param(cast(Any, Spec.BY_MESSAGE[name]).CHOICES[field], registry[field], id=field)
     for name, registry in FAMILIES.items()
     for field in registry
 ]
@@ -191,7 +192,7 @@ RULES = [
 def documented(cls: type, field: str) -> str:
     """What a class' docstring says of one field, on one line."""
     attributes = inspect.getdoc(cls).partition("Attributes:")[2]
-    found = re.search(rf"^    {field}: (.*?)(?=^    \S|\Z)", attributes, re.MULTILINE | re.DOTALL)
+    found: Any = re.search(rf"^    {field}: (.*?)(?=^    \S|\Z)", attributes, re.MULTILINE | re.DOTALL)
     return " ".join(found[1].split())
 
 
@@ -235,7 +236,8 @@ def test_docstrings_say_source_formula_range_and_each_conventions_default(cls, r
 def told(said: str, convention: str) -> object:
     """The default under a convention as a docstring tells it: the common one, or that beside its name."""
     listed = re.search(rf"(?:Default:|\),) (\S+) \([A-Z, ]*\b{convention}\b", said)
-    value = (listed or re.search(r"Default: (\S+?)\.$", said))[1]
+    found: Any = listed or re.search(r"Default: (\S+?)\.$", said)
+    value = found[1]
     return value if value.isupper() else ast.literal_eval(value)
 
 

@@ -100,7 +100,7 @@ class _EpsilonPlacementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Epsi
     """sqrt(v) + epsilon."""
 
 class EpsilonPlacement(_EpsilonPlacement, metaclass=_EpsilonPlacementEnumTypeWrapper):
-    """Where epsilon stands in a denominator."""
+    """Where epsilon is added in a denominator."""
 
 EPSILON_PLACEMENT_UNSPECIFIED: EpsilonPlacement.ValueType  # 0
 """Taken from the convention."""
@@ -126,7 +126,7 @@ class _BiasCorrectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BiasCo
     """p -= lr*m/(sqrt(v) + epsilon)."""
 
 class BiasCorrection(_BiasCorrection, metaclass=_BiasCorrectionEnumTypeWrapper):
-    """How Adam's moments are corrected for starting at zero."""
+    """How Adam's moments are corrected for their initialization with zero."""
 
 BIAS_CORRECTION_UNSPECIFIED: BiasCorrection.ValueType  # 0
 """Taken from the convention."""
@@ -147,26 +147,30 @@ class _AmsgradMaximumEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Amsgra
     AMSGRAD_MAXIMUM_UNSPECIFIED: _AmsgradMaximum.ValueType  # 0
     """Taken from the convention."""
     AMSGRAD_MAXIMUM_RAW: _AmsgradMaximum.ValueType  # 1
-    """Over the second moment, corrected afterwards. Keras (folded), PyTorch (hatted)."""
+    """Over the second moment, which is corrected afterwards. Keras (FOLDED),
+    PyTorch (HATTED).
+    """
     AMSGRAD_MAXIMUM_CORRECTED: _AmsgradMaximum.ValueType  # 2
     """Over the corrected second moment. optax."""
     AMSGRAD_MAXIMUM_UNCORRECTED: _AmsgradMaximum.ValueType  # 3
-    """v = max(beta2*v + (1 - beta2)*g^2, v): the next average goes on from the
-    maximum, and nothing is corrected. The lecture.
+    """v = max(beta2*v + (1 - beta2)*g^2, v): the next average starts from the
+    maximum, without bias correction. The lecture.
     """
 
 class AmsgradMaximum(_AmsgradMaximum, metaclass=_AmsgradMaximumEnumTypeWrapper):
-    """Over what AMSGrad takes its running maximum."""
+    """The quantity whose running maximum AMSGrad takes."""
 
 AMSGRAD_MAXIMUM_UNSPECIFIED: AmsgradMaximum.ValueType  # 0
 """Taken from the convention."""
 AMSGRAD_MAXIMUM_RAW: AmsgradMaximum.ValueType  # 1
-"""Over the second moment, corrected afterwards. Keras (folded), PyTorch (hatted)."""
+"""Over the second moment, which is corrected afterwards. Keras (FOLDED),
+PyTorch (HATTED).
+"""
 AMSGRAD_MAXIMUM_CORRECTED: AmsgradMaximum.ValueType  # 2
 """Over the corrected second moment. optax."""
 AMSGRAD_MAXIMUM_UNCORRECTED: AmsgradMaximum.ValueType  # 3
-"""v = max(beta2*v + (1 - beta2)*g^2, v): the next average goes on from the
-maximum, and nothing is corrected. The lecture.
+"""v = max(beta2*v + (1 - beta2)*g^2, v): the next average starts from the
+maximum, without bias correction. The lecture.
 """
 Global___AmsgradMaximum: _TypeAlias = AmsgradMaximum  # noqa: Y015
 
@@ -227,22 +231,22 @@ class _FedAdamCorrectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fed
     FED_ADAM_CORRECTION_UNSPECIFIED: _FedAdamCorrection.ValueType  # 0
     """Taken from the convention."""
     FED_ADAM_CORRECTION_NONE: _FedAdamCorrection.ValueType  # 1
-    """Not at all. The paper."""
+    """No correction. The paper."""
     FED_ADAM_CORRECTION_FOLDED_AHEAD: _FedAdamCorrection.ValueType  # 2
-    """lr is multiplied by sqrt(1 - beta2^(t+1))/(1 - beta1^(t+1)): as Adam's
-    FOLDED, a step ahead of it. Flower.
+    """lr is multiplied by sqrt(1 - beta2^(t+1))/(1 - beta1^(t+1)): Adam's
+    FOLDED of the next step. Flower.
     """
 
 class FedAdamCorrection(_FedAdamCorrection, metaclass=_FedAdamCorrectionEnumTypeWrapper):
-    """How FedAdam is corrected for moments that start at zero."""
+    """How FedAdam is corrected for moments that are initialized with zero."""
 
 FED_ADAM_CORRECTION_UNSPECIFIED: FedAdamCorrection.ValueType  # 0
 """Taken from the convention."""
 FED_ADAM_CORRECTION_NONE: FedAdamCorrection.ValueType  # 1
-"""Not at all. The paper."""
+"""No correction. The paper."""
 FED_ADAM_CORRECTION_FOLDED_AHEAD: FedAdamCorrection.ValueType  # 2
-"""lr is multiplied by sqrt(1 - beta2^(t+1))/(1 - beta1^(t+1)): as Adam's
-FOLDED, a step ahead of it. Flower.
+"""lr is multiplied by sqrt(1 - beta2^(t+1))/(1 - beta1^(t+1)): Adam's
+FOLDED of the next step. Flower.
 """
 Global___FedAdamCorrection: _TypeAlias = FedAdamCorrection  # noqa: Y015
 
@@ -257,8 +261,8 @@ class _AdafactorFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Adafact
     ADAFACTOR_FORM_SQUARES: _AdafactorForm.ValueType  # 1
     """It is added to every squared gradient. Keras, the paper."""
     ADAFACTOR_FORM_FLOOR: _AdafactorForm.ValueType  # 2
-    """It is the least mean of the row averages, and its square the least second
-    moment. PyTorch.
+    """It is the lower bound of the mean of the row averages, and its square that
+    of the second moment. PyTorch.
     """
 
 class AdafactorForm(_AdafactorForm, metaclass=_AdafactorFormEnumTypeWrapper):
@@ -269,8 +273,8 @@ ADAFACTOR_FORM_UNSPECIFIED: AdafactorForm.ValueType  # 0
 ADAFACTOR_FORM_SQUARES: AdafactorForm.ValueType  # 1
 """It is added to every squared gradient. Keras, the paper."""
 ADAFACTOR_FORM_FLOOR: AdafactorForm.ValueType  # 2
-"""It is the least mean of the row averages, and its square the least second
-moment. PyTorch.
+"""It is the lower bound of the mean of the row averages, and its square that
+of the second moment. PyTorch.
 """
 Global___AdafactorForm: _TypeAlias = AdafactorForm  # noqa: Y015
 
@@ -285,8 +289,8 @@ class _MuonFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MuonForm.Val
     MUON_FORM_TORCH: _MuonForm.ValueType  # 1
     """The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
     MUON_FORM_KERAS: _MuonForm.ValueType  # 2
-    """epsilon is added to the norm of a momentum that sums gradients up instead of
-    averaging them; the step is not scaled. AdamW's corrections are folded.
+    """epsilon is added to the norm of a momentum that is a sum of gradients, not
+    an average; the step is not scaled. AdamW's corrections are FOLDED.
     """
     MUON_FORM_OPTAX: _MuonForm.ValueType  # 3
     """epsilon is added to the norm of a bias-corrected average; the step is scaled by
@@ -294,15 +298,15 @@ class _MuonFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MuonForm.Val
     """
 
 class MuonForm(_MuonForm, metaclass=_MuonFormEnumTypeWrapper):
-    """Muon as frameworks have it, on a matrix of A rows and B columns."""
+    """Forms of Muon in frameworks, for a matrix of A rows and B columns."""
 
 MUON_FORM_UNSPECIFIED: MuonForm.ValueType  # 0
 """Taken from the convention."""
 MUON_FORM_TORCH: MuonForm.ValueType  # 1
 """The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
 MUON_FORM_KERAS: MuonForm.ValueType  # 2
-"""epsilon is added to the norm of a momentum that sums gradients up instead of
-averaging them; the step is not scaled. AdamW's corrections are folded.
+"""epsilon is added to the norm of a momentum that is a sum of gradients, not
+an average; the step is not scaled. AdamW's corrections are FOLDED.
 """
 MUON_FORM_OPTAX: MuonForm.ValueType  # 3
 """epsilon is added to the norm of a bias-corrected average; the step is scaled by
@@ -352,7 +356,7 @@ class OptimizerSpec(_message.Message):
     MUON_FIELD_NUMBER: _builtins.int
     PRODIGY_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
-    """Whose defaults fill the unset fields."""
+    """The convention whose defaults fill the unset fields."""
     @_builtins.property
     def sgd(self) -> Global___SgdSpec:
         """Plain gradient descent."""
@@ -473,7 +477,7 @@ class OptimizerSpec(_message.Message):
 
     @_builtins.property
     def prodigy(self) -> Global___ProdigySpec:
-        """Adam that finds its own step size (Mishchenko and Defazio, 2023)."""
+        """Adam with an estimated step size (Mishchenko and Defazio, 2023)."""
 
     def __init__(
         self,
@@ -528,7 +532,7 @@ class SgdSpec(_message.Message):
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     def __init__(
         self,
         *,
@@ -555,11 +559,13 @@ class MomentumSpec(_message.Message):
     DAMPENING_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     momentum: _builtins.float
-    """Share of the last velocity that is kept."""
+    """Momentum: decay rate of the velocity."""
     dampening: _builtins.float
-    """Share of the gradient that is held back after the first step; heavy ball only."""
+    """From the second step on, the gradient is multiplied by 1 - dampening;
+    HEAVY_BALL only.
+    """
     form: Global___MomentumForm.ValueType
     """How momentum accumulates."""
     def __init__(
@@ -599,9 +605,9 @@ class NesterovSpec(_message.Message):
     MOMENTUM_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     momentum: _builtins.float
-    """Share of the last velocity that is kept."""
+    """Momentum: decay rate of the velocity."""
     form: Global___NesterovForm.ValueType
     """How the gradient looks ahead."""
     def __init__(
@@ -638,11 +644,11 @@ class AdagradSpec(_message.Message):
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_DECAY_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     initial_accumulator: _builtins.float
     """What the sum of squares starts from."""
     learning_rate_decay: _builtins.float
@@ -693,15 +699,15 @@ class RmspropSpec(_message.Message):
     CENTERED_FIELD_NUMBER: _builtins.int
     MOMENTUM_FORM_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     rho: _builtins.float
-    """Share of the last average that is kept."""
+    """Exponential decay rate of the average."""
     momentum: _builtins.float
-    """Share of the last velocity that is kept; 0 keeps no velocity."""
+    """Momentum: decay rate of the velocity; 0 for no velocity."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     centered: _builtins.bool
     """Whether the variance is taken around the mean gradient."""
     momentum_form: Global___MomentumForm.ValueType
@@ -758,11 +764,11 @@ class AdadeltaSpec(_message.Message):
     RHO_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     rho: _builtins.float
-    """Share of the last averages that is kept."""
+    """Exponential decay rate of the averages."""
     epsilon: _builtins.float
-    """Keeps both roots from zero."""
+    """Small constant in both square roots, for numerical stability."""
     def __init__(
         self,
         *,
@@ -803,19 +809,19 @@ class AdamSpec(_message.Message):
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     bias_correction: Global___BiasCorrection.ValueType
     """How the moments are corrected."""
     epsilon_root: _builtins.float
-    """Added below the root, wherever epsilon stands. optax."""
+    """Added inside the square root, independent of epsilon_placement. optax."""
     def __init__(
         self,
         *,
@@ -856,7 +862,7 @@ Global___AdamSpec: _TypeAlias = AdamSpec  # noqa: Y015
 
 @_typing.final
 class AmsgradSpec(_message.Message):
-    """AMSGrad: Adam whose second moment never falls."""
+    """AMSGrad: Adam whose second moment never decreases."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -869,21 +875,21 @@ class AmsgradSpec(_message.Message):
     MAXIMUM_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     bias_correction: Global___BiasCorrection.ValueType
-    """How the moments are corrected where the maximum leaves a choice: RAW."""
+    """How the moments are corrected; used under RAW only."""
     maximum: Global___AmsgradMaximum.ValueType
-    """Over what the maximum runs."""
+    """The quantity whose running maximum is taken."""
     epsilon_root: _builtins.float
-    """Added below the root, wherever epsilon stands. optax."""
+    """Added inside the square root, independent of epsilon_placement. optax."""
     def __init__(
         self,
         *,
@@ -938,23 +944,23 @@ class AdamwSpec(_message.Message):
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     bias_correction: Global___BiasCorrection.ValueType
     """How the moments are corrected."""
     weight_decay: _builtins.float
-    """p -= lr*weight_decay*p before the step. A weight decay stated by the
-    session or by a parameter group takes its place.
+    """p -= lr*weight_decay*p before the step. A decoupled weight decay of the
+    session or of a parameter group replaces it.
     """
     epsilon_root: _builtins.float
-    """Added below the root, wherever epsilon stands. optax."""
+    """Added inside the square root, independent of epsilon_placement. optax."""
     def __init__(
         self,
         *,
@@ -1012,19 +1018,19 @@ class NadamSpec(_message.Message):
     MOMENTUM_DECAY_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     form: Global___NadamForm.ValueType
     """Whether beta1 warms up."""
     momentum_decay: _builtins.float
     """Speed of beta1's warm-up; SCHEDULED only."""
     epsilon_root: _builtins.float
-    """Added below the root. optax."""
+    """Added inside the square root. optax."""
     def __init__(
         self,
         *,
@@ -1079,13 +1085,13 @@ class AdamaxSpec(_message.Message):
     EPSILON_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """Share of the last infinity norm that is kept."""
+    """Exponential decay rate of the infinity norm."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     form: Global___AdamaxForm.ValueType
     """Where epsilon is added."""
     def __init__(
@@ -1123,7 +1129,7 @@ Global___AdamaxSpec: _TypeAlias = AdamaxSpec  # noqa: Y015
 @_typing.final
 class RpropSpec(_message.Message):
     """Resilient propagation: each parameter has its own step size, which grows
-    while the gradient keeps its sign and shrinks when it turns.
+    while the gradient keeps its sign and shrinks when the sign changes.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1134,11 +1140,11 @@ class RpropSpec(_message.Message):
     STEP_SIZE_MIN_FIELD_NUMBER: _builtins.int
     STEP_SIZE_MAX_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """The step size that each parameter starts with."""
+    """The initial step size of each parameter."""
     eta_minus: _builtins.float
-    """Factor when the sign turned."""
+    """Factor after a change of sign."""
     eta_plus: _builtins.float
-    """Factor when the sign stayed."""
+    """Factor after an unchanged sign."""
     step_size_min: _builtins.float
     """Smallest step size."""
     step_size_max: _builtins.float
@@ -1192,20 +1198,20 @@ class LambSpec(_message.Message):
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     weight_decay: _builtins.float
     """Decay inside the trust ratio: weight_decay*p is added to the step before
     its norm is taken. optax. Keras decays outside: that is the session's
     decoupled weight decay.
     """
     epsilon_root: _builtins.float
-    """Added below the root. optax."""
+    """Added inside the square root. optax."""
     def __init__(
         self,
         *,
@@ -1249,9 +1255,9 @@ Global___LambSpec: _TypeAlias = LambSpec  # noqa: Y015
 
 @_typing.final
 class LarsSpec(_message.Message):
-    """LARS: v = mu*v - lr*ratio*(g + weight_decay*p); p += v, where for each tensor
-    ratio = trust_coefficient*|p|/(|g + weight_decay*p| + epsilon), or 1 where a
-    norm is 0.
+    """LARS: v = mu*v - lr*ratio*(g + weight_decay*p); p += v, where for each
+    tensor ratio = trust_coefficient*|p|/(|g + weight_decay*p| + epsilon), or 1
+    if a norm is 0.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1263,15 +1269,15 @@ class LarsSpec(_message.Message):
     EPSILON_FIELD_NUMBER: _builtins.int
     NESTEROV_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     momentum: _builtins.float
-    """Share of the last velocity that is kept."""
+    """Momentum: decay rate of the velocity."""
     weight_decay: _builtins.float
     """Decay, added to the gradient before its norm is taken."""
     trust_coefficient: _builtins.float
-    """Factor of the ratio."""
+    """Factor of the trust ratio."""
     epsilon: _builtins.float
-    """Added to the norm below."""
+    """Added to the norm in the denominator."""
     nesterov: _builtins.bool
     """Whether the step looks ahead: p += mu*v - lr*ratio*(g + weight_decay*p)."""
     def __init__(
@@ -1317,8 +1323,8 @@ Global___LarsSpec: _TypeAlias = LarsSpec  # noqa: Y015
 
 @_typing.final
 class RadamSpec(_message.Message):
-    """Rectified Adam. p -= lr*m/(1 - beta1^t) until the average of squares is long
-    enough, then Adam's step times a rectification.
+    """Rectified Adam. p -= lr*m/(1 - beta1^t) until the second moment averages
+    enough steps, then Adam's step times a rectification term.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1333,25 +1339,27 @@ class RadamSpec(_message.Message):
     RECTIFIED_AT_THRESHOLD_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     bias_correction: Global___BiasCorrection.ValueType
     """FOLDED adds epsilon to the uncorrected root (PyTorch), HATTED to the
     corrected one (optax). NONE is refused.
     """
     threshold: _builtins.float
-    """The length of the average from which steps are rectified."""
+    """Minimum length of the average (rho_t) at which steps are rectified."""
     rectified_at_threshold: _builtins.bool
-    """Whether that length itself is rectified (optax) or only what exceeds it (PyTorch)."""
+    """Whether a length equal to the threshold is rectified (optax) or only
+    greater ones (PyTorch).
+    """
     epsilon_root: _builtins.float
-    """Added below the root, wherever epsilon stands. optax."""
+    """Added inside the square root, independent of epsilon_placement. optax."""
     def __init__(
         self,
         *,
@@ -1411,14 +1419,14 @@ class LionSpec(_message.Message):
     BETA2_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the average in the direction."""
+    """Weight of the average in the direction."""
     beta2: _builtins.float
-    """Share of the last average that is kept."""
+    """Exponential decay rate of the average."""
     weight_decay: _builtins.float
-    """p -= lr*weight_decay*p before the step. A weight decay stated by the
-    session or by a parameter group takes its place.
+    """p -= lr*weight_decay*p before the step. A decoupled weight decay of the
+    session or of a parameter group replaces it.
     """
     def __init__(
         self,
@@ -1465,19 +1473,19 @@ class YogiSpec(_message.Message):
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """How fast the second moment follows."""
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     initial_accumulator: _builtins.float
     """What both moments start from."""
     epsilon_root: _builtins.float
-    """Added below the root, wherever epsilon stands. optax."""
+    """Added inside the square root, independent of epsilon_placement. optax."""
     def __init__(
         self,
         *,
@@ -1534,11 +1542,11 @@ class AdabeliefSpec(_message.Message):
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """Share of the last variance that is kept."""
+    """Exponential decay rate of the variance."""
     epsilon: _builtins.float
     """Added to the root."""
     epsilon_root: _builtins.float
@@ -1592,17 +1600,17 @@ class AdanSpec(_message.Message):
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """Share of the last averaged change that is kept."""
+    """Exponential decay rate of the averaged change."""
     beta3: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
     """Added to the root."""
     epsilon_root: _builtins.float
-    """Added below the root."""
+    """Added inside the square root."""
     def __init__(
         self,
         *,
@@ -1647,7 +1655,7 @@ Global___AdanSpec: _TypeAlias = AdanSpec  # noqa: Y015
 @_typing.final
 class AdoptSpec(_message.Message):
     """ADOPT: each gradient is divided by the root of the second moment before it,
-    clipped, and averaged. The first step only measures.
+    clipped, and averaged. The first step only initializes the second moment.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1658,13 +1666,13 @@ class AdoptSpec(_message.Message):
     EPSILON_FIELD_NUMBER: _builtins.int
     CLIPPED_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last average that is kept."""
+    """Exponential decay rate of the average."""
     beta2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """The least root that a gradient is divided by."""
+    """Lower bound of the root that a gradient is divided by."""
     clipped: _builtins.bool
     """Whether divided gradients are clipped to (t - 1)^(1/4) in step t."""
     def __init__(
@@ -1705,8 +1713,9 @@ Global___AdoptSpec: _TypeAlias = AdoptSpec  # noqa: Y015
 
 @_typing.final
 class FtrlSpec(_message.Message):
-    """FTRL-proximal: parameters are computed from a sum of gradients alone, and are
-    exactly 0 where l1 outweighs it. A weight that has seen no gradient becomes 0.
+    """FTRL-proximal: parameters are computed from a sum of gradients alone, and
+    are exactly 0 if l1 outweighs it. A weight without a gradient so far becomes
+    0.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1719,17 +1728,19 @@ class FtrlSpec(_message.Message):
     L2_SHRINKAGE_FIELD_NUMBER: _builtins.int
     BETA_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     learning_rate_power: _builtins.float
-    """Power by which the rate falls with the sum of squares; only -0.5 is supported."""
+    """Exponent of the sum of squares in the learning rate; only -0.5 is
+    supported.
+    """
     initial_accumulator: _builtins.float
     """What the sum of squares starts from."""
     l1: _builtins.float
-    """Strength of the L1 term."""
+    """Coefficient of the L1 term."""
     l2: _builtins.float
-    """Strength of the L2 term."""
+    """Coefficient of the L2 term."""
     l2_shrinkage: _builtins.float
-    """Strength of an L2 penalty that is added to gradients."""
+    """Coefficient of an L2 penalty that is added to gradients."""
     beta: _builtins.float
     """Added to the root of the sum of squares."""
     def __init__(
@@ -1789,9 +1800,9 @@ class FedAvgMSpec(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     MOMENTUM_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """The server's step size; replaced by the session's schedule where there is one."""
+    """The server's step size, unless the session has a schedule."""
     momentum: _builtins.float
-    """Share of the last buffer that is kept."""
+    """Momentum: decay rate of the buffer."""
     def __init__(
         self,
         *,
@@ -1826,11 +1837,11 @@ class FedAdagradSpec(_message.Message):
     TAU_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """The server's step size; replaced by the session's schedule where there is one."""
+    """The server's step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     tau: _builtins.float
-    """Added to the root: how little the method adapts."""
+    """Added to the root: the degree of adaptivity, larger for less."""
     initial_accumulator: _builtins.float
     """What the sum of squares starts from."""
     def __init__(
@@ -1880,17 +1891,17 @@ class FedAdamSpec(_message.Message):
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """The server's step size; replaced by the session's schedule where there is one."""
+    """The server's step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Exponential decay rate of the second moment."""
     tau: _builtins.float
-    """Added to the root: how little the method adapts."""
+    """Added to the root: the degree of adaptivity, larger for less."""
     initial_accumulator: _builtins.float
     """What the second moment starts from."""
     bias_correction: Global___FedAdamCorrection.ValueType
-    """How the rate is corrected for moments that start at zero."""
+    """How the rate is corrected for moments that are initialized with zero."""
     def __init__(
         self,
         *,
@@ -1940,13 +1951,13 @@ class FedYogiSpec(_message.Message):
     TAU_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """The server's step size; replaced by the session's schedule where there is one."""
+    """The server's step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """How fast the second moment follows."""
+    """Exponential decay rate of the second moment."""
     tau: _builtins.float
-    """Added to the root: how little the method adapts."""
+    """Added to the root: the degree of adaptivity, larger for less."""
     initial_accumulator: _builtins.float
     """What the second moment starts from."""
     def __init__(
@@ -1988,8 +1999,8 @@ Global___FedYogiSpec: _TypeAlias = FedYogiSpec  # noqa: Y015
 @_typing.final
 class ScheduleFreeSgdSpec(_message.Message):
     """z -= lr*g; x averages z. The parameters are x, the point to evaluate and to
-    keep. Gradients are taken at y = (1 - beta1)*z + beta1*x: clients pull it
-    with PARAMETER_POINT_LOOKAHEAD.
+    store. Gradients are computed at y = (1 - beta1)*z + beta1*x: clients pull
+    it with PARAMETER_POINT_LOOKAHEAD.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1999,13 +2010,13 @@ class ScheduleFreeSgdSpec(_message.Message):
     WEIGHT_LR_POWER_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of x in the point where gradients are taken."""
+    """Weight of x in the point at which gradients are computed."""
     weight_lr_power: _builtins.float
     """Steps are averaged with the weight rate^weight_lr_power, by the largest rate so far."""
     weight_decay: _builtins.float
-    """Times y, added to the gradient."""
+    """weight_decay*y is added to the gradient."""
     def __init__(
         self,
         *,
@@ -2050,17 +2061,17 @@ class ScheduleFreeAdamwSpec(_message.Message):
     WEIGHT_LR_POWER_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of x in the point where gradients are taken."""
+    """Weight of x in the point at which gradients are computed."""
     beta2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     weight_lr_power: _builtins.float
     """Steps are averaged with the weight rate^weight_lr_power, by the largest rate so far."""
     weight_decay: _builtins.float
-    """Times y, added to the direction."""
+    """weight_decay*y is added to the direction."""
     def __init__(
         self,
         *,
@@ -2104,8 +2115,8 @@ Global___ScheduleFreeAdamwSpec: _TypeAlias = ScheduleFreeAdamwSpec  # noqa: Y015
 
 @_typing.final
 class AdafactorSpec(_message.Message):
-    """Adafactor. Second moments of tensors with two and more dimensions are kept as
-    averages over rows and over columns of two of them.
+    """Adafactor. Second moments of tensors with two or more dimensions are stored
+    as averages over the rows and columns of two dimensions.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2120,22 +2131,26 @@ class AdafactorSpec(_message.Message):
     FACTOR_LARGEST_FIELD_NUMBER: _builtins.int
     RELATIVE_STEP_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Relative step size, or its upper bound under relative_step; replaced by the
-    session's schedule where there is one.
+    """Relative step size, or its upper bound under relative_step, unless the
+    session has a schedule.
     """
     beta2_decay: _builtins.float
-    """The averages' share of what is new at step t is t^beta2_decay."""
+    """The averages' weight of the new value at step t is t^beta2_decay."""
     epsilon1: _builtins.float
-    """Keeps second moments from zero; 0 takes the dtype's epsilon under FLOOR."""
+    """Lower bound of second moments, for numerical stability; under FLOOR, 0
+    selects the dtype's machine epsilon.
+    """
     epsilon2: _builtins.float
-    """The least root mean square of a parameter that the step is scaled by."""
+    """Lower bound of the root mean square of a parameter, which the step is
+    scaled by.
+    """
     clip_threshold: _builtins.float
-    """The root mean square that a step may have before it is scaled down."""
+    """Maximum root mean square of a step; larger ones are scaled down."""
     form: Global___AdafactorForm.ValueType
     """Where epsilon1 enters."""
     min_dim_size_to_factor: _builtins.int
-    """The least extent that both dimensions must have for averages to be kept in place
-    of all second moments; 0 keeps averages wherever there are two dimensions.
+    """Minimum extent of both dimensions for second moments to be factored; 0
+    factors every tensor with two or more dimensions.
     """
     factor_largest: _builtins.bool
     """Whether the averages are over the two largest dimensions rather than the last two."""
@@ -2195,8 +2210,8 @@ Global___AdafactorSpec: _TypeAlias = AdafactorSpec  # noqa: Y015
 
 @_typing.final
 class MuonSpec(_message.Message):
-    """Muon: matrices step along an orthogonalized momentum, every other tensor by
-    AdamW.
+    """Muon: matrices are updated by an orthogonalized momentum, every other tensor
+    by AdamW.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2215,37 +2230,38 @@ class MuonSpec(_message.Message):
     FORM_FIELD_NUMBER: _builtins.int
     RMS_RATE_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     weight_decay: _builtins.float
-    """p -= lr*weight_decay*p before the step. A weight decay stated by the
-    session or by a parameter group takes its place.
+    """p -= lr*weight_decay*p before the step. A decoupled weight decay of the
+    session or of a parameter group replaces it.
     """
     momentum: _builtins.float
-    """Share of the last momentum that is kept."""
+    """Decay rate of the momentum."""
     nesterov: _builtins.bool
     """Whether the step looks ahead."""
     iterations: _builtins.int
-    """How often the Newton-Schulz iteration runs."""
+    """Number of Newton-Schulz iterations."""
     epsilon: _builtins.float
-    """The least norm that the momentum is divided by (TORCH), or what is added to its
-    norm.
+    """Lower bound of the norm that the momentum is divided by (TORCH), or a
+    constant that is added to it.
     """
     adam_learning_rate_factor: _builtins.float
-    """Factor of the step size where AdamW steps."""
+    """Factor of the step size of tensors that AdamW updates."""
     adam_beta1: _builtins.float
-    """AdamW's share of the last first moment that is kept."""
+    """AdamW's exponential decay rate of the first moment."""
     adam_beta2: _builtins.float
-    """AdamW's share of the last second moment that is kept."""
+    """AdamW's exponential decay rate of the second moment."""
     adam_epsilon: _builtins.float
-    """Keeps AdamW's denominator from zero."""
+    """Small constant in AdamW's denominator, for numerical stability."""
     adam_epsilon_root: _builtins.float
-    """Added below AdamW's root. optax."""
+    """Added inside AdamW's square root. optax."""
     form: Global___MuonForm.ValueType
-    """Whose Muon."""
+    """The framework whose form of Muon is used."""
     rms_rate: _builtins.float
-    """Above 0, a matrix of A rows and B columns steps by rms_rate*sqrt(max(A, B)) times
-    the learning rate, whatever the form (PyTorch's match_rms_adamw is 0.2; optax'
-    consistent_rms). At 0 the form says by how much.
+    """If greater than 0, the update of a matrix of A rows and B columns is
+    scaled by rms_rate*sqrt(max(A, B)), under every form (PyTorch's
+    match_rms_adamw is 0.2; optax' consistent_rms). If 0, the form determines
+    the scale.
     """
     def __init__(
         self,
@@ -2321,8 +2337,8 @@ Global___MuonSpec: _TypeAlias = MuonSpec  # noqa: Y015
 
 @_typing.final
 class ProdigySpec(_message.Message):
-    """Prodigy: Adam whose step size is an estimate of the distance to the solution,
-    made from all tensors of a parameter group together.
+    """Prodigy: Adam whose step size is an estimate of the distance to the
+    solution, computed from all tensors of a parameter group.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2337,27 +2353,27 @@ class ProdigySpec(_message.Message):
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     SAFEGUARD_WARMUP_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Factor of the estimated step size; replaced by the session's schedule where
-    there is one.
-    """
+    """Factor of the estimated step size, unless the session has a schedule."""
     beta1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """Exponential decay rate of the first moment."""
     beta2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Exponential decay rate of the second moment."""
     beta3: _builtins.float
-    """Share of the last sums that the estimate is made from; the square root of
-    beta2 when 0.
+    """Exponential decay rate of the sums that the estimate is computed from; the
+    square root of beta2 when 0.
     """
     epsilon: _builtins.float
-    """Keeps the denominator from zero; it is multiplied by the estimate."""
+    """Small constant in the denominator, for numerical stability; multiplied by
+    the estimate.
+    """
     initial_estimate: _builtins.float
     """The first estimate."""
     estimate_coefficient: _builtins.float
     """Factor of every later estimate."""
     weight_decay: _builtins.float
-    """Decay of the parameters by the estimated step size."""
+    """Decoupled weight decay, scaled by the estimated step size."""
     safeguard_warmup: _builtins.bool
-    """Whether the sums leave out the learning rate, for warm-ups."""
+    """Whether the sums exclude the learning rate, for warm-ups."""
     def __init__(
         self,
         *,

@@ -712,7 +712,7 @@ class HyperparameterOverride(_message.Message):
     """
     name: _builtins.str
     """Name of the hyperparameter as in the optimizer's message, such as
-    learning_rate or beta_1; or decoupled_weight_decay, l1 or l2. A
+    learning_rate or beta1; or decoupled_weight_decay, l1 or l2. A
     learning_rate replaces the schedule's; the groups' factors and the factor
     of reduce_on_plateau multiply it.
     """

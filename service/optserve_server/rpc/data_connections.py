@@ -57,6 +57,11 @@ class DataConnections:
         self._claims: dict[bytes, asyncio.Future[socket.socket]] = {}
         self._door = Door(self._greet, "a client could not make its data connection", STRANGERS)
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether clients can make data connections."""
+        return self._port > 0
+
     def start(self, host: str, port: int, server_port: int) -> None:
         """Listens.
 

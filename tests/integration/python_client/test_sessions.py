@@ -197,3 +197,4 @@ def test_server_and_capabilities(client):
     assert set(capabilities.algorithms["optimizers"]) == set(optimizers.Optimizer.CHOICES)
     assert np.dtype(ml_dtypes.bfloat16) in capabilities.wire_dtypes
     assert capabilities.limits.max_message_bytes > 1 << 20
+    assert {"push", "metrics", "watch"} <= capabilities.features

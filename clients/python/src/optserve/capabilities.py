@@ -77,6 +77,7 @@ class Capabilities:
         parameter_dtypes: element types of parameters.
         wire_dtypes: element types of gradients, and of parameters on the wire.
         limits: the server's.
+        features: names of what it offers beyond the core of the contract, such as ``snapshots``.
     """
 
     server_version: str
@@ -87,6 +88,7 @@ class Capabilities:
     parameter_dtypes: tuple[np.dtype[np.generic], ...]
     wire_dtypes: tuple[np.dtype[np.generic], ...]
     limits: Limits
+    features: frozenset[str]
 
     @classmethod
     def of(cls, message: wire.GetCapabilitiesResponse) -> Capabilities:
@@ -110,6 +112,7 @@ class Capabilities:
                 max_tensors=message.limits.max_tensors,
                 chunk_bytes=message.limits.chunk_bytes,
             ),
+            features=frozenset(message.features),
         )
 
 

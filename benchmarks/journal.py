@@ -24,11 +24,11 @@ from benchmarks.results import Finding
 from benchmarks.sharing import GROUP, MANY, SMALL, rates, rows
 from benchmarks.timing import Timed, interleave
 from optserve_server.arrays.select import select
-from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.step import Step
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_result import StepOptions
+from optserve_server.storage.durable_positions import Heads
 from optserve_server.storage.files import Disk
-from optserve_server.storage.heads import Heads
 from optserve_server.storage.journal import Journal, Record
 from tests.recovery.keeping import House, house
 from tests.support.disks import SlowDisk

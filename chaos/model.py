@@ -12,17 +12,17 @@ import numpy.typing as npt
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import SessionSpec
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.sessions.adoption import adopt
-from optserve_server.sessions.frozen import freeze, thaw
-from optserve_server.sessions.result import StepOptions
+from optserve_server.durability.restore import adopt
+from optserve_server.durability.snapshot_codec import freeze, thaw
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import DurabilityMode
-from optserve_server.sessions.staging import NamedArray, Staging
 from optserve_server.sessions.store import Limits, ParameterInit, Store
+from optserve_server.spec.session_spec import DurabilityMode
+from optserve_server.state.staging import NamedArray, Staging
+from optserve_server.stepping.step_result import StepOptions
 from optserve_server.storage import snapshot
-from optserve_server.wire.sessions import result_to
-from optserve_server.wire.spec_text import SPEC_TEXT
-from optserve_server.wire.specs import session_spec_from
+from optserve_server.wire.messages.sessions import result_to
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
+from optserve_server.wire.specifications.specs import session_spec_from
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

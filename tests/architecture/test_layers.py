@@ -16,19 +16,19 @@ ROOT = Path(__file__).parents[2]
 BREACHES = {
     "a lower layer imports a higher one": (
         "hyper.py",
-        "import optserve_server.sessions.spec",
+        "import optserve_server.spec.session_spec",
     ),
     "sessions import a concrete backend": (
-        "sessions/layout.py",
+        "state/layout.py",
         "import optserve_server.arrays.numpy_blocked",
     ),
     "an executor imports an optimizer": (
         "arrays/numpy_blocked.py",
         "import optserve_server.optimizers.adam",
     ),
-    "sessions import gRPC": ("sessions/layout.py", "import grpc"),
-    "wire imports gRPC outside errors": ("wire/specs.py", "import grpc"),
-    "sessions import generated messages": ("sessions/layout.py", "import optserve.v1"),
+    "sessions import gRPC": ("state/layout.py", "import grpc"),
+    "wire imports gRPC outside errors": ("wire/specifications/specs.py", "import grpc"),
+    "sessions import generated messages": ("state/layout.py", "import optserve.v1"),
     "an executor imports protobuf": ("arrays/numpy_blocked.py", "import google.protobuf"),
     "a rule imports CuPy": ("optimizers/adam.py", "import cupy"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from optserve_server.__main__ import main
-from optserve_server.rpc import data_connections
+from optserve_server.rpc.transport import data_connections
 
 CLAIM_SECONDS = 1.0
 STRANGERS = 4

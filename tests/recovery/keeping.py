@@ -16,26 +16,26 @@ from google.protobuf.message import Message
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.durability.change_records import Request, RequestedChange
+from optserve_server.durability.durability_manager import Keeper, Policy
+from optserve_server.durability.recovery import Recovery
+from optserve_server.durability.snapshot_codec import freeze
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
-from optserve_server.rpc.execution import Execution
-from optserve_server.rpc.repeats import make_change
-from optserve_server.sessions.change import ChangeKind
-from optserve_server.sessions.changes import Request, RequestedChange
-from optserve_server.sessions.frozen import freeze
-from optserve_server.sessions.keeper import Keeper, Policy
+from optserve_server.rpc.execution.execution import Execution
+from optserve_server.rpc.execution.idempotency import make_change
 from optserve_server.sessions.namespaces import Namespaces
-from optserve_server.sessions.recovery import Recovery
-from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec, SessionSpec
-from optserve_server.sessions.staging import NamedArray
-from optserve_server.sessions.step import Step
 from optserve_server.sessions.store import Limits, ParameterInit
+from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, SessionSpec
+from optserve_server.state.change import ChangeKind
+from optserve_server.state.staging import NamedArray
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_result import StepOptions, StepResult
 from optserve_server.storage import snapshot
 from optserve_server.storage.files import Disk
-from optserve_server.wire.answers import encoded
-from optserve_server.wire.spec_text import SPEC_TEXT
+from optserve_server.wire.messages.answers import encoded
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 BACKEND = NumpyBackend()

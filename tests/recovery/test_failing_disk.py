@@ -11,12 +11,12 @@ from pathlib import Path
 import grpc
 import pytest
 
+from optserve_server.durability.change_records import ReportChange, Request, UpdateChange
+from optserve_server.durability.disk_state import RETRY_AFTER
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.budget import Kind
-from optserve_server.sessions.changes import ReportChange, Request, UpdateChange
-from optserve_server.sessions.disk_state import RETRY_AFTER
+from optserve_server.resources.budget import Kind
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec
+from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec
 from optserve_server.wire.errors import CODES
 from tests.recovery.keeping import House, bits, house, run
 from tests.support.disks import FailingDisk, FullDisk, GatedDisk

@@ -19,16 +19,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceStub
+from optserve_server.durability.disk_state import RETRY_AFTER
+from optserve_server.durability.recovery import Recovery
 from optserve_server.operations.pages import pages_of
-from optserve_server.rpc.listening import Listening
-from optserve_server.rpc.server import SERVICES, Server
-from optserve_server.sessions.disk_state import RETRY_AFTER
+from optserve_server.rpc.server.server import SERVICES, Server
+from optserve_server.rpc.transport.listening import Listening
 from optserve_server.sessions.namespaces import Namespaces
-from optserve_server.sessions.recovery import Recovery
-from optserve_server.sessions.spec import DurabilityMode
 from optserve_server.sessions.store import Limits
-from optserve_server.wire.answers import encoded
-from optserve_server.wire.spec_text import SPEC_TEXT
+from optserve_server.spec.session_spec import DurabilityMode
+from optserve_server.wire.messages.answers import encoded
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.integration.client import named, sgd
 from tests.recovery.keeping import BACKEND, VALUES, run
 from tests.support.disks import FailingDisk

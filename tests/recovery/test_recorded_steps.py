@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
-from optserve_server.sessions.staging import NamedArray
-from optserve_server.sessions.step import Step
+from optserve_server.state.staging import NamedArray
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_result import StepOptions, StepOutcome, StepResult
 from tests.recovery.keeping import House, bits, gradient, house, run
 from tests.support.disks import GatedDisk
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from optserve_server.processors import available_processors
+from optserve_server.resources.processors import available_processors
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from optserve_server import __version__
-from optserve_server.memory import resident_bytes
-from optserve_server.rpc.meters import Latency
-from optserve_server.rpc.server import Server
-from optserve_server.sessions.budget import Kind
-from optserve_server.sessions.result import StepOutcome
+from optserve_server.resources.budget import Kind
+from optserve_server.resources.memory import resident_bytes
+from optserve_server.rpc.context.meters import Latency
+from optserve_server.rpc.server.server import Server
+from optserve_server.stepping.step_result import StepOutcome
 
 FIRST_BUCKET, LAST_BUCKET = 12, 36
 """Bounds of the histograms: 2**12 ns, about 4 us, to 2**36 ns, about 69 s."""

@@ -8,8 +8,8 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from optserve_server.sessions.metrics import MetricsReport
-from optserve_server.sessions.result import StepOutcome, StepResult
+from optserve_server.state.monitors import MetricsReport
+from optserve_server.stepping.step_result import StepOutcome, StepResult
 
 EVENTS_KEPT = 1024
 """Events that wait for a watcher before the oldest are dropped."""

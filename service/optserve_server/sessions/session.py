@@ -14,21 +14,19 @@ import numpy as np
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
+from optserve_server.programs.step_programs import programs_of
+from optserve_server.programs.step_scalars import Numbers, StepNumbers
+from optserve_server.resources.budget import UNBOUNDED, Budget, Charge, Kind
 from optserve_server.sessions.activity import Activity, Pushed
-from optserve_server.sessions.arena import Arenas
-from optserve_server.sessions.arriving import Arriving, NamedIndices
-from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
-from optserve_server.sessions.layout import Layout
-from optserve_server.sessions.metrics import MetricsReport, Watch, prepare_report, session_bytes
-from optserve_server.sessions.numbers import Numbers, StepNumbers
-from optserve_server.sessions.prepared import Prepared
-from optserve_server.sessions.programs import programs_of
-from optserve_server.sessions.reading import Point, Pull, Values, check_point, read
-from optserve_server.sessions.respecified import respecified
-from optserve_server.sessions.result import StepOptions, StepResult
-from optserve_server.sessions.sparse import NamedRows
-from optserve_server.sessions.spec import SessionSpec, SparseUpdate
-from optserve_server.sessions.staging import (
+from optserve_server.spec.session_spec import SessionSpec, SparseUpdate
+from optserve_server.state.arena import Arenas
+from optserve_server.state.layout import Layout
+from optserve_server.state.monitors import MetricsReport, Watch, prepare_report, session_bytes
+from optserve_server.state.prepared_change import Prepared
+from optserve_server.state.reading import Point, Pull, Values, check_point, read
+from optserve_server.state.sparse_rows import NamedRows
+from optserve_server.state.spec_update import respecified
+from optserve_server.state.staging import (
     NamedArray,
     StagedTensor,
     Staging,
@@ -36,13 +34,15 @@ from optserve_server.sessions.staging import (
     stage,
     stage_arrays,
 )
-from optserve_server.sessions.step import Step
-from optserve_server.sessions.transfer import StateTransfer
-from optserve_server.sessions.workers import StepLedger
+from optserve_server.state.state_transfer import StateTransfer
+from optserve_server.stepping.sparse_staging import Arriving, NamedIndices
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_deduplication import StepLedger
+from optserve_server.stepping.step_result import StepOptions, StepResult
 
 if TYPE_CHECKING:
-    from optserve_server.sessions.kept import Kept
-    from optserve_server.sessions.live import LiveParameters
+    from optserve_server.sessions.session_durability import Kept
+    from optserve_server.shared_memory.live_parameters import LiveParameters
 
 
 COMING = 0.2
@@ -106,7 +106,7 @@ class Session:
         at_close: what is called when it is deleted, by whom it concerns.
         charge: what it has taken of the budget.
         waiting: names of the tensors whose values are still to be uploaded.
-        idle_plans: plans of unary steps for the next steps like theirs; see `sessions.stream_plan`.
+        idle_plans: plans of unary steps for the next steps like theirs; see `stepping.step_plan`.
         kept: how it is kept on the disk; None where it is held in memory alone.
     """
 
@@ -195,7 +195,7 @@ class Session:
     def stage(
         self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None, *, is_resident: bool = False
     ) -> Staging:
-        """A buffer for bytes, in flight or resident; see `optserve_server.sessions.staging.stage`."""
+        """A buffer for bytes, in flight or resident; see `optserve_server.state.staging.stage`."""
         allocate = self._allocate_resident if is_resident else self._allocate
         return stage(self.layout, tensors, dtype, allocate)
 
@@ -206,7 +206,7 @@ class Session:
         *,
         is_resident: bool = False,
     ) -> Staging:
-        """A buffer that holds a gradient; see `optserve_server.sessions.staging.stage_arrays`."""
+        """A buffer that holds a gradient; see `optserve_server.state.staging.stage_arrays`."""
         lazy = self.spec.gradient.sparse is SparseUpdate.LAZY
         allocate = self._allocate_resident if is_resident else self._allocate
         return stage_arrays(self.layout, arrays, sparse, lazy=lazy, allocate=allocate)
@@ -214,7 +214,7 @@ class Session:
     def stage_rows(
         self, tensors: Sequence[str], rows: Sequence[NamedIndices], dtype: np.dtype[Any] | None
     ) -> Arriving:
-        """A buffer for streamed bytes of tensors and rows; see `optserve_server.sessions.arriving`."""
+        """A buffer for streamed bytes of tensors and rows; see `optserve_server.stepping.sparse_staging`."""
         return Arriving(self.layout, tensors, rows, dtype, self._allocate)
 
     def staged(self, arrived: Staging | Arriving) -> Staging:
@@ -353,7 +353,7 @@ class Session:
     def prepare_report(
         self, values: Mapping[str, float], *, expected_step: int | None = None
     ) -> Prepared[MetricsReport]:
-        """Takes metrics of the parameters as they are; see `optserve_server.sessions.metrics.report`.
+        """Takes metrics of the parameters as they are; see `optserve_server.state.monitors.report`.
 
         Args:
             values: the metrics by name.

@@ -6,13 +6,13 @@
     VERSION                             of this layout; written last, when all folders exist
     journal/000000000001.journal        see `optserve_server.storage.journal`
     journal/000000000001.spare          a journal's file that is to be used again
-    journal/heads                       see `optserve_server.storage.heads`
+    journal/heads                       see `optserve_server.storage.durable_positions`
     sessions/ID/manifest.json           who the session is
     sessions/ID/auto-N-S.safetensors    state after its record N, at step S; the last few
     sessions/ID/kept-N-S.safetensors    the same, asked for by a client; all of them
     quarantine/ID.WHEN/                 what was found damaged
     trash/                              what is being made or deleted
-    notes.json                          see `optserve_server.storage.notes`
+    notes.json                          see `optserve_server.storage.intent_log`
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import xxhash
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Beside, Disk, Piece, beside, rename, write_whole
-from optserve_server.storage.notes import Note, NoteKind, Notes
+from optserve_server.storage.intent_log import Note, NoteKind, Notes
 
 VERSION = "optserve data 1\n"
 """What the file VERSION says."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from optserve_server.storage.damage import DamagedError
+from optserve_server.storage.durable_positions import Heads
 from optserve_server.storage.files import Disk
-from optserve_server.storage.heads import Heads
 from optserve_server.storage.journal import SUFFIX, Segment
 from optserve_server.storage.records import Found, Hole, scan
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from optserve_server.storage.durable_positions import Heads
 from optserve_server.storage.failpoints import armed, passing
 from optserve_server.storage.files import BLOCK, Disk, Piece, blocks
-from optserve_server.storage.heads import Heads
 from optserve_server.storage.records import HEADER_BYTES, checksum, header, padding, summing
 
 SUFFIX = ".journal"

@@ -8,9 +8,9 @@ import os
 import numpy as np
 import pytest
 
-from optserve_server.rpc import handover
-from optserve_server.rpc.handover import Handover
-from optserve_server.sessions.regions import Regions, make_region
+from optserve_server.rpc.transport import descriptor_passing as handover
+from optserve_server.rpc.transport.descriptor_passing import Handover
+from optserve_server.shared_memory.regions import Regions, make_region
 from tests.service.sessions.support import session_of, spec_of
 from tests.support.shared_memory import claim, held_by
 

@@ -8,7 +8,7 @@ import pytest
 
 from optserve.v1.session_service_pb2 import DeleteSessionRequest, DeleteSessionResponse, GetSessionRequest
 from optserve_server.errors import DomainError, Reason
-from optserve_server.rpc.repeats import Repeats, content_of
+from optserve_server.rpc.execution.idempotency import Repeats, content_of
 
 
 class Acts:

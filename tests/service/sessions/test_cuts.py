@@ -13,7 +13,7 @@ from optserve_server.optimizers import ALL
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
-from optserve_server.sessions.spec import GradientSpec, ParameterGroup
+from optserve_server.spec.session_spec import GradientSpec, ParameterGroup
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 SIZE = 60

@@ -9,10 +9,10 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.optimizers.adam import Adam
-from optserve_server.sessions.ledger import RequestLedger
-from optserve_server.sessions.result import StepOptions
+from optserve_server.sessions.request_ledger import RequestLedger
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.workers import RESULTS_KEPT, WORKERS_KEPT, StepLedger
+from optserve_server.stepping.step_deduplication import RESULTS_KEPT, WORKERS_KEPT, StepLedger
+from optserve_server.stepping.step_result import StepOptions
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 GRADIENT = {"w": np.array([1.0, -1.0, 2.0])}

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.durability.snapshot_codec import freeze, thaw
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers import ALL
 from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.momentum import Momentum
-from optserve_server.sessions.early_stopping import EarlyStoppingSpec
-from optserve_server.sessions.frozen import freeze, thaw
-from optserve_server.sessions.plateau import ReduceOnPlateauSpec
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import (
+from optserve_server.spec.early_stopping import EarlyStoppingSpec
+from optserve_server.spec.plateau import ReduceOnPlateauSpec
+from optserve_server.spec.session_spec import (
     GradientSpec,
     NonFinitePolicy,
     ParameterGroup,
@@ -29,7 +29,7 @@ from optserve_server.sessions.spec import (
 )
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
-from optserve_server.wire.spec_text import SPEC_TEXT
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 BACKEND = NumpyBackend()

@@ -10,7 +10,12 @@ import pytest
 from optserve_server.errors import DomainError, Reason
 from optserve_server.optimizers.adam import Adam
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import ClipByGlobalNorm, GradientSpec, ParameterGroup, WeightAverageSpec
+from optserve_server.spec.session_spec import (
+    ClipByGlobalNorm,
+    GradientSpec,
+    ParameterGroup,
+    WeightAverageSpec,
+)
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 START = {"a": np.array([1.0, -2.0, 3.0]), "b": np.array([0.5, -0.25])}
@@ -82,6 +87,6 @@ def test_the_average_of_frozen_weights_is_themselves() -> None:
     session = make({"frozen": True}, weight_average=WeightAverageSpec(decay=0.5))
     for _ in range(3):
         step(session, GRADIENT)
-    from optserve_server.sessions.reading import Point
+    from optserve_server.state.reading import Point
 
     np.testing.assert_array_equal(parameters(session, point=Point.AVERAGE)["b"], START["b"])

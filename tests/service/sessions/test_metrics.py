@@ -17,13 +17,13 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
 from optserve_server.schedules.piecewise_constant import PiecewiseConstant
-from optserve_server.sessions.comparison import MetricMode
-from optserve_server.sessions.early_stopping import EarlyStoppingSpec
-from optserve_server.sessions.metrics import MetricsReport
-from optserve_server.sessions.plateau import ReduceOnPlateauSpec
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import ParameterGroup, SessionSpec
 from optserve_server.sessions.store import Limits, Store
+from optserve_server.spec.early_stopping import EarlyStoppingSpec
+from optserve_server.spec.metric_comparison import MetricMode
+from optserve_server.spec.plateau import ReduceOnPlateauSpec
+from optserve_server.spec.session_spec import ParameterGroup, SessionSpec
+from optserve_server.state.monitors import MetricsReport
 from tests.service.sessions.support import Arrays, parameters, session_of, spec_of, step
 
 START: Arrays = {"w": np.array([1.0, -2.0, 3.0]), "b": np.array([0.5], np.float32)}

@@ -11,13 +11,13 @@ import pytest
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.result import StepOptions, StepOutcome
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.sparse import NamedRows
-from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByValue, GradientSpec, NonFinitePolicy
-from optserve_server.sessions.staging import NamedArray
-from optserve_server.sessions.step import Step
 from optserve_server.sessions.store import Store
+from optserve_server.spec.session_spec import ClipByGlobalNorm, ClipByValue, GradientSpec, NonFinitePolicy
+from optserve_server.state.sparse_rows import NamedRows
+from optserve_server.state.staging import NamedArray
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_result import StepOptions, StepOutcome
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 REJECT, SKIP, ALLOW = NonFinitePolicy.REJECT, NonFinitePolicy.SKIP, NonFinitePolicy.ALLOW

@@ -13,7 +13,7 @@ import pytest
 from optserve_server.optimizers.lamb import LAMB
 from optserve_server.optimizers.lars import LARS
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import (
+from optserve_server.spec.session_spec import (
     ClipByGlobalNorm,
     ClipByTensorNorm,
     ClipByValue,

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.durability.change_records import replay
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.adamw import AdamW
 from optserve_server.optimizers.momentum import Momentum
 from optserve_server.schedules.exponential import Exponential
-from optserve_server.sessions.changes import replay
-from optserve_server.sessions.result import Override, StepOptions
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import GradientSpec, ParameterGroup
-from optserve_server.sessions.staging import NamedArray
-from optserve_server.sessions.step_record import step_pieces
+from optserve_server.spec.session_spec import GradientSpec, ParameterGroup
+from optserve_server.state.staging import NamedArray
+from optserve_server.stepping.step_record import step_pieces
+from optserve_server.stepping.step_result import Override, StepOptions
 from optserve_server.storage.payload import size_of
-from optserve_server.wire.spec_text import SPEC_TEXT
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step
 
 START = {"a": np.array([1.0, -2.0, 3.0]), "b": np.array([0.5])}

@@ -21,10 +21,9 @@ from optserve_server.optimizers.lamb import LAMB
 from optserve_server.optimizers.muon import Muon
 from optserve_server.optimizers.prodigy import Prodigy
 from optserve_server.optimizers.sgd import SGD
-from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.sparse import NamedRows, summed
-from optserve_server.sessions.spec import (
+from optserve_server.sessions.store import Store
+from optserve_server.spec.session_spec import (
     ClipByGlobalNorm,
     ClipByTensorNorm,
     GradientSpec,
@@ -32,8 +31,9 @@ from optserve_server.sessions.spec import (
     SparseUpdate,
     WeightAverageSpec,
 )
-from optserve_server.sessions.staging import NamedArray
-from optserve_server.sessions.store import Store
+from optserve_server.state.sparse_rows import NamedRows, summed
+from optserve_server.state.staging import NamedArray
+from optserve_server.stepping.step_result import StepOptions, StepOutcome, StepResult
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step
 
 Array = npt.NDArray[Any]

@@ -20,11 +20,10 @@ from optserve_server.optimizers.nesterov import Nesterov, NesterovForm
 from optserve_server.optimizers.rprop import Rprop
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.schedules.piecewise_constant import PiecewiseConstant
-from optserve_server.sessions.plateau import ReduceOnPlateauSpec
-from optserve_server.sessions.reading import Point
-from optserve_server.sessions.result import StepOutcome
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import (
+from optserve_server.sessions.store import Store
+from optserve_server.spec.plateau import ReduceOnPlateauSpec
+from optserve_server.spec.session_spec import (
     ClipByGlobalNorm,
     ClipByNorm,
     ClipByTensorNorm,
@@ -34,7 +33,8 @@ from optserve_server.sessions.spec import (
     ParameterGroup,
     WeightAverageSpec,
 )
-from optserve_server.sessions.store import Store
+from optserve_server.state.reading import Point
+from optserve_server.stepping.step_result import StepOutcome
 from tests.conformance.non_finite import CLIPPED, Clipped
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step
 

@@ -11,13 +11,13 @@ import pytest
 
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.durability.snapshot_codec import freeze, thaw
 from optserve_server.optimizers.adam import Adam
-from optserve_server.sessions.frozen import freeze, thaw
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import StepCounting
 from optserve_server.sessions.store import Store
+from optserve_server.spec.session_spec import StepCounting
 from optserve_server.storage.snapshot import Contents
-from optserve_server.wire.spec_text import SPEC_TEXT
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 Arrays = Mapping[str, npt.NDArray[Any]]

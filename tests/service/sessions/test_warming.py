@@ -14,9 +14,9 @@ from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.lamb import LAMB
 from optserve_server.optimizers.muon import Muon
 from optserve_server.optimizers.prodigy import Prodigy
-from optserve_server.sessions.guards import GRADIENT
-from optserve_server.sessions.spec import ClipByTensorNorm, GradientSpec
+from optserve_server.programs.gradient_transforms import GRADIENT
 from optserve_server.sessions.store import Store
+from optserve_server.spec.session_spec import ClipByTensorNorm, GradientSpec
 from tests.service.sessions.support import session_of, spec_of, step
 
 START = {"a": np.ones(3, np.float32), "b": np.ones((2, 2))}

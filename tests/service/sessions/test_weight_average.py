@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from optserve_server.optimizers.sgd import Sgd
-from optserve_server.sessions.reading import Point
-from optserve_server.sessions.spec import GradientSpec, WeightAverageSpec, WeightAverageStart
+from optserve_server.spec.session_spec import GradientSpec, WeightAverageSpec, WeightAverageStart
+from optserve_server.state.reading import Point
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 

@@ -16,9 +16,8 @@ from optserve_server.optimizers.matrix import norm
 from optserve_server.optimizers.muon import Muon, orthogonalized
 from optserve_server.optimizers.prodigy import Prodigy
 from optserve_server.optimizers.sgd import SGD
-from optserve_server.sessions.reading import Point
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import (
+from optserve_server.spec.session_spec import (
     ClipByGlobalNorm,
     ClipByTensorNorm,
     GradientSpec,
@@ -26,6 +25,7 @@ from optserve_server.sessions.spec import (
     ParameterGroup,
     WeightAverageSpec,
 )
+from optserve_server.state.reading import Point
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 START = {"k": np.array([[1.0, -2.0, 0.5], [0.5, 3.0, -1.0]]), "b": np.array([0.5, -0.25, 1.0])}

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from optserve_server.storage.durable_positions import Heads
 from optserve_server.storage.files import Disk, Piece
-from optserve_server.storage.heads import Heads
 from optserve_server.storage.history import History, read
 from optserve_server.storage.journal import Journal, Record
 

@@ -14,7 +14,7 @@ import pytest
 from optserve_server.storage.catalog import VERSION, Catalog, DirectoryError, SessionFolder
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Disk, Piece, write_whole
-from optserve_server.storage.notes import Note, NoteKind
+from optserve_server.storage.intent_log import Note, NoteKind
 from tests.support.disks import FailingDisk
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from optserve_server.storage.catalog import SessionFolder
 from optserve_server.storage.files import Beside, Disk, write_whole
-from optserve_server.storage.notes import NOTES_KEPT, Note, NoteKind, Notes
+from optserve_server.storage.intent_log import NOTES_KEPT, Note, NoteKind, Notes
 from tests.service.storage.test_catalog import opened, writes
 from tests.support.disks import FailingDisk
 

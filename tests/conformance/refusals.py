@@ -84,15 +84,15 @@ def complexity() -> DriverRequest:
 
 
 Told = tuple[str, str | None]
-"""A reason without its prefix, and the field; None where clients may look for themselves
-before they send, and name the field as their language has it."""
+"""A reason without its prefix, and the field; None if clients may check it before they send, and name
+the field as their language has it, or may take the step by a unary call or a stream."""
 
 REFUSALS: dict[str, tuple[DriverRequest, Told]] = {
     "rate": (
         training([1.0, 1.0], learning_rate=-1.0),
         ("OUT_OF_RANGE", "spec.optimizer.sgd.learning_rate"),
     ),
-    "nan": (training([1.0, float("nan")]), ("NON_FINITE_GRADIENT", "gradients[0].tensor.data")),
+    "nan": (training([1.0, float("nan")]), ("NON_FINITE_GRADIENT", None)),
     "nan_in_stream": (
         streamed(training([1.0, float("nan")])),
         ("NON_FINITE_GRADIENT", "chunk.data"),

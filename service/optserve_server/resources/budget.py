@@ -6,13 +6,12 @@ that what an open stream or a slow reader still keeps alive stays counted.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 import numpy as np
@@ -100,7 +99,7 @@ class Budget:
         Raises:
             DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED.
         """
-        with self._counting_refusals(), self._lock:
+        with self._lock:
             self._check_all(kind, amount)
 
     def take(self, kind: Kind, amount: int) -> None:
@@ -109,22 +108,17 @@ class Budget:
         Raises:
             DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED; nothing was counted.
         """
-        with self._counting_refusals():
-            try:
-                self._take(kind, amount)
-            except DomainError:
-                if kind not in _OF_OBJECTS or not _collected():
-                    raise
-                self._take(kind, amount)
-
-    @contextlib.contextmanager
-    def _counting_refusals(self) -> Iterator[None]:
         try:
-            yield
+            self._take(kind, amount)
         except DomainError as error:
-            level = self._parent if error.reason is Reason.LIMIT_EXCEEDED else self
-            (level or self).refused += 1
-            raise
+            if kind not in _OF_OBJECTS or not _collected():
+                raise
+            self._level_of(error).refused -= 1  # tried again, not refused
+            self._take(kind, amount)
+
+    def _level_of(self, error: DomainError) -> Budget:
+        """The budget whose limit a refusal is of."""
+        return (self._parent if error.reason is Reason.LIMIT_EXCEEDED else self) or self
 
     def _take(self, kind: Kind, amount: int) -> None:
         with self._lock:
@@ -165,22 +159,25 @@ class Budget:
         return owner
 
     def _check_all(self, kind: Kind, amount: int) -> list[Budget]:
+        """Checks every limit on a kind, and counts a refusal; the lock is held."""
         levels = [self] if self._parent is None else [self, self._parent]
         for level in levels:
-            level._settle()
-            level._check(kind, amount)
+            if level._returned:
+                level._settle()
+            for name, limit in level.limits.items():
+                kinds = COUNTED[name]
+                if limit and kind in kinds:
+                    held = level._held
+                    if (held[kinds[0]] + held[kinds[1]] if len(kinds) > 1 else held[kind]) + amount > limit:
+                        error = level._refusal(name, limit, kind, amount)
+                        self._level_of(error).refused += 1
+                        raise error
         return levels
 
     def _settle(self) -> None:
         while self._returned:
             kind, amount = self._returned.popleft()
             self._held[kind] -= amount
-
-    def _check(self, kind: Kind, amount: int) -> None:
-        for name, limit in self.limits.items():
-            kinds = COUNTED[name]
-            if limit and kind in kinds and sum(self._held[k] for k in kinds) + amount > limit:
-                raise self._refusal(name, limit, kind, amount)
 
     def _refusal(self, name: str, limit: int, kind: Kind, amount: int) -> DomainError:
         held = sum(self._held[k] for k in COUNTED[name])

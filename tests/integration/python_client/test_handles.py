@@ -7,6 +7,7 @@ import pytest
 
 import optserve
 from optserve import Pull, SparseRows, StepOutcome, errors, optimizers
+from optserve._engine.plan import Plan
 from tests.integration.python_client.conftest import ONE, call_of
 
 
@@ -45,6 +46,24 @@ def test_steps_that_differ_take_turns(way, client):
     for name, array in session.pull().items():
         np.testing.assert_array_equal(array, expected[name])
     session.delete()
+
+
+@pytest.mark.parametrize(
+    "gradients",
+    [
+        {"w": [1.0, 1.0, 1.0]},
+        {"b": SparseRows([1], np.ones((1, 2)))},
+        {"b": SparseRows([0, 1], np.ones((2, 2))), "w": np.ones(3)},
+    ],
+    ids=["lists", "rows", "rows and arrays"],
+)
+def test_a_plan_is_sent_once_whatever_gradients_are_made_of(way, session, gradients, monkeypatch):
+    plans = []
+    encode = Plan.encode
+    monkeypatch.setattr(Plan, "encode", lambda plan, worker: plans.append(plan) or encode(plan, worker))
+    for step in range(1, 6):
+        assert session.step(gradients, pull=True).step == step
+    assert len(plans) == 1
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optserve_server.optimizers.sgd import Sgd
+from optserve_server.optimizers.sgd import SGD
 from optserve_server.spec.session_spec import GradientSpec, WeightAverageSpec, WeightAverageStart
 from optserve_server.state.reading import Point
 from tests.service.sessions.support import parameters, session_of, spec_of, step
@@ -27,7 +27,7 @@ def test_an_average_of_constant_weights_stays_where_they_are(dtype: Any, start: 
 def test_an_average_moves_as_far_as_its_decay_says_in_float32() -> None:
     average = WeightAverageSpec(decay=0.99999, every_micro_batch=False)
     session = session_of(
-        spec_of(Sgd(learning_rate=1.0), weight_average=average), {"a": np.zeros(1, np.float32)}
+        spec_of(SGD(learning_rate=1.0), weight_average=average), {"a": np.zeros(1, np.float32)}
     )
     for gradient in (0.0, -1.0):
         step(session, {"a": np.full(1, gradient, np.float32)})
@@ -45,7 +45,7 @@ def test_an_average_moves_as_far_as_its_decay_says_in_float32() -> None:
 )
 def test_an_average_between_steps(start: WeightAverageStart, expected: list[float]) -> None:
     spec = spec_of(
-        Sgd(learning_rate=1.0),
+        SGD(learning_rate=1.0),
         weight_average=WeightAverageSpec(decay=0.5, start=start, every_micro_batch=True),
         gradient=GradientSpec(accumulation_steps=2),
     )

@@ -65,7 +65,7 @@ def connect(
             given; elsewhere None is this one.
         token: bearer token to send with every call.
         credentials: TLS, as from `optserve.tls.credentials`; None for a plain connection.
-        retry: how often a call is tried again; eight attempts within some seconds when None.
+        retry: how soon, and how often, a call is made again; until its deadline when None.
             ``"grpc"`` leaves it to gRPC, which tries reads again and nothing else, three times at
             most, as ``optserve/service_config.json`` says.
         progress: whether long transfers show a bar. None shows one when standard error is a

@@ -33,7 +33,7 @@ from optserve_server.rpc.server.loop_lag import LoopLag
 from optserve_server.rpc.services.capabilities_service import CapabilitiesService
 from optserve_server.rpc.services.function_service import FunctionService
 from optserve_server.rpc.services.session_service import SessionService
-from optserve_server.rpc.streaming.memory_sharing import Sharing
+from optserve_server.rpc.streaming.step_stream.memory_sharing import Sharing
 from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.rpc.transport.framing import FramedStreams
 from optserve_server.rpc.transport.listening import Listening
@@ -157,10 +157,10 @@ class Server:
         add_FunctionServiceServicer_to_server(FunctionService(execution, namespaces.backend), generic)
         capabilities = CapabilitiesService(namespaces.backend, namespaces.limits)
         add_CapabilitiesServiceServicer_to_server(capabilities, generic)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
         if conditions.reflection:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            reflection.enable_server_reflection(names, generic)
         self.loop_lag = LoopLag()
         self._sweeping: asyncio.Task[None] | None = None
         self._measuring: asyncio.Task[None] | None = None

@@ -46,6 +46,8 @@ Collected = tuple[Sequence[Array], Sequence[Array | None]]
 First row-major arrays in the order of their bytes; none if they are in shared memory. Then arrays
 that are converted into those of the same place while they are sent; None for those that are not.
 """
+_NO_DTYPE = np.dtype(object)
+"""Stands for the type of what is not an array, which no gradient has."""
 IN_MEMORY: Collected = ((), ())
 """Gradients that need not be sent."""
 
@@ -102,11 +104,7 @@ class Plan:
             self._message.tensors.extend(payload.names)
             self._message.sparse_tensors.extend(self.tensors[1])
             self._message.gradient_dtype = self.data_type
-        self._kinds = [
-            (tensor.name, tensor.shape, np.asarray(given[tensor.name]).dtype, array.dtype)
-            for tensor, array in zip(payload.tensors, payload.arrays, strict=True)
-        ]
-        self._converted: dict[str, Array] = {}
+        self.learn(payload, given)
 
     @property
     def is_usable(self) -> bool:
@@ -131,6 +129,22 @@ class Plan:
             )
         if planned.HasField("parameters"):
             self.parameters = ByteLayout(planned.parameters.tensors, planned.parameters.byte_count)
+
+    def learn(self, payload: Payload, given: Mapping[str, Any]) -> None:
+        """Notes what gradients of this plan look like, so that `collect` takes those that follow.
+
+        Args:
+            payload: a step's gradients, aligned.
+            given: the same as the caller gave them.
+        """
+        types = [
+            a.dtype if isinstance(a := given[t.name], np.ndarray) else _NO_DTYPE for t in payload.tensors
+        ]
+        self._kinds = [
+            (tensor.name, tensor.shape, dtype, array.dtype)
+            for tensor, dtype, array in zip(payload.tensors, types, payload.arrays, strict=True)
+        ]
+        self._converted: dict[str, Array] = {}
 
     def collect(self, gradients: Mapping[str, Any], copy: bool) -> Collected | None:
         """Returns gradients ready to be sent, or None if they are of another kind.

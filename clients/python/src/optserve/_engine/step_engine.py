@@ -210,6 +210,7 @@ class StepEngine:
         """Makes a step, once there is room for it."""
         if self._closed:
             raise RuntimeError("the stream, or its client, is closed")
+        gradients = coercion.named(gradients, "gradients")
         protocol = self._protocol
         shared = self._regions.on and not options.validate_only
         if shared:
@@ -236,7 +237,6 @@ class StepEngine:
         self, gradients: AnyGradients, options: PlanOptions, copy: bool, shared: bool
     ) -> PendingStep:
         """Makes a step whose gradients no plan has collected."""
-        gradients = coercion.named(gradients, "gradients")
         payload = Payload.of_gradients(self._layout, gradients, options.wire_dtype)
         region = self._regions.region(payload, options.pull) if shared else None
         plan = self._plan_of(payload, gradients, options, region)
@@ -252,11 +252,11 @@ class StepEngine:
     ) -> Plan:
         kind = kind_of(self._layout, payload)
         for plan in self._plans:
-            known = plan.tensors, plan.data_type
-            if plan.options == options and plan.region is region and known == kind and not payload.rows:
-                self._plans.remove(plan)  # one that collects gradients like these takes its place
+            if plan.options == options and plan.region is region and (plan.tensors, plan.data_type) == kind:
+                plan.learn(payload, gradients)
                 break
-        plan = Plan(self._name, self._layout, options, payload, gradients, region)
+        else:
+            plan = Plan(self._name, self._layout, options, payload, gradients, region)
         self._use(plan)
         return plan
 

@@ -136,13 +136,13 @@ class Connection:
 
     def describe(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> None:
         """Adds to an error that ends a call how long and how often the call was tried, and why it may be."""
-        if not isinstance(error, errors.Unavailable | errors.DeadlineExceeded) or error.reason is not None:
+        if not isinstance(error, errors.Unavailable | errors.DeadlineExceeded):
             return
         seconds = deadline.seconds - deadline.remaining()
         if attempts > 1:
             error.message += f" (tried {attempts} times in {seconds:.3g} s)"
         cause = ""
-        if isinstance(error, errors.Unavailable):
+        if isinstance(error, errors.Unavailable) and error.reason is None:
             proxied = not is_local(self._target)
             address = host_and_port(self._target)
             cause = diagnose(address, is_tls=self._credentials is not None, uses_proxy=proxied)

@@ -33,7 +33,7 @@ from optserve_server.rpc.server.loop_lag import LoopLag
 from optserve_server.rpc.services.capabilities_service import CapabilitiesService
 from optserve_server.rpc.services.function_service import FunctionService
 from optserve_server.rpc.services.session_service import SessionService
-from optserve_server.rpc.streaming.step_stream.memory_sharing import Sharing
+from optserve_server.rpc.streaming.memory_sharing import Sharing
 from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.rpc.transport.framing import FramedStreams
 from optserve_server.rpc.transport.listening import Listening

@@ -27,10 +27,10 @@ from optserve_server.rpc.execution.idempotency import Repeats, content_of, make_
 from optserve_server.rpc.services.session_events import events
 from optserve_server.rpc.services.snapshots import Snapshots
 from optserve_server.rpc.services.snapshots import received as received_snapshot
-from optserve_server.rpc.streaming.step_stream.memory_sharing import Sharing
-from optserve_server.rpc.streaming.step_stream.messages import Messages
-from optserve_server.rpc.streaming.step_stream.push import received
-from optserve_server.rpc.streaming.step_stream.step_stream import StepStream
+from optserve_server.rpc.streaming.memory_sharing import Sharing
+from optserve_server.rpc.streaming.messages import Messages
+from optserve_server.rpc.streaming.push import received
+from optserve_server.rpc.streaming.step_stream import StepStream
 from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.sessions.session import MANY_TENSORS, Session
 from optserve_server.sessions.session_durability import Answered

@@ -8,7 +8,7 @@ from typing import Any
 
 from optserve._codec.framing import Framing
 from optserve.v1 import session_service_pb2 as pb
-from optserve_server.rpc.streaming.step_stream.messages import Messages
+from optserve_server.rpc.streaming.messages import Messages
 from optserve_server.state.reading import Reply
 from optserve_server.stepping.step_result import StepResult
 from optserve_server.wire.messages.step_streams import answer_head_to

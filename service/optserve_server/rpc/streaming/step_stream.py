@@ -20,9 +20,9 @@ from optserve_server.programs.gradient_transforms import GRADIENT, REPLY
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.middleware.request_reading import UNREADABLE
-from optserve_server.rpc.streaming.step_stream.answers import Answers
-from optserve_server.rpc.streaming.step_stream.memory_sharing import Sharing
-from optserve_server.rpc.streaming.step_stream.messages import Messages
+from optserve_server.rpc.streaming.answers import Answers
+from optserve_server.rpc.streaming.memory_sharing import Sharing
+from optserve_server.rpc.streaming.messages import Messages
 from optserve_server.rpc.transport.data_connection import Arriving, Message
 from optserve_server.sessions.session import Session, session_deleted
 from optserve_server.shared_memory.regions import Region

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.durability.change_records import Request, RequestedChange
+from optserve_server.durability.change_records import RequestedChange
 from optserve_server.durability.durability_manager import Keeper, Policy
 from optserve_server.durability.recovery import Recovery
 from optserve_server.durability.snapshot_codec import freeze
@@ -28,7 +28,7 @@ from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Limits, ParameterInit
 from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, SessionSpec
-from optserve_server.state.change import ChangeKind
+from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.staging import NamedArray
 from optserve_server.stepping.step import Step
 from optserve_server.stepping.step_result import StepOptions, StepResult

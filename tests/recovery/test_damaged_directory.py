@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optserve_server.durability.change_records import Request
 from optserve_server.durability.durability_manager import Policy
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.session_spec import DurabilityMode
+from optserve_server.state.change import Request
 from optserve_server.storage.catalog import DirectoryError
 from tests.recovery.keeping import bits, house, run
 from tests.service.storage.test_damage import HOWS, damaged

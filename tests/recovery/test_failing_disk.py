@@ -11,12 +11,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from optserve_server.durability.change_records import ReportChange, Request, UpdateChange
+from optserve_server.durability.change_records import ReportChange, UpdateChange
 from optserve_server.durability.disk_state import RETRY_AFTER
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import Kind
 from optserve_server.sessions.session import Session
 from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec
+from optserve_server.state.change import Request
 from optserve_server.wire.errors import CODES
 from tests.recovery.keeping import House, bits, house, run
 from tests.support.disks import FailingDisk, FullDisk, GatedDisk

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optserve_server.durability.change_records import PushChange, ReportChange, Request, UpdateChange
+from optserve_server.durability.change_records import PushChange, ReportChange, UpdateChange
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.session import Session
 from optserve_server.spec.plateau import ReduceOnPlateauSpec
+from optserve_server.state.change import Request
 from optserve_server.storage import failpoints
 from tests.recovery.keeping import House, house, run, written
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from optserve_server.durability.change_records import Request
 from optserve_server.durability.durability_manager import Policy
 from optserve_server.sessions.session import Session
+from optserve_server.state.change import Request
 from tests.recovery.keeping import House, bits, house, run
 from tests.support.power import ForgetfulDisk
 

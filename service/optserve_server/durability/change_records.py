@@ -11,12 +11,12 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.durability.snapshot_codec import SpecCodec
 from optserve_server.errors import DomainError
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Store
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.change import Change, ChangeKind
+from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.change import Change, ChangeKind, Request
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, Staging
@@ -29,18 +29,7 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 @dataclass(frozen=True)
-class Request:
-    """A request that is answered once: its idempotency key and a digest of what it asks for.
-
-    Without a key it is answered as often as it comes.
-    """
-
-    key: str = ""
-    content: bytes = b""
-
-
-@dataclass(frozen=True)
-class PushChange(Change[Prepared[None]]):
+class PushChange(Change[Session, Prepared[None]]):
     """Parameters that are overwritten; fields as those of `Session.prepare_assign`."""
 
     staging: Staging
@@ -70,7 +59,7 @@ class RestoreChange(PushChange):
 
 
 @dataclass(frozen=True)
-class UpdateChange(Change[Prepared[Any]]):
+class UpdateChange(Change[Session, Prepared[Any]]):
     """Another specification, within the limits of the session's store."""
 
     store: Store
@@ -89,7 +78,7 @@ class UpdateChange(Change[Prepared[Any]]):
 
 
 @dataclass(frozen=True)
-class ReportChange(Change[Prepared[Any]]):
+class ReportChange(Change[Session, Prepared[Any]]):
     """Metrics."""
 
     values: Mapping[str, float]

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from optserve_server.durability.change_records import Request
 from optserve_server.durability.disk_state import DiskState
-from optserve_server.durability.snapshot_codec import SpecCodec, freeze
+from optserve_server.durability.snapshot_codec import freeze
 from optserve_server.errors import DomainError
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import Answered, Kept
 from optserve_server.spec.session_spec import DurabilityMode
-from optserve_server.state.change import Change, ChangeKind
+from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.change import Change, ChangeKind, Request
 from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
 from optserve_server.storage.durable_positions import Heads
@@ -106,11 +106,11 @@ class Keeper:
         self._heads = heads
         self._policy = policy
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="storage")
-        self._kept: dict[int, Kept] = {}
+        self._kept: dict[int, Kept[Session]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._outcomes: deque[tuple[asyncio.Future[None], OSError | None]] = deque()
 
-    def watch(self, kept: Kept) -> None:
+    def watch(self, kept: Kept[Session]) -> None:
         """Looks after a session from now on."""
         self._kept[kept.folder.owner] = kept
         kept.session.kept = kept
@@ -140,7 +140,7 @@ class Keeper:
             )
         self.watch(kept)
 
-    async def record(self, kept: Kept, change: Change[Any]) -> int:
+    async def record(self, kept: Kept[Session], change: Change[Session, Any]) -> int:
         """Records a change before it is made. The session must be locked.
 
         Args:
@@ -167,7 +167,7 @@ class Keeper:
             await self._append(kept, payload)
         return size_of(payload)
 
-    def changed(self, kept: Kept, kind: ChangeKind, payload_bytes: int) -> None:
+    def changed(self, kept: Kept[Session], kind: ChangeKind, payload_bytes: int) -> None:
         """Counts a change that was made, and sees to it that it is saved when it is time."""
         if kept.journals and kept.unbroken:
             kept.recorded(payload_bytes)
@@ -177,7 +177,7 @@ class Keeper:
         if soon or self._is_due(kept):
             self.save_soon(kept)
 
-    async def save(self, kept: Kept, *, asked: Request | None = None) -> SnapshotFile:
+    async def save(self, kept: Kept[Session], *, asked: Request | None = None) -> SnapshotFile:
         """Saves a session.
 
         Args:
@@ -201,14 +201,14 @@ class Keeper:
             await self.in_thread(lambda: self._tidy(kept))
             return made
 
-    def save_soon(self, kept: Kept) -> None:
+    def save_soon(self, kept: Kept[Session]) -> None:
         """Saves a session in the background; a failure is logged, and tried again later."""
         if kept.waits:
             return
         kept.waits = True
         self._in_background(self._save_quietly(kept))
 
-    async def replace(self, kept: Kept, state: Session) -> None:
+    async def replace(self, kept: Kept[Session], state: Session) -> None:
         """Saves another state as what follows the session's last change. The session must be locked.
 
         Raises:
@@ -220,7 +220,7 @@ class Keeper:
         kept.number = number
         self._saved(kept, number, state.step)
 
-    async def drop(self, kept: Kept, files: Sequence[SnapshotFile], asked: Request) -> None:
+    async def drop(self, kept: Kept[Session], files: Sequence[SnapshotFile], asked: Request) -> None:
         """Deletes snapshots; the last one is left to the server, which deletes it with the next.
 
         Raises:
@@ -231,7 +231,7 @@ class Keeper:
         with self.disk_state.refusing():
             await self.in_thread(lambda: self.catalog.release(kept.folder, note))
 
-    def forget(self, kept: Kept, request: Request) -> None:
+    def forget(self, kept: Kept[Session], request: Request) -> None:
         """Deletes a session's files, asked to by ``request``; blocks until that is safe.
 
         Raises:
@@ -290,7 +290,7 @@ class Keeper:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _append(self, kept: Kept, pieces: Sequence[Piece]) -> None:
+    async def _append(self, kept: Kept[Session], pieces: Sequence[Piece]) -> None:
         """Appends the record of the session's next change, and waits until it is durable."""
         loop = asyncio.get_running_loop()
         durable: asyncio.Future[None] = loop.create_future()
@@ -312,7 +312,7 @@ class Keeper:
             else:
                 durable.set_exception(error)
 
-    def _begun(self, of: Kept, number: int, *, kept: bool, state: Session | None = None) -> Beside:
+    def _begun(self, of: Kept[Session], number: int, *, kept: bool, state: Session | None = None) -> Beside:
         """Writes a snapshot that is still to be finished."""
         session = of.session if state is None else state
         requests = [answered.state() for answered in of.answered]
@@ -326,7 +326,7 @@ class Keeper:
             raise
         return file
 
-    def _finish(self, kept: Kept, file: Beside, made: SnapshotFile, asked: Request | None) -> None:
+    def _finish(self, kept: Kept[Session], file: Beside, made: SnapshotFile, asked: Request | None) -> None:
         if asked is None:
             file.finish()
             return
@@ -334,12 +334,12 @@ class Keeper:
         answer = self.encode(ChangeKind.SAVE, kept.session, replace(made, path=file.temporary))
         self.catalog.keep(file, Answered(asked, ChangeKind.SAVE, answer).note(kept.folder, [made]))
 
-    def _saved(self, kept: Kept, number: int, step: int) -> None:
+    def _saved(self, kept: Kept[Session], number: int, step: int) -> None:
         self._heads.note(kept.folder.owner, number)
         self.saves += 1
         kept.saved(number, step)
 
-    def _tidy(self, kept: Kept) -> None:
+    def _tidy(self, kept: Kept[Session]) -> None:
         """Deletes what is no longer needed; where that fails, the next time may go well."""
         try:
             self.catalog.prune(kept.folder, self._policy.generations)
@@ -350,14 +350,14 @@ class Keeper:
     def _covered(self) -> dict[int, int]:
         return {owner: kept.saved_number for owner, kept in tuple(self._kept.items())}
 
-    def _is_due(self, kept: Kept) -> bool:
+    def _is_due(self, kept: Kept[Session]) -> bool:
         if not kept.journals:
             return kept.due(time.monotonic())
         policy = self._policy
         room = max(policy.session_bytes, policy.session_share * kept.session.resident_bytes)
         return kept.records >= policy.session_records or kept.record_bytes > room
 
-    async def _save_quietly(self, kept: Kept) -> None:
+    async def _save_quietly(self, kept: Kept[Session]) -> None:
         try:
             await self.save(kept)
         except DomainError as error:

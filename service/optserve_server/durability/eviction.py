@@ -18,7 +18,7 @@ AT_ONCE = 1 << 20
 """Bytes of a session up to which it comes back while its caller waits."""
 
 
-async def evict(keeper: Keeper, kept: Kept, store: Store, unused: Callable[[], bool]) -> bool:
+async def evict(keeper: Keeper, kept: Kept[Session], store: Store, unused: Callable[[], bool]) -> bool:
     """Saves a session and lets go of its memory.
 
     Args:
@@ -66,7 +66,7 @@ class Return:
         store: where it is found.
     """
 
-    def __init__(self, keeper: Keeper, kept: Kept, store: Store) -> None:
+    def __init__(self, keeper: Keeper, kept: Kept[Session], store: Store) -> None:
         self._keeper, self._kept, self._store = keeper, kept, store
         self._byte_count = kept.session.resident_bytes
         self._coming: asyncio.Future[Session] | None = None

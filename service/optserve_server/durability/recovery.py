@@ -11,9 +11,11 @@ from pathlib import Path
 
 from optserve_server.durability.change_records import replay
 from optserve_server.durability.durability_manager import Encode, Keeper, Policy, names_of
-from optserve_server.durability.snapshot_codec import SpecCodec, facts_of, thaw
+from optserve_server.durability.snapshot_codec import facts_of, thaw
 from optserve_server.sessions.namespaces import Namespaces
+from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import Answered, Kept
+from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.durable_positions import Heads
@@ -102,7 +104,7 @@ class Recovery:
         finally:
             budget.limits = limits
 
-    def _recovered(self, folder: SessionFolder | tuple[str, DamagedError]) -> Kept | None:
+    def _recovered(self, folder: SessionFolder | tuple[str, DamagedError]) -> Kept[Session] | None:
         if not isinstance(folder, SessionFolder):
             self._set_aside(self._catalog.sessions / folder[0], str(folder[1]), None)
             return None
@@ -116,7 +118,7 @@ class Recovery:
             self._set_aside(folder.path, f"{type(error).__name__}: {error}", folder.owner)
         return None
 
-    def _brought_back(self, folder: SessionFolder) -> Kept:
+    def _brought_back(self, folder: SessionFolder) -> Kept[Session]:
         """The session of a folder: from its last snapshot, or an earlier one and the journal.
 
         Raises:
@@ -137,7 +139,7 @@ class Recovery:
             return kept
         raise DamagedError("; ".join(problems) or "it has no snapshot")
 
-    def _from(self, folder: SessionFolder, file: SnapshotFile) -> Kept:
+    def _from(self, folder: SessionFolder, file: SnapshotFile) -> Kept[Session]:
         contents = self._catalog.read(file)
         payloads = self._history.after(folder.owner, file.number, self._heads)
         namespace, session_id = names_of(folder.path.name)
@@ -154,7 +156,7 @@ class Recovery:
         store.add(session)
         return kept
 
-    def _replay(self, kept: Kept, payload: memoryview) -> None:
+    def _replay(self, kept: Kept[Session], payload: memoryview) -> None:
         done = replay(kept.session, payload, self._codec)
         kept.recorded(len(payload))
         if done.request.key:

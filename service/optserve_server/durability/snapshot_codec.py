@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -28,6 +28,7 @@ from optserve_server.sessions.session import Session
 from optserve_server.spec.early_stopping import EarlyStoppingState
 from optserve_server.spec.plateau import ReduceOnPlateauState
 from optserve_server.spec.session_spec import SessionSpec
+from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.arena import Arenas
 from optserve_server.state.layout import Layout, TensorEntry
 from optserve_server.state.monitors import Watch
@@ -41,14 +42,6 @@ FORMAT = 1
 
 _FACTS, _SPEC = "optserve", "spec"
 _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
-
-
-@dataclass(frozen=True)
-class SpecCodec:
-    """A specification as text and back; the layers below the wire know no messages."""
-
-    encode: Callable[[SessionSpec], str]
-    decode: Callable[[str], SessionSpec]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from optserve_server.hyper import declarations
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.programs.step_programs import programs_of_group
+from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import ParameterGroup, SessionSpec
-from optserve_server.stepping.step_result import Override
 
 _RATE, _DECAY, _L1, _L2 = "learning_rate", "decoupled_weight_decay", "l1", "l2"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from optserve_server.programs.clocks import Carried, Clock, advanced
 from optserve_server.programs.overrides import Overridden, counts_steps
+from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import ClipByValue, ParameterGroup, SessionSpec, StepCounting
-from optserve_server.stepping.step_result import Override
 
 OVERRIDES_KEPT = 64
 """Sets of overrides whose rules are kept ready: a schedule of the client's makes one for each step."""

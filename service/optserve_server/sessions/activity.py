@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from optserve_server.state.monitors import MetricsReport
+from optserve_server.state.metrics_report import MetricsReport
 from optserve_server.stepping.step_result import StepOutcome, StepResult
 
 EVENTS_KEPT = 1024

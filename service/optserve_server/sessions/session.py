@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +17,14 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.step_programs import programs_of
 from optserve_server.programs.step_scalars import Numbers, StepNumbers
 from optserve_server.resources.budget import UNBOUNDED, Budget, Charge, Kind
-from optserve_server.sessions.activity import Activity, Pushed
+from optserve_server.sessions.activity import Activity, Pushed, Updated
+from optserve_server.sessions.session_durability import Kept
+from optserve_server.shared_memory.live_parameters import LiveParameters
 from optserve_server.spec.session_spec import SessionSpec, SparseUpdate
 from optserve_server.state.arena import Arenas
 from optserve_server.state.layout import Layout
-from optserve_server.state.monitors import MetricsReport, Watch, prepare_report, session_bytes
+from optserve_server.state.metrics_report import MetricsReport, prepare_report
+from optserve_server.state.monitors import Watch, session_bytes
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.reading import Point, Pull, Values, check_point, read
 from optserve_server.state.sparse_rows import NamedRows
@@ -39,11 +42,6 @@ from optserve_server.stepping.sparse_staging import Arriving, NamedIndices
 from optserve_server.stepping.step import Step
 from optserve_server.stepping.step_deduplication import StepLedger
 from optserve_server.stepping.step_result import StepOptions, StepResult
-
-if TYPE_CHECKING:
-    from optserve_server.sessions.session_durability import Kept
-    from optserve_server.shared_memory.live_parameters import LiveParameters
-
 
 COMING = 0.2
 """Seconds after which a session that has left the memory may be there again."""
@@ -148,7 +146,7 @@ class Session:
         self.numbers = Numbers(spec, layout.members)
         self.watch = Watch.begin(spec, self.arenas)
         self.ledger = StepLedger()
-        self.kept: Kept | None = None
+        self.kept: Kept[Session] | None = None
         self.waiting = set(pending)
         self.idle_plans: dict[object, object] = {}
 
@@ -344,7 +342,13 @@ class Session:
         """
         self.check_open()
         self.check_step(expected_step, "expected_step")
-        return respecified(self, spec)
+        prepared = respecified(self, spec)
+        return Prepared(partial(self._update, prepared), prepared.give_up)
+
+    def _update(self, prepared: Prepared[list[StateTransfer]]) -> list[StateTransfer]:
+        transfers = prepared.commit()
+        self.activity.happened(Updated())
+        return transfers
 
     def report(self, values: Mapping[str, float], *, expected_step: int | None = None) -> MetricsReport:
         """Takes metrics of the parameters as they are; see `prepare_report`."""
@@ -353,7 +357,7 @@ class Session:
     def prepare_report(
         self, values: Mapping[str, float], *, expected_step: int | None = None
     ) -> Prepared[MetricsReport]:
-        """Takes metrics of the parameters as they are; see `optserve_server.state.monitors.report`.
+        """Takes metrics of the parameters as they are; see `optserve_server.state.metrics_report`.
 
         Args:
             values: the metrics by name.
@@ -366,13 +370,17 @@ class Session:
         self._check_usable()
         self.watch.check_running(self.spec)
         self.check_step(expected_step, "expected_step")
-        return Prepared(prepare_report(self, values))
+        return Prepared(partial(self._report, prepare_report(self, values)))
+
+    def _report(self, commit: Callable[[], MetricsReport]) -> MetricsReport:
+        report = commit()
+        self.activity.happened(report)
+        return report
 
     def close(self, *, away: bool = False) -> None:
         """Says that it is deleted, or away; whoever still holds it is refused."""
         self.closed, self.away = True, away
         self.idle_plans.clear()  # they hold the session, which is to go at once
-        self.idle_plans.clear()
         self.activity.closed()
         for tell in list(self.at_close.values()):
             tell()

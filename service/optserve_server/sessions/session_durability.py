@@ -8,17 +8,14 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from optserve_server.durability.change_records import Request
-from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec
-from optserve_server.state.change import ChangeKind
+from optserve_server.resources.budget import Budget
+from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, SessionSpec
+from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.staging import Staging
 from optserve_server.storage.catalog import SessionFolder, SnapshotFile
 from optserve_server.storage.intent_log import Note, NoteKind
-
-if TYPE_CHECKING:
-    from optserve_server.sessions.session import Session
 
 REQUESTS_KEPT = 64
 """Answered requests that a session keeps, beside its steps."""
@@ -56,7 +53,18 @@ class Answered:
         return cls(Request(key, bytes.fromhex(content)), ChangeKind(kind), base64.b85decode(answer))
 
 
-class Kept:
+class DurableSession(Protocol):
+    """The part of a session that decides how it is made durable."""
+
+    spec: SessionSpec
+    budget: Budget
+    step: int
+
+
+S = TypeVar("S", bound=DurableSession)
+
+
+class Kept(Generic[S]):
     """What is known of a session's place on the disk.
 
     Args:
@@ -78,7 +86,7 @@ class Kept:
 
     def __init__(
         self,
-        session: Session,
+        session: S,
         namespace: str,
         folder: SessionFolder,
         number: int = 0,

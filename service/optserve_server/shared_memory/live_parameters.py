@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from optserve_server.shared_memory.shared_block import SharedBlock
-from optserve_server.state.layout import TensorEntry
-
-if TYPE_CHECKING:
-    from optserve_server.sessions.session import Session
+from optserve_server.state.arena import Arenas
+from optserve_server.state.layout import Layout, TensorEntry
 
 PAGE = 4096
 """Where an arena may begin; the first page holds the counters."""
@@ -67,7 +65,15 @@ class LiveParameters:
         self._counters[1] = self._counters[0]
 
 
-def make_live(session: Session) -> LiveParameters:
+class LiveSession(Protocol):
+    """A session whose parameters can be moved to where others read them."""
+
+    layout: Layout
+    arenas: Arenas
+    live: LiveParameters | None
+
+
+def make_live(session: LiveSession) -> LiveParameters:
     """Moves a session's parameters to where others can read them, unless they are there.
 
     Raises:

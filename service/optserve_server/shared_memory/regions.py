@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import DomainError, Reason, within
-from optserve_server.resources.budget import Charge, Kind
-from optserve_server.sessions.session import Session
-from optserve_server.shared_memory.live_parameters import LiveParameters, make_live
+from optserve_server.resources.budget import Budget, Charge, Kind
+from optserve_server.shared_memory.live_parameters import LiveParameters, LiveSession, make_live
 from optserve_server.shared_memory.shared_block import SharedBlock
-from optserve_server.state.reading import Point, Pull
+from optserve_server.state.reading import Point, Pull, Values
 from optserve_server.state.staging import Staging, check_names, stage
 
 NAME_BYTES = 32
@@ -28,6 +28,27 @@ DESCRIPTORS_OF_A_NEW_REGION = 4
 
 Key = tuple[tuple[str, ...] | None, np.dtype[Any] | None, Point]
 """Tensors (None for all), element type (None for their own) and point of some values."""
+
+
+class SharedSession(LiveSession, Protocol):
+    """A session as shared memory sees it; see `sessions.session.Session` for its members."""
+
+    budget: Budget
+    closed: bool
+    lock: asyncio.Lock
+    at_close: dict[object, Callable[[], object]]
+
+    def check_open(self) -> None:
+        """Checks that it was neither deleted nor evicted."""
+
+    def values(
+        self,
+        tensors: Sequence[str] | None = None,
+        dtype: np.dtype[Any] | None = None,
+        point: Point = Point.PARAMETERS,
+        into: Staging | None = None,
+    ) -> Values:
+        """A copy of its values."""
 
 
 @dataclass(eq=False)
@@ -49,7 +70,7 @@ class Region:
         used: when a stream last used it (monotonic seconds).
     """
 
-    session: Session
+    session: SharedSession
     key: Key | None = None
     staging: Staging = field(default_factory=lambda: Staging(()))
     values: Staging | None = None
@@ -124,7 +145,7 @@ class Region:
 
 
 def make_region(
-    session: Session, tensors: tuple[str, ...] | None, dtype: np.dtype[Any] | None, key: Key | None
+    session: SharedSession, tensors: tuple[str, ...] | None, dtype: np.dtype[Any] | None, key: Key | None
 ) -> Region:
     """Makes memory for a session, whose lock the caller holds.
 
@@ -160,7 +181,7 @@ def make_region(
     return region
 
 
-def is_live(session: Session, key: Key) -> bool:
+def is_live(session: SharedSession, key: Key) -> bool:
     """Whether values can be read where the session keeps them: unconverted, and on the host."""
     _, dtype, point = key
     # NumPy takes None for float64 where it compares types.
@@ -193,7 +214,7 @@ class Regions:
         self.max_descriptors = max_descriptors
         self._idle_seconds = idle_seconds
         self._regions: dict[str, Region] = {}
-        self._live_used: dict[Session, float] = {}
+        self._live_used: dict[SharedSession, float] = {}
 
     def __len__(self) -> int:
         return len(self._regions)
@@ -262,7 +283,7 @@ class Regions:
         region.claimed = True
         return region
 
-    def get(self, name: str, session: Session) -> Region:
+    def get(self, name: str, session: SharedSession) -> Region:
         """The region that a step of ``session`` names.
 
         Raises:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.storage.files import Piece
-
-if TYPE_CHECKING:
-    from optserve_server.durability.snapshot_codec import SpecCodec
-    from optserve_server.sessions.session import Session
 
 
 class ChangeKind(StrEnum):
@@ -28,6 +26,17 @@ class ChangeKind(StrEnum):
     DELETE = "delete"
 
 
+@dataclass(frozen=True)
+class Request:
+    """A request that is answered once: its idempotency key and a digest of what it asks for.
+
+    Without a key it is answered as often as it comes.
+    """
+
+    key: str = ""
+    content: bytes = b""
+
+
 class Checked(Protocol):
     """A change that was checked and not applied yet; the session stays locked until it is."""
 
@@ -40,9 +49,10 @@ class Checked(Protocol):
 
 
 C = TypeVar("C", bound=Checked)
+S = TypeVar("S", contravariant=True)  # the session, or as much of it as a change needs
 
 
-class Change(Generic[C]):
+class Change(Generic[S, C]):
     """A change that is asked of a session; `Execution.commit` makes it.
 
     Attributes:
@@ -53,7 +63,7 @@ class Change(Generic[C]):
     kind: ChangeKind
     is_brief: bool = False
 
-    def prepare(self, session: Session) -> C:
+    def prepare(self, session: S) -> C:
         """Checks it, and changes nothing; see the session's own methods for what they raise."""
         raise NotImplementedError
 

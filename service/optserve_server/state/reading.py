@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,8 @@ from optserve_server.arrays.backend import Array
 from optserve_server.arrays.formats import encode
 from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.gradient_transforms import AVERAGE, PARAMETER, POINT
+from optserve_server.state.session_state import SessionState
 from optserve_server.state.staging import Run, StagedTensor, Staging, parts_by_clock
-
-if TYPE_CHECKING:
-    from optserve_server.sessions.session import Session
 
 
 class Point(StrEnum):
@@ -81,7 +79,7 @@ class Values:
         return self.buffer[tensor.byte_offset : stop].view(tensor.dtype).reshape(tensor.entry.shape)
 
 
-def read(session: Session, staging: Staging, point: Point) -> Values:
+def read(session: SessionState, staging: Staging, point: Point) -> Values:
     """Fills ``staging`` with values.
 
     Raises:
@@ -95,7 +93,7 @@ def read(session: Session, staging: Staging, point: Point) -> Values:
     return Values(session.step, point, staging.tensors, staging.buffer)
 
 
-def _elements(session: Session, run: Run, point: Point) -> Array:
+def _elements(session: SessionState, run: Run, point: Point) -> Array:
     """The elements of a run at a point."""
     partition = session.arenas.partition(run)
     place = slice(run.start - partition.start, run.stop - partition.start)
@@ -113,7 +111,7 @@ def _elements(session: Session, run: Run, point: Point) -> Array:
     return ahead
 
 
-def check_point(session: Session, point: Point) -> None:
+def check_point(session: SessionState, point: Point) -> None:
     """Refuses a point that the session does not keep.
 
     Raises:

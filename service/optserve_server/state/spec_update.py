@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.step_programs import programs_of
-from optserve_server.sessions.activity import Updated
 from optserve_server.spec.session_spec import DurabilityMode, SessionSpec
 from optserve_server.state.arena import Partitions
 from optserve_server.state.layout import Layout, assign_groups
 from optserve_server.state.monitors import session_bytes
 from optserve_server.state.prepared_change import Prepared
+from optserve_server.state.session_state import SessionState
 from optserve_server.state.state_transfer import StateTransfer
 
-if TYPE_CHECKING:
-    from optserve_server.sessions.session import Session
 
-
-def respecified(session: Session, spec: SessionSpec) -> Prepared[list[StateTransfer]]:
+def respecified(session: SessionState, spec: SessionSpec) -> Prepared[list[StateTransfer]]:
     """Prepares a session's change to another specification; see `Session.prepare_update`.
 
     Raises:
@@ -45,7 +41,7 @@ def respecified(session: Session, spec: SessionSpec) -> Prepared[list[StateTrans
 
 
 def _switch(
-    session: Session, spec: SessionSpec, partitions: Partitions, transfers: list[StateTransfer]
+    session: SessionState, spec: SessionSpec, partitions: Partitions, transfers: list[StateTransfer]
 ) -> list[StateTransfer]:
     restarted = [transfer.group for transfer in transfers if transfer.restarted]
     watch = session.watch.switched(session.spec, spec, session.arenas)
@@ -56,7 +52,6 @@ def _switch(
     session.resident_bytes = session_bytes(session.layout, spec)
     session.charge.lower_to(session.resident_bytes)
     session.spec = spec
-    session.activity.happened(Updated())
     return transfers
 
 

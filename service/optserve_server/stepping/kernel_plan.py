@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,8 @@ from optserve_server.programs.gradient_transforms import GRADIENT, REPLY
 from optserve_server.spec.session_spec import ClipByGlobalNorm, ClipByTensorNorm, NonFinitePolicy
 from optserve_server.state.partition import Partition, Piecewise
 from optserve_server.state.reading import Point, Reply
+from optserve_server.state.session_state import SessionState
 from optserve_server.state.staging import Run, Staging, parts_by_clock
-
-if TYPE_CHECKING:
-    from optserve_server.sessions.session import Session
 
 Numbers = Mapping[str, float]
 Totals = Mapping[str, Any]
@@ -153,7 +151,7 @@ class Plan:
 
     places: tuple[Place, ...]
 
-    def __init__(self, session: Session, staging: Staging) -> None:
+    def __init__(self, session: SessionState, staging: Staging) -> None:
         arenas, gradient = session.arenas, session.spec.gradient
         self._partitions, self._spec = arenas.partitions, session.spec
         self._is_bound = False
@@ -188,7 +186,7 @@ class Plan:
         self._writes = False
 
     @classmethod
-    def of(cls, session: Session, staging: Staging) -> Plan:
+    def of(cls, session: SessionState, staging: Staging) -> Plan:
         """The plan that the staging keeps, or a new one if the session was changed since."""
         plan = staging.plan
         if not isinstance(plan, Plan) or not plan.fits(session, staging):
@@ -200,7 +198,7 @@ class Plan:
                 place.bind()
         return plan
 
-    def fits(self, session: Session, staging: Staging) -> bool:
+    def fits(self, session: SessionState, staging: Staging) -> bool:
         """Whether it is of this staging, and the session is what it was when the plan was made."""
         return (
             staging.plan is self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import xxhash
@@ -18,6 +18,7 @@ from optserve_server.optimizers.tensorwise import TensorwiseRule
 from optserve_server.programs.gradient_transforms import GRADIENT, REPLY, StepPrograms
 from optserve_server.programs.step_scalars import StepNumbers
 from optserve_server.spec.session_spec import NonFinitePolicy
+from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import Change, ChangeKind
 from optserve_server.state.partition import Piecewise
 from optserve_server.state.reading import Point, Reply, read
@@ -28,11 +29,8 @@ from optserve_server.stepping.lazy_rows import check_lazy
 from optserve_server.stepping.matrix_step import step_matrices
 from optserve_server.stepping.step_record import step_pieces
 from optserve_server.stepping.step_result import StepOptions, StepOutcome, StepResult
+from optserve_server.stepping.stepped_session import SteppedSession
 from optserve_server.storage.files import Piece
-
-if TYPE_CHECKING:
-    from optserve_server.durability.snapshot_codec import SpecCodec
-    from optserve_server.sessions.session import Session
 
 PIECE = 1 << 20
 """Elements after which a long step reports how far its parameters are: about half a millisecond."""
@@ -51,7 +49,7 @@ class Progress(Protocol):
         """That many bytes of the reply are written; all of them, once the step is counted."""
 
 
-class Step(Change["Step"]):
+class Step(Change[SteppedSession, "Step"]):
     """A gradient on its way into a session: a change that is also its own check.
 
     `received` takes its fingerprint and, unless that depends on the session's state, its norms while
@@ -74,7 +72,7 @@ class Step(Change["Step"]):
 
     kind = ChangeKind.STEP
 
-    def __init__(self, session: Session, staging: Staging, options: StepOptions) -> None:
+    def __init__(self, session: SteppedSession, staging: Staging, options: StepOptions) -> None:
         self.staging, self.options = staging, options
         self.outcome: StepOutcome | None = None
         self.stored: StepResult | None = None
@@ -99,7 +97,7 @@ class Step(Change["Step"]):
             self._passes = self._measuring()
         self._advance(byte_count)
 
-    def prepare(self, session: Session) -> Self:
+    def prepare(self, session: SteppedSession) -> Self:
         """Checks and measures the step and decides its outcome; changes nothing.
 
         Args:
@@ -398,7 +396,7 @@ class Step(Change["Step"]):
 
 
 def answer_with(
-    session: Session | None, result: StepResult, reply: Reply | None, progress: Progress | None
+    session: SteppedSession | None, result: StepResult, reply: Reply | None, progress: Progress | None
 ) -> None:
     """Reports a result, and the parameters beside it.
 

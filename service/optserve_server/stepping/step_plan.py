@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import DomainError, Reason, within
-from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
 from optserve_server.state.reading import Pull, Reply
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, StagedTensor, Staging
 from optserve_server.stepping.sparse_staging import Arriving, NamedIndices
+from optserve_server.stepping.stepped_session import PlannedSession
 
 MAX_IDLE_PLANS = 8
 """Plans of unary steps that a session keeps, each with the buffers of one step."""
@@ -28,7 +28,10 @@ class Sender(Protocol):
         """Whether the last answer's buffer is still in use."""
 
 
-class StepPlan:
+S = TypeVar("S", bound=PlannedSession)
+
+
+class StepPlan(Generic[S]):
     """A plan, checked against its session.
 
     Args:
@@ -55,7 +58,7 @@ class StepPlan:
 
     def __init__(
         self,
-        session: Session,
+        session: S,
         gradients: Sequence[StagedTensor],
         *,
         worker: str = "",
@@ -137,7 +140,7 @@ class StepPlan:
         return Reply(self.pull.point, self._values)
 
 
-class UnaryStep:
+class UnaryStep(Generic[S]):
     """A plan of unary steps with the same tensors, types and pull, and the arrays that they fill.
 
     Small sessions keep theirs for the next step like it; a step takes it out while it runs.
@@ -158,7 +161,7 @@ class UnaryStep:
     """
 
     def __init__(
-        self, session: Session, arrays: Sequence[NamedArray], rows: Sequence[NamedRows], pull: Pull | None
+        self, session: S, arrays: Sequence[NamedArray], rows: Sequence[NamedRows], pull: Pull | None
     ) -> None:
         session.check_ready()
         self._key: object = None if rows or not session.is_small else _key(arrays, pull)
@@ -174,7 +177,7 @@ class UnaryStep:
 
     @classmethod
     def of(
-        cls, session: Session, arrays: Sequence[NamedArray], rows: Sequence[NamedRows], pull: Pull | None
+        cls, session: S, arrays: Sequence[NamedArray], rows: Sequence[NamedRows], pull: Pull | None
     ) -> Self:
         """A plan that holds a gradient: one that was kept, or a new one; arguments and errors as above."""
         kept = None if rows else session.idle_plans.pop(_key(arrays, pull), None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.spec.override import Override
 
 
 class StepOutcome(StrEnum):
@@ -16,21 +17,6 @@ class StepOutcome(StrEnum):
     ACCUMULATED = "ACCUMULATED"
     SKIPPED = "SKIPPED"
     VALIDATED = "VALIDATED"
-
-
-@dataclass(frozen=True)
-class Override:
-    """A hyperparameter's value for one step.
-
-    Attributes:
-        group: name of the parameter group, empty for the default group; None for every group.
-        name: name of the hyperparameter.
-        value: its value.
-    """
-
-    group: str | None
-    name: str
-    value: float
 
 
 # One of each is made for every step; to make a frozen one takes four times as long.

@@ -23,7 +23,7 @@ from optserve_server.spec.early_stopping import EarlyStoppingSpec
 from optserve_server.spec.metric_comparison import MetricMode
 from optserve_server.spec.plateau import ReduceOnPlateauSpec
 from optserve_server.spec.session_spec import ParameterGroup, SessionSpec
-from optserve_server.state.monitors import MetricsReport
+from optserve_server.state.metrics_report import MetricsReport
 from tests.service.sessions.support import Arrays, parameters, session_of, spec_of, step
 
 START: Arrays = {"w": np.array([1.0, -2.0, 3.0]), "b": np.array([0.5], np.float32)}

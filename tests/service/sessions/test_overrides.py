@@ -17,10 +17,11 @@ from optserve_server.optimizers.adamw import AdamW
 from optserve_server.optimizers.momentum import Momentum
 from optserve_server.schedules.exponential import Exponential
 from optserve_server.sessions.session import Session
+from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import GradientSpec, ParameterGroup
 from optserve_server.state.staging import NamedArray
 from optserve_server.stepping.step_record import step_pieces
-from optserve_server.stepping.step_result import Override, StepOptions
+from optserve_server.stepping.step_result import StepOptions
 from optserve_server.storage.payload import size_of
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step

@@ -42,7 +42,7 @@ class Execution:
         self._keeper = keeper
         self.meters = Meters()
 
-    def commit(self, session: Session, change: Change[P], apply: Callable[[P], T]) -> Awaitable[T]:
+    def commit(self, session: Session, change: Change[Session, P], apply: Callable[[P], T]) -> Awaitable[T]:
         """Makes a change while nothing else touches the session, to its end even if the caller leaves.
 
         Args:
@@ -59,7 +59,7 @@ class Execution:
         """
         return Completion(self._commit(session, change, apply))
 
-    async def _commit(self, session: Session, change: Change[P], apply: Callable[[P], T]) -> T:
+    async def _commit(self, session: Session, change: Change[Session, P], apply: Callable[[P], T]) -> T:
         asked = perf_counter_ns()
         await session.lock.acquire()
         try:

@@ -10,13 +10,13 @@ from typing import Any, TypeVar, cast
 import xxhash
 from google.protobuf.message import Message
 
-from optserve_server.durability.change_records import Request, RequestedChange
+from optserve_server.durability.change_records import RequestedChange
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.request_ledger import RequestLedger
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import Answered, Kept
-from optserve_server.state.change import ChangeKind
+from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.wire.messages.answers import answer_to
 
@@ -85,7 +85,7 @@ async def make_change(execution: Execution, session: Session, change: RequestedC
     return await execution.commit(session, change, apply)
 
 
-def remember(kept: Kept, request: Request, kind: ChangeKind, answer: Message) -> None:
+def remember(kept: Kept[Session], request: Request, kind: ChangeKind, answer: Message) -> None:
     """Stores the answer to a request that has an idempotency key, with the session's files."""
     if request.key:
         kept.answered.append(Answered(request, kind, answer.SerializeToString()))

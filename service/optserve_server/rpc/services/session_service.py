@@ -16,7 +16,7 @@ from optserve._codec.framing import Framed
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
-from optserve_server.durability.change_records import ReportChange, Request, UpdateChange
+from optserve_server.durability.change_records import ReportChange, UpdateChange
 from optserve_server.durability.durability_manager import Keeper, folder_name
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.context import calls
@@ -36,7 +36,7 @@ from optserve_server.sessions.session import MANY_TENSORS, Session
 from optserve_server.sessions.session_durability import Answered
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.change import ChangeKind
+from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.staging import StagedTensor
 from optserve_server.stepping.step import Step as TakenStep
 from optserve_server.stepping.step_plan import UnaryStep

@@ -14,10 +14,10 @@ from google.protobuf.message import Message
 
 from optserve._codec.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
-from optserve_server.durability.change_records import Request, RestoreChange
+from optserve_server.durability.change_records import RestoreChange
 from optserve_server.durability.durability_manager import Keeper
 from optserve_server.durability.restore import adopt
-from optserve_server.durability.snapshot_codec import Frozen, SpecCodec, freeze, layout_of, spec_of, thaw
+from optserve_server.durability.snapshot_codec import Frozen, freeze, layout_of, spec_of, thaw
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
@@ -25,7 +25,8 @@ from optserve_server.rpc.execution.idempotency import make_change, remember
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import Kept
 from optserve_server.sessions.store import Store
-from optserve_server.state.change import ChangeKind
+from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.staging import Staging
 from optserve_server.stepping.step_deduplication import StepLedger
 from optserve_server.storage import snapshot
@@ -223,7 +224,7 @@ class Snapshots:
         except DamagedError as error:
             raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
 
-    def _kept(self, session: Session) -> tuple[Keeper, Kept]:
+    def _kept(self, session: Session) -> tuple[Keeper, Kept[Session]]:
         session.check_open()
         if self._keeper is None or session.kept is None:
             raise DomainError(Reason.DURABILITY_UNAVAILABLE, "the session is held in memory alone")
@@ -287,11 +288,11 @@ def _damaged(session: Session, file: SnapshotFile) -> DomainError:
     return DomainError(Reason.SNAPSHOT_DAMAGED, f"{name} is damaged", metadata={"name": name})
 
 
-def _at(kept: Kept, step: int) -> list[SnapshotFile]:
+def _at(kept: Kept[Session], step: int) -> list[SnapshotFile]:
     return [file for file in kept.folder.snapshots() if file.step == step]
 
 
-def _by_step(kept: Kept) -> dict[int, SnapshotFile]:
+def _by_step(kept: Kept[Session]) -> dict[int, SnapshotFile]:
     """One snapshot of each step: what somebody asked for, or else the latest."""
     files: dict[int, SnapshotFile] = {}
     for file in kept.folder.snapshots():

@@ -8,10 +8,11 @@ from functools import partial
 
 from optserve._codec.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
-from optserve_server.durability.change_records import PushChange, Request
+from optserve_server.durability.change_records import PushChange
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.session import Session
+from optserve_server.state.change import Request
 from optserve_server.state.staging import Staging
 from optserve_server.stepping.step_plan import wrong_byte_count
 from optserve_server.wire.fields.chunks import Filler

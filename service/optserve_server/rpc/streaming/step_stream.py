@@ -64,7 +64,7 @@ class StepStream:
         self._find, self._sharing = find, sharing
         self._execution, self._messages = execution, messages
         self._stated: pb.StepPlan | None = None
-        self._plan: StepPlan | None = None
+        self._plan: StepPlan[Session] | None = None
         self._deleted = False
         self._answers = Answers(messages, chunk_bytes)
         task = asyncio.current_task()
@@ -130,7 +130,7 @@ class StepStream:
             await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
         return (step_streams.planned_to(plan).SerializeToString(),)
 
-    def _resolved(self, message: pb.StepPlan) -> StepPlan:
+    def _resolved(self, message: pb.StepPlan) -> StepPlan[Session]:
         """Checks a plan against its session and keeps it.
 
         Raises:
@@ -144,7 +144,7 @@ class StepStream:
         self._plan = plan
         return plan
 
-    def _renewed_plan(self) -> StepPlan:
+    def _renewed_plan(self) -> StepPlan[Session]:
         """The stream's plan, checked anew: its session was updated, or evicted and is back.
 
         Raises:
@@ -193,7 +193,7 @@ class StepStream:
             raise
 
     async def _received(
-        self, plan: StepPlan, start: pb.StepStart, options: StepOptions, chunk: Chunk | None
+        self, plan: StepPlan[Session], start: pb.StepStart, options: StepOptions, chunk: Chunk | None
     ) -> Step:
         """A step whose gradient is complete."""
         session = plan.session
@@ -243,7 +243,7 @@ class StepStream:
                     raise filler.interrupted(field)
             await _put(filler, chunk)
 
-    async def _take(self, plan: StepPlan, step: Step) -> Pieces | None:
+    async def _take(self, plan: StepPlan[Session], step: Step) -> Pieces | None:
         """Takes a step whose parameters are sent."""
         session, reply = plan.session, plan.reply(step.staging)
         if session.is_small or step.is_brief:
@@ -255,7 +255,7 @@ class StepStream:
         await self._execution.commit(session, step, commit)
         return None
 
-    async def _take_in_memory(self, plan: StepPlan, region: Region, step: Step) -> Pieces:
+    async def _take_in_memory(self, plan: StepPlan[Session], region: Region, step: Step) -> Pieces:
         """Takes a step whose parameters are in shared memory."""
 
         def commit(step: Step) -> tuple[StepResult, int, int]:

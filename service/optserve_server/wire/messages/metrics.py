@@ -9,7 +9,7 @@ from optserve.v1.session_service_pb2 import Metric, ReportMetricsResponse
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.spec.early_stopping import EarlyStoppingState
 from optserve_server.spec.plateau import ReduceOnPlateauState
-from optserve_server.state.monitors import MetricsReport
+from optserve_server.state.metrics_report import MetricsReport
 from optserve_server.wire.fields.names import checked_tensor_name
 
 

@@ -15,13 +15,14 @@ from optserve.v1.tensor_pb2 import NamedTensor, SparseRows, TensorLayout
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import ParameterInit
+from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.state.layout import Layout, TensorEntry
 from optserve_server.state.reading import Point, Pull, Values
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, StagedTensor, Staging
 from optserve_server.state.state_transfer import StateTransfer
-from optserve_server.stepping.step_result import Override, StepOptions, StepOutcome, StepResult
+from optserve_server.stepping.step_result import StepOptions, StepOutcome, StepResult
 from optserve_server.wire.fields.enums import member_of, number_of
 from optserve_server.wire.fields.names import checked_key, checked_tensor_name, session_name
 from optserve_server.wire.fields.tensors import (

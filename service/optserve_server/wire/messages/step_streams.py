@@ -25,7 +25,7 @@ def plan_from(
     message: pb.StepPlan,
     find: Callable[[str], Session],
     region_of: Callable[[Session, str], Region],
-) -> StepPlan:
+) -> StepPlan[Session]:
     """A plan, checked against its session; fields of errors are paths within the message.
 
     Args:
@@ -87,7 +87,7 @@ def _check_region_plan(message: pb.StepPlan) -> None:
             raise DomainError(Reason.CONFLICTING_FIELDS, text, field=field)
 
 
-def planned_to(plan: StepPlan) -> pb.StepStreamResponse:
+def planned_to(plan: StepPlan[Session]) -> pb.StepStreamResponse:
     """The answer to a plan."""
     session = plan.session
     planned = pb.StepPlanned(step=session.step)
@@ -107,7 +107,7 @@ def byte_layout_to(tensors: Iterable[StagedTensor]) -> ByteLayout:
     return layout
 
 
-def options_from(start: pb.StepStart, plan: StepPlan) -> StepOptions:
+def options_from(start: pb.StepStart, plan: StepPlan[Session]) -> StepOptions:
     """What a step asks for; fields of errors are paths within the message."""
     sessions.check_known(start, "options")
     if plan.region is not None and not start.gradient_id:
@@ -125,7 +125,7 @@ def options_from(start: pb.StepStart, plan: StepPlan) -> StepOptions:
     )
 
 
-def row_indices_from(messages: Iterable[Tensor], plan: StepPlan) -> list[npt.NDArray[Any]]:
+def row_indices_from(messages: Iterable[Tensor], plan: StepPlan[Session]) -> list[npt.NDArray[Any]]:
     """The rows of each of a plan's sparse tensors, viewed; fields of errors start at ``row_indices``."""
     found: list[npt.NDArray[Any]] = []
     for index, message in enumerate(messages):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from google.protobuf import json_format
 
 from optserve.v1.session_pb2 import SessionSpec as SessionSpecMessage
-from optserve_server.durability.snapshot_codec import SpecCodec
 from optserve_server.spec.session_spec import SessionSpec
+from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.wire.specifications.specs import session_spec_from, session_spec_to
 
 

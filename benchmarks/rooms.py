@@ -30,7 +30,7 @@ Table = Sequence[tuple[str, str]]
 """What a line of a stack holds, and the room that it belongs to; the first that fits counts."""
 
 INNERMOST: Table = (
-    ("Incoming.reached (", "fingerprint"),
+    ("Step.received (", "fingerprint"),
     ("(optserve/_transport/grpc_channel", "gRPC, compiled"),
 )
 """Rooms whose work is compiled, so that what calls it is the last line that is seen."""
@@ -40,11 +40,11 @@ OWN_WORK: Table = (
     ("_parts (optserve/_codec/framing", "receive: decode"),
     ("encode (optserve/_codec/framing", "send: encode"),
     ("join (optserve/_codec/framing", "send: encode"),
-    ("pieces (optserve/_codec/payload", "send: encode"),
+    ("(optserve/_codec/payload", "send: encode"),
+    ("cut (optserve/_codec/chunks", "send: encode"),
     ("(optserve_server/wire/chunks", "receive: into the buffer"),
     ("(optserve/_codec/chunks", "receive: into an array"),
     ("digest (", "fingerprint"),
-    ("Incoming.", "measure"),
     ("Step._measure", "measure"),
     ("(optserve_server/sessions/measurement", "measure"),
     ("Step._apply", "update, and the answer's values"),

@@ -225,11 +225,11 @@ def test_sockets_have_rooms(function: Callable[..., object], file: str, room: st
 
 def test_a_message_that_is_made_while_it_is_sent_belongs_to_no_socket() -> None:
     lines = [
-        "DataConnection.send (optserve/data_connection.py:71)",
-        "Payload.messages (optserve/payload.py:130)",
+        "DataConnection.send (optserve/_transport/data_connection.py:71)",
+        "pieces (optserve/_codec/payload.py:130)",
     ]
-    assert room_of([*lines, "Framing.join (optserve/framing.py:99)"]) == "send: encode"
-    assert room_of([*lines, "cut (optserve/chunks.py:26)"]) == "send: encode"
+    assert room_of([*lines, "Framing.join (optserve/_codec/framing.py:99)"]) == "send: encode"
+    assert room_of([*lines, "cut (optserve/_codec/chunks.py:26)"]) == "send: encode"
 
 
 def test_a_partition_s_limit_is_its_disk_s(tmp_path: Path) -> None:

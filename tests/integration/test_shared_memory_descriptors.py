@@ -25,8 +25,8 @@ def share(client, name, **fields):
 
 
 def step(client, name, region):
-    header = pb.StepHeader(name=name, region=region, gradient_id=1)
-    (answer,) = client.stream([pb.StepStreamRequest(header=header)])
+    step = pb.StepStreamRequest(step=pb.StepStart(gradient_id=1))
+    (answer,) = client.stream(pb.StepPlan(session=name, region=region), [step])
     return answer
 
 
@@ -92,13 +92,14 @@ class TestDescriptors:
 
             def steps():
                 for number in range(1, 4):
-                    yield pb.StepStreamRequest(
-                        header=pb.StepHeader(name=name, region=answer.region, gradient_id=number)
-                    )
+                    yield pb.StepStreamRequest(step=pb.StepStart(gradient_id=number))
                     time.sleep(1.6)
 
             with mapped(answer):
-                results = [message.result.step for message in client.stream(steps())]
+                results = [
+                    message.result.step
+                    for message in client.stream(pb.StepPlan(session=name, region=answer.region), steps())
+                ]
             assert results == [1, 2, 3]
 
     def test_no_more_than_they_may_be(self):

@@ -70,7 +70,7 @@ def start_of(whole: dict[str, Array], sparse: Rows, **fields: Any) -> pb.StepSta
     return pb.StepStart(byte_count=len(bytes_of(whole, sparse)), row_indices=rows_of, **fields)
 
 
-def messages_of(start: pb.StepStart, data: bytes, chunk: int = 7) -> Iterator[pb.StepStreamRequest]:
+def messages_of(start: pb.StepStart, data: bytes, chunk: int = 11) -> Iterator[pb.StepStreamRequest]:
     yield pb.StepStreamRequest(step=start)
     for first in range(0, len(data), chunk):
         yield chunk_message(first, data[first : first + chunk])

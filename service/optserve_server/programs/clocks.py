@@ -9,7 +9,7 @@ Carried = Mapping[str, float]
 """The numbers that a rule hands from one step to the next, by name."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Clock:
     """Tensors of one group whose rule has counted the same steps.
 

@@ -104,10 +104,9 @@ class Numbers:
             self.clocks = advanced(self.clocks, numbers.carried, self._members, covered)
             self.version += 1
             return
-        self.clocks = [
-            Clock(clock.group, clock.count + 1, carried, clock.tensors)
-            for clock, carried in zip(self.clocks, numbers.carried, strict=True)
-        ]
+        for clock, carried in zip(self.clocks, numbers.carried, strict=True):
+            clock.count += 1
+            clock.carried = carried
 
     def learning_rate(self, step: int, group: ParameterGroup | None = None) -> float:
         """The learning rate of the update that follows ``step`` earlier ones."""

@@ -116,6 +116,11 @@ class Budget:
             self._level_of(error).refused -= 1  # tried again, not refused
             self._take(kind, amount)
 
+    def _counted(self, error: DomainError) -> DomainError:
+        """Counts a refusal and returns it: a name for it here would keep its callers' objects alive."""
+        self._level_of(error).refused += 1
+        return error
+
     def _level_of(self, error: DomainError) -> Budget:
         """The budget whose limit a refusal is of."""
         return (self._parent if error.reason is Reason.LIMIT_EXCEEDED else self) or self
@@ -169,9 +174,7 @@ class Budget:
                 if limit and kind in kinds:
                     held = level._held
                     if (held[kinds[0]] + held[kinds[1]] if len(kinds) > 1 else held[kind]) + amount > limit:
-                        error = level._refusal(name, limit, kind, amount)
-                        self._level_of(error).refused += 1
-                        raise error
+                        raise self._counted(level._refusal(name, limit, kind, amount))
         return levels
 
     def _settle(self) -> None:

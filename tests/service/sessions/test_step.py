@@ -71,7 +71,7 @@ def test_tensor_norms_of_tensors_without_elements() -> None:
     start = {"a": np.ones((0, 3)), "b": np.ones(2), "c": np.ones(0, np.float32), "d": np.ones((2, 0))}
     session = session_of(spec_of(), start)
     norms = step(session, {**start, "b": np.array([3.0, 4.0])}, per_tensor_norms=True).tensor_norms
-    assert norms == (("c", 0.0), ("a", 0.0), ("b", 5.0), ("d", 0.0))
+    assert norms == (("a", 0.0), ("b", 5.0), ("d", 0.0), ("c", 0.0))
     alone = step(session, {"a": start["a"]}, per_tensor_norms=True)
     assert (alone.gradient_norm, alone.tensor_norms) == (0.0, (("a", 0.0),))
 

@@ -116,6 +116,9 @@ class StepStream:
             await self._answers.sent()
             await self._messages.connect(request.data_connection)
             return None
+        if chunk is not None:
+            text = "a chunk must follow a step whose bytes are not complete"
+            raise DomainError(Reason.STREAM_PROTOCOL, text, field="chunk")
         text = "a message between two steps must have a plan, a step or a data_connection"
         raise DomainError(Reason.STREAM_PROTOCOL, text, field="step")
 

@@ -99,8 +99,8 @@ def test_a_change_is_there_once_or_not_at_all(
         async with house(at_death) as made:
             session = made.namespaces[""].store.get("a")
             found = written(session)
-            assert session.kept is not None
-            known = any(one.request == REQUEST for one in session.kept.answered)
+            assert session.durability is not None
+            known = any(one.request == REQUEST for one in session.durability.answered)
             if kind == "step":
                 result = await made.step(session, 7, worker="w", sequence=2)
                 known = result.replayed

@@ -12,7 +12,7 @@ from pathlib import Path
 from optserve_server.errors import DomainError, Reason
 from optserve_server.storage.files import Disk, write_whole
 
-RETRY_AFTER = 2.0
+RETRY_AFTER_S = 2.0
 """Seconds after which a disk may have room again."""
 
 _TRIAL_BYTES = 1 << 20
@@ -54,12 +54,12 @@ class DiskState:
             _log.warning("the disk refuses: %s", error)
             reason = self._failed(error)
             text = f"{self.trouble}; nothing was applied"
-            raise DomainError(reason, text, retry_after=RETRY_AFTER) from error
+            raise DomainError(reason, text, retry_after=RETRY_AFTER_S) from error
         self.trouble = ""
 
     def is_due(self) -> bool:
         """Whether to `try_again`."""
-        return bool(self.trouble) and time.monotonic() - self._tried >= RETRY_AFTER
+        return bool(self.trouble) and time.monotonic() - self._tried >= RETRY_AFTER_S
 
     def try_again(self) -> None:
         """Writes something, to see whether the disk takes it by now; blocks for that time."""

@@ -15,16 +15,16 @@ from functools import partial
 from typing import Any, TypeVar
 
 from optserve_server.durability.disk_state import DiskState
-from optserve_server.durability.snapshot_codec import freeze
+from optserve_server.durability.snapshot_codec import encode_snapshot
 from optserve_server.errors import DomainError
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.session_durability import Answered, Kept
+from optserve_server.sessions.session_durability import Answered, SessionDurability
 from optserve_server.spec.session_spec import DurabilityMode
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import Change, ChangeKind, Request
 from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
-from optserve_server.storage.durable_positions import Heads
+from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Beside, Piece
 from optserve_server.storage.journal import Journal, Record
 from optserve_server.storage.payload import size_of
@@ -71,12 +71,12 @@ def names_of(folder: str) -> tuple[str, str]:
     return urllib.parse.unquote(namespace), session_id
 
 
-class Keeper:
+class DurabilityManager:
     """Keeps sessions. Its coroutines belong to the event loop; what touches the disk runs in threads.
 
     Args:
         catalog: the data directory.
-        heads: how far the sessions' records go.
+        durable_positions: how far the sessions' records go.
         journal: where changes are recorded.
         codec: writes specifications.
         encode: gives answers that are kept.
@@ -91,7 +91,7 @@ class Keeper:
     def __init__(
         self,
         catalog: Catalog,
-        heads: Heads,
+        durable_positions: DurablePositions,
         journal: Journal,
         codec: SpecCodec,
         encode: Encode,
@@ -103,17 +103,17 @@ class Keeper:
         self.encode = encode
         self.saves = self.failed_saves = 0
         self.disk_state = DiskState(catalog.disk, catalog.root)
-        self._heads = heads
+        self._durable_positions = durable_positions
         self._policy = policy
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="storage")
-        self._kept: dict[int, Kept[Session]] = {}
+        self._watched: dict[int, SessionDurability[Session]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._outcomes: deque[tuple[asyncio.Future[None], OSError | None]] = deque()
 
-    def watch(self, kept: Kept[Session]) -> None:
+    def watch(self, durability: SessionDurability[Session]) -> None:
         """Looks after a session from now on."""
-        self._kept[kept.folder.owner] = kept
-        kept.session.kept = kept
+        self._watched[durability.folder.owner] = durability
+        durability.session.durability = durability
 
     def create(self, namespace: str, kind: ChangeKind, request: Request, session: Session) -> None:
         """Makes a session's place on the disk, with its first snapshot; blocks until that is safe.
@@ -121,30 +121,34 @@ class Keeper:
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; nothing was made.
         """
-        durability = session.spec.durability
-        if durability is None or durability.mode is DurabilityMode.EPHEMERAL:
+        spec = session.spec.durability
+        if spec is None or spec.mode is DurabilityMode.EPHEMERAL:
             return
         name = folder_name(namespace, session.id)
         # The answer says what will be: that the session is kept.
         nowhere = SessionFolder(self.catalog.sessions / name, name, 0)
-        session.kept = kept = Kept(session, namespace, nowhere, saved_step=session.step)
+        session.durability = durability = SessionDurability(
+            session, namespace, nowhere, saved_step=session.step
+        )
         if request.key:
-            kept.answered.append(Answered(request, kind, self.encode(kind, session, None)))
-        frozen = freeze(session, self.codec, number=0, requests=[one.state() for one in kept.answered])
+            durability.answered.append(Answered(request, kind, self.encode(kind, session, None)))
+        frozen = encode_snapshot(
+            session, self.codec, number=0, requests=[one.state() for one in durability.answered]
+        )
         with self.disk_state.refusing():
-            kept.folder = self.catalog.create(
+            durability.folder = self.catalog.create(
                 name,
                 lambda put: snapshot.write(put, frozen.tensors, frozen.metadata),
                 number=0,
                 step=session.step,
             )
-        self.watch(kept)
+        self.watch(durability)
 
-    async def record(self, kept: Kept[Session], change: Change[Session, Any]) -> int:
+    async def record(self, durability: SessionDurability[Session], change: Change[Session, Any]) -> int:
         """Records a change before it is made. The session must be locked.
 
         Args:
-            kept: of the session.
+            durability: of the session.
             change: the change, prepared.
 
         Returns:
@@ -153,95 +157,103 @@ class Keeper:
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; there is no record.
         """
-        if not kept.journals:
+        if not durability.journals:
             return 0
-        if not kept.unbroken:
+        if not durability.unbroken:
             # Changes that are in no record came before: they have to be saved first.
             with self.disk_state.refusing():
-                number, step = kept.number, kept.session.step
-                await self.in_thread(lambda: self._begun(kept, number, kept=False).finish())
-                self._saved(kept, number, step)
+                number, step = durability.number, durability.session.step
+                await self.in_thread(lambda: self._begun(durability, number, is_kept=False).finish())
+                self._saved(durability, number, step)
         record = partial(change.record, self.codec)
-        payload = record() if kept.session.is_small else await self.in_thread(record)
+        payload = record() if durability.session.is_small else await self.in_thread(record)
         with self.disk_state.refusing():
-            await self._append(kept, payload)
+            await self._append(durability, payload)
         return size_of(payload)
 
-    def changed(self, kept: Kept[Session], kind: ChangeKind, payload_bytes: int) -> None:
+    def changed(self, durability: SessionDurability[Session], kind: ChangeKind, payload_bytes: int) -> None:
         """Counts a change that was made, and sees to it that it is saved when it is time."""
-        if kept.journals and kept.unbroken:
-            kept.recorded(payload_bytes)
+        if durability.journals and durability.unbroken:
+            durability.recorded(payload_bytes)
         else:
-            kept.unrecorded()
-        soon = kind is not ChangeKind.STEP and not kept.journals
-        if soon or self._is_due(kept):
-            self.save_soon(kept)
+            durability.unrecorded()
+        soon = kind is not ChangeKind.STEP and not durability.journals
+        if soon or self._is_due(durability):
+            self.save_soon(durability)
 
-    async def save(self, kept: Kept[Session], *, asked: Request | None = None) -> SnapshotFile:
+    async def save(
+        self, durability: SessionDurability[Session], *, asked: Request | None = None
+    ) -> SnapshotFile:
         """Saves a session.
 
         Args:
-            kept: of the session.
+            durability: of the session.
             asked: the request for it; None where the server saves of its own accord.
 
         Raises:
             DomainError: STORAGE_FULL, STORAGE_UNAVAILABLE, or SESSION_NOT_FOUND where it was
                 deleted meanwhile.
         """
-        async with kept.saving:
+        async with durability.saving:
             with self.disk_state.refusing():
                 # To write takes the session's lock, to wait for the disk does not.
-                async with kept.session.lock:
-                    kept.session.check_open()
-                    number, step = kept.number, kept.session.step
-                    file = await self.in_thread(lambda: self._begun(kept, number, kept=asked is not None))
+                async with durability.session.lock:
+                    durability.session.check_open()
+                    number, step = durability.number, durability.session.step
+                    file = await self.in_thread(
+                        lambda: self._begun(durability, number, is_kept=asked is not None)
+                    )
                 made = SnapshotFile(file.path, number, step, asked is not None)
-                await self.in_thread(lambda: self._finish(kept, file, made, asked))
-            self._saved(kept, number, step)
-            await self.in_thread(lambda: self._tidy(kept))
+                await self.in_thread(lambda: self._finish(durability, file, made, asked))
+            self._saved(durability, number, step)
+            await self.in_thread(lambda: self._tidy(durability))
             return made
 
-    def save_soon(self, kept: Kept[Session]) -> None:
+    def save_soon(self, durability: SessionDurability[Session]) -> None:
         """Saves a session in the background; a failure is logged, and tried again later."""
-        if kept.waits:
+        if durability.waits:
             return
-        kept.waits = True
-        self._in_background(self._save_quietly(kept))
+        durability.waits = True
+        self._in_background(self._save_quietly(durability))
 
-    async def replace(self, kept: Kept[Session], state: Session) -> None:
+    async def replace(self, durability: SessionDurability[Session], state: Session) -> None:
         """Saves another state as what follows the session's last change. The session must be locked.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; nothing was saved.
         """
-        number = kept.number + 1
+        number = durability.number + 1
         with self.disk_state.refusing():
-            await self.in_thread(lambda: self._begun(kept, number, kept=False, state=state).finish())
-        kept.number = number
-        self._saved(kept, number, state.step)
+            await self.in_thread(lambda: self._begun(durability, number, is_kept=False, state=state).finish())
+        durability.number = number
+        self._saved(durability, number, state.step)
 
-    async def drop(self, kept: Kept[Session], files: Sequence[SnapshotFile], asked: Request) -> None:
+    async def drop(
+        self, durability: SessionDurability[Session], files: Sequence[SnapshotFile], asked: Request
+    ) -> None:
         """Deletes snapshots; the last one is left to the server, which deletes it with the next.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
-        answer = self.encode(ChangeKind.DROP, kept.session, None)
-        note = Answered(asked, ChangeKind.DROP, answer).note(kept.folder, files)
+        answer = self.encode(ChangeKind.DROP, durability.session, None)
+        note = Answered(asked, ChangeKind.DROP, answer).note(durability.folder, files)
         with self.disk_state.refusing():
-            await self.in_thread(lambda: self.catalog.release(kept.folder, note))
+            await self.in_thread(lambda: self.catalog.release(durability.folder, note))
 
-    def forget(self, kept: Kept[Session], request: Request) -> None:
+    def forget(self, durability: SessionDurability[Session], request: Request) -> None:
         """Deletes a session's files, asked to by ``request``; blocks until that is safe.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; they are still there.
         """
         with self.disk_state.refusing():
-            self.catalog.delete(kept.folder, Answered(request, ChangeKind.DELETE, b"").note(kept.folder))
-        self._heads.forget(kept.folder.owner)
-        self._kept.pop(kept.folder.owner, None)
-        kept.session.kept = None
+            self.catalog.delete(
+                durability.folder, Answered(request, ChangeKind.DELETE, b"").note(durability.folder)
+            )
+        self._durable_positions.forget(durability.folder.owner)
+        self._watched.pop(durability.folder.owner, None)
+        durability.session.durability = None
 
     def discard(self, name: str, request: Request) -> None:
         """Deletes what lies in quarantine of the session in that folder; blocks until that is safe.
@@ -258,27 +270,29 @@ class Keeper:
         now = time.monotonic()
         if self.disk_state.is_due():
             self._in_background(self.in_thread(self.disk_state.try_again))
-        if self.catalog.notes.outdated:
-            self._in_background(self.in_thread(self.catalog.notes.settle))
-        for kept in tuple(self._kept.values()):
-            if kept.due(now):
-                self.save_soon(kept)
+        if self.catalog.intent_log.outdated:
+            self._in_background(self.in_thread(self.catalog.intent_log.settle))
+        for durability in tuple(self._watched.values()):
+            if durability.due(now):
+                self.save_soon(durability)
         if self.journal.byte_count > self._policy.journal_bytes:
             for owner in self.journal.pinned(self._covered()):
-                self.save_soon(self._kept[owner])
+                self.save_soon(self._watched[owner])
 
     async def close(self, seconds: float) -> None:
         """Saves every session that has changed, for up to about ``seconds``, and closes the files."""
         deadline = time.monotonic() + seconds
         # Those that have no journal first: for the others it is only a quicker start.
-        for kept in sorted(self._kept.values(), key=lambda kept: kept.journals and kept.unbroken):
-            if kept.changed and not kept.session.damaged and time.monotonic() < deadline:
-                await self._save_quietly(kept)
+        for durability in sorted(
+            self._watched.values(), key=lambda durability: durability.journals and durability.unbroken
+        ):
+            if durability.changed and not durability.session.damaged and time.monotonic() < deadline:
+                await self._save_quietly(durability)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.1, deadline - time.monotonic()))
         self._threads.shutdown()
         self.journal.close()
-        self._heads.close()
+        self._durable_positions.close()
         self.catalog.close()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
@@ -290,7 +304,7 @@ class Keeper:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _append(self, kept: Kept[Session], pieces: Sequence[Piece]) -> None:
+    async def _append(self, durability: SessionDurability[Session], pieces: Sequence[Piece]) -> None:
         """Appends the record of the session's next change, and waits until it is durable."""
         loop = asyncio.get_running_loop()
         durable: asyncio.Future[None] = loop.create_future()
@@ -300,7 +314,7 @@ class Keeper:
             if len(self._outcomes) == 1:  # of those before it, the loop knows already
                 loop.call_soon_threadsafe(self._settle)
 
-        self.journal.append(Record(kept.folder.owner, kept.number + 1, pieces, on_durable))
+        self.journal.append(Record(durability.folder.owner, durability.number + 1, pieces, on_durable))
         await durable
 
     def _settle(self) -> None:
@@ -312,12 +326,14 @@ class Keeper:
             else:
                 durable.set_exception(error)
 
-    def _begun(self, of: Kept[Session], number: int, *, kept: bool, state: Session | None = None) -> Beside:
+    def _begun(
+        self, of: SessionDurability[Session], number: int, *, is_kept: bool, state: Session | None = None
+    ) -> Beside:
         """Writes a snapshot that is still to be finished."""
         session = of.session if state is None else state
         requests = [answered.state() for answered in of.answered]
-        frozen = freeze(session, self.codec, number=number, requests=requests)
-        file = Beside(self.catalog.disk, of.folder.place(number, session.step, kept=kept))
+        frozen = encode_snapshot(session, self.codec, number=number, requests=requests)
+        file = Beside(self.catalog.disk, of.folder.place(number, session.step, kept=is_kept))
         try:
             snapshot.write(file.write, frozen.tensors, frozen.metadata)
         except BaseException:
@@ -326,45 +342,47 @@ class Keeper:
             raise
         return file
 
-    def _finish(self, kept: Kept[Session], file: Beside, made: SnapshotFile, asked: Request | None) -> None:
+    def _finish(
+        self, durability: SessionDurability[Session], file: Beside, made: SnapshotFile, asked: Request | None
+    ) -> None:
         if asked is None:
             file.finish()
             return
         # Length and time of the file are what they will be in its place.
-        answer = self.encode(ChangeKind.SAVE, kept.session, replace(made, path=file.temporary))
-        self.catalog.keep(file, Answered(asked, ChangeKind.SAVE, answer).note(kept.folder, [made]))
+        answer = self.encode(ChangeKind.SAVE, durability.session, replace(made, path=file.temporary))
+        self.catalog.keep(file, Answered(asked, ChangeKind.SAVE, answer).note(durability.folder, [made]))
 
-    def _saved(self, kept: Kept[Session], number: int, step: int) -> None:
-        self._heads.note(kept.folder.owner, number)
+    def _saved(self, durability: SessionDurability[Session], number: int, step: int) -> None:
+        self._durable_positions.note(durability.folder.owner, number)
         self.saves += 1
-        kept.saved(number, step)
+        durability.saved(number, step)
 
-    def _tidy(self, kept: Kept[Session]) -> None:
+    def _tidy(self, durability: SessionDurability[Session]) -> None:
         """Deletes what is no longer needed; where that fails, the next time may go well."""
         try:
-            self.catalog.prune(kept.folder, self._policy.generations)
+            self.catalog.prune(durability.folder, self._policy.generations)
             self.journal.release(self._covered(), self._policy.journal_bytes // 2)
         except OSError as error:
             _log.warning("old files are still there: %s", error)
 
     def _covered(self) -> dict[int, int]:
-        return {owner: kept.saved_number for owner, kept in tuple(self._kept.items())}
+        return {owner: durability.saved_number for owner, durability in tuple(self._watched.items())}
 
-    def _is_due(self, kept: Kept[Session]) -> bool:
-        if not kept.journals:
-            return kept.due(time.monotonic())
+    def _is_due(self, durability: SessionDurability[Session]) -> bool:
+        if not durability.journals:
+            return durability.due(time.monotonic())
         policy = self._policy
-        room = max(policy.session_bytes, policy.session_share * kept.session.resident_bytes)
-        return kept.records >= policy.session_records or kept.record_bytes > room
+        room = max(policy.session_bytes, policy.session_share * durability.session.resident_bytes)
+        return durability.records >= policy.session_records or durability.record_bytes > room
 
-    async def _save_quietly(self, kept: Kept[Session]) -> None:
+    async def _save_quietly(self, durability: SessionDurability[Session]) -> None:
         try:
-            await self.save(kept)
+            await self.save(durability)
         except DomainError as error:
-            if not kept.session.closed:
-                name = f"sessions/{kept.session.id}"
+            if not durability.session.closed:
+                name = f"sessions/{durability.session.id}"
                 self.failed_saves += 1
                 _log.warning("%s was not saved: %s", name, error.message)
         finally:
-            kept.waits = False
-            kept.saved_at = time.monotonic()  # the next attempt is due as after a success
+            durability.waits = False
+            durability.saved_at = time.monotonic()  # the next attempt is due as after a success

@@ -6,24 +6,29 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from optserve_server.durability.durability_manager import Keeper
-from optserve_server.durability.snapshot_codec import thaw
+from optserve_server.durability.durability_manager import DurabilityManager
+from optserve_server.durability.snapshot_codec import decode_snapshot
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.session import COMING, Session
-from optserve_server.sessions.session_durability import Kept
+from optserve_server.sessions.session import RELOAD_RETRY_AFTER_S, Session
+from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.sessions.store import Store
 from optserve_server.storage.damage import DamagedError
 
-AT_ONCE = 1 << 20
+MAX_INLINE_RELOAD_BYTES = 1 << 20
 """Bytes of a session up to which it comes back while its caller waits."""
 
 
-async def evict(keeper: Keeper, kept: Kept[Session], store: Store, unused: Callable[[], bool]) -> bool:
+async def evict(
+    durability_manager: DurabilityManager,
+    durability: SessionDurability[Session],
+    store: Store,
+    unused: Callable[[], bool],
+) -> bool:
     """Saves a session and lets go of its memory.
 
     Args:
-        keeper: keeps it.
-        kept: of the session.
+        durability_manager: keeps it.
+        durability: of the session.
         store: where it is found.
         unused: whether still nobody uses it.
 
@@ -33,16 +38,16 @@ async def evict(keeper: Keeper, kept: Kept[Session], store: Store, unused: Calla
     Raises:
         DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; it stays.
     """
-    session = kept.session
-    if kept.changed:
-        await keeper.save(kept)
+    session = durability.session
+    if durability.changed:
+        await durability_manager.save(durability)
     async with session.lock:
         # From here to the end nobody else gets a turn.
-        if kept.changed or session.closed or session.activity.watcher_count or not unused():
+        if durability.changed or session.closed or session.activity.watcher_count or not unused():
             return False
-        store.set_away(session, Return(keeper, kept, store).session)
+        store.set_away(session, Return(durability_manager, durability, store).session)
         _empty(session)
-        kept.copy = None
+        durability.copy = None
         return True
 
 
@@ -61,14 +66,16 @@ class Return:
     """The way back of one session.
 
     Args:
-        keeper: keeps it.
-        kept: of the session.
+        durability_manager: keeps it.
+        durability: of the session.
         store: where it is found.
     """
 
-    def __init__(self, keeper: Keeper, kept: Kept[Session], store: Store) -> None:
-        self._keeper, self._kept, self._store = keeper, kept, store
-        self._byte_count = kept.session.resident_bytes
+    def __init__(
+        self, durability_manager: DurabilityManager, durability: SessionDurability[Session], store: Store
+    ) -> None:
+        self._durability_manager, self._kept, self._store = durability_manager, durability, store
+        self._byte_count = durability.session.resident_bytes
         self._coming: asyncio.Future[Session] | None = None
 
     def session(self) -> Session:
@@ -78,25 +85,29 @@ class Return:
             DomainError: STORAGE_UNAVAILABLE with a time to wait while it is on its way,
                 SESSION_DAMAGED where its snapshot is, or what the budget raises.
         """
-        if self._byte_count <= AT_ONCE:
+        if self._byte_count <= MAX_INLINE_RELOAD_BYTES:
             return self._back()
         if self._coming is None:
             loop = asyncio.get_running_loop()
-            self._coming = loop.create_task(self._keeper.in_thread(self._back))
+            self._coming = loop.create_task(self._durability_manager.in_thread(self._back))
         if not self._coming.done():
             text = "the session was not used for long, and is being brought back"
-            raise DomainError(Reason.STORAGE_UNAVAILABLE, text, retry_after=COMING)
+            raise DomainError(Reason.STORAGE_UNAVAILABLE, text, retry_after=RELOAD_RETRY_AFTER_S)
         coming, self._coming = self._coming, None
         return coming.result()
 
     def _back(self) -> Session:
-        before, kept = self._kept.session, self._kept
+        before, durability = self._kept.session, self._kept
         try:
-            file = next(file for file in kept.folder.snapshots() if file.number == kept.saved_number)
-            contents = self._keeper.catalog.read(file)
-            session = thaw(contents, self._keeper.codec, before.id, before.arenas.backend, self._store.budget)
+            file = next(
+                file for file in durability.folder.snapshots() if file.number == durability.saved_number
+            )
+            contents = self._durability_manager.catalog.read(file)
+            session = decode_snapshot(
+                contents, self._durability_manager.codec, before.id, before.arenas.backend, self._store.budget
+            )
         except (DamagedError, OSError, StopIteration) as error:
             text = "the session's snapshot is damaged or cannot be read"
             raise DomainError(Reason.SESSION_DAMAGED, text, field="name") from error
-        session.kept, kept.session = kept, session
+        session.durability, durability.session = durability, session
         return session

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optserve_server.durability.change_records import replay
-from optserve_server.durability.durability_manager import Encode, Keeper, Policy, names_of
-from optserve_server.durability.snapshot_codec import facts_of, thaw
+from optserve_server.durability.durability_manager import DurabilityManager, Encode, Policy, names_of
+from optserve_server.durability.snapshot_codec import decode_snapshot, facts_of
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.session_durability import Answered, Kept
+from optserve_server.sessions.session_durability import Answered, SessionDurability
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
 from optserve_server.storage.damage import DamagedError
-from optserve_server.storage.durable_positions import Heads
+from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
 from optserve_server.storage.history import History, read
-from optserve_server.storage.intent_log import Note
+from optserve_server.storage.intent_log import Intent
 from optserve_server.storage.journal import Journal
 
 _log = logging.getLogger(__name__)
@@ -32,11 +32,11 @@ class Recovered:
     """What a data directory held.
 
     Attributes:
-        keeper: looks after the sessions from now on.
+        durability_manager: looks after the sessions from now on.
         answered: the requests that were answered, by namespace, oldest first.
     """
 
-    keeper: Keeper
+    durability_manager: DurabilityManager
     answered: Sequence[tuple[str, Answered]]
 
 
@@ -67,7 +67,7 @@ class Recovery:
         self._codec = codec
         self._encode = encode
         self._policy = policy or Policy()
-        self._heads = Heads(self._disk, self._catalog.journal / "heads")
+        self._durable_positions = DurablePositions(self._disk, self._catalog.journal / "heads")
         self._history = History()
 
     def run(self) -> Recovered:
@@ -79,20 +79,26 @@ class Recovery:
             _log.warning("%s: bytes %d to %d are no record", path, hole.start, hole.end)
         with self._unlimited():
             found = [self._recovered(folder) for folder in self._catalog.folders()]
-        kept = [one for one in found if one is not None]
+        durability = [one for one in found if one is not None]
         self._report_aside()
-        self._heads.keep(one.folder.owner for one in kept)
+        self._durable_positions.keep(one.folder.owner for one in durability)
         journal = Journal(
-            self._disk, self._catalog.journal, self._heads, self._history.segments, self._policy.segment_bytes
+            self._disk,
+            self._catalog.journal,
+            self._durable_positions,
+            self._history.segments,
+            self._policy.segment_bytes,
         )
         self._history.forget()
-        keeper = Keeper(self._catalog, self._heads, journal, self._codec, self._encode, self._policy)
-        for one in kept:
-            keeper.watch(one)
-        facts = {"sessions": len(kept), "seconds": round(time.perf_counter() - started, 3)}
+        durability_manager = DurabilityManager(
+            self._catalog, self._durable_positions, journal, self._codec, self._encode, self._policy
+        )
+        for one in durability:
+            durability_manager.watch(one)
+        facts = {"sessions": len(durability), "seconds": round(time.perf_counter() - started, 3)}
         _log.info("recovered", extra={"facts": facts})
-        answered = [(one.namespace, answer) for one in kept for answer in one.answered]
-        return Recovered(keeper, [*answered, *(_noted(note) for note in notes if note.request)])
+        answered = [(one.namespace, answer) for one in durability for answer in one.answered]
+        return Recovered(durability_manager, [*answered, *(_noted(note) for note in notes if note.request)])
 
     @contextlib.contextmanager
     def _unlimited(self) -> Iterator[None]:
@@ -104,7 +110,9 @@ class Recovery:
         finally:
             budget.limits = limits
 
-    def _recovered(self, folder: SessionFolder | tuple[str, DamagedError]) -> Kept[Session] | None:
+    def _recovered(
+        self, folder: SessionFolder | tuple[str, DamagedError]
+    ) -> SessionDurability[Session] | None:
         if not isinstance(folder, SessionFolder):
             self._set_aside(self._catalog.sessions / folder[0], str(folder[1]), None)
             return None
@@ -118,7 +126,7 @@ class Recovery:
             self._set_aside(folder.path, f"{type(error).__name__}: {error}", folder.owner)
         return None
 
-    def _brought_back(self, folder: SessionFolder) -> Kept[Session]:
+    def _brought_back(self, folder: SessionFolder) -> SessionDurability[Session]:
         """The session of a folder: from its last snapshot, or an earlier one and the journal.
 
         Raises:
@@ -128,7 +136,7 @@ class Recovery:
         damaged: list[SnapshotFile] = []
         for file in folder.snapshots():
             try:
-                kept = self._from(folder, file)
+                durability = self._from(folder, file)
             except DamagedError as error:
                 problems.append(f"{file.path.name}: {error}")
                 damaged.append(file)
@@ -136,32 +144,32 @@ class Recovery:
             for bad in damaged:
                 place = self._catalog.set_aside(bad.path)
                 _log.warning("%s was damaged and is now %s; the session is whole", bad.path, place)
-            return kept
+            return durability
         raise DamagedError("; ".join(problems) or "it has no snapshot")
 
-    def _from(self, folder: SessionFolder, file: SnapshotFile) -> Kept[Session]:
+    def _from(self, folder: SessionFolder, file: SnapshotFile) -> SessionDurability[Session]:
         contents = self._catalog.read(file)
-        payloads = self._history.after(folder.owner, file.number, self._heads)
+        payloads = self._history.after(folder.owner, file.number, self._durable_positions)
         namespace, session_id = names_of(folder.path.name)
         store = self._namespaces[namespace].store
-        session = thaw(contents, self._codec, session_id, store.backend, store.budget)
+        session = decode_snapshot(contents, self._codec, session_id, store.backend, store.budget)
         facts = facts_of(contents)
         if facts["number"] != file.number or session.step != file.step:
             raise DamagedError("it is another snapshot than its name says")
-        kept = Kept(session, namespace, folder, file.number, file.number, file.step)
-        kept.answered.extend(Answered.of(state) for state in facts["requests"])
-        session.kept = kept
+        durability = SessionDurability(session, namespace, folder, file.number, file.number, file.step)
+        durability.answered.extend(Answered.of(state) for state in facts["requests"])
+        session.durability = durability
         for payload in payloads:
-            self._replay(kept, payload)
+            self._replay(durability, payload)
         store.add(session)
-        return kept
+        return durability
 
-    def _replay(self, kept: Kept[Session], payload: memoryview) -> None:
-        done = replay(kept.session, payload, self._codec)
-        kept.recorded(len(payload))
+    def _replay(self, durability: SessionDurability[Session], payload: memoryview) -> None:
+        done = replay(durability.session, payload, self._codec)
+        durability.recorded(len(payload))
         if done.request.key:
-            answer = self._encode(done.kind, kept.session, done.outcome)
-            kept.answered.append(Answered(done.request, done.kind, answer))
+            answer = self._encode(done.kind, durability.session, done.outcome)
+            durability.answered.append(Answered(done.request, done.kind, answer))
 
     def _set_aside(self, path: Path, why: str, owner: int | None) -> None:
         """Moves a session out of the way, with the segments that may hold records of it."""
@@ -178,6 +186,6 @@ class Recovery:
             self._namespaces[namespace].store.miss(session_id)
 
 
-def _noted(note: Note) -> tuple[str, Answered]:
+def _noted(note: Intent) -> tuple[str, Answered]:
     namespace, _ = names_of(note.folder)
     return namespace, Answered.of((note.request, note.content, note.kind.value, note.answer))

@@ -6,7 +6,7 @@ from optserve_server.sessions.activity import Updated
 from optserve_server.sessions.session import Session
 
 
-def adopt(session: Session, state: Session) -> None:
+def restore_state(session: Session, state: Session) -> None:
     """Gives a session another state.
 
     What workers had answered stays. So do the parameters' places, for others may read them there.
@@ -22,7 +22,7 @@ def adopt(session: Session, state: Session) -> None:
         for partition in state.arenas.partitions.values():
             partition.move(arenas.parameters[partition.dtype])
         arenas.partitions = state.arenas.partitions
-    session.spec, session.numbers, session.watch = state.spec, state.numbers, state.watch
+    session.spec, session.scalars, session.watch = state.spec, state.scalars, state.watch
     session.step, session.accumulated, session.skipped = state.step, state.accumulated, state.skipped
     session.resident_bytes = state.resident_bytes
     session.charge, session.waiting = state.charge, state.waiting

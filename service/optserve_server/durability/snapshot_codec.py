@@ -22,7 +22,7 @@ from optserve_server.arrays.backend import Array, Backend
 from optserve_server.errors import DomainError
 from optserve_server.programs.clocks import Clock
 from optserve_server.programs.gradient_transforms import ACCUMULATED, AVERAGE, PARAMETER, PREPARED
-from optserve_server.programs.step_scalars import Numbers
+from optserve_server.programs.step_scalars import SessionScalars
 from optserve_server.resources.budget import UNBOUNDED, Budget
 from optserve_server.sessions.session import Session
 from optserve_server.spec.early_stopping import EarlyStoppingState
@@ -33,7 +33,7 @@ from optserve_server.state.arena import Arenas
 from optserve_server.state.layout import Layout, TensorEntry
 from optserve_server.state.monitors import Watch
 from optserve_server.state.partition import Partition
-from optserve_server.stepping.step_deduplication import StepLedger
+from optserve_server.stepping.step_deduplication import StepDeduplication
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.snapshot import Contents, TensorSource
 
@@ -45,14 +45,14 @@ _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "float64":
 
 
 @dataclass(frozen=True)
-class Frozen:
+class EncodedSnapshot:
     """What a snapshot of a session holds: tensors, which are read when it is their turn, and metadata."""
 
     tensors: list[TensorSource]
     metadata: dict[str, str]
 
 
-def freeze(session: Session, codec: SpecCodec, **more: Any) -> Frozen:
+def encode_snapshot(session: Session, codec: SpecCodec, **more: Any) -> EncodedSnapshot:
     """A session's state. It must not change until the tensors were read.
 
     Args:
@@ -66,7 +66,7 @@ def freeze(session: Session, codec: SpecCodec, **more: Any) -> Frozen:
         for name, entry, array in _arrays(session.arenas, session.watch)
     ]
     metadata = {_FACTS: json.dumps(facts, separators=(",", ":")), _SPEC: codec.encode(session.spec)}
-    return Frozen(tensors, metadata)
+    return EncodedSnapshot(tensors, metadata)
 
 
 def facts_of(contents: Contents) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def layout_of(contents: Contents, spec: SessionSpec) -> Layout:
         raise DamagedError("its layout cannot be read") from error
 
 
-def thaw(
+def decode_snapshot(
     contents: Contents, codec: SpecCodec, session_id: str, backend: Backend, budget: Budget = UNBOUNDED
 ) -> Session:
     """The session that a snapshot was made of.
@@ -148,11 +148,11 @@ def _facts(session: Session) -> dict[str, Any]:
                 clock.carried,
                 None if clock.tensors is None else sorted(clock.tensors),
             )
-            for clock in session.numbers.clocks
+            for clock in session.scalars.clocks
         ],
         "plateau": None if watch.plateau is None else dataclasses.asdict(watch.plateau),
         "stopping": None if watch.stopping is None else dataclasses.asdict(watch.stopping),
-        "workers": session.ledger.state(),
+        "workers": session.step_deduplication.state(),
     }
 
 
@@ -161,15 +161,15 @@ def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
     session.accumulated = _count(facts["accumulated"], session.spec.gradient.accumulation_steps)
     session.skipped = _count(facts["skipped"])
     session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
-    session.numbers = Numbers(session.spec, session.layout.members, _clocks(session, facts["clocks"]))
+    session.scalars = SessionScalars(session.spec, session.layout.members, _clocks(session, facts["clocks"]))
     plateau, stopping = facts["plateau"], facts["stopping"]
     session.watch = Watch(
         None if plateau is None else ReduceOnPlateauState(**plateau),
         None if stopping is None else EarlyStoppingState(**stopping),
         session.watch.best,
     )
-    session.numbers.reduction = session.watch.learning_rate_factor
-    session.ledger = StepLedger.of(facts["workers"])
+    session.scalars.reduction = session.watch.learning_rate_factor
+    session.step_deduplication = StepDeduplication.of(facts["workers"])
 
 
 def _count(value: Any, limit: int = 1 << 63) -> int:
@@ -185,7 +185,7 @@ def _clocks(session: Session, facts: Sequence[Any]) -> list[Clock]:
     Raises:
         DamagedError: they are not those of its specification.
     """
-    members, known = session.layout.members, {clock.group: clock for clock in session.numbers.clocks}
+    members, known = session.layout.members, {clock.group: clock for clock in session.scalars.clocks}
     clocks = [
         Clock(
             str(group),

@@ -16,7 +16,7 @@ from optserve_server.spec.session_spec import ParameterGroup, SessionSpec
 _RATE, _DECAY, _L1, _L2 = "learning_rate", "decoupled_weight_decay", "l1", "l2"
 
 
-class Overridden:
+class EffectiveHyperparameters:
     """What holds for each group in a step with overrides, by the group's name.
 
     An override changes numbers alone. One that would change a formula, such as a momentum of 0 that
@@ -119,7 +119,11 @@ def _groups_of(override: Override, groups: dict[str, ParameterGroup | None]) -> 
 
 
 def _check_formula(
-    spec: SessionSpec, group: ParameterGroup | None, found: Overridden, name: str, override: Override
+    spec: SessionSpec,
+    group: ParameterGroup | None,
+    found: EffectiveHyperparameters,
+    name: str,
+    override: Override,
 ) -> None:
     """Rejects an override that would change the programs of a group, and so need other kernels."""
     before = programs_of_group(spec, group)

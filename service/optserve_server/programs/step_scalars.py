@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from optserve_server.programs.clocks import Carried, Clock, advanced
-from optserve_server.programs.overrides import Overridden, counts_steps
+from optserve_server.programs.overrides import EffectiveHyperparameters, counts_steps
 from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import ClipByValue, ParameterGroup, SessionSpec, StepCounting
 
@@ -16,7 +16,7 @@ OVERRIDES_KEPT = 64
 
 
 @dataclass(slots=True)
-class StepNumbers:
+class StepScalars:
     """The numbers of one step.
 
     Attributes:
@@ -30,7 +30,7 @@ class StepNumbers:
     carried: list[Carried]
 
 
-class Numbers:
+class SessionScalars:
     """Computes each step's numbers, and keeps what rules count and carry on.
 
     Args:
@@ -57,10 +57,10 @@ class Numbers:
         varies = spec.schedule is not None or spec.reduce_on_plateau is not None
         rates = {name: self._rate(g, None, 1.0) for name, g in self._groups.items()}
         self._constant = None if varies else rates
-        plain = Overridden(spec)
-        self._guards = self._constant_guards(plain)
+        plain = EffectiveHyperparameters(spec)
+        self._transform_scalars = self._constant_guards(plain)
         self._plain = plain
-        self._overridden: OrderedDict[tuple[Override, ...], Overridden] = OrderedDict()
+        self._overridden: OrderedDict[tuple[Override, ...], EffectiveHyperparameters] = OrderedDict()
         self.version = 0
         self.clocks = list(clocks) if clocks is not None else [self._fresh(name) for name in self._groups]
         by_tensor = spec.step_counting is StepCounting.PER_TENSOR
@@ -69,14 +69,14 @@ class Numbers:
     def _fresh(self, name: str) -> Clock:
         return Clock(name, 0, dict(self._spec.rule(self._groups[name]).carry()))
 
-    def switched(self, spec: SessionSpec, restarted: Collection[str]) -> Numbers:
+    def switched(self, spec: SessionSpec, restarted: Collection[str]) -> SessionScalars:
         """The numbers under another specification of the same groups.
 
         Args:
             spec: the new specification.
             restarted: the groups whose rules count their steps from 1 again.
         """
-        numbers = Numbers(spec, self._members)
+        numbers = SessionScalars(spec, self._members)
         kept = []
         for clock in self.clocks:
             if clock.group not in restarted:
@@ -93,7 +93,7 @@ class Numbers:
                 return position
         raise KeyError(tensor)
 
-    def count(self, numbers: StepNumbers, covered: Collection[str] | None) -> None:
+    def count(self, numbers: StepScalars, covered: Collection[str] | None) -> None:
         """Counts a step.
 
         Args:
@@ -135,7 +135,7 @@ class Numbers:
         step: int,
         guards: Mapping[str, Mapping[str, float]] | None = None,
         overrides: tuple[Override, ...] = (),
-    ) -> StepNumbers:
+    ) -> StepScalars:
         """The numbers of the update that follows ``step`` earlier ones. Changes nothing.
 
         Args:
@@ -144,7 +144,7 @@ class Numbers:
             overrides: hyperparameters that have other values in this step.
         """
         guards = guards or self.of_gradient(step, 1.0)
-        chosen = self._plain if not overrides else self.overridden(overrides)
+        chosen = self._plain if not overrides else self.effective_hyperparameters(overrides)
         rates = self._constant if self._constant is not None and not overrides else self._rates(step, chosen)
         scalars: list[dict[str, float]] = []
         carried: list[Carried] = []
@@ -154,9 +154,9 @@ class Numbers:
             own = chosen.rules[name].scalars(clock.count + 1, rate, **before)
             carried.append({key: own[key] for key in before} if before else before)
             scalars.append({**own, **guards[name], "guard_decay": 1 - rate * chosen.decays[name]})
-        return StepNumbers(rates[""], scalars, carried)
+        return StepScalars(rates[""], scalars, carried)
 
-    def _rates(self, step: int, chosen: Overridden) -> Mapping[str, float]:
+    def _rates(self, step: int, chosen: EffectiveHyperparameters) -> Mapping[str, float]:
         """Each group's learning rate, by name."""
         scheduled = self._scheduled(step)
         return {
@@ -164,15 +164,15 @@ class Numbers:
             for name, group in self._groups.items()
         }
 
-    def overridden(self, overrides: tuple[Override, ...]) -> Overridden:
+    def effective_hyperparameters(self, overrides: tuple[Override, ...]) -> EffectiveHyperparameters:
         """What holds for a step with overrides; kept for the next step with the same ones.
 
         Raises:
-            DomainError: what `Overridden` raises.
+            DomainError: what `EffectiveHyperparameters` raises.
         """
         known = self._overridden.get(overrides)
         if known is None:
-            known = self._overridden[overrides] = Overridden(self._spec, overrides)
+            known = self._overridden[overrides] = EffectiveHyperparameters(self._spec, overrides)
             if len(self._overridden) > OVERRIDES_KEPT:
                 self._overridden.popitem(last=False)
         return known
@@ -181,7 +181,11 @@ class Numbers:
         self, step: int, loss_scale: float, overrides: tuple[Override, ...] = ()
     ) -> Mapping[str, Mapping[str, float]]:
         """The numbers of a gradient's preprocessing, by group; not to be changed."""
-        numbers = self._guards if not overrides else self._constant_guards(self.overridden(overrides))
+        numbers = (
+            self._transform_scalars
+            if not overrides
+            else self._constant_guards(self.effective_hyperparameters(overrides))
+        )
         own: dict[str, float] = {}
         average = self._spec.weight_average
         if average is not None:
@@ -191,7 +195,7 @@ class Numbers:
             own["guard_loss_scale"] = loss_scale
         return {name: {**of, **own} for name, of in numbers.items()} if own else numbers
 
-    def _constant_guards(self, chosen: Overridden) -> dict[str, dict[str, float]]:
+    def _constant_guards(self, chosen: EffectiveHyperparameters) -> dict[str, dict[str, float]]:
         gradient = self._spec.gradient
         numbers = {"guard_accumulation_steps": float(gradient.accumulation_steps)}
         if isinstance(gradient.clip, ClipByValue):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from optserve_server.errors import DomainError, Reason
 
-RETRY_AFTER = 0.5
+RETRY_AFTER_S = 0.5
 """Seconds after which what is under way may have ended."""
 
 Make = Callable[[int], npt.NDArray[np.uint8]]
@@ -185,7 +185,7 @@ class Budget:
     def _refusal(self, name: str, limit: int, kind: Kind, amount: int) -> DomainError:
         held = sum(self._held[k] for k in COUNTED[name])
         may_pass = kind in _PASSING and amount <= limit
-        after = RETRY_AFTER if may_pass else None
+        after = RETRY_AFTER_S if may_pass else None
         facts: dict[str, object] = {"value": limit}
         if self._namespace is None:
             text = f"{amount} more would exceed the server's {name}, {limit}"

@@ -15,10 +15,10 @@ import numpy as np
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.step_programs import programs_of
-from optserve_server.programs.step_scalars import Numbers, StepNumbers
+from optserve_server.programs.step_scalars import SessionScalars, StepScalars
 from optserve_server.resources.budget import UNBOUNDED, Budget, Charge, Kind
 from optserve_server.sessions.activity import Activity, Pushed, Updated
-from optserve_server.sessions.session_durability import Kept
+from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.shared_memory.live_parameters import LiveParameters
 from optserve_server.spec.session_spec import SessionSpec, SparseUpdate
 from optserve_server.state.arena import Arenas
@@ -28,7 +28,7 @@ from optserve_server.state.monitors import Watch, session_bytes
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.reading import Point, Pull, Values, check_point, read
 from optserve_server.state.sparse_rows import NamedRows
-from optserve_server.state.spec_update import respecified
+from optserve_server.state.spec_update import prepare_spec_update
 from optserve_server.state.staging import (
     NamedArray,
     StagedTensor,
@@ -38,18 +38,18 @@ from optserve_server.state.staging import (
     stage_arrays,
 )
 from optserve_server.state.state_transfer import StateTransfer
-from optserve_server.stepping.sparse_staging import Arriving, NamedIndices
+from optserve_server.stepping.sparse_staging import NamedIndices, SparseStaging
 from optserve_server.stepping.step import Step
-from optserve_server.stepping.step_deduplication import StepLedger
+from optserve_server.stepping.step_deduplication import StepDeduplication
 from optserve_server.stepping.step_result import StepOptions, StepResult
 
-COMING = 0.2
+RELOAD_RETRY_AFTER_S = 0.2
 """Seconds after which a session that has left the memory may be there again."""
 
 MANY_TENSORS = 256
 """Tensors above which work for each of them in turn is too long for the event loop."""
 
-SMALL = 1 << 17
+MAX_INLINE_ELEMENTS = 1 << 17
 """Elements up to which a step is shorter than handing it to another thread."""
 
 
@@ -105,7 +105,7 @@ class Session:
         charge: what it has taken of the budget.
         waiting: names of the tensors whose values are still to be uploaded.
         idle_plans: plans of unary steps for the next steps like theirs; see `stepping.step_plan`.
-        kept: how it is kept on the disk; None where it is held in memory alone.
+        durability: how it is kept on the disk; None where it is held in memory alone.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Session:
         self.accumulated = 0
         self.skipped = 0
         size = sum(layout.arena_sizes.values())
-        self.is_small = size <= SMALL and len(layout.entries) <= MANY_TENSORS
+        self.is_small = size <= MAX_INLINE_ELEMENTS and len(layout.entries) <= MANY_TENSORS
         self.is_brief = size <= backend.brief
         self.closed = self.away = False
         self.damaged = False
@@ -143,10 +143,10 @@ class Session:
         self._allocate_resident = partial(self._allocate, kind=Kind.RESIDENT)
         self.charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
         self.arenas = Arenas(layout, programs, backend)
-        self.numbers = Numbers(spec, layout.members)
+        self.scalars = SessionScalars(spec, layout.members)
         self.watch = Watch.begin(spec, self.arenas)
-        self.ledger = StepLedger()
-        self.kept: Kept[Session] | None = None
+        self.step_deduplication = StepDeduplication()
+        self.durability: SessionDurability[Session] | None = None
         self.waiting = set(pending)
         self.idle_plans: dict[object, object] = {}
 
@@ -157,7 +157,7 @@ class Session:
 
     def durable_at(self, step: int) -> int:
         """The step that would come back if the server were lost at ``step``; 0 where none would."""
-        return 0 if self.kept is None else self.kept.durable_step(step)
+        return 0 if self.durability is None else self.durability.durable_step(step)
 
     @property
     def pending(self) -> list[str]:
@@ -211,11 +211,11 @@ class Session:
 
     def stage_rows(
         self, tensors: Sequence[str], rows: Sequence[NamedIndices], dtype: np.dtype[Any] | None
-    ) -> Arriving:
+    ) -> SparseStaging:
         """A buffer for streamed bytes of tensors and rows; see `optserve_server.stepping.sparse_staging`."""
-        return Arriving(self.layout, tensors, rows, dtype, self._allocate)
+        return SparseStaging(self.layout, tensors, rows, dtype, self._allocate)
 
-    def staged(self, arrived: Staging | Arriving) -> Staging:
+    def staged(self, arrived: Staging | SparseStaging) -> Staging:
         """What was streamed, ready for a step: rows are summed and put into their places."""
         if isinstance(arrived, Staging):
             return arrived
@@ -237,7 +237,7 @@ class Session:
         """
         if self.closed or self.damaged or self.waiting:
             self._check_usable()
-        if options.worker and not self.ledger.is_next(options.worker, options.sequence):
+        if options.worker and not self.step_deduplication.is_next(options.worker, options.sequence):
             return False
         if self.watch.stopping is not None:
             self.watch.check_running(self.spec)
@@ -245,9 +245,9 @@ class Session:
             self.check_step(options.expected_step, "options.expected_step")
         return True
 
-    def count_step(self, numbers: StepNumbers, covered: Collection[str] | None) -> None:
-        """Counts a step that was applied; arguments as those of `Numbers.count`."""
-        self.numbers.count(numbers, covered)
+    def count_step(self, numbers: StepScalars, covered: Collection[str] | None) -> None:
+        """Counts a step that was applied; arguments as those of `SessionScalars.count`."""
+        self.scalars.count(numbers, covered)
         self.accumulated = 0
         self.step += 1
 
@@ -342,7 +342,7 @@ class Session:
         """
         self.check_open()
         self.check_step(expected_step, "expected_step")
-        prepared = respecified(self, spec)
+        prepared = prepare_spec_update(self, spec)
         return Prepared(partial(self._update, prepared), prepared.give_up)
 
     def _update(self, prepared: Prepared[list[StateTransfer]]) -> list[StateTransfer]:
@@ -394,7 +394,7 @@ class Session:
         """
         if self.away:
             text = "the session has just left the memory, and comes back when it is asked for again"
-            raise DomainError(Reason.STORAGE_UNAVAILABLE, text, retry_after=COMING)
+            raise DomainError(Reason.STORAGE_UNAVAILABLE, text, retry_after=RELOAD_RETRY_AFTER_S)
         if self.closed:
             raise session_deleted(f"sessions/{self.id}", "name")
 

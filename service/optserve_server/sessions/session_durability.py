@@ -15,7 +15,7 @@ from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, Se
 from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.staging import Staging
 from optserve_server.storage.catalog import SessionFolder, SnapshotFile
-from optserve_server.storage.intent_log import Note, NoteKind
+from optserve_server.storage.intent_log import Intent, IntentKind
 
 REQUESTS_KEPT = 64
 """Answered requests that a session keeps, beside its steps."""
@@ -40,11 +40,11 @@ class Answered:
         answer = base64.b85encode(self.answer).decode()
         return [self.request.key, self.request.content.hex(), self.kind.value, answer]
 
-    def note(self, folder: SessionFolder, files: Iterable[SnapshotFile] = ()) -> Note:
+    def note(self, folder: SessionFolder, files: Iterable[SnapshotFile] = ()) -> Intent:
         """What is noted of it before it is done."""
         key, content, kind, answer = self.state()
         names = tuple(file.path.name for file in files)
-        return Note(NoteKind(kind), folder.path.name, folder.owner, key, content, answer, names)
+        return Intent(IntentKind(kind), folder.path.name, folder.owner, key, content, answer, names)
 
     @classmethod
     def of(cls, state: Sequence[Any]) -> Answered:
@@ -64,7 +64,7 @@ class DurableSession(Protocol):
 S = TypeVar("S", bound=DurableSession)
 
 
-class Kept(Generic[S]):
+class SessionDurability(Generic[S]):
     """What is known of a session's place on the disk.
 
     Args:

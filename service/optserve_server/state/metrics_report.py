@@ -40,7 +40,7 @@ def prepare_report(session: SessionState, values: Mapping[str, float]) -> Callab
         DomainError: FIELD_REQUIRED where the session watches metrics, but none of these.
     """
     _check_watched(session.spec, values)
-    numbers, step = session.numbers, session.step
+    numbers, step = session.scalars, session.step
     after = session.watch.judged(session.spec, values, step, lambda factor: numbers.drop(step, factor))
     return partial(_report, session, after)
 
@@ -49,10 +49,10 @@ def _report(session: SessionState, after: Watch) -> MetricsReport:
     before = session.watch
     restored = _settle(session, before, after)
     session.watch = after
-    session.numbers.reduction = after.learning_rate_factor
+    session.scalars.reduction = after.learning_rate_factor
     return MetricsReport(
         step=session.step,
-        learning_rate=session.numbers.learning_rate(session.step),
+        learning_rate=session.scalars.learning_rate(session.step),
         reduced=after.learning_rate_factor != before.learning_rate_factor,
         stopped=after.stopped,
         restored=restored,

@@ -103,8 +103,8 @@ def _elements(session: SessionState, run: Run, point: Point) -> Array:
     if point is not Point.LOOKAHEAD or not partition.programs.rule.has_lookahead:
         return parameters
     ahead = session.arenas.backend.full(run.stop - run.start, 0.0, partition.dtype)
-    numbers = session.numbers.of_step(session.step)
-    for clock, part in parts_by_clock(session.numbers, run):
+    numbers = session.scalars.of_step(session.step)
+    for clock, part in parts_by_clock(session.scalars, run):
         scalars = numbers.scalars[clock]
         given = {POINT: ahead[part.start - run.start : part.stop - run.start]}
         partition.run(partition.programs.lookahead, part.start, part.stop, scalars, given=given)

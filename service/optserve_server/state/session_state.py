@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from optserve_server.programs.step_scalars import Numbers
+from optserve_server.programs.step_scalars import SessionScalars
 from optserve_server.resources.budget import Charge
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.state.arena import Arenas
@@ -20,7 +20,7 @@ class SessionState(Protocol):
         spec: the specification.
         layout: its tensors.
         arenas: parameters and optimizer state.
-        numbers: the scalars of its steps.
+        scalars: the scalars of its steps.
         watch: the state of its monitors.
         step: optimizer steps taken.
         accumulated: gradients accumulated towards the next step.
@@ -32,7 +32,7 @@ class SessionState(Protocol):
     spec: SessionSpec
     layout: Layout
     arenas: Arenas
-    numbers: Numbers
+    scalars: SessionScalars
     watch: Watch
     step: int
     accumulated: int

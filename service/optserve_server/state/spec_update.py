@@ -16,7 +16,7 @@ from optserve_server.state.session_state import SessionState
 from optserve_server.state.state_transfer import StateTransfer
 
 
-def respecified(session: SessionState, spec: SessionSpec) -> Prepared[list[StateTransfer]]:
+def prepare_spec_update(session: SessionState, spec: SessionSpec) -> Prepared[list[StateTransfer]]:
     """Prepares a session's change to another specification; see `Session.prepare_update`.
 
     Raises:
@@ -45,8 +45,8 @@ def _switch(
 ) -> list[StateTransfer]:
     restarted = [transfer.group for transfer in transfers if transfer.restarted]
     watch = session.watch.switched(session.spec, spec, session.arenas)
-    session.numbers = session.numbers.switched(spec, restarted)
-    session.numbers.reduction = watch.learning_rate_factor
+    session.scalars = session.scalars.switched(spec, restarted)
+    session.scalars.reduction = watch.learning_rate_factor
     session.watch = watch
     session.arenas.partitions = partitions
     session.resident_bytes = session_bytes(session.layout, spec)

@@ -17,7 +17,7 @@ import xxhash
 
 from optserve_server.arrays.backend import Backend, Mirror
 from optserve_server.errors import DomainError, Reason
-from optserve_server.programs.step_scalars import Numbers
+from optserve_server.programs.step_scalars import SessionScalars
 from optserve_server.resources.budget import UNBOUNDED
 from optserve_server.state.layout import Layout, TensorEntry
 from optserve_server.state.sparse_rows import NamedRows, check_rows, shape_text, summed
@@ -204,7 +204,7 @@ class Staging:
         return Run(tuple(tensors), self.buffer[start:stop].view(tensors[0].dtype))
 
 
-def parts_by_clock(numbers: Numbers, run: Run) -> list[tuple[int, Run]]:
+def parts_by_clock(numbers: SessionScalars, run: Run) -> list[tuple[int, Run]]:
     """A run cut where its tensors have counted different steps: each part, behind its clock's position."""
     clocks = [numbers.clock_of(tensor.entry.name, tensor.entry.group) for tensor in run.tensors]
     if len(set(clocks)) == 1:

@@ -20,7 +20,7 @@ UNCLIPPED = np.ones(1)
 """The factor of a gradient that is not clipped by a norm."""
 
 
-class Measurement:
+class GradientStatistics:
     """Sums over a gradient's runs, one number per tensor where tensors count, else per run.
 
     Args:
@@ -93,7 +93,7 @@ def _sum(values: npt.NDArray[np.float64]) -> float:
 
 
 def norms_by_tensor(
-    staging: Staging, runs: Sequence[Run], measurement: Measurement
+    staging: Staging, runs: Sequence[Run], measurement: GradientStatistics
 ) -> tuple[tuple[str, float], ...]:
     """The norm of each tensor's gradient before clipping, 0 where it has no elements.
 
@@ -111,7 +111,7 @@ def norms_by_tensor(
 
 
 def refuse_non_finite(
-    staging: Staging, runs: Sequence[Run], measurement: Measurement, stages: Sequence[str]
+    staging: Staging, runs: Sequence[Run], measurement: GradientStatistics, stages: Sequence[str]
 ) -> DomainError:
     """The error that names the first tensor whose prepared gradient is not finite.
 

@@ -39,7 +39,7 @@ class Place:
     Args:
         partition: the partition.
         run: the gradient.
-        clock: position among `Numbers.clocks` of the one that the run's tensors have.
+        clock: position among `SessionScalars.clocks` of the one that the run's tensors have.
 
     Attributes:
         direct: whether its kernels are bound to every array.
@@ -156,12 +156,12 @@ class Plan:
         self._partitions, self._spec = arenas.partitions, session.spec
         self._is_bound = False
         frozen = session.spec.frozen_groups
-        self._numbers, self._version = session.numbers, session.numbers.version
+        self._numbers, self._version = session.scalars, session.scalars.version
         self.places = tuple(
             Place(arenas.partition(run), run, clock)
             for whole in staging.runs
             if whole.tensors[0].entry.group not in frozen
-            for clock, run in parts_by_clock(session.numbers, whole)
+            for clock, run in parts_by_clock(session.scalars, whole)
         )
         given = frozenset(t.entry.name for t in staging.tensors if t.entry.group not in frozen)
         needed = sum(entry.group not in frozen for entry in session.layout.entries)
@@ -204,8 +204,8 @@ class Plan:
             staging.plan is self
             and self._spec is session.spec
             and self._partitions is session.arenas.partitions
-            and self._numbers is session.numbers
-            and self._version == session.numbers.version
+            and self._numbers is session.scalars
+            and self._version == session.scalars.version
         )
 
     def writes(self, reply: Reply) -> bool:

@@ -25,7 +25,7 @@ class NamedIndices:
     indices: npt.NDArray[Any]
 
 
-class Arriving:
+class SparseStaging:
     """A buffer for the bytes of whole tensors, in the order of the layout, and of rows behind them.
 
     Indices are checked before the first byte.

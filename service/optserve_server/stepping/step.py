@@ -16,14 +16,18 @@ from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
 from optserve_server.programs.gradient_transforms import GRADIENT, REPLY, StepPrograms
-from optserve_server.programs.step_scalars import StepNumbers
+from optserve_server.programs.step_scalars import StepScalars
 from optserve_server.spec.session_spec import NonFinitePolicy
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import Change, ChangeKind
 from optserve_server.state.partition import Piecewise
 from optserve_server.state.reading import Point, Reply, read
 from optserve_server.state.staging import Staging, check_complete, no_tensor
-from optserve_server.stepping.gradient_statistics import Measurement, norms_by_tensor, refuse_non_finite
+from optserve_server.stepping.gradient_statistics import (
+    GradientStatistics,
+    norms_by_tensor,
+    refuse_non_finite,
+)
 from optserve_server.stepping.kernel_plan import Place, Plan, Totals
 from optserve_server.stepping.lazy_rows import check_lazy
 from optserve_server.stepping.matrix_step import step_matrices
@@ -79,12 +83,12 @@ class Step(Change[SteppedSession, "Step"]):
         self.changes = False
         self._session, self._spec = session, session.spec
         self._plan = Plan.of(session, staging)
-        self.is_brief = session.is_brief and session.kept is None and self._plan.plain
+        self.is_brief = session.is_brief and session.durability is None and self._plan.plain
         self._hasher: xxhash.xxh3_128 | None = None
         self._passes: list[Pass | Piecewise] | None = None
         self._received = 0
         self._digest = b""
-        self._measurement: Measurement | None = None
+        self._statistics: GradientStatistics | None = None
 
     def received(self, byte_count: int) -> None:
         """Takes note that the gradient's first bytes are there, some but not all of them."""
@@ -112,16 +116,18 @@ class Step(Change[SteppedSession, "Step"]):
         new = session.admit(options)
         if not staging.tensors:
             raise no_tensor()
-        if session.kept is not None and staging.foreign:
+        if session.durability is not None and staging.foreign:
             # What is recorded has to be what is applied, whatever others write meanwhile.
-            staging = self.staging = session.kept.own(staging)
+            staging = self.staging = session.durability.own(staging)
         if options.worker:
             if self._hasher is not None:
                 self._advance(staging.byte_count)
             context = options.loss_scale, options.expected_step, options.overrides
             self._digest = staging.digest(*context, stand_in=options.gradient_id, of=self._hasher)
             if not new:
-                self.stored = session.ledger.lookup(options.worker, options.sequence, self._digest)
+                self.stored = session.step_deduplication.lookup(
+                    options.worker, options.sequence, self._digest
+                )
                 return self
         plan = self._plan
         if not plan.fits(session, staging):
@@ -132,7 +138,9 @@ class Step(Change[SteppedSession, "Step"]):
             check_complete(session.layout, plan.covered, session.spec.frozen_groups)
         self._completes = session.accumulated + 1 == session.spec.gradient.accumulation_steps
         self._scaled = options.loss_scale != 1.0
-        self._guards = session.numbers.of_gradient(session.step, options.loss_scale, options.overrides)
+        self._transform_scalars = session.scalars.of_gradient(
+            session.step, options.loss_scale, options.overrides
+        )
         # A step that happens whatever its gradient holds is measured by the pass that applies it.
         self._one_pass = (
             plan.needs_no_measurement
@@ -144,8 +152,8 @@ class Step(Change[SteppedSession, "Step"]):
             self.outcome = StepOutcome.APPLIED
         else:
             arrived = None if self._passes is None else self._arrived(self._passes)
-            self._measurement = arrived or self._measured(by_tensor=plan.clips_by_tensor)
-            self.outcome = self._decided(self._measurement.non_finite_count)
+            self._statistics = arrived or self._measured(by_tensor=plan.clips_by_tensor)
+            self.outcome = self._decided(self._statistics.non_finite_count)
         self.changes = self.outcome is not StepOutcome.VALIDATED
         return self
 
@@ -177,7 +185,7 @@ class Step(Change[SteppedSession, "Step"]):
             answer_with(session, result, reply, progress)
         if self.stored is None:
             if options.worker and self.changes:
-                session.ledger.remember(options.worker, self._digest, result)
+                session.step_deduplication.remember(options.worker, self._digest, result)
             session.activity.stepped(result)
         if progress is not None:
             progress.reached(reply.staging.byte_count if reply is not None else 0)
@@ -197,7 +205,7 @@ class Step(Change[SteppedSession, "Step"]):
         plan, session, scale = self._plan, self._session, self.options.loss_scale
         if not plan.measures_early:
             return None
-        numbers = session.numbers.of_gradient(session.step, scale, self.options.overrides)
+        numbers = session.scalars.of_gradient(session.step, scale, self.options.overrides)
         of_tensors: Mapping[str, Any] | None = {} if plan.clips_by_tensor else None
         return [
             place.begin(
@@ -210,13 +218,13 @@ class Step(Change[SteppedSession, "Step"]):
             for place in plan.places
         ]
 
-    def _arrived(self, passes: list[Pass | Piecewise]) -> Measurement | None:
+    def _arrived(self, passes: list[Pass | Piecewise]) -> GradientStatistics | None:
         """The measurement that was taken as the gradient arrived; None if the session has changed since."""
         if self._session.spec is not self._spec:
             return None
-        return Measurement(self._spec.gradient, [measuring.end() for measuring in passes])
+        return GradientStatistics(self._spec.gradient, [measuring.end() for measuring in passes])
 
-    def _measured(self, *, by_tensor: bool) -> Measurement:
+    def _measured(self, *, by_tensor: bool) -> GradientStatistics:
         """Reads the gradient once and changes nothing.
 
         Args:
@@ -226,9 +234,9 @@ class Step(Change[SteppedSession, "Step"]):
         of_tensors: Mapping[str, Any] | None = {} if by_tensor else None
         sums = []
         for place in self._plan.places:
-            numbers = self._guards[place.group]
+            numbers = self._transform_scalars[place.group]
             sums.append(place.call(text, self._scaled, scalars=numbers, of_tensors=of_tensors, sent=False))
-        return Measurement(self._session.spec.gradient, sums)
+        return GradientStatistics(self._session.spec.gradient, sums)
 
     def _decided(self, non_finite_count: int) -> StepOutcome:
         policy = self._session.spec.gradient.non_finite
@@ -249,24 +257,26 @@ class Step(Change[SteppedSession, "Step"]):
         if gradient.accumulation_steps > 1:
             stages.append("accumulation")
         if self._completes:
-            used = [self._guards[place.group] for place in self._plan.places]
+            used = [self._transform_scalars[place.group] for place in self._plan.places]
             stages += [f"{n} regularization" for n in ("l1", "l2") if any(of[f"guard_{n}"] for of in used)]
         return stages
 
     def _accumulate(self) -> None:
         with self._session.changing:
             for place in self._plan.places:
-                place.call(StepPrograms.accumulate, self._scaled, scalars=self._guards[place.group])
+                place.call(
+                    StepPrograms.accumulate, self._scaled, scalars=self._transform_scalars[place.group]
+                )
             average = self._session.spec.weight_average
             if average is not None and average.moves_between_steps and self._session.step:
                 for partition in self._session.arenas.partitions.values():
-                    numbers = self._guards[partition.group]
+                    numbers = self._transform_scalars[partition.group]
                     partition.run(partition.programs.average, partition.start, partition.stop, numbers)
         self._session.count_accumulated()
 
     def _apply(self, reply: Reply | None, progress: Progress | None) -> StepResult:
         session, plan = self._session, self._plan
-        numbers = session.numbers.of_step(session.step, self._guards, self.options.overrides)
+        numbers = session.scalars.of_step(session.step, self._transform_scalars, self.options.overrides)
         scalars: list[Scalars] = []
         for i, place in enumerate(plan.places):
             own = numbers.scalars[place.clock]
@@ -276,7 +286,7 @@ class Step(Change[SteppedSession, "Step"]):
             self._settle(scalars, numbers)
         writes = reply is not None and plan.writes(reply)
         result = None
-        if self._measurement is not None:
+        if self._statistics is not None:
             # What the result reports is read before the update moves what it depends on.
             result = self._result(session.step + 1, numbers.learning_rate)
             if reply is not None and writes:
@@ -287,11 +297,11 @@ class Step(Change[SteppedSession, "Step"]):
             sums = self._update(scalars, reply if writes else None, progress)
             if session.spec.weight_average is not None:
                 for partition, start, stop in session.arenas.untouched([p.run for p in plan.places]):
-                    numbers_of_group = self._guards[partition.group]
+                    numbers_of_group = self._transform_scalars[partition.group]
                     partition.run(partition.programs.average, start, stop, numbers_of_group)
         announced = result is not None and writes
         if result is None:
-            self._measurement = Measurement(session.spec.gradient, sums)
+            self._statistics = GradientStatistics(session.spec.gradient, sums)
             result = self._result(session.step + 1, numbers.learning_rate)
         session.count_step(numbers, plan.covered)
         if not announced:
@@ -332,8 +342,8 @@ class Step(Change[SteppedSession, "Step"]):
     def _scalars(self, place: Place, position: int, scalars: dict[str, float]) -> Scalars:
         """The numbers of a run's update, with those that depend on its gradient."""
         scalars, plan = dict(scalars), self._plan
-        assert self._measurement is not None
-        factors = self._measurement.factors(position)
+        assert self._statistics is not None
+        factors = self._statistics.factors(position)
         scalars["guard_clip"] = float(factors[0])
         of_tensors = {"guard_clip": factors} if plan.clips_by_tensor else {}
         rule = place.rule
@@ -344,7 +354,7 @@ class Step(Change[SteppedSession, "Step"]):
             of_tensors |= rule.numbers_of_tensors(all_norms(sums))
         return scalars, of_tensors or None
 
-    def _settle(self, prepared: Sequence[Scalars], numbers: StepNumbers) -> None:
+    def _settle(self, prepared: Sequence[Scalars], numbers: StepScalars) -> None:
         """Completes the numbers of each `GroupwiseRule` by the sums over its group."""
         groupwise = [
             (place.group, rule, place, *given)
@@ -365,7 +375,7 @@ class Step(Change[SteppedSession, "Step"]):
 
     def _penalties(self) -> list[tuple[float, float]]:
         """The factors of L1 and L2 regularization of each run."""
-        numbers = [self._guards[place.group] for place in self._plan.places]
+        numbers = [self._transform_scalars[place.group] for place in self._plan.places]
         return [(of["guard_l1"], of["guard_l2"]) for of in numbers]
 
     def _tensor_norms(self) -> tuple[tuple[str, float], ...]:
@@ -373,10 +383,10 @@ class Step(Change[SteppedSession, "Step"]):
         return norms_by_tensor(self.staging, runs, self._measured(by_tensor=True))
 
     def _result(self, step: int, learning_rate: float) -> StepResult:
-        measurement, session, options = self._measurement, self._session, self.options
+        measurement, session, options = self._statistics, self._session, self.options
         assert measurement is not None
         assert self.outcome is not None
-        kept = session.kept
+        kept = session.durability
         return StepResult(
             step,
             self.outcome,

@@ -27,14 +27,14 @@ class _Record:
     )
 
 
-class StepLedger:
+class StepDeduplication:
     """The answered steps of a session's workers."""
 
     def __init__(self) -> None:
         self._records: OrderedDict[str, _Record] = OrderedDict()
 
     @classmethod
-    def of(cls, state: Sequence[Any]) -> StepLedger:
+    def of(cls, state: Sequence[Any]) -> StepDeduplication:
         """The ledger that `state` described."""
         ledger = cls()
         for worker, last, answered in state:

@@ -13,7 +13,7 @@ from optserve_server.shared_memory.regions import Region
 from optserve_server.state.reading import Pull, Reply
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, StagedTensor, Staging
-from optserve_server.stepping.sparse_staging import Arriving, NamedIndices
+from optserve_server.stepping.sparse_staging import NamedIndices, SparseStaging
 from optserve_server.stepping.stepped_session import PlannedSession
 
 MAX_IDLE_PLANS = 8
@@ -110,7 +110,7 @@ class StepPlan(Generic[S]):
             self._stagings.append(self.session.staging(self.gradients))
         return self._stagings[self._used]
 
-    def rows(self, indices: Sequence[npt.NDArray[Any]], announced: int) -> Arriving:
+    def rows(self, indices: Sequence[npt.NDArray[Any]], announced: int) -> SparseStaging:
         """Where the gradient of a step with sparse rows goes.
 
         Args:

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from optserve_server.programs.step_scalars import StepNumbers
+from optserve_server.programs.step_scalars import StepScalars
 from optserve_server.state.reading import Pull
 from optserve_server.state.session_state import SessionState
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, StagedTensor, Staging
-from optserve_server.stepping.sparse_staging import Arriving, NamedIndices
-from optserve_server.stepping.step_deduplication import StepLedger
+from optserve_server.stepping.sparse_staging import NamedIndices, SparseStaging
+from optserve_server.stepping.step_deduplication import StepDeduplication
 from optserve_server.stepping.step_result import StepOptions, StepResult
 
 
@@ -39,7 +39,7 @@ class StepDurability(Protocol):
 class SteppedSession(SessionState, Protocol):
     """A session as a step sees it; see `sessions.session.Session` for its members."""
 
-    ledger: StepLedger
+    step_deduplication: StepDeduplication
     is_brief: bool
 
     @property
@@ -47,13 +47,13 @@ class SteppedSession(SessionState, Protocol):
         """Counts its steps."""
 
     @property
-    def kept(self) -> StepDurability | None:
+    def durability(self) -> StepDurability | None:
         """Its durability; None if it is held in memory alone."""
 
     def admit(self, options: StepOptions) -> bool:
         """Checks a step without its gradient; False if it was answered before."""
 
-    def count_step(self, numbers: StepNumbers, covered: Collection[str] | None) -> None:
+    def count_step(self, numbers: StepScalars, covered: Collection[str] | None) -> None:
         """Counts a step that was applied."""
 
     def count_accumulated(self) -> None:
@@ -94,5 +94,5 @@ class PlannedSession(SteppedSession, Protocol):
 
     def stage_rows(
         self, tensors: Sequence[str], rows: Sequence[NamedIndices], dtype: np.dtype[Any] | None
-    ) -> Arriving:
+    ) -> SparseStaging:
         """A buffer for streamed bytes of tensors and rows."""

@@ -26,7 +26,7 @@ _SLOT = 2 * _ENTRY.size
 _GROWTH = 1024 * _SLOT
 
 
-class Heads:
+class DurablePositions:
     """The table: two entries a session, written in turn, so that one of them is whole.
 
     Args:

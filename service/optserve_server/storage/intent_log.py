@@ -22,14 +22,14 @@ import xxhash
 
 from optserve_server.storage.files import Disk, write_whole
 
-NOTES_KEPT = 1024
+MAX_INTENTS = 1024
 """Requests that are remembered."""
 
-NOTES_OF_A_SESSION = 64
+MAX_INTENTS_PER_SESSION = 64
 """Requests that are remembered of one session."""
 
 
-class NoteKind(StrEnum):
+class IntentKind(StrEnum):
     """What is noted."""
 
     DELETE = "delete"
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Note:
+class Intent:
     """A request.
 
     Attributes:
@@ -58,7 +58,7 @@ class Note:
         done: whether that is so; may be False on the disk where it is.
     """
 
-    kind: NoteKind
+    kind: IntentKind
     folder: str
     owner: int
     request: str = ""
@@ -68,7 +68,7 @@ class Note:
     done: bool = False
 
 
-class Notes:
+class IntentLog:
     """The last requests. Safe to use from any thread.
 
     Args:
@@ -86,13 +86,13 @@ class Notes:
         self._notes = self._read()
         self.outdated = False
 
-    def all(self) -> list[Note]:
+    def all(self) -> list[Intent]:
         """All that are known, the oldest first."""
         with self._turn:
             return list(self._notes)
 
     @contextlib.contextmanager
-    def noting(self, note: Note) -> Iterator[None]:
+    def noting(self, note: Intent) -> Iterator[None]:
         """Notes what the block does; withdraws it where that fails.
 
         Raises:
@@ -109,7 +109,7 @@ class Notes:
         # On the disk with the next note, which precedes any other file of the same name.
         note.done = True
 
-    def settle(self, gone: Collection[Note] = ()) -> None:
+    def settle(self, gone: Collection[Intent] = ()) -> None:
         """Forgets requests, and writes what is known of the others."""
         with self._turn:
             self._notes = [note for note in self._notes if not any(note is one for one in gone)]
@@ -121,7 +121,7 @@ class Notes:
         write_whole(self._disk, self._path, [_text([asdict(note) for note in self._notes])])
         self.outdated = False
 
-    def _read(self) -> list[Note]:
+    def _read(self) -> list[Intent]:
         try:
             stated = json.loads(bytes(self._disk.read(self._path)))
             if stated["checksum"] != _check(stated["notes"]):
@@ -134,22 +134,22 @@ class Notes:
             return []
 
 
-def _last(notes: list[Note]) -> list[Note]:
+def _last(notes: list[Intent]) -> list[Intent]:
     """Those that are kept; what was asked of a session goes with it."""
-    deleted = {note.owner for note in notes if note.kind is NoteKind.DELETE and note.done}
+    deleted = {note.owner for note in notes if note.kind is IntentKind.DELETE and note.done}
     counts: Counter[int] = Counter()
     kept = []
     for note in reversed(notes):
-        if note.kind is not NoteKind.DELETE:
+        if note.kind is not IntentKind.DELETE:
             counts[note.owner] += 1
-            if note.owner in deleted or counts[note.owner] > NOTES_OF_A_SESSION:
+            if note.owner in deleted or counts[note.owner] > MAX_INTENTS_PER_SESSION:
                 continue
         kept.append(note)
-    return kept[:NOTES_KEPT][::-1]
+    return kept[:MAX_INTENTS][::-1]
 
 
-def _note(fields: dict[str, Any]) -> Note:
-    return Note(**{**fields, "kind": NoteKind(fields["kind"]), "files": tuple(fields["files"])})
+def _note(fields: dict[str, Any]) -> Intent:
+    return Intent(**{**fields, "kind": IntentKind(fields["kind"]), "files": tuple(fields["files"])})
 
 
 def _text(notes: list[dict[str, Any]]) -> bytes:

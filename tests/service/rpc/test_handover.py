@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from optserve_server.rpc.transport import descriptor_passing as handover
-from optserve_server.rpc.transport.descriptor_passing import Handover
+from optserve_server.rpc.transport import descriptor_passing
+from optserve_server.rpc.transport.descriptor_passing import DescriptorPassing
 from optserve_server.shared_memory.regions import Regions, make_region
 from tests.service.sessions.support import session_of, spec_of
 from tests.support.shared_memory import claim, held_by
@@ -25,7 +25,7 @@ def handed_over(session, work):
 
     async def run():
         regions = Regions(100, 0.0)
-        door = Handover(regions)
+        door = DescriptorPassing(regions)
         door.start()
         region = make_region(session, None, None, None)
         regions.add(region)
@@ -53,7 +53,7 @@ async def until_none(regions):
 
 
 def test_what_is_not_fetched_in_time_is_dropped(session, monkeypatch):
-    monkeypatch.setattr(handover, "CLAIM_SECONDS", 0.05)
+    monkeypatch.setattr(descriptor_passing, "CLAIM_TIMEOUT_S", 0.05)
 
     async def work(door, regions, region):
         await until_none(regions)
@@ -65,7 +65,7 @@ def test_what_is_not_fetched_in_time_is_dropped(session, monkeypatch):
 
 
 def test_what_is_fetched_stays_for_as_long_as_the_connection(session, monkeypatch):
-    monkeypatch.setattr(handover, "CLAIM_SECONDS", 0.2)
+    monkeypatch.setattr(descriptor_passing, "CLAIM_TIMEOUT_S", 0.2)
 
     async def work(door, regions, region):
         connection, count = await fetched(door, region)

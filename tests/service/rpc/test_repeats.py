@@ -8,7 +8,7 @@ import pytest
 
 from optserve.v1.session_service_pb2 import DeleteSessionRequest, DeleteSessionResponse, GetSessionRequest
 from optserve_server.errors import DomainError, Reason
-from optserve_server.rpc.execution.idempotency import Repeats, content_of
+from optserve_server.rpc.execution.idempotency import Idempotency, content_of
 
 
 class Acts:
@@ -29,8 +29,8 @@ class Acts:
         return DeleteSessionResponse()
 
 
-def repeats() -> Repeats:
-    return Repeats()
+def repeats() -> Idempotency:
+    return Idempotency()
 
 
 def test_concurrent_calls_with_one_id_act_once() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import Budget, Charge, Kind
-from optserve_server.sessions.session import SMALL
+from optserve_server.sessions.session import MAX_INLINE_ELEMENTS
 from optserve_server.state.reading import Point, Pull
 from optserve_server.state.staging import NamedArray
 from optserve_server.stepping.step import Step
@@ -92,7 +92,7 @@ def test_threads_never_hold_more_than_there_is() -> None:
     assert budget.held(Kind.IN_FLIGHT) == 0
 
 
-@pytest.mark.parametrize("count", [3, SMALL + 1], ids=["small", "large"])
+@pytest.mark.parametrize("count", [3, MAX_INLINE_ELEMENTS + 1], ids=["small", "large"])
 @pytest.mark.parametrize("pull", [None, Pull(None, None, Point.PARAMETERS)], ids=["no reply", "reply"])
 def test_a_closed_session_goes_with_its_last_user(count: int, pull: Pull | None) -> None:
     """And not with a collection: its memory is counted until then."""

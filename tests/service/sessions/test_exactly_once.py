@@ -11,7 +11,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.optimizers.adam import Adam
 from optserve_server.sessions.request_ledger import RequestLedger
 from optserve_server.sessions.session import Session
-from optserve_server.stepping.step_deduplication import RESULTS_KEPT, WORKERS_KEPT, StepLedger
+from optserve_server.stepping.step_deduplication import RESULTS_KEPT, WORKERS_KEPT, StepDeduplication
 from optserve_server.stepping.step_result import StepOptions
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
@@ -91,7 +91,7 @@ def test_worker_and_sequence_belong_together(options: dict[str, object]) -> None
 
 
 def test_the_worker_that_was_silent_longest_is_forgotten(session: Session) -> None:
-    ledger = StepLedger()
+    ledger = StepDeduplication()
     result = step(session, GRADIENT)
     for number in range(WORKERS_KEPT + 1):
         ledger.remember(f"w{number}", b"x", result)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.durability.snapshot_codec import freeze, thaw
+from optserve_server.durability.snapshot_codec import decode_snapshot, encode_snapshot
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers import ALL
 from optserve_server.optimizers.adam import Adam
@@ -42,14 +42,14 @@ VALUES: dict[str, np.ndarray[Any, Any]] = {
 
 
 def written(session: Session) -> bytes:
-    frozen = freeze(session, SPEC_TEXT)
+    frozen = encode_snapshot(session, SPEC_TEXT)
     pieces: list[bytes] = []
     snapshot.write(lambda piece: pieces.append(bytes(piece)), frozen.tensors, frozen.metadata)
     return b"".join(pieces)
 
 
 def thawed(data: bytes) -> Session:
-    return thaw(snapshot.read(memoryview(data)), SPEC_TEXT, "again", BACKEND)
+    return decode_snapshot(snapshot.read(memoryview(data)), SPEC_TEXT, "again", BACKEND)
 
 
 def gradient(seed: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -128,7 +128,7 @@ JUNK = st.recursive(
 def test_facts_that_somebody_made_up(name: str, junk: object, missing: bool) -> None:
     """Files that are imported have right checksums and anything in them."""
     session = session_of(spec_of(Adam()), VALUES)
-    frozen = freeze(session, SPEC_TEXT)
+    frozen = encode_snapshot(session, SPEC_TEXT)
     facts = {**FACTS, name: junk}
     if missing:
         del facts[name]

@@ -11,7 +11,7 @@ import pytest
 
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.durability.snapshot_codec import freeze, thaw
+from optserve_server.durability.snapshot_codec import decode_snapshot, encode_snapshot
 from optserve_server.optimizers.adam import Adam
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Store
@@ -79,9 +79,9 @@ def test_a_session_counts_every_step_for_all_of_its_tensors() -> None:
 def test_counts_survive_a_snapshot() -> None:
     session = make(StepCounting.PER_TENSOR)
     run(session, range(3))
-    frozen = freeze(session, SPEC_TEXT, number=0, requests=[])
+    frozen = encode_snapshot(session, SPEC_TEXT, number=0, requests=[])
     contents = Contents(frozen.metadata, {tensor.name: tensor.get() for tensor in frozen.tensors})
-    other = thaw(contents, SPEC_TEXT, "other", NumpyBackend())
+    other = decode_snapshot(contents, SPEC_TEXT, "other", NumpyBackend())
     for one in (session, other):
         run(one, range(3, len(SEEN)))
     for name, value in parameters(session).items():
@@ -91,6 +91,6 @@ def test_counts_survive_a_snapshot() -> None:
 def test_tensors_that_are_even_again_share_a_clock() -> None:
     session = make(StepCounting.PER_TENSOR)
     step(session, {"a": gradient(0, "a")})
-    assert len(session.numbers.clocks) == 2
+    assert len(session.scalars.clocks) == 2
     step(session, {name: gradient(1, name) for name in "bcd"})
-    assert len(session.numbers.clocks) == 1
+    assert len(session.scalars.clocks) == 1

@@ -9,24 +9,24 @@ import pytest
 
 from optserve_server.storage.catalog import SessionFolder
 from optserve_server.storage.files import Beside, Disk, write_whole
-from optserve_server.storage.intent_log import NOTES_KEPT, Note, NoteKind, Notes
+from optserve_server.storage.intent_log import MAX_INTENTS, Intent, IntentKind, IntentLog
 from tests.service.storage.test_catalog import opened, writes
 from tests.support.disks import FailingDisk
 
 
-def notes_of(path: Path, disk: Disk | None = None) -> Notes:
-    return Notes(disk or Disk(), path / "notes.json")
+def notes_of(path: Path, disk: Disk | None = None) -> IntentLog:
+    return IntentLog(disk or Disk(), path / "notes.json")
 
 
-def saving(folder: SessionFolder, *files: Path, request: str = "one") -> Note:
+def saving(folder: SessionFolder, *files: Path, request: str = "one") -> Intent:
     names = tuple(file.name for file in files)
-    return Note(NoteKind.SAVE, folder.path.name, folder.owner, request, "00ff", "answer", names)
+    return Intent(IntentKind.SAVE, folder.path.name, folder.owner, request, "00ff", "answer", names)
 
 
 def test_the_last_notes_come_back(tmp_path: Path) -> None:
     notes = notes_of(tmp_path)
     for number in range(3):
-        with notes.noting(Note(NoteKind.DELETE, "a", number, str(number), "00", "answer", ("x",))):
+        with notes.noting(Intent(IntentKind.DELETE, "a", number, str(number), "00", "answer", ("x",))):
             assert not notes_of(tmp_path).all()[-1].done
     assert [note.done for note in notes_of(tmp_path).all()] == [True, True, False]
     notes.settle()
@@ -37,24 +37,24 @@ def test_the_last_notes_come_back(tmp_path: Path) -> None:
 def test_as_many_are_kept_as_are_stated(tmp_path: Path) -> None:
     """Of one session 64, and none once it is deleted."""
     notes = notes_of(tmp_path)
-    notes._notes = [Note(NoteKind.DROP, "a", 5, str(number)) for number in range(100)]
-    with notes.noting(Note(NoteKind.SAVE, "b", 6)):
+    notes._notes = [Intent(IntentKind.DROP, "a", 5, str(number)) for number in range(100)]
+    with notes.noting(Intent(IntentKind.SAVE, "b", 6)):
         pass
     assert [note.request for note in notes.all()] == [*map(str, range(36, 100)), ""]
-    with notes.noting(Note(NoteKind.DELETE, "a", 5)):
+    with notes.noting(Intent(IntentKind.DELETE, "a", 5)):
         assert len(notes.all()) == 66
-    with notes.noting(Note(NoteKind.SAVE, "b", 6)):
+    with notes.noting(Intent(IntentKind.SAVE, "b", 6)):
         pass
     assert [note.owner for note in notes.all()] == [6, 5, 6]
-    notes._notes = [Note(NoteKind.DELETE, "a", number) for number in range(NOTES_KEPT)]
-    with notes.noting(Note(NoteKind.SAVE, "c", 7)):
+    notes._notes = [Intent(IntentKind.DELETE, "a", number) for number in range(MAX_INTENTS)]
+    with notes.noting(Intent(IntentKind.SAVE, "c", 7)):
         pass
-    assert (len(notes.all()), notes.all()[0].owner, notes.all()[-1].owner) == (NOTES_KEPT, 1, 7)
+    assert (len(notes.all()), notes.all()[0].owner, notes.all()[-1].owner) == (MAX_INTENTS, 1, 7)
 
 
 def test_no_flipped_bit_makes_another_note(tmp_path: Path) -> None:
     notes = notes_of(tmp_path)
-    with notes.noting(Note(NoteKind.DELETE, "a", 5, "key", "00ff", "answer", ("x", "y"))):
+    with notes.noting(Intent(IntentKind.DELETE, "a", 5, "key", "00ff", "answer", ("x", "y"))):
         pass
     path = tmp_path / "notes.json"
     data, told = path.read_bytes(), notes_of(tmp_path).all()
@@ -70,7 +70,7 @@ def test_what_cannot_be_noted_is_not_done(tmp_path: Path, operation: str) -> Non
     disk = FailingDisk()
     notes = notes_of(tmp_path, disk)
     disk.failing = {operation: errno.EIO}
-    with pytest.raises(OSError, match="Input/output"), notes.noting(Note(NoteKind.DELETE, "a", 1)):
+    with pytest.raises(OSError, match="Input/output"), notes.noting(Intent(IntentKind.DELETE, "a", 1)):
         pytest.fail("it was done")
     assert notes.all() == []
     assert notes.outdated
@@ -82,7 +82,7 @@ def test_what_cannot_be_noted_is_not_done(tmp_path: Path, operation: str) -> Non
 
 def test_what_fails_is_withdrawn(tmp_path: Path) -> None:
     notes = notes_of(tmp_path)
-    with pytest.raises(OSError, match="no"), notes.noting(Note(NoteKind.DELETE, "a", 1)):
+    with pytest.raises(OSError, match="no"), notes.noting(Intent(IntentKind.DELETE, "a", 1)):
         raise OSError("no")
     assert notes.all() == notes_of(tmp_path).all() == []
 
@@ -97,13 +97,13 @@ def test_the_next_start_completes_what_was_noted(tmp_path: Path) -> None:
         said = [
             saving(made["a"], files[1], request="has its place"),
             saving(made["a"], made["a"].place(4, 4, kept=True), request="has not"),
-            Note(NoteKind.DELETE, "b", made["b"].owner, "delete"),
-            Note(NoteKind.DELETE, "c", made["b"].owner, "delete another c"),
-            Note(NoteKind.DROP, "a", made["a"].owner, "drop", files=(files[2].name,)),
-            Note(NoteKind.DROP, "a", made["a"].owner, "drop the last", files=(files[3].name,)),
+            Intent(IntentKind.DELETE, "b", made["b"].owner, "delete"),
+            Intent(IntentKind.DELETE, "c", made["b"].owner, "delete another c"),
+            Intent(IntentKind.DROP, "a", made["a"].owner, "drop", files=(files[2].name,)),
+            Intent(IntentKind.DROP, "a", made["a"].owner, "drop the last", files=(files[3].name,)),
         ]
         # As if the server died within the first block: nothing of it is done, or withdrawn.
-        blocks = [catalog.notes.noting(note) for note in said]
+        blocks = [catalog.intent_log.noting(note) for note in said]
         for block in blocks:
             block.__enter__()
     with opened(tmp_path) as catalog:
@@ -117,9 +117,9 @@ def test_the_next_start_completes_what_was_noted(tmp_path: Path) -> None:
         files[1].unlink()
     with opened(tmp_path) as catalog:
         assert catalog.complete() == told
-        catalog.delete(made["a"], Note(NoteKind.DELETE, "a", made["a"].owner))
+        catalog.delete(made["a"], Intent(IntentKind.DELETE, "a", made["a"].owner))
     with opened(tmp_path) as catalog:
-        assert {note.kind for note in catalog.complete()} == {NoteKind.DELETE}
+        assert {note.kind for note in catalog.complete()} == {IntentKind.DELETE}
 
 
 def test_a_refused_deletion_leaves_the_session(tmp_path: Path) -> None:
@@ -128,12 +128,12 @@ def test_a_refused_deletion_leaves_the_session(tmp_path: Path) -> None:
         made = catalog.create("a", writes(b"first"), 0, 0)
         disk.failing = {"sync_folder": errno.EIO}
         with pytest.raises(OSError, match="Input/output"):
-            catalog.delete(made, Note(NoteKind.DELETE, "a", made.owner))
+            catalog.delete(made, Intent(IntentKind.DELETE, "a", made.owner))
         assert list(catalog.folders()) == [made]
         with pytest.raises(OSError, match="Input/output"):
-            catalog.delete(made, Note(NoteKind.DELETE, "a", made.owner, "asked"))
+            catalog.delete(made, Intent(IntentKind.DELETE, "a", made.owner, "asked"))
         disk.failing = {}
-        catalog.notes.settle()
+        catalog.intent_log.settle()
     with opened(tmp_path) as catalog:
         assert catalog.complete() == []
         assert list(catalog.folders()) == [made]

@@ -9,7 +9,7 @@ from typing import Any
 
 from optserve_server.errors import DomainError, Reason
 
-RETRY_AFTER = 1.0
+RETRY_AFTER_S = 1.0
 """Seconds after which a refused client may try again, here or elsewhere."""
 
 
@@ -53,7 +53,7 @@ class Drain:
             DomainError: SHUTTING_DOWN.
         """
         if self.draining:
-            raise DomainError(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after=RETRY_AFTER)
+            raise DomainError(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after=RETRY_AFTER_S)
 
     def interruptible(self, task: asyncio.Task[Any]) -> contextlib.AbstractContextManager[None]:
         """While a task waits for what a drain may interrupt: an open stream's next step.

@@ -36,8 +36,8 @@ class Meters:
         receive: from a streamed step's header to the last byte of its gradient.
         queue: waiting for the session's turn.
         record: making a step safe on the disk before it is taken, where the session is kept.
-        work: what is done with a session in its turn; a step above all.
-        answer: sending what is left of a streamed step's answer when the step is done.
+        compute: what is done with a session in its turn; a step above all.
+        respond: sending what is left of a streamed step's answer when the step is done.
         calls: how long calls took, by method.
         codes: how calls ended, by method and reason.
         bytes_received: of messages.
@@ -48,7 +48,7 @@ class Meters:
 
     def __init__(self) -> None:
         self.receive, self.queue, self.record = Latency(), Latency(), Latency()
-        self.work, self.answer = Latency(), Latency()
+        self.compute, self.respond = Latency(), Latency()
         self.calls: defaultdict[str, Latency] = defaultdict(Latency)
         self.codes: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.bytes_received = 0
@@ -61,7 +61,7 @@ class Meters:
         length = queued.bit_length()
         self.queue.counts[length if length < BUCKETS else BUCKETS] += 1
         self.queue.total += queued
-        self.work.add(worked)
+        self.compute.add(worked)
 
     def ended(self, method: str, code: str, nanoseconds: int) -> None:
         """Counts a call."""

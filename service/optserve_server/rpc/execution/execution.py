@@ -13,7 +13,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TypeVar
 
-from optserve_server.durability.durability_manager import Keeper
+from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.sessions.session import MANY_TENSORS, Session
@@ -31,15 +31,15 @@ class Execution:
 
     Args:
         executor: threads for long work.
-        keeper: makes sessions durable; None if all are held in memory alone.
+        durability_manager: makes sessions durable; None if all are held in memory alone.
 
     Attributes:
         meters: durations of the phases of a step.
     """
 
-    def __init__(self, executor: Executor, keeper: Keeper | None = None) -> None:
+    def __init__(self, executor: Executor, durability_manager: DurabilityManager | None = None) -> None:
         self._executor = executor
-        self._keeper = keeper
+        self._durability_manager = durability_manager
         self.meters = Meters()
 
     def commit(self, session: Session, change: Change[Session, P], apply: Callable[[P], T]) -> Awaitable[T]:
@@ -67,13 +67,13 @@ class Execution:
             inline = session.is_small or change.is_brief
             prepare = partial(change.prepare, session)
             prepared = prepare() if inline else await self.in_thread(prepare)
-            kept, keeper = session.kept, self._keeper
-            if keeper is None or kept is None or not prepared.changes:
+            durability, durability_manager = session.durability, self._durability_manager
+            if durability_manager is None or durability is None or not prepared.changes:
                 done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
             else:
                 recording = perf_counter_ns()
                 try:
-                    byte_count = await keeper.record(kept, change)
+                    byte_count = await durability_manager.record(durability, change)
                 except BaseException:
                     prepared.give_up()
                     raise
@@ -81,7 +81,7 @@ class Execution:
                 passing("before-apply")
                 done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
                 passing("after-apply")
-                keeper.changed(kept, change.kind, byte_count)
+                durability_manager.changed(durability, change.kind, byte_count)
                 self.meters.record.add(recorded - recording)
                 begun += recorded - recording
         finally:

@@ -15,7 +15,7 @@ from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.request_ledger import RequestLedger
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.session_durability import Answered, Kept
+from optserve_server.sessions.session_durability import Answered, SessionDurability
 from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.wire.messages.answers import answer_to
@@ -23,7 +23,7 @@ from optserve_server.wire.messages.answers import answer_to
 M = TypeVar("M", bound=Message)
 
 
-class Repeats:
+class Idempotency:
     """Answers requests that carry a request id, each once, to its end even if its caller leaves."""
 
     def __init__(self) -> None:
@@ -78,14 +78,16 @@ async def make_change(execution: Execution, session: Session, change: RequestedC
 
     def apply(prepared: Prepared[Any]) -> Message:
         answer = answer_to(change.kind, session, prepared.commit())
-        if session.kept is not None:
-            remember(session.kept, change.request, change.kind, answer)
+        if session.durability is not None:
+            remember(session.durability, change.request, change.kind, answer)
         return answer
 
     return await execution.commit(session, change, apply)
 
 
-def remember(kept: Kept[Session], request: Request, kind: ChangeKind, answer: Message) -> None:
+def remember(
+    durability: SessionDurability[Session], request: Request, kind: ChangeKind, answer: Message
+) -> None:
     """Stores the answer to a request that has an idempotency key, with the session's files."""
     if request.key:
-        kept.answered.append(Answered(request, kind, answer.SerializeToString()))
+        durability.answered.append(Answered(request, kind, answer.SerializeToString()))

@@ -11,7 +11,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import Kind
 from optserve_server.rpc.authentication.identity import Caller, Identities
 from optserve_server.rpc.context.calls import Call
-from optserve_server.rpc.context.drain import RETRY_AFTER, Drain
+from optserve_server.rpc.context.drain import RETRY_AFTER_S, Drain
 
 _SILENT = frozenset({"/optserve.v1.SessionService/WatchSession"})
 """Streams that may be silent for as long as nothing happens."""
@@ -84,5 +84,5 @@ def _silence(seconds: float) -> DomainError:
         Reason.STREAM_IDLE,
         f"nothing came for {seconds:g} seconds",
         metadata={"seconds": f"{seconds:g}"},
-        retry_after=RETRY_AFTER,
+        retry_after=RETRY_AFTER_S,
     )

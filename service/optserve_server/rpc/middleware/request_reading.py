@@ -16,7 +16,7 @@ from optserve_server.rpc.context.meters import Meters
 
 Deserializer = Callable[[bytes], Any]
 
-COPIES = 2
+COPIES_PER_UNARY_REQUEST = 2
 """How often a unary request's bytes are held: as they came, and as a message."""
 
 
@@ -76,7 +76,7 @@ def reader(deserialize: Deserializer, call: Call, meters: Meters, *, streamed: b
         meters.bytes_received += len(data)
         try:
             if not streamed:
-                call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES * len(data))
+                call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES_PER_UNARY_REQUEST * len(data))
             return deserialize(data)
         except DomainError as error:
             return Unreadable(error)

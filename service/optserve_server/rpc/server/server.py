@@ -19,7 +19,7 @@ from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_
 from optserve.v1.capabilities_service_pb2_grpc import add_CapabilitiesServiceServicer_to_server
 from optserve.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to_server
 from optserve.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
-from optserve_server.durability.durability_manager import Keeper
+from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.durability.eviction import evict
 from optserve_server.durability.recovery import Recovered
 from optserve_server.errors import DomainError
@@ -125,12 +125,12 @@ class Server:
         tracer: Tracer | None = None,
     ) -> None:
         conditions = conditions or Conditions()
-        self._keeper = None if recovered is None else recovered.keeper
+        self._durability_manager = None if recovered is None else recovered.durability_manager
         self._drain = Drain()
         self._health = health.aio.HealthServicer()
         identities = identities or Identities(namespaces)
         self._admission = Admission(identities, self._drain, conditions.stream_idle_seconds)
-        execution = Execution(executor, self._keeper)
+        execution = Execution(executor, self._durability_manager)
         self.namespaces, self.meters = namespaces, execution.meters
         self._lease_seconds = conditions.session_lease_seconds
         self._server = aio.server(
@@ -147,7 +147,7 @@ class Server:
         self.regions = self._sharing.regions
         self._data = DataConnections()
         sessions = SessionService(
-            namespaces.limits, execution, self._drain, self._sharing, self._data, self._keeper
+            namespaces.limits, execution, self._drain, self._sharing, self._data, self._durability_manager
         )
         self._sessions = sessions
         for namespace, answered in () if recovered is None else recovered.answered:
@@ -167,9 +167,9 @@ class Server:
         self._told_ready = True
 
     @property
-    def keeper(self) -> Keeper | None:
+    def durability_manager(self) -> DurabilityManager | None:
         """What keeps sessions on a disk; None where all are held in memory alone."""
-        return self._keeper
+        return self._durability_manager
 
     @property
     def calls_in_flight(self) -> int:
@@ -188,8 +188,8 @@ class Server:
             troubles.append("the server has not started")
         if self._drain.draining:
             troubles.append("the server is shutting down")
-        if self._keeper is not None and self._keeper.disk_state.trouble:
-            troubles.append(self._keeper.disk_state.trouble)
+        if self._durability_manager is not None and self._durability_manager.disk_state.trouble:
+            troubles.append(self._durability_manager.disk_state.trouble)
         if not self.regions.has_room:
             held, limit = self.regions.descriptor_count, self.regions.max_descriptors
             troubles.append(f"shared memory holds {held} of at most {limit} file descriptors")
@@ -224,8 +224,8 @@ class Server:
                     await task
         await self._sharing.stop()
         await self._data.stop()
-        if self._keeper is not None:
-            await self._keeper.close(max(_LAST_SAVES, ends - time.monotonic()))
+        if self._durability_manager is not None:
+            await self._durability_manager.close(max(_LAST_SAVES, ends - time.monotonic()))
 
     async def _sweep(self) -> None:
         while True:
@@ -234,8 +234,8 @@ class Server:
                 await self._tell_health()
                 self._admission.sweep()
                 self.regions.sweep()
-                if self._keeper is not None:
-                    self._keeper.sweep()
+                if self._durability_manager is not None:
+                    self._durability_manager.sweep()
                 await self._end_leases()
             except Exception:
                 # The next look may go well, and calls need none.
@@ -261,18 +261,18 @@ class Server:
 
     async def _evicted(self, over: Expired) -> bool:
         """Whether a session could leave the memory; one that is kept nowhere else stays."""
-        kept, started = over.session.kept, time.monotonic()
-        if self._keeper is None or kept is None:
+        durability, started = over.session.durability, time.monotonic()
+        if self._durability_manager is None or durability is None:
             return False
         try:
             unused = partial(over.unused_since, started)
-            return await evict(self._keeper, kept, over.namespace.store, unused)
+            return await evict(self._durability_manager, durability, over.namespace.store, unused)
         except DomainError as error:
             _log.warning("sessions/%s stays in memory: %s", over.session.id, error.message)
             return False
 
 
-UNREAD = 4 << 20
+MAX_UNREAD_STREAM_BYTES = 4 << 20
 """Bytes of a stream that may wait to be read."""
 
 
@@ -287,5 +287,5 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         # What a client may send before it is read. gRPC lets that grow to twice what it takes for the
         # line's capacity, and takes a loaded server's slowness for capacity: to a whole gradient, in time.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", UNREAD),
+        ("grpc.http2.lookahead_bytes", MAX_UNREAD_STREAM_BYTES),
     ]

@@ -17,13 +17,13 @@ from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
 from optserve_server.durability.change_records import ReportChange, UpdateChange
-from optserve_server.durability.durability_manager import Keeper, folder_name
+from optserve_server.durability.durability_manager import DurabilityManager, folder_name
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.execution.idempotency import Repeats, content_of, make_change
+from optserve_server.rpc.execution.idempotency import Idempotency, content_of, make_change
 from optserve_server.rpc.services.session_events import events
 from optserve_server.rpc.services.snapshots import Snapshots
 from optserve_server.rpc.services.snapshots import received as received_snapshot
@@ -66,7 +66,7 @@ class SessionService(SessionServiceServicer):
         drain: says when streams are to end.
         sharing: memory shared with clients on this host.
         data: where streams may have connections of their own.
-        keeper: keeps sessions on a disk; None where all are held in memory alone.
+        durability_manager: keeps sessions on a disk; None where all are held in memory alone.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class SessionService(SessionServiceServicer):
         drain: Drain,
         sharing: Sharing,
         data: DataConnections,
-        keeper: Keeper | None = None,
+        durability_manager: DurabilityManager | None = None,
     ) -> None:
         self._sharing, self._data = sharing, data
-        self._keeper = keeper
-        self._snapshots = Snapshots(execution, keeper, SPEC_TEXT)
+        self._durability_manager = durability_manager
+        self._snapshots = Snapshots(execution, durability_manager, SPEC_TEXT)
         self._limits = limits
         self._execution = execution
         self._drain = drain
-        self._by_namespace: dict[str, Repeats] = {}
+        self._by_namespace: dict[str, Idempotency] = {}
         self._creating = asyncio.Lock()
 
     @property
@@ -93,13 +93,13 @@ class SessionService(SessionServiceServicer):
         return calls.namespace().store
 
     @property
-    def _repeats(self) -> Repeats:
+    def _idempotency(self) -> Idempotency:
         """The answered requests of the running call's namespace."""
         return self._repeats_of(calls.namespace().name)
 
-    def _repeats_of(self, namespace: str) -> Repeats:
+    def _repeats_of(self, namespace: str) -> Idempotency:
         if namespace not in self._by_namespace:
-            self._by_namespace[namespace] = Repeats()
+            self._by_namespace[namespace] = Idempotency()
         return self._by_namespace[namespace]
 
     def remember(self, namespace: str, answered: Answered) -> None:
@@ -121,14 +121,16 @@ class SessionService(SessionServiceServicer):
         key = checked_key(request.request_id, "request_id")
         # Here, and below, for a request of many tensors or bytes is not to hold the loop.
         content = await self._execution.in_thread(partial(content_of, request)) if key else b""
-        return await self._repeats.once(key, content, partial(self._create, request, Request(key, content)))
+        return await self._idempotency.once(
+            key, content, partial(self._create, request, Request(key, content))
+        )
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         session = self.find(request.name)
         response = pb.GetSessionResponse(session=await self._described(session))
         if request.worker:
             worker = checked_key(request.worker, "worker")
-            response.next_sequence = session.ledger.next_sequence(worker)
+            response.next_sequence = session.step_deduplication.next_sequence(worker)
         return response
 
     async def ListSessions(
@@ -146,21 +148,27 @@ class SessionService(SessionServiceServicer):
     ) -> pb.DeleteSessionResponse:
         key = checked_key(request.request_id, "request_id")
         content = content_of(request) if key else b""
-        return await self._repeats.once(key, content, partial(self._delete, request, Request(key, content)))
+        return await self._idempotency.once(
+            key, content, partial(self._delete, request, Request(key, content))
+        )
 
     async def UpdateSession(
         self, request: pb.UpdateSessionRequest, context: Context
     ) -> pb.UpdateSessionResponse:
         key = checked_key(request.request_id, "request_id")
         content = content_of(request) if key else b""
-        return await self._repeats.once(key, content, partial(self._update, request, Request(key, content)))
+        return await self._idempotency.once(
+            key, content, partial(self._update, request, Request(key, content))
+        )
 
     async def ReportMetrics(
         self, request: pb.ReportMetricsRequest, context: Context
     ) -> pb.ReportMetricsResponse:
         key = checked_key(request.request_id, "request_id")
         content = content_of(request) if key else b""
-        return await self._repeats.once(key, content, partial(self._report, request, Request(key, content)))
+        return await self._idempotency.once(
+            key, content, partial(self._report, request, Request(key, content))
+        )
 
     async def WatchSession(
         self, request: pb.WatchSessionRequest, context: Context
@@ -250,7 +258,7 @@ class SessionService(SessionServiceServicer):
 
         change = push.change(Request(header.request_id, content))
         act = partial(make_change, self._execution, push.session, change)
-        return cast(pb.PushParametersResponse, await self._repeats.once(header.request_id, content, act))
+        return cast(pb.PushParametersResponse, await self._idempotency.once(header.request_id, content, act))
 
     async def ShareMemory(self, request: pb.ShareMemoryRequest, context: Context) -> pb.ShareMemoryResponse:
         return await self._sharing.share(self.find(request.name), request)
@@ -310,12 +318,12 @@ class SessionService(SessionServiceServicer):
             async with self._creating:
                 return await self._snapshots.imported(self._store, header, data, keep)
 
-        answer = await self._repeats.once(header.request_id, content, act)
+        answer = await self._idempotency.once(header.request_id, content, act)
         return cast(pb.ImportSnapshotResponse, answer)
 
     async def _once(self, request: Any, act: Callable[[], Awaitable[M]]) -> M:
         key = checked_key(request.request_id, "request_id")
-        return await self._repeats.once(key, content_of(request) if key else b"", act)
+        return await self._idempotency.once(key, content_of(request) if key else b"", act)
 
     def _find_snapshot(self, name: str) -> tuple[Session, int]:
         session_id, step = snapshot_from(name)
@@ -325,9 +333,9 @@ class SessionService(SessionServiceServicer):
 
     def _keep(self, kind: ChangeKind, request: Request) -> Callable[[Session], object]:
         """What keeps a new session on the disk."""
-        if self._keeper is None:
+        if self._durability_manager is None:
             return lambda _: None
-        return partial(self._keeper.create, calls.namespace().name, kind, request)
+        return partial(self._durability_manager.create, calls.namespace().name, kind, request)
 
     async def _create(self, request: pb.CreateSessionRequest, asked: Request) -> pb.CreateSessionResponse:
         session_id = checked_session_id(request.session_id)
@@ -358,9 +366,9 @@ class SessionService(SessionServiceServicer):
 
     async def _delete(self, request: pb.DeleteSessionRequest, asked: Request) -> pb.DeleteSessionResponse:
         session_id, store = session_id_from(request.name), self._store
-        if self._keeper is not None and store.misses(session_id):
+        if self._durability_manager is not None and store.misses(session_id):
             name = folder_name(calls.namespace().name, session_id)
-            await self._keeper.in_thread(partial(self._keeper.discard, name, asked))
+            await self._durability_manager.in_thread(partial(self._durability_manager.discard, name, asked))
             store.forget(session_id)
             return pb.DeleteSessionResponse()
         session = self.find(request.name)
@@ -369,12 +377,14 @@ class SessionService(SessionServiceServicer):
 
     async def _deleted(self, session: Session, store: Store, asked: Request) -> None:
         # A snapshot that is being written goes first: its folder goes with the session.
-        saving = contextlib.nullcontext() if session.kept is None else session.kept.saving
+        saving = contextlib.nullcontext() if session.durability is None else session.durability.saving
         async with saving, session.lock:
             if store.get(session.id) is not session:
                 return
-            if self._keeper is not None and session.kept is not None:
-                await self._keeper.in_thread(partial(self._keeper.forget, session.kept, asked))
+            if self._durability_manager is not None and session.durability is not None:
+                await self._durability_manager.in_thread(
+                    partial(self._durability_manager.forget, session.durability, asked)
+                )
             store.delete(session.id)
 
 

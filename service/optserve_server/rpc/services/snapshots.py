@@ -15,20 +15,26 @@ from google.protobuf.message import Message
 from optserve._codec.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.durability.change_records import RestoreChange
-from optserve_server.durability.durability_manager import Keeper
-from optserve_server.durability.restore import adopt
-from optserve_server.durability.snapshot_codec import Frozen, freeze, layout_of, spec_of, thaw
+from optserve_server.durability.durability_manager import DurabilityManager
+from optserve_server.durability.restore import restore_state
+from optserve_server.durability.snapshot_codec import (
+    EncodedSnapshot,
+    decode_snapshot,
+    encode_snapshot,
+    layout_of,
+    spec_of,
+)
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import make_change, remember
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.session_durability import Kept
+from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.sessions.store import Store
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.staging import Staging
-from optserve_server.stepping.step_deduplication import StepLedger
+from optserve_server.stepping.step_deduplication import StepDeduplication
 from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import SnapshotFile
 from optserve_server.storage.damage import DamagedError
@@ -50,85 +56,94 @@ class Snapshots:
 
     Args:
         execution: where work runs.
-        keeper: keeps sessions; None where all are held in memory alone.
+        durability_manager: keeps sessions; None where all are held in memory alone.
         codec: reads and writes specifications.
     """
 
-    def __init__(self, execution: Execution, keeper: Keeper | None, codec: SpecCodec) -> None:
+    def __init__(
+        self, execution: Execution, durability_manager: DurabilityManager | None, codec: SpecCodec
+    ) -> None:
         self._execution = execution
-        self._keeper = keeper
+        self._durability_manager = durability_manager
         self._codec = codec
 
     async def create(self, session: Session, asked: Request) -> Message:
         """Saves a session until somebody deletes the snapshot."""
-        keeper, kept = self._kept(session)
+        durability_manager, durability = self._kept(session)
         session.check_ready()
-        file = await Completion(keeper.save(kept, asked=asked))
+        file = await Completion(durability_manager.save(durability, asked=asked))
         answer = answer_to(ChangeKind.SAVE, session, file)
-        others = [f for f in _at(kept, file.step) if f.kept and f.path != file.path]
+        others = [f for f in _at(durability, file.step) if f.kept and f.path != file.path]
         for other in others:
-            await keeper.in_thread(partial(keeper.catalog.disk.remove, other.path))
+            await durability_manager.in_thread(partial(durability_manager.catalog.disk.remove, other.path))
         return answer
 
     async def listed(self, session: Session) -> pb.ListSnapshotsResponse:
         """A session's snapshots."""
-        if session.kept is None or self._keeper is None:
+        if session.durability is None or self._durability_manager is None:
             return pb.ListSnapshotsResponse()
-        files = await self._keeper.in_thread(partial(_by_step, session.kept))
+        files = await self._durability_manager.in_thread(partial(_by_step, session.durability))
         return pb.ListSnapshotsResponse(snapshots=[snapshot_to(session.id, f) for f in files.values()])
 
     async def delete(self, session: Session, step: int, asked: Request) -> Message:
         """Deletes a snapshot; the last one is left to the server, which deletes it with the next."""
-        keeper, kept = self._kept(session)
+        durability_manager, durability = self._kept(session)
         self._file(session, step)
-        async with kept.saving:
-            await keeper.drop(kept, _at(kept, step), asked)
+        async with durability.saving:
+            await durability_manager.drop(durability, _at(durability, step), asked)
         return answer_to(ChangeKind.DROP, session, None)
 
     async def restore(
         self, session: Session, step: int, request: pb.RestoreSnapshotRequest, asked: Request
     ) -> Message:
         """Takes a session back."""
-        keeper, _ = self._kept(session)
+        durability_manager, _ = self._kept(session)
         file = self._file(session, step)
         expected = request.expected_step if request.HasField("expected_step") else None
         if request.weights_only:
-            contents = await keeper.in_thread(partial(self._read, file))
+            contents = await durability_manager.in_thread(partial(self._read, file))
             staging = await self._execution.in_thread(partial(_weights, session, contents))
             change = RestoreChange(staging, expected, request=asked)
             return await make_change(self._execution, session, change)
-        work = self._restored(keeper, session, file, expected, asked)
+        work = self._restored(durability_manager, session, file, expected, asked)
         return await Completion(work)
 
     async def _restored(
-        self, keeper: Keeper, session: Session, file: SnapshotFile, expected: int | None, asked: Request
+        self,
+        durability_manager: DurabilityManager,
+        session: Session,
+        file: SnapshotFile,
+        expected: int | None,
+        asked: Request,
     ) -> Message:
         async with session.lock:
             session.check_open()
             session.check_step(expected, "expected_step")
-            _, kept = self._kept(session)
-            state = await keeper.in_thread(partial(self._state, session, file))
-            answer = await keeper.in_thread(partial(answer_to, ChangeKind.RESTORE, state, None))
-            await keeper.in_thread(partial(remember, kept, asked, ChangeKind.RESTORE, answer))
+            _, durability = self._kept(session)
+            state = await durability_manager.in_thread(partial(self._state, session, file))
+            answer = await durability_manager.in_thread(partial(answer_to, ChangeKind.RESTORE, state, None))
+            await durability_manager.in_thread(
+                partial(remember, durability, asked, ChangeKind.RESTORE, answer)
+            )
             try:
-                await keeper.replace(kept, state)
+                await durability_manager.replace(durability, state)
             except BaseException:
                 if asked.key:
-                    kept.answered.pop()
+                    durability.answered.pop()
                 raise
-            await self._execution.in_thread(partial(adopt, session, state))
+            await self._execution.in_thread(partial(restore_state, session, state))
             return answer
 
     def _state(self, session: Session, file: SnapshotFile) -> Session:
         """What the session is to become."""
         contents = self._read(file)
         try:
-            state = thaw(contents, self._codec, session.id, session.arenas.backend, session.budget)
+            state = decode_snapshot(contents, self._codec, session.id, session.arenas.backend, session.budget)
         except DamagedError as error:
             raise _damaged(session, file) from error
         state.spec = replace(state.spec, durability=session.spec.durability)
         state.created, state.seed = session.created, session.seed
-        state.ledger, state.kept = session.ledger, session.kept
+        state.step_deduplication, state.durability = session.step_deduplication, session.durability
         return state
 
     async def fork(
@@ -154,11 +169,11 @@ class Snapshots:
             data = await self._execution.exclusive(session, partial(self._bytes, session))
             of_step = session.step
         else:
-            assert self._keeper is not None  # without one there is no file
+            assert self._durability_manager is not None  # without one there is no file
             file = self._file(session, step)
-            await self._keeper.in_thread(partial(self._read, file))
-            read = partial(self._keeper.catalog.disk.read, file.path)
-            data = np.frombuffer(await self._keeper.in_thread(read), np.uint8)
+            await self._durability_manager.in_thread(partial(self._read, file))
+            read = partial(self._durability_manager.catalog.disk.read, file.path)
+            data = np.frombuffer(await self._durability_manager.in_thread(read), np.uint8)
             of_step = file.step
         header = pb.SnapshotHeader(step=of_step, byte_count=data.size)
         chunks = cut(data, chunk_bytes)
@@ -183,14 +198,14 @@ class Snapshots:
     ) -> Message:
         store.free(made.id)  # somebody may have been quicker
         add = partial(store.add, made, keep)
-        await (self._execution.in_thread(add) if self._keeper is not None else _at_once(add))
+        await (self._execution.in_thread(add) if self._durability_manager is not None else _at_once(add))
         return await self._execution.for_each(len(made.layout.entries), partial(answer_to, kind, made, None))
 
     def _forked(self, store: Store, file: SnapshotFile, new_id: str) -> Session:
         return self._thawed(store, self._read(file), new_id)
 
     def _copied(self, store: Store, source: Session, new_id: str) -> Session:
-        frozen = freeze(source, self._codec)
+        frozen = encode_snapshot(source, self._codec)
         return self._thawed(store, _contents(frozen), new_id)
 
     def _made_of(self, store: Store, data: npt.NDArray[np.uint8], new_id: str) -> Session:
@@ -205,33 +220,33 @@ class Snapshots:
         try:
             spec = spec_of(contents, self._codec)
             store.check_size(layout_of(contents, spec), spec)
-            made = thaw(contents, self._codec, new_id, store.backend, store.budget)
+            made = decode_snapshot(contents, self._codec, new_id, store.backend, store.budget)
         except DamagedError as error:
             if not checked:
                 raise
             raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
-        made.ledger, made.created = StepLedger(), datetime.now(UTC)
+        made.step_deduplication, made.created = StepDeduplication(), datetime.now(UTC)
         return made
 
     def _bytes(self, session: Session) -> npt.NDArray[np.uint8]:
-        frozen = freeze(session, self._codec, number=0, requests=[], workers=[])
+        frozen = encode_snapshot(session, self._codec, number=0, requests=[], workers=[])
         return bytes_of(frozen, session.budget)
 
     def _read(self, file: SnapshotFile) -> Contents:
-        assert self._keeper is not None  # without one there is no file
+        assert self._durability_manager is not None  # without one there is no file
         try:
-            return self._keeper.catalog.read(file)
+            return self._durability_manager.catalog.read(file)
         except DamagedError as error:
             raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
 
-    def _kept(self, session: Session) -> tuple[Keeper, Kept[Session]]:
+    def _kept(self, session: Session) -> tuple[DurabilityManager, SessionDurability[Session]]:
         session.check_open()
-        if self._keeper is None or session.kept is None:
+        if self._durability_manager is None or session.durability is None:
             raise DomainError(Reason.DURABILITY_UNAVAILABLE, "the session is held in memory alone")
-        return self._keeper, session.kept
+        return self._durability_manager, session.durability
 
     def _file(self, session: Session, step: int) -> SnapshotFile:
-        files = {} if session.kept is None else _by_step(session.kept)
+        files = {} if session.durability is None else _by_step(session.durability)
         if step not in files:
             name = snapshot_name(session.id, step)
             raise DomainError(
@@ -278,7 +293,7 @@ def _weights(session: Session, contents: Contents) -> Staging:
     return staging
 
 
-def _contents(frozen: Frozen) -> Contents:
+def _contents(frozen: EncodedSnapshot) -> Contents:
     tensors: dict[str, npt.NDArray[Any]] = {t.name: t.get() for t in frozen.tensors}
     return Contents(frozen.metadata, tensors)
 
@@ -288,14 +303,14 @@ def _damaged(session: Session, file: SnapshotFile) -> DomainError:
     return DomainError(Reason.SNAPSHOT_DAMAGED, f"{name} is damaged", metadata={"name": name})
 
 
-def _at(kept: Kept[Session], step: int) -> list[SnapshotFile]:
-    return [file for file in kept.folder.snapshots() if file.step == step]
+def _at(durability: SessionDurability[Session], step: int) -> list[SnapshotFile]:
+    return [file for file in durability.folder.snapshots() if file.step == step]
 
 
-def _by_step(kept: Kept[Session]) -> dict[int, SnapshotFile]:
+def _by_step(durability: SessionDurability[Session]) -> dict[int, SnapshotFile]:
     """One snapshot of each step: what somebody asked for, or else the latest."""
     files: dict[int, SnapshotFile] = {}
-    for file in kept.folder.snapshots():
+    for file in durability.folder.snapshots():
         known = files.get(file.step)
         if known is None or (file.kept, file.number) > (known.kept, known.number):
             files[file.step] = file

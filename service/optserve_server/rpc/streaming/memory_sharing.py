@@ -7,7 +7,7 @@ from functools import partial
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.transport.descriptor_passing import CLAIM_SECONDS, Handover
+from optserve_server.rpc.transport.descriptor_passing import CLAIM_TIMEOUT_S, DescriptorPassing
 from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region, Regions, make_region
 from optserve_server.wire.messages import sharing
@@ -36,13 +36,13 @@ class Sharing:
         self._execution = execution
         self._wanted = wanted
         self.regions = Regions(max_descriptors, idle_seconds)
-        self._handover = Handover(self.regions)
-        self.stop = self._handover.stop
+        self._descriptor_passing = DescriptorPassing(self.regions)
+        self.stop = self._descriptor_passing.stop
 
     def start(self) -> None:
         """Listens for those who fetch what was shared with them."""
         if self._wanted:
-            self._handover.start()
+            self._descriptor_passing.start()
 
     async def share(self, session: Session, request: pb.ShareMemoryRequest) -> pb.ShareMemoryResponse:
         """Makes a region and says where it is to be fetched.
@@ -52,13 +52,13 @@ class Sharing:
                 SHARED_MEMORY_UNAVAILABLE where the server has no socket to hand it over.
         """
         (tensors, dtype), key = sharing.asked_from(request)
-        if not self._handover.name:
+        if not self._descriptor_passing.name:
             raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, "the server shares no memory")
         self.regions.check_room()
         region = await self._execution.exclusive(session, partial(make_region, session, tensors, dtype, key))
         self.regions.add(region)
-        self._handover.expect(region)
-        return sharing.region_to(region, self._handover.name, CLAIM_SECONDS)
+        self._descriptor_passing.expect(region)
+        return sharing.region_to(region, self._descriptor_passing.name, CLAIM_TIMEOUT_S)
 
     def region_of(self, session: Session, name: str) -> Region:
         """A session's region of that name.

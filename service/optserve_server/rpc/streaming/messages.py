@@ -13,7 +13,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.rpc.transport.data_connection import DataConnection
-from optserve_server.rpc.transport.data_connections import CLAIM_SECONDS, DataConnections, Offer
+from optserve_server.rpc.transport.data_connections import CLAIM_TIMEOUT_S, DataConnections, Offer
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -87,7 +87,7 @@ class Messages:
             self._offer = self._data.offer()
         if self._offer is not None:
             offer.port, offer.ticket, offer.server_port = self._offer
-            offer.claim_within.seconds = int(CLAIM_SECONDS)
+            offer.claim_within.seconds = int(CLAIM_TIMEOUT_S)
         return pb.StepStreamResponse(data_connection=offer)
 
 

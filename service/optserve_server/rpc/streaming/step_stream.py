@@ -23,7 +23,7 @@ from optserve_server.rpc.middleware.request_reading import UNREADABLE
 from optserve_server.rpc.streaming.answers import Answers
 from optserve_server.rpc.streaming.memory_sharing import Sharing
 from optserve_server.rpc.streaming.messages import Messages
-from optserve_server.rpc.transport.data_connection import Arriving, Message
+from optserve_server.rpc.transport.data_connection import Message, ReceivedMessage
 from optserve_server.sessions.session import Session, session_deleted
 from optserve_server.shared_memory.regions import Region
 from optserve_server.stepping.step import Step
@@ -277,7 +277,7 @@ class StepStream:
 async def _decoded(message: Message) -> tuple[pb.StepStreamRequest, Chunk | None]:
     """A message, and its chunk, which stays where it was received or is still on its way."""
     try:
-        if isinstance(message, Arriving):
+        if isinstance(message, ReceivedMessage):
             known = REQUESTS.ahead(message.head, message.size, message.rest)
             if known is not None:
                 others, chunk = known

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 Work = Coroutine[Any, Any, None]
 
 
-class Door:
+class AcceptLoop:
     """Takes connections until it is closed.
 
     Args:

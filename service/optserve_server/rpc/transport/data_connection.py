@@ -36,7 +36,7 @@ MESSAGE = TURN // 64
 """Bytes that a message counts as beside its own: many small ones take longer than their bytes."""
 
 
-class Arriving:
+class ReceivedMessage:
     """A long message whose first bytes have arrived; the rest is to be read before the next message.
 
     Args:
@@ -86,12 +86,12 @@ class Arriving:
         return message
 
 
-Message = Encoded | Arriving
+Message = Encoded | ReceivedMessage
 
 
 def opening(message: Message) -> tuple[Encoded, int]:
     """The bytes of a message that are there, the first or all, and how many it has."""
-    return (message.head, message.size) if isinstance(message, Arriving) else (message, len(message))
+    return (message.head, message.size) if isinstance(message, ReceivedMessage) else (message, len(message))
 
 
 class DataConnection:
@@ -133,7 +133,7 @@ class DataConnection:
         self._unturned += length
         if length > SHORT:
             await self._rest(memoryview(self._head))
-            return Arriving(self._head, length, self._rest)
+            return ReceivedMessage(self._head, length, self._rest)
         if len(self._short) != length:
             self._short = bytearray(length)
         await self._rest(memoryview(self._short))

@@ -9,7 +9,7 @@ import socket
 from typing import NamedTuple
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.rpc.transport.accept_loop import Door
+from optserve_server.rpc.transport.accept_loop import AcceptLoop
 
 GREETING = b"optserve data 1\n"
 """What a client says first, before its ticket."""
@@ -18,10 +18,10 @@ ACCEPTED = b"\1"
 """What the server answers where the ticket is good."""
 
 TICKET_BYTES = 32
-CLAIM_SECONDS = 10.0
+CLAIM_TIMEOUT_S = 10.0
 """How long a ticket is good, and how long a connection may take to show one."""
 
-STRANGERS = 256
+MAX_UNAUTHENTICATED_CONNECTIONS = 256
 """How many connections may be without a ticket at once."""
 
 LINGER_SECONDS = 60.0
@@ -55,7 +55,9 @@ class DataConnections:
     def __init__(self) -> None:
         self._port = self._server_port = 0
         self._claims: dict[bytes, asyncio.Future[socket.socket]] = {}
-        self._door = Door(self._greet, "a client could not make its data connection", STRANGERS)
+        self._accept_loop = AcceptLoop(
+            self._greet, "a client could not make its data connection", MAX_UNAUTHENTICATED_CONNECTIONS
+        )
 
     def start(self, host: str, port: int, server_port: int) -> None:
         """Listens.
@@ -72,12 +74,12 @@ class DataConnections:
         both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         listener = socket.create_server(address[:2], family=family, dualstack_ipv6=both)
         self._port, self._server_port = listener.getsockname()[1], server_port
-        self._door.open(listener)
+        self._accept_loop.open(listener)
 
     async def stop(self) -> None:
         """Closes the port, and every connection that no stream uses."""
         self._port = 0
-        await self._door.close()
+        await self._accept_loop.close()
 
     def offer(self) -> Offer | None:
         """A new offer, good for some seconds; None where the server takes no data connections."""
@@ -86,7 +88,7 @@ class DataConnections:
         ticket = secrets.token_bytes(TICKET_BYTES)
         loop = asyncio.get_running_loop()
         self._claims[ticket] = loop.create_future()
-        loop.call_later(CLAIM_SECONDS, self.withdraw, ticket)
+        loop.call_later(CLAIM_TIMEOUT_S, self.withdraw, ticket)
         return Offer(self._port, ticket, self._server_port)
 
     def withdraw(self, ticket: bytes) -> None:
@@ -115,14 +117,14 @@ class DataConnections:
 
     def end(self, connection: socket.socket) -> None:
         """Says that nothing more comes, and closes a connection once its client has heard that."""
-        self._door.spawn(self._linger(connection))
+        self._accept_loop.spawn(self._linger(connection))
 
     async def _greet(self, connection: socket.socket) -> None:
         """Hands a connection to the call whose ticket it shows, or closes it without a word."""
         accepted = False
         try:
             _tune(connection)
-            ticket = await asyncio.wait_for(_ticket_of(connection), CLAIM_SECONDS)
+            ticket = await asyncio.wait_for(_ticket_of(connection), CLAIM_TIMEOUT_S)
             claim = self._claims.get(ticket)
             if claim is not None and not claim.done():
                 connection.send(ACCEPTED)

@@ -10,10 +10,10 @@ import secrets
 import socket
 import struct
 
-from optserve_server.rpc.transport.accept_loop import Door
+from optserve_server.rpc.transport.accept_loop import AcceptLoop
 from optserve_server.shared_memory.regions import NAME_BYTES, Region, Regions
 
-CLAIM_SECONDS = 10.0
+CLAIM_TIMEOUT_S = 10.0
 """How long a region waits to be fetched."""
 
 _PEER = struct.Struct("3i")
@@ -22,7 +22,7 @@ _PEER = struct.Struct("3i")
 _log = logging.getLogger(__name__)
 
 
-class Handover:
+class DescriptorPassing:
     """Hands descriptors over a unix socket, and drops a region when its client is gone.
 
     The socket lies in Linux' abstract namespace: no file remains of it, and it is reached from
@@ -40,7 +40,9 @@ class Handover:
     def __init__(self, regions: Regions) -> None:
         self.name = ""
         self._regions = regions
-        self._door = Door(self._serve, "a client could not fetch its memory", regions.max_descriptors)
+        self._accept_loop = AcceptLoop(
+            self._serve, "a client could not fetch its memory", regions.max_descriptors
+        )
 
     def start(self) -> None:
         """Listens, where the system has such sockets; it is no error if it has not."""
@@ -58,17 +60,17 @@ class Handover:
             listener.close()
             return
         self.name = name
-        self._door.open(listener)
+        self._accept_loop.open(listener)
 
     async def stop(self) -> None:
         """Ends every connection, and so drops every region."""
         self.name = ""
-        await self._door.close()
+        await self._accept_loop.close()
         self._regions.drop_all()
 
     def expect(self, region: Region) -> None:
         """Drops a region that nobody fetches in time."""
-        timer = asyncio.get_running_loop().call_later(CLAIM_SECONDS, self._expire, region)
+        timer = asyncio.get_running_loop().call_later(CLAIM_TIMEOUT_S, self._expire, region)
         region.ended[timer] = timer.cancel
 
     def _expire(self, region: Region) -> None:
@@ -82,7 +84,7 @@ class Handover:
                 _log.warning("another user's process asked for shared memory and was turned away")
                 return
             loop = asyncio.get_running_loop()
-            told = await asyncio.wait_for(loop.sock_recv(connection, 4 * NAME_BYTES), CLAIM_SECONDS)
+            told = await asyncio.wait_for(loop.sock_recv(connection, 4 * NAME_BYTES), CLAIM_TIMEOUT_S)
             region = self._regions.claim(told.decode("ascii", "replace"))
             if region is not None:
                 await self._hand_over(region, connection)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve.v1 import session_service_pb2 as pb
-from optserve_server.durability.snapshot_codec import Frozen
+from optserve_server.durability.snapshot_codec import EncodedSnapshot
 from optserve_server.resources.budget import Budget
 from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import SnapshotFile
@@ -28,7 +28,7 @@ def snapshot_to(session_id: str, file: SnapshotFile) -> pb.Snapshot:
     return message
 
 
-def bytes_of(frozen: Frozen, budget: Budget) -> npt.NDArray[np.uint8]:
+def bytes_of(frozen: EncodedSnapshot, budget: Budget) -> npt.NDArray[np.uint8]:
     """A whole snapshot in memory (uint8), which ``budget`` counts.
 
     Raises:

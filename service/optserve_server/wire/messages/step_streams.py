@@ -96,7 +96,7 @@ def planned_to(plan: StepPlan[Session]) -> pb.StepStreamResponse:
     if plan.parameters is not None:
         planned.parameters.CopyFrom(byte_layout_to(plan.parameters))
     if plan.worker:
-        planned.next_sequence = session.ledger.next_sequence(plan.worker)
+        planned.next_sequence = session.step_deduplication.next_sequence(plan.worker)
     return pb.StepStreamResponse(planned=planned)
 
 

@@ -63,7 +63,7 @@ class SessionStep:
         for _ in range(repeats):
             step = Step(self._session, self._staging, StepOptions())
             for there in range(CHUNK, size, CHUNK):
-                step.received(there)
+                step.on_received(there)
             begun = time.perf_counter()
             step.prepare(self._session).commit()
             spent += time.perf_counter() - begun

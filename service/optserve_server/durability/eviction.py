@@ -45,7 +45,7 @@ async def evict(
         # From here to the end nobody else gets a turn.
         if durability.changed or session.closed or session.activity.watcher_count or not unused():
             return False
-        store.set_away(session, Return(durability_manager, durability, store).session)
+        store.set_away(session, Reload(durability_manager, durability, store).session)
         _empty(session)
         durability.copy = None
         return True
@@ -62,7 +62,7 @@ def _empty(session: Session) -> None:
     session.resident_bytes = 0
 
 
-class Return:
+class Reload:
     """The way back of one session.
 
     Args:

@@ -26,4 +26,4 @@ def restore_state(session: Session, state: Session) -> None:
     session.step, session.accumulated, session.skipped = state.step, state.accumulated, state.skipped
     session.resident_bytes = state.resident_bytes
     session.charge, session.waiting = state.charge, state.waiting
-    session.activity.happened(Updated())
+    session.activity.publish(Updated())

@@ -101,7 +101,7 @@ class Session:
         watch: what has become of reduce_on_plateau and early_stopping.
         budget: what its memory counts against.
         live: where other processes of this host read the parameters, once some do.
-        at_close: what is called when it is deleted, by whom it concerns.
+        on_close: what is called when it is deleted, by whom it concerns.
         charge: what it has taken of the budget.
         waiting: names of the tensors whose values are still to be uploaded.
         idle_plans: plans of unary steps for the next steps like theirs; see `stepping.step_plan`.
@@ -138,7 +138,7 @@ class Session:
         self.resident_bytes = session_bytes(layout, spec)
         self.budget = budget
         self.live: LiveParameters | None = None
-        self.at_close: dict[object, Callable[[], object]] = {}
+        self.on_close: dict[object, Callable[[], object]] = {}
         self._allocate = partial(budget.array, make=backend.host_buffer)
         self._allocate_resident = partial(self._allocate, kind=Kind.RESIDENT)
         self.charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
@@ -322,7 +322,7 @@ class Session:
             for run in staging.runs:
                 self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
         self.waiting.difference_update(tensor.entry.name for tensor in staging.tensors)
-        self.activity.happened(Pushed(self.step))
+        self.activity.publish(Pushed(self.step))
 
     def update(self, spec: SessionSpec, *, expected_step: int | None = None) -> list[StateTransfer]:
         """Replaces the specification between two steps; see `prepare_update`."""
@@ -347,7 +347,7 @@ class Session:
 
     def _update(self, prepared: Prepared[list[StateTransfer]]) -> list[StateTransfer]:
         transfers = prepared.commit()
-        self.activity.happened(Updated())
+        self.activity.publish(Updated())
         return transfers
 
     def report(self, values: Mapping[str, float], *, expected_step: int | None = None) -> MetricsReport:
@@ -374,16 +374,16 @@ class Session:
 
     def _report(self, commit: Callable[[], MetricsReport]) -> MetricsReport:
         report = commit()
-        self.activity.happened(report)
+        self.activity.publish(report)
         return report
 
     def close(self, *, away: bool = False) -> None:
         """Says that it is deleted, or away; whoever still holds it is refused."""
         self.closed, self.away = True, away
         self.idle_plans.clear()  # they hold the session, which is to go at once
-        self.activity.closed()
-        for tell in list(self.at_close.values()):
-            tell()
+        self.activity.publish_deleted()
+        for on_close in list(self.on_close.values()):
+            on_close()
 
     def check_open(self) -> None:
         """Refuses what comes too late.

@@ -36,7 +36,7 @@ class SharedSession(LiveSession, Protocol):
     budget: Budget
     closed: bool
     lock: asyncio.Lock
-    at_close: dict[object, Callable[[], object]]
+    on_close: dict[object, Callable[[], object]]
 
     def check_open(self) -> None:
         """Checks that it was neither deleted nor evicted."""
@@ -66,7 +66,7 @@ class Region:
         live: the session's own parameters, where those are the values.
         name: unguessable; whoever knows it may claim the region once, and step with it.
         claimed: whether it was handed over.
-        ended: what is called once when the region is dropped, by whom it concerns.
+        on_drop: what is called once when the region is dropped, by whom it concerns.
         used: when a stream last used it (monotonic seconds).
     """
 
@@ -77,7 +77,7 @@ class Region:
     live: LiveParameters | None = None
     name: str = field(default_factory=lambda: secrets.token_hex(NAME_BYTES))
     claimed: bool = False
-    ended: dict[object, Callable[[], object]] = field(default_factory=dict)
+    on_drop: dict[object, Callable[[], object]] = field(default_factory=dict)
     used: float = field(default_factory=time.monotonic)
     _streams: set[object] = field(default_factory=set)
     _blocks: list[SharedBlock] = field(default_factory=list)
@@ -106,12 +106,12 @@ class Region:
     def hold(self, stream: object, on_drop: Callable[[], object]) -> None:
         """Keeps the region from being idle until `release`."""
         self._streams.add(stream)
-        self.ended[stream] = on_drop
+        self.on_drop[stream] = on_drop
 
     def release(self, stream: object) -> None:
         """Lets the region be idle, if no other stream holds it."""
         self._streams.discard(stream)
-        self.ended.pop(stream, None)
+        self.on_drop.pop(stream, None)
         self.used = time.monotonic()
 
     def is_idle(self, since: float) -> bool:
@@ -273,7 +273,7 @@ class Regions:
         self._regions[region.name] = region
         if region.live is not None:
             self._live_used[region.session] = time.monotonic()
-        region.session.at_close[region] = lambda: self.drop(region)
+        region.session.on_close[region] = lambda: self.drop(region)
 
     def claim(self, name: str) -> Region | None:
         """The region of that name, once; None where there is none to be had."""
@@ -299,10 +299,10 @@ class Regions:
         """Forgets a region; steps under way keep what they use to their end."""
         if self._regions.pop(region.name, None) is None:
             return
-        region.session.at_close.pop(region, None)
+        region.session.on_close.pop(region, None)
         region.close()
-        for tell in list(region.ended.values()):
-            tell()
+        for on_drop in list(region.on_drop.values()):
+            on_drop()
 
     def drop_all(self) -> None:
         """Forgets every region."""

@@ -125,7 +125,7 @@ class Place:
         return kernel.bind({**own, **given}, run.stop - run.start, run.ends if by_tensor else None)
 
 
-class Plan:
+class KernelPlan:
     """What the steps on one staging have in common: kernels, and what their specification asks for.
 
     Args:
@@ -186,10 +186,10 @@ class Plan:
         self._writes = False
 
     @classmethod
-    def of(cls, session: SessionState, staging: Staging) -> Plan:
+    def of(cls, session: SessionState, staging: Staging) -> KernelPlan:
         """The plan that the staging keeps, or a new one if the session was changed since."""
         plan = staging.plan
-        if not isinstance(plan, Plan) or not plan.fits(session, staging):
+        if not isinstance(plan, KernelPlan) or not plan.fits(session, staging):
             plan = staging.plan = cls(session, staging)
         elif not plan._is_bound:
             # The staging is used again, so binding its kernels to its bytes pays.

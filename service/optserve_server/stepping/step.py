@@ -28,7 +28,7 @@ from optserve_server.stepping.gradient_statistics import (
     norms_by_tensor,
     refuse_non_finite,
 )
-from optserve_server.stepping.kernel_plan import Place, Plan, Totals
+from optserve_server.stepping.kernel_plan import KernelPlan, Place, Totals
 from optserve_server.stepping.lazy_rows import check_lazy
 from optserve_server.stepping.matrix_step import step_matrices
 from optserve_server.stepping.step_record import step_pieces
@@ -46,17 +46,17 @@ Scalars = tuple[dict[str, float], Mapping[str, Any] | None]
 class Progress(Protocol):
     """Receives the progress of a step, from the thread that takes it."""
 
-    def begun(self, result: StepResult) -> None:
+    def on_result(self, result: StepResult) -> None:
         """Nothing can reject the step any more; this is its result, and parameters follow."""
 
-    def reached(self, byte_count: int) -> None:
+    def on_values(self, byte_count: int) -> None:
         """That many bytes of the reply are written; all of them, once the step is counted."""
 
 
 class Step(Change[SteppedSession, "Step"]):
     """A gradient on its way into a session: a change that is also its own check.
 
-    `received` takes its fingerprint and, unless that depends on the session's state, its norms while
+    `on_received` takes its fingerprint and, unless that depends on the session's state, its norms while
     the bytes are in cache. `prepare` only reads, so that a rejected step leaves no trace; its record
     in the journal belongs between that and `commit`.
 
@@ -82,7 +82,7 @@ class Step(Change[SteppedSession, "Step"]):
         self.stored: StepResult | None = None
         self.changes = False
         self._session, self._spec = session, session.spec
-        self._plan = Plan.of(session, staging)
+        self._plan = KernelPlan.of(session, staging)
         self.is_brief = session.is_brief and session.durability is None and self._plan.plain
         self._hasher: xxhash.xxh3_128 | None = None
         self._passes: list[Pass | Piecewise] | None = None
@@ -90,7 +90,7 @@ class Step(Change[SteppedSession, "Step"]):
         self._digest = b""
         self._statistics: GradientStatistics | None = None
 
-    def received(self, byte_count: int) -> None:
+    def on_received(self, byte_count: int) -> None:
         """Takes note that the gradient's first bytes are there, some but not all of them."""
         session, staging = self._session, self.staging
         session.activity.used = time.monotonic()  # an upload may outlast its session's lease
@@ -131,7 +131,7 @@ class Step(Change[SteppedSession, "Step"]):
                 return self
         plan = self._plan
         if not plan.fits(session, staging):
-            plan = self._plan = Plan.of(session, staging)
+            plan = self._plan = KernelPlan.of(session, staging)
         if staging.sparse:
             check_lazy(session.spec, session.arenas, staging)
         if plan.accumulates:
@@ -186,9 +186,9 @@ class Step(Change[SteppedSession, "Step"]):
         if self.stored is None:
             if options.worker and self.changes:
                 session.step_deduplication.remember(options.worker, self._digest, result)
-            session.activity.stepped(result)
+            session.activity.count_step(result)
         if progress is not None:
-            progress.reached(reply.staging.byte_count if reply is not None else 0)
+            progress.on_values(reply.staging.byte_count if reply is not None else 0)
         return result
 
     def _advance(self, byte_count: int) -> None:
@@ -292,7 +292,7 @@ class Step(Change[SteppedSession, "Step"]):
             if reply is not None and writes:
                 reply.step = result.step
                 if progress is not None:
-                    progress.begun(result)
+                    progress.on_result(result)
         with session.changing:
             sums = self._update(scalars, reply if writes else None, progress)
             if session.spec.weight_average is not None:
@@ -335,7 +335,7 @@ class Step(Change[SteppedSession, "Step"]):
                 if isinstance(updating, Piecewise):
                     updating.wait()
                 if progress is not None:
-                    progress.reached(target.tensors[0].byte_offset + stop * target.staged.itemsize)
+                    progress.on_values(target.tensors[0].byte_offset + stop * target.staged.itemsize)
             found.append(updating.end())
         return found
 
@@ -422,4 +422,4 @@ def answer_with(
         read(session, reply.staging, reply.point)
         reply.step = session.step
     if progress is not None:
-        progress.begun(result)
+        progress.on_result(result)

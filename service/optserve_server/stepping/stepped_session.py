@@ -22,7 +22,7 @@ class StepActivity(Protocol):
 
     used: float
 
-    def stepped(self, result: StepResult) -> None:
+    def count_step(self, result: StepResult) -> None:
         """Counts a step that was answered."""
 
 

@@ -25,11 +25,10 @@ from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import Idempotency, content_of, make_change
 from optserve_server.rpc.services.session_events import events
-from optserve_server.rpc.services.snapshots import Snapshots
-from optserve_server.rpc.services.snapshots import received as received_snapshot
+from optserve_server.rpc.services.snapshots import Snapshots, receive_snapshot
 from optserve_server.rpc.streaming.memory_sharing import Sharing
 from optserve_server.rpc.streaming.messages import Messages
-from optserve_server.rpc.streaming.push import received
+from optserve_server.rpc.streaming.push import receive_push
 from optserve_server.rpc.streaming.step_stream import StepStream
 from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.sessions.session import MANY_TENSORS, Session
@@ -249,7 +248,7 @@ class SessionService(SessionServiceServicer):
     async def PushParameters(
         self, requests: AsyncIterator[Any], context: Context
     ) -> pb.PushParametersResponse:
-        push = await received(requests, self.find, self._execution)
+        push = await receive_push(requests, self.find, self._execution)
         header = push.header
         content = b""
         if header.request_id:
@@ -308,7 +307,7 @@ class SessionService(SessionServiceServicer):
     async def ImportSnapshot(
         self, requests: AsyncIterator[Any], context: Context
     ) -> pb.ImportSnapshotResponse:
-        header, data = await received_snapshot(requests, self._store)
+        header, data = await receive_snapshot(requests, self._store)
         content = b""
         if header.request_id:
             content = await self._execution.in_thread(partial(content_of, header, data.data))

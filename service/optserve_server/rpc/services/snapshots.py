@@ -255,7 +255,7 @@ class Snapshots:
         return files[step]
 
 
-async def received(requests: Requests, store: Store) -> tuple[pb.ImportHeader, npt.NDArray[np.uint8]]:
+async def receive_snapshot(requests: Requests, store: Store) -> tuple[pb.ImportHeader, npt.NDArray[np.uint8]]:
     """Reads a whole import.
 
     Raises:

@@ -38,11 +38,11 @@ class Answer:
         self._reached = 0
         self._news: asyncio.Event | None = None
 
-    def begun(self, result: StepResult) -> None:
+    def on_result(self, result: StepResult) -> None:
         """The result is known, the parameters follow."""
         self._loop.call_soon_threadsafe(self._begin, result)
 
-    def reached(self, byte_count: int) -> None:
+    def on_values(self, byte_count: int) -> None:
         """That many bytes of the parameters are there."""
         self._loop.call_soon_threadsafe(self._advance, byte_count)
 

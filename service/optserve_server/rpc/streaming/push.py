@@ -36,7 +36,7 @@ class Push:
         return PushChange(self.staging, expected, self.header.reset_state, request)
 
 
-async def received(requests: Requests, find: Callable[[str], Session], execution: Execution) -> Push:
+async def receive_push(requests: Requests, find: Callable[[str], Session], execution: Execution) -> Push:
     """Reads a whole push.
 
     Args:

@@ -141,7 +141,7 @@ class StepStream:
         """
         with within("plan"):
             plan = step_streams.plan_from(message, self._find, self._sharing.region_of)
-        plan.session.at_close[self] = self._on_close
+        plan.session.on_close[self] = self._on_close
         if plan.region is not None:
             plan.region.hold(self, self._drop_plan)
         self._plan = plan
@@ -169,7 +169,7 @@ class StepStream:
     def _drop_plan(self) -> None:
         plan, self._plan = self._plan, None
         if plan is not None:
-            plan.session.at_close.pop(self, None)
+            plan.session.on_close.pop(self, None)
             if plan.region is not None:
                 plan.region.release(self)
         self._answers.forget()
@@ -222,7 +222,7 @@ class StepStream:
             staging.buffer.data[:] = chunk.data
         elif size or chunk is not None:
             session.admit(options)  # before more bytes are awaited
-            await self._fill(staging.buffer, chunk, step.received)
+            await self._fill(staging.buffer, chunk, step.on_received)
         return step
 
     async def _fill(

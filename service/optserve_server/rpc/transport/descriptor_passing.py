@@ -71,7 +71,7 @@ class DescriptorPassing:
     def expect(self, region: Region) -> None:
         """Drops a region that nobody fetches in time."""
         timer = asyncio.get_running_loop().call_later(CLAIM_TIMEOUT_S, self._expire, region)
-        region.ended[timer] = timer.cancel
+        region.on_drop[timer] = timer.cancel
 
     def _expire(self, region: Region) -> None:
         if not region.claimed:
@@ -97,7 +97,7 @@ class DescriptorPassing:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-        region.ended[end] = end
+        region.on_drop[end] = end
         try:
             socket.send_fds(connection, [b"\1"], region.descriptors())
             region.close_descriptors()

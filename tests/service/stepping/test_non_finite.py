@@ -50,7 +50,7 @@ def apply_in_pieces(session: Session, gradient: npt.NDArray[Any], options: StepO
     staging = session.stage_arrays([NamedArray("b", gradient)])
     step = Step(session, staging, options)
     for reached in range(gradient.itemsize, gradient.nbytes + 1, gradient.itemsize):
-        step.received(reached)
+        step.on_received(reached)
     return step.prepare(session).commit()
 
 

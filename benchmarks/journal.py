@@ -24,11 +24,11 @@ from benchmarks.results import Finding
 from benchmarks.sharing import GROUP, MANY, SMALL, rates, rows
 from benchmarks.timing import Timed, interleave
 from optserve_server.arrays.select import select
-from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.step import Step
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_result import StepOptions
+from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
-from optserve_server.storage.heads import Heads
 from optserve_server.storage.journal import Journal, Record
 from tests.recovery.keeping import House, house
 from tests.support.disks import SlowDisk
@@ -102,8 +102,8 @@ def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
     """Appends records, and frees what nobody needs."""
     folder.mkdir()
     disk = Disk()
-    heads = Heads(disk, folder / "heads")
-    journal = Journal(disk, folder, heads, segment_bytes=KEPT * max(payload.nbytes, 8 << 20))
+    durable_positions = DurablePositions(disk, folder / "heads")
+    journal = Journal(disk, folder, durable_positions, segment_bytes=KEPT * max(payload.nbytes, 8 << 20))
     number = 0
 
     def timed(repeats: int) -> float:
@@ -123,7 +123,7 @@ def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
         yield timed
     finally:
         journal.close()
-        heads.close()
+        durable_positions.close()
 
 
 def _steps(n: int, root: Path, options: Options) -> Iterator[Finding]:

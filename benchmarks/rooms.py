@@ -30,7 +30,7 @@ Table = Sequence[tuple[str, str]]
 """What a line of a stack holds, and the room that it belongs to; the first that fits counts."""
 
 INNERMOST: Table = (
-    ("Step.received (", "fingerprint"),
+    ("Step.on_received (", "fingerprint"),
     ("(optserve/_transport/grpc_channel", "gRPC, compiled"),
 )
 """Rooms whose work is compiled, so that what calls it is the last line that is seen."""

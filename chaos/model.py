@@ -12,17 +12,17 @@ import numpy.typing as npt
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import SessionSpec
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.sessions.adoption import adopt
-from optserve_server.sessions.frozen import freeze, thaw
-from optserve_server.sessions.result import StepOptions
+from optserve_server.durability.restore import restore_state
+from optserve_server.durability.snapshot_codec import decode_snapshot, encode_snapshot
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import DurabilityMode
-from optserve_server.sessions.staging import NamedArray, Staging
 from optserve_server.sessions.store import Limits, ParameterInit, Store
+from optserve_server.spec.session_spec import DurabilityMode
+from optserve_server.state.staging import NamedArray, Staging
+from optserve_server.stepping.step_result import StepOptions
 from optserve_server.storage import snapshot
-from optserve_server.wire.sessions import result_to
-from optserve_server.wire.spec_text import SPEC_TEXT
-from optserve_server.wire.specs import session_spec_from
+from optserve_server.wire.messages.sessions import result_to
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
+from optserve_server.wire.specifications.specs import session_spec_from
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -63,20 +63,20 @@ class Model:
 
     def saved(self) -> bytes:
         """A snapshot."""
-        frozen = freeze(self._session, SPEC_TEXT)
+        frozen = encode_snapshot(self._session, SPEC_TEXT)
         pieces: list[bytes] = []
         snapshot.write(lambda piece: pieces.append(bytes(piece)), frozen.tensors, frozen.metadata)
         return b"".join(pieces)
 
     def restore(self, saved: bytes, weights_only: bool) -> None:
-        state = thaw(snapshot.read(memoryview(saved)), SPEC_TEXT, "", self._session.arenas.backend)
+        state = decode_snapshot(snapshot.read(memoryview(saved)), SPEC_TEXT, "", self._session.arenas.backend)
         if weights_only:
             values = state.values()
             arrays = {t.entry.name: values.array(i) for i, t in enumerate(values.tensors)}
             self._session.assign(self._staged(arrays))
             return
-        state.ledger = self._session.ledger
-        adopt(self._session, state)
+        state.step_deduplication = self._session.step_deduplication
+        restore_state(self._session, state)
 
     def check(self, exported: bytes) -> None:
         """Fails unless what a server has sent is this session, bit for bit.

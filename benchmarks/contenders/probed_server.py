@@ -17,7 +17,7 @@ from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 from optserve_server.__main__ import main
-from optserve_server.memory import resident_bytes
+from optserve_server.resources.memory import resident_bytes
 from tests.support.server import RunningServer, running_server
 
 ADDRESS = "PROBE_ADDRESS"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from optserve_server.__main__ import main
-from optserve_server.sessions import recovery
+from optserve_server.durability import recovery
 from tests.support.disks import SlowDisk
 
 SECONDS = 0.0006

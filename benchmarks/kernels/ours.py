@@ -13,8 +13,8 @@ from optserve_server.optimizers.adam import Adam, BiasCorrection
 from optserve_server.optimizers.adamw import AdamW
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.momentum import Momentum, MomentumForm
-from optserve_server.sessions.guards import StepPrograms
-from optserve_server.sessions.spec import GradientSpec
+from optserve_server.programs.gradient_transforms import StepPrograms
+from optserve_server.spec.session_spec import GradientSpec
 
 Array = npt.NDArray[Any]
 

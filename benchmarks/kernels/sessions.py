@@ -13,11 +13,11 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.base import Rule
-from optserve_server.sessions.result import StepOptions
-from optserve_server.sessions.spec import SessionSpec
-from optserve_server.sessions.staging import NamedArray, Staging
-from optserve_server.sessions.step import Step
 from optserve_server.sessions.store import Limits, ParameterInit, Store
+from optserve_server.spec.session_spec import SessionSpec
+from optserve_server.state.staging import NamedArray, Staging
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_result import StepOptions
 
 CHUNK = 1 << 20
 """Bytes of a gradient that arrive at once."""
@@ -63,7 +63,7 @@ class SessionStep:
         for _ in range(repeats):
             step = Step(self._session, self._staging, StepOptions())
             for there in range(CHUNK, size, CHUNK):
-                step.received(there)
+                step.on_received(there)
             begun = time.perf_counter()
             step.prepare(self._session).commit()
             spent += time.perf_counter() - begun

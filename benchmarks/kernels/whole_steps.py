@@ -14,7 +14,7 @@ from benchmarks.kernels.sessions import SessionStep
 from benchmarks.options import Options
 from benchmarks.results import Finding
 from benchmarks.timing import interleave, repeated
-from optserve_server.sessions.spec import ClipByGlobalNorm, GradientSpec, WeightAverageSpec
+from optserve_server.spec.session_spec import ClipByGlobalNorm, GradientSpec, WeightAverageSpec
 
 TENSORS = 1000
 ONE_PASS = "one pass, measured as it came"

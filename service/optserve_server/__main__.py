@@ -83,15 +83,15 @@ def _serve(parsed: argparse.Namespace) -> int:
     """
     settings = config.load(vars(parsed))
     # Imported here: they take a second of processor time, and health runs every few seconds.
-    from optserve_server.allocator import keep_messages
-    from optserve_server.rpc.event_engine import load_grpc
+    from optserve_server.resources.allocator import keep_messages
+    from optserve_server.rpc.server.event_engine import load_grpc
 
     keep_messages()
     load_grpc(event_engine=settings.grpc_event_engine)
     # Imported behind it: they import gRPC.
     from optserve_server.app import serve
     from optserve_server.loop import event_loop
-    from optserve_server.rpc import logs
+    from optserve_server.rpc.middleware import logs
 
     logs.configure(settings.log_level)
     with asyncio.Runner(loop_factory=event_loop()) as runner:

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.select import select
 from optserve_server.config import METRICS_PORT, ConfigError, Settings
-from optserve_server.memory import available_bytes
+from optserve_server.durability.durability_manager import Policy
+from optserve_server.durability.recovery import Recovered, Recovery
 from optserve_server.operations.http import Pages
 from optserve_server.operations.pages import pages_of
-from optserve_server.rpc.identity import Identities
-from optserve_server.rpc.listening import Listening, is_loopback
-from optserve_server.rpc.server import Conditions, Server
-from optserve_server.rpc.tls import CertificateError, CertificateFiles, Certificates
-from optserve_server.rpc.tokens import AccessError
-from optserve_server.rpc.tracing import Tracer
-from optserve_server.sessions.budget import Budget
-from optserve_server.sessions.keeper import Policy
+from optserve_server.resources.budget import Budget
+from optserve_server.resources.memory import available_bytes
+from optserve_server.rpc.authentication.identity import Identities
+from optserve_server.rpc.authentication.tokens import AccessError
+from optserve_server.rpc.middleware.tracing import Tracer
+from optserve_server.rpc.server.server import Conditions, Server
+from optserve_server.rpc.transport.listening import Listening, is_loopback
+from optserve_server.rpc.transport.tls import CertificateError, CertificateFiles, Certificates
 from optserve_server.sessions.namespaces import Namespaces
-from optserve_server.sessions.recovery import Recovered, Recovery
-from optserve_server.sessions.spec import DurabilityMode
 from optserve_server.sessions.store import Limits
-from optserve_server.wire.answers import encoded
-from optserve_server.wire.spec_text import SPEC_TEXT
+from optserve_server.spec.session_spec import DurabilityMode
+from optserve_server.wire.messages.answers import encoded
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 if TYPE_CHECKING:
     from optserve_server.operations.traces import OpenTelemetryTracer

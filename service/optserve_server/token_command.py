@@ -34,7 +34,10 @@ def run(parsed: argparse.Namespace) -> int:
         RuntimeError: the tokens file or a flag is wrong.
         OSError: the tokens file cannot be written.
     """
-    from optserve_server.rpc.tokens import AccessError, add  # loads what the other commands do not need
+    from optserve_server.rpc.authentication.tokens import (  # loads what the other commands do not need
+        AccessError,
+        add,
+    )
 
     try:
         print(add(parsed.tokens_file, parsed.name, parsed.namespace, parsed.expires_in_days))

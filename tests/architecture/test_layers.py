@@ -16,19 +16,31 @@ ROOT = Path(__file__).parents[2]
 BREACHES = {
     "a lower layer imports a higher one": (
         "hyper.py",
-        "import optserve_server.sessions.spec",
+        "import optserve_server.spec.session_spec",
     ),
     "sessions import a concrete backend": (
-        "sessions/layout.py",
+        "state/layout.py",
         "import optserve_server.arrays.numpy_blocked",
     ),
     "an executor imports an optimizer": (
         "arrays/numpy_blocked.py",
         "import optserve_server.optimizers.adam",
     ),
-    "sessions import gRPC": ("sessions/layout.py", "import grpc"),
-    "wire imports gRPC outside errors": ("wire/specs.py", "import grpc"),
-    "sessions import generated messages": ("sessions/layout.py", "import optserve.v1"),
+    "sessions import gRPC": ("state/layout.py", "import grpc"),
+    "wire imports gRPC outside errors": ("wire/specifications/specs.py", "import grpc"),
+    "sessions import generated messages": ("state/layout.py", "import optserve.v1"),
+    "state imports sessions for a type": (
+        "state/layout.py",
+        "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    import optserve_server.sessions.session",
+    ),
+    "two modules of a package import each other": (
+        "state/layout.py",
+        "import optserve_server.state.staging",
+    ),
+    "transport imports a service": (
+        "rpc/transport/tls.py",
+        "import optserve_server.rpc.services.session_service",
+    ),
     "an executor imports protobuf": ("arrays/numpy_blocked.py", "import google.protobuf"),
     "a rule imports CuPy": ("optimizers/adam.py", "import cupy"),
 }

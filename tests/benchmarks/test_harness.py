@@ -24,7 +24,7 @@ from benchmarks.targets import Of, Target
 from benchmarks.timing import Timed, Times, interleave
 from benchmarks.trends import Line, exponent, growth
 from optserve._transport.data_connection import DataConnection as ClientConnection
-from optserve_server.rpc.data_connection import DataConnection as ServerConnection
+from optserve_server.rpc.transport.data_connection import DataConnection as ServerConnection
 from tests.support.server import running_server
 
 META = {
@@ -211,8 +211,8 @@ def test_a_stream_that_goes_another_way_than_its_name_says_is_no_contender() -> 
 @pytest.mark.parametrize(
     ("function", "file", "room"),
     [
-        (ServerConnection.read, "optserve_server/rpc/data_connection.py", "receive: socket"),
-        (ServerConnection.write, "optserve_server/rpc/data_connection.py", "send: socket"),
+        (ServerConnection.read, "optserve_server/rpc/transport/data_connection.py", "receive: socket"),
+        (ServerConnection.write, "optserve_server/rpc/transport/data_connection.py", "send: socket"),
         (ClientConnection.receive, "optserve/data_connection.py", "receive: socket"),
         (ClientConnection.send, "optserve/data_connection.py", "send: socket"),
     ],

@@ -9,7 +9,7 @@ from optserve.v1.initializer_spec_pb2 import InitializerSpec
 from optserve_server import initializers
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.sessions.store import ParameterInit, Store
-from optserve_server.wire.specs import chosen_from, session_spec_from
+from optserve_server.wire.specifications.specs import chosen_from, session_spec_from
 from tests.conformance.drivers import Driver
 from tests.conformance.tensors import TYPES, Array, array_of
 from tests.conformance.training import ALONE

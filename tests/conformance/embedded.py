@@ -11,13 +11,13 @@ from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, PARAMETER_POINT_LOO
 from optserve_server.arrays.backend import Backend
 from optserve_server.complexity.network import NamedLayer, Network, estimate
 from optserve_server.losses.base import reduce
-from optserve_server.sessions.reading import Point
-from optserve_server.sessions.result import StepOptions
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.sparse import NamedRows
-from optserve_server.sessions.staging import NamedArray
 from optserve_server.sessions.store import ParameterInit, Store
-from optserve_server.wire.specs import chosen_from, reduction_from, session_spec_from
+from optserve_server.state.reading import Point
+from optserve_server.state.sparse_rows import NamedRows
+from optserve_server.state.staging import NamedArray
+from optserve_server.stepping.step_result import StepOptions
+from optserve_server.wire.specifications.specs import chosen_from, reduction_from, session_spec_from
 from tests.conformance.messages import parse
 from tests.conformance.reports import follow
 from tests.conformance.tasks import Answer, Task

@@ -14,7 +14,7 @@ from optserve_server.optimizers.base import ElementwiseRule, Rule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
-from optserve_server.sessions.guards import PARAMETER
+from optserve_server.programs.gradient_transforms import PARAMETER
 from tests.conformance.corpus import Case
 
 Array = npt.NDArray[Any]

@@ -19,7 +19,7 @@ from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.optimizers.adam import Adam
-from optserve_server.sessions.guards import GRADIENT, REPLY, StepPrograms
+from optserve_server.programs.gradient_transforms import GRADIENT, REPLY, StepPrograms
 from tests.executors.steps import Arrays, differences, gradient, numbers
 from tests.executors.test_bits import DTYPES, SOME_DTYPES, WIRE
 from tests.support.host_cuda import HostKernel

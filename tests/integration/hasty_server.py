@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 
 from optserve_server.__main__ import main
-from optserve_server.rpc import data_connections
+from optserve_server.rpc.transport import data_connections
 
-CLAIM_SECONDS = 1.0
-STRANGERS = 4
+CLAIM_TIMEOUT_S = 1.0
+MAX_UNAUTHENTICATED_CONNECTIONS = 4
 
 if __name__ == "__main__":
-    data_connections.CLAIM_SECONDS, data_connections.STRANGERS = CLAIM_SECONDS, STRANGERS
+    data_connections.CLAIM_TIMEOUT_S, data_connections.MAX_UNAUTHENTICATED_CONNECTIONS = (
+        CLAIM_TIMEOUT_S,
+        MAX_UNAUTHENTICATED_CONNECTIONS,
+    )
     sys.exit(main())

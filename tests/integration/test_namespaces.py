@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.capabilities_service_pb2 import GetCapabilitiesRequest
 from optserve.v1.function_service_pb2 import EvaluateScheduleRequest
-from optserve_server.rpc.sessions import SessionService
+from optserve_server.rpc.services.session_service import SessionService
 from tests.integration.client import Client, plan_message, refused, sgd, step_messages
 from tests.support.server import RunningServer, run_to_end, running_server
 from tests.support.watching import wait_until

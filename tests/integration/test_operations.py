@@ -75,9 +75,9 @@ def test_metrics_count_steps_bytes_calls_and_memory(observed: RunningServer) -> 
         assert found["optserve_calls_total", f"code=OK,{service}/StepStream"] == 1
         assert found["optserve_calls_total", f"code=SESSION_NOT_FOUND,{service}/GetSession"] == 1
         assert found["optserve_call_seconds_count", f"{service}/Step"] == 3
-        assert found["optserve_step_room_seconds_count", "room=work"] >= 6
-        assert found["optserve_step_room_seconds_count", "room=receive"] == 3
-        assert 0 < found["optserve_step_room_seconds_sum", "room=work"] < 10
+        assert found["optserve_step_phase_seconds_count", "phase=compute"] >= 6
+        assert found["optserve_step_phase_seconds_count", "phase=receive"] == 3
+        assert 0 < found["optserve_step_phase_seconds_sum", "phase=compute"] < 10
         assert found["optserve_message_bytes_received_total", ""] > 1_600_000
         assert found["optserve_held_sessions", ""] == 2
         assert found["optserve_held_resident_bytes", ""] >= 800_000

@@ -16,26 +16,26 @@ from google.protobuf.message import Message
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.durability.change_records import RequestedChange
+from optserve_server.durability.durability_manager import DurabilityManager, Policy
+from optserve_server.durability.recovery import Recovery
+from optserve_server.durability.snapshot_codec import encode_snapshot
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.adam import Adam
-from optserve_server.rpc.execution import Execution
-from optserve_server.rpc.repeats import make_change
-from optserve_server.sessions.change import ChangeKind
-from optserve_server.sessions.changes import Request, RequestedChange
-from optserve_server.sessions.frozen import freeze
-from optserve_server.sessions.keeper import Keeper, Policy
+from optserve_server.rpc.execution.execution import Execution
+from optserve_server.rpc.execution.idempotency import make_change
 from optserve_server.sessions.namespaces import Namespaces
-from optserve_server.sessions.recovery import Recovery
-from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec, SessionSpec
-from optserve_server.sessions.staging import NamedArray
-from optserve_server.sessions.step import Step
 from optserve_server.sessions.store import Limits, ParameterInit
+from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, SessionSpec
+from optserve_server.state.change import ChangeKind, Request
+from optserve_server.state.staging import NamedArray
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_result import StepOptions, StepResult
 from optserve_server.storage import snapshot
 from optserve_server.storage.files import Disk
-from optserve_server.wire.answers import encoded
-from optserve_server.wire.spec_text import SPEC_TEXT
+from optserve_server.wire.messages.answers import encoded
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 BACKEND = NumpyBackend()
@@ -47,7 +47,7 @@ class House:
     """A data directory in use."""
 
     namespaces: Namespaces
-    keeper: Keeper
+    durability_manager: DurabilityManager
     execution: Execution
 
     def create(
@@ -62,7 +62,7 @@ class House:
         inits = [ParameterInit(name, a.dtype, a.shape, a) for name, a in values.items()]
 
         def keep(session: Session) -> None:
-            self.keeper.create(namespace, ChangeKind.CREATE, Request(), session)
+            self.durability_manager.create(namespace, ChangeKind.CREATE, Request(), session)
 
         return self.namespaces[namespace].store.create(session_id, spec, inits, 0, keep)
 
@@ -89,13 +89,15 @@ async def house(
     namespaces = Namespaces(backend, Limits(durability=DurabilityMode.JOURNAL, durable=True))
     recovered = Recovery(root, namespaces, SPEC_TEXT, encoded, policy, disk).run()
     with ThreadPoolExecutor(2) as threads:
-        yield House(namespaces, recovered.keeper, Execution(threads, recovered.keeper))
-        await recovered.keeper.close(10)
+        yield House(
+            namespaces, recovered.durability_manager, Execution(threads, recovered.durability_manager)
+        )
+        await recovered.durability_manager.close(10)
 
 
 def bits(session: Session) -> dict[str, bytes]:
     """All of a session's arrays."""
-    return {tensor.name: tensor.get().tobytes() for tensor in freeze(session, SPEC_TEXT).tensors}
+    return {tensor.name: tensor.get().tobytes() for tensor in encode_snapshot(session, SPEC_TEXT).tensors}
 
 
 def run(work: Any) -> Any:
@@ -105,7 +107,7 @@ def run(work: Any) -> Any:
 
 def written(session: Session) -> bytes:
     """A snapshot of a session."""
-    frozen = freeze(session, SPEC_TEXT)
+    frozen = encode_snapshot(session, SPEC_TEXT)
     pieces: list[bytes] = []
     snapshot.write(lambda piece: pieces.append(bytes(piece)), frozen.tensors, frozen.metadata)
     return b"".join(pieces)

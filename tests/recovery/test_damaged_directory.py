@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from optserve_server.durability.durability_manager import Policy
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.changes import Request
-from optserve_server.sessions.keeper import Policy
-from optserve_server.sessions.spec import DurabilityMode
+from optserve_server.spec.session_spec import DurabilityMode
+from optserve_server.state.change import Request
 from optserve_server.storage.catalog import DirectoryError
 from tests.recovery.keeping import bits, house, run
 from tests.service.storage.test_damage import HOWS, damaged
@@ -39,13 +39,13 @@ def directory() -> tuple[dict[str, bytes], dict[tuple[str, str], dict[str, bytes
                     for session in found:
                         await made.step(session, number, worker="w", sequence=number)
                 for session in found:
-                    assert session.kept is not None
-                    await made.keeper.save(session.kept)
+                    assert session.durability is not None
+                    await made.durability_manager.save(session.durability)
                     if session is not found[1]:
                         for number in range(8, 11):
                             await made.step(session, number)
-                assert found[2].kept is not None
-                await made.keeper.save(found[2].kept, asked=Request("one", b"content"))
+                assert found[2].durability is not None
+                await made.durability_manager.save(found[2].durability, asked=Request("one", b"content"))
                 for path in root.rglob("*"):
                     if path.is_file() and path.stat().st_size:
                         files[str(path.relative_to(root))] = path.read_bytes()

@@ -11,12 +11,13 @@ from pathlib import Path
 import grpc
 import pytest
 
+from optserve_server.durability.change_records import ReportChange, UpdateChange
+from optserve_server.durability.disk_state import RETRY_AFTER_S
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.budget import Kind
-from optserve_server.sessions.changes import ReportChange, Request, UpdateChange
-from optserve_server.sessions.disk_state import RETRY_AFTER
+from optserve_server.resources.budget import Kind
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec
+from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec
+from optserve_server.state.change import Request
 from optserve_server.wire.errors import CODES
 from tests.recovery.keeping import House, bits, house, run
 from tests.support.disks import FailingDisk, FullDisk, GatedDisk
@@ -45,7 +46,7 @@ def test_a_refused_step_changes_nothing_and_is_taken_later(
             for _ in range(3):
                 error = await _refused(made, session, 2, worker="w", sequence=2)
                 assert (error.reason, CODES[error.reason]) == (reason, code)
-                assert error.retry_after == RETRY_AFTER
+                assert error.retry_after == RETRY_AFTER_S
                 assert bits(session) == before
                 assert session.step == session.durable_step == 1
             with pytest.raises(DomainError) as caught:
@@ -116,17 +117,17 @@ def test_a_snapshot_that_fails_is_tried_again(tmp_path: Path) -> None:
     async def live() -> dict[str, bytes]:
         async with house(tmp_path, disk) as made:
             session = made.create("a", mode=DurabilityMode.SNAPSHOT)
-            assert session.kept is not None
+            assert session.durability is not None
             for seed in range(3):
                 await made.step(session, seed)
             disk.failing = {"write": errno.ENOSPC}
             with pytest.raises(DomainError) as caught:
-                await made.keeper.save(session.kept)
+                await made.durability_manager.save(session.durability)
             assert caught.value.reason is Reason.STORAGE_FULL
             assert session.durable_step == 0
-            assert list(session.kept.folder.path.glob(".*")) == []
+            assert list(session.durability.folder.path.glob(".*")) == []
             disk.failing = {}
-            await made.keeper.save(session.kept)
+            await made.durability_manager.save(session.durability)
             assert session.durable_step == 3
             return bits(session)
 
@@ -149,11 +150,11 @@ def test_a_refused_report_is_not_counted(tmp_path: Path) -> None:
             disk.failing = {"sync": errno.EIO}
             with pytest.raises(DomainError):
                 await made.change(session, ReportChange({"loss": 1.0}, request=Request("key", b"content")))
-            assert session.kept is not None
-            assert not session.kept.answered
+            assert session.durability is not None
+            assert not session.durability.answered
             disk.failing = {}
             await made.change(session, ReportChange({"loss": 1.0}, request=Request("key", b"content")))
-            assert [one.request.key for one in session.kept.answered] == ["key"]
+            assert [one.request.key for one in session.durability.answered] == ["key"]
 
     run(live())
 
@@ -178,10 +179,10 @@ def test_a_slow_snapshot_takes_nothing_back(tmp_path: Path) -> None:
     async def live() -> None:
         async with house(tmp_path, disk) as made:
             session = made.create("a", mode=DurabilityMode.SNAPSHOT)
-            assert session.kept is not None
+            assert session.durability is not None
             await made.step(session, 1)
             disk.gated = True
-            slow = asyncio.create_task(made.keeper.save(session.kept))
+            slow = asyncio.create_task(made.durability_manager.save(session.durability))
             await asyncio.to_thread(disk.reached.wait, 10)
             await made.step(session, 2)
             spec = replace(session.spec, durability=DurabilitySpec(mode=DurabilityMode.JOURNAL))

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from optserve_server.durability.change_records import PushChange, ReportChange, UpdateChange
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.sgd import SGD
-from optserve_server.sessions.changes import PushChange, ReportChange, Request, UpdateChange
-from optserve_server.sessions.plateau import ReduceOnPlateauSpec
 from optserve_server.sessions.session import Session
+from optserve_server.spec.plateau import ReduceOnPlateauSpec
+from optserve_server.state.change import Request
 from optserve_server.storage import failpoints
 from tests.recovery.keeping import House, house, run, written
 
@@ -98,8 +99,8 @@ def test_a_change_is_there_once_or_not_at_all(
         async with house(at_death) as made:
             session = made.namespaces[""].store.get("a")
             found = written(session)
-            assert session.kept is not None
-            known = any(one.request == REQUEST for one in session.kept.answered)
+            assert session.durability is not None
+            known = any(one.request == REQUEST for one in session.durability.answered)
             if kind == "step":
                 result = await made.step(session, 7, worker="w", sequence=2)
                 known = result.replayed

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from optserve_server.sessions.changes import Request
-from optserve_server.sessions.keeper import Policy
+from optserve_server.durability.durability_manager import Policy
 from optserve_server.sessions.session import Session
+from optserve_server.state.change import Request
 from tests.recovery.keeping import House, bits, house, run
 from tests.support.power import ForgetfulDisk
 
@@ -57,16 +57,16 @@ class Life:
             self._acknowledge(life, sessions[name])
             return
         session = sessions[name]
-        assert session.kept is not None
+        assert session.durability is not None
         if self.rng.random() < 0.05:
             self.deleting = session.id
-            forget = partial(made.keeper.forget, session.kept, Request("gone", b"content"))
-            await made.keeper.in_thread(forget)
+            forget = partial(made.durability_manager.forget, session.durability, Request("gone", b"content"))
+            await made.durability_manager.in_thread(forget)
             made.namespaces[""].store.delete(session.id)
             del sessions[name], self.acknowledged[session.id]
             self.deleting = ""
         elif self.rng.random() < 0.1:
-            await made.keeper.save(session.kept, asked=Request())
+            await made.durability_manager.save(session.durability, asked=Request())
         else:
             await made.step(session, number)
             self._acknowledge(session.id, session)

@@ -19,16 +19,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceStub
+from optserve_server.durability.disk_state import RETRY_AFTER_S
+from optserve_server.durability.recovery import Recovery
 from optserve_server.operations.pages import pages_of
-from optserve_server.rpc.listening import Listening
-from optserve_server.rpc.server import SERVICES, Server
-from optserve_server.sessions.disk_state import RETRY_AFTER
+from optserve_server.rpc.server.server import SERVICES, Server
+from optserve_server.rpc.transport.listening import Listening
 from optserve_server.sessions.namespaces import Namespaces
-from optserve_server.sessions.recovery import Recovery
-from optserve_server.sessions.spec import DurabilityMode
 from optserve_server.sessions.store import Limits
-from optserve_server.wire.answers import encoded
-from optserve_server.wire.spec_text import SPEC_TEXT
+from optserve_server.spec.session_spec import DurabilityMode
+from optserve_server.wire.messages.answers import encoded
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.integration.client import named, sgd
 from tests.recovery.keeping import BACKEND, VALUES, run
 from tests.support.disks import FailingDisk
@@ -115,7 +115,7 @@ def test_a_disk_that_refuses_is_not_ready(tmp_path: Path, failing: dict[str, int
             assert await made.served(SERVICES[1])  # functions need no disk
             assert len([m async for m in made.sessions.PullParameters(_pull(), timeout=10)]) > 0
             # Longer than until the next trial, which fails.
-            await asyncio.sleep(RETRY_AFTER + 1)
+            await asyncio.sleep(RETRY_AFTER_S + 1)
             assert (await made.page("/readyz"))[0] == 503
             disk.failing = {}
             # Nobody steps, because nobody is sent here; it is found out all the same.
@@ -123,7 +123,7 @@ def test_a_disk_that_refuses_is_not_ready(tmp_path: Path, failing: dict[str, int
             assert await made.page("/readyz") == ready
             assert not (tmp_path / "trial").exists()
             before = disk.syncs
-            await asyncio.sleep(RETRY_AFTER + 1)
+            await asyncio.sleep(RETRY_AFTER_S + 1)
             assert disk.syncs == before  # a disk that is well is left alone
             disk.failing = dict(failing)
             with pytest.raises(aio.AioRpcError, match=trouble):

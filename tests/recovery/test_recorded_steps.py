@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.result import StepOptions, StepOutcome, StepResult
-from optserve_server.sessions.staging import NamedArray
-from optserve_server.sessions.step import Step
+from optserve_server.state.staging import NamedArray
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_result import StepOptions, StepOutcome, StepResult
 from tests.recovery.keeping import House, bits, gradient, house, run
 from tests.support.disks import GatedDisk
 
@@ -54,9 +54,9 @@ def test_what_is_refused_or_changes_nothing_gives_the_session_back_and_leaves_no
             result = await made.step(session, 1, validate_only=True)
             assert result.outcome is StepOutcome.VALIDATED
             assert not session.lock.locked()
-            assert made.keeper.journal.records == 0
+            assert made.durability_manager.journal.records == 0
             assert (await made.step(session, 1, worker="w", sequence=1)).step == 1
-            assert made.keeper.journal.records == 1
+            assert made.durability_manager.journal.records == 1
 
     run(live())
 
@@ -84,7 +84,7 @@ def test_steps_of_many_sessions_that_wait_together_share_syncs(tmp_path: Path) -
     async def live() -> None:
         async with house(tmp_path, disk) as made:
             sessions = [made.create(f"s{i}") for i in range(count)]
-            syncs = made.keeper.journal.syncs
+            syncs = made.durability_manager.journal.syncs
             disk.gated = True
             first = asyncio.create_task(made.step(sessions[0], 0))
             await asyncio.to_thread(disk.reached.wait, 10)
@@ -93,7 +93,7 @@ def test_steps_of_many_sessions_that_wait_together_share_syncs(tmp_path: Path) -
             disk.opened.set()
             results = await asyncio.gather(first, *others)
             assert [result.durable_step for result in results] == [1] * count
-            assert made.keeper.journal.syncs - syncs == 2, "one for the first, one for all others"
+            assert made.durability_manager.journal.syncs - syncs == 2, "one for the first, one for all others"
             for i, session in enumerate(sessions):
                 assert bits(session) == await _alone(made, i)
 

@@ -13,8 +13,8 @@ from optserve_server.errors import DomainError
 from optserve_server.hyper import declarations, field_types
 from optserve_server.optimizers import ALL
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.sessions.guards import StepPrograms
-from optserve_server.sessions.spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
+from optserve_server.programs.gradient_transforms import StepPrograms
+from optserve_server.spec.session_spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
 from optserve_server.hyper import REQUIRED, Declaration, declarations
 from optserve_server.registry import Registry
-from optserve_server.sessions.spec import SessionSpec
+from optserve_server.spec.session_spec import SessionSpec
 
 FAMILIES: Mapping[str, Registry[Any]] = {
     "OptimizerSpec": optimizers.REGISTRY,

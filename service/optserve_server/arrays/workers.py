@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-from optserve_server.processors import available_processors
+from optserve_server.resources.processors import available_processors
 
 SMALLEST_SPLIT = 150_000
 """Below this many elements the hand-over costs more than a second thread saves."""

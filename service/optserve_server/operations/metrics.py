@@ -8,11 +8,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from optserve_server import __version__
-from optserve_server.memory import resident_bytes
-from optserve_server.rpc.meters import Latency
-from optserve_server.rpc.server import Server
-from optserve_server.sessions.budget import Kind
-from optserve_server.sessions.result import StepOutcome
+from optserve_server.resources.budget import Kind
+from optserve_server.resources.memory import resident_bytes
+from optserve_server.rpc.context.meters import Latency
+from optserve_server.rpc.server.server import Server
+from optserve_server.stepping.step_result import StepOutcome
 
 FIRST_BUCKET, LAST_BUCKET = 12, 36
 """Bounds of the histograms: 2**12 ns, about 4 us, to 2**36 ns, about 69 s."""
@@ -63,12 +63,12 @@ class ServerCollector(Collector):
                 steps.add_metric([outcome.value, namespace.name], namespace.store.outcomes()[outcome])
         yield steps
         meters = self._server.meters
-        rooms = HistogramMetricFamily(
-            "optserve_step_room_seconds", "How long work spent in each room of a step.", labels=["room"]
+        phases = HistogramMetricFamily(
+            "optserve_step_phase_seconds", "Duration of each phase of a step.", labels=["phase"]
         )
-        for room in ("receive", "queue", "record", "work", "answer"):
-            rooms.add_metric([room], *histogram(getattr(meters, room)))
-        yield rooms
+        for phase in ("receive", "queue", "record", "compute", "respond"):
+            phases.add_metric([phase], *histogram(getattr(meters, phase)))
+        yield phases
         yield CounterMetricFamily(
             "optserve_events_dropped", "Events that slow watchers missed.", meters.events_dropped
         )
@@ -101,26 +101,28 @@ class ServerCollector(Collector):
             "optserve_limit_max_shared_memory_descriptors", "A limit of the server.", regions.max_descriptors
         )
         refused = CounterMetricFamily(
-            "optserve_refusals", "Refusals for want of room, by whose limit it was.", labels=["limit_of"]
+            "optserve_refusals", "Requests rejected by a memory limit, by scope.", labels=["limit_of"]
         )
         refused.add_metric(["server"], budget.refused)
         refused.add_metric(["namespace"], sum(n.budget.refused for n in self._server.namespaces))
         yield refused
 
     def _disk(self) -> Iterator[Metric]:
-        keeper = self._server.keeper
-        if keeper is None:
+        durability_manager = self._server.durability_manager
+        if durability_manager is None:
             return
-        journal, name = keeper.journal, "optserve_journal"
+        journal, name = durability_manager.journal, "optserve_journal"
         yield CounterMetricFamily(f"{name}_records", "Changes that the journal has taken.", journal.records)
         yield CounterMetricFamily(f"{name}_syncs", "Groups of them that were synced.", journal.syncs)
         yield CounterMetricFamily(
             f"{name}_sync_seconds", "Seconds that these syncs took.", journal.sync_seconds
         )
         yield GaugeMetricFamily(f"{name}_bytes", "Length of the journal's files.", journal.byte_count)
-        yield CounterMetricFamily("optserve_snapshots", "Snapshots written.", keeper.saves)
+        yield CounterMetricFamily("optserve_snapshots", "Snapshots written.", durability_manager.saves)
         yield CounterMetricFamily(
-            "optserve_snapshots_failed", "Snapshots that could not be written.", keeper.failed_saves
+            "optserve_snapshots_failed",
+            "Snapshots that could not be written.",
+            durability_manager.failed_saves,
         )
 
     def _process(self) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from optserve_server.operations.http import Page, Pages
 from optserve_server.operations.metrics import ServerCollector
-from optserve_server.rpc.server import Server
+from optserve_server.rpc.server.server import Server
 
 
 def pages_of(server: Server) -> Pages:

@@ -19,8 +19,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from optserve_server import __version__
-from optserve_server.rpc.calls import Call
-from optserve_server.rpc.tracing import Span
+from optserve_server.rpc.context.calls import Call
+from optserve_server.rpc.middleware.tracing import Span
 
 _FLUSH_MILLISECONDS = 3000
 """How long the last spans may take to be sent."""

@@ -8,8 +8,8 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from optserve_server.sessions.metrics import MetricsReport
-from optserve_server.sessions.result import StepOutcome, StepResult
+from optserve_server.state.metrics_report import MetricsReport
+from optserve_server.stepping.step_result import StepOutcome, StepResult
 
 EVENTS_KEPT = 1024
 """Events that wait for a watcher before the oldest are dropped."""
@@ -60,17 +60,17 @@ class Activity:
         self.expired = False
         self._watchers: tuple[Watcher, ...] = ()
 
-    def stepped(self, result: StepResult) -> None:
+    def count_step(self, result: StepResult) -> None:
         """Counts a step, and tells of it unless it was only validated."""
         self.used = time.monotonic()
         self.outcomes[result.outcome] += 1
         if self._watchers and result.outcome is not StepOutcome.VALIDATED:
-            self.happened(result)
+            self.publish(result)
 
-    def happened(self, what: What) -> None:
+    def publish(self, what: What) -> None:
         """Tells everybody who watches; called by any thread."""
         for watcher in self._watchers:
-            watcher.tell(Event(datetime.now(UTC), what))
+            watcher.add(Event(datetime.now(UTC), what))
 
     def watch(self) -> Watcher:
         """Somebody watches from now on, until he is given to `leave`."""
@@ -82,9 +82,9 @@ class Activity:
         """He watches no more."""
         self._watchers = tuple(other for other in self._watchers if other is not watcher)
 
-    def closed(self) -> None:
+    def publish_deleted(self) -> None:
         """Tells that the session is no more."""
-        self.happened(Deleted(self.expired))
+        self.publish(Deleted(self.expired))
 
     @property
     def watcher_count(self) -> int:
@@ -106,7 +106,7 @@ class Watcher:
         self._loop = asyncio.get_running_loop()
         self._there = asyncio.Event()
 
-    def tell(self, event: Event) -> None:
+    def add(self, event: Event) -> None:
         """Adds an event; called by any thread."""
         self._loop.call_soon_threadsafe(self._add, event)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from optserve_server.sessions.namespaces import Namespace, Namespaces
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import ExpiryAction, LeaseSpec
+from optserve_server.spec.session_spec import ExpiryAction, LeaseSpec
 
 
 @dataclass(frozen=True)

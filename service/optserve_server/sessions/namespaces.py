@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from optserve_server.arrays.backend import Backend
-from optserve_server.sessions.budget import Budget
+from optserve_server.resources.budget import Budget
 from optserve_server.sessions.store import Limits, Store
 
 DEFAULT = ""

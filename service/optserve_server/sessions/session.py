@@ -8,27 +8,28 @@ import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.activity import Activity, Pushed
-from optserve_server.sessions.arena import Arenas
-from optserve_server.sessions.arriving import Arriving, NamedIndices
-from optserve_server.sessions.budget import UNBOUNDED, Budget, Charge, Kind
-from optserve_server.sessions.layout import Layout
-from optserve_server.sessions.metrics import MetricsReport, Watch, prepare_report, session_bytes
-from optserve_server.sessions.numbers import Numbers, StepNumbers
-from optserve_server.sessions.prepared import Prepared
-from optserve_server.sessions.programs import programs_of
-from optserve_server.sessions.reading import Point, Pull, Values, check_point, read
-from optserve_server.sessions.respecified import respecified
-from optserve_server.sessions.result import StepOptions, StepResult
-from optserve_server.sessions.sparse import NamedRows
-from optserve_server.sessions.spec import SessionSpec, SparseUpdate
-from optserve_server.sessions.staging import (
+from optserve_server.programs.step_programs import programs_of
+from optserve_server.programs.step_scalars import SessionScalars, StepScalars
+from optserve_server.resources.budget import UNBOUNDED, Budget, Charge, Kind
+from optserve_server.sessions.activity import Activity, Pushed, Updated
+from optserve_server.sessions.session_durability import SessionDurability
+from optserve_server.shared_memory.live_parameters import LiveParameters
+from optserve_server.spec.session_spec import SessionSpec, SparseUpdate
+from optserve_server.state.arena import Arenas
+from optserve_server.state.layout import Layout
+from optserve_server.state.metrics_report import MetricsReport, prepare_report
+from optserve_server.state.monitors import Watch, session_bytes
+from optserve_server.state.prepared_change import Prepared
+from optserve_server.state.reading import Point, Pull, Values, check_point, read
+from optserve_server.state.sparse_rows import NamedRows
+from optserve_server.state.spec_update import prepare_spec_update
+from optserve_server.state.staging import (
     NamedArray,
     StagedTensor,
     Staging,
@@ -36,22 +37,19 @@ from optserve_server.sessions.staging import (
     stage,
     stage_arrays,
 )
-from optserve_server.sessions.step import Step
-from optserve_server.sessions.transfer import StateTransfer
-from optserve_server.sessions.workers import StepLedger
+from optserve_server.state.state_transfer import StateTransfer
+from optserve_server.stepping.sparse_staging import NamedIndices, SparseStaging
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_deduplication import StepDeduplication
+from optserve_server.stepping.step_result import StepOptions, StepResult
 
-if TYPE_CHECKING:
-    from optserve_server.sessions.kept import Kept
-    from optserve_server.sessions.live import LiveParameters
-
-
-COMING = 0.2
+RELOAD_RETRY_AFTER_S = 0.2
 """Seconds after which a session that has left the memory may be there again."""
 
 MANY_TENSORS = 256
 """Tensors above which work for each of them in turn is too long for the event loop."""
 
-SMALL = 1 << 17
+MAX_INLINE_ELEMENTS = 1 << 17
 """Elements up to which a step is shorter than handing it to another thread."""
 
 
@@ -103,11 +101,11 @@ class Session:
         watch: what has become of reduce_on_plateau and early_stopping.
         budget: what its memory counts against.
         live: where other processes of this host read the parameters, once some do.
-        at_close: what is called when it is deleted, by whom it concerns.
+        on_close: what is called when it is deleted, by whom it concerns.
         charge: what it has taken of the budget.
         waiting: names of the tensors whose values are still to be uploaded.
-        idle_plans: plans of unary steps for the next steps like theirs; see `sessions.stream_plan`.
-        kept: how it is kept on the disk; None where it is held in memory alone.
+        idle_plans: plans of unary steps for the next steps like theirs; see `stepping.step_plan`.
+        durability: how it is kept on the disk; None where it is held in memory alone.
     """
 
     def __init__(
@@ -129,7 +127,7 @@ class Session:
         self.accumulated = 0
         self.skipped = 0
         size = sum(layout.arena_sizes.values())
-        self.is_small = size <= SMALL and len(layout.entries) <= MANY_TENSORS
+        self.is_small = size <= MAX_INLINE_ELEMENTS and len(layout.entries) <= MANY_TENSORS
         self.is_brief = size <= backend.brief
         self.closed = self.away = False
         self.damaged = False
@@ -140,15 +138,15 @@ class Session:
         self.resident_bytes = session_bytes(layout, spec)
         self.budget = budget
         self.live: LiveParameters | None = None
-        self.at_close: dict[object, Callable[[], object]] = {}
+        self.on_close: dict[object, Callable[[], object]] = {}
         self._allocate = partial(budget.array, make=backend.host_buffer)
         self._allocate_resident = partial(self._allocate, kind=Kind.RESIDENT)
         self.charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
         self.arenas = Arenas(layout, programs, backend)
-        self.numbers = Numbers(spec, layout.members)
+        self.scalars = SessionScalars(spec, layout.members)
         self.watch = Watch.begin(spec, self.arenas)
-        self.ledger = StepLedger()
-        self.kept: Kept | None = None
+        self.step_deduplication = StepDeduplication()
+        self.durability: SessionDurability[Session] | None = None
         self.waiting = set(pending)
         self.idle_plans: dict[object, object] = {}
 
@@ -159,7 +157,7 @@ class Session:
 
     def durable_at(self, step: int) -> int:
         """The step that would come back if the server were lost at ``step``; 0 where none would."""
-        return 0 if self.kept is None else self.kept.durable_step(step)
+        return 0 if self.durability is None else self.durability.durable_step(step)
 
     @property
     def pending(self) -> list[str]:
@@ -195,7 +193,7 @@ class Session:
     def stage(
         self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None, *, is_resident: bool = False
     ) -> Staging:
-        """A buffer for bytes, in flight or resident; see `optserve_server.sessions.staging.stage`."""
+        """A buffer for bytes, in flight or resident; see `optserve_server.state.staging.stage`."""
         allocate = self._allocate_resident if is_resident else self._allocate
         return stage(self.layout, tensors, dtype, allocate)
 
@@ -206,18 +204,18 @@ class Session:
         *,
         is_resident: bool = False,
     ) -> Staging:
-        """A buffer that holds a gradient; see `optserve_server.sessions.staging.stage_arrays`."""
+        """A buffer that holds a gradient; see `optserve_server.state.staging.stage_arrays`."""
         lazy = self.spec.gradient.sparse is SparseUpdate.LAZY
         allocate = self._allocate_resident if is_resident else self._allocate
         return stage_arrays(self.layout, arrays, sparse, lazy=lazy, allocate=allocate)
 
     def stage_rows(
         self, tensors: Sequence[str], rows: Sequence[NamedIndices], dtype: np.dtype[Any] | None
-    ) -> Arriving:
-        """A buffer for streamed bytes of tensors and rows; see `optserve_server.sessions.arriving`."""
-        return Arriving(self.layout, tensors, rows, dtype, self._allocate)
+    ) -> SparseStaging:
+        """A buffer for streamed bytes of tensors and rows; see `optserve_server.stepping.sparse_staging`."""
+        return SparseStaging(self.layout, tensors, rows, dtype, self._allocate)
 
-    def staged(self, arrived: Staging | Arriving) -> Staging:
+    def staged(self, arrived: Staging | SparseStaging) -> Staging:
         """What was streamed, ready for a step: rows are summed and put into their places."""
         if isinstance(arrived, Staging):
             return arrived
@@ -239,7 +237,7 @@ class Session:
         """
         if self.closed or self.damaged or self.waiting:
             self._check_usable()
-        if options.worker and not self.ledger.is_next(options.worker, options.sequence):
+        if options.worker and not self.step_deduplication.is_next(options.worker, options.sequence):
             return False
         if self.watch.stopping is not None:
             self.watch.check_running(self.spec)
@@ -247,9 +245,9 @@ class Session:
             self.check_step(options.expected_step, "options.expected_step")
         return True
 
-    def count_step(self, numbers: StepNumbers, covered: Collection[str] | None) -> None:
-        """Counts a step that was applied; arguments as those of `Numbers.count`."""
-        self.numbers.count(numbers, covered)
+    def count_step(self, numbers: StepScalars, covered: Collection[str] | None) -> None:
+        """Counts a step that was applied; arguments as those of `SessionScalars.count`."""
+        self.scalars.count(numbers, covered)
         self.accumulated = 0
         self.step += 1
 
@@ -324,7 +322,7 @@ class Session:
             for run in staging.runs:
                 self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
         self.waiting.difference_update(tensor.entry.name for tensor in staging.tensors)
-        self.activity.happened(Pushed(self.step))
+        self.activity.publish(Pushed(self.step))
 
     def update(self, spec: SessionSpec, *, expected_step: int | None = None) -> list[StateTransfer]:
         """Replaces the specification between two steps; see `prepare_update`."""
@@ -344,7 +342,13 @@ class Session:
         """
         self.check_open()
         self.check_step(expected_step, "expected_step")
-        return respecified(self, spec)
+        prepared = prepare_spec_update(self, spec)
+        return Prepared(partial(self._update, prepared), prepared.give_up)
+
+    def _update(self, prepared: Prepared[list[StateTransfer]]) -> list[StateTransfer]:
+        transfers = prepared.commit()
+        self.activity.publish(Updated())
+        return transfers
 
     def report(self, values: Mapping[str, float], *, expected_step: int | None = None) -> MetricsReport:
         """Takes metrics of the parameters as they are; see `prepare_report`."""
@@ -353,7 +357,7 @@ class Session:
     def prepare_report(
         self, values: Mapping[str, float], *, expected_step: int | None = None
     ) -> Prepared[MetricsReport]:
-        """Takes metrics of the parameters as they are; see `optserve_server.sessions.metrics.report`.
+        """Takes metrics of the parameters as they are; see `optserve_server.state.metrics_report`.
 
         Args:
             values: the metrics by name.
@@ -366,16 +370,20 @@ class Session:
         self._check_usable()
         self.watch.check_running(self.spec)
         self.check_step(expected_step, "expected_step")
-        return Prepared(prepare_report(self, values))
+        return Prepared(partial(self._report, prepare_report(self, values)))
+
+    def _report(self, commit: Callable[[], MetricsReport]) -> MetricsReport:
+        report = commit()
+        self.activity.publish(report)
+        return report
 
     def close(self, *, away: bool = False) -> None:
         """Says that it is deleted, or away; whoever still holds it is refused."""
         self.closed, self.away = True, away
         self.idle_plans.clear()  # they hold the session, which is to go at once
-        self.idle_plans.clear()
-        self.activity.closed()
-        for tell in list(self.at_close.values()):
-            tell()
+        self.activity.publish_deleted()
+        for on_close in list(self.on_close.values()):
+            on_close()
 
     def check_open(self) -> None:
         """Refuses what comes too late.
@@ -386,7 +394,7 @@ class Session:
         """
         if self.away:
             text = "the session has just left the memory, and comes back when it is asked for again"
-            raise DomainError(Reason.STORAGE_UNAVAILABLE, text, retry_after=COMING)
+            raise DomainError(Reason.STORAGE_UNAVAILABLE, text, retry_after=RELOAD_RETRY_AFTER_S)
         if self.closed:
             raise session_deleted(f"sessions/{self.id}", "name")
 

@@ -15,15 +15,15 @@ import numpy.typing as npt
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.initializers.base import Initializer
-from optserve_server.sessions.budget import Budget, Charge, Kind
-from optserve_server.sessions.layout import Layout
-from optserve_server.sessions.metrics import session_bytes
-from optserve_server.sessions.prepared import Prepared
-from optserve_server.sessions.result import StepOutcome
+from optserve_server.resources.budget import Budget, Charge, Kind
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import DurabilityMode, DurabilitySpec, SessionSpec
-from optserve_server.sessions.staging import NamedArray
-from optserve_server.sessions.transfer import StateTransfer
+from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, SessionSpec
+from optserve_server.state.layout import Layout
+from optserve_server.state.monitors import session_bytes
+from optserve_server.state.prepared_change import Prepared
+from optserve_server.state.staging import NamedArray
+from optserve_server.state.state_transfer import StateTransfer
+from optserve_server.stepping.step_result import StepOutcome
 
 
 @dataclass(frozen=True)

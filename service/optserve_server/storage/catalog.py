@@ -6,13 +6,13 @@
     VERSION                             of this layout; written last, when all folders exist
     journal/000000000001.journal        see `optserve_server.storage.journal`
     journal/000000000001.spare          a journal's file that is to be used again
-    journal/heads                       see `optserve_server.storage.heads`
+    journal/heads                       see `optserve_server.storage.durable_positions`
     sessions/ID/manifest.json           who the session is
     sessions/ID/auto-N-S.safetensors    state after its record N, at step S; the last few
     sessions/ID/kept-N-S.safetensors    the same, asked for by a client; all of them
     quarantine/ID.WHEN/                 what was found damaged
     trash/                              what is being made or deleted
-    notes.json                          see `optserve_server.storage.notes`
+    notes.json                          see `optserve_server.storage.intent_log`
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import xxhash
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Beside, Disk, Piece, beside, rename, write_whole
-from optserve_server.storage.notes import Note, NoteKind, Notes
+from optserve_server.storage.intent_log import Intent, IntentKind, IntentLog
 
 VERSION = "optserve data 1\n"
 """What the file VERSION says."""
@@ -134,7 +134,7 @@ class Catalog:
             if is_new:
                 write_whole(disk, root / "VERSION", [VERSION.encode()])
             self._sweep()
-            self.notes = Notes(disk, root / "notes.json")
+            self.intent_log = IntentLog(disk, root / "notes.json")
         except BaseException:
             self.close()
             raise
@@ -177,46 +177,46 @@ class Catalog:
             raise
         return SessionFolder(self.sessions / session_id, session_id, owner)
 
-    def delete(self, folder: SessionFolder, note: Note) -> None:
+    def delete(self, folder: SessionFolder, note: Intent) -> None:
         """Deletes a session, at once and then file by file; noted where it may be asked for again."""
-        with self.notes.noting(note) if note.request else contextlib.nullcontext():
+        with self.intent_log.noting(note) if note.request else contextlib.nullcontext():
             self._throw_away(folder)
 
-    def keep(self, file: Beside, note: Note) -> None:
+    def keep(self, file: Beside, note: Intent) -> None:
         """Finishes a snapshot that somebody asked for."""
-        with self.notes.noting(note):
+        with self.intent_log.noting(note):
             file.finish()
 
-    def release(self, folder: SessionFolder, note: Note) -> None:
+    def release(self, folder: SessionFolder, note: Intent) -> None:
         """Deletes the snapshots that ``note`` names."""
-        with self.notes.noting(note):
+        with self.intent_log.noting(note):
             self._release(folder, note.files)
 
-    def complete(self) -> list[Note]:
+    def complete(self) -> list[Intent]:
         """Completes what was noted and not done, and returns what is done, the oldest first."""
         gone = []
-        for note in self.notes.all():
+        for note in self.intent_log.all():
             with contextlib.suppress(OSError, DamagedError):
                 note.done = self._completed(note)
                 if not note.done:
                     gone.append(note)
-        if gone or self.notes.outdated:
-            self.notes.settle(gone)
-        return self.notes.all()
+        if gone or self.intent_log.outdated:
+            self.intent_log.settle(gone)
+        return self.intent_log.all()
 
-    def _completed(self, note: Note) -> bool:
+    def _completed(self, note: Intent) -> bool:
         """Sees to what was noted; False for a snapshot that did not get its place, or lost its session."""
         path = self.sessions / note.folder
         there = path.exists() and self._owner(path) == note.owner
         if note.done:
-            return there or note.kind is NoteKind.DELETE
-        self.notes.outdated = True
+            return there or note.kind is IntentKind.DELETE
+        self.intent_log.outdated = True
         folder = SessionFolder(path, path.name, note.owner)
-        if there and note.kind is NoteKind.DELETE:
+        if there and note.kind is IntentKind.DELETE:
             self._throw_away(folder)
-        elif there and note.kind is NoteKind.DROP:
+        elif there and note.kind is IntentKind.DROP:
             self._release(folder, note.files)
-        elif note.kind is NoteKind.SAVE:
+        elif note.kind is IntentKind.SAVE:
             return there and all((path / name).exists() for name in note.files)
         return True
 
@@ -263,9 +263,9 @@ class Catalog:
                 found.setdefault(path.name.rsplit(".", 2)[0], []).append(path)
         return found
 
-    def discard(self, note: Note) -> None:
+    def discard(self, note: Intent) -> None:
         """Removes what lies in quarantine of a session's folder."""
-        with self.notes.noting(note) if note.request else contextlib.nullcontext():
+        with self.intent_log.noting(note) if note.request else contextlib.nullcontext():
             for path in self.aside().get(note.folder, []):
                 self.disk.remove(path)
 

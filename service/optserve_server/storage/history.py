@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from optserve_server.storage.damage import DamagedError
+from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
-from optserve_server.storage.heads import Heads
 from optserve_server.storage.journal import SUFFIX, Segment
 from optserve_server.storage.records import Found, Hole, scan
 
@@ -34,23 +34,25 @@ class History:
             records.pop()
         records.append(found)
 
-    def after(self, owner: int, number: int, heads: Heads) -> list[memoryview]:
+    def after(self, owner: int, number: int, durable_positions: DurablePositions) -> list[memoryview]:
         """The payloads of an owner's records that follow ``number``.
 
         Raises:
             DamagedError: one that was acknowledged is damaged or missing.
         """
         records = [found for found in self._records.get(owner, ()) if found.number > number]
-        if records and records[-1].payload is None and records[-1].number > heads[owner]:
+        if records and records[-1].payload is None and records[-1].number > durable_positions[owner]:
             records.pop()  # it was being written when the power failed
         payloads = []
         for expected, found in enumerate(records, start=number + 1):
             if found.number != expected or found.payload is None:
                 raise DamagedError(f"journal record {expected} is damaged or missing")
             payloads.append(found.payload)
-        if number + len(payloads) < heads[owner]:
+        if number + len(payloads) < durable_positions[owner]:
             lost = number + len(payloads) + 1
-            raise DamagedError(f"journal records {lost} to {heads[owner]} were acknowledged and are missing")
+            raise DamagedError(
+                f"journal records {lost} to {durable_positions[owner]} were acknowledged and are missing"
+            )
         return payloads
 
     def forget(self) -> None:

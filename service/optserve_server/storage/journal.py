@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.failpoints import armed, passing
 from optserve_server.storage.files import BLOCK, Disk, Piece, blocks
-from optserve_server.storage.heads import Heads
 from optserve_server.storage.records import HEADER_BYTES, checksum, header, padding, summing
 
 SUFFIX = ".journal"
@@ -74,7 +74,7 @@ class Journal:
     Args:
         disk: where.
         folder: the folder of the segments.
-        heads: where the numbers of what is safe are noted.
+        durable_positions: where the numbers of what is safe are noted.
         earlier: segments of former runs, as `optserve_server.storage.history.read` found them.
         segment_bytes: size from which on the next segment is begun.
 
@@ -88,13 +88,13 @@ class Journal:
         self,
         disk: Disk,
         folder: Path,
-        heads: Heads,
+        durable_positions: DurablePositions,
         earlier: Sequence[Segment] = (),
         segment_bytes: int = 64 << 20,
     ) -> None:
         self._disk = disk
         self._folder = folder
-        self._heads = heads
+        self._durable_positions = durable_positions
         self._segment_bytes = segment_bytes
         self._closed = [segment for segment in earlier if segment.last]
         for segment in earlier:
@@ -221,7 +221,7 @@ class Journal:
             for record in group:
                 self._current.last[record.owner] = record.number
         for record in group:
-            self._heads.note(record.owner, record.number)
+            self._durable_positions.note(record.owner, record.number)
 
     def _sync(self) -> None:
         passing("before-journal-fsync")

@@ -13,7 +13,7 @@ import pytest
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, refused
 from tests.integration.data_connections.conftest import TICKET, VALUES, plan, small
-from tests.integration.hasty_server import CLAIM_SECONDS, STRANGERS
+from tests.integration.hasty_server import CLAIM_TIMEOUT_S, MAX_UNAUTHENTICATED_CONNECTIONS
 from tests.integration.raw_stream import ACCEPTED, GREETING, SECONDS, RawStream, asking, taken, told
 from tests.support.server import RunningServer, running_server
 
@@ -62,7 +62,7 @@ def test_who_says_nothing_is_sent_away_in_time(hasty: RunningServer) -> None:
             assert taken(shown, 1) == ACCEPTED
             began = time.monotonic()
             assert told(silent) == told(begun) == told(shown) == b""
-            assert 0.7 * CLAIM_SECONDS < time.monotonic() - began < CLAIM_SECONDS + 3
+            assert 0.7 * CLAIM_TIMEOUT_S < time.monotonic() - began < CLAIM_TIMEOUT_S + 3
         assert stream.knock(GREETING + offer.ticket, offer.port) == b"", "the ticket has expired"
 
 
@@ -73,7 +73,7 @@ def test_a_ticket_that_nobody_shows_ends_its_stream(hasty: RunningServer) -> Non
         with refused() as why:
             next(stream.call)
         assert (why.reason, why.fields) == ("STREAM_PROTOCOL", [TICKET])
-        assert 0.7 * CLAIM_SECONDS < time.monotonic() - began < CLAIM_SECONDS + 3
+        assert 0.7 * CLAIM_TIMEOUT_S < time.monotonic() - began < CLAIM_TIMEOUT_S + 3
 
 
 def test_a_ticket_may_be_shown_after_the_stream_has_gone_over(hasty: RunningServer) -> None:
@@ -89,7 +89,7 @@ def test_a_ticket_may_be_shown_after_the_stream_has_gone_over(hasty: RunningServ
 def test_an_expired_ticket_is_followed_by_steps_over_the_call(hasty: RunningServer) -> None:
     with Client(hasty.address) as client, RawStream(client) as stream:
         stream.offer()
-        time.sleep(CLAIM_SECONDS + 0.2)
+        time.sleep(CLAIM_TIMEOUT_S + 0.2)
         stream.planned(plan(client.create(VALUES).name)).say(*small())
         assert stream.heard().result.step == 1
 
@@ -99,12 +99,12 @@ def test_only_so_many_may_be_strangers(hasty: RunningServer) -> None:
     with Client(hasty.address) as client, RawStream(client) as stream, contextlib.ExitStack() as stack:
         offer = stream.offer()
         knock = partial(socket.create_connection, ("127.0.0.1", offer.port), SECONDS)
-        silent = [stack.enter_context(knock()) for _ in range(STRANGERS)]
+        silent = [stack.enter_context(knock()) for _ in range(MAX_UNAUTHENTICATED_CONNECTIONS)]
         time.sleep(0.2)
         with knock() as beyond:
             began = time.monotonic()
             assert told(beyond) == b""
-            assert time.monotonic() - began < 0.5 * CLAIM_SECONDS
+            assert time.monotonic() - began < 0.5 * CLAIM_TIMEOUT_S
         assert {told(one) for one in silent} == {b""}
         with RawStream(client) as later:
             later.go_over().planned(plan(client.create(VALUES).name)).send(*small())

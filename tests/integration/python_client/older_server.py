@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from optserve_server.__main__ import main
 from optserve_server.errors import DomainError, Reason
-from optserve_server.rpc.messages import Messages
+from optserve_server.rpc.streaming.messages import Messages
 
 
 async def unknown(self: Messages, request: object) -> NoReturn:

@@ -29,7 +29,7 @@ from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.muon import Muon
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import SessionSpec
+from optserve_server.spec.session_spec import SessionSpec
 from tests.service.sessions.support import session_of
 
 # Recorded from Keras 3.15.1; the conformance sources compare them anew.

@@ -13,8 +13,8 @@ from optserve_server.arrays.backend import Backend, Segments
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.sessions.guards import StepPrograms
-from optserve_server.sessions.spec import GradientSpec
+from optserve_server.programs.gradient_transforms import StepPrograms
+from optserve_server.spec.session_spec import GradientSpec
 from tests.conformance.trajectories import beforehand
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -15,8 +15,8 @@ from grpc import aio
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceStub
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.rpc.listening import Listening
-from optserve_server.rpc.server import Server
+from optserve_server.rpc.server.server import Server
+from optserve_server.rpc.transport.listening import Listening
 from optserve_server.sessions.namespaces import Namespaces
 from tests.integration.client import Refusal, named, refusal, sgd, tensor
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from optserve_server.rpc import completion
-from optserve_server.rpc.completion import Completion
+from optserve_server.rpc.execution import completion
+from optserve_server.rpc.execution.completion import Completion
 
 T = TypeVar("T")
 NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME", default="")

@@ -12,11 +12,11 @@ from optserve_server.arrays.program import Program
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.sgd import SGD
-from optserve_server.sessions.result import StepOptions, StepResult
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.spec import SessionSpec
-from optserve_server.sessions.staging import NamedArray
 from optserve_server.sessions.store import ParameterInit, Store
+from optserve_server.spec.session_spec import SessionSpec
+from optserve_server.state.staging import NamedArray
+from optserve_server.stepping.step_result import StepOptions, StepResult
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

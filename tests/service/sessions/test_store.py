@@ -17,8 +17,8 @@ from optserve_server.initializers.normal import Normal
 from optserve_server.initializers.orthogonal import Orthogonal
 from optserve_server.initializers.uniform import Uniform
 from optserve_server.optimizers.adam import Adam
-from optserve_server.sessions.spec import ParameterGroup, WeightAverageSpec
 from optserve_server.sessions.store import Limits, ParameterInit, Store
+from optserve_server.spec.session_spec import ParameterGroup, WeightAverageSpec
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk, Piece
-from optserve_server.storage.heads import Heads
 from optserve_server.storage.history import History, read
 from optserve_server.storage.journal import Journal, Record
 
@@ -18,9 +18,11 @@ class Writer:
 
     def __init__(self, folder: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20) -> None:
         self.disk = disk or Disk()
-        self.heads = Heads(self.disk, folder / "heads")
+        self.durable_positions = DurablePositions(self.disk, folder / "heads")
         self.history = read(self.disk, folder)
-        self.journal = Journal(self.disk, folder, self.heads, self.history.segments, segment_bytes)
+        self.journal = Journal(
+            self.disk, folder, self.durable_positions, self.history.segments, segment_bytes
+        )
 
     def append(self, owner: int, number: int, *pieces: Piece) -> OSError | None:
         done = threading.Event()
@@ -36,7 +38,7 @@ class Writer:
 
     def close(self) -> None:
         self.journal.close()
-        self.heads.close()
+        self.durable_positions.close()
 
 
 @contextmanager
@@ -51,11 +53,11 @@ def writing(folder: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20
 def payloads(folder: Path, owner: int, after: int = 0) -> list[bytes]:
     """What recovery would replay."""
     disk = Disk()
-    heads = Heads(disk, folder / "heads")
+    durable_positions = DurablePositions(disk, folder / "heads")
     try:
-        return [bytes(payload) for payload in read(disk, folder).after(owner, after, heads)]
+        return [bytes(payload) for payload in read(disk, folder).after(owner, after, durable_positions)]
     finally:
-        heads.close()
+        durable_positions.close()
 
 
 def holes(folder: Path) -> History:

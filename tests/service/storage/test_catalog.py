@@ -14,7 +14,7 @@ import pytest
 from optserve_server.storage.catalog import VERSION, Catalog, DirectoryError, SessionFolder
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Disk, Piece, write_whole
-from optserve_server.storage.notes import Note, NoteKind
+from optserve_server.storage.intent_log import Intent, IntentKind
 from tests.support.disks import FailingDisk
 
 
@@ -34,7 +34,7 @@ def writes(content: bytes) -> Callable[[Callable[[Piece], None]], None]:
 def test_sessions_are_found_again(tmp_path: Path) -> None:
     with opened(tmp_path) as catalog:
         made = [catalog.create(name, writes(b"first"), 0, 0) for name in ("a", "b", "c")]
-        catalog.delete(made[1], Note(NoteKind.DELETE, "b", made[1].owner))
+        catalog.delete(made[1], Intent(IntentKind.DELETE, "b", made[1].owner))
     with opened(tmp_path) as catalog:
         assert list(catalog.folders()) == [made[0], made[2]]
         assert made[0].owner != made[2].owner

@@ -71,7 +71,7 @@ def test_files_that_are_used_again_hold_no_earlier_record(tmp_path: Path) -> Non
     """Neither in the same run nor in the next, wherever the new records end."""
     for _ in range(2):
         with writing(tmp_path, segment_bytes=1000) as writer:
-            first = max(writer.heads[7], 0) + 1
+            first = max(writer.durable_positions[7], 0) + 1
             for number in range(first, first + 30):
                 assert writer.append(7, number, bytes([number]) * 300) is None
                 writer.journal.release({7: number}, 0)
@@ -236,11 +236,11 @@ def test_a_lost_record_that_was_acknowledged_is_missed(tmp_path: Path) -> None:
 def test_heads_of_many_sessions_survive(tmp_path: Path) -> None:
     with writing(tmp_path) as writer:
         for owner, number in itertools.product(range(1, 1500), (1, 2, 3)):
-            writer.heads.note(owner, number)
-        writer.heads.note(5, 2)  # no way back
-        writer.heads.forget(6)
+            writer.durable_positions.note(owner, number)
+        writer.durable_positions.note(5, 2)  # no way back
+        writer.durable_positions.forget(6)
     with writing(tmp_path) as writer:
-        assert [writer.heads[owner] for owner in (1, 5, 6, 1499, 1500)] == [3, 3, 0, 3, 0]
-        writer.heads.keep([1])
+        assert [writer.durable_positions[owner] for owner in (1, 5, 6, 1499, 1500)] == [3, 3, 0, 3, 0]
+        writer.durable_positions.keep([1])
     with writing(tmp_path) as writer:
-        assert [writer.heads[owner] for owner in (1, 5)] == [3, 0]
+        assert [writer.durable_positions[owner] for owner in (1, 5)] == [3, 0]

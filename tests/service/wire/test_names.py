@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.wire import names, pages
+from optserve_server.wire.fields import names, pages
 from tests.service.wire.support import outcome
 
 IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)

@@ -9,7 +9,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Convention
 from optserve_server.schedules.join import Join
 from optserve_server.schedules.piecewise_constant import BoundarySide, PiecewiseConstant
-from optserve_server.wire.specs import chosen_from, chosen_to, session_spec_from
+from optserve_server.wire.specifications.specs import chosen_from, chosen_to, session_spec_from
 from tests.service.wire.support import outcome
 
 

@@ -15,7 +15,12 @@ from optserve.v1.network_spec_pb2 import LayerSpec, NetworkSpec
 from optserve.v1.tensor_pb2 import DATA_TYPE_BFLOAT16, DATA_TYPE_INT32
 from optserve_server.complexity.network import MAX_LAYERS, estimate
 from optserve_server.errors import DomainError, Reason
-from optserve_server.wire.networks import batch_size_from, element_type_from, estimate_to, network_from
+from optserve_server.wire.specifications.networks import (
+    batch_size_from,
+    element_type_from,
+    estimate_to,
+    network_from,
+)
 from tests.conformance.corpus import Case, cases
 from tests.service.wire.support import outcome
 

@@ -20,10 +20,10 @@ from optserve.v1.session_pb2 import GradientSpec, SessionSpec
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import declarations
 from optserve_server.losses.base import Reduction
-from optserve_server.sessions import spec as domain
-from optserve_server.sessions.early_stopping import EarlyStoppingSpec
-from optserve_server.sessions.plateau import ReduceOnPlateauSpec
-from optserve_server.wire.specs import (
+from optserve_server.spec import session_spec as domain
+from optserve_server.spec.early_stopping import EarlyStoppingSpec
+from optserve_server.spec.plateau import ReduceOnPlateauSpec
+from optserve_server.wire.specifications.specs import (
     FAMILIES,
     chosen_from,
     chosen_to,

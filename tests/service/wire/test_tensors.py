@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as arrays
 from optserve._codec.framing import ChunkView
 from optserve.v1.tensor_pb2 import DataType, Tensor
 from optserve_server.errors import DomainError, Reason
-from optserve_server.wire.chunks import Filler, cut
-from optserve_server.wire.tensors import DTYPES, array_from, shape_from, tensor_to
+from optserve_server.wire.fields.chunks import Filler, cut
+from optserve_server.wire.fields.tensors import DTYPES, array_from, shape_from, tensor_to
 from tests.service.wire.support import outcome
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)

@@ -1,0 +1,1 @@
+"""Durability: change records, snapshots, recovery, eviction."""

@@ -1,0 +1,82 @@
+"""What the disk did with what was last written to it, and refusals where it would not take it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.storage.files import Disk, write_whole
+
+RETRY_AFTER_S = 2.0
+"""Seconds after which a disk may have room again."""
+
+_TRIAL_BYTES = 1 << 20
+"""What has to find room before a disk that refused is trusted again, while nobody writes."""
+
+_log = logging.getLogger(__name__)
+
+
+class DiskState:
+    """Whether the disk takes what is written. Nothing is asked of it to know: writes tell.
+
+    Whoever looks at readiness may stop sending because of it; so `try_again` writes something
+    now and then while the disk refuses, and at no other time.
+
+    Args:
+        disk: the disk.
+        root: the data directory.
+
+    Attributes:
+        trouble: why it did not take what was written last; empty where it did.
+    """
+
+    def __init__(self, disk: Disk, root: Path) -> None:
+        self.trouble = ""
+        self._disk = disk
+        self._trial = root / "trial"
+        self._tried = 0.0
+
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Turns an error of the disk into a refusal, and remembers how the block ended.
+
+        Raises:
+            DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
+        """
+        try:
+            yield
+        except OSError as error:
+            _log.warning("the disk refuses: %s", error)
+            reason = self._failed(error)
+            text = f"{self.trouble}; nothing was applied"
+            raise DomainError(reason, text, retry_after=RETRY_AFTER_S) from error
+        self.trouble = ""
+
+    def is_due(self) -> bool:
+        """Whether to `try_again`."""
+        return bool(self.trouble) and time.monotonic() - self._tried >= RETRY_AFTER_S
+
+    def try_again(self) -> None:
+        """Writes something, to see whether the disk takes it by now; blocks for that time."""
+        self._tried = time.monotonic()
+        try:
+            write_whole(self._disk, self._trial, [bytes(_TRIAL_BYTES)])
+            self._disk.remove(self._trial)
+        except OSError as error:
+            self._failed(error)
+        else:
+            _log.info("the disk takes what is written again")
+            self.trouble = ""
+
+    def _failed(self, error: OSError) -> Reason:
+        self._tried = time.monotonic()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self.trouble = "the server's disk is full"
+            return Reason.STORAGE_FULL
+        self.trouble = "the server's disk has failed"
+        return Reason.STORAGE_UNAVAILABLE

@@ -1,0 +1,191 @@
+"""Start-up: every session comes back as it was acknowledged, or is set aside and said so."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optserve_server.durability.change_records import replay
+from optserve_server.durability.durability_manager import DurabilityManager, Encode, Policy, names_of
+from optserve_server.durability.snapshot_codec import decode_snapshot, facts_of
+from optserve_server.sessions.namespaces import Namespaces
+from optserve_server.sessions.session import Session
+from optserve_server.sessions.session_durability import Answered, SessionDurability
+from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
+from optserve_server.storage.damage import DamagedError
+from optserve_server.storage.durable_positions import DurablePositions
+from optserve_server.storage.files import Disk
+from optserve_server.storage.history import History, read
+from optserve_server.storage.intent_log import Intent
+from optserve_server.storage.journal import Journal
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a data directory held.
+
+    Attributes:
+        durability_manager: looks after the sessions from now on.
+        answered: the requests that were answered, by namespace, oldest first.
+    """
+
+    durability_manager: DurabilityManager
+    answered: Sequence[tuple[str, Answered]]
+
+
+class Recovery:
+    """Brings back the sessions of a data directory.
+
+    Args:
+        root: the directory.
+        namespaces: takes the sessions.
+        codec: reads specifications.
+        encode: gives answers anew.
+        policy: for afterwards.
+        disk: how to get at the directory.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        namespaces: Namespaces,
+        codec: SpecCodec,
+        encode: Encode,
+        policy: Policy | None = None,
+        disk: Disk | None = None,
+    ) -> None:
+        self._disk = disk or Disk()
+        self._catalog = Catalog(self._disk, root)
+        self._namespaces = namespaces
+        self._codec = codec
+        self._encode = encode
+        self._policy = policy or Policy()
+        self._durable_positions = DurablePositions(self._disk, self._catalog.journal / "heads")
+        self._history = History()
+
+    def run(self) -> Recovered:
+        """Recovers everything; blocks for as long as that takes."""
+        started = time.perf_counter()
+        notes = self._catalog.complete()
+        self._history = read(self._disk, self._catalog.journal)
+        for path, hole in self._history.holes:
+            _log.warning("%s: bytes %d to %d are no record", path, hole.start, hole.end)
+        with self._unlimited():
+            found = [self._recovered(folder) for folder in self._catalog.folders()]
+        durability = [one for one in found if one is not None]
+        self._report_aside()
+        self._durable_positions.keep(one.folder.owner for one in durability)
+        journal = Journal(
+            self._disk,
+            self._catalog.journal,
+            self._durable_positions,
+            self._history.segments,
+            self._policy.segment_bytes,
+        )
+        self._history.forget()
+        durability_manager = DurabilityManager(
+            self._catalog, self._durable_positions, journal, self._codec, self._encode, self._policy
+        )
+        for one in durability:
+            durability_manager.watch(one)
+        facts = {"sessions": len(durability), "seconds": round(time.perf_counter() - started, 3)}
+        _log.info("recovered", extra={"facts": facts})
+        answered = [(one.namespace, answer) for one in durability for answer in one.answered]
+        return Recovered(durability_manager, [*answered, *(_noted(note) for note in notes if note.request)])
+
+    @contextlib.contextmanager
+    def _unlimited(self) -> Iterator[None]:
+        """What was acknowledged comes back, also where limits are narrower by now."""
+        budget = self._namespaces.budget
+        limits, budget.limits = budget.limits, {}
+        try:
+            yield
+        finally:
+            budget.limits = limits
+
+    def _recovered(
+        self, folder: SessionFolder | tuple[str, DamagedError]
+    ) -> SessionDurability[Session] | None:
+        if not isinstance(folder, SessionFolder):
+            self._set_aside(self._catalog.sessions / folder[0], str(folder[1]), None)
+            return None
+        try:
+            return self._brought_back(folder)
+        except DamagedError as error:
+            self._set_aside(folder.path, str(error), folder.owner)
+        except Exception as error:
+            # Whatever else it is, the other sessions can do without it.
+            _log.exception("defect while %s was recovered", folder.path)
+            self._set_aside(folder.path, f"{type(error).__name__}: {error}", folder.owner)
+        return None
+
+    def _brought_back(self, folder: SessionFolder) -> SessionDurability[Session]:
+        """The session of a folder: from its last snapshot, or an earlier one and the journal.
+
+        Raises:
+            DamagedError: there is no way to be sure of it.
+        """
+        problems = []
+        damaged: list[SnapshotFile] = []
+        for file in folder.snapshots():
+            try:
+                durability = self._from(folder, file)
+            except DamagedError as error:
+                problems.append(f"{file.path.name}: {error}")
+                damaged.append(file)
+                continue
+            for bad in damaged:
+                place = self._catalog.set_aside(bad.path)
+                _log.warning("%s was damaged and is now %s; the session is whole", bad.path, place)
+            return durability
+        raise DamagedError("; ".join(problems) or "it has no snapshot")
+
+    def _from(self, folder: SessionFolder, file: SnapshotFile) -> SessionDurability[Session]:
+        contents = self._catalog.read(file)
+        payloads = self._history.after(folder.owner, file.number, self._durable_positions)
+        namespace, session_id = names_of(folder.path.name)
+        store = self._namespaces[namespace].store
+        session = decode_snapshot(contents, self._codec, session_id, store.backend, store.budget)
+        facts = facts_of(contents)
+        if facts["number"] != file.number or session.step != file.step:
+            raise DamagedError("it is another snapshot than its name says")
+        durability = SessionDurability(session, namespace, folder, file.number, file.number, file.step)
+        durability.answered.extend(Answered.of(state) for state in facts["requests"])
+        session.durability = durability
+        for payload in payloads:
+            self._replay(durability, payload)
+        store.add(session)
+        return durability
+
+    def _replay(self, durability: SessionDurability[Session], payload: memoryview) -> None:
+        done = replay(durability.session, payload, self._codec)
+        durability.recorded(len(payload))
+        if done.request.key:
+            answer = self._encode(done.kind, durability.session, done.outcome)
+            durability.answered.append(Answered(done.request, done.kind, answer))
+
+    def _set_aside(self, path: Path, why: str, owner: int | None) -> None:
+        """Moves a session out of the way, with the segments that may hold records of it."""
+        place = self._catalog.set_aside(path)
+        _log.error("%s is damaged and was moved to %s: %s", path.name, place, why)
+        for segment in self._history.segments:
+            if owner is None or owner in segment.last:
+                with contextlib.suppress(OSError):
+                    self._disk.link(segment.path, place / segment.path.name)
+
+    def _report_aside(self) -> None:
+        for name in self._catalog.aside():
+            namespace, session_id = names_of(name)
+            self._namespaces[namespace].store.miss(session_id)
+
+
+def _noted(note: Intent) -> tuple[str, Answered]:
+    namespace, _ = names_of(note.folder)
+    return namespace, Answered.of((note.request, note.content, note.kind.value, note.answer))

@@ -1,0 +1,29 @@
+"""A session that becomes what another one is: one of its own snapshots, thawed."""
+
+from __future__ import annotations
+
+from optserve_server.sessions.activity import Updated
+from optserve_server.sessions.session import Session
+
+
+def restore_state(session: Session, state: Session) -> None:
+    """Gives a session another state.
+
+    What workers had answered stays. So do the parameters' places, for others may read them there.
+
+    Args:
+        session: the session, locked.
+        state: a session of the same tensors, which nobody uses any more.
+    """
+    arenas = session.arenas
+    with session.changing:
+        for dtype, parameters in arenas.parameters.items():
+            parameters[:] = state.arenas.parameters[dtype]
+        for partition in state.arenas.partitions.values():
+            partition.move(arenas.parameters[partition.dtype])
+        arenas.partitions = state.arenas.partitions
+    session.spec, session.scalars, session.watch = state.spec, state.scalars, state.watch
+    session.step, session.accumulated, session.skipped = state.step, state.accumulated, state.skipped
+    session.resident_bytes = state.resident_bytes
+    session.charge, session.waiting = state.charge, state.waiting
+    session.activity.publish(Updated())

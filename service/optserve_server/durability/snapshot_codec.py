@@ -1,0 +1,244 @@
+"""A session as tensors and facts, and back: what a snapshot holds.
+
+Tensors are named for what they are: ``parameter/w``, ``slot/m/w``, ``average/w``,
+``accumulated/w`` and ``best/w`` belong to the tensor ``w``. Everything else is facts, which
+JSON can say: floats come back the same, for it writes the shortest text that is read as them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.arrays.backend import Array, Backend
+from optserve_server.errors import DomainError
+from optserve_server.programs.clocks import Clock
+from optserve_server.programs.gradient_transforms import ACCUMULATED, AVERAGE, PARAMETER, PREPARED
+from optserve_server.programs.step_scalars import SessionScalars
+from optserve_server.resources.budget import UNBOUNDED, Budget
+from optserve_server.sessions.session import Session
+from optserve_server.spec.early_stopping import EarlyStoppingState
+from optserve_server.spec.plateau import ReduceOnPlateauState
+from optserve_server.spec.session_spec import SessionSpec
+from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.arena import Arenas
+from optserve_server.state.layout import Layout, TensorEntry
+from optserve_server.state.monitors import Watch
+from optserve_server.state.partition import Partition
+from optserve_server.stepping.step_deduplication import StepDeduplication
+from optserve_server.storage.damage import DamagedError
+from optserve_server.storage.snapshot import Contents, TensorSource
+
+FORMAT = 1
+"""Number of the way in which facts are written."""
+
+_FACTS, _SPEC = "optserve", "spec"
+_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+
+
+@dataclass(frozen=True)
+class EncodedSnapshot:
+    """What a snapshot of a session holds: tensors, which are read when it is their turn, and metadata."""
+
+    tensors: list[TensorSource]
+    metadata: dict[str, str]
+
+
+def encode_snapshot(session: Session, codec: SpecCodec, **more: Any) -> EncodedSnapshot:
+    """A session's state. It must not change until the tensors were read.
+
+    Args:
+        session: the session.
+        codec: writes its specification.
+        more: further facts.
+    """
+    facts = {**_facts(session), **more}
+    tensors = [
+        _source(session.arenas.backend, name, entry, array)
+        for name, entry, array in _arrays(session.arenas, session.watch)
+    ]
+    metadata = {_FACTS: json.dumps(facts, separators=(",", ":")), _SPEC: codec.encode(session.spec)}
+    return EncodedSnapshot(tensors, metadata)
+
+
+def facts_of(contents: Contents) -> dict[str, Any]:
+    """The facts of a snapshot.
+
+    Raises:
+        DamagedError: there are none, or they are written in another way.
+    """
+    try:
+        facts: dict[str, Any] = json.loads(contents.metadata[_FACTS])
+        if facts["format"] == FORMAT:
+            return facts
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError("it is no snapshot of a session") from error
+    raise DamagedError(f"it is a snapshot of format {facts['format']!r}, not {FORMAT}")
+
+
+def spec_of(contents: Contents, codec: SpecCodec) -> SessionSpec:
+    """The specification of a snapshot.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    try:
+        return codec.decode(contents.metadata[_SPEC])
+    except (KeyError, TypeError, ValueError, DomainError) as error:
+        raise DamagedError("its specification cannot be read") from error
+
+
+def layout_of(contents: Contents, spec: SessionSpec) -> Layout:
+    """The layout of a snapshot's session.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    try:
+        named = facts_of(contents)["layout"]
+        return Layout([(str(n), _DTYPES[d], tuple(map(int, shape))) for n, d, shape in named], spec.groups)
+    except (KeyError, TypeError, ValueError, DomainError) as error:
+        raise DamagedError("its layout cannot be read") from error
+
+
+def decode_snapshot(
+    contents: Contents, codec: SpecCodec, session_id: str, backend: Backend, budget: Budget = UNBOUNDED
+) -> Session:
+    """The session that a snapshot was made of.
+
+    Raises:
+        DamagedError: the snapshot does not fit together.
+        DomainError: the budget has no room for it.
+    """
+    facts, spec = facts_of(contents), spec_of(contents, codec)
+    layout = layout_of(contents, spec)
+    try:
+        pending = [str(name) for name in facts["pending"] if name in layout]
+        session = Session(session_id, spec, layout, backend, _count(facts["seed"], 1 << 64), pending, budget)
+        _restore_facts(session, facts)
+        _restore_arrays(session, contents.tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DamagedError("its facts do not fit together") from error
+    return session
+
+
+def _facts(session: Session) -> dict[str, Any]:
+    watch = session.watch
+    return {
+        "format": FORMAT,
+        "step": session.step,
+        "accumulated": session.accumulated,
+        "skipped": session.skipped,
+        "seed": session.seed,
+        "created": session.created.isoformat(),
+        "layout": [(e.name, e.dtype.name, e.shape) for e in session.layout.entries],
+        "pending": session.pending,
+        "clocks": [
+            (
+                clock.group,
+                clock.count,
+                clock.carried,
+                None if clock.tensors is None else sorted(clock.tensors),
+            )
+            for clock in session.scalars.clocks
+        ],
+        "plateau": None if watch.plateau is None else dataclasses.asdict(watch.plateau),
+        "stopping": None if watch.stopping is None else dataclasses.asdict(watch.stopping),
+        "workers": session.step_deduplication.state(),
+    }
+
+
+def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
+    session.step = _count(facts["step"])
+    session.accumulated = _count(facts["accumulated"], session.spec.gradient.accumulation_steps)
+    session.skipped = _count(facts["skipped"])
+    session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
+    session.scalars = SessionScalars(session.spec, session.layout.members, _clocks(session, facts["clocks"]))
+    plateau, stopping = facts["plateau"], facts["stopping"]
+    session.watch = Watch(
+        None if plateau is None else ReduceOnPlateauState(**plateau),
+        None if stopping is None else EarlyStoppingState(**stopping),
+        session.watch.best,
+    )
+    session.scalars.reduction = session.watch.learning_rate_factor
+    session.step_deduplication = StepDeduplication.of(facts["workers"])
+
+
+def _count(value: Any, limit: int = 1 << 63) -> int:
+    """A number that a message can carry; files may come from anybody."""
+    if type(value) is not int or not 0 <= value < limit:
+        raise ValueError(value)
+    return value
+
+
+def _clocks(session: Session, facts: Sequence[Any]) -> list[Clock]:
+    """The clocks of a snapshot.
+
+    Raises:
+        DamagedError: they are not those of its specification.
+    """
+    members, known = session.layout.members, {clock.group: clock for clock in session.scalars.clocks}
+    clocks = [
+        Clock(
+            str(group),
+            _count(count, session.step + 1),
+            {str(name): float(value) for name, value in carried.items()},
+            None if tensors is None else frozenset(map(str, tensors)),
+        )
+        for group, count, carried, tensors in facts
+    ]
+    for clock in clocks:
+        if clock.group not in known or clock.carried.keys() != known[clock.group].carried.keys():
+            raise DamagedError("its numbers are not those of its specification")
+    for group in known:
+        mine = members.get(group, [])
+        of_group = [clock.tensors for clock in clocks if clock.group == group]
+        shown = [mine if tensors is None else list(tensors) for tensors in of_group]
+        if sorted(name for names in shown for name in names) != sorted(mine):
+            raise DamagedError("its step counts are not those of its tensors")
+    return clocks
+
+
+def _restore_arrays(session: Session, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    backend = session.arenas.backend
+    places = list(_arrays(session.arenas, session.watch))
+    if {name for name, _, _ in places} != tensors.keys():
+        raise DamagedError("its tensors are not those of its specification")
+    for name, entry, array in places:
+        found = tensors[name]
+        if found.dtype != entry.dtype or found.size != array.size:
+            raise DamagedError(f"tensor {name!r} has another type or shape")
+        array.reshape(-1)[:] = backend.from_host(found.reshape(-1))
+
+
+def _arrays(arenas: Arenas, watch: Watch) -> Iterator[tuple[str, TensorEntry, Array]]:
+    """Every array that is worth keeping, cut into tensors: views, in their own shapes."""
+    for partition in arenas.partitions.values():
+        for entry in partition.tensors:
+            yield from _arrays_of(partition, entry)
+            if watch.best is not None:
+                best = watch.best[entry.dtype][entry.start : entry.stop]
+                yield f"best/{entry.name}", entry, best.reshape(entry.shape)
+
+
+def _arrays_of(partition: Partition, entry: TensorEntry) -> Iterator[tuple[str, TensorEntry, Array]]:
+    place = slice(entry.start - partition.start, entry.stop - partition.start)
+    for name, array in partition.arrays.items():
+        if name != PREPARED:  # nothing that one step leaves to the next
+            kind = name if name in (ACCUMULATED, AVERAGE) else f"slot/{name}"
+            kind = "parameter" if name == PARAMETER else kind
+            yield f"{kind}/{entry.name}", entry, array[place].reshape(entry.shape)
+    for slot, array in partition.matrices.get(entry.name, {}).items():
+        yield f"slot/{slot}/{entry.name}", entry, array
+
+
+def _source(backend: Backend, name: str, entry: TensorEntry, array: Array) -> TensorSource:
+    return TensorSource(name, entry.dtype, tuple(array.shape), partial(backend.to_host, array))

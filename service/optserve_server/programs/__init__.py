@@ -1,0 +1,1 @@
+"""Programs around an optimizer's rule, and the scalars that they take."""

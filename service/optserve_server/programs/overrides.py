@@ -1,0 +1,141 @@
+"""Hyperparameters that have other values for one step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from optserve_server.errors import DomainError, Reason, within
+from optserve_server.hyper import declarations
+from optserve_server.optimizers.base import Rule
+from optserve_server.optimizers.groupwise import GroupwiseRule
+from optserve_server.programs.step_programs import programs_of_group
+from optserve_server.spec.override import Override
+from optserve_server.spec.session_spec import ParameterGroup, SessionSpec
+
+_RATE, _DECAY, _L1, _L2 = "learning_rate", "decoupled_weight_decay", "l1", "l2"
+
+
+class EffectiveHyperparameters:
+    """What holds for each group in a step with overrides, by the group's name.
+
+    An override changes numbers alone. One that would change a formula, such as a momentum of 0 that
+    becomes 0.9, is rejected: that is UpdateSession's.
+
+    Args:
+        spec: the session's specification.
+        overrides: the overrides; later ones take the place of earlier ones.
+
+    Attributes:
+        rules: the rules.
+        rates: learning rates, of the groups that have an override of it, before factors.
+        decays: decoupled weight decays.
+        l1: factors of L1 regularization.
+        l2: factors of L2 regularization.
+
+    Raises:
+        DomainError: UNSUPPORTED_VALUE for a name or a group that there is not, or a value that would
+            change a formula; OUT_OF_RANGE. Fields start at
+            ``options.overrides[i]``.
+    """
+
+    def __init__(self, spec: SessionSpec, overrides: Sequence[Override] = ()) -> None:
+        groups: dict[str, ParameterGroup | None] = {"": None, **{g.name: g for g in spec.groups}}
+        self.rules = {name: spec.rule(group) for name, group in groups.items()}
+        self.decays = {name: spec.weight_decay(group) for name, group in groups.items()}
+        self.l1 = {name: spec.l1(group) for name, group in groups.items()}
+        self.l2 = {name: spec.l2(group) for name, group in groups.items()}
+        self.rates: dict[str, float] = {}
+        for index, override in enumerate(overrides):
+            with within(f"options.overrides[{index}]"):
+                for name in _groups_of(override, groups):
+                    self._override(name, override)
+                    _check_formula(spec, groups[name], self, name, override)
+
+    def _override(self, group: str, override: Override) -> None:
+        name, value = override.name, override.value
+        rule = self.rules[group]
+        if name == _RATE:
+            _replaced(rule, name, value)  # checks its range
+            self.rates[group] = value
+            return
+        if name in (_L1, _L2) or (name == _DECAY and name not in declarations(type(rule))):
+            if not 0 <= value < float("inf"):
+                text = f"{name} is {value}, but must be at least 0"
+                raise DomainError(Reason.OUT_OF_RANGE, text, field="value", metadata={"range": "at least 0"})
+            {_L1: self.l1, _L2: self.l2, _DECAY: self.decays}[name][group] = value
+            return
+        if name not in overridable(rule):
+            allowed = ", ".join([*overridable(rule), _DECAY, _L1, _L2])
+            raise DomainError(
+                Reason.UNSUPPORTED_VALUE,
+                f"{name!r} cannot be overridden for {rule.name}; what can is {allowed}",
+                field="name",
+                metadata={"allowed": allowed},
+            )
+        self.rules[group] = _replaced(rule, name, value)
+        after = self.rules[group].decoupled_weight_decay
+        if after != rule.decoupled_weight_decay and self.decays[group] == rule.decoupled_weight_decay:
+            self.decays[group] = after
+
+
+def _replaced(rule: Rule, name: str, value: float) -> Rule:
+    """A rule with another hyperparameter.
+
+    Raises:
+        DomainError: OUT_OF_RANGE or UNSUPPORTED_VALUE at ``value``.
+    """
+    try:
+        return dataclasses.replace(rule, **{name: value})
+    except DomainError as error:
+        error.field = "value"
+        raise
+
+
+def overridable(rule: Rule) -> tuple[str, ...]:
+    """The names of a rule's numeric hyperparameters."""
+    values = {name: getattr(rule, name) for name in declarations(type(rule))}
+    return tuple(name for name, value in values.items() if isinstance(value, float))
+
+
+def counts_steps(rule: Rule) -> bool:
+    """Whether a rule's formula depends on how many steps it has counted, tensor by tensor."""
+    if isinstance(rule, GroupwiseRule):
+        return False  # its numbers are those of a whole group
+    carried = rule.carry()
+    return bool(carried) or rule.scalars(1, 1.0) != rule.scalars(2, 1.0)
+
+
+def _groups_of(override: Override, groups: dict[str, ParameterGroup | None]) -> Iterator[str]:
+    """The names of the groups that an override is for."""
+    if override.group is None:
+        yield from groups
+    elif override.group in groups:
+        yield override.group
+    else:
+        known = ", ".join(repr(name) for name in groups)
+        text = f"there is no group {override.group!r}; the groups are {known}"
+        raise DomainError(Reason.UNSUPPORTED_VALUE, text, field="group")
+
+
+def _check_formula(
+    spec: SessionSpec,
+    group: ParameterGroup | None,
+    found: EffectiveHyperparameters,
+    name: str,
+    override: Override,
+) -> None:
+    """Rejects an override that would change the programs of a group, and so need other kernels."""
+    before = programs_of_group(spec, group)
+    after = dataclasses.replace(
+        before,
+        rule=found.rules[name],
+        gradient=dataclasses.replace(before.gradient, l1=found.l1[name], l2=found.l2[name]),
+        decays=found.decays[name] != 0,
+    )
+    if before.formulas() != after.formulas():
+        text = (
+            f"{override.name} = {override.value:g} would change the formula of the step, not only its "
+            "numbers; change it with UpdateSession, or begin with a value that is not 0"
+        )
+        raise DomainError(Reason.UNSUPPORTED_VALUE, text, field="value")

@@ -1,0 +1,206 @@
+"""The float64 numbers of each step: learning rates, a rule's scalars, those of gradient transforms."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from optserve_server.programs.clocks import Carried, Clock, advanced
+from optserve_server.programs.overrides import EffectiveHyperparameters, counts_steps
+from optserve_server.spec.override import Override
+from optserve_server.spec.session_spec import ClipByValue, ParameterGroup, SessionSpec, StepCounting
+
+OVERRIDES_KEPT = 64
+"""Sets of overrides whose rules are kept ready: a schedule of the client's makes one for each step."""
+
+
+@dataclass(slots=True)
+class StepScalars:
+    """The numbers of one step.
+
+    Attributes:
+        learning_rate: the session's; groups multiply it by their factor.
+        scalars: every program's numbers, for each clock.
+        carried: what rules hand to the next step, for each clock.
+    """
+
+    learning_rate: float
+    scalars: list[dict[str, float]]
+    carried: list[Carried]
+
+
+class SessionScalars:
+    """Computes each step's numbers, and keeps what rules count and carry on.
+
+    Args:
+        spec: the session's specification.
+        members: names of the tensors of each group that has any.
+        clocks: what each group's rule has counted so far; nothing yet if None.
+
+    Attributes:
+        clocks: what each group's rule has counted so far. Where the specification counts steps by
+            tensor, tensors of one group that had gradients at different steps have clocks of their own.
+        version: changes when tensors change their clocks.
+        reduction: the factor of reduce_on_plateau on learning rates.
+    """
+
+    def __init__(
+        self,
+        spec: SessionSpec,
+        members: Mapping[str, Collection[str]],
+        clocks: Sequence[Clock] | None = None,
+    ) -> None:
+        self._spec, self._members = spec, members
+        self.reduction = 1.0
+        self._groups: dict[str, ParameterGroup | None] = {"": None, **{g.name: g for g in spec.groups}}
+        varies = spec.schedule is not None or spec.reduce_on_plateau is not None
+        rates = {name: self._rate(g, None, 1.0) for name, g in self._groups.items()}
+        self._constant = None if varies else rates
+        plain = EffectiveHyperparameters(spec)
+        self._transform_scalars = self._constant_guards(plain)
+        self._plain = plain
+        self._overridden: OrderedDict[tuple[Override, ...], EffectiveHyperparameters] = OrderedDict()
+        self.version = 0
+        self.clocks = list(clocks) if clocks is not None else [self._fresh(name) for name in self._groups]
+        by_tensor = spec.step_counting is StepCounting.PER_TENSOR
+        self._counts_by_tensor = by_tensor and any(counts_steps(spec.rule(g)) for g in self._groups.values())
+
+    def _fresh(self, name: str) -> Clock:
+        return Clock(name, 0, dict(self._spec.rule(self._groups[name]).carry()))
+
+    def switched(self, spec: SessionSpec, restarted: Collection[str]) -> SessionScalars:
+        """The numbers under another specification of the same groups.
+
+        Args:
+            spec: the new specification.
+            restarted: the groups whose rules count their steps from 1 again.
+        """
+        numbers = SessionScalars(spec, self._members)
+        kept = []
+        for clock in self.clocks:
+            if clock.group not in restarted:
+                known = spec.rule(numbers._groups[clock.group]).carry()
+                carried = {**known, **{k: v for k, v in clock.carried.items() if k in known}}
+                kept.append(replace(clock, carried=carried))
+        numbers.clocks = [*kept, *(clock for clock in numbers.clocks if clock.group in restarted)]
+        return numbers
+
+    def clock_of(self, tensor: str, group: str) -> int:
+        """The position among `clocks` of the one that a tensor has."""
+        for position, clock in enumerate(self.clocks):
+            if clock.group == group and (clock.tensors is None or tensor in clock.tensors):
+                return position
+        raise KeyError(tensor)
+
+    def count(self, numbers: StepScalars, covered: Collection[str] | None) -> None:
+        """Counts a step.
+
+        Args:
+            numbers: its numbers.
+            covered: names of the tensors that had a gradient; None for all that can have one.
+        """
+        if self._counts_by_tensor and covered is not None:
+            self.clocks = advanced(self.clocks, numbers.carried, self._members, covered)
+            self.version += 1
+            return
+        for clock, carried in zip(self.clocks, numbers.carried, strict=True):
+            clock.count += 1
+            clock.carried = carried
+
+    def learning_rate(self, step: int, group: ParameterGroup | None = None) -> float:
+        """The learning rate of the update that follows ``step`` earlier ones."""
+        return self._rate(group, self._scheduled(step), self.reduction)
+
+    def drop(self, step: int, reduction: float) -> float:
+        """By how much another ``reduction`` would lower the learning rate of any group, at most."""
+        scheduled = self._scheduled(step)
+        return max(
+            self._rate(group, scheduled, self.reduction) - self._rate(group, scheduled, reduction)
+            for group in self._groups.values()
+        )
+
+    def _scheduled(self, step: int) -> float | None:
+        return None if self._spec.schedule is None else self._spec.schedule.algorithm.rate(step)
+
+    def _rate(self, group: ParameterGroup | None, scheduled: float | None, reduction: float) -> float:
+        """A group's learning rate if the schedule, or an override, says ``scheduled``."""
+        factor = 1.0 if group is None else group.learning_rate_factor
+        base = self._spec.rule(group).base_learning_rate if scheduled is None else scheduled
+        plateau = self._spec.reduce_on_plateau
+        return base * factor if plateau is None else plateau.reduced(base * factor, reduction)
+
+    def of_step(
+        self,
+        step: int,
+        guards: Mapping[str, Mapping[str, float]] | None = None,
+        overrides: tuple[Override, ...] = (),
+    ) -> StepScalars:
+        """The numbers of the update that follows ``step`` earlier ones. Changes nothing.
+
+        Args:
+            step: how many there were.
+            guards: what `of_gradient` returned for the step; None if there is no gradient.
+            overrides: hyperparameters that have other values in this step.
+        """
+        guards = guards or self.of_gradient(step, 1.0)
+        chosen = self._plain if not overrides else self.effective_hyperparameters(overrides)
+        rates = self._constant if self._constant is not None and not overrides else self._rates(step, chosen)
+        scalars: list[dict[str, float]] = []
+        carried: list[Carried] = []
+        for clock in self.clocks:
+            name, before = clock.group, clock.carried
+            rate = rates[name]
+            own = chosen.rules[name].scalars(clock.count + 1, rate, **before)
+            carried.append({key: own[key] for key in before} if before else before)
+            scalars.append({**own, **guards[name], "guard_decay": 1 - rate * chosen.decays[name]})
+        return StepScalars(rates[""], scalars, carried)
+
+    def _rates(self, step: int, chosen: EffectiveHyperparameters) -> Mapping[str, float]:
+        """Each group's learning rate, by name."""
+        scheduled = self._scheduled(step)
+        return {
+            name: self._rate(group, chosen.rates.get(name, scheduled), self.reduction)
+            for name, group in self._groups.items()
+        }
+
+    def effective_hyperparameters(self, overrides: tuple[Override, ...]) -> EffectiveHyperparameters:
+        """What holds for a step with overrides; kept for the next step with the same ones.
+
+        Raises:
+            DomainError: what `EffectiveHyperparameters` raises.
+        """
+        known = self._overridden.get(overrides)
+        if known is None:
+            known = self._overridden[overrides] = EffectiveHyperparameters(self._spec, overrides)
+            if len(self._overridden) > OVERRIDES_KEPT:
+                self._overridden.popitem(last=False)
+        return known
+
+    def of_gradient(
+        self, step: int, loss_scale: float, overrides: tuple[Override, ...] = ()
+    ) -> Mapping[str, Mapping[str, float]]:
+        """The numbers of a gradient's preprocessing, by group; not to be changed."""
+        numbers = (
+            self._transform_scalars
+            if not overrides
+            else self._constant_guards(self.effective_hyperparameters(overrides))
+        )
+        own: dict[str, float] = {}
+        average = self._spec.weight_average
+        if average is not None:
+            # Before the first step there is no average yet, whatever its array holds.
+            own = {"guard_average_kept": 1.0 if step else 0.0, "guard_average_rate": average.rate(step + 1)}
+        if loss_scale != 1.0:
+            own["guard_loss_scale"] = loss_scale
+        return {name: {**of, **own} for name, of in numbers.items()} if own else numbers
+
+    def _constant_guards(self, chosen: EffectiveHyperparameters) -> dict[str, dict[str, float]]:
+        gradient = self._spec.gradient
+        numbers = {"guard_accumulation_steps": float(gradient.accumulation_steps)}
+        if isinstance(gradient.clip, ClipByValue):
+            numbers |= {"guard_low": gradient.clip.low, "guard_high": gradient.clip.max_value}
+        return {
+            name: {**numbers, "guard_l1": chosen.l1[name], "guard_l2": chosen.l2[name]}
+            for name in self._groups
+        }

@@ -1,0 +1,1 @@
+"""Memory and processors: limits, accounting, allocator settings."""

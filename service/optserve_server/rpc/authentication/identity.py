@@ -1,0 +1,115 @@
+"""Who calls: the bearer of a token, or anybody where that is allowed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.rpc.authentication.tokens import Access, AccessError, Token, hash_of, read
+from optserve_server.sessions.namespaces import DEFAULT, Namespace, Namespaces
+
+_log = logging.getLogger(__name__)
+
+_KEY = "authorization"
+_SCHEME = "bearer "
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a call.
+
+    Attributes:
+        namespace: what he finds and what he may hold.
+        token: what he showed; None where nothing was asked for.
+    """
+
+    namespace: Namespace
+    token: Token | None = None
+
+    @property
+    def name(self) -> str:
+        """What logs call him."""
+        return self.token.name if self.token is not None else ""
+
+
+class Identities:
+    """Tells callers by the tokens that they bear.
+
+    Args:
+        namespaces: the server's namespaces, whose quotas it keeps up to date.
+        path: the file of tokens; None where there is none.
+        allow_unauthenticated: whether calls without a token belong to the default namespace.
+
+    Raises:
+        AccessError: the file is wrong.
+    """
+
+    def __init__(
+        self, namespaces: Namespaces, path: Path | None = None, *, allow_unauthenticated: bool = True
+    ) -> None:
+        self.allow_unauthenticated = allow_unauthenticated
+        self._namespaces = namespaces
+        self._anybody = Caller(namespaces[DEFAULT])
+        self._path = path
+        self._version: object = None
+        self._access = Access()
+        if path is not None:
+            self._version = _version(path)
+            self._take(read(path))
+
+    def of(self, metadata: object) -> Caller:
+        """Who makes the call of this metadata.
+
+        Raises:
+            DomainError: UNAUTHENTICATED.
+        """
+        if self._path is None and self.allow_unauthenticated:
+            return self._anybody
+        given = [value for key, value in metadata or () if key == _KEY]  # type: ignore[attr-defined]  # grpc leaves its type open
+        if not given and self.allow_unauthenticated:
+            return self._anybody
+        if len(given) != 1 or not isinstance(given[0], str) or given[0][:7].lower() != _SCHEME:
+            raise _refusal("a bearer token is needed")
+        token = self._access.tokens.get(hash_of(given[0][7:].strip()))
+        if token is None or not token.good():
+            raise _refusal("the token is not known, or no longer valid")
+        return Caller(self._namespaces[token.namespace], token)
+
+    def still(self, caller: Caller) -> bool:
+        """Whether the token of an open call is still good."""
+        token = caller.token
+        return token is None or (token.good() and self._access.tokens.get(token.sha256) == token)
+
+    def refresh(self) -> None:
+        """Reads the file again where it has changed; a wrong one is logged and not taken."""
+        if self._path is None:
+            return
+        version = _version(self._path)
+        if version == self._version:
+            return
+        self._version = version
+        try:
+            self._take(read(self._path))
+        except AccessError as error:
+            _log.error("the tokens stay as they were: %s", error)
+            return
+        _log.info("tokens read again", extra={"facts": {"tokens": len(self._access.tokens)}})
+
+    def _take(self, access: Access) -> None:
+        self._access = access
+        self._namespaces.set_quotas(access.quotas)
+
+
+def _version(path: Path) -> object:
+    """What changes when the file does."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _refusal(text: str) -> DomainError:
+    return DomainError(Reason.UNAUTHENTICATED, text)

@@ -1,0 +1,80 @@
+"""What is known of the call that is being answered: who makes it, and what logs and errors name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from optserve_server.errors import DomainError
+from optserve_server.resources.budget import Charge
+from optserve_server.rpc.authentication.identity import Caller
+from optserve_server.sessions.namespaces import Namespace
+
+REQUEST_ID_KEY = "x-request-id"
+"""Metadata that name a request, on its way in and out."""
+
+_ACCEPTABLE = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+@dataclass(eq=False)
+class Call:
+    """One RPC.
+
+    Attributes:
+        request_id: the client's name for it, or the server's.
+        method: full name, as in ``/optserve.v1.SessionService/Step``.
+        caller: who makes it.
+        session: id of the session that it concerns, once that is known.
+        heard: when its stream last moved, by the monotonic clock.
+        moves: whether messages are still to come or to go, so that silence means something.
+        task: what answers it, once that has begun.
+        verdict: why the server ended it before its own end, if it did.
+        charge: the memory of its request, where it is one message.
+    """
+
+    request_id: str
+    method: str
+    caller: Caller
+    session: str = ""
+    heard: float = field(default_factory=time.monotonic)
+    moves: bool = True
+    task: asyncio.Task[Any] | None = None
+    verdict: DomainError | None = None
+    charge: Charge | None = None
+
+    def end(self, verdict: DomainError) -> None:
+        """Ends it from outside: its task is cancelled, and the caller told why."""
+        if self.task is not None and self.verdict is None:
+            self.verdict = verdict
+            self.task.cancel()
+
+
+current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
+"""The call that the running task answers."""
+
+
+def namespace() -> Namespace:
+    """The namespace that the running call belongs to."""
+    call = current.get()
+    assert call is not None  # every handler runs within the boundary
+    return call.caller.namespace
+
+
+def request_id_from(metadata: object) -> str:
+    """The request id among a call's metadata, or a new one where there is none to use."""
+    for key, value in metadata or ():  # type: ignore[attr-defined]  # grpc leaves its type open
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _ACCEPTABLE.fullmatch(value):
+            return value
+    return secrets.token_hex(8)
+
+
+def concerns(session_id: str) -> None:
+    """Notes which session the running call concerns."""
+    call = current.get()
+    if call is not None:
+        call.session = session_id

@@ -1,0 +1,69 @@
+"""What operators are told about: plain numbers, so that counting costs a step next to nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+BUCKETS = 40
+"""Latencies are counted by the length of their nanoseconds in bits: up to 2**39 ns, nine minutes."""
+
+
+class Latency:
+    """How long something took, each time.
+
+    Attributes:
+        counts: how many took less than 2**i and at least 2**(i-1) nanoseconds.
+        total: nanoseconds in all.
+    """
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (BUCKETS + 1)
+        self.total = 0
+
+    def add(self, nanoseconds: int) -> None:
+        """Counts one."""
+        length = nanoseconds.bit_length()
+        self.counts[length if length < BUCKETS else BUCKETS] += 1
+        self.total += nanoseconds
+
+
+class Meters:
+    """The numbers of one server; all are changed on its event loop alone.
+
+    Attributes:
+        receive: from a streamed step's header to the last byte of its gradient.
+        queue: waiting for the session's turn.
+        record: making a step safe on the disk before it is taken, where the session is kept.
+        compute: what is done with a session in its turn; a step above all.
+        respond: sending what is left of a streamed step's answer when the step is done.
+        calls: how long calls took, by method.
+        codes: how calls ended, by method and reason.
+        bytes_received: of messages.
+        bytes_sent: of messages.
+        events_dropped: of watchers that read slowly.
+        sessions_expired: by what became of them.
+    """
+
+    def __init__(self) -> None:
+        self.receive, self.queue, self.record = Latency(), Latency(), Latency()
+        self.compute, self.respond = Latency(), Latency()
+        self.calls: defaultdict[str, Latency] = defaultdict(Latency)
+        self.codes: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.events_dropped = 0
+        self.sessions_expired: defaultdict[str, int] = defaultdict(int)
+
+    def took(self, queued: int, worked: int) -> None:
+        """Counts work on a session: nanoseconds until its turn, and in its turn."""
+        length = queued.bit_length()
+        self.queue.counts[length if length < BUCKETS else BUCKETS] += 1
+        self.queue.total += queued
+        self.compute.add(worked)
+
+    def ended(self, method: str, code: str, nanoseconds: int) -> None:
+        """Counts a call."""
+        self.calls[method].add(nanoseconds)
+        self.codes[method, code] += 1

@@ -1,0 +1,111 @@
+"""Where work on sessions runs, and the one sequence in which a session changes.
+
+Check, record, apply, acknowledge: every change of a session goes through `Execution.commit`,
+whether it is a step or a push, durable or not, short or long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from functools import partial
+from time import perf_counter_ns
+from typing import TypeVar
+
+from optserve_server.durability.durability_manager import DurabilityManager
+from optserve_server.rpc.context.meters import Meters
+from optserve_server.rpc.execution.completion import Completion
+from optserve_server.sessions.session import MANY_TENSORS, Session
+from optserve_server.state.change import Change, Checked
+from optserve_server.storage.failpoints import passing
+
+T = TypeVar("T")
+
+
+P = TypeVar("P", bound=Checked)
+
+
+class Execution:
+    """Runs work on sessions: short work on the event loop, long work in threads.
+
+    Args:
+        executor: threads for long work.
+        durability_manager: makes sessions durable; None if all are held in memory alone.
+
+    Attributes:
+        meters: durations of the phases of a step.
+    """
+
+    def __init__(self, executor: Executor, durability_manager: DurabilityManager | None = None) -> None:
+        self._executor = executor
+        self._durability_manager = durability_manager
+        self.meters = Meters()
+
+    def commit(self, session: Session, change: Change[Session, P], apply: Callable[[P], T]) -> Awaitable[T]:
+        """Makes a change while nothing else touches the session, to its end even if the caller leaves.
+
+        Args:
+            session: the session.
+            change: what is to be done.
+            apply: applies what was prepared, and makes the answer while the session is still locked.
+
+        Returns:
+            What ``apply`` returned.
+
+        Raises:
+            DomainError: what `Change.prepare` raises, STORAGE_FULL or STORAGE_UNAVAILABLE; nothing
+                was applied.
+        """
+        return Completion(self._commit(session, change, apply))
+
+    async def _commit(self, session: Session, change: Change[Session, P], apply: Callable[[P], T]) -> T:
+        asked = perf_counter_ns()
+        await session.lock.acquire()
+        try:
+            begun = perf_counter_ns()
+            inline = session.is_small or change.is_brief
+            prepare = partial(change.prepare, session)
+            prepared = prepare() if inline else await self.in_thread(prepare)
+            durability, durability_manager = session.durability, self._durability_manager
+            if durability_manager is None or durability is None or not prepared.changes:
+                done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
+            else:
+                recording = perf_counter_ns()
+                try:
+                    byte_count = await durability_manager.record(durability, change)
+                except BaseException:
+                    prepared.give_up()
+                    raise
+                recorded = perf_counter_ns()
+                passing("before-apply")
+                done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
+                passing("after-apply")
+                durability_manager.changed(durability, change.kind, byte_count)
+                self.meters.record.add(recorded - recording)
+                begun += recorded - recording
+        finally:
+            session.lock.release()
+        self.meters.took(begun - asked, perf_counter_ns() - begun)
+        passing("before-ack")
+        return done
+
+    def exclusive(self, session: Session, work: Callable[[], T]) -> Awaitable[T]:
+        """Runs work that changes nothing while nothing else touches the session."""
+        return Completion(self._exclusive(session, work))
+
+    async def _exclusive(self, session: Session, work: Callable[[], T]) -> T:
+        asked = perf_counter_ns()
+        async with session.lock:
+            begun = perf_counter_ns()
+            done = work() if session.is_small else await self.in_thread(work)
+        self.meters.took(begun - asked, perf_counter_ns() - begun)
+        return done
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Runs ``work`` beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def for_each(self, count: int, work: Callable[[], T]) -> T:
+        """Runs ``work`` that does something for each of ``count`` tensors: for many of them in a thread."""
+        return work() if count <= MANY_TENSORS else await self.in_thread(work)

@@ -1,0 +1,1 @@
+"""Interceptors: admission, logging, tracing, request reading."""

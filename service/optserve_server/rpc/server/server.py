@@ -1,0 +1,303 @@
+"""The gRPC server: its options, its services, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+
+from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_service_pb2
+from optserve.v1.capabilities_service_pb2_grpc import add_CapabilitiesServiceServicer_to_server
+from optserve.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to_server
+from optserve.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from optserve_server.durability.durability_manager import DurabilityManager
+from optserve_server.durability.eviction import evict
+from optserve_server.durability.recovery import Recovered
+from optserve_server.errors import DomainError
+from optserve_server.rpc.authentication.identity import Identities
+from optserve_server.rpc.context.drain import Drain
+from optserve_server.rpc.execution.execution import Execution
+from optserve_server.rpc.middleware.admission import Admission
+from optserve_server.rpc.middleware.interceptors import Boundary
+from optserve_server.rpc.middleware.tracing import Tracer
+from optserve_server.rpc.server.loop_lag import LoopLag
+from optserve_server.rpc.services.capabilities_service import CapabilitiesService
+from optserve_server.rpc.services.function_service import FunctionService
+from optserve_server.rpc.services.session_service import SessionService
+from optserve_server.rpc.streaming.memory_sharing import Sharing
+from optserve_server.rpc.transport.data_connections import DataConnections
+from optserve_server.rpc.transport.framing import FramedStreams
+from optserve_server.rpc.transport.listening import Listening
+from optserve_server.sessions.leases import Expired, expired
+from optserve_server.sessions.namespaces import Namespaces
+from optserve_server.spec.session_spec import ExpiryAction
+
+SERVICES = tuple(
+    file.services_by_name[name].full_name
+    for file, name in (
+        (session_service_pb2.DESCRIPTOR, "SessionService"),
+        (function_service_pb2.DESCRIPTOR, "FunctionService"),
+        (capabilities_service_pb2.DESCRIPTOR, "CapabilitiesService"),
+    )
+)
+"""Full names of this contract's services."""
+
+_CHANGING = ("", SERVICES[0])
+"""Those that gRPC's health service says are not served where they cannot change sessions."""
+
+_LAST_ANSWERS = 0.5
+"""Seconds for answers on their way when the connections are closed."""
+
+_LAST_SAVES = 2.0
+"""Seconds that saving gets at the end in any case."""
+
+_SWEEP = 0.5
+"""Seconds between two looks at tokens, idle streams and leases."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """On what conditions calls are taken.
+
+    Attributes:
+        max_concurrent_rpcs: calls in flight beyond which gRPC itself refuses, without details.
+        stream_idle_seconds: how long a stream may be silent; 0 for ever.
+        session_lease_seconds: the lease of sessions that state none; 0 for none.
+        reflection: whether the server describes its contract to those who may call.
+        shared_memory: whether it shares memory with clients on its host.
+        max_shared_memory_descriptors: file descriptors that this may hold.
+        shared_memory_idle_seconds: after which unused memory is dropped; 0 for never.
+    """
+
+    max_concurrent_rpcs: int = 2000
+    stream_idle_seconds: float = 0.0
+    session_lease_seconds: float = 0.0
+    reflection: bool = True
+    shared_memory: bool = True
+    max_shared_memory_descriptors: int = 256
+    shared_memory_idle_seconds: float = 0.0
+
+
+class _GenericHandlers:
+    """Takes handlers from generated code for a server, but not as registered methods.
+
+    For each registered method grpcio keeps a task that waits for the next call of it, and goes
+    through all of these tasks at every call: with 30 methods that is a fifth of a small unary step.
+    """
+
+    def __init__(self, server: aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Does nothing; the generic handlers serve the same methods."""
+
+
+class Server:
+    """A server of the whole contract, with health and reflection.
+
+    Args:
+        namespaces: the sessions.
+        executor: threads for long work.
+        identities: who may call; anybody when None.
+        conditions: on what conditions.
+        recovered: what came back from a data directory; None where there is none.
+        tracer: traces calls; None where nothing does.
+    """
+
+    def __init__(
+        self,
+        namespaces: Namespaces,
+        executor: Executor,
+        identities: Identities | None = None,
+        conditions: Conditions | None = None,
+        recovered: Recovered | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        conditions = conditions or Conditions()
+        self._durability_manager = None if recovered is None else recovered.durability_manager
+        self._drain = Drain()
+        self._health = health.aio.HealthServicer()
+        identities = identities or Identities(namespaces)
+        self._admission = Admission(identities, self._drain, conditions.stream_idle_seconds)
+        execution = Execution(executor, self._durability_manager)
+        self.namespaces, self.meters = namespaces, execution.meters
+        self._lease_seconds = conditions.session_lease_seconds
+        self._server = aio.server(
+            interceptors=[Boundary(self._admission, self.meters, tracer), FramedStreams()],
+            options=_options(namespaces.limits.max_message_bytes),
+            maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
+        )
+        self._sharing = Sharing(
+            execution,
+            conditions.shared_memory,
+            conditions.max_shared_memory_descriptors,
+            conditions.shared_memory_idle_seconds,
+        )
+        self.regions = self._sharing.regions
+        self._data = DataConnections()
+        sessions = SessionService(
+            namespaces.limits, execution, self._drain, self._sharing, self._data, self._durability_manager
+        )
+        self._sessions = sessions
+        for namespace, answered in () if recovered is None else recovered.answered:
+            sessions.remember(namespace, answered)
+        generic: Any = _GenericHandlers(self._server)
+        add_SessionServiceServicer_to_server(sessions, generic)
+        add_FunctionServiceServicer_to_server(FunctionService(execution, namespaces.backend), generic)
+        capabilities = CapabilitiesService(namespaces.backend, namespaces.limits, self._features)
+        add_CapabilitiesServiceServicer_to_server(capabilities, generic)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
+        if conditions.reflection:
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, generic)
+        self.loop_lag = LoopLag()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._measuring: asyncio.Task[None] | None = None
+        self._told_ready = True
+
+    @property
+    def durability_manager(self) -> DurabilityManager | None:
+        """What keeps sessions on a disk; None where all are held in memory alone."""
+        return self._durability_manager
+
+    def _features(self) -> list[str]:
+        """Names of what the server offers beyond the core of the contract."""
+        offered = {
+            "data_connections": self._data.is_listening,
+            "shared_memory": self._sharing.is_available,
+            "snapshots": self._durability_manager is not None,
+            "push": True,
+            "metrics": True,
+            "watch": True,
+        }
+        return [name for name, is_offered in offered.items() if is_offered]
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls being answered."""
+        return self._drain.in_flight
+
+    @property
+    def ready(self) -> bool:
+        """Whether all calls are taken."""
+        return not self.troubles()
+
+    def troubles(self) -> list[str]:
+        """Why calls, or some of them, are not taken; nothing where all are."""
+        troubles = []
+        if self._sweeping is None:
+            troubles.append("the server has not started")
+        if self._drain.draining:
+            troubles.append("the server is shutting down")
+        if self._durability_manager is not None and self._durability_manager.disk_state.trouble:
+            troubles.append(self._durability_manager.disk_state.trouble)
+        if not self.regions.has_room:
+            held, limit = self.regions.descriptor_count, self.regions.max_descriptors
+            troubles.append(f"shared memory holds {held} of at most {limit} file descriptors")
+        return troubles
+
+    async def start(self, listening: Listening) -> int:
+        """Listens, and returns the TCP port: the one chosen where that was 0.
+
+        Raises:
+            RuntimeError: an address cannot be bound.
+        """
+        bound = listening.open(self._server)
+        listening.open_data(self._data, bound)
+        self._sharing.start()
+        await self._server.start()
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._sweeping = asyncio.create_task(self._sweep())
+        self._measuring = asyncio.create_task(self.loop_lag.measure())
+        return bound
+
+    async def stop(self, grace: float) -> None:
+        """Refuses new calls, waits up to ``grace`` seconds for the others, saves sessions, and closes."""
+        ends = time.monotonic() + grace
+        await self._health.enter_graceful_shutdown()
+        await self._drain.finish(grace)
+        await self._server.stop(_LAST_ANSWERS)
+        for task in (self._sweeping, self._measuring):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        await self._sharing.stop()
+        await self._data.stop()
+        if self._durability_manager is not None:
+            await self._durability_manager.close(max(_LAST_SAVES, ends - time.monotonic()))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            try:
+                await self._tell_health()
+                self._admission.sweep()
+                self.regions.sweep()
+                if self._durability_manager is not None:
+                    self._durability_manager.sweep()
+                await self._end_leases()
+            except Exception:
+                # The next look may go well, and calls need none.
+                _log.exception("defect while looking after open calls")
+
+    async def _tell_health(self) -> None:
+        """Lets the health service say what readiness says."""
+        if self.ready == self._told_ready:
+            return
+        self._told_ready = self.ready
+        status = health_pb2.HealthCheckResponse
+        for service in _CHANGING:
+            await self._health.set(service, status.SERVING if self._told_ready else status.NOT_SERVING)
+
+    async def _end_leases(self) -> None:
+        for over in expired(self.namespaces, self._lease_seconds):
+            if over.action is ExpiryAction.DELETE:
+                await self._sessions.expire(over.session, over.namespace.store)
+            elif not await self._evicted(over):
+                continue
+            self.meters.sessions_expired[over.action.value] += 1
+            _log.info("lease ended", extra={"facts": {"session": over.session.id}})
+
+    async def _evicted(self, over: Expired) -> bool:
+        """Whether a session could leave the memory; one that is kept nowhere else stays."""
+        durability, started = over.session.durability, time.monotonic()
+        if self._durability_manager is None or durability is None:
+            return False
+        try:
+            unused = partial(over.unused_since, started)
+            return await evict(self._durability_manager, durability, over.namespace.store, unused)
+        except DomainError as error:
+            _log.warning("sessions/%s stays in memory: %s", over.session.id, error.message)
+            return False
+
+
+MAX_UNREAD_STREAM_BYTES = 4 << 20
+"""Bytes of a stream that may wait to be read."""
+
+
+def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),
+        # A hostile client's headers; those of ours are a few hundred bytes.
+        ("grpc.max_metadata_size", 16 << 10),
+        ("grpc.absolute_max_metadata_size", 32 << 10),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        # What a client may send before it is read. gRPC lets that grow to twice what it takes for the
+        # line's capacity, and takes a loaded server's slowness for capacity: to a whole gradient, in time.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", MAX_UNREAD_STREAM_BYTES),
+    ]

@@ -1,0 +1,194 @@
+"""FunctionService: schedules, losses, activations and estimates without a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+from grpc import aio
+
+from optserve.v1 import function_service_pb2 as pb
+from optserve.v1.activation_spec_pb2 import ActivationSpec
+from optserve.v1.function_service_pb2_grpc import FunctionServiceServicer
+from optserve.v1.tensor_pb2 import Tensor
+from optserve_server.activations.base import Activation
+from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.recent import RecentKernels
+from optserve_server.complexity.network import estimate, no_state
+from optserve_server.errors import within
+from optserve_server.hyper import Chosen
+from optserve_server.losses.base import Floats, Loss, Reduction, reduce
+from optserve_server.rpc.execution.execution import Execution
+from optserve_server.wire.fields.tensors import FLOAT32, FLOAT64, INT32, INT64, array_from, tensor_to
+from optserve_server.wire.specifications.networks import (
+    batch_size_from,
+    element_type_from,
+    estimate_to,
+    network_from,
+)
+from optserve_server.wire.specifications.schedules import steps_from
+from optserve_server.wire.specifications.specs import chosen_from, chosen_to, loss_to, reduction_from
+
+Context = aio.ServicerContext[Any, Any]
+T = TypeVar("T")
+
+SMALL_BYTES = 1 << 17
+"""Input up to which a function is shorter than handing it to another thread."""
+
+KEPT_KERNELS = 128
+"""Kernels of callers' own formulas that are kept."""
+
+_FLOATS = (FLOAT32, FLOAT64)
+_TARGETS = (FLOAT32, FLOAT64, INT32, INT64)
+
+
+class FunctionService(FunctionServiceServicer):
+    """Decodes, calls the mathematics, encodes.
+
+    Args:
+        execution: where work runs.
+        backend: what runs the formulas that callers send.
+    """
+
+    def __init__(self, execution: Execution, backend: Backend) -> None:
+        self._execution = execution
+        self._backend = RecentKernels(backend, KEPT_KERNELS)
+
+    async def EvaluateSchedule(
+        self, request: pb.EvaluateScheduleRequest, context: Context
+    ) -> pb.EvaluateScheduleResponse:
+        return await self._execution.in_thread(lambda: _schedule(request))
+
+    async def ComputeLoss(self, request: pb.ComputeLossRequest, context: Context) -> pb.ComputeLossResponse:
+        with within("loss"):
+            chosen, reduction = chosen_from(request.loss), reduction_from(request.loss)
+
+        def work() -> pb.ComputeLossResponse:
+            return _loss(request, chosen, reduction, self._backend)
+
+        if chosen.algorithm.compiles:
+            return await self._execution.in_thread(work)
+        return await self._run(request.prediction, work)
+
+    async def ComputeActivation(
+        self, request: pb.ComputeActivationRequest, context: Context
+    ) -> pb.ComputeActivationResponse:
+        return await self._run(request.input, lambda: _activation(request))
+
+    async def ComputeActivationGradient(
+        self, request: pb.ComputeActivationGradientRequest, context: Context
+    ) -> pb.ComputeActivationGradientResponse:
+        return await self._run(request.input, lambda: _activation_gradient(request))
+
+    async def EstimateComplexity(
+        self, request: pb.EstimateComplexityRequest, context: Context
+    ) -> pb.EstimateComplexityResponse:
+        return await self._execution.in_thread(lambda: _complexity(request))
+
+    async def _run(self, tensor: Tensor, work: Callable[[], T]) -> T:
+        return work() if tensor.ByteSize() <= SMALL_BYTES else await self._execution.in_thread(work)
+
+
+def _schedule(request: pb.EvaluateScheduleRequest) -> pb.EvaluateScheduleResponse:
+    with within("schedule"):
+        chosen = chosen_from(request.schedule)
+    values = chosen.algorithm.rates(steps_from(request))
+    response = pb.EvaluateScheduleResponse(values=tensor_to(values))
+    chosen_to(response.schedule, chosen)
+    return response
+
+
+def _loss(
+    request: pb.ComputeLossRequest, chosen: Chosen[Loss], reduction: Reduction, backend: Backend
+) -> pb.ComputeLossResponse:
+    with within("prediction"):
+        prediction = array_from(request.prediction, _FLOATS)
+    with within("target"):
+        target = array_from(request.target, _TARGETS)
+    with within(f"loss.{chosen.algorithm.name}"):
+        chosen.algorithm.check(prediction.shape)
+    sample_weight = _sample_weight(request)
+    loss = chosen.algorithm.evaluate(
+        prediction,
+        target,
+        reduction,
+        sample_weight=sample_weight,
+        with_gradient=request.gradient,
+        backend=backend,
+    )
+    total_weight = chosen.algorithm.total_weight(target, sample_weight)
+    response = pb.ComputeLossResponse(value=reduce(loss.per_example, reduction, total_weight))
+    if request.per_example:
+        response.per_example.CopyFrom(tensor_to(loss.per_example))
+    if loss.gradient is not None:
+        response.gradient.CopyFrom(tensor_to(loss.gradient))
+    loss_to(response.loss, chosen, reduction)
+    return response
+
+
+def _sample_weight(request: pb.ComputeLossRequest) -> Floats | None:
+    if not request.HasField("sample_weight"):
+        return None
+    with within("sample_weight"):
+        return array_from(request.sample_weight, _FLOATS)
+
+
+def _activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationResponse:
+    with within("input"):
+        x = array_from(request.input, _FLOATS)
+    slope = _slope(request)
+    chosen = _chosen_activation(request.activation, x.ndim)
+    response = pb.ComputeActivationResponse(output=tensor_to(chosen.algorithm.evaluate(x, slope)))
+    chosen_to(response.activation, chosen)
+    return response
+
+
+def _activation_gradient(
+    request: pb.ComputeActivationGradientRequest,
+) -> pb.ComputeActivationGradientResponse:
+    with within("input"):
+        x = array_from(request.input, _FLOATS)
+    with within("output_gradient"):
+        dy = array_from(request.output_gradient, _FLOATS)
+    slope = _slope(request)
+    chosen = _chosen_activation(request.activation, x.ndim)
+    response = pb.ComputeActivationGradientResponse(
+        input_gradient=tensor_to(chosen.algorithm.vjp(x, dy, slope))
+    )
+    if slope is not None:
+        response.slope_gradient.CopyFrom(tensor_to(chosen.algorithm.slope_gradient(x, dy, slope)))
+    chosen_to(response.activation, chosen)
+    return response
+
+
+def _complexity(request: pb.EstimateComplexityRequest) -> pb.EstimateComplexityResponse:
+    batch_size, dtype = batch_size_from(request), element_type_from(request)
+    optimizer = None
+    if request.HasField("optimizer"):
+        with within("optimizer"):
+            optimizer = chosen_from(request.optimizer)
+    state_elements = optimizer.algorithm.state_elements if optimizer else no_state
+    with within("network"):
+        network = network_from(request.network)
+        response = estimate_to(estimate(network, batch_size, dtype.itemsize, state_elements), network)
+    if optimizer:
+        chosen_to(response.optimizer, optimizer)
+    return response
+
+
+def _slope(
+    request: pb.ComputeActivationRequest | pb.ComputeActivationGradientRequest,
+) -> npt.NDArray[Any] | None:
+    if not request.HasField("slope"):
+        return None
+    with within("slope"):
+        return array_from(request.slope, _FLOATS)
+
+
+def _chosen_activation(message: ActivationSpec, rank: int) -> Chosen[Activation]:
+    with within("activation"):
+        chosen = chosen_from(message)
+        with within(chosen.algorithm.name):
+            chosen.algorithm.check(rank)
+        return chosen

@@ -1,0 +1,38 @@
+"""WatchSession: what becomes of a session, as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+from optserve.v1 import session_service_pb2 as pb
+from optserve_server.rpc.context.drain import Drain
+from optserve_server.rpc.context.meters import Meters
+from optserve_server.sessions.activity import Deleted
+from optserve_server.sessions.session import Session
+from optserve_server.wire.messages.events import began_to, event_to
+
+
+async def events(session: Session, drain: Drain, meters: Meters) -> AsyncIterator[pb.WatchSessionResponse]:
+    """The messages of a watch, until the session is deleted.
+
+    Raises:
+        DomainError: SHUTTING_DOWN.
+    """
+    session.check_open()
+    task = asyncio.current_task()
+    assert task is not None  # coroutines run in tasks
+    interruptible = drain.interruptible(task)
+    watcher = session.activity.watch()
+    try:
+        yield began_to(session, datetime.now(UTC))
+        while True:
+            with interruptible:
+                event, dropped = await watcher.next()
+            meters.events_dropped += dropped
+            yield event_to(session, event, dropped)
+            if isinstance(event.what, Deleted):
+                return
+    finally:
+        session.activity.leave(watcher)

@@ -1,0 +1,396 @@
+"""SessionService: sessions, their steps and their values."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from google.protobuf.message import Message
+from grpc import aio
+
+from optserve._codec.framing import Framed
+from optserve.v1 import session_pb2
+from optserve.v1 import session_service_pb2 as pb
+from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
+from optserve_server.durability.change_records import ReportChange, UpdateChange
+from optserve_server.durability.durability_manager import DurabilityManager, folder_name
+from optserve_server.errors import DomainError, Reason, within
+from optserve_server.rpc.context import calls
+from optserve_server.rpc.context.drain import Drain
+from optserve_server.rpc.execution.completion import Completion
+from optserve_server.rpc.execution.execution import Execution
+from optserve_server.rpc.execution.idempotency import Idempotency, content_of, make_change
+from optserve_server.rpc.services.session_events import events
+from optserve_server.rpc.services.snapshots import Snapshots, receive_snapshot
+from optserve_server.rpc.streaming.memory_sharing import Sharing
+from optserve_server.rpc.streaming.messages import Messages
+from optserve_server.rpc.streaming.push import receive_push
+from optserve_server.rpc.streaming.step_stream import StepStream
+from optserve_server.rpc.transport.data_connections import DataConnections
+from optserve_server.sessions.session import MANY_TENSORS, Session
+from optserve_server.sessions.session_durability import Answered
+from optserve_server.sessions.store import Limits, ParameterInit, Store
+from optserve_server.spec.session_spec import SessionSpec
+from optserve_server.state.change import ChangeKind, Request
+from optserve_server.state.staging import StagedTensor
+from optserve_server.stepping.step import Step as TakenStep
+from optserve_server.stepping.step_plan import UnaryStep
+from optserve_server.wire.fields import pages
+from optserve_server.wire.fields.chunks import cut
+from optserve_server.wire.fields.names import (
+    checked_key,
+    checked_session_id,
+    session_id_from,
+    session_name,
+    snapshot_from,
+)
+from optserve_server.wire.messages import metrics, sessions
+from optserve_server.wire.messages.answers import decoded
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
+
+Context = aio.ServicerContext[Any, Any]
+M = TypeVar("M", bound=Message)
+
+
+class SessionService(SessionServiceServicer):
+    """Decodes, calls the domain, encodes. Streams of bytes are of `optserve.framing.Framed` messages.
+
+    Args:
+        limits: of the sessions.
+        execution: where work runs.
+        drain: says when streams are to end.
+        sharing: memory shared with clients on this host.
+        data: where streams may have connections of their own.
+        durability_manager: keeps sessions on a disk; None where all are held in memory alone.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        execution: Execution,
+        drain: Drain,
+        sharing: Sharing,
+        data: DataConnections,
+        durability_manager: DurabilityManager | None = None,
+    ) -> None:
+        self._sharing, self._data = sharing, data
+        self._durability_manager = durability_manager
+        self._snapshots = Snapshots(execution, durability_manager, SPEC_TEXT)
+        self._limits = limits
+        self._execution = execution
+        self._drain = drain
+        self._by_namespace: dict[str, Idempotency] = {}
+        self._creating = asyncio.Lock()
+
+    @property
+    def _store(self) -> Store:
+        """The sessions of the running call's namespace."""
+        return calls.namespace().store
+
+    @property
+    def _idempotency(self) -> Idempotency:
+        """The answered requests of the running call's namespace."""
+        return self._repeats_of(calls.namespace().name)
+
+    def _repeats_of(self, namespace: str) -> Idempotency:
+        if namespace not in self._by_namespace:
+            self._by_namespace[namespace] = Idempotency()
+        return self._by_namespace[namespace]
+
+    def remember(self, namespace: str, answered: Answered) -> None:
+        """Keeps the answer to a request of an earlier life of the server."""
+        answer = decoded(answered.kind, answered.answer)
+        self._repeats_of(namespace).remember(answered.request.key, answered.request.content, answer)
+
+    def find(self, name: str) -> Session:
+        """The session of that resource name."""
+        session_id = session_id_from(name)
+        calls.concerns(session_id)
+        session = self._store.get(session_id)
+        session.activity.used = time.monotonic()
+        return session
+
+    async def CreateSession(
+        self, request: pb.CreateSessionRequest, context: Context
+    ) -> pb.CreateSessionResponse:
+        key = checked_key(request.request_id, "request_id")
+        # Here, and below, for a request of many tensors or bytes is not to hold the loop.
+        content = await self._execution.in_thread(partial(content_of, request)) if key else b""
+        return await self._idempotency.once(
+            key, content, partial(self._create, request, Request(key, content))
+        )
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        session = self.find(request.name)
+        response = pb.GetSessionResponse(session=await self._described(session))
+        if request.worker:
+            worker = checked_key(request.worker, "worker")
+            response.next_sequence = session.step_deduplication.next_sequence(worker)
+        return response
+
+    async def ListSessions(
+        self, request: pb.ListSessionsRequest, context: Context
+    ) -> pb.ListSessionsResponse:
+        size, after = pages.size_from(request.page_size), pages.after_from(request.page_token)
+        page, last = self._store.page(size, after)
+        return pb.ListSessionsResponse(
+            sessions=[await self._described(session) for session in page],
+            next_page_token=pages.token_to(last),
+        )
+
+    async def DeleteSession(
+        self, request: pb.DeleteSessionRequest, context: Context
+    ) -> pb.DeleteSessionResponse:
+        key = checked_key(request.request_id, "request_id")
+        content = content_of(request) if key else b""
+        return await self._idempotency.once(
+            key, content, partial(self._delete, request, Request(key, content))
+        )
+
+    async def UpdateSession(
+        self, request: pb.UpdateSessionRequest, context: Context
+    ) -> pb.UpdateSessionResponse:
+        key = checked_key(request.request_id, "request_id")
+        content = content_of(request) if key else b""
+        return await self._idempotency.once(
+            key, content, partial(self._update, request, Request(key, content))
+        )
+
+    async def ReportMetrics(
+        self, request: pb.ReportMetricsRequest, context: Context
+    ) -> pb.ReportMetricsResponse:
+        key = checked_key(request.request_id, "request_id")
+        content = content_of(request) if key else b""
+        return await self._idempotency.once(
+            key, content, partial(self._report, request, Request(key, content))
+        )
+
+    async def WatchSession(
+        self, request: pb.WatchSessionRequest, context: Context
+    ) -> AsyncIterator[pb.WatchSessionResponse]:
+        async for response in events(self.find(request.name), self._drain, self._execution.meters):
+            yield response
+
+    async def expire(self, session: Session, store: Store) -> None:
+        """Deletes a session whose lease is over."""
+        session.activity.expired = True
+        await Completion(self._deleted(session, store, Request("", b"")))
+
+    async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
+        session = self.find(request.name)
+        execution, count = self._execution, len(request.gradients)
+        gradients = await execution.for_each(count, partial(sessions.gradients_from, request.gradients))
+        rows = sessions.sparse_gradients_from(request.sparse_gradients)
+        options = sessions.options_from(request.options)
+        with within("options.pull"):
+            pull = sessions.pull_from(request.options.pull) if request.options.HasField("pull") else None
+        make = partial(UnaryStep.of, session, gradients, rows, pull)
+        # If few rows were sent, the zeros of the others are many.
+        is_long = count > MANY_TENSORS or (rows and not session.is_small)
+        unary = await execution.in_thread(make) if is_long else make()
+        with within("options.pull"):
+            self._check_fits(unary.plan.parameters)
+        reply = unary.plan.reply(unary.staging)
+
+        def answer(step: TakenStep) -> pb.StepResponse:
+            response = pb.StepResponse(result=sessions.result_to(step.commit(reply)))
+            if reply is not None:
+                response.parameters.extend(sessions.staged_values_to(reply.staging))
+                response.parameters_step = reply.step
+            unary.keep()
+            return response
+
+        return await self._execution.commit(session, TakenStep(session, unary.staging, options), answer)
+
+    def _check_fits(self, tensors: Sequence[StagedTensor] | None) -> None:
+        """Rejects parameters that do not fit into one message, before the step is taken.
+
+        Raises:
+            DomainError: LIMIT_EXCEEDED.
+        """
+        byte_count, limit = sum(tensor.byte_count for tensor in tensors or ()), self._limits.max_message_bytes
+        if byte_count > limit > 0:
+            raise DomainError(
+                Reason.LIMIT_EXCEEDED,
+                f"{byte_count} bytes of parameters do not fit into one message; use StepStream",
+                metadata={"limit": "max_message_bytes", "value": limit},
+            )
+
+    async def StepStream(self, requests: object, context: Context) -> None:  # type: ignore[override]
+        limits, execution = self._limits, self._execution
+        messages = Messages(context, self._data, execution.meters, limits.max_message_bytes)
+        await StepStream(
+            self.find, execution, self._drain, limits.chunk_bytes, self._sharing, messages
+        ).serve()
+
+    async def PullParameters(self, request: pb.PullParametersRequest, context: Context) -> AsyncIterator[Any]:
+        session = self.find(request.name)
+        with within("pull"):
+            pull = sessions.pull_from(request.pull)
+            count = len(session.layout.entries)
+            await self._execution.for_each(count, partial(session.check_pull, pull))
+        if request.HasField("if_newer_than_step") and session.step <= request.if_newer_than_step:
+            header = sessions.not_modified_to(session.step, pull.point)
+            yield Framed(pb.PullParametersResponse(header=header))
+            return
+        work = partial(session.values, pull.tensors, pull.dtype, pull.point)
+        values = await self._execution.exclusive(session, work)
+        chunks = cut(values.buffer, self._limits.chunk_bytes)
+        header = await self._execution.for_each(count, partial(sessions.values_header_to, values))
+        yield Framed(pb.PullParametersResponse(header=header), next(chunks, None))
+        for chunk in chunks:
+            yield Framed(pb.PullParametersResponse(), chunk)
+
+    async def PushParameters(
+        self, requests: AsyncIterator[Any], context: Context
+    ) -> pb.PushParametersResponse:
+        push = await receive_push(requests, self.find, self._execution)
+        header = push.header
+        content = b""
+        if header.request_id:
+            digest = partial(content_of, header, push.staging.buffer.data)
+            content = await self._execution.in_thread(digest)
+
+        change = push.change(Request(header.request_id, content))
+        act = partial(make_change, self._execution, push.session, change)
+        return cast(pb.PushParametersResponse, await self._idempotency.once(header.request_id, content, act))
+
+    async def ShareMemory(self, request: pb.ShareMemoryRequest, context: Context) -> pb.ShareMemoryResponse:
+        return await self._sharing.share(self.find(request.name), request)
+
+    async def CreateSnapshot(
+        self, request: pb.CreateSnapshotRequest, context: Context
+    ) -> pb.CreateSnapshotResponse:
+        act = partial(self._snapshots.create, self.find(request.name), _asked(request))
+        return cast(pb.CreateSnapshotResponse, await self._once(request, act))
+
+    async def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: Context
+    ) -> pb.ListSnapshotsResponse:
+        return await self._snapshots.listed(self.find(request.name))
+
+    async def DeleteSnapshot(
+        self, request: pb.DeleteSnapshotRequest, context: Context
+    ) -> pb.DeleteSnapshotResponse:
+        session, step = self._find_snapshot(request.name)
+        act = partial(self._snapshots.delete, session, step, _asked(request))
+        return cast(pb.DeleteSnapshotResponse, await self._once(request, act))
+
+    async def RestoreSnapshot(
+        self, request: pb.RestoreSnapshotRequest, context: Context
+    ) -> pb.RestoreSnapshotResponse:
+        session, step = self._find_snapshot(request.name)
+        act = partial(self._snapshots.restore, session, step, request, _asked(request))
+        return cast(pb.RestoreSnapshotResponse, await self._once(request, act))
+
+    async def ForkSession(self, request: pb.ForkSessionRequest, context: Context) -> pb.ForkSessionResponse:
+        session_id, _ = snapshot_from(request.name)
+        source = self.find(session_name(session_id))
+        keep = self._keep(ChangeKind.FORK, _asked(request))
+
+        async def act() -> Message:
+            async with self._creating:
+                return await self._snapshots.fork(self._store, source, request, keep)
+
+        return cast(pb.ForkSessionResponse, await self._once(request, act))
+
+    async def ExportSnapshot(self, request: pb.ExportSnapshotRequest, context: Context) -> AsyncIterator[Any]:
+        session_id, step = snapshot_from(request.name)
+        session = self.find(session_name(session_id))
+        async for response in self._snapshots.export(session, step, self._limits.chunk_bytes):
+            yield response
+
+    async def ImportSnapshot(
+        self, requests: AsyncIterator[Any], context: Context
+    ) -> pb.ImportSnapshotResponse:
+        header, data = await receive_snapshot(requests, self._store)
+        content = b""
+        if header.request_id:
+            content = await self._execution.in_thread(partial(content_of, header, data.data))
+        keep = self._keep(ChangeKind.IMPORT, Request(header.request_id, content))
+
+        async def act() -> Message:
+            async with self._creating:
+                return await self._snapshots.imported(self._store, header, data, keep)
+
+        answer = await self._idempotency.once(header.request_id, content, act)
+        return cast(pb.ImportSnapshotResponse, answer)
+
+    async def _once(self, request: Any, act: Callable[[], Awaitable[M]]) -> M:
+        key = checked_key(request.request_id, "request_id")
+        return await self._idempotency.once(key, content_of(request) if key else b"", act)
+
+    def _find_snapshot(self, name: str) -> tuple[Session, int]:
+        session_id, step = snapshot_from(name)
+        if step is None:
+            raise DomainError(Reason.MALFORMED_NAME, f"{name[:200]!r} is no name of a snapshot", field="name")
+        return self.find(session_name(session_id)), step
+
+    def _keep(self, kind: ChangeKind, request: Request) -> Callable[[Session], object]:
+        """What keeps a new session on the disk."""
+        if self._durability_manager is None:
+            return lambda _: None
+        return partial(self._durability_manager.create, calls.namespace().name, kind, request)
+
+    async def _create(self, request: pb.CreateSessionRequest, asked: Request) -> pb.CreateSessionResponse:
+        session_id = checked_session_id(request.session_id)
+        keep = self._keep(ChangeKind.CREATE, asked)
+        spec, parameters = await self._execution.in_thread(partial(_asked_for, request))
+        work = partial(self._store.create, session_id, spec, parameters, request.seed, keep)
+        async with self._creating:
+            session = await self._execution.in_thread(work)  # a kernel may have to be compiled
+        calls.concerns(session.id)
+        return pb.CreateSessionResponse(session=await self._described(session))
+
+    async def _described(self, session: Session) -> session_pb2.Session:
+        """A session as a message."""
+        count = len(session.layout.entries)
+        return await self._execution.for_each(count, partial(sessions.session_to, session))
+
+    async def _update(self, request: pb.UpdateSessionRequest, asked: Request) -> pb.UpdateSessionResponse:
+        session, spec = self.find(request.name), sessions.spec_from(request)
+        expected = request.expected_step if request.HasField("expected_step") else None
+        change = UpdateChange(self._store, spec, expected, asked)
+        return cast(pb.UpdateSessionResponse, await make_change(self._execution, session, change))
+
+    async def _report(self, request: pb.ReportMetricsRequest, asked: Request) -> pb.ReportMetricsResponse:
+        session, values = self.find(request.name), metrics.metrics_from(request.metrics)
+        expected = request.expected_step if request.HasField("expected_step") else None
+        change = ReportChange(values, expected, asked)
+        return cast(pb.ReportMetricsResponse, await make_change(self._execution, session, change))
+
+    async def _delete(self, request: pb.DeleteSessionRequest, asked: Request) -> pb.DeleteSessionResponse:
+        session_id, store = session_id_from(request.name), self._store
+        if self._durability_manager is not None and store.misses(session_id):
+            name = folder_name(calls.namespace().name, session_id)
+            await self._durability_manager.in_thread(partial(self._durability_manager.discard, name, asked))
+            store.forget(session_id)
+            return pb.DeleteSessionResponse()
+        session = self.find(request.name)
+        await Completion(self._deleted(session, store, asked))
+        return pb.DeleteSessionResponse()
+
+    async def _deleted(self, session: Session, store: Store, asked: Request) -> None:
+        # A snapshot that is being written goes first: its folder goes with the session.
+        saving = contextlib.nullcontext() if session.durability is None else session.durability.saving
+        async with saving, session.lock:
+            if store.get(session.id) is not session:
+                return
+            if self._durability_manager is not None and session.durability is not None:
+                await self._durability_manager.in_thread(
+                    partial(self._durability_manager.forget, session.durability, asked)
+                )
+            store.delete(session.id)
+
+
+def _asked_for(request: pb.CreateSessionRequest) -> tuple[SessionSpec, list[ParameterInit]]:
+    """What a new session is to be."""
+    return sessions.spec_from(request), sessions.parameters_from(request.parameters)
+
+
+def _asked(request: Any) -> Request:
+    return Request(request.request_id, content_of(request))

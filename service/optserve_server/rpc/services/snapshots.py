@@ -1,0 +1,317 @@
+"""Snapshots: made, listed, deleted, gone back to, forked from, sent and received."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import Message
+
+from optserve._codec.framing import Framed
+from optserve.v1 import session_service_pb2 as pb
+from optserve_server.durability.change_records import RestoreChange
+from optserve_server.durability.durability_manager import DurabilityManager
+from optserve_server.durability.restore import restore_state
+from optserve_server.durability.snapshot_codec import (
+    EncodedSnapshot,
+    decode_snapshot,
+    encode_snapshot,
+    layout_of,
+    spec_of,
+)
+from optserve_server.errors import DomainError, Reason, within
+from optserve_server.rpc.execution.completion import Completion
+from optserve_server.rpc.execution.execution import Execution
+from optserve_server.rpc.execution.idempotency import make_change, remember
+from optserve_server.sessions.session import Session
+from optserve_server.sessions.session_durability import SessionDurability
+from optserve_server.sessions.store import Store
+from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.change import ChangeKind, Request
+from optserve_server.state.staging import Staging
+from optserve_server.stepping.step_deduplication import StepDeduplication
+from optserve_server.storage import snapshot
+from optserve_server.storage.catalog import SnapshotFile
+from optserve_server.storage.damage import DamagedError
+from optserve_server.storage.snapshot import Contents
+from optserve_server.wire.fields.chunks import Filler, cut
+from optserve_server.wire.fields.names import checked_key, checked_session_id, snapshot_from, snapshot_name
+from optserve_server.wire.messages.answers import answer_to
+from optserve_server.wire.messages.snapshots import bytes_of, snapshot_to
+
+T = TypeVar("T")
+Keep = Callable[[ChangeKind, Request], Callable[[Session], object]]
+"""What keeps a new session."""
+
+Requests = AsyncIterator[Framed[pb.ImportSnapshotRequest]]
+
+
+class Snapshots:
+    """What the service does with snapshots.
+
+    Args:
+        execution: where work runs.
+        durability_manager: keeps sessions; None where all are held in memory alone.
+        codec: reads and writes specifications.
+    """
+
+    def __init__(
+        self, execution: Execution, durability_manager: DurabilityManager | None, codec: SpecCodec
+    ) -> None:
+        self._execution = execution
+        self._durability_manager = durability_manager
+        self._codec = codec
+
+    async def create(self, session: Session, asked: Request) -> Message:
+        """Saves a session until somebody deletes the snapshot."""
+        durability_manager, durability = self._kept(session)
+        session.check_ready()
+        file = await Completion(durability_manager.save(durability, asked=asked))
+        answer = answer_to(ChangeKind.SAVE, session, file)
+        others = [f for f in _at(durability, file.step) if f.kept and f.path != file.path]
+        for other in others:
+            await durability_manager.in_thread(partial(durability_manager.catalog.disk.remove, other.path))
+        return answer
+
+    async def listed(self, session: Session) -> pb.ListSnapshotsResponse:
+        """A session's snapshots."""
+        if session.durability is None or self._durability_manager is None:
+            return pb.ListSnapshotsResponse()
+        files = await self._durability_manager.in_thread(partial(_by_step, session.durability))
+        return pb.ListSnapshotsResponse(snapshots=[snapshot_to(session.id, f) for f in files.values()])
+
+    async def delete(self, session: Session, step: int, asked: Request) -> Message:
+        """Deletes a snapshot; the last one is left to the server, which deletes it with the next."""
+        durability_manager, durability = self._kept(session)
+        self._file(session, step)
+        async with durability.saving:
+            await durability_manager.drop(durability, _at(durability, step), asked)
+        return answer_to(ChangeKind.DROP, session, None)
+
+    async def restore(
+        self, session: Session, step: int, request: pb.RestoreSnapshotRequest, asked: Request
+    ) -> Message:
+        """Takes a session back."""
+        durability_manager, _ = self._kept(session)
+        file = self._file(session, step)
+        expected = request.expected_step if request.HasField("expected_step") else None
+        if request.weights_only:
+            contents = await durability_manager.in_thread(partial(self._read, file))
+            staging = await self._execution.in_thread(partial(_weights, session, contents))
+            change = RestoreChange(staging, expected, request=asked)
+            return await make_change(self._execution, session, change)
+        work = self._restored(durability_manager, session, file, expected, asked)
+        return await Completion(work)
+
+    async def _restored(
+        self,
+        durability_manager: DurabilityManager,
+        session: Session,
+        file: SnapshotFile,
+        expected: int | None,
+        asked: Request,
+    ) -> Message:
+        async with session.lock:
+            session.check_open()
+            session.check_step(expected, "expected_step")
+            _, durability = self._kept(session)
+            state = await durability_manager.in_thread(partial(self._state, session, file))
+            answer = await durability_manager.in_thread(partial(answer_to, ChangeKind.RESTORE, state, None))
+            await durability_manager.in_thread(
+                partial(remember, durability, asked, ChangeKind.RESTORE, answer)
+            )
+            try:
+                await durability_manager.replace(durability, state)
+            except BaseException:
+                if asked.key:
+                    durability.answered.pop()
+                raise
+            await self._execution.in_thread(partial(restore_state, session, state))
+            return answer
+
+    def _state(self, session: Session, file: SnapshotFile) -> Session:
+        """What the session is to become."""
+        contents = self._read(file)
+        try:
+            state = decode_snapshot(contents, self._codec, session.id, session.arenas.backend, session.budget)
+        except DamagedError as error:
+            raise _damaged(session, file) from error
+        state.spec = replace(state.spec, durability=session.spec.durability)
+        state.created, state.seed = session.created, session.seed
+        state.step_deduplication, state.durability = session.step_deduplication, session.durability
+        return state
+
+    async def fork(
+        self, store: Store, source: Session, request: pb.ForkSessionRequest, keep: Callable[[Session], object]
+    ) -> Message:
+        """Makes a session that begins as another one is or was."""
+        new_id = store.free(checked_session_id(request.session_id))
+        _, step = snapshot_from(request.name)
+        if step is None:
+            source.check_ready()
+            made = await self._execution.exclusive(source, partial(self._copied, store, source, new_id))
+        else:
+            file = self._file(source, step)
+            made = await self._execution.in_thread(partial(self._forked, store, file, new_id))
+        return await self._added(store, made, ChangeKind.FORK, keep)
+
+    async def export(
+        self, session: Session, step: int | None, chunk_bytes: int
+    ) -> AsyncIterator[Framed[pb.ExportSnapshotResponse]]:
+        """A session's bytes, as it is or was."""
+        if step is None:
+            session.check_ready()
+            data = await self._execution.exclusive(session, partial(self._bytes, session))
+            of_step = session.step
+        else:
+            assert self._durability_manager is not None  # without one there is no file
+            file = self._file(session, step)
+            await self._durability_manager.in_thread(partial(self._read, file))
+            read = partial(self._durability_manager.catalog.disk.read, file.path)
+            data = np.frombuffer(await self._durability_manager.in_thread(read), np.uint8)
+            of_step = file.step
+        header = pb.SnapshotHeader(step=of_step, byte_count=data.size)
+        chunks = cut(data, chunk_bytes)
+        yield Framed(pb.ExportSnapshotResponse(header=header), next(chunks, None))
+        for chunk in chunks:
+            yield Framed(pb.ExportSnapshotResponse(), chunk)
+
+    async def imported(
+        self,
+        store: Store,
+        header: pb.ImportHeader,
+        data: npt.NDArray[np.uint8],
+        keep: Callable[[Session], object],
+    ) -> Message:
+        """Makes a session of bytes that somebody sent."""
+        new_id = store.free(checked_session_id(header.session_id))
+        made = await self._execution.in_thread(partial(self._made_of, store, data, new_id))
+        return await self._added(store, made, ChangeKind.IMPORT, keep)
+
+    async def _added(
+        self, store: Store, made: Session, kind: ChangeKind, keep: Callable[[Session], object]
+    ) -> Message:
+        store.free(made.id)  # somebody may have been quicker
+        add = partial(store.add, made, keep)
+        await (self._execution.in_thread(add) if self._durability_manager is not None else _at_once(add))
+        return await self._execution.for_each(len(made.layout.entries), partial(answer_to, kind, made, None))
+
+    def _forked(self, store: Store, file: SnapshotFile, new_id: str) -> Session:
+        return self._thawed(store, self._read(file), new_id)
+
+    def _copied(self, store: Store, source: Session, new_id: str) -> Session:
+        frozen = encode_snapshot(source, self._codec)
+        return self._thawed(store, _contents(frozen), new_id)
+
+    def _made_of(self, store: Store, data: npt.NDArray[np.uint8], new_id: str) -> Session:
+        try:
+            made = self._thawed(store, snapshot.read(data.data), new_id, checked=False)
+        except DamagedError as error:
+            raise DomainError(Reason.SNAPSHOT_MALFORMED, f"the bytes are no snapshot: {error}") from error
+        made.spec = replace(made.spec, durability=store.durability_of(replace(made.spec, durability=None)))
+        return made
+
+    def _thawed(self, store: Store, contents: Contents, new_id: str, *, checked: bool = True) -> Session:
+        try:
+            spec = spec_of(contents, self._codec)
+            store.check_size(layout_of(contents, spec), spec)
+            made = decode_snapshot(contents, self._codec, new_id, store.backend, store.budget)
+        except DamagedError as error:
+            if not checked:
+                raise
+            raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
+        made.step_deduplication, made.created = StepDeduplication(), datetime.now(UTC)
+        return made
+
+    def _bytes(self, session: Session) -> npt.NDArray[np.uint8]:
+        frozen = encode_snapshot(session, self._codec, number=0, requests=[], workers=[])
+        return bytes_of(frozen, session.budget)
+
+    def _read(self, file: SnapshotFile) -> Contents:
+        assert self._durability_manager is not None  # without one there is no file
+        try:
+            return self._durability_manager.catalog.read(file)
+        except DamagedError as error:
+            raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
+
+    def _kept(self, session: Session) -> tuple[DurabilityManager, SessionDurability[Session]]:
+        session.check_open()
+        if self._durability_manager is None or session.durability is None:
+            raise DomainError(Reason.DURABILITY_UNAVAILABLE, "the session is held in memory alone")
+        return self._durability_manager, session.durability
+
+    def _file(self, session: Session, step: int) -> SnapshotFile:
+        files = {} if session.durability is None else _by_step(session.durability)
+        if step not in files:
+            name = snapshot_name(session.id, step)
+            raise DomainError(
+                Reason.SNAPSHOT_NOT_FOUND, f"there is no {name}", field="name", metadata={"name": name}
+            )
+        return files[step]
+
+
+async def receive_snapshot(requests: Requests, store: Store) -> tuple[pb.ImportHeader, npt.NDArray[np.uint8]]:
+    """Reads a whole import.
+
+    Raises:
+        DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED where messages are missing or come
+            where they may not, LIMIT_EXCEEDED or QUOTA_EXCEEDED.
+    """
+    first = await anext(requests, None)
+    if first is None or not first.message.HasField("header"):
+        raise DomainError(Reason.STREAM_PROTOCOL, "an import begins with a header", field="header")
+    header = first.message.header
+    with within("header"):
+        checked_key(header.request_id, "request_id")
+        checked_session_id(header.session_id)
+    buffer = store.budget.array(header.byte_count)
+    filler = Filler(buffer)
+    filler.add(first.chunk)
+    while (framed := await anext(requests, None)) is not None:
+        if framed.message.HasField("header"):
+            raise filler.interrupted("header")
+        filler.add(framed.chunk)
+    if not filler.whole:
+        raise filler.truncated()
+    return header, buffer
+
+
+async def _at_once(work: Callable[[], T]) -> T:
+    return work()
+
+
+def _weights(session: Session, contents: Contents) -> Staging:
+    """A snapshot's parameters, staged."""
+    staging = session.stage(None, None)
+    for tensor in staging.tensors:
+        staging.array(tensor)[:] = contents.tensors[f"parameter/{tensor.entry.name}"].reshape(-1)
+    return staging
+
+
+def _contents(frozen: EncodedSnapshot) -> Contents:
+    tensors: dict[str, npt.NDArray[Any]] = {t.name: t.get() for t in frozen.tensors}
+    return Contents(frozen.metadata, tensors)
+
+
+def _damaged(session: Session, file: SnapshotFile) -> DomainError:
+    name = snapshot_name(session.id, file.step)
+    return DomainError(Reason.SNAPSHOT_DAMAGED, f"{name} is damaged", metadata={"name": name})
+
+
+def _at(durability: SessionDurability[Session], step: int) -> list[SnapshotFile]:
+    return [file for file in durability.folder.snapshots() if file.step == step]
+
+
+def _by_step(durability: SessionDurability[Session]) -> dict[int, SnapshotFile]:
+    """One snapshot of each step: what somebody asked for, or else the latest."""
+    files: dict[int, SnapshotFile] = {}
+    for file in durability.folder.snapshots():
+        known = files.get(file.step)
+        if known is None or (file.kept, file.number) > (known.kept, known.number):
+            files[file.step] = file
+    return files

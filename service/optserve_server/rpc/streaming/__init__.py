@@ -1,0 +1,1 @@
+"""Streamed steps and pushes."""

@@ -1,0 +1,167 @@
+"""What a stream sends back: each step's result, and values while they are computed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from optserve._codec.framing import Framing
+from optserve.v1 import session_service_pb2 as pb
+from optserve_server.rpc.streaming.messages import Messages
+from optserve_server.state.reading import Reply
+from optserve_server.stepping.step_result import StepResult
+from optserve_server.wire.messages.step_streams import answer_head_to
+
+RESPONSES = Framing(pb.StepStreamResponse)
+
+
+class Answer:
+    """The answer to one step, as far as it is known: what `Session` calls its progress.
+
+    Steps that run in a thread report from there, and `Answers` may begin to send before the step
+    is done.
+
+    Args:
+        reply: the parameters that go with it; None for none.
+        on_begun: called on the event loop when the result of a step in a thread is known.
+
+    Attributes:
+        is_copied: whether its parameters' buffer is no longer needed.
+    """
+
+    def __init__(self, reply: Reply | None, on_begun: Callable[[Answer], None]) -> None:
+        self.reply = reply
+        self.result: StepResult | None = None
+        self.is_copied = reply is None or not reply.staging.byte_count
+        self._loop, self._on_begun = asyncio.get_running_loop(), on_begun
+        self._reached = 0
+        self._news: asyncio.Event | None = None
+
+    def on_result(self, result: StepResult) -> None:
+        """The result is known, the parameters follow."""
+        self._loop.call_soon_threadsafe(self._begin, result)
+
+    def on_values(self, byte_count: int) -> None:
+        """That many bytes of the parameters are there."""
+        self._loop.call_soon_threadsafe(self._advance, byte_count)
+
+    def _begin(self, result: StepResult) -> None:
+        self.result = result
+        self._on_begun(self)
+
+    def _advance(self, byte_count: int) -> None:
+        self._reached = byte_count
+        if self._news is not None:
+            self._news.set()
+
+    def is_there(self, byte_count: int) -> bool:
+        """Whether that many bytes of the parameters are there."""
+        return self._reached >= byte_count
+
+    async def wait(self, byte_count: int) -> None:
+        """Returns when that many bytes of the parameters are there."""
+        while self._reached < byte_count:
+            self._news = asyncio.Event()
+            await self._news.wait()
+
+
+class Answers:
+    """The answers of one stream, sent one after the other.
+
+    Args:
+        messages: where they go.
+        chunk_bytes: how many bytes a chunk holds.
+    """
+
+    def __init__(self, messages: Messages, chunk_bytes: int) -> None:
+        self._messages, self._chunk_bytes = messages, chunk_bytes
+        self._sending: asyncio.Task[None] | None = None
+        self._answer: Answer | None = None
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the buffer of an answer is still needed."""
+        return self._sending is not None and not self._sending.done() and not self._last_copied()
+
+    def begin(self, reply: Reply | None) -> Answer:
+        """An answer; that of a step in a thread is sent while the step goes on."""
+        return Answer(reply, self._start)
+
+    async def encoded(self, result: StepResult, reply: Reply | None) -> Sequence[Any]:
+        """The answer of a step that is done: its last message, in pieces; those before it are sent."""
+        head = answer_head_to(result, 0 if reply is None else reply.step)
+        if reply is None or not reply.staging.byte_count:
+            return (head,)
+        buffer, limit = reply.staging.buffer.data, self._chunk_bytes
+        if len(buffer) <= limit:
+            return RESPONSES.pieces_of_run(head, 0, buffer)
+        last = (len(buffer) - 1) // limit * limit
+        for start in range(0, last, limit):
+            await self._messages.write_pieces(
+                RESPONSES.pieces_of_run(head, start, buffer[start : start + limit])
+            )
+            head = b""
+        return RESPONSES.pieces_of_run(head, last, buffer[last:])
+
+    @property
+    def are_under_way(self) -> bool:
+        """Whether an answer was begun that `sent` has not waited for."""
+        return self._sending is not None
+
+    async def sent(self) -> None:
+        """Waits until every answer that was begun is sent."""
+        if self._sending is not None:
+            await self._sending
+            self._sending = None
+
+    def forget(self) -> None:
+        """Lets go of the last answer's buffer."""
+        self._answer = None
+
+    def close(self) -> None:
+        """Stops sending. The call is over, so a failure to send has nobody to be told to."""
+        self._closed = True
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending.add_done_callback(_forget)
+
+    def _last_copied(self) -> bool:
+        return self._answer is not None and self._answer.is_copied
+
+    def _start(self, answer: Answer) -> None:
+        if self._closed:  # the client was lost while its step was computed
+            return
+        self._answer = answer
+        self._sending = self._loop.create_task(self._write(answer))
+
+    async def _write(self, answer: Answer) -> None:
+        """Sends a result and, chunk by chunk as they come, the parameters.
+
+        A message costs more than a small model's bytes, so the first chunk is in the same one.
+        """
+        assert answer.result is not None
+        reply, messages = answer.reply, self._messages
+        head = answer_head_to(answer.result, 0 if reply is None else reply.step)
+        size = 0 if reply is None else reply.staging.byte_count
+        if reply is None or not size:
+            await messages.write(head)
+            return
+        buffer, start = reply.staging.buffer.data, 0
+        while start < size:
+            stop = min(start + self._chunk_bytes, size)
+            if not answer.is_there(stop):
+                await answer.wait(stop)
+            # If the message is copied before anybody else gets a turn, the buffer is free by then.
+            answer.is_copied = messages.copies and stop == size
+            await messages.write_pieces(RESPONSES.pieces_of_run(head, start, buffer[start:stop]))
+            head, start = b"", stop
+        answer.is_copied = True
+
+
+def _forget(sending: asyncio.Task[None]) -> None:
+    """Takes a task's exception, which would be logged as one that nobody took."""
+    if not sending.cancelled():
+        sending.exception()

@@ -1,0 +1,319 @@
+"""StepStream: a plan, then many steps, answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
+from grpc import aio
+
+from optserve._codec.framing import ChunkAhead, ChunkView, Framing
+from optserve.v1 import session_service_pb2 as pb
+from optserve_server.errors import DomainError, Reason, within
+from optserve_server.programs.gradient_transforms import GRADIENT, REPLY
+from optserve_server.rpc.context.drain import Drain
+from optserve_server.rpc.execution.execution import Execution
+from optserve_server.rpc.middleware.request_reading import UNREADABLE
+from optserve_server.rpc.streaming.answers import Answers
+from optserve_server.rpc.streaming.memory_sharing import Sharing
+from optserve_server.rpc.streaming.messages import Messages
+from optserve_server.rpc.transport.data_connection import Message, ReceivedMessage
+from optserve_server.sessions.session import Session, session_deleted
+from optserve_server.shared_memory.regions import Region
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_plan import StepPlan, wrong_byte_count
+from optserve_server.stepping.step_result import StepOptions, StepResult
+from optserve_server.storage.failpoints import passing
+from optserve_server.wire.fields.chunks import Filler
+from optserve_server.wire.messages import step_streams
+
+Chunk = ChunkView | ChunkAhead
+Pieces = Sequence[Any]
+"""An encoded message in pieces: contiguous buffers of bytes."""
+
+REQUESTS = Framing(pb.StepStreamRequest)
+
+
+class StepStream:
+    """One stream of steps.
+
+    Args:
+        find: returns the session of a resource name.
+        execution: where steps are computed.
+        drain: ends the stream between two steps when the server shuts down.
+        chunk_bytes: bytes of an answer's chunks.
+        sharing: shared memory that steps may be in.
+        messages: what the client sends, and where answers go.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[str], Session],
+        execution: Execution,
+        drain: Drain,
+        chunk_bytes: int,
+        sharing: Sharing,
+        messages: Messages,
+    ) -> None:
+        self._find, self._sharing = find, sharing
+        self._execution, self._messages = execution, messages
+        self._stated: pb.StepPlan | None = None
+        self._plan: StepPlan[Session] | None = None
+        self._deleted = False
+        self._answers = Answers(messages, chunk_bytes)
+        task = asyncio.current_task()
+        assert task is not None  # coroutines run in tasks
+        self._interruptible = drain.interruptible(task)
+
+    async def serve(self) -> None:
+        """Takes every step of the stream and answers it.
+
+        Raises:
+            DomainError: the first error of any step.
+        """
+        messages = self._messages
+        try:
+            while True:
+                with self._interruptible:
+                    message = await messages.read()
+                if message is aio.EOF:
+                    break
+                answer = await self._serve_message(message)
+                if answer:
+                    await messages.write_pieces(answer)
+                passing("after-ack")
+            await self._answers.sent()
+        except DomainError:
+            # The steps before it are taken, and their answers may be on their way.
+            await self._answers.sent()
+            raise
+        finally:
+            self._answers.close()
+            messages.close()
+            self._drop_plan()
+
+    async def _serve_message(self, message: Message) -> Pieces | None:
+        """Serves a plan, a step or a request for a data connection.
+
+        Returns:
+            The answer's encoded message in pieces; None if it was sent, or is being sent.
+        """
+        begun = perf_counter_ns()
+        request, chunk = await _decoded(message)
+        if request.HasField("step"):
+            return await self._serve_step(request, chunk, begun)
+        if request.HasField("plan"):
+            _check_alone(request, chunk, "plan")
+            return await self._serve_plan(request.plan)
+        if request.HasField("data_connection"):
+            _check_alone(request, chunk, "data_connection")
+            await self._answers.sent()
+            await self._messages.connect(request.data_connection)
+            return None
+        if chunk is not None:
+            text = "a chunk must follow a step whose bytes are not complete"
+            raise DomainError(Reason.STREAM_PROTOCOL, text, field="chunk")
+        text = "a message between two steps must have a plan, a step or a data_connection"
+        raise DomainError(Reason.STREAM_PROTOCOL, text, field="step")
+
+    async def _serve_plan(self, message: pb.StepPlan) -> Pieces:
+        await self._answers.sent()
+        self._drop_plan()
+        self._stated, self._deleted = message, False
+        plan = self._resolved(message)
+        if not plan.sparse_tensors and plan.region is None:
+            # Kernels are compiled while the first gradient is on its way.
+            reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
+            await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
+        return (step_streams.planned_to(plan).SerializeToString(),)
+
+    def _resolved(self, message: pb.StepPlan) -> StepPlan[Session]:
+        """Checks a plan against its session and keeps it.
+
+        Raises:
+            DomainError: what is wrong with it; fields start at ``plan``.
+        """
+        with within("plan"):
+            plan = step_streams.plan_from(message, self._find, self._sharing.region_of)
+        plan.session.on_close[self] = self._on_close
+        if plan.region is not None:
+            plan.region.hold(self, self._drop_plan)
+        self._plan = plan
+        return plan
+
+    def _renewed_plan(self) -> StepPlan[Session]:
+        """The stream's plan, checked anew: its session was updated, or evicted and is back.
+
+        Raises:
+            DomainError: STREAM_PROTOCOL if there is none, SESSION_NOT_FOUND, or what is wrong with it.
+        """
+        if self._stated is None:
+            text = "a stream must begin with a plan"
+            raise DomainError(Reason.STREAM_PROTOCOL, text, field="plan")
+        if self._deleted:
+            raise session_deleted(self._stated.session, "plan.session")
+        self._drop_plan()
+        return self._resolved(self._stated)
+
+    def _on_close(self) -> None:
+        """Drops what belongs to a session that was deleted or evicted; the stream may be idle."""
+        self._deleted = self._plan is not None and not self._plan.session.away
+        self._drop_plan()
+
+    def _drop_plan(self) -> None:
+        plan, self._plan = self._plan, None
+        if plan is not None:
+            plan.session.on_close.pop(self, None)
+            if plan.region is not None:
+                plan.region.release(self)
+        self._answers.forget()
+
+    async def _serve_step(
+        self, request: pb.StepStreamRequest, chunk: Chunk | None, begun: int
+    ) -> Pieces | None:
+        if request.HasField("plan") or request.HasField("data_connection"):
+            _check_alone(request, chunk, "plan" if request.HasField("plan") else "data_connection")
+        plan = self._plan
+        if plan is None or not plan.is_current:
+            plan = self._renewed_plan()
+        try:
+            options = step_streams.options_from(request.step, plan)
+            step = await self._received(plan, request.step, options, chunk)
+            if self._answers.are_under_way:
+                await self._answers.sent()
+            self._execution.meters.receive.add(perf_counter_ns() - begun)
+            if plan.region is not None:
+                return await self._take_in_memory(plan, plan.region, step)
+            return await self._take(plan, step)
+        except DomainError as error:
+            _locate(error)
+            raise
+
+    async def _received(
+        self, plan: StepPlan[Session], start: pb.StepStart, options: StepOptions, chunk: Chunk | None
+    ) -> Step:
+        """A step whose gradient is complete."""
+        session = plan.session
+        if plan.sparse_tensors or start.row_indices:
+            session.admit(options)
+            arriving = plan.rows(step_streams.row_indices_from(start.row_indices, plan), start.byte_count)
+            await self._fill(arriving.buffer, chunk)
+            # To put rows into their places may take a while.
+            stage = partial(session.staged, arriving)
+            staging = stage() if session.is_small else await self._execution.in_thread(stage)
+            return Step(session, staging, options)
+        if start.byte_count != plan.byte_count:
+            raise wrong_byte_count(start.byte_count, plan.byte_count)
+        staging = plan.staging(self._answers)
+        step = Step(session, staging, options)
+        if plan.region is not None:
+            if chunk is not None:
+                text = "a step whose gradient is in shared memory must not have a chunk"
+                raise DomainError(Reason.STREAM_PROTOCOL, text, field="chunk")
+            return step
+        size = staging.byte_count
+        if isinstance(chunk, ChunkView) and not chunk.byte_offset and len(chunk.data) == size:
+            staging.buffer.data[:] = chunk.data
+        elif size or chunk is not None:
+            session.admit(options)  # before more bytes are awaited
+            await self._fill(staging.buffer, chunk, step.on_received)
+        return step
+
+    async def _fill(
+        self,
+        buffer: npt.NDArray[np.uint8],
+        chunk: Chunk | None,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> None:
+        """Reads until a gradient is complete; ``on_progress`` is called with the bytes that are there."""
+        filler = Filler(buffer)
+        await _put(filler, chunk)
+        while not filler.whole:
+            if on_progress is not None:
+                on_progress(filler.filled)
+            message = await self._messages.read()
+            if message is aio.EOF:
+                raise filler.truncated()
+            request, chunk = await _decoded(message)
+            for field in ("step", "plan", "data_connection"):
+                if request.HasField(field):
+                    raise filler.interrupted(field)
+            await _put(filler, chunk)
+
+    async def _take(self, plan: StepPlan[Session], step: Step) -> Pieces | None:
+        """Takes a step whose parameters are sent."""
+        session, reply = plan.session, plan.reply(step.staging)
+        if session.is_small or step.is_brief:
+            commit = partial(Step.commit, reply=reply)
+            result = await self._execution.commit(session, step, commit)
+            return await self._answers.encoded(result, reply)
+        answer = self._answers.begin(reply)
+        commit = partial(Step.commit, reply=reply, progress=answer)
+        await self._execution.commit(session, step, commit)
+        return None
+
+    async def _take_in_memory(self, plan: StepPlan[Session], region: Region, step: Step) -> Pieces:
+        """Takes a step whose parameters are in shared memory."""
+
+        def commit(step: Step) -> tuple[StepResult, int, int]:
+            result = step.commit()
+            if plan.pull is None or region.key is None:
+                return result, 0, 0
+            values = region.values  # dropped if the client has gone meanwhile
+            if values is not None:
+                plan.session.values(*region.key, values)
+            return result, plan.session.step, 0 if region.live is None else region.live.change
+
+        answer = await self._execution.commit(plan.session, step, commit)
+        return (step_streams.answer_head_to(*answer),)
+
+
+async def _decoded(message: Message) -> tuple[pb.StepStreamRequest, Chunk | None]:
+    """A message, and its chunk, which stays where it was received or is still on its way."""
+    try:
+        if isinstance(message, ReceivedMessage):
+            known = REQUESTS.ahead(message.head, message.size, message.rest)
+            if known is not None:
+                others, chunk = known
+                return REQUESTS.message(message.head, others), chunk
+            message = await message.whole()
+        framed = REQUESTS.decode(message)
+    except (DecodeError, ValueError) as error:
+        raise DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE) from error
+    return framed.message, framed.chunk
+
+
+async def _put(filler: Filler, chunk: Chunk | None) -> None:
+    """Puts a chunk into its place."""
+    if isinstance(chunk, ChunkAhead):
+        await _receive(chunk, filler.place(chunk))
+    else:
+        filler.add(chunk)
+
+
+async def _receive(chunk: ChunkAhead, place: memoryview) -> None:
+    """Receives a chunk that is still on its way straight into its place."""
+    here = len(chunk.here)
+    place[:here] = chunk.here
+    await chunk.rest(place[here:])
+
+
+def _check_alone(request: pb.StepStreamRequest, chunk: Chunk | None, field: str) -> None:
+    """Rejects other fields beside ``field``."""
+    if chunk is not None or len(request.ListFields()) > 1:
+        raise DomainError(Reason.STREAM_PROTOCOL, f"{field} must be the only field set", field=field)
+
+
+def _locate(error: DomainError) -> None:
+    """Names the field of a step's error as the stream has it: what a unary step calls options is ``step``."""
+    field = error.field or ""
+    if field == "options" or field.startswith("options."):
+        error.field = "step" + field.removeprefix("options")
+    elif field.startswith(("byte_count", "gradient_id", "row_indices", "overrides")):
+        error.field = f"step.{field}"

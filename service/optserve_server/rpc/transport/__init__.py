@@ -1,0 +1,1 @@
+"""Listeners, TLS, data connections, descriptor passing."""

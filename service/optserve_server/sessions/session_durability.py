@@ -1,0 +1,167 @@
+"""How one session is kept on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from optserve_server.resources.budget import Budget
+from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, SessionSpec
+from optserve_server.state.change import ChangeKind, Request
+from optserve_server.state.staging import Staging
+from optserve_server.storage.catalog import SessionFolder, SnapshotFile
+from optserve_server.storage.intent_log import Intent, IntentKind
+
+REQUESTS_KEPT = 64
+"""Answered requests that a session keeps, beside its steps."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A request that was answered.
+
+    Attributes:
+        request: the request.
+        kind: what it asked for.
+        answer: what it was told, as its message is serialized.
+    """
+
+    request: Request
+    kind: ChangeKind
+    answer: bytes
+
+    def state(self) -> list[Any]:
+        """What JSON can say of it."""
+        answer = base64.b85encode(self.answer).decode()
+        return [self.request.key, self.request.content.hex(), self.kind.value, answer]
+
+    def note(self, folder: SessionFolder, files: Iterable[SnapshotFile] = ()) -> Intent:
+        """What is noted of it before it is done."""
+        key, content, kind, answer = self.state()
+        names = tuple(file.path.name for file in files)
+        return Intent(IntentKind(kind), folder.path.name, folder.owner, key, content, answer, names)
+
+    @classmethod
+    def of(cls, state: Sequence[Any]) -> Answered:
+        """What `state` described."""
+        key, content, kind, answer = state
+        return cls(Request(key, bytes.fromhex(content)), ChangeKind(kind), base64.b85decode(answer))
+
+
+class DurableSession(Protocol):
+    """The part of a session that decides how it is made durable."""
+
+    spec: SessionSpec
+    budget: Budget
+    step: int
+
+
+S = TypeVar("S", bound=DurableSession)
+
+
+class SessionDurability(Generic[S]):
+    """What is known of a session's place on the disk.
+
+    Args:
+        session: the session.
+        namespace: the name of its namespace.
+        folder: its place.
+        number: how many changes it has seen.
+        saved_number: how many of them the last snapshot holds.
+        saved_step: the session's step there.
+
+    Attributes:
+        answered: the requests that were answered last.
+        records: records since the last snapshot.
+        record_bytes: their bytes.
+        saving: held while a snapshot is written.
+        waits: whether a snapshot is about to be written.
+        copy: room for a gradient that others may write to; used under the session's lock.
+    """
+
+    def __init__(
+        self,
+        session: S,
+        namespace: str,
+        folder: SessionFolder,
+        number: int = 0,
+        saved_number: int = 0,
+        saved_step: int = 0,
+    ) -> None:
+        self.session = session
+        self.namespace = namespace
+        self.folder = folder
+        self.number = number
+        self.answered: deque[Answered] = deque(maxlen=REQUESTS_KEPT)
+        self.saving = asyncio.Lock()
+        self.waits = False
+        self.copy: Staging | None = None
+        self._gap = self.saved_number = 0
+        self.saved(saved_number, saved_step)
+
+    @property
+    def spec(self) -> DurabilitySpec:
+        """How it is to be kept."""
+        return self.session.spec.durability or DurabilitySpec()
+
+    @property
+    def journals(self) -> bool:
+        """Whether every change goes into the journal."""
+        return self.spec.mode is DurabilityMode.JOURNAL
+
+    @property
+    def unbroken(self) -> bool:
+        """Whether every change since the last snapshot is in the journal."""
+        return self._gap <= self.saved_number
+
+    @property
+    def changed(self) -> bool:
+        """Whether there were changes since the last snapshot."""
+        return self.number > self.saved_number
+
+    def durable_step(self, step: int) -> int:
+        """The step that would come back now, where the session is at ``step``."""
+        return step if self.journals and self.unbroken else self.saved_step
+
+    def own(self, staging: Staging) -> Staging:
+        """A gradient that stays as it is: what is recorded has to be what is applied."""
+        if not staging.foreign:
+            return staging
+        if self.copy is None or self.copy.tensors != staging.tensors:
+            self.copy = None  # before there is a second one
+            self.copy = Staging(staging.tensors, allocate=self.session.budget.array)
+        self.copy.buffer[:] = staging.buffer
+        return self.copy
+
+    def recorded(self, byte_count: int) -> None:
+        """Counts a change that is in the journal."""
+        self.number += 1
+        self.records += 1
+        self.record_bytes += byte_count
+
+    def unrecorded(self) -> None:
+        """Counts a change that is not."""
+        self.number += 1
+        self._gap = self.number
+
+    def saved(self, number: int, step: int) -> None:
+        """Notes that a snapshot of the state after change ``number`` is safe."""
+        if number < self.saved_number:
+            return  # one that was begun later was quicker
+        self.saved_number, self.saved_step = number, step
+        self.saved_at = time.monotonic()
+        self.records = self.record_bytes = 0
+
+    def due(self, now: float) -> bool:
+        """Whether it is time for a snapshot under SNAPSHOT."""
+        if self.journals or not self.changed:
+            return False
+        steps = self.spec.snapshot_steps
+        if steps is not None and self.session.step - self.saved_step >= steps:
+            return True
+        return now - self.saved_at >= self.spec.snapshot_seconds

@@ -1,0 +1,1 @@
+"""Memory shared with clients on the same host."""

@@ -1,0 +1,86 @@
+"""A session's parameters where other processes of this host read them while steps move them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from optserve_server.shared_memory.shared_block import SharedBlock
+from optserve_server.state.arena import Arenas
+from optserve_server.state.layout import Layout, TensorEntry
+
+PAGE = 4096
+"""Where an arena may begin; the first page holds the counters."""
+
+
+class LiveParameters:
+    """Room for all arenas' parameters in one block that others may only read.
+
+    The block begins with two counters (uint64): changes begun, and changes completed. Whoever
+    copies while they are equal, and finds them as they were afterwards, has a copy of one
+    moment. There is one for all clients of a session, because all see the same.
+
+    Args:
+        sizes: the number of elements of each arena.
+
+    Attributes:
+        block: the memory.
+        arenas: the arrays in it, by dtype.
+
+    Raises:
+        OSError: there is no memory for it.
+    """
+
+    def __init__(self, sizes: Mapping[np.dtype[Any], int]) -> None:
+        self._starts: dict[np.dtype[Any], int] = {}
+        end = PAGE
+        for dtype, size in sizes.items():
+            self._starts[dtype] = end
+            end += -(-size * dtype.itemsize // PAGE) * PAGE
+        self.block = SharedBlock(end, writable=False)
+        self._counters = self.block.view(0, np.dtype(np.uint64), 2).data
+        self.arenas: dict[np.dtype[Any], npt.NDArray[Any]] = {
+            dtype: self.block.view(self._starts[dtype], dtype, size) for dtype, size in sizes.items()
+        }
+
+    @property
+    def change(self) -> int:
+        """How many changes were completed."""
+        change: int = self._counters[1]
+        return change
+
+    def byte_offset(self, entry: TensorEntry) -> int:
+        """Where a tensor lies in the block."""
+        return self._starts[entry.dtype] + entry.start * entry.dtype.itemsize
+
+    def begin(self) -> None:
+        """Tells readers that what they read from now on is of no one moment."""
+        self._counters[0] += 1
+
+    def complete(self) -> None:
+        """Tells them that it is again; not of a change that failed half-way."""
+        self._counters[1] = self._counters[0]
+
+
+class LiveSession(Protocol):
+    """A session whose parameters can be moved to where others read them."""
+
+    layout: Layout
+    arenas: Arenas
+    live: LiveParameters | None
+
+
+def make_live(session: LiveSession) -> LiveParameters:
+    """Moves a session's parameters to where others can read them, unless they are there.
+
+    Raises:
+        OSError: there is no memory for it; nothing has changed.
+    """
+    if session.live is None:
+        live = LiveParameters(session.layout.arena_sizes)
+        session.arenas.move(live.arenas)
+        session.live = live
+    return session.live

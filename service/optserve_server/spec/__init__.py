@@ -1,0 +1,1 @@
+"""Session specification: optimizer, groups, gradient settings, monitors, durability."""

@@ -1,0 +1,1 @@
+"""Session state: layout, arenas, partitions, staging buffers, monitors."""

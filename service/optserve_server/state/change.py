@@ -1,0 +1,72 @@
+"""What a change of a session is: checked, recorded, applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.storage.files import Piece
+
+
+class ChangeKind(StrEnum):
+    """What changes a session."""
+
+    STEP = "step"
+    PUSH = "push"
+    UPDATE = "update"
+    REPORT = "report"
+    CREATE = "create"
+    FORK = "fork"
+    IMPORT = "import"
+    RESTORE = "restore"
+    SAVE = "save"
+    DROP = "drop"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that is answered once: its idempotency key and a digest of what it asks for.
+
+    Without a key it is answered as often as it comes.
+    """
+
+    key: str = ""
+    content: bytes = b""
+
+
+class Checked(Protocol):
+    """A change that was checked and not applied yet; the session stays locked until it is."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether applying it changes anything that has to be recorded."""
+
+    def give_up(self) -> None:
+        """Gives back what was taken for it."""
+
+
+C = TypeVar("C", bound=Checked)
+S = TypeVar("S", contravariant=True)  # the session, or as much of it as a change needs
+
+
+class Change(Generic[S, C]):
+    """A change that is asked of a session; `Execution.commit` makes it.
+
+    Attributes:
+        kind: what it is.
+        is_brief: whether it is short enough for the event loop, however large its session is.
+    """
+
+    kind: ChangeKind
+    is_brief: bool = False
+
+    def prepare(self, session: S) -> C:
+        """Checks it, and changes nothing; see the session's own methods for what they raise."""
+        raise NotImplementedError
+
+    def record(self, codec: SpecCodec) -> list[Piece]:
+        """The payload of its record; asked for after `prepare`."""
+        raise NotImplementedError

@@ -1,0 +1,89 @@
+"""Reports of metrics, judged by a session's monitors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.spec.session_spec import SessionSpec
+from optserve_server.state.monitors import Watch
+from optserve_server.state.session_state import SessionState
+
+
+@dataclass(frozen=True)
+class MetricsReport:
+    """What one report did.
+
+    Attributes:
+        step: the session's step.
+        learning_rate: what the next step will use, before the groups' factors.
+        reduced: whether this report lowered it.
+        stopped: whether this report ended the training.
+        restored: whether the best parameters were put back.
+        watch: the state after it.
+    """
+
+    step: int
+    learning_rate: float
+    reduced: bool
+    stopped: bool
+    restored: bool
+    watch: Watch
+
+
+def prepare_report(session: SessionState, values: Mapping[str, float]) -> Callable[[], MetricsReport]:
+    """Judges metrics of the session's parameters as they are; changes nothing before it is called.
+
+    Raises:
+        DomainError: FIELD_REQUIRED where the session watches metrics, but none of these.
+    """
+    _check_watched(session.spec, values)
+    numbers, step = session.scalars, session.step
+    after = session.watch.judged(session.spec, values, step, lambda factor: numbers.drop(step, factor))
+    return partial(_report, session, after)
+
+
+def _report(session: SessionState, after: Watch) -> MetricsReport:
+    before = session.watch
+    restored = _settle(session, before, after)
+    session.watch = after
+    session.scalars.reduction = after.learning_rate_factor
+    return MetricsReport(
+        step=session.step,
+        learning_rate=session.scalars.learning_rate(session.step),
+        reduced=after.learning_rate_factor != before.learning_rate_factor,
+        stopped=after.stopped,
+        restored=restored,
+        watch=after,
+    )
+
+
+def _check_watched(spec: SessionSpec, values: Mapping[str, float]) -> None:
+    """A name that is spelt wrong would else go unnoticed for the whole training."""
+    watched = sorted({w.monitor for w in (spec.reduce_on_plateau, spec.early_stopping) if w is not None})
+    if watched and not values.keys() & set(watched):
+        names = ", ".join(watched)
+        raise DomainError(
+            Reason.FIELD_REQUIRED,
+            f"the session watches {names}, which is not among the metrics",
+            field="metrics",
+            metadata={"watched": names},
+        )
+
+
+def _settle(session: SessionState, before: Watch, after: Watch) -> bool:
+    """Keeps the parameters if they are the best so far; puts the best ones back at the end."""
+    if after.best is None or before.stopping is None or after.stopping is None:
+        return False
+    parameters = session.arenas.parameters
+    if after.stopping.best_value != before.stopping.best_value:
+        for dtype, kept in after.best.items():
+            kept[:] = parameters[dtype]
+    if not after.stopped or after.stopping.best_value is None:
+        return False
+    with session.changing:
+        for dtype, kept in after.best.items():
+            parameters[dtype][:] = kept
+    return True

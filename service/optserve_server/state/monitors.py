@@ -1,0 +1,106 @@
+"""Monitors of reported metrics: learning rate reduction on a plateau, early stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from optserve_server.arrays.backend import Array
+from optserve_server.errors import DomainError, Reason
+from optserve_server.programs.step_programs import programs_of
+from optserve_server.spec.early_stopping import EarlyStoppingState
+from optserve_server.spec.plateau import ReduceOnPlateauState
+from optserve_server.spec.session_spec import SessionSpec
+from optserve_server.state.arena import Arenas, resident_bytes
+from optserve_server.state.layout import Layout
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What has become of the watched metrics.
+
+    Attributes:
+        plateau: of those that lower the rate; None where none does.
+        stopping: of those that end the training; None where none does.
+        best: room for a copy of the parameters at the best value, one array for each dtype;
+            None where none is kept. It is made at the beginning, so that no report
+            fails for want of memory.
+    """
+
+    plateau: ReduceOnPlateauState | None
+    stopping: EarlyStoppingState | None
+    best: Mapping[np.dtype[Any], Array] | None
+
+    @classmethod
+    def begin(cls, spec: SessionSpec, arenas: Arenas) -> Watch:
+        """The state before any report."""
+        best = None
+        if keeps_best(spec):
+            sizes = arenas.layout.arena_sizes.items()
+            best = {dtype: arenas.backend.full(size, 0.0, dtype) for dtype, size in sizes}
+        return cls(
+            None if spec.reduce_on_plateau is None else ReduceOnPlateauState(),
+            None if spec.early_stopping is None else EarlyStoppingState(),
+            best,
+        )
+
+    def switched(self, before: SessionSpec, after: SessionSpec, arenas: Arenas) -> Watch:
+        """The state under another specification: what that leaves as it was goes on."""
+        plateau, stopping, best = self.plateau, self.stopping, self.best
+        if before.reduce_on_plateau != after.reduce_on_plateau:
+            plateau = None if after.reduce_on_plateau is None else ReduceOnPlateauState()
+        if before.early_stopping != after.early_stopping:
+            fresh = Watch.begin(after, arenas)
+            stopping, best = fresh.stopping, fresh.best
+        return Watch(plateau, stopping, best)
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """What learning rates are multiplied by."""
+        return 1.0 if self.plateau is None else self.plateau.learning_rate_factor
+
+    @property
+    def stopped(self) -> bool:
+        """Whether training has ended."""
+        return self.stopping is not None and self.stopping.stopped
+
+    def judged(
+        self, spec: SessionSpec, values: Mapping[str, float], step: int, drop: Callable[[float], float]
+    ) -> Watch:
+        """The state after a report; `ReduceOnPlateauSpec.judged` says what ``drop`` is."""
+        plateau, stopping = self.plateau, self.stopping
+        on_plateau, early = spec.reduce_on_plateau, spec.early_stopping
+        if on_plateau is not None and plateau is not None and on_plateau.monitor in values:
+            plateau = on_plateau.judged(plateau, values[on_plateau.monitor], step, drop)
+        if early is not None and stopping is not None and early.monitor in values:
+            stopping = early.judged(stopping, values[early.monitor], step)
+        return Watch(plateau, stopping, self.best)
+
+    def check_running(self, spec: SessionSpec) -> None:
+        """Refuses what needs a training that goes on.
+
+        Raises:
+            DomainError: TRAINING_STOPPED.
+        """
+        if self.stopping is None or spec.early_stopping is None or not self.stopping.stopped:
+            return
+        monitor = spec.early_stopping.monitor
+        raise DomainError(
+            Reason.TRAINING_STOPPED,
+            f"training has ended, for {monitor} was not better than at step {self.stopping.best_step}",
+            metadata={"monitor": monitor, "best_step": self.stopping.best_step},
+        )
+
+
+def keeps_best(spec: SessionSpec) -> bool:
+    """Whether a session keeps a copy of its best parameters."""
+    return spec.early_stopping is not None and spec.early_stopping.restore_best
+
+
+def session_bytes(layout: Layout, spec: SessionSpec) -> int:
+    """Bytes that a session takes, known before they are taken: arrays, and a copy of the best parameters."""
+    kept = layout.byte_count if keeps_best(spec) else 0
+    return resident_bytes(layout, programs_of(spec)) + kept

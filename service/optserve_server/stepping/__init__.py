@@ -1,0 +1,1 @@
+"""The step: plan, sparse rows, statistics, update, result, record."""

@@ -1,0 +1,425 @@
+"""One step of a session: received, checked, measured, applied, answered."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self
+
+import numpy as np
+import xxhash
+
+from optserve_server.arrays.backend import Pass
+from optserve_server.arrays.norms import all_norms
+from optserve_server.optimizers.groupwise import GroupwiseRule
+from optserve_server.optimizers.matrix import MatrixRule
+from optserve_server.optimizers.tensorwise import TensorwiseRule
+from optserve_server.programs.gradient_transforms import GRADIENT, REPLY, StepPrograms
+from optserve_server.programs.step_scalars import StepScalars
+from optserve_server.spec.session_spec import NonFinitePolicy
+from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.change import Change, ChangeKind
+from optserve_server.state.partition import Piecewise
+from optserve_server.state.reading import Point, Reply, read
+from optserve_server.state.staging import Staging, check_complete, no_tensor
+from optserve_server.stepping.gradient_statistics import (
+    GradientStatistics,
+    norms_by_tensor,
+    refuse_non_finite,
+)
+from optserve_server.stepping.kernel_plan import KernelPlan, Place, Totals
+from optserve_server.stepping.lazy_rows import check_lazy
+from optserve_server.stepping.matrix_step import step_matrices
+from optserve_server.stepping.step_record import step_pieces
+from optserve_server.stepping.step_result import StepOptions, StepOutcome, StepResult
+from optserve_server.stepping.stepped_session import SteppedSession
+from optserve_server.storage.files import Piece
+
+PIECE = 1 << 20
+"""Elements after which a long step reports how far its parameters are: about half a millisecond."""
+
+Scalars = tuple[dict[str, float], Mapping[str, Any] | None]
+"""The numbers of a run's update: those of the whole run, and those of each tensor if there are any."""
+
+
+class Progress(Protocol):
+    """Receives the progress of a step, from the thread that takes it."""
+
+    def on_result(self, result: StepResult) -> None:
+        """Nothing can reject the step any more; this is its result, and parameters follow."""
+
+    def on_values(self, byte_count: int) -> None:
+        """That many bytes of the reply are written; all of them, once the step is counted."""
+
+
+class Step(Change[SteppedSession, "Step"]):
+    """A gradient on its way into a session: a change that is also its own check.
+
+    `on_received` takes its fingerprint and, unless that depends on the session's state, its norms while
+    the bytes are in cache. `prepare` only reads, so that a rejected step leaves no trace; its record
+    in the journal belongs between that and `commit`.
+
+    Args:
+        session: the session.
+        staging: the gradient, or its place while it arrives.
+        options: what the step asks for.
+
+    Attributes:
+        staging: the gradient.
+        options: what the step asks for.
+        is_brief: whether it is a pass or two of a compiled kernel, with nothing to wait for.
+        outcome: what was decided; None before `prepare`.
+        stored: the result of the same step, if it was answered before.
+        changes: whether `commit` will change anything that has to be recorded.
+    """
+
+    kind = ChangeKind.STEP
+
+    def __init__(self, session: SteppedSession, staging: Staging, options: StepOptions) -> None:
+        self.staging, self.options = staging, options
+        self.outcome: StepOutcome | None = None
+        self.stored: StepResult | None = None
+        self.changes = False
+        self._session, self._spec = session, session.spec
+        self._plan = KernelPlan.of(session, staging)
+        self.is_brief = session.is_brief and session.durability is None and self._plan.plain
+        self._hasher: xxhash.xxh3_128 | None = None
+        self._passes: list[Pass | Piecewise] | None = None
+        self._received = 0
+        self._digest = b""
+        self._statistics: GradientStatistics | None = None
+
+    def on_received(self, byte_count: int) -> None:
+        """Takes note that the gradient's first bytes are there, some but not all of them."""
+        session, staging = self._session, self.staging
+        session.activity.used = time.monotonic()  # an upload may outlast its session's lease
+        if not self._received:
+            # Of rows, what was sent is not what is staged; of shared memory, an id identifies it.
+            if self.options.worker and not staging.sparse and not self.options.gradient_id:
+                self._hasher = xxhash.xxh3_128()
+            self._passes = self._measuring()
+        self._advance(byte_count)
+
+    def prepare(self, session: SteppedSession) -> Self:
+        """Checks and measures the step and decides its outcome; changes nothing.
+
+        Args:
+            session: the session, locked.
+
+        Raises:
+            DomainError: what `Session.admit` raises, FIELD_REQUIRED (no tensor), SEQUENCE_REUSED,
+                MISSING_TENSOR, CONFLICTING_FIELDS (rows that cannot move alone) or
+                NON_FINITE_GRADIENT.
+        """
+        staging, options = self.staging, self.options
+        new = session.admit(options)
+        if not staging.tensors:
+            raise no_tensor()
+        if session.durability is not None and staging.foreign:
+            # What is recorded has to be what is applied, whatever others write meanwhile.
+            staging = self.staging = session.durability.own(staging)
+        if options.worker:
+            if self._hasher is not None:
+                self._advance(staging.byte_count)
+            context = options.loss_scale, options.expected_step, options.overrides
+            self._digest = staging.digest(*context, stand_in=options.gradient_id, of=self._hasher)
+            if not new:
+                self.stored = session.step_deduplication.lookup(
+                    options.worker, options.sequence, self._digest
+                )
+                return self
+        plan = self._plan
+        if not plan.fits(session, staging):
+            plan = self._plan = KernelPlan.of(session, staging)
+        if staging.sparse:
+            check_lazy(session.spec, session.arenas, staging)
+        if plan.accumulates:
+            check_complete(session.layout, plan.covered, session.spec.frozen_groups)
+        self._completes = session.accumulated + 1 == session.spec.gradient.accumulation_steps
+        self._scaled = options.loss_scale != 1.0
+        self._transform_scalars = session.scalars.of_gradient(
+            session.step, options.loss_scale, options.overrides
+        )
+        # A step that happens whatever its gradient holds is measured by the pass that applies it.
+        self._one_pass = (
+            plan.needs_no_measurement
+            and self._completes
+            and self._passes is None
+            and not (options.validate_only or options.per_tensor_norms)
+        )
+        if self._one_pass:
+            self.outcome = StepOutcome.APPLIED
+        else:
+            arrived = None if self._passes is None else self._arrived(self._passes)
+            self._statistics = arrived or self._measured(by_tensor=plan.clips_by_tensor)
+            self.outcome = self._decided(self._statistics.non_finite_count)
+        self.changes = self.outcome is not StepOutcome.VALIDATED
+        return self
+
+    def record(self, codec: SpecCodec) -> list[Piece]:
+        """The payload of its record."""
+        return step_pieces(self.staging, self.options)
+
+    def give_up(self) -> None:
+        """Gives back what `prepare` took: nothing."""
+
+    def commit(self, reply: Reply | None = None, progress: Progress | None = None) -> StepResult:
+        """Does what was decided, counts the step and remembers its result.
+
+        Args:
+            reply: where the parameters that follow go; None for nowhere.
+            progress: receives the result as soon as it is known, and the parameters.
+        """
+        session, options, result = self._session, self.options, self.stored
+        if result is not None:
+            answer_with(session, result, reply, progress)
+        elif self.outcome is StepOutcome.APPLIED:
+            result = self._apply(reply, progress)
+        else:
+            if self.outcome is StepOutcome.ACCUMULATED:
+                self._accumulate()
+            elif self.outcome is StepOutcome.SKIPPED:
+                session.count_skipped()
+            result = self._result(session.step, 0.0)
+            answer_with(session, result, reply, progress)
+        if self.stored is None:
+            if options.worker and self.changes:
+                session.step_deduplication.remember(options.worker, self._digest, result)
+            session.activity.count_step(result)
+        if progress is not None:
+            progress.on_values(reply.staging.byte_count if reply is not None else 0)
+        return result
+
+    def _advance(self, byte_count: int) -> None:
+        if self._hasher is not None:
+            self._hasher.update(self.staging.buffer[self._received : byte_count].data)
+        self._received = byte_count
+        for place, measuring in zip(self._plan.places, self._passes or (), strict=False):
+            run = place.run
+            bytes_there = byte_count - run.tensors[0].byte_offset
+            measuring.advance(min(max(0, bytes_there // run.staged.itemsize), run.staged.size))
+
+    def _measuring(self) -> list[Pass | Piecewise] | None:
+        """Passes that measure the gradient as it arrives; None if that depends on the session's state."""
+        plan, session, scale = self._plan, self._session, self.options.loss_scale
+        if not plan.measures_early:
+            return None
+        numbers = session.scalars.of_gradient(session.step, scale, self.options.overrides)
+        of_tensors: Mapping[str, Any] | None = {} if plan.clips_by_tensor else None
+        return [
+            place.begin(
+                StepPrograms.measure,
+                scale != 1.0,
+                scalars=numbers[place.group],
+                of_tensors=of_tensors,
+                sent=False,
+            )
+            for place in plan.places
+        ]
+
+    def _arrived(self, passes: list[Pass | Piecewise]) -> GradientStatistics | None:
+        """The measurement that was taken as the gradient arrived; None if the session has changed since."""
+        if self._session.spec is not self._spec:
+            return None
+        return GradientStatistics(self._spec.gradient, [measuring.end() for measuring in passes])
+
+    def _measured(self, *, by_tensor: bool) -> GradientStatistics:
+        """Reads the gradient once and changes nothing.
+
+        Args:
+            by_tensor: whether sums are wanted for each tensor rather than for each run.
+        """
+        text = StepPrograms.measure if self._completes else StepPrograms.measure_micro_batch
+        of_tensors: Mapping[str, Any] | None = {} if by_tensor else None
+        sums = []
+        for place in self._plan.places:
+            numbers = self._transform_scalars[place.group]
+            sums.append(place.call(text, self._scaled, scalars=numbers, of_tensors=of_tensors, sent=False))
+        return GradientStatistics(self._session.spec.gradient, sums)
+
+    def _decided(self, non_finite_count: int) -> StepOutcome:
+        policy = self._session.spec.gradient.non_finite
+        if non_finite_count and policy is NonFinitePolicy.REJECT:
+            runs = [place.run for place in self._plan.places]
+            measured = self._measured(by_tensor=True)
+            raise refuse_non_finite(self.staging, runs, measured, self._stages())
+        if self.options.validate_only:
+            return StepOutcome.VALIDATED
+        if non_finite_count and policy is NonFinitePolicy.SKIP:
+            return StepOutcome.SKIPPED
+        return StepOutcome.APPLIED if self._completes else StepOutcome.ACCUMULATED
+
+    def _stages(self) -> list[str]:
+        """What a gradient goes through before the rule gets it, in words."""
+        gradient, scale = self._session.spec.gradient, self.options.loss_scale
+        stages = [f"division by the loss scale {scale}"] if self._scaled else []
+        if gradient.accumulation_steps > 1:
+            stages.append("accumulation")
+        if self._completes:
+            used = [self._transform_scalars[place.group] for place in self._plan.places]
+            stages += [f"{n} regularization" for n in ("l1", "l2") if any(of[f"guard_{n}"] for of in used)]
+        return stages
+
+    def _accumulate(self) -> None:
+        with self._session.changing:
+            for place in self._plan.places:
+                place.call(
+                    StepPrograms.accumulate, self._scaled, scalars=self._transform_scalars[place.group]
+                )
+            average = self._session.spec.weight_average
+            if average is not None and average.moves_between_steps and self._session.step:
+                for partition in self._session.arenas.partitions.values():
+                    numbers = self._transform_scalars[partition.group]
+                    partition.run(partition.programs.average, partition.start, partition.stop, numbers)
+        self._session.count_accumulated()
+
+    def _apply(self, reply: Reply | None, progress: Progress | None) -> StepResult:
+        session, plan = self._session, self._plan
+        numbers = session.scalars.of_step(session.step, self._transform_scalars, self.options.overrides)
+        scalars: list[Scalars] = []
+        for i, place in enumerate(plan.places):
+            own = numbers.scalars[place.clock]
+            known = plan.clips_by_norm or plan.tensorwise
+            scalars.append(self._scalars(place, i, own) if known else (own, None))
+        if plan.groupwise:
+            self._settle(scalars, numbers)
+        writes = reply is not None and plan.writes(reply)
+        result = None
+        if self._statistics is not None:
+            # What the result reports is read before the update moves what it depends on.
+            result = self._result(session.step + 1, numbers.learning_rate)
+            if reply is not None and writes:
+                reply.step = result.step
+                if progress is not None:
+                    progress.on_result(result)
+        with session.changing:
+            sums = self._update(scalars, reply if writes else None, progress)
+            if session.spec.weight_average is not None:
+                for partition, start, stop in session.arenas.untouched([p.run for p in plan.places]):
+                    numbers_of_group = self._transform_scalars[partition.group]
+                    partition.run(partition.programs.average, start, stop, numbers_of_group)
+        announced = result is not None and writes
+        if result is None:
+            self._statistics = GradientStatistics(session.spec.gradient, sums)
+            result = self._result(session.step + 1, numbers.learning_rate)
+        session.count_step(numbers, plan.covered)
+        if not announced:
+            answer_with(None if writes else session, result, reply, progress)
+        return result
+
+    def _update(
+        self, prepared: Sequence[Scalars], reply: Reply | None, progress: Progress | None
+    ) -> list[Totals]:
+        """Updates every run; returns what its pass summed up, if it did."""
+        found = []
+        for i, (place, (scalars, of_tensors)) in enumerate(zip(self._plan.places, prepared, strict=True)):
+            how: dict[str, Any] = {"scalars": scalars, "of_tensors": of_tensors, "sent": not self._one_pass}
+            if reply is None:
+                shape = (self._scaled, "", False, self._one_pass)
+                found.append(place.call(StepPrograms.apply, *shape, **how))
+                if isinstance(place.rule, MatrixRule):
+                    step_matrices(place.partition, place.run, scalars)
+                continue
+            here = reply.staging is self.staging
+            target = reply.staging.runs[i]
+            if not here:
+                how["reply"] = target
+            shape = (self._scaled, GRADIENT if here else REPLY, reply.point is Point.AVERAGE, self._one_pass)
+            if target.staged.size <= PIECE:
+                found.append(place.call(StepPrograms.apply, *shape, **how))
+                continue
+            updating = place.begin(StepPrograms.apply, *shape, **how)
+            for stop in range(PIECE, target.staged.size, PIECE):
+                updating.advance(stop)
+                if isinstance(updating, Piecewise):
+                    updating.wait()
+                if progress is not None:
+                    progress.on_values(target.tensors[0].byte_offset + stop * target.staged.itemsize)
+            found.append(updating.end())
+        return found
+
+    def _scalars(self, place: Place, position: int, scalars: dict[str, float]) -> Scalars:
+        """The numbers of a run's update, with those that depend on its gradient."""
+        scalars, plan = dict(scalars), self._plan
+        assert self._statistics is not None
+        factors = self._statistics.factors(position)
+        scalars["guard_clip"] = float(factors[0])
+        of_tensors = {"guard_clip": factors} if plan.clips_by_tensor else {}
+        rule = place.rule
+        if isinstance(rule, TensorwiseRule):
+            sums = place.call(
+                StepPrograms.measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
+            )
+            of_tensors |= rule.numbers_of_tensors(all_norms(sums))
+        return scalars, of_tensors or None
+
+    def _settle(self, prepared: Sequence[Scalars], numbers: StepScalars) -> None:
+        """Completes the numbers of each `GroupwiseRule` by the sums over its group."""
+        groupwise = [
+            (place.group, rule, place, *given)
+            for place, given in zip(self._plan.places, prepared, strict=True)
+            if isinstance(rule := place.rule, GroupwiseRule)
+        ]
+        totals: dict[str, Counter[str]] = {}
+        for group, _, place, scalars, of_tensors in groupwise:
+            sums = place.call(
+                StepPrograms.measure_group, self._scaled, scalars=scalars, of_tensors=of_tensors
+            )
+            found = totals.setdefault(group, Counter())
+            found.update({name: float(np.sum(of)) for name, of in sums.items()})
+        for group, rule, place, scalars, _ in groupwise:
+            own, carried = rule.settled(totals[group], scalars)
+            scalars.update(own)
+            numbers.carried[place.clock] = {**numbers.carried[place.clock], **carried}
+
+    def _penalties(self) -> list[tuple[float, float]]:
+        """The factors of L1 and L2 regularization of each run."""
+        numbers = [self._transform_scalars[place.group] for place in self._plan.places]
+        return [(of["guard_l1"], of["guard_l2"]) for of in numbers]
+
+    def _tensor_norms(self) -> tuple[tuple[str, float], ...]:
+        runs = [place.run for place in self._plan.places]
+        return norms_by_tensor(self.staging, runs, self._measured(by_tensor=True))
+
+    def _result(self, step: int, learning_rate: float) -> StepResult:
+        measurement, session, options = self._statistics, self._session, self.options
+        assert measurement is not None
+        assert self.outcome is not None
+        kept = session.durability
+        return StepResult(
+            step,
+            self.outcome,
+            learning_rate,
+            measurement.norm,
+            measurement.clipped_norm if self._plan.clips else measurement.norm,
+            measurement.non_finite_count,
+            0,
+            measurement.penalty(self._penalties()) if self._plan.penalizes else 0.0,
+            0 if kept is None else kept.durable_step(step),
+            0 if self.outcome is StepOutcome.APPLIED else session.accumulated,
+            self._tensor_norms() if options.per_tensor_norms else (),
+            False,
+            options.worker,
+            options.sequence,
+        )
+
+
+def answer_with(
+    session: SteppedSession | None, result: StepResult, reply: Reply | None, progress: Progress | None
+) -> None:
+    """Reports a result, and the parameters beside it.
+
+    Args:
+        session: what the parameters are copied from; None if the step itself writes them.
+        result: the result.
+        reply: where parameters go.
+        progress: receives it; None for nobody.
+    """
+    if reply is not None and session is None:
+        reply.step = result.step
+    elif reply is not None and session is not None:
+        read(session, reply.staging, reply.point)
+        reply.step = session.step
+    if progress is not None:
+        progress.on_result(result)

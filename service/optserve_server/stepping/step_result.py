@@ -1,0 +1,70 @@
+"""What a step asks for and what it answers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.spec.override import Override
+
+
+class StepOutcome(StrEnum):
+    """What became of a gradient."""
+
+    APPLIED = "APPLIED"
+    ACCUMULATED = "ACCUMULATED"
+    SKIPPED = "SKIPPED"
+    VALIDATED = "VALIDATED"
+
+
+# One of each is made for every step; to make a frozen one takes four times as long.
+
+
+@dataclass(slots=True)
+class StepOptions:
+    """What a step asks for beside its gradient; fields as in the message of that name."""
+
+    worker: str = ""
+    sequence: int = 0
+    expected_step: int | None = None
+    loss_scale: float = 1.0
+    validate_only: bool = False
+    per_tensor_norms: bool = False
+    gradient_id: int = 0
+    overrides: tuple[Override, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.worker) != (self.sequence > 0):
+            raise DomainError(
+                Reason.CONFLICTING_FIELDS,
+                "a worker counts its steps from 1, and a step without a worker has no sequence",
+                field="options.sequence",
+            )
+        if not math.isfinite(self.loss_scale) or self.loss_scale == 0:
+            raise DomainError(
+                Reason.OUT_OF_RANGE,
+                f"loss_scale is {self.loss_scale}, but must be finite and not 0",
+                field="options.loss_scale",
+            )
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What a step did; fields as in the message of that name."""
+
+    step: int
+    outcome: StepOutcome
+    learning_rate: float = 0.0
+    gradient_norm: float = 0.0
+    clipped_gradient_norm: float = 0.0
+    non_finite_count: int = 0
+    staleness: int = 0
+    regularization_penalty: float = 0.0
+    durable_step: int = 0
+    accumulated: int = 0
+    tensor_norms: tuple[tuple[str, float], ...] = ()
+    replayed: bool = False
+    worker: str = ""
+    sequence: int = 0

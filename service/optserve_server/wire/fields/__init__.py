@@ -1,0 +1,1 @@
+"""Fields of messages: tensors, names, enums, pages, chunks."""

@@ -1,0 +1,53 @@
+"""Pages of a listing: their sizes and tokens."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.wire.fields.names import checked_session_id
+
+DEFAULT_SIZE, MAX_SIZE = 50, 1000
+_MARK = b"after:"
+
+
+def size_from(page_size: int) -> int:
+    """How many items a page has.
+
+    Raises:
+        DomainError: OUT_OF_RANGE at ``page_size``.
+    """
+    if page_size < 0:
+        raise DomainError(
+            Reason.OUT_OF_RANGE,
+            f"page_size is {page_size}, but must be at least 0",
+            field="page_size",
+            metadata={"range": "at least 0", "actual": page_size},
+        )
+    return min(page_size or DEFAULT_SIZE, MAX_SIZE)
+
+
+def after_from(page_token: str) -> str:
+    """The id that a page follows; empty for the first page.
+
+    Raises:
+        DomainError: INVALID_PAGE_TOKEN at ``page_token``.
+    """
+    if not page_token:
+        return ""
+    try:
+        decoded = base64.b64decode(page_token.encode(), altchars=b"-_", validate=True)
+        after = decoded.removeprefix(_MARK).decode()
+        if not decoded.startswith(_MARK) or not checked_session_id(after):
+            raise ValueError
+    except (ValueError, binascii.Error, DomainError):
+        raise DomainError(
+            Reason.INVALID_PAGE_TOKEN, "the page token was not handed out here", field="page_token"
+        ) from None
+    return after
+
+
+def token_to(after: str) -> str:
+    """The token of the page that follows ``after``; empty where there is none."""
+    return base64.urlsafe_b64encode(_MARK + after.encode()).decode() if after else ""

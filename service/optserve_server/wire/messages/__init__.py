@@ -1,0 +1,1 @@
+"""Sessions, steps, snapshots and events as messages."""

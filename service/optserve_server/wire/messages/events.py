@@ -1,0 +1,45 @@
+"""Events of a session, for those who watch it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from optserve.v1 import session_service_pb2 as pb
+from optserve_server.sessions.activity import Deleted, Event, Pushed, Updated
+from optserve_server.sessions.session import Session
+from optserve_server.state.metrics_report import MetricsReport
+from optserve_server.wire.messages.metrics import report_to
+from optserve_server.wire.messages.sessions import result_to, session_to
+
+
+def began_to(session: Session, now: datetime) -> pb.WatchSessionResponse:
+    """The first message of a watch."""
+    response = pb.WatchSessionResponse(began=session_to(session))
+    response.time.FromDatetime(now)
+    return response
+
+
+def event_to(session: Session, event: Event, dropped: int) -> pb.WatchSessionResponse:
+    """A message about an event.
+
+    Args:
+        session: what it happened to.
+        event: what happened.
+        dropped: how many events before it were dropped.
+    """
+    response = pb.WatchSessionResponse(dropped=dropped)
+    response.time.FromDatetime(event.time)
+    what = event.what
+    if isinstance(what, Updated):
+        response.updated.CopyFrom(session_to(session))
+    elif isinstance(what, Pushed):
+        response.pushed.step = what.step
+        response.pushed.SetInParent()
+    elif isinstance(what, MetricsReport):
+        response.reported.CopyFrom(report_to(what))
+    elif isinstance(what, Deleted):
+        response.deleted.expired = what.expired
+        response.deleted.SetInParent()
+    else:
+        response.step.CopyFrom(result_to(what))
+    return response

@@ -1,0 +1,116 @@
+"""Repeated requests: one of many acts, and a caller that goes away changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from optserve.v1.session_service_pb2 import DeleteSessionRequest, DeleteSessionResponse, GetSessionRequest
+from optserve_server.errors import DomainError, Reason
+from optserve_server.rpc.execution.idempotency import Idempotency, content_of
+
+
+class Acts:
+    """Counts how often it acts; each act takes a few turns of the event loop."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.begun = 0
+        self.done = 0
+        self._failures = failures
+
+    async def __call__(self) -> DeleteSessionResponse:
+        self.begun += 1
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if self.begun <= self._failures:
+            raise DomainError(Reason.SESSION_NOT_FOUND, "not yet")
+        self.done += 1
+        return DeleteSessionResponse()
+
+
+def repeats() -> Idempotency:
+    return Idempotency()
+
+
+def test_concurrent_calls_with_one_id_act_once() -> None:
+    async def run() -> int:
+        acts, kept = Acts(), repeats()
+        answers = await asyncio.gather(*(kept.once("a", b"x", acts) for _ in range(10)))
+        assert all(answer is answers[0] for answer in answers)
+        return acts.begun
+
+    assert asyncio.run(run()) == 1
+
+
+def test_calls_without_an_id_act_each() -> None:
+    async def run() -> int:
+        acts, kept = Acts(), repeats()
+        await asyncio.gather(*(kept.once("", b"", acts) for _ in range(3)))
+        return acts.done
+
+    assert asyncio.run(run()) == 3
+
+
+def test_another_content_is_refused_while_the_first_acts() -> None:
+    async def run() -> None:
+        acts, kept = Acts(), repeats()
+        first = asyncio.create_task(kept.once("a", b"x", acts))
+        await asyncio.sleep(0)
+        with pytest.raises(DomainError) as caught:
+            await kept.once("a", b"y", acts)
+        await first
+        assert (caught.value.reason, acts.begun) == (Reason.REQUEST_ID_REUSED, 1)
+
+    asyncio.run(run())
+
+
+def test_an_error_is_not_kept() -> None:
+    async def run() -> int:
+        acts, kept = Acts(failures=1), repeats()
+        with pytest.raises(DomainError):
+            await kept.once("a", b"x", acts)
+        await kept.once("a", b"x", acts)
+        return acts.done
+
+    assert asyncio.run(run()) == 1
+
+
+def test_a_caller_that_goes_away_leaves_the_answer_for_the_next() -> None:
+    async def run() -> int:
+        acts, kept = Acts(), repeats()
+        first = asyncio.create_task(kept.once("a", b"x", acts))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert acts.begun == 1
+        first.cancel()
+        await kept.once("a", b"x", acts)
+        return acts.begun
+
+    assert asyncio.run(run()) == 1
+
+
+def test_contents_differ_by_kind_fields_and_payload() -> None:
+    messages = [DeleteSessionRequest(name="a"), DeleteSessionRequest(name="b"), GetSessionRequest(name="a")]
+    contents = {content_of(message, payload) for message in messages for payload in (b"", b"x")}
+    assert len(contents) == 6
+    assert content_of(messages[0], b"x") == content_of(DeleteSessionRequest(name="a"), b"x")
+
+
+def test_all_that_a_server_comes_back_with_is_known() -> None:
+    """However much it is; later answers replace the oldest."""
+
+    async def run() -> int:
+        acts, kept = Acts(), repeats()
+        for number in range(1500):
+            kept.remember(str(number), b"content", DeleteSessionResponse())
+        for number in (0, 1499):
+            await kept.once(str(number), b"content", acts)
+        assert acts.begun == 0
+        await kept.once("new", b"content", acts)
+        await kept.once("1", b"content", acts)
+        assert acts.begun == 1
+        await kept.once("0", b"content", acts)
+        return acts.begun
+
+    assert asyncio.run(run()) == 2

@@ -1,0 +1,112 @@
+"""Exactly once: repeated, reused, missing and late steps and requests."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.optimizers.adam import Adam
+from optserve_server.sessions.request_ledger import RequestLedger
+from optserve_server.sessions.session import Session
+from optserve_server.stepping.step_deduplication import RESULTS_KEPT, WORKERS_KEPT, StepDeduplication
+from optserve_server.stepping.step_result import StepOptions
+from tests.service.sessions.support import parameters, session_of, spec_of, step
+
+GRADIENT = {"w": np.array([1.0, -1.0, 2.0])}
+
+
+@pytest.fixture
+def session() -> Session:
+    return session_of(spec_of(Adam()), {"w": np.ones(3)})
+
+
+def refusal(session: Session, **options: object) -> DomainError:
+    before = parameters(session)["w"].tobytes()
+    with pytest.raises(DomainError) as caught:
+        step(session, options.pop("gradient", GRADIENT), **options)  # type: ignore[arg-type]
+    assert parameters(session)["w"].tobytes() == before
+    return caught.value
+
+
+def test_the_same_step_again_returns_the_stored_result(session: Session) -> None:
+    first = step(session, GRADIENT, worker="a", sequence=1)
+    before = parameters(session)["w"].tobytes()
+    again = step(session, GRADIENT, worker="a", sequence=1)
+    assert again == dataclasses.replace(first, replayed=True)
+    assert parameters(session)["w"].tobytes() == before
+    assert session.step == 1
+
+
+def test_a_repeat_is_answered_although_the_session_moved_on(session: Session) -> None:
+    first = step(session, GRADIENT, worker="a", sequence=1, expected_step=0)
+    step(session, GRADIENT, worker="b", sequence=1)
+    again = step(session, GRADIENT, worker="a", sequence=1, expected_step=0)
+    assert again == dataclasses.replace(first, replayed=True)
+
+
+def test_another_payload_under_the_same_sequence(session: Session) -> None:
+    step(session, GRADIENT, worker="a", sequence=1)
+    error = refusal(session, gradient={"w": np.array([1.0, -1.0, 3.0])}, worker="a", sequence=1)
+    assert (error.reason, error.field) == (Reason.SEQUENCE_REUSED, "options.sequence")
+
+
+def test_another_loss_scale_is_another_payload(session: Session) -> None:
+    step(session, GRADIENT, worker="a", sequence=1)
+    assert refusal(session, worker="a", sequence=1, loss_scale=2.0).reason is Reason.SEQUENCE_REUSED
+
+
+def test_a_gap_names_the_expected_sequence(session: Session) -> None:
+    step(session, GRADIENT, worker="a", sequence=1)
+    error = refusal(session, worker="a", sequence=3)
+    assert (error.reason, error.metadata) == (Reason.SEQUENCE_GAP, {"expected": "2", "actual": "3"})
+
+
+def test_results_are_kept_for_as_long_as_promised(session: Session) -> None:
+    for sequence in range(1, RESULTS_KEPT + 2):
+        step(session, GRADIENT, worker="a", sequence=sequence)
+    assert step(session, GRADIENT, worker="a", sequence=2).step == 2
+    assert refusal(session, worker="a", sequence=1).reason is Reason.SEQUENCE_EXPIRED
+
+
+def test_a_wrong_expected_step_names_the_current_one(session: Session) -> None:
+    step(session, GRADIENT)
+    error = refusal(session, expected_step=0)
+    assert (error.reason, error.field) == (Reason.STEP_MISMATCH, "options.expected_step")
+    assert error.metadata == {"expected": "0", "current": "1"}
+
+
+def test_a_refused_step_uses_no_sequence(session: Session) -> None:
+    refusal(session, gradient={"w": np.full(3, np.nan)}, worker="a", sequence=1)
+    assert step(session, GRADIENT, worker="a", sequence=1).step == 1
+
+
+@pytest.mark.parametrize("options", [{"worker": "a"}, {"sequence": 1}])
+def test_worker_and_sequence_belong_together(options: dict[str, object]) -> None:
+    with pytest.raises(DomainError) as caught:
+        StepOptions(**options)  # type: ignore[arg-type]
+    assert (caught.value.reason, caught.value.field) == (Reason.CONFLICTING_FIELDS, "options.sequence")
+
+
+def test_the_worker_that_was_silent_longest_is_forgotten(session: Session) -> None:
+    ledger = StepDeduplication()
+    result = step(session, GRADIENT)
+    for number in range(WORKERS_KEPT + 1):
+        ledger.remember(f"w{number}", b"x", result)
+    assert ledger.lookup("w1", 1, b"x") == dataclasses.replace(result, replayed=True)
+    assert ledger.next_sequence("w0") == 1
+
+
+def test_request_ledger() -> None:
+    ledger = RequestLedger(capacity=2)
+    ledger.remember("a", b"1", "answer")
+    assert ledger.lookup("a", b"1") == "answer"
+    assert ledger.lookup("b", b"1") is None
+    with pytest.raises(DomainError) as caught:
+        ledger.lookup("a", b"2")
+    assert caught.value.reason is Reason.REQUEST_ID_REUSED
+    ledger.remember("b", b"1", "x")
+    ledger.remember("c", b"1", "x")
+    assert ledger.lookup("a", b"1") is None

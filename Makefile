@@ -147,7 +147,7 @@ fresh: $(VENV)/.check
 	$(call generated,$(FRESH))
 	diff -r --exclude=__init__.py --exclude=__pycache__ $(FRESH)/optserve/v1 $(STUBS)/optserve/v1
 	diff -r --exclude=__init__.py --exclude=base.py --exclude=__pycache__ $(FRESH)/optserve/specs $(STUBS)/optserve/specs
-	for file in $(FRESH)/optserve/*.py; do diff "$$file" $(STUBS)/optserve || exit 1; done
+	for file in $(FRESH)/optserve/*.py $(FRESH)/optserve/*.json; do diff "$$file" $(STUBS)/optserve || exit 1; done
 	$(call conformance_generated,$(FRESH)/stubs)
 	diff -r --exclude=__init__.py --exclude=__pycache__ $(FRESH)/stubs $(CONFORMANCE_STUBS)
 
@@ -165,6 +165,7 @@ define generated
 	$(PROTOC) --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS)
 	$(PROTOC) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(SERVICES)
 	$(PY) clients/python/tools/generate_specs.py proto $(1)/optserve
+	cp proto/service_config.json $(1)/optserve
 	grep -l '^Written by tools/generate_specs.py' $(1)/optserve/*.py $(1)/optserve/specs/*.py > $(1)/specs.txt
 	xargs $(PY) -m ruff check --quiet --no-cache --select I,RUF022 --fix < $(1)/specs.txt
 	xargs $(PY) -m ruff format --quiet < $(1)/specs.txt

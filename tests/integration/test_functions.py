@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -11,9 +13,11 @@ import pytest
 from optserve.v1 import capabilities_service_pb2 as capabilities
 from optserve.v1 import function_service_pb2 as pb
 from optserve.v1.convention_pb2 import CONVENTION_KERAS, CONVENTION_LECTURE, CONVENTION_TORCH
+from optserve.v1.error_reason_pb2 import ErrorReason
 from optserve.v1.loss_spec_pb2 import LOSS_REDUCTION_NONE, LOSS_REDUCTION_SUM_OVER_BATCH_SIZE
 from optserve.v1.tensor_pb2 import Tensor
 from tests.integration.client import Client, array, refused, tensor
+from tests.support.server import running_server
 
 
 def exponential() -> pb.EvaluateScheduleRequest:
@@ -192,6 +196,25 @@ def test_a_network_that_cannot_be_is_refused_by_its_path(client: Client) -> None
     assert told.metadata == {"expected": "2 dimensions and channels", "actual": "[1]"}
 
 
+@pytest.mark.parametrize(
+    ("flags", "features"),
+    [
+        ({}, {"data_connections", "shared_memory"}),
+        ({"data_port": "off", "shared_memory": "no"}, set()),
+        ({"data_port": "off", "shared_memory": "no", "data_dir": True}, {"snapshots"}),
+    ],
+)
+def test_capabilities_name_what_a_server_offers(
+    tmp_path: Path, flags: dict[str, Any], features: set[str]
+) -> None:
+    given = flags | ({"data_dir": tmp_path / "data"} if "data_dir" in flags else {})
+    with running_server(**given) as server, Client(server.address) as client:
+        answer = client.capabilities.GetCapabilities(capabilities.GetCapabilitiesRequest())
+    assert set(answer.features) == features | {"push", "metrics", "watch"}
+    assert len(answer.features) == len(set(answer.features))
+    assert set(answer.error_reasons) == set(ErrorReason.values()) - {0}
+
+
 def test_capabilities_name_every_algorithm_with_its_defaults(client: Client) -> None:
     answer = client.capabilities.GetCapabilities(capabilities.GetCapabilitiesRequest())
     assert (answer.api_version, answer.backend) == ("optserve.v1", "numpy")
@@ -199,7 +222,7 @@ def test_capabilities_name_every_algorithm_with_its_defaults(client: Client) -> 
     assert answer.limits.chunk_bytes == 1 << 20
     known = {(a.family, a.name): {h.name: h for h in a.hyperparameters} for a in answer.algorithms}
     adam = known["optimizers", "adam"]
-    assert adam["beta_1"].range == "double in [0, 1)"
+    assert adam["beta1"].range == "double in [0, 1)"
     assert adam["bias_correction"].range == "one of FOLDED, HATTED, NONE"
     epsilons = {default.convention: default.value for default in adam["epsilon"].defaults}
     assert (epsilons[CONVENTION_KERAS], epsilons[CONVENTION_TORCH]) == ("1e-07", "1e-08")

@@ -37,7 +37,7 @@ def test_inline_values_come_back(client: Client) -> None:
 
 def test_the_echo_is_resolved_and_asks_for_the_same(client: Client) -> None:
     spec = SessionSpec()
-    spec.optimizer.adam.beta_1 = 0.5
+    spec.optimizer.adam.beta1 = 0.5
     spec.gradient.clip.by_value.max_value = 2
     first = client.create(ONES, spec)
     assert first.spec.optimizer.adam.epsilon == 1e-7

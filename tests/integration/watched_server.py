@@ -28,7 +28,7 @@ def watch() -> None:
             of = getattr(handle._callback, "__self__", handle)  # type: ignore[attr-defined]
             _log.warning("busy", extra={"facts": {"seconds": taken, "callback": repr(of)[:400]}})
 
-    asyncio.Handle._run = timed  # type: ignore[method-assign]
+    setattr(asyncio.Handle, "_run", timed)  # noqa: B010  mypy knows the method
     loop.event_loop = lambda: None
 
 

@@ -22,8 +22,8 @@ class AdaBelief(ElementwiseRule):
     name: ClassVar[str] = "adabelief"
 
     learning_rate: float = hyper(1e-3, ge=0)
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.999, ge=0, lt=1)
+    beta1: float = hyper(0.9, ge=0, lt=1)
+    beta2: float = hyper(0.999, ge=0, lt=1)
     epsilon: float = hyper(1e-16, ge=0)
     epsilon_root: float = hyper(1e-16, ge=0)
 
@@ -37,22 +37,22 @@ class AdaBelief(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "beta_2": self.beta_2,
-            "rest_2": 1 - self.beta_2,
-            "rate": learning_rate / (1 - self.beta_1**step),
-            "second": 1 / (1 - self.beta_2**step),
+            "beta1": self.beta1,
+            "rest_1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "rest_2": 1 - self.beta2,
+            "rate": learning_rate / (1 - self.beta1**step),
+            "second": 1 / (1 - self.beta2**step),
             "epsilon": self.epsilon,
             "epsilon_root": self.epsilon_root,
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, s: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rest_2: Value,
         rate: Value, second: Value, epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        m = beta_1 * m + rest_1 * g
-        s = beta_2 * s + rest_2 * ((g - m) * (g - m)) + epsilon_root
+        m = beta1 * m + rest_1 * g
+        s = beta2 * s + rest_2 * ((g - m) * (g - m)) + epsilon_root
         below = root(ops, second * s, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
         return p - rate * m / below, m, s

@@ -14,7 +14,7 @@ from optserve_server.optimizers.matrix import Matrix, MatrixRule, norm
 
 
 class AdafactorForm(StrEnum):
-    """Where epsilon_1 enters."""
+    """Where epsilon1 enters."""
 
     SQUARES = "SQUARES"
     FLOOR = "FLOOR"
@@ -22,20 +22,20 @@ class AdafactorForm(StrEnum):
 
 @dataclass(frozen=True)
 class Adafactor(MatrixRule):
-    """With decay d = t^beta_2_decay, row and column averages over two dimensions
+    """With decay d = t^beta2_decay, row and column averages over two dimensions
 
     r = (1 - d)*r + d*mean_of_rows(g^2); c = (1 - d)*c + d*mean_of_columns(g^2)
     v = r*c/mean(r), or v = (1 - d)*v + d*g^2 for what has fewer dimensions or smaller ones
     u = g/sqrt(v); u /= max(1, rms(u)/clip_threshold)
-    p -= max(epsilon_2, rms(p))*(min(lr, 1/sqrt(t)) if `relative_step`, else lr) * u
+    p -= max(epsilon2, rms(p))*(min(lr, 1/sqrt(t)) if `relative_step`, else lr) * u
 
     The two dimensions are the last, or the largest if `factor_largest`; each must be at least
     `min_dim_size_to_factor`.
 
-    SQUARES  epsilon_1 is added to g^2                                 (Keras, optax, the paper)
-    FLOOR    mean(r) is at least epsilon_1, and v at least its square         (PyTorch)
+    SQUARES  epsilon1 is added to g^2                                 (Keras, optax, the paper)
+    FLOOR    mean(r) is at least epsilon1, and v at least its square         (PyTorch)
 
-    FLOOR with an epsilon_1 of 0 takes the dtype's own. rms(p) is taken after decoupled
+    FLOOR with an epsilon1 of 0 takes the dtype's own. rms(p) is taken after decoupled
     decay under SQUARES, as Keras does, and before it under FLOOR, as PyTorch does.
     In the frame: the gradient over the root of a factored second moment.
     """
@@ -45,9 +45,9 @@ class Adafactor(MatrixRule):
 
     # optax multiplies by no rate unless one is given.
     learning_rate: float = hyper(1e-3, torch=1e-2, optax=1.0, ge=0)
-    beta_2_decay: float = hyper(-0.8, lt=0)
-    epsilon_1: float = hyper(1e-30, torch=0.0, ge=0)
-    epsilon_2: float = hyper(1e-3, ge=0)
+    beta2_decay: float = hyper(-0.8, lt=0)
+    epsilon1: float = hyper(1e-30, torch=0.0, ge=0)
+    epsilon2: float = hyper(1e-3, ge=0)
     clip_threshold: float = hyper(1.0, gt=0)
     form: AdafactorForm = hyper(AdafactorForm.SQUARES, torch=AdafactorForm.FLOOR)
     min_dim_size_to_factor: int = hyper(0, optax=128, ge=0)
@@ -55,11 +55,11 @@ class Adafactor(MatrixRule):
     relative_step: bool = hyper(True, optax=False)
 
     def validate(self) -> None:
-        if self.form is AdafactorForm.SQUARES and self.epsilon_1 == 0:
+        if self.form is AdafactorForm.SQUARES and self.epsilon1 == 0:
             raise DomainError(
                 Reason.CONFLICTING_FIELDS,
-                "epsilon_1 is 0, but under SQUARES nothing else keeps second moments from zero",
-                field="epsilon_1",
+                "epsilon1 is 0, but under SQUARES nothing else keeps second moments from zero",
+                field="epsilon1",
             )
 
     @property
@@ -89,7 +89,7 @@ class Adafactor(MatrixRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         rate = min(learning_rate, 1 / math.sqrt(step)) if self.relative_step else learning_rate
-        return {"decay": step**self.beta_2_decay, "rate": rate}
+        return {"decay": step**self.beta2_decay, "rate": rate}
 
     def step(
         self, xp: Any, p: Matrix, g: Matrix, slots: Mapping[str, Matrix],
@@ -98,9 +98,9 @@ class Adafactor(MatrixRule):
         decay, squares, floor = numbers["decay"], g * g, 0.0
         if self.form is AdafactorForm.SQUARES:
             p, kept = kept * p, 1.0
-            squares = squares + self.epsilon_1
+            squares = squares + self.epsilon1
         else:
-            floor = self.epsilon_1 or float(xp.finfo(p.dtype).eps)
+            floor = self.epsilon1 or float(xp.finfo(p.dtype).eps)
         axes = self._factored(p.shape)
         new = {"v": squares}
         if axes is not None:
@@ -111,7 +111,7 @@ class Adafactor(MatrixRule):
         u = g / xp.sqrt(xp.maximum(v, floor * floor))
         # max keeps a NaN that comes first.
         u = u / max(rms(xp, u) / self.clip_threshold, 1.0)
-        size = max(rms(xp, p), self.epsilon_2)
+        size = max(rms(xp, p), self.epsilon2)
         return kept * p - (size * numbers["rate"]) * u, after
 
 

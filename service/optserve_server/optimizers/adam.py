@@ -22,12 +22,12 @@ class BiasCorrection(StrEnum):
 
 
 def correction_factors(
-    form: BiasCorrection, step: int, beta_1: float, beta_2: float
+    form: BiasCorrection, step: int, beta1: float, beta2: float
 ) -> tuple[float, float, float]:
     """What the step size, m and v are multiplied by under ``form`` at ``step``."""
     if form is BiasCorrection.NONE:
         return 1.0, 1.0, 1.0
-    first, second = 1 - beta_1**step, 1 - beta_2**step
+    first, second = 1 - beta1**step, 1 - beta2**step
     if form is BiasCorrection.FOLDED:
         return math.sqrt(second) / first, 1.0, 1.0
     return 1.0, 1 / first, 1 / second
@@ -48,8 +48,8 @@ class Adam(ElementwiseRule):
     name: ClassVar[str] = "adam"
 
     learning_rate: float = hyper(1e-3, ge=0)
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.999, ge=0, lt=1)
+    beta1: float = hyper(0.9, ge=0, lt=1)
+    beta2: float = hyper(0.999, ge=0, lt=1)
     epsilon: float = hyper(1e-7, torch=1e-8, optax=1e-8, lecture=0.0, ge=0)
     epsilon_placement: EpsilonPlacement = hyper(EpsilonPlacement.OUTSIDE)
     bias_correction: BiasCorrection = hyper(
@@ -73,12 +73,12 @@ class Adam(ElementwiseRule):
         return frozenset() if self.correction is BiasCorrection.NONE else frozenset({"m", "v"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        rate, first, second = correction_factors(self.correction, step, self.beta_1, self.beta_2)
+        rate, first, second = correction_factors(self.correction, step, self.beta1, self.beta2)
         return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "beta_2": self.beta_2,
-            "rest_2": 1 - self.beta_2,
+            "beta1": self.beta1,
+            "rest_1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "rest_2": 1 - self.beta2,
             "rate": learning_rate * rate * first,
             "second": second,
             "epsilon": self.epsilon,
@@ -87,11 +87,11 @@ class Adam(ElementwiseRule):
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rest_2: Value,
         rate: Value, second: Value, epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        m = beta_1 * m + rest_1 * g
-        v = beta_2 * v + rest_2 * (g * g)
+        m = beta1 * m + rest_1 * g
+        v = beta2 * v + rest_2 * (g * g)
         corrected = second * v if self.correction is BiasCorrection.HATTED else v
         return p - rate * m / self.root(ops, corrected, epsilon, epsilon_root), m, v
 

@@ -32,8 +32,8 @@ class Adamax(ElementwiseRule):
     name: ClassVar[str] = "adamax"
 
     learning_rate: float = hyper(1e-3, torch=2e-3, ge=0)
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.999, ge=0, lt=1)
+    beta1: float = hyper(0.9, ge=0, lt=1)
+    beta2: float = hyper(0.999, ge=0, lt=1)
     epsilon: float = hyper(1e-7, torch=1e-8, optax=1e-8, lecture=0.0, ge=0)
     form: AdamaxForm = hyper(AdamaxForm.DENOMINATOR, torch=AdamaxForm.GRADIENT, optax=AdamaxForm.GRADIENT)
 
@@ -46,22 +46,22 @@ class Adamax(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "beta_2": self.beta_2,
-            "rate": learning_rate / (1 - self.beta_1**step),
+            "beta1": self.beta1,
+            "rest_1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "rate": learning_rate / (1 - self.beta1**step),
             "epsilon": self.epsilon,
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, u: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rate: Value, epsilon: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rate: Value, epsilon: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        m = beta_1 * m + rest_1 * g
+        m = beta1 * m + rest_1 * g
         if self.form is AdamaxForm.GRADIENT:
-            below = u = ops.maximum(beta_2 * u, ops.abs(g) + epsilon)
+            below = u = ops.maximum(beta2 * u, ops.abs(g) + epsilon)
         else:
-            u = ops.maximum(beta_2 * u, ops.abs(g))
+            u = ops.maximum(beta2 * u, ops.abs(g))
             below = u + epsilon
         if self.epsilon == 0:
             below = nonzero(ops, below)

@@ -25,9 +25,9 @@ class Adan(ElementwiseRule):
     name: ClassVar[str] = "adan"
 
     learning_rate: float = hyper(1e-3, ge=0)
-    beta_1: float = hyper(0.98, ge=0, lt=1)
-    beta_2: float = hyper(0.92, ge=0, lt=1)
-    beta_3: float = hyper(0.99, ge=0, lt=1)
+    beta1: float = hyper(0.98, ge=0, lt=1)
+    beta2: float = hyper(0.92, ge=0, lt=1)
+    beta3: float = hyper(0.99, ge=0, lt=1)
     epsilon: float = hyper(1e-8, ge=0)
     epsilon_root: float = hyper(1e-8, ge=0)
 
@@ -39,33 +39,33 @@ class Adan(ElementwiseRule):
         return frozenset({"m", "change", "n", "previous_gradient"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        rest_2 = 1 - self.beta_2
+        rest_2 = 1 - self.beta2
         return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "beta_2": self.beta_2,
+            "beta1": self.beta1,
+            "rest_1": 1 - self.beta1,
+            "beta2": self.beta2,
             "rest_2": rest_2,
-            "beta_3": self.beta_3,
-            "rest_3": 1 - self.beta_3,
+            "beta3": self.beta3,
+            "rest_3": 1 - self.beta3,
             "known": 0.0 if step == 1 else 1.0,
-            "from_m": learning_rate / (1 - self.beta_1**step),
-            "from_change": learning_rate * rest_2 / (1 - self.beta_2**step),
-            "second": 1 / (1 - self.beta_3**step),
+            "from_m": learning_rate / (1 - self.beta1**step),
+            "from_change": learning_rate * rest_2 / (1 - self.beta2**step),
+            "second": 1 / (1 - self.beta3**step),
             "epsilon": self.epsilon,
             "epsilon_root": self.epsilon_root,
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, change: Value, n: Value, previous: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value, beta_3: Value, rest_3: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rest_2: Value, beta3: Value, rest_3: Value,
         known: Value, from_m: Value, from_change: Value, second: Value,
         epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         d = known * (g - previous)
         ahead = g + rest_2 * d
-        m = beta_1 * m + rest_1 * g
-        change = beta_2 * change + rest_2 * d
-        n = beta_3 * n + rest_3 * (ahead * ahead)
+        m = beta1 * m + rest_1 * g
+        change = beta2 * change + rest_2 * d
+        n = beta3 * n + rest_3 * (ahead * ahead)
         below = root(
             ops, second * n + epsilon_root, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0
         )

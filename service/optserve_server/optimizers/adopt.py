@@ -23,8 +23,8 @@ class ADOPT(ElementwiseRule):
     name: ClassVar[str] = "adopt"
 
     learning_rate: float = hyper(1e-3, ge=0)
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.9999, ge=0, lt=1)
+    beta1: float = hyper(0.9, ge=0, lt=1)
+    beta2: float = hyper(0.9999, ge=0, lt=1)
     # The first gradients after zeros are divided by it.
     epsilon: float = hyper(1e-6, gt=0)
     clipped: bool = hyper(True)
@@ -36,10 +36,10 @@ class ADOPT(ElementwiseRule):
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         first, bound = step == 1, float((step - 1) ** 0.25)
         return {
-            "beta_1": 1.0 if first else self.beta_1,
-            "rest_1": 0.0 if first else 1 - self.beta_1,
-            "beta_2": 0.0 if first else self.beta_2,
-            "rest_2": 1.0 if first else 1 - self.beta_2,
+            "beta1": 1.0 if first else self.beta1,
+            "rest_1": 0.0 if first else 1 - self.beta1,
+            "beta2": 0.0 if first else self.beta2,
+            "rest_2": 1.0 if first else 1 - self.beta2,
             "largest": bound,
             "smallest": -bound,
             "rate": learning_rate,
@@ -49,11 +49,11 @@ class ADOPT(ElementwiseRule):
 
     def update(
         self, ops: Ops, p: Value, g: Value, direction: Value, v: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rest_2: Value,
         largest: Value, smallest: Value, rate: Value, epsilon: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         d = g / ops.maximum(ops.sqrt(v), epsilon)
         if self.clipped:
             d = ops.minimum(ops.maximum(d, smallest), largest)
-        direction = beta_1 * direction + rest_1 * d
-        return p - rate * direction, direction, beta_2 * v + rest_2 * (g * g)
+        direction = beta1 * direction + rest_1 * d
+        return p - rate * direction, direction, beta2 * v + rest_2 * (g * g)

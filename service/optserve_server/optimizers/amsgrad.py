@@ -60,16 +60,16 @@ class AMSGrad(Adam):
 
     def update(  # has other slots than Adam
         self, ops: Ops, p: Value, g: Value, m: Value, *seconds: Value,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rest_2: Value,
         rate: Value, second: Value, epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        m = beta_1 * m + rest_1 * g
+        m = beta1 * m + rest_1 * g
         if self.maximum is AMSGradMaximum.UNCORRECTED:
             (w,) = seconds
-            w = ops.maximum(w, beta_2 * w + rest_2 * (g * g))
+            w = ops.maximum(w, beta2 * w + rest_2 * (g * g))
             return p - rate * m / self.root(ops, w, epsilon, epsilon_root), m, w
         v, w = seconds
-        v = beta_2 * v + rest_2 * (g * g)
+        v = beta2 * v + rest_2 * (g * g)
         w = ops.maximum(w, second * v if self.maximum is AMSGradMaximum.CORRECTED else v)
         late = self.maximum is AMSGradMaximum.RAW and self.correction is BiasCorrection.HATTED
         moved = rate * m / self.root(ops, second * w if late else w, epsilon, epsilon_root)

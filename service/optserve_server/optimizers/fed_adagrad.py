@@ -22,7 +22,7 @@ class FedAdagrad(ElementwiseRule):
     name: ClassVar[str] = "fed_adagrad"
 
     learning_rate: float = hyper(0.1, ge=0)
-    beta_1: float = hyper(0.0, ge=0, lt=1)
+    beta1: float = hyper(0.0, ge=0, lt=1)
     tau: float = hyper(1e-9, gt=0)
     initial_accumulator: float = hyper(0.0, ge=0)
 
@@ -30,12 +30,12 @@ class FedAdagrad(ElementwiseRule):
         return {"m": 0.0, "accumulator": self.initial_accumulator}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"beta_1": self.beta_1, "rest_1": 1 - self.beta_1, "rate": learning_rate, "tau": self.tau}
+        return {"beta1": self.beta1, "rest_1": 1 - self.beta1, "rate": learning_rate, "tau": self.tau}
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, a: Value, *,
-        beta_1: Value, rest_1: Value, rate: Value, tau: Value,
+        beta1: Value, rest_1: Value, rate: Value, tau: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        m = beta_1 * m + rest_1 * g
+        m = beta1 * m + rest_1 * g
         a = a + g * g
         return p - rate * m / (ops.sqrt(a) + tau), m, a

@@ -44,8 +44,8 @@ class FedAdam(FedMoments):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         if self.bias_correction is FedAdamCorrection.FOLDED_AHEAD:
-            learning_rate *= math.sqrt(1 - self.beta_2 ** (step + 1)) / (1 - self.beta_1 ** (step + 1))
+            learning_rate *= math.sqrt(1 - self.beta2 ** (step + 1)) / (1 - self.beta1 ** (step + 1))
         return super().scalars(step, learning_rate, **carried)
 
-    def second_moment(self, ops: Ops, v: Value, square: Value, beta_2: Value, rest_2: Value) -> Value:
-        return beta_2 * v + rest_2 * square
+    def second_moment(self, ops: Ops, v: Value, square: Value, beta2: Value, rest_2: Value) -> Value:
+        return beta2 * v + rest_2 * square

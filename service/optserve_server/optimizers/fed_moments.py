@@ -18,8 +18,8 @@ class FedMoments(ElementwiseRule):
     The paper starts v at tau^2 or above, Flower at 0.
     """
 
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.99, ge=0, lt=1)
+    beta1: float = hyper(0.9, ge=0, lt=1)
+    beta2: float = hyper(0.99, ge=0, lt=1)
     tau: float = hyper(gt=0)
     initial_accumulator: float = hyper(0.0, ge=0)
 
@@ -28,22 +28,22 @@ class FedMoments(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "beta_2": self.beta_2,
-            "rest_2": 1 - self.beta_2,
+            "beta1": self.beta1,
+            "rest_1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "rest_2": 1 - self.beta2,
             "rate": learning_rate,
             "tau": self.tau,
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value, rate: Value, tau: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rest_2: Value, rate: Value, tau: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        m = beta_1 * m + rest_1 * g
-        v = self.second_moment(ops, v, g * g, beta_2, rest_2)
+        m = beta1 * m + rest_1 * g
+        v = self.second_moment(ops, v, g * g, beta2, rest_2)
         return p - rate * m / (ops.sqrt(v) + tau), m, v
 
     @abstractmethod
-    def second_moment(self, ops: Ops, v: Value, square: Value, beta_2: Value, rest_2: Value) -> Value:
+    def second_moment(self, ops: Ops, v: Value, square: Value, beta2: Value, rest_2: Value) -> Value:
         """The new v."""

@@ -20,5 +20,5 @@ class FedYogi(FedMoments):
     learning_rate: float = hyper(0.01, ge=0)
     tau: float = hyper(1e-3, gt=0)
 
-    def second_moment(self, ops: Ops, v: Value, square: Value, beta_2: Value, rest_2: Value) -> Value:
+    def second_moment(self, ops: Ops, v: Value, square: Value, beta2: Value, rest_2: Value) -> Value:
         return followed(ops, v, square, rest_2)

@@ -27,8 +27,8 @@ class LAMB(TensorwiseRule):
     tensor_numbers: ClassVar[tuple[str, ...]] = ("ratio",)
 
     learning_rate: float = hyper(1e-3, ge=0)
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.999, ge=0, lt=1)
+    beta1: float = hyper(0.9, ge=0, lt=1)
+    beta2: float = hyper(0.999, ge=0, lt=1)
     epsilon: float = hyper(1e-7, torch=1e-6, optax=1e-6, lecture=0.0, ge=0)
     weight_decay: float = hyper(0.0, ge=0)
     epsilon_root: float = hyper(0.0, ge=0)
@@ -42,12 +42,12 @@ class LAMB(TensorwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "beta_2": self.beta_2,
-            "rest_2": 1 - self.beta_2,
-            "first": 1 / (1 - self.beta_1**step),
-            "second": 1 / (1 - self.beta_2**step),
+            "beta1": self.beta1,
+            "rest_1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "rest_2": 1 - self.beta2,
+            "first": 1 / (1 - self.beta1**step),
+            "second": 1 / (1 - self.beta2**step),
             "epsilon": self.epsilon,
             "epsilon_root": self.epsilon_root,
             "weight_decay": self.weight_decay,
@@ -56,12 +56,12 @@ class LAMB(TensorwiseRule):
 
     def direction(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rest_2: Value,
         first: Value, second: Value, epsilon: Value, epsilon_root: Value, weight_decay: Value,
     ) -> tuple[Value, Value, Value]:  # fmt: skip
         """u, m and v."""
-        m = beta_1 * m + rest_1 * g
-        v = beta_2 * v + rest_2 * (g * g)
+        m = beta1 * m + rest_1 * g
+        v = beta2 * v + rest_2 * (g * g)
         below = root(
             ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0,
             below=epsilon_root if self.epsilon_root else None,

@@ -20,8 +20,8 @@ class Lion(ElementwiseRule):
     name: ClassVar[str] = "lion"
 
     learning_rate: float = hyper(1e-3, ge=0)
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.99, ge=0, lt=1)
+    beta1: float = hyper(0.9, ge=0, lt=1)
+    beta2: float = hyper(0.99, ge=0, lt=1)
     weight_decay: float = hyper(0.0, optax=1e-3, ge=0)
 
     @property
@@ -33,16 +33,16 @@ class Lion(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "beta_2": self.beta_2,
-            "rest_2": 1 - self.beta_2,
+            "beta1": self.beta1,
+            "rest_1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "rest_2": 1 - self.beta2,
             "rate": learning_rate,
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value, rate: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rest_2: Value, rate: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        direction = ops.sign(beta_1 * m + rest_1 * g)
-        return p - rate * direction, beta_2 * m + rest_2 * g
+        direction = ops.sign(beta1 * m + rest_1 * g)
+        return p - rate * direction, beta2 * m + rest_2 * g

@@ -55,8 +55,8 @@ class Muon(MatrixRule):
     iterations: int = hyper(5, ge=0, le=99)
     epsilon: float = hyper(1e-7, optax=1e-8, gt=0)
     adam_learning_rate_factor: float = hyper(1.0, ge=0)
-    adam_beta_1: float = hyper(0.9, ge=0, lt=1)
-    adam_beta_2: float = hyper(0.999, ge=0, lt=1)
+    adam_beta1: float = hyper(0.9, ge=0, lt=1)
+    adam_beta2: float = hyper(0.999, ge=0, lt=1)
     adam_epsilon: float = hyper(1e-7, torch=1e-8, optax=1e-8, gt=0)
     adam_epsilon_root: float = hyper(0.0, ge=0)
     form: MuonForm = hyper(MuonForm.KERAS, torch=MuonForm.TORCH, optax=MuonForm.OPTAX)
@@ -75,12 +75,12 @@ class Muon(MatrixRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         optax = self.form is MuonForm.OPTAX
-        adam_rate, second = learning_rate * self.adam_learning_rate_factor, 1 - self.adam_beta_2**step
+        adam_rate, second = learning_rate * self.adam_learning_rate_factor, 1 - self.adam_beta2**step
         if self.form is MuonForm.KERAS:
             adam_rate, second = adam_rate * math.sqrt(second), 1.0
         averaged, fresh = _first_moment(self.momentum, step, self.nesterov, corrected=optax)
         adam_averaged, adam_fresh = _first_moment(
-            self.adam_beta_1, step, self.nesterov and optax, corrected=True
+            self.adam_beta1, step, self.nesterov and optax, corrected=True
         )
         return {
             "rate": learning_rate,
@@ -120,8 +120,8 @@ class Muon(MatrixRule):
     def _adam(
         self, xp: Any, p: Matrix, g: Matrix, slots: Mapping[str, Matrix], numbers: Mapping[str, float]
     ) -> tuple[Matrix, dict[str, Matrix]]:
-        m = self.adam_beta_1 * slots["m"] + (1 - self.adam_beta_1) * g
-        v = self.adam_beta_2 * slots["v"] + (1 - self.adam_beta_2) * (g * g)
+        m = self.adam_beta1 * slots["m"] + (1 - self.adam_beta1) * g
+        v = self.adam_beta2 * slots["v"] + (1 - self.adam_beta2) * (g * g)
         second = numbers["second"] * v
         if self.adam_epsilon_root:
             second = second + self.adam_epsilon_root

@@ -34,8 +34,8 @@ class NAdam(ElementwiseRule):
     name: ClassVar[str] = "nadam"
 
     learning_rate: float = hyper(1e-3, torch=2e-3, ge=0)
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.999, ge=0, lt=1)
+    beta1: float = hyper(0.9, ge=0, lt=1)
+    beta2: float = hyper(0.999, ge=0, lt=1)
     epsilon: float = hyper(1e-7, torch=1e-8, optax=1e-8, lecture=0.0, ge=0)
     form: NAdamForm = hyper(NAdamForm.SCHEDULED, optax=NAdamForm.CONSTANT, lecture=NAdamForm.CONSTANT)
     momentum_decay: float = hyper(1.0, torch=0.004, ge=0)
@@ -53,7 +53,7 @@ class NAdam(ElementwiseRule):
 
     def warmed(self, step: int) -> float:
         """mu(t)."""
-        return float(self.beta_1 * (1 - 0.5 * 0.96 ** (step * self.momentum_decay)))
+        return float(self.beta1 * (1 - 0.5 * 0.96 ** (step * self.momentum_decay)))
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         if self.form is NAdamForm.SCHEDULED:
@@ -61,16 +61,16 @@ class NAdam(ElementwiseRule):
             product = carried["momentum_product"] * now
             carried = {"momentum_product": product}
         else:
-            now = following = self.beta_1
-            product = self.beta_1**step
+            now = following = self.beta1
+            product = self.beta1**step
         return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "beta_2": self.beta_2,
-            "rest_2": 1 - self.beta_2,
+            "beta1": self.beta1,
+            "rest_1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "rest_2": 1 - self.beta2,
             "from_m": learning_rate * following / (1 - product * following),
             "from_g": learning_rate * (1 - now) / (1 - product),
-            "second": 1 / (1 - self.beta_2**step),
+            "second": 1 / (1 - self.beta2**step),
             "epsilon": self.epsilon,
             "epsilon_root": self.epsilon_root,
             **carried,
@@ -78,11 +78,11 @@ class NAdam(ElementwiseRule):
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rest_2: Value,
         from_m: Value, from_g: Value, second: Value, epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        m = beta_1 * m + rest_1 * g
-        v = beta_2 * v + rest_2 * (g * g)
+        m = beta1 * m + rest_1 * g
+        v = beta2 * v + rest_2 * (g * g)
         below = root(
             ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0,
             below=epsilon_root if self.epsilon_root else None,

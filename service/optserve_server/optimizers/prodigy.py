@@ -27,9 +27,9 @@ class Prodigy(GroupwiseRule):
     name: ClassVar[str] = "prodigy"
 
     learning_rate: float = hyper(1.0, ge=0)
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.999, ge=0, lt=1)
-    beta_3: float = hyper(0.0, ge=0, lt=1)
+    beta1: float = hyper(0.9, ge=0, lt=1)
+    beta2: float = hyper(0.999, ge=0, lt=1)
+    beta3: float = hyper(0.0, ge=0, lt=1)
     epsilon: float = hyper(1e-8, gt=0)
     initial_estimate: float = hyper(1e-6, gt=0)
     estimate_coefficient: float = hyper(1.0, gt=0)
@@ -50,15 +50,15 @@ class Prodigy(GroupwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         estimate = carried["estimate"]
-        correction = math.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        correction = math.sqrt(1 - self.beta2**step) / (1 - self.beta1**step)
         rate = estimate * learning_rate * correction
-        beta_3 = self.beta_3 or math.sqrt(self.beta_2)
+        beta3 = self.beta3 or math.sqrt(self.beta2)
         return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "beta_2": self.beta_2,
-            "rest_2": 1 - self.beta_2,
-            "beta_3": beta_3,
+            "beta1": self.beta1,
+            "rest_1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "rest_2": 1 - self.beta2,
+            "beta3": beta3,
             "weight": (estimate if self.safeguard_warmup else rate) / self.initial_estimate,
             "rate": rate,
             "weight_decay": self.weight_decay,
@@ -67,14 +67,14 @@ class Prodigy(GroupwiseRule):
 
     def summed(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, gradient_sum: Value, way_back: Value, *,
-        beta_3: Value, weight: Value, estimate: Value, **numbers: Value,
+        beta3: Value, weight: Value, estimate: Value, **numbers: Value,
     ) -> dict[str, Value]:  # fmt: skip
         # Of the signed sum the two halves: only magnitudes are summed.
         along = g * way_back
         return {
             "along": ops.maximum(along, 0.0),
             "against": ops.minimum(along, 0.0),
-            "sum": beta_3 * gradient_sum + weight * (estimate * g),
+            "sum": beta3 * gradient_sum + weight * (estimate * g),
         }
 
     def settled(
@@ -82,21 +82,21 @@ class Prodigy(GroupwiseRule):
     ) -> tuple[dict[str, float], dict[str, float]]:
         estimate = numbers["estimate"]
         gained = estimate / self.initial_estimate * numbers["rate"] * (sums["along"] - sums["against"])
-        numerator = numbers["beta_3"] * numbers["numerator"] + gained
+        numerator = numbers["beta3"] * numbers["numerator"] + gained
         found = self.estimate_coefficient * numerator / sums["sum"] if sums["sum"] else 0.0
         following = max(estimate, found)
         return {"floor": following * self.epsilon}, {"estimate": following, "numerator": numerator}
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, gradient_sum: Value, way_back: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value, beta_3: Value, weight: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rest_2: Value, beta3: Value, weight: Value,
         rate: Value, weight_decay: Value, estimate: Value, floor: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         dg = estimate * g
-        m = beta_1 * m + rest_1 * dg
-        v = beta_2 * v + rest_2 * (dg * dg)
+        m = beta1 * m + rest_1 * dg
+        v = beta2 * v + rest_2 * (dg * dg)
         step = m / (ops.sqrt(v) + floor)
         if self.weight_decay:
             step = step + weight_decay * p
         after = p - rate * step
-        return after, m, v, beta_3 * gradient_sum + weight * dg, way_back + (p - after)
+        return after, m, v, beta3 * gradient_sum + weight * dg, way_back + (p - after)

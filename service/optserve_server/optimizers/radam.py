@@ -30,8 +30,8 @@ class RAdam(ElementwiseRule):
     name: ClassVar[str] = "radam"
 
     learning_rate: float = hyper(1e-3, ge=0)
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.999, ge=0, lt=1)
+    beta1: float = hyper(0.9, ge=0, lt=1)
+    beta2: float = hyper(0.999, ge=0, lt=1)
     epsilon: float = hyper(1e-8, ge=0)
     epsilon_placement: EpsilonPlacement = hyper(EpsilonPlacement.OUTSIDE)
     bias_correction: BiasCorrection = hyper(
@@ -53,8 +53,8 @@ class RAdam(ElementwiseRule):
 
     def rectification(self, step: int) -> float | None:
         """r, or None where the average is still too short for one."""
-        power = self.beta_2**step
-        limit = 2 / (1 - self.beta_2) - 1
+        power = self.beta2**step
+        limit = 2 / (1 - self.beta2) - 1
         rho = limit - 2 * step * power / (1 - power)
         long_enough = rho >= self.threshold if self.rectified_at_threshold else rho > self.threshold
         if not long_enough:
@@ -62,16 +62,16 @@ class RAdam(ElementwiseRule):
         return math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        rate, second = learning_rate / (1 - self.beta_1**step), 1 - self.beta_2**step
+        rate, second = learning_rate / (1 - self.beta1**step), 1 - self.beta2**step
         rectification = self.rectification(step)
         if rectification is not None:
             folded = self.bias_correction is BiasCorrection.FOLDED
             rate *= rectification * (math.sqrt(second) if folded else 1)
         return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "beta_2": self.beta_2,
-            "rest_2": 1 - self.beta_2,
+            "beta1": self.beta1,
+            "rest_1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "rest_2": 1 - self.beta2,
             "rate": rate,
             "second": 1 / second,
             # No v is above infinity, and each is above -1: an infinite one is ignored as well.
@@ -82,11 +82,11 @@ class RAdam(ElementwiseRule):
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
-        beta_1: Value, rest_1: Value, beta_2: Value, rest_2: Value,
+        beta1: Value, rest_1: Value, beta2: Value, rest_2: Value,
         rate: Value, second: Value, rooted_above: Value, epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        m = beta_1 * m + rest_1 * g
-        v = beta_2 * v + rest_2 * (g * g)
+        m = beta1 * m + rest_1 * g
+        v = beta2 * v + rest_2 * (g * g)
         corrected = second * v if self.bias_correction is BiasCorrection.HATTED else v
         below = root(
             ops, corrected, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0,

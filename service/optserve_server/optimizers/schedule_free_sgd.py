@@ -24,7 +24,7 @@ class ScheduleFreeSGD(ElementwiseRule):
     name: ClassVar[str] = "schedule_free_sgd"
 
     learning_rate: float = hyper(1.0, ge=0)
-    beta_1: float = hyper(0.9, ge=0, le=1)
+    beta1: float = hyper(0.9, ge=0, le=1)
     weight_lr_power: float = hyper(2.0, ge=0)
     weight_decay: float = hyper(0.0, ge=0)
 
@@ -50,7 +50,7 @@ class ScheduleFreeSGD(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
-            "ahead": 1 - self.beta_1,
+            "ahead": 1 - self.beta1,
             "rate": learning_rate,
             "decay": self.weight_decay,
             **self.averaging(learning_rate, carried),

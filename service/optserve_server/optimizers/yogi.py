@@ -25,8 +25,8 @@ class Yogi(ElementwiseRule):
     name: ClassVar[str] = "yogi"
 
     learning_rate: float = hyper(1e-3, ge=0)
-    beta_1: float = hyper(0.9, ge=0, lt=1)
-    beta_2: float = hyper(0.999, ge=0, lt=1)
+    beta1: float = hyper(0.9, ge=0, lt=1)
+    beta2: float = hyper(0.999, ge=0, lt=1)
     epsilon: float = hyper(1e-3, ge=0)
     epsilon_placement: EpsilonPlacement = hyper(EpsilonPlacement.OUTSIDE)
     initial_accumulator: float = hyper(1e-6, lecture=0.0, ge=0)
@@ -41,21 +41,21 @@ class Yogi(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
-            "beta_1": self.beta_1,
-            "rest_1": 1 - self.beta_1,
-            "rest_2": 1 - self.beta_2,
-            "rate": learning_rate / (1 - self.beta_1**step),
-            "second": 1 / (1 - self.beta_2**step),
+            "beta1": self.beta1,
+            "rest_1": 1 - self.beta1,
+            "rest_2": 1 - self.beta2,
+            "rate": learning_rate / (1 - self.beta1**step),
+            "second": 1 / (1 - self.beta2**step),
             "epsilon": self.epsilon,
             "epsilon_root": self.epsilon_root,
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
-        beta_1: Value, rest_1: Value, rest_2: Value, rate: Value, second: Value,
+        beta1: Value, rest_1: Value, rest_2: Value, rate: Value, second: Value,
         epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        m = beta_1 * m + rest_1 * g
+        m = beta1 * m + rest_1 * g
         v = followed(ops, v, g * g, rest_2)
         below = root(
             ops, second * v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0,

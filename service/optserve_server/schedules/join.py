@@ -16,7 +16,7 @@ from optserve_server.schedules.nesting import require_small
 
 @dataclass(frozen=True)
 class Join(Schedule):
-    """schedules[i](s - boundaries[i - 1]), where i is the number of boundaries <= s."""
+    """`schedules[i](s - boundaries[i - 1])`, where i is the number of boundaries <= s."""
 
     name: ClassVar[str] = "join"
 

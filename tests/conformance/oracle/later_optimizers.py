@@ -10,19 +10,19 @@ from tests.conformance.oracle.optimizers import Steps, root, sign
 
 
 def radam(
-    p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, placement: str, correction: str,
+    p: float, steps: Steps, *, beta1: float, beta2: float, epsilon: float, placement: str, correction: str,
     threshold: float = 5.0,
     at_threshold: bool = False,
     epsilon_root: float = 0.0,
 ) -> list[float]:  # fmt: skip
     path, m, v = [], 0.0, 0.0
-    limit = 2 / (1 - beta_2) - 1
+    limit = 2 / (1 - beta2) - 1
     for t, (g, lr) in enumerate(steps, 1):
-        m = beta_1 * m + (1 - beta_1) * g
-        v = beta_2 * v + (1 - beta_2) * g * g
-        second = 1 - beta_2**t
-        length = limit - 2 * t * beta_2**t / second
-        step = lr * m / (1 - beta_1**t)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        second = 1 - beta2**t
+        length = limit - 2 * t * beta2**t / second
+        step = lr * m / (1 - beta1**t)
         if length > threshold or (at_threshold and length == threshold):
             step *= math.sqrt((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length))
             if correction == "FOLDED":
@@ -34,36 +34,36 @@ def radam(
     return path
 
 
-def lion(p: float, steps: Steps, *, beta_1: float, beta_2: float, weight_decay: float = 0.0) -> list[float]:
+def lion(p: float, steps: Steps, *, beta1: float, beta2: float, weight_decay: float = 0.0) -> list[float]:
     path, m = [], 0.0
     for g, lr in steps:
-        p -= lr * (sign(beta_1 * m + (1 - beta_1) * g) + weight_decay * p)
-        m = beta_2 * m + (1 - beta_2) * g
+        p -= lr * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * p)
+        m = beta2 * m + (1 - beta2) * g
         path.append(p)
     return path
 
 
 def yogi(
-    p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, initial: float, placement: str,
+    p: float, steps: Steps, *, beta1: float, beta2: float, epsilon: float, initial: float, placement: str,
     epsilon_root: float = 0.0,
 ) -> list[float]:  # fmt: skip
     path, m, v = [], initial, initial
     for t, (g, lr) in enumerate(steps, 1):
-        m = beta_1 * m + (1 - beta_1) * g
-        v -= (1 - beta_2) * sign(v - g * g) * g * g
-        p -= lr * (m / (1 - beta_1**t)) / root(v / (1 - beta_2**t), epsilon, placement, epsilon_root)
+        m = beta1 * m + (1 - beta1) * g
+        v -= (1 - beta2) * sign(v - g * g) * g * g
+        p -= lr * (m / (1 - beta1**t)) / root(v / (1 - beta2**t), epsilon, placement, epsilon_root)
         path.append(p)
     return path
 
 
 def adabelief(
-    p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, epsilon_root: float
+    p: float, steps: Steps, *, beta1: float, beta2: float, epsilon: float, epsilon_root: float
 ) -> list[float]:
     path, m, s = [], 0.0, 0.0
     for t, (g, lr) in enumerate(steps, 1):
-        m = beta_1 * m + (1 - beta_1) * g
-        s = beta_2 * s + (1 - beta_2) * (g - m) ** 2 + epsilon_root
-        p -= lr * (m / (1 - beta_1**t)) / (math.sqrt(s / (1 - beta_2**t)) + epsilon)
+        m = beta1 * m + (1 - beta1) * g
+        s = beta2 * s + (1 - beta2) * (g - m) ** 2 + epsilon_root
+        p -= lr * (m / (1 - beta1**t)) / (math.sqrt(s / (1 - beta2**t)) + epsilon)
         path.append(p)
     return path
 
@@ -72,27 +72,27 @@ def adan(
     p: float,
     steps: Steps,
     *,
-    beta_1: float,
-    beta_2: float,
-    beta_3: float,
+    beta1: float,
+    beta2: float,
+    beta3: float,
     epsilon: float,
     epsilon_root: float,
 ) -> list[float]:
     path, m, c, n, before = [], 0.0, 0.0, 0.0, 0.0
     for t, (g, lr) in enumerate(steps, 1):
         change = g - before if t > 1 else 0.0
-        m = beta_1 * m + (1 - beta_1) * g
-        c = beta_2 * c + (1 - beta_2) * change
-        n = beta_3 * n + (1 - beta_3) * (g + (1 - beta_2) * change) ** 2
-        above = m / (1 - beta_1**t) + (1 - beta_2) * c / (1 - beta_2**t)
-        p -= lr * above / (math.sqrt(n / (1 - beta_3**t) + epsilon_root) + epsilon)
+        m = beta1 * m + (1 - beta1) * g
+        c = beta2 * c + (1 - beta2) * change
+        n = beta3 * n + (1 - beta3) * (g + (1 - beta2) * change) ** 2
+        above = m / (1 - beta1**t) + (1 - beta2) * c / (1 - beta2**t)
+        p -= lr * above / (math.sqrt(n / (1 - beta3**t) + epsilon_root) + epsilon)
         before = g
         path.append(p)
     return path
 
 
 def adopt(
-    p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, clipped: bool = True
+    p: float, steps: Steps, *, beta1: float, beta2: float, epsilon: float, clipped: bool = True
 ) -> list[float]:
     path, m, v = [], 0.0, 0.0
     for t, (g, lr) in enumerate(steps):
@@ -102,8 +102,8 @@ def adopt(
             quotient = g / max(math.sqrt(v), epsilon)
             if clipped:
                 quotient = max(-(t**0.25), min(t**0.25, quotient))
-            m = beta_1 * m + (1 - beta_1) * quotient
-            v = beta_2 * v + (1 - beta_2) * g * g
+            m = beta1 * m + (1 - beta1) * quotient
+            v = beta2 * v + (1 - beta2) * g * g
         p -= lr * m
         path.append(p)
     return path
@@ -124,11 +124,11 @@ def ftrl(
     return path
 
 
-def fed_adagrad(p: float, steps: Steps, *, beta_1: float, tau: float, initial: float) -> list[float]:
+def fed_adagrad(p: float, steps: Steps, *, beta1: float, tau: float, initial: float) -> list[float]:
     path, m, v = [], 0.0, initial
     for g, lr in steps:
         delta = -g
-        m = beta_1 * m + (1 - beta_1) * delta
+        m = beta1 * m + (1 - beta1) * delta
         v += delta**2
         p += lr * m / (math.sqrt(v) + tau)
         path.append(p)
@@ -136,31 +136,31 @@ def fed_adagrad(p: float, steps: Steps, *, beta_1: float, tau: float, initial: f
 
 
 def fed_adam(
-    p: float, steps: Steps, *, beta_1: float, beta_2: float, tau: float, initial: float, yogi: bool = False,
+    p: float, steps: Steps, *, beta1: float, beta2: float, tau: float, initial: float, yogi: bool = False,
     ahead: bool = False,
 ) -> list[float]:  # fmt: skip
     path, m, v = [], 0.0, initial
     for t, (g, lr) in enumerate(steps, 1):
         if ahead:
-            lr *= math.sqrt(1 - beta_2 ** (t + 1)) / (1 - beta_1 ** (t + 1))
+            lr *= math.sqrt(1 - beta2 ** (t + 1)) / (1 - beta1 ** (t + 1))
         delta = -g
-        m = beta_1 * m + (1 - beta_1) * delta
+        m = beta1 * m + (1 - beta1) * delta
         if yogi:
-            v -= (1 - beta_2) * delta**2 * sign(v - delta**2)
+            v -= (1 - beta2) * delta**2 * sign(v - delta**2)
         else:
-            v = beta_2 * v + (1 - beta_2) * delta**2
+            v = beta2 * v + (1 - beta2) * delta**2
         p += lr * m / (math.sqrt(v) + tau)
         path.append(p)
     return path
 
 
 def schedule_free(
-    p: float, steps: Steps, *, beta_1: float, power: float, weight_decay: float = 0.0,
-    beta_2: float | None = None, epsilon: float = 0.0, ahead: bool = False,
+    p: float, steps: Steps, *, beta1: float, power: float, weight_decay: float = 0.0,
+    beta2: float | None = None, epsilon: float = 0.0, ahead: bool = False,
 ) -> list[float]:  # fmt: skip
     """x after each step, or with ``ahead`` the y at which each gradient is taken.
 
-    Plain gradient descent without ``beta_2``.
+    Plain gradient descent without ``beta2``.
     """
     x = z = y = p
     xs, ys, total, largest, v = [], [], 0.0, 0.0, 0.0
@@ -168,12 +168,12 @@ def schedule_free(
         ys.append(y)
         largest = max(largest, lr)
         total += largest**power
-        if beta_2 is not None:
-            v = beta_2 * v + (1 - beta_2) * g * g
-            g = g / (math.sqrt(v / (1 - beta_2**t)) + epsilon)
+        if beta2 is not None:
+            v = beta2 * v + (1 - beta2) * g * g
+            g = g / (math.sqrt(v / (1 - beta2**t)) + epsilon)
         z -= lr * (g + weight_decay * y)
         share = largest**power / total
         x = (1 - share) * x + share * z
-        y = (1 - beta_1) * z + beta_1 * x
+        y = (1 - beta1) * z + beta1 * x
         xs.append(x)
     return ys if ahead else xs

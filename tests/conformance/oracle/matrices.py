@@ -82,17 +82,17 @@ def muon(
 
 
 def adafactor(
-    p: Tensor, steps: Steps, *, beta_2_decay: float, epsilon_1: float, epsilon_2: float,
+    p: Tensor, steps: Steps, *, beta2_decay: float, epsilon1: float, epsilon2: float,
     threshold: float, floored: bool, factored: bool = True, relative: bool = True,
 ) -> list[Tensor]:  # fmt: skip
     matrix = isinstance(p[0], list) and factored
     rows = [0.0] * len(p)
     columns = [0.0] * len(p[0]) if matrix else []
     v, path = each(lambda x: 0.0 * x, p), []
-    added = 0.0 if floored else epsilon_1
-    least = epsilon_1 * epsilon_1 if floored else 0.0
+    added = 0.0 if floored else epsilon1
+    least = epsilon1 * epsilon1 if floored else 0.0
     for t, (g, lr) in enumerate(steps, 1):
-        share = t**beta_2_decay
+        share = t**beta2_decay
         squares = each(lambda x: x * x + added, g)
         if matrix:
             means = [math.fsum(row) / len(row) for row in squares]
@@ -100,34 +100,34 @@ def adafactor(
             means = [math.fsum(column) / len(column) for column in zip(*squares, strict=True)]
             columns = [(1 - share) * c + share * s for c, s in zip(columns, means, strict=True)]
             mean = math.fsum(rows) / len(rows)
-            mean = max(mean, epsilon_1) if floored else mean
+            mean = max(mean, epsilon1) if floored else mean
             estimate = [[r * c / mean for c in columns] for r in rows]
         else:
             v = each(lambda a, b, share=share: (1 - share) * a + share * b, v, squares)
             estimate = v
         u = each(lambda x, y: x / math.sqrt(max(y, least)), g, estimate)
         length = max(1.0, rms(u) / threshold)
-        size = max(epsilon_2, rms(p)) * (min(lr, 1 / math.sqrt(t)) if relative else lr)
+        size = max(epsilon2, rms(p)) * (min(lr, 1 / math.sqrt(t)) if relative else lr)
         p = each(lambda x, y, a=size / length: x - a * y, p, u)
         path.append(p)
     return path
 
 
 def prodigy(
-    start: list[float], steps: Steps, *, beta_1: float, beta_2: float, beta_3: float, epsilon: float,
+    start: list[float], steps: Steps, *, beta1: float, beta2: float, beta3: float, epsilon: float,
     first: float, coefficient: float, weight_decay: float, safeguard: bool,
 ) -> list[list[float]]:  # fmt: skip
     p, path = list(start), []
     m, v, s = ([0.0] * len(p) for _ in range(3))
     d, above = first, 0.0
     for t, (g, lr) in enumerate(steps, 1):
-        rate = d * lr * math.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+        rate = d * lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
         weight = d if safeguard else rate
-        m = [beta_1 * a + (1 - beta_1) * d * b for a, b in zip(m, g, strict=True)]
-        v = [beta_2 * a + (1 - beta_2) * (d * b) ** 2 for a, b in zip(v, g, strict=True)]
-        s = [beta_3 * a + weight * d * b / first for a, b in zip(s, g, strict=True)]
+        m = [beta1 * a + (1 - beta1) * d * b for a, b in zip(m, g, strict=True)]
+        v = [beta2 * a + (1 - beta2) * (d * b) ** 2 for a, b in zip(v, g, strict=True)]
+        s = [beta3 * a + weight * d * b / first for a, b in zip(s, g, strict=True)]
         along = math.fsum(b * (x0 - x) for b, x0, x in zip(g, start, p, strict=True))
-        above = beta_3 * above + d / first * rate * along
+        above = beta3 * above + d / first * rate * along
         d = max(d, coefficient * above / math.fsum(map(abs, s)))
         p = [
             x - rate * (weight_decay * x + a / (math.sqrt(b) + d * epsilon))

@@ -129,8 +129,8 @@ def adam(
     p: float,
     steps: Steps,
     *,
-    beta_1: float,
-    beta_2: float,
+    beta1: float,
+    beta2: float,
     epsilon: float,
     placement: str,
     correction: str,
@@ -142,10 +142,10 @@ def adam(
     path, m, v, highest = [], 0.0, 0.0, 0.0
     for t, (g, lr) in enumerate(steps, 1):
         p -= lr * weight_decay * p
-        m = beta_1 * m + (1 - beta_1) * g
+        m = beta1 * m + (1 - beta1) * g
         # The lecture averages on from the maximum; the others keep an average beside it.
-        v = beta_2 * (highest if maximum == "UNCORRECTED" else v) + (1 - beta_2) * g * g
-        first, second = 1 - beta_1**t, 1 - beta_2**t
+        v = beta2 * (highest if maximum == "UNCORRECTED" else v) + (1 - beta2) * g * g
+        first, second = 1 - beta1**t, 1 - beta2**t
         if maximum == "CORRECTED":
             highest = max(highest, v / second)
             above, below = m / first, root(highest, epsilon, placement, epsilon_root)
@@ -168,36 +168,36 @@ def corrected(m: float, v: float, first: float, second: float, correction: str) 
 
 
 def nadam(
-    p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, form: str, psi: float,
+    p: float, steps: Steps, *, beta1: float, beta2: float, epsilon: float, form: str, psi: float,
     epsilon_root: float = 0.0,
 ) -> list[float]:  # fmt: skip
     path, m, v, product = [], 0.0, 0.0, 1.0
     for t, (g, lr) in enumerate(steps, 1):
-        m = beta_1 * m + (1 - beta_1) * g
-        v = beta_2 * v + (1 - beta_2) * g * g
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
         if form == "SCHEDULED":
-            mu = beta_1 * (1 - 0.5 * 0.96 ** (t * psi))
-            following = beta_1 * (1 - 0.5 * 0.96 ** ((t + 1) * psi))
+            mu = beta1 * (1 - 0.5 * 0.96 ** (t * psi))
+            following = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * psi))
             product *= mu
             m_hat = following * m / (1 - product * following) + (1 - mu) * g / (1 - product)
         else:
-            m_hat = beta_1 * m / (1 - beta_1 ** (t + 1)) + (1 - beta_1) * g / (1 - beta_1**t)
-        p -= lr * m_hat / (math.sqrt(v / (1 - beta_2**t) + epsilon_root) + epsilon)
+            m_hat = beta1 * m / (1 - beta1 ** (t + 1)) + (1 - beta1) * g / (1 - beta1**t)
+        p -= lr * m_hat / (math.sqrt(v / (1 - beta2**t) + epsilon_root) + epsilon)
         path.append(p)
     return path
 
 
-def adamax(p: float, steps: Steps, *, beta_1: float, beta_2: float, epsilon: float, form: str) -> list[float]:
+def adamax(p: float, steps: Steps, *, beta1: float, beta2: float, epsilon: float, form: str) -> list[float]:
     path, m, u = [], 0.0, 0.0
     for t, (g, lr) in enumerate(steps, 1):
-        m = beta_1 * m + (1 - beta_1) * g
+        m = beta1 * m + (1 - beta1) * g
         if form == "DENOMINATOR":
-            u = max(beta_2 * u, abs(g))
+            u = max(beta2 * u, abs(g))
             below = u + epsilon
         else:
-            u = max(beta_2 * u, abs(g) + epsilon)
+            u = max(beta2 * u, abs(g) + epsilon)
             below = u
-        p -= lr / (1 - beta_1**t) * m / below
+        p -= lr / (1 - beta1**t) * m / below
         path.append(p)
     return path
 

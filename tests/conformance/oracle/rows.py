@@ -47,13 +47,13 @@ def adagrad(*, epsilon: float, initial: float, decay: float) -> tuple[Rule, list
     return rule, [initial]
 
 
-def adam(*, beta_1: float, beta_2: float, epsilon: float) -> tuple[Rule, list[float]]:
+def adam(*, beta1: float, beta2: float, epsilon: float) -> tuple[Rule, list[float]]:
     """With both bias corrections in the rate."""
 
     def rule(p: float, state: list[float], g: float, lr: float, t: int) -> float:
-        state[0] = beta_1 * state[0] + (1 - beta_1) * g
-        state[1] = beta_2 * state[1] + (1 - beta_2) * g * g
-        rate = lr * math.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+        state[0] = beta1 * state[0] + (1 - beta1) * g
+        state[1] = beta2 * state[1] + (1 - beta2) * g * g
+        rate = lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
         return p - rate * state[0] / root(state[1], epsilon, "OUTSIDE")
 
     return rule, [0.0, 0.0]

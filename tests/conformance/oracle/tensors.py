@@ -23,16 +23,16 @@ def trust_ratio(p: Sequence[float], u: Sequence[float], coefficient: float, epsi
 
 
 def lamb(
-    start: Sequence[float], steps: Steps, *, beta_1: float, beta_2: float, epsilon: float,
+    start: Sequence[float], steps: Steps, *, beta1: float, beta2: float, epsilon: float,
     weight_decay: float, outer_decay: float = 0.0, epsilon_root: float = 0.0,
 ) -> list[Vector]:  # fmt: skip
     p, m, v, path = list(start), [0.0] * len(start), [0.0] * len(start), []
     for t, (g, lr) in enumerate(steps, 1):
         p = [x - lr * outer_decay * x for x in p]
-        m = [beta_1 * a + (1 - beta_1) * b for a, b in zip(m, g, strict=True)]
-        v = [beta_2 * a + (1 - beta_2) * b * b for a, b in zip(v, g, strict=True)]
+        m = [beta1 * a + (1 - beta1) * b for a, b in zip(m, g, strict=True)]
+        v = [beta2 * a + (1 - beta2) * b * b for a, b in zip(v, g, strict=True)]
         u = [
-            a / (1 - beta_1**t) / (math.sqrt(b / (1 - beta_2**t) + epsilon_root) + epsilon) + weight_decay * x
+            a / (1 - beta1**t) / (math.sqrt(b / (1 - beta2**t) + epsilon_root) + epsilon) + weight_decay * x
             for a, b, x in zip(m, v, p, strict=True)
         ]
         ratio = trust_ratio(p, u, 1.0, 0.0)

@@ -4,7 +4,7 @@ They run in an environment of their own, which `make conformance-sources` makes,
 for each case (`flower_run.py`): two clients of equally many examples, one of which stays where
 it was while the other goes twice the pseudo-gradient's way, so that their mean goes once.
 
-Not all that the rules offer are options of the strategies: FedAdagrad's beta_1 is set on the
+Not all that the rules offer are options of the strategies: FedAdagrad's beta1 is set on the
 strategy, and so is the v that a run starts from. FedAdam corrects its rate, which the paper does
 not; the case without that divides the rate by the same factor first.
 
@@ -32,7 +32,7 @@ from tests.conformance.oracle import later_optimizers as oracle
 from tests.conformance.oracle.optimizers import momentum
 from tests.conformance.sources import torch_source
 from tests.conformance.sources.row import Path as Steps
-from tests.conformance.sources.row import Row, Runner, optimizer_spec, trajectory
+from tests.conformance.sources.row import Row, Runner, optimizer_spec, trajectory, underscored
 
 PYTHON = Path(__file__).parents[3] / ".venv-flower" / "bin" / "python"
 SCRIPT = Path(__file__).with_name("flower_run.py")
@@ -41,7 +41,7 @@ LONGEST = 120.0
 
 NOTE = "gradients stand for the parameters minus the clients' mean"
 AHEAD = {"bias_correction": "FED_ADAM_CORRECTION_FOLDED_AHEAD"}
-BETAS = {"beta_1": 0.8, "beta_2": 0.95}
+BETAS = {"beta1": 0.8, "beta2": 0.95}
 TAU = {"tau": 0.0625}
 FULL = {"initial_accumulator": 0.25, **TAU}
 
@@ -74,7 +74,8 @@ def run(
     def runner(gradients: Steps, rates: Sequence[float] | None) -> Steps:
         scaled = rates and [rate * factor(number) for number, rate in enumerate(rates, 1)]
         answer: Steps = ask({
-            "strategy": strategy, "options": options, "attributes": attributes or {}, "initial": initial,
+            "strategy": strategy, "options": underscored(options),
+            "attributes": underscored(attributes or {}), "initial": initial,
             "parameters": inputs.PARAMETERS, "gradients": gradients, "rates": scaled,
         })  # fmt: skip
         return answer
@@ -113,19 +114,19 @@ def averaged() -> list[Row]:
 
 
 def adagrads() -> list[Row]:
-    set_on_it = "beta_1 and v_t are set on the strategy"
+    set_on_it = "beta1 and v_t are set on the strategy"
     return [
-        case("fed_adagrad", "flower", run("FedAdagrad", **TAU), oracle.fed_adagrad, TAU, beta_1=0.0,
+        case("fed_adagrad", "flower", run("FedAdagrad", **TAU), oracle.fed_adagrad, TAU, beta1=0.0,
              initial=0.0, **TAU),
-        case("fed_adagrad", "flower_accumulator", run("FedAdagrad", 0.25, {"beta_1": 0.5}, **TAU),
-             oracle.fed_adagrad, {"beta_1": 0.5, **FULL}, beta_1=0.5, initial=0.25, note=set_on_it, **TAU),
+        case("fed_adagrad", "flower_accumulator", run("FedAdagrad", 0.25, {"beta1": 0.5}, **TAU),
+             oracle.fed_adagrad, {"beta1": 0.5, **FULL}, beta1=0.5, initial=0.25, note=set_on_it, **TAU),
         case("fed_adagrad", "flower_defaults", run("FedAdagrad"), oracle.fed_adagrad, {}, own_rate=0.1,
-             beta_1=0.0, tau=1e-9, initial=0.0),
+             beta1=0.0, tau=1e-9, initial=0.0),
     ]  # fmt: skip
 
 
 def adams() -> list[Row]:
-    usual = {"beta_1": 0.9, "beta_2": 0.99, "tau": 1e-9, "initial": 0.0, "own_rate": 0.1}
+    usual = {"beta1": 0.9, "beta2": 0.99, "tau": 1e-9, "initial": 0.0, "own_rate": 0.1}
     knobs = BETAS | TAU
     return [
         case("fed_adam", "flower", run("FedAdam", **knobs), oracle.fed_adam, knobs | AHEAD, initial=0.0,
@@ -149,7 +150,7 @@ def yogis() -> list[Row]:
         case("fed_yogi", "flower_accumulator", run("FedYogi", 0.25, **knobs), oracle.fed_adam, BETAS | FULL,
              initial=0.25, yogi=True, note="v_t is set on the strategy", **knobs),
         case("fed_yogi", "flower_defaults", run("FedYogi"), oracle.fed_adam, {}, own_rate=0.01, yogi=True,
-             beta_1=0.9, beta_2=0.99, tau=1e-3, initial=0.0),
+             beta1=0.9, beta2=0.99, tau=1e-3, initial=0.0),
     ]  # fmt: skip
 
 

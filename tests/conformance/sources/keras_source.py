@@ -21,10 +21,11 @@ from tests.conformance.corpus import FRAMEWORK_FLOAT32
 from tests.conformance.inputs import EPSILON
 from tests.conformance.oracle import activations, gradient, losses, schedules, tensors
 from tests.conformance.sources import functions, guards
-from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory
+from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory, underscored
 
-ADAM = {"beta_1": 0.9, "beta_2": 0.999, "placement": "OUTSIDE", "correction": "FOLDED"}
-ADAM_KNOBS = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": EPSILON}
+ADAM = {"beta1": 0.9, "beta2": 0.999, "placement": "OUTSIDE", "correction": "FOLDED"}
+ADAM_KNOBS = {"beta1": 0.8, "beta2": 0.95, "epsilon": EPSILON}
+KERAS_KNOBS = underscored(ADAM_KNOBS)
 
 
 def run(make: Callable[[], Any]) -> Runner:
@@ -105,10 +106,10 @@ def rmsprop(momentum: float, centered: bool) -> Row:
 
 def lambs() -> list[Row]:
     return [
-        case("lamb", "keras", lambda: keras.optimizers.Lamb(**ADAM_KNOBS), tensors.lamb, ADAM_KNOBS,
+        case("lamb", "keras", lambda: keras.optimizers.Lamb(**KERAS_KNOBS), tensors.lamb, ADAM_KNOBS,
              whole=True, weight_decay=0.0, **ADAM_KNOBS),
         case("lamb", "keras_defaults", keras.optimizers.Lamb, tensors.lamb, {}, own_rate=0.001, whole=True,
-             beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=0.0),
+             beta1=0.9, beta2=0.999, epsilon=1e-7, weight_decay=0.0),
     ]  # fmt: skip
 
 
@@ -117,9 +118,9 @@ def adams() -> list[Row]:
     own = {"own_rate": 0.001}
     return [
         case("adam", "keras", lambda: k.Adam(**eps), oracle.adam, eps, **ADAM, **eps),
-        case("adam", "keras_betas", lambda: k.Adam(**knobs), oracle.adam, knobs, **(ADAM | knobs)),
+        case("adam", "keras_betas", lambda: k.Adam(**KERAS_KNOBS), oracle.adam, knobs, **(ADAM | knobs)),
         case("adam", "keras_defaults", k.Adam, oracle.adam, {}, epsilon=1e-7, **ADAM, **own),
-        case("amsgrad", "keras", lambda: k.Adam(amsgrad=True, **knobs), oracle.adam, knobs,
+        case("amsgrad", "keras", lambda: k.Adam(amsgrad=True, **KERAS_KNOBS), oracle.adam, knobs,
              maximum="RAW", **(ADAM | knobs)),
         case("amsgrad", "keras_defaults", lambda: k.Adam(amsgrad=True), oracle.adam, {},
              maximum="RAW", epsilon=1e-7, **ADAM, **own),
@@ -127,13 +128,14 @@ def adams() -> list[Row]:
              {"weight_decay": 0.1, **eps}, weight_decay=0.1, **ADAM, **eps),
         case("adamw", "keras_defaults", k.AdamW, oracle.adam, {},
              weight_decay=0.004, epsilon=1e-7, **ADAM, **own),
-        case("nadam", "keras", lambda: k.Nadam(**knobs), oracle.nadam, knobs,
+        case("nadam", "keras", lambda: k.Nadam(**KERAS_KNOBS), oracle.nadam, knobs,
              form="SCHEDULED", psi=1.0, **knobs),
         case("nadam", "keras_defaults", k.Nadam, oracle.nadam, {},
-             form="SCHEDULED", psi=1.0, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **own),
-        case("adamax", "keras", lambda: k.Adamax(**knobs), oracle.adamax, knobs, form="DENOMINATOR", **knobs),
+             form="SCHEDULED", psi=1.0, beta1=0.9, beta2=0.999, epsilon=1e-7, **own),
+        case("adamax", "keras", lambda: k.Adamax(**KERAS_KNOBS), oracle.adamax, knobs,
+             form="DENOMINATOR", **knobs),
         case("adamax", "keras_defaults", k.Adamax, oracle.adamax, {},
-             form="DENOMINATOR", beta_1=0.9, beta_2=0.999, epsilon=1e-7, **own),
+             form="DENOMINATOR", beta1=0.9, beta2=0.999, epsilon=1e-7, **own),
     ]  # fmt: skip
 
 

@@ -16,9 +16,9 @@ from tests.conformance import inputs
 from tests.conformance.inputs import EPSILON
 from tests.conformance.oracle import later_optimizers as oracle
 from tests.conformance.sources import keras_source, optax_source, torch_source
-from tests.conformance.sources.row import Row, Runner, by_step, optimizer_spec, trajectory
+from tests.conformance.sources.row import Row, Runner, by_step, optimizer_spec, trajectory, underscored
 
-BETAS = {"beta_1": 0.8, "beta_2": 0.95}
+BETAS = {"beta1": 0.8, "beta2": 0.95}
 OPTAX_BETAS = {"b1": 0.8, "b2": 0.95}
 OUTSIDE = {"placement": "OUTSIDE"}
 INSIDE = {"epsilon_placement": "EPSILON_PLACEMENT_INSIDE"}
@@ -27,7 +27,7 @@ RATE = optax_source.RATE
 
 def radams() -> list[Row]:
     case, knobs = optax_source.case, BETAS | {"epsilon": EPSILON}
-    own = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
+    own = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
     hatted, folded = OUTSIDE | {"correction": "HATTED"}, OUTSIDE | {"correction": "FOLDED"}
     return [
         torch_source.case("radam", "torch",
@@ -56,7 +56,7 @@ def before_the_threshold() -> list[Row]:
     start, note = inputs.PARAMETERS, "the gradients' squares overflow float32, and only v sees them"
     gradients = [[2.0**100 * x for x in values] for values in inputs.gradient_steps()]
     rates = [2.0**-100 * rate for rate in inputs.LEARNING_RATES]
-    fields = {"beta_1": 0.8, "beta_2": 0.5}
+    fields = {"beta1": 0.8, "beta2": 0.5}
     given = {"parameters": start, "gradients": gradients, "learning_rates": rates}
 
     def expected(correction: str) -> dict[str, Any]:
@@ -92,8 +92,8 @@ def at_threshold() -> list[Row]:
     """The eighth step's average is exactly as long as the threshold: only the quotient is rounded."""
     power = 0.75**8
     length = 7 - 2 * 8 * power / (1 - power)
-    fields = {"beta_2": 0.75, "threshold": length, "epsilon": EPSILON}
-    knobs = OUTSIDE | {"beta_1": 0.9, **fields}
+    fields = {"beta2": 0.75, "threshold": length, "epsilon": EPSILON}
+    knobs = OUTSIDE | {"beta1": 0.9, **fields}
     spec = optimizer_spec("TORCH", "radam", **fields)
     return [
         optax_source.case("radam", "optax_at_threshold",
@@ -105,16 +105,17 @@ def at_threshold() -> list[Row]:
 
 
 def lions() -> list[Row]:
-    k, betas = keras.optimizers, {"beta_1": 0.8, "beta_2": 0.95}
+    k, betas = keras.optimizers, {"beta1": 0.8, "beta2": 0.95}
+    keras_betas = underscored(betas)
     return [
-        keras_source.case("lion", "keras", lambda: k.Lion(**betas), oracle.lion, betas, **betas),
-        keras_source.case("lion", "keras_decay", lambda: k.Lion(weight_decay=0.1, **betas), oracle.lion,
-                          {"weight_decay": 0.1, **betas}, weight_decay=0.1, **betas),
+        keras_source.case("lion", "keras", lambda: k.Lion(**keras_betas), oracle.lion, betas, **betas),
+        keras_source.case("lion", "keras_decay", lambda: k.Lion(weight_decay=0.1, **keras_betas),
+                          oracle.lion, {"weight_decay": 0.1, **betas}, weight_decay=0.1, **betas),
         keras_source.case("lion", "keras_defaults", k.Lion, oracle.lion, {}, own_rate=1e-3,
-                          beta_1=0.9, beta_2=0.99),
+                          beta1=0.9, beta2=0.99),
         optax_source.case("lion", "optax", lambda lr: optax.lion(lr, weight_decay=0.1, **OPTAX_BETAS),
                           oracle.lion, {"weight_decay": 0.1, **betas}, weight_decay=0.1, **betas),
-        optax_source.defaults("lion", optax.lion, oracle.lion, beta_1=0.9, beta_2=0.99, weight_decay=1e-3),
+        optax_source.defaults("lion", optax.lion, oracle.lion, beta1=0.9, beta2=0.99, weight_decay=1e-3),
     ]  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def optax_only() -> list[Row]:
     case, defaults, knobs = optax_source.case, optax_source.defaults, BETAS | {"epsilon": EPSILON}
     roots = {"epsilon": EPSILON, "epsilon_root": 0.02}
     optax_roots = {"eps": EPSILON, "eps_root": 0.02}
-    adan = {"beta_1": 0.9, "beta_2": 0.8, "beta_3": 0.95}
+    adan = {"beta1": 0.9, "beta2": 0.8, "beta3": 0.95}
     initial = {"initial_accumulator": 0.5}
     return [
         case("yogi", "optax", lambda lr: optax.yogi(lr, eps=EPSILON, **OPTAX_BETAS), oracle.yogi, knobs,
@@ -137,22 +138,22 @@ def optax_only() -> list[Row]:
              lambda lr: optax.chain(optax.scale_by_yogi(**optax_source.OPTAX_ROOTS), optax.scale(-lr)),
              oracle.yogi, optax_source.ROOTS, initial=1e-6, **OUTSIDE, **optax_source.ROOTS,
              note="optax.scale_by_yogi; optax.yogi has no such option"),
-        defaults("yogi", optax.yogi, oracle.yogi, initial=1e-6, beta_1=0.9, beta_2=0.999, epsilon=1e-3,
+        defaults("yogi", optax.yogi, oracle.yogi, initial=1e-6, beta1=0.9, beta2=0.999, epsilon=1e-3,
                  **OUTSIDE),
         case("adabelief", "optax", lambda lr: optax.adabelief(lr, **optax_roots, **OPTAX_BETAS),
              oracle.adabelief, BETAS | roots, **BETAS, **roots),
-        defaults("adabelief", optax.adabelief, oracle.adabelief, beta_1=0.9, beta_2=0.999, epsilon=1e-16,
+        defaults("adabelief", optax.adabelief, oracle.adabelief, beta1=0.9, beta2=0.999, epsilon=1e-16,
                  epsilon_root=1e-16),
         case("adan", "optax", lambda lr: optax.adan(lr, b1=0.9, b2=0.8, b3=0.95, **optax_roots),
              oracle.adan, adan | roots, **adan, **roots),
-        defaults("adan", optax.adan, oracle.adan, beta_1=0.98, beta_2=0.92, beta_3=0.99, epsilon=1e-8,
+        defaults("adan", optax.adan, oracle.adan, beta1=0.98, beta2=0.92, beta3=0.99, epsilon=1e-8,
                  epsilon_root=1e-8),
         case("adopt", "optax", lambda lr: contrib.adopt(lr, eps=0.25, **OPTAX_BETAS), oracle.adopt,
              BETAS | {"epsilon": 0.25}, epsilon=0.25, **BETAS),
         case("adopt", "optax_unclipped",
              lambda lr: contrib.adopt(lr, eps=0.25, use_clipping=False, **OPTAX_BETAS), oracle.adopt,
              BETAS | {"epsilon": 0.25, "clipped": False}, epsilon=0.25, clipped=False, **BETAS),
-        defaults("adopt", contrib.adopt, oracle.adopt, beta_1=0.9, beta_2=0.9999, epsilon=1e-6),
+        defaults("adopt", contrib.adopt, oracle.adopt, beta1=0.9, beta2=0.9999, epsilon=1e-6),
     ]  # fmt: skip
 
 
@@ -183,8 +184,8 @@ KERAS_FTRL = {
 
 
 def schedule_free() -> list[Row]:
-    plain = {"beta_1": 0.75, "weight_lr_power": 1.5, "weight_decay": 0.125}
-    adam = plain | {"beta_2": 0.95, "epsilon": EPSILON}
+    plain = {"beta1": 0.75, "weight_lr_power": 1.5, "weight_decay": 0.125}
+    adam = plain | {"beta2": 0.95, "epsilon": EPSILON}
     optax_plain = {"b1": 0.75, "weight_lr_power": 1.5, "weight_decay": 0.125}
     return [
         free("schedule_free_sgd", "optax", lambda lr: contrib.schedule_free_sgd(lr, **optax_plain), plain),
@@ -192,10 +193,10 @@ def schedule_free() -> list[Row]:
         free("schedule_free_sgd", "optax_defaults", contrib.schedule_free_sgd, {"learning_rate": RATE}),
         free("schedule_free_adamw", "optax",
              lambda lr: contrib.schedule_free_adamw(lr, b2=0.95, eps=EPSILON, **optax_plain), adam),
-        free("schedule_free_adamw", "optax_default_power", contrib.schedule_free_adamw, {}, beta_2=0.999,
+        free("schedule_free_adamw", "optax_default_power", contrib.schedule_free_adamw, {}, beta2=0.999,
              epsilon=1e-8),
         free("schedule_free_adamw", "optax_defaults", contrib.schedule_free_adamw, {"learning_rate": RATE},
-             beta_2=0.999, epsilon=1e-8),
+             beta2=0.999, epsilon=1e-8),
     ]  # fmt: skip
 
 
@@ -204,7 +205,7 @@ def free(file: str, name: str, make: Callable[[float], Any], fields: dict[str, f
     own = fields.get("learning_rate")
     # Backwards, so that the largest rate so far rises.
     rates = inputs.LEARNING_RATES[::-1] if own is None else [own] * inputs.STEPS
-    knobs = {"beta_1": 0.9, "weight_lr_power": 2.0, **fields, **more}
+    knobs = {"beta1": 0.9, "weight_lr_power": 2.0, **fields, **more}
     knobs["power"] = knobs.pop("weight_lr_power")
     knobs.pop("learning_rate", None)
 

@@ -17,7 +17,7 @@ from tests.conformance.oracle import activations, gradient, losses, schedules
 from tests.conformance.sources import functions, guards
 from tests.conformance.sources.row import Row, by_step, optimizer_spec, oracle, trajectory
 
-ADAM = {"beta_1": 0.9, "beta_2": 0.999, "placement": "OUTSIDE"}
+ADAM = {"beta1": 0.9, "beta2": 0.999, "placement": "OUTSIDE"}
 OUTSIDE = {"epsilon_placement": "EPSILON_PLACEMENT_OUTSIDE"}
 INSIDE = {"epsilon_placement": "EPSILON_PLACEMENT_INSIDE"}
 
@@ -74,9 +74,9 @@ def adams() -> list[Row]:
         case("adamw", "uncorrected", oracle.adam, none | eps | {"weight_decay": 0.05}, weight_decay=0.05,
              correction="NONE", **ADAM, **eps),
         case("nadam", "lecture", oracle.nadam, eps | {"form": "NADAM_FORM_CONSTANT"},
-             form="CONSTANT", psi=0.0, beta_1=0.9, beta_2=0.999, **eps),
+             form="CONSTANT", psi=0.0, beta1=0.9, beta2=0.999, **eps),
         case("adamax", "lecture", oracle.adamax, {"form": "ADAMAX_FORM_DENOMINATOR"}, form="DENOMINATOR",
-             beta_1=0.9, beta_2=0.999, epsilon=0.0),
+             beta1=0.9, beta2=0.999, epsilon=0.0),
     ]  # fmt: skip
 
 

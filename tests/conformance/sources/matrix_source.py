@@ -25,7 +25,7 @@ from tests.conformance import inputs
 from tests.conformance.corpus import EXACT, FRAMEWORK_FLOAT32
 from tests.conformance.oracle import matrices, optimizers
 from tests.conformance.oracle.matrices import each
-from tests.conformance.sources.row import Row, optimizer_spec
+from tests.conformance.sources.row import Row, optimizer_spec, underscored
 
 WIDE = [[1.5, -1.25, 2.0], [-0.875, 0.75, 1.25]]
 TALL = [[1.5, -1.25], [2.0, -0.875], [0.75, 1.25]]
@@ -134,8 +134,8 @@ def muons() -> list[Row]:
     knobs = {"mu": 0.8, "weight_decay": 0.2, "iterations": 3, "epsilon": 2.0}
     given = {"momentum": 0.8, "weight_decay": 0.2, "ns_steps": 3, "eps": 2.0}
     usual = {"mu": 0.95, "weight_decay": 0.1, "iterations": 5, "epsilon": 1e-7}
-    adam = {"weight_decay": 0.2, "adam_learning_rate_factor": 0.5, "adam_beta_1": 0.8,
-            "adam_beta_2": 0.95, "adam_epsilon": 0.01}  # fmt: skip
+    adam = {"weight_decay": 0.2, "adam_learning_rate_factor": 0.5, "adam_beta1": 0.8,
+            "adam_beta2": 0.95, "adam_epsilon": 0.01}  # fmt: skip
     return [
         case("muon", "torch", "torch", WIDE, lambda p, lr: muon(p, lr=lr, **given), matrices.muon, fields,
              nesterov=True, note=cast, **knobs),
@@ -157,7 +157,7 @@ def muons() -> list[Row]:
         case("muon", "optax_adamw_root", "optax", VECTOR,
              lambda p, lr: contrib.muon(lr, adam_b1=0.8, adam_b2=0.95, eps=0.01, adam_eps_root=0.02,
                                         nesterov=False),
-             adam_root, {"nesterov": False, "adam_beta_1": 0.8, "adam_beta_2": 0.95, "adam_epsilon": 0.01,
+             adam_root, {"nesterov": False, "adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 0.01,
                          "adam_epsilon_root": 0.02},
              note="what is no matrix goes by AdamW"),
         *keras_muons(),
@@ -171,9 +171,9 @@ def keras_muons() -> list[Row]:
     knobs = {"mu": 0.8, "weight_decay": 0.2, "iterations": 3, "epsilon": 1e-7, "form": "KERAS"}
     usual = {"mu": 0.95, "weight_decay": 0.004, "iterations": 5, "epsilon": 1e-7, "form": "KERAS"}
     folded = {"placement": "OUTSIDE", "correction": "FOLDED"}
-    adam = {"adam_beta_1": 0.8, "adam_beta_2": 0.95}
-    adam_knobs = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": 0.01, "weight_decay": 0.2}
-    adam_usual = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.004}
+    adam = {"adam_beta1": 0.8, "adam_beta2": 0.95}
+    adam_knobs = {"beta1": 0.8, "beta2": 0.95, "epsilon": 0.01, "weight_decay": 0.2}
+    adam_usual = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7, "weight_decay": 0.004}
 
     def case_of(name: str, start: Any, make: Make, oracle: Callable[..., list[Any]],
                 fields: dict[str, Any], **how: Any) -> Row:  # fmt: skip
@@ -193,7 +193,7 @@ def keras_muons() -> list[Row]:
         case_of("keras_slight", WIDE, lambda p, lr: k(lr), matrices.muon, {}, steeper=2.0**-24,
                 nesterov=True, rms_rate=0.2, note="gradients beside which the epsilon counts", **usual),
         case_of("keras_adamw", VECTOR,
-                lambda p, lr: k(lr, epsilon=0.01, adam_weight_decay=0.2, **adam), folded_adamw,
+                lambda p, lr: k(lr, epsilon=0.01, adam_weight_decay=0.2, **underscored(adam)), folded_adamw,
                 adam | {"adam_epsilon": 0.01, "weight_decay": 0.2}),
         case_of("keras_adamw_defaults", VECTOR, lambda p, lr: k(),
                 lambda start, steps: by_element(optimizers.adam, steps, start, **folded, **adam_usual), {},
@@ -207,8 +207,8 @@ def optax_muons() -> list[Row]:
     knobs = {"mu": 0.8, "weight_decay": 0.2, "iterations": 3, "epsilon": 2.0, "form": "OPTAX"}
     usual = {"mu": 0.95, "weight_decay": 0.0, "iterations": 5, "epsilon": 1e-8, "form": "OPTAX"}
     rate = {"learning_rate": 0.015}
-    ahead = {"form": "CONSTANT", "psi": 0.0, "beta_1": 0.8, "beta_2": 0.95, "epsilon": 0.01}
-    adam_usual = {"form": "CONSTANT", "psi": 0.0, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
+    ahead = {"form": "CONSTANT", "psi": 0.0, "beta1": 0.8, "beta2": 0.95, "epsilon": 0.01}
+    adam_usual = {"form": "CONSTANT", "psi": 0.0, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 
     def case_of(name: str, start: Any, make: Make, oracle: Callable[..., list[Any]],
                 fields: dict[str, Any], **how: Any) -> Row:  # fmt: skip
@@ -231,7 +231,7 @@ def optax_muons() -> list[Row]:
         case_of("optax_adamw", VECTOR,
                 lambda p, lr: contrib.muon(lr, adam_b1=0.8, adam_b2=0.95, eps=0.01,
                                            adam_learning_rate=lr / 2), half_nadam,
-                {"adam_beta_1": 0.8, "adam_beta_2": 0.95, "adam_epsilon": 0.01,
+                {"adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 0.01,
                  "adam_learning_rate_factor": 0.5}),
         case_of("optax_adamw_defaults", VECTOR, lambda p, lr: contrib.muon(lr),
                 lambda start, steps: by_element(optimizers.nadam, steps, start, **adam_usual), rate,
@@ -260,29 +260,29 @@ def by_element(
 
 def adamw(start: list[float], steps: Any) -> list[list[float]]:
     halved = [(g, lr / 2) for g, lr in steps]
-    return by_element(optimizers.adam, halved, start, beta_1=0.8, beta_2=0.95, epsilon=0.01,
+    return by_element(optimizers.adam, halved, start, beta1=0.8, beta2=0.95, epsilon=0.01,
                       placement="OUTSIDE", correction="HATTED", weight_decay=0.4)  # fmt: skip
 
 
 def adamw_defaults(start: list[float], steps: Any) -> list[list[float]]:
-    return by_element(optimizers.adam, steps, start, beta_1=0.9, beta_2=0.999, epsilon=1e-8,
+    return by_element(optimizers.adam, steps, start, beta1=0.9, beta2=0.999, epsilon=1e-8,
                       placement="OUTSIDE", correction="HATTED", weight_decay=0.1)  # fmt: skip
 
 
 def adam_root(start: list[float], steps: Any) -> list[list[float]]:
-    return by_element(optimizers.adam, steps, start, beta_1=0.8, beta_2=0.95, epsilon=0.01,
+    return by_element(optimizers.adam, steps, start, beta1=0.8, beta2=0.95, epsilon=0.01,
                       epsilon_root=0.02, placement="OUTSIDE", correction="HATTED")  # fmt: skip
 
 
 def adafactors() -> list[Row]:
     k, t = keras.optimizers.Adafactor, torch.optim.Adafactor
-    fields = {"beta_2_decay": -0.7, "epsilon_1": 0.01, "epsilon_2": 1.75, "clip_threshold": 0.5}
-    knobs = {"beta_2_decay": -0.7, "epsilon_1": 0.01, "epsilon_2": 1.75, "threshold": 0.5}
-    usual = {"beta_2_decay": -0.8, "epsilon_2": 1e-3, "threshold": 1.0}
+    fields = {"beta2_decay": -0.7, "epsilon1": 0.01, "epsilon2": 1.75, "clip_threshold": 0.5}
+    knobs = {"beta2_decay": -0.7, "epsilon1": 0.01, "epsilon2": 1.75, "threshold": 0.5}
+    usual = {"beta2_decay": -0.8, "epsilon2": 1e-3, "threshold": 1.0}
     least = float(np.finfo(np.float64).eps)
 
     def keras_knobs(p: Any, lr: float) -> Any:
-        return k(learning_rate=lr, **fields)
+        return k(learning_rate=lr, **underscored(fields))
 
     def torch_knobs(p: Any, lr: float) -> Any:
         return t(p, lr=lr, beta2_decay=-0.7, eps=(0.01, 1.75), d=1.25)
@@ -294,30 +294,30 @@ def adafactors() -> list[Row]:
                fields | {"clip_threshold": 1.25}, floored=True, **(knobs | {"threshold": 1.25}))
           for label, start in SHAPES.items()),
         *(case("adafactor", f"torch_large_{label}", "torch", each(BEYOND.__mul__, start),
-               lambda p, lr: t(p, lr=lr), matrices.adafactor, {}, epsilon_1=least, floored=True,
+               lambda p, lr: t(p, lr=lr), matrices.adafactor, {}, epsilon1=least, floored=True,
                note="the sum of the parameters' squares overflows float32", **usual)
           for label, start in SHAPES.items()),
         *(case("adafactor", f"keras_defaults_{label}", "keras", start, lambda p, lr: k(),
-               matrices.adafactor, {}, own_rate=0.001, epsilon_1=1e-30, floored=False, **usual)
+               matrices.adafactor, {}, own_rate=0.001, epsilon1=1e-30, floored=False, **usual)
           for label, start in SHAPES.items()),
         *(case("adafactor", f"torch_defaults_{label}", "torch", start, lambda p, lr: t(p),
-               matrices.adafactor, {}, own_rate=0.01, epsilon_1=least, floored=True, **usual)
+               matrices.adafactor, {}, own_rate=0.01, epsilon1=least, floored=True, **usual)
           for label, start in SHAPES.items()),
         case("adafactor", "keras_deep", "keras", DEEP, keras_knobs, flattened, fields, floored=False,
              factored=False, note="averages over the last dimensions, one of extent 1, leave nothing out",
              **knobs),
         case("adafactor", "keras_fast", "keras", VECTOR, lambda p, lr: k(lr, clip_threshold=0.125),
              matrices.adafactor, {"clip_threshold": 0.125, "relative_step": True}, faster=16.0,
-             epsilon_1=1e-30, floored=False, **(usual | {"threshold": 0.125})),
+             epsilon1=1e-30, floored=False, **(usual | {"threshold": 0.125})),
         *optax_adafactors(),
     ]  # fmt: skip
 
 
 def optax_adafactors() -> list[Row]:
-    usual = {"beta_2_decay": -0.8, "epsilon_1": 1e-30, "epsilon_2": 1e-3, "threshold": 1.0,
+    usual = {"beta2_decay": -0.8, "epsilon1": 1e-30, "epsilon2": 1e-3, "threshold": 1.0,
              "floored": False, "relative": False}  # fmt: skip
-    knobs = usual | {"beta_2_decay": -0.7, "epsilon_1": 0.01, "threshold": 1.25}
-    fields = {"beta_2_decay": -0.7, "epsilon_1": 0.01, "clip_threshold": 1.25}
+    knobs = usual | {"beta2_decay": -0.7, "epsilon1": 0.01, "threshold": 1.25}
+    fields = {"beta2_decay": -0.7, "epsilon1": 0.01, "clip_threshold": 1.25}
     given = {"decay_rate": 0.7, "eps": 0.01, "clipping_threshold": 1.25}
 
     def case_of(name: str, start: Any, least: int, oracle: Callable[..., list[Any]], **how: Any) -> Row:
@@ -357,13 +357,13 @@ SHAPES = {"matrix": WIDE, "vector": VECTOR}
 
 def prodigies() -> list[Row]:
     make = optax.contrib.prodigy
-    fields = {"beta_1": 0.8, "beta_2": 0.95, "beta_3": 0.9, "epsilon": 0.01, "initial_estimate": 0.02,
+    fields = {"beta1": 0.8, "beta2": 0.95, "beta3": 0.9, "epsilon": 0.01, "initial_estimate": 0.02,
               "estimate_coefficient": 2.0, "weight_decay": 0.1}  # fmt: skip
-    knobs = {"beta_1": 0.8, "beta_2": 0.95, "beta_3": 0.9, "epsilon": 0.01, "first": 0.02,
+    knobs = {"beta1": 0.8, "beta2": 0.95, "beta3": 0.9, "epsilon": 0.01, "first": 0.02,
              "coefficient": 2.0, "weight_decay": 0.1}  # fmt: skip
     given = {"betas": (0.8, 0.95), "beta3": 0.9, "eps": 0.01, "estim_lr0": 0.02, "estim_lr_coef": 2.0,
              "weight_decay": 0.1}  # fmt: skip
-    usual = {"beta_1": 0.9, "beta_2": 0.999, "beta_3": 0.999**0.5, "epsilon": 1e-8, "first": 1e-6,
+    usual = {"beta1": 0.9, "beta2": 0.999, "beta3": 0.999**0.5, "epsilon": 1e-8, "first": 1e-6,
              "coefficient": 1.0, "weight_decay": 0.0}  # fmt: skip
     return [
         case("prodigy", "optax", "optax", VECTOR, lambda p, lr: make(lr, **given), matrices.prodigy, fields,

@@ -24,12 +24,12 @@ from tests.conformance.oracle import activations, gradient, losses, schedules, t
 from tests.conformance.sources import functions, guards
 from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory
 
-ADAM = {"beta_1": 0.9, "beta_2": 0.999, "placement": "OUTSIDE", "correction": "HATTED"}
-KNOBS = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": EPSILON}
+ADAM = {"beta1": 0.9, "beta2": 0.999, "placement": "OUTSIDE", "correction": "HATTED"}
+KNOBS = {"beta1": 0.8, "beta2": 0.95, "epsilon": EPSILON}
 OPTAX_KNOBS = {"b1": 0.8, "b2": 0.95, "eps": EPSILON}
 INSIDE = {"epsilon_placement": "EPSILON_PLACEMENT_INSIDE"}
 OUTSIDE = {"epsilon_placement": "EPSILON_PLACEMENT_OUTSIDE"}
-ROOTS = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": EPSILON, "epsilon_root": 0.02}
+ROOTS = {"beta1": 0.8, "beta2": 0.95, "epsilon": EPSILON, "epsilon_root": 0.02}
 OPTAX_ROOTS = {"b1": 0.8, "b2": 0.95, "eps": EPSILON, "eps_root": 0.02}
 RATE = 0.015
 """Stated where everything else is a default: optax has no default rate."""
@@ -150,8 +150,8 @@ def amsgrads() -> list[Row]:
         case("amsgrad", "optax", lambda lr: optax.amsgrad(lr, **OPTAX_KNOBS), oracle.adam, KNOBS,
              maximum="CORRECTED", **(ADAM | KNOBS)),
         case("amsgrad", "optax_inside", lambda lr: optax.amsgrad(lr, b2=0.95, eps=0.0, eps_root=EPSILON),
-             oracle.adam, {"beta_2": 0.95, "epsilon": EPSILON, **INSIDE}, maximum="CORRECTED",
-             **(ADAM | {"beta_2": 0.95, "epsilon": EPSILON, "placement": "INSIDE"}),
+             oracle.adam, {"beta2": 0.95, "epsilon": EPSILON, **INSIDE}, maximum="CORRECTED",
+             **(ADAM | {"beta2": 0.95, "epsilon": EPSILON, "placement": "INSIDE"}),
              note="optax with eps 0 and eps_root 0.01"),
         case("amsgrad", "optax_root", lambda lr: optax.amsgrad(lr, **OPTAX_ROOTS), oracle.adam, ROOTS,
              maximum="CORRECTED", **(ADAM | ROOTS)),
@@ -171,17 +171,17 @@ def relatives() -> list[Row]:
              form="CONSTANT", psi=0.0, **KNOBS),
         case("nadam", "optax_root", lambda lr: optax.nadam(lr, **OPTAX_ROOTS), oracle.nadam, ROOTS,
              form="CONSTANT", psi=0.0, **ROOTS),
-        defaults("nadam", optax.nadam, oracle.nadam, form="CONSTANT", psi=0.0, beta_1=0.9, beta_2=0.999,
+        defaults("nadam", optax.nadam, oracle.nadam, form="CONSTANT", psi=0.0, beta1=0.9, beta2=0.999,
                  epsilon=1e-8),
         case("adamax", "optax", lambda lr: optax.adamax(lr, **OPTAX_KNOBS), oracle.adamax, KNOBS,
              form="GRADIENT", **KNOBS),
-        defaults("adamax", optax.adamax, oracle.adamax, form="GRADIENT", beta_1=0.9, beta_2=0.999,
+        defaults("adamax", optax.adamax, oracle.adamax, form="GRADIENT", beta1=0.9, beta2=0.999,
                  epsilon=1e-8),
     ]  # fmt: skip
 
 
 def tensorwise() -> list[Row]:
-    lamb = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": EPSILON, "weight_decay": 0.1}
+    lamb = {"beta1": 0.8, "beta2": 0.95, "epsilon": EPSILON, "weight_decay": 0.1}
     lars = {"momentum": 0.8, "weight_decay": 0.1, "trust_coefficient": 0.5, "epsilon": EPSILON}
     lars_knobs = {"momentum": 0.8, "weight_decay": 0.1, "coefficient": 0.5, "epsilon": EPSILON}
     optax_lars = {"momentum": 0.8, "weight_decay": 0.1, "trust_coefficient": 0.5, "eps": EPSILON}
@@ -191,7 +191,7 @@ def tensorwise() -> list[Row]:
              lamb, whole=True, **lamb),
         case("lamb", "optax_root", lambda lr: optax.lamb(lr, weight_decay=0.1, **OPTAX_ROOTS), tensors.lamb,
              {"weight_decay": 0.1, **ROOTS}, whole=True, weight_decay=0.1, **ROOTS),
-        defaults("lamb", optax.lamb, tensors.lamb, whole=True, beta_1=0.9, beta_2=0.999, epsilon=1e-6,
+        defaults("lamb", optax.lamb, tensors.lamb, whole=True, beta1=0.9, beta2=0.999, epsilon=1e-6,
                  weight_decay=0.0),
         case("lars", "optax", lambda lr: optax.lars(lr, **optax_lars), tensors.lars, lars, whole=True,
              nesterov=False, **lars_knobs),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -95,4 +96,9 @@ def optimizer_spec(convention: str, name: str, **fields: Any) -> dict[str, Any]:
     return {"convention": f"CONVENTION_{convention}", name: fields}
 
 
-__all__ = ["Path", "Row", "Runner", "by_step", "optimizer_spec", "oracle", "trajectory"]
+def underscored(fields: Mapping[str, float]) -> dict[str, float]:
+    """Fields as arguments of Keras and Flower, which spell beta1 as beta_1 and epsilon1 as epsilon_1."""
+    return {re.sub(r"(beta|epsilon)(\d)", r"\1_\2", name): value for name, value in fields.items()}
+
+
+__all__ = ["Path", "Row", "Runner", "by_step", "optimizer_spec", "oracle", "trajectory", "underscored"]

@@ -27,7 +27,7 @@ from tests.conformance.oracle import rows as oracle
 from tests.conformance.oracle.lines import flatten, nest, shape_of
 from tests.conformance.sources import guards, keras_source, optax_source
 from tests.conformance.sources.guards import Nested
-from tests.conformance.sources.row import Row, optimizer_spec
+from tests.conformance.sources.row import Row, optimizer_spec, underscored
 
 PARAMETERS: Nested = {
     "bias": [1.5, -2.0, 1.25],
@@ -41,7 +41,7 @@ call, and one call has none."""
 OF_BIAS = [[0, 2, 0], [1], [], [2], [1, 1], [0], [2], [0, 1, 2], [2]]
 """The same of the other tensor, where it is sparse as well."""
 
-KNOBS = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": EPSILON}
+KNOBS = {"beta1": 0.8, "beta2": 0.95, "epsilon": EPSILON}
 LAZY, DENSE = {"gradient": {"sparse": "SPARSE_UPDATE_LAZY"}}, {"gradient": {"sparse": "SPARSE_UPDATE_DENSE"}}
 FOLDED = {"bias_correction": "BIAS_CORRECTION_FOLDED"}
 
@@ -221,7 +221,7 @@ def row(
 def lazy_rows() -> list[Row]:
     """Rows alone move; the TORCH convention asks for that without a word."""
     spec, torch_knobs = optimizer_spec, {"betas": (0.8, 0.95), "eps": EPSILON}
-    adam, default = oracle.adam(**KNOBS), oracle.adam(beta_1=0.9, beta_2=0.999, epsilon=1e-8)
+    adam, default = oracle.adam(**KNOBS), oracle.adam(beta1=0.9, beta2=0.999, epsilon=1e-8)
     adagrad = oracle.adagrad(epsilon=EPSILON, initial=0.0, decay=0.25)
     sparse_adam, torch_adagrad = torch.optim.SparseAdam, torch.optim.Adagrad
     clipped = {"gradient": {**LAZY["gradient"], "l2": 0.0625, "clip": {"by_global_norm": {"max_norm": 0.75}}}}
@@ -246,9 +246,9 @@ def dense_rows() -> list[Row]:
     """The others move as well; all conventions but TORCH ask for that without a word."""
     spec, k = optimizer_spec, keras.optimizers
     adam = {"placement": "OUTSIDE", **KNOBS}
-    default = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "placement": "OUTSIDE"}
+    default = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7, "placement": "OUTSIDE"}
     momentum = {"form": "HEAVY_BALL", "mu": 0.8, "dampening": 0.0}
-    keras_adam = on_dense(keras_source.run_guarded(lambda rate: k.Adam(rate, **KNOBS)))
+    keras_adam = on_dense(keras_source.run_guarded(lambda rate: k.Adam(rate, **underscored(KNOBS))))
     keras_default = on_dense(keras_source.run_guarded(lambda rate: k.Adam()))
     optax_adam = on_dense(optax_source.run_guarded(lambda rate: optax.adam(rate, 0.8, 0.95, EPSILON)))
     return [

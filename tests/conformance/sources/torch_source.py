@@ -19,8 +19,8 @@ from tests.conformance.oracle import activations, gradient, losses, schedules
 from tests.conformance.sources import functions, guards
 from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory
 
-ADAM = {"beta_1": 0.9, "beta_2": 0.999, "placement": "OUTSIDE", "correction": "HATTED"}
-KNOBS = {"beta_1": 0.8, "beta_2": 0.95, "epsilon": EPSILON}
+ADAM = {"beta1": 0.9, "beta2": 0.999, "placement": "OUTSIDE", "correction": "HATTED"}
+KNOBS = {"beta1": 0.8, "beta2": 0.95, "epsilon": EPSILON}
 TORCH_KNOBS = {"betas": (0.8, 0.95), "eps": EPSILON}
 
 
@@ -117,10 +117,10 @@ def adams() -> list[Row]:
         case("nadam", "torch", run(o.NAdam, momentum_decay=0.1, **TORCH_KNOBS), oracle.nadam,
              {"momentum_decay": 0.1, **KNOBS}, form="SCHEDULED", psi=0.1, **KNOBS),
         case("nadam", "torch_defaults", run(o.NAdam), oracle.nadam, {}, own_rate=2e-3,
-             form="SCHEDULED", psi=0.004, beta_1=0.9, beta_2=0.999, epsilon=1e-8),
+             form="SCHEDULED", psi=0.004, beta1=0.9, beta2=0.999, epsilon=1e-8),
         case("adamax", "torch", run(o.Adamax, **TORCH_KNOBS), oracle.adamax, KNOBS, form="GRADIENT", **KNOBS),
         case("adamax", "torch_defaults", run(o.Adamax), oracle.adamax, {}, own_rate=2e-3,
-             form="GRADIENT", beta_1=0.9, beta_2=0.999, epsilon=1e-8),
+             form="GRADIENT", beta1=0.9, beta2=0.999, epsilon=1e-8),
     ]  # fmt: skip
 
 

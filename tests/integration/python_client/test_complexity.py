@@ -48,7 +48,7 @@ def test_the_answer_resolves_what_was_left_open(client):
     assert (first.strides, first.padding, first.groups) == ((1, 1), optserve.LayerPadding.VALID, 1)
     assert found.network.input_shape == (32, 32, 1)
     assert isinstance(found.optimizer, optimizers.Adam)
-    assert found.optimizer.beta_1 == 0.9
+    assert found.optimizer.beta1 == 0.9
     assert client.estimate_complexity(found.network, optimizer=found.optimizer) == found
 
 
@@ -113,8 +113,8 @@ def test_what_is_wrong_is_named(client, network, reason, field):
 def test_a_wrong_optimizer_or_batch_is_named(client):
     network = layers.Network([layers.Dense(1)], input_shape=[1])
     with pytest.raises(errors.InvalidArgument) as caught:
-        client.estimate_complexity(network, optimizer=optimizers.Adam(beta_1=2.0))
-    assert caught.value.field == "optimizer.adam.beta_1"
+        client.estimate_complexity(network, optimizer=optimizers.Adam(beta1=2.0))
+    assert caught.value.field == "optimizer.adam.beta1"
     with pytest.raises(errors.InvalidArgument) as caught:
         client.estimate_complexity(network, batch_size=-1)
     assert caught.value.field == "batch_size"

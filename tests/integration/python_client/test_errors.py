@@ -150,9 +150,9 @@ def test_a_session_that_there_is_already(client, session):
 
 def test_a_hyperparameter_out_of_range_is_named(client):
     with pytest.raises(errors.InvalidArgument) as caught:
-        client.create_session({"w": np.zeros(1)}, optimizers.Adam(beta_1=1.5))
+        client.create_session({"w": np.zeros(1)}, optimizers.Adam(beta1=1.5))
     assert caught.value.reason is Reason.OUT_OF_RANGE
-    assert caught.value.field == "spec.optimizer.adam.beta_1"
+    assert caught.value.field == "spec.optimizer.adam.beta1"
 
 
 def test_a_limit_of_the_server():

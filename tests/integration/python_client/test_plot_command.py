@@ -67,8 +67,8 @@ WRONG = [
     ("activation sigmoid --range 2 1", "--range"),
     ("schedule constant value=0 --log", "--log needs a learning rate above 0"),
     ("optimizer adam --start 1e9 0", "--start lies far outside"),
-    ("optimizer adam beta_1=1.5", "spec.optimizer.adam.beta_1"),
-    ("optimizer adam beta_3=0.5", "did you mean beta_"),
+    ("optimizer adam beta1=1.5", "spec.optimizer.adam.beta1"),
+    ("optimizer adam beta3=0.5", "did you mean beta"),
 ]
 
 

@@ -138,7 +138,7 @@ def test_no_session_stays_behind(client):
     bowl = SURFACES["quadratic"]
     optimizer_paths(client, [Item("adam", optimizers.Adam())], bowl, np.array(bowl.start), 2)
     with pytest.raises(errors.InvalidArgument):
-        optimizer_paths(client, [Item("adam", optimizers.Adam(beta_1=2.0))], bowl, np.array(bowl.start), 2)
+        optimizer_paths(client, [Item("adam", optimizers.Adam(beta1=2.0))], bowl, np.array(bowl.start), 2)
     assert [session.name for session in client.sessions()] == before
 
 

@@ -89,7 +89,7 @@ def test_only_reads_of_the_contract_are_named() -> None:
 def test_it_comes_with_the_client() -> None:
     data = tomllib.loads((CLIENT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert "service_config.json" in data["optserve"]
-    assert recommended() == json.loads((CLIENT / "src/optserve/service_config.json").read_text())
+    assert recommended() == json.loads((CLIENT.parents[1] / "proto/service_config.json").read_text())
     assert json.loads(for_channel(retries=True)) == recommended()
     assert json.loads(for_channel(retries=False)) == {
         "loadBalancingConfig": recommended()["loadBalancingConfig"],

@@ -193,7 +193,8 @@ def test_server_and_capabilities(client):
     assert capabilities.api_version == "optserve.v1"
     assert capabilities.backend == "numpy"
     adam = capabilities.algorithms["optimizers"]["adam"].hyperparameters
-    assert float(adam["beta_2"].defaults[optserve.KERAS]) == 0.999
+    assert float(adam["beta2"].defaults[optserve.KERAS]) == 0.999
     assert set(capabilities.algorithms["optimizers"]) == set(optimizers.Optimizer.CHOICES)
     assert np.dtype(ml_dtypes.bfloat16) in capabilities.wire_dtypes
     assert capabilities.limits.max_message_bytes > 1 << 20
+    assert {"push", "metrics", "watch"} <= capabilities.features

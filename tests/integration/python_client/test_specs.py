@@ -68,6 +68,13 @@ def test_every_plain_specification_has_its_fields(name):
     assert field_names(cls) == set(MESSAGES[name].fields_by_name)
 
 
+def test_digits_join_the_word_before_them():
+    """Generators of other languages agree on the camel case of beta1, not on that of beta_1."""
+    fields = [field.full_name for message in MESSAGES.values() for field in message.fields]
+    values = [value.name for enum in ENUMS.values() for value in enum.values]
+    assert [name for name in (*MESSAGES, *ENUMS, *fields, *values) if re.search(r"_\d", name)] == []
+
+
 def test_every_specification_has_a_class():
     classes = set(Spec.BY_MESSAGE)
     members = {f.message_type.full_name for name in families() for f in choices(MESSAGES[name])}
@@ -143,7 +150,7 @@ def test_a_whole_session_specification_survives():
 def test_what_the_signature_shows_is_sent_and_what_it_leaves_to_the_convention_is_not():
     message = encode(optserve.optimizers.Adam(learning_rate=0.5))
     assert message.adam.learning_rate == 0.5
-    assert message.adam.beta_1 == 0.9
+    assert message.adam.beta1 == 0.9
     assert not message.adam.HasField("epsilon")
     assert message.adam.bias_correction == 0
     assert decode(message) == optserve.optimizers.Adam(learning_rate=0.5)

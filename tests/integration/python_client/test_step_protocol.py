@@ -249,7 +249,8 @@ class TestStepProtocol:
         protocol.add(shared := step_of(plan_of(region=region_of())))
         protocol.withdraw(shared)
         protocol.add(step := step_of(plan_of()))
-        [_, request] = [wire.StepStreamRequest.FromString(protocol.open()), *sent(protocol)]
+        protocol.open()
+        (request,) = list(sent(protocol))
         assert step.gradient_id == request.step.gradient_id == shared.gradient_id
         assert request.step.byte_count == 40
         assert not protocol.needs_bytes

@@ -47,7 +47,7 @@ def test_the_rule_gives_what_its_oracle_gives(rule: ElementwiseRule, blocks: lis
     states = run(rule, np.ones(2), GRADIENTS, RATES)
     for i in range(2):
         steps = [(g[i], rate) for g, rate in zip(GRADIENTS, RATES, strict=True)]
-        expected = oracle["lion"](1.0, steps, beta_1=0.9, beta_2=0.99)
+        expected = oracle["lion"](1.0, steps, beta1=0.9, beta2=0.99)
         assert [arrays["p"][i] for arrays in states] == pytest.approx(expected, rel=1e-14)
     assert states[-1]["p"] == pytest.approx([0.9 + 0.01 + 0.01, 1.1 + 0.01 - 0.01])
 

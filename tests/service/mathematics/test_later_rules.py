@@ -23,7 +23,7 @@ from optserve_server.optimizers.schedule_free_sgd import ScheduleFreeSGD
 from optserve_server.optimizers.yogi import Yogi
 from tests.service.mathematics.evaluation import run
 
-RULES: list[ElementwiseRule] = [ScheduleFreeSGD(beta_1=0.75), ScheduleFreeAdamW(beta_1=0.75)]
+RULES: list[ElementwiseRule] = [ScheduleFreeSGD(beta1=0.75), ScheduleFreeAdamW(beta1=0.75)]
 
 
 def path(
@@ -43,8 +43,8 @@ def test_radam_at_the_threshold_itself() -> None:
     power = 0.875**8
     length = 15 - 2 * 8 * power / (1 - power)
     assert length > 4
-    assert RAdam(beta_2=0.875, threshold=length).rectification(8) is None
-    assert RAdam(beta_2=0.875, threshold=length, rectified_at_threshold=True).rectification(8) is not None
+    assert RAdam(beta2=0.875, threshold=length).rectification(8) is None
+    assert RAdam(beta2=0.875, threshold=length, rectified_at_threshold=True).rectification(8) is not None
 
 
 def test_radam_refuses_to_correct_nothing() -> None:
@@ -91,7 +91,7 @@ def test_lion_steps_by_the_sign_alone_and_leaves_the_decay_to_the_session() -> N
 
 def test_yogi_keeps_its_second_moment_above_zero() -> None:
     gradients = [np.full(1, g, np.float32) for g in (1.0, 0.9999, 0.5, 0.0, 2.0)] * 20
-    states = run(Yogi(beta_2=0.0, initial_accumulator=0.0), np.ones(1, np.float32), gradients, [1e-3] * 100)
+    states = run(Yogi(beta2=0.0, initial_accumulator=0.0), np.ones(1, np.float32), gradients, [1e-3] * 100)
     assert min(arrays["v"][0] for arrays in states) >= 0
     assert all(np.isfinite(arrays["p"]).all() for arrays in states)
 
@@ -103,7 +103,7 @@ def test_adan_knows_no_change_at_first() -> None:
 
 
 def test_adopt_only_measures_at_first() -> None:
-    rule = ADOPT(beta_1=0.5)
+    rule = ADOPT(beta1=0.5)
     first, second = run(rule, np.ones(1), [np.array([4.0]), np.array([2.0])], [0.1, 0.1])
     assert (first["p"], first["direction"], first["v"]) == ([1.0], [0.0], [16.0])
     # 2/sqrt(16) halved
@@ -112,7 +112,7 @@ def test_adopt_only_measures_at_first() -> None:
 
 def test_adopt_clips_to_the_fourth_root() -> None:
     gradients = [1.0, 100.0, 1e6]
-    clipped, free = ADOPT(beta_1=0.0, beta_2=0.5), ADOPT(beta_1=0.0, beta_2=0.5, clipped=False)
+    clipped, free = ADOPT(beta1=0.0, beta2=0.5), ADOPT(beta1=0.0, beta2=0.5, clipped=False)
     assert path(clipped, gradients, [1.0] * 3, 0.0) == pytest.approx([0.0, -1.0, -1.0 - 2**0.25])
     assert path(free, gradients, [1.0] * 3, 0.0)[1] == pytest.approx(-100.0)
 
@@ -144,7 +144,7 @@ def test_a_pseudo_gradient_leads_to_the_mean_of_the_clients() -> None:
 
 
 def test_fed_adam_corrects_nothing() -> None:
-    rule = FedAdam(beta_1=0.5, beta_2=0.75, tau=0.5)
+    rule = FedAdam(beta1=0.5, beta2=0.75, tau=0.5)
     # m = 1, v = 1: 1/(1 + 0.5)
     assert path(rule, [2.0], [0.3]) == pytest.approx([1 - 0.3 / 1.5])
     assert rule.counted_slots == frozenset()
@@ -152,7 +152,7 @@ def test_fed_adam_corrects_nothing() -> None:
 
 def test_fed_adam_may_be_corrected_as_in_flower() -> None:
     """By the factor of the step after: sqrt(1 - 0.75^2)/(1 - 0.5^2) at first."""
-    rule = FedAdam(beta_1=0.5, beta_2=0.75, tau=0.5, bias_correction=FedAdamCorrection.FOLDED_AHEAD)
+    rule = FedAdam(beta1=0.5, beta2=0.75, tau=0.5, bias_correction=FedAdamCorrection.FOLDED_AHEAD)
     factor = math.sqrt(1 - 0.75**2) / (1 - 0.5**2)
     assert path(rule, [2.0], [0.3]) == pytest.approx([1 - 0.3 * factor / 1.5])
     assert rule.counted_slots == {"m", "v"}

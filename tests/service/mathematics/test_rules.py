@@ -135,14 +135,14 @@ def test_a_rounded_variance_below_zero_counts_as_zero() -> None:
 
 
 def test_amsgrad_of_the_lecture_averages_on_from_the_maximum() -> None:
-    rule = AMSGrad(beta_1=0.0, beta_2=0.5, epsilon=0.0, maximum=AMSGradMaximum.UNCORRECTED)
+    rule = AMSGrad(beta1=0.0, beta2=0.5, epsilon=0.0, maximum=AMSGradMaximum.UNCORRECTED)
     # Averages of 2, then 1.5 below it, then 3 from the maximum of 2; nothing is corrected.
     expected = np.cumsum([2 / 2**0.5, 1 / 2**0.5, 2 / 3**0.5])
     assert path(rule, [2.0, 1.0, 2.0], [1.0] * 3, start=0.0) == pytest.approx(-expected, rel=1e-14)
 
 
 def test_amsgrad_over_corrected_moments_forgets_no_peak() -> None:
-    rule = AMSGrad(beta_1=0.0, beta_2=0.5, epsilon=0.0, maximum=AMSGradMaximum.CORRECTED)
+    rule = AMSGrad(beta1=0.0, beta2=0.5, epsilon=0.0, maximum=AMSGradMaximum.CORRECTED)
     # v/(1 - b2^t): 4, then 1/(3/4)... the first stays the greatest
     assert path(rule, [2.0, 0.0, 1.0], [1.0] * 3) == pytest.approx([0.0, 0.0, -0.5], abs=1e-14)
 

@@ -43,8 +43,8 @@ def over(name: str, value: float, group: str | None = None) -> tuple[Override, .
     ("rule", "name", "value"),
     [
         (Adam(), "learning_rate", 0.5),
-        (Adam(), "beta_1", 0.5),
-        (Adam(), "beta_2", 0.75),
+        (Adam(), "beta1", 0.5),
+        (Adam(), "beta2", 0.75),
         (Adam(), "epsilon", 0.125),
         (AdamW(), "weight_decay", 0.5),
         (Momentum(momentum=0.9), "momentum", 0.25),
@@ -128,16 +128,16 @@ def _store(backend: NumpyBackend) -> Any:
 @pytest.mark.parametrize(
     ("overrides", "reason", "field"),
     [
-        (over("beta_9", 0.5), Reason.UNSUPPORTED_VALUE, "options.overrides[0].name"),
+        (over("beta9", 0.5), Reason.UNSUPPORTED_VALUE, "options.overrides[0].name"),
         (over("bias_correction", 1.0), Reason.UNSUPPORTED_VALUE, "options.overrides[0].name"),
-        (over("beta_1", 1.0), Reason.OUT_OF_RANGE, "options.overrides[0].value"),
+        (over("beta1", 1.0), Reason.OUT_OF_RANGE, "options.overrides[0].value"),
         (over("learning_rate", -1.0), Reason.OUT_OF_RANGE, "options.overrides[0].value"),
         (over("learning_rate", float("nan")), Reason.OUT_OF_RANGE, "options.overrides[0].value"),
         (over("l2", -1.0), Reason.OUT_OF_RANGE, "options.overrides[0].value"),
         (over("l2", 0.5), Reason.UNSUPPORTED_VALUE, "options.overrides[0].value"),
         (over("epsilon_root", 0.5), Reason.UNSUPPORTED_VALUE, "options.overrides[0].value"),
-        (over("beta_1", 0.5, "none"), Reason.UNSUPPORTED_VALUE, "options.overrides[0].group"),
-        ((*over("beta_1", 0.5), *over("beta_2", 2.0)), Reason.OUT_OF_RANGE, "options.overrides[1].value"),
+        (over("beta1", 0.5, "none"), Reason.UNSUPPORTED_VALUE, "options.overrides[0].group"),
+        ((*over("beta1", 0.5), *over("beta2", 2.0)), Reason.OUT_OF_RANGE, "options.overrides[1].value"),
     ],
 )
 def test_what_cannot_be_overridden_is_rejected_and_changes_nothing(
@@ -163,7 +163,7 @@ def test_overrides_are_part_of_a_steps_content() -> None:
 
 def test_a_record_replays_with_its_overrides() -> None:
     session, replica = make(rule=Adam(), groups=(GROUP,)), make(rule=Adam(), groups=(GROUP,))
-    overrides = (*over("learning_rate", 0.5, "g"), *over("beta_1", 0.75))
+    overrides = (*over("learning_rate", 0.5, "g"), *over("beta1", 0.75))
     options = StepOptions(worker="w", sequence=1, overrides=overrides)
     staging = session.stage_arrays([NamedArray(name, a) for name, a in GRADIENT.items()])
     pieces = step_pieces(staging, options)

@@ -101,7 +101,7 @@ def test_lazy_rows_get_the_bits_of_the_dense_step_and_the_others_stay(rule: Rule
 
 def test_a_lazy_row_that_rests_keeps_its_state_while_the_session_counts() -> None:
     """Adam by hand: the moments of row 4 rest during the second step, t goes on."""
-    session = make(SparseUpdate.LAZY, Adam(learning_rate=0.1, beta_1=0.5, beta_2=0.75, epsilon=0.01))
+    session = make(SparseUpdate.LAZY, Adam(learning_rate=0.1, beta1=0.5, beta2=0.75, epsilon=0.01))
     one = np.ones((1, 2, 2))
     for index in (4, 0, 4):
         sparse_step(session, rows([index], one))

@@ -188,7 +188,7 @@ def test_the_echo_of_a_session_asks_for_the_same(data: st.DataObject) -> None:
         group = message.groups.add(name=f"group {index}", tensors=["*"])
         drawn(data, group)
         if data.draw(st.booleans()):
-            group.optimizer.adam.beta_1 = data.draw(DOUBLES)
+            group.optimizer.adam.beta1 = data.draw(DOUBLES)
     spec = session_spec_from(message)
     echo = session_spec_to(spec)
     assert session_spec_to(session_spec_from(echo)) == echo

@@ -29,14 +29,15 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DriverRequest(_message.Message):
-    """What a client's conformance driver is asked.
+    """A request to a client's conformance driver.
 
-    A driver is a small program around one client. It is started with the address
-    of a server as its last argument, reads requests from standard input, does each
-    by means of the client's public interface alone, and answers each on standard
-    output before it reads the next. Every message is preceded by its length in
-    bytes, as 4 bytes with the most significant first. At the end of its input the
-    driver ends with status 0. It judges nothing and knows no expected values.
+    A driver is a small program around one client. It is started with the
+    address of a server as its last argument, reads requests from standard
+    input, executes each with the client's public interface only, and answers
+    each on standard output before it reads the next. Every message is preceded
+    by its length in bytes, as 4 bytes with the most significant first. At the
+    end of its input the driver exits with status 0. It compares nothing and has
+    no expected values.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -65,7 +66,7 @@ class DriverRequest(_message.Message):
 
     @_builtins.property
     def complexity(self) -> Global___ComplexityCall:
-        """Estimate what a network takes."""
+        """Estimate the complexity of a network."""
 
     @_builtins.property
     def metrics(self) -> Global___MetricsCall:
@@ -93,7 +94,7 @@ Global___DriverRequest: _TypeAlias = DriverRequest  # noqa: Y015
 
 @_typing.final
 class DriverResponse(_message.Message):
-    """What a driver answers."""
+    """The answer of a driver."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -107,9 +108,9 @@ class DriverResponse(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     unsupported: _builtins.str
-    """The client lacks what was asked for; in words."""
+    """The client does not support the request; as text."""
     failure: _builtins.str
-    """Anything else went wrong in driver or client; in words."""
+    """Any other error of the driver or the client; as text."""
     @_builtins.property
     def train(self) -> Global___TrainAnswer:
         """Of a TrainCall."""
@@ -163,7 +164,7 @@ Global___DriverResponse: _TypeAlias = DriverResponse  # noqa: Y015
 
 @_typing.final
 class TrainCall(_message.Message):
-    """Creates a session, takes steps, and deletes it, refused or not."""
+    """Creates a session, takes steps, and deletes it, also after an error."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -178,7 +179,7 @@ class TrainCall(_message.Message):
     seed: _builtins.int
     """Seed of the initializers."""
     stream: _builtins.bool
-    """Takes the steps through one stream rather than one call each."""
+    """Whether the steps use one stream, not one call each."""
     before: _session_pb2.ParameterPoint.ValueType
     """Read before each step as well; nothing when unspecified."""
     after: _session_pb2.ParameterPoint.ValueType
@@ -193,14 +194,14 @@ class TrainCall(_message.Message):
 
     @_builtins.property
     def gradients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensors]:
-        """The gradients of each step, of whole tensors; none makes the answer the first
-        values alone.
+        """The gradients of each step, of whole tensors; if there are none, the
+        answer has the initial values only.
         """
 
     @_builtins.property
     def sparse_gradients(self) -> _containers.RepeatedCompositeFieldContainer[Global___SparseTensors]:
-        """The sparse rows of each step beside its gradients: one for each of these, or
-        none where all of them are dense.
+        """The sparse rows of each step, in addition to its gradients: one entry for
+        each step, or none if all steps are dense.
         """
 
     def __init__(
@@ -273,7 +274,7 @@ Global___SparseTensors: _TypeAlias = SparseTensors  # noqa: Y015
 
 @_typing.final
 class TrainAnswer(_message.Message):
-    """What came of training."""
+    """The result of training."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -291,11 +292,11 @@ class TrainAnswer(_message.Message):
 
     @_builtins.property
     def before(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensors]:
-        """The point asked for before each step; empty where none was."""
+        """The requested point before each step; empty if none was requested."""
 
     @_builtins.property
     def after(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensors]:
-        """The point asked for after each step; empty where none was."""
+        """The requested point after each step; empty if none was requested."""
 
     def __init__(
         self,
@@ -345,7 +346,7 @@ Global___ScheduleCall: _TypeAlias = ScheduleCall  # noqa: Y015
 
 @_typing.final
 class ScheduleAnswer(_message.Message):
-    """What came of a schedule."""
+    """The result of a schedule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -411,7 +412,7 @@ Global___LossCall: _TypeAlias = LossCall  # noqa: Y015
 
 @_typing.final
 class LossAnswer(_message.Message):
-    """What came of a loss."""
+    """The result of a loss."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -419,7 +420,7 @@ class LossAnswer(_message.Message):
     PER_EXAMPLE_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
     value: _builtins.float
-    """The reduced loss; unset where nothing is reduced."""
+    """The reduced loss; unset without a reduction."""
     @_builtins.property
     def per_example(self) -> _tensor_pb2.Tensor:
         """The loss of each example."""
@@ -469,7 +470,7 @@ class ActivationCall(_message.Message):
 
     @_builtins.property
     def slope(self) -> _tensor_pb2.Tensor:
-        """The slope, where the activation takes one."""
+        """The slope, if the activation has one."""
 
     def __init__(
         self,
@@ -489,7 +490,7 @@ Global___ActivationCall: _TypeAlias = ActivationCall  # noqa: Y015
 
 @_typing.final
 class ActivationAnswer(_message.Message):
-    """What came of an activation."""
+    """The result of an activation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -506,7 +507,7 @@ class ActivationAnswer(_message.Message):
 
     @_builtins.property
     def slope_gradient(self) -> _tensor_pb2.Tensor:
-        """The gradient with respect to the slope; unset where there is none."""
+        """The gradient with respect to the slope; unset if there is none."""
 
     def __init__(
         self,
@@ -525,7 +526,7 @@ Global___ActivationAnswer: _TypeAlias = ActivationAnswer  # noqa: Y015
 
 @_typing.final
 class ComplexityCall(_message.Message):
-    """Estimates what a network takes, for a batch of one."""
+    """Estimates the complexity of a network, for a batch of one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -549,7 +550,7 @@ Global___ComplexityCall: _TypeAlias = ComplexityCall  # noqa: Y015
 
 @_typing.final
 class ComplexityAnswer(_message.Message):
-    """What a network takes."""
+    """The complexity of a network."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -573,16 +574,16 @@ Global___ComplexityAnswer: _TypeAlias = ComplexityAnswer  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):
-    """An error of the server, as the client's typed error tells it."""
+    """An error of the server, as the client's typed error states it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
     FIELD_FIELD_NUMBER: _builtins.int
     reason: _error_reason_pb2.ErrorReason.ValueType
-    """Why."""
+    """The reason."""
     field: _builtins.str
-    """Path of the wrong field in the RPC's request; empty where none is named."""
+    """Path of the wrong field in the RPC's request; empty if there is none."""
     def __init__(
         self,
         *,
@@ -599,9 +600,9 @@ Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class MetricsCall(_message.Message):
-    """Creates a session of one parameter, takes steps on the same gradient and
-    reports a metric beside each, until training ends or the values do; then reads
-    the parameter and deletes the session.
+    """Creates a session of one parameter, takes steps with the same gradient and
+    reports a metric with each, until training or the values end; then reads the
+    parameter and deletes the session.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -615,7 +616,7 @@ class MetricsCall(_message.Message):
     metric: _builtins.str
     """The metric's name."""
     report_first: _builtins.bool
-    """Reports before each step rather than after it."""
+    """Whether to report before each step, not after it."""
     @_builtins.property
     def spec(self) -> _session_pb2.SessionSpec:
         """The session."""
@@ -630,7 +631,7 @@ class MetricsCall(_message.Message):
 
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Its values, one each report."""
+        """Its values, one for each report."""
 
     def __init__(
         self,
@@ -652,7 +653,7 @@ Global___MetricsCall: _TypeAlias = MetricsCall  # noqa: Y015
 
 @_typing.final
 class MetricsAnswer(_message.Message):
-    """What came of reporting."""
+    """The result of reporting."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -664,7 +665,7 @@ class MetricsAnswer(_message.Message):
 
     @_builtins.property
     def parameter(self) -> _tensor_pb2.NamedTensor:
-        """The parameter in the end."""
+        """The parameter at the end."""
 
     def __init__(
         self,
@@ -682,7 +683,7 @@ Global___MetricsAnswer: _TypeAlias = MetricsAnswer  # noqa: Y015
 
 @_typing.final
 class MetricsReport(_message.Message):
-    """One step, and what the session made of one report."""
+    """One step, and the session's answer to one report."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -691,16 +692,16 @@ class MetricsReport(_message.Message):
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     STOPPED_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """The rate that the step used."""
+    """The learning rate of the step."""
     stopped: _builtins.bool
     """Whether the report ended the training."""
     @_builtins.property
     def reduce_on_plateau(self) -> _session_pb2.ReduceOnPlateauState:
-        """What watches for a plateau; unset where nothing does."""
+        """State of reduce_on_plateau; unset if the session has none."""
 
     @_builtins.property
     def early_stopping(self) -> _session_pb2.EarlyStoppingState:
-        """What ends the training early; unset where nothing does."""
+        """State of early_stopping; unset if the session has none."""
 
     def __init__(
         self,

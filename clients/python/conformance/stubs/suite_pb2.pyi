@@ -35,8 +35,8 @@ class VectorFile(_message.Message):
     metrics.
     """
     name: _builtins.str
-    """What is proved: a field of the family's oneof, or for the family gradient a
-    field of GradientSpec, ClipSpec or SessionSpec.
+    """What is tested: a field of the family's oneof, or for the family gradient
+    a field of GradientSpec, ClipSpec or SessionSpec.
     """
     @_builtins.property
     def cases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Case]:
@@ -73,30 +73,31 @@ class Case(_message.Message):
     name: _builtins.str
     """Unique in its file."""
     source: _builtins.str
-    """Who computed what is expected: keras, torch, optax, torchvision, whose
-    published formulas PyTorch ran, or lecture or paper, which are the float64
-    oracle from the formula that the lecture or the algorithm's paper prints.
+    """The source of the expected values: keras, torch, optax; torchvision, whose
+    published formulas PyTorch computed; or lecture or paper, the float64
+    oracle of the formula in the lecture or the algorithm's paper.
     """
     note: _builtins.str
-    """What a reader should know; left out where there is nothing."""
+    """A note for readers; optional."""
     @_builtins.property
     def spec(self) -> _struct_pb2.Struct:
-        """What is asked for: the JSON mapping of the family's message (OptimizerSpec,
-        ScheduleSpec, LossSpec, ActivationSpec, SessionSpec, LayerSpec). Free-form
-        here because the family, one level up, decides the message; parse it as that.
+        """The specification: the JSON mapping of the family's message
+        (OptimizerSpec, ScheduleSpec, LossSpec, ActivationSpec, SessionSpec,
+        LayerSpec). Free-form because the family, one level up, determines the
+        message type.
         """
 
     @_builtins.property
     def inputs(self) -> Global___Inputs:
-        """What it is asked of."""
+        """The inputs."""
 
     @_builtins.property
     def expected(self) -> Global___Expected:
-        """What must come out."""
+        """The expected outputs."""
 
     @_builtins.property
     def tolerance(self) -> Global___Tolerance:
-        """How far off an answer may be."""
+        """The allowed error of an answer."""
 
     def __init__(
         self,
@@ -120,8 +121,8 @@ Global___Case: _TypeAlias = Case  # noqa: Y015
 @_typing.final
 class Inputs(_message.Message):
     """Inputs of a case; each family sets its own. Arrays are nested lists of any
-    rank, which protobuf cannot type, so they are values; tensors by name are
-    objects of them. All numbers are exact in float32, except rates.
+    rank, for which protobuf has no type, so they are Values; tensors by name
+    are objects of them. All numbers are exact in float32, except rates.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -149,7 +150,7 @@ class Inputs(_message.Message):
 
     @_builtins.property
     def learning_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """optimizers: the rate of each step. The specification's own when empty."""
+        """optimizers: the rate of each step. That of the specification when empty."""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -161,7 +162,7 @@ class Inputs(_message.Message):
 
     @_builtins.property
     def target(self) -> _struct_pb2.Value:
-        """losses: targets; whole numbers alone mean class indices (int64)."""
+        """losses: targets; if all are whole numbers, they are class indices (int64)."""
 
     @_builtins.property
     def sample_weight(self) -> _struct_pb2.Value:
@@ -173,7 +174,7 @@ class Inputs(_message.Message):
 
     @_builtins.property
     def slope(self) -> _struct_pb2.Value:
-        """activations: the slope, where the activation takes one."""
+        """activations: the slope, if the activation has one."""
 
     @_builtins.property
     def output_gradient(self) -> _struct_pb2.Value:
@@ -189,8 +190,8 @@ class Inputs(_message.Message):
 
     @_builtins.property
     def sparse_gradients(self) -> _struct_pb2.Value:
-        """gradient, sparse: [calls] by tensor name, each an object of indices [k] and
-        values [k] followed by the shape of a row; beside gradients, not in their place.
+        """gradient, sparse: [calls] by tensor name, each an object of indices [k]
+        and values [k] followed by the shape of a row; in addition to gradients.
         """
 
     def __init__(
@@ -220,8 +221,8 @@ Global___Inputs: _TypeAlias = Inputs  # noqa: Y015
 
 @_typing.final
 class Expected(_message.Message):
-    """What must come out of a case; each family sets its own. Numbers are float64,
-    written so that reading gives back the same bits.
+    """Expected outputs of a case; each family sets its own. Numbers are float64,
+    written so that parsing returns the same bits.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -260,18 +261,22 @@ class Expected(_message.Message):
     stopped: _builtins.int
     """metrics, early_stopping: whether training ended, 0 or 1."""
     parameter: _builtins.float
-    """metrics, early_stopping: the only parameter in the end."""
+    """metrics, early_stopping: the only parameter at the end."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Value:
         """optimizers, gradient: the parameters after each step or call."""
 
     @_builtins.property
     def lookahead(self) -> _struct_pb2.Value:
-        """optimizers of look-ahead forms: the point at which each gradient is taken."""
+        """optimizers with a look-ahead: the point at which each gradient is
+        computed.
+        """
 
     @_builtins.property
     def average(self) -> _struct_pb2.Value:
-        """gradient: the average of the weights after each call, where one is kept."""
+        """gradient: the average of the weights after each call, if the session has
+        one.
+        """
 
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -303,7 +308,7 @@ class Expected(_message.Message):
 
     @_builtins.property
     def best_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """metrics: the best value after each report, 0 where there is none yet."""
+        """metrics: the best value after each report, 0 if there is none yet."""
 
     @_builtins.property
     def waited(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -311,7 +316,7 @@ class Expected(_message.Message):
 
     @_builtins.property
     def cooldown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """metrics, reduce_on_plateau: reports that the cooldown still lasts, after each."""
+        """metrics, reduce_on_plateau: remaining reports of the cooldown, after each."""
 
     @_builtins.property
     def learning_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -379,7 +384,7 @@ Global___Expected: _TypeAlias = Expected  # noqa: Y015
 
 @_typing.final
 class Tolerance(_message.Message):
-    """The largest relative errors that pass, by the type of the values under test."""
+    """The largest allowed relative errors, by the type of the tested values."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -1,9 +1,9 @@
 """Client of optserve, optimizer steps as a service.
 
-`connect` makes a `Client`, which makes `SessionHandle`s. Specifications live in
+`connect` returns a `Client`, which creates `SessionHandle`s. Specifications are in
 `optserve.optimizers`, `optserve.schedules`, `optserve.losses`, `optserve.activations`,
-`optserve.initializers` and `optserve.layers`; what a session can be asked for beside its optimizer, and the
-enums, are here.
+`optserve.initializers` and `optserve.layers`; the other parts of a session's specification, and the enums,
+are here.
 """
 
 from importlib.metadata import version

@@ -19,8 +19,8 @@ class Hyperparameter:
 
     Attributes:
         name: as in the algorithm's specification.
-        range: what may be given, in words.
-        defaults: as text, by convention; empty where it is required.
+        range: allowed values, as text.
+        defaults: as text, by convention; empty if it is required.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a server; 0 means none of its own.
+    """Limits of a server; 0 means no limit.
 
     Attributes:
         max_message_bytes: largest message that it receives.
@@ -71,12 +71,13 @@ class Capabilities:
     Attributes:
         server_version: of its software.
         api_version: package of the contract.
-        backend: what runs the kernels: numpy, numba or cupy.
-        device: what it runs them on.
+        backend: executor of the kernels: numpy, numba or cupy.
+        device: the device on which it runs them.
         algorithms: by family and name, as in ``algorithms["optimizers"]["adam"]``.
         parameter_dtypes: element types of parameters.
         wire_dtypes: element types of gradients, and of parameters on the wire.
         limits: the server's.
+        features: names of what it offers beyond the core of the contract, such as ``snapshots``.
     """
 
     server_version: str
@@ -87,10 +88,11 @@ class Capabilities:
     parameter_dtypes: tuple[np.dtype[np.generic], ...]
     wire_dtypes: tuple[np.dtype[np.generic], ...]
     limits: Limits
+    features: frozenset[str]
 
     @classmethod
     def of(cls, message: wire.GetCapabilitiesResponse) -> Capabilities:
-        """What a server answered."""
+        """Decodes the answer of a server."""
         algorithms: dict[str, dict[str, Algorithm]] = {}
         for item in message.algorithms:
             algorithms.setdefault(item.family, {})[item.name] = _algorithm(item)
@@ -110,6 +112,7 @@ class Capabilities:
                 max_tensors=message.limits.max_tensors,
                 chunk_bytes=message.limits.chunk_bytes,
             ),
+            features=frozenset(message.features),
         )
 
 

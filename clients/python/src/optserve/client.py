@@ -42,7 +42,7 @@ from optserve.v1 import capabilities_service_pb2
 from optserve.v1 import session_service_pb2 as wire
 
 INLINE_BYTES = 1 << 20
-"""Parameters of more bytes than this are uploaded after the session is created."""
+"""Parameters with more bytes are uploaded after the session is created."""
 
 
 def connect(
@@ -56,25 +56,24 @@ def connect(
     shared_memory: bool = True,
     data_connections: bool = True,
 ) -> Client:
-    """Makes a client. The connection itself is made with the first call, and again whenever it is lost.
+    """Returns a client. It connects at the first call, and again whenever the connection is lost.
 
     Args:
-        target: ``host:port``, ``unix:/path``, or another target that gRPC knows.
+        target: ``host:port``, ``unix:/path``, or another target of gRPC.
         timeout: seconds that a call may take, with all its attempts, greater than 0. Transfers get a
             second more for each 10 MB. None or inf for no limit, here and wherever a time-out is
-            given; elsewhere None is this one.
+            given; elsewhere None selects this one.
         token: bearer token to send with every call.
         credentials: TLS, as from `optserve.tls.credentials`; None for a plain connection.
-        retry: how soon, and how often, a call is made again; until its deadline when None.
-            ``"grpc"`` leaves it to gRPC, which tries reads again and nothing else, three times at
-            most, as ``optserve/service_config.json`` says.
+        retry: when and how often a call is repeated after UNAVAILABLE; until its deadline when None.
+            ``"grpc"`` leaves it to gRPC, which repeats only reads and tries them up to three times,
+            as ``optserve/service_config.json`` says.
         progress: whether long transfers show a bar. None shows one when standard error is a
             terminal and tqdm is installed.
-        shared_memory: whether large steps go by shared memory where the server is on this host and
-            runs as the same user. Where that fails, they are sent, after a line in the log.
-        data_connections: whether the steps of a stream go over a TCP connection of its own beside
-            gRPC, where there is no TLS and the server offers one. Where that fails, they go over
-            gRPC, after a line in the log.
+        shared_memory: whether large steps use shared memory if the server is on this host and runs as
+            the same user. If that fails, they are sent, and the log has the reason.
+        data_connections: whether the steps of a stream use a TCP connection beside gRPC, if there is no
+            TLS and the server offers one. If that fails, they use gRPC, and the log has the reason.
 
     Raises:
         ValueError, TypeError: an argument is wrong, such as a time-out of 0; the message names it.
@@ -91,7 +90,7 @@ def connect(
 
 
 class Client:
-    """A client of one server; made by `connect`, and safe to use from several threads.
+    """A client of one server, which `connect` returns. Several threads may use it.
 
     Args:
         connection: to the server.
@@ -122,22 +121,22 @@ class Client:
         """Creates a session.
 
         Args:
-            parameters: by name, or as (name, value) pairs: arrays of float32 or float64, or what the
-                server is to fill. Arrays of more than 1 MiB in all are uploaded in chunks after the
-                session is created; when that fails, the session is deleted again.
+            parameters: by name, or as (name, value) pairs: arrays of float32 or float64, or `Initialized`.
+                Arrays of more than 1 MiB in total are uploaded in chunks after the session is created;
+                if that fails, the session is deleted.
             optimizer: the optimizer, as ``optserve.optimizers.Adam(learning_rate=1e-3)``, or the name
                 of one, as ``"adam"``.
             session_id: last part of the session's name; chosen by the server when empty.
-            schedule: learning rate by step, in place of the optimizer's own.
-            gradient: what happens to a gradient before the optimizer sees it.
-            weight_average: a moving average of the weights, kept beside them.
+            schedule: learning rate by step; replaces the optimizer's own.
+            gradient: gradient preprocessing, before the optimizer.
+            weight_average: a moving average of the weights, stored in addition to them.
             decoupled_weight_decay: p -= lr*decay*p before each step.
-            groups: tensors with settings of their own.
+            groups: parameter groups: tensors with their own settings.
             reduce_on_plateau: lowers the learning rate when a reported metric stops improving.
             early_stopping: ends training when a reported metric stops improving.
-            lease: what becomes of the session when nobody uses it; the server's own when None.
-            durability: what of it comes back when the server is lost; the server's default when None.
-            seed: of the initializers.
+            lease: what happens to the session when it is not used; the server's own when None.
+            durability: what a crash of the server cannot lose; the server's default when None.
+            seed: seed of the initializers.
             timeout: seconds for each call; the client's default, lengthened for uploads, when None.
             progress: whether an upload shows a bar; the client's default when None.
 
@@ -146,7 +145,7 @@ class Client:
             AlreadyExists: there is a session of that id.
             TypeError: a parameter is neither float32 nor float64, or an argument has the wrong type.
             ValueError: an argument has a value that is not allowed; the message names both.
-            OptserveError: the server refused otherwise, or could not be reached.
+            OptserveError: another error of the server, or it could not be reached.
         """
         given = coercion.checked_names(coercion.named(parameters, "parameters"), "parameters")
         wanted = SessionSpec(
@@ -179,7 +178,7 @@ class Client:
     def session(
         self, name: str | SessionHandle | SessionInfo, *, timeout: float | None = None
     ) -> SessionHandle:
-        """A handle of a session that exists.
+        """Returns a handle of an existing session.
 
         Args:
             name: resource name ``sessions/{id}``, the id alone, or a handle or description of the session.
@@ -200,7 +199,7 @@ class Client:
         timeout: float | None = None,
         progress: bool | None = None,
     ) -> SessionHandle:
-        """Makes a session from a file that ``session.snapshots.export`` wrote, on any server.
+        """Creates a session from a file that ``session.snapshots.export`` wrote, on any server.
 
         Args:
             place: a path, a file opened for bytes, or a URL that fsspec knows (extra ``fsspec``).
@@ -209,7 +208,7 @@ class Client:
             progress: whether a bar is shown; the client's default when None.
 
         Raises:
-            InvalidArgument: the file is no snapshot, or not all of one.
+            InvalidArgument: the file is not a complete snapshot.
             AlreadyExists: there is a session of that id.
             OSError: the place cannot be read.
         """
@@ -218,10 +217,10 @@ class Client:
         return SessionHandle(self._connection, info)
 
     def sessions(self, *, page_size: int = 0, timeout: float | None = None) -> Iterator[SessionInfo]:
-        """The server's sessions in the order of their names.
+        """Yields the server's sessions in the order of their names.
 
         Args:
-            page_size: how many to fetch at once; the server's choice when 0.
+            page_size: number of sessions for each request; the server's default when 0.
             timeout: seconds for each page; the client's default when None.
         """
         token, size = "", coercion.whole(page_size, "page_size", bits=32)
@@ -234,18 +233,18 @@ class Client:
                 return
 
     def capabilities(self, *, timeout: float | None = None) -> Capabilities:
-        """What the server can do."""
+        """Returns what the server can do."""
         request = capabilities_service_pb2.GetCapabilitiesRequest()
         return Capabilities.of(
             self._connection.call(self._connection.capabilities.GetCapabilities, request, timeout)
         )
 
     def health(self, service: str = "", *, timeout: float | None = None) -> bool:
-        """Whether the server, or one of its services, takes calls.
+        """Whether the server, or one of its services, accepts calls.
 
         Raises:
             Unavailable: the server could not be reached.
-            NotFound: it knows no such service.
+            NotFound: it has no such service.
         """
         stub = health_pb2_grpc.HealthStub(self._connection.channel)
         request = health_pb2.HealthCheckRequest(service=coercion.text(service, "service"))
@@ -285,12 +284,12 @@ class Client:
         """Computes a loss.
 
         Args:
-            loss: which one, as ``optserve.losses.CategoricalCrossentropy(from_logits=True)``, or its name.
+            loss: the loss, as ``optserve.losses.CategoricalCrossentropy(from_logits=True)``, or its name.
             prediction: float32 or float64.
             target: of the prediction's type and shape; class indices (int32 or int64) for sparse losses.
             sample_weight: a factor for each example, of the prediction's type; 1 each when None.
-            gradient: asks for the gradient with respect to the prediction.
-            per_example: asks for the loss of each example.
+            gradient: whether to compute the gradient with respect to the prediction.
+            per_example: whether to return the loss of each example.
             timeout: seconds in all; the client's default when None.
         """
         return functions.compute_loss(
@@ -307,13 +306,13 @@ class Client:
     ) -> Array:
         """Computes an activation of a float32 or float64 array.
 
-        Type and shape stay; only maxout shortens an axis.
+        The output has the type and shape of the input; only maxout shortens an axis.
 
         Args:
             activation: the activation, or its name, as ``"relu"``.
             x: its input.
-            slope: the slope that PReLU takes, of the type of ``x``; it broadcasts to ``x``.
-            timeout: seconds; the client's own if None.
+            slope: the slope of PReLU, of the type of ``x``; it broadcasts to ``x``.
+            timeout: seconds in all; the client's default when None.
         """
         return functions.compute_activation(self._connection, activation, x, slope, timeout)
 
@@ -342,10 +341,10 @@ class Client:
         slope: ArrayLike | None = None,
         timeout: float | None = None,
     ) -> Array | tuple[Array, Array]:
-        """The gradient with respect to ``x``, from ``dy``, that with respect to the output.
+        """Computes the gradient with respect to ``x`` from ``dy``, the gradient with respect to the output.
 
-        It has the type and shape of ``x``. With a ``slope``, as `activation` takes it, the
-        slope's gradient comes second.
+        It has the type and shape of ``x``. With a ``slope``, as in `activation`, the gradient with
+        respect to the slope is returned second.
         """
         return functions.compute_activation_gradient(self._connection, activation, x, dy, slope, timeout)
 
@@ -358,17 +357,17 @@ class Client:
         optimizer: AnyOptimizer | None = None,
         timeout: float | None = None,
     ) -> NetworkComplexity:
-        """Counts what a described network takes in time and memory, layer by layer.
+        """Computes the operations and the memory of a network, layer by layer.
 
         Args:
             network: ``optserve.layers.Network`` of the layers in ``optserve.layers``.
             batch_size: examples in one batch.
             dtype: of parameters, outputs and optimizer state; float16, bfloat16, float32 or float64.
-            optimizer: whose state is counted as well.
+            optimizer: the optimizer whose state is counted as well.
             timeout: seconds in all; the client's default when None.
 
         Raises:
-            InvalidArgument: a layer is wrong or does not fit its input; ``error.field`` names it, as in
+            InvalidArgument: a layer is wrong or does not match its input; ``error.field`` names it, as in
                 ``network.layers[2].convolution.kernel``.
             TypeError: the dtype is not one of these.
         """
@@ -377,7 +376,7 @@ class Client:
         )
 
     def close(self) -> None:
-        """Closes the connection; sessions stay on the server."""
+        """Closes the connection; sessions remain on the server."""
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -391,10 +390,10 @@ class Client:
     def _upload(
         self, handle: SessionHandle, arrays: Mapping[str, Array], timeout: float | None, progress: bool | None
     ) -> None:
-        """Uploads what a session waits for, or deletes it."""
+        """Uploads the parameters of a session; deletes the session if that fails."""
         try:
             handle.push(arrays, timeout=timeout, progress=progress)
         except BaseException:
-            with contextlib.suppress(errors.OptserveError):  # the first failure is the one to tell of
+            with contextlib.suppress(errors.OptserveError):  # the first error is raised
                 handle.delete()
             raise

@@ -19,7 +19,7 @@ T = TypeVar("T")
 E = TypeVar("E", bound=IntEnum)
 
 NO_LIMIT_S = 100 * 365 * 86400.0
-"""The deadline that stands for none, since neither gRPC nor Python's locks take infinity."""
+"""The deadline used for no limit: neither gRPC nor Python's locks accept infinity."""
 LONGEST_VALUE_SHOWN = 60
 """Characters of a value that an error message repeats."""
 
@@ -58,7 +58,7 @@ def number(value: object, name: str) -> float:
     """Converts a real number: of Python, of NumPy, or an array or tensor of one element.
 
     Raises:
-        TypeError: the value is none.
+        TypeError: the value is not a number.
     """
     if type(value) is float:
         return value
@@ -72,7 +72,7 @@ def number(value: object, name: str) -> float:
 
 
 def whole(value: object, name: str, *, bits: int = 64) -> int:
-    """Converts a whole number; a float or an array of one element counts when its value is whole.
+    """Converts a whole number; a float or an array of one element is accepted if its value is whole.
 
     Args:
         value: the number.
@@ -87,7 +87,7 @@ def whole(value: object, name: str, *, bits: int = 64) -> int:
     if isinstance(plain, bool | np.bool_ | str | bytes):
         raise TypeError(wrong(name, value, "a whole number"))
     try:
-        found = operator.index(plain)  # type: ignore[arg-type]  # which this finds out
+        found = operator.index(plain)  # type: ignore[arg-type]  # raises if it is not
     except TypeError:
         real = number_or_none(plain)
         if real is None:
@@ -142,8 +142,8 @@ def text(value: object, name: str) -> str:
     """Checks a string.
 
     Raises:
-        TypeError: the value is none.
-        ValueError: it holds half of a surrogate pair, which UTF-8 cannot express.
+        TypeError: the value is not a string.
+        ValueError: it contains half of a surrogate pair, which UTF-8 cannot express.
     """
     if not isinstance(value, str):
         raise TypeError(wrong(name, value, "a string"))
@@ -182,8 +182,8 @@ def listed(value: object, name: str, item: Callable[[object, str], T]) -> tuple[
         item: converts one item, given its name.
 
     Raises:
-        TypeError: the value is no list, or an item is wrong.
-        ValueError: an item is.
+        TypeError: the value is not a list, or an item is wrong.
+        ValueError: an item has a value that is not allowed.
     """
     if isinstance(value, Mapping) or (isinstance(value, np.ndarray) and value.ndim > 1):
         raise TypeError(wrong(name, value, "a list of one dimension"))
@@ -209,7 +209,7 @@ def named(value: Mapping[str, T] | Iterable[tuple[str, T]], name: str) -> Mappin
         TypeError: the value is neither, or a name is no string.
         ValueError: a name is given twice.
     """
-    if isinstance(value, dict):  # which is quicker to find out
+    if isinstance(value, dict):  # the fast check
         return value
     if isinstance(value, Mapping):
         return value
@@ -232,7 +232,7 @@ def named(value: Mapping[str, T] | Iterable[tuple[str, T]], name: str) -> Mappin
 
 
 def checked_names(values: Mapping[str, T], name: str) -> Mapping[str, T]:
-    """The mapping itself, once each of its keys is known to be a string.
+    """Returns the mapping after checking that each of its keys is a string.
 
     Raises:
         TypeError: a key is not.
@@ -243,7 +243,7 @@ def checked_names(values: Mapping[str, T], name: str) -> Mapping[str, T]:
 
 
 def session_name(value: object, name: str = "name") -> str:
-    """Converts what names a session: its resource name, its id, or an object that has its name.
+    """Converts a reference to a session: its resource name, its id, or an object that has its name.
 
     Args:
         value: ``sessions/{id}``, the id alone, a `SessionHandle` or a `SessionInfo`.
@@ -265,7 +265,7 @@ def session_name(value: object, name: str = "name") -> str:
 
 
 def snapshot_name(value: object, session: str, name: str = "step") -> str:
-    """Converts what names a snapshot of one session: its step, its resource name, or a `Snapshot`.
+    """Converts a reference to a snapshot of one session: its step, its resource name, or a `Snapshot`.
 
     Args:
         value: the step, ``sessions/{id}/snapshots/{step}``, or an object that has that name.
@@ -297,7 +297,7 @@ def wrong(name: str, value: object, allowed: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value in an error message: arrays by type and shape, the rest as Python writes it, cut off."""
+    """A value in an error message: arrays by type and shape, other values by their repr, truncated."""
     shape = getattr(value, "shape", None)
     if isinstance(shape, Sequence) and len(shape) > 0:
         return f"a {type(value).__name__} of shape {tuple(shape)}"
@@ -317,11 +317,11 @@ def _item(value: object) -> object:
 
 
 def _elements(value: object) -> int | None:
-    """How many elements an array or tensor has; None when it does not say."""
+    """Number of elements of an array or tensor; None if it has no such number."""
     shape = getattr(value, "shape", None)
     return math.prod(shape) if isinstance(shape, Sequence) else None
 
 
 def _is_scalar(value: object) -> bool:
-    """Whether the value is an array of no dimension, which claims to be iterable."""
+    """Whether the value is an array without dimensions, whose type is iterable."""
     return getattr(value, "shape", None) == ()

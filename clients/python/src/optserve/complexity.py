@@ -22,15 +22,15 @@ AnyOptimizer: TypeAlias = Optimizer | type[Optimizer] | str
 class Complexity:
     """Counts of a layer or a network.
 
-    Operations and feature maps are those of one forward pass of the whole batch.
+    Operations and feature maps are of one forward pass of the whole batch.
 
     Attributes:
         trainable_parameters: parameters that an optimizer changes.
-        non_trainable_parameters: parameters that it does not: moving means and variances.
+        non_trainable_parameters: parameters that it does not change: moving means and variances.
         parameter_bytes: bytes of all parameters.
         multiply_adds: products that are added into a sum, in matrix products and convolutions.
         flops: floating-point operations: 2 for each multiply-add, 1 for each other one.
-        feature_map_bytes: bytes of the layers' outputs; 0 where an output is its input's memory.
+        feature_map_bytes: bytes of the layers' outputs; 0 if an output shares its input's memory.
     """
 
     trainable_parameters: int
@@ -47,13 +47,13 @@ class Complexity:
 
     @classmethod
     def of(cls, message: wire.Complexity) -> Complexity:
-        """The counts that a server gave."""
+        """Decodes the counts of a server."""
         return cls(**{field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields})
 
 
 @dataclass(frozen=True)
 class LayerComplexity:
-    """What one layer takes.
+    """Counts of one layer.
 
     Attributes:
         name: its name.
@@ -68,14 +68,14 @@ class LayerComplexity:
 
 @dataclass(frozen=True)
 class NetworkComplexity:
-    """What a network takes.
+    """Counts of a network.
 
     Attributes:
         layers: each layer, in order.
         total: the sum over the layers.
-        optimizer_state_bytes: bytes of the optimizer's slots; 0 where none was asked about.
+        optimizer_state_bytes: bytes of the optimizer's slots; 0 without an optimizer.
         network: the network, every field resolved.
-        optimizer: the optimizer, every field resolved; None where none was asked about.
+        optimizer: the optimizer, every field resolved; None if none was given.
     """
 
     layers: tuple[LayerComplexity, ...]
@@ -86,7 +86,7 @@ class NetworkComplexity:
 
     @classmethod
     def of(cls, message: wire.EstimateComplexityResponse) -> NetworkComplexity:
-        """The estimate that a server gave."""
+        """Decodes the estimate of a server."""
         optimizer = spec.decode(message.optimizer) if message.HasField("optimizer") else None
         return cls(
             layers=tuple(

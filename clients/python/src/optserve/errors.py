@@ -51,11 +51,11 @@ class OptserveError(Exception):
         reason: the contract's reason; None if the error does not come from the server, or its reason
             is newer than this client.
         field: path of the wrong field within the request, or None.
-        metadata: facts about the failure, as text.
-        retry_after: seconds after which a retry can help, or None.
+        metadata: facts about the error, as text.
+        retry_after: seconds after which a retry may succeed, or None.
         request_id: the call's id in the server's log, or None.
-        applied: False if it is certain that the call changed nothing; None if that is not known: the
-            same call again settles it.
+        applied: False if the call changed nothing; None if that is not known: repeating the same call
+            settles it.
     """
 
     def __init__(
@@ -85,15 +85,15 @@ class OptserveError(Exception):
 
 
 class InvalidArgument(OptserveError):
-    """The request is wrong; nothing was done."""
+    """The request is wrong; nothing was applied."""
 
 
 class NotFound(OptserveError):
-    """There is no such session."""
+    """There is no such session, or snapshot."""
 
 
 class AlreadyExists(OptserveError):
-    """There is a session of that name already."""
+    """There is already a session of that name."""
 
 
 class FailedPrecondition(OptserveError):
@@ -101,15 +101,15 @@ class FailedPrecondition(OptserveError):
 
 
 class Aborted(OptserveError):
-    """Something else came first; read the state anew and try again."""
+    """The session has changed since; read its state and try again."""
 
 
 class StepMismatch(Aborted):
-    """The session is not at the expected step."""
+    """The session has another step than expected."""
 
     @property
     def current_step(self) -> int:
-        """The step that the session is at."""
+        """The session's step."""
         return int(self.metadata["current"])
 
 
@@ -131,11 +131,11 @@ class ResourceExhausted(OptserveError):
 
 
 class Unavailable(OptserveError):
-    """The server could not be reached, or is shutting down; `applied` says whether the fate is known."""
+    """The server could not be reached, or is shutting down; see `applied`."""
 
 
 class DeadlineExceeded(OptserveError):
-    """No answer came in time; `applied` says whether the fate is known."""
+    """There was no answer within the deadline; see `applied`."""
 
 
 class Cancelled(OptserveError):
@@ -151,11 +151,11 @@ class Unauthenticated(OptserveError):
 
 
 class Unimplemented(OptserveError):
-    """The server does not know this call."""
+    """The server does not have this method."""
 
 
 class DataLoss(OptserveError):
-    """What the server had on its disk is damaged, and it does not guess at it."""
+    """The files of a session or a snapshot are damaged."""
 
 
 class Internal(OptserveError):
@@ -186,8 +186,8 @@ BY_REASON: dict[Reason, type[OptserveError]] = {
 
 
 def from_call(failure: grpc.RpcError) -> OptserveError:
-    """The typed error of a failed call."""
-    call = cast(grpc.Call, failure)  # which gRPC makes it, though its types do not say so
+    """Returns the typed error of a failed call."""
+    call = cast(grpc.Call, failure)  # what gRPC raises; its types do not say so
     trailers = dict(call.trailing_metadata() or ())
     details = list(_details(trailers.get(DETAILS_KEY)))
     info = _first(details, error_details_pb2.ErrorInfo())
@@ -216,7 +216,7 @@ def _details(packed: str | bytes | None) -> Iterator[AnyMessage]:
         try:
             yield from status_pb2.Status.FromString(packed).details
         except DecodeError:
-            return  # some proxy's idea of details; the status code still stands
+            return  # the details of a proxy; the status code is valid
 
 
 def _first(details: list[AnyMessage], empty: M) -> M:

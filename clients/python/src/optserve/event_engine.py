@@ -1,4 +1,4 @@
-"""Loads gRPC without its event engine, unless the user has chosen otherwise."""
+"""Imports gRPC without its event engine, unless the user configured it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ VARIABLE = "GRPC_EXPERIMENTS"
 """Environment variable that gRPC reads once, when it is imported."""
 
 FORK_VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
-"""Environment variable that has gRPC's older poller work in forked children; read in the same way."""
+"""Environment variable that makes gRPC's older poller work in forked children; read once as well."""
 
 WITHOUT_EVENT_ENGINE = "-event_engine_client,-event_engine_listener"
-"""Its value that has gRPC's older poller do all input and output."""
+"""Its value that makes gRPC's older poller do all input and output."""
 
 
 def load_grpc() -> None:
-    """Imports gRPC; leaves it as it is if it is imported already, or ``GRPC_EXPERIMENTS`` is set.
+    """Imports gRPC; does nothing if it is imported already, or ``GRPC_EXPERIMENTS`` is set.
 
-    The older poller takes a stream's step in half to three quarters of the time: the event
-    engine hands every read and write to another thread.
+    With the older poller a stream's step takes half to three quarters of the time, because the event
+    engine passes every read and write to another thread.
     """
     if "grpc" in sys.modules or VARIABLE in os.environ:
         return
@@ -29,7 +29,7 @@ def load_grpc() -> None:
     try:
         import grpc  # noqa: F401
     finally:
-        for name in added:  # processes that this one starts choose for themselves
+        for name in added:  # child processes read their own environment
             del os.environ[name]
 
 

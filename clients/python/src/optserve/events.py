@@ -1,4 +1,4 @@
-"""What becomes of a session, as its server tells it."""
+"""Events of a session."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from optserve.v1 import session_service_pb2 as wire
 
 @dataclass(frozen=True)
 class Began:
-    """The watch began: the session as it was then."""
+    """The first event: the session at that moment."""
 
     session: SessionInfo
 
 
 @dataclass(frozen=True)
 class Updated:
-    """The specification was replaced: the session as it is."""
+    """The specification was replaced: the changed session."""
 
     session: SessionInfo
 
@@ -40,7 +40,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Deleted:
-    """The session is no more; whether because its lease expired."""
+    """The session was deleted; ``expired`` if because of its lease."""
 
     expired: bool
 
@@ -54,8 +54,8 @@ class Event:
 
     Attributes:
         time: when it happened, in UTC.
-        what: what happened; a `StepResult` or `MetricsReport` for a step or a report.
-        dropped: how many events before it were lost, because they were not read in time.
+        what: the event; a `StepResult` for a step, a `MetricsReport` for a report.
+        dropped: number of events before it that were dropped, because they were not read in time.
     """
 
     time: datetime
@@ -64,7 +64,7 @@ class Event:
 
 
 def watch(connection: Connection, name: str) -> Iterator[Event]:
-    """The events of a session, from now until it is deleted. To close the iterator ends the watch.
+    """Yields the events of a session until it is deleted. Closing the iterator ends the watch.
 
     Raises:
         NotFound: there is no such session.
@@ -84,7 +84,7 @@ def watch(connection: Connection, name: str) -> Iterator[Event]:
 
 
 def _what(message: wire.WatchSessionResponse) -> What | None:
-    """What a message tells; None for what is newer than this client."""
+    """Decodes a message; None for an event that this client does not know."""
     match message.WhichOneof("event"):
         case "began":
             return Began(SessionInfo.of(message.began))

@@ -1,4 +1,4 @@
-"""Where files come from and go to: paths, open files, and URLs through fsspec."""
+"""Files to read and write: paths, open files, and URLs through fsspec."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Place: TypeAlias = str | os.PathLike[str] | IO[bytes]
 
 @contextlib.contextmanager
 def written(place: Place) -> Iterator[IO[bytes]]:
-    """A file to write to. A path is replaced when the block has ended well, and not before.
+    """Opens a file to write to. A path is replaced when the block has ended without an error.
 
     Raises:
         ImportError: the place is a URL and fsspec is not installed.
@@ -39,7 +39,7 @@ def written(place: Place) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def read(place: Place) -> Iterator[tuple[IO[bytes], int]]:
-    """A file to read from, and how many bytes are left in it.
+    """Opens a file to read from; yields it and the number of bytes that are left in it.
 
     Raises:
         ImportError: the place is a URL and fsspec is not installed.

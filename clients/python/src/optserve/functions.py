@@ -27,10 +27,10 @@ AnyActivation: TypeAlias = Activation | type[Activation] | str
 
 
 class LossValue:
-    """A loss that was computed.
+    """The result of a loss.
 
     Args:
-        message: what the server answered.
+        message: the answer of the server.
     """
 
     def __init__(self, message: wire.ComputeLossResponse) -> None:
@@ -47,12 +47,12 @@ class LossValue:
 
     @property
     def gradient(self) -> Array:
-        """Gradient with respect to the prediction, of its type and shape; ValueError if not asked for."""
+        """Gradient with respect to the prediction, of its type and shape; ValueError if not requested."""
         return _asked(self._gradient, "the gradient was not asked for")
 
     @property
     def per_example(self) -> Array:
-        """The loss of each example; ValueError if not asked for."""
+        """The loss of each example; ValueError if not requested."""
         return _asked(self._per_example, "the values per example were not asked for")
 
     def __repr__(self) -> str:

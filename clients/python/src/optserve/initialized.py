@@ -1,4 +1,4 @@
-"""What parameters begin with: arrays, or what the server fills."""
+"""Initial values of parameters: arrays, or initializers of the server."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from optserve.v1 import session_service_pb2 as wire
 
 @dataclass(frozen=True)
 class Initialized:
-    """A parameter that the server fills.
+    """A parameter whose initial value the server computes.
 
     Attributes:
-        shape: outermost dimension first; a number alone for one dimension.
+        shape: outermost dimension first; a single number for one dimension.
         dtype: float32 or float64.
-        initializer: how it is filled; the name of an initializer stands for it with its defaults.
+        initializer: how it is computed; the name of an initializer selects it with its defaults.
     """
 
     shape: Sequence[int]
@@ -36,7 +36,7 @@ class Initialized:
 
 
 def array_of(name: str, value: ArrayLike) -> Array:
-    """The array that a parameter begins with.
+    """Converts the initial value of a parameter.
 
     Raises:
         TypeError: it is neither float32 nor float64.
@@ -45,7 +45,7 @@ def array_of(name: str, value: ArrayLike) -> Array:
 
 
 def parameter_of(name: str, value: ArrayLike | Initialized, upload: bool) -> wire.ParameterInit:
-    """How one parameter comes about; with ``upload`` its values come later."""
+    """Encodes one parameter; with ``upload`` its values are sent later."""
     if isinstance(value, Initialized):
         dtype = dtypes.checked(value.dtype, dtypes.PARAMETER_DTYPES, f"parameter {name!r}")
         filled = wire.InitializedTensor(

@@ -1,4 +1,4 @@
-"""What a server makes of the metrics that are reported to it."""
+"""Answers to reports of metrics."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from optserve.v1 import session_service_pb2 as wire
 
 @dataclass(frozen=True)
 class PlateauState:
-    """What `ReduceOnPlateau` has come to.
+    """State of `ReduceOnPlateau`.
 
     Attributes:
         best_value: the best value so far; None before the first.
         best_step: the session's step when it was reported.
-        waited: bad values in a row.
-        cooldown: values that are left of a cool-down.
-        learning_rate_factor: what learning rates are multiplied by from the next step on.
+        waited: number of consecutive bad values.
+        cooldown: remaining values of a cool-down.
+        learning_rate_factor: factor of learning rates from the next step on.
     """
 
     best_value: float | None
@@ -43,12 +43,12 @@ class PlateauState:
 
 @dataclass(frozen=True)
 class StoppingState:
-    """What `EarlyStopping` has come to.
+    """State of `EarlyStopping`.
 
     Attributes:
         best_value: the best value so far; None before the first.
         best_step: the session's step when it was reported.
-        waited: values since one was better, and better than the baseline.
+        waited: number of values since the last improvement that was also better than the baseline.
         stopped: whether training has ended.
     """
 
@@ -70,16 +70,16 @@ class StoppingState:
 
 @dataclass(frozen=True)
 class MetricsReport:
-    """What one report of metrics did.
+    """Result of one report of metrics.
 
     Attributes:
-        step: the session's step, which the metrics belong to.
-        learning_rate: what the next step will use, before the groups' factors.
+        step: the session's step, to which the metrics belong.
+        learning_rate: of the next step, before the groups' factors.
         reduced: whether this report lowered the rate.
         stopped: whether this report ended the training.
-        restored: whether the best parameters were put back; pull them without ``if_newer_than_step``.
-        reduce_on_plateau: its state; None where the session has none.
-        early_stopping: its state; None where the session has none.
+        restored: whether the best parameters were restored; pull them without ``if_newer_than_step``.
+        reduce_on_plateau: its state; None if the session has none.
+        early_stopping: its state; None if the session has none.
     """
 
     step: int
@@ -117,7 +117,7 @@ def stopping_of(message: wire.ReportMetricsResponse | session_pb2.Session) -> St
 def request_of(
     name: str, metrics: Mapping[str, float] | Iterable[tuple[str, float]], expected_step: int | None
 ) -> wire.ReportMetricsRequest:
-    """A report under a request id of its own."""
+    """Encodes a report, with a new request id."""
     given = coercion.checked_names(coercion.named(metrics, "metrics"), "metrics")
     values = [
         wire.Metric(name=metric, value=coercion.number(value, f"metrics[{metric!r}]"))

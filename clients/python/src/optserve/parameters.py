@@ -1,4 +1,4 @@
-"""Parameters on their way from the server."""
+"""Parameters of a session."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from optserve.v1 import session_service_pb2 as wire
 
 
 class Parameters(dict[str, Array]):
-    """Arrays by tensor name, in the element type that they were sent in.
+    """Arrays by tensor name, in the element type in which they were sent.
 
     Args:
-        arrays: the values; empty where none were asked for or none are newer.
-        step: the step that they belong to.
-        point: which of the session's values they are; None where none were asked for.
-        modified: False where they were to be newer than a step and are not.
+        arrays: the values; empty if none were requested or none are newer.
+        step: the step to which they belong.
+        point: which of the session's values they are; None if none were requested.
+        modified: False if they are not newer than the requested step.
     """
 
     __slots__ = ("modified", "point", "step")
@@ -44,7 +44,7 @@ class Parameters(dict[str, Array]):
 
 @dataclass(frozen=True, kw_only=True)
 class Pull:
-    """Which parameters to send back, and how.
+    """Which parameters to return, and in which type.
 
     Attributes:
         tensors: their names, or a single one; all when None.
@@ -67,7 +67,7 @@ class Pull:
 
         Raises:
             InvalidArgument: a tensor is unknown or named twice.
-            TypeError: the wire type is none of the four.
+            TypeError: the wire type is not one of the four.
         """
         options = wire.PullOptions()
         if self.tensors is not None:
@@ -81,22 +81,22 @@ class Pull:
         return options
 
     def byte_count(self, layout: Layout) -> int:
-        """How many bytes will come, about: half precision is counted as the tensors' own."""
+        """Estimated number of bytes: half precision is counted as the tensors' own type."""
         if self.tensors is None:
             return layout.byte_count
         return sum(tensor.byte_count for tensor in layout.select(self.tensors))
 
 
 Pulling = bool | Pull | ParameterPoint | DTypeLike | None
-"""What ``pull=`` takes: no or yes, a point or its name, an element type, or all of it."""
+"""Values of ``pull=``: False or True, a point or its name, an element type, or a `Pull`."""
 
 
 def as_pull(pulling: Pulling, wire_dtype: DTypeLike | None = None) -> Pull | None:
-    """The pull that is asked for, or None for none.
+    """Converts an argument ``pull``; None for no parameters.
 
     Args:
-        pulling: what the caller gave.
-        wire_dtype: the element type where the caller named none.
+        pulling: the argument.
+        wire_dtype: the element type if the argument has none.
 
     Raises:
         TypeError: it is none of these.

@@ -1,4 +1,4 @@
-"""Progress bars for long transfers, where tqdm is installed."""
+"""Progress bars of long transfers; need tqdm."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from types import TracebackType
 from typing import Protocol, Self
 
 LARGE = 32 << 20
-"""Transfers below this many bytes show no bar of their own accord."""
+"""Transfers of fewer bytes show no bar by default."""
 
 
 class Bar(Protocol):
-    """What is told of a transfer's progress, in bytes."""
+    """Receives a transfer's progress, in bytes."""
 
     def update(self, n: float | None = 1, /) -> bool | None:
-        """Tells of n more bytes."""
+        """Adds n bytes."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -40,10 +40,10 @@ class Silent:
 
 
 def bar(what: str, byte_count: int, wanted: bool | None) -> Bar:
-    """A bar for a transfer.
+    """Returns a bar for a transfer.
 
     Args:
-        what: the words in front of it.
+        what: the text in front of it.
         byte_count: length of the transfer.
         wanted: None shows a bar for a large transfer when standard error is a terminal and
             tqdm is installed.

@@ -40,12 +40,12 @@ from optserve.v1 import session_service_pb2 as wire
 
 
 class SessionHandle:
-    """A session on a server; made by `Client.create_session` and `Client.session`.
+    """A session on a server; see `Client.create_session` and `Client.session`.
 
-    A handle is a worker of its own, and keeps a stream open for its steps: each is applied once,
-    also when the connection is lost in between and the step is sent again. Steps from several
-    threads are taken one after the other. After a fork, the child's handle is another worker.
-    Leaving a ``with`` block keeps the session on the server; `delete` removes it.
+    Each handle is one worker, and keeps a stream open for its steps: each is applied once, also if
+    the connection is lost and the step is sent again. Steps from several threads are taken one
+    after the other. After a fork, the child's handle is another worker. Leaving a ``with`` block
+    keeps the session on the server; `delete` removes it.
 
     Args:
         connection: to the server.
@@ -79,7 +79,7 @@ class SessionHandle:
 
     @property
     def step_number(self) -> int:
-        """The step that the session was at when it last answered this handle."""
+        """The session's step in the last answer to this handle."""
         return self._step
 
     @property
@@ -108,33 +108,33 @@ class SessionHandle:
 
         Args:
             gradients: arrays of float16, bfloat16, float32 or float64 by tensor name, or (name, array)
-                pairs. Tensors that are left out stay as they are. `SparseRows` stand for some rows
-                of a tensor; their indices together must fit into one message (64 MiB).
-            pull: True sends the new parameters back in the same answer; a point, an element type or
-                a `Pull` says which.
+                pairs. Tensors that are left out do not change. `SparseRows` are some rows of a tensor; their
+                indices together must fit into one message (64 MiB).
+            pull: True returns the new parameters in the same answer; a point, an element type or a
+                `Pull` selects them.
             wire_dtype: element type to send gradients in, and parameters if ``pull`` names none.
-            expected_step: the step that the session must be at.
-            loss_scale: what the loss was multiplied by, to be divided out.
-            validate_only: checks and measures the step, and takes none; parameters asked for are
-                those that the session has.
-            per_tensor_norms: asks for the norm of each tensor's gradient.
-            overrides: hyperparameters that have other values in this step alone: values by name, for
+            expected_step: the step that the session must have.
+            loss_scale: factor of the loss, by which gradients are divided.
+            validate_only: checks and measures the step, and applies nothing; pulled parameters are the
+                current ones.
+            per_tensor_norms: whether to return the norm of each tensor's gradient.
+            overrides: hyperparameters that have other values in this step only: values by name, for
                 every group; or for one group (empty name: the default group), values by name under
                 the group's name, as in ``{"encoder": {"learning_rate": 0.01}}``.
             into: arrays by tensor name that are filled with the parameters, such as the model's own;
-                new ones when None. They may share no memory with the gradients. After an error
-                they may hold a part of the new values.
+                new ones when None. They must not share memory with the gradients. After an error they
+                may contain a part of the new values.
             timeout: seconds in all; the client's default, lengthened for large gradients, when None.
 
         Raises:
             InvalidArgument: a name, a shape or the gradient is wrong; nothing was applied.
-            ValueError: there is no gradient, or ``into`` does not fit what is pulled; nothing was sent.
+            ValueError: there is no gradient, or ``into`` does not match what is pulled; nothing was sent.
             TypeError: an element type is wrong; nothing was sent.
-            StepMismatch: the session is at another step than expected.
+            StepMismatch: the session has another step than expected.
             TrainingStopped: early stopping has ended the training.
-            Unavailable, DeadlineExceeded: no answer came; the step may have been applied. Calling
-                again with the same gradients applies them once.
-            OptserveError: the server refused otherwise.
+            Unavailable, DeadlineExceeded: there was no answer; the step may have been applied.
+                Repeating it with the same gradients applies them once.
+            OptserveError: another error of the server.
         """
         timeout = coercion.optional(coercion.seconds, timeout, "timeout")
         asked = pull, wire_dtype, per_tensor_norms, validate_only
@@ -171,17 +171,17 @@ class SessionHandle:
         """Opens a stream for many steps; use it in a ``with`` block.
 
         Args:
-            pull: what to send back with each answer, as in `step`.
-            wire_dtype: element type of gradients, and of parameters where ``pull`` names none.
-            window: how many steps may be under way at once, up to 64.
+            pull: what to return with each answer, as in `step`.
+            wire_dtype: element type of gradients, and of parameters if ``pull`` names none.
+            window: maximum number of steps in flight, up to 64.
             timeout: seconds to wait for an answer; the client's default when None.
-            shared_memory: whether steps go by shared memory, which takes a server on this host and
-                of the same user. None tries if the server's address is a loopback address or a
-                unix socket, unless `connect` was called without it. If it fails, steps are sent,
-                after a line in the log.
-            in_place: whether the parameters of results are read-only views of shared memory, and
-                not copies. They show what the session's parameters are now: after the next step of
-                this or of any other worker, those that follow it.
+            shared_memory: whether steps use shared memory, which needs a server on this host that runs as
+                the same user. None tries it if the server's address is a loopback address or a
+                Unix socket, unless `connect` was called without it. If it fails, steps are sent,
+                and the log has the reason.
+            in_place: whether the parameters of results are read-only views of shared memory, not copies.
+                They show the session's current parameters: the next step of this or any other
+                worker changes them.
         """
         seconds = coercion.timeout_or(self._connection.timeout, timeout)
         regions = SharedRegions(self._connection, self.name, self.layout, shared_memory, in_place)
@@ -209,14 +209,14 @@ class SessionHandle:
             if_newer_than_step: sends nothing unless the session's step is greater; the answer is
                 then empty and its ``modified`` False.
             into: arrays by tensor name that are filled, such as the model's own; new ones when None.
-                After an error they may hold a part of the values.
+                After an error they may contain a part of the values.
             timeout: seconds in all; the client's default, lengthened for large tensors, when None.
 
         Raises:
             InvalidArgument: a tensor or the wire type is wrong.
-            FailedPrecondition: the session has no such point, or awaits its parameters.
-            ValueError: ``into`` does not fit.
-            OptserveError: the server refused otherwise, or could not be reached.
+            FailedPrecondition: the session has no such point, or its parameters are not uploaded yet.
+            ValueError: ``into`` does not match.
+            OptserveError: another error of the server, or it could not be reached.
         """
         pull = Pull(tensors=tensors, point=point, wire_dtype=wire_dtype)
         if into is not None:
@@ -243,20 +243,20 @@ class SessionHandle:
         timeout: float | None = None,
         progress: bool | None = None,
     ) -> SessionInfo:
-        """Writes parameters: all of the given ones, or none.
+        """Writes parameters: all given ones, or none.
 
         Args:
             values: arrays by tensor name, or (name, array) pairs.
-            expected_step: the step that the session must be at.
-            reset_state: whether the tensors' optimizer state starts anew.
+            expected_step: the step that the session must have.
+            reset_state: whether the tensors' optimizer state is initialized.
             wire_dtype: element type to send them in; that of the arrays when None.
             timeout: seconds in all; the client's default, lengthened for large arrays, when None.
             progress: whether a bar is shown; the client's default when None.
 
         Raises:
             InvalidArgument: a tensor is wrong.
-            StepMismatch: the session is at another step than expected.
-            OptserveError: the server refused otherwise, or could not be reached.
+            StepMismatch: the session has another step than expected.
+            OptserveError: another error of the server, or it could not be reached.
         """
         given = coercion.named(values, "values")
         payload = Payload.of(self.layout, given, "values", wire_dtype).uniform()
@@ -273,21 +273,21 @@ class SessionHandle:
         expected_step: int | None = None,
         timeout: float | None = None,
     ) -> MetricsReport:
-        """Reports metrics of the model as it is now, such as the loss on a validation set.
+        """Reports metrics of the current model, such as the loss on a validation set.
 
-        They feed `ReduceOnPlateau` and `EarlyStopping`, and are counted once, also when the
-        connection is lost in between and the report is sent again.
+        `ReduceOnPlateau` and `EarlyStopping` use them. Each report is counted once, also if the
+        connection is lost and the report is sent again.
 
         Args:
-            metrics: values by name. Those that the session does not watch are not used.
-            expected_step: the step that the session must be at.
+            metrics: values by name. Those that the session does not monitor are ignored.
+            expected_step: the step that the session must have.
             timeout: seconds in all; the client's default when None.
 
         Raises:
-            InvalidArgument: none of the metrics that the session watches is among them.
+            InvalidArgument: none of them is a metric that the session monitors.
             TrainingStopped: an earlier report ended the training.
-            StepMismatch: the session is at another step than expected.
-            OptserveError: the server refused otherwise, or could not be reached.
+            StepMismatch: the session has another step than expected.
+            OptserveError: another error of the server, or it could not be reached.
         """
         request = reports.request_of(self.name, metrics, expected_step)
         response = self._connection.call(self._connection.sessions.ReportMetrics, request, timeout)
@@ -299,22 +299,22 @@ class SessionHandle:
     ) -> dict[str, StateTransfer]:
         """Changes the specification between two steps, to another optimizer for example.
 
-        `spec` is a frozen dataclass, so ``dataclasses.replace(session.spec, optimizer=...)`` states
-        a change. The specification is replaced whole; state is carried over by name.
+        `spec` is a frozen dataclass, so ``dataclasses.replace(session.spec, optimizer=...)`` makes a
+        changed one. The specification is replaced completely; state is carried over by name.
 
         Args:
             spec: the new specification, of the same groups.
-            expected_step: the step that the session must be at.
+            expected_step: the step that the session must have.
             timeout: seconds in all; the client's default when None.
 
         Returns:
-            What became of the state, by group; the default group's name is empty.
+            The transfer of state by group; the default group's name is empty.
 
         Raises:
             InvalidArgument: the specification is wrong, or the groups' members would change.
-            FailedPrecondition: gradients wait for the rest of their step.
-            StepMismatch: the session is at another step than expected.
-            OptserveError: the server refused otherwise, or could not be reached.
+            FailedPrecondition: a step is partly accumulated.
+            StepMismatch: the session has another step than expected.
+            OptserveError: another error of the server, or it could not be reached.
         """
         request = transfers.request_of(self.name, spec, expected_step)
         response = self._connection.call(self._connection.sessions.UpdateSession, request, timeout)
@@ -331,7 +331,7 @@ class SessionHandle:
         return watch(self._connection, self.name)
 
     def get(self, *, timeout: float | None = None) -> SessionInfo:
-        """Reads the session's present state."""
+        """Reads the session's current state."""
         request = wire.GetSessionRequest(name=self.name)
         response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
         return self._learn(SessionInfo.of(response.session))

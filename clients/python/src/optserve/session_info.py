@@ -1,4 +1,4 @@
-"""What a server tells of a session."""
+"""The description of a session."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optserve.v1 import session_pb2
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """A session at one moment.
+    """State of a session at one moment.
 
     Attributes:
         name: resource name, ``sessions/{id}``.
@@ -25,15 +25,15 @@ class SessionInfo:
         step: optimizer steps taken.
         accumulated: gradients accumulated towards the next step.
         skipped: steps skipped because of a non-finite gradient.
-        ready: whether it can step; False while parameters are still to be uploaded, and when early
+        ready: whether it can step; False while parameters are not uploaded yet, and when early
             stopping has ended the training.
-        created: when, in UTC.
+        created: time of creation, in UTC.
         resident_bytes: memory that it occupies on the server.
         seed: of its initializers.
         slots: names of the optimizer-state arrays of each group; the default group's name is empty.
-        reduce_on_plateau: what that has come to; None where the specification has none.
-        early_stopping: what that has come to; None where the specification has none.
-        durable_step: the step that would come back if the server were lost now; 0 where none would.
+        reduce_on_plateau: its state; None if the specification has none.
+        early_stopping: its state; None if the specification has none.
+        durable_step: the last step that a crash of the server cannot lose; 0 for a session in memory only.
     """
 
     name: str
@@ -53,7 +53,7 @@ class SessionInfo:
 
     @classmethod
     def of(cls, message: session_pb2.Session) -> SessionInfo:
-        """The session that a server described."""
+        """Decodes the description of a server."""
         return cls(
             name=message.name,
             spec=cast(SessionSpec, spec.decode(message.spec)),

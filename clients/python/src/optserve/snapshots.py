@@ -1,4 +1,4 @@
-"""Snapshots of a session: on the server's disk, and as files of one's own."""
+"""Snapshots of a session: on the server's disk, and as files of the client."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Snapshot:
     Attributes:
         name: resource name, ``sessions/{id}/snapshots/{step}``.
         step: the session's step.
-        created: when, in UTC.
-        byte_count: length of its file.
-        kept: whether somebody asked for it; the server deletes the others by itself.
+        created: time of creation, in UTC.
+        byte_count: length of its file in bytes.
+        kept: whether a client created it; the server deletes the others automatically.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, message: wire.Snapshot) -> Snapshot:
-        """The snapshot that a server described."""
+        """Decodes the description of a server."""
         created = message.create_time.ToDatetime(tzinfo=UTC)
         return cls(message.name, message.step, created, message.byte_count, message.kept)
 
@@ -52,7 +52,7 @@ class Snapshots:
     Args:
         connection: to the server.
         name: the session's resource name.
-        learn: is told what becomes of the session.
+        learn: called with the changed session.
     """
 
     def __init__(self, connection: Connection, name: str, learn: Callable[[SessionInfo], object]) -> None:
@@ -61,10 +61,10 @@ class Snapshots:
         self._learn = learn
 
     def create(self, *, timeout: float | None = None) -> Snapshot:
-        """Saves the session on the server's disk, until somebody deletes the snapshot.
+        """Saves the session on the server's disk, until the snapshot or the session is deleted.
 
         Raises:
-            FailedPrecondition: the session is held in memory alone.
+            FailedPrecondition: the session is held in memory only.
             ResourceExhausted, Unavailable: the server's disk is full, or has failed.
         """
         request = wire.CreateSnapshotRequest(name=self._name, request_id=uuid.uuid4().hex)
@@ -72,13 +72,13 @@ class Snapshots:
         return Snapshot.of(response.snapshot)
 
     def list(self, *, timeout: float | None = None) -> list[Snapshot]:
-        """All of them, the latest first."""
+        """Lists all snapshots, the latest first."""
         request = wire.ListSnapshotsRequest(name=self._name)
         response = self._connection.call(self._connection.sessions.ListSnapshots, request, timeout)
         return [Snapshot.of(snapshot) for snapshot in response.snapshots]
 
     def delete(self, step: int | str | Snapshot, *, timeout: float | None = None) -> None:
-        """Deletes one.
+        """Deletes a snapshot.
 
         Args:
             step: of the snapshot, or the snapshot itself, or its resource name.
@@ -98,11 +98,11 @@ class Snapshots:
         expected_step: int | None = None,
         timeout: float | None = None,
     ) -> SessionInfo:
-        """Takes the session back to one.
+        """Restores the session from a snapshot.
 
         Args:
             step: of the snapshot, or the snapshot itself, or its resource name.
-            weights_only: whether the parameters alone are taken from it.
+            weights_only: whether only the parameters are restored.
             expected_step: the step that the session must be at.
             timeout: seconds in all; the client's default when None.
 
@@ -129,7 +129,7 @@ class Snapshots:
         timeout: float | None = None,
         progress: bool | None = None,
     ) -> int:
-        """Writes the session as a safetensors file, which any framework reads and `import_session` takes.
+        """Writes the session as a safetensors file, which frameworks and `import_session` can read.
 
         Args:
             place: a path, a file opened for bytes, or a URL that fsspec knows (extra ``fsspec``).
@@ -147,7 +147,7 @@ class Snapshots:
         """
         request = wire.ExportSnapshotRequest(name=self._name if step is None else self._at(step))
         shows = self._connection.progress if progress is None else progress
-        # A day, where only the server knows how much will come.
+        # A day, because only the server knows the length.
         seconds = coercion.timeout_or(86400.0, timeout)
 
         def attempt(left: float) -> tuple[int, memoryview]:
@@ -167,7 +167,7 @@ class Snapshots:
     def fork(
         self, step: int | str | Snapshot | None = None, *, session_id: str = "", timeout: float | None = None
     ) -> SessionInfo:
-        """Makes a session that begins as this one is, or was in a snapshot; `Client.session` handles it.
+        """Creates a copy of this session or of a snapshot; `Client.session` returns its handle.
 
         Args:
             step: of a snapshot, or the snapshot itself, or its name; None for the session as it is.
@@ -193,7 +193,7 @@ class Snapshots:
 def import_session(
     connection: Connection, place: Place, session_id: str, timeout: float | None, progress: bool | None
 ) -> SessionInfo:
-    """Sends a file that `Snapshots.export` wrote; from the start again after a break."""
+    """Sends a file that `Snapshots.export` wrote; restarts if the connection is lost."""
     shows = connection.progress if progress is None else progress
     with read(place) as (file, byte_count):
         begins = file.tell()

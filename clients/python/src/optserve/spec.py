@@ -18,7 +18,7 @@ E = TypeVar("E", bound=IntEnum)
 
 
 def encode(spec: Spec) -> Any:
-    """The message that ``spec`` stands for; fields that are None stay unset.
+    """Encodes ``spec``; fields that are None stay unset.
 
     Raises:
         ValueError: ``spec`` is a bare family.
@@ -54,7 +54,7 @@ def _put(message: Message, name: str, value: object) -> None:
 
 
 def decode(message: Message) -> Spec:
-    """The value that stands for ``message``; of a choice unknown to this client, its family."""
+    """Decodes ``message``; a choice that this client does not know becomes its family."""
     cls = Spec.BY_MESSAGE[message.DESCRIPTOR.full_name]
     inner = message
     if issubclass(cls, Choice):
@@ -83,5 +83,5 @@ def _get(message: Message, name: str) -> object:
 
 
 def known(enum: type[E], number: int) -> E | None:
-    """The member with that number; None for an unset one and one newer than this client."""
+    """The member with that number; None for an unset one and one that this client does not know."""
     return next((member for member in enum if member == number), None)

@@ -1,4 +1,4 @@
-"""What becomes of optimizer state when a session changes its specification."""
+"""Transfer of optimizer state when a session's specification is replaced."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from optserve.v1 import session_service_pb2 as wire
 
 @dataclass(frozen=True)
 class StateTransfer:
-    """What became of one group's state arrays, by name.
+    """Transfer of one group's state arrays, by name.
 
     Attributes:
         group: the group; empty for the default group.
-        carried: kept as they were.
-        dropped: no longer there.
-        started: there from now on, with their first values.
+        carried: kept unchanged.
+        dropped: deleted.
+        started: created with their initial values.
         restarted: whether the rule counts its steps from 1 again.
     """
 
@@ -30,7 +30,7 @@ class StateTransfer:
 
     @classmethod
     def of(cls, message: wire.StateTransfer) -> StateTransfer:
-        """The transfer that a server reported."""
+        """Decodes the transfer of a server."""
         return cls(
             group=message.group,
             carried=tuple(message.carried),
@@ -41,7 +41,7 @@ class StateTransfer:
 
 
 def request_of(name: str, wanted: SessionSpec, expected_step: int | None) -> wire.UpdateSessionRequest:
-    """The request, under an id of its own."""
+    """Encodes the request, with a new request id."""
     request = wire.UpdateSessionRequest(
         name=name, request_id=uuid.uuid4().hex, spec=spec.encode(SessionSpec.of(wanted, "spec"))
     )

@@ -1,4 +1,4 @@
-"""Many steps on one open stream, some of them under way at once."""
+"""A stream of steps with several in flight."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from optserve.parameters import Pulling, as_pull
 
 
 class StepStream:
-    """A pipelined stream of steps; made by `SessionHandle.stream`, and safe to use from several threads.
+    """A pipelined stream of steps; see `SessionHandle.stream`. Several threads may use it.
 
-    A stream is a worker of its own: the server applies its steps in the order in which they were
-    submitted, each once. If the connection is lost, the stream connects again and sends again what
-    was not answered. After a refused step the ones submitted behind it are abandoned, and the
-    stream can go on. After a fork, the child's stream is another worker.
+    Each stream is one worker: the server applies its steps in the order in which they were
+    submitted, each once. If the connection is lost, the stream connects again and sends the steps
+    without an answer again. After a rejected step the later ones are abandoned, and the stream can
+    be used further. After a fork, the child's stream is another worker.
 
     Args:
         connection: to the server.
         name: of the session.
         layout: of the session.
-        pull: what to send back with each answer.
+        pull: what to return with each answer.
         wire_dtype: element type of gradients, and of parameters if ``pull`` names none; None for
-            what is given and the parameters' own.
-        window: how many steps may be under way at once, from 1 to 64.
+            that of the arrays and each tensor's own.
+        window: maximum number of steps in flight, from 1 to 64.
         timeout: seconds to wait for an answer.
-        regions: memory that steps may lie in.
+        regions: shared memory for steps.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class StepStream:
 
     @property
     def gradients(self) -> Mapping[str, Array]:
-        """Arrays to compute gradients into, by tensor name; `step` takes them, or any others.
+        """Arrays to compute gradients into, by tensor name; `step` accepts these and any others.
 
-        They lie in memory shared with the server if there is such, so that a step on them copies
-        nothing. From when a step is handed over until it is answered they must stay as they are;
-        they keep their values. Take the property anew for each step: the arrays change when the
-        memory does, as when the server was restarted or a step was not answered in time.
+        They are in memory shared with the server, if there is any, so that a step with them copies
+        nothing. They must not be changed while a step with them is in flight, and they keep their
+        values. Read the property again for each step: the arrays are replaced when the memory is,
+        for instance after a restart of the server or a step without an answer.
         """
         region = self._region
         if self._gradients is None or (region is not None and not region.is_open):
@@ -96,15 +96,15 @@ class StepStream:
         per_tensor_norms: bool = False,
         overrides: Overrides | None = None,
     ) -> PendingStep:
-        """Hands over a step without waiting for its answer; arguments as for `step`.
+        """Submits a step without waiting for its answer; arguments as for `step`.
 
-        Waits only while the window is full. The gradients are copied and may be changed at once.
+        Waits only while the window is full. The gradients are copied and may be changed immediately.
 
         Raises:
-            InvalidArgument: a name or a shape is wrong; nothing was handed over.
+            InvalidArgument: a name or a shape is wrong; nothing was submitted.
             ValueError: there is no gradient.
             TypeError: an element type is wrong.
-            OptserveError: an earlier step failed, and its result was not asked for.
+            OptserveError: an earlier step failed, and its result was not read.
         """
         options = self._options if not per_tensor_norms else self._options._replace(per_tensor_norms=True)
         return self._engine.submit(
@@ -126,20 +126,20 @@ class StepStream:
 
         Args:
             gradients: as for `SessionHandle.step`.
-            expected_step: the step that the session must be at.
-            loss_scale: what the loss was multiplied by, to be divided out.
-            per_tensor_norms: asks for the norm of each tensor's gradient.
+            expected_step: the step that the session must have.
+            loss_scale: factor of the loss, by which gradients are divided.
+            per_tensor_norms: whether to return the norm of each tensor's gradient.
             overrides: as for `SessionHandle.step`.
             into: arrays by tensor name that are filled with the parameters, such as the model's own;
-                new ones when None. They may share no memory with the gradients. After an error
-                they may hold a part of the new values.
+                new ones when None. They must not share memory with the gradients. After an error they
+                may contain a part of the new values.
             timeout: seconds to wait for the answer; the stream's own when None.
 
         Raises:
-            Unavailable, DeadlineExceeded: no answer came; the step may have been applied. Calling
-                again with the same gradients applies them once.
+            Unavailable, DeadlineExceeded: there was no answer; the step may have been applied.
+                Repeating it with the same gradients applies them once.
             OptserveError: as for `submit` and `PendingStep.result`.
-            ValueError: ``into`` does not fit what the stream pulls; nothing was sent.
+            ValueError: ``into`` does not match what the stream pulls; nothing was sent.
         """
         timeout = coercion.optional(coercion.seconds, timeout, "timeout")
         if into is not None and (self._checked is None or not same(into, self._checked)):
@@ -155,7 +155,7 @@ class StepStream:
         )
 
     def steps(self, gradients: Iterable[AnyGradients]) -> Iterator[StepResult]:
-        """Takes a step on each of the gradients, up to a window of them under way; results in order."""
+        """Takes a step with each of the gradients, a window of them in flight; yields results in order."""
         pending: deque[PendingStep] = deque()
         for gradient in gradients:
             pending.append(self.submit(gradient))
@@ -168,12 +168,12 @@ class StepStream:
         """Waits until every step is answered.
 
         Raises:
-            OptserveError: a step failed, and its result was not asked for.
+            OptserveError: a step failed, and its result was not read.
         """
         self._engine.flush()
 
     def close(self) -> None:
-        """Ends the stream without waiting; whether unanswered steps are applied is left open."""
+        """Ends the stream without waiting; steps without an answer may or may not be applied."""
         self._engine.close()
 
     def __enter__(self) -> Self:

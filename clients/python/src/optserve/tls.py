@@ -1,4 +1,4 @@
-"""TLS: whom to trust, and who to be."""
+"""TLS credentials: trusted authorities, and the client's own certificate."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ def credentials(
     """Credentials for `optserve.connect`, from PEM files.
 
     Args:
-        authority: certificates of the authorities that the server's must come from; those that
-            gRPC knows when None.
-        certificate: this client's own, where the server asks for one, with those between it and
-            its authority.
+        authority: certificates of the trusted authorities; gRPC's default when None.
+        certificate: this client's own certificate chain, if the server requires one.
         key: the private key of that certificate.
 
     Raises:

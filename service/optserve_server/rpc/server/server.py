@@ -155,7 +155,7 @@ class Server:
         generic: Any = _GenericHandlers(self._server)
         add_SessionServiceServicer_to_server(sessions, generic)
         add_FunctionServiceServicer_to_server(FunctionService(execution, namespaces.backend), generic)
-        capabilities = CapabilitiesService(namespaces.backend, namespaces.limits)
+        capabilities = CapabilitiesService(namespaces.backend, namespaces.limits, self._features)
         add_CapabilitiesServiceServicer_to_server(capabilities, generic)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
         if conditions.reflection:
@@ -170,6 +170,18 @@ class Server:
     def durability_manager(self) -> DurabilityManager | None:
         """What keeps sessions on a disk; None where all are held in memory alone."""
         return self._durability_manager
+
+    def _features(self) -> list[str]:
+        """Names of what the server offers beyond the core of the contract."""
+        offered = {
+            "data_connections": self._data.is_listening,
+            "shared_memory": self._sharing.is_available,
+            "snapshots": self._durability_manager is not None,
+            "push": True,
+            "metrics": True,
+            "watch": True,
+        }
+        return [name for name, is_offered in offered.items() if is_offered]
 
     @property
     def calls_in_flight(self) -> int:

@@ -44,6 +44,11 @@ class Sharing:
         if self._wanted:
             self._descriptor_passing.start()
 
+    @property
+    def is_available(self) -> bool:
+        """Whether the server can share memory."""
+        return bool(self._descriptor_passing.name)
+
     async def share(self, session: Session, request: pb.ShareMemoryRequest) -> pb.ShareMemoryResponse:
         """Makes a region and says where it is to be fetched.
 
@@ -52,7 +57,7 @@ class Sharing:
                 SHARED_MEMORY_UNAVAILABLE where the server has no socket to hand it over.
         """
         (tensors, dtype), key = sharing.asked_from(request)
-        if not self._descriptor_passing.name:
+        if not self.is_available:
             raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, "the server shares no memory")
         self.regions.check_room()
         region = await self._execution.exclusive(session, partial(make_region, session, tensors, dtype, key))

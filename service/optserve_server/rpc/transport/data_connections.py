@@ -59,6 +59,11 @@ class DataConnections:
             self._greet, "a client could not make its data connection", MAX_UNAUTHENTICATED_CONNECTIONS
         )
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether clients can make data connections."""
+        return self._port > 0
+
     def start(self, host: str, port: int, server_port: int) -> None:
         """Listens.
 

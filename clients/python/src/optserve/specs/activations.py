@@ -18,7 +18,7 @@ class Activation(Choice, message=activation_spec_pb2.ActivationSpec, oneof="acti
     """An activation function.
 
     Attributes:
-        convention: Whose defaults fill the unset fields. Default: KERAS.
+        convention: The convention whose defaults fill the unset fields. Default: KERAS.
     """
 
     convention: Convention = Convention.KERAS
@@ -61,7 +61,7 @@ class LeakyReLU(Activation, field="leaky_relu"):
     The defaults are those of Keras' layer, of PyTorch, of jax.nn and of tf.nn.
 
     Attributes:
-        negative_slope: Slope left of zero. At least 0. Default: 0.3 (KERAS), 0.01 (TORCH, OPTAX), 0.2
+        negative_slope: Slope for x < 0. At least 0. Default: 0.3 (KERAS), 0.01 (TORCH, OPTAX), 0.2
             (LECTURE).
     """
 
@@ -76,7 +76,7 @@ class Softmax(Activation, field="softmax"):
 
     Both are NaN where all inputs are -infinity, as in PyTorch.
 
-    An input of infinity takes everything, several share it equally.
+    An input of +infinity has the output 1; several of them share it equally.
 
     Attributes:
         axis: The axis that sums to one; negative counts from the end. Default: -1.
@@ -108,14 +108,14 @@ class RReLU(Activation, field="rrelu"):
     row-major order, so seed and shape alone decide about them: an activation and its gradient
     with the same seed agree.
 
-    Each element has a slope of its own, uniform on [lower, upper], when training, and their mean
-    otherwise.
+    In training each element has its own slope, uniform on [lower, upper]; otherwise the slope is their
+    mean.
 
     Attributes:
         lower: Smallest slope. In [0, 1e+30]. Default: 0.125.
         upper: Largest slope, at least lower. In [0, 1e+30]. Default: 0.3333333333333333.
-        training: Draws slopes. Default: False.
-        seed: Seed of the draws, at least 0. Give another one for each step, and the same one for an
+        training: Whether slopes are random. Default: False.
+        seed: Seed of the slopes, at least 0. Use another one for each step, and the same one for an
             activation and its gradient. Default: 0.
     """
 
@@ -132,7 +132,7 @@ class ELU(Activation, field="elu"):
     x where x > 0, otherwise alpha*(exp(x) - 1). The derivative at 0 is alpha.
 
     Attributes:
-        alpha: Minus the value at -infinity. In [0, 1e+30]. Default: 1.0.
+        alpha: The negated limit at -infinity. In [0, 1e+30]. Default: 1.0.
     """
 
     alpha: float = 1.0
@@ -153,7 +153,7 @@ class CELU(Activation, field="celu"):
     x where x > 0, otherwise alpha*(exp(x/alpha) - 1). The derivative at 0 is 1.
 
     Attributes:
-        alpha: Minus the value at -infinity. In [1e-30, 1e+30]. Default: 1.0.
+        alpha: The negated limit at -infinity. In [1e-30, 1e+30]. Default: 1.0.
     """
 
     alpha: float = 1.0
@@ -169,8 +169,8 @@ class GELU(Activation, field="gelu"):
     u = sqrt(2/pi)*(x + 0.044715*x^3).
 
     Attributes:
-        approximate: Takes x/2*(1 + tanh(sqrt(2/pi)*(x + 0.044715*x^3))) instead. Default: False
-            (KERAS, TORCH, LECTURE), True (OPTAX).
+        approximate: Whether to compute x/2*(1 + tanh(sqrt(2/pi)*(x + 0.044715*x^3))) instead.
+            Default: False (KERAS, TORCH, LECTURE), True (OPTAX).
     """
 
     approximate: ByConvention[bool] = None
@@ -205,7 +205,7 @@ class Softplus(Activation, field="softplus"):
     beyond which it takes x itself, is left out: it saves it an overflow that is none here.
 
     Attributes:
-        beta: How sharply it bends. In [1e-30, 1e+30]. Default: 1.0.
+        beta: Sharpness of the transition at 0. In [1e-30, 1e+30]. Default: 1.0.
     """
 
     beta: float = 1.0

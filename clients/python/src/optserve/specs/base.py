@@ -42,14 +42,14 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Arguments of PyTorch, optax and Keras, each with the field that it means: the first that a class has.
 
-Case and underscores of a field do not count, so that beta1 is beta_1.
+Case and underscores of a field do not count, so that Keras' beta_1 is beta1.
 """
 
 HINTS: Mapping[str, str] = {
     "amsgrad": "AMSGrad is an optimizer of its own: optimizers.AMSGrad",
     "clipnorm": "clipping is the session's: gradient=Gradient(clip=ClipByTensorNorm(...))",
     "clipvalue": "clipping is the session's: gradient=Gradient(clip=ClipByValue(...))",
-    "decay": "a decaying rate is a schedule of the session, and the decay of an average is rho or beta_1",
+    "decay": "a decaying rate is a schedule of the session, and the decay of an average is rho or beta1",
     "dampening": "dampening belongs to optimizers.Momentum",
     "ema_momentum": "an average of the weights is the session's: weight_average=WeightAverage(decay=...)",
     "global_clipnorm": "clipping is the session's: gradient=Gradient(clip=ClipByGlobalNorm(...))",

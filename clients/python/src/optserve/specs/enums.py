@@ -24,16 +24,18 @@ class Convention(IntEnum):
     """optax, and JAX for what optax does not define."""
 
     LECTURE = 4
-    """The lecture notes that the service grew from.
+    """The lecture notes from which the service originates.
 
     exponential-moving-average momentum, no epsilon, bias corrections as printed there.
     """
 
 
 class ErrorReason(IntEnum):
-    """Why a call failed.
+    """Reasons of errors.
 
     Sent as google.rpc.ErrorInfo.reason without the ERROR_REASON_ prefix, in the domain "optserve.v1".
+    Each ErrorInfo also has the metadata {"applied": "no"} or {"applied": "unknown"}, which are not listed
+    here.
     """
 
     FIELD_REQUIRED = 1
@@ -45,21 +47,21 @@ class ErrorReason(IntEnum):
     OUT_OF_RANGE = 2
     """INVALID_ARGUMENT.
 
-    A value lies outside its range. Example: field "spec.optimizer.adam.beta_1", metadata {"range": "in
-    [0, 1)"}.
+    A value lies outside its range. Example: field "spec.optimizer.adam.beta1", metadata {"range": "in [0,
+    1)"}.
     """
 
     UNSUPPORTED_VALUE = 3
     """INVALID_ARGUMENT.
 
-    An enum value that the server does not know, or that is not allowed here. Example: field
-    "spec.optimizer.rmsprop.momentum_form".
+    An enum value that the server does not know or that is not allowed here, or a field of a step that it
+    does not know. Example: field "spec.optimizer.rmsprop.momentum_form".
     """
 
     CONFLICTING_FIELDS = 4
     """INVALID_ARGUMENT.
 
-    Two fields contradict each other. Example: field "spec.optimizer.adam.learning_rate" beside a
+    Two fields contradict each other. Example: field "spec.optimizer.adam.learning_rate" together with a
     schedule.
     """
 
@@ -72,7 +74,7 @@ class ErrorReason(IntEnum):
     INVALID_PAGE_TOKEN = 6
     """INVALID_ARGUMENT.
 
-    A page token that the server did not hand out.
+    A page token that the server did not return.
     """
 
     SESSION_NOT_FOUND = 7
@@ -102,7 +104,7 @@ class ErrorReason(IntEnum):
     MISSING_TENSOR = 11
     """INVALID_ARGUMENT.
 
-    A tensor that is needed here was left out.
+    A required tensor is missing.
     """
 
     SHAPE_MISMATCH = 12
@@ -126,32 +128,32 @@ class ErrorReason(IntEnum):
     NON_FINITE_GRADIENT = 15
     """INVALID_ARGUMENT.
 
-    A gradient holds NaN or infinities, as sent or as NonFinitePolicy checks it, and the session rejects
-    them. Metadata {"tensor", "count"}.
+    A gradient has NaN or infinite elements, as sent or as NonFinitePolicy checks it, and the session
+    rejects them. Metadata {"tensor", "count"}.
     """
 
     SEQUENCE_GAP = 16
     """FAILED_PRECONDITION.
 
-    Metadata {"expected": "7", "actual": "9"}.
+    A sequence was left out. Metadata {"expected": "7", "actual": "9"}.
     """
 
     SEQUENCE_REUSED = 17
     """FAILED_PRECONDITION.
 
-    The sequence was used with another content; nothing was applied now.
+    The sequence was used with another content. Metadata {"expected", "actual"}.
     """
 
     SEQUENCE_EXPIRED = 18
     """FAILED_PRECONDITION.
 
-    The result of that sequence is no longer kept.
+    The result of that sequence is no longer stored. Metadata {"expected", "actual"}.
     """
 
     STEP_MISMATCH = 19
     """ABORTED.
 
-    Metadata {"expected": "5", "current": "6"}.
+    The session has another step than expected_step. Metadata {"expected": "5", "current": "6"}.
     """
 
     REQUEST_ID_REUSED = 20
@@ -163,36 +165,36 @@ class ErrorReason(IntEnum):
     STREAM_TRUNCATED = 21
     """INVALID_ARGUMENT.
 
-    A stream ended in the middle of its bytes; nothing of the unfinished part was applied. Metadata
-    {"expected", "actual"}; none where a data connection was lost, after which the step may be sent again.
+    A stream ended before its bytes were complete; nothing of the incomplete part was applied. Metadata
+    {"expected", "actual"}; none if a data connection was lost, after which the step may be sent again.
     """
 
     STREAM_PROTOCOL = 22
     """INVALID_ARGUMENT.
 
-    A message of a stream came where it may not: a chunk without a header, a header before the last step's
-    bytes were whole, a gap, a request for a data connection that is not between two steps, or a ticket
-    that nobody has shown in time.
+    A message of a stream is not allowed at its position: a step without a plan, a chunk without a header,
+    a header before the last step's bytes are complete, a gap, a request for a data connection that is not
+    between two steps, or a ticket that was not used in time.
     """
 
     PARAMETERS_PENDING = 23
     """FAILED_PRECONDITION.
 
-    Parameters are still to be uploaded.
+    Parameters are not uploaded yet.
     """
 
     POINT_UNAVAILABLE = 24
     """FAILED_PRECONDITION.
 
-    The session keeps no such point: a look-ahead without a look-ahead rule, an average without a weight
+    The session has no such point: a look-ahead without a look-ahead rule, or an average without a weight
     average.
     """
 
     LIMIT_EXCEEDED = 25
     """RESOURCE_EXHAUSTED.
 
-    A limit of the server; with RetryInfo where it is one of what is under way, such as max_memory_bytes,
-    and other calls may end first. Metadata {"limit": "max_sessions", "value": "1000"}.
+    A limit of the server; with RetryInfo if the end of other calls may help, as with max_memory_bytes.
+    Metadata {"limit": "max_sessions", "value": "1000"}.
     """
 
     SHUTTING_DOWN = 26
@@ -210,80 +212,80 @@ class ErrorReason(IntEnum):
     INVALID_EXPRESSION = 28
     """INVALID_ARGUMENT.
 
-    A formula cannot be read. Line and column count from 1, the column in characters. Example: field
+    A formula cannot be parsed. Lines and columns count from 1, columns in characters. Example: field
     "loss.custom.expression", metadata {"position": "1:7", "text": "."}.
     """
 
     STEP_INCOMPLETE = 29
     """FAILED_PRECONDITION.
 
-    Gradients wait for the rest of their step. Metadata {"accumulated": "1", "needed": "4"}.
+    A step is partly accumulated. Metadata {"accumulated": "1", "needed": "4"}.
     """
 
     TRAINING_STOPPED = 30
     """FAILED_PRECONDITION.
 
-    Early stopping has ended the training; UpdateSession with another early_stopping, or none, goes on.
-    Metadata {"monitor": "val_loss", "best_step": "40"}.
+    Early stopping has ended the training; UpdateSession with another early_stopping, or none, continues
+    it. Metadata {"monitor": "val_loss", "best_step": "40"}.
     """
 
     UNAUTHENTICATED = 31
     """UNAUTHENTICATED.
 
-    The bearer token in the metadata ("authorization: Bearer ...") is missing, not known, or no longer
+    The bearer token in the metadata ("authorization: Bearer ...") is missing, unknown, or no longer
     valid.
     """
 
     QUOTA_EXCEEDED = 32
     """RESOURCE_EXHAUSTED.
 
-    A quota of the caller's namespace; with RetryInfo where its other calls may end first. Metadata
+    A quota of the caller's namespace; with RetryInfo if the end of its other calls may help. Metadata
     {"quota": "max_sessions", "value": "10", "namespace": "alice"}.
     """
 
     MALFORMED_MESSAGE = 33
     """INVALID_ARGUMENT.
 
-    The bytes of a message cannot be read as what they should be.
+    The bytes of a message cannot be decoded.
     """
 
     STREAM_IDLE = 34
     """UNAVAILABLE, with RetryInfo.
 
-    Nothing came over the stream for longer than the server waits; open another one. Metadata {"seconds":
+    The stream was idle for longer than the server's time-out; open another one. Metadata {"seconds":
     "600"}.
     """
 
     SHARED_MEMORY_UNAVAILABLE = 35
     """FAILED_PRECONDITION.
 
-    The server shares no memory: it was told not to, or its machine cannot. Send chunks.
+    The server does not share memory: it is disabled or not available on its host. Send chunks.
     """
 
     REGION_NOT_FOUND = 36
     """FAILED_PRECONDITION.
 
-    The session shares no memory of that name, or no more; nothing was applied. Share memory again, or
-    send chunks under the same gradient_id.
+    The session has no shared memory of that name, or no longer. Share memory again, or send chunks with
+    the same gradient_id.
     """
 
     STORAGE_FULL = 37
     """RESOURCE_EXHAUSTED, with RetryInfo.
 
-    The server's disk is full; nothing was applied, and the session goes on when there is room.
+    The server's disk is full. The session continues when there is free space.
     """
 
     STORAGE_UNAVAILABLE = 38
     """UNAVAILABLE, with RetryInfo.
 
-    The server's disk has failed; nothing was applied. The same request may succeed later.
+    The server's disk has failed. The same request may succeed later.
     """
 
     SESSION_DAMAGED = 39
     """DATA_LOSS.
 
-    The session's files were found damaged and were set aside rather than guessed at; whoever runs the
-    server finds them in its quarantine. DeleteSession removes them.
+    The session's files are damaged. The server moved them to its quarantine directory, where its operator
+    finds them. DeleteSession removes the session.
     """
 
     SNAPSHOT_NOT_FOUND = 40
@@ -295,19 +297,19 @@ class ErrorReason(IntEnum):
     SNAPSHOT_DAMAGED = 41
     """DATA_LOSS.
 
-    The snapshot's file is damaged; nothing was changed. Take another.
+    The snapshot's file is damaged. Use another.
     """
 
     SNAPSHOT_MALFORMED = 42
     """INVALID_ARGUMENT.
 
-    The bytes are no snapshot, or not all of one.
+    The bytes are not a complete snapshot.
     """
 
     DURABILITY_UNAVAILABLE = 43
     """FAILED_PRECONDITION.
 
-    The server has no data directory, or the session is held in memory alone.
+    The server has no data directory, or the session is held in memory only.
     """
 
 
@@ -325,17 +327,17 @@ class InitializerDistribution(IntEnum):
 
 
 class FanMode(IntEnum):
-    """What a variance is divided by.
+    """The divisor of a variance.
 
-    A matrix is [in, out] and a convolution kernel [..., in, out], where every position of its field
-    counts.
+    A matrix is [in, out] and a convolution kernel [..., in, out], of which every position of the
+    receptive field counts.
     """
 
     IN = 1
-    """Units that an output unit sums over."""
+    """Number of input units of an output unit."""
 
     OUT = 2
-    """Units that an input unit feeds."""
+    """Number of output units of an input unit."""
 
     AVERAGE = 3
     """The mean of both."""
@@ -345,7 +347,7 @@ class LossReduction(IntEnum):
     """How per-example losses become one value."""
 
     SUM_OVER_BATCH_SIZE = 1
-    """Their sum divided by their number, whatever the sample weights."""
+    """Their sum divided by their number, independent of the sample weights."""
 
     SUM = 2
     """Their sum."""
@@ -361,25 +363,25 @@ class LossReduction(IntEnum):
     """The same as LossReduction.SUM_OVER_BATCH_SIZE, which Keras calls by both names."""
 
     MEAN_WITH_SAMPLE_WEIGHT = 5
-    """Their sum divided by the sum of their weights; 0 where that is 0.
+    """Their sum divided by the sum of their weights; 0 if that is 0.
 
-    An example's weight is its sample weight and, where targets are class indices, times the weight of its
-    class. Keras' mean_with_sample_weight, and PyTorch's mean of a sparse loss with class weights.
+    An example's weight is its sample weight, multiplied by the weight of its class if targets are class
+    indices. Keras' mean_with_sample_weight, and PyTorch's mean of a sparse loss with class weights.
     """
 
 
 class LayerPadding(IntEnum):
-    """What happens at the borders of a sliding window."""
+    """Padding of a sliding window at the borders."""
 
     VALID = 1
-    """Only windows that lie inside count: floor((n - span)/stride) + 1 places."""
+    """No padding: floor((n - span)/stride) + 1 positions."""
 
     SAME = 2
-    """The input is padded to ceil(n/stride) places."""
+    """The input is padded to ceil(n/stride) positions."""
 
 
 class PoolingForm(IntEnum):
-    """What pooling makes of a window."""
+    """How pooling reduces a window."""
 
     MAX = 1
     """The largest element."""
@@ -436,7 +438,7 @@ class NesterovForm(IntEnum):
 
 
 class EpsilonPlacement(IntEnum):
-    """Where epsilon stands in a denominator."""
+    """Where epsilon is added in a denominator."""
 
     INSIDE = 1
     """sqrt(v + epsilon)."""
@@ -446,10 +448,10 @@ class EpsilonPlacement(IntEnum):
 
 
 class BiasCorrection(IntEnum):
-    """How Adam's moments are corrected for starting at zero."""
+    """How Adam's moments are corrected for their initialization with zero."""
 
     FOLDED = 1
-    """p -= lr*sqrt(1 - beta_2^t)/(1 - beta_1^t) * m/(sqrt(v) + epsilon).
+    """p -= lr*sqrt(1 - beta2^t)/(1 - beta1^t) * m/(sqrt(v) + epsilon).
 
     Keras.
     """
@@ -465,12 +467,12 @@ class BiasCorrection(IntEnum):
 
 
 class AMSGradMaximum(IntEnum):
-    """Over what AMSGrad takes its running maximum."""
+    """The quantity whose running maximum AMSGrad takes."""
 
     RAW = 1
-    """Over the second moment, corrected afterwards.
+    """Over the second moment, which is corrected afterwards.
 
-    Keras (folded), PyTorch (hatted).
+    Keras (FOLDED), PyTorch (HATTED).
     """
 
     CORRECTED = 2
@@ -480,9 +482,9 @@ class AMSGradMaximum(IntEnum):
     """
 
     UNCORRECTED = 3
-    """v = max(beta_2*v + (1 - beta_2)*g^2, v).
+    """v = max(beta2*v + (1 - beta2)*g^2, v).
 
-    the next average goes on from the maximum, and nothing is corrected. The lecture.
+    the next average starts from the maximum, without bias correction. The lecture.
     """
 
 
@@ -490,13 +492,13 @@ class NAdamForm(IntEnum):
     """Nadam's momentum."""
 
     SCHEDULED = 1
-    """beta_1 warms up as beta_1*(1 - 0.5*0.96^(t*momentum_decay)).
+    """beta1 warms up as beta1*(1 - 0.5*0.96^(t*momentum_decay)).
 
     Keras, PyTorch.
     """
 
     CONSTANT = 2
-    """beta_1 is constant.
+    """beta1 is constant.
 
     optax.
     """
@@ -506,36 +508,36 @@ class AdamaxForm(IntEnum):
     """Where Adamax adds epsilon."""
 
     DENOMINATOR = 1
-    """u = max(beta_2*u, |g|); the step divides by u + epsilon.
+    """u = max(beta2*u, |g|); the step divides by u + epsilon.
 
     Keras.
     """
 
     GRADIENT = 2
-    """u = max(beta_2*u, |g| + epsilon); the step divides by u.
+    """u = max(beta2*u, |g| + epsilon); the step divides by u.
 
     PyTorch, optax.
     """
 
 
 class FedAdamCorrection(IntEnum):
-    """How FedAdam is corrected for moments that start at zero."""
+    """How FedAdam is corrected for moments that are initialized with zero."""
 
     NONE = 1
-    """Not at all.
+    """No correction.
 
     The paper.
     """
 
     FOLDED_AHEAD = 2
-    """lr is multiplied by sqrt(1 - beta_2^(t+1))/(1 - beta_1^(t+1)): as Adam's FOLDED, a step ahead of it.
+    """lr is multiplied by sqrt(1 - beta2^(t+1))/(1 - beta1^(t+1)): Adam's FOLDED of the next step.
 
     Flower.
     """
 
 
 class AdafactorForm(IntEnum):
-    """Where Adafactor's epsilon_1 enters."""
+    """Where Adafactor's epsilon1 enters."""
 
     SQUARES = 1
     """It is added to every squared gradient.
@@ -544,22 +546,22 @@ class AdafactorForm(IntEnum):
     """
 
     FLOOR = 2
-    """It is the least mean of the row averages, and its square the least second moment.
+    """It is the lower bound of the mean of the row averages, and its square that of the second moment.
 
     PyTorch.
     """
 
 
 class MuonForm(IntEnum):
-    """Muon as frameworks have it, on a matrix of A rows and B columns."""
+    """Forms of Muon in frameworks, for a matrix of A rows and B columns."""
 
     TORCH = 1
     """The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
 
     KERAS = 2
-    """epsilon is added to the norm of a momentum that sums gradients up instead of averaging them.
+    """epsilon is added to the norm of a momentum that is a sum of gradients, not an average.
 
-    the step is not scaled. AdamW's corrections are folded.
+    the step is not scaled. AdamW's corrections are FOLDED.
     """
 
     OPTAX = 3
@@ -586,7 +588,7 @@ class BoundarySide(IntEnum):
 
 
 class Annealing(IntEnum):
-    """How a rate goes from one value a to another b, over a fraction f of the way."""
+    """Interpolation between two rates a and b, at a fraction f of the steps."""
 
     COSINE = 1
     """b + (a - b)*(1 + cos(pi*f))/2."""
@@ -602,13 +604,13 @@ class OneCycleForm(IntEnum):
     """The steps at which the phases of a one-cycle schedule end."""
 
     LAST_STEP = 1
-    """A part f of the cycle ends at step f*total_steps - 1, which need not be whole.
+    """A fraction f of the cycle ends at step f*total_steps - 1, which may be fractional.
 
     PyTorch.
     """
 
     STEP_COUNT = 2
-    """A part f of the cycle ends at step floor(f*total_steps).
+    """A fraction f of the cycle ends at step floor(f*total_steps).
 
     optax.
     """
@@ -621,36 +623,36 @@ class StepCounting(IntEnum):
     """
 
     PER_SESSION = 1
-    """Every step of the session, whichever tensors it has gradients for (Keras, optax)."""
+    """Every step of the session, independent of the tensors that it has gradients for (Keras, optax)."""
 
     PER_TENSOR = 2
-    """For each tensor the steps that had a gradient for it (PyTorch)."""
+    """For each tensor, the steps that had a gradient for it (PyTorch)."""
 
 
 class DurabilityMode(IntEnum):
-    """The ways to keep a session."""
+    """Durability modes of a session."""
 
     JOURNAL = 1
-    """Every answered step and change is on the disk before its answer, and comes back bit for bit."""
+    """Every step and change is on the disk before it is answered, and is recovered bit for bit."""
 
     SNAPSHOT = 2
-    """The session is saved whole, every so many steps or seconds.
+    """The whole session is saved every snapshot_steps or snapshot_seconds.
 
-    What came after is lost with the server: go on from StepResult.durable_step. Pushes, updates and
-    reports are saved at once, but behind their answers.
+    A crash of the server loses later steps: continue from StepResult.durable_step. Pushes, updates and
+    reports are saved immediately, but after their answers.
     """
 
     EPHEMERAL = 3
-    """The session is held in memory alone."""
+    """The session is held in memory only."""
 
 
 class ExpiryAction(IntEnum):
-    """What becomes of a session that nobody used for as long as its lease."""
+    """What happens to a session whose lease expired."""
 
     EVICT = 1
-    """It is saved, leaves the memory, and comes back at its next use.
+    """It is saved and evicted from memory, and loaded at its next use.
 
-    On a server that keeps sessions in memory only, it stays.
+    On a server without a data directory it stays in memory.
     """
 
     DELETE = 2
@@ -658,41 +660,40 @@ class ExpiryAction(IntEnum):
 
 
 class NonFinitePolicy(IntEnum):
-    """What a NaN or infinity in a gradient does.
+    """How NaN and infinite elements of a gradient are handled.
 
-    The gradient is checked as the optimizer would get it but for clipping, in the parameter's element
-    type: after conversion, the loss scale, accumulation, l1 and l2. So finite elements that overflow on
-    the way count as well.
+    The gradient is checked in the parameter's element type after conversion, loss scale, accumulation, l1
+    and l2, and before clipping. So finite elements that overflow in one of these count as well.
     """
 
     REJECT = 1
     """The step is refused with ErrorReason.NON_FINITE_GRADIENT; nothing changes."""
 
     SKIP = 2
-    """The step is answered as skipped; parameters, state and step stay.
+    """The step is answered as skipped; parameters, state and step do not change.
 
-    Where gradients are accumulated, this one alone is dropped: those before it stay, and wait for another
-    in its place (as optax.MultiSteps with skip_not_finite; with torch.amp.GradScaler all of them would be
+    Under accumulation, only this gradient is dropped: earlier ones are kept, and another one is needed in
+    its place (as optax.MultiSteps with skip_not_finite; with torch.amp.GradScaler all of them would be
     lost).
     """
 
     ALLOW = 3
-    """The step is taken as if nothing were wrong."""
+    """The step is taken."""
 
 
 class SparseUpdate(IntEnum):
-    """What sparse rows mean for the rows that they leave out.
+    """How the rows that sparse gradients leave out are handled.
 
-    Either way, rows that are given more than once are summed first, in the parameter's element type and
-    in the order in which they were sent.
+    In both cases, rows that are given more than once are summed first, in the parameter's element type
+    and in the order in which they were sent.
     """
 
     LAZY = 1
-    """They and their optimizer state stay as they are.
+    """They and their optimizer state do not change.
 
-    Regularisation, decay, clipping and norms are those of the rows given. The rule counts the session's
-    steps, not those of a row. Sparse rows are refused beside accumulation, a weight average, or a rule
-    that looks at whole tensors or groups, such as LAMB, Prodigy or Muon; DENSE takes them.
+    Regularisation, decay, clipping and norms cover the given rows only. The rule counts the session's
+    steps, not those of a row. Sparse rows are rejected together with accumulation, a weight average, or a
+    rule that reads whole tensors or groups, such as LAMB, Prodigy or Muon; DENSE accepts them.
     """
 
     DENSE = 2
@@ -700,10 +701,10 @@ class SparseUpdate(IntEnum):
 
 
 class WeightAverageStart(IntEnum):
-    """What a weight average starts from."""
+    """Initial value of a weight average."""
 
     COPY = 1
-    """The first step copies the parameters.
+    """A copy of the parameters after the first step.
 
     Keras, PyTorch.
     """
@@ -725,14 +726,14 @@ class MetricMode(IntEnum):
     """Which values of a metric are better."""
 
     MIN = 1
-    """Small ones, as of a loss."""
+    """Smaller ones, as of a loss."""
 
     MAX = 2
-    """Large ones, as of an accuracy."""
+    """Larger ones, as of an accuracy."""
 
 
 class PatienceRule(IntEnum):
-    """When patience is at its end."""
+    """When patience ends."""
 
     REACHED = 1
     """With bad value number patience, but never before the first (Keras, optax)."""
@@ -742,37 +743,36 @@ class PatienceRule(IntEnum):
 
 
 class ThresholdMode(IntEnum):
-    """What a threshold is measured in."""
+    """How a threshold is measured."""
 
     ABSOLUTE = 1
-    """The metric's own unit.
+    """In the metric's own unit, added to the value.
 
-    value + threshold < best where small values are better, value - threshold > best where large ones are
-    (Keras).
+    value + threshold < best if smaller values are better, value - threshold > best otherwise (Keras).
     """
 
     RELATIVE = 2
-    """Shares of the best value.
+    """Relative to the best value.
 
     value < best*(1 - threshold), or value > best*(1 + threshold) (PyTorch, optax).
     """
 
     FROM_BEST = 3
-    """The metric's own unit, counted from the best value.
+    """In the metric's own unit, subtracted from the best value.
 
     value < best - threshold, or value > best + threshold (PyTorch's "abs"). Differs from ABSOLUTE by
-    rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not there.
+    rounding only: at a threshold of 0.1, 0.3 is better than 0.4 under FROM_BEST and not under ABSOLUTE.
     """
 
 
 class CooldownOrder(IntEnum):
-    """When the values of a cool-down are counted off."""
+    """When the values of a cool-down are counted."""
 
     BEFORE = 1
-    """Before a value is judged: the last one of the cool-down may count as bad (Keras)."""
+    """Before a value is compared: the last one of the cool-down may count as bad (Keras)."""
 
     AFTER = 2
-    """After a value was judged: none of the cool-down does (PyTorch, optax)."""
+    """After a value was compared: no value of the cool-down counts as bad (PyTorch, optax)."""
 
 
 class SessionState(IntEnum):
@@ -782,36 +782,39 @@ class SessionState(IntEnum):
     """Steps are taken."""
 
     AWAITING_PARAMETERS = 2
-    """Parameters are still to be uploaded with PushParameters."""
+    """Parameters are not uploaded yet; use PushParameters."""
 
     STOPPED = 3
-    """Early stopping has ended the training; UpdateSession with another early_stopping, or none, goes on."""
+    """Early stopping has ended the training.
+
+    UpdateSession with another early_stopping, or none, continues it.
+    """
 
 
 class ParameterPoint(IntEnum):
-    """Which of a session's parameter-shaped values is meant."""
+    """One of a session's parameter-shaped values."""
 
     PARAMETERS = 1
     """The parameters."""
 
     LOOKAHEAD = 2
-    """Where the next gradient is to be taken: Nesterov's look-ahead forms."""
+    """The point at which the next gradient is computed, in look-ahead rules."""
 
     AVERAGE = 3
     """The average of the weights."""
 
 
 class StepOutcome(IntEnum):
-    """What became of a gradient."""
+    """Outcome of a step."""
 
     APPLIED = 1
     """The parameters were updated."""
 
     ACCUMULATED = 2
-    """The gradient was added to those that wait for the rest of their step."""
+    """The gradient was accumulated; the step needs more of them."""
 
     SKIPPED = 3
-    """The gradient was not finite and the policy is to skip."""
+    """The gradient was not finite and the policy is SKIP."""
 
     VALIDATED = 4
     """The request was validated, and nothing was changed."""

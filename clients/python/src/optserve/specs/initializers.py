@@ -15,9 +15,9 @@ from optserve.v1 import initializer_spec_pb2
 
 @dataclass(frozen=True)
 class Initializer(Choice, message=initializer_spec_pb2.InitializerSpec, oneof="initializer"):
-    """How a server fills a tensor.
+    """How a server computes a tensor's initial value.
 
-    Draws depend on the session's seed, the tensor's name and nothing else, so they are the same on every
+    Random values depend only on the session's seed and the tensor's name, so they are the same on every
     backend.
     """
 
@@ -157,7 +157,7 @@ class Orthogonal(Initializer, field="orthogonal"):
     All dimensions but the last are rows. Q is that of a normal matrix' QR decomposition with
     R's diagonal made positive, which distributes it evenly over all such matrices.
 
-    All dimensions but the last count as rows; there must be two.
+    All dimensions except the last count as rows; there must be at least two dimensions.
 
     Attributes:
         gain: Factor of the matrix. Default: 1.0.

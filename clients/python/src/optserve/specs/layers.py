@@ -18,8 +18,8 @@ from optserve.v1 import network_spec_pb2
 class Network(Spec, message=network_spec_pb2.NetworkSpec):
     """A network, described by its layers.
 
-    Each takes the output of the one before. Shapes are those of one example: without the batch, channels
-    last. Counts are those of one forward pass in inference.
+    The input of each is the output of the previous one. Shapes are of one example: without the batch,
+    channels last. Counts are of one forward pass in inference.
 
     Attributes:
         layers: The layers in their order, at most 10000. Required.
@@ -37,7 +37,7 @@ class Layer(Choice, message=network_spec_pb2.LayerSpec, oneof="layer"):
     """One layer, described in at most 1024 bytes.
 
     Attributes:
-        name: Its name in the answer; kind and position, as in dense_2, when empty.
+        name: Its name in the response; kind and position, as in dense_2, when empty.
     """
 
     name: str | None = None
@@ -78,16 +78,16 @@ class Convolution(Layer, field="convolution"):
             multiply-adds  n*k*(c/g)*f; a product with padding counts as any other
             besides        n*f additions of the bias
 
-    As many groups as channels make it depthwise.
+    With as many groups as channels it is depthwise.
 
     Attributes:
         filters: Channels of the output. Required. In [1, 1e+09].
         kernel: Extent of the kernel in each dimension: one to three numbers. Required.
-        strides: Distance of neighbouring windows in each dimension; 1 in each when empty.
-        padding: What happens at the borders. Default: VALID.
-        dilation: Distance of a kernel's elements in each dimension; 1 in each when empty.
-        groups: Groups of channels that are convolved apart; divides the channels of the input and the
-            filters. In [1, 1e+09]. Default: 1.
+        strides: Stride of the window in each dimension; 1 in each when empty.
+        padding: Padding at the borders. Default: VALID.
+        dilation: Dilation of the kernel in each dimension; 1 in each when empty.
+        groups: Groups of channels that are convolved separately; divides the channels of the input
+            and the filters. In [1, 1e+09]. Default: 1.
         use_bias: Whether there is a bias. Default: True.
     """
 
@@ -112,10 +112,9 @@ class Pooling(Layer, field="pooling"):
 
     Attributes:
         window: Extent of the window in each dimension: one to three numbers. Required.
-        strides: Distance of neighbouring windows in each dimension; the window's own extent when
-            empty.
-        padding: What happens at the borders. Default: VALID.
-        form: What is made of a window. Default: MAX.
+        strides: Stride of the window in each dimension; the window's own extent when empty.
+        padding: Padding at the borders. Default: VALID.
+        form: How a window is reduced. Default: MAX.
     """
 
     window: Sequence[int]
@@ -135,8 +134,8 @@ class GlobalPooling(Layer, field="global_pooling"):
     comparisons, or n - 1 additions and a division.
 
     Attributes:
-        form: What is made of the places. Default: MAX.
-        keep_dimensions: Whether the dimensions stay, with extent 1. Default: False.
+        form: How the positions are reduced. Default: MAX.
+        keep_dimensions: Whether the dimensions are kept, with extent 1. Default: False.
     """
 
     form: PoolingForm = PoolingForm.MAX
@@ -155,9 +154,9 @@ class SimpleRNN(Layer, field="simple_rnn"):
     Attributes:
         units: Extent of the state. Required. In [1, 1e+09].
         use_bias: Whether there is a bias. Default: True.
-        return_sequences: Whether every state is given out rather than the last alone. Default: False.
-        bidirectional: Whether a second layer runs backwards, its output put behind the first's.
-            Default: False.
+        return_sequences: Whether every state is an output, not only the last one. Default: False.
+        bidirectional: Whether a second layer processes the input backwards; its output is
+            concatenated to the first's. Default: False.
     """
 
     units: int
@@ -179,9 +178,9 @@ class LSTM(Layer, field="lstm"):
     Attributes:
         units: Extent of the state. Required. In [1, 1e+09].
         use_bias: Whether there are biases. Default: True.
-        return_sequences: Whether every state is given out rather than the last alone. Default: False.
-        bidirectional: Whether a second layer runs backwards, its output put behind the first's.
-            Default: False.
+        return_sequences: Whether every state is an output, not only the last one. Default: False.
+        bidirectional: Whether a second layer processes the input backwards; its output is
+            concatenated to the first's. Default: False.
     """
 
     units: int
@@ -207,11 +206,11 @@ class GRU(Layer, field="gru"):
     Attributes:
         units: Extent of the state. Required. In [1, 1e+09].
         use_bias: Whether there are biases. Default: True.
-        return_sequences: Whether every state is given out rather than the last alone. Default: False.
-        bidirectional: Whether a second layer runs backwards, its output put behind the first's.
-            Default: False.
-        reset_after: Whether the reset gate acts behind the recurrent product, which then has a bias
-            of its own. Default: True.
+        return_sequences: Whether every state is an output, not only the last one. Default: False.
+        bidirectional: Whether a second layer processes the input backwards; its output is
+            concatenated to the first's. Default: False.
+        reset_after: Whether the reset gate is applied after the recurrent product, which then has its
+            own bias. Default: True.
     """
 
     units: int
@@ -231,8 +230,8 @@ class Embedding(Layer, field="embedding"):
     With v vectors of extent d there are v*d parameters. Looking up computes nothing.
 
     Attributes:
-        vocabulary: How many vectors there are. Required. In [1, 1e+09].
-        dimension: Extent of each. Required. In [1, 1e+09].
+        vocabulary: Number of vectors. Required. In [1, 1e+09].
+        dimension: Length of each vector. Required. In [1, 1e+09].
     """
 
     vocabulary: int
@@ -250,8 +249,8 @@ class BatchNormalization(Layer, field="batch_normalization"):
     depend on the parameters alone and can be had beforehand.
 
     Attributes:
-        center: Whether an offset is learnt. Default: True.
-        scale: Whether a factor is learnt. Default: True.
+        center: Whether there is a learned offset. Default: True.
+        scale: Whether there is a learned factor. Default: True.
     """
 
     center: bool = True
@@ -270,8 +269,8 @@ class LayerNormalization(Layer, field="layer_normalization"):
     beta.
 
     Attributes:
-        center: Whether an offset is learnt. Default: True.
-        scale: Whether a factor is learnt. Default: True.
+        center: Whether there is a learned offset. Default: True.
+        scale: Whether there is a learned factor. Default: True.
     """
 
     center: bool = True
@@ -296,7 +295,7 @@ class MultiHeadAttention(Layer, field="multi_head_attention"):
     among the feature maps.
 
     Attributes:
-        heads: How many heads there are. Required. In [1, 1e+09].
+        heads: Number of heads. Required. In [1, 1e+09].
         key_dim: Extent of each head's queries and keys. Required. In [1, 1e+09].
         value_dim: Extent of each head's values; that of the keys when unset or 0. In [0, 1e+09].
         use_bias: Whether the four projections have biases. Default: True.
@@ -314,6 +313,8 @@ class Flatten(Layer, field="flatten"):
     """One dimension made of all.
 
     The same elements in one dimension: nothing is computed, and no memory is taken.
+
+    The output shares the input's memory.
     """
 
 
@@ -327,8 +328,7 @@ class Elementwise(Layer, field="elementwise"):
     rectifier's comparison or a call of tanh.
 
     Attributes:
-        operations: Floating-point operations that one element is counted for. In [0, 1e+09]. Default:
-            1.
+        operations: Number of floating-point operations for each element. In [0, 1e+09]. Default: 1.
     """
 
     operations: int = 1

@@ -19,7 +19,7 @@ class Loss(Choice, message=loss_spec_pb2.LossSpec, oneof="loss"):
     """A loss function.
 
     Attributes:
-        convention: Whose defaults fill the unset fields. Default: KERAS.
+        convention: The convention whose defaults fill the unset fields. Default: KERAS.
         reduction: How the per-example losses become one value. Default: SUM_OVER_BATCH_SIZE.
     """
 
@@ -44,14 +44,14 @@ class CategoricalCrossentropy(Loss, field="categorical_crossentropy"):
     Targets are distributions over the classes, of the prediction's dtype and shape.
 
     Probabilities are renormalised along the axis and clipped to [1e-7, 1 - 1e-7]; logits go through
-    log-sum-exp. Where all logits along the axis are -infinity, value and gradient are NaN, as in PyTorch;
-    so in every cross-entropy over classes.
+    log-sum-exp. If all logits along the axis are -infinity, value and gradient are NaN, as in PyTorch;
+    this holds for every cross-entropy over classes.
 
     Attributes:
         from_logits: Whether predictions are logits rather than probabilities. Default: False (KERAS,
             LECTURE), True (TORCH, OPTAX).
-        label_smoothing: Share e of the target spread evenly: y*(1 - e) + e/classes. In [0, 1].
-            Default: 0.0.
+        label_smoothing: Label smoothing e: the target is y*(1 - e) + e/classes. In [0, 1]. Default:
+            0.0.
         axis: The class axis; negative counts from the end. Default: -1 (KERAS, OPTAX, LECTURE), 1
             (TORCH).
         class_weights: Factors of the classes' terms, smoothing included, each at least 0; none means
@@ -79,8 +79,7 @@ class SparseCategoricalCrossentropy(Loss, field="sparse_categorical_crossentropy
             LECTURE), True (TORCH, OPTAX).
         axis: The class axis; negative counts from the end. Default: -1 (KERAS, OPTAX, LECTURE), 1
             (TORCH).
-        label_smoothing: Share e of the target spread evenly, as in CategoricalCrossentropy. In [0,
-            1]. Default: 0.0.
+        label_smoothing: Label smoothing e, as in CategoricalCrossentropy. In [0, 1]. Default: 0.0.
         class_weights: Factors of the classes' terms, smoothing included, each at least 0; none means
             1. They count as sample weights in LossReduction.MEAN_WITH_SAMPLE_WEIGHT.
     """
@@ -101,18 +100,18 @@ class Custom(Loss, field="custom"):
     mean is that of every other loss over the last axis; the lecture's sum over the batch,
     where there is one output, is the reduction SUM.
 
-    The server differentiates the formula itself, for the gradient.
+    The server differentiates the formula for the gradient.
 
     Attributes:
         expression: The formula, of at most 1024 characters. Required. Its variables are y_pred and
-            y_true; numbers are written as in "99", "0.5" or "1e-7". It knows + - * / and parentheses;
+            y_true; numbers are written as in "99", "0.5" or "1e-7". It may use + - * / and parentheses;
             x**n and power(x, n) for whole numbers n from -16 to 16; abs, sqrt, exp, expm1, log, log1p,
             tanh and sign of one argument; maximum and minimum of two; and where(a < b, x, y), with < <= >
-            >= == or !=. Where a formula bends, the gradient is that of the branch that where takes, half
-            of each side where maximum or minimum have equal arguments, and 0 for abs at 0. Example:
-            "where(y_pred > y_true, COST*(y_pred - y_true), PROFIT*(y_true - y_pred))".
-        constants: Numbers that the formula may use by name, such as {"COST": 1, "PROFIT": 99}: at
-            most 32, each finite, named in ASCII letters, digits and underscores.
+            >= == or !=. At points without a derivative, the gradient is that of the branch that where
+            selects, the mean of both sides if maximum or minimum have equal arguments, and 0 for abs at
+            0. Example: "where(y_pred > y_true, COST*(y_pred - y_true), PROFIT*(y_true - y_pred))".
+        constants: Named constants of the formula, such as {"COST": 1, "PROFIT": 99}: at most 32, each
+            finite, named in ASCII letters, digits and underscores.
     """
 
     expression: str
@@ -126,7 +125,7 @@ class MeanAbsoluteError(Loss, field="mean_absolute_error"):
 
     mean(|p - y|) over the last axis; the gradient is sign(p - y)/n, 0 where they are equal.
 
-    The slope at 0 is 0.
+    The derivative at 0 is 0.
     """
 
 
@@ -141,8 +140,10 @@ class Huber(Loss, field="huber"):
 
     The derivative is e, held to [-delta, delta].
 
+    With e = prediction - target: e^2/2 if |e| <= delta, otherwise delta*|e| - delta^2/2.
+
     Attributes:
-        delta: Error at which the loss turns linear, greater than 0. Default: 1.0.
+        delta: Error at which the loss becomes linear, greater than 0. Default: 1.0.
     """
 
     delta: float = 1.0
@@ -160,7 +161,7 @@ class SmoothL1(Loss, field="smooth_l1"):
     A beta of 0, or one that rounds to 0 in the prediction's dtype, gives |e|.
 
     Attributes:
-        beta: Error at which the loss turns linear, at least 0; 0 makes it the mean absolute error.
+        beta: Error at which the loss becomes linear, at least 0; 0 makes it the mean absolute error.
             Default: 1.0.
     """
 
@@ -208,8 +209,7 @@ class BinaryCrossentropy(Loss, field="binary_crossentropy"):
     Attributes:
         from_logits: Whether predictions are logits rather than probabilities. Default: False (KERAS,
             LECTURE), True (TORCH, OPTAX).
-        label_smoothing: Share e of the target spread evenly: y*(1 - e) + e/2. In [0, 1]. Default:
-            0.0.
+        label_smoothing: Label smoothing e: the target is y*(1 - e) + e/2. In [0, 1]. Default: 0.0.
         axis: The axis that the mean is taken over; negative counts from the end. Default: -1.
         positive_weight: Factor of the term of positive targets, at least 0. PyTorch's pos_weight.
             Default: 1.0.
@@ -236,13 +236,12 @@ class BinaryFocalCrossentropy(Loss, field="binary_focal_crossentropy"):
     Attributes:
         from_logits: Whether predictions are logits rather than probabilities. Default: False (KERAS,
             LECTURE), True (TORCH, OPTAX).
-        label_smoothing: Share e of the target spread evenly: y*(1 - e) + e/2. In [0, 1]. Default:
-            0.0.
+        label_smoothing: Label smoothing e: the target is y*(1 - e) + e/2. In [0, 1]. Default: 0.0.
         axis: The axis that the mean is taken over; negative counts from the end. Default: -1.
         gamma: Exponent, at least 0; 0 makes it binary cross-entropy. Default: 2.0.
         apply_class_balancing: Whether to multiply by y*alpha + (1 - y)*(1 - alpha). Default: False
             (KERAS, OPTAX, LECTURE), True (TORCH).
-        alpha: The share of positive targets when balancing. In [0, 1]. Default: 0.25.
+        alpha: Weight of positive targets if balancing is applied. In [0, 1]. Default: 0.25.
     """
 
     from_logits: ByConvention[bool] = None
@@ -265,14 +264,14 @@ class CategoricalFocalCrossentropy(Loss, field="categorical_focal_crossentropy")
     Attributes:
         from_logits: Whether predictions are logits rather than probabilities. Default: False (KERAS,
             LECTURE), True (TORCH, OPTAX).
-        label_smoothing: Share e of the target spread evenly: y*(1 - e) + e/classes. In [0, 1].
-            Default: 0.0.
+        label_smoothing: Label smoothing e: the target is y*(1 - e) + e/classes. In [0, 1]. Default:
+            0.0.
         axis: The class axis; negative counts from the end. Default: -1 (KERAS, OPTAX, LECTURE), 1
             (TORCH).
         gamma: Exponent, at least 0. Default: 2.0.
         alpha: Factor of the whole loss. At least 0. Default: 0.25.
-        class_weights: Factors of the classes' terms beside alpha, each at least 0; none means 1. A
-            list of alphas in Keras is this with alpha 1.
+        class_weights: Factors of the classes' terms in addition to alpha, each at least 0; none means
+            1. A list of alphas in Keras is this with alpha 1.
     """
 
     from_logits: ByConvention[bool] = None
@@ -314,8 +313,8 @@ class Poisson(Loss, field="poisson"):
     Attributes:
         log_prediction: Whether predictions are logarithms of rates, as in PyTorch: exp(p) - y*p.
             Default: False (KERAS, OPTAX, LECTURE), True (TORCH).
-        epsilon: What is added to a rate, at least 0. Default: 1e-7 (KERAS, OPTAX, LECTURE), 1e-8
-            (TORCH).
+        epsilon: Constant that is added to a rate, at least 0. Default: 1e-7 (KERAS, OPTAX, LECTURE),
+            1e-8 (TORCH).
         full: Whether to add Stirling's approximation of log(y!) where y > 1: y*log(y) - y +
             log(2*pi*y)/2. Default: False.
     """
@@ -331,10 +330,10 @@ class Hinge(Loss, field="hinge"):
 
     max(1 - y*p, 0), the mean over the last axis; the derivative is -y where it is above 0.
 
-    The slope where target*prediction = 1 is 0.
+    The derivative at target*prediction = 1 is 0.
 
     Attributes:
-        convert_labels: Whether targets that are 0 or 1 throughout stand for -1 and 1, as in Keras.
+        convert_labels: Whether targets that are all 0 or 1 are converted to -1 and 1, as in Keras.
             Default: True (KERAS, TORCH, LECTURE), False (OPTAX).
     """
 
@@ -348,7 +347,7 @@ class SquaredHinge(Loss, field="squared_hinge"):
     max(1 - y*p, 0)^2, the mean over the last axis; the derivative is -2*y*max(1 - y*p, 0).
 
     Attributes:
-        convert_labels: Whether targets that are 0 or 1 throughout stand for -1 and 1, as in Keras.
+        convert_labels: Whether targets that are all 0 or 1 are converted to -1 and 1, as in Keras.
             Default: True (KERAS, TORCH, LECTURE), False (OPTAX).
     """
 
@@ -373,7 +372,7 @@ class CosineSimilarity(Loss, field="cosine_similarity"):
 
     The gradient is (u*sum(u*v) - v)/|p|. Where |p| is held at 1e-7, it is -v/1e-7.
 
-    Lengths below 1e-7 count as 1e-7.
+    The cosine distance is greater by 1. Lengths below 1e-7 count as 1e-7.
 
     Attributes:
         axis: The axis of the vectors; negative counts from the end. Default: -1.
@@ -388,11 +387,11 @@ class IoU(Loss, field="iou"):
 
     1 - intersection/(union + epsilon). Boxes that do not meet have no gradient.
 
-    The last axis of prediction and target holds x1, y1, x2, y2, where x1 <= x2 and y1 <= y2. Where an
-    edge of one box lies on that of the other, both share the slope.
+    The last axis of prediction and target holds x1, y1, x2, y2, where x1 <= x2 and y1 <= y2. If edges of
+    both boxes coincide, both share the gradient.
 
     Attributes:
-        epsilon: What is added to denominators, at least 1e-30. Default: 1e-7.
+        epsilon: Constant that is added to denominators, at least 1e-30. Default: 1e-7.
     """
 
     epsilon: float = 1e-7
@@ -405,7 +404,7 @@ class GIoU(Loss, field="giou"):
     1 - IoU + (hull - union)/(hull + epsilon), where the hull is the smallest box around both.
 
     Attributes:
-        epsilon: What is added to denominators, at least 1e-30. Default: 1e-7.
+        epsilon: Constant that is added to denominators, at least 1e-30. Default: 1e-7.
     """
 
     epsilon: float = 1e-7
@@ -418,7 +417,7 @@ class DIoU(Loss, field="diou"):
     1 - IoU + d^2/(c^2 + epsilon): distance of the centres, diagonal of the box around both.
 
     Attributes:
-        epsilon: What is added to denominators, at least 1e-30. Default: 1e-7.
+        epsilon: Constant that is added to denominators, at least 1e-30. Default: 1e-7.
     """
 
     epsilon: float = 1e-7
@@ -437,7 +436,7 @@ class CIoU(Loss, field="ciou"):
     derivative of the value.
 
     Attributes:
-        epsilon: What is added to denominators, at least 1e-30. Default: 1e-7.
+        epsilon: Constant that is added to denominators, at least 1e-30. Default: 1e-7.
     """
 
     epsilon: float = 1e-7

@@ -33,7 +33,7 @@ class Optimizer(Choice, message=optimizer_spec_pb2.OptimizerSpec, oneof="algorit
     Defaults and ranges: CapabilitiesService.GetCapabilities.
 
     Attributes:
-        convention: Whose defaults fill the unset fields. Default: KERAS.
+        convention: The convention whose defaults fill the unset fields. Default: KERAS.
     """
 
     convention: Convention = Convention.KERAS
@@ -46,8 +46,8 @@ class SGD(Optimizer, field="sgd"):
     p -= lr*g.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.01 (KERAS, OPTAX, LECTURE), 0.001 (TORCH).
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.01 (KERAS,
+            OPTAX, LECTURE), 0.001 (TORCH).
     """
 
     learning_rate: float | None = None
@@ -67,11 +67,11 @@ class Momentum(Optimizer, field="momentum"):
     when the rate changes.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.01 (KERAS, OPTAX, LECTURE), 0.001 (TORCH).
-        momentum: Share of the last velocity that is kept. In [0, 1]. Default: 0.9.
-        dampening: Share of the gradient that is held back after the first step; heavy ball only. In
-            [0, 1]. Default: 0.0.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.01 (KERAS,
+            OPTAX, LECTURE), 0.001 (TORCH).
+        momentum: Momentum: decay rate of the velocity. In [0, 1]. Default: 0.9.
+        dampening: From the second step on, the gradient is multiplied by 1 - dampening; HEAVY_BALL
+            only. In [0, 1]. Default: 0.0.
         form: How momentum accumulates. Default: CLASSICAL (KERAS), HEAVY_BALL (TORCH, OPTAX), EMA
             (LECTURE).
     """
@@ -98,9 +98,9 @@ class Nesterov(Optimizer, field="nesterov"):
     caller asks for the point.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.01 (KERAS, OPTAX, LECTURE), 0.001 (TORCH).
-        momentum: Share of the last velocity that is kept. In [0, 1]. Default: 0.9.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.01 (KERAS,
+            OPTAX, LECTURE), 0.001 (TORCH).
+        momentum: Momentum: decay rate of the velocity. In [0, 1]. Default: 0.9.
         form: How the gradient looks ahead. Default: KERAS (KERAS), TORCH (TORCH, OPTAX),
             LOOKAHEAD_EMA (LECTURE).
     """
@@ -122,12 +122,12 @@ class Adagrad(Optimizer, field="adagrad"):
         OUTSIDE  root = sqrt(a) + e  (PyTorch; Goodfellow et al., Deep Learning, with e = 1e-7)
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001 (KERAS, OPTAX, LECTURE), 0.01 (TORCH).
-        epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS, OPTAX), 1e-10
-            (TORCH), 0.0 (LECTURE).
-        epsilon_placement: Where epsilon stands. Default: INSIDE (KERAS, OPTAX, LECTURE), OUTSIDE
-            (TORCH).
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001
+            (KERAS, OPTAX, LECTURE), 0.01 (TORCH).
+        epsilon: Small constant in the denominator, for numerical stability. At least 0. Default: 1e-7
+            (KERAS, OPTAX), 1e-10 (TORCH), 0.0 (LECTURE).
+        epsilon_placement: Whether epsilon is added inside or outside the square root. Default: INSIDE
+            (KERAS, OPTAX, LECTURE), OUTSIDE (TORCH).
         initial_accumulator: What the sum of squares starts from. At least 0. Default: 0.1 (KERAS,
             OPTAX), 0.0 (TORCH, LECTURE).
         learning_rate_decay: The step size is divided by 1 + (t - 1)*learning_rate_decay. At least 0.
@@ -154,16 +154,15 @@ class RMSprop(Optimizer, field="rmsprop"):
         HEAVY_BALL        buffer = mu*buffer + d; p -= lr*buffer        (PyTorch)
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001 (KERAS, OPTAX, LECTURE), 0.01 (TORCH).
-        rho: Share of the last average that is kept. In [0, 1). Default: 0.9 (KERAS, OPTAX, LECTURE),
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001
+            (KERAS, OPTAX, LECTURE), 0.01 (TORCH).
+        rho: Exponential decay rate of the average. In [0, 1). Default: 0.9 (KERAS, OPTAX, LECTURE),
             0.99 (TORCH).
-        momentum: Share of the last velocity that is kept; 0 keeps no velocity. In [0, 1]. Default:
-            0.0.
-        epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-8 (TORCH,
-            OPTAX), 0.0 (LECTURE).
-        epsilon_placement: Where epsilon stands. Default: INSIDE (KERAS, OPTAX, LECTURE), OUTSIDE
-            (TORCH).
+        momentum: Momentum: decay rate of the velocity; 0 for no velocity. In [0, 1]. Default: 0.0.
+        epsilon: Small constant in the denominator, for numerical stability. At least 0. Default: 1e-7
+            (KERAS), 1e-8 (TORCH, OPTAX), 0.0 (LECTURE).
+        epsilon_placement: Whether epsilon is added inside or outside the square root. Default: INSIDE
+            (KERAS, OPTAX, LECTURE), OUTSIDE (TORCH).
         centered: Whether the variance is taken around the mean gradient. Default: False.
         momentum_form: CLASSICAL keeps the learning rate inside the velocity (Keras, optax),
             HEAVY_BALL outside (PyTorch). EMA is refused. One of CLASSICAL, HEAVY_BALL. Default: CLASSICAL
@@ -191,12 +190,12 @@ class Adadelta(Optimizer, field="adadelta"):
     e.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001 (KERAS), 1.0 (TORCH, OPTAX, LECTURE).
-        rho: Share of the last averages that is kept. In [0, 1). Default: 0.95 (KERAS, LECTURE), 0.9
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001
+            (KERAS), 1.0 (TORCH, OPTAX, LECTURE).
+        rho: Exponential decay rate of the averages. In [0, 1). Default: 0.95 (KERAS, LECTURE), 0.9
             (TORCH, OPTAX).
-        epsilon: Keeps both roots from zero. Greater than 0. Default: 1e-7 (KERAS), 1e-6 (TORCH,
-            OPTAX, LECTURE).
+        epsilon: Small constant in both square roots, for numerical stability. Greater than 0.
+            Default: 1e-7 (KERAS), 1e-6 (TORCH, OPTAX, LECTURE).
     """
 
     learning_rate: float | None = None
@@ -218,22 +217,23 @@ class Adam(Optimizer, field="adam"):
     `epsilon_root` is added to whatever the root is taken of (optax).
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
-        epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-8 (TORCH,
-            OPTAX), 0.0 (LECTURE).
-        epsilon_placement: Where epsilon stands. Default: OUTSIDE.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.999.
+        epsilon: Small constant in the denominator, for numerical stability. At least 0. Default: 1e-7
+            (KERAS), 1e-8 (TORCH, OPTAX), 0.0 (LECTURE).
+        epsilon_placement: Whether epsilon is added inside or outside the square root. Default:
+            OUTSIDE.
         bias_correction: How the moments are corrected. Default: FOLDED (KERAS), HATTED (TORCH, OPTAX,
             LECTURE).
-        epsilon_root: Added below the root, wherever epsilon stands. optax. At least 0. Default: 0.0.
+        epsilon_root: Added inside the square root, independent of epsilon_placement. optax. At least
+            0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     epsilon_placement: EpsilonPlacement = EpsilonPlacement.OUTSIDE
     bias_correction: ByConvention[BiasCorrection] = None
@@ -254,24 +254,25 @@ class AMSGrad(Optimizer, field="amsgrad"):
     RAW without a correction is the paper's own form.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
-        epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-8 (TORCH,
-            OPTAX), 0.0 (LECTURE).
-        epsilon_placement: Where epsilon stands. Default: OUTSIDE.
-        bias_correction: How the moments are corrected where the maximum leaves a choice: RAW.
-            Default: FOLDED (KERAS), HATTED (TORCH, OPTAX), NONE (LECTURE).
-        maximum: Over what the maximum runs. Default: RAW (KERAS, TORCH), CORRECTED (OPTAX),
-            UNCORRECTED (LECTURE).
-        epsilon_root: Added below the root, wherever epsilon stands. optax. At least 0. Default: 0.0.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.999.
+        epsilon: Small constant in the denominator, for numerical stability. At least 0. Default: 1e-7
+            (KERAS), 1e-8 (TORCH, OPTAX), 0.0 (LECTURE).
+        epsilon_placement: Whether epsilon is added inside or outside the square root. Default:
+            OUTSIDE.
+        bias_correction: How the moments are corrected; used under RAW only. Default: FOLDED (KERAS),
+            HATTED (TORCH, OPTAX), NONE (LECTURE).
+        maximum: The quantity whose running maximum is taken. Default: RAW (KERAS, TORCH), CORRECTED
+            (OPTAX), UNCORRECTED (LECTURE).
+        epsilon_root: Added inside the square root, independent of epsilon_placement. optax. At least
+            0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     epsilon_placement: EpsilonPlacement = EpsilonPlacement.OUTSIDE
     bias_correction: ByConvention[BiasCorrection] = None
@@ -289,25 +290,26 @@ class AdamW(Optimizer, field="adamw"):
     one, so the update is Adam's own.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
-        epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-8 (TORCH,
-            OPTAX), 0.0 (LECTURE).
-        epsilon_placement: Where epsilon stands. Default: OUTSIDE.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.999.
+        epsilon: Small constant in the denominator, for numerical stability. At least 0. Default: 1e-7
+            (KERAS), 1e-8 (TORCH, OPTAX), 0.0 (LECTURE).
+        epsilon_placement: Whether epsilon is added inside or outside the square root. Default:
+            OUTSIDE.
         bias_correction: How the moments are corrected. Default: FOLDED (KERAS), HATTED (TORCH, OPTAX,
             LECTURE).
-        weight_decay: p -= lr*weight_decay*p before the step. A weight decay stated by the session or
-            by a parameter group takes its place. At least 0. Default: 0.004 (KERAS, LECTURE), 0.01
+        weight_decay: p -= lr*weight_decay*p before the step. A decoupled weight decay of the session
+            or of a parameter group replaces it. At least 0. Default: 0.004 (KERAS, LECTURE), 0.01
             (TORCH), 0.0001 (OPTAX).
-        epsilon_root: Added below the root, wherever epsilon stands. optax. At least 0. Default: 0.0.
+        epsilon_root: Added inside the square root, independent of epsilon_placement. optax. At least
+            0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     epsilon_placement: EpsilonPlacement = EpsilonPlacement.OUTSIDE
     bias_correction: ByConvention[BiasCorrection] = None
@@ -328,22 +330,22 @@ class NAdam(Optimizer, field="nadam"):
     `epsilon_root` is added below the root (optax).
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001 (KERAS, OPTAX, LECTURE), 0.002 (TORCH).
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
-        epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-8 (TORCH,
-            OPTAX), 0.0 (LECTURE).
-        form: Whether beta_1 warms up. Default: SCHEDULED (KERAS, TORCH), CONSTANT (OPTAX, LECTURE).
-        momentum_decay: Speed of beta_1's warm-up; SCHEDULED only. At least 0. Default: 1.0 (KERAS,
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001
+            (KERAS, OPTAX, LECTURE), 0.002 (TORCH).
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.999.
+        epsilon: Small constant in the denominator, for numerical stability. At least 0. Default: 1e-7
+            (KERAS), 1e-8 (TORCH, OPTAX), 0.0 (LECTURE).
+        form: Whether beta1 warms up. Default: SCHEDULED (KERAS, TORCH), CONSTANT (OPTAX, LECTURE).
+        momentum_decay: Speed of beta1's warm-up; SCHEDULED only. At least 0. Default: 1.0 (KERAS,
             OPTAX, LECTURE), 0.004 (TORCH).
-        epsilon_root: Added below the root. optax. At least 0. Default: 0.0.
+        epsilon_root: Added inside the square root. optax. At least 0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     form: ByConvention[NAdamForm] = None
     momentum_decay: ByConvention[float] = None
@@ -360,19 +362,19 @@ class Adamax(Optimizer, field="adamax"):
         GRADIENT     u = max(b2*u, |g| + e); p -= lr/(1 - b1^t)*m/u      (PyTorch, optax)
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001 (KERAS, OPTAX, LECTURE), 0.002 (TORCH).
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last infinity norm that is kept. In [0, 1). Default: 0.999.
-        epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-8 (TORCH,
-            OPTAX), 0.0 (LECTURE).
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001
+            (KERAS, OPTAX, LECTURE), 0.002 (TORCH).
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the infinity norm. In [0, 1). Default: 0.999.
+        epsilon: Small constant in the denominator, for numerical stability. At least 0. Default: 1e-7
+            (KERAS), 1e-8 (TORCH, OPTAX), 0.0 (LECTURE).
         form: Where epsilon is added. Default: DENOMINATOR (KERAS, LECTURE), GRADIENT (TORCH, OPTAX).
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     form: ByConvention[AdamaxForm] = None
 
@@ -391,9 +393,9 @@ class Rprop(Optimizer, field="rprop"):
     refuses a schedule, reduce_on_plateau or a group's factor for it.
 
     Attributes:
-        learning_rate: The step size that each parameter starts with. Greater than 0. Default: 0.01.
-        eta_minus: Factor when the sign turned. In (0, 1). Default: 0.5.
-        eta_plus: Factor when the sign stayed. Greater than 1. Default: 1.2.
+        learning_rate: The initial step size of each parameter. Greater than 0. Default: 0.01.
+        eta_minus: Factor after a change of sign. In (0, 1). Default: 0.5.
+        eta_plus: Factor after an unchanged sign. Greater than 1. Default: 1.2.
         step_size_min: Smallest step size. At least 0. Default: 1e-6.
         step_size_max: Largest step size. Greater than 0. Default: 50.0.
     """
@@ -421,25 +423,28 @@ class RAdam(Optimizer, field="radam"):
     `epsilon_root` is added below the root (optax).
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
-        epsilon: Keeps the denominator from zero. At least 0. Default: 1e-8.
-        epsilon_placement: Where epsilon stands. Default: OUTSIDE.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.999.
+        epsilon: Small constant in the denominator, for numerical stability. At least 0. Default:
+            1e-8.
+        epsilon_placement: Whether epsilon is added inside or outside the square root. Default:
+            OUTSIDE.
         bias_correction: FOLDED adds epsilon to the uncorrected root (PyTorch), HATTED to the
             corrected one (optax). NONE is refused. One of FOLDED, HATTED. Default: FOLDED (KERAS, TORCH,
             LECTURE), HATTED (OPTAX).
-        threshold: The length of the average from which steps are rectified. At least 4. Default: 5.0.
-        rectified_at_threshold: Whether that length itself is rectified (optax) or only what exceeds
-            it (PyTorch). Default: False (KERAS, TORCH, LECTURE), True (OPTAX).
-        epsilon_root: Added below the root, wherever epsilon stands. optax. At least 0. Default: 0.0.
+        threshold: Minimum length of the average (rho_t) at which steps are rectified. At least 4.
+            Default: 5.0.
+        rectified_at_threshold: Whether a length equal to the threshold is rectified (optax) or only
+            greater ones (PyTorch). Default: False (KERAS, TORCH, LECTURE), True (OPTAX).
+        epsilon_root: Added inside the square root, independent of epsilon_placement. optax. At least
+            0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: float = 1e-8
     epsilon_placement: EpsilonPlacement = EpsilonPlacement.OUTSIDE
     bias_correction: ByConvention[BiasCorrection] = None
@@ -455,19 +460,18 @@ class Lion(Optimizer, field="lion"):
     p -= lr*sign(b1*m + (1 - b1)*g); m = b2*m + (1 - b2)*g.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        beta_1: Share of the average in the direction. In [0, 1). Default: 0.9.
-        beta_2: Share of the last average that is kept. In [0, 1). Default: 0.99.
-        weight_decay: p -= lr*weight_decay*p before the step. A weight decay stated by the session or
-            by a parameter group takes its place. At least 0. Default: 0.0 (KERAS, TORCH, LECTURE), 0.001
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        beta1: Weight of the average in the direction. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the average. In [0, 1). Default: 0.99.
+        weight_decay: p -= lr*weight_decay*p before the step. A decoupled weight decay of the session
+            or of a parameter group replaces it. At least 0. Default: 0.0 (KERAS, TORCH, LECTURE), 0.001
             (OPTAX).
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.99
+    beta1: float = 0.9
+    beta2: float = 0.99
     weight_decay: ByConvention[float] = None
 
 
@@ -483,21 +487,23 @@ class Yogi(Optimizer, field="yogi"):
     root (optax).
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: How fast the second moment follows. In [0, 1). Default: 0.999.
-        epsilon: Keeps the denominator from zero. At least 0. Default: 0.001.
-        epsilon_placement: Where epsilon stands. Default: OUTSIDE.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.999.
+        epsilon: Small constant in the denominator, for numerical stability. At least 0. Default:
+            0.001.
+        epsilon_placement: Whether epsilon is added inside or outside the square root. Default:
+            OUTSIDE.
         initial_accumulator: What both moments start from. At least 0. Default: 1e-6 (KERAS, TORCH,
             OPTAX), 0.0 (LECTURE).
-        epsilon_root: Added below the root, wherever epsilon stands. optax. At least 0. Default: 0.0.
+        epsilon_root: Added inside the square root, independent of epsilon_placement. optax. At least
+            0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: float = 0.001
     epsilon_placement: EpsilonPlacement = EpsilonPlacement.OUTSIDE
     initial_accumulator: ByConvention[float] = None
@@ -514,18 +520,17 @@ class AdaBelief(Optimizer, field="adabelief"):
     Then Adam's step with corrected moments and s for the second.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last variance that is kept. In [0, 1). Default: 0.999.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the variance. In [0, 1). Default: 0.999.
         epsilon: Added to the root. At least 0. Default: 1e-16.
         epsilon_root: Added to the variance in every step. At least 0. Default: 1e-16.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: float = 1e-16
     epsilon_root: float = 1e-16
 
@@ -543,20 +548,19 @@ class Adan(Optimizer, field="adan"):
     the rest.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.98.
-        beta_2: Share of the last averaged change that is kept. In [0, 1). Default: 0.92.
-        beta_3: Share of the last second moment that is kept. In [0, 1). Default: 0.99.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.98.
+        beta2: Exponential decay rate of the averaged change. In [0, 1). Default: 0.92.
+        beta3: Exponential decay rate of the second moment. In [0, 1). Default: 0.99.
         epsilon: Added to the root. At least 0. Default: 1e-8.
-        epsilon_root: Added below the root. At least 0. Default: 1e-8.
+        epsilon_root: Added inside the square root. At least 0. Default: 1e-8.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.98
-    beta_2: float = 0.92
-    beta_3: float = 0.99
+    beta1: float = 0.98
+    beta2: float = 0.92
+    beta3: float = 0.99
     epsilon: float = 1e-8
     epsilon_root: float = 1e-8
 
@@ -570,19 +574,20 @@ class ADOPT(Optimizer, field="adopt"):
 
     So a gradient is never divided by itself. The first step only sets v = g^2.
 
+    The first step only initializes the second moment.
+
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        beta_1: Share of the last average that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.9999.
-        epsilon: The least root that a gradient is divided by. Greater than 0. Default: 1e-6.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        beta1: Exponential decay rate of the average. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.9999.
+        epsilon: Lower bound of the root that a gradient is divided by. Greater than 0. Default: 1e-6.
         clipped: Whether divided gradients are clipped to (t - 1)^(1/4) in step t. Default: True.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.9999
+    beta1: float = 0.9
+    beta2: float = 0.9999
     epsilon: float = 1e-6
     clipped: bool = True
 
@@ -598,14 +603,14 @@ class FTRL(Optimizer, field="ftrl"):
     seen no gradient yet becomes 0 whatever it was. A step of rate 0 changes nothing.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        learning_rate_power: Power by which the rate falls with the sum of squares; only -0.5 is
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        learning_rate_power: Exponent of the sum of squares in the learning rate; only -0.5 is
             supported. Default: -0.5.
         initial_accumulator: What the sum of squares starts from. At least 0. Default: 0.1.
-        l1: Strength of the L1 term. At least 0. Default: 0.0.
-        l2: Strength of the L2 term. At least 0. Default: 0.0.
-        l2_shrinkage: Strength of an L2 penalty that is added to gradients. At least 0. Default: 0.0.
+        l1: Coefficient of the L1 term. At least 0. Default: 0.0.
+        l2: Coefficient of the L2 term. At least 0. Default: 0.0.
+        l2_shrinkage: Coefficient of an L2 penalty that is added to gradients. At least 0. Default:
+            0.0.
         beta: Added to the root of the sum of squares. At least 0. Default: 0.0.
     """
 
@@ -629,9 +634,9 @@ class FedAvgM(Optimizer, field="fed_avg_m"):
     with its sign turned.
 
     Attributes:
-        learning_rate: The server's step size; replaced by the session's schedule where there is one.
-            At least 0. Default: 1.0.
-        momentum: Share of the last buffer that is kept. In [0, 1]. Default: 0.9.
+        learning_rate: The server's step size, unless the session has a schedule. At least 0. Default:
+            1.0.
+        momentum: Momentum: decay rate of the buffer. In [0, 1]. Default: 0.9.
     """
 
     learning_rate: float | None = None
@@ -649,16 +654,17 @@ class FedAdagrad(Optimizer, field="fed_adagrad"):
     The paper starts a at tau^2 or above, Flower at 0.
 
     Attributes:
-        learning_rate: The server's step size; replaced by the session's schedule where there is one.
-            At least 0. Default: 0.1.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.0.
-        tau: Added to the root: how little the method adapts. Greater than 0. Default: 1e-9.
+        learning_rate: The server's step size, unless the session has a schedule. At least 0. Default:
+            0.1.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.0.
+        tau: Added to the root: the degree of adaptivity, larger for less. Greater than 0. Default:
+            1e-9.
         initial_accumulator: What the sum of squares starts from. At least 0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.0
+    beta1: float = 0.0
     tau: float = 1e-9
     initial_accumulator: float = 0.0
 
@@ -677,19 +683,21 @@ class FedAdam(Optimizer, field="fed_adam"):
     at 0.
 
     Attributes:
-        learning_rate: The server's step size; replaced by the session's schedule where there is one.
-            At least 0. Default: 0.1.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.99.
-        tau: Added to the root: how little the method adapts. Greater than 0. Default: 1e-9.
+        learning_rate: The server's step size, unless the session has a schedule. At least 0. Default:
+            0.1.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.99.
+        tau: Added to the root: the degree of adaptivity, larger for less. Greater than 0. Default:
+            1e-9.
         initial_accumulator: What the second moment starts from. At least 0. Default: 0.0.
-        bias_correction: How the rate is corrected for moments that start at zero. Default: NONE.
+        bias_correction: How the rate is corrected for moments that are initialized with zero.
+            Default: NONE.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.99
+    beta1: float = 0.9
+    beta2: float = 0.99
     tau: float = 1e-9
     initial_accumulator: float = 0.0
     bias_correction: FedAdamCorrection = FedAdamCorrection.NONE
@@ -702,18 +710,19 @@ class FedYogi(Optimizer, field="fed_yogi"):
     FedAdam without a correction, with v -= (1 - b2)*sign(v - g^2)*g^2.
 
     Attributes:
-        learning_rate: The server's step size; replaced by the session's schedule where there is one.
-            At least 0. Default: 0.01.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: How fast the second moment follows. In [0, 1). Default: 0.99.
-        tau: Added to the root: how little the method adapts. Greater than 0. Default: 0.001.
+        learning_rate: The server's step size, unless the session has a schedule. At least 0. Default:
+            0.01.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.99.
+        tau: Added to the root: the degree of adaptivity, larger for less. Greater than 0. Default:
+            0.001.
         initial_accumulator: What the second moment starts from. At least 0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.99
+    beta1: float = 0.9
+    beta2: float = 0.99
     tau: float = 0.001
     initial_accumulator: float = 0.0
 
@@ -729,20 +738,19 @@ class ScheduleFreeSGD(Optimizer, field="schedule_free_sgd"):
     (optax keeps y and computes x from it; the paths are the same.) Instead of z the state
     holds z - x, which starts at 0 whatever the parameters are.
 
-    Gradients are taken at y = (1 - beta_1)*z + beta_1*x: clients pull it with ParameterPoint.LOOKAHEAD.
+    Gradients are computed at y = (1 - beta1)*z + beta1*x: clients pull it with ParameterPoint.LOOKAHEAD.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 1.0.
-        beta_1: Share of x in the point where gradients are taken. In [0, 1]. Default: 0.9.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 1.0.
+        beta1: Weight of x in the point at which gradients are computed. In [0, 1]. Default: 0.9.
         weight_lr_power: Steps are averaged with the weight rate^weight_lr_power, by the largest rate
             so far. At least 0. Default: 2.0.
-        weight_decay: Times y, added to the gradient. At least 0. Default: 0.0.
+        weight_decay: weight_decay*y is added to the gradient. At least 0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
+    beta1: float = 0.9
     weight_lr_power: float = 2.0
     weight_decay: float = 0.0
 
@@ -758,20 +766,20 @@ class ScheduleFreeAdamW(Optimizer, field="schedule_free_adamw"):
     parameters.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.0025.
-        beta_1: Share of x in the point where gradients are taken. In [0, 1]. Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
-        epsilon: Keeps the denominator from zero. At least 0. Default: 1e-8.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.0025.
+        beta1: Weight of x in the point at which gradients are computed. In [0, 1]. Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.999.
+        epsilon: Small constant in the denominator, for numerical stability. At least 0. Default:
+            1e-8.
         weight_lr_power: Steps are averaged with the weight rate^weight_lr_power, by the largest rate
             so far. At least 0. Default: 2.0.
-        weight_decay: Times y, added to the direction. At least 0. Default: 0.0.
+        weight_decay: weight_decay*y is added to the direction. At least 0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: float = 1e-8
     weight_lr_power: float = 2.0
     weight_decay: float = 0.0
@@ -789,22 +797,21 @@ class LAMB(Optimizer, field="lamb"):
     that is the session's decoupled weight decay. `epsilon_root` is added below the root (optax).
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
-        epsilon: Keeps the denominator from zero. At least 0. Default: 1e-7 (KERAS), 1e-6 (TORCH,
-            OPTAX), 0.0 (LECTURE).
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.999.
+        epsilon: Small constant in the denominator, for numerical stability. At least 0. Default: 1e-7
+            (KERAS), 1e-6 (TORCH, OPTAX), 0.0 (LECTURE).
         weight_decay: Decay inside the trust ratio: weight_decay*p is added to the step before its
             norm is taken. optax. Keras decays outside: that is the session's decoupled weight decay. At
             least 0. Default: 0.0.
-        epsilon_root: Added below the root. optax. At least 0. Default: 0.0.
+        epsilon_root: Added inside the square root. optax. At least 0. Default: 0.0.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     epsilon: ByConvention[float] = None
     weight_decay: float = 0.0
     epsilon_root: float = 0.0
@@ -820,12 +827,11 @@ class LARS(Optimizer, field="lars"):
     `nesterov` p += mu*velocity - lr*r*d. (optax)
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.01.
-        momentum: Share of the last velocity that is kept. In [0, 1). Default: 0.9.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.01.
+        momentum: Momentum: decay rate of the velocity. In [0, 1). Default: 0.9.
         weight_decay: Decay, added to the gradient before its norm is taken. At least 0. Default: 0.0.
-        trust_coefficient: Factor of the ratio. Greater than 0. Default: 0.001.
-        epsilon: Added to the norm below. At least 0. Default: 0.0.
+        trust_coefficient: Factor of the trust ratio. Greater than 0. Default: 0.001.
+        epsilon: Added to the norm in the denominator. At least 0. Default: 0.0.
         nesterov: Whether the step looks ahead: p += mu*v - lr*ratio*(g + weight_decay*p). Default:
             False.
     """
@@ -843,38 +849,37 @@ class LARS(Optimizer, field="lars"):
 class Adafactor(Optimizer, field="adafactor"):
     """Adafactor (Shazeer and Stern, 2018, arXiv:1804.04235).
 
-    With decay d = t^beta_2_decay, row and column averages over two dimensions
+    With decay d = t^beta2_decay, row and column averages over two dimensions
 
     r = (1 - d)*r + d*mean_of_rows(g^2); c = (1 - d)*c + d*mean_of_columns(g^2)
     v = r*c/mean(r), or v = (1 - d)*v + d*g^2 for what has fewer dimensions or smaller ones
     u = g/sqrt(v); u /= max(1, rms(u)/clip_threshold)
-    p -= max(epsilon_2, rms(p))*(min(lr, 1/sqrt(t)) if `relative_step`, else lr) * u
+    p -= max(epsilon2, rms(p))*(min(lr, 1/sqrt(t)) if `relative_step`, else lr) * u
 
     The two dimensions are the last, or the largest if `factor_largest`; each must be at least
     `min_dim_size_to_factor`.
 
-        SQUARES  epsilon_1 is added to g^2                                 (Keras, optax, the paper)
-        FLOOR    mean(r) is at least epsilon_1, and v at least its square         (PyTorch)
+        SQUARES  epsilon1 is added to g^2                                 (Keras, optax, the paper)
+        FLOOR    mean(r) is at least epsilon1, and v at least its square         (PyTorch)
 
-    FLOOR with an epsilon_1 of 0 takes the dtype's own. rms(p) is taken after decoupled
+    FLOOR with an epsilon1 of 0 takes the dtype's own. rms(p) is taken after decoupled
     decay under SQUARES, as Keras does, and before it under FLOOR, as PyTorch does.
 
     Attributes:
-        learning_rate: Relative step size, or its upper bound under relative_step; replaced by the
-            session's schedule where there is one. At least 0. Default: 0.001 (KERAS, LECTURE), 0.01
-            (TORCH), 1.0 (OPTAX).
-        beta_2_decay: The averages' share of what is new at step t is t^beta_2_decay. Less than 0.
+        learning_rate: Relative step size, or its upper bound under relative_step, unless the session
+            has a schedule. At least 0. Default: 0.001 (KERAS, LECTURE), 0.01 (TORCH), 1.0 (OPTAX).
+        beta2_decay: The averages' weight of the new value at step t is t^beta2_decay. Less than 0.
             Default: -0.8.
-        epsilon_1: Keeps second moments from zero; 0 takes the dtype's epsilon under FLOOR. At least
-            0. Default: 1e-30 (KERAS, OPTAX, LECTURE), 0.0 (TORCH).
-        epsilon_2: The least root mean square of a parameter that the step is scaled by. At least 0.
-            Default: 0.001.
-        clip_threshold: The root mean square that a step may have before it is scaled down. Greater
-            than 0. Default: 1.0.
-        form: Where epsilon_1 enters. Default: SQUARES (KERAS, OPTAX, LECTURE), FLOOR (TORCH).
-        min_dim_size_to_factor: The least extent that both dimensions must have for averages to be
-            kept in place of all second moments; 0 keeps averages wherever there are two dimensions. At
-            least 0. Default: 0 (KERAS, TORCH, LECTURE), 128 (OPTAX).
+        epsilon1: Lower bound of second moments, for numerical stability; under FLOOR, 0 selects the
+            dtype's machine epsilon. At least 0. Default: 1e-30 (KERAS, OPTAX, LECTURE), 0.0 (TORCH).
+        epsilon2: Lower bound of the root mean square of a parameter, which the step is scaled by. At
+            least 0. Default: 0.001.
+        clip_threshold: Maximum root mean square of a step; larger ones are scaled down. Greater than
+            0. Default: 1.0.
+        form: Where epsilon1 enters. Default: SQUARES (KERAS, OPTAX, LECTURE), FLOOR (TORCH).
+        min_dim_size_to_factor: Minimum extent of both dimensions for second moments to be factored; 0
+            factors every tensor with two or more dimensions. At least 0. Default: 0 (KERAS, TORCH,
+            LECTURE), 128 (OPTAX).
         factor_largest: Whether the averages are over the two largest dimensions rather than the last
             two. Default: False (KERAS, TORCH, LECTURE), True (OPTAX).
         relative_step: Whether the step size is at most 1/sqrt(t). Default: True (KERAS, TORCH,
@@ -883,9 +888,9 @@ class Adafactor(Optimizer, field="adafactor"):
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_2_decay: float = -0.8
-    epsilon_1: ByConvention[float] = None
-    epsilon_2: float = 0.001
+    beta2_decay: float = -0.8
+    epsilon1: ByConvention[float] = None
+    epsilon2: float = 0.001
     clip_threshold: float = 1.0
     form: ByConvention[AdafactorForm] = None
     min_dim_size_to_factor: ByConvention[int] = None
@@ -916,28 +921,28 @@ class Muon(Optimizer, field="muon"):
     tensors to the caller; here the iteration runs in the parameter's dtype.
 
     Attributes:
-        learning_rate: Step size; replaced by the session's schedule where there is one. At least 0.
-            Default: 0.001.
-        weight_decay: p -= lr*weight_decay*p before the step. A weight decay stated by the session or
-            by a parameter group takes its place. At least 0. Default: 0.004 (KERAS, LECTURE), 0.1
-            (TORCH), 0.0 (OPTAX).
-        momentum: Share of the last momentum that is kept. In [0, 1). Default: 0.95.
+        learning_rate: Step size, unless the session has a schedule. At least 0. Default: 0.001.
+        weight_decay: p -= lr*weight_decay*p before the step. A decoupled weight decay of the session
+            or of a parameter group replaces it. At least 0. Default: 0.004 (KERAS, LECTURE), 0.1 (TORCH),
+            0.0 (OPTAX).
+        momentum: Decay rate of the momentum. In [0, 1). Default: 0.95.
         nesterov: Whether the step looks ahead. Default: True.
-        iterations: How often the Newton-Schulz iteration runs. In [0, 99]. Default: 5.
-        epsilon: The least norm that the momentum is divided by (TORCH), or what is added to its norm.
-            Greater than 0. Default: 1e-7 (KERAS, TORCH, LECTURE), 1e-8 (OPTAX).
-        adam_learning_rate_factor: Factor of the step size where AdamW steps. At least 0. Default:
-            1.0.
-        adam_beta_1: AdamW's share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        adam_beta_2: AdamW's share of the last second moment that is kept. In [0, 1). Default: 0.999.
-        adam_epsilon: Keeps AdamW's denominator from zero. Greater than 0. Default: 1e-7 (KERAS,
-            LECTURE), 1e-8 (TORCH, OPTAX).
-        adam_epsilon_root: Added below AdamW's root. optax. At least 0. Default: 0.0.
-        form: Whose Muon. Default: KERAS (KERAS, LECTURE), TORCH (TORCH), OPTAX (OPTAX).
-        rms_rate: Above 0, a matrix of A rows and B columns steps by rms_rate*sqrt(max(A, B)) times
-            the learning rate, whatever the form (PyTorch's match_rms_adamw is 0.2; optax'
-            consistent_rms). At 0 the form says by how much. At least 0. Default: 0.2 (KERAS, LECTURE),
-            0.0 (TORCH, OPTAX).
+        iterations: Number of Newton-Schulz iterations. In [0, 99]. Default: 5.
+        epsilon: Lower bound of the norm that the momentum is divided by (TORCH), or a constant that
+            is added to it. Greater than 0. Default: 1e-7 (KERAS, TORCH, LECTURE), 1e-8 (OPTAX).
+        adam_learning_rate_factor: Factor of the step size of tensors that AdamW updates. At least 0.
+            Default: 1.0.
+        adam_beta1: AdamW's exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        adam_beta2: AdamW's exponential decay rate of the second moment. In [0, 1). Default: 0.999.
+        adam_epsilon: Small constant in AdamW's denominator, for numerical stability. Greater than 0.
+            Default: 1e-7 (KERAS, LECTURE), 1e-8 (TORCH, OPTAX).
+        adam_epsilon_root: Added inside AdamW's square root. optax. At least 0. Default: 0.0.
+        form: The framework whose form of Muon is used. Default: KERAS (KERAS, LECTURE), TORCH
+            (TORCH), OPTAX (OPTAX).
+        rms_rate: If greater than 0, the update of a matrix of A rows and B columns is scaled by
+            rms_rate*sqrt(max(A, B)), under every form (PyTorch's match_rms_adamw is 0.2; optax'
+            consistent_rms). If 0, the form determines the scale. At least 0. Default: 0.2 (KERAS,
+            LECTURE), 0.0 (TORCH, OPTAX).
     """
 
     learning_rate: float | None = None
@@ -948,8 +953,8 @@ class Muon(Optimizer, field="muon"):
     iterations: int = 5
     epsilon: ByConvention[float] = None
     adam_learning_rate_factor: float = 1.0
-    adam_beta_1: float = 0.9
-    adam_beta_2: float = 0.999
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
     adam_epsilon: ByConvention[float] = None
     adam_epsilon_root: float = 0.0
     form: ByConvention[MuonForm] = None
@@ -969,25 +974,26 @@ class Prodigy(Optimizer, field="prodigy"):
     where p0 is where p started, d0 the first d, and the sums run over the group. (optax)
 
     Attributes:
-        learning_rate: Factor of the estimated step size; replaced by the session's schedule where
-            there is one. At least 0. Default: 1.0.
-        beta_1: Share of the last first moment that is kept. In [0, 1). Default: 0.9.
-        beta_2: Share of the last second moment that is kept. In [0, 1). Default: 0.999.
-        beta_3: Share of the last sums that the estimate is made from; the square root of beta_2 when
-            0. In [0, 1). Default: 0.0.
-        epsilon: Keeps the denominator from zero; it is multiplied by the estimate. Greater than 0.
-            Default: 1e-8.
+        learning_rate: Factor of the estimated step size, unless the session has a schedule. At least
+            0. Default: 1.0.
+        beta1: Exponential decay rate of the first moment. In [0, 1). Default: 0.9.
+        beta2: Exponential decay rate of the second moment. In [0, 1). Default: 0.999.
+        beta3: Exponential decay rate of the sums that the estimate is computed from; the square root
+            of beta2 when 0. In [0, 1). Default: 0.0.
+        epsilon: Small constant in the denominator, for numerical stability; multiplied by the
+            estimate. Greater than 0. Default: 1e-8.
         initial_estimate: The first estimate. Greater than 0. Default: 1e-6.
         estimate_coefficient: Factor of every later estimate. Greater than 0. Default: 1.0.
-        weight_decay: Decay of the parameters by the estimated step size. At least 0. Default: 0.0.
-        safeguard_warmup: Whether the sums leave out the learning rate, for warm-ups. Default: False.
+        weight_decay: Decoupled weight decay, scaled by the estimated step size. At least 0. Default:
+            0.0.
+        safeguard_warmup: Whether the sums exclude the learning rate, for warm-ups. Default: False.
     """
 
     learning_rate: float | None = None
     _: KW_ONLY
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    beta_3: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    beta3: float = 0.0
     epsilon: float = 1e-8
     initial_estimate: float = 1e-6
     estimate_coefficient: float = 1.0

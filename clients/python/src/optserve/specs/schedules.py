@@ -21,8 +21,8 @@ class Schedule(Choice, message=schedule_spec_pb2.ScheduleSpec, oneof="schedule")
     Schedules may hold schedules, 8 deep and 64 in all.
 
     Attributes:
-        convention: Whose defaults fill the unset fields. Within another schedule: that one's
-            convention where unset.
+        convention: The convention whose defaults fill the unset fields. That of the outer schedule if
+            unset within another schedule.
     """
 
     convention: Convention | None = None
@@ -41,7 +41,8 @@ class Exponential(Schedule, field="exponential"):
         decay_steps: Steps over which the rate is multiplied by decay_rate once. Required. Greater
             than 0.
         decay_rate: The factor. Required. Greater than 0.
-        staircase: Whether the exponent is floored, so that the rate falls in stairs. Default: False.
+        staircase: Whether the exponent is floored, so that the rate is a step function. Default:
+            False.
     """
 
     initial_learning_rate: float
@@ -120,8 +121,8 @@ class Polynomial(Schedule, field="polynomial"):
         end_learning_rate: The rate at the end. At least 0. Default: 0.0001 (KERAS, OPTAX, LECTURE),
             0.0 (TORCH).
         power: The power; 1 is a straight line. At least 0. Default: 1.0.
-        cycle: Whether decay_steps doubles, triples and so on whenever s has passed it, so that the
-            rate starts anew, lower each time. Default: False.
+        cycle: Whether decay_steps is multiplied by max(1, ceil(s/decay_steps)), so that the rate
+            restarts from a lower value each time. Default: False.
     """
 
     initial_learning_rate: float
@@ -147,14 +148,13 @@ class Cosine(Schedule, field="cosine"):
     Attributes:
         initial_learning_rate: The rate at step 0. Required. At least 0.
         decay_steps: Steps of the decay, not counting a warm-up. Required. Greater than 0.
-        alpha: The part of the rate that is left at the end. At least 0. Default: 0.0.
+        alpha: The fraction of the rate at the end. At least 0. Default: 0.0.
         warmup_steps: Steps of a linear warm-up from initial_learning_rate to warmup_target, from
             which the decay then starts; 0 for none. At least 0. Default: 0.0.
-        warmup_target: The rate at the end of the warm-up; stated together with warmup_steps. At least
-            0. Default: 0.0.
-        periodic: Whether the cosine goes on after decay_steps, so that the rate rises again to where
-            it started, and so on with a period of 2*decay_steps. PyTorch. Default: False (KERAS, OPTAX,
-            LECTURE), True (TORCH).
+        warmup_target: The rate at the end of the warm-up; required with warmup_steps. At least 0.
+            Default: 0.0.
+        periodic: Whether the cosine continues after decay_steps: the rate is periodic with a period
+            of 2*decay_steps. PyTorch. Default: False (KERAS, OPTAX, LECTURE), True (TORCH).
     """
 
     initial_learning_rate: float
@@ -178,10 +178,11 @@ class CosineRestarts(Schedule, field="cosine_restarts"):
     Attributes:
         initial_learning_rate: The rate at step 0. Required. At least 0.
         first_decay_steps: Steps of the first decay. Required. Greater than 0.
-        t_mul: How many times as long each decay is as the one before. At least 1. Default: 2.0
+        t_mul: Ratio of the length of each decay to that of the previous one. At least 1. Default: 2.0
             (KERAS, OPTAX, LECTURE), 1.0 (TORCH).
-        m_mul: How many times as high each decay starts as the one before. At least 0. Default: 1.0.
-        alpha: The part of the rate that is left at the end of a decay. At least 0. Default: 0.0.
+        m_mul: Ratio of the initial rate of each decay to that of the previous one. At least 0.
+            Default: 1.0.
+        alpha: The fraction of the rate at the end of a decay. At least 0. Default: 0.0.
     """
 
     initial_learning_rate: float
@@ -208,21 +209,21 @@ class OneCycle(Schedule, field="one_cycle"):
 
     Attributes:
         max_learning_rate: The highest rate. Required. At least 0.
-        total_steps: Steps of the cycle, at whose end, as form counts it, the rate is lowest.
+        total_steps: Steps of the cycle, at whose end the rate is lowest; form defines the end.
             Required. At least 1.
-        pct_start: The part of the cycle at whose end, as form counts it, the rate is highest. In [0,
-            1]. Default: 0.3.
-        annealing: How the rate goes between its extremes. SQUARE_ROOT is refused. One of COSINE,
-            LINEAR. Default: COSINE.
+        pct_start: The fraction of the cycle at whose end the rate is highest; form defines the end.
+            In [0, 1]. Default: 0.3.
+        annealing: Interpolation between the extremes. SQUARE_ROOT is rejected. One of COSINE, LINEAR.
+            Default: COSINE.
         div_factor: The first rate is max_learning_rate/div_factor. Greater than 0. Default: 25.0.
-        final_div_factor: The last rate is the first over final_div_factor. Greater than 0. Default:
-            10000.0.
-        three_phase: Whether it falls to the first rate before it falls to the last. optax'
-            linear_onecycle_schedule is LINEAR with three phases. Default: False.
-        pct_final: The part of the cycle at whose end, as form counts it, the second of three phases
-            ends; 0 makes it as long as the first. In [0, 1]. Default: 0.0 (KERAS, TORCH, LECTURE), 0.85
-            (OPTAX).
-        form: How the ends of the phases are counted. Default: LAST_STEP (KERAS, TORCH, LECTURE),
+        final_div_factor: The last rate is the first one divided by final_div_factor. Greater than 0.
+            Default: 10000.0.
+        three_phase: Whether the rate decreases to the first rate before it decreases to the last one.
+            optax' linear_onecycle_schedule is LINEAR with three phases. Default: False.
+        pct_final: The fraction of the cycle at whose end the second of three phases ends; form
+            defines the end. 0 makes the phase as long as the first. In [0, 1]. Default: 0.0 (KERAS,
+            TORCH, LECTURE), 0.85 (OPTAX).
+        form: How the ends of the phases are computed. Default: LAST_STEP (KERAS, TORCH, LECTURE),
             STEP_COUNT (OPTAX).
     """
 
@@ -286,7 +287,7 @@ class Rsqrt(Schedule, field="rsqrt"):
 
     Attributes:
         peak_learning_rate: The highest rate, that of step warmup_steps - 1. Required. At least 0.
-        warmup_steps: Steps of the linear rise. Required. Greater than 0.
+        warmup_steps: Steps of the linear warm-up. Required. Greater than 0.
     """
 
     peak_learning_rate: float
@@ -302,13 +303,13 @@ class WarmupStableDecay(Schedule, field="warmup_stable_decay"):
     SQUARE_ROOT goes down as 1 - sqrt (Hägele et al., 2024, arXiv:2405.18392).
 
     Attributes:
-        peak_learning_rate: The rate at the top. Required. At least 0.
-        warmup_steps: Steps of the linear rise. Required. At least 0.
-        stable_steps: Steps at the top. Required. At least 0.
-        decay_steps: Steps of the way down. Required. At least 1.
+        peak_learning_rate: The rate of the stable phase. Required. At least 0.
+        warmup_steps: Steps of the linear warm-up. Required. At least 0.
+        stable_steps: Steps of the stable phase. Required. At least 0.
+        decay_steps: Steps of the decay. Required. At least 1.
         initial_learning_rate: The rate at step 0. At least 0. Default: 0.0.
         end_learning_rate: The rate at the end. At least 0. Default: 0.0.
-        annealing: How the rate goes down. Default: LINEAR.
+        annealing: Interpolation of the decay. Default: LINEAR.
     """
 
     peak_learning_rate: float
@@ -327,7 +328,7 @@ class Warmup(Schedule, field="warmup"):
 
     A line from initial to schedule(0) over warmup_steps, then schedule(s - warmup_steps).
 
-    That one then counts its steps from 0.
+    The other schedule then counts its steps from 0.
 
     Attributes:
         schedule: The schedule after the warm-up. Required.
@@ -345,11 +346,11 @@ class Warmup(Schedule, field="warmup"):
 class Join(Schedule, field="join"):
     """Schedules in turn.
 
-    schedules[i](s - boundaries[i - 1]), where i is the number of boundaries <= s.
+    `schedules[i](s - boundaries[i - 1])`, where i is the number of boundaries <= s.
 
     Attributes:
         schedules: The schedules: one more than there are boundaries.
-        boundaries: Steps at which the next schedule takes over, increasing. At least one.
+        boundaries: Steps at which the next schedule begins, increasing. At least one.
     """
 
     schedules: Sequence[Schedule] = ()
@@ -363,8 +364,8 @@ class LegacyDecay(Schedule, field="legacy_decay"):
     schedule(s)/(1 + decay*s).
 
     Attributes:
-        schedule: The schedule that is lowered. Required.
-        decay: The decay by step. Required. At least 0.
+        schedule: The schedule that is divided. Required.
+        decay: The decay per step. Required. At least 0.
     """
 
     schedule: Schedule

@@ -29,27 +29,27 @@ from optserve.v1 import session_pb2
 
 @dataclass(frozen=True)
 class SessionSpec(Spec, message=session_pb2.SessionSpec):
-    """What a client asks of a session.
+    """The specification of a session.
 
     A server answers with every field resolved.
 
     Attributes:
         optimizer: The optimizer. Required.
-        schedule: Learning rate by step. Takes the place of the optimizers' own rates; stating a rate
-            as well is refused.
-        gradient: What happens to a gradient before the rule sees it.
+        schedule: Learning rate by step. Replaces the optimizers' own rates; both together are
+            rejected.
+        gradient: Gradient preprocessing, before the rule.
         decoupled_weight_decay: p -= lr*decoupled_weight_decay*p before the rule. At least 0.
-        weight_average: Average of the weights, kept beside them. Off when unset.
-        groups: Tensors that are treated differently from the rest.
+        weight_average: Average of the weights, stored in addition to them. Off when unset.
+        groups: Parameter groups: tensors with different settings.
         reduce_on_plateau: Lowers the learning rate when a reported metric stops improving. Off when
             unset.
         early_stopping: Ends training when a reported metric stops improving. Off when unset.
-        lease: What happens when nobody uses the session any more. Without it the server's own lease
-            holds, if it has one, and never deletes.
-        durability: What of it comes back when the server is lost. The server's own default when
-            unset: JOURNAL where it has a data directory, EPHEMERAL where it has none.
-        step_counting: Which steps a rule counts, where its formula depends on how many there were:
-            PER_TENSOR under the TORCH convention, else PER_SESSION.
+        lease: What happens to a session that is not used. The server's own lease when unset, if it
+            has one; that one never deletes.
+        durability: What a crash of the server cannot lose. The server's own default when unset:
+            JOURNAL if it has a data directory, EPHEMERAL otherwise.
+        step_counting: Which steps a rule counts, if its formula depends on their number: PER_TENSOR
+            under the TORCH convention, else PER_SESSION.
     """
 
     optimizer: Optimizer
@@ -68,19 +68,18 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(Spec, message=session_pb2.GradientSpec):
-    """Gradient preprocessing, in the order in which it happens.
+    """Gradient preprocessing, in this order.
 
-    the loss scale is divided out, micro-batches are accumulated, regularisation gradients are added, the
-    result is checked for non-finite elements and clipped.
+    division by the loss scale, accumulation of micro-batches, addition of regularisation gradients, check
+    for non-finite elements, clipping.
 
     Attributes:
-        accumulation_steps: A step is taken on the mean of this many gradients. At least 1; 1 when
-            unset.
+        accumulation_steps: Number of gradients whose mean makes a step. At least 1; 1 when unset.
         l1: Adds l1*sign(p): the gradient of l1*sum(|p|). At least 0. Default: 0.0.
         l2: Adds l2*p: the gradient of l2*sum(p^2)/2. At least 0. Default: 0.0.
         clip: Clipping. Off when unset.
-        non_finite: What a NaN or infinity in a gradient does; REJECT when unset.
-        sparse: What sparse rows mean for the rows that they leave out; LAZY under the TORCH
+        non_finite: How NaN and infinite elements are handled; REJECT when unset.
+        sparse: How the rows that sparse gradients leave out are handled; LAZY under the TORCH
             convention, as in torch.optim.SparseAdam, else DENSE.
     """
 
@@ -99,7 +98,7 @@ class Clip(Choice, message=session_pb2.ClipSpec, oneof="clip"):
 
 @dataclass(frozen=True)
 class ClipByValue(Clip, field="by_value"):
-    """Each element is moved into [min_value, max_value].
+    """Each element is clipped to [min_value, max_value].
 
     Attributes:
         max_value: Upper end. Required.
@@ -113,10 +112,10 @@ class ClipByValue(Clip, field="by_value"):
 
 @dataclass(frozen=True)
 class ClipByTensorNorm(Clip, field="by_tensor_norm"):
-    """Each tensor by its own norm.
+    """Each tensor is clipped by its own norm.
 
     Attributes:
-        max_norm: The largest Euclidean norm that passes unchanged. Required. Greater than 0.
+        max_norm: Maximum Euclidean norm. Required. Greater than 0.
         epsilon: Added to the norm: 1e-6 under the TORCH convention, else 0. At least 0.
     """
 
@@ -127,10 +126,10 @@ class ClipByTensorNorm(Clip, field="by_tensor_norm"):
 
 @dataclass(frozen=True)
 class ClipByGlobalNorm(Clip, field="by_global_norm"):
-    """All tensors by their joint norm.
+    """All tensors are clipped by their joint norm.
 
     Attributes:
-        max_norm: The largest Euclidean norm that passes unchanged. Required. Greater than 0.
+        max_norm: Maximum Euclidean norm. Required. Greater than 0.
         epsilon: Added to the norm: 1e-6 under the TORCH convention, else 0. At least 0.
     """
 
@@ -146,12 +145,12 @@ class WeightAverage(Spec, message=session_pb2.WeightAverageSpec):
     Pulled with ParameterPoint.AVERAGE.
 
     Attributes:
-        decay: Share of the last average that is kept; 0.999 under the TORCH convention, else 0.99
-            when unset. In [0, 1).
-        start: What it starts from. Default: COPY (KERAS, TORCH, LECTURE), ZERO_DEBIASED (OPTAX).
-        every_micro_batch: Whether it moves with every micro-batch that is accumulated as well, once
-            there was a step; Keras. ZERO_DEBIASED counts steps and moves with them alone. Default: True
-            (KERAS), False (TORCH, OPTAX, LECTURE).
+        decay: Exponential decay rate of the average; 0.999 under the TORCH convention, else 0.99 when
+            unset. In [0, 1).
+        start: Its initial value. Default: COPY (KERAS, TORCH, LECTURE), ZERO_DEBIASED (OPTAX).
+        every_micro_batch: Whether accumulated micro-batches update it too, after the first step;
+            Keras. ZERO_DEBIASED counts steps and is updated by steps only. Default: True (KERAS), False
+            (TORCH, OPTAX, LECTURE).
     """
 
     decay: ByConvention[float] = None
@@ -161,19 +160,19 @@ class WeightAverage(Spec, message=session_pb2.WeightAverageSpec):
 
 @dataclass(frozen=True)
 class ParameterGroup(Spec, message=session_pb2.ParameterGroup):
-    """Tensors with settings of their own.
+    """A parameter group: tensors with their own settings.
 
     Attributes:
         name: Name of the group, unique in its session. Required.
         tensors: Members: tensor names, or shell patterns (*, ?, [...]) over them. Each must match at
             least one tensor, and no tensor may belong to two groups.
         learning_rate_factor: Multiplies the learning rate; 1 when unset. At least 0.
-        decoupled_weight_decay: Takes the place of the session's decoupled weight decay. At least 0.
-        optimizer: Takes the place of the session's optimizer.
-        l1: Takes the place of the session's l1. At least 0.
-        l2: Takes the place of the session's l2. At least 0.
-        frozen: Whether the tensors stay as they are. Steps may leave them out, and a gradient that is
-            given for one counts in no norm and changes nothing. Default: False.
+        decoupled_weight_decay: Replaces the session's decoupled weight decay. At least 0.
+        optimizer: Replaces the session's optimizer.
+        l1: Replaces the session's l1. At least 0.
+        l2: Replaces the session's l2. At least 0.
+        frozen: Whether the tensors are not trained. Steps may leave them out; a gradient for one
+            counts in no norm and changes nothing. Default: False.
     """
 
     name: str
@@ -191,32 +190,30 @@ class ParameterGroup(Spec, message=session_pb2.ParameterGroup):
 class ReduceOnPlateau(Spec, message=session_pb2.ReduceOnPlateauSpec):
     """Lowers the learning rate whenever a metric has stopped improving.
 
-    Metrics come with ReportMetrics. Values that are not better than the best one count as bad, NaN always
-    among them, and enough of them in a row multiply the rate by a factor: the optimizer's own rate, or
-    that of a schedule from then on.
+    Metrics are sent by ReportMetrics. A value that is not better than the best one is bad, and so is NaN.
+    After enough consecutive bad values the learning rate, the optimizer's or the schedule's, is
+    multiplied by a factor from then on.
 
     Attributes:
         monitor: Name of the metric; "val_loss" when unset.
         mode: Which values are better; MIN when unset.
-        factor: What the rate is multiplied by; in [0, 1), 0.1 when unset.
-        patience: How many bad values in a row are suffered; 10 when unset. At least 0.
-        patience_rule: Whether the rate falls when the count of bad values reaches the patience, or
-            when it exceeds it; EXCEEDED under the TORCH convention, else REACHED.
-        threshold: By how much a value has to be better than the best one; 1e-4 when unset. At least
-            0.
-        threshold_mode: What the threshold is measured in; RELATIVE under the TORCH and OPTAX
-            conventions, else ABSOLUTE.
+        factor: Factor of the rate; in [0, 1), 0.1 when unset.
+        patience: Number of consecutive bad values before a reduction; 10 when unset. At least 0.
+        patience_rule: Whether the rate is reduced when the number of bad values reaches the patience,
+            or when it exceeds it; EXCEEDED under the TORCH convention, else REACHED.
+        threshold: Minimum improvement over the best value; 1e-4 when unset. At least 0.
+        threshold_mode: How the threshold is measured; RELATIVE under the TORCH and OPTAX conventions,
+            else ABSOLUTE.
         cooldown: Values after a reduction during which none counts as bad; 0 when unset. At least 0.
-        cooldown_order: Whether the last value of a cool-down may count as bad; AFTER under the TORCH
-            and OPTAX conventions, else BEFORE.
-        min_learning_rate: A reduction leaves no rate below this; 0 when unset. Rates that are lower
-            by themselves, as during a schedule's warm-up, stay as they are. With parameter groups it
-            holds for the rate of each. At least 0.
-        min_change: A reduction that lowers no rate by more than this is not made; 1e-8 under the
-            TORCH convention, else 0. At least 0.
-        restart_at_floor: Whether bad values are counted anew, and a cool-down begins, after a
-            reduction that was due but not made. Otherwise each further bad value tries again. True under
-            the TORCH and OPTAX conventions, else false.
+        cooldown_order: When the values of a cool-down are counted; AFTER under the TORCH and OPTAX
+            conventions, else BEFORE.
+        min_learning_rate: Lower bound of a reduced rate; 0 when unset. A schedule's own lower rates,
+            as in a warm-up, do not change. With parameter groups it bounds the rate of each. At least 0.
+        min_change: Minimum change: a reduction that lowers no rate by more than this is omitted; 1e-8
+            under the TORCH convention, else 0. At least 0.
+        restart_at_floor: Whether the count of bad values is reset, and a cool-down begins, after a
+            reduction that was omitted. Otherwise each further bad value causes another attempt. True
+            under the TORCH and OPTAX conventions, else false.
     """
 
     monitor: str = "val_loss"
@@ -235,23 +232,22 @@ class ReduceOnPlateau(Spec, message=session_pb2.ReduceOnPlateauSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping(Spec, message=session_pb2.EarlyStoppingSpec):
-    """Ends training when a metric, which comes with ReportMetrics, has stopped improving.
+    """Ends training when a metric of ReportMetrics has stopped improving.
 
-    Steps are then refused with ErrorReason.TRAINING_STOPPED. Semantics and defaults are those of Keras
+    Steps are then rejected with ErrorReason.TRAINING_STOPPED. Semantics and defaults are those of Keras
     under every convention.
 
     Attributes:
         monitor: Name of the metric; "val_loss" when unset.
         mode: Which values are better; MIN when unset.
-        patience: Training ends when this many values in a row were not better; 0 when unset. A NaN is
-            never better. At least 0.
-        min_delta: By how much a value has to be better than the best one; 0 when unset. At least 0.
-        baseline: Values have to be better than this as well for the count to start anew. No such
-            bound when unset.
-        restore_best: Whether the server keeps a copy of the parameters at the best value, and puts it
-            back when training ends; false when unset. Optimizer state and the average of the weights stay
-            as they are.
-        start_from: How many values at the beginning are left aside; 0 when unset. At least 0.
+        patience: Training ends after this number of consecutive values without improvement; 0 when
+            unset. A NaN is never better. At least 0.
+        min_delta: Minimum improvement over the best value; 0 when unset. At least 0.
+        baseline: Only values better than this reset the count. No such bound when unset.
+        restore_best: Whether the server keeps a copy of the parameters at the best value, and
+            restores it when training ends; false when unset. Optimizer state and the average of the
+            weights are not restored.
+        start_from: Number of values at the beginning that are ignored; 0 when unset. At least 0.
     """
 
     monitor: str = "val_loss"
@@ -265,13 +261,13 @@ class EarlyStopping(Spec, message=session_pb2.EarlyStoppingSpec):
 
 @dataclass(frozen=True)
 class Lease(Spec, message=session_pb2.LeaseSpec):
-    """How long a session may be left alone.
+    """How long a session may be unused.
 
-    Every call that names it is a use, and so is every step of a stream; a stream that waits is none.
+    Every call that names it is a use, and so is every step of a stream; a stream that waits is not.
 
     Attributes:
         seconds: Seconds after the last use, greater than 0. Required.
-        on_expiry: What happens then; EVICT when unset.
+        on_expiry: What happens when the lease expires; EVICT when unset.
     """
 
     seconds: float
@@ -281,14 +277,14 @@ class Lease(Spec, message=session_pb2.LeaseSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class Durability(Spec, message=session_pb2.DurabilitySpec):
-    """How much of a session is kept on the server's disk.
+    """How much of a session is stored on the server's disk.
 
     Attributes:
-        mode: Which of the ways; JOURNAL when unset.
-        snapshot_steps: Under SNAPSHOT: saved when this many steps were taken since. Only by time when
+        mode: The mode; JOURNAL when unset.
+        snapshot_steps: Under SNAPSHOT: number of steps between two snapshots. By time only when
             unset. At least 1.
-        snapshot_seconds: Under SNAPSHOT: saved when there were changes and this much time has passed
-            since; 60 when unset. Greater than 0.
+        snapshot_seconds: Under SNAPSHOT: seconds between two snapshots, if there were changes; 60
+            when unset. Greater than 0.
     """
 
     mode: DurabilityMode = DurabilityMode.JOURNAL

@@ -44,7 +44,7 @@ class ActivationSpec(_message.Message):
     LOG_SOFTMAX_FIELD_NUMBER: _builtins.int
     MAXOUT_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
-    """Whose defaults fill the unset fields."""
+    """The convention whose defaults fill the unset fields."""
     @_builtins.property
     def sigmoid(self) -> Global___SigmoidSpec:
         """1/(1 + exp(-x))."""
@@ -59,7 +59,7 @@ class ActivationSpec(_message.Message):
 
     @_builtins.property
     def leaky_relu(self) -> Global___LeakyReluSpec:
-        """x where x > 0, otherwise negative_slope*x."""
+        """x if x > 0, otherwise negative_slope*x."""
 
     @_builtins.property
     def softmax(self) -> Global___SoftmaxSpec:
@@ -67,15 +67,15 @@ class ActivationSpec(_message.Message):
 
     @_builtins.property
     def prelu(self) -> Global___PreluSpec:
-        """x where x > 0, otherwise slope*x, with a slope that is learned."""
+        """x if x > 0, otherwise slope*x, with a learned slope."""
 
     @_builtins.property
     def rrelu(self) -> Global___RreluSpec:
-        """x where x > 0, otherwise slope*x, with a slope that is drawn."""
+        """x if x > 0, otherwise slope*x, with a random slope."""
 
     @_builtins.property
     def elu(self) -> Global___EluSpec:
-        """x where x > 0, otherwise alpha*(exp(x) - 1)."""
+        """x if x > 0, otherwise alpha*(exp(x) - 1)."""
 
     @_builtins.property
     def selu(self) -> Global___SeluSpec:
@@ -83,7 +83,7 @@ class ActivationSpec(_message.Message):
 
     @_builtins.property
     def celu(self) -> Global___CeluSpec:
-        """x where x > 0, otherwise alpha*(exp(x/alpha) - 1)."""
+        """x if x > 0, otherwise alpha*(exp(x/alpha) - 1)."""
 
     @_builtins.property
     def gelu(self) -> Global___GeluSpec:
@@ -107,7 +107,7 @@ class ActivationSpec(_message.Message):
 
     @_builtins.property
     def hard_sigmoid(self) -> Global___HardSigmoidSpec:
-        """x/6 + 1/2, cut off at 0 and 1."""
+        """x/6 + 1/2, clipped to [0, 1]."""
 
     @_builtins.property
     def hard_swish(self) -> Global___HardSwishSpec:
@@ -119,7 +119,7 @@ class ActivationSpec(_message.Message):
 
     @_builtins.property
     def maxout(self) -> Global___MaxoutSpec:
-        """The greatest of each group of neighbours along an axis."""
+        """The maximum of each group of neighbours along an axis."""
 
     def __init__(
         self,
@@ -214,7 +214,7 @@ class LeakyReluSpec(_message.Message):
 
     NEGATIVE_SLOPE_FIELD_NUMBER: _builtins.int
     negative_slope: _builtins.float
-    """Slope left of zero."""
+    """Slope for x < 0."""
     def __init__(
         self,
         *,
@@ -232,9 +232,9 @@ Global___LeakyReluSpec: _TypeAlias = LeakyReluSpec  # noqa: Y015
 
 @_typing.final
 class SoftmaxSpec(_message.Message):
-    """Softmax. An input of infinity takes everything, several share it equally. Where
-    all inputs along the axis are -infinity, value and gradient are NaN, as in
-    PyTorch.
+    """Softmax. An input of +infinity has the output 1; several of them share it
+    equally. If all inputs along the axis are -infinity, value and gradient are
+    NaN, as in PyTorch.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -278,9 +278,10 @@ Global___PreluSpec: _TypeAlias = PreluSpec  # noqa: Y015
 
 @_typing.final
 class RreluSpec(_message.Message):
-    """The randomized rectifier. Each element has a slope of its own, uniform on
-    [lower, upper], when training, and their mean otherwise. The same seed and
-    shape give the same slopes in either direction and on every backend.
+    """The randomized rectifier. In training each element has its own slope,
+    uniform on [lower, upper]; otherwise the slope is their mean. The same seed
+    and shape give the same slopes in the forward and backward pass and on every
+    backend.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -294,10 +295,10 @@ class RreluSpec(_message.Message):
     upper: _builtins.float
     """Largest slope, at least lower."""
     training: _builtins.bool
-    """Draws slopes."""
+    """Whether slopes are random."""
     seed: _builtins.int
-    """Seed of the draws, at least 0. Give another one for each step, and the same
-    one for an activation and its gradient.
+    """Seed of the slopes, at least 0. Use another one for each step, and the
+    same one for an activation and its gradient.
     """
     def __init__(
         self,
@@ -338,7 +339,7 @@ class EluSpec(_message.Message):
 
     ALPHA_FIELD_NUMBER: _builtins.int
     alpha: _builtins.float
-    """Minus the value at -infinity."""
+    """The negated limit at -infinity."""
     def __init__(
         self,
         *,
@@ -379,7 +380,7 @@ class CeluSpec(_message.Message):
 
     ALPHA_FIELD_NUMBER: _builtins.int
     alpha: _builtins.float
-    """Minus the value at -infinity."""
+    """The negated limit at -infinity."""
     def __init__(
         self,
         *,
@@ -403,7 +404,7 @@ class GeluSpec(_message.Message):
 
     APPROXIMATE_FIELD_NUMBER: _builtins.int
     approximate: _builtins.bool
-    """Takes x/2*(1 + tanh(sqrt(2/pi)*(x + 0.044715*x^3))) instead."""
+    """Whether to compute x/2*(1 + tanh(sqrt(2/pi)*(x + 0.044715*x^3))) instead."""
     def __init__(
         self,
         *,
@@ -461,7 +462,7 @@ class SoftplusSpec(_message.Message):
 
     BETA_FIELD_NUMBER: _builtins.int
     beta: _builtins.float
-    """How sharply it bends."""
+    """Sharpness of the transition at 0."""
     def __init__(
         self,
         *,
@@ -496,7 +497,7 @@ Global___SoftsignSpec: _TypeAlias = SoftsignSpec  # noqa: Y015
 
 @_typing.final
 class HardSigmoidSpec(_message.Message):
-    """A sigmoid of three straight pieces. Its derivative is 0 at -3 and 3."""
+    """A piecewise linear sigmoid. Its derivative is 0 at -3 and 3."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -532,7 +533,7 @@ Global___HardSwishSpec: _TypeAlias = HardSwishSpec  # noqa: Y015
 
 @_typing.final
 class LogSoftmaxSpec(_message.Message):
-    """The logarithm of softmax, infinities included."""
+    """The logarithm of softmax, with the same treatment of infinities."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -556,9 +557,9 @@ Global___LogSoftmaxSpec: _TypeAlias = LogSoftmaxSpec  # noqa: Y015
 
 @_typing.final
 class MaxoutSpec(_message.Message):
-    """Maxout (Goodfellow et al., 2013). Element j along the axis of the output is the
-    greatest of the elements j*group_size to (j + 1)*group_size - 1 of the input,
-    and hands its gradient to the first of those that are.
+    """Maxout (Goodfellow et al., 2013). Element j along the axis of the output is
+    the maximum of the elements j*group_size to (j + 1)*group_size - 1 of the
+    input; the gradient goes to the first maximum.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

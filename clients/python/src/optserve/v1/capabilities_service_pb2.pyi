@@ -59,9 +59,9 @@ class GetCapabilitiesResponse(_message.Message):
     api_version: _builtins.str
     """Package of the contract, optserve.v1."""
     backend: _builtins.str
-    """What runs the kernels: numpy, numba or cupy."""
+    """The executor of kernels: numpy, numba or cupy."""
     device: _builtins.str
-    """The device that it runs them on."""
+    """The device on which they run."""
     @_builtins.property
     def algorithms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Algorithm]:
         """Every algorithm, by family and name."""
@@ -156,10 +156,10 @@ class Hyperparameter(_message.Message):
     name: _builtins.str
     """Name of the message field."""
     range: _builtins.str
-    """What may be given, in words: for example "double in [0, 1)"."""
+    """Allowed values as text, for example "double in [0, 1)"."""
     @_builtins.property
     def defaults(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConventionDefault]:
-        """Its default under each convention; none where it is required."""
+        """Its default under each convention; none if it is required."""
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class CapabilitiesServiceServicer:
     """
 
     def GetCapabilities(self, request, context):
-        """Describes the server. Never fails but for transport.
+        """Describes the server. Fails only if the transport does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class CapabilitiesServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CapabilitiesServiceAsyncStub: ...
     GetCapabilities: _grpc.UnaryUnaryMultiCallable[_capabilities_service_pb2.GetCapabilitiesRequest, _capabilities_service_pb2.GetCapabilitiesResponse]
-    """Describes the server. Never fails but for transport."""
+    """Describes the server. Fails only if the transport does."""
 
 @_typing.type_check_only
 class CapabilitiesServiceAsyncStub(CapabilitiesServiceStub):
@@ -42,7 +42,7 @@ class CapabilitiesServiceAsyncStub(CapabilitiesServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_capabilities_service_pb2.GetCapabilitiesRequest, _capabilities_service_pb2.GetCapabilitiesResponse]  # type: ignore[assignment]
-    """Describes the server. Never fails but for transport."""
+    """Describes the server. Fails only if the transport does."""
 
 class CapabilitiesServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a server can do."""
@@ -53,6 +53,6 @@ class CapabilitiesServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _capabilities_service_pb2.GetCapabilitiesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_capabilities_service_pb2.GetCapabilitiesResponse, _abc.Awaitable[_capabilities_service_pb2.GetCapabilitiesResponse]]:
-        """Describes the server. Never fails but for transport."""
+        """Describes the server. Fails only if the transport does."""
 
 def add_CapabilitiesServiceServicer_to_server(servicer: CapabilitiesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -31,7 +31,7 @@ class _ConventionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Convention
     CONVENTION_OPTAX: _Convention.ValueType  # 3
     """optax, and JAX for what optax does not define."""
     CONVENTION_LECTURE: _Convention.ValueType  # 4
-    """The lecture notes that the service grew from: exponential-moving-average
+    """The lecture notes from which the service originates: exponential-moving-average
     momentum, no epsilon, bias corrections as printed there.
     """
 
@@ -49,7 +49,7 @@ CONVENTION_TORCH: Convention.ValueType  # 2
 CONVENTION_OPTAX: Convention.ValueType  # 3
 """optax, and JAX for what optax does not define."""
 CONVENTION_LECTURE: Convention.ValueType  # 4
-"""The lecture notes that the service grew from: exponential-moving-average
+"""The lecture notes from which the service originates: exponential-moving-average
 momentum, no epsilon, bias corrections as printed there.
 """
 Global___Convention: _TypeAlias = Convention  # noqa: Y015

@@ -30,22 +30,23 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_OUT_OF_RANGE: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT. A value lies outside its range.
-    Example: field "spec.optimizer.adam.beta_1", metadata {"range": "in [0, 1)"}.
+    Example: field "spec.optimizer.adam.beta1", metadata {"range": "in [0, 1)"}.
     """
     ERROR_REASON_UNSUPPORTED_VALUE: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT. An enum value that the server does not know, or that is
-    not allowed here. Example: field "spec.optimizer.rmsprop.momentum_form".
+    """INVALID_ARGUMENT. An enum value that the server does not know or that is
+    not allowed here, or a field of a step that it does not know. Example:
+    field "spec.optimizer.rmsprop.momentum_form".
     """
     ERROR_REASON_CONFLICTING_FIELDS: _ErrorReason.ValueType  # 4
-    """INVALID_ARGUMENT. Two fields contradict each other.
-    Example: field "spec.optimizer.adam.learning_rate" beside a schedule.
+    """INVALID_ARGUMENT. Two fields contradict each other. Example: field
+    "spec.optimizer.adam.learning_rate" together with a schedule.
     """
     ERROR_REASON_MALFORMED_NAME: _ErrorReason.ValueType  # 5
     """INVALID_ARGUMENT. A resource name or identifier is malformed.
     Example: field "name".
     """
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 6
-    """INVALID_ARGUMENT. A page token that the server did not hand out."""
+    """INVALID_ARGUMENT. A page token that the server did not return."""
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 7
     """NOT_FOUND. Metadata {"name": "sessions/x"}."""
     ERROR_REASON_SESSION_EXISTS: _ErrorReason.ValueType  # 8
@@ -57,7 +58,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DUPLICATE_TENSOR: _ErrorReason.ValueType  # 10
     """INVALID_ARGUMENT. A tensor is named twice."""
     ERROR_REASON_MISSING_TENSOR: _ErrorReason.ValueType  # 11
-    """INVALID_ARGUMENT. A tensor that is needed here was left out."""
+    """INVALID_ARGUMENT. A required tensor is missing."""
     ERROR_REASON_SHAPE_MISMATCH: _ErrorReason.ValueType  # 12
     """INVALID_ARGUMENT. Metadata {"tensor", "expected": "[4,3]", "actual": "[3,4]"}."""
     ERROR_REASON_DTYPE_MISMATCH: _ErrorReason.ValueType  # 13
@@ -65,112 +66,120 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BYTE_LENGTH_MISMATCH: _ErrorReason.ValueType  # 14
     """INVALID_ARGUMENT. Metadata {"tensor", "expected": "48", "actual": "47"}."""
     ERROR_REASON_NON_FINITE_GRADIENT: _ErrorReason.ValueType  # 15
-    """INVALID_ARGUMENT. A gradient holds NaN or infinities, as sent or as
-    NonFinitePolicy checks it, and the session rejects them. Metadata {"tensor", "count"}.
+    """INVALID_ARGUMENT. A gradient has NaN or infinite elements, as sent or as
+    NonFinitePolicy checks it, and the session rejects them. Metadata
+    {"tensor", "count"}.
     """
     ERROR_REASON_SEQUENCE_GAP: _ErrorReason.ValueType  # 16
-    """FAILED_PRECONDITION. Metadata {"expected": "7", "actual": "9"}."""
+    """FAILED_PRECONDITION. A sequence was left out. Metadata {"expected": "7",
+    "actual": "9"}.
+    """
     ERROR_REASON_SEQUENCE_REUSED: _ErrorReason.ValueType  # 17
-    """FAILED_PRECONDITION. The sequence was used with another content; nothing was
-    applied now.
+    """FAILED_PRECONDITION. The sequence was used with another content. Metadata
+    {"expected", "actual"}.
     """
     ERROR_REASON_SEQUENCE_EXPIRED: _ErrorReason.ValueType  # 18
-    """FAILED_PRECONDITION. The result of that sequence is no longer kept."""
+    """FAILED_PRECONDITION. The result of that sequence is no longer stored.
+    Metadata {"expected", "actual"}.
+    """
     ERROR_REASON_STEP_MISMATCH: _ErrorReason.ValueType  # 19
-    """ABORTED. Metadata {"expected": "5", "current": "6"}."""
+    """ABORTED. The session has another step than expected_step. Metadata
+    {"expected": "5", "current": "6"}.
+    """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 20
     """FAILED_PRECONDITION. The request_id was used with another content."""
     ERROR_REASON_STREAM_TRUNCATED: _ErrorReason.ValueType  # 21
-    """INVALID_ARGUMENT. A stream ended in the middle of its bytes; nothing of
-    the unfinished part was applied. Metadata {"expected", "actual"}; none where
-    a data connection was lost, after which the step may be sent again.
+    """INVALID_ARGUMENT. A stream ended before its bytes were complete; nothing
+    of the incomplete part was applied. Metadata {"expected", "actual"}; none
+    if a data connection was lost, after which the step may be sent again.
     """
     ERROR_REASON_STREAM_PROTOCOL: _ErrorReason.ValueType  # 22
-    """INVALID_ARGUMENT. A message of a stream came where it may not: a chunk
-    without a header, a header before the last step's bytes were whole, a gap,
-    a request for a data connection that is not between two steps, or a ticket
-    that nobody has shown in time.
+    """INVALID_ARGUMENT. A message of a stream is not allowed at its position: a
+    step without a plan, a chunk without a header, a header before the last
+    step's bytes are complete, a gap, a request for a data connection that is
+    not between two steps, or a ticket that was not used in time.
     """
     ERROR_REASON_PARAMETERS_PENDING: _ErrorReason.ValueType  # 23
-    """FAILED_PRECONDITION. Parameters are still to be uploaded."""
+    """FAILED_PRECONDITION. Parameters are not uploaded yet."""
     ERROR_REASON_POINT_UNAVAILABLE: _ErrorReason.ValueType  # 24
-    """FAILED_PRECONDITION. The session keeps no such point: a look-ahead without
-    a look-ahead rule, an average without a weight average.
+    """FAILED_PRECONDITION. The session has no such point: a look-ahead without a
+    look-ahead rule, or an average without a weight average.
     """
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 25
-    """RESOURCE_EXHAUSTED. A limit of the server; with RetryInfo where it is one of
-    what is under way, such as max_memory_bytes, and other calls may end first.
-    Metadata {"limit": "max_sessions", "value": "1000"}.
+    """RESOURCE_EXHAUSTED. A limit of the server; with RetryInfo if the end of
+    other calls may help, as with max_memory_bytes. Metadata {"limit":
+    "max_sessions", "value": "1000"}.
     """
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 26
     """UNAVAILABLE, with RetryInfo. The server is shutting down."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 27
     """INTERNAL. A defect of the server. Metadata {"request_id"}."""
     ERROR_REASON_INVALID_EXPRESSION: _ErrorReason.ValueType  # 28
-    """INVALID_ARGUMENT. A formula cannot be read. Line and column count from 1,
-    the column in characters.
-    Example: field "loss.custom.expression", metadata {"position": "1:7", "text": "."}.
+    """INVALID_ARGUMENT. A formula cannot be parsed. Lines and columns count from
+    1, columns in characters. Example: field "loss.custom.expression",
+    metadata {"position": "1:7", "text": "."}.
     """
     ERROR_REASON_STEP_INCOMPLETE: _ErrorReason.ValueType  # 29
-    """FAILED_PRECONDITION. Gradients wait for the rest of their step.
-    Metadata {"accumulated": "1", "needed": "4"}.
+    """FAILED_PRECONDITION. A step is partly accumulated. Metadata
+    {"accumulated": "1", "needed": "4"}.
     """
     ERROR_REASON_TRAINING_STOPPED: _ErrorReason.ValueType  # 30
     """FAILED_PRECONDITION. Early stopping has ended the training; UpdateSession
-    with another early_stopping, or none, goes on.
-    Metadata {"monitor": "val_loss", "best_step": "40"}.
+    with another early_stopping, or none, continues it. Metadata {"monitor":
+    "val_loss", "best_step": "40"}.
     """
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 31
-    """UNAUTHENTICATED. The bearer token in the metadata ("authorization: Bearer ...")
-    is missing, not known, or no longer valid.
+    """UNAUTHENTICATED. The bearer token in the metadata ("authorization: Bearer
+    ...") is missing, unknown, or no longer valid.
     """
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 32
-    """RESOURCE_EXHAUSTED. A quota of the caller's namespace; with RetryInfo where
-    its other calls may end first.
-    Metadata {"quota": "max_sessions", "value": "10", "namespace": "alice"}.
+    """RESOURCE_EXHAUSTED. A quota of the caller's namespace; with RetryInfo if
+    the end of its other calls may help. Metadata {"quota": "max_sessions",
+    "value": "10", "namespace": "alice"}.
     """
     ERROR_REASON_MALFORMED_MESSAGE: _ErrorReason.ValueType  # 33
-    """INVALID_ARGUMENT. The bytes of a message cannot be read as what they should be."""
+    """INVALID_ARGUMENT. The bytes of a message cannot be decoded."""
     ERROR_REASON_STREAM_IDLE: _ErrorReason.ValueType  # 34
-    """UNAVAILABLE, with RetryInfo. Nothing came over the stream for longer than
-    the server waits; open another one. Metadata {"seconds": "600"}.
+    """UNAVAILABLE, with RetryInfo. The stream was idle for longer than the
+    server's time-out; open another one. Metadata {"seconds": "600"}.
     """
     ERROR_REASON_SHARED_MEMORY_UNAVAILABLE: _ErrorReason.ValueType  # 35
-    """FAILED_PRECONDITION. The server shares no memory: it was told not to, or its
-    machine cannot. Send chunks.
+    """FAILED_PRECONDITION. The server does not share memory: it is disabled or
+    not available on its host. Send chunks.
     """
     ERROR_REASON_REGION_NOT_FOUND: _ErrorReason.ValueType  # 36
-    """FAILED_PRECONDITION. The session shares no memory of that name, or no more;
-    nothing was applied. Share memory again, or send chunks under the same
-    gradient_id.
+    """FAILED_PRECONDITION. The session has no shared memory of that name, or no
+    longer. Share memory again, or send chunks with the same gradient_id.
     """
     ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 37
-    """RESOURCE_EXHAUSTED, with RetryInfo. The server's disk is full; nothing was
-    applied, and the session goes on when there is room.
+    """RESOURCE_EXHAUSTED, with RetryInfo. The server's disk is full. The session
+    continues when there is free space.
     """
     ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 38
-    """UNAVAILABLE, with RetryInfo. The server's disk has failed; nothing was applied.
-    The same request may succeed later.
+    """UNAVAILABLE, with RetryInfo. The server's disk has failed. The same
+    request may succeed later.
     """
     ERROR_REASON_SESSION_DAMAGED: _ErrorReason.ValueType  # 39
-    """DATA_LOSS. The session's files were found damaged and were set aside rather
-    than guessed at; whoever runs the server finds them in its quarantine.
-    DeleteSession removes them.
+    """DATA_LOSS. The session's files are damaged. The server moved them to its
+    quarantine directory, where its operator finds them. DeleteSession removes
+    the session.
     """
     ERROR_REASON_SNAPSHOT_NOT_FOUND: _ErrorReason.ValueType  # 40
     """NOT_FOUND. Metadata {"name": "sessions/a/snapshots/100"}."""
     ERROR_REASON_SNAPSHOT_DAMAGED: _ErrorReason.ValueType  # 41
-    """DATA_LOSS. The snapshot's file is damaged; nothing was changed. Take another."""
+    """DATA_LOSS. The snapshot's file is damaged. Use another."""
     ERROR_REASON_SNAPSHOT_MALFORMED: _ErrorReason.ValueType  # 42
-    """INVALID_ARGUMENT. The bytes are no snapshot, or not all of one."""
+    """INVALID_ARGUMENT. The bytes are not a complete snapshot."""
     ERROR_REASON_DURABILITY_UNAVAILABLE: _ErrorReason.ValueType  # 43
-    """FAILED_PRECONDITION. The server has no data directory, or the session is held
-    in memory alone.
+    """FAILED_PRECONDITION. The server has no data directory, or the session is
+    held in memory only.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call failed. Sent as google.rpc.ErrorInfo.reason without the
-    ERROR_REASON_ prefix, in the domain "optserve.v1".
+    """Reasons of errors. Sent as google.rpc.ErrorInfo.reason without the
+    ERROR_REASON_ prefix, in the domain "optserve.v1". Each ErrorInfo also has
+    the metadata {"applied": "no"} or {"applied": "unknown"}, which are not
+    listed here.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -181,22 +190,23 @@ Example: field "spec.optimizer".
 """
 ERROR_REASON_OUT_OF_RANGE: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT. A value lies outside its range.
-Example: field "spec.optimizer.adam.beta_1", metadata {"range": "in [0, 1)"}.
+Example: field "spec.optimizer.adam.beta1", metadata {"range": "in [0, 1)"}.
 """
 ERROR_REASON_UNSUPPORTED_VALUE: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT. An enum value that the server does not know, or that is
-not allowed here. Example: field "spec.optimizer.rmsprop.momentum_form".
+"""INVALID_ARGUMENT. An enum value that the server does not know or that is
+not allowed here, or a field of a step that it does not know. Example:
+field "spec.optimizer.rmsprop.momentum_form".
 """
 ERROR_REASON_CONFLICTING_FIELDS: ErrorReason.ValueType  # 4
-"""INVALID_ARGUMENT. Two fields contradict each other.
-Example: field "spec.optimizer.adam.learning_rate" beside a schedule.
+"""INVALID_ARGUMENT. Two fields contradict each other. Example: field
+"spec.optimizer.adam.learning_rate" together with a schedule.
 """
 ERROR_REASON_MALFORMED_NAME: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT. A resource name or identifier is malformed.
 Example: field "name".
 """
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 6
-"""INVALID_ARGUMENT. A page token that the server did not hand out."""
+"""INVALID_ARGUMENT. A page token that the server did not return."""
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 7
 """NOT_FOUND. Metadata {"name": "sessions/x"}."""
 ERROR_REASON_SESSION_EXISTS: ErrorReason.ValueType  # 8
@@ -208,7 +218,7 @@ Example: field "gradients[2].name", metadata {"tensor": "dense/kernal"}.
 ERROR_REASON_DUPLICATE_TENSOR: ErrorReason.ValueType  # 10
 """INVALID_ARGUMENT. A tensor is named twice."""
 ERROR_REASON_MISSING_TENSOR: ErrorReason.ValueType  # 11
-"""INVALID_ARGUMENT. A tensor that is needed here was left out."""
+"""INVALID_ARGUMENT. A required tensor is missing."""
 ERROR_REASON_SHAPE_MISMATCH: ErrorReason.ValueType  # 12
 """INVALID_ARGUMENT. Metadata {"tensor", "expected": "[4,3]", "actual": "[3,4]"}."""
 ERROR_REASON_DTYPE_MISMATCH: ErrorReason.ValueType  # 13
@@ -216,106 +226,112 @@ ERROR_REASON_DTYPE_MISMATCH: ErrorReason.ValueType  # 13
 ERROR_REASON_BYTE_LENGTH_MISMATCH: ErrorReason.ValueType  # 14
 """INVALID_ARGUMENT. Metadata {"tensor", "expected": "48", "actual": "47"}."""
 ERROR_REASON_NON_FINITE_GRADIENT: ErrorReason.ValueType  # 15
-"""INVALID_ARGUMENT. A gradient holds NaN or infinities, as sent or as
-NonFinitePolicy checks it, and the session rejects them. Metadata {"tensor", "count"}.
+"""INVALID_ARGUMENT. A gradient has NaN or infinite elements, as sent or as
+NonFinitePolicy checks it, and the session rejects them. Metadata
+{"tensor", "count"}.
 """
 ERROR_REASON_SEQUENCE_GAP: ErrorReason.ValueType  # 16
-"""FAILED_PRECONDITION. Metadata {"expected": "7", "actual": "9"}."""
+"""FAILED_PRECONDITION. A sequence was left out. Metadata {"expected": "7",
+"actual": "9"}.
+"""
 ERROR_REASON_SEQUENCE_REUSED: ErrorReason.ValueType  # 17
-"""FAILED_PRECONDITION. The sequence was used with another content; nothing was
-applied now.
+"""FAILED_PRECONDITION. The sequence was used with another content. Metadata
+{"expected", "actual"}.
 """
 ERROR_REASON_SEQUENCE_EXPIRED: ErrorReason.ValueType  # 18
-"""FAILED_PRECONDITION. The result of that sequence is no longer kept."""
+"""FAILED_PRECONDITION. The result of that sequence is no longer stored.
+Metadata {"expected", "actual"}.
+"""
 ERROR_REASON_STEP_MISMATCH: ErrorReason.ValueType  # 19
-"""ABORTED. Metadata {"expected": "5", "current": "6"}."""
+"""ABORTED. The session has another step than expected_step. Metadata
+{"expected": "5", "current": "6"}.
+"""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION. The request_id was used with another content."""
 ERROR_REASON_STREAM_TRUNCATED: ErrorReason.ValueType  # 21
-"""INVALID_ARGUMENT. A stream ended in the middle of its bytes; nothing of
-the unfinished part was applied. Metadata {"expected", "actual"}; none where
-a data connection was lost, after which the step may be sent again.
+"""INVALID_ARGUMENT. A stream ended before its bytes were complete; nothing
+of the incomplete part was applied. Metadata {"expected", "actual"}; none
+if a data connection was lost, after which the step may be sent again.
 """
 ERROR_REASON_STREAM_PROTOCOL: ErrorReason.ValueType  # 22
-"""INVALID_ARGUMENT. A message of a stream came where it may not: a chunk
-without a header, a header before the last step's bytes were whole, a gap,
-a request for a data connection that is not between two steps, or a ticket
-that nobody has shown in time.
+"""INVALID_ARGUMENT. A message of a stream is not allowed at its position: a
+step without a plan, a chunk without a header, a header before the last
+step's bytes are complete, a gap, a request for a data connection that is
+not between two steps, or a ticket that was not used in time.
 """
 ERROR_REASON_PARAMETERS_PENDING: ErrorReason.ValueType  # 23
-"""FAILED_PRECONDITION. Parameters are still to be uploaded."""
+"""FAILED_PRECONDITION. Parameters are not uploaded yet."""
 ERROR_REASON_POINT_UNAVAILABLE: ErrorReason.ValueType  # 24
-"""FAILED_PRECONDITION. The session keeps no such point: a look-ahead without
-a look-ahead rule, an average without a weight average.
+"""FAILED_PRECONDITION. The session has no such point: a look-ahead without a
+look-ahead rule, or an average without a weight average.
 """
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 25
-"""RESOURCE_EXHAUSTED. A limit of the server; with RetryInfo where it is one of
-what is under way, such as max_memory_bytes, and other calls may end first.
-Metadata {"limit": "max_sessions", "value": "1000"}.
+"""RESOURCE_EXHAUSTED. A limit of the server; with RetryInfo if the end of
+other calls may help, as with max_memory_bytes. Metadata {"limit":
+"max_sessions", "value": "1000"}.
 """
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 26
 """UNAVAILABLE, with RetryInfo. The server is shutting down."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """INTERNAL. A defect of the server. Metadata {"request_id"}."""
 ERROR_REASON_INVALID_EXPRESSION: ErrorReason.ValueType  # 28
-"""INVALID_ARGUMENT. A formula cannot be read. Line and column count from 1,
-the column in characters.
-Example: field "loss.custom.expression", metadata {"position": "1:7", "text": "."}.
+"""INVALID_ARGUMENT. A formula cannot be parsed. Lines and columns count from
+1, columns in characters. Example: field "loss.custom.expression",
+metadata {"position": "1:7", "text": "."}.
 """
 ERROR_REASON_STEP_INCOMPLETE: ErrorReason.ValueType  # 29
-"""FAILED_PRECONDITION. Gradients wait for the rest of their step.
-Metadata {"accumulated": "1", "needed": "4"}.
+"""FAILED_PRECONDITION. A step is partly accumulated. Metadata
+{"accumulated": "1", "needed": "4"}.
 """
 ERROR_REASON_TRAINING_STOPPED: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION. Early stopping has ended the training; UpdateSession
-with another early_stopping, or none, goes on.
-Metadata {"monitor": "val_loss", "best_step": "40"}.
+with another early_stopping, or none, continues it. Metadata {"monitor":
+"val_loss", "best_step": "40"}.
 """
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 31
-"""UNAUTHENTICATED. The bearer token in the metadata ("authorization: Bearer ...")
-is missing, not known, or no longer valid.
+"""UNAUTHENTICATED. The bearer token in the metadata ("authorization: Bearer
+...") is missing, unknown, or no longer valid.
 """
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 32
-"""RESOURCE_EXHAUSTED. A quota of the caller's namespace; with RetryInfo where
-its other calls may end first.
-Metadata {"quota": "max_sessions", "value": "10", "namespace": "alice"}.
+"""RESOURCE_EXHAUSTED. A quota of the caller's namespace; with RetryInfo if
+the end of its other calls may help. Metadata {"quota": "max_sessions",
+"value": "10", "namespace": "alice"}.
 """
 ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 33
-"""INVALID_ARGUMENT. The bytes of a message cannot be read as what they should be."""
+"""INVALID_ARGUMENT. The bytes of a message cannot be decoded."""
 ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 34
-"""UNAVAILABLE, with RetryInfo. Nothing came over the stream for longer than
-the server waits; open another one. Metadata {"seconds": "600"}.
+"""UNAVAILABLE, with RetryInfo. The stream was idle for longer than the
+server's time-out; open another one. Metadata {"seconds": "600"}.
 """
 ERROR_REASON_SHARED_MEMORY_UNAVAILABLE: ErrorReason.ValueType  # 35
-"""FAILED_PRECONDITION. The server shares no memory: it was told not to, or its
-machine cannot. Send chunks.
+"""FAILED_PRECONDITION. The server does not share memory: it is disabled or
+not available on its host. Send chunks.
 """
 ERROR_REASON_REGION_NOT_FOUND: ErrorReason.ValueType  # 36
-"""FAILED_PRECONDITION. The session shares no memory of that name, or no more;
-nothing was applied. Share memory again, or send chunks under the same
-gradient_id.
+"""FAILED_PRECONDITION. The session has no shared memory of that name, or no
+longer. Share memory again, or send chunks with the same gradient_id.
 """
 ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 37
-"""RESOURCE_EXHAUSTED, with RetryInfo. The server's disk is full; nothing was
-applied, and the session goes on when there is room.
+"""RESOURCE_EXHAUSTED, with RetryInfo. The server's disk is full. The session
+continues when there is free space.
 """
 ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 38
-"""UNAVAILABLE, with RetryInfo. The server's disk has failed; nothing was applied.
-The same request may succeed later.
+"""UNAVAILABLE, with RetryInfo. The server's disk has failed. The same
+request may succeed later.
 """
 ERROR_REASON_SESSION_DAMAGED: ErrorReason.ValueType  # 39
-"""DATA_LOSS. The session's files were found damaged and were set aside rather
-than guessed at; whoever runs the server finds them in its quarantine.
-DeleteSession removes them.
+"""DATA_LOSS. The session's files are damaged. The server moved them to its
+quarantine directory, where its operator finds them. DeleteSession removes
+the session.
 """
 ERROR_REASON_SNAPSHOT_NOT_FOUND: ErrorReason.ValueType  # 40
 """NOT_FOUND. Metadata {"name": "sessions/a/snapshots/100"}."""
 ERROR_REASON_SNAPSHOT_DAMAGED: ErrorReason.ValueType  # 41
-"""DATA_LOSS. The snapshot's file is damaged; nothing was changed. Take another."""
+"""DATA_LOSS. The snapshot's file is damaged. Use another."""
 ERROR_REASON_SNAPSHOT_MALFORMED: ErrorReason.ValueType  # 42
-"""INVALID_ARGUMENT. The bytes are no snapshot, or not all of one."""
+"""INVALID_ARGUMENT. The bytes are not a complete snapshot."""
 ERROR_REASON_DURABILITY_UNAVAILABLE: ErrorReason.ValueType  # 43
-"""FAILED_PRECONDITION. The server has no data directory, or the session is held
-in memory alone.
+"""FAILED_PRECONDITION. The server has no data directory, or the session is
+held in memory only.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -98,9 +98,9 @@ class StepRange(_message.Message):
     start: _builtins.int
     """First step, at least 0."""
     stop: _builtins.int
-    """End of the range, itself left out."""
+    """End of the range, exclusive."""
     stride: _builtins.int
-    """Distance of neighbours, at least 1; 1 when 0."""
+    """Distance between neighbouring steps, at least 1; 1 when 0."""
     def __init__(
         self,
         *,
@@ -159,9 +159,9 @@ class ComputeLossRequest(_message.Message):
     GRADIENT_FIELD_NUMBER: _builtins.int
     SAMPLE_WEIGHT_FIELD_NUMBER: _builtins.int
     per_example: _builtins.bool
-    """Asks for the values per example."""
+    """Requests the values per example."""
     gradient: _builtins.bool
-    """Asks for the gradient."""
+    """Requests the gradient."""
     @_builtins.property
     def loss(self) -> _loss_spec_pb2.LossSpec:
         """The loss."""
@@ -262,10 +262,10 @@ class ComputeActivationRequest(_message.Message):
 
     @_builtins.property
     def slope(self) -> _tensor_pb2.Tensor:
-        """The slope, for prelu alone: of the input's type, and of a shape that broadcasts to
-        the input's. From the last dimension backwards extents are equal or 1, and leading
-        ones may be left out: [] is one slope, [channels, 1, 1] one for each channel of
-        [batch, channels, height, width].
+        """The slope, for prelu only: of the input's type, and of a shape that
+        broadcasts to the input's. From the last dimension backwards extents are
+        equal or 1, and leading ones may be left out: [] is one slope, [channels,
+        1, 1] one for each channel of [batch, channels, height, width].
         """
 
     def __init__(
@@ -374,8 +374,8 @@ class ComputeActivationGradientResponse(_message.Message):
 
     @_builtins.property
     def slope_gradient(self) -> _tensor_pb2.Tensor:
-        """The gradient with respect to the slope, of its type and shape; unset where
-        there is none.
+        """The gradient with respect to the slope, of its type and shape; unset if
+        the activation has none.
         """
 
     def __init__(
@@ -415,7 +415,7 @@ class EstimateComplexityRequest(_message.Message):
 
     @_builtins.property
     def optimizer(self) -> _optimizer_spec_pb2.OptimizerSpec:
-        """The optimizer whose state is to be counted. None when unset."""
+        """The optimizer whose state is counted. None when unset."""
 
     def __init__(
         self,
@@ -462,7 +462,7 @@ class EstimateComplexityResponse(_message.Message):
 
     @_builtins.property
     def optimizer(self) -> _optimizer_spec_pb2.OptimizerSpec:
-        """The optimizer, every field resolved; unset where none was given."""
+        """The optimizer, every field resolved; unset if the request has none."""
 
     def __init__(
         self,
@@ -483,7 +483,7 @@ Global___EstimateComplexityResponse: _TypeAlias = EstimateComplexityResponse  # 
 
 @_typing.final
 class LayerComplexity(_message.Message):
-    """What one layer takes."""
+    """Counts of one layer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -517,7 +517,7 @@ Global___LayerComplexity: _TypeAlias = LayerComplexity  # noqa: Y015
 
 @_typing.final
 class Complexity(_message.Message):
-    """Counts of a layer or a network. Operations and feature maps are those of one
+    """Counts of a layer or a network. Operations and feature maps are of one
     forward pass of the whole batch.
     """
 
@@ -532,7 +532,7 @@ class Complexity(_message.Message):
     trainable_parameters: _builtins.int
     """Parameters that an optimizer changes."""
     non_trainable_parameters: _builtins.int
-    """Parameters that it does not: moving means and variances."""
+    """Parameters that an optimizer does not change: moving means and variances."""
     parameter_bytes: _builtins.int
     """Bytes of all parameters."""
     multiply_adds: _builtins.int
@@ -545,7 +545,7 @@ class Complexity(_message.Message):
     gates, means and softmax.
     """
     feature_map_bytes: _builtins.int
-    """Bytes of the layers' outputs; 0 where an output is its input's memory."""
+    """Bytes of the layers' outputs; 0 if an output shares its input's memory."""
     def __init__(
         self,
         *,

@@ -78,10 +78,10 @@ class FunctionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ComputeLoss(self, request, context):
-        """Computes a loss and, where asked for, its values per example and its
-        gradient with respect to the prediction.
+        """Computes a loss and, if requested, its values per example and its gradient
+        with respect to the prediction.
 
-        INVALID_ARGUMENT: the loss is wrong, or shapes or types do not fit.
+        INVALID_ARGUMENT: the loss is wrong, or shapes or types do not match.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,14 +100,15 @@ class FunctionServiceServicer:
         """Computes an activation's vector-Jacobian product: the gradient with respect
         to the input, from the gradient with respect to the output.
 
-        INVALID_ARGUMENT: the activation is wrong, or shapes or types do not fit.
+        INVALID_ARGUMENT: the activation is wrong, or shapes or types do not
+        match.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EstimateComplexity(self, request, context):
-        """Counts what a described network takes in time and memory, layer by layer.
+        """Computes the operations and the memory of a network, layer by layer.
 
         INVALID_ARGUMENT: the network, the optimizer or the type is wrong, a layer
         does not fit its input, or a count would exceed 2^63 - 1.

@@ -41,10 +41,10 @@ class FunctionServiceStub:
     INVALID_ARGUMENT: the schedule, a step or the range is wrong.
     """
     ComputeLoss: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.ComputeLossRequest, _function_service_pb2.ComputeLossResponse]
-    """Computes a loss and, where asked for, its values per example and its
-    gradient with respect to the prediction.
+    """Computes a loss and, if requested, its values per example and its gradient
+    with respect to the prediction.
 
-    INVALID_ARGUMENT: the loss is wrong, or shapes or types do not fit.
+    INVALID_ARGUMENT: the loss is wrong, or shapes or types do not match.
     """
     ComputeActivation: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.ComputeActivationRequest, _function_service_pb2.ComputeActivationResponse]
     """Computes an activation.
@@ -55,10 +55,11 @@ class FunctionServiceStub:
     """Computes an activation's vector-Jacobian product: the gradient with respect
     to the input, from the gradient with respect to the output.
 
-    INVALID_ARGUMENT: the activation is wrong, or shapes or types do not fit.
+    INVALID_ARGUMENT: the activation is wrong, or shapes or types do not
+    match.
     """
     EstimateComplexity: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.EstimateComplexityRequest, _function_service_pb2.EstimateComplexityResponse]
-    """Counts what a described network takes in time and memory, layer by layer.
+    """Computes the operations and the memory of a network, layer by layer.
 
     INVALID_ARGUMENT: the network, the optimizer or the type is wrong, a layer
     does not fit its input, or a count would exceed 2^63 - 1.
@@ -78,10 +79,10 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     INVALID_ARGUMENT: the schedule, a step or the range is wrong.
     """
     ComputeLoss: _aio.UnaryUnaryMultiCallable[_function_service_pb2.ComputeLossRequest, _function_service_pb2.ComputeLossResponse]  # type: ignore[assignment]
-    """Computes a loss and, where asked for, its values per example and its
-    gradient with respect to the prediction.
+    """Computes a loss and, if requested, its values per example and its gradient
+    with respect to the prediction.
 
-    INVALID_ARGUMENT: the loss is wrong, or shapes or types do not fit.
+    INVALID_ARGUMENT: the loss is wrong, or shapes or types do not match.
     """
     ComputeActivation: _aio.UnaryUnaryMultiCallable[_function_service_pb2.ComputeActivationRequest, _function_service_pb2.ComputeActivationResponse]  # type: ignore[assignment]
     """Computes an activation.
@@ -92,10 +93,11 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     """Computes an activation's vector-Jacobian product: the gradient with respect
     to the input, from the gradient with respect to the output.
 
-    INVALID_ARGUMENT: the activation is wrong, or shapes or types do not fit.
+    INVALID_ARGUMENT: the activation is wrong, or shapes or types do not
+    match.
     """
     EstimateComplexity: _aio.UnaryUnaryMultiCallable[_function_service_pb2.EstimateComplexityRequest, _function_service_pb2.EstimateComplexityResponse]  # type: ignore[assignment]
-    """Counts what a described network takes in time and memory, layer by layer.
+    """Computes the operations and the memory of a network, layer by layer.
 
     INVALID_ARGUMENT: the network, the optimizer or the type is wrong, a layer
     does not fit its input, or a count would exceed 2^63 - 1.
@@ -124,10 +126,10 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _function_service_pb2.ComputeLossRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_function_service_pb2.ComputeLossResponse, _abc.Awaitable[_function_service_pb2.ComputeLossResponse]]:
-        """Computes a loss and, where asked for, its values per example and its
-        gradient with respect to the prediction.
+        """Computes a loss and, if requested, its values per example and its gradient
+        with respect to the prediction.
 
-        INVALID_ARGUMENT: the loss is wrong, or shapes or types do not fit.
+        INVALID_ARGUMENT: the loss is wrong, or shapes or types do not match.
         """
 
     @_abc_1.abstractmethod
@@ -150,7 +152,8 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Computes an activation's vector-Jacobian product: the gradient with respect
         to the input, from the gradient with respect to the output.
 
-        INVALID_ARGUMENT: the activation is wrong, or shapes or types do not fit.
+        INVALID_ARGUMENT: the activation is wrong, or shapes or types do not
+        match.
         """
 
     @_abc_1.abstractmethod
@@ -159,7 +162,7 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _function_service_pb2.EstimateComplexityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_function_service_pb2.EstimateComplexityResponse, _abc.Awaitable[_function_service_pb2.EstimateComplexityResponse]]:
-        """Counts what a described network takes in time and memory, layer by layer.
+        """Computes the operations and the memory of a network, layer by layer.
 
         INVALID_ARGUMENT: the network, the optimizer or the type is wrong, a layer
         does not fit its input, or a count would exceed 2^63 - 1.

@@ -54,31 +54,32 @@ class _FanModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FanMode.Value
     FAN_MODE_UNSPECIFIED: _FanMode.ValueType  # 0
     """FAN_MODE_IN."""
     FAN_MODE_IN: _FanMode.ValueType  # 1
-    """Units that an output unit sums over."""
+    """Number of input units of an output unit."""
     FAN_MODE_OUT: _FanMode.ValueType  # 2
-    """Units that an input unit feeds."""
+    """Number of output units of an input unit."""
     FAN_MODE_AVERAGE: _FanMode.ValueType  # 3
     """The mean of both."""
 
 class FanMode(_FanMode, metaclass=_FanModeEnumTypeWrapper):
-    """What a variance is divided by. A matrix is [in, out] and a convolution kernel
-    [..., in, out], where every position of its field counts.
+    """The divisor of a variance. A matrix is [in, out] and a convolution kernel
+    [..., in, out], of which every position of the receptive field counts.
     """
 
 FAN_MODE_UNSPECIFIED: FanMode.ValueType  # 0
 """FAN_MODE_IN."""
 FAN_MODE_IN: FanMode.ValueType  # 1
-"""Units that an output unit sums over."""
+"""Number of input units of an output unit."""
 FAN_MODE_OUT: FanMode.ValueType  # 2
-"""Units that an input unit feeds."""
+"""Number of output units of an input unit."""
 FAN_MODE_AVERAGE: FanMode.ValueType  # 3
 """The mean of both."""
 Global___FanMode: _TypeAlias = FanMode  # noqa: Y015
 
 @_typing.final
 class InitializerSpec(_message.Message):
-    """How a server fills a tensor. Draws depend on the session's seed, the tensor's
-    name and nothing else, so they are the same on every backend.
+    """How a server computes a tensor's initial value. Random values depend only on
+    the session's seed and the tensor's name, so they are the same on every
+    backend.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -403,8 +404,9 @@ Global___VarianceScalingSpec: _TypeAlias = VarianceScalingSpec  # noqa: Y015
 
 @_typing.final
 class OrthogonalSpec(_message.Message):
-    """A random matrix with orthonormal columns, or rows where it has fewer of these
-    (Saxe et al., 2013). All dimensions but the last count as rows; there must be two.
+    """A random matrix with orthonormal columns, or orthonormal rows if it has
+    fewer of them (Saxe et al., 2013). All dimensions except the last count as
+    rows; there must be at least two dimensions.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -429,8 +431,8 @@ Global___OrthogonalSpec: _TypeAlias = OrthogonalSpec  # noqa: Y015
 
 @_typing.final
 class IdentitySpec(_message.Message):
-    """The identity matrix; of a matrix that is not square, its leading part. The tensor
-    must have two dimensions.
+    """The identity matrix; for a matrix that is not square, its leading part. The
+    tensor must have two dimensions.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

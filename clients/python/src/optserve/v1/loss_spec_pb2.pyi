@@ -29,7 +29,7 @@ class _LossReductionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LossRed
     LOSS_REDUCTION_UNSPECIFIED: _LossReduction.ValueType  # 0
     """The same as LOSS_REDUCTION_SUM_OVER_BATCH_SIZE."""
     LOSS_REDUCTION_SUM_OVER_BATCH_SIZE: _LossReduction.ValueType  # 1
-    """Their sum divided by their number, whatever the sample weights."""
+    """Their sum divided by their number, independent of the sample weights."""
     LOSS_REDUCTION_SUM: _LossReduction.ValueType  # 2
     """Their sum."""
     LOSS_REDUCTION_NONE: _LossReduction.ValueType  # 3
@@ -41,10 +41,10 @@ class _LossReductionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LossRed
     names.
     """
     LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT: _LossReduction.ValueType  # 5
-    """Their sum divided by the sum of their weights; 0 where that is 0. An
-    example's weight is its sample weight and, where targets are class indices,
-    times the weight of its class. Keras' mean_with_sample_weight, and PyTorch's
-    mean of a sparse loss with class weights.
+    """Their sum divided by the sum of their weights; 0 if that is 0. An
+    example's weight is its sample weight, multiplied by the weight of its
+    class if targets are class indices. Keras' mean_with_sample_weight, and
+    PyTorch's mean of a sparse loss with class weights.
     """
 
 class LossReduction(_LossReduction, metaclass=_LossReductionEnumTypeWrapper):
@@ -53,7 +53,7 @@ class LossReduction(_LossReduction, metaclass=_LossReductionEnumTypeWrapper):
 LOSS_REDUCTION_UNSPECIFIED: LossReduction.ValueType  # 0
 """The same as LOSS_REDUCTION_SUM_OVER_BATCH_SIZE."""
 LOSS_REDUCTION_SUM_OVER_BATCH_SIZE: LossReduction.ValueType  # 1
-"""Their sum divided by their number, whatever the sample weights."""
+"""Their sum divided by their number, independent of the sample weights."""
 LOSS_REDUCTION_SUM: LossReduction.ValueType  # 2
 """Their sum."""
 LOSS_REDUCTION_NONE: LossReduction.ValueType  # 3
@@ -65,10 +65,10 @@ LOSS_REDUCTION_MEAN: LossReduction.ValueType  # 4
 names.
 """
 LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT: LossReduction.ValueType  # 5
-"""Their sum divided by the sum of their weights; 0 where that is 0. An
-example's weight is its sample weight and, where targets are class indices,
-times the weight of its class. Keras' mean_with_sample_weight, and PyTorch's
-mean of a sparse loss with class weights.
+"""Their sum divided by the sum of their weights; 0 if that is 0. An
+example's weight is its sample weight, multiplied by the weight of its
+class if targets are class indices. Keras' mean_with_sample_weight, and
+PyTorch's mean of a sparse loss with class weights.
 """
 Global___LossReduction: _TypeAlias = LossReduction  # noqa: Y015
 
@@ -103,7 +103,7 @@ class LossSpec(_message.Message):
     DIOU_FIELD_NUMBER: _builtins.int
     CIOU_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
-    """Whose defaults fill the unset fields."""
+    """The convention whose defaults fill the unset fields."""
     reduction: Global___LossReduction.ValueType
     """How the per-example losses become one value."""
     @_builtins.property
@@ -120,7 +120,7 @@ class LossSpec(_message.Message):
 
     @_builtins.property
     def custom(self) -> Global___CustomSpec:
-        """A formula of the caller's own."""
+        """A formula that the caller sends."""
 
     @_builtins.property
     def mean_absolute_error(self) -> Global___MeanAbsoluteErrorSpec:
@@ -144,15 +144,15 @@ class LossSpec(_message.Message):
 
     @_builtins.property
     def binary_crossentropy(self) -> Global___BinaryCrossentropySpec:
-        """Cross-entropy of independent yes-or-no answers."""
+        """Cross-entropy of independent binary labels."""
 
     @_builtins.property
     def binary_focal_crossentropy(self) -> Global___BinaryFocalCrossentropySpec:
-        """Binary cross-entropy that plays down what is already answered well."""
+        """Binary cross-entropy with less weight on well-classified examples."""
 
     @_builtins.property
     def categorical_focal_crossentropy(self) -> Global___CategoricalFocalCrossentropySpec:
-        """Categorical cross-entropy that plays down what is already answered well."""
+        """Categorical cross-entropy with less weight on well-classified examples."""
 
     @_builtins.property
     def kl_divergence(self) -> Global___KlDivergenceSpec:
@@ -172,7 +172,7 @@ class LossSpec(_message.Message):
 
     @_builtins.property
     def categorical_hinge(self) -> Global___CategoricalHingeSpec:
-        """Hinge loss of the asked class against the best other one."""
+        """Hinge loss of the target class against the best other one."""
 
     @_builtins.property
     def cosine_similarity(self) -> Global___CosineSimilaritySpec:
@@ -252,9 +252,9 @@ Global___MeanSquaredErrorSpec: _TypeAlias = MeanSquaredErrorSpec  # noqa: Y015
 @_typing.final
 class CategoricalCrossentropySpec(_message.Message):
     """Categorical cross-entropy. Probabilities are renormalised along the axis and
-    clipped to [1e-7, 1 - 1e-7]; logits go through log-sum-exp. Where all logits
-    along the axis are -infinity, value and gradient are NaN, as in PyTorch; so in
-    every cross-entropy over classes.
+    clipped to [1e-7, 1 - 1e-7]; logits go through log-sum-exp. If all logits
+    along the axis are -infinity, value and gradient are NaN, as in PyTorch;
+    this holds for every cross-entropy over classes.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -266,7 +266,7 @@ class CategoricalCrossentropySpec(_message.Message):
     from_logits: _builtins.bool
     """Whether predictions are logits rather than probabilities."""
     label_smoothing: _builtins.float
-    """Share e of the target spread evenly: y*(1 - e) + e/classes."""
+    """Label smoothing e: the target is y*(1 - e) + e/classes."""
     axis: _builtins.int
     """The class axis; negative counts from the end."""
     @_builtins.property
@@ -317,7 +317,7 @@ class SparseCategoricalCrossentropySpec(_message.Message):
     axis: _builtins.int
     """The class axis; negative counts from the end."""
     label_smoothing: _builtins.float
-    """Share e of the target spread evenly, as in CategoricalCrossentropySpec."""
+    """Label smoothing e, as in CategoricalCrossentropySpec."""
     @_builtins.property
     def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Factors of the classes' terms, smoothing included, each at least 0; none
@@ -354,10 +354,10 @@ Global___SparseCategoricalCrossentropySpec: _TypeAlias = SparseCategoricalCrosse
 
 @_typing.final
 class CustomSpec(_message.Message):
-    """A formula of the caller's own, of one element of prediction and target. The
-    loss of an example is its mean over the last axis; under LOSS_REDUCTION_SUM
-    and with one output, the loss is thus its sum over the batch. The server
-    differentiates the formula itself, for the gradient.
+    """A formula that the caller sends, for one element of prediction and target.
+    The loss of an example is its mean over the last axis; so under
+    LOSS_REDUCTION_SUM and with one output, the loss is its sum over the batch.
+    The server differentiates the formula for the gradient.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -387,22 +387,22 @@ class CustomSpec(_message.Message):
     expression: _builtins.str
     """The formula, of at most 1024 characters. Required.
 
-    Its variables are y_pred and y_true; numbers are written as in
-    "99", "0.5" or "1e-7". It knows + - * / and parentheses; x**n and
-    power(x, n) for whole numbers n from -16 to 16; abs, sqrt, exp, expm1,
-    log, log1p, tanh and sign of one argument; maximum and minimum of two; and
-    where(a < b, x, y), with < <= > >= == or !=.
+    Its variables are y_pred and y_true; numbers are written as in "99", "0.5"
+    or "1e-7". It may use + - * / and parentheses; x**n and power(x, n) for
+    whole numbers n from -16 to 16; abs, sqrt, exp, expm1, log, log1p, tanh
+    and sign of one argument; maximum and minimum of two; and where(a < b, x,
+    y), with < <= > >= == or !=.
 
-    Where a formula bends, the gradient is that of the branch that where
-    takes, half of each side where maximum or minimum have equal arguments,
-    and 0 for abs at 0.
+    At points without a derivative, the gradient is that of the branch that
+    where selects, the mean of both sides if maximum or minimum have equal
+    arguments, and 0 for abs at 0.
 
     Example: "where(y_pred > y_true, COST*(y_pred - y_true), PROFIT*(y_true - y_pred))".
     """
     @_builtins.property
     def constants(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Numbers that the formula may use by name, such as {"COST": 1, "PROFIT": 99}:
-        at most 32, each finite, named in ASCII letters, digits and underscores.
+        """Named constants of the formula, such as {"COST": 1, "PROFIT": 99}: at most
+        32, each finite, named in ASCII letters, digits and underscores.
         """
 
     def __init__(
@@ -423,7 +423,7 @@ Global___CustomSpec: _TypeAlias = CustomSpec  # noqa: Y015
 
 @_typing.final
 class MeanAbsoluteErrorSpec(_message.Message):
-    """Mean absolute error over the last axis. The slope at 0 is 0."""
+    """Mean absolute error over the last axis. The derivative at 0 is 0."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -441,14 +441,14 @@ Global___MeanAbsoluteErrorSpec: _TypeAlias = MeanAbsoluteErrorSpec  # noqa: Y015
 @_typing.final
 class HuberSpec(_message.Message):
     """Huber's loss, the mean over the last axis. With e = prediction - target:
-    e^2/2 where |e| <= delta, otherwise delta*|e| - delta^2/2.
+    e^2/2 if |e| <= delta, otherwise delta*|e| - delta^2/2.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DELTA_FIELD_NUMBER: _builtins.int
     delta: _builtins.float
-    """Error at which the loss turns linear, greater than 0."""
+    """Error at which the loss becomes linear, greater than 0."""
     def __init__(
         self,
         *,
@@ -467,14 +467,14 @@ Global___HuberSpec: _TypeAlias = HuberSpec  # noqa: Y015
 @_typing.final
 class SmoothL1Spec(_message.Message):
     """Smooth L1, the mean over the last axis. With e = prediction - target:
-    e^2/(2*beta) where |e| < beta, otherwise |e| - beta/2.
+    e^2/(2*beta) if |e| < beta, otherwise |e| - beta/2.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BETA_FIELD_NUMBER: _builtins.int
     beta: _builtins.float
-    """Error at which the loss turns linear, at least 0; 0 makes it the mean
+    """Error at which the loss becomes linear, at least 0; 0 makes it the mean
     absolute error.
     """
     def __init__(
@@ -544,7 +544,7 @@ class BinaryCrossentropySpec(_message.Message):
     from_logits: _builtins.bool
     """Whether predictions are logits rather than probabilities."""
     label_smoothing: _builtins.float
-    """Share e of the target spread evenly: y*(1 - e) + e/2."""
+    """Label smoothing e: the target is y*(1 - e) + e/2."""
     axis: _builtins.int
     """The axis that the mean is taken over; negative counts from the end."""
     positive_weight: _builtins.float
@@ -597,7 +597,7 @@ class BinaryFocalCrossentropySpec(_message.Message):
     from_logits: _builtins.bool
     """Whether predictions are logits rather than probabilities."""
     label_smoothing: _builtins.float
-    """Share e of the target spread evenly: y*(1 - e) + e/2."""
+    """Label smoothing e: the target is y*(1 - e) + e/2."""
     axis: _builtins.int
     """The axis that the mean is taken over; negative counts from the end."""
     gamma: _builtins.float
@@ -605,7 +605,7 @@ class BinaryFocalCrossentropySpec(_message.Message):
     apply_class_balancing: _builtins.bool
     """Whether to multiply by y*alpha + (1 - y)*(1 - alpha)."""
     alpha: _builtins.float
-    """The share of positive targets when balancing."""
+    """Weight of positive targets if balancing is applied."""
     def __init__(
         self,
         *,
@@ -664,7 +664,7 @@ class CategoricalFocalCrossentropySpec(_message.Message):
     from_logits: _builtins.bool
     """Whether predictions are logits rather than probabilities."""
     label_smoothing: _builtins.float
-    """Share e of the target spread evenly: y*(1 - e) + e/classes."""
+    """Label smoothing e: the target is y*(1 - e) + e/classes."""
     axis: _builtins.int
     """The class axis; negative counts from the end."""
     gamma: _builtins.float
@@ -673,8 +673,8 @@ class CategoricalFocalCrossentropySpec(_message.Message):
     """Factor of the whole loss."""
     @_builtins.property
     def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Factors of the classes' terms beside alpha, each at least 0; none means 1.
-        A list of alphas in Keras is this with alpha 1.
+        """Factors of the classes' terms in addition to alpha, each at least 0; none
+        means 1. A list of alphas in Keras is this with alpha 1.
         """
 
     def __init__(
@@ -756,7 +756,7 @@ class PoissonSpec(_message.Message):
     log_prediction: _builtins.bool
     """Whether predictions are logarithms of rates, as in PyTorch: exp(p) - y*p."""
     epsilon: _builtins.float
-    """What is added to a rate, at least 0."""
+    """Constant that is added to a rate, at least 0."""
     full: _builtins.bool
     """Whether to add Stirling's approximation of log(y!) where y > 1:
     y*log(y) - y + log(2*pi*y)/2.
@@ -789,13 +789,15 @@ Global___PoissonSpec: _TypeAlias = PoissonSpec  # noqa: Y015
 
 @_typing.final
 class HingeSpec(_message.Message):
-    """Hinge loss. The slope where target*prediction = 1 is 0."""
+    """Hinge loss. The derivative at target*prediction = 1 is 0."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CONVERT_LABELS_FIELD_NUMBER: _builtins.int
     convert_labels: _builtins.bool
-    """Whether targets that are 0 or 1 throughout stand for -1 and 1, as in Keras."""
+    """Whether targets that are all 0 or 1 are converted to -1 and 1, as in
+    Keras.
+    """
     def __init__(
         self,
         *,
@@ -819,7 +821,9 @@ class SquaredHingeSpec(_message.Message):
 
     CONVERT_LABELS_FIELD_NUMBER: _builtins.int
     convert_labels: _builtins.bool
-    """Whether targets that are 0 or 1 throughout stand for -1 and 1, as in Keras."""
+    """Whether targets that are all 0 or 1 are converted to -1 and 1, as in
+    Keras.
+    """
     def __init__(
         self,
         *,
@@ -838,7 +842,7 @@ Global___SquaredHingeSpec: _TypeAlias = SquaredHingeSpec  # noqa: Y015
 @_typing.final
 class CategoricalHingeSpec(_message.Message):
     """max(0, 1 + max((1 - y)*p) - sum(y*p)) over the last axis. Equal maxima share
-    the slope.
+    the gradient.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -856,8 +860,8 @@ Global___CategoricalHingeSpec: _TypeAlias = CategoricalHingeSpec  # noqa: Y015
 
 @_typing.final
 class CosineSimilaritySpec(_message.Message):
-    """-sum(y*p)/(|y|*|p|) along an axis: -1 where they point the same way. The
-    cosine distance is 1 more. Lengths below 1e-7 count as 1e-7.
+    """-sum(y*p)/(|y|*|p|) along an axis: -1 for vectors of the same direction. The
+    cosine distance is greater by 1. Lengths below 1e-7 count as 1e-7.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -883,15 +887,15 @@ Global___CosineSimilaritySpec: _TypeAlias = CosineSimilaritySpec  # noqa: Y015
 @_typing.final
 class IouSpec(_message.Message):
     """1 - intersection/(union + epsilon) of boxes. The last axis of prediction and
-    target holds x1, y1, x2, y2, where x1 <= x2 and y1 <= y2. Where an edge of one
-    box lies on that of the other, both share the slope.
+    target holds x1, y1, x2, y2, where x1 <= x2 and y1 <= y2. If edges of both
+    boxes coincide, both share the gradient.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, at least 1e-30."""
+    """Constant that is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,
@@ -917,7 +921,7 @@ class GiouSpec(_message.Message):
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, at least 1e-30."""
+    """Constant that is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,
@@ -944,7 +948,7 @@ class DiouSpec(_message.Message):
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, at least 1e-30."""
+    """Constant that is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,
@@ -963,15 +967,15 @@ Global___DiouSpec: _TypeAlias = DiouSpec  # noqa: Y015
 @_typing.final
 class CiouSpec(_message.Message):
     """DIoU loss + a*v. v = (4/pi^2)*(atan(w_y/h_y) - atan(w_p/h_p))^2, from widths
-    and heights, and a = v/(1 - IoU + v + epsilon). The gradient takes a as
-    constant, as torchvision and the paper do. Zheng et al., 2020.
+    and heights, and a = v/(1 - IoU + v + epsilon). The gradient treats a as a
+    constant, as in torchvision and the paper. Zheng et al., 2020.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EPSILON_FIELD_NUMBER: _builtins.int
     epsilon: _builtins.float
-    """What is added to denominators, at least 1e-30."""
+    """Constant that is added to denominators, at least 1e-30."""
     def __init__(
         self,
         *,

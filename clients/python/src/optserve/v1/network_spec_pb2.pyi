@@ -28,19 +28,19 @@ class _LayerPaddingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LayerPad
     LAYER_PADDING_UNSPECIFIED: _LayerPadding.ValueType  # 0
     """The same as LAYER_PADDING_VALID."""
     LAYER_PADDING_VALID: _LayerPadding.ValueType  # 1
-    """Only windows that lie inside count: floor((n - span)/stride) + 1 places."""
+    """No padding: floor((n - span)/stride) + 1 positions."""
     LAYER_PADDING_SAME: _LayerPadding.ValueType  # 2
-    """The input is padded to ceil(n/stride) places."""
+    """The input is padded to ceil(n/stride) positions."""
 
 class LayerPadding(_LayerPadding, metaclass=_LayerPaddingEnumTypeWrapper):
-    """What happens at the borders of a sliding window."""
+    """Padding of a sliding window at the borders."""
 
 LAYER_PADDING_UNSPECIFIED: LayerPadding.ValueType  # 0
 """The same as LAYER_PADDING_VALID."""
 LAYER_PADDING_VALID: LayerPadding.ValueType  # 1
-"""Only windows that lie inside count: floor((n - span)/stride) + 1 places."""
+"""No padding: floor((n - span)/stride) + 1 positions."""
 LAYER_PADDING_SAME: LayerPadding.ValueType  # 2
-"""The input is padded to ceil(n/stride) places."""
+"""The input is padded to ceil(n/stride) positions."""
 Global___LayerPadding: _TypeAlias = LayerPadding  # noqa: Y015
 
 class _PoolingForm:
@@ -57,7 +57,7 @@ class _PoolingFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PoolingFo
     """The mean."""
 
 class PoolingForm(_PoolingForm, metaclass=_PoolingFormEnumTypeWrapper):
-    """What pooling makes of a window."""
+    """How pooling reduces a window."""
 
 POOLING_FORM_UNSPECIFIED: PoolingForm.ValueType  # 0
 """The same as POOLING_FORM_MAX."""
@@ -69,10 +69,11 @@ Global___PoolingForm: _TypeAlias = PoolingForm  # noqa: Y015
 
 @_typing.final
 class NetworkSpec(_message.Message):
-    """A network, described by its layers. Each takes the output of the one before.
+    """A network, described by its layers. The input of each is the output of the
+    previous one.
 
-    Shapes are those of one example: without the batch, channels last. Counts are
-    those of one forward pass in inference.
+    Shapes are of one example: without the batch, channels last. Counts are of
+    one forward pass in inference.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -125,7 +126,7 @@ class LayerSpec(_message.Message):
     ELEMENTWISE_FIELD_NUMBER: _builtins.int
     DROPOUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name in the answer; kind and position, as in dense_2, when empty."""
+    """Its name in the response; kind and position, as in dense_2, when empty."""
     @_builtins.property
     def dense(self) -> Global___DenseSpec:
         """A fully connected layer."""
@@ -140,7 +141,7 @@ class LayerSpec(_message.Message):
 
     @_builtins.property
     def global_pooling(self) -> Global___GlobalPoolingSpec:
-        """Pooling over all places."""
+        """Pooling over all positions."""
 
     @_builtins.property
     def simple_rnn(self) -> Global___SimpleRnnSpec:
@@ -156,7 +157,7 @@ class LayerSpec(_message.Message):
 
     @_builtins.property
     def embedding(self) -> Global___EmbeddingSpec:
-        """A table of vectors that indices are looked up in."""
+        """A lookup table of vectors by index."""
 
     @_builtins.property
     def batch_normalization(self) -> Global___BatchNormalizationSpec:
@@ -172,7 +173,7 @@ class LayerSpec(_message.Message):
 
     @_builtins.property
     def flatten(self) -> Global___FlattenSpec:
-        """One dimension made of all."""
+        """All dimensions flattened into one."""
 
     @_builtins.property
     def elementwise(self) -> Global___ElementwiseSpec:
@@ -246,8 +247,8 @@ Global___DenseSpec: _TypeAlias = DenseSpec  # noqa: Y015
 
 @_typing.final
 class ConvolutionSpec(_message.Message):
-    """A convolution over one to three dimensions and the channels behind them. As
-    many groups as channels make it depthwise.
+    """A convolution over one to three dimensions, followed by the channels. With
+    as many groups as channels it is depthwise.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -262,10 +263,10 @@ class ConvolutionSpec(_message.Message):
     filters: _builtins.int
     """Channels of the output. Required."""
     padding: Global___LayerPadding.ValueType
-    """What happens at the borders."""
+    """Padding at the borders."""
     groups: _builtins.int
-    """Groups of channels that are convolved apart; divides the channels of the
-    input and the filters.
+    """Groups of channels that are convolved separately; divides the channels of
+    the input and the filters.
     """
     use_bias: _builtins.bool
     """Whether there is a bias."""
@@ -275,11 +276,11 @@ class ConvolutionSpec(_message.Message):
 
     @_builtins.property
     def strides(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Distance of neighbouring windows in each dimension; 1 in each when empty."""
+        """Stride of the window in each dimension; 1 in each when empty."""
 
     @_builtins.property
     def dilation(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Distance of a kernel's elements in each dimension; 1 in each when empty."""
+        """Dilation of the kernel in each dimension; 1 in each when empty."""
 
     def __init__(
         self,
@@ -313,7 +314,9 @@ Global___ConvolutionSpec: _TypeAlias = ConvolutionSpec  # noqa: Y015
 
 @_typing.final
 class PoolingSpec(_message.Message):
-    """Pooling over windows of one to three dimensions, each channel by itself."""
+    """Pooling over windows of one to three dimensions, for each channel
+    separately.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -322,17 +325,17 @@ class PoolingSpec(_message.Message):
     PADDING_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     padding: Global___LayerPadding.ValueType
-    """What happens at the borders."""
+    """Padding at the borders."""
     form: Global___PoolingForm.ValueType
-    """What is made of a window."""
+    """How a window is reduced."""
     @_builtins.property
     def window(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Extent of the window in each dimension: one to three numbers. Required."""
 
     @_builtins.property
     def strides(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Distance of neighbouring windows in each dimension; the window's own extent
-        when empty.
+        """Stride of the window in each dimension; the window's own extent when
+        empty.
         """
 
     def __init__(
@@ -353,16 +356,18 @@ Global___PoolingSpec: _TypeAlias = PoolingSpec  # noqa: Y015
 
 @_typing.final
 class GlobalPoolingSpec(_message.Message):
-    """Pooling of each channel over all of its places, in one to three dimensions."""
+    """Pooling of each channel over all of its positions, in one to three
+    dimensions.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FORM_FIELD_NUMBER: _builtins.int
     KEEP_DIMENSIONS_FIELD_NUMBER: _builtins.int
     form: Global___PoolingForm.ValueType
-    """What is made of the places."""
+    """How the positions are reduced."""
     keep_dimensions: _builtins.bool
-    """Whether the dimensions stay, with extent 1."""
+    """Whether the dimensions are kept, with extent 1."""
     def __init__(
         self,
         *,
@@ -394,9 +399,11 @@ class SimpleRnnSpec(_message.Message):
     use_bias: _builtins.bool
     """Whether there is a bias."""
     return_sequences: _builtins.bool
-    """Whether every state is given out rather than the last alone."""
+    """Whether every state is an output, not only the last one."""
     bidirectional: _builtins.bool
-    """Whether a second layer runs backwards, its output put behind the first's."""
+    """Whether a second layer processes the input backwards; its output is
+    concatenated to the first's.
+    """
     def __init__(
         self,
         *,
@@ -443,9 +450,11 @@ class LstmSpec(_message.Message):
     use_bias: _builtins.bool
     """Whether there are biases."""
     return_sequences: _builtins.bool
-    """Whether every state is given out rather than the last alone."""
+    """Whether every state is an output, not only the last one."""
     bidirectional: _builtins.bool
-    """Whether a second layer runs backwards, its output put behind the first's."""
+    """Whether a second layer processes the input backwards; its output is
+    concatenated to the first's.
+    """
     def __init__(
         self,
         *,
@@ -493,12 +502,14 @@ class GruSpec(_message.Message):
     use_bias: _builtins.bool
     """Whether there are biases."""
     return_sequences: _builtins.bool
-    """Whether every state is given out rather than the last alone."""
+    """Whether every state is an output, not only the last one."""
     bidirectional: _builtins.bool
-    """Whether a second layer runs backwards, its output put behind the first's."""
+    """Whether a second layer processes the input backwards; its output is
+    concatenated to the first's.
+    """
     reset_after: _builtins.bool
-    """Whether the reset gate acts behind the recurrent product, which then has a
-    bias of its own.
+    """Whether the reset gate is applied after the recurrent product, which then
+    has its own bias.
     """
     def __init__(
         self,
@@ -545,9 +556,9 @@ class EmbeddingSpec(_message.Message):
     VOCABULARY_FIELD_NUMBER: _builtins.int
     DIMENSION_FIELD_NUMBER: _builtins.int
     vocabulary: _builtins.int
-    """How many vectors there are. Required."""
+    """Number of vectors. Required."""
     dimension: _builtins.int
-    """Extent of each. Required."""
+    """Length of each vector. Required."""
     def __init__(
         self,
         *,
@@ -571,8 +582,8 @@ Global___EmbeddingSpec: _TypeAlias = EmbeddingSpec  # noqa: Y015
 
 @_typing.final
 class BatchNormalizationSpec(_message.Message):
-    """Batch normalization over the last dimension. Its moving mean and variance are
-    parameters that are not trained.
+    """Batch normalization over the last dimension. Its moving mean and variance
+    are non-trainable parameters.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -580,9 +591,9 @@ class BatchNormalizationSpec(_message.Message):
     CENTER_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
     center: _builtins.bool
-    """Whether an offset is learnt."""
+    """Whether there is a learned offset."""
     scale: _builtins.bool
-    """Whether a factor is learnt."""
+    """Whether there is a learned factor."""
     def __init__(
         self,
         *,
@@ -613,9 +624,9 @@ class LayerNormalizationSpec(_message.Message):
     CENTER_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
     center: _builtins.bool
-    """Whether an offset is learnt."""
+    """Whether there is a learned offset."""
     scale: _builtins.bool
-    """Whether a factor is learnt."""
+    """Whether there is a learned factor."""
     def __init__(
         self,
         *,
@@ -639,8 +650,8 @@ Global___LayerNormalizationSpec: _TypeAlias = LayerNormalizationSpec  # noqa: Y0
 
 @_typing.final
 class MultiHeadAttentionSpec(_message.Message):
-    """Multi-head attention of an input of [time, features] to itself, projected back
-    to the input's features.
+    """Multi-head self-attention over an input of [time, features], with a
+    projection to the input's features.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -650,7 +661,7 @@ class MultiHeadAttentionSpec(_message.Message):
     VALUE_DIM_FIELD_NUMBER: _builtins.int
     USE_BIAS_FIELD_NUMBER: _builtins.int
     heads: _builtins.int
-    """How many heads there are. Required."""
+    """Number of heads. Required."""
     key_dim: _builtins.int
     """Extent of each head's queries and keys. Required."""
     value_dim: _builtins.int
@@ -690,7 +701,7 @@ Global___MultiHeadAttentionSpec: _TypeAlias = MultiHeadAttentionSpec  # noqa: Y0
 
 @_typing.final
 class FlattenSpec(_message.Message):
-    """One dimension made of all. The output is the input's memory."""
+    """All dimensions flattened into one. The output shares the input's memory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -713,7 +724,7 @@ class ElementwiseSpec(_message.Message):
 
     OPERATIONS_FIELD_NUMBER: _builtins.int
     operations: _builtins.int
-    """Floating-point operations that one element is counted for."""
+    """Number of floating-point operations for each element."""
     def __init__(
         self,
         *,
@@ -731,7 +742,7 @@ Global___ElementwiseSpec: _TypeAlias = ElementwiseSpec  # noqa: Y015
 
 @_typing.final
 class DropoutSpec(_message.Message):
-    """Dropout, which does nothing in inference but has an output of its own."""
+    """Dropout, which does nothing in inference but has its own output."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

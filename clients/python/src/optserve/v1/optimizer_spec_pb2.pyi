@@ -100,7 +100,7 @@ class _EpsilonPlacementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Epsi
     """sqrt(v) + epsilon."""
 
 class EpsilonPlacement(_EpsilonPlacement, metaclass=_EpsilonPlacementEnumTypeWrapper):
-    """Where epsilon stands in a denominator."""
+    """Where epsilon is added in a denominator."""
 
 EPSILON_PLACEMENT_UNSPECIFIED: EpsilonPlacement.ValueType  # 0
 """Taken from the convention."""
@@ -119,19 +119,19 @@ class _BiasCorrectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BiasCo
     BIAS_CORRECTION_UNSPECIFIED: _BiasCorrection.ValueType  # 0
     """Taken from the convention."""
     BIAS_CORRECTION_FOLDED: _BiasCorrection.ValueType  # 1
-    """p -= lr*sqrt(1 - beta_2^t)/(1 - beta_1^t) * m/(sqrt(v) + epsilon). Keras."""
+    """p -= lr*sqrt(1 - beta2^t)/(1 - beta1^t) * m/(sqrt(v) + epsilon). Keras."""
     BIAS_CORRECTION_HATTED: _BiasCorrection.ValueType  # 2
     """p -= lr*m_hat/(sqrt(v_hat) + epsilon). PyTorch, optax, the paper."""
     BIAS_CORRECTION_NONE: _BiasCorrection.ValueType  # 3
     """p -= lr*m/(sqrt(v) + epsilon)."""
 
 class BiasCorrection(_BiasCorrection, metaclass=_BiasCorrectionEnumTypeWrapper):
-    """How Adam's moments are corrected for starting at zero."""
+    """How Adam's moments are corrected for their initialization with zero."""
 
 BIAS_CORRECTION_UNSPECIFIED: BiasCorrection.ValueType  # 0
 """Taken from the convention."""
 BIAS_CORRECTION_FOLDED: BiasCorrection.ValueType  # 1
-"""p -= lr*sqrt(1 - beta_2^t)/(1 - beta_1^t) * m/(sqrt(v) + epsilon). Keras."""
+"""p -= lr*sqrt(1 - beta2^t)/(1 - beta1^t) * m/(sqrt(v) + epsilon). Keras."""
 BIAS_CORRECTION_HATTED: BiasCorrection.ValueType  # 2
 """p -= lr*m_hat/(sqrt(v_hat) + epsilon). PyTorch, optax, the paper."""
 BIAS_CORRECTION_NONE: BiasCorrection.ValueType  # 3
@@ -147,26 +147,30 @@ class _AmsgradMaximumEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Amsgra
     AMSGRAD_MAXIMUM_UNSPECIFIED: _AmsgradMaximum.ValueType  # 0
     """Taken from the convention."""
     AMSGRAD_MAXIMUM_RAW: _AmsgradMaximum.ValueType  # 1
-    """Over the second moment, corrected afterwards. Keras (folded), PyTorch (hatted)."""
+    """Over the second moment, which is corrected afterwards. Keras (FOLDED),
+    PyTorch (HATTED).
+    """
     AMSGRAD_MAXIMUM_CORRECTED: _AmsgradMaximum.ValueType  # 2
     """Over the corrected second moment. optax."""
     AMSGRAD_MAXIMUM_UNCORRECTED: _AmsgradMaximum.ValueType  # 3
-    """v = max(beta_2*v + (1 - beta_2)*g^2, v): the next average goes on from the
-    maximum, and nothing is corrected. The lecture.
+    """v = max(beta2*v + (1 - beta2)*g^2, v): the next average starts from the
+    maximum, without bias correction. The lecture.
     """
 
 class AmsgradMaximum(_AmsgradMaximum, metaclass=_AmsgradMaximumEnumTypeWrapper):
-    """Over what AMSGrad takes its running maximum."""
+    """The quantity whose running maximum AMSGrad takes."""
 
 AMSGRAD_MAXIMUM_UNSPECIFIED: AmsgradMaximum.ValueType  # 0
 """Taken from the convention."""
 AMSGRAD_MAXIMUM_RAW: AmsgradMaximum.ValueType  # 1
-"""Over the second moment, corrected afterwards. Keras (folded), PyTorch (hatted)."""
+"""Over the second moment, which is corrected afterwards. Keras (FOLDED),
+PyTorch (HATTED).
+"""
 AMSGRAD_MAXIMUM_CORRECTED: AmsgradMaximum.ValueType  # 2
 """Over the corrected second moment. optax."""
 AMSGRAD_MAXIMUM_UNCORRECTED: AmsgradMaximum.ValueType  # 3
-"""v = max(beta_2*v + (1 - beta_2)*g^2, v): the next average goes on from the
-maximum, and nothing is corrected. The lecture.
+"""v = max(beta2*v + (1 - beta2)*g^2, v): the next average starts from the
+maximum, without bias correction. The lecture.
 """
 Global___AmsgradMaximum: _TypeAlias = AmsgradMaximum  # noqa: Y015
 
@@ -179,9 +183,9 @@ class _NadamFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NadamForm.V
     NADAM_FORM_UNSPECIFIED: _NadamForm.ValueType  # 0
     """Taken from the convention."""
     NADAM_FORM_SCHEDULED: _NadamForm.ValueType  # 1
-    """beta_1 warms up as beta_1*(1 - 0.5*0.96^(t*momentum_decay)). Keras, PyTorch."""
+    """beta1 warms up as beta1*(1 - 0.5*0.96^(t*momentum_decay)). Keras, PyTorch."""
     NADAM_FORM_CONSTANT: _NadamForm.ValueType  # 2
-    """beta_1 is constant. optax."""
+    """beta1 is constant. optax."""
 
 class NadamForm(_NadamForm, metaclass=_NadamFormEnumTypeWrapper):
     """Nadam's momentum."""
@@ -189,9 +193,9 @@ class NadamForm(_NadamForm, metaclass=_NadamFormEnumTypeWrapper):
 NADAM_FORM_UNSPECIFIED: NadamForm.ValueType  # 0
 """Taken from the convention."""
 NADAM_FORM_SCHEDULED: NadamForm.ValueType  # 1
-"""beta_1 warms up as beta_1*(1 - 0.5*0.96^(t*momentum_decay)). Keras, PyTorch."""
+"""beta1 warms up as beta1*(1 - 0.5*0.96^(t*momentum_decay)). Keras, PyTorch."""
 NADAM_FORM_CONSTANT: NadamForm.ValueType  # 2
-"""beta_1 is constant. optax."""
+"""beta1 is constant. optax."""
 Global___NadamForm: _TypeAlias = NadamForm  # noqa: Y015
 
 class _AdamaxForm:
@@ -203,9 +207,9 @@ class _AdamaxFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdamaxForm
     ADAMAX_FORM_UNSPECIFIED: _AdamaxForm.ValueType  # 0
     """Taken from the convention."""
     ADAMAX_FORM_DENOMINATOR: _AdamaxForm.ValueType  # 1
-    """u = max(beta_2*u, |g|); the step divides by u + epsilon. Keras."""
+    """u = max(beta2*u, |g|); the step divides by u + epsilon. Keras."""
     ADAMAX_FORM_GRADIENT: _AdamaxForm.ValueType  # 2
-    """u = max(beta_2*u, |g| + epsilon); the step divides by u. PyTorch, optax."""
+    """u = max(beta2*u, |g| + epsilon); the step divides by u. PyTorch, optax."""
 
 class AdamaxForm(_AdamaxForm, metaclass=_AdamaxFormEnumTypeWrapper):
     """Where Adamax adds epsilon."""
@@ -213,9 +217,9 @@ class AdamaxForm(_AdamaxForm, metaclass=_AdamaxFormEnumTypeWrapper):
 ADAMAX_FORM_UNSPECIFIED: AdamaxForm.ValueType  # 0
 """Taken from the convention."""
 ADAMAX_FORM_DENOMINATOR: AdamaxForm.ValueType  # 1
-"""u = max(beta_2*u, |g|); the step divides by u + epsilon. Keras."""
+"""u = max(beta2*u, |g|); the step divides by u + epsilon. Keras."""
 ADAMAX_FORM_GRADIENT: AdamaxForm.ValueType  # 2
-"""u = max(beta_2*u, |g| + epsilon); the step divides by u. PyTorch, optax."""
+"""u = max(beta2*u, |g| + epsilon); the step divides by u. PyTorch, optax."""
 Global___AdamaxForm: _TypeAlias = AdamaxForm  # noqa: Y015
 
 class _FedAdamCorrection:
@@ -227,22 +231,22 @@ class _FedAdamCorrectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fed
     FED_ADAM_CORRECTION_UNSPECIFIED: _FedAdamCorrection.ValueType  # 0
     """Taken from the convention."""
     FED_ADAM_CORRECTION_NONE: _FedAdamCorrection.ValueType  # 1
-    """Not at all. The paper."""
+    """No correction. The paper."""
     FED_ADAM_CORRECTION_FOLDED_AHEAD: _FedAdamCorrection.ValueType  # 2
-    """lr is multiplied by sqrt(1 - beta_2^(t+1))/(1 - beta_1^(t+1)): as Adam's
-    FOLDED, a step ahead of it. Flower.
+    """lr is multiplied by sqrt(1 - beta2^(t+1))/(1 - beta1^(t+1)): Adam's
+    FOLDED of the next step. Flower.
     """
 
 class FedAdamCorrection(_FedAdamCorrection, metaclass=_FedAdamCorrectionEnumTypeWrapper):
-    """How FedAdam is corrected for moments that start at zero."""
+    """How FedAdam is corrected for moments that are initialized with zero."""
 
 FED_ADAM_CORRECTION_UNSPECIFIED: FedAdamCorrection.ValueType  # 0
 """Taken from the convention."""
 FED_ADAM_CORRECTION_NONE: FedAdamCorrection.ValueType  # 1
-"""Not at all. The paper."""
+"""No correction. The paper."""
 FED_ADAM_CORRECTION_FOLDED_AHEAD: FedAdamCorrection.ValueType  # 2
-"""lr is multiplied by sqrt(1 - beta_2^(t+1))/(1 - beta_1^(t+1)): as Adam's
-FOLDED, a step ahead of it. Flower.
+"""lr is multiplied by sqrt(1 - beta2^(t+1))/(1 - beta1^(t+1)): Adam's
+FOLDED of the next step. Flower.
 """
 Global___FedAdamCorrection: _TypeAlias = FedAdamCorrection  # noqa: Y015
 
@@ -257,20 +261,20 @@ class _AdafactorFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Adafact
     ADAFACTOR_FORM_SQUARES: _AdafactorForm.ValueType  # 1
     """It is added to every squared gradient. Keras, the paper."""
     ADAFACTOR_FORM_FLOOR: _AdafactorForm.ValueType  # 2
-    """It is the least mean of the row averages, and its square the least second
-    moment. PyTorch.
+    """It is the lower bound of the mean of the row averages, and its square that
+    of the second moment. PyTorch.
     """
 
 class AdafactorForm(_AdafactorForm, metaclass=_AdafactorFormEnumTypeWrapper):
-    """Where Adafactor's epsilon_1 enters."""
+    """Where Adafactor's epsilon1 enters."""
 
 ADAFACTOR_FORM_UNSPECIFIED: AdafactorForm.ValueType  # 0
 """Taken from the convention."""
 ADAFACTOR_FORM_SQUARES: AdafactorForm.ValueType  # 1
 """It is added to every squared gradient. Keras, the paper."""
 ADAFACTOR_FORM_FLOOR: AdafactorForm.ValueType  # 2
-"""It is the least mean of the row averages, and its square the least second
-moment. PyTorch.
+"""It is the lower bound of the mean of the row averages, and its square that
+of the second moment. PyTorch.
 """
 Global___AdafactorForm: _TypeAlias = AdafactorForm  # noqa: Y015
 
@@ -285,8 +289,8 @@ class _MuonFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MuonForm.Val
     MUON_FORM_TORCH: _MuonForm.ValueType  # 1
     """The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
     MUON_FORM_KERAS: _MuonForm.ValueType  # 2
-    """epsilon is added to the norm of a momentum that sums gradients up instead of
-    averaging them; the step is not scaled. AdamW's corrections are folded.
+    """epsilon is added to the norm of a momentum that is a sum of gradients, not
+    an average; the step is not scaled. AdamW's corrections are FOLDED.
     """
     MUON_FORM_OPTAX: _MuonForm.ValueType  # 3
     """epsilon is added to the norm of a bias-corrected average; the step is scaled by
@@ -294,15 +298,15 @@ class _MuonFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MuonForm.Val
     """
 
 class MuonForm(_MuonForm, metaclass=_MuonFormEnumTypeWrapper):
-    """Muon as frameworks have it, on a matrix of A rows and B columns."""
+    """Forms of Muon in frameworks, for a matrix of A rows and B columns."""
 
 MUON_FORM_UNSPECIFIED: MuonForm.ValueType  # 0
 """Taken from the convention."""
 MUON_FORM_TORCH: MuonForm.ValueType  # 1
 """The norm is at least epsilon; the step is scaled by sqrt(max(1, A/B))."""
 MUON_FORM_KERAS: MuonForm.ValueType  # 2
-"""epsilon is added to the norm of a momentum that sums gradients up instead of
-averaging them; the step is not scaled. AdamW's corrections are folded.
+"""epsilon is added to the norm of a momentum that is a sum of gradients, not
+an average; the step is not scaled. AdamW's corrections are FOLDED.
 """
 MUON_FORM_OPTAX: MuonForm.ValueType  # 3
 """epsilon is added to the norm of a bias-corrected average; the step is scaled by
@@ -352,7 +356,7 @@ class OptimizerSpec(_message.Message):
     MUON_FIELD_NUMBER: _builtins.int
     PRODIGY_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
-    """Whose defaults fill the unset fields."""
+    """The convention whose defaults fill the unset fields."""
     @_builtins.property
     def sgd(self) -> Global___SgdSpec:
         """Plain gradient descent."""
@@ -473,7 +477,7 @@ class OptimizerSpec(_message.Message):
 
     @_builtins.property
     def prodigy(self) -> Global___ProdigySpec:
-        """Adam that finds its own step size (Mishchenko and Defazio, 2023)."""
+        """Adam with an estimated step size (Mishchenko and Defazio, 2023)."""
 
     def __init__(
         self,
@@ -528,7 +532,7 @@ class SgdSpec(_message.Message):
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     def __init__(
         self,
         *,
@@ -555,11 +559,13 @@ class MomentumSpec(_message.Message):
     DAMPENING_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     momentum: _builtins.float
-    """Share of the last velocity that is kept."""
+    """Momentum: decay rate of the velocity."""
     dampening: _builtins.float
-    """Share of the gradient that is held back after the first step; heavy ball only."""
+    """From the second step on, the gradient is multiplied by 1 - dampening;
+    HEAVY_BALL only.
+    """
     form: Global___MomentumForm.ValueType
     """How momentum accumulates."""
     def __init__(
@@ -599,9 +605,9 @@ class NesterovSpec(_message.Message):
     MOMENTUM_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     momentum: _builtins.float
-    """Share of the last velocity that is kept."""
+    """Momentum: decay rate of the velocity."""
     form: Global___NesterovForm.ValueType
     """How the gradient looks ahead."""
     def __init__(
@@ -638,11 +644,11 @@ class AdagradSpec(_message.Message):
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_DECAY_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     initial_accumulator: _builtins.float
     """What the sum of squares starts from."""
     learning_rate_decay: _builtins.float
@@ -693,15 +699,15 @@ class RmspropSpec(_message.Message):
     CENTERED_FIELD_NUMBER: _builtins.int
     MOMENTUM_FORM_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     rho: _builtins.float
-    """Share of the last average that is kept."""
+    """Exponential decay rate of the average."""
     momentum: _builtins.float
-    """Share of the last velocity that is kept; 0 keeps no velocity."""
+    """Momentum: decay rate of the velocity; 0 for no velocity."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     centered: _builtins.bool
     """Whether the variance is taken around the mean gradient."""
     momentum_form: Global___MomentumForm.ValueType
@@ -758,11 +764,11 @@ class AdadeltaSpec(_message.Message):
     RHO_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     rho: _builtins.float
-    """Share of the last averages that is kept."""
+    """Exponential decay rate of the averages."""
     epsilon: _builtins.float
-    """Keeps both roots from zero."""
+    """Small constant in both square roots, for numerical stability."""
     def __init__(
         self,
         *,
@@ -796,45 +802,45 @@ class AdamSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     bias_correction: Global___BiasCorrection.ValueType
     """How the moments are corrected."""
     epsilon_root: _builtins.float
-    """Added below the root, wherever epsilon stands. optax."""
+    """Added inside the square root, independent of epsilon_placement. optax."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         bias_correction: Global___BiasCorrection.ValueType = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -842,9 +848,9 @@ class AdamSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -856,54 +862,54 @@ Global___AdamSpec: _TypeAlias = AdamSpec  # noqa: Y015
 
 @_typing.final
 class AmsgradSpec(_message.Message):
-    """AMSGrad: Adam whose second moment never falls."""
+    """AMSGrad: Adam whose second moment never decreases."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     MAXIMUM_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     bias_correction: Global___BiasCorrection.ValueType
-    """How the moments are corrected where the maximum leaves a choice: RAW."""
+    """How the moments are corrected; used under RAW only."""
     maximum: Global___AmsgradMaximum.ValueType
-    """Over what the maximum runs."""
+    """The quantity whose running maximum is taken."""
     epsilon_root: _builtins.float
-    """Added below the root, wherever epsilon stands. optax."""
+    """Added inside the square root, independent of epsilon_placement. optax."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         bias_correction: Global___BiasCorrection.ValueType = ...,
         maximum: Global___AmsgradMaximum.ValueType = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "maximum", b"maximum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "maximum", b"maximum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -911,9 +917,9 @@ class AmsgradSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -930,51 +936,51 @@ class AdamwSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     bias_correction: Global___BiasCorrection.ValueType
     """How the moments are corrected."""
     weight_decay: _builtins.float
-    """p -= lr*weight_decay*p before the step. A weight decay stated by the
-    session or by a parameter group takes its place.
+    """p -= lr*weight_decay*p before the step. A decoupled weight decay of the
+    session or of a parameter group replaces it.
     """
     epsilon_root: _builtins.float
-    """Added below the root, wherever epsilon stands. optax."""
+    """Added inside the square root, independent of epsilon_placement. optax."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         bias_correction: Global___BiasCorrection.ValueType = ...,
         weight_decay: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -984,9 +990,9 @@ class AdamwSpec(_message.Message):
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1005,45 +1011,45 @@ class NadamSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     MOMENTUM_DECAY_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     form: Global___NadamForm.ValueType
-    """Whether beta_1 warms up."""
+    """Whether beta1 warms up."""
     momentum_decay: _builtins.float
-    """Speed of beta_1's warm-up; SCHEDULED only."""
+    """Speed of beta1's warm-up; SCHEDULED only."""
     epsilon_root: _builtins.float
-    """Added below the root. optax."""
+    """Added inside the square root. optax."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         form: Global___NadamForm.ValueType = ...,
         momentum_decay: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "form", b"form", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_momentum_decay", b"_momentum_decay", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "form", b"form", "learning_rate", b"learning_rate", "momentum_decay", b"momentum_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1053,9 +1059,9 @@ class NadamSpec(_message.Message):
     _WhichOneofReturnType__momentum_decay: _TypeAlias = _typing.Literal["momentum_decay"]  # noqa: Y015
     _WhichOneofArgType__momentum_decay: _TypeAlias = _typing.Literal["_momentum_decay", b"_momentum_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1074,45 +1080,45 @@ class AdamaxSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """Share of the last infinity norm that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the infinity norm."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     form: Global___AdamaxForm.ValueType
     """Where epsilon is added."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         form: Global___AdamaxForm.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "form", b"form", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "form", b"form", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1123,7 +1129,7 @@ Global___AdamaxSpec: _TypeAlias = AdamaxSpec  # noqa: Y015
 @_typing.final
 class RpropSpec(_message.Message):
     """Resilient propagation: each parameter has its own step size, which grows
-    while the gradient keeps its sign and shrinks when it turns.
+    while the gradient keeps its sign and shrinks when the sign changes.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1134,11 +1140,11 @@ class RpropSpec(_message.Message):
     STEP_SIZE_MIN_FIELD_NUMBER: _builtins.int
     STEP_SIZE_MAX_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """The step size that each parameter starts with."""
+    """The initial step size of each parameter."""
     eta_minus: _builtins.float
-    """Factor when the sign turned."""
+    """Factor after a change of sign."""
     eta_plus: _builtins.float
-    """Factor when the sign stayed."""
+    """Factor after an unchanged sign."""
     step_size_min: _builtins.float
     """Smallest step size."""
     step_size_max: _builtins.float
@@ -1186,44 +1192,44 @@ class LambSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     weight_decay: _builtins.float
     """Decay inside the trust ratio: weight_decay*p is added to the step before
     its norm is taken. optax. Keras decays outside: that is the session's
     decoupled weight decay.
     """
     epsilon_root: _builtins.float
-    """Added below the root. optax."""
+    """Added inside the square root. optax."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1233,9 +1239,9 @@ class LambSpec(_message.Message):
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1249,9 +1255,9 @@ Global___LambSpec: _TypeAlias = LambSpec  # noqa: Y015
 
 @_typing.final
 class LarsSpec(_message.Message):
-    """LARS: v = mu*v - lr*ratio*(g + weight_decay*p); p += v, where for each tensor
-    ratio = trust_coefficient*|p|/(|g + weight_decay*p| + epsilon), or 1 where a
-    norm is 0.
+    """LARS: v = mu*v - lr*ratio*(g + weight_decay*p); p += v, where for each
+    tensor ratio = trust_coefficient*|p|/(|g + weight_decay*p| + epsilon), or 1
+    if a norm is 0.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1263,15 +1269,15 @@ class LarsSpec(_message.Message):
     EPSILON_FIELD_NUMBER: _builtins.int
     NESTEROV_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     momentum: _builtins.float
-    """Share of the last velocity that is kept."""
+    """Momentum: decay rate of the velocity."""
     weight_decay: _builtins.float
     """Decay, added to the gradient before its norm is taken."""
     trust_coefficient: _builtins.float
-    """Factor of the ratio."""
+    """Factor of the trust ratio."""
     epsilon: _builtins.float
-    """Added to the norm below."""
+    """Added to the norm in the denominator."""
     nesterov: _builtins.bool
     """Whether the step looks ahead: p += mu*v - lr*ratio*(g + weight_decay*p)."""
     def __init__(
@@ -1317,15 +1323,15 @@ Global___LarsSpec: _TypeAlias = LarsSpec  # noqa: Y015
 
 @_typing.final
 class RadamSpec(_message.Message):
-    """Rectified Adam. p -= lr*m/(1 - beta_1^t) until the average of squares is long
-    enough, then Adam's step times a rectification.
+    """Rectified Adam. p -= lr*m/(1 - beta1^t) until the second moment averages
+    enough steps, then Adam's step times a rectification term.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
@@ -1333,31 +1339,33 @@ class RadamSpec(_message.Message):
     RECTIFIED_AT_THRESHOLD_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     bias_correction: Global___BiasCorrection.ValueType
     """FOLDED adds epsilon to the uncorrected root (PyTorch), HATTED to the
     corrected one (optax). NONE is refused.
     """
     threshold: _builtins.float
-    """The length of the average from which steps are rectified."""
+    """Minimum length of the average (rho_t) at which steps are rectified."""
     rectified_at_threshold: _builtins.bool
-    """Whether that length itself is rectified (optax) or only what exceeds it (PyTorch)."""
+    """Whether a length equal to the threshold is rectified (optax) or only
+    greater ones (PyTorch).
+    """
     epsilon_root: _builtins.float
-    """Added below the root, wherever epsilon stands. optax."""
+    """Added inside the square root, independent of epsilon_placement. optax."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         bias_correction: Global___BiasCorrection.ValueType = ...,
@@ -1365,14 +1373,14 @@ class RadamSpec(_message.Message):
         rectified_at_threshold: _builtins.bool | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "_rectified_at_threshold", b"_rectified_at_threshold", "_threshold", b"_threshold", "beta1", b"beta1", "beta2", b"beta2", "bias_correction", b"bias_correction", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate", "rectified_at_threshold", b"rectified_at_threshold", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1384,9 +1392,9 @@ class RadamSpec(_message.Message):
     _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
     _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1402,48 +1410,48 @@ Global___RadamSpec: _TypeAlias = RadamSpec  # noqa: Y015
 
 @_typing.final
 class LionSpec(_message.Message):
-    """p -= lr*sign(beta_1*m + (1 - beta_1)*g); m = beta_2*m + (1 - beta_2)*g."""
+    """p -= lr*sign(beta1*m + (1 - beta1)*g); m = beta2*m + (1 - beta2)*g."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the average in the direction."""
-    beta_2: _builtins.float
-    """Share of the last average that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Weight of the average in the direction."""
+    beta2: _builtins.float
+    """Exponential decay rate of the average."""
     weight_decay: _builtins.float
-    """p -= lr*weight_decay*p before the step. A weight decay stated by the
-    session or by a parameter group takes its place.
+    """p -= lr*weight_decay*p before the step. A decoupled weight decay of the
+    session or of a parameter group replaces it.
     """
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
@@ -1453,50 +1461,50 @@ Global___LionSpec: _TypeAlias = LionSpec  # noqa: Y015
 
 @_typing.final
 class YogiSpec(_message.Message):
-    """v -= (1 - beta_2)*sign(v - g^2)*g^2, then Adam's step with corrected moments."""
+    """v -= (1 - beta2)*sign(v - g^2)*g^2, then Adam's step with corrected moments."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_PLACEMENT_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """How fast the second moment follows."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     epsilon_placement: Global___EpsilonPlacement.ValueType
-    """Where epsilon stands."""
+    """Whether epsilon is added inside or outside the square root."""
     initial_accumulator: _builtins.float
     """What both moments start from."""
     epsilon_root: _builtins.float
-    """Added below the root, wherever epsilon stands. optax."""
+    """Added inside the square root, independent of epsilon_placement. optax."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_placement: Global___EpsilonPlacement.ValueType = ...,
         initial_accumulator: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_placement", b"epsilon_placement", "epsilon_root", b"epsilon_root", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1506,9 +1514,9 @@ class YogiSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1522,23 +1530,23 @@ Global___YogiSpec: _TypeAlias = YogiSpec  # noqa: Y015
 
 @_typing.final
 class AdabeliefSpec(_message.Message):
-    """s = beta_2*s + (1 - beta_2)*(g - m)^2 + epsilon_root. Then Adam's step with
+    """s = beta2*s + (1 - beta2)*(g - m)^2 + epsilon_root. Then Adam's step with
     corrected moments and s for the second.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """Share of the last variance that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the variance."""
     epsilon: _builtins.float
     """Added to the root."""
     epsilon_root: _builtins.float
@@ -1547,19 +1555,19 @@ class AdabeliefSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1567,9 +1575,9 @@ class AdabeliefSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1581,48 +1589,48 @@ Global___AdabeliefSpec: _TypeAlias = AdabeliefSpec  # noqa: Y015
 
 @_typing.final
 class AdanSpec(_message.Message):
-    """Adan: averages of the gradient, of its change d, and of (g + (1 - beta_2)*d)^2."""
+    """Adan: averages of the gradient, of its change d, and of (g + (1 - beta2)*d)^2."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
-    BETA_3_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
+    BETA3_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """Share of the last averaged change that is kept."""
-    beta_3: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the averaged change."""
+    beta3: _builtins.float
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
     """Added to the root."""
     epsilon_root: _builtins.float
-    """Added below the root."""
+    """Added inside the square root."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
-        beta_3: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
+        beta3: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         epsilon_root: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_beta3", b"_beta3", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "beta3", b"beta3", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_beta3", b"_beta3", "_epsilon", b"_epsilon", "_epsilon_root", b"_epsilon_root", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "beta3", b"beta3", "epsilon", b"epsilon", "epsilon_root", b"epsilon_root", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
-    _WhichOneofReturnType__beta_3: _TypeAlias = _typing.Literal["beta_3"]  # noqa: Y015
-    _WhichOneofArgType__beta_3: _TypeAlias = _typing.Literal["_beta_3", b"_beta_3"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
+    _WhichOneofReturnType__beta3: _TypeAlias = _typing.Literal["beta3"]  # noqa: Y015
+    _WhichOneofArgType__beta3: _TypeAlias = _typing.Literal["_beta3", b"_beta3"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__epsilon_root: _TypeAlias = _typing.Literal["epsilon_root"]  # noqa: Y015
@@ -1630,11 +1638,11 @@ class AdanSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_3) -> _WhichOneofReturnType__beta_3 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta3) -> _WhichOneofReturnType__beta3 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -1647,43 +1655,43 @@ Global___AdanSpec: _TypeAlias = AdanSpec  # noqa: Y015
 @_typing.final
 class AdoptSpec(_message.Message):
     """ADOPT: each gradient is divided by the root of the second moment before it,
-    clipped, and averaged. The first step only measures.
+    clipped, and averaged. The first step only initializes the second moment.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     CLIPPED_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last average that is kept."""
-    beta_2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the average."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """The least root that a gradient is divided by."""
+    """Lower bound of the root that a gradient is divided by."""
     clipped: _builtins.bool
     """Whether divided gradients are clipped to (t - 1)^(1/4) in step t."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         clipped: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_clipped", b"_clipped", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "clipped", b"clipped", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_clipped", b"_clipped", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "clipped", b"clipped", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_clipped", b"_clipped", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta_1", b"beta_1", "beta_2", b"beta_2", "clipped", b"clipped", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_clipped", b"_clipped", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "beta1", b"beta1", "beta2", b"beta2", "clipped", b"clipped", "epsilon", b"epsilon", "learning_rate", b"learning_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__clipped: _TypeAlias = _typing.Literal["clipped"]  # noqa: Y015
     _WhichOneofArgType__clipped: _TypeAlias = _typing.Literal["_clipped", b"_clipped"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
@@ -1691,9 +1699,9 @@ class AdoptSpec(_message.Message):
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clipped) -> _WhichOneofReturnType__clipped | None: ...
     @_typing.overload
@@ -1705,8 +1713,9 @@ Global___AdoptSpec: _TypeAlias = AdoptSpec  # noqa: Y015
 
 @_typing.final
 class FtrlSpec(_message.Message):
-    """FTRL-proximal: parameters are computed from a sum of gradients alone, and are
-    exactly 0 where l1 outweighs it. A weight that has seen no gradient becomes 0.
+    """FTRL-proximal: parameters are computed from a sum of gradients alone, and
+    are exactly 0 if l1 outweighs it. A weight without a gradient so far becomes
+    0.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1719,17 +1728,19 @@ class FtrlSpec(_message.Message):
     L2_SHRINKAGE_FIELD_NUMBER: _builtins.int
     BETA_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     learning_rate_power: _builtins.float
-    """Power by which the rate falls with the sum of squares; only -0.5 is supported."""
+    """Exponent of the sum of squares in the learning rate; only -0.5 is
+    supported.
+    """
     initial_accumulator: _builtins.float
     """What the sum of squares starts from."""
     l1: _builtins.float
-    """Strength of the L1 term."""
+    """Coefficient of the L1 term."""
     l2: _builtins.float
-    """Strength of the L2 term."""
+    """Coefficient of the L2 term."""
     l2_shrinkage: _builtins.float
-    """Strength of an L2 penalty that is added to gradients."""
+    """Coefficient of an L2 penalty that is added to gradients."""
     beta: _builtins.float
     """Added to the root of the sum of squares."""
     def __init__(
@@ -1789,9 +1800,9 @@ class FedAvgMSpec(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     MOMENTUM_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """The server's step size; replaced by the session's schedule where there is one."""
+    """The server's step size, unless the session has a schedule."""
     momentum: _builtins.float
-    """Share of the last buffer that is kept."""
+    """Momentum: decay rate of the buffer."""
     def __init__(
         self,
         *,
@@ -1815,38 +1826,38 @@ Global___FedAvgMSpec: _TypeAlias = FedAvgMSpec  # noqa: Y015
 
 @_typing.final
 class FedAdagradSpec(_message.Message):
-    """m = beta_1*m + (1 - beta_1)*g; v += g^2; p -= lr*m/(sqrt(v) + tau), where g is
+    """m = beta1*m + (1 - beta1)*g; v += g^2; p -= lr*m/(sqrt(v) + tau), where g is
     the pseudo-gradient: the parameters minus the clients' mean.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
     TAU_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """The server's step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
+    """The server's step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
     tau: _builtins.float
-    """Added to the root: how little the method adapts."""
+    """Added to the root: the degree of adaptivity, larger for less."""
     initial_accumulator: _builtins.float
     """What the sum of squares starts from."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
         tau: _builtins.float | None = ...,
         initial_accumulator: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
     _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
     _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -1854,7 +1865,7 @@ class FedAdagradSpec(_message.Message):
     _WhichOneofReturnType__tau: _TypeAlias = _typing.Literal["tau"]  # noqa: Y015
     _WhichOneofArgType__tau: _TypeAlias = _typing.Literal["_tau", b"_tau"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
     @_typing.overload
@@ -1866,7 +1877,7 @@ Global___FedAdagradSpec: _TypeAlias = FedAdagradSpec  # noqa: Y015
 
 @_typing.final
 class FedAdamSpec(_message.Message):
-    """m = beta_1*m + (1 - beta_1)*g; v = beta_2*v + (1 - beta_2)*g^2;
+    """m = beta1*m + (1 - beta1)*g; v = beta2*v + (1 - beta2)*g^2;
     p -= lr*m/(sqrt(v) + tau), where g is the pseudo-gradient: the parameters minus
     the clients' mean.
     """
@@ -1874,41 +1885,41 @@ class FedAdamSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     TAU_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     BIAS_CORRECTION_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """The server's step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """The server's step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
     tau: _builtins.float
-    """Added to the root: how little the method adapts."""
+    """Added to the root: the degree of adaptivity, larger for less."""
     initial_accumulator: _builtins.float
     """What the second moment starts from."""
     bias_correction: Global___FedAdamCorrection.ValueType
-    """How the rate is corrected for moments that start at zero."""
+    """How the rate is corrected for moments that are initialized with zero."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         tau: _builtins.float | None = ...,
         initial_accumulator: _builtins.float | None = ...,
         bias_correction: Global___FedAdamCorrection.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "beta2", b"beta2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "bias_correction", b"bias_correction", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "beta2", b"beta2", "bias_correction", b"bias_correction", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
     _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -1916,9 +1927,9 @@ class FedAdamSpec(_message.Message):
     _WhichOneofReturnType__tau: _TypeAlias = _typing.Literal["tau"]  # noqa: Y015
     _WhichOneofArgType__tau: _TypeAlias = _typing.Literal["_tau", b"_tau"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
     @_typing.overload
@@ -1930,42 +1941,42 @@ Global___FedAdamSpec: _TypeAlias = FedAdamSpec  # noqa: Y015
 
 @_typing.final
 class FedYogiSpec(_message.Message):
-    """As FedAdam without a correction, with v -= (1 - beta_2)*sign(v - g^2)*g^2."""
+    """As FedAdam without a correction, with v -= (1 - beta2)*sign(v - g^2)*g^2."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     TAU_FIELD_NUMBER: _builtins.int
     INITIAL_ACCUMULATOR_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """The server's step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """How fast the second moment follows."""
+    """The server's step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
     tau: _builtins.float
-    """Added to the root: how little the method adapts."""
+    """Added to the root: the degree of adaptivity, larger for less."""
     initial_accumulator: _builtins.float
     """What the second moment starts from."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         tau: _builtins.float | None = ...,
         initial_accumulator: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "beta2", b"beta2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta_1", b"beta_1", "beta_2", b"beta_2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_initial_accumulator", b"_initial_accumulator", "_learning_rate", b"_learning_rate", "_tau", b"_tau", "beta1", b"beta1", "beta2", b"beta2", "initial_accumulator", b"initial_accumulator", "learning_rate", b"learning_rate", "tau", b"tau"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__initial_accumulator: _TypeAlias = _typing.Literal["initial_accumulator"]  # noqa: Y015
     _WhichOneofArgType__initial_accumulator: _TypeAlias = _typing.Literal["_initial_accumulator", b"_initial_accumulator"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -1973,9 +1984,9 @@ class FedYogiSpec(_message.Message):
     _WhichOneofReturnType__tau: _TypeAlias = _typing.Literal["tau"]  # noqa: Y015
     _WhichOneofArgType__tau: _TypeAlias = _typing.Literal["_tau", b"_tau"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_accumulator) -> _WhichOneofReturnType__initial_accumulator | None: ...
     @_typing.overload
@@ -1988,38 +1999,38 @@ Global___FedYogiSpec: _TypeAlias = FedYogiSpec  # noqa: Y015
 @_typing.final
 class ScheduleFreeSgdSpec(_message.Message):
     """z -= lr*g; x averages z. The parameters are x, the point to evaluate and to
-    keep. Gradients are taken at y = (1 - beta_1)*z + beta_1*x: clients pull it
-    with PARAMETER_POINT_LOOKAHEAD.
+    store. Gradients are computed at y = (1 - beta1)*z + beta1*x: clients pull
+    it with PARAMETER_POINT_LOOKAHEAD.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
     WEIGHT_LR_POWER_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of x in the point where gradients are taken."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Weight of x in the point at which gradients are computed."""
     weight_lr_power: _builtins.float
     """Steps are averaged with the weight rate^weight_lr_power, by the largest rate so far."""
     weight_decay: _builtins.float
-    """Times y, added to the gradient."""
+    """weight_decay*y is added to the gradient."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
         weight_lr_power: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta1", b"beta1", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta1", b"beta1", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
@@ -2027,7 +2038,7 @@ class ScheduleFreeSgdSpec(_message.Message):
     _WhichOneofReturnType__weight_lr_power: _TypeAlias = _typing.Literal["weight_lr_power"]  # noqa: Y015
     _WhichOneofArgType__weight_lr_power: _TypeAlias = _typing.Literal["_weight_lr_power", b"_weight_lr_power"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
@@ -2044,41 +2055,41 @@ class ScheduleFreeAdamwSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     WEIGHT_LR_POWER_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
-    beta_1: _builtins.float
-    """Share of x in the point where gradients are taken."""
-    beta_2: _builtins.float
-    """Share of the last second moment that is kept."""
+    """Step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Weight of x in the point at which gradients are computed."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
     epsilon: _builtins.float
-    """Keeps the denominator from zero."""
+    """Small constant in the denominator, for numerical stability."""
     weight_lr_power: _builtins.float
     """Steps are averaged with the weight rate^weight_lr_power, by the largest rate so far."""
     weight_decay: _builtins.float
-    """Times y, added to the direction."""
+    """weight_decay*y is added to the direction."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         weight_lr_power: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta_1", b"beta_1", "beta_2", b"beta_2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_epsilon", b"_epsilon", "_learning_rate", b"_learning_rate", "_weight_decay", b"_weight_decay", "_weight_lr_power", b"_weight_lr_power", "beta1", b"beta1", "beta2", b"beta2", "epsilon", b"epsilon", "learning_rate", b"learning_rate", "weight_decay", b"weight_decay", "weight_lr_power", b"weight_lr_power"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -2088,9 +2099,9 @@ class ScheduleFreeAdamwSpec(_message.Message):
     _WhichOneofReturnType__weight_lr_power: _TypeAlias = _typing.Literal["weight_lr_power"]  # noqa: Y015
     _WhichOneofArgType__weight_lr_power: _TypeAlias = _typing.Literal["_weight_lr_power", b"_weight_lr_power"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload
@@ -2104,38 +2115,42 @@ Global___ScheduleFreeAdamwSpec: _TypeAlias = ScheduleFreeAdamwSpec  # noqa: Y015
 
 @_typing.final
 class AdafactorSpec(_message.Message):
-    """Adafactor. Second moments of tensors with two and more dimensions are kept as
-    averages over rows and over columns of two of them.
+    """Adafactor. Second moments of tensors with two or more dimensions are stored
+    as averages over the rows and columns of two dimensions.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_2_DECAY_FIELD_NUMBER: _builtins.int
-    EPSILON_1_FIELD_NUMBER: _builtins.int
-    EPSILON_2_FIELD_NUMBER: _builtins.int
+    BETA2_DECAY_FIELD_NUMBER: _builtins.int
+    EPSILON1_FIELD_NUMBER: _builtins.int
+    EPSILON2_FIELD_NUMBER: _builtins.int
     CLIP_THRESHOLD_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     MIN_DIM_SIZE_TO_FACTOR_FIELD_NUMBER: _builtins.int
     FACTOR_LARGEST_FIELD_NUMBER: _builtins.int
     RELATIVE_STEP_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Relative step size, or its upper bound under relative_step; replaced by the
-    session's schedule where there is one.
+    """Relative step size, or its upper bound under relative_step, unless the
+    session has a schedule.
     """
-    beta_2_decay: _builtins.float
-    """The averages' share of what is new at step t is t^beta_2_decay."""
-    epsilon_1: _builtins.float
-    """Keeps second moments from zero; 0 takes the dtype's epsilon under FLOOR."""
-    epsilon_2: _builtins.float
-    """The least root mean square of a parameter that the step is scaled by."""
+    beta2_decay: _builtins.float
+    """The averages' weight of the new value at step t is t^beta2_decay."""
+    epsilon1: _builtins.float
+    """Lower bound of second moments, for numerical stability; under FLOOR, 0
+    selects the dtype's machine epsilon.
+    """
+    epsilon2: _builtins.float
+    """Lower bound of the root mean square of a parameter, which the step is
+    scaled by.
+    """
     clip_threshold: _builtins.float
-    """The root mean square that a step may have before it is scaled down."""
+    """Maximum root mean square of a step; larger ones are scaled down."""
     form: Global___AdafactorForm.ValueType
-    """Where epsilon_1 enters."""
+    """Where epsilon1 enters."""
     min_dim_size_to_factor: _builtins.int
-    """The least extent that both dimensions must have for averages to be kept in place
-    of all second moments; 0 keeps averages wherever there are two dimensions.
+    """Minimum extent of both dimensions for second moments to be factored; 0
+    factors every tensor with two or more dimensions.
     """
     factor_largest: _builtins.bool
     """Whether the averages are over the two largest dimensions rather than the last two."""
@@ -2145,27 +2160,27 @@ class AdafactorSpec(_message.Message):
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_2_decay: _builtins.float | None = ...,
-        epsilon_1: _builtins.float | None = ...,
-        epsilon_2: _builtins.float | None = ...,
+        beta2_decay: _builtins.float | None = ...,
+        epsilon1: _builtins.float | None = ...,
+        epsilon2: _builtins.float | None = ...,
         clip_threshold: _builtins.float | None = ...,
         form: Global___AdafactorForm.ValueType = ...,
         min_dim_size_to_factor: _builtins.int | None = ...,
         factor_largest: _builtins.bool | None = ...,
         relative_step: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "factor_largest", b"factor_largest", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta2_decay", b"_beta2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon1", b"_epsilon1", "_epsilon2", b"_epsilon2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta2_decay", b"beta2_decay", "clip_threshold", b"clip_threshold", "epsilon1", b"epsilon1", "epsilon2", b"epsilon2", "factor_largest", b"factor_largest", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon_1", b"_epsilon_1", "_epsilon_2", b"_epsilon_2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta_2_decay", b"beta_2_decay", "clip_threshold", b"clip_threshold", "epsilon_1", b"epsilon_1", "epsilon_2", b"epsilon_2", "factor_largest", b"factor_largest", "form", b"form", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta2_decay", b"_beta2_decay", "_clip_threshold", b"_clip_threshold", "_epsilon1", b"_epsilon1", "_epsilon2", b"_epsilon2", "_factor_largest", b"_factor_largest", "_learning_rate", b"_learning_rate", "_min_dim_size_to_factor", b"_min_dim_size_to_factor", "_relative_step", b"_relative_step", "beta2_decay", b"beta2_decay", "clip_threshold", b"clip_threshold", "epsilon1", b"epsilon1", "epsilon2", b"epsilon2", "factor_largest", b"factor_largest", "form", b"form", "learning_rate", b"learning_rate", "min_dim_size_to_factor", b"min_dim_size_to_factor", "relative_step", b"relative_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_2_decay: _TypeAlias = _typing.Literal["beta_2_decay"]  # noqa: Y015
-    _WhichOneofArgType__beta_2_decay: _TypeAlias = _typing.Literal["_beta_2_decay", b"_beta_2_decay"]  # noqa: Y015
+    _WhichOneofReturnType__beta2_decay: _TypeAlias = _typing.Literal["beta2_decay"]  # noqa: Y015
+    _WhichOneofArgType__beta2_decay: _TypeAlias = _typing.Literal["_beta2_decay", b"_beta2_decay"]  # noqa: Y015
     _WhichOneofReturnType__clip_threshold: _TypeAlias = _typing.Literal["clip_threshold"]  # noqa: Y015
     _WhichOneofArgType__clip_threshold: _TypeAlias = _typing.Literal["_clip_threshold", b"_clip_threshold"]  # noqa: Y015
-    _WhichOneofReturnType__epsilon_1: _TypeAlias = _typing.Literal["epsilon_1"]  # noqa: Y015
-    _WhichOneofArgType__epsilon_1: _TypeAlias = _typing.Literal["_epsilon_1", b"_epsilon_1"]  # noqa: Y015
-    _WhichOneofReturnType__epsilon_2: _TypeAlias = _typing.Literal["epsilon_2"]  # noqa: Y015
-    _WhichOneofArgType__epsilon_2: _TypeAlias = _typing.Literal["_epsilon_2", b"_epsilon_2"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon1: _TypeAlias = _typing.Literal["epsilon1"]  # noqa: Y015
+    _WhichOneofArgType__epsilon1: _TypeAlias = _typing.Literal["_epsilon1", b"_epsilon1"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon2: _TypeAlias = _typing.Literal["epsilon2"]  # noqa: Y015
+    _WhichOneofArgType__epsilon2: _TypeAlias = _typing.Literal["_epsilon2", b"_epsilon2"]  # noqa: Y015
     _WhichOneofReturnType__factor_largest: _TypeAlias = _typing.Literal["factor_largest"]  # noqa: Y015
     _WhichOneofArgType__factor_largest: _TypeAlias = _typing.Literal["_factor_largest", b"_factor_largest"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -2175,13 +2190,13 @@ class AdafactorSpec(_message.Message):
     _WhichOneofReturnType__relative_step: _TypeAlias = _typing.Literal["relative_step"]  # noqa: Y015
     _WhichOneofArgType__relative_step: _TypeAlias = _typing.Literal["_relative_step", b"_relative_step"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2_decay) -> _WhichOneofReturnType__beta_2_decay | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2_decay) -> _WhichOneofReturnType__beta2_decay | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clip_threshold) -> _WhichOneofReturnType__clip_threshold | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_1) -> _WhichOneofReturnType__epsilon_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon1) -> _WhichOneofReturnType__epsilon1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_2) -> _WhichOneofReturnType__epsilon_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon2) -> _WhichOneofReturnType__epsilon2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__factor_largest) -> _WhichOneofReturnType__factor_largest | None: ...
     @_typing.overload
@@ -2195,8 +2210,8 @@ Global___AdafactorSpec: _TypeAlias = AdafactorSpec  # noqa: Y015
 
 @_typing.final
 class MuonSpec(_message.Message):
-    """Muon: matrices step along an orthogonalized momentum, every other tensor by
-    AdamW.
+    """Muon: matrices are updated by an orthogonalized momentum, every other tensor
+    by AdamW.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2208,44 +2223,45 @@ class MuonSpec(_message.Message):
     ITERATIONS_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     ADAM_LEARNING_RATE_FACTOR_FIELD_NUMBER: _builtins.int
-    ADAM_BETA_1_FIELD_NUMBER: _builtins.int
-    ADAM_BETA_2_FIELD_NUMBER: _builtins.int
+    ADAM_BETA1_FIELD_NUMBER: _builtins.int
+    ADAM_BETA2_FIELD_NUMBER: _builtins.int
     ADAM_EPSILON_FIELD_NUMBER: _builtins.int
     ADAM_EPSILON_ROOT_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     RMS_RATE_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Step size; replaced by the session's schedule where there is one."""
+    """Step size, unless the session has a schedule."""
     weight_decay: _builtins.float
-    """p -= lr*weight_decay*p before the step. A weight decay stated by the
-    session or by a parameter group takes its place.
+    """p -= lr*weight_decay*p before the step. A decoupled weight decay of the
+    session or of a parameter group replaces it.
     """
     momentum: _builtins.float
-    """Share of the last momentum that is kept."""
+    """Decay rate of the momentum."""
     nesterov: _builtins.bool
     """Whether the step looks ahead."""
     iterations: _builtins.int
-    """How often the Newton-Schulz iteration runs."""
+    """Number of Newton-Schulz iterations."""
     epsilon: _builtins.float
-    """The least norm that the momentum is divided by (TORCH), or what is added to its
-    norm.
+    """Lower bound of the norm that the momentum is divided by (TORCH), or a
+    constant that is added to it.
     """
     adam_learning_rate_factor: _builtins.float
-    """Factor of the step size where AdamW steps."""
-    adam_beta_1: _builtins.float
-    """AdamW's share of the last first moment that is kept."""
-    adam_beta_2: _builtins.float
-    """AdamW's share of the last second moment that is kept."""
+    """Factor of the step size of tensors that AdamW updates."""
+    adam_beta1: _builtins.float
+    """AdamW's exponential decay rate of the first moment."""
+    adam_beta2: _builtins.float
+    """AdamW's exponential decay rate of the second moment."""
     adam_epsilon: _builtins.float
-    """Keeps AdamW's denominator from zero."""
+    """Small constant in AdamW's denominator, for numerical stability."""
     adam_epsilon_root: _builtins.float
-    """Added below AdamW's root. optax."""
+    """Added inside AdamW's square root. optax."""
     form: Global___MuonForm.ValueType
-    """Whose Muon."""
+    """The framework whose form of Muon is used."""
     rms_rate: _builtins.float
-    """Above 0, a matrix of A rows and B columns steps by rms_rate*sqrt(max(A, B)) times
-    the learning rate, whatever the form (PyTorch's match_rms_adamw is 0.2; optax'
-    consistent_rms). At 0 the form says by how much.
+    """If greater than 0, the update of a matrix of A rows and B columns is
+    scaled by rms_rate*sqrt(max(A, B)), under every form (PyTorch's
+    match_rms_adamw is 0.2; optax' consistent_rms). If 0, the form determines
+    the scale.
     """
     def __init__(
         self,
@@ -2257,21 +2273,21 @@ class MuonSpec(_message.Message):
         iterations: _builtins.int | None = ...,
         epsilon: _builtins.float | None = ...,
         adam_learning_rate_factor: _builtins.float | None = ...,
-        adam_beta_1: _builtins.float | None = ...,
-        adam_beta_2: _builtins.float | None = ...,
+        adam_beta1: _builtins.float | None = ...,
+        adam_beta2: _builtins.float | None = ...,
         adam_epsilon: _builtins.float | None = ...,
         adam_epsilon_root: _builtins.float | None = ...,
         form: Global___MuonForm.ValueType = ...,
         rms_rate: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adam_beta1", b"_adam_beta1", "_adam_beta2", b"_adam_beta2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta1", b"adam_beta1", "adam_beta2", b"adam_beta2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1", "_adam_beta_2", b"_adam_beta_2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta_1", b"adam_beta_1", "adam_beta_2", b"adam_beta_2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "form", b"form", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adam_beta1", b"_adam_beta1", "_adam_beta2", b"_adam_beta2", "_adam_epsilon", b"_adam_epsilon", "_adam_epsilon_root", b"_adam_epsilon_root", "_adam_learning_rate_factor", b"_adam_learning_rate_factor", "_epsilon", b"_epsilon", "_iterations", b"_iterations", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_rms_rate", b"_rms_rate", "_weight_decay", b"_weight_decay", "adam_beta1", b"adam_beta1", "adam_beta2", b"adam_beta2", "adam_epsilon", b"adam_epsilon", "adam_epsilon_root", b"adam_epsilon_root", "adam_learning_rate_factor", b"adam_learning_rate_factor", "epsilon", b"epsilon", "form", b"form", "iterations", b"iterations", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "rms_rate", b"rms_rate", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__adam_beta_1: _TypeAlias = _typing.Literal["adam_beta_1"]  # noqa: Y015
-    _WhichOneofArgType__adam_beta_1: _TypeAlias = _typing.Literal["_adam_beta_1", b"_adam_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__adam_beta_2: _TypeAlias = _typing.Literal["adam_beta_2"]  # noqa: Y015
-    _WhichOneofArgType__adam_beta_2: _TypeAlias = _typing.Literal["_adam_beta_2", b"_adam_beta_2"]  # noqa: Y015
+    _WhichOneofReturnType__adam_beta1: _TypeAlias = _typing.Literal["adam_beta1"]  # noqa: Y015
+    _WhichOneofArgType__adam_beta1: _TypeAlias = _typing.Literal["_adam_beta1", b"_adam_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__adam_beta2: _TypeAlias = _typing.Literal["adam_beta2"]  # noqa: Y015
+    _WhichOneofArgType__adam_beta2: _TypeAlias = _typing.Literal["_adam_beta2", b"_adam_beta2"]  # noqa: Y015
     _WhichOneofReturnType__adam_epsilon: _TypeAlias = _typing.Literal["adam_epsilon"]  # noqa: Y015
     _WhichOneofArgType__adam_epsilon: _TypeAlias = _typing.Literal["_adam_epsilon", b"_adam_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__adam_epsilon_root: _TypeAlias = _typing.Literal["adam_epsilon_root"]  # noqa: Y015
@@ -2293,9 +2309,9 @@ class MuonSpec(_message.Message):
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_beta_1) -> _WhichOneofReturnType__adam_beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_beta1) -> _WhichOneofReturnType__adam_beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_beta_2) -> _WhichOneofReturnType__adam_beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_beta2) -> _WhichOneofReturnType__adam_beta2 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__adam_epsilon) -> _WhichOneofReturnType__adam_epsilon | None: ...
     @_typing.overload
@@ -2321,66 +2337,66 @@ Global___MuonSpec: _TypeAlias = MuonSpec  # noqa: Y015
 
 @_typing.final
 class ProdigySpec(_message.Message):
-    """Prodigy: Adam whose step size is an estimate of the distance to the solution,
-    made from all tensors of a parameter group together.
+    """Prodigy: Adam whose step size is an estimate of the distance to the
+    solution, computed from all tensors of a parameter group.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    BETA_1_FIELD_NUMBER: _builtins.int
-    BETA_2_FIELD_NUMBER: _builtins.int
-    BETA_3_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
+    BETA3_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     INITIAL_ESTIMATE_FIELD_NUMBER: _builtins.int
     ESTIMATE_COEFFICIENT_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     SAFEGUARD_WARMUP_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
-    """Factor of the estimated step size; replaced by the session's schedule where
-    there is one.
-    """
-    beta_1: _builtins.float
-    """Share of the last first moment that is kept."""
-    beta_2: _builtins.float
-    """Share of the last second moment that is kept."""
-    beta_3: _builtins.float
-    """Share of the last sums that the estimate is made from; the square root of
-    beta_2 when 0.
+    """Factor of the estimated step size, unless the session has a schedule."""
+    beta1: _builtins.float
+    """Exponential decay rate of the first moment."""
+    beta2: _builtins.float
+    """Exponential decay rate of the second moment."""
+    beta3: _builtins.float
+    """Exponential decay rate of the sums that the estimate is computed from; the
+    square root of beta2 when 0.
     """
     epsilon: _builtins.float
-    """Keeps the denominator from zero; it is multiplied by the estimate."""
+    """Small constant in the denominator, for numerical stability; multiplied by
+    the estimate.
+    """
     initial_estimate: _builtins.float
     """The first estimate."""
     estimate_coefficient: _builtins.float
     """Factor of every later estimate."""
     weight_decay: _builtins.float
-    """Decay of the parameters by the estimated step size."""
+    """Decoupled weight decay, scaled by the estimated step size."""
     safeguard_warmup: _builtins.bool
-    """Whether the sums leave out the learning rate, for warm-ups."""
+    """Whether the sums exclude the learning rate, for warm-ups."""
     def __init__(
         self,
         *,
         learning_rate: _builtins.float | None = ...,
-        beta_1: _builtins.float | None = ...,
-        beta_2: _builtins.float | None = ...,
-        beta_3: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
+        beta3: _builtins.float | None = ...,
         epsilon: _builtins.float | None = ...,
         initial_estimate: _builtins.float | None = ...,
         estimate_coefficient: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
         safeguard_warmup: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_estimate_coefficient", b"_estimate_coefficient", "_initial_estimate", b"_initial_estimate", "_learning_rate", b"_learning_rate", "_safeguard_warmup", b"_safeguard_warmup", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "estimate_coefficient", b"estimate_coefficient", "initial_estimate", b"initial_estimate", "learning_rate", b"learning_rate", "safeguard_warmup", b"safeguard_warmup", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_beta3", b"_beta3", "_epsilon", b"_epsilon", "_estimate_coefficient", b"_estimate_coefficient", "_initial_estimate", b"_initial_estimate", "_learning_rate", b"_learning_rate", "_safeguard_warmup", b"_safeguard_warmup", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "beta3", b"beta3", "epsilon", b"epsilon", "estimate_coefficient", b"estimate_coefficient", "initial_estimate", b"initial_estimate", "learning_rate", b"learning_rate", "safeguard_warmup", b"safeguard_warmup", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1", "_beta_2", b"_beta_2", "_beta_3", b"_beta_3", "_epsilon", b"_epsilon", "_estimate_coefficient", b"_estimate_coefficient", "_initial_estimate", b"_initial_estimate", "_learning_rate", b"_learning_rate", "_safeguard_warmup", b"_safeguard_warmup", "_weight_decay", b"_weight_decay", "beta_1", b"beta_1", "beta_2", b"beta_2", "beta_3", b"beta_3", "epsilon", b"epsilon", "estimate_coefficient", b"estimate_coefficient", "initial_estimate", b"initial_estimate", "learning_rate", b"learning_rate", "safeguard_warmup", b"safeguard_warmup", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_beta3", b"_beta3", "_epsilon", b"_epsilon", "_estimate_coefficient", b"_estimate_coefficient", "_initial_estimate", b"_initial_estimate", "_learning_rate", b"_learning_rate", "_safeguard_warmup", b"_safeguard_warmup", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "beta3", b"beta3", "epsilon", b"epsilon", "estimate_coefficient", b"estimate_coefficient", "initial_estimate", b"initial_estimate", "learning_rate", b"learning_rate", "safeguard_warmup", b"safeguard_warmup", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__beta_1: _TypeAlias = _typing.Literal["beta_1"]  # noqa: Y015
-    _WhichOneofArgType__beta_1: _TypeAlias = _typing.Literal["_beta_1", b"_beta_1"]  # noqa: Y015
-    _WhichOneofReturnType__beta_2: _TypeAlias = _typing.Literal["beta_2"]  # noqa: Y015
-    _WhichOneofArgType__beta_2: _TypeAlias = _typing.Literal["_beta_2", b"_beta_2"]  # noqa: Y015
-    _WhichOneofReturnType__beta_3: _TypeAlias = _typing.Literal["beta_3"]  # noqa: Y015
-    _WhichOneofArgType__beta_3: _TypeAlias = _typing.Literal["_beta_3", b"_beta_3"]  # noqa: Y015
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
+    _WhichOneofReturnType__beta3: _TypeAlias = _typing.Literal["beta3"]  # noqa: Y015
+    _WhichOneofArgType__beta3: _TypeAlias = _typing.Literal["_beta3", b"_beta3"]  # noqa: Y015
     _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
     _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
     _WhichOneofReturnType__estimate_coefficient: _TypeAlias = _typing.Literal["estimate_coefficient"]  # noqa: Y015
@@ -2394,11 +2410,11 @@ class ProdigySpec(_message.Message):
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
     _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_1) -> _WhichOneofReturnType__beta_1 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_2) -> _WhichOneofReturnType__beta_2 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta_3) -> _WhichOneofReturnType__beta_3 | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta3) -> _WhichOneofReturnType__beta3 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
     @_typing.overload

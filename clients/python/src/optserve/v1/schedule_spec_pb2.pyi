@@ -60,7 +60,7 @@ class _AnnealingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Annealing.V
     """a + (b - a)*sqrt(f)."""
 
 class Annealing(_Annealing, metaclass=_AnnealingEnumTypeWrapper):
-    """How a rate goes from one value a to another b, over a fraction f of the way."""
+    """Interpolation between two rates a and b, at a fraction f of the steps."""
 
 ANNEALING_UNSPECIFIED: Annealing.ValueType  # 0
 """Taken from the convention."""
@@ -81,11 +81,11 @@ class _OneCycleFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OneCycle
     ONE_CYCLE_FORM_UNSPECIFIED: _OneCycleForm.ValueType  # 0
     """Taken from the convention."""
     ONE_CYCLE_FORM_LAST_STEP: _OneCycleForm.ValueType  # 1
-    """A part f of the cycle ends at step f*total_steps - 1, which need not be whole.
-    PyTorch.
+    """A fraction f of the cycle ends at step f*total_steps - 1, which may be
+    fractional. PyTorch.
     """
     ONE_CYCLE_FORM_STEP_COUNT: _OneCycleForm.ValueType  # 2
-    """A part f of the cycle ends at step floor(f*total_steps). optax."""
+    """A fraction f of the cycle ends at step floor(f*total_steps). optax."""
 
 class OneCycleForm(_OneCycleForm, metaclass=_OneCycleFormEnumTypeWrapper):
     """The steps at which the phases of a one-cycle schedule end."""
@@ -93,11 +93,11 @@ class OneCycleForm(_OneCycleForm, metaclass=_OneCycleFormEnumTypeWrapper):
 ONE_CYCLE_FORM_UNSPECIFIED: OneCycleForm.ValueType  # 0
 """Taken from the convention."""
 ONE_CYCLE_FORM_LAST_STEP: OneCycleForm.ValueType  # 1
-"""A part f of the cycle ends at step f*total_steps - 1, which need not be whole.
-PyTorch.
+"""A fraction f of the cycle ends at step f*total_steps - 1, which may be
+fractional. PyTorch.
 """
 ONE_CYCLE_FORM_STEP_COUNT: OneCycleForm.ValueType  # 2
-"""A part f of the cycle ends at step floor(f*total_steps). optax."""
+"""A fraction f of the cycle ends at step floor(f*total_steps). optax."""
 Global___OneCycleForm: _TypeAlias = OneCycleForm  # noqa: Y015
 
 @_typing.final
@@ -126,8 +126,8 @@ class ScheduleSpec(_message.Message):
     JOIN_FIELD_NUMBER: _builtins.int
     LEGACY_DECAY_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
-    """Whose defaults fill the unset fields. Within another schedule: that one's
-    convention where unset.
+    """The convention whose defaults fill the unset fields. That of the outer
+    schedule if unset within another schedule.
     """
     @_builtins.property
     def exponential(self) -> Global___ExponentialSpec:
@@ -147,23 +147,23 @@ class ScheduleSpec(_message.Message):
 
     @_builtins.property
     def polynomial(self) -> Global___PolynomialSpec:
-        """A power of what is left of the way."""
+        """A power of the remaining fraction of the steps."""
 
     @_builtins.property
     def cosine(self) -> Global___CosineSpec:
-        """Half a wave of the cosine (Loshchilov and Hutter, 2017)."""
+        """Half a period of the cosine (Loshchilov and Hutter, 2017)."""
 
     @_builtins.property
     def cosine_restarts(self) -> Global___CosineRestartsSpec:
-        """The same again and again, each longer than the last."""
+        """Cosine decay with warm restarts."""
 
     @_builtins.property
     def one_cycle(self) -> Global___OneCycleSpec:
-        """Up and down once (Smith and Topin, 2018)."""
+        """One cycle up and down (Smith and Topin, 2018)."""
 
     @_builtins.property
     def step_decay(self) -> Global___StepDecaySpec:
-        """A factor every so many steps."""
+        """A factor every step_size steps."""
 
     @_builtins.property
     def multi_step_decay(self) -> Global___MultiStepDecaySpec:
@@ -175,11 +175,11 @@ class ScheduleSpec(_message.Message):
 
     @_builtins.property
     def warmup_stable_decay(self) -> Global___WarmupStableDecaySpec:
-        """Up, level, down (Hu et al., 2024)."""
+        """Warm-up, stable phase, decay (Hu et al., 2024)."""
 
     @_builtins.property
     def warmup(self) -> Global___WarmupSpec:
-        """A linear start before another schedule."""
+        """A linear warm-up before another schedule."""
 
     @_builtins.property
     def join(self) -> Global___JoinSpec:
@@ -236,7 +236,7 @@ class ExponentialSpec(_message.Message):
     decay_rate: _builtins.float
     """The factor. Required."""
     staircase: _builtins.bool
-    """Whether the exponent is floored, so that the rate falls in stairs."""
+    """Whether the exponent is floored, so that the rate is a step function."""
     def __init__(
         self,
         *,
@@ -395,8 +395,8 @@ class PolynomialSpec(_message.Message):
     power: _builtins.float
     """The power; 1 is a straight line."""
     cycle: _builtins.bool
-    """Whether decay_steps doubles, triples and so on whenever s has passed it, so that
-    the rate starts anew, lower each time.
+    """Whether decay_steps is multiplied by max(1, ceil(s/decay_steps)), so that
+    the rate restarts from a lower value each time.
     """
     def __init__(
         self,
@@ -451,16 +451,16 @@ class CosineSpec(_message.Message):
     decay_steps: _builtins.float
     """Steps of the decay, not counting a warm-up. Required."""
     alpha: _builtins.float
-    """The part of the rate that is left at the end."""
+    """The fraction of the rate at the end."""
     warmup_steps: _builtins.float
     """Steps of a linear warm-up from initial_learning_rate to warmup_target, from
     which the decay then starts; 0 for none.
     """
     warmup_target: _builtins.float
-    """The rate at the end of the warm-up; stated together with warmup_steps."""
+    """The rate at the end of the warm-up; required with warmup_steps."""
     periodic: _builtins.bool
-    """Whether the cosine goes on after decay_steps, so that the rate rises again to
-    where it started, and so on with a period of 2*decay_steps. PyTorch.
+    """Whether the cosine continues after decay_steps: the rate is periodic with
+    a period of 2*decay_steps. PyTorch.
     """
     def __init__(
         self,
@@ -505,7 +505,7 @@ Global___CosineSpec: _TypeAlias = CosineSpec  # noqa: Y015
 
 @_typing.final
 class CosineRestartsSpec(_message.Message):
-    """Cosine decay that starts anew whenever it has ended."""
+    """Cosine decay that restarts whenever it has ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -519,11 +519,11 @@ class CosineRestartsSpec(_message.Message):
     first_decay_steps: _builtins.float
     """Steps of the first decay. Required."""
     t_mul: _builtins.float
-    """How many times as long each decay is as the one before."""
+    """Ratio of the length of each decay to that of the previous one."""
     m_mul: _builtins.float
-    """How many times as high each decay starts as the one before."""
+    """Ratio of the initial rate of each decay to that of the previous one."""
     alpha: _builtins.float
-    """The part of the rate that is left at the end of a decay."""
+    """The fraction of the rate at the end of a decay."""
     def __init__(
         self,
         *,
@@ -562,7 +562,9 @@ Global___CosineRestartsSpec: _TypeAlias = CosineRestartsSpec  # noqa: Y015
 
 @_typing.final
 class OneCycleSpec(_message.Message):
-    """max/div_factor up to max, down to max/(div_factor*final_div_factor), where it stays."""
+    """max/div_factor up to max, down to max/(div_factor*final_div_factor), and
+    constant afterwards.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -578,25 +580,29 @@ class OneCycleSpec(_message.Message):
     max_learning_rate: _builtins.float
     """The highest rate. Required."""
     total_steps: _builtins.int
-    """Steps of the cycle, at whose end, as form counts it, the rate is lowest. Required."""
+    """Steps of the cycle, at whose end the rate is lowest; form defines the end.
+    Required.
+    """
     pct_start: _builtins.float
-    """The part of the cycle at whose end, as form counts it, the rate is highest."""
+    """The fraction of the cycle at whose end the rate is highest; form defines
+    the end.
+    """
     annealing: Global___Annealing.ValueType
-    """How the rate goes between its extremes. SQUARE_ROOT is refused."""
+    """Interpolation between the extremes. SQUARE_ROOT is rejected."""
     div_factor: _builtins.float
     """The first rate is max_learning_rate/div_factor."""
     final_div_factor: _builtins.float
-    """The last rate is the first over final_div_factor."""
+    """The last rate is the first one divided by final_div_factor."""
     three_phase: _builtins.bool
-    """Whether it falls to the first rate before it falls to the last. optax'
-    linear_onecycle_schedule is LINEAR with three phases.
+    """Whether the rate decreases to the first rate before it decreases to the
+    last one. optax' linear_onecycle_schedule is LINEAR with three phases.
     """
     pct_final: _builtins.float
-    """The part of the cycle at whose end, as form counts it, the second of three
-    phases ends; 0 makes it as long as the first.
+    """The fraction of the cycle at whose end the second of three phases ends;
+    form defines the end. 0 makes the phase as long as the first.
     """
     form: Global___OneCycleForm.ValueType
-    """How the ends of the phases are counted."""
+    """How the ends of the phases are computed."""
     def __init__(
         self,
         *,
@@ -738,7 +744,7 @@ class RsqrtSpec(_message.Message):
     peak_learning_rate: _builtins.float
     """The highest rate, that of step warmup_steps - 1. Required."""
     warmup_steps: _builtins.float
-    """Steps of the linear rise. Required."""
+    """Steps of the linear warm-up. Required."""
     def __init__(
         self,
         *,
@@ -776,19 +782,19 @@ class WarmupStableDecaySpec(_message.Message):
     END_LEARNING_RATE_FIELD_NUMBER: _builtins.int
     ANNEALING_FIELD_NUMBER: _builtins.int
     peak_learning_rate: _builtins.float
-    """The rate at the top. Required."""
+    """The rate of the stable phase. Required."""
     warmup_steps: _builtins.int
-    """Steps of the linear rise. Required."""
+    """Steps of the linear warm-up. Required."""
     stable_steps: _builtins.int
-    """Steps at the top. Required."""
+    """Steps of the stable phase. Required."""
     decay_steps: _builtins.int
-    """Steps of the way down. Required."""
+    """Steps of the decay. Required."""
     initial_learning_rate: _builtins.float
     """The rate at step 0."""
     end_learning_rate: _builtins.float
     """The rate at the end."""
     annealing: Global___Annealing.ValueType
-    """How the rate goes down."""
+    """Interpolation of the decay."""
     def __init__(
         self,
         *,
@@ -833,8 +839,8 @@ Global___WarmupStableDecaySpec: _TypeAlias = WarmupStableDecaySpec  # noqa: Y015
 
 @_typing.final
 class WarmupSpec(_message.Message):
-    """A line from initial_learning_rate to the first rate of another schedule. That
-    one then counts its steps from 0.
+    """A line from initial_learning_rate to the first rate of another schedule. The
+    other schedule then counts its steps from 0.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -874,7 +880,7 @@ Global___WarmupSpec: _TypeAlias = WarmupSpec  # noqa: Y015
 
 @_typing.final
 class JoinSpec(_message.Message):
-    """Schedules in turn, each counting its steps from 0."""
+    """A sequence of schedules, each counting its steps from 0."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -886,7 +892,7 @@ class JoinSpec(_message.Message):
 
     @_builtins.property
     def boundaries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Steps at which the next schedule takes over, increasing. At least one."""
+        """Steps at which the next schedule begins, increasing. At least one."""
 
     def __init__(
         self,
@@ -911,10 +917,10 @@ class LegacyDecaySpec(_message.Message):
     SCHEDULE_FIELD_NUMBER: _builtins.int
     DECAY_FIELD_NUMBER: _builtins.int
     decay: _builtins.float
-    """The decay by step. Required."""
+    """The decay per step. Required."""
     @_builtins.property
     def schedule(self) -> Global___ScheduleSpec:
-        """The schedule that is lowered. Required."""
+        """The schedule that is divided. Required."""
 
     def __init__(
         self,

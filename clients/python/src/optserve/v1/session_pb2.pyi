@@ -32,11 +32,11 @@ class _StepCountingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepCoun
     STEP_COUNTING_UNSPECIFIED: _StepCounting.ValueType  # 0
     """The convention's."""
     STEP_COUNTING_PER_SESSION: _StepCounting.ValueType  # 1
-    """Every step of the session, whichever tensors it has gradients for (Keras,
-    optax).
+    """Every step of the session, independent of the tensors that it has
+    gradients for (Keras, optax).
     """
     STEP_COUNTING_PER_TENSOR: _StepCounting.ValueType  # 2
-    """For each tensor the steps that had a gradient for it (PyTorch)."""
+    """For each tensor, the steps that had a gradient for it (PyTorch)."""
 
 class StepCounting(_StepCounting, metaclass=_StepCountingEnumTypeWrapper):
     """Which steps a rule counts, as in bias corrections. A schedule always counts the
@@ -46,11 +46,11 @@ class StepCounting(_StepCounting, metaclass=_StepCountingEnumTypeWrapper):
 STEP_COUNTING_UNSPECIFIED: StepCounting.ValueType  # 0
 """The convention's."""
 STEP_COUNTING_PER_SESSION: StepCounting.ValueType  # 1
-"""Every step of the session, whichever tensors it has gradients for (Keras,
-optax).
+"""Every step of the session, independent of the tensors that it has
+gradients for (Keras, optax).
 """
 STEP_COUNTING_PER_TENSOR: StepCounting.ValueType  # 2
-"""For each tensor the steps that had a gradient for it (PyTorch)."""
+"""For each tensor, the steps that had a gradient for it (PyTorch)."""
 Global___StepCounting: _TypeAlias = StepCounting  # noqa: Y015
 
 class _DurabilityMode:
@@ -62,33 +62,35 @@ class _DurabilityModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Durabi
     DURABILITY_MODE_UNSPECIFIED: _DurabilityMode.ValueType  # 0
     """The same as DURABILITY_MODE_JOURNAL."""
     DURABILITY_MODE_JOURNAL: _DurabilityMode.ValueType  # 1
-    """Every answered step and change is on the disk before its answer, and comes
-    back bit for bit.
+    """Every step and change is on the disk before it is answered, and is
+    recovered bit for bit.
     """
     DURABILITY_MODE_SNAPSHOT: _DurabilityMode.ValueType  # 2
-    """The session is saved whole, every so many steps or seconds. What came after
-    is lost with the server: go on from StepResult.durable_step. Pushes, updates
-    and reports are saved at once, but behind their answers.
+    """The whole session is saved every snapshot_steps or snapshot_seconds. A
+    crash of the server loses later steps: continue from
+    StepResult.durable_step. Pushes, updates and reports are saved
+    immediately, but after their answers.
     """
     DURABILITY_MODE_EPHEMERAL: _DurabilityMode.ValueType  # 3
-    """The session is held in memory alone."""
+    """The session is held in memory only."""
 
 class DurabilityMode(_DurabilityMode, metaclass=_DurabilityModeEnumTypeWrapper):
-    """The ways to keep a session."""
+    """Durability modes of a session."""
 
 DURABILITY_MODE_UNSPECIFIED: DurabilityMode.ValueType  # 0
 """The same as DURABILITY_MODE_JOURNAL."""
 DURABILITY_MODE_JOURNAL: DurabilityMode.ValueType  # 1
-"""Every answered step and change is on the disk before its answer, and comes
-back bit for bit.
+"""Every step and change is on the disk before it is answered, and is
+recovered bit for bit.
 """
 DURABILITY_MODE_SNAPSHOT: DurabilityMode.ValueType  # 2
-"""The session is saved whole, every so many steps or seconds. What came after
-is lost with the server: go on from StepResult.durable_step. Pushes, updates
-and reports are saved at once, but behind their answers.
+"""The whole session is saved every snapshot_steps or snapshot_seconds. A
+crash of the server loses later steps: continue from
+StepResult.durable_step. Pushes, updates and reports are saved
+immediately, but after their answers.
 """
 DURABILITY_MODE_EPHEMERAL: DurabilityMode.ValueType  # 3
-"""The session is held in memory alone."""
+"""The session is held in memory only."""
 Global___DurabilityMode: _TypeAlias = DurabilityMode  # noqa: Y015
 
 class _ExpiryAction:
@@ -100,20 +102,20 @@ class _ExpiryActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExpiryAc
     EXPIRY_ACTION_UNSPECIFIED: _ExpiryAction.ValueType  # 0
     """The same as EXPIRY_ACTION_EVICT."""
     EXPIRY_ACTION_EVICT: _ExpiryAction.ValueType  # 1
-    """It is saved, leaves the memory, and comes back at its next use. On a server
-    that keeps sessions in memory only, it stays.
+    """It is saved and evicted from memory, and loaded at its next use. On a
+    server without a data directory it stays in memory.
     """
     EXPIRY_ACTION_DELETE: _ExpiryAction.ValueType  # 2
     """It is deleted."""
 
 class ExpiryAction(_ExpiryAction, metaclass=_ExpiryActionEnumTypeWrapper):
-    """What becomes of a session that nobody used for as long as its lease."""
+    """What happens to a session whose lease expired."""
 
 EXPIRY_ACTION_UNSPECIFIED: ExpiryAction.ValueType  # 0
 """The same as EXPIRY_ACTION_EVICT."""
 EXPIRY_ACTION_EVICT: ExpiryAction.ValueType  # 1
-"""It is saved, leaves the memory, and comes back at its next use. On a server
-that keeps sessions in memory only, it stays.
+"""It is saved and evicted from memory, and loaded at its next use. On a
+server without a data directory it stays in memory.
 """
 EXPIRY_ACTION_DELETE: ExpiryAction.ValueType  # 2
 """It is deleted."""
@@ -130,19 +132,19 @@ class _NonFinitePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NonFi
     NON_FINITE_POLICY_REJECT: _NonFinitePolicy.ValueType  # 1
     """The step is refused with ERROR_REASON_NON_FINITE_GRADIENT; nothing changes."""
     NON_FINITE_POLICY_SKIP: _NonFinitePolicy.ValueType  # 2
-    """The step is answered as skipped; parameters, state and step stay. Where
-    gradients are accumulated, this one alone is dropped: those before it stay,
-    and wait for another in its place (as optax.MultiSteps with
+    """The step is answered as skipped; parameters, state and step do not change.
+    Under accumulation, only this gradient is dropped: earlier ones are kept,
+    and another one is needed in its place (as optax.MultiSteps with
     skip_not_finite; with torch.amp.GradScaler all of them would be lost).
     """
     NON_FINITE_POLICY_ALLOW: _NonFinitePolicy.ValueType  # 3
-    """The step is taken as if nothing were wrong."""
+    """The step is taken."""
 
 class NonFinitePolicy(_NonFinitePolicy, metaclass=_NonFinitePolicyEnumTypeWrapper):
-    """What a NaN or infinity in a gradient does. The gradient is checked as the
-    optimizer would get it but for clipping, in the parameter's element type:
-    after conversion, the loss scale, accumulation, l1 and l2. So finite elements
-    that overflow on the way count as well.
+    """How NaN and infinite elements of a gradient are handled. The gradient is
+    checked in the parameter's element type after conversion, loss scale,
+    accumulation, l1 and l2, and before clipping. So finite elements that
+    overflow in one of these count as well.
     """
 
 NON_FINITE_POLICY_UNSPECIFIED: NonFinitePolicy.ValueType  # 0
@@ -150,13 +152,13 @@ NON_FINITE_POLICY_UNSPECIFIED: NonFinitePolicy.ValueType  # 0
 NON_FINITE_POLICY_REJECT: NonFinitePolicy.ValueType  # 1
 """The step is refused with ERROR_REASON_NON_FINITE_GRADIENT; nothing changes."""
 NON_FINITE_POLICY_SKIP: NonFinitePolicy.ValueType  # 2
-"""The step is answered as skipped; parameters, state and step stay. Where
-gradients are accumulated, this one alone is dropped: those before it stay,
-and wait for another in its place (as optax.MultiSteps with
+"""The step is answered as skipped; parameters, state and step do not change.
+Under accumulation, only this gradient is dropped: earlier ones are kept,
+and another one is needed in its place (as optax.MultiSteps with
 skip_not_finite; with torch.amp.GradScaler all of them would be lost).
 """
 NON_FINITE_POLICY_ALLOW: NonFinitePolicy.ValueType  # 3
-"""The step is taken as if nothing were wrong."""
+"""The step is taken."""
 Global___NonFinitePolicy: _TypeAlias = NonFinitePolicy  # noqa: Y015
 
 class _SparseUpdate:
@@ -168,29 +170,29 @@ class _SparseUpdateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SparseUp
     SPARSE_UPDATE_UNSPECIFIED: _SparseUpdate.ValueType  # 0
     """The convention's."""
     SPARSE_UPDATE_LAZY: _SparseUpdate.ValueType  # 1
-    """They and their optimizer state stay as they are. Regularisation, decay,
-    clipping and norms are those of the rows given. The rule counts the
-    session's steps, not those of a row. Sparse rows are refused beside
-    accumulation, a weight average, or a rule that looks at whole tensors or
-    groups, such as LAMB, Prodigy or Muon; DENSE takes them.
+    """They and their optimizer state do not change. Regularisation, decay,
+    clipping and norms cover the given rows only. The rule counts the
+    session's steps, not those of a row. Sparse rows are rejected together
+    with accumulation, a weight average, or a rule that reads whole tensors or
+    groups, such as LAMB, Prodigy or Muon; DENSE accepts them.
     """
     SPARSE_UPDATE_DENSE: _SparseUpdate.ValueType  # 2
     """Their gradient is 0: the step is that of the dense gradient, bit for bit."""
 
 class SparseUpdate(_SparseUpdate, metaclass=_SparseUpdateEnumTypeWrapper):
-    """What sparse rows mean for the rows that they leave out. Either way, rows that
-    are given more than once are summed first, in the parameter's element type and
-    in the order in which they were sent.
+    """How the rows that sparse gradients leave out are handled. In both cases,
+    rows that are given more than once are summed first, in the parameter's
+    element type and in the order in which they were sent.
     """
 
 SPARSE_UPDATE_UNSPECIFIED: SparseUpdate.ValueType  # 0
 """The convention's."""
 SPARSE_UPDATE_LAZY: SparseUpdate.ValueType  # 1
-"""They and their optimizer state stay as they are. Regularisation, decay,
-clipping and norms are those of the rows given. The rule counts the
-session's steps, not those of a row. Sparse rows are refused beside
-accumulation, a weight average, or a rule that looks at whole tensors or
-groups, such as LAMB, Prodigy or Muon; DENSE takes them.
+"""They and their optimizer state do not change. Regularisation, decay,
+clipping and norms cover the given rows only. The rule counts the
+session's steps, not those of a row. Sparse rows are rejected together
+with accumulation, a weight average, or a rule that reads whole tensors or
+groups, such as LAMB, Prodigy or Muon; DENSE accepts them.
 """
 SPARSE_UPDATE_DENSE: SparseUpdate.ValueType  # 2
 """Their gradient is 0: the step is that of the dense gradient, bit for bit."""
@@ -205,19 +207,19 @@ class _WeightAverageStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_We
     WEIGHT_AVERAGE_START_UNSPECIFIED: _WeightAverageStart.ValueType  # 0
     """Taken from the convention."""
     WEIGHT_AVERAGE_START_COPY: _WeightAverageStart.ValueType  # 1
-    """The first step copies the parameters. Keras, PyTorch."""
+    """A copy of the parameters after the first step. Keras, PyTorch."""
     WEIGHT_AVERAGE_START_ZERO_DEBIASED: _WeightAverageStart.ValueType  # 2
     """0, and the average is divided by 1 - decay^t after t steps. optax.ema."""
     WEIGHT_AVERAGE_START_ZERO: _WeightAverageStart.ValueType  # 3
     """0. optax.ema without debias."""
 
 class WeightAverageStart(_WeightAverageStart, metaclass=_WeightAverageStartEnumTypeWrapper):
-    """What a weight average starts from."""
+    """Initial value of a weight average."""
 
 WEIGHT_AVERAGE_START_UNSPECIFIED: WeightAverageStart.ValueType  # 0
 """Taken from the convention."""
 WEIGHT_AVERAGE_START_COPY: WeightAverageStart.ValueType  # 1
-"""The first step copies the parameters. Keras, PyTorch."""
+"""A copy of the parameters after the first step. Keras, PyTorch."""
 WEIGHT_AVERAGE_START_ZERO_DEBIASED: WeightAverageStart.ValueType  # 2
 """0, and the average is divided by 1 - decay^t after t steps. optax.ema."""
 WEIGHT_AVERAGE_START_ZERO: WeightAverageStart.ValueType  # 3
@@ -233,9 +235,9 @@ class _MetricModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MetricMode
     METRIC_MODE_UNSPECIFIED: _MetricMode.ValueType  # 0
     """The same as METRIC_MODE_MIN."""
     METRIC_MODE_MIN: _MetricMode.ValueType  # 1
-    """Small ones, as of a loss."""
+    """Smaller ones, as of a loss."""
     METRIC_MODE_MAX: _MetricMode.ValueType  # 2
-    """Large ones, as of an accuracy."""
+    """Larger ones, as of an accuracy."""
 
 class MetricMode(_MetricMode, metaclass=_MetricModeEnumTypeWrapper):
     """Which values of a metric are better."""
@@ -243,9 +245,9 @@ class MetricMode(_MetricMode, metaclass=_MetricModeEnumTypeWrapper):
 METRIC_MODE_UNSPECIFIED: MetricMode.ValueType  # 0
 """The same as METRIC_MODE_MIN."""
 METRIC_MODE_MIN: MetricMode.ValueType  # 1
-"""Small ones, as of a loss."""
+"""Smaller ones, as of a loss."""
 METRIC_MODE_MAX: MetricMode.ValueType  # 2
-"""Large ones, as of an accuracy."""
+"""Larger ones, as of an accuracy."""
 Global___MetricMode: _TypeAlias = MetricMode  # noqa: Y015
 
 class _PatienceRule:
@@ -262,7 +264,7 @@ class _PatienceRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Patience
     """With bad value number patience + 1 (PyTorch)."""
 
 class PatienceRule(_PatienceRule, metaclass=_PatienceRuleEnumTypeWrapper):
-    """When patience is at its end."""
+    """When patience ends."""
 
 PATIENCE_RULE_UNSPECIFIED: PatienceRule.ValueType  # 0
 """The convention's."""
@@ -281,38 +283,38 @@ class _ThresholdModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Thresho
     THRESHOLD_MODE_UNSPECIFIED: _ThresholdMode.ValueType  # 0
     """The convention's."""
     THRESHOLD_MODE_ABSOLUTE: _ThresholdMode.ValueType  # 1
-    """The metric's own unit: value + threshold < best where small values are
-    better, value - threshold > best where large ones are (Keras).
+    """In the metric's own unit, added to the value: value + threshold < best if
+    smaller values are better, value - threshold > best otherwise (Keras).
     """
     THRESHOLD_MODE_RELATIVE: _ThresholdMode.ValueType  # 2
-    """Shares of the best value: value < best*(1 - threshold), or
-    value > best*(1 + threshold) (PyTorch, optax).
+    """Relative to the best value: value < best*(1 - threshold), or value >
+    best*(1 + threshold) (PyTorch, optax).
     """
     THRESHOLD_MODE_FROM_BEST: _ThresholdMode.ValueType  # 3
-    """The metric's own unit, counted from the best value: value < best - threshold,
-    or value > best + threshold (PyTorch's "abs"). Differs from ABSOLUTE by
-    rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not
-    there.
+    """In the metric's own unit, subtracted from the best value: value < best -
+    threshold, or value > best + threshold (PyTorch's "abs"). Differs from
+    ABSOLUTE by rounding only: at a threshold of 0.1, 0.3 is better than 0.4
+    under FROM_BEST and not under ABSOLUTE.
     """
 
 class ThresholdMode(_ThresholdMode, metaclass=_ThresholdModeEnumTypeWrapper):
-    """What a threshold is measured in."""
+    """How a threshold is measured."""
 
 THRESHOLD_MODE_UNSPECIFIED: ThresholdMode.ValueType  # 0
 """The convention's."""
 THRESHOLD_MODE_ABSOLUTE: ThresholdMode.ValueType  # 1
-"""The metric's own unit: value + threshold < best where small values are
-better, value - threshold > best where large ones are (Keras).
+"""In the metric's own unit, added to the value: value + threshold < best if
+smaller values are better, value - threshold > best otherwise (Keras).
 """
 THRESHOLD_MODE_RELATIVE: ThresholdMode.ValueType  # 2
-"""Shares of the best value: value < best*(1 - threshold), or
-value > best*(1 + threshold) (PyTorch, optax).
+"""Relative to the best value: value < best*(1 - threshold), or value >
+best*(1 + threshold) (PyTorch, optax).
 """
 THRESHOLD_MODE_FROM_BEST: ThresholdMode.ValueType  # 3
-"""The metric's own unit, counted from the best value: value < best - threshold,
-or value > best + threshold (PyTorch's "abs"). Differs from ABSOLUTE by
-rounding alone: at a threshold of 0.1, 0.3 is better than 0.4 here and not
-there.
+"""In the metric's own unit, subtracted from the best value: value < best -
+threshold, or value > best + threshold (PyTorch's "abs"). Differs from
+ABSOLUTE by rounding only: at a threshold of 0.1, 0.3 is better than 0.4
+under FROM_BEST and not under ABSOLUTE.
 """
 Global___ThresholdMode: _TypeAlias = ThresholdMode  # noqa: Y015
 
@@ -325,23 +327,27 @@ class _CooldownOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cooldow
     COOLDOWN_ORDER_UNSPECIFIED: _CooldownOrder.ValueType  # 0
     """The convention's."""
     COOLDOWN_ORDER_BEFORE: _CooldownOrder.ValueType  # 1
-    """Before a value is judged: the last one of the cool-down may count as bad
+    """Before a value is compared: the last one of the cool-down may count as bad
     (Keras).
     """
     COOLDOWN_ORDER_AFTER: _CooldownOrder.ValueType  # 2
-    """After a value was judged: none of the cool-down does (PyTorch, optax)."""
+    """After a value was compared: no value of the cool-down counts as bad
+    (PyTorch, optax).
+    """
 
 class CooldownOrder(_CooldownOrder, metaclass=_CooldownOrderEnumTypeWrapper):
-    """When the values of a cool-down are counted off."""
+    """When the values of a cool-down are counted."""
 
 COOLDOWN_ORDER_UNSPECIFIED: CooldownOrder.ValueType  # 0
 """The convention's."""
 COOLDOWN_ORDER_BEFORE: CooldownOrder.ValueType  # 1
-"""Before a value is judged: the last one of the cool-down may count as bad
+"""Before a value is compared: the last one of the cool-down may count as bad
 (Keras).
 """
 COOLDOWN_ORDER_AFTER: CooldownOrder.ValueType  # 2
-"""After a value was judged: none of the cool-down does (PyTorch, optax)."""
+"""After a value was compared: no value of the cool-down counts as bad
+(PyTorch, optax).
+"""
 Global___CooldownOrder: _TypeAlias = CooldownOrder  # noqa: Y015
 
 class _SessionState:
@@ -355,10 +361,10 @@ class _SessionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionS
     SESSION_STATE_READY: _SessionState.ValueType  # 1
     """Steps are taken."""
     SESSION_STATE_AWAITING_PARAMETERS: _SessionState.ValueType  # 2
-    """Parameters are still to be uploaded with PushParameters."""
+    """Parameters are not uploaded yet; use PushParameters."""
     SESSION_STATE_STOPPED: _SessionState.ValueType  # 3
     """Early stopping has ended the training; UpdateSession with another
-    early_stopping, or none, goes on.
+    early_stopping, or none, continues it.
     """
 
 class SessionState(_SessionState, metaclass=_SessionStateEnumTypeWrapper):
@@ -369,10 +375,10 @@ SESSION_STATE_UNSPECIFIED: SessionState.ValueType  # 0
 SESSION_STATE_READY: SessionState.ValueType  # 1
 """Steps are taken."""
 SESSION_STATE_AWAITING_PARAMETERS: SessionState.ValueType  # 2
-"""Parameters are still to be uploaded with PushParameters."""
+"""Parameters are not uploaded yet; use PushParameters."""
 SESSION_STATE_STOPPED: SessionState.ValueType  # 3
 """Early stopping has ended the training; UpdateSession with another
-early_stopping, or none, goes on.
+early_stopping, or none, continues it.
 """
 Global___SessionState: _TypeAlias = SessionState  # noqa: Y015
 
@@ -387,26 +393,26 @@ class _ParameterPointEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Parame
     PARAMETER_POINT_PARAMETERS: _ParameterPoint.ValueType  # 1
     """The parameters."""
     PARAMETER_POINT_LOOKAHEAD: _ParameterPoint.ValueType  # 2
-    """Where the next gradient is to be taken: Nesterov's look-ahead forms."""
+    """The point at which the next gradient is computed, in look-ahead rules."""
     PARAMETER_POINT_AVERAGE: _ParameterPoint.ValueType  # 3
     """The average of the weights."""
 
 class ParameterPoint(_ParameterPoint, metaclass=_ParameterPointEnumTypeWrapper):
-    """Which of a session's parameter-shaped values is meant."""
+    """One of a session's parameter-shaped values."""
 
 PARAMETER_POINT_UNSPECIFIED: ParameterPoint.ValueType  # 0
 """The same as PARAMETER_POINT_PARAMETERS."""
 PARAMETER_POINT_PARAMETERS: ParameterPoint.ValueType  # 1
 """The parameters."""
 PARAMETER_POINT_LOOKAHEAD: ParameterPoint.ValueType  # 2
-"""Where the next gradient is to be taken: Nesterov's look-ahead forms."""
+"""The point at which the next gradient is computed, in look-ahead rules."""
 PARAMETER_POINT_AVERAGE: ParameterPoint.ValueType  # 3
 """The average of the weights."""
 Global___ParameterPoint: _TypeAlias = ParameterPoint  # noqa: Y015
 
 @_typing.final
 class SessionSpec(_message.Message):
-    """What a client asks of a session. A server answers with every field resolved."""
+    """The specification of a session. A server answers with every field resolved."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -424,7 +430,7 @@ class SessionSpec(_message.Message):
     decoupled_weight_decay: _builtins.float
     """p -= lr*decoupled_weight_decay*p before the rule."""
     step_counting: Global___StepCounting.ValueType
-    """Which steps a rule counts, where its formula depends on how many there were:
+    """Which steps a rule counts, if its formula depends on their number:
     PER_TENSOR under the TORCH convention, else PER_SESSION.
     """
     @_builtins.property
@@ -433,21 +439,21 @@ class SessionSpec(_message.Message):
 
     @_builtins.property
     def schedule(self) -> _schedule_spec_pb2.ScheduleSpec:
-        """Learning rate by step. Takes the place of the optimizers' own rates;
-        stating a rate as well is refused.
+        """Learning rate by step. Replaces the optimizers' own rates; both together
+        are rejected.
         """
 
     @_builtins.property
     def gradient(self) -> Global___GradientSpec:
-        """What happens to a gradient before the rule sees it."""
+        """Gradient preprocessing, before the rule."""
 
     @_builtins.property
     def weight_average(self) -> Global___WeightAverageSpec:
-        """Average of the weights, kept beside them. Off when unset."""
+        """Average of the weights, stored in addition to them. Off when unset."""
 
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterGroup]:
-        """Tensors that are treated differently from the rest."""
+        """Parameter groups: tensors with different settings."""
 
     @_builtins.property
     def reduce_on_plateau(self) -> Global___ReduceOnPlateauSpec:
@@ -459,14 +465,14 @@ class SessionSpec(_message.Message):
 
     @_builtins.property
     def lease(self) -> Global___LeaseSpec:
-        """What happens when nobody uses the session any more. Without it the server's
-        own lease holds, if it has one, and never deletes.
+        """What happens to a session that is not used. The server's own lease when
+        unset, if it has one; that one never deletes.
         """
 
     @_builtins.property
     def durability(self) -> Global___DurabilitySpec:
-        """What of it comes back when the server is lost. The server's own default when
-        unset: JOURNAL where it has a data directory, EPHEMERAL where it has none.
+        """What a crash of the server cannot lose. The server's own default when
+        unset: JOURNAL if it has a data directory, EPHEMERAL otherwise.
         """
 
     def __init__(
@@ -496,7 +502,7 @@ Global___SessionSpec: _TypeAlias = SessionSpec  # noqa: Y015
 
 @_typing.final
 class DurabilitySpec(_message.Message):
-    """How much of a session is kept on the server's disk."""
+    """How much of a session is stored on the server's disk."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -504,14 +510,14 @@ class DurabilitySpec(_message.Message):
     SNAPSHOT_STEPS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_SECONDS_FIELD_NUMBER: _builtins.int
     mode: Global___DurabilityMode.ValueType
-    """Which of the ways; JOURNAL when unset."""
+    """The mode; JOURNAL when unset."""
     snapshot_steps: _builtins.int
-    """Under SNAPSHOT: saved when this many steps were taken since. Only by time
-    when unset.
+    """Under SNAPSHOT: number of steps between two snapshots. By time only when
+    unset.
     """
     snapshot_seconds: _builtins.float
-    """Under SNAPSHOT: saved when there were changes and this much time has passed
-    since; 60 when unset.
+    """Under SNAPSHOT: seconds between two snapshots, if there were changes; 60
+    when unset.
     """
     def __init__(
         self,
@@ -537,8 +543,8 @@ Global___DurabilitySpec: _TypeAlias = DurabilitySpec  # noqa: Y015
 
 @_typing.final
 class LeaseSpec(_message.Message):
-    """How long a session may be left alone. Every call that names it is a use, and
-    so is every step of a stream; a stream that waits is none.
+    """How long a session may be unused. Every call that names it is a use, and so
+    is every step of a stream; a stream that waits is not.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -548,7 +554,7 @@ class LeaseSpec(_message.Message):
     seconds: _builtins.float
     """Seconds after the last use, greater than 0. Required."""
     on_expiry: Global___ExpiryAction.ValueType
-    """What happens then; EVICT when unset."""
+    """What happens when the lease expires; EVICT when unset."""
     def __init__(
         self,
         *,
@@ -567,9 +573,9 @@ Global___LeaseSpec: _TypeAlias = LeaseSpec  # noqa: Y015
 
 @_typing.final
 class GradientSpec(_message.Message):
-    """Gradient preprocessing, in the order in which it happens: the loss scale is
-    divided out, micro-batches are accumulated, regularisation gradients are
-    added, the result is checked for non-finite elements and clipped.
+    """Gradient preprocessing, in this order: division by the loss scale,
+    accumulation of micro-batches, addition of regularisation gradients, check
+    for non-finite elements, clipping.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -581,15 +587,15 @@ class GradientSpec(_message.Message):
     NON_FINITE_FIELD_NUMBER: _builtins.int
     SPARSE_FIELD_NUMBER: _builtins.int
     accumulation_steps: _builtins.int
-    """A step is taken on the mean of this many gradients. At least 1; 1 when unset."""
+    """Number of gradients whose mean makes a step. At least 1; 1 when unset."""
     l1: _builtins.float
     """Adds l1*sign(p): the gradient of l1*sum(|p|)."""
     l2: _builtins.float
     """Adds l2*p: the gradient of l2*sum(p^2)/2."""
     non_finite: Global___NonFinitePolicy.ValueType
-    """What a NaN or infinity in a gradient does; REJECT when unset."""
+    """How NaN and infinite elements are handled; REJECT when unset."""
     sparse: Global___SparseUpdate.ValueType
-    """What sparse rows mean for the rows that they leave out; LAZY under the
+    """How the rows that sparse gradients leave out are handled; LAZY under the
     TORCH convention, as in torch.optim.SparseAdam, else DENSE.
     """
     @_builtins.property
@@ -636,15 +642,15 @@ class ClipSpec(_message.Message):
     BY_GLOBAL_NORM_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def by_value(self) -> Global___ClipByValue:
-        """Each element into a range."""
+        """Each element is clipped to a range."""
 
     @_builtins.property
     def by_tensor_norm(self) -> Global___ClipByNorm:
-        """Each tensor by its own norm."""
+        """Each tensor is clipped by its own norm."""
 
     @_builtins.property
     def by_global_norm(self) -> Global___ClipByNorm:
-        """All tensors by their joint norm."""
+        """All tensors are clipped by their joint norm."""
 
     def __init__(
         self,
@@ -665,7 +671,7 @@ Global___ClipSpec: _TypeAlias = ClipSpec  # noqa: Y015
 
 @_typing.final
 class ClipByValue(_message.Message):
-    """Each element is moved into [min_value, max_value]."""
+    """Each element is clipped to [min_value, max_value]."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -705,7 +711,7 @@ class ClipByNorm(_message.Message):
     MAX_NORM_FIELD_NUMBER: _builtins.int
     EPSILON_FIELD_NUMBER: _builtins.int
     max_norm: _builtins.float
-    """The largest Euclidean norm that passes unchanged. Required."""
+    """Maximum Euclidean norm. Required."""
     epsilon: _builtins.float
     """Added to the norm: 1e-6 under the TORCH convention, else 0."""
     def __init__(
@@ -741,14 +747,14 @@ class WeightAverageSpec(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     EVERY_MICRO_BATCH_FIELD_NUMBER: _builtins.int
     decay: _builtins.float
-    """Share of the last average that is kept; 0.999 under the TORCH convention, else
-    0.99 when unset.
+    """Exponential decay rate of the average; 0.999 under the TORCH convention,
+    else 0.99 when unset.
     """
     start: Global___WeightAverageStart.ValueType
-    """What it starts from."""
+    """Its initial value."""
     every_micro_batch: _builtins.bool
-    """Whether it moves with every micro-batch that is accumulated as well, once there
-    was a step; Keras. ZERO_DEBIASED counts steps and moves with them alone.
+    """Whether accumulated micro-batches update it too, after the first step;
+    Keras. ZERO_DEBIASED counts steps and is updated by steps only.
     """
     def __init__(
         self,
@@ -774,7 +780,7 @@ Global___WeightAverageSpec: _TypeAlias = WeightAverageSpec  # noqa: Y015
 
 @_typing.final
 class ParameterGroup(_message.Message):
-    """Tensors with settings of their own."""
+    """A parameter group: tensors with their own settings."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -791,14 +797,14 @@ class ParameterGroup(_message.Message):
     learning_rate_factor: _builtins.float
     """Multiplies the learning rate; 1 when unset."""
     decoupled_weight_decay: _builtins.float
-    """Takes the place of the session's decoupled weight decay."""
+    """Replaces the session's decoupled weight decay."""
     l1: _builtins.float
-    """Takes the place of the session's l1."""
+    """Replaces the session's l1."""
     l2: _builtins.float
-    """Takes the place of the session's l2."""
+    """Replaces the session's l2."""
     frozen: _builtins.bool
-    """Whether the tensors stay as they are. Steps may leave them out, and a gradient
-    that is given for one counts in no norm and changes nothing.
+    """Whether the tensors are not trained. Steps may leave them out; a gradient
+    for one counts in no norm and changes nothing.
     """
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -808,7 +814,7 @@ class ParameterGroup(_message.Message):
 
     @_builtins.property
     def optimizer(self) -> _optimizer_spec_pb2.OptimizerSpec:
-        """Takes the place of the session's optimizer."""
+        """Replaces the session's optimizer."""
 
     def __init__(
         self,
@@ -847,10 +853,10 @@ Global___ParameterGroup: _TypeAlias = ParameterGroup  # noqa: Y015
 
 @_typing.final
 class ReduceOnPlateauSpec(_message.Message):
-    """Lowers the learning rate whenever a metric has stopped improving. Metrics come
-    with ReportMetrics. Values that are not better than the best one count as bad,
-    NaN always among them, and enough of them in a row multiply the rate by a
-    factor: the optimizer's own rate, or that of a schedule from then on.
+    """Lowers the learning rate whenever a metric has stopped improving. Metrics
+    are sent by ReportMetrics. A value that is not better than the best one is
+    bad, and so is NaN. After enough consecutive bad values the learning rate,
+    the optimizer's or the schedule's, is multiplied by a factor from then on.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -872,38 +878,39 @@ class ReduceOnPlateauSpec(_message.Message):
     mode: Global___MetricMode.ValueType
     """Which values are better; MIN when unset."""
     factor: _builtins.float
-    """What the rate is multiplied by; in [0, 1), 0.1 when unset."""
+    """Factor of the rate; in [0, 1), 0.1 when unset."""
     patience: _builtins.int
-    """How many bad values in a row are suffered; 10 when unset."""
+    """Number of consecutive bad values before a reduction; 10 when unset."""
     patience_rule: Global___PatienceRule.ValueType
-    """Whether the rate falls when the count of bad values reaches the patience,
-    or when it exceeds it; EXCEEDED under the TORCH convention, else REACHED.
+    """Whether the rate is reduced when the number of bad values reaches the
+    patience, or when it exceeds it; EXCEEDED under the TORCH convention, else
+    REACHED.
     """
     threshold: _builtins.float
-    """By how much a value has to be better than the best one; 1e-4 when unset."""
+    """Minimum improvement over the best value; 1e-4 when unset."""
     threshold_mode: Global___ThresholdMode.ValueType
-    """What the threshold is measured in; RELATIVE under the TORCH and OPTAX
+    """How the threshold is measured; RELATIVE under the TORCH and OPTAX
     conventions, else ABSOLUTE.
     """
     cooldown: _builtins.int
     """Values after a reduction during which none counts as bad; 0 when unset."""
     cooldown_order: Global___CooldownOrder.ValueType
-    """Whether the last value of a cool-down may count as bad; AFTER under the
-    TORCH and OPTAX conventions, else BEFORE.
+    """When the values of a cool-down are counted; AFTER under the TORCH and
+    OPTAX conventions, else BEFORE.
     """
     min_learning_rate: _builtins.float
-    """A reduction leaves no rate below this; 0 when unset. Rates that are lower
-    by themselves, as during a schedule's warm-up, stay as they are. With
-    parameter groups it holds for the rate of each.
+    """Lower bound of a reduced rate; 0 when unset. A schedule's own lower rates,
+    as in a warm-up, do not change. With parameter groups it bounds the rate
+    of each.
     """
     min_change: _builtins.float
-    """A reduction that lowers no rate by more than this is not made; 1e-8 under
-    the TORCH convention, else 0.
+    """Minimum change: a reduction that lowers no rate by more than this is
+    omitted; 1e-8 under the TORCH convention, else 0.
     """
     restart_at_floor: _builtins.bool
-    """Whether bad values are counted anew, and a cool-down begins, after a
-    reduction that was due but not made. Otherwise each further bad value tries
-    again. True under the TORCH and OPTAX conventions, else false.
+    """Whether the count of bad values is reset, and a cool-down begins, after a
+    reduction that was omitted. Otherwise each further bad value causes
+    another attempt. True under the TORCH and OPTAX conventions, else false.
     """
     def __init__(
         self,
@@ -962,9 +969,9 @@ Global___ReduceOnPlateauSpec: _TypeAlias = ReduceOnPlateauSpec  # noqa: Y015
 
 @_typing.final
 class EarlyStoppingSpec(_message.Message):
-    """Ends training when a metric, which comes with ReportMetrics, has stopped
-    improving. Steps are then refused with ERROR_REASON_TRAINING_STOPPED.
-    Semantics and defaults are those of Keras under every convention.
+    """Ends training when a metric of ReportMetrics has stopped improving. Steps
+    are then rejected with ERROR_REASON_TRAINING_STOPPED. Semantics and defaults
+    are those of Keras under every convention.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -981,22 +988,20 @@ class EarlyStoppingSpec(_message.Message):
     mode: Global___MetricMode.ValueType
     """Which values are better; MIN when unset."""
     patience: _builtins.int
-    """Training ends when this many values in a row were not better; 0 when unset.
-    A NaN is never better.
+    """Training ends after this number of consecutive values without improvement;
+    0 when unset. A NaN is never better.
     """
     min_delta: _builtins.float
-    """By how much a value has to be better than the best one; 0 when unset."""
+    """Minimum improvement over the best value; 0 when unset."""
     baseline: _builtins.float
-    """Values have to be better than this as well for the count to start anew. No
-    such bound when unset.
-    """
+    """Only values better than this reset the count. No such bound when unset."""
     restore_best: _builtins.bool
     """Whether the server keeps a copy of the parameters at the best value, and
-    puts it back when training ends; false when unset. Optimizer state and the
-    average of the weights stay as they are.
+    restores it when training ends; false when unset. Optimizer state and the
+    average of the weights are not restored.
     """
     start_from: _builtins.int
-    """How many values at the beginning are left aside; 0 when unset."""
+    """Number of values at the beginning that are ignored; 0 when unset."""
     def __init__(
         self,
         *,
@@ -1041,7 +1046,7 @@ Global___EarlyStoppingSpec: _TypeAlias = EarlyStoppingSpec  # noqa: Y015
 
 @_typing.final
 class ReduceOnPlateauState(_message.Message):
-    """What ReduceOnPlateauSpec has come to."""
+    """State of ReduceOnPlateauSpec."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1055,11 +1060,11 @@ class ReduceOnPlateauState(_message.Message):
     best_step: _builtins.int
     """The session's step when it was reported."""
     waited: _builtins.int
-    """Bad values in a row."""
+    """Number of consecutive bad values."""
     cooldown: _builtins.int
-    """Values that are left of a cool-down."""
+    """Remaining values of a cool-down."""
     learning_rate_factor: _builtins.float
-    """What learning rates are multiplied by from the next step on."""
+    """Factor of learning rates from the next step on."""
     def __init__(
         self,
         *,
@@ -1081,7 +1086,7 @@ Global___ReduceOnPlateauState: _TypeAlias = ReduceOnPlateauState  # noqa: Y015
 
 @_typing.final
 class EarlyStoppingState(_message.Message):
-    """What EarlyStoppingSpec has come to."""
+    """State of EarlyStoppingSpec."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1094,7 +1099,9 @@ class EarlyStoppingState(_message.Message):
     best_step: _builtins.int
     """The session's step when it was reported."""
     waited: _builtins.int
-    """Values since one was better, and better than the baseline."""
+    """Number of values since the last improvement that was also better than the
+    baseline.
+    """
     stopped: _builtins.bool
     """Whether training has ended."""
     def __init__(
@@ -1150,8 +1157,8 @@ class Session(_message.Message):
     seed: _builtins.int
     """Seed of the server-side initializers."""
     durable_step: _builtins.int
-    """The step that would come back if the server were lost now; 0 when the session
-    is held in memory only.
+    """The last step that a crash of the server cannot lose; 0 if the session is
+    held in memory only.
     """
     @_builtins.property
     def spec(self) -> Global___SessionSpec:
@@ -1159,8 +1166,8 @@ class Session(_message.Message):
 
     @_builtins.property
     def layout(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorLayout]:
-        """The tensors as they follow each other in a whole gradient or pull, each in
-        its own element type.
+        """The tensors in the order of their bytes in a whole gradient or pull, each
+        in its own element type.
         """
 
     @_builtins.property
@@ -1175,11 +1182,11 @@ class Session(_message.Message):
 
     @_builtins.property
     def reduce_on_plateau(self) -> Global___ReduceOnPlateauState:
-        """Where the specification has reduce_on_plateau."""
+        """Set if the specification has reduce_on_plateau."""
 
     @_builtins.property
     def early_stopping(self) -> Global___EarlyStoppingState:
-        """Where the specification has early_stopping."""
+        """Set if the specification has early_stopping."""
 
     def __init__(
         self,

@@ -35,23 +35,23 @@ class _StepOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepOutco
     STEP_OUTCOME_APPLIED: _StepOutcome.ValueType  # 1
     """The parameters were updated."""
     STEP_OUTCOME_ACCUMULATED: _StepOutcome.ValueType  # 2
-    """The gradient was added to those that wait for the rest of their step."""
+    """The gradient was accumulated; the step needs more of them."""
     STEP_OUTCOME_SKIPPED: _StepOutcome.ValueType  # 3
-    """The gradient was not finite and the policy is to skip."""
+    """The gradient was not finite and the policy is SKIP."""
     STEP_OUTCOME_VALIDATED: _StepOutcome.ValueType  # 4
     """The request was validated, and nothing was changed."""
 
 class StepOutcome(_StepOutcome, metaclass=_StepOutcomeEnumTypeWrapper):
-    """What became of a gradient."""
+    """Outcome of a step."""
 
 STEP_OUTCOME_UNSPECIFIED: StepOutcome.ValueType  # 0
 """Never sent."""
 STEP_OUTCOME_APPLIED: StepOutcome.ValueType  # 1
 """The parameters were updated."""
 STEP_OUTCOME_ACCUMULATED: StepOutcome.ValueType  # 2
-"""The gradient was added to those that wait for the rest of their step."""
+"""The gradient was accumulated; the step needs more of them."""
 STEP_OUTCOME_SKIPPED: StepOutcome.ValueType  # 3
-"""The gradient was not finite and the policy is to skip."""
+"""The gradient was not finite and the policy is SKIP."""
 STEP_OUTCOME_VALIDATED: StepOutcome.ValueType  # 4
 """The request was validated, and nothing was changed."""
 Global___StepOutcome: _TypeAlias = StepOutcome  # noqa: Y015
@@ -81,8 +81,8 @@ class CreateSessionRequest(_message.Message):
 
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterInit]:
-        """The parameters, in the order that their layout is to have within a group.
-        At least one.
+        """The parameters, in the order of their layout within each element type and
+        group. At least one.
         """
 
     def __init__(
@@ -104,7 +104,7 @@ Global___CreateSessionRequest: _TypeAlias = CreateSessionRequest  # noqa: Y015
 
 @_typing.final
 class ParameterInit(_message.Message):
-    """One parameter tensor and where its first value comes from."""
+    """One parameter tensor and the source of its initial value."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -176,7 +176,7 @@ Global___TensorShape: _TypeAlias = TensorShape  # noqa: Y015
 
 @_typing.final
 class InitializedTensor(_message.Message):
-    """A tensor that the server fills."""
+    """A tensor whose initial value the server computes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -191,7 +191,7 @@ class InitializedTensor(_message.Message):
 
     @_builtins.property
     def spec(self) -> _initializer_spec_pb2.InitializerSpec:
-        """How it is filled."""
+        """How its value is computed."""
 
     def __init__(
         self,
@@ -217,7 +217,7 @@ class CreateSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """The session, its specification resolved."""
+        """The session, every field of its specification resolved."""
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ class GetSessionRequest(_message.Message):
     name: _builtins.str
     """Resource name, sessions/{id}."""
     worker: _builtins.str
-    """The worker whose next sequence the response is to state. Empty for none."""
+    """The worker whose next sequence the response states. Empty for none."""
     def __init__(
         self,
         *,
@@ -267,8 +267,8 @@ class GetSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
     next_sequence: _builtins.int
-    """The sequence that the next step of the request's worker must carry: one more
-    than the last one that was answered. 0 if the request names no worker.
+    """The sequence that the next step of the request's worker MUST have: one
+    more than the last one that was applied. 0 if the request names no worker.
     """
     @_builtins.property
     def session(self) -> _session_pb2.Session:
@@ -400,10 +400,10 @@ class UpdateSessionRequest(_message.Message):
     request_id: _builtins.str
     """Idempotency key: any string of up to 128 characters. Empty for none."""
     expected_step: _builtins.int
-    """The step that the session must be at; ABORTED otherwise."""
+    """The step that the session must have; ABORTED otherwise."""
     @_builtins.property
     def spec(self) -> _session_pb2.SessionSpec:
-        """The new specification; it replaces the old one whole. Required."""
+        """The new specification; it replaces the old one completely. Required."""
 
     def __init__(
         self,
@@ -437,7 +437,7 @@ class UpdateSessionResponse(_message.Message):
 
     @_builtins.property
     def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateTransfer]:
-        """What became of each group's state."""
+        """The transfer of each group's state."""
 
     def __init__(
         self,
@@ -455,7 +455,7 @@ Global___UpdateSessionResponse: _TypeAlias = UpdateSessionResponse  # noqa: Y015
 
 @_typing.final
 class StateTransfer(_message.Message):
-    """What became of one group's state arrays, by name."""
+    """The transfer of one group's state arrays, by name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -470,15 +470,15 @@ class StateTransfer(_message.Message):
     """Whether the rule counts its steps from 1 again."""
     @_builtins.property
     def carried(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Kept as they were."""
+        """Kept unchanged."""
 
     @_builtins.property
     def dropped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """No longer there."""
+        """Deleted."""
 
     @_builtins.property
     def started(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """There from now on, with their first values."""
+        """Created with their initial values."""
 
     def __init__(
         self,
@@ -512,7 +512,7 @@ class ReportMetricsRequest(_message.Message):
     request_id: _builtins.str
     """Idempotency key: any string of up to 128 characters. Empty for none."""
     expected_step: _builtins.int
-    """The step that the session must be at; ABORTED otherwise."""
+    """The step that the session must have; ABORTED otherwise."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
         """The metrics, each at most once. At least one."""
@@ -537,7 +537,7 @@ Global___ReportMetricsRequest: _TypeAlias = ReportMetricsRequest  # noqa: Y015
 
 @_typing.final
 class Metric(_message.Message):
-    """A number that tells how good a model is."""
+    """A number that measures the quality of a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -577,22 +577,22 @@ class ReportMetricsResponse(_message.Message):
     REDUCE_ON_PLATEAU_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     step: _builtins.int
-    """The session's step, which the metrics belong to."""
+    """The session's step, to which the metrics belong."""
     learning_rate: _builtins.float
-    """The rate that the next step will use, before the groups' factors."""
+    """The learning rate of the next step, before the groups' factors."""
     reduced: _builtins.bool
     """Whether this report lowered the rate."""
     stopped: _builtins.bool
     """Whether this report ended the training."""
     restored: _builtins.bool
-    """Whether the best parameters were put back."""
+    """Whether the best parameters were restored."""
     @_builtins.property
     def reduce_on_plateau(self) -> _session_pb2.ReduceOnPlateauState:
-        """Where the specification has reduce_on_plateau."""
+        """Set if the specification has reduce_on_plateau."""
 
     @_builtins.property
     def early_stopping(self) -> _session_pb2.EarlyStoppingState:
-        """Where the specification has early_stopping."""
+        """Set if the specification has early_stopping."""
 
     def __init__(
         self,
@@ -615,14 +615,15 @@ Global___ReportMetricsResponse: _TypeAlias = ReportMetricsResponse  # noqa: Y015
 
 @_typing.final
 class StepOptions(_message.Message):
-    """What a unary step asks for beside its gradient.
+    """Options of a unary step.
 
-    A step is identified by (worker, sequence). Its content is: the tensors given,
-    their element types and bytes (or the gradient_id in their place), the row
-    indices in the order given, expected_step, loss_scale and overrides. The same
-    sequence with the same content returns the stored result and applies nothing;
-    with another content it is refused with ERROR_REASON_SEQUENCE_REUSED. What is
-    pulled and per_tensor_norms are no part of the content.
+    A step is identified by (worker, sequence). Its content is: the names of its
+    tensors, their element types and bytes (or the gradient_id in their place),
+    the row indices in the order given, expected_step, loss_scale and overrides.
+    The same sequence with the same content returns the stored result and
+    applies nothing; with another content it is refused with
+    ERROR_REASON_SEQUENCE_REUSED. What is pulled and per_tensor_norms are no
+    part of the content.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -636,7 +637,7 @@ class StepOptions(_message.Message):
     PULL_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
-    """Name of the sender: any string of up to 128 characters. Empty for a step
+    """Name of the worker: any string of up to 128 characters. Empty for a step
     that is applied each time it is sent.
     """
     sequence: _builtins.int
@@ -644,22 +645,24 @@ class StepOptions(_message.Message):
     results of each worker are stored. Must be 0 without a worker.
     """
     expected_step: _builtins.int
-    """The step that the session must be at; ABORTED otherwise."""
+    """The step that the session must have; ABORTED otherwise."""
     loss_scale: _builtins.float
-    """What the client multiplied its loss by, to be divided out. Finite, not 0."""
+    """The factor by which the client multiplied its loss; gradients are divided
+    by it. Finite, not 0. 1 when unset.
+    """
     validate_only: _builtins.bool
-    """Checks and measures the step, and takes none. What would be refused is
-    refused; anything else is answered with STEP_OUTCOME_VALIDATED: the norms,
-    counts and penalty that the step would report, the session's own step and
-    no learning rate. Parameters asked for by pull are those that the session
-    has, not those that the step would lead to. A sequence is checked and not
-    used up; that of an earlier step gets its stored result.
+    """Checks and measures the step, and applies nothing. A step that would be
+    rejected is rejected; for any other the result has STEP_OUTCOME_VALIDATED,
+    the norms, counts and penalty of the step, the session's current step and
+    no learning rate. Pulled parameters are the current ones. A sequence is
+    checked and remains free; the sequence of an earlier step returns its
+    stored result.
     """
     per_tensor_norms: _builtins.bool
-    """Asks for the norm of each tensor."""
+    """Requests the norm of each tensor."""
     @_builtins.property
     def pull(self) -> Global___PullOptions:
-        """Asks for parameters in the same answer. None when unset."""
+        """Requests parameters in the same answer. None when unset."""
 
     @_builtins.property
     def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___HyperparameterOverride]:
@@ -694,7 +697,9 @@ Global___StepOptions: _TypeAlias = StepOptions  # noqa: Y015
 
 @_typing.final
 class HyperparameterOverride(_message.Message):
-    """The value of one hyperparameter for one step; the specification stays as it is."""
+    """The value of one hyperparameter for one step; the specification does not
+    change.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -707,9 +712,9 @@ class HyperparameterOverride(_message.Message):
     """
     name: _builtins.str
     """Name of the hyperparameter as in the optimizer's message, such as
-    learning_rate or beta1; or decoupled_weight_decay, l1 or l2. A learning_rate
-    takes the place of the schedule's; the groups' factors and the factor of
-    reduce_on_plateau multiply it.
+    learning_rate or beta1; or decoupled_weight_decay, l1 or l2. A
+    learning_rate replaces the schedule's; the groups' factors and the factor
+    of reduce_on_plateau multiply it.
     """
     value: _builtins.float
     """The value, within the hyperparameter's range."""
@@ -744,7 +749,7 @@ class PullOptions(_message.Message):
     tensor's own when unspecified.
     """
     point: _session_pb2.ParameterPoint.ValueType
-    """Which value."""
+    """Which of the parameter-shaped values."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the tensors, in any order; all when empty. They are sent in the
@@ -780,19 +785,19 @@ class StepRequest(_message.Message):
     """Resource name, sessions/{id}."""
     @_builtins.property
     def options(self) -> Global___StepOptions:
-        """Sequence, pull and the rest."""
+        """Sequence, pull and other options."""
 
     @_builtins.property
     def gradients(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.NamedTensor]:
         """Gradients of float16, bfloat16, float32 or float64. Tensors that are left
-        out, and their state, stay as they are; under accumulation none may be. At
-        least one tensor must be here or in sparse_gradients.
+        out, and their state, do not change; under accumulation none may be left
+        out. At least one tensor must be here or in sparse_gradients.
         """
 
     @_builtins.property
     def sparse_gradients(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.SparseRows]:
-        """Gradients of some rows of their tensors; spec.gradient.sparse says what that
-        means for the other rows. A tensor is given here or in gradients, not in both.
+        """Gradients of some rows of their tensors; spec.gradient.sparse determines
+        the other rows. A tensor is given here or in gradients, not in both.
         """
 
     def __init__(
@@ -830,7 +835,7 @@ class StepResponse(_message.Message):
 
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.NamedTensor]:
-        """The parameters, where the request asked for them."""
+        """The parameters, if the request has pull."""
 
     def __init__(
         self,
@@ -849,7 +854,7 @@ Global___StepResponse: _TypeAlias = StepResponse  # noqa: Y015
 
 @_typing.final
 class StepResult(_message.Message):
-    """What one step did."""
+    """The result of one step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -870,10 +875,10 @@ class StepResult(_message.Message):
     step: _builtins.int
     """The session's step after it."""
     outcome: Global___StepOutcome.ValueType
-    """What became of the gradient."""
+    """Whether the gradient was applied."""
     learning_rate: _builtins.float
-    """The learning rate used; groups multiply it by their factor. 0 where no
-    step was taken.
+    """The learning rate used; groups multiply it by their factor. 0 if no step
+    was taken.
     """
     gradient_norm: _builtins.float
     """Joint Euclidean norm of the preprocessed gradients before clipping."""
@@ -882,16 +887,16 @@ class StepResult(_message.Message):
     non_finite_count: _builtins.int
     """NaN and infinite elements of the gradient as NonFinitePolicy checks it."""
     staleness: _builtins.int
-    """Steps that the session took between the one the gradient was computed at
-    (expected_step, where stated) and this one.
+    """Number of steps between the one at which the gradient was computed and
+    this one. Always 0 in this version.
     """
     regularization_penalty: _builtins.float
     """l1*sum(|p|) + l2*sum(p^2)/2 at the parameters before the step; 0 without
     regularisation.
     """
     durable_step: _builtins.int
-    """The step that would come back if the server were lost now; 0 when the
-    session is held in memory only.
+    """The last step that a crash of the server cannot lose; 0 if the session is
+    held in memory only.
     """
     accumulated: _builtins.int
     """Gradients accumulated towards the next step, this one included."""
@@ -905,7 +910,7 @@ class StepResult(_message.Message):
     """The step's number within its worker; 0 without a worker."""
     @_builtins.property
     def tensor_norms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorNorm]:
-        """Norm of each tensor's gradient before clipping, where asked for."""
+        """Norm of each tensor's gradient before clipping, if requested."""
 
     def __init__(
         self,
@@ -972,7 +977,8 @@ class StepStreamRequest(_message.Message):
     @_builtins.property
     def plan(self) -> Global___StepPlan:
         """What the steps that follow have in common. MUST be the stream's first
-        message, and MAY come again between two steps. Stands alone.
+        message, and MAY be sent again between two steps. MUST be the only field
+        set.
         """
 
     @_builtins.property
@@ -981,13 +987,15 @@ class StepStreamRequest(_message.Message):
 
     @_builtins.property
     def data_connection(self) -> Global___DataConnectionRequest:
-        """Asks for a data connection, or moves the stream to it. Between two steps.
-        Stands alone.
+        """Requests a data connection, or moves the stream to it. MUST be sent
+        between two steps. MUST be the only field set.
         """
 
     @_builtins.property
     def chunk(self) -> _tensor_pb2.Chunk:
-        """A run of the gradient's bytes; the first may stand beside step."""
+        """A range of the gradient's bytes; the first chunk MAY be in the same
+        message as step.
+        """
 
     def __init__(
         self,
@@ -1009,7 +1017,7 @@ Global___StepStreamRequest: _TypeAlias = StepStreamRequest  # noqa: Y015
 class StepPlan(_message.Message):
     """What the steps of a stream have in common; answered by StepPlanned.
 
-    A server refuses a plan with a field that it does not know, because such a
+    A server rejects a plan with a field that it does not know, because such a
     field could change what a step means.
     """
 
@@ -1026,20 +1034,21 @@ class StepPlan(_message.Message):
     session: _builtins.str
     """Resource name, sessions/{id}. Required."""
     worker: _builtins.str
-    """Name of the sender, as in StepOptions. Empty for steps that are applied each
-    time they are sent.
+    """Name of the worker, as in StepOptions. Empty for steps that are applied
+    each time they are sent.
     """
     gradient_dtype: _tensor_pb2.DataType.ValueType
     """Element type of the gradients' bytes: float16, bfloat16, float32 or float64.
     Each tensor's own when unspecified.
     """
     region: _builtins.str
-    """Name of the shared memory that gradients and parameters are in: no chunks are
-    sent either way. It fixes tensors, gradient_dtype and what can be pulled,
-    which MUST be unset or the same as in ShareMemory.
+    """Name of the shared memory that gradients and parameters are in: no chunks
+    are sent either way. It determines the tensors and their element types:
+    tensors, sparse_tensors and gradient_dtype MUST be unset. pull MUST be
+    unset or equal to that of ShareMemory.
     """
     per_tensor_norms: _builtins.bool
-    """Asks for the norm of each tensor in each result."""
+    """Requests the norm of each tensor in each result."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the tensors whose gradients are sent whole, in any order; every
@@ -1088,7 +1097,7 @@ class StepPlanned(_message.Message):
     """The session's step."""
     next_sequence: _builtins.int
     """The sequence that the worker's next step MUST carry; 0 without a worker. A
-    worker that was restarted goes on from here.
+    restarted worker continues from here.
     """
     @_builtins.property
     def gradients(self) -> _tensor_pb2.ByteLayout:
@@ -1136,20 +1145,22 @@ class StepStart(_message.Message):
     sequence: _builtins.int
     """Number of the step within the plan's worker, as in StepOptions."""
     byte_count: _builtins.int
-    """How many bytes of gradient follow in chunks; MUST be what the plan and the
-    row indices come to, and 0 with a region.
+    """Number of gradient bytes that follow in chunks; MUST be the number that
+    results from the plan and the row indices, and 0 with a region.
     """
     expected_step: _builtins.int
-    """The step that the session must be at; ABORTED otherwise."""
+    """The step that the session must have; ABORTED otherwise."""
     loss_scale: _builtins.float
-    """What the client multiplied its loss by, to be divided out. Finite, not 0."""
+    """The factor by which the client multiplied its loss; gradients are divided
+    by it. Finite, not 0. 1 when unset.
+    """
     gradient_id: _builtins.int
-    """Identifies the gradient's bytes where a sequence is repeated: another
-    gradient, another number. MUST be set with a region, because the client may
-    have changed the bytes since. The bytes identify themselves if 0.
+    """Stands for the gradient's bytes when repeats are compared: another
+    gradient MUST have another number. MUST be set with a region, because the
+    client may have changed the bytes since. If 0, the bytes are compared.
     """
     validate_only: _builtins.bool
-    """Checks the step and answers as if it were applied, but applies nothing."""
+    """Checks and measures the step, and applies nothing, as in StepOptions."""
     @_builtins.property
     def row_indices(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]:
         """The rows that are sent of each of the plan's sparse_tensors, in that order:
@@ -1189,30 +1200,32 @@ Global___StepStart: _TypeAlias = StepStart  # noqa: Y015
 
 @_typing.final
 class DataConnectionRequest(_message.Message):
-    """Asks for a TCP connection that a step stream's messages go over in place of
-    HTTP/2, or goes over to it.
+    """Requests a TCP connection for the messages of a step stream, or moves the
+    stream to it.
 
-    Asked without a ticket, the server answers with an offer. The client connects
-    to its port on the host that it reached the server at, and sends the 16 bytes
-    "optserve data 1" and a line feed, and the ticket; the server answers with the
-    byte 1. When the client has read that, it sends another request, with the
-    ticket, over the call; from then on every message of the stream, both ways,
-    goes over the connection, as it would stand in HTTP/2: a zero byte, the
-    message's length as four bytes, the most significant first, and the message.
+    To a request without a ticket the server answers with an offer. The client
+    connects to the offered port on the host of the call, and sends 16 bytes,
+    which are "optserve data 1" and a line feed, and the ticket; the server
+    answers with the byte 1. When the client has read that, it sends another
+    request, with the ticket, over the call. From then on every message of the
+    stream, in both directions, is sent over the connection, framed as in gRPC
+    over HTTP/2: a zero byte, the message's length as four bytes, most
+    significant first, and the message.
 
-    The call stays open and says how the stream ends: where it ends the server
-    closes the connection behind its last answer, and the call's status tells why.
-    A connection that is lost otherwise ends the call. The client says that it
-    sends no more steps by closing its side of both.
+    The call stays open, and its status is that of the stream: at the end the
+    server closes the connection after its last answer, and the call's status
+    has the reason. A lost connection ends the call. A client that sends no more
+    steps half-closes both.
 
-    A client that is offered none, or cannot connect, sends its steps over the call.
+    A client that gets no offer, or cannot connect, sends its steps over the
+    call.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TICKET_FIELD_NUMBER: _builtins.int
     ticket: _builtins.bytes
-    """The offer's; asks for an offer when empty."""
+    """The offer's ticket; requests an offer when empty."""
     def __init__(
         self,
         *,
@@ -1228,7 +1241,7 @@ Global___DataConnectionRequest: _TypeAlias = DataConnectionRequest  # noqa: Y015
 
 @_typing.final
 class DataConnectionOffer(_message.Message):
-    """Where a data connection is to be made."""
+    """The address of a data connection."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1237,18 +1250,20 @@ class DataConnectionOffer(_message.Message):
     CLAIM_WITHIN_FIELD_NUMBER: _builtins.int
     SERVER_PORT_FIELD_NUMBER: _builtins.int
     port: _builtins.int
-    """TCP port; 0 where none is offered, as over TLS, where the call's own
-    connection is the only one that is encrypted.
+    """TCP port; 0 if none is offered, for instance over TLS, because only the
+    call's own connection is encrypted.
     """
     ticket: _builtins.bytes
-    """What the client says there: 32 bytes, good for one connection and this call."""
+    """What the client sends there: 32 bytes, valid for one connection and this
+    call.
+    """
     server_port: _builtins.int
-    """The port that the server listens to calls at. A client that reached it at
-    another one came by a proxy or a mapped port, and need not try.
+    """The port on which the server listens for calls. A client that used another
+    port is behind a proxy or a port mapping, and need not try to connect.
     """
     @_builtins.property
     def claim_within(self) -> _duration_pb2.Duration:
-        """How soon that must be."""
+        """Time in which the client must connect."""
 
     def __init__(
         self,
@@ -1283,8 +1298,8 @@ class StepStreamResponse(_message.Message):
     result.step if a stored result is returned after further steps.
     """
     parameters_change: _builtins.int
-    """With a result, if the parameters are in live shared memory: how many changes
-    they are the outcome of.
+    """With a result, if the parameters are in live shared memory: the number of
+    changes that they include.
     """
     @_builtins.property
     def planned(self) -> Global___StepPlanned:
@@ -1300,7 +1315,9 @@ class StepStreamResponse(_message.Message):
 
     @_builtins.property
     def chunk(self) -> _tensor_pb2.Chunk:
-        """A run of the parameters' bytes; the first may stand beside result."""
+        """A range of the parameters' bytes; the first chunk MAY be in the same
+        message as result.
+        """
 
     def __init__(
         self,
@@ -1322,7 +1339,7 @@ Global___StepStreamResponse: _TypeAlias = StepStreamResponse  # noqa: Y015
 
 @_typing.final
 class ParametersHeader(_message.Message):
-    """What a sequence of parameter bytes holds."""
+    """Describes a sequence of parameter bytes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1334,14 +1351,18 @@ class ParametersHeader(_message.Message):
     step: _builtins.int
     """The step that the parameters belong to."""
     point: _session_pb2.ParameterPoint.ValueType
-    """Which value."""
+    """Which of the parameter-shaped values."""
     byte_count: _builtins.int
-    """How many bytes follow in all."""
+    """Total number of bytes that follow."""
     not_modified: _builtins.bool
-    """Whether the session is not newer than if_newer_than_step; no bytes follow."""
+    """Whether the session's step is not greater than if_newer_than_step; no
+    bytes follow.
+    """
     @_builtins.property
     def layout(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorLayout]:
-        """The tensors, with their types on the wire, as they follow each other."""
+        """The tensors, with their element types on the wire, in the order of their
+        bytes.
+        """
 
     def __init__(
         self,
@@ -1404,11 +1425,11 @@ class PullParametersResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> Global___ParametersHeader:
-        """Says what the chunks hold; in the first message."""
+        """Describes the chunks; in the first message."""
 
     @_builtins.property
     def chunk(self) -> _tensor_pb2.Chunk:
-        """A run of the parameters' bytes."""
+        """A range of the parameters' bytes."""
 
     def __init__(
         self,
@@ -1438,7 +1459,7 @@ class PushParametersRequest(_message.Message):
 
     @_builtins.property
     def chunk(self) -> _tensor_pb2.Chunk:
-        """A run of the parameters' bytes."""
+        """A range of the parameters' bytes."""
 
     def __init__(
         self,
@@ -1472,13 +1493,13 @@ class PushHeader(_message.Message):
     request_id: _builtins.str
     """Idempotency key: any string of up to 128 characters. Empty for none."""
     expected_step: _builtins.int
-    """The step that the session must be at; ABORTED otherwise."""
+    """The step that the session must have; ABORTED otherwise."""
     wire_dtype: _tensor_pb2.DataType.ValueType
     """Element type of the bytes that follow. Each tensor's own when unspecified."""
     reset_state: _builtins.bool
-    """Whether the pushed tensors' optimizer state starts anew."""
+    """Whether the pushed tensors' optimizer state is initialized."""
     byte_count: _builtins.int
-    """How many bytes follow in all. Required."""
+    """Total number of bytes that follow. Required."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the tensors that follow, in any order; all when empty. Their bytes
@@ -1567,22 +1588,24 @@ class WatchSessionResponse(_message.Message):
     REPORTED_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     dropped: _builtins.int
-    """Events that were dropped between the message before and this one."""
+    """Number of events that were dropped between the previous message and this
+    one.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
 
     @_builtins.property
     def began(self) -> _session_pb2.Session:
-        """The watch began: the session as it is."""
+        """The first event: the current session."""
 
     @_builtins.property
     def step(self) -> Global___StepResult:
-        """A step was answered, unless it was only validated or sent again."""
+        """A step was answered. Validated and repeated steps are no events."""
 
     @_builtins.property
     def updated(self) -> _session_pb2.Session:
-        """UpdateSession replaced the specification: the session as it is."""
+        """UpdateSession replaced the specification: the changed session."""
 
     @_builtins.property
     def pushed(self) -> Global___ParametersPushed:
@@ -1594,7 +1617,7 @@ class WatchSessionResponse(_message.Message):
 
     @_builtins.property
     def deleted(self) -> Global___SessionDeleted:
-        """The session is no more. The last event."""
+        """The session was deleted. The last event."""
 
     def __init__(
         self,
@@ -1642,13 +1665,13 @@ Global___ParametersPushed: _TypeAlias = ParametersPushed  # noqa: Y015
 
 @_typing.final
 class SessionDeleted(_message.Message):
-    """An event: the session is no more."""
+    """An event: the session was deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPIRED_FIELD_NUMBER: _builtins.int
     expired: _builtins.bool
-    """Whether its lease expired, and nobody asked for it."""
+    """Whether it was deleted because its lease expired, not by DeleteSession."""
     def __init__(
         self,
         *,
@@ -1680,14 +1703,14 @@ class ShareMemoryRequest(_message.Message):
     """
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the tensors whose gradients the memory is to hold, in any order;
-        all when empty.
+        """Names of the tensors whose gradients the memory holds, in any order; all
+        when empty.
         """
 
     @_builtins.property
     def pull(self) -> Global___PullOptions:
-        """Which parameters are to be found in memory after each step that asks for the
-        very same; none when unset.
+        """Which parameters are in the memory after each step whose plan has the same
+        pull; none when unset.
         """
 
     def __init__(
@@ -1718,27 +1741,27 @@ class ShareMemoryResponse(_message.Message):
     GRADIENTS_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     region: _builtins.str
-    """Name of the memory, which nobody can guess."""
+    """Name of the memory, which cannot be guessed."""
     socket: _builtins.str
-    """The socket that hands it over: a unix socket of type SOCK_SEQPACKET and of
-    this name in Linux' abstract namespace, that is with a zero byte before it.
-    Connect, make sure that the peer is of your own user, and send the region's
-    name; the answer is one byte with the descriptors of gradients and, where
-    asked for, parameters. Keep the connection open for as long as the memory is
-    used.
+    """The socket that passes the memory: a unix socket of type SOCK_SEQPACKET
+    with this name in Linux' abstract namespace, that is with a zero byte
+    before it. Connect, check that the peer has the same user id, and send the
+    region's name; the answer is one byte with the file descriptors of
+    gradients and, if requested, parameters. The connection MUST stay open
+    while the memory is used.
     """
     @_builtins.property
     def claim_within(self) -> _duration_pb2.Duration:
-        """How soon that must be."""
+        """Time in which the client must connect."""
 
     @_builtins.property
     def gradients(self) -> Global___SharedMemory:
-        """Where the gradients are written."""
+        """The memory to which the client writes gradients."""
 
     @_builtins.property
     def parameters(self) -> Global___SharedMemory:
-        """Where the parameters are read; can be mapped for reading alone. Where asked
-        for.
+        """The memory from which the client reads parameters; read-only. Set if
+        requested.
         """
 
     def __init__(
@@ -1760,7 +1783,7 @@ Global___ShareMemoryResponse: _TypeAlias = ShareMemoryResponse  # noqa: Y015
 
 @_typing.final
 class SharedMemory(_message.Message):
-    """Memory that a client maps. It never changes its length."""
+    """Memory that a client maps. Its length is constant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1768,17 +1791,17 @@ class SharedMemory(_message.Message):
     LAYOUT_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
     byte_count: _builtins.int
-    """Its length."""
+    """Its length in bytes."""
     live: _builtins.bool
-    """Whether these are the session's parameters themselves, which any step moves,
-    rather than a copy after each of this client's steps. Then the memory begins
-    with two counters, little-endian and of 64 bits: the changes begun and the
-    changes completed. A copy is of one moment if the second, read before, and
-    the first, read after, are equal.
+    """Whether these are the session's parameters themselves, which every step of
+    any worker changes, instead of a copy after each of this client's steps.
+    The memory then begins with two little-endian 64-bit counters: the changes
+    begun and the changes completed. A copy is consistent if the second
+    counter, read before the copy, equals the first one, read after it.
     """
     @_builtins.property
     def layout(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorLayout]:
-        """The tensors, with their types in this memory and their places in it."""
+        """The tensors, with their element types and offsets in this memory."""
 
     def __init__(
         self,
@@ -1811,10 +1834,10 @@ class Snapshot(_message.Message):
     step: _builtins.int
     """The session's step."""
     byte_count: _builtins.int
-    """Length of the file."""
+    """Length of the file in bytes."""
     kept: _builtins.bool
-    """Whether a client asked for it. The server deletes the others by itself, but
-    for the last few.
+    """Whether it was made by CreateSnapshot. The server deletes the others
+    automatically, except for the last few.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -1918,7 +1941,7 @@ class ListSnapshotsResponse(_message.Message):
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Snapshot]:
-        """The latest first; at most one for each step."""
+        """The snapshots, the latest first; at most one for each step."""
 
     def __init__(
         self,
@@ -1991,9 +2014,9 @@ class RestoreSnapshotRequest(_message.Message):
     request_id: _builtins.str
     """Idempotency key: any string of up to 128 characters. Empty for none."""
     weights_only: _builtins.bool
-    """Whether the parameters alone are taken from it, and everything else stays."""
+    """Whether only the parameters are restored, and everything else is kept."""
     expected_step: _builtins.int
-    """The step that the session must be at; ABORTED otherwise."""
+    """The step that the session must have; ABORTED otherwise."""
     def __init__(
         self,
         *,
@@ -2021,7 +2044,7 @@ class RestoreSnapshotResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """The session after it."""
+        """The restored session."""
 
     def __init__(
         self,
@@ -2046,7 +2069,7 @@ class ForkSessionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """What the new session begins as: sessions/{id}, or sessions/{id}/snapshots/{step}."""
+    """What is copied: sessions/{id}, or sessions/{id}/snapshots/{step}."""
     request_id: _builtins.str
     """Idempotency key: any string of up to 128 characters. Empty for none."""
     session_id: _builtins.str
@@ -2077,7 +2100,7 @@ class ForkSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """The new session. No worker has had a step of it answered."""
+        """The new session. It has no results of workers."""
 
     def __init__(
         self,
@@ -2124,11 +2147,11 @@ class ExportSnapshotResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> Global___SnapshotHeader:
-        """Says what the chunks hold; in the first message."""
+        """Describes the chunks; in the first message."""
 
     @_builtins.property
     def chunk(self) -> _tensor_pb2.Chunk:
-        """A run of the file's bytes."""
+        """A range of the file's bytes."""
 
     def __init__(
         self,
@@ -2146,7 +2169,7 @@ Global___ExportSnapshotResponse: _TypeAlias = ExportSnapshotResponse  # noqa: Y0
 
 @_typing.final
 class SnapshotHeader(_message.Message):
-    """What the bytes of a snapshot are."""
+    """Describes the bytes of a snapshot."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2155,7 +2178,7 @@ class SnapshotHeader(_message.Message):
     step: _builtins.int
     """The session's step."""
     byte_count: _builtins.int
-    """How many bytes follow in all."""
+    """Total number of bytes that follow."""
     def __init__(
         self,
         *,
@@ -2184,7 +2207,7 @@ class ImportSnapshotRequest(_message.Message):
 
     @_builtins.property
     def chunk(self) -> _tensor_pb2.Chunk:
-        """A run of the file's bytes."""
+        """A range of the file's bytes."""
 
     def __init__(
         self,
@@ -2216,7 +2239,7 @@ class ImportHeader(_message.Message):
     server when empty.
     """
     byte_count: _builtins.int
-    """How many bytes follow in all."""
+    """Total number of bytes that follow."""
     def __init__(
         self,
         *,
@@ -2241,7 +2264,7 @@ class ImportSnapshotResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """The new session. No worker has had a step of it answered."""
+        """The new session. It has no results of workers."""
 
     def __init__(
         self,

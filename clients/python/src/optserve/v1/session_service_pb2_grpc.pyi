@@ -29,24 +29,28 @@ GRPC_VERSION: str
 class SessionServiceStub:
     """Training sessions and their steps.
 
-    Every error carries a google.rpc.ErrorInfo whose reason is an ErrorReason
-    without its prefix and whose domain is "optserve.v1"; a wrong field also
-    carries a google.rpc.BadRequest with its path, and a status that a retry can
-    mend a google.rpc.RetryInfo. Clients act on reasons, never on text. Beside
-    the codes listed at each RPC, any RPC may answer UNAVAILABLE (the server is
-    draining: retry elsewhere or later), RESOURCE_EXHAUSTED (a limit of the
-    server, or a quota of the caller's namespace: wait, or send less),
-    UNAUTHENTICATED (the server asks for a bearer token), DEADLINE_EXCEEDED and
-    INTERNAL (a defect of the server: report it with the request id in the
-    metadata). RESOURCE_EXHAUSTED comes without an ErrorInfo where gRPC itself
-    refuses a message that is larger than the server takes.
+    Every error of the server has a google.rpc.ErrorInfo whose reason is an
+    ErrorReason without its prefix, whose domain is "optserve.v1", and whose
+    metadata state under "applied" whether the call may have changed anything:
+    "no" or "unknown". An error about a field also has a google.rpc.BadRequest
+    with its path, and an error after which a retry may succeed a
+    google.rpc.RetryInfo. Clients MUST act on reasons, not on text. In addition
+    to the codes listed at each RPC, any RPC may return UNAVAILABLE (the server
+    is draining: retry later), RESOURCE_EXHAUSTED (a limit of the server, or a
+    quota of the caller's namespace: wait, or send less), UNAUTHENTICATED (the
+    server requires a bearer token), DEADLINE_EXCEEDED and INTERNAL (a defect of
+    the server: report it with the request id in the metadata).
+    RESOURCE_EXHAUSTED has no ErrorInfo if gRPC itself rejects a message that is
+    larger than the server's limit. proto/README.md says how to settle a call
+    without an answer.
 
-    A token belongs to a namespace. Sessions of other namespaces do not exist for
-    its bearer: they are NOT_FOUND, are not listed, and their ids are free.
+    A token belongs to a namespace. Sessions of other namespaces are invisible
+    to its bearer: they are NOT_FOUND, are not listed, and their ids are
+    available.
 
     Mutating RPCs other than steps take a request_id: the same id with the same
-    content returns the first answer and does nothing more. An id is remembered
-    for as long as the server keeps its last 1024 of them.
+    content returns the first answer and changes nothing. The server stores the
+    answers of the last 1024 ids.
     """
 
     @_typing.overload
@@ -56,9 +60,9 @@ class SessionServiceStub:
     CreateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]
     """Creates a session.
 
-    INVALID_ARGUMENT: a field is wrong; mend it. ALREADY_EXISTS: choose another
-    session_id. FAILED_PRECONDITION: this request_id was used for another
-    content; use a new one.
+    INVALID_ARGUMENT: a field is wrong; correct it. ALREADY_EXISTS: choose
+    another session_id. FAILED_PRECONDITION: this request_id was used for
+    another content; use a new one.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]
     """Describes a session without its values.
@@ -68,7 +72,8 @@ class SessionServiceStub:
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]
     """Lists sessions by name, a page at a time.
 
-    INVALID_ARGUMENT: page_size is negative or page_token was not handed out.
+    INVALID_ARGUMENT: page_size is negative or page_token was not returned by
+    this server.
     """
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
     """Deletes a session and everything it holds.
@@ -78,62 +83,62 @@ class SessionServiceStub:
     UpdateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]
     """Changes a session's specification between two steps: hyperparameters,
     schedule, guards, or the optimizer itself. Optimizer state is carried over
-    where the new rule has a slot of the same name, and the answer says which
-    state was carried, dropped and started anew. Slots whose use depends on how
-    many steps they have seen, such as Adam's m and v under bias correction,
-    are carried together or started anew together, and in that case the rule
-    counts its steps from 1 again; the schedule goes on. What reduce_on_plateau
-    and early_stopping have come to stays where their specification does, and
-    starts anew otherwise.
+    if the new rule has a slot of the same name, and the response states which
+    state was carried, dropped and initialized. Slots whose use depends on the
+    number of their steps, such as Adam's m and v under bias correction, are
+    carried together or initialized together, and in the latter case the rule
+    counts its steps from 1 again; the schedule continues. The states of
+    reduce_on_plateau and early_stopping are kept if their specification is
+    unchanged, and initialized otherwise.
 
-    INVALID_ARGUMENT: a field is wrong, or the groups' members change; nothing
-    was changed. NOT_FOUND: there is no such session. ABORTED: expected_step is
-    not the session's step. FAILED_PRECONDITION: gradients wait for the rest of
-    their step, or this request_id was used for another content.
+    INVALID_ARGUMENT: a field is wrong, or the members of a group differ.
+    NOT_FOUND: there is no such session. ABORTED: expected_step is not the
+    session's step. FAILED_PRECONDITION: a step is partly accumulated, or this
+    request_id was used for another content.
     """
     ReportMetrics: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ReportMetricsRequest, _session_service_pb2.ReportMetricsResponse]
-    """Reports metrics of the model as it is now, such as the loss on a validation
-    set, once an evaluation. They feed reduce_on_plateau and early_stopping;
-    further metrics beside those that a session watches are taken and not used.
-    Where training ends, the best parameters are back before the answer, if
-    they were to be restored; the step stays, so pull without
-    if_newer_than_step.
+    """Reports metrics of the current model, such as the loss on a validation
+    set, once for each evaluation. reduce_on_plateau and early_stopping use
+    them; other metrics are accepted and ignored. If training ends and the
+    best parameters are to be restored, they are restored before the answer.
+    The step does not change, so pull without if_newer_than_step.
 
-    INVALID_ARGUMENT: a field is wrong, or none of the metrics that the session
-    watches is among those reported. NOT_FOUND: there is no such session.
-    ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
-    training has ended, parameters are still to be uploaded, or this request_id
-    was used for another content.
+    INVALID_ARGUMENT: a field is wrong, or none of the metrics is one that the
+    session monitors. NOT_FOUND: there is no such session. ABORTED:
+    expected_step is not the session's step. FAILED_PRECONDITION: training has
+    ended, parameters are not uploaded yet, or this request_id was used for
+    another content.
     """
     Step: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.StepRequest, _session_service_pb2.StepResponse]
-    """Takes one step on a gradient that fits into one message.
+    """Takes one step with a gradient that fits into one message.
 
-    INVALID_ARGUMENT: the gradient or an option is wrong, or the session does not
-    take sparse rows as its spec.gradient.sparse asks; nothing was applied; mend
-    it and send the same sequence again. NOT_FOUND: there is no such
-    session. FAILED_PRECONDITION: the sequence leaves a gap (the metadata name
-    the expected one) or lies too far back, parameters are still to be uploaded,
-    or early stopping has ended the training. ABORTED: expected_step is not the
-    session's step (the metadata name the current one); pull, and compute the
-    gradient anew.
+    INVALID_ARGUMENT: the gradient or an option is wrong, or the session
+    cannot apply sparse rows as its spec.gradient.sparse requires; correct it
+    and use the same sequence. NOT_FOUND: there is no such session.
+    FAILED_PRECONDITION: the sequence leaves a gap (the metadata state the
+    expected one), was used for another content, or its result is no longer
+    stored; parameters are not uploaded yet; or early stopping has ended the
+    training. ABORTED: expected_step is not the session's step (the metadata
+    state the current one); pull, and compute the gradient again.
     """
     StepStream: _grpc.StreamStreamMultiCallable[_session_service_pb2.StepStreamRequest, _session_service_pb2.StepStreamResponse]
-    """Takes any number of steps of any size. The first message is a plan: what the
-    steps have in common; the server answers it with the layout of the bytes, the
-    session's step and the worker's next sequence. Each step is then a message
-    that begins it, followed by chunks until the gradient is complete; the first
-    chunk may be in the same message. Each answer is a message with the result,
-    followed by the parameters' chunks if the plan asks for them. Further steps
-    MAY be sent before earlier ones are answered; answers come in order.
+    """Takes any number of steps of any size. The first message is a plan: what
+    the steps have in common; the server answers it with the layout of the
+    bytes, the session's step and the worker's next sequence. Each step is
+    then a message that begins it, followed by chunks until the gradient is
+    complete; the first chunk may be in the same message. Each answer is a
+    message with the result, followed by the parameters' chunks if the plan
+    asks for them. Further steps MAY be sent before earlier ones are answered;
+    answers are sent in order.
 
-    A wrong count of bytes, sequence or expected step is refused as soon as the
+    A wrong byte count, sequence or expected step is rejected as soon as the
     message that begins the step is read.
 
     Codes as in Step. The first error ends the stream; no later step of the
     stream is applied, and every answered one stays applied. A plan is also
-    refused with FAILED_PRECONDITION if its region is not there.
+    rejected with FAILED_PRECONDITION if its region does not exist.
 
-    The messages may go over a TCP connection of their own; see
+    The messages MAY be sent over a separate TCP connection; see
     DataConnectionRequest.
     """
     PullParameters: _grpc.UnaryStreamMultiCallable[_session_service_pb2.PullParametersRequest, _session_service_pb2.PullParametersResponse]
@@ -142,32 +147,33 @@ class SessionServiceStub:
 
     INVALID_ARGUMENT: a tensor or the wire type is wrong. NOT_FOUND: there is
     no such session. FAILED_PRECONDITION: the session has no such point, or
-    parameters are still to be uploaded.
+    parameters are not uploaded yet.
     """
     PushParameters: _grpc.StreamUnaryMultiCallable[_session_service_pb2.PushParametersRequest, _session_service_pb2.PushParametersResponse]
     """Writes parameters. The first message carries the header; chunks follow
-    until the bytes are whole. Nothing is written before all have arrived.
+    until the bytes are complete. Nothing is written before all have arrived.
 
     INVALID_ARGUMENT: a tensor, its type or its bytes are wrong. NOT_FOUND:
     there is no such session. ABORTED: expected_step is not the session's step.
     FAILED_PRECONDITION: this request_id was used for another content.
     """
     WatchSession: _grpc.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionRequest, _session_service_pb2.WatchSessionResponse]
-    """Tells what becomes of a session, as it happens, until the call is cancelled
-    or the session is deleted. The first message describes the session as it is.
-    The server keeps a bounded number of events for a watcher that reads slowly;
-    of those beyond it, the oldest are dropped, and the next message says how many.
+    """Streams a session's events until the call is cancelled or the session is
+    deleted. The first message has the current session. The server buffers a
+    bounded number of events for a slow reader; if there are more, it drops
+    the oldest, and the next message states how many.
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
     """
     CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSnapshotRequest, _session_service_pb2.CreateSnapshotResponse]
-    """Saves a session on the server's disk, until it or the session is deleted. The
-    server also saves sessions by itself, and deletes those snapshots by itself.
-    Saving at the same step again replaces the earlier snapshot.
+    """Saves a session on the server's disk, until the snapshot or the session is
+    deleted. The server also saves sessions automatically, and deletes those
+    snapshots automatically. A snapshot replaces an earlier one of the same
+    step.
 
-    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
-    FAILED_PRECONDITION: the session is EPHEMERAL, parameters are still to be
-    uploaded, or this request_id was used for another content.
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such
+    session. FAILED_PRECONDITION: the session is EPHEMERAL, parameters are not
+    uploaded yet, or this request_id was used for another content.
     """
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSnapshotsRequest, _session_service_pb2.ListSnapshotsResponse]
     """Lists a session's snapshots, the latest first.
@@ -175,91 +181,97 @@ class SessionServiceStub:
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
     """
     DeleteSnapshot: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSnapshotRequest, _session_service_pb2.DeleteSnapshotResponse]
-    """Deletes a snapshot. The latest one, which the server itself may need, it
-    deletes by itself after the next.
+    """Deletes a snapshot. The server may need the latest one itself; that one is
+    deleted automatically after the next snapshot.
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
     or snapshot. FAILED_PRECONDITION: this request_id was used for another
     content.
     """
     RestoreSnapshot: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RestoreSnapshotRequest, _session_service_pb2.RestoreSnapshotResponse]
-    """Takes a session back to one of its snapshots: its step, parameters, optimizer
-    state, specification, schedule and metrics, or its parameters alone. What
-    workers have had answered stays answered.
+    """Restores a session from one of its snapshots: its step, parameters,
+    optimizer state, specification, schedule and metrics, or its parameters
+    alone. The stored results of workers are kept.
 
-    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
-    or snapshot. ABORTED: expected_step is not the session's step. DATA_LOSS: the
-    snapshot is damaged; take another. FAILED_PRECONDITION: the session is
-    EPHEMERAL, or this request_id was used for another content.
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such
+    session or snapshot. ABORTED: expected_step is not the session's step.
+    DATA_LOSS: the snapshot is damaged; use another. FAILED_PRECONDITION: the
+    session is EPHEMERAL, or this request_id was used for another content.
     """
     ForkSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]
-    """Makes a session that begins as another one is, or was in a snapshot.
+    """Creates a copy of a session, or of one of its snapshots.
 
-    INVALID_ARGUMENT: a name is malformed. NOT_FOUND: there is no such session or
-    snapshot. ALREADY_EXISTS: choose another session_id. DATA_LOSS: the snapshot
-    is damaged. FAILED_PRECONDITION: parameters are still to be uploaded, or this
-    request_id was used for another content.
+    INVALID_ARGUMENT: a name is malformed. NOT_FOUND: there is no such session
+    or snapshot. ALREADY_EXISTS: choose another session_id. DATA_LOSS: the
+    snapshot is damaged. FAILED_PRECONDITION: parameters are not uploaded yet,
+    or this request_id was used for another content.
     """
     ExportSnapshot: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ExportSnapshotRequest, _session_service_pb2.ExportSnapshotResponse]
-    """Sends a session, as it is or was in a snapshot, as one safetensors file that
-    any framework reads and ImportSnapshot takes. The first message carries the
-    header and may carry the first chunk; the others follow.
+    """Sends a session, or one of its snapshots, as one safetensors file that any
+    framework can read and ImportSnapshot accepts. The first message carries
+    the header and may carry the first chunk; the others follow.
 
-    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
-    or snapshot. DATA_LOSS: the snapshot is damaged. FAILED_PRECONDITION:
-    parameters are still to be uploaded.
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such
+    session or snapshot. DATA_LOSS: the snapshot is damaged.
+    FAILED_PRECONDITION: parameters are not uploaded yet.
     """
     ImportSnapshot: _grpc.StreamUnaryMultiCallable[_session_service_pb2.ImportSnapshotRequest, _session_service_pb2.ImportSnapshotResponse]
-    """Makes a session from what ExportSnapshot sent, of this server or another. The
-    first message carries the header; chunks follow until the bytes are whole.
+    """Creates a session from what ExportSnapshot of this or another server sent.
+    The first message carries the header; chunks follow until the bytes are
+    complete.
 
-    INVALID_ARGUMENT: the bytes are no snapshot, or not all of one.
-    ALREADY_EXISTS: choose another session_id. FAILED_PRECONDITION: this
-    request_id was used for another content.
+    INVALID_ARGUMENT: the bytes are not a complete snapshot. ALREADY_EXISTS:
+    choose another session_id. FAILED_PRECONDITION: this request_id was used
+    for another content.
     """
     ShareMemory: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ShareMemoryRequest, _session_service_pb2.ShareMemoryResponse]
-    """Shares memory with a client on the same host, so that the steps of a stream
-    carry neither gradient nor parameters. The server makes the memory and hands
-    it over once, to a process of its own user that connects to the named socket;
-    it is gone when that connection ends, or the session.
+    """Shares memory with a client on the same host, so that the steps of a
+    stream carry neither gradient nor parameters. The server creates the
+    memory and passes it once, to a process of its own user that connects to
+    the named socket. It is released when that connection is closed, or when
+    the session is deleted.
 
     INVALID_ARGUMENT: a tensor or a type is wrong. NOT_FOUND: there is no such
-    session. FAILED_PRECONDITION: the session has no such point, parameters are
-    still to be uploaded, or the server shares no memory; send chunks.
-    RESOURCE_EXHAUSTED: it shares as much as it may; send chunks.
+    session. FAILED_PRECONDITION: the session has no such point, parameters
+    are not uploaded yet, or the server does not share memory; send chunks.
+    RESOURCE_EXHAUSTED: it shares as much as its limits allow; send chunks.
     """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
     """Training sessions and their steps.
 
-    Every error carries a google.rpc.ErrorInfo whose reason is an ErrorReason
-    without its prefix and whose domain is "optserve.v1"; a wrong field also
-    carries a google.rpc.BadRequest with its path, and a status that a retry can
-    mend a google.rpc.RetryInfo. Clients act on reasons, never on text. Beside
-    the codes listed at each RPC, any RPC may answer UNAVAILABLE (the server is
-    draining: retry elsewhere or later), RESOURCE_EXHAUSTED (a limit of the
-    server, or a quota of the caller's namespace: wait, or send less),
-    UNAUTHENTICATED (the server asks for a bearer token), DEADLINE_EXCEEDED and
-    INTERNAL (a defect of the server: report it with the request id in the
-    metadata). RESOURCE_EXHAUSTED comes without an ErrorInfo where gRPC itself
-    refuses a message that is larger than the server takes.
+    Every error of the server has a google.rpc.ErrorInfo whose reason is an
+    ErrorReason without its prefix, whose domain is "optserve.v1", and whose
+    metadata state under "applied" whether the call may have changed anything:
+    "no" or "unknown". An error about a field also has a google.rpc.BadRequest
+    with its path, and an error after which a retry may succeed a
+    google.rpc.RetryInfo. Clients MUST act on reasons, not on text. In addition
+    to the codes listed at each RPC, any RPC may return UNAVAILABLE (the server
+    is draining: retry later), RESOURCE_EXHAUSTED (a limit of the server, or a
+    quota of the caller's namespace: wait, or send less), UNAUTHENTICATED (the
+    server requires a bearer token), DEADLINE_EXCEEDED and INTERNAL (a defect of
+    the server: report it with the request id in the metadata).
+    RESOURCE_EXHAUSTED has no ErrorInfo if gRPC itself rejects a message that is
+    larger than the server's limit. proto/README.md says how to settle a call
+    without an answer.
 
-    A token belongs to a namespace. Sessions of other namespaces do not exist for
-    its bearer: they are NOT_FOUND, are not listed, and their ids are free.
+    A token belongs to a namespace. Sessions of other namespaces are invisible
+    to its bearer: they are NOT_FOUND, are not listed, and their ids are
+    available.
 
     Mutating RPCs other than steps take a request_id: the same id with the same
-    content returns the first answer and does nothing more. An id is remembered
-    for as long as the server keeps its last 1024 of them.
+    content returns the first answer and changes nothing. The server stores the
+    answers of the last 1024 ids.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]  # type: ignore[assignment]
     """Creates a session.
 
-    INVALID_ARGUMENT: a field is wrong; mend it. ALREADY_EXISTS: choose another
-    session_id. FAILED_PRECONDITION: this request_id was used for another
-    content; use a new one.
+    INVALID_ARGUMENT: a field is wrong; correct it. ALREADY_EXISTS: choose
+    another session_id. FAILED_PRECONDITION: this request_id was used for
+    another content; use a new one.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]  # type: ignore[assignment]
     """Describes a session without its values.
@@ -269,7 +281,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists sessions by name, a page at a time.
 
-    INVALID_ARGUMENT: page_size is negative or page_token was not handed out.
+    INVALID_ARGUMENT: page_size is negative or page_token was not returned by
+    this server.
     """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]  # type: ignore[assignment]
     """Deletes a session and everything it holds.
@@ -279,62 +292,62 @@ class SessionServiceAsyncStub(SessionServiceStub):
     UpdateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]  # type: ignore[assignment]
     """Changes a session's specification between two steps: hyperparameters,
     schedule, guards, or the optimizer itself. Optimizer state is carried over
-    where the new rule has a slot of the same name, and the answer says which
-    state was carried, dropped and started anew. Slots whose use depends on how
-    many steps they have seen, such as Adam's m and v under bias correction,
-    are carried together or started anew together, and in that case the rule
-    counts its steps from 1 again; the schedule goes on. What reduce_on_plateau
-    and early_stopping have come to stays where their specification does, and
-    starts anew otherwise.
+    if the new rule has a slot of the same name, and the response states which
+    state was carried, dropped and initialized. Slots whose use depends on the
+    number of their steps, such as Adam's m and v under bias correction, are
+    carried together or initialized together, and in the latter case the rule
+    counts its steps from 1 again; the schedule continues. The states of
+    reduce_on_plateau and early_stopping are kept if their specification is
+    unchanged, and initialized otherwise.
 
-    INVALID_ARGUMENT: a field is wrong, or the groups' members change; nothing
-    was changed. NOT_FOUND: there is no such session. ABORTED: expected_step is
-    not the session's step. FAILED_PRECONDITION: gradients wait for the rest of
-    their step, or this request_id was used for another content.
+    INVALID_ARGUMENT: a field is wrong, or the members of a group differ.
+    NOT_FOUND: there is no such session. ABORTED: expected_step is not the
+    session's step. FAILED_PRECONDITION: a step is partly accumulated, or this
+    request_id was used for another content.
     """
     ReportMetrics: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ReportMetricsRequest, _session_service_pb2.ReportMetricsResponse]  # type: ignore[assignment]
-    """Reports metrics of the model as it is now, such as the loss on a validation
-    set, once an evaluation. They feed reduce_on_plateau and early_stopping;
-    further metrics beside those that a session watches are taken and not used.
-    Where training ends, the best parameters are back before the answer, if
-    they were to be restored; the step stays, so pull without
-    if_newer_than_step.
+    """Reports metrics of the current model, such as the loss on a validation
+    set, once for each evaluation. reduce_on_plateau and early_stopping use
+    them; other metrics are accepted and ignored. If training ends and the
+    best parameters are to be restored, they are restored before the answer.
+    The step does not change, so pull without if_newer_than_step.
 
-    INVALID_ARGUMENT: a field is wrong, or none of the metrics that the session
-    watches is among those reported. NOT_FOUND: there is no such session.
-    ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
-    training has ended, parameters are still to be uploaded, or this request_id
-    was used for another content.
+    INVALID_ARGUMENT: a field is wrong, or none of the metrics is one that the
+    session monitors. NOT_FOUND: there is no such session. ABORTED:
+    expected_step is not the session's step. FAILED_PRECONDITION: training has
+    ended, parameters are not uploaded yet, or this request_id was used for
+    another content.
     """
     Step: _aio.UnaryUnaryMultiCallable[_session_service_pb2.StepRequest, _session_service_pb2.StepResponse]  # type: ignore[assignment]
-    """Takes one step on a gradient that fits into one message.
+    """Takes one step with a gradient that fits into one message.
 
-    INVALID_ARGUMENT: the gradient or an option is wrong, or the session does not
-    take sparse rows as its spec.gradient.sparse asks; nothing was applied; mend
-    it and send the same sequence again. NOT_FOUND: there is no such
-    session. FAILED_PRECONDITION: the sequence leaves a gap (the metadata name
-    the expected one) or lies too far back, parameters are still to be uploaded,
-    or early stopping has ended the training. ABORTED: expected_step is not the
-    session's step (the metadata name the current one); pull, and compute the
-    gradient anew.
+    INVALID_ARGUMENT: the gradient or an option is wrong, or the session
+    cannot apply sparse rows as its spec.gradient.sparse requires; correct it
+    and use the same sequence. NOT_FOUND: there is no such session.
+    FAILED_PRECONDITION: the sequence leaves a gap (the metadata state the
+    expected one), was used for another content, or its result is no longer
+    stored; parameters are not uploaded yet; or early stopping has ended the
+    training. ABORTED: expected_step is not the session's step (the metadata
+    state the current one); pull, and compute the gradient again.
     """
     StepStream: _aio.StreamStreamMultiCallable[_session_service_pb2.StepStreamRequest, _session_service_pb2.StepStreamResponse]  # type: ignore[assignment]
-    """Takes any number of steps of any size. The first message is a plan: what the
-    steps have in common; the server answers it with the layout of the bytes, the
-    session's step and the worker's next sequence. Each step is then a message
-    that begins it, followed by chunks until the gradient is complete; the first
-    chunk may be in the same message. Each answer is a message with the result,
-    followed by the parameters' chunks if the plan asks for them. Further steps
-    MAY be sent before earlier ones are answered; answers come in order.
+    """Takes any number of steps of any size. The first message is a plan: what
+    the steps have in common; the server answers it with the layout of the
+    bytes, the session's step and the worker's next sequence. Each step is
+    then a message that begins it, followed by chunks until the gradient is
+    complete; the first chunk may be in the same message. Each answer is a
+    message with the result, followed by the parameters' chunks if the plan
+    asks for them. Further steps MAY be sent before earlier ones are answered;
+    answers are sent in order.
 
-    A wrong count of bytes, sequence or expected step is refused as soon as the
+    A wrong byte count, sequence or expected step is rejected as soon as the
     message that begins the step is read.
 
     Codes as in Step. The first error ends the stream; no later step of the
     stream is applied, and every answered one stays applied. A plan is also
-    refused with FAILED_PRECONDITION if its region is not there.
+    rejected with FAILED_PRECONDITION if its region does not exist.
 
-    The messages may go over a TCP connection of their own; see
+    The messages MAY be sent over a separate TCP connection; see
     DataConnectionRequest.
     """
     PullParameters: _aio.UnaryStreamMultiCallable[_session_service_pb2.PullParametersRequest, _session_service_pb2.PullParametersResponse]  # type: ignore[assignment]
@@ -343,32 +356,33 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     INVALID_ARGUMENT: a tensor or the wire type is wrong. NOT_FOUND: there is
     no such session. FAILED_PRECONDITION: the session has no such point, or
-    parameters are still to be uploaded.
+    parameters are not uploaded yet.
     """
     PushParameters: _aio.StreamUnaryMultiCallable[_session_service_pb2.PushParametersRequest, _session_service_pb2.PushParametersResponse]  # type: ignore[assignment]
     """Writes parameters. The first message carries the header; chunks follow
-    until the bytes are whole. Nothing is written before all have arrived.
+    until the bytes are complete. Nothing is written before all have arrived.
 
     INVALID_ARGUMENT: a tensor, its type or its bytes are wrong. NOT_FOUND:
     there is no such session. ABORTED: expected_step is not the session's step.
     FAILED_PRECONDITION: this request_id was used for another content.
     """
     WatchSession: _aio.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionRequest, _session_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
-    """Tells what becomes of a session, as it happens, until the call is cancelled
-    or the session is deleted. The first message describes the session as it is.
-    The server keeps a bounded number of events for a watcher that reads slowly;
-    of those beyond it, the oldest are dropped, and the next message says how many.
+    """Streams a session's events until the call is cancelled or the session is
+    deleted. The first message has the current session. The server buffers a
+    bounded number of events for a slow reader; if there are more, it drops
+    the oldest, and the next message states how many.
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
     """
     CreateSnapshot: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSnapshotRequest, _session_service_pb2.CreateSnapshotResponse]  # type: ignore[assignment]
-    """Saves a session on the server's disk, until it or the session is deleted. The
-    server also saves sessions by itself, and deletes those snapshots by itself.
-    Saving at the same step again replaces the earlier snapshot.
+    """Saves a session on the server's disk, until the snapshot or the session is
+    deleted. The server also saves sessions automatically, and deletes those
+    snapshots automatically. A snapshot replaces an earlier one of the same
+    step.
 
-    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
-    FAILED_PRECONDITION: the session is EPHEMERAL, parameters are still to be
-    uploaded, or this request_id was used for another content.
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such
+    session. FAILED_PRECONDITION: the session is EPHEMERAL, parameters are not
+    uploaded yet, or this request_id was used for another content.
     """
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSnapshotsRequest, _session_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     """Lists a session's snapshots, the latest first.
@@ -376,81 +390,87 @@ class SessionServiceAsyncStub(SessionServiceStub):
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
     """
     DeleteSnapshot: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSnapshotRequest, _session_service_pb2.DeleteSnapshotResponse]  # type: ignore[assignment]
-    """Deletes a snapshot. The latest one, which the server itself may need, it
-    deletes by itself after the next.
+    """Deletes a snapshot. The server may need the latest one itself; that one is
+    deleted automatically after the next snapshot.
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
     or snapshot. FAILED_PRECONDITION: this request_id was used for another
     content.
     """
     RestoreSnapshot: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RestoreSnapshotRequest, _session_service_pb2.RestoreSnapshotResponse]  # type: ignore[assignment]
-    """Takes a session back to one of its snapshots: its step, parameters, optimizer
-    state, specification, schedule and metrics, or its parameters alone. What
-    workers have had answered stays answered.
+    """Restores a session from one of its snapshots: its step, parameters,
+    optimizer state, specification, schedule and metrics, or its parameters
+    alone. The stored results of workers are kept.
 
-    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
-    or snapshot. ABORTED: expected_step is not the session's step. DATA_LOSS: the
-    snapshot is damaged; take another. FAILED_PRECONDITION: the session is
-    EPHEMERAL, or this request_id was used for another content.
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such
+    session or snapshot. ABORTED: expected_step is not the session's step.
+    DATA_LOSS: the snapshot is damaged; use another. FAILED_PRECONDITION: the
+    session is EPHEMERAL, or this request_id was used for another content.
     """
     ForkSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]  # type: ignore[assignment]
-    """Makes a session that begins as another one is, or was in a snapshot.
+    """Creates a copy of a session, or of one of its snapshots.
 
-    INVALID_ARGUMENT: a name is malformed. NOT_FOUND: there is no such session or
-    snapshot. ALREADY_EXISTS: choose another session_id. DATA_LOSS: the snapshot
-    is damaged. FAILED_PRECONDITION: parameters are still to be uploaded, or this
-    request_id was used for another content.
+    INVALID_ARGUMENT: a name is malformed. NOT_FOUND: there is no such session
+    or snapshot. ALREADY_EXISTS: choose another session_id. DATA_LOSS: the
+    snapshot is damaged. FAILED_PRECONDITION: parameters are not uploaded yet,
+    or this request_id was used for another content.
     """
     ExportSnapshot: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExportSnapshotRequest, _session_service_pb2.ExportSnapshotResponse]  # type: ignore[assignment]
-    """Sends a session, as it is or was in a snapshot, as one safetensors file that
-    any framework reads and ImportSnapshot takes. The first message carries the
-    header and may carry the first chunk; the others follow.
+    """Sends a session, or one of its snapshots, as one safetensors file that any
+    framework can read and ImportSnapshot accepts. The first message carries
+    the header and may carry the first chunk; the others follow.
 
-    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
-    or snapshot. DATA_LOSS: the snapshot is damaged. FAILED_PRECONDITION:
-    parameters are still to be uploaded.
+    INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such
+    session or snapshot. DATA_LOSS: the snapshot is damaged.
+    FAILED_PRECONDITION: parameters are not uploaded yet.
     """
     ImportSnapshot: _aio.StreamUnaryMultiCallable[_session_service_pb2.ImportSnapshotRequest, _session_service_pb2.ImportSnapshotResponse]  # type: ignore[assignment]
-    """Makes a session from what ExportSnapshot sent, of this server or another. The
-    first message carries the header; chunks follow until the bytes are whole.
+    """Creates a session from what ExportSnapshot of this or another server sent.
+    The first message carries the header; chunks follow until the bytes are
+    complete.
 
-    INVALID_ARGUMENT: the bytes are no snapshot, or not all of one.
-    ALREADY_EXISTS: choose another session_id. FAILED_PRECONDITION: this
-    request_id was used for another content.
+    INVALID_ARGUMENT: the bytes are not a complete snapshot. ALREADY_EXISTS:
+    choose another session_id. FAILED_PRECONDITION: this request_id was used
+    for another content.
     """
     ShareMemory: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ShareMemoryRequest, _session_service_pb2.ShareMemoryResponse]  # type: ignore[assignment]
-    """Shares memory with a client on the same host, so that the steps of a stream
-    carry neither gradient nor parameters. The server makes the memory and hands
-    it over once, to a process of its own user that connects to the named socket;
-    it is gone when that connection ends, or the session.
+    """Shares memory with a client on the same host, so that the steps of a
+    stream carry neither gradient nor parameters. The server creates the
+    memory and passes it once, to a process of its own user that connects to
+    the named socket. It is released when that connection is closed, or when
+    the session is deleted.
 
     INVALID_ARGUMENT: a tensor or a type is wrong. NOT_FOUND: there is no such
-    session. FAILED_PRECONDITION: the session has no such point, parameters are
-    still to be uploaded, or the server shares no memory; send chunks.
-    RESOURCE_EXHAUSTED: it shares as much as it may; send chunks.
+    session. FAILED_PRECONDITION: the session has no such point, parameters
+    are not uploaded yet, or the server does not share memory; send chunks.
+    RESOURCE_EXHAUSTED: it shares as much as its limits allow; send chunks.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Training sessions and their steps.
 
-    Every error carries a google.rpc.ErrorInfo whose reason is an ErrorReason
-    without its prefix and whose domain is "optserve.v1"; a wrong field also
-    carries a google.rpc.BadRequest with its path, and a status that a retry can
-    mend a google.rpc.RetryInfo. Clients act on reasons, never on text. Beside
-    the codes listed at each RPC, any RPC may answer UNAVAILABLE (the server is
-    draining: retry elsewhere or later), RESOURCE_EXHAUSTED (a limit of the
-    server, or a quota of the caller's namespace: wait, or send less),
-    UNAUTHENTICATED (the server asks for a bearer token), DEADLINE_EXCEEDED and
-    INTERNAL (a defect of the server: report it with the request id in the
-    metadata). RESOURCE_EXHAUSTED comes without an ErrorInfo where gRPC itself
-    refuses a message that is larger than the server takes.
+    Every error of the server has a google.rpc.ErrorInfo whose reason is an
+    ErrorReason without its prefix, whose domain is "optserve.v1", and whose
+    metadata state under "applied" whether the call may have changed anything:
+    "no" or "unknown". An error about a field also has a google.rpc.BadRequest
+    with its path, and an error after which a retry may succeed a
+    google.rpc.RetryInfo. Clients MUST act on reasons, not on text. In addition
+    to the codes listed at each RPC, any RPC may return UNAVAILABLE (the server
+    is draining: retry later), RESOURCE_EXHAUSTED (a limit of the server, or a
+    quota of the caller's namespace: wait, or send less), UNAUTHENTICATED (the
+    server requires a bearer token), DEADLINE_EXCEEDED and INTERNAL (a defect of
+    the server: report it with the request id in the metadata).
+    RESOURCE_EXHAUSTED has no ErrorInfo if gRPC itself rejects a message that is
+    larger than the server's limit. proto/README.md says how to settle a call
+    without an answer.
 
-    A token belongs to a namespace. Sessions of other namespaces do not exist for
-    its bearer: they are NOT_FOUND, are not listed, and their ids are free.
+    A token belongs to a namespace. Sessions of other namespaces are invisible
+    to its bearer: they are NOT_FOUND, are not listed, and their ids are
+    available.
 
     Mutating RPCs other than steps take a request_id: the same id with the same
-    content returns the first answer and does nothing more. An id is remembered
-    for as long as the server keeps its last 1024 of them.
+    content returns the first answer and changes nothing. The server stores the
+    answers of the last 1024 ids.
     """
 
     @_abc_1.abstractmethod
@@ -461,9 +481,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.CreateSessionResponse, _abc.Awaitable[_session_service_pb2.CreateSessionResponse]]:
         """Creates a session.
 
-        INVALID_ARGUMENT: a field is wrong; mend it. ALREADY_EXISTS: choose another
-        session_id. FAILED_PRECONDITION: this request_id was used for another
-        content; use a new one.
+        INVALID_ARGUMENT: a field is wrong; correct it. ALREADY_EXISTS: choose
+        another session_id. FAILED_PRECONDITION: this request_id was used for
+        another content; use a new one.
         """
 
     @_abc_1.abstractmethod
@@ -485,7 +505,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.ListSessionsResponse, _abc.Awaitable[_session_service_pb2.ListSessionsResponse]]:
         """Lists sessions by name, a page at a time.
 
-        INVALID_ARGUMENT: page_size is negative or page_token was not handed out.
+        INVALID_ARGUMENT: page_size is negative or page_token was not returned by
+        this server.
         """
 
     @_abc_1.abstractmethod
@@ -507,18 +528,18 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.UpdateSessionResponse, _abc.Awaitable[_session_service_pb2.UpdateSessionResponse]]:
         """Changes a session's specification between two steps: hyperparameters,
         schedule, guards, or the optimizer itself. Optimizer state is carried over
-        where the new rule has a slot of the same name, and the answer says which
-        state was carried, dropped and started anew. Slots whose use depends on how
-        many steps they have seen, such as Adam's m and v under bias correction,
-        are carried together or started anew together, and in that case the rule
-        counts its steps from 1 again; the schedule goes on. What reduce_on_plateau
-        and early_stopping have come to stays where their specification does, and
-        starts anew otherwise.
+        if the new rule has a slot of the same name, and the response states which
+        state was carried, dropped and initialized. Slots whose use depends on the
+        number of their steps, such as Adam's m and v under bias correction, are
+        carried together or initialized together, and in the latter case the rule
+        counts its steps from 1 again; the schedule continues. The states of
+        reduce_on_plateau and early_stopping are kept if their specification is
+        unchanged, and initialized otherwise.
 
-        INVALID_ARGUMENT: a field is wrong, or the groups' members change; nothing
-        was changed. NOT_FOUND: there is no such session. ABORTED: expected_step is
-        not the session's step. FAILED_PRECONDITION: gradients wait for the rest of
-        their step, or this request_id was used for another content.
+        INVALID_ARGUMENT: a field is wrong, or the members of a group differ.
+        NOT_FOUND: there is no such session. ABORTED: expected_step is not the
+        session's step. FAILED_PRECONDITION: a step is partly accumulated, or this
+        request_id was used for another content.
         """
 
     @_abc_1.abstractmethod
@@ -527,18 +548,17 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ReportMetricsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ReportMetricsResponse, _abc.Awaitable[_session_service_pb2.ReportMetricsResponse]]:
-        """Reports metrics of the model as it is now, such as the loss on a validation
-        set, once an evaluation. They feed reduce_on_plateau and early_stopping;
-        further metrics beside those that a session watches are taken and not used.
-        Where training ends, the best parameters are back before the answer, if
-        they were to be restored; the step stays, so pull without
-        if_newer_than_step.
+        """Reports metrics of the current model, such as the loss on a validation
+        set, once for each evaluation. reduce_on_plateau and early_stopping use
+        them; other metrics are accepted and ignored. If training ends and the
+        best parameters are to be restored, they are restored before the answer.
+        The step does not change, so pull without if_newer_than_step.
 
-        INVALID_ARGUMENT: a field is wrong, or none of the metrics that the session
-        watches is among those reported. NOT_FOUND: there is no such session.
-        ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
-        training has ended, parameters are still to be uploaded, or this request_id
-        was used for another content.
+        INVALID_ARGUMENT: a field is wrong, or none of the metrics is one that the
+        session monitors. NOT_FOUND: there is no such session. ABORTED:
+        expected_step is not the session's step. FAILED_PRECONDITION: training has
+        ended, parameters are not uploaded yet, or this request_id was used for
+        another content.
         """
 
     @_abc_1.abstractmethod
@@ -547,16 +567,16 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.StepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.StepResponse, _abc.Awaitable[_session_service_pb2.StepResponse]]:
-        """Takes one step on a gradient that fits into one message.
+        """Takes one step with a gradient that fits into one message.
 
-        INVALID_ARGUMENT: the gradient or an option is wrong, or the session does not
-        take sparse rows as its spec.gradient.sparse asks; nothing was applied; mend
-        it and send the same sequence again. NOT_FOUND: there is no such
-        session. FAILED_PRECONDITION: the sequence leaves a gap (the metadata name
-        the expected one) or lies too far back, parameters are still to be uploaded,
-        or early stopping has ended the training. ABORTED: expected_step is not the
-        session's step (the metadata name the current one); pull, and compute the
-        gradient anew.
+        INVALID_ARGUMENT: the gradient or an option is wrong, or the session
+        cannot apply sparse rows as its spec.gradient.sparse requires; correct it
+        and use the same sequence. NOT_FOUND: there is no such session.
+        FAILED_PRECONDITION: the sequence leaves a gap (the metadata state the
+        expected one), was used for another content, or its result is no longer
+        stored; parameters are not uploaded yet; or early stopping has ended the
+        training. ABORTED: expected_step is not the session's step (the metadata
+        state the current one); pull, and compute the gradient again.
         """
 
     @_abc_1.abstractmethod
@@ -565,22 +585,23 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_session_service_pb2.StepStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.StepStreamResponse], _abc.AsyncIterator[_session_service_pb2.StepStreamResponse]]:
-        """Takes any number of steps of any size. The first message is a plan: what the
-        steps have in common; the server answers it with the layout of the bytes, the
-        session's step and the worker's next sequence. Each step is then a message
-        that begins it, followed by chunks until the gradient is complete; the first
-        chunk may be in the same message. Each answer is a message with the result,
-        followed by the parameters' chunks if the plan asks for them. Further steps
-        MAY be sent before earlier ones are answered; answers come in order.
+        """Takes any number of steps of any size. The first message is a plan: what
+        the steps have in common; the server answers it with the layout of the
+        bytes, the session's step and the worker's next sequence. Each step is
+        then a message that begins it, followed by chunks until the gradient is
+        complete; the first chunk may be in the same message. Each answer is a
+        message with the result, followed by the parameters' chunks if the plan
+        asks for them. Further steps MAY be sent before earlier ones are answered;
+        answers are sent in order.
 
-        A wrong count of bytes, sequence or expected step is refused as soon as the
+        A wrong byte count, sequence or expected step is rejected as soon as the
         message that begins the step is read.
 
         Codes as in Step. The first error ends the stream; no later step of the
         stream is applied, and every answered one stays applied. A plan is also
-        refused with FAILED_PRECONDITION if its region is not there.
+        rejected with FAILED_PRECONDITION if its region does not exist.
 
-        The messages may go over a TCP connection of their own; see
+        The messages MAY be sent over a separate TCP connection; see
         DataConnectionRequest.
         """
 
@@ -595,7 +616,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT: a tensor or the wire type is wrong. NOT_FOUND: there is
         no such session. FAILED_PRECONDITION: the session has no such point, or
-        parameters are still to be uploaded.
+        parameters are not uploaded yet.
         """
 
     @_abc_1.abstractmethod
@@ -605,7 +626,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.PushParametersResponse, _abc.Awaitable[_session_service_pb2.PushParametersResponse]]:
         """Writes parameters. The first message carries the header; chunks follow
-        until the bytes are whole. Nothing is written before all have arrived.
+        until the bytes are complete. Nothing is written before all have arrived.
 
         INVALID_ARGUMENT: a tensor, its type or its bytes are wrong. NOT_FOUND:
         there is no such session. ABORTED: expected_step is not the session's step.
@@ -618,10 +639,10 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.WatchSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.WatchSessionResponse], _abc.AsyncIterator[_session_service_pb2.WatchSessionResponse]]:
-        """Tells what becomes of a session, as it happens, until the call is cancelled
-        or the session is deleted. The first message describes the session as it is.
-        The server keeps a bounded number of events for a watcher that reads slowly;
-        of those beyond it, the oldest are dropped, and the next message says how many.
+        """Streams a session's events until the call is cancelled or the session is
+        deleted. The first message has the current session. The server buffers a
+        bounded number of events for a slow reader; if there are more, it drops
+        the oldest, and the next message states how many.
 
         INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
         """
@@ -632,13 +653,14 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.CreateSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.CreateSnapshotResponse, _abc.Awaitable[_session_service_pb2.CreateSnapshotResponse]]:
-        """Saves a session on the server's disk, until it or the session is deleted. The
-        server also saves sessions by itself, and deletes those snapshots by itself.
-        Saving at the same step again replaces the earlier snapshot.
+        """Saves a session on the server's disk, until the snapshot or the session is
+        deleted. The server also saves sessions automatically, and deletes those
+        snapshots automatically. A snapshot replaces an earlier one of the same
+        step.
 
-        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
-        FAILED_PRECONDITION: the session is EPHEMERAL, parameters are still to be
-        uploaded, or this request_id was used for another content.
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such
+        session. FAILED_PRECONDITION: the session is EPHEMERAL, parameters are not
+        uploaded yet, or this request_id was used for another content.
         """
 
     @_abc_1.abstractmethod
@@ -658,8 +680,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.DeleteSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.DeleteSnapshotResponse, _abc.Awaitable[_session_service_pb2.DeleteSnapshotResponse]]:
-        """Deletes a snapshot. The latest one, which the server itself may need, it
-        deletes by itself after the next.
+        """Deletes a snapshot. The server may need the latest one itself; that one is
+        deleted automatically after the next snapshot.
 
         INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
         or snapshot. FAILED_PRECONDITION: this request_id was used for another
@@ -672,14 +694,14 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.RestoreSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.RestoreSnapshotResponse, _abc.Awaitable[_session_service_pb2.RestoreSnapshotResponse]]:
-        """Takes a session back to one of its snapshots: its step, parameters, optimizer
-        state, specification, schedule and metrics, or its parameters alone. What
-        workers have had answered stays answered.
+        """Restores a session from one of its snapshots: its step, parameters,
+        optimizer state, specification, schedule and metrics, or its parameters
+        alone. The stored results of workers are kept.
 
-        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
-        or snapshot. ABORTED: expected_step is not the session's step. DATA_LOSS: the
-        snapshot is damaged; take another. FAILED_PRECONDITION: the session is
-        EPHEMERAL, or this request_id was used for another content.
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such
+        session or snapshot. ABORTED: expected_step is not the session's step.
+        DATA_LOSS: the snapshot is damaged; use another. FAILED_PRECONDITION: the
+        session is EPHEMERAL, or this request_id was used for another content.
         """
 
     @_abc_1.abstractmethod
@@ -688,12 +710,12 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ForkSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ForkSessionResponse, _abc.Awaitable[_session_service_pb2.ForkSessionResponse]]:
-        """Makes a session that begins as another one is, or was in a snapshot.
+        """Creates a copy of a session, or of one of its snapshots.
 
-        INVALID_ARGUMENT: a name is malformed. NOT_FOUND: there is no such session or
-        snapshot. ALREADY_EXISTS: choose another session_id. DATA_LOSS: the snapshot
-        is damaged. FAILED_PRECONDITION: parameters are still to be uploaded, or this
-        request_id was used for another content.
+        INVALID_ARGUMENT: a name is malformed. NOT_FOUND: there is no such session
+        or snapshot. ALREADY_EXISTS: choose another session_id. DATA_LOSS: the
+        snapshot is damaged. FAILED_PRECONDITION: parameters are not uploaded yet,
+        or this request_id was used for another content.
         """
 
     @_abc_1.abstractmethod
@@ -702,13 +724,13 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ExportSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.ExportSnapshotResponse], _abc.AsyncIterator[_session_service_pb2.ExportSnapshotResponse]]:
-        """Sends a session, as it is or was in a snapshot, as one safetensors file that
-        any framework reads and ImportSnapshot takes. The first message carries the
-        header and may carry the first chunk; the others follow.
+        """Sends a session, or one of its snapshots, as one safetensors file that any
+        framework can read and ImportSnapshot accepts. The first message carries
+        the header and may carry the first chunk; the others follow.
 
-        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session
-        or snapshot. DATA_LOSS: the snapshot is damaged. FAILED_PRECONDITION:
-        parameters are still to be uploaded.
+        INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such
+        session or snapshot. DATA_LOSS: the snapshot is damaged.
+        FAILED_PRECONDITION: parameters are not uploaded yet.
         """
 
     @_abc_1.abstractmethod
@@ -717,12 +739,13 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_session_service_pb2.ImportSnapshotRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ImportSnapshotResponse, _abc.Awaitable[_session_service_pb2.ImportSnapshotResponse]]:
-        """Makes a session from what ExportSnapshot sent, of this server or another. The
-        first message carries the header; chunks follow until the bytes are whole.
+        """Creates a session from what ExportSnapshot of this or another server sent.
+        The first message carries the header; chunks follow until the bytes are
+        complete.
 
-        INVALID_ARGUMENT: the bytes are no snapshot, or not all of one.
-        ALREADY_EXISTS: choose another session_id. FAILED_PRECONDITION: this
-        request_id was used for another content.
+        INVALID_ARGUMENT: the bytes are not a complete snapshot. ALREADY_EXISTS:
+        choose another session_id. FAILED_PRECONDITION: this request_id was used
+        for another content.
         """
 
     @_abc_1.abstractmethod
@@ -731,15 +754,16 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ShareMemoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ShareMemoryResponse, _abc.Awaitable[_session_service_pb2.ShareMemoryResponse]]:
-        """Shares memory with a client on the same host, so that the steps of a stream
-        carry neither gradient nor parameters. The server makes the memory and hands
-        it over once, to a process of its own user that connects to the named socket;
-        it is gone when that connection ends, or the session.
+        """Shares memory with a client on the same host, so that the steps of a
+        stream carry neither gradient nor parameters. The server creates the
+        memory and passes it once, to a process of its own user that connects to
+        the named socket. It is released when that connection is closed, or when
+        the session is deleted.
 
         INVALID_ARGUMENT: a tensor or a type is wrong. NOT_FOUND: there is no such
-        session. FAILED_PRECONDITION: the session has no such point, parameters are
-        still to be uploaded, or the server shares no memory; send chunks.
-        RESOURCE_EXHAUSTED: it shares as much as it may; send chunks.
+        session. FAILED_PRECONDITION: the session has no such point, parameters
+        are not uploaded yet, or the server does not share memory; send chunks.
+        RESOURCE_EXHAUSTED: it shares as much as its limits allow; send chunks.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

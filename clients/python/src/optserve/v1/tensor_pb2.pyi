@@ -26,7 +26,7 @@ class _DataType:
 class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
-    """Not stated; each use says what it then means."""
+    """Unset; each field defines its meaning."""
     DATA_TYPE_FLOAT16: _DataType.ValueType  # 1
     """IEEE 754 binary16."""
     DATA_TYPE_BFLOAT16: _DataType.ValueType  # 2
@@ -44,7 +44,7 @@ class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """Element type of a tensor. Every type is little-endian on the wire."""
 
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
-"""Not stated; each use says what it then means."""
+"""Unset; each field defines its meaning."""
 DATA_TYPE_FLOAT16: DataType.ValueType  # 1
 """IEEE 754 binary16."""
 DATA_TYPE_BFLOAT16: DataType.ValueType  # 2
@@ -69,7 +69,7 @@ class Tensor(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     dtype: Global___DataType.ValueType
-    """Element type; must be stated."""
+    """Element type. Required."""
     data: _builtins.bytes
     """The elements, row-major and little-endian: exactly product(shape) times
     the element size in bytes.
@@ -95,7 +95,7 @@ Global___Tensor: _TypeAlias = Tensor  # noqa: Y015
 
 @_typing.final
 class NamedTensor(_message.Message):
-    """A tensor under the name that its session's layout gives it."""
+    """A tensor with its name in the session's layout."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -123,7 +123,7 @@ Global___NamedTensor: _TypeAlias = NamedTensor  # noqa: Y015
 
 @_typing.final
 class SparseRows(_message.Message):
-    """Some rows of a tensor: its slices along the first dimension."""
+    """Rows of a tensor: slices along its first dimension."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -134,8 +134,8 @@ class SparseRows(_message.Message):
     """Name of the tensor within the session. It has at least one dimension."""
     @_builtins.property
     def indices(self) -> Global___Tensor:
-        """Which rows: int32 or int64, of shape [k], each in [0, rows), in any order. A
-        row that is given more than once counts as the sum.
+        """Which rows: int32 or int64, of shape [k], each in [0, rows), in any order.
+        Rows that are given more than once are summed.
         """
 
     @_builtins.property
@@ -182,7 +182,7 @@ class TensorLayout(_message.Message):
     group: _builtins.str
     """Parameter group that the tensor belongs to; empty for the default group."""
     byte_count: _builtins.int
-    """How many bytes the tensor has."""
+    """Number of bytes of the tensor."""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Extent of each dimension, outermost first."""
@@ -235,8 +235,8 @@ Global___ByteLayout: _TypeAlias = ByteLayout  # noqa: Y015
 
 @_typing.final
 class Chunk(_message.Message):
-    """A run of bytes of a longer sequence. Senders keep chunks at or below 1 MiB so
-    that they pass under every gRPC implementation's default message limit.
+    """A range of bytes of a longer sequence. A chunk SHOULD have at most 1 MiB,
+    which is below the default message limit of every gRPC implementation.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -244,11 +244,11 @@ class Chunk(_message.Message):
     BYTE_OFFSET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     byte_offset: _builtins.int
-    """Where the run starts in the sequence. Chunks arrive in order and without
-    gaps, so this equals the number of bytes sent before it.
+    """Offset of the range in the sequence. Chunks MUST be sent in order and
+    without gaps, so this equals the number of bytes before it.
     """
     data: _builtins.bytes
-    """The bytes. Last on purpose: a reader may view them where they were received."""
+    """The bytes. The last field, so that a reader can use them without copying."""
     def __init__(
         self,
         *,

@@ -29,6 +29,9 @@ RATE = 400
 Table = Sequence[tuple[str, str]]
 """What a line of a stack holds, and the room that it belongs to; the first that fits counts."""
 
+SESSION_PACKAGES = ("programs", "spec", "state", "stepping", "sessions", "shared_memory", "durability")
+"""Packages of the server whose own time counts as the session's."""
+
 INNERMOST: Table = (
     ("Step.on_received (", "fingerprint"),
     ("(optserve/_transport/grpc_channel", "gRPC, compiled"),
@@ -42,13 +45,13 @@ OWN_WORK: Table = (
     ("join (optserve/_codec/framing", "send: encode"),
     ("(optserve/_codec/payload", "send: encode"),
     ("cut (optserve/_codec/chunks", "send: encode"),
-    ("(optserve_server/wire/chunks", "receive: into the buffer"),
+    ("(optserve_server/wire/fields/chunks", "receive: into the buffer"),
     ("(optserve/_codec/chunks", "receive: into an array"),
     ("digest (", "fingerprint"),
     ("Step._measure", "measure"),
-    ("(optserve_server/sessions/measurement", "measure"),
+    ("(optserve_server/stepping/gradient_statistics", "measure"),
     ("Step._apply", "update, and the answer's values"),
-    ("(optserve_server/sessions/reading", "send: copy out"),
+    ("(optserve_server/state/reading", "send: copy out"),
     # Last: the messages that a client sends are made while it sends them.
     *((f"DataConnection.{name}", "receive: socket") for name in ("read", "receive", "_receive", "_fill")),
     *((f"DataConnection.{name}", "send: socket") for name in ("write", "send", "_send")),
@@ -56,7 +59,7 @@ OWN_WORK: Table = (
 """Rooms that own whatever is called in them."""
 
 AROUND: Table = (
-    ("(optserve_server/sessions/", "session: bookkeeping"),
+    *((f"(optserve_server/{package}/", "session: bookkeeping") for package in SESSION_PACKAGES),
     ("(optserve_server/", "RPC: bookkeeping"),
     ("(optserve/", "RPC: bookkeeping"),
     ("(grpc/", "gRPC in Python"),

@@ -50,6 +50,7 @@ def train_call(task: Task) -> pb.DriverRequest:
         parameters=[ParameterInit(name=n, value=tensor(a)) for n, a in wanted.parameters.items()],
         gradients=[tensors(step.whole) for step in wanted.gradients],
         sparse_gradients=sparse_tensors(wanted.gradients),
+        overrides=overrides(wanted.gradients),
         stream=task.dtype == FLOAT64,
         before=wanted.before,
         after=wanted.after,
@@ -70,6 +71,13 @@ def sparse_tensors(gradients: Sequence[Gradients]) -> list[pb.SparseTensors]:
         pb.SparseTensors(tensors=[sparse_rows(name, rows) for name, rows in step.rows.items()])
         for step in gradients
     ]
+
+
+def overrides(gradients: Sequence[Gradients]) -> list[pb.StepOverrides]:
+    """The overrides of each step; nothing where there are none at all."""
+    if not any(step.overrides for step in gradients):
+        return []
+    return [pb.StepOverrides(overrides=step.overrides) for step in gradients]
 
 
 def schedule_call(task: Task) -> pb.DriverRequest:

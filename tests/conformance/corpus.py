@@ -1,8 +1,8 @@
 """The corpus, and how it is read and written; its schema is proto/optserve/conformance/v1/suite.proto.
 
 A vector file is ``vectors/<family>/<name>.json``, where name is the field of the family's
-oneof (for the family ``gradient``, the field of ``GradientSpec``, ``ClipSpec`` or
-``SessionSpec`` that it proves). It holds an object with
+oneof (for the family ``gradient``, the field of ``GradientSpec``, ``ClipSpec``,
+``SessionSpec`` or ``StepOptions`` that it proves). It holds an object with
 
     family, name  as in the path
     cases         a list of objects, each with
@@ -31,10 +31,13 @@ By family, with nested lists for arrays (all exact in float32):
                  input_gradient. Where the activation takes one, also inputs: slope, and
                  expected: slope_gradient
     gradient     spec: SessionSpec; inputs: parameters {name: array}, gradients
-                 [calls]{name: array}; expected: parameters [calls]{name: array} after each
-                 call, and average, alike, where one is kept
+                 [calls]{name: array}, without the tensors that a call has no gradient for;
+                 expected: parameters [calls]{name: array} after each call, and average, alike,
+                 where one is kept
                  sparse also has inputs: sparse_gradients [calls]{name: {indices [k],
                  values [k, ...]}}, rows of tensors that the call's gradients leave out
+                 overrides also has inputs: overrides [calls][k] of HyperparameterOverride, in
+                 protobuf's JSON mapping
     layers       spec: LayerSpec; inputs: shape [rank] of one example
                  expected: output_shape [rank], and as whole numbers trainable and non_trainable
                  parameters, multiply_adds and flops of one example

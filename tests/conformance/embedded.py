@@ -17,6 +17,7 @@ from optserve_server.state.reading import Point
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray
 from optserve_server.stepping.step_result import StepOptions
+from optserve_server.wire.messages.sessions import overrides_from
 from optserve_server.wire.specifications.specs import chosen_from, reduction_from, session_spec_from
 from tests.conformance.messages import parse
 from tests.conformance.reports import follow
@@ -68,7 +69,8 @@ class Embedded:
                 path.before.append(values(session, POINTS[wanted.before]))
             whole = [NamedArray(*item) for item in gradients.whole.items()]
             rows = [NamedRows(name, some.indices, some.values) for name, some in gradients.rows.items()]
-            session.apply(session.stage_arrays(whole, rows), StepOptions())
+            options = StepOptions(overrides=overrides_from(gradients.overrides, "overrides"))
+            session.apply(session.stage_arrays(whole, rows), options)
             path.parameters.append(values(session, Point.PARAMETERS))
             if wanted.after is not None:
                 path.after.append(values(session, POINTS[wanted.after]))

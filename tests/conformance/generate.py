@@ -50,6 +50,7 @@ def sources() -> list[Row]:
         optax_source,
         schedule_source,
         sparse_source,
+        steps_source,
         torch_source,
         torchvision_source,
     )
@@ -57,7 +58,7 @@ def sources() -> list[Row]:
     found = (
         keras_source, torch_source, optax_source, lecture_source, activation_source, loss_source,
         torchvision_source, layers_source, metrics_source, later_source, schedule_source, custom_source,
-        matrix_source, sparse_source, flower_source,
+        matrix_source, sparse_source, steps_source, flower_source,
     )  # fmt: skip
     return [row for source in found for row in source.rows()]
 

@@ -24,6 +24,9 @@ ON_METRICS = ("early_stopping", "reduce_on_plateau")
 NOT_RECORDED = {"non_finite"}
 """Settings of a gradient without vectors: what becomes of non-finite ones is a refusal."""
 
+OF_STEP = {"overrides"}
+"""What a step may state that changes what is computed, beside the loss scale, which is divided out."""
+
 KEEPING = {"lease", "durability"}
 """How long a session is kept, and how safely: nothing that is computed."""
 
@@ -38,11 +41,11 @@ def wanted(family: str) -> set[str]:
 
 
 def settings() -> set[str]:
-    """Every field that changes what a rule sees or what a session keeps."""
+    """Every field that changes what a rule sees or uses, or what a session keeps."""
     gradient = fields(session_pb2.GradientSpec) - {"clip"} - NOT_RECORDED
     clips = set(oneof_names(session_pb2.ClipSpec.DESCRIPTOR))
     session = fields(session_pb2.SessionSpec) - {"optimizer", "schedule", "gradient", *ON_METRICS} - KEEPING
-    return gradient | clips | session
+    return gradient | clips | session | OF_STEP
 
 
 def recorded(family: str) -> set[str]:

@@ -99,7 +99,7 @@ class Client:
         """One step; the answer holds the parameters after it."""
         request = sessions.StepRequest(
             name=name,
-            options=sessions.StepOptions(pull=sessions.PullOptions()),
+            options=sessions.StepOptions(pull=sessions.PullOptions(), overrides=gradients.overrides),
             gradients=[NamedTensor(name=n, tensor=tensor(a)) for n, a in gradients.whole.items()],
             sparse_gradients=[sparse_rows(n, rows) for n, rows in gradients.rows.items()],
         )

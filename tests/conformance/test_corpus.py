@@ -16,7 +16,7 @@ INPUTS = {
     "schedules": {"steps"},
     "losses": {"prediction", "target", "sample_weight"},
     "activations": {"input", "output_gradient", "slope"},
-    "gradient": {"parameters", "gradients", "sparse_gradients"},
+    "gradient": {"parameters", "gradients", "sparse_gradients", "overrides"},
     "layers": {"shape"},
     "metrics": {"values"},
 }
@@ -35,6 +35,7 @@ OPTIONAL = {
     "slope_gradient",
     "learning_rates",
     "sparse_gradients",
+    "overrides",
     "lookahead",
     "value",
     "average",
@@ -98,9 +99,10 @@ def test_cases_are_well_formed(family: str) -> None:
 
 @pytest.mark.parametrize("family", corpus.FAMILIES)
 def test_arrays_are_exact_in_float32(family: str) -> None:
-    """So that an error in float32 is the arithmetic's, not that of reading the input."""
+    """So that an error in float32 is the arithmetic's, not that of reading the input; rates are float64."""
     for name, case in corpus.cases(family):
-        arrays = {key: value for key, value in case.inputs.items() if key != "learning_rates"}
+        scalars = {"learning_rates", "overrides"}
+        arrays = {key: value for key, value in case.inputs.items() if key not in scalars}
         values = np.array(corpus.numbers(arrays), np.float64)
         assert (values.astype(np.float32) == values).all(), name
 
@@ -148,6 +150,42 @@ def test_sparse_cases_are_telling() -> None:
         assert {5 in some for some in indices} == {False}
         values = np.array(corpus.numbers([call["values"] for call in calls]))
         assert values.min() < 0 < values.max()
+
+
+def test_every_field_of_a_group_is_stated_somewhere() -> None:
+    cases = [case for _, case in corpus.cases("gradient")]
+    stated = {field for case in cases for group in case.spec.get("groups", []) for field in group}
+    others = {"optimizer"}  # the family optimizers states those
+    assert names.fields(session_pb2.ParameterGroup) - others <= stated
+
+
+def test_step_counting_cases_are_telling() -> None:
+    """Tensors start late, are left out and come again, by stated words and conventions."""
+    found = corpus.load(corpus.VECTORS / "gradient" / "step_counting.json").cases
+    stated = {case.spec.get("step_counting") for case in found}
+    assert stated == {None, "STEP_COUNTING_PER_TENSOR", "STEP_COUNTING_PER_SESSION"}
+    conventions = {case.spec["optimizer"]["convention"] for case in found if "step_counting" not in case.spec}
+    assert conventions == {"CONVENTION_TORCH", "CONVENTION_KERAS", "CONVENTION_OPTAX"}
+    assert {case.source for case in found} == {"torch", "keras", "optax"}
+    for case in found:
+        calls = [set(gradients) for gradients in case.inputs["gradients"]]
+        assert all(calls)
+        assert calls[0] < set(case.inputs["parameters"])
+        for name in case.inputs["parameters"]:
+            given = [name in call for call in calls]
+            assert False in given[given.index(True) :]
+
+
+def test_overrides_are_telling() -> None:
+    """For every group, the default one and a named one, and steps behind them without any."""
+    found = corpus.load(corpus.VECTORS / "gradient" / "overrides.json").cases
+    assert {case.source for case in found} == {"torch", "keras", "optax"}
+    overrides = [one for case in found for call in case.inputs["overrides"] for one in call]
+    assert {one.get("group") for one in overrides} == {None, "", "slow", "stiff"}
+    assert {"learning_rate", "decoupled_weight_decay", "l1", "l2"} < {one["name"] for one in overrides}
+    for case in found:
+        changed = [bool(call) for call in case.inputs["overrides"]]
+        assert False in changed[changed.index(True) :]
 
 
 FEDERATED = ("fed_avg_m", "fed_adagrad", "fed_adam", "fed_yogi")

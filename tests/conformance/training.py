@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf import json_format
 
 from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
 from optserve.v1.schedule_spec_pb2 import BOUNDARY_SIDE_AFTER, ScheduleSpec
@@ -17,6 +18,7 @@ from optserve.v1.session_pb2 import (
     ParameterPoint,
     SessionSpec,
 )
+from optserve.v1.session_service_pb2 import HyperparameterOverride
 from tests.conformance.corpus import Case
 from tests.conformance.messages import parse
 from tests.conformance.tasks import FLOAT32, Answer, Task
@@ -45,10 +47,17 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Gradients:
-    """The gradients of one step by tensor name: whole ones, and rows."""
+    """What one step sends.
+
+    Attributes:
+        whole: gradients of whole tensors by name.
+        rows: rows of gradients by tensor name.
+        overrides: hyperparameters that have other values in this step.
+    """
 
     whole: Tensors
     rows: Mapping[str, Rows]
+    overrides: Sequence[HyperparameterOverride] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +96,18 @@ def training_of(task: Task, gradient_dtype: np.dtype[Any] | None = None) -> Trai
         parameters, gradients = {ALONE: parameters}, [{ALONE: step} for step in gradients]
     first = arrays(parameters, dtype)
     sparse = case.inputs.get("sparse_gradients", [{}] * len(gradients))
+    overrides = case.inputs.get("overrides", [[]] * len(gradients))
     given = gradient_dtype or dtype
     return Training(
         session_spec(task.family, case),
         first,
         [
-            Gradients(arrays(whole, given), rows_of(rows, first, given))
-            for whole, rows in zip(gradients, sparse, strict=True)
+            Gradients(
+                arrays(whole, given),
+                rows_of(rows, first, given),
+                [json_format.ParseDict(override, HyperparameterOverride()) for override in changed],
+            )
+            for whole, rows, changed in zip(gradients, sparse, overrides, strict=True)
         ],
         before=POINTS["lookahead"] if "lookahead" in case.expected else None,
         after=POINTS["average"] if "average" in case.expected else None,

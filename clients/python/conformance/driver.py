@@ -81,13 +81,26 @@ def stepped(
 ) -> Iterator[optserve.StepResult]:
     """Takes the steps; several are under way at once where nothing is read between them."""
     with session.stream(pull=True) if call.stream else contextlib.nullcontext() as stream:
-        if stream and not call.before and not call.after:
+        if stream and not (call.before or call.after or call.overrides):
             yield from stream.steps(gradients_of(call))
             return
-        for gradients in gradients_of(call):
+        for gradients, changed in itertools.zip_longest(gradients_of(call), call.overrides):
             if call.before:
                 found.before.append(pulled(session, call.before))
-            yield stream.step(gradients) if stream else session.step(gradients, pull=True)
+            overrides = overrides_of(changed) if changed is not None else None
+            if stream:
+                yield stream.step(gradients, overrides=overrides)
+            else:
+                yield session.step(gradients, overrides=overrides, pull=True)
+
+
+def overrides_of(message: pb.StepOverrides) -> dict[str, Any]:
+    """Values by name for every group, and by group and name."""
+    found: dict[str, Any] = {}
+    for override in message.overrides:
+        values = found.setdefault(override.group, {}) if override.HasField("group") else found
+        values[override.name] = override.value
+    return found
 
 
 def gradients_of(call: pb.TrainCall) -> Iterator[dict[str, Array | optserve.SparseRows]]:

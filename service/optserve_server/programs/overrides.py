@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
@@ -99,11 +100,23 @@ def overridable(rule: Rule) -> tuple[str, ...]:
 
 
 def counts_steps(rule: Rule) -> bool:
-    """Whether a rule's formula depends on how many steps it has counted, tensor by tensor."""
+    """Whether a rule's formula may depend on how many steps it has counted, tensor by tensor.
+
+    A hyperparameter of 0 can switch that off, such as Momentum's dampening, and an override can switch
+    it on in a later step. So the steps count from the first if any value of it makes them matter.
+    """
     if isinstance(rule, GroupwiseRule):
         return False  # its numbers are those of a whole group
-    carried = rule.carry()
-    return bool(carried) or rule.scalars(1, 1.0) != rule.scalars(2, 1.0)
+    variants = (rule, *_without_zeros(rule))
+    return bool(rule.carry()) or any(one.scalars(1, 1.0) != one.scalars(2, 1.0) for one in variants)
+
+
+def _without_zeros(rule: Rule) -> Iterator[Rule]:
+    """The rule with each hyperparameter that is 0 set to another value, one at a time."""
+    for name in overridable(rule):
+        if getattr(rule, name) == 0:
+            with contextlib.suppress(DomainError):  # the rule takes no other value beside its form
+                yield dataclasses.replace(rule, **{name: 0.5})
 
 
 def _groups_of(override: Override, groups: dict[str, ParameterGroup | None]) -> Iterator[str]:

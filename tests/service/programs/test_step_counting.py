@@ -12,9 +12,11 @@ import pytest
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.durability.snapshot_codec import decode_snapshot, encode_snapshot
+from optserve_server.optimizers.adagrad import Adagrad
 from optserve_server.optimizers.adam import Adam
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Store
+from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import StepCounting
 from optserve_server.storage.snapshot import Contents
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
@@ -74,6 +76,19 @@ def test_a_session_counts_every_step_for_all_of_its_tensors() -> None:
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         p = p - 1e-3 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
     np.testing.assert_allclose(parameters(session)["b"], p, rtol=1e-14)
+
+
+def test_a_count_that_matters_only_to_an_override_is_kept_from_the_first_step() -> None:
+    session = make(
+        StepCounting.PER_TENSOR, rule=Adagrad(learning_rate=0.5, epsilon=0.0, initial_accumulator=0.0)
+    )
+    run(session, range(2))
+    step(session, {"b": gradient(2, "b")}, overrides=(Override(None, "learning_rate_decay", 1.0),))
+    first, second = gradient(0, "b"), gradient(2, "b")
+    # The third step of the session is the second of the tensor: its rate is divided by 1 + 1.
+    after = START["b"] - 0.5 * first / np.abs(first)
+    after -= 0.5 / 2 * second / np.sqrt(first**2 + second**2)
+    np.testing.assert_allclose(parameters(session)["b"], after, rtol=1e-14)
 
 
 def test_counts_survive_a_snapshot() -> None:

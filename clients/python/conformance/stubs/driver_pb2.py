@@ -33,7 +33,7 @@ from optserve.v1 import session_service_pb2 as optserve_dot_v1_dot_session__serv
 from optserve.v1 import tensor_pb2 as optserve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$optserve/conformance/v1/driver.proto\x12\x17optserve.conformance.v1\x1a!optserve/v1/activation_spec.proto\x1a\x1eoptserve/v1/error_reason.proto\x1a\"optserve/v1/function_service.proto\x1a\x1boptserve/v1/loss_spec.proto\x1a\x1eoptserve/v1/network_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x19optserve/v1/session.proto\x1a!optserve/v1/session_service.proto\x1a\x18optserve/v1/tensor.proto\"\xf1\x02\n\rDriverRequest\x12\x33\n\x05train\x18\x01 \x01(\x0b\x32\".optserve.conformance.v1.TrainCallH\x00\x12\x39\n\x08schedule\x18\x02 \x01(\x0b\x32%.optserve.conformance.v1.ScheduleCallH\x00\x12\x31\n\x04loss\x18\x03 \x01(\x0b\x32!.optserve.conformance.v1.LossCallH\x00\x12=\n\nactivation\x18\x04 \x01(\x0b\x32\'.optserve.conformance.v1.ActivationCallH\x00\x12=\n\ncomplexity\x18\x05 \x01(\x0b\x32\'.optserve.conformance.v1.ComplexityCallH\x00\x12\x37\n\x07metrics\x18\x06 \x01(\x0b\x32$.optserve.conformance.v1.MetricsCallH\x00\x42\x06\n\x04\x63\x61ll\"\xe0\x03\n\x0e\x44riverResponse\x12\x35\n\x05train\x18\x01 \x01(\x0b\x32$.optserve.conformance.v1.TrainAnswerH\x00\x12;\n\x08schedule\x18\x02 \x01(\x0b\x32\'.optserve.conformance.v1.ScheduleAnswerH\x00\x12\x33\n\x04loss\x18\x03 \x01(\x0b\x32#.optserve.conformance.v1.LossAnswerH\x00\x12?\n\nactivation\x18\x04 \x01(\x0b\x32).optserve.conformance.v1.ActivationAnswerH\x00\x12?\n\ncomplexity\x18\x05 \x01(\x0b\x32).optserve.conformance.v1.ComplexityAnswerH\x00\x12\x33\n\x07refusal\x18\x06 \x01(\x0b\x32 .optserve.conformance.v1.RefusalH\x00\x12\x15\n\x0bunsupported\x18\x07 \x01(\tH\x00\x12\x11\n\x07\x66\x61ilure\x18\x08 \x01(\tH\x00\x12\x39\n\x07metrics\x18\t \x01(\x0b\x32&.optserve.conformance.v1.MetricsAnswerH\x00\x42\t\n\x07outcome\"\xd1\x02\n\tTrainCall\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.optserve.v1.SessionSpec\x12.\n\nparameters\x18\x02 \x03(\x0b\x32\x1a.optserve.v1.ParameterInit\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x33\n\tgradients\x18\x04 \x03(\x0b\x32 .optserve.conformance.v1.Tensors\x12\x0e\n\x06stream\x18\x05 \x01(\x08\x12+\n\x06\x62\x65\x66ore\x18\x06 \x01(\x0e\x32\x1b.optserve.v1.ParameterPoint\x12*\n\x05\x61\x66ter\x18\x07 \x01(\x0e\x32\x1b.optserve.v1.ParameterPoint\x12@\n\x10sparse_gradients\x18\x08 \x03(\x0b\x32&.optserve.conformance.v1.SparseTensors\"4\n\x07Tensors\x12)\n\x07tensors\x18\x01 \x03(\x0b\x32\x18.optserve.v1.NamedTensor\"9\n\rSparseTensors\x12(\n\x07tensors\x18\x01 \x03(\x0b\x32\x17.optserve.v1.SparseRows\"\xd9\x01\n\x0bTrainAnswer\x12\x31\n\x07initial\x18\x01 \x01(\x0b\x32 .optserve.conformance.v1.Tensors\x12\x34\n\nparameters\x18\x02 \x03(\x0b\x32 .optserve.conformance.v1.Tensors\x12\x30\n\x06\x62\x65\x66ore\x18\x03 \x03(\x0b\x32 .optserve.conformance.v1.Tensors\x12/\n\x05\x61\x66ter\x18\x04 \x03(\x0b\x32 .optserve.conformance.v1.Tensors\"J\n\x0cScheduleCall\x12+\n\x08schedule\x18\x01 \x01(\x0b\x32\x19.optserve.v1.ScheduleSpec\x12\r\n\x05steps\x18\x02 \x03(\x03\"5\n\x0eScheduleAnswer\x12#\n\x06values\x18\x01 \x01(\x0b\x32\x13.optserve.v1.Tensor\"\xa9\x01\n\x08LossCall\x12#\n\x04loss\x18\x01 \x01(\x0b\x32\x15.optserve.v1.LossSpec\x12\'\n\nprediction\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12#\n\x06target\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12*\n\rsample_weight\x18\x04 \x01(\x0b\x32\x13.optserve.v1.Tensor\"{\n\nLossAnswer\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12(\n\x0bper_example\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12%\n\x08gradient\x18\x03 \x01(\x0b\x32\x13.optserve.v1.TensorB\x08\n\x06_value\"\xb7\x01\n\x0e\x41\x63tivationCall\x12/\n\nactivation\x18\x01 \x01(\x0b\x32\x1b.optserve.v1.ActivationSpec\x12\"\n\x05input\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12,\n\x0foutput_gradient\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12\"\n\x05slope\x18\x04 \x01(\x0b\x32\x13.optserve.v1.Tensor\"\x91\x01\n\x10\x41\x63tivationAnswer\x12#\n\x06output\x18\x01 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12+\n\x0einput_gradient\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12+\n\x0eslope_gradient\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\";\n\x0e\x43omplexityCall\x12)\n\x07network\x18\x01 \x01(\x0b\x32\x18.optserve.v1.NetworkSpec\"@\n\x10\x43omplexityAnswer\x12,\n\x06layers\x18\x01 \x03(\x0b\x32\x1c.optserve.v1.LayerComplexity\"B\n\x07Refusal\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.optserve.v1.ErrorReason\x12\r\n\x05\x66ield\x18\x02 \x01(\t\"\xc4\x01\n\x0bMetricsCall\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.optserve.v1.SessionSpec\x12+\n\tparameter\x18\x02 \x01(\x0b\x32\x18.optserve.v1.NamedTensor\x12*\n\x08gradient\x18\x03 \x01(\x0b\x32\x18.optserve.v1.NamedTensor\x12\x0e\n\x06metric\x18\x04 \x01(\t\x12\x0e\n\x06values\x18\x05 \x03(\x01\x12\x14\n\x0creport_first\x18\x06 \x01(\x08\"u\n\rMetricsAnswer\x12\x37\n\x07reports\x18\x01 \x03(\x0b\x32&.optserve.conformance.v1.MetricsReport\x12+\n\tparameter\x18\x02 \x01(\x0b\x32\x18.optserve.v1.NamedTensor\"\xae\x01\n\rMetricsReport\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12<\n\x11reduce_on_plateau\x18\x02 \x01(\x0b\x32!.optserve.v1.ReduceOnPlateauState\x12\x37\n\x0e\x65\x61rly_stopping\x18\x03 \x01(\x0b\x32\x1f.optserve.v1.EarlyStoppingState\x12\x0f\n\x07stopped\x18\x04 \x01(\x08\x42\x8c\x01\n\x1b\x64\x65v.optserve.conformance.v1P\x01ZQgithub.com/optserve/optserve/clients/go/gen/optserve/conformance/v1;conformancev1\xaa\x02\x17Optserve.Conformance.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$optserve/conformance/v1/driver.proto\x12\x17optserve.conformance.v1\x1a!optserve/v1/activation_spec.proto\x1a\x1eoptserve/v1/error_reason.proto\x1a\"optserve/v1/function_service.proto\x1a\x1boptserve/v1/loss_spec.proto\x1a\x1eoptserve/v1/network_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x19optserve/v1/session.proto\x1a!optserve/v1/session_service.proto\x1a\x18optserve/v1/tensor.proto\"\xf1\x02\n\rDriverRequest\x12\x33\n\x05train\x18\x01 \x01(\x0b\x32\".optserve.conformance.v1.TrainCallH\x00\x12\x39\n\x08schedule\x18\x02 \x01(\x0b\x32%.optserve.conformance.v1.ScheduleCallH\x00\x12\x31\n\x04loss\x18\x03 \x01(\x0b\x32!.optserve.conformance.v1.LossCallH\x00\x12=\n\nactivation\x18\x04 \x01(\x0b\x32\'.optserve.conformance.v1.ActivationCallH\x00\x12=\n\ncomplexity\x18\x05 \x01(\x0b\x32\'.optserve.conformance.v1.ComplexityCallH\x00\x12\x37\n\x07metrics\x18\x06 \x01(\x0b\x32$.optserve.conformance.v1.MetricsCallH\x00\x42\x06\n\x04\x63\x61ll\"\xe0\x03\n\x0e\x44riverResponse\x12\x35\n\x05train\x18\x01 \x01(\x0b\x32$.optserve.conformance.v1.TrainAnswerH\x00\x12;\n\x08schedule\x18\x02 \x01(\x0b\x32\'.optserve.conformance.v1.ScheduleAnswerH\x00\x12\x33\n\x04loss\x18\x03 \x01(\x0b\x32#.optserve.conformance.v1.LossAnswerH\x00\x12?\n\nactivation\x18\x04 \x01(\x0b\x32).optserve.conformance.v1.ActivationAnswerH\x00\x12?\n\ncomplexity\x18\x05 \x01(\x0b\x32).optserve.conformance.v1.ComplexityAnswerH\x00\x12\x33\n\x07refusal\x18\x06 \x01(\x0b\x32 .optserve.conformance.v1.RefusalH\x00\x12\x15\n\x0bunsupported\x18\x07 \x01(\tH\x00\x12\x11\n\x07\x66\x61ilure\x18\x08 \x01(\tH\x00\x12\x39\n\x07metrics\x18\t \x01(\x0b\x32&.optserve.conformance.v1.MetricsAnswerH\x00\x42\t\n\x07outcome\"\x8c\x03\n\tTrainCall\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.optserve.v1.SessionSpec\x12.\n\nparameters\x18\x02 \x03(\x0b\x32\x1a.optserve.v1.ParameterInit\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x33\n\tgradients\x18\x04 \x03(\x0b\x32 .optserve.conformance.v1.Tensors\x12\x0e\n\x06stream\x18\x05 \x01(\x08\x12+\n\x06\x62\x65\x66ore\x18\x06 \x01(\x0e\x32\x1b.optserve.v1.ParameterPoint\x12*\n\x05\x61\x66ter\x18\x07 \x01(\x0e\x32\x1b.optserve.v1.ParameterPoint\x12@\n\x10sparse_gradients\x18\x08 \x03(\x0b\x32&.optserve.conformance.v1.SparseTensors\x12\x39\n\toverrides\x18\t \x03(\x0b\x32&.optserve.conformance.v1.StepOverrides\"G\n\rStepOverrides\x12\x36\n\toverrides\x18\x01 \x03(\x0b\x32#.optserve.v1.HyperparameterOverride\"4\n\x07Tensors\x12)\n\x07tensors\x18\x01 \x03(\x0b\x32\x18.optserve.v1.NamedTensor\"9\n\rSparseTensors\x12(\n\x07tensors\x18\x01 \x03(\x0b\x32\x17.optserve.v1.SparseRows\"\xd9\x01\n\x0bTrainAnswer\x12\x31\n\x07initial\x18\x01 \x01(\x0b\x32 .optserve.conformance.v1.Tensors\x12\x34\n\nparameters\x18\x02 \x03(\x0b\x32 .optserve.conformance.v1.Tensors\x12\x30\n\x06\x62\x65\x66ore\x18\x03 \x03(\x0b\x32 .optserve.conformance.v1.Tensors\x12/\n\x05\x61\x66ter\x18\x04 \x03(\x0b\x32 .optserve.conformance.v1.Tensors\"J\n\x0cScheduleCall\x12+\n\x08schedule\x18\x01 \x01(\x0b\x32\x19.optserve.v1.ScheduleSpec\x12\r\n\x05steps\x18\x02 \x03(\x03\"5\n\x0eScheduleAnswer\x12#\n\x06values\x18\x01 \x01(\x0b\x32\x13.optserve.v1.Tensor\"\xa9\x01\n\x08LossCall\x12#\n\x04loss\x18\x01 \x01(\x0b\x32\x15.optserve.v1.LossSpec\x12\'\n\nprediction\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12#\n\x06target\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12*\n\rsample_weight\x18\x04 \x01(\x0b\x32\x13.optserve.v1.Tensor\"{\n\nLossAnswer\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12(\n\x0bper_example\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12%\n\x08gradient\x18\x03 \x01(\x0b\x32\x13.optserve.v1.TensorB\x08\n\x06_value\"\xb7\x01\n\x0e\x41\x63tivationCall\x12/\n\nactivation\x18\x01 \x01(\x0b\x32\x1b.optserve.v1.ActivationSpec\x12\"\n\x05input\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12,\n\x0foutput_gradient\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12\"\n\x05slope\x18\x04 \x01(\x0b\x32\x13.optserve.v1.Tensor\"\x91\x01\n\x10\x41\x63tivationAnswer\x12#\n\x06output\x18\x01 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12+\n\x0einput_gradient\x18\x02 \x01(\x0b\x32\x13.optserve.v1.Tensor\x12+\n\x0eslope_gradient\x18\x03 \x01(\x0b\x32\x13.optserve.v1.Tensor\";\n\x0e\x43omplexityCall\x12)\n\x07network\x18\x01 \x01(\x0b\x32\x18.optserve.v1.NetworkSpec\"@\n\x10\x43omplexityAnswer\x12,\n\x06layers\x18\x01 \x03(\x0b\x32\x1c.optserve.v1.LayerComplexity\"B\n\x07Refusal\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.optserve.v1.ErrorReason\x12\r\n\x05\x66ield\x18\x02 \x01(\t\"\xc4\x01\n\x0bMetricsCall\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.optserve.v1.SessionSpec\x12+\n\tparameter\x18\x02 \x01(\x0b\x32\x18.optserve.v1.NamedTensor\x12*\n\x08gradient\x18\x03 \x01(\x0b\x32\x18.optserve.v1.NamedTensor\x12\x0e\n\x06metric\x18\x04 \x01(\t\x12\x0e\n\x06values\x18\x05 \x03(\x01\x12\x14\n\x0creport_first\x18\x06 \x01(\x08\"u\n\rMetricsAnswer\x12\x37\n\x07reports\x18\x01 \x03(\x0b\x32&.optserve.conformance.v1.MetricsReport\x12+\n\tparameter\x18\x02 \x01(\x0b\x32\x18.optserve.v1.NamedTensor\"\xae\x01\n\rMetricsReport\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12<\n\x11reduce_on_plateau\x18\x02 \x01(\x0b\x32!.optserve.v1.ReduceOnPlateauState\x12\x37\n\x0e\x65\x61rly_stopping\x18\x03 \x01(\x0b\x32\x1f.optserve.v1.EarlyStoppingState\x12\x0f\n\x07stopped\x18\x04 \x01(\x08\x42\x8c\x01\n\x1b\x64\x65v.optserve.conformance.v1P\x01ZQgithub.com/optserve/optserve/clients/go/gen/optserve/conformance/v1;conformancev1\xaa\x02\x17Optserve.Conformance.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,35 +46,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRIVERRESPONSE']._serialized_start=723
   _globals['_DRIVERRESPONSE']._serialized_end=1203
   _globals['_TRAINCALL']._serialized_start=1206
-  _globals['_TRAINCALL']._serialized_end=1543
-  _globals['_TENSORS']._serialized_start=1545
-  _globals['_TENSORS']._serialized_end=1597
-  _globals['_SPARSETENSORS']._serialized_start=1599
-  _globals['_SPARSETENSORS']._serialized_end=1656
-  _globals['_TRAINANSWER']._serialized_start=1659
-  _globals['_TRAINANSWER']._serialized_end=1876
-  _globals['_SCHEDULECALL']._serialized_start=1878
-  _globals['_SCHEDULECALL']._serialized_end=1952
-  _globals['_SCHEDULEANSWER']._serialized_start=1954
-  _globals['_SCHEDULEANSWER']._serialized_end=2007
-  _globals['_LOSSCALL']._serialized_start=2010
-  _globals['_LOSSCALL']._serialized_end=2179
-  _globals['_LOSSANSWER']._serialized_start=2181
-  _globals['_LOSSANSWER']._serialized_end=2304
-  _globals['_ACTIVATIONCALL']._serialized_start=2307
-  _globals['_ACTIVATIONCALL']._serialized_end=2490
-  _globals['_ACTIVATIONANSWER']._serialized_start=2493
-  _globals['_ACTIVATIONANSWER']._serialized_end=2638
-  _globals['_COMPLEXITYCALL']._serialized_start=2640
-  _globals['_COMPLEXITYCALL']._serialized_end=2699
-  _globals['_COMPLEXITYANSWER']._serialized_start=2701
-  _globals['_COMPLEXITYANSWER']._serialized_end=2765
-  _globals['_REFUSAL']._serialized_start=2767
-  _globals['_REFUSAL']._serialized_end=2833
-  _globals['_METRICSCALL']._serialized_start=2836
-  _globals['_METRICSCALL']._serialized_end=3032
-  _globals['_METRICSANSWER']._serialized_start=3034
-  _globals['_METRICSANSWER']._serialized_end=3151
-  _globals['_METRICSREPORT']._serialized_start=3154
-  _globals['_METRICSREPORT']._serialized_end=3328
+  _globals['_TRAINCALL']._serialized_end=1602
+  _globals['_STEPOVERRIDES']._serialized_start=1604
+  _globals['_STEPOVERRIDES']._serialized_end=1675
+  _globals['_TENSORS']._serialized_start=1677
+  _globals['_TENSORS']._serialized_end=1729
+  _globals['_SPARSETENSORS']._serialized_start=1731
+  _globals['_SPARSETENSORS']._serialized_end=1788
+  _globals['_TRAINANSWER']._serialized_start=1791
+  _globals['_TRAINANSWER']._serialized_end=2008
+  _globals['_SCHEDULECALL']._serialized_start=2010
+  _globals['_SCHEDULECALL']._serialized_end=2084
+  _globals['_SCHEDULEANSWER']._serialized_start=2086
+  _globals['_SCHEDULEANSWER']._serialized_end=2139
+  _globals['_LOSSCALL']._serialized_start=2142
+  _globals['_LOSSCALL']._serialized_end=2311
+  _globals['_LOSSANSWER']._serialized_start=2313
+  _globals['_LOSSANSWER']._serialized_end=2436
+  _globals['_ACTIVATIONCALL']._serialized_start=2439
+  _globals['_ACTIVATIONCALL']._serialized_end=2622
+  _globals['_ACTIVATIONANSWER']._serialized_start=2625
+  _globals['_ACTIVATIONANSWER']._serialized_end=2770
+  _globals['_COMPLEXITYCALL']._serialized_start=2772
+  _globals['_COMPLEXITYCALL']._serialized_end=2831
+  _globals['_COMPLEXITYANSWER']._serialized_start=2833
+  _globals['_COMPLEXITYANSWER']._serialized_end=2897
+  _globals['_REFUSAL']._serialized_start=2899
+  _globals['_REFUSAL']._serialized_end=2965
+  _globals['_METRICSCALL']._serialized_start=2968
+  _globals['_METRICSCALL']._serialized_end=3164
+  _globals['_METRICSANSWER']._serialized_start=3166
+  _globals['_METRICSANSWER']._serialized_end=3283
+  _globals['_METRICSREPORT']._serialized_start=3286
+  _globals['_METRICSREPORT']._serialized_end=3460
 # @@protoc_insertion_point(module_scope)

@@ -176,6 +176,7 @@ class TrainCall(_message.Message):
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     SPARSE_GRADIENTS_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     seed: _builtins.int
     """Seed of the initializers."""
     stream: _builtins.bool
@@ -194,14 +195,21 @@ class TrainCall(_message.Message):
 
     @_builtins.property
     def gradients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensors]:
-        """The gradients of each step, of whole tensors; if there are none, the
-        answer has the initial values only.
+        """The gradients of each step, of whole tensors; a tensor that is omitted has
+        none in that step. If there are no steps, the answer has the initial values
+        only.
         """
 
     @_builtins.property
     def sparse_gradients(self) -> _containers.RepeatedCompositeFieldContainer[Global___SparseTensors]:
         """The sparse rows of each step, in addition to its gradients: one entry for
         each step, or none if all steps are dense.
+        """
+
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepOverrides]:
+        """The overrides of each step: one entry for each step, or none if no step has
+        overrides.
         """
 
     def __init__(
@@ -215,14 +223,39 @@ class TrainCall(_message.Message):
         before: _session_pb2.ParameterPoint.ValueType = ...,
         after: _session_pb2.ParameterPoint.ValueType = ...,
         sparse_gradients: _abc.Iterable[Global___SparseTensors] | None = ...,
+        overrides: _abc.Iterable[Global___StepOverrides] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "gradients", b"gradients", "parameters", b"parameters", "seed", b"seed", "sparse_gradients", b"sparse_gradients", "spec", b"spec", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "gradients", b"gradients", "overrides", b"overrides", "parameters", b"parameters", "seed", b"seed", "sparse_gradients", b"sparse_gradients", "spec", b"spec", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainCall: _TypeAlias = TrainCall  # noqa: Y015
+
+@_typing.final
+class StepOverrides(_message.Message):
+    """Hyperparameters that have other values in one step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERRIDES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[_session_service_pb2.HyperparameterOverride]:
+        """The overrides; later ones replace earlier ones."""
+
+    def __init__(
+        self,
+        *,
+        overrides: _abc.Iterable[_session_service_pb2.HyperparameterOverride] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overrides", b"overrides"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepOverrides: _TypeAlias = StepOverrides  # noqa: Y015
 
 @_typing.final
 class Tensors(_message.Message):

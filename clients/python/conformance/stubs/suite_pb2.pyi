@@ -36,7 +36,7 @@ class VectorFile(_message.Message):
     """
     name: _builtins.str
     """What is tested: a field of the family's oneof, or for the family gradient
-    a field of GradientSpec, ClipSpec or SessionSpec.
+    a field of GradientSpec, ClipSpec, SessionSpec or StepOptions.
     """
     @_builtins.property
     def cases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Case]:
@@ -140,13 +140,16 @@ class Inputs(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     SPARSE_GRADIENTS_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def parameters(self) -> _struct_pb2.Value:
         """optimizers: [n]; gradient: by tensor name."""
 
     @_builtins.property
     def gradients(self) -> _struct_pb2.Value:
-        """optimizers: [steps][n]; gradient: [calls] by tensor name."""
+        """optimizers: [steps][n]; gradient: [calls] by tensor name. A call sends no
+        gradient of the tensors that it leaves out.
+        """
 
     @_builtins.property
     def learning_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -194,6 +197,12 @@ class Inputs(_message.Message):
         and values [k] followed by the shape of a row; in addition to gradients.
         """
 
+    @_builtins.property
+    def overrides(self) -> _struct_pb2.Value:
+        """gradient, overrides: [calls], each a list of HyperparameterOverride in its JSON
+        mapping.
+        """
+
     def __init__(
         self,
         *,
@@ -210,10 +219,11 @@ class Inputs(_message.Message):
         shape: _abc.Iterable[_builtins.int] | None = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
         sparse_gradients: _struct_pb2.Value | None = ...,
+        overrides: _struct_pb2.Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "input", b"input", "output_gradient", b"output_gradient", "parameters", b"parameters", "prediction", b"prediction", "sample_weight", b"sample_weight", "slope", b"slope", "sparse_gradients", b"sparse_gradients", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "input", b"input", "output_gradient", b"output_gradient", "overrides", b"overrides", "parameters", b"parameters", "prediction", b"prediction", "sample_weight", b"sample_weight", "slope", b"slope", "sparse_gradients", b"sparse_gradients", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "input", b"input", "learning_rates", b"learning_rates", "output_gradient", b"output_gradient", "parameters", b"parameters", "prediction", b"prediction", "sample_weight", b"sample_weight", "shape", b"shape", "slope", b"slope", "sparse_gradients", b"sparse_gradients", "steps", b"steps", "target", b"target", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "input", b"input", "learning_rates", b"learning_rates", "output_gradient", b"output_gradient", "overrides", b"overrides", "parameters", b"parameters", "prediction", b"prediction", "sample_weight", b"sample_weight", "shape", b"shape", "slope", b"slope", "sparse_gradients", b"sparse_gradients", "steps", b"steps", "target", b"target", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

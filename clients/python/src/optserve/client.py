@@ -25,6 +25,7 @@ from optserve.initialized import Initialized, array_of, parameter_of
 from optserve.session import SessionHandle
 from optserve.session_info import SessionInfo
 from optserve.snapshots import import_session
+from optserve.specs.enums import StepCounting
 from optserve.specs.layers import Network
 from optserve.specs.optimizers import Optimizer
 from optserve.specs.schedules import Schedule
@@ -114,6 +115,7 @@ class Client:
         early_stopping: EarlyStopping | None = None,
         lease: Lease | None = None,
         durability: Durability | None = None,
+        step_counting: StepCounting | None = None,
         seed: int = 0,
         timeout: float | None = None,
         progress: bool | None = None,
@@ -136,6 +138,8 @@ class Client:
             early_stopping: ends training when a reported metric stops improving.
             lease: what happens to the session when it is not used; the server's own when None.
             durability: what a crash of the server cannot lose; the server's default when None.
+            step_counting: which steps a rule counts for a tensor that has no gradient in some of them;
+                the convention's when None.
             seed: seed of the initializers.
             timeout: seconds for each call; the client's default, lengthened for uploads, when None.
             progress: whether an upload shows a bar; the client's default when None.
@@ -159,6 +163,7 @@ class Client:
             early_stopping=early_stopping,
             lease=lease,
             durability=durability,
+            step_counting=step_counting,
         )
         arrays = {name: array_of(name, v) for name, v in given.items() if not isinstance(v, Initialized)}
         upload = sum(array.nbytes for array in arrays.values()) > INLINE_BYTES

@@ -26,7 +26,7 @@ from optserve_server.wire.specifications.specs import session_spec_from
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
-_FACTS = ("step", "accumulated", "skipped", "layout", "pending", "origins", "carried", "plateau", "stopping")
+_FACTS = ("step", "accumulated", "skipped", "layout", "pending", "clocks", "plateau", "stopping")
 
 
 class Model:

@@ -248,7 +248,7 @@ STREAMED: dict[str, tuple[Callable[[str], Messages], Expected]] = {
     ),
     "a chunk without a step": (
         lambda name: [plan_message(name), chunk_message(0, BYTES)],
-        Expected(INVALID, "STREAM_PROTOCOL", ["step"]),
+        Expected(INVALID, "STREAM_PROTOCOL", ["chunk"]),
     ),
     "an empty message": (
         lambda name: [plan_message(name), pb.StepStreamRequest()],

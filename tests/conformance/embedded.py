@@ -111,7 +111,7 @@ class Watched:
 
     def report(self, value: float) -> tuple[Any, Any, bool]:
         found = self.session.report({METRIC: value})
-        return found.watch.plateau, found.watch.stopping, found.stopped
+        return found.monitors.plateau, found.monitors.stopping, found.stopped
 
     def parameter(self) -> float:
         return float(values(self.session, Point.PARAMETERS)[ALONE][0])

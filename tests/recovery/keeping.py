@@ -1,4 +1,4 @@
-"""A keeper and its sessions in this process, on a disk that tests choose."""
+"""A durability manager and its sessions in this process, on a disk that tests choose."""
 
 from __future__ import annotations
 

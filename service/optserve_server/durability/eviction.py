@@ -57,7 +57,7 @@ def _empty(session: Session) -> None:
     arenas = session.arenas
     arenas.parameters = {}
     arenas.partitions = {key: replace(p, arrays={}, matrices={}) for key, p in arenas.partitions.items()}
-    session.watch = replace(session.watch, best=None)
+    session.monitors = replace(session.monitors, best=None)
     session.charge.lower_to(0)
     session.resident_bytes = 0
 

@@ -22,7 +22,7 @@ def restore_state(session: Session, state: Session) -> None:
         for partition in state.arenas.partitions.values():
             partition.move(arenas.parameters[partition.dtype])
         arenas.partitions = state.arenas.partitions
-    session.spec, session.scalars, session.watch = state.spec, state.scalars, state.watch
+    session.spec, session.scalars, session.monitors = state.spec, state.scalars, state.monitors
     session.step, session.accumulated, session.skipped = state.step, state.accumulated, state.skipped
     session.resident_bytes = state.resident_bytes
     session.charge, session.waiting = state.charge, state.waiting

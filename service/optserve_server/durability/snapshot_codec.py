@@ -31,7 +31,7 @@ from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.arena import Arenas
 from optserve_server.state.layout import Layout, TensorEntry
-from optserve_server.state.monitors import Watch
+from optserve_server.state.monitors import Monitors
 from optserve_server.state.partition import Partition
 from optserve_server.stepping.step_deduplication import StepDeduplication
 from optserve_server.storage.damage import DamagedError
@@ -63,7 +63,7 @@ def encode_snapshot(session: Session, codec: SpecCodec, **more: Any) -> EncodedS
     facts = {**_facts(session), **more}
     tensors = [
         _source(session.arenas.backend, name, entry, array)
-        for name, entry, array in _arrays(session.arenas, session.watch)
+        for name, entry, array in _arrays(session.arenas, session.monitors)
     ]
     metadata = {_FACTS: json.dumps(facts, separators=(",", ":")), _SPEC: codec.encode(session.spec)}
     return EncodedSnapshot(tensors, metadata)
@@ -131,7 +131,7 @@ def decode_snapshot(
 
 
 def _facts(session: Session) -> dict[str, Any]:
-    watch = session.watch
+    monitors = session.monitors
     return {
         "format": FORMAT,
         "step": session.step,
@@ -150,8 +150,8 @@ def _facts(session: Session) -> dict[str, Any]:
             )
             for clock in session.scalars.clocks
         ],
-        "plateau": None if watch.plateau is None else dataclasses.asdict(watch.plateau),
-        "stopping": None if watch.stopping is None else dataclasses.asdict(watch.stopping),
+        "plateau": None if monitors.plateau is None else dataclasses.asdict(monitors.plateau),
+        "stopping": None if monitors.stopping is None else dataclasses.asdict(monitors.stopping),
         "workers": session.step_deduplication.state(),
     }
 
@@ -163,12 +163,12 @@ def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
     session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
     session.scalars = SessionScalars(session.spec, session.layout.members, _clocks(session, facts["clocks"]))
     plateau, stopping = facts["plateau"], facts["stopping"]
-    session.watch = Watch(
+    session.monitors = Monitors(
         None if plateau is None else ReduceOnPlateauState(**plateau),
         None if stopping is None else EarlyStoppingState(**stopping),
-        session.watch.best,
+        session.monitors.best,
     )
-    session.scalars.reduction = session.watch.learning_rate_factor
+    session.scalars.reduction = session.monitors.learning_rate_factor
     session.step_deduplication = StepDeduplication.of(facts["workers"])
 
 
@@ -209,7 +209,7 @@ def _clocks(session: Session, facts: Sequence[Any]) -> list[Clock]:
 
 def _restore_arrays(session: Session, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
     backend = session.arenas.backend
-    places = list(_arrays(session.arenas, session.watch))
+    places = list(_arrays(session.arenas, session.monitors))
     if {name for name, _, _ in places} != tensors.keys():
         raise DamagedError("its tensors are not those of its specification")
     for name, entry, array in places:
@@ -219,13 +219,13 @@ def _restore_arrays(session: Session, tensors: Mapping[str, npt.NDArray[Any]]) -
         array.reshape(-1)[:] = backend.from_host(found.reshape(-1))
 
 
-def _arrays(arenas: Arenas, watch: Watch) -> Iterator[tuple[str, TensorEntry, Array]]:
+def _arrays(arenas: Arenas, monitors: Monitors) -> Iterator[tuple[str, TensorEntry, Array]]:
     """Every array that is worth keeping, cut into tensors: views, in their own shapes."""
     for partition in arenas.partitions.values():
         for entry in partition.tensors:
             yield from _arrays_of(partition, entry)
-            if watch.best is not None:
-                best = watch.best[entry.dtype][entry.start : entry.stop]
+            if monitors.best is not None:
+                best = monitors.best[entry.dtype][entry.start : entry.stop]
                 yield f"best/{entry.name}", entry, best.reshape(entry.shape)
 
 

@@ -58,7 +58,7 @@ class SessionScalars:
         rates = {name: self._rate(g, None, 1.0) for name, g in self._groups.items()}
         self._constant = None if varies else rates
         plain = EffectiveHyperparameters(spec)
-        self._transform_scalars = self._constant_guards(plain)
+        self._transform_scalars = self._constant_transforms(plain)
         self._plain = plain
         self._overridden: OrderedDict[tuple[Override, ...], EffectiveHyperparameters] = OrderedDict()
         self.version = 0
@@ -184,7 +184,7 @@ class SessionScalars:
         numbers = (
             self._transform_scalars
             if not overrides
-            else self._constant_guards(self.effective_hyperparameters(overrides))
+            else self._constant_transforms(self.effective_hyperparameters(overrides))
         )
         own: dict[str, float] = {}
         average = self._spec.weight_average
@@ -195,7 +195,7 @@ class SessionScalars:
             own["guard_loss_scale"] = loss_scale
         return {name: {**of, **own} for name, of in numbers.items()} if own else numbers
 
-    def _constant_guards(self, chosen: EffectiveHyperparameters) -> dict[str, dict[str, float]]:
+    def _constant_transforms(self, chosen: EffectiveHyperparameters) -> dict[str, dict[str, float]]:
         gradient = self._spec.gradient
         numbers = {"guard_accumulation_steps": float(gradient.accumulation_steps)}
         if isinstance(gradient.clip, ClipByValue):

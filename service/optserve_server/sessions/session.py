@@ -24,7 +24,7 @@ from optserve_server.spec.session_spec import SessionSpec, SparseUpdate
 from optserve_server.state.arena import Arenas
 from optserve_server.state.layout import Layout
 from optserve_server.state.metrics_report import MetricsReport, prepare_report
-from optserve_server.state.monitors import Watch, session_bytes
+from optserve_server.state.monitors import Monitors, session_bytes
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.reading import Point, Pull, Values, check_point, read
 from optserve_server.state.sparse_rows import NamedRows
@@ -98,7 +98,7 @@ class Session:
         closed: whether it was deleted, or has left the memory.
         away: whether it has left the memory, and comes back on its next use.
         damaged: whether an update began and did not end; such a session answers no more.
-        watch: what has become of reduce_on_plateau and early_stopping.
+        monitors: what has become of reduce_on_plateau and early_stopping.
         budget: what its memory counts against.
         live: where other processes of this host read the parameters, once some do.
         on_close: what is called when it is deleted, by whom it concerns.
@@ -144,7 +144,7 @@ class Session:
         self.charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
         self.arenas = Arenas(layout, programs, backend)
         self.scalars = SessionScalars(spec, layout.members)
-        self.watch = Watch.begin(spec, self.arenas)
+        self.monitors = Monitors.begin(spec, self.arenas)
         self.step_deduplication = StepDeduplication()
         self.durability: SessionDurability[Session] | None = None
         self.waiting = set(pending)
@@ -239,8 +239,8 @@ class Session:
             self._check_usable()
         if options.worker and not self.step_deduplication.is_next(options.worker, options.sequence):
             return False
-        if self.watch.stopping is not None:
-            self.watch.check_running(self.spec)
+        if self.monitors.stopping is not None:
+            self.monitors.check_running(self.spec)
         if options.expected_step is not None:
             self.check_step(options.expected_step, "options.expected_step")
         return True
@@ -368,7 +368,7 @@ class Session:
                 STEP_MISMATCH, or FIELD_REQUIRED where none of the metrics is watched.
         """
         self._check_usable()
-        self.watch.check_running(self.spec)
+        self.monitors.check_running(self.spec)
         self.check_step(expected_step, "expected_step")
         return Prepared(partial(self._report, prepare_report(self, values)))
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.monitors import Watch
+from optserve_server.state.monitors import Monitors
 from optserve_server.state.session_state import SessionState
 
 
@@ -22,7 +22,7 @@ class MetricsReport:
         reduced: whether this report lowered it.
         stopped: whether this report ended the training.
         restored: whether the best parameters were put back.
-        watch: the state after it.
+        monitors: the state after it.
     """
 
     step: int
@@ -30,7 +30,7 @@ class MetricsReport:
     reduced: bool
     stopped: bool
     restored: bool
-    watch: Watch
+    monitors: Monitors
 
 
 def prepare_report(session: SessionState, values: Mapping[str, float]) -> Callable[[], MetricsReport]:
@@ -41,14 +41,14 @@ def prepare_report(session: SessionState, values: Mapping[str, float]) -> Callab
     """
     _check_watched(session.spec, values)
     numbers, step = session.scalars, session.step
-    after = session.watch.judged(session.spec, values, step, lambda factor: numbers.drop(step, factor))
+    after = session.monitors.judged(session.spec, values, step, lambda factor: numbers.drop(step, factor))
     return partial(_report, session, after)
 
 
-def _report(session: SessionState, after: Watch) -> MetricsReport:
-    before = session.watch
+def _report(session: SessionState, after: Monitors) -> MetricsReport:
+    before = session.monitors
     restored = _settle(session, before, after)
-    session.watch = after
+    session.monitors = after
     session.scalars.reduction = after.learning_rate_factor
     return MetricsReport(
         step=session.step,
@@ -56,7 +56,7 @@ def _report(session: SessionState, after: Watch) -> MetricsReport:
         reduced=after.learning_rate_factor != before.learning_rate_factor,
         stopped=after.stopped,
         restored=restored,
-        watch=after,
+        monitors=after,
     )
 
 
@@ -73,7 +73,7 @@ def _check_watched(spec: SessionSpec, values: Mapping[str, float]) -> None:
         )
 
 
-def _settle(session: SessionState, before: Watch, after: Watch) -> bool:
+def _settle(session: SessionState, before: Monitors, after: Monitors) -> bool:
     """Keeps the parameters if they are the best so far; puts the best ones back at the end."""
     if after.best is None or before.stopping is None or after.stopping is None:
         return False

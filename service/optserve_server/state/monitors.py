@@ -19,7 +19,7 @@ from optserve_server.state.layout import Layout
 
 
 @dataclass(frozen=True)
-class Watch:
+class Monitors:
     """What has become of the watched metrics.
 
     Attributes:
@@ -35,7 +35,7 @@ class Watch:
     best: Mapping[np.dtype[Any], Array] | None
 
     @classmethod
-    def begin(cls, spec: SessionSpec, arenas: Arenas) -> Watch:
+    def begin(cls, spec: SessionSpec, arenas: Arenas) -> Monitors:
         """The state before any report."""
         best = None
         if keeps_best(spec):
@@ -47,15 +47,15 @@ class Watch:
             best,
         )
 
-    def switched(self, before: SessionSpec, after: SessionSpec, arenas: Arenas) -> Watch:
+    def switched(self, before: SessionSpec, after: SessionSpec, arenas: Arenas) -> Monitors:
         """The state under another specification: what that leaves as it was goes on."""
         plateau, stopping, best = self.plateau, self.stopping, self.best
         if before.reduce_on_plateau != after.reduce_on_plateau:
             plateau = None if after.reduce_on_plateau is None else ReduceOnPlateauState()
         if before.early_stopping != after.early_stopping:
-            fresh = Watch.begin(after, arenas)
+            fresh = Monitors.begin(after, arenas)
             stopping, best = fresh.stopping, fresh.best
-        return Watch(plateau, stopping, best)
+        return Monitors(plateau, stopping, best)
 
     @property
     def learning_rate_factor(self) -> float:
@@ -69,7 +69,7 @@ class Watch:
 
     def judged(
         self, spec: SessionSpec, values: Mapping[str, float], step: int, drop: Callable[[float], float]
-    ) -> Watch:
+    ) -> Monitors:
         """The state after a report; `ReduceOnPlateauSpec.judged` says what ``drop`` is."""
         plateau, stopping = self.plateau, self.stopping
         on_plateau, early = spec.reduce_on_plateau, spec.early_stopping
@@ -77,7 +77,7 @@ class Watch:
             plateau = on_plateau.judged(plateau, values[on_plateau.monitor], step, drop)
         if early is not None and stopping is not None and early.monitor in values:
             stopping = early.judged(stopping, values[early.monitor], step)
-        return Watch(plateau, stopping, self.best)
+        return Monitors(plateau, stopping, self.best)
 
     def check_running(self, spec: SessionSpec) -> None:
         """Refuses what needs a training that goes on.

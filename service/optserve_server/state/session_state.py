@@ -10,7 +10,7 @@ from optserve_server.resources.budget import Charge
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.state.arena import Arenas
 from optserve_server.state.layout import Layout
-from optserve_server.state.monitors import Watch
+from optserve_server.state.monitors import Monitors
 
 
 class SessionState(Protocol):
@@ -21,7 +21,7 @@ class SessionState(Protocol):
         layout: its tensors.
         arenas: parameters and optimizer state.
         scalars: the scalars of its steps.
-        watch: the state of its monitors.
+        monitors: the state of its monitors.
         step: optimizer steps taken.
         accumulated: gradients accumulated towards the next step.
         changing: a context that marks the session as damaged if a change inside it fails.
@@ -33,7 +33,7 @@ class SessionState(Protocol):
     layout: Layout
     arenas: Arenas
     scalars: SessionScalars
-    watch: Watch
+    monitors: Monitors
     step: int
     accumulated: int
     changing: AbstractContextManager[None]

@@ -44,10 +44,10 @@ def _switch(
     session: SessionState, spec: SessionSpec, partitions: Partitions, transfers: list[StateTransfer]
 ) -> list[StateTransfer]:
     restarted = [transfer.group for transfer in transfers if transfer.restarted]
-    watch = session.watch.switched(session.spec, spec, session.arenas)
+    monitors = session.monitors.switched(session.spec, spec, session.arenas)
     session.scalars = session.scalars.switched(spec, restarted)
-    session.scalars.reduction = watch.learning_rate_factor
-    session.watch = watch
+    session.scalars.reduction = monitors.learning_rate_factor
+    session.monitors = monitors
     session.arenas.partitions = partitions
     session.resident_bytes = session_bytes(session.layout, spec)
     session.charge.lower_to(session.resident_bytes)

@@ -94,7 +94,7 @@ def test_everything_around_the_rule_goes_on() -> None:
         session.report({"loss": loss})
         goes_on(session)
     assert (session.step, session.skipped) != (0, 0)
-    assert session.watch.learning_rate_factor < 1
+    assert session.monitors.learning_rate_factor < 1
 
 
 def test_answered_steps_stay_answered() -> None:

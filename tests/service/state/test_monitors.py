@@ -103,7 +103,7 @@ def test_reports_without_a_watched_metric_are_refused() -> None:
     assert (error.reason, error.field, error.metadata["watched"]) == (
         Reason.FIELD_REQUIRED, "metrics", "val_loss"
     )  # fmt: skip
-    plateau = session.report({"val_loss": 1.0, "val_lose": 0.5}).watch.plateau
+    plateau = session.report({"val_loss": 1.0, "val_lose": 0.5}).monitors.plateau
     assert plateau is not None
     assert plateau.best_value == 1.0
 
@@ -124,15 +124,15 @@ def test_two_metrics_are_watched_apart() -> None:
     session = session_of(spec_of(reduce_on_plateau=HALVED, early_stopping=stopping), START)
     session.report({"accuracy": 0.5, "val_loss": 1.0})
     assert session.report({"val_loss": 2.0}).reduced
-    assert session.watch.stopping is not None
-    assert (session.watch.stopping.seen, session.watch.stopping.best_value) == (1, 0.5)
+    assert session.monitors.stopping is not None
+    assert (session.monitors.stopping.seen, session.monitors.stopping.best_value) == (1, 0.5)
     session.report({"accuracy": 0.4})
     assert session.report({"accuracy": 0.5}).stopped
 
 
 def test_after_the_end_steps_and_reports_are_refused() -> None:
     session = stopped_at(2)
-    before = parameters(session)["w"].tobytes(), session.step, session.watch
+    before = parameters(session)["w"].tobytes(), session.step, session.monitors
     for error in (
         refusal(step, session, GRADIENT),
         refusal(step, session, GRADIENT, validate_only=True),
@@ -140,7 +140,7 @@ def test_after_the_end_steps_and_reports_are_refused() -> None:
     ):
         assert error.reason is Reason.TRAINING_STOPPED
         assert error.metadata == {"monitor": "val_loss", "best_step": "2"}
-    assert (parameters(session)["w"].tobytes(), session.step, session.watch) == before
+    assert (parameters(session)["w"].tobytes(), session.step, session.monitors) == before
 
 
 def test_a_step_from_before_the_end_is_answered_again() -> None:
@@ -180,11 +180,11 @@ def test_what_is_no_number_is_bad_and_never_the_best(value: float) -> None:
     stopping = EarlyStoppingSpec(patience=5)
     session = session_of(spec_of(reduce_on_plateau=HALVED, early_stopping=stopping), START)
     assert loss(session, value).reduced
-    assert session.watch.stopping is not None
-    assert (session.watch.stopping.best_value, session.watch.stopping.waited) == (None, 1)
+    assert session.monitors.stopping is not None
+    assert (session.monitors.stopping.best_value, session.monitors.stopping.waited) == (None, 1)
     assert not loss(session, 3.0).reduced
-    assert session.watch.plateau is not None
-    assert session.watch.plateau.best_value == 3.0
+    assert session.monitors.plateau is not None
+    assert session.monitors.plateau.best_value == 3.0
 
 
 def test_a_copy_of_the_best_counts_as_memory() -> None:
@@ -212,9 +212,9 @@ def test_an_update_keeps_what_it_leaves_alone() -> None:
     session = session_of(spec_of(reduce_on_plateau=HALVED, early_stopping=stopping), START)
     loss(session, 1.0, 2.0)
     step(session, GRADIENT)
-    watch = session.watch
+    monitors = session.monitors
     session.update(spec_of(Adam(learning_rate=0.4), reduce_on_plateau=HALVED, early_stopping=stopping))
-    assert session.watch == watch
+    assert session.monitors == monitors
     assert step(session, GRADIENT).learning_rate == 0.2
     assert loss(session, 2.0, 2.0).restored
     np.testing.assert_array_equal(parameters(session)["w"], START["w"])
@@ -226,12 +226,12 @@ def test_an_update_starts_anew_what_it_changes() -> None:
     loss(session, 1.0, 2.0)
     update(session, reduce_on_plateau=ReduceOnPlateauSpec(factor=0.25))
     assert step(session, GRADIENT).learning_rate == 0.1
-    assert session.watch.stopping is not None
-    assert session.watch.stopping.waited == 1
+    assert session.monitors.stopping is not None
+    assert session.monitors.stopping.waited == 1
     update(session, early_stopping=EarlyStoppingSpec(patience=6))
-    assert session.watch.stopping.waited == 0
+    assert session.monitors.stopping.waited == 0
     update(session, reduce_on_plateau=None, early_stopping=None)
-    assert (session.watch.learning_rate_factor, session.watch.stopped) == (1.0, False)
+    assert (session.monitors.learning_rate_factor, session.monitors.stopped) == (1.0, False)
 
 
 def test_an_update_lets_a_training_go_on() -> None:
@@ -245,9 +245,9 @@ def test_an_update_lets_a_training_go_on() -> None:
 def test_refused_reports_change_nothing() -> None:
     session = session_of(spec_of(reduce_on_plateau=HALVED), START)
     loss(session, 1.0)
-    watch = session.watch
+    monitors = session.monitors
     assert refusal(session.report, {"val_loss": 2.0}, expected_step=1).reason is Reason.STEP_MISMATCH
-    assert session.watch == watch
+    assert session.monitors == monitors
     assert session.report({"val_loss": 2.0}, expected_step=0).reduced
 
 

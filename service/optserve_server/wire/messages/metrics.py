@@ -37,8 +37,8 @@ def report_to(report: MetricsReport) -> ReportMetricsResponse:
         reduced=report.reduced,
         stopped=report.stopped,
         restored=report.restored,
-        reduce_on_plateau=plateau_to(report.watch.plateau),
-        early_stopping=stopping_to(report.watch.stopping),
+        reduce_on_plateau=plateau_to(report.monitors.plateau),
+        early_stopping=stopping_to(report.monitors.stopping),
     )
 
 

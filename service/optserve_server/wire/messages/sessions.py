@@ -182,8 +182,8 @@ def session_to(session: Session) -> session_pb2.Session:
         resident_bytes=session.resident_bytes,
         seed=session.seed,
         slots=[GroupSlots(group=group, slots=slots) for group, slots in session.slot_names().items()],
-        reduce_on_plateau=plateau_to(session.watch.plateau),
-        early_stopping=stopping_to(session.watch.stopping),
+        reduce_on_plateau=plateau_to(session.monitors.plateau),
+        early_stopping=stopping_to(session.monitors.stopping),
         durable_step=session.durable_step,
     )
     message.create_time.FromDatetime(session.created)
@@ -193,7 +193,7 @@ def session_to(session: Session) -> session_pb2.Session:
 def _state_of(session: Session) -> session_pb2.SessionState.ValueType:
     if not session.ready:
         return session_pb2.SESSION_STATE_AWAITING_PARAMETERS
-    stopped = session.watch.stopped
+    stopped = session.monitors.stopped
     return session_pb2.SESSION_STATE_STOPPED if stopped else session_pb2.SESSION_STATE_READY
 
 

@@ -113,7 +113,7 @@ def beforehand(
         given = wanted(rule, rule.measured, numbers, p.dtype)
         measured = rule.measured(NumpyOps(), p, gradient, *slots, **given)
         norms = {n: np.array([np.linalg.norm(v.astype(np.float64))]) for n, v in measured.items()}
-        return {name: float(of[0]) for name, of in rule.numbers_of_tensors(norms).items()}, {}
+        return {name: float(of[0]) for name, of in rule.scalars_of_tensors(norms).items()}, {}
     if isinstance(rule, GroupwiseRule):
         given = wanted(rule, rule.summed, numbers, p.dtype)
         summed = rule.summed(NumpyOps(), p, gradient, *slots, **given)

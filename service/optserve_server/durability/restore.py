@@ -20,7 +20,7 @@ def restore_state(session: Session, state: Session) -> None:
         for dtype, parameters in arenas.parameters.items():
             parameters[:] = state.arenas.parameters[dtype]
         for partition in state.arenas.partitions.values():
-            partition.move(arenas.parameters[partition.dtype])
+            partition.move_to(arenas.parameters[partition.dtype])
         arenas.partitions = state.arenas.partitions
     session.spec, session.scalars, session.monitors = state.spec, state.scalars, state.monitors
     session.step, session.accumulated, session.skipped = state.step, state.accumulated, state.skipped

@@ -32,7 +32,7 @@ class AdaBelief(ElementwiseRule):
         return {"m": 0.0, "s": 0.0}
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m", "s"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:

@@ -63,7 +63,7 @@ class Adafactor(MatrixRule):
             )
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset(self.all_slots)
 
     @property

@@ -69,7 +69,7 @@ class Adam(ElementwiseRule):
         return {"m": 0.0, "v": 0.0}
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset() if self.correction is BiasCorrection.NONE else frozenset({"m", "v"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:

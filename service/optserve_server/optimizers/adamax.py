@@ -41,7 +41,7 @@ class Adamax(ElementwiseRule):
         return {"m": 0.0, "u": 0.0}
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:

@@ -35,7 +35,7 @@ class Adan(ElementwiseRule):
         return {"m": 0.0, "change": 0.0, "n": 0.0, "previous_gradient": 0.0}
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m", "change", "n", "previous_gradient"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:

@@ -51,7 +51,7 @@ class Rule(Hyperparameters, ABC):
         return len(self.slots()) * math.prod(shape)
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         """The slots that mean something only beside the number of steps they have seen.
 
         When a session changes its rule they are carried over together, or started anew

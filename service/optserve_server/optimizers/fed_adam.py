@@ -38,7 +38,7 @@ class FedAdam(FedMoments):
     bias_correction: FedAdamCorrection = hyper(FedAdamCorrection.NONE)
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         corrected = self.bias_correction is FedAdamCorrection.FOLDED_AHEAD
         return frozenset({"m", "v"}) if corrected else frozenset()
 

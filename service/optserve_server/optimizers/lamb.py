@@ -37,7 +37,7 @@ class LAMB(TensorwiseRule):
         return {"m": 0.0, "v": 0.0}
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m", "v"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
@@ -75,7 +75,7 @@ class LAMB(TensorwiseRule):
         u, _, _ = self.direction(ops, p, g, m, v, **numbers)
         return {"p": p, "u": u}
 
-    def numbers_of_tensors(self, norms: Mapping[str, Norms]) -> dict[str, Norms]:
+    def scalars_of_tensors(self, norms: Mapping[str, Norms]) -> dict[str, Norms]:
         return {"ratio": trust_ratio(norms["p"], norms["u"])}
 
     def update(

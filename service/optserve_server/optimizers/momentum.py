@@ -59,7 +59,7 @@ class Momentum(ElementwiseRule):
         return {"buffer": 0.0} if self.form is MomentumForm.HEAVY_BALL else {"m": 0.0}
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"buffer"}) if self.dampening else frozenset()
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:

@@ -67,7 +67,7 @@ class Muon(MatrixRule):
         return self.weight_decay
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset(self.all_slots)
 
     def tensor_slots(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

@@ -45,7 +45,7 @@ class NAdam(ElementwiseRule):
         return {"m": 0.0, "v": 0.0}
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m", "v"})
 
     def carry(self) -> dict[str, float]:

@@ -42,7 +42,7 @@ class Prodigy(GroupwiseRule):
         return {"scaled_m": 0.0, "scaled_v": 0.0, "gradient_sum": 0.0, "way_back": 0.0}
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset(self.slots())
 
     def carry(self) -> dict[str, float]:
@@ -65,7 +65,7 @@ class Prodigy(GroupwiseRule):
             **carried,
         }
 
-    def summed(
+    def terms_of_group_sums(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, gradient_sum: Value, way_back: Value, *,
         beta3: Value, weight: Value, estimate: Value, **numbers: Value,
     ) -> dict[str, Value]:  # fmt: skip

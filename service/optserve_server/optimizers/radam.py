@@ -48,7 +48,7 @@ class RAdam(ElementwiseRule):
         return {"m": 0.0, "v": 0.0}
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m", "v"})
 
     def rectification(self, step: int) -> float | None:

@@ -31,7 +31,7 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
         return {"offset": 0.0, "v": 0.0}
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"v"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:

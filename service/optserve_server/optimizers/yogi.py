@@ -36,7 +36,7 @@ class Yogi(ElementwiseRule):
         return {"m": self.initial_accumulator, "v": self.initial_accumulator}
 
     @property
-    def counted_slots(self) -> frozenset[str]:
+    def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m", "v"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:

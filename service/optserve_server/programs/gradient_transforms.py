@@ -98,8 +98,8 @@ class StepPrograms:
         """Sums that a `GroupwiseRule` asks for before it updates."""
         assert isinstance(self.rule, GroupwiseRule)
         t = Tracer()
-        numbers = _numbers(t, self.rule, self.rule.summed)
-        for name, value in self.rule.summed(t, *self._inputs(t, scaled), **numbers).items():
+        numbers = _numbers(t, self.rule, self.rule.terms_of_group_sums)
+        for name, value in self.rule.terms_of_group_sums(t, *self._inputs(t, scaled), **numbers).items():
             t.reduce(name, ReductionKind.SUM_OF_MAGNITUDES, value)
         return t.program()
 

@@ -81,6 +81,6 @@ def make_live(session: LiveSession) -> LiveParameters:
     """
     if session.live is None:
         live = LiveParameters(session.layout.arena_sizes)
-        session.arenas.move(live.arenas)
+        session.arenas.move_to(live.arenas)
         session.live = live
     return session.live

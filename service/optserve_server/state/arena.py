@@ -63,13 +63,13 @@ class Arenas:
         transfers = {partition.group: transfer for partition, transfer in changed.values()}
         return {key: partition for key, (partition, _) in changed.items()}, list(transfers.values())
 
-    def move(self, parameters: Mapping[np.dtype[Any], Array]) -> None:
+    def move_to(self, parameters: Mapping[np.dtype[Any], Array]) -> None:
         """Keeps the parameters in other arrays from now on, one for each arena."""
         for dtype, array in parameters.items():
             array[...] = self.parameters[dtype]
         self.parameters = dict(parameters)
         for partition in self.partitions.values():
-            partition.move(parameters[partition.dtype])
+            partition.move_to(parameters[partition.dtype])
         self.partitions = dict(self.partitions)  # what was bound to the old arrays no longer fits
 
     def partition(self, run: Run) -> Partition:

@@ -66,7 +66,7 @@ class Partition:
         for entry in self.tensors:
             self.restart_matrices(entry)
 
-    def move(self, parameters: Array) -> None:
+    def move_to(self, parameters: Array) -> None:
         """Takes its range of another arena, which holds the same values."""
         self.arrays[PARAMETER] = parameters[self.start : self.stop]
         self._bounds.clear()

@@ -79,7 +79,9 @@ def check_indices(entry: TensorEntry, indices: npt.NDArray[Any], field: str) -> 
         )
 
 
-def summed(rows: NamedRows, dtype: np.dtype[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+def sum_repeated_rows(
+    rows: NamedRows, dtype: np.dtype[Any]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
     """Every row once: indices (int64, rising) and values.
 
     Args:

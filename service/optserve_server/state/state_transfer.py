@@ -36,7 +36,7 @@ class StateTransfer:
         the numbers that the rule carries on; otherwise they and the count start anew.
         """
         old, new = list(before.rule.slot_names), list(after.rule.slot_names)
-        counted = after.rule.counted_slots
+        counted = after.rule.step_dependent_slots
         if any(isinstance(programs.rule, MatrixRule) for programs in (before, after)):
             # Their state has shapes of its own, which only the same rule understands.
             old = old if _shaped_alike(before.rule, after.rule) else []

@@ -351,7 +351,7 @@ class Step(Change[SteppedSession, "Step"]):
             sums = place.call(
                 StepPrograms.measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
             )
-            of_tensors |= rule.numbers_of_tensors(all_norms(sums))
+            of_tensors |= rule.scalars_of_tensors(all_norms(sums))
         return scalars, of_tensors or None
 
     def _settle(self, prepared: Sequence[Scalars], numbers: StepScalars) -> None:

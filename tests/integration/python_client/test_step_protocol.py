@@ -253,14 +253,14 @@ class TestStepProtocol:
         (request,) = list(sent(protocol))
         assert step.gradient_id == request.step.gradient_id == shared.gradient_id
         assert request.step.byte_count == 40
-        assert not protocol.needs_bytes
+        assert not protocol.must_resend_gradient
 
     def test_a_step_that_was_sent_is_not_repeated_in_shared_memory(self):
         protocol, plan = StepProtocol(), plan_of()
         protocol.add(lost := step_of(plan))
-        assert not protocol.needs_bytes
+        assert not protocol.must_resend_gradient
         protocol.withdraw(lost)
-        assert protocol.needs_bytes
+        assert protocol.must_resend_gradient
 
     def test_a_validation_has_no_number(self):
         protocol = StepProtocol()

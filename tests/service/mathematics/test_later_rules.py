@@ -147,7 +147,7 @@ def test_fed_adam_corrects_nothing() -> None:
     rule = FedAdam(beta1=0.5, beta2=0.75, tau=0.5)
     # m = 1, v = 1: 1/(1 + 0.5)
     assert path(rule, [2.0], [0.3]) == pytest.approx([1 - 0.3 / 1.5])
-    assert rule.counted_slots == frozenset()
+    assert rule.step_dependent_slots == frozenset()
 
 
 def test_fed_adam_may_be_corrected_as_in_flower() -> None:
@@ -155,7 +155,7 @@ def test_fed_adam_may_be_corrected_as_in_flower() -> None:
     rule = FedAdam(beta1=0.5, beta2=0.75, tau=0.5, bias_correction=FedAdamCorrection.FOLDED_AHEAD)
     factor = math.sqrt(1 - 0.75**2) / (1 - 0.5**2)
     assert path(rule, [2.0], [0.3]) == pytest.approx([1 - 0.3 * factor / 1.5])
-    assert rule.counted_slots == {"m", "v"}
+    assert rule.step_dependent_slots == {"m", "v"}
 
 
 def test_schedule_free_descent_averages_its_path() -> None:

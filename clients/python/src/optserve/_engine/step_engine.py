@@ -108,9 +108,9 @@ class StepEngine:
             byte_count = step.plan.transfer_bytes
             deadline = Deadline(allowance(self._timeout, byte_count) if timeout is None else timeout)
             if progress is False or (progress is None and byte_count < LARGE):
-                return self._take(step, deadline)
+                return self._run_step(step, deadline)
             with bar("step", byte_count, progress) as step.bar:
-                return self._take(step, deadline)
+                return self._run_step(step, deadline)
         finally:
             lock.release()
 
@@ -215,7 +215,7 @@ class StepEngine:
         shared = self._regions.on and not options.validate_only
         if shared:
             shared = not copy or self._layout.byte_count >= MIN_SHARED_BYTES
-            shared = shared and not protocol.needs_bytes
+            shared = shared and not protocol.must_resend_gradient
         if protocol.waiting:
             alone = shared or any(step.plan.region is not None for step in protocol.waiting)
             while len(protocol.waiting) >= (1 if alone else self._window):
@@ -276,7 +276,7 @@ class StepEngine:
             return Deadline(self._timeout if timeout is None else timeout)
         return Deadline(allowance(self._timeout, self._protocol.waiting[0].plan.transfer_bytes))
 
-    def _take(self, step: PendingStep, deadline: Deadline) -> StepResult:
+    def _run_step(self, step: PendingStep, deadline: Deadline) -> StepResult:
         """Takes a step that is waited for at once."""
         self._protocol.add(step)
         try:

@@ -73,7 +73,7 @@ class StepProtocol:
         self.waiting.append(step)
 
     @property
-    def needs_bytes(self) -> bool:
+    def must_resend_gradient(self) -> bool:
         """Whether the next step has to send its gradient, as the one did whose result is unknown."""
         return self._next == self._unknown_sequence and not self._unknown_gradients
 

@@ -110,12 +110,12 @@ def beforehand(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """What a rule finds out about the tensor first: further numbers, and carried ones."""
     if isinstance(rule, TensorwiseRule):
-        given = wanted(rule, rule.measured, numbers, p.dtype)
-        measured = rule.measured(NumpyOps(), p, gradient, *slots, **given)
+        given = wanted(rule, rule.tensor_sum_terms, numbers, p.dtype)
+        measured = rule.tensor_sum_terms(NumpyOps(), p, gradient, *slots, **given)
         norms = {n: np.array([np.linalg.norm(v.astype(np.float64))]) for n, v in measured.items()}
         return {name: float(of[0]) for name, of in rule.scalars_of_tensors(norms).items()}, {}
     if isinstance(rule, GroupwiseRule):
-        given = wanted(rule, rule.summed, numbers, p.dtype)
-        summed = rule.summed(NumpyOps(), p, gradient, *slots, **given)
+        given = wanted(rule, rule.group_sum_terms, numbers, p.dtype)
+        summed = rule.group_sum_terms(NumpyOps(), p, gradient, *slots, **given)
         return rule.settled({n: float(np.abs(v).sum(dtype=np.float64)) for n, v in summed.items()}, numbers)
     return {}, {}

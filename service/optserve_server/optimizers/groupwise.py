@@ -19,9 +19,7 @@ class GroupwiseRule(ElementwiseRule):
     """
 
     @abstractmethod
-    def terms_of_group_sums(
-        self, ops: Ops, p: Value, g: Value, *state: Any, **numbers: Any
-    ) -> dict[str, Value]:
+    def group_sum_terms(self, ops: Ops, p: Value, g: Value, *state: Any, **numbers: Any) -> dict[str, Value]:
         """The values whose magnitudes are summed over the group, by name.
 
         Takes what `update` takes, without the numbers that `settled` adds.

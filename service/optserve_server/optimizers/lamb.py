@@ -69,7 +69,7 @@ class LAMB(TensorwiseRule):
         u = first * m / below
         return (u + weight_decay * p if self.weight_decay else u), m, v
 
-    def measured(
+    def tensor_sum_terms(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *, rate: Value, **numbers: Value
     ) -> dict[str, Value]:
         u, _, _ = self.direction(ops, p, g, m, v, **numbers)

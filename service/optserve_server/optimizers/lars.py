@@ -36,7 +36,7 @@ class LARS(TensorwiseRule):
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {"momentum": self.momentum, "weight_decay": self.weight_decay, "rate": learning_rate}
 
-    def measured(
+    def tensor_sum_terms(
         self, ops: Ops, p: Value, g: Value, velocity: Value, *,
         momentum: Value, weight_decay: Value, rate: Value,
     ) -> dict[str, Value]:  # fmt: skip

@@ -65,7 +65,7 @@ class Prodigy(GroupwiseRule):
             **carried,
         }
 
-    def terms_of_group_sums(
+    def group_sum_terms(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, gradient_sum: Value, way_back: Value, *,
         beta3: Value, weight: Value, estimate: Value, **numbers: Value,
     ) -> dict[str, Value]:  # fmt: skip

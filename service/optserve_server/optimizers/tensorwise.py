@@ -29,7 +29,7 @@ class TensorwiseRule(ElementwiseRule):
     tensor_numbers: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def measured(self, ops: Ops, p: Value, g: Value, *state: Any, **numbers: Any) -> dict[str, Value]:
+    def tensor_sum_terms(self, ops: Ops, p: Value, g: Value, *state: Any, **numbers: Any) -> dict[str, Value]:
         """The values whose Euclidean norms are taken over each tensor, by name.
 
         Takes what `update` takes, without the tensors' own numbers.

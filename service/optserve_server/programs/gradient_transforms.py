@@ -88,8 +88,8 @@ class StepPrograms:
         """Sums over each tensor that a `TensorwiseRule` asks for before it updates."""
         assert isinstance(self.rule, TensorwiseRule)
         t = Tracer()
-        numbers = _numbers(t, self.rule, self.rule.measured)
-        for name, value in self.rule.measured(t, *self._inputs(t, scaled), **numbers).items():
+        numbers = _numbers(t, self.rule, self.rule.tensor_sum_terms)
+        for name, value in self.rule.tensor_sum_terms(t, *self._inputs(t, scaled), **numbers).items():
             reduce_squares(t, name, value, wide=self.wide)
         return t.program()
 
@@ -98,8 +98,8 @@ class StepPrograms:
         """Sums that a `GroupwiseRule` asks for before it updates."""
         assert isinstance(self.rule, GroupwiseRule)
         t = Tracer()
-        numbers = _numbers(t, self.rule, self.rule.terms_of_group_sums)
-        for name, value in self.rule.terms_of_group_sums(t, *self._inputs(t, scaled), **numbers).items():
+        numbers = _numbers(t, self.rule, self.rule.group_sum_terms)
+        for name, value in self.rule.group_sum_terms(t, *self._inputs(t, scaled), **numbers).items():
             t.reduce(name, ReductionKind.SUM_OF_MAGNITUDES, value)
         return t.program()
 

@@ -79,9 +79,7 @@ def check_indices(entry: TensorEntry, indices: npt.NDArray[Any], field: str) -> 
         )
 
 
-def sum_repeated_rows(
-    rows: NamedRows, dtype: np.dtype[Any]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+def sum_duplicates(rows: NamedRows, dtype: np.dtype[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
     """Every row once: indices (int64, rising) and values.
 
     Args:

@@ -20,7 +20,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.step_scalars import SessionScalars
 from optserve_server.resources.budget import UNBOUNDED
 from optserve_server.state.layout import Layout, TensorEntry
-from optserve_server.state.sparse_rows import NamedRows, check_rows, shape_text, sum_repeated_rows
+from optserve_server.state.sparse_rows import NamedRows, check_rows, shape_text, sum_duplicates
 
 Allocate: TypeAlias = Callable[[int], npt.NDArray[np.uint8]]
 
@@ -290,7 +290,7 @@ def stage_arrays(
     for rows, field_ in zip(sparse, sparse_fields, strict=True):
         check_rows(layout[rows.name], rows, field_)
     given = {a.name: _Given(a.array.dtype, f"{f}.tensor.data") for a, f in zip(arrays, fields, strict=True)}
-    sums = {rows.name: sum_repeated_rows(rows, layout[rows.name].dtype) for rows in sparse}
+    sums = {rows.name: sum_duplicates(rows, layout[rows.name].dtype) for rows in sparse}
     for rows, field_ in zip(sparse, sparse_fields, strict=True):
         given[rows.name] = _Given(None, f"{field_}.values.data", sums[rows.name][0] if lazy else None)
     staging = Staging(_pack(layout, given), sparse, allocate)

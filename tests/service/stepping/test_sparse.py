@@ -31,7 +31,7 @@ from optserve_server.spec.session_spec import (
     SparseUpdate,
     WeightAverageSpec,
 )
-from optserve_server.state.sparse_rows import NamedRows, summed
+from optserve_server.state.sparse_rows import NamedRows, sum_duplicates
 from optserve_server.state.staging import NamedArray
 from optserve_server.stepping.step_result import StepOptions, StepOutcome, StepResult
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step
@@ -127,11 +127,14 @@ def test_dense_is_the_step_of_the_dense_gradient(backend: Backend) -> None:
 def test_duplicates_are_added_as_they_were_sent_in_the_parameters_type() -> None:
     big = np.float32(2**24)
     values = np.array([[big], [1.0], [1.0], [-big], [-0.0]])
-    found, total = summed(NamedRows("t", np.array([7, 7, 7, 7, 2]), values), np.dtype(np.float32))
+    found, total = sum_duplicates(NamedRows("t", np.array([7, 7, 7, 7, 2]), values), np.dtype(np.float32))
     assert found.tolist() == [2, 7]
     assert total.ravel().tolist() == [0.0, 0.0]  # 2**24 + 1 is 2**24 in float32, twice
     assert np.signbit(total[0, 0])
-    assert summed(NamedRows("t", np.array([7, 7, 7, 7, 2]), values), np.dtype(np.float64))[1][1, 0] == 2.0
+    assert (
+        sum_duplicates(NamedRows("t", np.array([7, 7, 7, 7, 2]), values), np.dtype(np.float64))[1][1, 0]
+        == 2.0
+    )
 
 
 @pytest.mark.parametrize("sparse", SparseUpdate)

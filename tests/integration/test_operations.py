@@ -77,6 +77,7 @@ def test_metrics_count_steps_bytes_calls_and_memory(observed: RunningServer) -> 
         assert found["optserve_call_seconds_count", f"{service}/Step"] == 3
         assert found["optserve_step_phase_seconds_count", "phase=compute"] >= 6
         assert found["optserve_step_phase_seconds_count", "phase=receive"] == 3
+        assert found["optserve_step_phase_seconds_count", "phase=respond"] == 3
         assert 0 < found["optserve_step_phase_seconds_sum", "phase=compute"] < 10
         assert found["optserve_message_bytes_received_total", ""] > 1_600_000
         assert found["optserve_held_sessions", ""] == 2

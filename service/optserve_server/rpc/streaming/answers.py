@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import perf_counter_ns
 from typing import Any
 
 from optserve._codec.framing import Framing
 from optserve.v1 import session_service_pb2 as pb
+from optserve_server.rpc.context.meters import Latency
 from optserve_server.rpc.streaming.messages import Messages
 from optserve_server.state.reading import Reply
 from optserve_server.stepping.step_result import StepResult
@@ -116,6 +118,12 @@ class Answers:
         if self._sending is not None:
             await self._sending
             self._sending = None
+
+    def count_rest(self, respond: Latency) -> None:
+        """Counts how long an answer that is being sent takes from now on."""
+        if self._sending is not None:
+            begun = perf_counter_ns()
+            self._sending.add_done_callback(lambda _: respond.add(perf_counter_ns() - begun))
 
     def forget(self) -> None:
         """Lets go of the last answer's buffer."""

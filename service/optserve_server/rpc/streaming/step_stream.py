@@ -86,7 +86,9 @@ class StepStream:
                     break
                 answer = await self._serve_message(message)
                 if answer:
+                    begun = perf_counter_ns()
                     await messages.write_pieces(answer)
+                    self._execution.meters.respond.add(perf_counter_ns() - begun)
                 passing("after-ack")
             await self._answers.sent()
         except DomainError:
@@ -102,7 +104,7 @@ class StepStream:
         """Serves a plan, a step or a request for a data connection.
 
         Returns:
-            The answer's encoded message in pieces; None if it was sent, or is being sent.
+            The answer to a step, encoded, in pieces; None if an answer was sent, or is being sent.
         """
         begun = perf_counter_ns()
         request, chunk = await _decoded(message)
@@ -110,7 +112,8 @@ class StepStream:
             return await self._serve_step(request, chunk, begun)
         if request.HasField("plan"):
             _check_alone(request, chunk, "plan")
-            return await self._serve_plan(request.plan)
+            await self._serve_plan(request.plan)
+            return None
         if request.HasField("data_connection"):
             _check_alone(request, chunk, "data_connection")
             await self._answers.sent()
@@ -122,7 +125,7 @@ class StepStream:
         text = "a message between two steps must have a plan, a step or a data_connection"
         raise DomainError(Reason.STREAM_PROTOCOL, text, field="step")
 
-    async def _serve_plan(self, message: pb.StepPlan) -> Pieces:
+    async def _serve_plan(self, message: pb.StepPlan) -> None:
         await self._answers.sent()
         self._drop_plan()
         self._stated, self._deleted = message, False
@@ -131,7 +134,7 @@ class StepStream:
             # Kernels are compiled while the first gradient is on its way.
             reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
             await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
-        return (step_streams.planned_to(plan).SerializeToString(),)
+        await self._messages.write(step_streams.planned_to(plan).SerializeToString())
 
     def _resolved(self, message: pb.StepPlan) -> StepPlan[Session]:
         """Checks a plan against its session and keeps it.
@@ -256,6 +259,7 @@ class StepStream:
         answer = self._answers.begin(reply)
         commit = partial(Step.commit, reply=reply, progress=answer)
         await self._execution.commit(session, step, commit)
+        self._answers.count_rest(self._execution.meters.respond)
         return None
 
     async def _take_in_memory(self, plan: StepPlan[Session], region: Region, step: Step) -> Pieces:

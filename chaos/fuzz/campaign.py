@@ -121,7 +121,7 @@ class HonestStream:
             gradient, began = self._random.standard_normal(16).astype(np.float32), time.monotonic()
             self._stream.send(*step_messages(gradient.tobytes()))
             answer = self._stream.answer()
-            assert answer is not None, "nobody else may end an honest data connection"
+            assert answer is not None, "only its client may end a valid data connection"
             self.slowest = max(self.slowest, time.monotonic() - began)
             self.taken += 1
             self._model = self._model - np.float32(0.125) * gradient

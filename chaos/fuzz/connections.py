@@ -289,7 +289,7 @@ async def let_in(door: Door, random: Random) -> None:
         return
     await line.send(pieces, random.choice([0.0, 0.0, 0.002]) if make is dribble else 0.0)
     if random.random() < 0.3:
-        await guest.send(step_message(random))  # over the call, which nobody reads any more
+        await guest.send(step_message(random))  # over the call, which is no longer read
     if random.random() < 0.3:
         line.reset()
         await guest.end(kind, LOST | {grpc.StatusCode.INVALID_ARGUMENT}, pieces)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from optserve_server.operations.traces import OpenTelemetryTracer
 
 _MEMORY_SHARE = 0.75
-"""Of the machine's memory, or the container's, where nobody states a budget."""
+"""Of the machine's memory, or the container's, when no budget is set."""
 
 _RESIDENT_SHARE = 0.75
 """Of that budget, for sessions; the rest is for their gradients and answers under way."""
@@ -276,7 +276,7 @@ def _announce(settings: Settings, backend: Backend, port: int, metrics_port: int
     }
     _log.info("listening", extra={"facts": facts})
     if settings.port_file:
-        # Written beside and renamed, so that nobody reads half a number.
+        # Written beside and renamed, so that no reader sees half a number.
         path = Path(settings.port_file)
         beside = path.with_name(f"{path.name}.{os.getpid()}")
         beside.write_text(f"{port}\n", encoding="ascii")

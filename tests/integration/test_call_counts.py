@@ -16,7 +16,7 @@ from tests.support.server import running_server
 
 VALUES = {"w": np.zeros(1000, np.float32)}
 FEW, MANY = 20, 120
-"""Steps of the two servers whose difference tells what one step costs."""
+"""The two step counts whose difference gives the cost of one step."""
 
 Step = Callable[[Client, str, int], object]
 

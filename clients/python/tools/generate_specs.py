@@ -55,7 +55,7 @@ MODULES = {
     "session_spec": ("session", "SessionSpec", "What a session is asked to be"),
 }
 PUBLIC = ("optimizers", "schedules", "losses", "activations", "initializers", "layers", "enums")
-# Fields that stand beside a family's choice, and the defaults that `wire.specifications.specs` gives them.
+# Fields that are set in addition to a family's choice, and their defaults in `wire.specifications.specs`.
 FAMILY_DEFAULTS = {
     ("OptimizerSpec", "convention"): "Convention.KERAS",
     ("LossSpec", "convention"): "Convention.KERAS",

@@ -214,7 +214,7 @@ class Backend(Protocol):
                 dtype, stores round to nearest even.
             keep: whether the backend keeps the kernel. False for programs that callers
                 make up, which would pile up without an end: such a kernel lives as long
-                as whoever asked for it holds it.
+                as its caller holds it.
         """
 
     def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:

@@ -13,9 +13,6 @@ FLOAT16 = np.dtype(np.float16)
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 
-STORAGE = (FLOAT16, BFLOAT16, FLOAT32, FLOAT64)
-"""The dtypes that arrays may be stored in."""
-
 COMPUTE = (FLOAT32, FLOAT64)
 """The dtypes that programs compute in."""
 

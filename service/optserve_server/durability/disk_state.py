@@ -16,7 +16,7 @@ RETRY_AFTER_S = 2.0
 """Seconds after which a disk may have room again."""
 
 _TRIAL_BYTES = 1 << 20
-"""What has to find room before a disk that refused is trusted again, while nobody writes."""
+"""What has to find room before a disk that refused is trusted again, while there are no writes."""
 
 _log = logging.getLogger(__name__)
 

@@ -41,9 +41,9 @@ class Policy:
     """When snapshots are written by themselves, and what is kept.
 
     Attributes:
-        generations: snapshots of each session that nobody asked for.
+        generations: snapshots of each session that no client requested.
         journal_bytes: journal beyond which the sessions that hold on to it are saved. Half of
-            it is kept even where nobody needs it, so that an earlier snapshot can stand in for
+            it is kept even if it is not needed, so that an earlier snapshot can stand in for
             a damaged one.
         segment_bytes: length at which a file of the journal ends.
         session_records: records of one session after which it is saved, so that to replay

@@ -1,4 +1,4 @@
-"""Sessions that nobody uses leave the memory and come back from their last snapshot."""
+"""Unused sessions leave the memory and come back from their last snapshot."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ async def evict(
         durability_manager: keeps it.
         durability: of the session.
         store: where it is found.
-        unused: whether still nobody uses it.
+        unused: whether it is still unused.
 
     Returns:
-        Whether it has left; not if somebody came for it meanwhile.
+        Whether it has left; False if a caller used it meanwhile.
 
     Raises:
         DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; it stays.
@@ -42,7 +42,7 @@ async def evict(
     if durability.changed:
         await durability_manager.save(durability)
     async with session.lock:
-        # From here to the end nobody else gets a turn.
+        # From here to the end no other task runs.
         if durability.changed or session.closed or session.activity.watcher_count or not unused():
             return False
         store.set_away(session, Reload(durability_manager, durability, store).session)

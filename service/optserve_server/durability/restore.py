@@ -13,7 +13,7 @@ def restore_state(session: Session, state: Session) -> None:
 
     Args:
         session: the session, locked.
-        state: a session of the same tensors, which nobody uses any more.
+        state: a session of the same tensors, which is no longer used.
     """
     arenas = session.arenas
     with session.changing:

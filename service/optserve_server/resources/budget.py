@@ -238,4 +238,4 @@ class Charge:
 
 
 UNBOUNDED = Budget({})
-"""Where nobody counts."""
+"""A budget without limits."""

@@ -46,7 +46,7 @@ class Event:
 
 
 class Activity:
-    """What happens to one session. Cheap where nobody watches: a step passes through it.
+    """What happens to one session. Cheap if there is no watcher: a step passes through it.
 
     Attributes:
         outcomes: steps answered, by what became of them; repeated answers are not among them.
@@ -93,7 +93,7 @@ class Activity:
 
 
 class Watcher:
-    """Events on their way to somebody who watches. Made, and asked, on an event loop.
+    """Events on their way to a watcher. Made, and asked, on an event loop.
 
     Args:
         capacity: how many events wait before the oldest is dropped.

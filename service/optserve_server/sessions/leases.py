@@ -1,4 +1,4 @@
-"""Leases: what becomes of sessions that nobody uses."""
+"""Leases: how unused sessions end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Expired:
     action: ExpiryAction
 
     def unused_since(self, moment: float) -> bool:
-        """Whether nobody has used it since, by the monotonic clock."""
+        """Whether it was unused since, by the monotonic clock."""
         return self.session.activity.used < moment
 
 

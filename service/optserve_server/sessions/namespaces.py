@@ -1,4 +1,4 @@
-"""Namespaces: whoever belongs to one finds its sessions and no others."""
+"""Namespaces: a caller of one finds its sessions and no others."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Session:
         backend: where its arrays live.
         seed: seed of the initializers, kept to be reported.
         pending: names of the tensors whose values are still to be uploaded.
-        budget: what its memory counts against; none where nobody counts.
+        budget: what its memory counts against; None for no limit.
 
     Attributes:
         step: optimizer steps taken.
@@ -378,7 +378,7 @@ class Session:
         return report
 
     def close(self, *, away: bool = False) -> None:
-        """Says that it is deleted, or away; whoever still holds it is refused."""
+        """Says that it is deleted, or away; later calls on it are rejected."""
         self.closed, self.away = True, away
         self.idle_plans.clear()  # they hold the session, which is to go at once
         self.activity.publish_deleted()

@@ -196,7 +196,7 @@ class Store:
         return self.prepare_update(session, spec, expected_step).commit()
 
     def delete(self, session_id: str) -> None:
-        """Forgets a session; whoever still holds it finds it closed.
+        """Forgets a session; those that still hold it find it closed.
 
         Raises:
             DomainError: SESSION_NOT_FOUND.

@@ -64,7 +64,7 @@ class Region:
         staging: the gradient in it, which the client writes.
         values: where values are copied to; None where they are live, or there are none.
         live: the session's own parameters, where those are the values.
-        name: unguessable; whoever knows it may claim the region once, and step with it.
+        name: unguessable; a client that knows it may claim the region once, and step with it.
         claimed: whether it was handed over.
         on_drop: what is called once when the region is dropped, by whom it concerns.
         used: when a stream last used it (monotonic seconds).

@@ -23,7 +23,7 @@ class SharedBlock:
     """Anonymous memory with a descriptor, the only way to it.
 
     It lies in no directory, so nothing is left behind when both ends are gone, however they
-    went. It is sealed: whoever holds the descriptor cannot shorten it, which would make the
+    went. It is sealed: a client with the descriptor cannot shorten it, which would make the
     server's next access a bus error.
 
     Args:

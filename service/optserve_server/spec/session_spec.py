@@ -135,7 +135,7 @@ class WeightAverageSpec(Hyperparameters):
 
 
 class ExpiryAction(StrEnum):
-    """What becomes of a session that nobody used for as long as its lease."""
+    """How a session ends that was unused for as long as its lease."""
 
     EVICT = "EVICT"
     DELETE = "DELETE"

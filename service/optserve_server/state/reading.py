@@ -64,7 +64,7 @@ class Values:
         step: the step that they belong to.
         point: which value they are.
         tensors: how they lie in the buffer.
-        buffer: the bytes (uint8); nobody writes to them any more.
+        buffer: the bytes (uint8); they do not change any more.
     """
 
     step: int

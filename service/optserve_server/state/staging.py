@@ -117,7 +117,7 @@ class Staging:
         sparse: the rows as they were sent, of the tensors that were sent so.
         plan: what a session worked out for it, to be used again; see `stepping.kernel_plan`.
         described: what records say of it, once one has; see `durability.change_records`.
-        foreign: whether somebody else may write to the buffer at any time.
+        foreign: whether a client may write to the buffer at any time.
     """
 
     foreign = False

@@ -414,7 +414,7 @@ def answer_with(
         session: what the parameters are copied from; None if the step itself writes them.
         result: the result.
         reply: where parameters go.
-        progress: receives it; None for nobody.
+        progress: receives it; None to report none.
     """
     if reply is not None and session is None:
         reply.step = result.step

@@ -106,7 +106,7 @@ def _snapshots(folder: Path) -> Iterator[SnapshotFile]:
 
 
 class Catalog:
-    """The sessions of a data directory, which nobody else uses meanwhile.
+    """The sessions of a data directory, which no other process uses meanwhile.
 
     Args:
         disk: how to get at it.
@@ -183,7 +183,7 @@ class Catalog:
             self._throw_away(folder)
 
     def keep(self, file: Beside, note: Intent) -> None:
-        """Finishes a snapshot that somebody asked for."""
+        """Finishes a snapshot that a client requested."""
         with self.intent_log.noting(note):
             file.finish()
 
@@ -244,7 +244,7 @@ class Catalog:
                 rename(self.disk, file.path, folder.place(file.number, file.step, kept=False))
 
     def prune(self, folder: SessionFolder, generations: int) -> None:
-        """Deletes all but the latest snapshots that nobody asked to keep."""
+        """Deletes all but the latest snapshots that no client requested."""
         automatic = [file for file in folder.snapshots() if not file.kept]
         for file in automatic[generations:]:
             self.disk.remove(file.path)

@@ -180,7 +180,7 @@ class Beside:
 
 @contextlib.contextmanager
 def beside(disk: Disk, path: Path) -> Iterator[Beside]:
-    """A file that is written by the block, and finished after it by whoever wants to.
+    """A file that is written by the block, and finished later by its user.
 
     What ends in an error leaves nothing behind.
     """

@@ -131,7 +131,7 @@ class Journal:
             self._turn.notify()
 
     def release(self, covered: Mapping[int, int], keep_bytes: int) -> None:
-        """Deletes the oldest segments beyond ``keep_bytes`` that nobody needs.
+        """Deletes the oldest segments beyond ``keep_bytes`` that are not needed.
 
         Args:
             covered: the number up to which each owner has a snapshot; those that are not

@@ -67,7 +67,7 @@ def torch_restarts(optimizer: Any) -> Any:
 
 
 def placed(make: Callable[[Any], Any], steps: Sequence[int]) -> Rate:
-    """A scheduler of PyTorch that is told where it is."""
+    """A scheduler of PyTorch that gets its step as an argument."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     scheduler = make(optimizer)
     rates = {}

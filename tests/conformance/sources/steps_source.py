@@ -216,7 +216,7 @@ def counted(
     changes: Changes | None = None,
     **how: Any,
 ) -> Runner:
-    """The oracle with a rule that is told its settings and the number of each step.
+    """The oracle with a rule that gets its settings and the number of each step.
 
     Args:
         rule: moves one element.

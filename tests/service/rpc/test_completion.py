@@ -34,7 +34,7 @@ def run(work: Coroutine[Any, Any, Any]) -> tuple[Any, list[dict[str, Any]]]:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
         result = await asyncio.wait_for(work, 10)
         await asyncio.sleep(0)
-        gc.collect()  # a future whose exception nobody took is logged when it is freed
+        gc.collect()  # a future whose exception was never retrieved is logged when it is freed
         return result
 
     result = asyncio.run(watched())
@@ -97,7 +97,7 @@ def test_the_outcome_of_what_waits_reaches_the_caller(error: Exception | None) -
 
 @pytest.mark.parametrize("error", [None, DefectError()])
 def test_it_goes_on_when_its_caller_is_cancelled(error: Exception | None) -> None:
-    """Its error has nobody to be raised to then, and is not logged as one that nobody took."""
+    """Its error has no caller then, and asyncio does not log it as never retrieved."""
 
     async def work() -> None:
         event, steps = asyncio.Event(), list[str]()

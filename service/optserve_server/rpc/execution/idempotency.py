@@ -50,7 +50,7 @@ class Idempotency:
     async def _once(self, request_id: str, content: bytes, act: Callable[[], Awaitable[M]]) -> M:
         if not request_id:
             return await act()
-        # The lock lives as long as somebody holds or awaits it.
+        # The lock lives as long as a call holds or awaits it.
         lock = self._locks.setdefault(request_id, asyncio.Lock())
         async with lock:
             known = self._ledger.lookup(request_id, content)

@@ -30,7 +30,7 @@ class Untraced:
 
     @contextlib.contextmanager
     def call(self, call: Call, metadata: object) -> Iterator[Span]:
-        """A span that nobody sees."""
+        """A span that is not exported."""
         yield self
 
     def ended(self, code: str) -> None:

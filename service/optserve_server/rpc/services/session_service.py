@@ -145,29 +145,17 @@ class SessionService(SessionServiceServicer):
     async def DeleteSession(
         self, request: pb.DeleteSessionRequest, context: Context
     ) -> pb.DeleteSessionResponse:
-        key = checked_key(request.request_id, "request_id")
-        content = content_of(request) if key else b""
-        return await self._idempotency.once(
-            key, content, partial(self._delete, request, Request(key, content))
-        )
+        return await self._once(request, partial(self._delete, request))
 
     async def UpdateSession(
         self, request: pb.UpdateSessionRequest, context: Context
     ) -> pb.UpdateSessionResponse:
-        key = checked_key(request.request_id, "request_id")
-        content = content_of(request) if key else b""
-        return await self._idempotency.once(
-            key, content, partial(self._update, request, Request(key, content))
-        )
+        return await self._once(request, partial(self._update, request))
 
     async def ReportMetrics(
         self, request: pb.ReportMetricsRequest, context: Context
     ) -> pb.ReportMetricsResponse:
-        key = checked_key(request.request_id, "request_id")
-        content = content_of(request) if key else b""
-        return await self._idempotency.once(
-            key, content, partial(self._report, request, Request(key, content))
-        )
+        return await self._once(request, partial(self._report, request))
 
     async def WatchSession(
         self, request: pb.WatchSessionRequest, context: Context
@@ -265,7 +253,7 @@ class SessionService(SessionServiceServicer):
     async def CreateSnapshot(
         self, request: pb.CreateSnapshotRequest, context: Context
     ) -> pb.CreateSnapshotResponse:
-        act = partial(self._snapshots.create, self.find(request.name), _asked(request))
+        act = partial(self._snapshots.create, self.find(request.name))
         return cast(pb.CreateSnapshotResponse, await self._once(request, act))
 
     async def ListSnapshots(
@@ -277,22 +265,22 @@ class SessionService(SessionServiceServicer):
         self, request: pb.DeleteSnapshotRequest, context: Context
     ) -> pb.DeleteSnapshotResponse:
         session, step = self._find_snapshot(request.name)
-        act = partial(self._snapshots.delete, session, step, _asked(request))
+        act = partial(self._snapshots.delete, session, step)
         return cast(pb.DeleteSnapshotResponse, await self._once(request, act))
 
     async def RestoreSnapshot(
         self, request: pb.RestoreSnapshotRequest, context: Context
     ) -> pb.RestoreSnapshotResponse:
         session, step = self._find_snapshot(request.name)
-        act = partial(self._snapshots.restore, session, step, request, _asked(request))
+        act = partial(self._snapshots.restore, session, step, request)
         return cast(pb.RestoreSnapshotResponse, await self._once(request, act))
 
     async def ForkSession(self, request: pb.ForkSessionRequest, context: Context) -> pb.ForkSessionResponse:
         session_id, _ = snapshot_from(request.name)
         source = self.find(session_name(session_id))
-        keep = self._keep(ChangeKind.FORK, _asked(request))
 
-        async def act() -> Message:
+        async def act(asked: Request) -> Message:
+            keep = self._keep(ChangeKind.FORK, asked)
             async with self._creating:
                 return await self._snapshots.fork(self._store, source, request, keep)
 
@@ -320,9 +308,11 @@ class SessionService(SessionServiceServicer):
         answer = await self._idempotency.once(header.request_id, content, act)
         return cast(pb.ImportSnapshotResponse, answer)
 
-    async def _once(self, request: Any, act: Callable[[], Awaitable[M]]) -> M:
+    async def _once(self, request: Any, act: Callable[[Request], Awaitable[M]]) -> M:
+        """The answer of ``act``, which gets the request's id and content, or the answer given before."""
         key = checked_key(request.request_id, "request_id")
-        return await self._idempotency.once(key, content_of(request) if key else b"", act)
+        content = content_of(request) if key else b""
+        return await self._idempotency.once(key, content, partial(act, Request(key, content)))
 
     def _find_snapshot(self, name: str) -> tuple[Session, int]:
         session_id, step = snapshot_from(name)
@@ -390,7 +380,3 @@ class SessionService(SessionServiceServicer):
 def _asked_for(request: pb.CreateSessionRequest) -> tuple[SessionSpec, list[ParameterInit]]:
     """What a new session is to be."""
     return sessions.spec_from(request), sessions.parameters_from(request.parameters)
-
-
-def _asked(request: Any) -> Request:
-    return Request(request.request_id, content_of(request))

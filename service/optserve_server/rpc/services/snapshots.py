@@ -45,8 +45,6 @@ from optserve_server.wire.messages.answers import answer_to
 from optserve_server.wire.messages.snapshots import bytes_of, snapshot_to
 
 T = TypeVar("T")
-Keep = Callable[[ChangeKind, Request], Callable[[Session], object]]
-"""What keeps a new session."""
 
 Requests = AsyncIterator[Framed[pb.ImportSnapshotRequest]]
 
@@ -68,7 +66,7 @@ class Snapshots:
         self._codec = codec
 
     async def create(self, session: Session, asked: Request) -> Message:
-        """Saves a session until somebody deletes the snapshot."""
+        """Saves a session until a client deletes the snapshot."""
         durability_manager, durability = self._kept(session)
         session.check_ready()
         file = await Completion(durability_manager.save(durability, asked=asked))
@@ -188,7 +186,7 @@ class Snapshots:
         data: npt.NDArray[np.uint8],
         keep: Callable[[Session], object],
     ) -> Message:
-        """Makes a session of bytes that somebody sent."""
+        """Creates a session from uploaded bytes."""
         new_id = store.free(checked_session_id(header.session_id))
         made = await self._execution.in_thread(partial(self._made_of, store, data, new_id))
         return await self._added(store, made, ChangeKind.IMPORT, keep)
@@ -196,7 +194,7 @@ class Snapshots:
     async def _added(
         self, store: Store, made: Session, kind: ChangeKind, keep: Callable[[Session], object]
     ) -> Message:
-        store.free(made.id)  # somebody may have been quicker
+        store.free(made.id)  # another call may have been quicker
         add = partial(store.add, made, keep)
         await (self._execution.in_thread(add) if self._durability_manager is not None else _at_once(add))
         return await self._execution.for_each(len(made.layout.entries), partial(answer_to, kind, made, None))
@@ -308,7 +306,7 @@ def _at(durability: SessionDurability[Session], step: int) -> list[SnapshotFile]
 
 
 def _by_step(durability: SessionDurability[Session]) -> dict[int, SnapshotFile]:
-    """One snapshot of each step: what somebody asked for, or else the latest."""
+    """One snapshot of each step: the one that a client requested, or else the latest."""
     files: dict[int, SnapshotFile] = {}
     for file in durability.folder.snapshots():
         known = files.get(file.step)

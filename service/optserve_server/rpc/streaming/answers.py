@@ -130,7 +130,7 @@ class Answers:
         self._answer = None
 
     def close(self) -> None:
-        """Stops sending. The call is over, so a failure to send has nobody to be told to."""
+        """Stops sending. The call is over, so a failure to send is not reported."""
         self._closed = True
         if self._sending is not None:
             self._sending.cancel()
@@ -170,6 +170,6 @@ class Answers:
 
 
 def _forget(sending: asyncio.Task[None]) -> None:
-    """Takes a task's exception, which would be logged as one that nobody took."""
+    """Takes a task's exception, so that asyncio does not log it as never retrieved."""
     if not sending.cancelled():
         sending.exception()

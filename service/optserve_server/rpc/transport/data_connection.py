@@ -98,7 +98,7 @@ class DataConnection:
     """Reads and writes messages as the context of a streaming call does, in one task each.
 
     Args:
-        connection: the socket, which does not block; whoever gives it closes it.
+        connection: the socket, which does not block; the caller closes it.
         call: that the messages belong to.
         meters: count bytes.
         max_message_bytes: the longest message that is read.

@@ -175,4 +175,4 @@ async def _ticket_of(connection: socket.socket) -> bytes:
 async def _drain(connection: socket.socket) -> None:
     loop, place = asyncio.get_running_loop(), bytearray(1 << 16)
     while await asyncio.wait_for(loop.sock_recv_into(connection, place), SILENT_SECONDS):
-        await asyncio.sleep(0)  # one that sends fast would let nobody else run
+        await asyncio.sleep(0)  # one that sends fast would let no other task run

@@ -69,7 +69,7 @@ class DescriptorPassing:
         self._regions.drop_all()
 
     def expect(self, region: Region) -> None:
-        """Drops a region that nobody fetches in time."""
+        """Drops a region that is not fetched in time."""
         timer = asyncio.get_running_loop().call_later(CLAIM_TIMEOUT_S, self._expire, region)
         region.on_drop[timer] = timer.cancel
 

@@ -63,7 +63,7 @@ def session_spec_to(spec: SessionSpec) -> SessionSpecMessage:
     message = SessionSpecMessage()
     _fill(message, spec)
     if spec.schedule is not None:
-        # Beside a schedule an optimizer's own rate is nobody's, and stating it is refused.
+        # Beside a schedule an optimizer's own rate has no effect, and setting it is rejected.
         for optimizer in [message.optimizer, *(group.optimizer for group in message.groups)]:
             _clear_rate(optimizer)
     return message

@@ -16,7 +16,7 @@ def expect_large_messages() -> None:
 
     It keeps blocks up to the size of the largest one that was ever freed, and at its end twice
     as much (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). A program that once freed an
-    array of 31 MiB has taught it; here one is freed that nobody has touched, so it costs
+    array of 31 MiB has taught it; here one is freed that was never touched, so it costs
     nothing. Without this, every message of a stream touches fresh pages, which takes longer
     than all that the client does with it. Other allocators do not care.
     """

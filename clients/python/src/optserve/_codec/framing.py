@@ -108,7 +108,7 @@ class Framing(Generic[M]):
     """Writes and reads one kind of message.
 
     Args:
-        kind: the generated class; it has a field ``chunk``, behind those that may stand beside it.
+        kind: the generated class; it has a field ``chunk``, after the fields that may be set with it.
     """
 
     def __init__(self, kind: type[M]) -> None:

@@ -28,7 +28,7 @@ _PEER = struct.Struct("3i")
 class SharedMemory:
     """A region that a server has shared, mapped.
 
-    The memory belongs to no file. It is gone when nobody maps it any more, so arrays that view
+    The memory belongs to no file. It is freed when it is no longer mapped, so arrays that view
     it stay good for as long as they are kept, also after `close`.
 
     Args:

@@ -25,7 +25,7 @@ LONGEST_VALUE = 10_000
 
 
 class WrongItem(ValueError):
-    """What was asked for cannot be read; the message is meant for whoever typed it."""
+    """What was asked for cannot be read; the message is for the user."""
 
 
 def make(family: type[C], name: str, fields: Mapping[str, ast.expr]) -> C:

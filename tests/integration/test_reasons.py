@@ -179,9 +179,13 @@ ELSEWHERE: Mapping[str, str] = {
     "STORAGE_UNAVAILABLE": "tests/recovery/test_failing_disk.py",
     "SESSION_DAMAGED": "tests/recovery/test_damaged_directory.py",
     "SNAPSHOT_DAMAGED": "tests/recovery/test_snapshots.py",
+    "FENCED": "tests/integration/test_workers.py",
+    "NOT_A_MEMBER": "tests/integration/test_workers.py",
+    "STALE": "tests/integration/test_workers.py",
+    "ROUND_CLOSED": "tests/integration/test_workers.py",
     "INTERNAL": "tests/service/rpc/test_boundary.py",
 }
-"""Reasons that need a server of their own, and where they are provoked."""
+"""Reasons that need a server or workers of their own, and where they are provoked."""
 
 
 @pytest.mark.parametrize("reason", PROVOKED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,6 +11,13 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Chosen, Hyperparameters, hyper
 from optserve_server.optimizers.base import Rule
 from optserve_server.schedules.base import Schedule
+from optserve_server.spec.coordination import (
+    CoordinationAsync,
+    CoordinationRounds,
+    CoordinationSpec,
+    CoordinationSync,
+    Damping,
+)
 from optserve_server.spec.early_stopping import EarlyStoppingSpec
 from optserve_server.spec.plateau import ReduceOnPlateauSpec
 
@@ -202,6 +210,7 @@ class SessionSpec(Hyperparameters):
     lease: LeaseSpec | None = hyper(None)
     durability: DurabilitySpec | None = hyper(None)
     step_counting: StepCounting = hyper(StepCounting.PER_SESSION, torch=StepCounting.PER_TENSOR)
+    coordination: CoordinationSpec | None = hyper(None)
 
     def validate(self) -> None:
         """Refuses a learning rate beside a schedule, and what changes the rate of a rule without one."""
@@ -224,6 +233,18 @@ class SessionSpec(Hyperparameters):
             if group.learning_rate_factor != 1 and not self.rule(group).has_rate:
                 path = f"groups[{index}].optimizer" if group.optimizer is not None else "optimizer"
                 raise _no_rate(f"groups[{index}].learning_rate_factor", path, self.rule(group))
+        self._validate_coordination(chosen)
+
+    def _validate_coordination(self, chosen: Mapping[str, Chosen[Rule]]) -> None:
+        coordination = self.coordination
+        aggregates = isinstance(coordination, CoordinationSync | CoordinationRounds)
+        if aggregates and self.gradient.accumulation_steps > 1:
+            text = "gradients are aggregated over workers or accumulated, not both"
+            raise DomainError(Reason.CONFLICTING_FIELDS, text, field="gradient.accumulation_steps")
+        if isinstance(coordination, CoordinationAsync) and coordination.damping is not Damping.NONE:
+            for path, optimizer in chosen.items():
+                if not optimizer.algorithm.has_rate:
+                    raise _no_rate("coordination.async.damping", path, optimizer.algorithm)
 
     def rule(self, group: ParameterGroup | None) -> Rule:
         """The rule of a group; None stands for the default group."""

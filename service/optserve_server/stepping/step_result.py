@@ -17,6 +17,7 @@ class StepOutcome(StrEnum):
     ACCUMULATED = "ACCUMULATED"
     SKIPPED = "SKIPPED"
     VALIDATED = "VALIDATED"
+    DROPPED = "DROPPED"
 
 
 # One of each is made for every step; to make a frozen one takes four times as long.
@@ -68,3 +69,5 @@ class StepResult:
     replayed: bool = False
     worker: str = ""
     sequence: int = 0
+    contributions: int = 0
+    weight: float = 0.0

@@ -73,6 +73,10 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.SNAPSHOT_DAMAGED: grpc.StatusCode.DATA_LOSS,
     Reason.SNAPSHOT_MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.DURABILITY_UNAVAILABLE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.FENCED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.NOT_A_MEMBER: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.STALE: grpc.StatusCode.ABORTED,
+    Reason.ROUND_CLOSED: grpc.StatusCode.ABORTED,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 """The status code of every reason."""

@@ -219,6 +219,8 @@ def fill_result(message: session_service_pb2.StepResult, result: StepResult) -> 
     message.replayed = result.replayed
     message.worker = result.worker
     message.sequence = result.sequence
+    message.contributions = result.contributions
+    message.weight = result.weight
     message.ClearField("tensor_norms")
     for name, norm in result.tensor_norms:
         message.tensor_norms.add(name=name, norm=norm)

@@ -312,6 +312,34 @@ class ErrorReason(IntEnum):
     The server has no data directory, or the session is held in memory only.
     """
 
+    FENCED = 44
+    """FAILED_PRECONDITION.
+
+    The worker's epoch has ended: it left, its lease ran out, or it joined again. Join again, and continue
+    with next_sequence. Metadata {"worker": "w1", "epoch": "3", "current": "5"}.
+    """
+
+    NOT_A_MEMBER = 45
+    """FAILED_PRECONDITION.
+
+    The session's coordination takes steps of members only, or the worker never joined. Join the session.
+    Metadata {"worker": "w1"}.
+    """
+
+    STALE = 46
+    """ABORTED.
+
+    The gradient was computed too many steps ago. Pull, and compute it again. Metadata {"parameters_step":
+    "5", "current": "12", "limit": "4"}.
+    """
+
+    ROUND_CLOSED = 47
+    """ABORTED.
+
+    The round that the contribution was computed in is closed. Pull, and take part in the current one.
+    Metadata {"parameters_step": "5", "current": "6", "limit": "0"}.
+    """
+
 
 class InitializerDistribution(IntEnum):
     """Shape of a variance-scaling initializer's distribution."""
@@ -629,6 +657,58 @@ class StepCounting(IntEnum):
     """For each tensor, the steps that had a gradient for it (PyTorch)."""
 
 
+class LateContribution(IntEnum):
+    """What is done with a contribution that was computed at an earlier step."""
+
+    DROP = 1
+    """It is answered with StepOutcome.DROPPED, and changes nothing."""
+
+    CARRY = 2
+    """It counts for the current step."""
+
+
+class Aggregation(IntEnum):
+    """How gradients are aggregated.
+
+    Elements are added one contribution after the other, in the order of ranks and in the parameter's
+    element type.
+    """
+
+    MEAN = 1
+    """The sum divided by the number of contributions, or of examples."""
+
+    SUM = 2
+    """The sum."""
+
+    COORDINATE_MEDIAN = 3
+    """The median of each element; the mean of the two middle values if the number of contributions is even."""
+
+    TRIMMED_MEAN = 4
+    """The mean of each element without its smallest and largest values (Yin et al.
+
+    2018).
+    """
+
+    NORM_BOUNDED_MEAN = 5
+    """The mean of contributions of bounded norm."""
+
+
+class Damping(IntEnum):
+    """A factor by the staleness s."""
+
+    NONE = 1
+    """1."""
+
+    INVERSE = 2
+    """1/(1 + s)."""
+
+    INVERSE_SQUARE_ROOT = 3
+    """1/sqrt(1 + s) (FedBuff)."""
+
+    EXPONENTIAL = 4
+    """damping_factor^s."""
+
+
 class DurabilityMode(IntEnum):
     """Durability modes of a session."""
 
@@ -819,6 +899,12 @@ class StepOutcome(IntEnum):
     VALIDATED = 4
     """The request was validated, and nothing was changed."""
 
+    DROPPED = 5
+    """Under SYNC: the gradient was computed at an earlier step, and nothing was changed.
+
+    Pull, and continue with the next sequence.
+    """
+
 
 class DataType(IntEnum):
     """Element type of a tensor.
@@ -845,6 +931,22 @@ class DataType(IntEnum):
     """Signed 64-bit integer, two's complement."""
 
 
+class WorkerState(IntEnum):
+    """Whether a worker is a member."""
+
+    ACTIVE = 1
+    """It is a member."""
+
+    WAITING = 2
+    """A step of it waits for other members."""
+
+    LEFT = 3
+    """It has left."""
+
+    EXPIRED = 4
+    """Its lease has run out."""
+
+
 _BY_NAME: dict[str, type[IntEnum]] = {
     "Convention": Convention,
     "ErrorReason": ErrorReason,
@@ -867,6 +969,9 @@ _BY_NAME: dict[str, type[IntEnum]] = {
     "Annealing": Annealing,
     "OneCycleForm": OneCycleForm,
     "StepCounting": StepCounting,
+    "LateContribution": LateContribution,
+    "Aggregation": Aggregation,
+    "Damping": Damping,
     "DurabilityMode": DurabilityMode,
     "ExpiryAction": ExpiryAction,
     "NonFinitePolicy": NonFinitePolicy,
@@ -880,6 +985,7 @@ _BY_NAME: dict[str, type[IntEnum]] = {
     "ParameterPoint": ParameterPoint,
     "StepOutcome": StepOutcome,
     "DataType": DataType,
+    "WorkerState": WorkerState,
 }
 
 

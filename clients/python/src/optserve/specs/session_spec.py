@@ -11,9 +11,12 @@ from dataclasses import KW_ONLY, dataclass
 
 from optserve.specs.base import ByConvention, Choice, Spec
 from optserve.specs.enums import (
+    Aggregation,
     CooldownOrder,
+    Damping,
     DurabilityMode,
     ExpiryAction,
+    LateContribution,
     MetricMode,
     NonFinitePolicy,
     PatienceRule,
@@ -50,6 +53,8 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
             JOURNAL if it has a data directory, EPHEMERAL otherwise.
         step_counting: Which steps a rule counts, if its formula depends on their number: PER_TENSOR
             under the TORCH convention, else PER_SESSION.
+        coordination: How the steps of several workers are combined. Steps are independent of each
+            other when unset, as under SOLO.
     """
 
     optimizer: Optimizer
@@ -64,6 +69,7 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
     lease: Lease | None = None
     durability: Durability | None = None
     step_counting: ByConvention[StepCounting] = None
+    coordination: Coordination | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,3 +296,124 @@ class Durability(Spec, message=session_pb2.DurabilitySpec):
     mode: DurabilityMode = DurabilityMode.JOURNAL
     snapshot_steps: int | None = None
     snapshot_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Coordination(Choice, message=session_pb2.CoordinationSpec, oneof="mode"):
+    """How the steps of several workers are combined.
+
+    Except under SOLO, a step needs a member's worker_epoch; see WorkerService. It may be changed between
+    two steps by UpdateSession, unless a round is open: contributions that wait are then decided on again.
+    """
+
+
+@dataclass(frozen=True)
+class CoordinationSolo(Coordination, field="solo"):
+    """Each step is applied when it arrives, whoever sends it.
+
+    A step that states an epoch is rejected if that has ended.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinationSync(Coordination, field="sync"):
+    """Synchronous data-parallel training.
+
+    A step waits until enough contributions are there. They are aggregated in the order of ranks, in the
+    parameters' element types, so that the bits of the result do not depend on the order of arrival; the
+    aggregate is one step of the session, and each contributor gets its result. A contribution has the
+    gradient of every tensor that is not frozen, no overrides, and parameters_step.
+
+    Attributes:
+        replicas_to_aggregate: Number of contributions that make a step, at least 1. Every member when
+            unset. Never more than there are members, so that a lost member does not stop the others;
+            those beyond it are backup workers.
+        min_replicas: A step waits until there are so many contributions, even if members were lost or
+            the time-out has passed. At least 1; 1 when unset.
+        straggler_timeout_seconds: Seconds after the first contribution of a step at which it is taken
+            with those that are there, if they are min_replicas. Greater than 0. No time-out when unset.
+        late: What is done with a contribution that was computed at an earlier step; DROP when unset.
+        aggregation: How gradients are aggregated; MEAN when unset.
+        weight_by_examples: Whether MEAN, SUM and NORM_BOUNDED_MEAN multiply each gradient by its
+            example_count, and means divide by their sum; false when unset.
+        trim: Of TRIMMED_MEAN: how many of the smallest and of the largest values of each element are
+            left out, at least 0; 1 when unset. As many as leave one value if there are too few
+            contributions.
+        max_norm: Of NORM_BOUNDED_MEAN: the Euclidean norm of all tensors above which a contribution
+            is scaled down to it. Greater than 0; required there.
+    """
+
+    replicas_to_aggregate: int | None = None
+    min_replicas: int = 1
+    straggler_timeout_seconds: float | None = None
+    late: LateContribution = LateContribution.DROP
+    aggregation: Aggregation = Aggregation.MEAN
+    weight_by_examples: bool = False
+    trim: int = 1
+    max_norm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinationAsync(Coordination, field="async"):
+    """Asynchronous training.
+
+    The staleness of a contribution is the number of steps between parameters_step and the session's step.
+
+    Attributes:
+        damping: How the learning rate is reduced for stale gradients; NONE when unset.
+        damping_factor: Of EXPONENTIAL: in (0, 1]; 0.5 when unset.
+        max_staleness: Staleness above which a contribution is rejected with STALE. At least 0. No
+            limit when unset.
+    """
+
+    damping: Damping = Damping.NONE
+    damping_factor: float = 0.5
+    max_staleness: int | None = None
+
+
+@dataclass(frozen=True)
+class CoordinationBounded(Coordination, field="bounded"):
+    """Stale synchronous parallel training.
+
+    A contribution that would put its sender more than max_lead contributions ahead of the slowest member
+    waits until that has caught up, left, or lost its lease. A member that joins begins where the slowest
+    one is.
+
+    Attributes:
+        max_lead: At least 1. Required.
+    """
+
+    max_lead: int
+
+
+@dataclass(frozen=True)
+class CoordinationRounds(Coordination, field="rounds"):
+    """Federated training in rounds.
+
+    A contribution is the change of the parameters (local parameters minus those that were pulled) of
+    every tensor that is not frozen, with example_count. It is added to the round and answered with
+    StepOutcome.ACCUMULATED. When a round is full, or its deadline passes, it closes: the mean of the
+    changes, weighted by example_count, is negated and becomes the gradient of one step of the session's
+    optimizer. SGD with a learning rate of 1 is FedAvg, with momentum FedAvgM; Adam without bias
+    correction is FedAdam; SGD with Nesterov momentum is DiLoCo. Members wait for the next round by
+    PullParametersRequest.newer_than_step.
+
+    Attributes:
+        buffer_size: Number of contributions that close a round, at least 1; the buffer of FedBuff.
+            Required.
+        max_active: Largest number of members. No limit when unset. At least 1.
+        deadline_seconds: Seconds after the first contribution of a round at which it closes. Greater
+            than 0. No deadline when unset.
+        max_staleness: Rounds by which a contribution may be late; ROUND_CLOSED otherwise. At least 0;
+            0 when unset.
+        damping: Factor of a late contribution's example_count; NONE when unset.
+        damping_factor: Of EXPONENTIAL: in (0, 1]; 0.5 when unset.
+    """
+
+    buffer_size: int
+    _: KW_ONLY
+    max_active: int | None = None
+    deadline_seconds: float | None = None
+    max_staleness: int = 0
+    damping: Damping = Damping.NONE
+    damping_factor: float = 0.5

@@ -174,6 +174,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The server has no data directory, or the session is
     held in memory only.
     """
+    ERROR_REASON_FENCED: _ErrorReason.ValueType  # 44
+    """FAILED_PRECONDITION. The worker's epoch has ended: it left, its lease ran
+    out, or it joined again. Join again, and continue with next_sequence.
+    Metadata {"worker": "w1", "epoch": "3", "current": "5"}.
+    """
+    ERROR_REASON_NOT_A_MEMBER: _ErrorReason.ValueType  # 45
+    """FAILED_PRECONDITION. The session's coordination takes steps of members only,
+    or the worker never joined. Join the session. Metadata {"worker": "w1"}.
+    """
+    ERROR_REASON_STALE: _ErrorReason.ValueType  # 46
+    """ABORTED. The gradient was computed too many steps ago. Pull, and compute it
+    again. Metadata {"parameters_step": "5", "current": "12", "limit": "4"}.
+    """
+    ERROR_REASON_ROUND_CLOSED: _ErrorReason.ValueType  # 47
+    """ABORTED. The round that the contribution was computed in is closed. Pull, and
+    take part in the current one. Metadata {"parameters_step": "5", "current":
+    "6", "limit": "0"}.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of errors. Sent as google.rpc.ErrorInfo.reason without the
@@ -333,5 +351,23 @@ ERROR_REASON_SNAPSHOT_MALFORMED: ErrorReason.ValueType  # 42
 ERROR_REASON_DURABILITY_UNAVAILABLE: ErrorReason.ValueType  # 43
 """FAILED_PRECONDITION. The server has no data directory, or the session is
 held in memory only.
+"""
+ERROR_REASON_FENCED: ErrorReason.ValueType  # 44
+"""FAILED_PRECONDITION. The worker's epoch has ended: it left, its lease ran
+out, or it joined again. Join again, and continue with next_sequence.
+Metadata {"worker": "w1", "epoch": "3", "current": "5"}.
+"""
+ERROR_REASON_NOT_A_MEMBER: ErrorReason.ValueType  # 45
+"""FAILED_PRECONDITION. The session's coordination takes steps of members only,
+or the worker never joined. Join the session. Metadata {"worker": "w1"}.
+"""
+ERROR_REASON_STALE: ErrorReason.ValueType  # 46
+"""ABORTED. The gradient was computed too many steps ago. Pull, and compute it
+again. Metadata {"parameters_step": "5", "current": "12", "limit": "4"}.
+"""
+ERROR_REASON_ROUND_CLOSED: ErrorReason.ValueType  # 47
+"""ABORTED. The round that the contribution was computed in is closed. Pull, and
+take part in the current one. Metadata {"parameters_step": "5", "current":
+"6", "limit": "0"}.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -53,6 +53,108 @@ STEP_COUNTING_PER_TENSOR: StepCounting.ValueType  # 2
 """For each tensor, the steps that had a gradient for it (PyTorch)."""
 Global___StepCounting: _TypeAlias = StepCounting  # noqa: Y015
 
+class _LateContribution:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LateContributionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LateContribution.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LATE_CONTRIBUTION_UNSPECIFIED: _LateContribution.ValueType  # 0
+    """The same as LATE_CONTRIBUTION_DROP."""
+    LATE_CONTRIBUTION_DROP: _LateContribution.ValueType  # 1
+    """It is answered with STEP_OUTCOME_DROPPED, and changes nothing."""
+    LATE_CONTRIBUTION_CARRY: _LateContribution.ValueType  # 2
+    """It counts for the current step."""
+
+class LateContribution(_LateContribution, metaclass=_LateContributionEnumTypeWrapper):
+    """What is done with a contribution that was computed at an earlier step."""
+
+LATE_CONTRIBUTION_UNSPECIFIED: LateContribution.ValueType  # 0
+"""The same as LATE_CONTRIBUTION_DROP."""
+LATE_CONTRIBUTION_DROP: LateContribution.ValueType  # 1
+"""It is answered with STEP_OUTCOME_DROPPED, and changes nothing."""
+LATE_CONTRIBUTION_CARRY: LateContribution.ValueType  # 2
+"""It counts for the current step."""
+Global___LateContribution: _TypeAlias = LateContribution  # noqa: Y015
+
+class _Aggregation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGGREGATION_UNSPECIFIED: _Aggregation.ValueType  # 0
+    """The same as AGGREGATION_MEAN."""
+    AGGREGATION_MEAN: _Aggregation.ValueType  # 1
+    """The sum divided by the number of contributions, or of examples."""
+    AGGREGATION_SUM: _Aggregation.ValueType  # 2
+    """The sum."""
+    AGGREGATION_COORDINATE_MEDIAN: _Aggregation.ValueType  # 3
+    """The median of each element; the mean of the two middle values if the number
+    of contributions is even.
+    """
+    AGGREGATION_TRIMMED_MEAN: _Aggregation.ValueType  # 4
+    """The mean of each element without its smallest and largest values (Yin et
+    al. 2018).
+    """
+    AGGREGATION_NORM_BOUNDED_MEAN: _Aggregation.ValueType  # 5
+    """The mean of contributions of bounded norm."""
+
+class Aggregation(_Aggregation, metaclass=_AggregationEnumTypeWrapper):
+    """How gradients are aggregated. Elements are added one contribution after the
+    other, in the order of ranks and in the parameter's element type.
+    """
+
+AGGREGATION_UNSPECIFIED: Aggregation.ValueType  # 0
+"""The same as AGGREGATION_MEAN."""
+AGGREGATION_MEAN: Aggregation.ValueType  # 1
+"""The sum divided by the number of contributions, or of examples."""
+AGGREGATION_SUM: Aggregation.ValueType  # 2
+"""The sum."""
+AGGREGATION_COORDINATE_MEDIAN: Aggregation.ValueType  # 3
+"""The median of each element; the mean of the two middle values if the number
+of contributions is even.
+"""
+AGGREGATION_TRIMMED_MEAN: Aggregation.ValueType  # 4
+"""The mean of each element without its smallest and largest values (Yin et
+al. 2018).
+"""
+AGGREGATION_NORM_BOUNDED_MEAN: Aggregation.ValueType  # 5
+"""The mean of contributions of bounded norm."""
+Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
+
+class _Damping:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DampingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Damping.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DAMPING_UNSPECIFIED: _Damping.ValueType  # 0
+    """The same as DAMPING_NONE."""
+    DAMPING_NONE: _Damping.ValueType  # 1
+    """1."""
+    DAMPING_INVERSE: _Damping.ValueType  # 2
+    """1/(1 + s)."""
+    DAMPING_INVERSE_SQUARE_ROOT: _Damping.ValueType  # 3
+    """1/sqrt(1 + s) (FedBuff)."""
+    DAMPING_EXPONENTIAL: _Damping.ValueType  # 4
+    """damping_factor^s."""
+
+class Damping(_Damping, metaclass=_DampingEnumTypeWrapper):
+    """A factor by the staleness s."""
+
+DAMPING_UNSPECIFIED: Damping.ValueType  # 0
+"""The same as DAMPING_NONE."""
+DAMPING_NONE: Damping.ValueType  # 1
+"""1."""
+DAMPING_INVERSE: Damping.ValueType  # 2
+"""1/(1 + s)."""
+DAMPING_INVERSE_SQUARE_ROOT: Damping.ValueType  # 3
+"""1/sqrt(1 + s) (FedBuff)."""
+DAMPING_EXPONENTIAL: Damping.ValueType  # 4
+"""damping_factor^s."""
+Global___Damping: _TypeAlias = Damping  # noqa: Y015
+
 class _DurabilityMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -427,6 +529,7 @@ class SessionSpec(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     STEP_COUNTING_FIELD_NUMBER: _builtins.int
+    COORDINATION_FIELD_NUMBER: _builtins.int
     decoupled_weight_decay: _builtins.float
     """p -= lr*decoupled_weight_decay*p before the rule."""
     step_counting: Global___StepCounting.ValueType
@@ -475,6 +578,12 @@ class SessionSpec(_message.Message):
         unset: JOURNAL if it has a data directory, EPHEMERAL otherwise.
         """
 
+    @_builtins.property
+    def coordination(self) -> Global___CoordinationSpec:
+        """How the steps of several workers are combined. Steps are independent of
+        each other when unset, as under SOLO.
+        """
+
     def __init__(
         self,
         *,
@@ -489,16 +598,326 @@ class SessionSpec(_message.Message):
         lease: Global___LeaseSpec | None = ...,
         durability: Global___DurabilitySpec | None = ...,
         step_counting: Global___StepCounting.ValueType = ...,
+        coordination: Global___CoordinationSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "coordination", b"coordination", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "groups", b"groups", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "step_counting", b"step_counting", "weight_average", b"weight_average"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "coordination", b"coordination", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "groups", b"groups", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "step_counting", b"step_counting", "weight_average", b"weight_average"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decoupled_weight_decay: _TypeAlias = _typing.Literal["decoupled_weight_decay"]  # noqa: Y015
     _WhichOneofArgType__decoupled_weight_decay: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decoupled_weight_decay) -> _WhichOneofReturnType__decoupled_weight_decay | None: ...
 
 Global___SessionSpec: _TypeAlias = SessionSpec  # noqa: Y015
+
+@_typing.final
+class CoordinationSpec(_message.Message):
+    """How the steps of several workers are combined. Except under SOLO, a step
+    needs a member's worker_epoch; see WorkerService. It may be changed between two
+    steps by UpdateSession, unless a round is open: contributions that wait are
+    then decided on again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOLO_FIELD_NUMBER: _builtins.int
+    SYNC_FIELD_NUMBER: _builtins.int
+    ASYNC_FIELD_NUMBER: _builtins.int
+    BOUNDED_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def solo(self) -> Global___CoordinationSolo:
+        """Each step is applied when it arrives, whoever sends it."""
+
+    @_builtins.property
+    def sync(self) -> Global___CoordinationSync:
+        """The members' gradients are aggregated to one step."""
+
+    @_builtins.property
+    def bounded(self) -> Global___CoordinationBounded:
+        """As ASYNC, but fast members wait for slow ones."""
+
+    @_builtins.property
+    def rounds(self) -> Global___CoordinationRounds:
+        """Members train on their own and send the change of the parameters."""
+
+    def __init__(
+        self,
+        *,
+        solo: Global___CoordinationSolo | None = ...,
+        sync: Global___CoordinationSync | None = ...,
+        bounded: Global___CoordinationBounded | None = ...,
+        rounds: Global___CoordinationRounds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["async", b"async", "bounded", b"bounded", "mode", b"mode", "rounds", b"rounds", "solo", b"solo", "sync", b"sync"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["async", b"async", "bounded", b"bounded", "mode", b"mode", "rounds", b"rounds", "solo", b"solo", "sync", b"sync"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_mode: _TypeAlias = _typing.Literal["solo", "sync", "async", "bounded", "rounds"]  # noqa: Y015
+    _WhichOneofArgType_mode: _TypeAlias = _typing.Literal["mode", b"mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_mode) -> _WhichOneofReturnType_mode | None: ...
+
+Global___CoordinationSpec: _TypeAlias = CoordinationSpec  # noqa: Y015
+
+@_typing.final
+class CoordinationSolo(_message.Message):
+    """Each step is applied when it arrives, whoever sends it. A step that states
+    an epoch is rejected if that has ended.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoordinationSolo: _TypeAlias = CoordinationSolo  # noqa: Y015
+
+@_typing.final
+class CoordinationSync(_message.Message):
+    """Synchronous data-parallel training. A step waits until enough contributions
+    are there. They are aggregated in the order of ranks, in the parameters'
+    element types, so that the bits of the result do not depend on the order of
+    arrival; the aggregate is one step of the session, and each contributor gets
+    its result. A contribution has the gradient of every tensor that is not
+    frozen, no overrides, and parameters_step.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_TO_AGGREGATE_FIELD_NUMBER: _builtins.int
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    STRAGGLER_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    AGGREGATION_FIELD_NUMBER: _builtins.int
+    WEIGHT_BY_EXAMPLES_FIELD_NUMBER: _builtins.int
+    TRIM_FIELD_NUMBER: _builtins.int
+    MAX_NORM_FIELD_NUMBER: _builtins.int
+    replicas_to_aggregate: _builtins.int
+    """Number of contributions that make a step, at least 1. Every member when
+    unset. Never more than there are members, so that a lost member does not
+    stop the others; those beyond it are backup workers.
+    """
+    min_replicas: _builtins.int
+    """A step waits until there are so many contributions, even if members were
+    lost or the time-out has passed. At least 1; 1 when unset.
+    """
+    straggler_timeout_seconds: _builtins.float
+    """Seconds after the first contribution of a step at which it is taken with
+    those that are there, if they are min_replicas. Greater than 0. No time-out
+    when unset.
+    """
+    late: Global___LateContribution.ValueType
+    """What is done with a contribution that was computed at an earlier step; DROP
+    when unset.
+    """
+    aggregation: Global___Aggregation.ValueType
+    """How gradients are aggregated; MEAN when unset."""
+    weight_by_examples: _builtins.bool
+    """Whether MEAN, SUM and NORM_BOUNDED_MEAN multiply each gradient by its
+    example_count, and means divide by their sum; false when unset.
+    """
+    trim: _builtins.int
+    """Of TRIMMED_MEAN: how many of the smallest and of the largest values of each
+    element are left out, at least 0; 1 when unset. As many as leave one value
+    if there are too few contributions.
+    """
+    max_norm: _builtins.float
+    """Of NORM_BOUNDED_MEAN: the Euclidean norm of all tensors above which a
+    contribution is scaled down to it. Greater than 0; required there.
+    """
+    def __init__(
+        self,
+        *,
+        replicas_to_aggregate: _builtins.int | None = ...,
+        min_replicas: _builtins.int | None = ...,
+        straggler_timeout_seconds: _builtins.float | None = ...,
+        late: Global___LateContribution.ValueType = ...,
+        aggregation: Global___Aggregation.ValueType = ...,
+        weight_by_examples: _builtins.bool | None = ...,
+        trim: _builtins.int | None = ...,
+        max_norm: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_norm", b"_max_norm", "_min_replicas", b"_min_replicas", "_replicas_to_aggregate", b"_replicas_to_aggregate", "_straggler_timeout_seconds", b"_straggler_timeout_seconds", "_trim", b"_trim", "_weight_by_examples", b"_weight_by_examples", "max_norm", b"max_norm", "min_replicas", b"min_replicas", "replicas_to_aggregate", b"replicas_to_aggregate", "straggler_timeout_seconds", b"straggler_timeout_seconds", "trim", b"trim", "weight_by_examples", b"weight_by_examples"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_norm", b"_max_norm", "_min_replicas", b"_min_replicas", "_replicas_to_aggregate", b"_replicas_to_aggregate", "_straggler_timeout_seconds", b"_straggler_timeout_seconds", "_trim", b"_trim", "_weight_by_examples", b"_weight_by_examples", "aggregation", b"aggregation", "late", b"late", "max_norm", b"max_norm", "min_replicas", b"min_replicas", "replicas_to_aggregate", b"replicas_to_aggregate", "straggler_timeout_seconds", b"straggler_timeout_seconds", "trim", b"trim", "weight_by_examples", b"weight_by_examples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_norm: _TypeAlias = _typing.Literal["max_norm"]  # noqa: Y015
+    _WhichOneofArgType__max_norm: _TypeAlias = _typing.Literal["_max_norm", b"_max_norm"]  # noqa: Y015
+    _WhichOneofReturnType__min_replicas: _TypeAlias = _typing.Literal["min_replicas"]  # noqa: Y015
+    _WhichOneofArgType__min_replicas: _TypeAlias = _typing.Literal["_min_replicas", b"_min_replicas"]  # noqa: Y015
+    _WhichOneofReturnType__replicas_to_aggregate: _TypeAlias = _typing.Literal["replicas_to_aggregate"]  # noqa: Y015
+    _WhichOneofArgType__replicas_to_aggregate: _TypeAlias = _typing.Literal["_replicas_to_aggregate", b"_replicas_to_aggregate"]  # noqa: Y015
+    _WhichOneofReturnType__straggler_timeout_seconds: _TypeAlias = _typing.Literal["straggler_timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__straggler_timeout_seconds: _TypeAlias = _typing.Literal["_straggler_timeout_seconds", b"_straggler_timeout_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__trim: _TypeAlias = _typing.Literal["trim"]  # noqa: Y015
+    _WhichOneofArgType__trim: _TypeAlias = _typing.Literal["_trim", b"_trim"]  # noqa: Y015
+    _WhichOneofReturnType__weight_by_examples: _TypeAlias = _typing.Literal["weight_by_examples"]  # noqa: Y015
+    _WhichOneofArgType__weight_by_examples: _TypeAlias = _typing.Literal["_weight_by_examples", b"_weight_by_examples"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_norm) -> _WhichOneofReturnType__max_norm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_replicas) -> _WhichOneofReturnType__min_replicas | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas_to_aggregate) -> _WhichOneofReturnType__replicas_to_aggregate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__straggler_timeout_seconds) -> _WhichOneofReturnType__straggler_timeout_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trim) -> _WhichOneofReturnType__trim | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_by_examples) -> _WhichOneofReturnType__weight_by_examples | None: ...
+
+Global___CoordinationSync: _TypeAlias = CoordinationSync  # noqa: Y015
+
+@_typing.final
+class CoordinationAsync(_message.Message):
+    """Asynchronous training. The staleness of a contribution is the number of steps
+    between parameters_step and the session's step.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAMPING_FIELD_NUMBER: _builtins.int
+    DAMPING_FACTOR_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_FIELD_NUMBER: _builtins.int
+    damping: Global___Damping.ValueType
+    """How the learning rate is reduced for stale gradients; NONE when unset."""
+    damping_factor: _builtins.float
+    """Of EXPONENTIAL: in (0, 1]; 0.5 when unset."""
+    max_staleness: _builtins.int
+    """Staleness above which a contribution is rejected with STALE. At least 0. No
+    limit when unset.
+    """
+    def __init__(
+        self,
+        *,
+        damping: Global___Damping.ValueType = ...,
+        damping_factor: _builtins.float | None = ...,
+        max_staleness: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_damping_factor", b"_damping_factor", "_max_staleness", b"_max_staleness", "damping_factor", b"damping_factor", "max_staleness", b"max_staleness"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_damping_factor", b"_damping_factor", "_max_staleness", b"_max_staleness", "damping", b"damping", "damping_factor", b"damping_factor", "max_staleness", b"max_staleness"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__damping_factor: _TypeAlias = _typing.Literal["damping_factor"]  # noqa: Y015
+    _WhichOneofArgType__damping_factor: _TypeAlias = _typing.Literal["_damping_factor", b"_damping_factor"]  # noqa: Y015
+    _WhichOneofReturnType__max_staleness: _TypeAlias = _typing.Literal["max_staleness"]  # noqa: Y015
+    _WhichOneofArgType__max_staleness: _TypeAlias = _typing.Literal["_max_staleness", b"_max_staleness"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__damping_factor) -> _WhichOneofReturnType__damping_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_staleness) -> _WhichOneofReturnType__max_staleness | None: ...
+
+Global___CoordinationAsync: _TypeAlias = CoordinationAsync  # noqa: Y015
+
+@_typing.final
+class CoordinationBounded(_message.Message):
+    """Stale synchronous parallel training. A contribution that would put its sender
+    more than max_lead contributions ahead of the slowest member waits until that
+    has caught up, left, or lost its lease. A member that joins begins where the
+    slowest one is.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_LEAD_FIELD_NUMBER: _builtins.int
+    max_lead: _builtins.int
+    """At least 1. Required."""
+    def __init__(
+        self,
+        *,
+        max_lead: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_lead", b"_max_lead", "max_lead", b"max_lead"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_lead", b"_max_lead", "max_lead", b"max_lead"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_lead: _TypeAlias = _typing.Literal["max_lead"]  # noqa: Y015
+    _WhichOneofArgType__max_lead: _TypeAlias = _typing.Literal["_max_lead", b"_max_lead"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_lead) -> _WhichOneofReturnType__max_lead | None: ...
+
+Global___CoordinationBounded: _TypeAlias = CoordinationBounded  # noqa: Y015
+
+@_typing.final
+class CoordinationRounds(_message.Message):
+    """Federated training in rounds. A contribution is the change of the parameters
+    (local parameters minus those that were pulled) of every tensor that is not
+    frozen, with example_count. It is added to the round and answered with
+    STEP_OUTCOME_ACCUMULATED. When a round is full, or its deadline passes, it
+    closes: the mean of the changes, weighted by example_count, is negated and
+    becomes the gradient of one step of the session's optimizer. SGD with a
+    learning rate of 1 is FedAvg, with momentum FedAvgM; Adam without bias
+    correction is FedAdam; SGD with Nesterov momentum is DiLoCo. Members wait for
+    the next round by PullParametersRequest.newer_than_step.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUFFER_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_ACTIVE_FIELD_NUMBER: _builtins.int
+    DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_FIELD_NUMBER: _builtins.int
+    DAMPING_FIELD_NUMBER: _builtins.int
+    DAMPING_FACTOR_FIELD_NUMBER: _builtins.int
+    buffer_size: _builtins.int
+    """Number of contributions that close a round, at least 1; the buffer of
+    FedBuff. Required.
+    """
+    max_active: _builtins.int
+    """Largest number of members. No limit when unset. At least 1."""
+    deadline_seconds: _builtins.float
+    """Seconds after the first contribution of a round at which it closes. Greater
+    than 0. No deadline when unset.
+    """
+    max_staleness: _builtins.int
+    """Rounds by which a contribution may be late; ROUND_CLOSED otherwise. At
+    least 0; 0 when unset.
+    """
+    damping: Global___Damping.ValueType
+    """Factor of a late contribution's example_count; NONE when unset."""
+    damping_factor: _builtins.float
+    """Of EXPONENTIAL: in (0, 1]; 0.5 when unset."""
+    def __init__(
+        self,
+        *,
+        buffer_size: _builtins.int | None = ...,
+        max_active: _builtins.int | None = ...,
+        deadline_seconds: _builtins.float | None = ...,
+        max_staleness: _builtins.int | None = ...,
+        damping: Global___Damping.ValueType = ...,
+        damping_factor: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_buffer_size", b"_buffer_size", "_damping_factor", b"_damping_factor", "_deadline_seconds", b"_deadline_seconds", "_max_active", b"_max_active", "_max_staleness", b"_max_staleness", "buffer_size", b"buffer_size", "damping_factor", b"damping_factor", "deadline_seconds", b"deadline_seconds", "max_active", b"max_active", "max_staleness", b"max_staleness"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_buffer_size", b"_buffer_size", "_damping_factor", b"_damping_factor", "_deadline_seconds", b"_deadline_seconds", "_max_active", b"_max_active", "_max_staleness", b"_max_staleness", "buffer_size", b"buffer_size", "damping", b"damping", "damping_factor", b"damping_factor", "deadline_seconds", b"deadline_seconds", "max_active", b"max_active", "max_staleness", b"max_staleness"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__buffer_size: _TypeAlias = _typing.Literal["buffer_size"]  # noqa: Y015
+    _WhichOneofArgType__buffer_size: _TypeAlias = _typing.Literal["_buffer_size", b"_buffer_size"]  # noqa: Y015
+    _WhichOneofReturnType__damping_factor: _TypeAlias = _typing.Literal["damping_factor"]  # noqa: Y015
+    _WhichOneofArgType__damping_factor: _TypeAlias = _typing.Literal["_damping_factor", b"_damping_factor"]  # noqa: Y015
+    _WhichOneofReturnType__deadline_seconds: _TypeAlias = _typing.Literal["deadline_seconds"]  # noqa: Y015
+    _WhichOneofArgType__deadline_seconds: _TypeAlias = _typing.Literal["_deadline_seconds", b"_deadline_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__max_active: _TypeAlias = _typing.Literal["max_active"]  # noqa: Y015
+    _WhichOneofArgType__max_active: _TypeAlias = _typing.Literal["_max_active", b"_max_active"]  # noqa: Y015
+    _WhichOneofReturnType__max_staleness: _TypeAlias = _typing.Literal["max_staleness"]  # noqa: Y015
+    _WhichOneofArgType__max_staleness: _TypeAlias = _typing.Literal["_max_staleness", b"_max_staleness"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__buffer_size) -> _WhichOneofReturnType__buffer_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__damping_factor) -> _WhichOneofReturnType__damping_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_seconds) -> _WhichOneofReturnType__deadline_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_active) -> _WhichOneofReturnType__max_active | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_staleness) -> _WhichOneofReturnType__max_staleness | None: ...
+
+Global___CoordinationRounds: _TypeAlias = CoordinationRounds  # noqa: Y015
 
 @_typing.final
 class DurabilitySpec(_message.Message):

@@ -40,6 +40,10 @@ class _StepOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepOutco
     """The gradient was not finite and the policy is SKIP."""
     STEP_OUTCOME_VALIDATED: _StepOutcome.ValueType  # 4
     """The request was validated, and nothing was changed."""
+    STEP_OUTCOME_DROPPED: _StepOutcome.ValueType  # 5
+    """Under SYNC: the gradient was computed at an earlier step, and nothing was
+    changed. Pull, and continue with the next sequence.
+    """
 
 class StepOutcome(_StepOutcome, metaclass=_StepOutcomeEnumTypeWrapper):
     """Outcome of a step."""
@@ -54,6 +58,10 @@ STEP_OUTCOME_SKIPPED: StepOutcome.ValueType  # 3
 """The gradient was not finite and the policy is SKIP."""
 STEP_OUTCOME_VALIDATED: StepOutcome.ValueType  # 4
 """The request was validated, and nothing was changed."""
+STEP_OUTCOME_DROPPED: StepOutcome.ValueType  # 5
+"""Under SYNC: the gradient was computed at an earlier step, and nothing was
+changed. Pull, and continue with the next sequence.
+"""
 Global___StepOutcome: _TypeAlias = StepOutcome  # noqa: Y015
 
 @_typing.final
@@ -619,7 +627,8 @@ class StepOptions(_message.Message):
 
     A step is identified by (worker, sequence). Its content is: the names of its
     tensors, their element types and bytes (or the gradient_id in their place),
-    the row indices in the order given, expected_step, loss_scale and overrides.
+    the row indices in the order given, expected_step, loss_scale, overrides, and
+    in a step of a member example_count and parameters_step.
     The same sequence with the same content returns the stored result and
     applies nothing; with another content it is refused with
     ERROR_REASON_SEQUENCE_REUSED. What is pulled and per_tensor_norms are no
@@ -636,6 +645,9 @@ class StepOptions(_message.Message):
     PER_TENSOR_NORMS_FIELD_NUMBER: _builtins.int
     PULL_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
+    WORKER_EPOCH_FIELD_NUMBER: _builtins.int
+    EXAMPLE_COUNT_FIELD_NUMBER: _builtins.int
+    PARAMETERS_STEP_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Name of the worker: any string of up to 128 characters. Empty for a step
     that is applied each time it is sent.
@@ -660,6 +672,19 @@ class StepOptions(_message.Message):
     """
     per_tensor_norms: _builtins.bool
     """Requests the norm of each tensor."""
+    worker_epoch: _builtins.int
+    """The epoch of the worker's membership, from JoinSession. 0 for a step of no
+    member, which only a session without coordination, or under SOLO, accepts.
+    Not part of the content.
+    """
+    example_count: _builtins.int
+    """Number of examples that the gradient was computed of, at least 1; 1 when
+    unset. Used where the coordination weights by it.
+    """
+    parameters_step: _builtins.int
+    """The step of the parameters at which the gradient was computed, as the pull
+    stated it. Required under SYNC, ASYNC and ROUNDS.
+    """
     @_builtins.property
     def pull(self) -> Global___PullOptions:
         """Requests parameters in the same answer. None when unset."""
@@ -679,19 +704,30 @@ class StepOptions(_message.Message):
         per_tensor_norms: _builtins.bool = ...,
         pull: Global___PullOptions | None = ...,
         overrides: _abc.Iterable[Global___HyperparameterOverride] | None = ...,
+        worker_epoch: _builtins.int = ...,
+        example_count: _builtins.int | None = ...,
+        parameters_step: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "pull", b"pull"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "example_count", b"example_count", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "parameters_step", b"parameters_step", "pull", b"pull"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "overrides", b"overrides", "per_tensor_norms", b"per_tensor_norms", "pull", b"pull", "sequence", b"sequence", "validate_only", b"validate_only", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "example_count", b"example_count", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "overrides", b"overrides", "parameters_step", b"parameters_step", "per_tensor_norms", b"per_tensor_norms", "pull", b"pull", "sequence", b"sequence", "validate_only", b"validate_only", "worker", b"worker", "worker_epoch", b"worker_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__example_count: _TypeAlias = _typing.Literal["example_count"]  # noqa: Y015
+    _WhichOneofArgType__example_count: _TypeAlias = _typing.Literal["_example_count", b"_example_count"]  # noqa: Y015
     _WhichOneofReturnType__expected_step: _TypeAlias = _typing.Literal["expected_step"]  # noqa: Y015
     _WhichOneofArgType__expected_step: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step"]  # noqa: Y015
     _WhichOneofReturnType__loss_scale: _TypeAlias = _typing.Literal["loss_scale"]  # noqa: Y015
     _WhichOneofArgType__loss_scale: _TypeAlias = _typing.Literal["_loss_scale", b"_loss_scale"]  # noqa: Y015
+    _WhichOneofReturnType__parameters_step: _TypeAlias = _typing.Literal["parameters_step"]  # noqa: Y015
+    _WhichOneofArgType__parameters_step: _TypeAlias = _typing.Literal["_parameters_step", b"_parameters_step"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__example_count) -> _WhichOneofReturnType__example_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_step) -> _WhichOneofReturnType__expected_step | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_scale) -> _WhichOneofReturnType__loss_scale | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parameters_step) -> _WhichOneofReturnType__parameters_step | None: ...
 
 Global___StepOptions: _TypeAlias = StepOptions  # noqa: Y015
 
@@ -872,6 +908,8 @@ class StepResult(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The session's step after it."""
     outcome: Global___StepOutcome.ValueType
@@ -887,8 +925,8 @@ class StepResult(_message.Message):
     non_finite_count: _builtins.int
     """NaN and infinite elements of the gradient as NonFinitePolicy checks it."""
     staleness: _builtins.int
-    """Number of steps between the one at which the gradient was computed and
-    this one. Always 0 in this version.
+    """Number of steps of the session between parameters_step and the step that
+    the gradient was used in. 0 for a step of no member.
     """
     regularization_penalty: _builtins.float
     """l1*sum(|p|) + l2*sum(p^2)/2 at the parameters before the step; 0 without
@@ -908,6 +946,14 @@ class StepResult(_message.Message):
     """
     sequence: _builtins.int
     """The step's number within its worker; 0 without a worker."""
+    contributions: _builtins.int
+    """Under SYNC: the contributions that were aggregated to the step. Under
+    ROUNDS: those of the round up to this one.
+    """
+    weight: _builtins.float
+    """The share of this contribution in the aggregate, where that is a mean; under
+    ASYNC the factor of the learning rate. 0 for a step of no member.
+    """
     @_builtins.property
     def tensor_norms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorNorm]:
         """Norm of each tensor's gradient before clipping, if requested."""
@@ -929,10 +975,12 @@ class StepResult(_message.Message):
         replayed: _builtins.bool = ...,
         worker: _builtins.str = ...,
         sequence: _builtins.int = ...,
+        contributions: _builtins.int = ...,
+        weight: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulated", b"accumulated", "clipped_gradient_norm", b"clipped_gradient_norm", "durable_step", b"durable_step", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "non_finite_count", b"non_finite_count", "outcome", b"outcome", "regularization_penalty", b"regularization_penalty", "replayed", b"replayed", "sequence", b"sequence", "staleness", b"staleness", "step", b"step", "tensor_norms", b"tensor_norms", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulated", b"accumulated", "clipped_gradient_norm", b"clipped_gradient_norm", "contributions", b"contributions", "durable_step", b"durable_step", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "non_finite_count", b"non_finite_count", "outcome", b"outcome", "regularization_penalty", b"regularization_penalty", "replayed", b"replayed", "sequence", b"sequence", "staleness", b"staleness", "step", b"step", "tensor_norms", b"tensor_norms", "weight", b"weight", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1031,6 +1079,7 @@ class StepPlan(_message.Message):
     PULL_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
     PER_TENSOR_NORMS_FIELD_NUMBER: _builtins.int
+    WORKER_EPOCH_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Resource name, sessions/{id}. Required."""
     worker: _builtins.str
@@ -1049,6 +1098,8 @@ class StepPlan(_message.Message):
     """
     per_tensor_norms: _builtins.bool
     """Requests the norm of each tensor in each result."""
+    worker_epoch: _builtins.int
+    """The epoch of the worker's membership, as in StepOptions."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the tensors whose gradients are sent whole, in any order; every
@@ -1074,10 +1125,11 @@ class StepPlan(_message.Message):
         pull: Global___PullOptions | None = ...,
         region: _builtins.str = ...,
         per_tensor_norms: _builtins.bool = ...,
+        worker_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pull", b"pull"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient_dtype", b"gradient_dtype", "per_tensor_norms", b"per_tensor_norms", "pull", b"pull", "region", b"region", "session", b"session", "sparse_tensors", b"sparse_tensors", "tensors", b"tensors", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradient_dtype", b"gradient_dtype", "per_tensor_norms", b"per_tensor_norms", "pull", b"pull", "region", b"region", "session", b"session", "sparse_tensors", b"sparse_tensors", "tensors", b"tensors", "worker", b"worker", "worker_epoch", b"worker_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1142,6 +1194,8 @@ class StepStart(_message.Message):
     ROW_INDICES_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    EXAMPLE_COUNT_FIELD_NUMBER: _builtins.int
+    PARAMETERS_STEP_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the step within the plan's worker, as in StepOptions."""
     byte_count: _builtins.int
@@ -1161,6 +1215,12 @@ class StepStart(_message.Message):
     """
     validate_only: _builtins.bool
     """Checks and measures the step, and applies nothing, as in StepOptions."""
+    example_count: _builtins.int
+    """Number of examples that the gradient was computed of, as in StepOptions."""
+    parameters_step: _builtins.int
+    """The step of the parameters at which the gradient was computed, as in
+    StepOptions.
+    """
     @_builtins.property
     def row_indices(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]:
         """The rows that are sent of each of the plan's sparse_tensors, in that order:
@@ -1182,19 +1242,29 @@ class StepStart(_message.Message):
         row_indices: _abc.Iterable[_tensor_pb2.Tensor] | None = ...,
         overrides: _abc.Iterable[Global___HyperparameterOverride] | None = ...,
         validate_only: _builtins.bool = ...,
+        example_count: _builtins.int | None = ...,
+        parameters_step: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "expected_step", b"expected_step", "loss_scale", b"loss_scale"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "example_count", b"example_count", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "parameters_step", b"parameters_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "byte_count", b"byte_count", "expected_step", b"expected_step", "gradient_id", b"gradient_id", "loss_scale", b"loss_scale", "overrides", b"overrides", "row_indices", b"row_indices", "sequence", b"sequence", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "byte_count", b"byte_count", "example_count", b"example_count", "expected_step", b"expected_step", "gradient_id", b"gradient_id", "loss_scale", b"loss_scale", "overrides", b"overrides", "parameters_step", b"parameters_step", "row_indices", b"row_indices", "sequence", b"sequence", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__example_count: _TypeAlias = _typing.Literal["example_count"]  # noqa: Y015
+    _WhichOneofArgType__example_count: _TypeAlias = _typing.Literal["_example_count", b"_example_count"]  # noqa: Y015
     _WhichOneofReturnType__expected_step: _TypeAlias = _typing.Literal["expected_step"]  # noqa: Y015
     _WhichOneofArgType__expected_step: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step"]  # noqa: Y015
     _WhichOneofReturnType__loss_scale: _TypeAlias = _typing.Literal["loss_scale"]  # noqa: Y015
     _WhichOneofArgType__loss_scale: _TypeAlias = _typing.Literal["_loss_scale", b"_loss_scale"]  # noqa: Y015
+    _WhichOneofReturnType__parameters_step: _TypeAlias = _typing.Literal["parameters_step"]  # noqa: Y015
+    _WhichOneofArgType__parameters_step: _TypeAlias = _typing.Literal["_parameters_step", b"_parameters_step"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__example_count) -> _WhichOneofReturnType__example_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_step) -> _WhichOneofReturnType__expected_step | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_scale) -> _WhichOneofReturnType__loss_scale | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parameters_step) -> _WhichOneofReturnType__parameters_step | None: ...
 
 Global___StepStart: _TypeAlias = StepStart  # noqa: Y015
 
@@ -1390,10 +1460,15 @@ class PullParametersRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PULL_FIELD_NUMBER: _builtins.int
     IF_NEWER_THAN_STEP_FIELD_NUMBER: _builtins.int
+    NEWER_THAN_STEP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, sessions/{id}."""
     if_newer_than_step: _builtins.int
     """Sends no values unless the session's step is greater."""
+    newer_than_step: _builtins.int
+    """Waits until the session's step is greater, at most until the call's
+    deadline, and then sends the values.
+    """
     @_builtins.property
     def pull(self) -> Global___PullOptions:
         """Which parameters, and how."""
@@ -1404,14 +1479,20 @@ class PullParametersRequest(_message.Message):
         name: _builtins.str = ...,
         pull: Global___PullOptions | None = ...,
         if_newer_than_step: _builtins.int | None = ...,
+        newer_than_step: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_if_newer_than_step", b"_if_newer_than_step", "if_newer_than_step", b"if_newer_than_step", "pull", b"pull"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_if_newer_than_step", b"_if_newer_than_step", "_newer_than_step", b"_newer_than_step", "if_newer_than_step", b"if_newer_than_step", "newer_than_step", b"newer_than_step", "pull", b"pull"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_newer_than_step", b"_if_newer_than_step", "if_newer_than_step", b"if_newer_than_step", "name", b"name", "pull", b"pull"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_newer_than_step", b"_if_newer_than_step", "_newer_than_step", b"_newer_than_step", "if_newer_than_step", b"if_newer_than_step", "name", b"name", "newer_than_step", b"newer_than_step", "pull", b"pull"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__if_newer_than_step: _TypeAlias = _typing.Literal["if_newer_than_step"]  # noqa: Y015
     _WhichOneofArgType__if_newer_than_step: _TypeAlias = _typing.Literal["_if_newer_than_step", b"_if_newer_than_step"]  # noqa: Y015
+    _WhichOneofReturnType__newer_than_step: _TypeAlias = _typing.Literal["newer_than_step"]  # noqa: Y015
+    _WhichOneofArgType__newer_than_step: _TypeAlias = _typing.Literal["_newer_than_step", b"_newer_than_step"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__if_newer_than_step) -> _WhichOneofReturnType__if_newer_than_step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__newer_than_step) -> _WhichOneofReturnType__newer_than_step | None: ...
 
 Global___PullParametersRequest: _TypeAlias = PullParametersRequest  # noqa: Y015
 

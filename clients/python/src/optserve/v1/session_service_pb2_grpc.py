@@ -267,8 +267,10 @@ class SessionServiceServicer:
         FAILED_PRECONDITION: the sequence leaves a gap (the metadata state the
         expected one), was used for another content, or its result is no longer
         stored; parameters are not uploaded yet; or early stopping has ended the
-        training. ABORTED: expected_step is not the session's step (the metadata
-        state the current one); pull, and compute the gradient again.
+        training; or the membership of worker_epoch has ended, and the worker has to
+        join again. ABORTED: expected_step is not the session's step (the metadata
+        state the current one), or the gradient is too old for the session's
+        coordination; pull, and compute the gradient again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

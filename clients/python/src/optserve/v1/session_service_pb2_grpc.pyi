@@ -118,8 +118,10 @@ class SessionServiceStub:
     FAILED_PRECONDITION: the sequence leaves a gap (the metadata state the
     expected one), was used for another content, or its result is no longer
     stored; parameters are not uploaded yet; or early stopping has ended the
-    training. ABORTED: expected_step is not the session's step (the metadata
-    state the current one); pull, and compute the gradient again.
+    training; or the membership of worker_epoch has ended, and the worker has to
+    join again. ABORTED: expected_step is not the session's step (the metadata
+    state the current one), or the gradient is too old for the session's
+    coordination; pull, and compute the gradient again.
     """
     StepStream: _grpc.StreamStreamMultiCallable[_session_service_pb2.StepStreamRequest, _session_service_pb2.StepStreamResponse]
     """Takes any number of steps of any size. The first message is a plan: what
@@ -327,8 +329,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     FAILED_PRECONDITION: the sequence leaves a gap (the metadata state the
     expected one), was used for another content, or its result is no longer
     stored; parameters are not uploaded yet; or early stopping has ended the
-    training. ABORTED: expected_step is not the session's step (the metadata
-    state the current one); pull, and compute the gradient again.
+    training; or the membership of worker_epoch has ended, and the worker has to
+    join again. ABORTED: expected_step is not the session's step (the metadata
+    state the current one), or the gradient is too old for the session's
+    coordination; pull, and compute the gradient again.
     """
     StepStream: _aio.StreamStreamMultiCallable[_session_service_pb2.StepStreamRequest, _session_service_pb2.StepStreamResponse]  # type: ignore[assignment]
     """Takes any number of steps of any size. The first message is a plan: what
@@ -575,8 +579,10 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION: the sequence leaves a gap (the metadata state the
         expected one), was used for another content, or its result is no longer
         stored; parameters are not uploaded yet; or early stopping has ended the
-        training. ABORTED: expected_step is not the session's step (the metadata
-        state the current one); pull, and compute the gradient again.
+        training; or the membership of worker_epoch has ended, and the worker has to
+        join again. ABORTED: expected_step is not the session's step (the metadata
+        state the current one), or the gradient is too old for the session's
+        coordination; pull, and compute the gradient again.
         """
 
     @_abc_1.abstractmethod

@@ -11,6 +11,9 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.coordination.aggregate_step import replay_aggregate, replay_close
+from optserve_server.coordination.contribution import drop, replay_contribution
+from optserve_server.coordination.membership_change import replay_end, replay_join
 from optserve_server.errors import DomainError
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Store
@@ -147,8 +150,27 @@ def _replay_report(session: Session, facts: dict[str, Any], _: list[memoryview],
     return session.report(facts["values"])
 
 
+def _replay_contribution(
+    session: Session, facts: dict[str, Any], buffers: list[memoryview], _: SpecCodec
+) -> object:
+    return replay_contribution(session, _staged(session, facts, buffers), options_of(facts["options"]), facts)
+
+
+def _replay_aggregate(
+    session: Session, facts: dict[str, Any], buffers: list[memoryview], _: SpecCodec
+) -> object:
+    replay_aggregate(session, _staged(session, facts, buffers), options_of(facts["options"]), facts)
+    return None
+
+
 _REPLAYS: Mapping[ChangeKind, Callable[[Session, dict[str, Any], list[memoryview], SpecCodec], object]] = {
     ChangeKind.STEP: _replay_step,
+    ChangeKind.CONTRIBUTION: _replay_contribution,
+    ChangeKind.DROPPED: lambda session, facts, _, __: drop(session, facts["worker"], facts),
+    ChangeKind.AGGREGATE: _replay_aggregate,
+    ChangeKind.CLOSE_ROUND: lambda session, _, __, ___: replay_close(session),
+    ChangeKind.JOIN: lambda session, facts, _, __: replay_join(session, facts),
+    ChangeKind.END_MEMBERSHIPS: lambda session, facts, _, __: replay_end(session, facts),
     ChangeKind.PUSH: _replay_push,
     ChangeKind.RESTORE: _replay_push,
     ChangeKind.UPDATE: _replay_update,

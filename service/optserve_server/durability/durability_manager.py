@@ -21,7 +21,7 @@ from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import Answered, SessionDurability
 from optserve_server.spec.session_spec import DurabilityMode
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.change import Change, ChangeKind, Request
+from optserve_server.state.change import OF_STEPS, Change, ChangeKind, Request
 from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
 from optserve_server.storage.durable_positions import DurablePositions
@@ -177,7 +177,7 @@ class DurabilityManager:
             durability.recorded(payload_bytes)
         else:
             durability.unrecorded()
-        soon = kind is not ChangeKind.STEP and not durability.journals
+        soon = kind not in OF_STEPS and not durability.journals
         if soon or self._is_due(durability):
             self.save_soon(durability)
 

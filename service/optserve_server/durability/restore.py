@@ -26,4 +26,6 @@ def restore_state(session: Session, state: Session) -> None:
     session.step, session.accumulated, session.skipped = state.step, state.accumulated, state.skipped
     session.resident_bytes = state.resident_bytes
     session.charge, session.waiting = state.charge, state.waiting
+    session.coordinator.follow(session.spec.coordination)
+    session.coordinator.round = state.coordinator.round
     session.activity.publish(Updated())

@@ -1,7 +1,7 @@
 """A session as tensors and facts, and back: what a snapshot holds.
 
 Tensors are named for what they are: ``parameter/w``, ``slot/m/w``, ``average/w``,
-``accumulated/w`` and ``best/w`` belong to the tensor ``w``. Everything else is facts, which
+``accumulated/w``, ``best/w`` and ``round/w`` belong to the tensor ``w``. Everything else is facts, which
 JSON can say: floats come back the same, for it writes the shortest text that is read as them.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import Array, Backend
+from optserve_server.coordination.contribution import aggregate_staging
 from optserve_server.errors import DomainError
 from optserve_server.programs.clocks import Clock
 from optserve_server.programs.gradient_transforms import ACCUMULATED, AVERAGE, PARAMETER, PREPARED
@@ -29,7 +30,6 @@ from optserve_server.spec.early_stopping import EarlyStoppingState
 from optserve_server.spec.plateau import ReduceOnPlateauState
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.arena import Arenas
 from optserve_server.state.layout import Layout, TensorEntry
 from optserve_server.state.monitors import Monitors
 from optserve_server.state.partition import Partition
@@ -61,10 +61,7 @@ def encode_snapshot(session: Session, codec: SpecCodec, **more: Any) -> EncodedS
         more: further facts.
     """
     facts = {**_facts(session), **more}
-    tensors = [
-        _source(session.arenas.backend, name, entry, array)
-        for name, entry, array in _arrays(session.arenas, session.monitors)
-    ]
+    tensors = [_source(session.arenas.backend, name, entry, array) for name, entry, array in _arrays(session)]
     metadata = {_FACTS: json.dumps(facts, separators=(",", ":")), _SPEC: codec.encode(session.spec)}
     return EncodedSnapshot(tensors, metadata)
 
@@ -153,6 +150,7 @@ def _facts(session: Session) -> dict[str, Any]:
         "plateau": None if monitors.plateau is None else dataclasses.asdict(monitors.plateau),
         "stopping": None if monitors.stopping is None else dataclasses.asdict(monitors.stopping),
         "workers": session.step_deduplication.state(),
+        "coordination": session.coordinator.facts(),
     }
 
 
@@ -170,6 +168,7 @@ def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
     )
     session.scalars.reduction = session.monitors.learning_rate_factor
     session.step_deduplication = StepDeduplication.of(facts["workers"])
+    session.coordinator.restore(facts["coordination"], lambda: aggregate_staging(session))
 
 
 def _count(value: Any, limit: int = 1 << 63) -> int:
@@ -209,18 +208,25 @@ def _clocks(session: Session, facts: Sequence[Any]) -> list[Clock]:
 
 def _restore_arrays(session: Session, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
     backend = session.arenas.backend
-    places = list(_arrays(session.arenas, session.monitors))
+    places = list(_arrays(session))
     if {name for name, _, _ in places} != tensors.keys():
         raise DamagedError("its tensors are not those of its specification")
     for name, entry, array in places:
         found = tensors[name]
         if found.dtype != entry.dtype or found.size != array.size:
             raise DamagedError(f"tensor {name!r} has another type or shape")
-        array.reshape(-1)[:] = backend.from_host(found.reshape(-1))
+        flat = found.reshape(-1)
+        # An open round is on the host.
+        array.reshape(-1)[:] = flat if isinstance(array, np.ndarray) else backend.from_host(flat)
 
 
-def _arrays(arenas: Arenas, monitors: Monitors) -> Iterator[tuple[str, TensorEntry, Array]]:
+def _arrays(session: Session) -> Iterator[tuple[str, TensorEntry, Array]]:
     """Every array that is worth keeping, cut into tensors: views, in their own shapes."""
+    arenas, monitors = session.arenas, session.monitors
+    if session.coordinator.round is not None:
+        total = session.coordinator.round.total
+        for tensor in total.tensors:
+            yield f"round/{tensor.entry.name}", tensor.entry, total.array(tensor).reshape(tensor.entry.shape)
     for partition in arenas.partitions.values():
         for entry in partition.tensors:
             yield from _arrays_of(partition, entry)

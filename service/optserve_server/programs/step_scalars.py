@@ -120,6 +120,24 @@ class SessionScalars:
             for group in self._groups.values()
         )
 
+    def damped(self, step: int, overrides: tuple[Override, ...], factor: float) -> tuple[Override, ...]:
+        """Overrides that multiply every group's learning rate of a step by ``factor``.
+
+        Args:
+            step: how many steps there were.
+            overrides: those of the step.
+            factor: the factor.
+        """
+        chosen = self.effective_hyperparameters(overrides) if overrides else self._plain
+        scheduled = self._scheduled(step)
+        rates = {name: chosen.rates.get(name, scheduled) for name in self._groups}
+        return tuple(
+            Override(
+                name, "learning_rate", factor * (chosen.rules[name].base_learning_rate if r is None else r)
+            )
+            for name, r in rates.items()
+        )
+
     def _scheduled(self, step: int) -> float | None:
         return None if self._spec.schedule is None else self._spec.schedule.algorithm.rate(step)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from optserve_server.arrays.backend import Backend
+from optserve_server.coordination.coordinator import Coordinator
 from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.step_programs import programs_of
 from optserve_server.programs.step_scalars import SessionScalars, StepScalars
@@ -106,6 +107,7 @@ class Session:
         waiting: names of the tensors whose values are still to be uploaded.
         idle_plans: plans of unary steps for the next steps like theirs; see `stepping.step_plan`.
         durability: how it is kept on the disk; None where it is held in memory alone.
+        coordinator: its members, and how their steps are combined.
     """
 
     def __init__(
@@ -147,6 +149,7 @@ class Session:
         self.monitors = Monitors.begin(spec, self.arenas)
         self.step_deduplication = StepDeduplication()
         self.durability: SessionDurability[Session] | None = None
+        self.coordinator = Coordinator(spec.coordination)
         self.waiting = set(pending)
         self.idle_plans: dict[object, object] = {}
 
@@ -158,6 +161,11 @@ class Session:
     def durable_at(self, step: int) -> int:
         """The step that would come back if the server were lost at ``step``; 0 where none would."""
         return 0 if self.durability is None else self.durability.durable_step(step)
+
+    @property
+    def has_open_round(self) -> bool:
+        """Whether contributions have been added to a round that is not closed."""
+        return self.coordinator.round is not None and self.coordinator.round.count > 0
 
     @property
     def pending(self) -> list[str]:
@@ -232,11 +240,13 @@ class Session:
             Whether it is to be taken; False if it was answered before.
 
         Raises:
-            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, SEQUENCE_GAP, SEQUENCE_EXPIRED,
-                TRAINING_STOPPED or STEP_MISMATCH.
+            DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, NOT_A_MEMBER, SEQUENCE_GAP,
+                SEQUENCE_EXPIRED, TRAINING_STOPPED or STEP_MISMATCH.
         """
         if self.closed or self.damaged or self.waiting:
             self._check_usable()
+        if options.member is None and self.coordinator.mode.members_only:
+            raise members_only(options.worker)
         if options.worker and not self.step_deduplication.is_next(options.worker, options.sequence):
             return False
         if self.monitors.stopping is not None:
@@ -347,6 +357,7 @@ class Session:
 
     def _update(self, prepared: Prepared[list[StateTransfer]]) -> list[StateTransfer]:
         transfers = prepared.commit()
+        self.coordinator.follow(self.spec.coordination)
         self.activity.publish(Updated())
         return transfers
 
@@ -381,6 +392,7 @@ class Session:
         """Says that it is deleted, or away; later calls on it are rejected."""
         self.closed, self.away = True, away
         self.idle_plans.clear()  # they hold the session, which is to go at once
+        self.coordinator.decide_again()
         self.activity.publish_deleted()
         for on_close in list(self.on_close.values()):
             on_close()
@@ -431,6 +443,12 @@ class Session:
                 field=field,
                 metadata={"expected": expected, "current": self.step},
             )
+
+
+def members_only(worker: str) -> DomainError:
+    """The error of a step of no member, where the coordination takes none."""
+    text = "the session's coordination takes steps of members only; join the session, and state worker_epoch"
+    return DomainError(Reason.NOT_A_MEMBER, text, field="options.worker_epoch", metadata={"worker": worker})
 
 
 def session_deleted(name: str, field: str) -> DomainError:

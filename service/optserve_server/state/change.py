@@ -14,6 +14,12 @@ class ChangeKind(StrEnum):
     """What changes a session."""
 
     STEP = "step"
+    CONTRIBUTION = "contribution"
+    DROPPED = "dropped"
+    AGGREGATE = "aggregate"
+    CLOSE_ROUND = "close_round"
+    JOIN = "join"
+    END_MEMBERSHIPS = "end_memberships"
     PUSH = "push"
     UPDATE = "update"
     REPORT = "report"
@@ -24,6 +30,10 @@ class ChangeKind(StrEnum):
     SAVE = "save"
     DROP = "drop"
     DELETE = "delete"
+
+
+OF_STEPS = frozenset(list(ChangeKind)[:5])
+"""Changes that a training makes again and again; others are rare."""
 
 
 @dataclass(frozen=True)

@@ -39,3 +39,7 @@ class SessionState(Protocol):
     changing: AbstractContextManager[None]
     charge: Charge
     resident_bytes: int
+
+    @property
+    def has_open_round(self) -> bool:
+        """Whether contributions have been added to a round that is not closed."""

@@ -122,8 +122,11 @@ class Step(Change[SteppedSession, "Step"]):
         if options.worker:
             if self._hasher is not None:
                 self._advance(staging.byte_count)
-            context = options.loss_scale, options.expected_step, options.overrides
-            self._digest = staging.digest(*context, stand_in=options.gradient_id, of=self._hasher)
+            if not self._digest:
+                context: tuple[object, ...] = options.loss_scale, options.expected_step, options.overrides
+                if options.member is not None:
+                    context += options.member.example_count, options.member.parameters_step
+                self._digest = staging.digest(*context, stand_in=options.gradient_id, of=self._hasher)
             if not new:
                 self.stored = session.step_deduplication.lookup(
                     options.worker, options.sequence, self._digest

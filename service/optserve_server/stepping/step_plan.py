@@ -43,6 +43,7 @@ class StepPlan(Generic[S]):
         pull: the parameters that follow each result; None for none.
         region: the shared memory that gradients and parameters are in; None if they are sent.
         per_tensor_norms: whether each result has the norm of each tensor.
+        worker_epoch: the epoch of the sender's membership; 0 for none.
         is_resident: whether its buffers count as the session's own, not as bytes in flight.
 
     Attributes:
@@ -67,6 +68,7 @@ class StepPlan(Generic[S]):
         pull: Pull | None = None,
         region: Region | None = None,
         per_tensor_norms: bool = False,
+        worker_epoch: int = 0,
         is_resident: bool = False,
     ) -> None:
         session.check_ready()
@@ -74,6 +76,7 @@ class StepPlan(Generic[S]):
         self.session, self.spec = session, session.spec
         self.gradients, self.sparse_tensors, self.dtype = tuple(gradients), tuple(sparse_tensors), dtype
         self.worker, self.per_tensor_norms = worker, per_tensor_norms
+        self.worker_epoch = worker_epoch
         self.pull, self.region = pull, region
         self.parameters: tuple[StagedTensor, ...] | None = None
         if pull is not None:

@@ -17,11 +17,20 @@ from optserve_server.storage.files import Piece
 from optserve_server.storage.payload import dumps, pack_text
 
 _string = functools.lru_cache(maxsize=1024)(dumps)
-_OPTIONS = tuple(field.name for field in dataclasses.fields(StepOptions))
+_OPTIONS = tuple(field.name for field in dataclasses.fields(StepOptions) if field.name != "member")
 
 
-def step_pieces(staging: Staging, options: StepOptions) -> list[Piece]:
-    """The payload of a step's record."""
+def step_pieces(
+    staging: Staging, options: StepOptions, kind: ChangeKind = ChangeKind.STEP, more: str = ""
+) -> list[Piece]:
+    """The payload of a step's record.
+
+    Args:
+        staging: the gradient.
+        options: what the step asks for.
+        kind: what the change is.
+        more: further facts, as JSON that ends with a comma.
+    """
     if staging.sparse:
         facts, buffers = described(staging)
         text = dumps(facts)
@@ -31,7 +40,7 @@ def step_pieces(staging: Staging, options: StepOptions) -> list[Piece]:
             staging.described = dumps(described(staging)[0])
         text = staging.described
     asked = ",".join([f'"{name}":{_text(getattr(options, name))}' for name in _OPTIONS])
-    return pack_text(f'{{"kind":"{ChangeKind.STEP}","options":{{{asked}}},{text[1:]}', buffers)
+    return pack_text(f'{{"kind":"{kind}",{more}"options":{{{asked}}},{text[1:]}', buffers)
 
 
 def _text(value: object) -> str:

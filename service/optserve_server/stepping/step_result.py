@@ -20,6 +20,26 @@ class StepOutcome(StrEnum):
     DROPPED = "DROPPED"
 
 
+@dataclass(slots=True)
+class MemberOptions:
+    """What a member's step states besides; fields as those of the step's options.
+
+    Attributes:
+        epoch: the epoch of its membership.
+        example_count: examples that the gradient was computed of.
+        parameters_step: the step of the parameters that it was computed with; None if it does not say.
+    """
+
+    epoch: int
+    example_count: int = 1
+    parameters_step: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.example_count < 1:
+            text = "example_count is 0, but must be at least 1"
+            raise DomainError(Reason.OUT_OF_RANGE, text, field="options.example_count")
+
+
 # One of each is made for every step; to make a frozen one takes four times as long.
 
 
@@ -35,6 +55,7 @@ class StepOptions:
     per_tensor_norms: bool = False
     gradient_id: int = 0
     overrides: tuple[Override, ...] = ()
+    member: MemberOptions | None = None
 
     def __post_init__(self) -> None:
         if bool(self.worker) != (self.sequence > 0):

@@ -15,16 +15,23 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
-from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_service_pb2
+from optserve.v1 import (
+    capabilities_service_pb2,
+    function_service_pb2,
+    session_service_pb2,
+    worker_service_pb2,
+)
 from optserve.v1.capabilities_service_pb2_grpc import add_CapabilitiesServiceServicer_to_server
 from optserve.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to_server
 from optserve.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from optserve.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.durability.eviction import evict
 from optserve_server.durability.recovery import Recovered
 from optserve_server.errors import DomainError
 from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.context.drain import Drain
+from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.middleware.admission import Admission
 from optserve_server.rpc.middleware.interceptors import Boundary
@@ -33,6 +40,7 @@ from optserve_server.rpc.server.loop_lag import LoopLag
 from optserve_server.rpc.services.capabilities_service import CapabilitiesService
 from optserve_server.rpc.services.function_service import FunctionService
 from optserve_server.rpc.services.session_service import SessionService
+from optserve_server.rpc.services.worker_service import WorkerService
 from optserve_server.rpc.streaming.memory_sharing import Sharing
 from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.rpc.transport.framing import FramedStreams
@@ -45,6 +53,7 @@ SERVICES = tuple(
     file.services_by_name[name].full_name
     for file, name in (
         (session_service_pb2.DESCRIPTOR, "SessionService"),
+        (worker_service_pb2.DESCRIPTOR, "WorkerService"),
         (function_service_pb2.DESCRIPTOR, "FunctionService"),
         (capabilities_service_pb2.DESCRIPTOR, "CapabilitiesService"),
     )
@@ -146,14 +155,22 @@ class Server:
         )
         self.regions = self._sharing.regions
         self._data = DataConnections()
+        self._coordination = Coordination(execution)
         sessions = SessionService(
-            namespaces.limits, execution, self._drain, self._sharing, self._data, self._durability_manager
+            namespaces.limits,
+            execution,
+            self._drain,
+            self._sharing,
+            self._data,
+            self._coordination,
+            self._durability_manager,
         )
         self._sessions = sessions
         for namespace, answered in () if recovered is None else recovered.answered:
             sessions.remember(namespace, answered)
         generic: Any = _GenericHandlers(self._server)
         add_SessionServiceServicer_to_server(sessions, generic)
+        add_WorkerServiceServicer_to_server(WorkerService(sessions.find, self._coordination), generic)
         add_FunctionServiceServicer_to_server(FunctionService(execution, namespaces.backend), generic)
         capabilities = CapabilitiesService(namespaces.backend, namespaces.limits, self._features)
         add_CapabilitiesServiceServicer_to_server(capabilities, generic)
@@ -180,6 +197,7 @@ class Server:
             "push": True,
             "metrics": True,
             "watch": True,
+            "workers": True,
         }
         return [name for name, is_offered in offered.items() if is_offered]
 
@@ -219,6 +237,7 @@ class Server:
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._coordination.watch(s for namespace in self.namespaces for s in namespace.store.all())
         self._sweeping = asyncio.create_task(self._sweep())
         self._measuring = asyncio.create_task(self.loop_lag.measure())
         return bound
@@ -227,6 +246,7 @@ class Server:
         """Refuses new calls, waits up to ``grace`` seconds for the others, saves sessions, and closes."""
         ends = time.monotonic() + grace
         await self._health.enter_graceful_shutdown()
+        await self._coordination.stop()
         await self._drain.finish(grace)
         await self._server.stop(_LAST_ANSWERS)
         for task in (self._sweeping, self._measuring):

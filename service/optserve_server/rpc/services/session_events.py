@@ -14,6 +14,25 @@ from optserve_server.sessions.session import Session
 from optserve_server.wire.messages.events import began_to, event_to
 
 
+async def reached(session: Session, step: int, drain: Drain) -> None:
+    """Returns when the session has reached a step.
+
+    Raises:
+        DomainError: SESSION_NOT_FOUND, or SHUTTING_DOWN.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # coroutines run in tasks
+    interruptible = drain.interruptible(task)
+    watcher = session.activity.watch()
+    try:
+        while session.step < step:
+            session.check_open()
+            with interruptible:
+                await watcher.next()
+    finally:
+        session.activity.leave(watcher)
+
+
 async def events(session: Session, drain: Drain, meters: Meters) -> AsyncIterator[pb.WatchSessionResponse]:
     """The messages of a watch, until the session is deleted.
 

@@ -16,15 +16,17 @@ from optserve._codec.framing import Framed
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
+from optserve_server.coordination.contribution import Contribution
 from optserve_server.durability.change_records import ReportChange, UpdateChange
 from optserve_server.durability.durability_manager import DurabilityManager, folder_name
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.completion import Completion
+from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import Idempotency, content_of, make_change
-from optserve_server.rpc.services.session_events import events
+from optserve_server.rpc.services.session_events import events, reached
 from optserve_server.rpc.services.snapshots import Snapshots, receive_snapshot
 from optserve_server.rpc.streaming.memory_sharing import Sharing
 from optserve_server.rpc.streaming.messages import Messages
@@ -39,6 +41,7 @@ from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.staging import StagedTensor
 from optserve_server.stepping.step import Step as TakenStep
 from optserve_server.stepping.step_plan import UnaryStep
+from optserve_server.stepping.step_result import StepResult
 from optserve_server.wire.fields import pages
 from optserve_server.wire.fields.chunks import cut
 from optserve_server.wire.fields.names import (
@@ -65,6 +68,7 @@ class SessionService(SessionServiceServicer):
         drain: says when streams are to end.
         sharing: memory shared with clients on this host.
         data: where streams may have connections of their own.
+        coordination: makes the steps of members.
         durability_manager: keeps sessions on a disk; None where all are held in memory alone.
     """
 
@@ -75,9 +79,11 @@ class SessionService(SessionServiceServicer):
         drain: Drain,
         sharing: Sharing,
         data: DataConnections,
+        coordination: Coordination,
         durability_manager: DurabilityManager | None = None,
     ) -> None:
         self._sharing, self._data = sharing, data
+        self._coordination = coordination
         self._durability_manager = durability_manager
         self._snapshots = Snapshots(execution, durability_manager, SPEC_TEXT)
         self._limits = limits
@@ -184,14 +190,18 @@ class SessionService(SessionServiceServicer):
             self._check_fits(unary.plan.parameters)
         reply = unary.plan.reply(unary.staging)
 
-        def answer(step: TakenStep) -> pb.StepResponse:
-            response = pb.StepResponse(result=sessions.result_to(step.commit(reply)))
+        def answer(step: TakenStep | StepResult) -> pb.StepResponse:
+            result = step.commit(reply) if isinstance(step, TakenStep) else step
+            response = pb.StepResponse(result=sessions.result_to(result))
             if reply is not None:
                 response.parameters.extend(sessions.staged_values_to(reply.staging))
                 response.parameters_step = reply.step
             unary.keep()
             return response
 
+        if options.member is not None:
+            contribution = Contribution(session, unary.staging, options)
+            return answer(await self._coordination.contribute(session, contribution, reply))
         return await self._execution.commit(session, TakenStep(session, unary.staging, options), answer)
 
     def _check_fits(self, tensors: Sequence[StagedTensor] | None) -> None:
@@ -212,7 +222,13 @@ class SessionService(SessionServiceServicer):
         limits, execution = self._limits, self._execution
         messages = Messages(context, self._data, execution.meters, limits.max_message_bytes)
         await StepStream(
-            self.find, execution, self._drain, limits.chunk_bytes, self._sharing, messages
+            self.find,
+            execution,
+            self._drain,
+            limits.chunk_bytes,
+            self._sharing,
+            messages,
+            self._coordination,
         ).serve()
 
     async def PullParameters(self, request: pb.PullParametersRequest, context: Context) -> AsyncIterator[Any]:
@@ -221,6 +237,8 @@ class SessionService(SessionServiceServicer):
             pull = sessions.pull_from(request.pull)
             count = len(session.layout.entries)
             await self._execution.for_each(count, partial(session.check_pull, pull))
+        if request.HasField("newer_than_step"):
+            await reached(session, request.newer_than_step + 1, self._drain)
         if request.HasField("if_newer_than_step") and session.step <= request.if_newer_than_step:
             header = sessions.not_modified_to(session.step, pull.point)
             yield Framed(pb.PullParametersResponse(header=header))

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from optserve._codec.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
+from optserve_server.coordination.membership import Membership
 from optserve_server.durability.change_records import RestoreChange
 from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.durability.restore import restore_state
@@ -142,6 +143,7 @@ class Snapshots:
         state.spec = replace(state.spec, durability=session.spec.durability)
         state.created, state.seed = session.created, session.seed
         state.step_deduplication, state.durability = session.step_deduplication, session.durability
+        state.coordinator.membership = session.coordinator.membership
         return state
 
     async def fork(
@@ -224,10 +226,18 @@ class Snapshots:
                 raise
             raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
         made.step_deduplication, made.created = StepDeduplication(), datetime.now(UTC)
+        made.coordinator.membership = Membership()
         return made
 
     def _bytes(self, session: Session) -> npt.NDArray[np.uint8]:
-        frozen = encode_snapshot(session, self._codec, number=0, requests=[], workers=[])
+        frozen = encode_snapshot(
+            session,
+            self._codec,
+            number=0,
+            requests=[],
+            workers=[],
+            coordination=session.coordinator.facts_of_round(),
+        )
         return bytes_of(frozen, session.budget)
 
     def _read(self, file: SnapshotFile) -> Contents:

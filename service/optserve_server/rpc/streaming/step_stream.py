@@ -15,9 +15,11 @@ from grpc import aio
 
 from optserve._codec.framing import ChunkAhead, ChunkView, Framing
 from optserve.v1 import session_service_pb2 as pb
+from optserve_server.coordination.contribution import Contribution
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.programs.gradient_transforms import GRADIENT, REPLY
 from optserve_server.rpc.context.drain import Drain
+from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.middleware.request_reading import UNREADABLE
 from optserve_server.rpc.streaming.answers import Answers
@@ -26,6 +28,7 @@ from optserve_server.rpc.streaming.messages import Messages
 from optserve_server.rpc.transport.data_connection import Message, ReceivedMessage
 from optserve_server.sessions.session import Session, session_deleted
 from optserve_server.shared_memory.regions import Region
+from optserve_server.state.staging import Staging
 from optserve_server.stepping.step import Step
 from optserve_server.stepping.step_plan import StepPlan, wrong_byte_count
 from optserve_server.stepping.step_result import StepOptions, StepResult
@@ -50,6 +53,7 @@ class StepStream:
         chunk_bytes: bytes of an answer's chunks.
         sharing: shared memory that steps may be in.
         messages: what the client sends, and where answers go.
+        coordination: makes the steps of members.
     """
 
     def __init__(
@@ -60,7 +64,9 @@ class StepStream:
         chunk_bytes: int,
         sharing: Sharing,
         messages: Messages,
+        coordination: Coordination,
     ) -> None:
+        self._coordination = coordination
         self._find, self._sharing = find, sharing
         self._execution, self._messages = execution, messages
         self._stated: pb.StepPlan | None = None
@@ -210,11 +216,11 @@ class StepStream:
             # To put rows into their places may take a while.
             stage = partial(session.staged, arriving)
             staging = stage() if session.is_small else await self._execution.in_thread(stage)
-            return Step(session, staging, options)
+            return _step(session, staging, options)
         if start.byte_count != plan.byte_count:
             raise wrong_byte_count(start.byte_count, plan.byte_count)
         staging = plan.staging(self._answers)
-        step = Step(session, staging, options)
+        step = Step(session, staging, options) if options.member is None else _step(session, staging, options)
         if plan.region is not None:
             if chunk is not None:
                 text = "a step whose gradient is in shared memory must not have a chunk"
@@ -252,6 +258,9 @@ class StepStream:
     async def _take(self, plan: StepPlan[Session], step: Step) -> Pieces | None:
         """Takes a step whose parameters are sent."""
         session, reply = plan.session, plan.reply(step.staging)
+        if isinstance(step, Contribution):
+            result = await self._coordination.contribute(session, step, reply)
+            return await self._answers.encoded(result, reply)
         if session.is_small or step.is_brief:
             commit = partial(Step.commit, reply=reply)
             result = await self._execution.commit(session, step, commit)
@@ -264,18 +273,34 @@ class StepStream:
 
     async def _take_in_memory(self, plan: StepPlan[Session], region: Region, step: Step) -> Pieces:
         """Takes a step whose parameters are in shared memory."""
+        if isinstance(step, Contribution):
+            result = await self._coordination.contribute(plan.session, step, None)
+            read = partial(_read_into, region, plan, result)
+            return (step_streams.answer_head_to(*await self._execution.exclusive(plan.session, read)),)
 
         def commit(step: Step) -> tuple[StepResult, int, int]:
-            result = step.commit()
-            if plan.pull is None or region.key is None:
-                return result, 0, 0
-            values = region.values  # dropped if the client has gone meanwhile
-            if values is not None:
-                plan.session.values(*region.key, values)
-            return result, plan.session.step, 0 if region.live is None else region.live.change
+            return _read_into(region, plan, step.commit())
 
         answer = await self._execution.commit(plan.session, step, commit)
         return (step_streams.answer_head_to(*answer),)
+
+
+def _step(session: Session, staging: Staging, options: StepOptions) -> Step:
+    return (Step if options.member is None else Contribution)(session, staging, options)
+
+
+def _read_into(region: Region, plan: StepPlan[Session], result: StepResult) -> tuple[StepResult, int, int]:
+    """Puts the parameters after a step into shared memory.
+
+    Returns:
+        The result, the parameters' step, and how many changes they are the outcome of.
+    """
+    if plan.pull is None or region.key is None:
+        return result, 0, 0
+    values = region.values  # dropped if the client has gone meanwhile
+    if values is not None:
+        plan.session.values(*region.key, values)
+    return result, plan.session.step, 0 if region.live is None else region.live.change
 
 
 async def _decoded(message: Message) -> tuple[pb.StepStreamRequest, Chunk | None]:

@@ -22,7 +22,7 @@ from optserve_server.state.reading import Point, Pull, Values
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, StagedTensor, Staging
 from optserve_server.state.state_transfer import StateTransfer
-from optserve_server.stepping.step_result import StepOptions, StepOutcome, StepResult
+from optserve_server.stepping.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
 from optserve_server.wire.fields.enums import member_of, number_of
 from optserve_server.wire.fields.names import checked_key, checked_tensor_name, session_name
 from optserve_server.wire.fields.tensors import (
@@ -128,6 +128,18 @@ def options_from(message: session_service_pb2.StepOptions) -> StepOptions:
         validate_only=message.validate_only,
         per_tensor_norms=message.per_tensor_norms,
         overrides=overrides_from(message.overrides, "options.overrides"),
+        member=member_from(message, message.worker_epoch) if message.worker_epoch else None,
+    )
+
+
+def member_from(
+    message: session_service_pb2.StepOptions | session_service_pb2.StepStart, epoch: int
+) -> MemberOptions:
+    """What a member's step states besides; fields of errors start at ``options``."""
+    return MemberOptions(
+        epoch,
+        message.example_count if message.HasField("example_count") else 1,
+        message.parameters_step if message.HasField("parameters_step") else None,
     )
 
 

@@ -71,6 +71,7 @@ def plan_from(
         pull=pull,
         region=region,
         per_tensor_norms=message.per_tensor_norms,
+        worker_epoch=message.worker_epoch,
     )
 
 
@@ -122,6 +123,7 @@ def options_from(start: pb.StepStart, plan: StepPlan[Session]) -> StepOptions:
         plan.per_tensor_norms,
         start.gradient_id,
         sessions.overrides_from(start.overrides, "overrides") if start.overrides else (),
+        sessions.member_from(start, plan.worker_epoch) if plan.worker_epoch else None,
     )
 
 

@@ -681,7 +681,7 @@ class Aggregation(IntEnum):
     """The sum."""
 
     COORDINATE_MEDIAN = 3
-    """The median of each element; the mean of the two middle values if the number of contributions is even."""
+    """The median of each element: the mean of the two middle values if there is an even number of them."""
 
     TRIMMED_MEAN = 4
     """The mean of each element without its smallest and largest values (Yin et al.

@@ -81,7 +81,8 @@ class GetCapabilitiesResponse(_message.Message):
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the server offers beyond the core of the contract: data_connections,
-        shared_memory, snapshots, push, metrics, watch.
+        shared_memory, snapshots, push, metrics, watch,
+        workers.
         """
 
     @_builtins.property

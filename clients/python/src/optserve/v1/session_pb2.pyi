@@ -90,8 +90,8 @@ class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregati
     AGGREGATION_SUM: _Aggregation.ValueType  # 2
     """The sum."""
     AGGREGATION_COORDINATE_MEDIAN: _Aggregation.ValueType  # 3
-    """The median of each element; the mean of the two middle values if the number
-    of contributions is even.
+    """The median of each element: the mean of the two middle values if there is an
+    even number of them.
     """
     AGGREGATION_TRIMMED_MEAN: _Aggregation.ValueType  # 4
     """The mean of each element without its smallest and largest values (Yin et
@@ -112,8 +112,8 @@ AGGREGATION_MEAN: Aggregation.ValueType  # 1
 AGGREGATION_SUM: Aggregation.ValueType  # 2
 """The sum."""
 AGGREGATION_COORDINATE_MEDIAN: Aggregation.ValueType  # 3
-"""The median of each element; the mean of the two middle values if the number
-of contributions is even.
+"""The median of each element: the mean of the two middle values if there is an
+even number of them.
 """
 AGGREGATION_TRIMMED_MEAN: Aggregation.ValueType  # 4
 """The mean of each element without its smallest and largest values (Yin et

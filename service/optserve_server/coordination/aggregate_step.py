@@ -1,0 +1,188 @@
+"""The step that gathered contributions become."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from optserve_server.coordination.aggregation import aggregate
+from optserve_server.coordination.contribution import aggregate_staging
+from optserve_server.coordination.coordinator import CoordinatedSession, Held
+from optserve_server.errors import DomainError, Reason
+from optserve_server.spec.coordination import Aggregation, CoordinationSync
+from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.change import Change, ChangeKind
+from optserve_server.state.staging import Staging
+from optserve_server.stepping.step import Step
+from optserve_server.stepping.step_record import step_pieces
+from optserve_server.stepping.step_result import MemberOptions, StepOptions
+from optserve_server.storage.files import Piece
+from optserve_server.storage.payload import dumps, pack
+
+NO_MEMBER = MemberOptions(0)
+"""Of a step that coordination itself takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A contribution's part in a step, as its record states it."""
+
+    worker: str
+    sequence: int
+    digest: str
+    staleness: int
+    weight: float
+
+
+class AggregateStep(Change[Any, "AggregateStep"]):
+    """One step of all contributions that are held (SYNC).
+
+    Its record has the aggregate and names the contributions, so that all of them are in one record.
+
+    Args:
+        recorded: aggregate and shares of its record; None if it was not recorded.
+
+    Attributes:
+        changes: whether there are enough contributions.
+    """
+
+    kind = ChangeKind.AGGREGATE
+
+    def __init__(self, recorded: tuple[Staging, StepOptions, Sequence[Share]] | None = None) -> None:
+        self._recorded = recorded
+        self._shares: Sequence[Share] = ()
+        self._session: CoordinatedSession | None = None
+        self._step: Step | None = None
+        self.changes = False
+
+    def prepare(self, session: CoordinatedSession) -> Self:
+        """Aggregates what is held, and prepares its step.
+
+        Raises:
+            DomainError: what `Step.prepare` raises.
+        """
+        self._session = session
+        if self._recorded is not None:
+            staging, options, self._shares = self._recorded
+        elif not session.coordinator.is_complete():
+            return self
+        else:
+            held = sorted(session.coordinator.held.values(), key=lambda one: one.member.rank)
+            staging = session.coordinator.target(lambda: aggregate_staging(session))
+            self._shares = self._aggregated(session, held, staging)
+            norms = any(one.per_tensor_norms for one in held)
+            options = StepOptions(per_tensor_norms=norms, member=NO_MEMBER)
+        self._step = Step(session, staging, options).prepare(session)
+        self.changes = True
+        return self
+
+    def record(self, codec: SpecCodec) -> list[Piece]:
+        """The payload of its record."""
+        assert self._step is not None
+        shares = dumps([dataclasses.astuple(share) for share in self._shares])
+        return step_pieces(self._step.staging, self._step.options, self.kind, f'"shares":{shares},')
+
+    def give_up(self) -> None:
+        """Gives back what `prepare` took: nothing."""
+
+    def commit(self) -> None:
+        """Takes the step; each contribution gets its result."""
+        session = self._session
+        if session is None or self._step is None:
+            return
+        result = self._step.commit()
+        held = {one.member.worker: one for one in session.coordinator.take_held()}
+        membership = session.coordinator.membership
+        now = membership.clock()
+        for share in self._shares:
+            own = dataclasses.replace(
+                result,
+                worker=share.worker,
+                sequence=share.sequence,
+                staleness=share.staleness,
+                contributions=len(self._shares),
+                weight=share.weight,
+            )
+            session.step_deduplication.remember(share.worker, bytes.fromhex(share.digest), own)
+            membership.active[share.worker].count(own.step, own.staleness, now)
+            if share.worker in held:
+                held[share.worker].decide(own)
+
+    def _aggregated(self, session: CoordinatedSession, held: Sequence[Held], staging: Staging) -> list[Share]:
+        spec = session.coordinator.spec
+        assert isinstance(spec, CoordinationSync)
+        given = [one.weighted for one in held if one.weighted is not None]
+        aggregate(given, staging, spec)
+        weights = [one.weight if spec.weight_by_examples else 1.0 for one in given]
+        total = 1.0 if spec.aggregation is Aggregation.SUM else sum(weights)
+        return [
+            Share(one.member.worker, one.sequence, one.digest.hex(), one.staleness, weight / total)
+            for one, weight in zip(held, weights, strict=True)
+        ]
+
+
+class CloseRound(Change[Any, "CloseRound"]):
+    """One step of the mean of a round's changes (ROUNDS).
+
+    The gradient is -total/weight: its division is that of a loss scale. A mean that is not finite,
+    though each contribution is, is skipped.
+    """
+
+    kind = ChangeKind.CLOSE_ROUND
+
+    def __init__(self, *, is_recorded: bool = False) -> None:
+        self._is_recorded = is_recorded
+        self._session: CoordinatedSession | None = None
+        self._step: Step | None = None
+        self.changes = False
+
+    def prepare(self, session: CoordinatedSession) -> Self:
+        """Prepares the step.
+
+        Raises:
+            DomainError: what `Step.prepare` raises.
+        """
+        self._session, current = session, session.coordinator.round
+        self.changes = current is not None and (self._is_recorded or session.coordinator.is_complete())
+        if current is None or not self.changes:
+            return self
+        try:
+            options = StepOptions(loss_scale=-current.weight, member=NO_MEMBER)
+            self._step = Step(session, current.total, options).prepare(session)
+        except DomainError as error:
+            if error.reason is not Reason.NON_FINITE_GRADIENT:
+                raise
+        return self
+
+    def record(self, codec: SpecCodec) -> list[Piece]:
+        """The payload of its record: the contributions have records of their own."""
+        return pack({"kind": self.kind})
+
+    def give_up(self) -> None:
+        """Gives back what `prepare` took: nothing."""
+
+    def commit(self) -> None:
+        """Takes the step, and begins the next round."""
+        session = self._session
+        if not self.changes or session is None or session.coordinator.round is None:
+            return
+        if self._step is None:
+            session.count_skipped()
+        else:
+            self._step.commit()
+        session.coordinator.round.clear()
+
+
+def replay_aggregate(
+    session: CoordinatedSession, staging: Staging, options: StepOptions, facts: Mapping[str, Any]
+) -> None:
+    """Takes a recorded step of contributions again."""
+    shares = [Share(*share) for share in facts["shares"]]
+    options = dataclasses.replace(options, member=NO_MEMBER)
+    AggregateStep((staging, options, shares)).prepare(session).commit()
+
+
+def replay_close(session: CoordinatedSession) -> None:
+    """Closes a round again."""
+    CloseRound(is_recorded=True).prepare(session).commit()

@@ -1,0 +1,235 @@
+"""Contributions: steps of members, which a mode of coordination decides on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, replace
+from typing import Any, Self
+
+from optserve_server.coordination.aggregation import Weighted, add
+from optserve_server.coordination.coordinator import CoordinatedSession, Coordinator, Held, Round
+from optserve_server.coordination.membership import Member
+from optserve_server.coordination.mode import Action, Decision, Offer
+from optserve_server.errors import DomainError, Reason
+from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.change import ChangeKind
+from optserve_server.state.layout import Layout
+from optserve_server.state.reading import Reply
+from optserve_server.state.staging import Staging, check_complete
+from optserve_server.stepping.step import Step, answer_with
+from optserve_server.stepping.step_record import step_pieces
+from optserve_server.stepping.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
+from optserve_server.storage.files import Piece
+from optserve_server.storage.payload import dumps, pack
+
+AGGREGATED = (Action.HOLD, Action.ACCUMULATE)
+
+
+class Contribution(Step):
+    """A step of a member: prepared as any step is, and then decided on.
+
+    Args:
+        session: the session.
+        staging: the gradient, or its place while it arrives.
+        options: what the step asks for, its member among it.
+        recorded: the decision that its record states; None if it was not recorded.
+
+    Attributes:
+        decision: what is done with it; None if it is answered as a step of no member would be: it is a
+            repeat, a validation, or skipped.
+    """
+
+    kind = ChangeKind.CONTRIBUTION
+
+    def __init__(
+        self,
+        session: CoordinatedSession,
+        staging: Staging,
+        options: StepOptions,
+        recorded: Decision | None = None,
+    ) -> None:
+        super().__init__(session, staging, options)
+        assert options.member is not None
+        self._options_of_member: MemberOptions = options.member
+        self._coordinated, self._recorded = session, recorded
+        self.decision: Decision | None = None
+
+    def prepare(self, session: Any) -> Self:
+        """Checks, measures and decides; changes nothing but the lease.
+
+        Raises:
+            DomainError: what `Step.prepare` raises, FENCED, NOT_A_MEMBER, STALE, ROUND_CLOSED, or
+                CONFLICTING_FIELDS for what cannot be aggregated.
+        """
+        coordinator: Coordinator = session.coordinator
+        of_member, worker = self._options_of_member, self.options.worker
+        if self._recorded is None:
+            self._member = coordinator.membership.check(worker, of_member.epoch)
+        else:
+            self._member = coordinator.membership.active[worker]
+        if self.staging.foreign:
+            # Others may write to it while it waits.
+            own = session.staging(self.staging.tensors)
+            own.buffer[:] = self.staging.buffer
+            self.staging = own
+        super().prepare(session)
+        self._passes = None  # were ended; if it waits, it is measured anew
+        self.decision = None
+        if self.stored is not None or self.outcome in (StepOutcome.VALIDATED, StepOutcome.SKIPPED):
+            return self
+        computed = of_member.parameters_step
+        staleness = None if computed is None else session.step - computed
+        offer = Offer(self._member, staleness, session.step)
+        self.decision = self._recorded or coordinator.mode.decide(
+            offer, coordinator.membership.active.values()
+        )
+        if self.decision.action in AGGREGATED:
+            self._check_aggregated(session, coordinator)
+        self.changes = self.decision.action not in (Action.HOLD, Action.WAIT)
+        return self
+
+    def record(self, codec: SpecCodec) -> list[Piece]:
+        """The payload of its record."""
+        decision = self.decision
+        stated = None if decision is None else [decision.action, decision.staleness, decision.factor]
+        facts = {"member": astuple(self._options_of_member), "decision": stated}
+        if decision is not None and decision.action is Action.DROP:
+            return pack({"kind": ChangeKind.DROPPED, **facts, **self._dropped_facts()})
+        return step_pieces(self.staging, self.options, self.kind, dumps(facts)[1:-1] + ",")
+
+    def contribute(self, reply: Reply | None = None) -> StepResult | Held:
+        """Does what was decided.
+
+        Returns:
+            The result, or what the contribution waits as.
+        """
+        decision, session = self.decision, self._coordinated
+        coordinator = session.coordinator
+        if decision is None:
+            return self.commit(reply)
+        if decision.action is Action.WAIT:
+            return coordinator.wait(Held(self._member, self.options.sequence))
+        if decision.action is Action.HOLD:
+            return coordinator.hold(self._held(decision))
+        if decision.action is Action.APPLY:
+            if decision.factor != 1.0:
+                rates = session.scalars.damped(session.step, self.options.overrides, decision.factor)
+                self.options = replace(self.options, overrides=(*self.options.overrides, *rates))
+            result = self.commit(reply)
+            result.staleness, result.weight = decision.staleness, decision.factor
+            result.contributions = 1
+            self._count(result)
+            return result
+        if decision.action is Action.ACCUMULATE:
+            result = self._accumulated(decision)
+        else:
+            result = drop(session, self.options.worker, self._dropped_facts())
+        answer_with(session, result, reply, None)
+        return result
+
+    def _held(self, decision: Decision) -> Held:
+        weight = float(self._options_of_member.example_count)
+        weighted = Weighted(self.staging, weight, self.options.loss_scale)
+        norms = self.options.per_tensor_norms
+        return Held(self._member, self.options.sequence, self._digest, decision.staleness, weighted, norms)
+
+    def _check_aggregated(self, session: CoordinatedSession, coordinator: Coordinator) -> None:
+        """Rejects what cannot be aggregated, and another content under a sequence that waits."""
+        if self.options.overrides:
+            text = "a contribution that is aggregated with others has no overrides"
+            raise DomainError(Reason.CONFLICTING_FIELDS, text, field="options.overrides")
+        if any(tensor.rows is not None for tensor in self.staging.tensors):
+            text = "sparse rows are aggregated under DENSE only"
+            raise DomainError(Reason.CONFLICTING_FIELDS, text, field="sparse_gradients")
+        check_complete(session.layout, self._plan.covered, session.spec.frozen_groups)
+        held = coordinator.held.get(self.options.worker)
+        if held is not None and held.digest != self._digest:
+            raise DomainError(
+                Reason.SEQUENCE_REUSED,
+                "the worker's step waits with another content",
+                field="options.sequence",
+                metadata={"expected": self.options.sequence, "actual": self.options.sequence},
+            )
+
+    def _accumulated(self, decision: Decision) -> StepResult:
+        """Adds the contribution to the round."""
+        session, coordinator = self._coordinated, self._coordinated.coordinator
+        if coordinator.round is None:
+            coordinator.round = Round(aggregate_staging(session))
+        current = coordinator.round
+        weight = self._options_of_member.example_count * decision.factor
+        given = {tensor.entry.name: self.staging.array(tensor) for tensor in self.staging.tensors}
+        for tensor in current.total.tensors:
+            total = current.total.array(tensor)
+            share = weight / self.options.loss_scale
+            add(total, given[tensor.entry.name], share, is_first=not current.count)
+        if not current.count:
+            current.since = coordinator.membership.clock()
+        current.count += 1
+        current.weight += weight
+        self.outcome = StepOutcome.ACCUMULATED
+        result = self._result(session.step, 0.0)
+        result.accumulated = result.contributions = current.count
+        result.staleness, result.weight = decision.staleness, decision.factor
+        self._answer(result)
+        return result
+
+    def _answer(self, result: StepResult) -> None:
+        session = self._coordinated
+        session.step_deduplication.remember(self.options.worker, self._digest, result)
+        session.activity.count_step(result)
+        self._count(result)
+
+    def _count(self, result: StepResult) -> None:
+        coordinator = self._coordinated.coordinator
+        self._member.count(result.step, result.staleness, coordinator.membership.clock())
+        coordinator.go_on()
+
+    def _dropped_facts(self) -> dict[str, Any]:
+        assert self.decision is not None
+        return {
+            "worker": self.options.worker,
+            "sequence": self.options.sequence,
+            "digest": self._digest.hex(),
+            "staleness": self.decision.staleness,
+        }
+
+
+def drop(session: CoordinatedSession, worker: str, facts: Mapping[str, Any]) -> StepResult:
+    """Answers a contribution that came too late, and changes nothing else."""
+    durability, coordinator = session.durability, session.coordinator
+    result = StepResult(
+        session.step,
+        StepOutcome.DROPPED,
+        staleness=facts["staleness"],
+        durable_step=0 if durability is None else durability.durable_step(session.step),
+        worker=worker,
+        sequence=facts["sequence"],
+    )
+    session.step_deduplication.remember(worker, bytes.fromhex(facts["digest"]), result)
+    session.activity.count_step(result)
+    member: Member = coordinator.membership.active[worker]
+    member.count(session.step, result.staleness, coordinator.membership.clock())
+    return result
+
+
+def replay_contribution(
+    session: CoordinatedSession, staging: Staging, options: StepOptions, facts: Mapping[str, Any]
+) -> object:
+    """Takes a recorded contribution again."""
+    stated = facts["decision"]
+    recorded = None if stated is None else Decision(Action(stated[0]), stated[1], stated[2])
+    asked = replace(options, member=MemberOptions(*facts["member"]))
+    if recorded is None:
+        return Step(session, staging, asked).prepare(session).commit()
+    return Contribution(session, staging, asked, recorded).prepare(session).contribute()
+
+
+def aggregate_staging(session: CoordinatedSession) -> Staging:
+    """A buffer for an aggregate: every tensor that is not frozen, in its own type."""
+    return session.stage(aggregated_names(session.layout, session.spec.frozen_groups), None, is_resident=True)
+
+
+def aggregated_names(layout: Layout, frozen: frozenset[str]) -> list[str]:
+    """Names of the tensors that are aggregated."""
+    return [entry.name for entry in layout.entries if entry.group not in frozen]

@@ -1,0 +1,246 @@
+"""State of a session's coordination: members, contributions that wait, and the open round."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from optserve_server.coordination.aggregation import Weighted
+from optserve_server.coordination.asynchronous import Asynchronous
+from optserve_server.coordination.bounded import Bounded
+from optserve_server.coordination.membership import Member, Membership
+from optserve_server.coordination.mode import Gathered, Mode
+from optserve_server.coordination.rounds import Rounds
+from optserve_server.coordination.solo import Solo
+from optserve_server.coordination.sync import Sync
+from optserve_server.spec.coordination import (
+    CoordinationAsync,
+    CoordinationBounded,
+    CoordinationRounds,
+    CoordinationSpec,
+    CoordinationSync,
+)
+from optserve_server.state.staging import Staging
+from optserve_server.stepping.step_result import StepResult
+from optserve_server.stepping.stepped_session import PlannedSession
+
+RETRY_AFTER_S = 1.0
+"""Seconds after which what was due and could not be done, as on a full disk, is tried again."""
+
+
+class Held:
+    """A contribution that waits: to be aggregated with others, or to be decided on again.
+
+    Args:
+        member: its sender.
+        sequence: its number.
+        digest: of its content.
+        staleness: its staleness.
+        weighted: its gradient; None if it is not to be aggregated.
+        per_tensor_norms: whether its result is to have them.
+
+    Attributes:
+        result: that of the step that it became a part of; None if it is to be decided on again.
+        error: why it was rejected.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        sequence: int,
+        digest: bytes = b"",
+        staleness: int = 0,
+        weighted: Weighted | None = None,
+        per_tensor_norms: bool = False,
+    ) -> None:
+        self.member, self.sequence, self.digest = member, sequence, digest
+        self.staleness, self.weighted, self.per_tensor_norms = staleness, weighted, per_tensor_norms
+        self.result: StepResult | None = None
+        self.error: Exception | None = None
+        self._on_decided: list[Callable[[], object]] | None = []
+
+    def when_decided(self, on_decided: Callable[[], object]) -> None:
+        """Calls ``on_decided`` when it waits no more, by any thread; at once if it does not."""
+        if self._on_decided is None:
+            on_decided()
+        else:
+            self._on_decided.append(on_decided)
+
+    def decide(self, result: StepResult | None = None, error: Exception | None = None) -> None:
+        """Ends its wait."""
+        self.result, self.error = result, error
+        calls, self._on_decided = self._on_decided or [], None
+        for on_decided in calls:
+            on_decided()
+
+
+class Round:
+    """Contributions that are added up until the round closes.
+
+    Attributes:
+        total: sum of weight*change over the contributions, in the parameters' types.
+        count: how many there are.
+        weight: the sum of their weights.
+        since: when the first of them was added.
+    """
+
+    def __init__(self, total: Staging) -> None:
+        self.total, self.count, self.weight, self.since = total, 0, 0.0, math.inf
+
+    def clear(self) -> None:
+        """Begins the next round."""
+        self.count, self.weight, self.since = 0, 0.0, math.inf
+
+
+class Coordinator:
+    """Members, contributions that wait, and the open round of one session; changed under its lock.
+
+    Args:
+        spec: how contributions become steps; None for SOLO.
+        clock: the time in seconds, which never goes back.
+
+    Attributes:
+        membership: the members.
+        mode: decides what contributions do.
+        held: contributions that are to be aggregated, by worker.
+        waiting: contributions that are to be decided on again.
+        round: the round of ROUNDS; None before its first contribution.
+    """
+
+    def __init__(self, spec: CoordinationSpec | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.membership = Membership(clock)
+        self.held: dict[str, Held] = {}
+        self.waiting: list[Held] = []
+        self.round: Round | None = None
+        self._since = math.inf
+        self._not_before = -math.inf
+        self._target: Staging | None = None
+        self.follow(spec)
+
+    def follow(self, spec: CoordinationSpec | None) -> None:
+        """Takes another specification; what waits is decided on again."""
+        self.spec, self.mode = spec, _mode_of(spec)
+        if not isinstance(spec, CoordinationRounds):
+            self.round = None
+        self.decide_again()
+
+    def hold(self, held: Held) -> Held:
+        """Keeps a contribution to be aggregated; the one that is kept if it is a repeat."""
+        kept = self.held.get(held.member.worker)
+        if kept is not None:
+            return kept
+        if not self.held:
+            self._since = self.membership.clock()
+        self.held[held.member.worker] = held
+        self.membership.begin_wait(held.member)
+        return held
+
+    def wait(self, held: Held) -> Held:
+        """Keeps a contribution to be decided on again when members have changed or contributed."""
+        self.waiting.append(held)
+        self.membership.begin_wait(held.member)
+        return held
+
+    def take_held(self) -> list[Held]:
+        """Ends the wait of all that is to be aggregated; by rank. The caller decides them."""
+        taken = sorted(self.held.values(), key=lambda held: held.member.rank)
+        for held in taken:
+            self.membership.end_wait(held.member)
+        self.held, self._since = {}, math.inf
+        return taken
+
+    def go_on(self) -> None:
+        """Has what waits for other members decided on again."""
+        waiting, self.waiting = self.waiting, []
+        for held in waiting:
+            self.membership.end_wait(held.member)
+            held.decide()
+
+    def decide_again(self, error: Exception | None = None) -> None:
+        """Has everything that waits decided on again, or rejects what is to be aggregated."""
+        for held in self.take_held():
+            held.decide(error=error)
+        self.go_on()
+
+    def release(self, worker: str) -> None:
+        """Has what waits of a worker whose epoch ends decided on again, and what its end lets go on."""
+        held = self.held.pop(worker, None)
+        if held is not None:
+            self.membership.end_wait(held.member)
+            held.decide()
+        self.go_on()
+
+    def target(self, make: Callable[[], Staging]) -> Staging:
+        """Where contributions are aggregated."""
+        if self._target is None:
+            self._target = make()
+        return self._target
+
+    def is_complete(self) -> bool:
+        """Whether a step is to be taken of what is gathered."""
+        gathered = self._gathered()
+        now = self.membership.clock()
+        if not gathered.count or now < self._not_before:
+            return False
+        return self.mode.is_complete(gathered, len(self.membership.active), now)
+
+    def due_at(self) -> float:
+        """When something is to be done without a call: a lease runs out, or a step is to be taken."""
+        gathered = self._gathered()
+        step_at = self.mode.due_at(gathered) if gathered.count else math.inf
+        if gathered.count and self.mode.is_complete(gathered, len(self.membership.active), -math.inf):
+            step_at = -math.inf
+        return max(min(step_at, self.membership.expires_at()), self._not_before)
+
+    def postpone(self, error: Exception) -> None:
+        """Notes that what was due could not be done: contributions are rejected, the rest is tried again."""
+        if not self.held:
+            self._not_before = self.membership.clock() + RETRY_AFTER_S
+        self.decide_again(error)
+
+    def facts(self) -> dict[str, Any] | None:
+        """What is durable beside the round's arrays, as JSON; None if there never was a member."""
+        if self.membership.next_epoch == 1:
+            return None
+        open_round = self.round and [self.round.count, self.round.weight]
+        return {**self.membership.state(), "round": open_round}
+
+    def facts_of_round(self) -> dict[str, Any]:
+        """The same without members, for a copy of the session."""
+        return {**Membership().state(), "round": self.round and [self.round.count, self.round.weight]}
+
+    def restore(self, facts: dict[str, Any] | None, make: Callable[[], Staging]) -> None:
+        """Takes over what `facts` described; the arrays of an open round are to be filled."""
+        if facts is None:
+            return
+        self.membership.restore(facts)
+        if facts["round"] is not None:
+            self.round = Round(make())
+            self.round.count, self.round.weight = int(facts["round"][0]), float(facts["round"][1])
+            self.round.since = self.membership.clock() if self.round.count else math.inf
+
+    def _gathered(self) -> Gathered:
+        if self.round is not None:
+            return Gathered(self.round.count, self.round.since)
+        return Gathered(len(self.held), self._since)
+
+
+class CoordinatedSession(PlannedSession, Protocol):
+    """A session as coordination sees it."""
+
+    coordinator: Coordinator
+
+    def check_open(self) -> None:
+        """Rejects what comes after its deletion."""
+
+
+def _mode_of(spec: CoordinationSpec | None) -> Mode:
+    if isinstance(spec, CoordinationSync):
+        return Sync(spec)
+    if isinstance(spec, CoordinationAsync):
+        return Asynchronous(spec)
+    if isinstance(spec, CoordinationBounded):
+        return Bounded(spec)
+    return Rounds(spec) if isinstance(spec, CoordinationRounds) else Solo()

@@ -1,0 +1,109 @@
+"""Changes of a session's members."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from optserve_server.coordination.coordinator import CoordinatedSession
+from optserve_server.coordination.membership import Member, MemberState
+from optserve_server.errors import DomainError, Reason
+from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.change import Change, ChangeKind
+from optserve_server.state.prepared_change import Prepared, nothing
+from optserve_server.storage.files import Piece
+from optserve_server.storage.payload import pack
+
+RETRY_AFTER_S = 1.0
+"""Seconds after which a worker may try to join again when there are as many members as there may be."""
+
+
+@dataclass(frozen=True)
+class Join(Change[Any, Prepared[Member]]):
+    """A worker becomes a member, in a new epoch."""
+
+    worker: str
+    lease_seconds: float
+    kind = ChangeKind.JOIN
+
+    def prepare(self, session: CoordinatedSession) -> Prepared[Member]:
+        """Checks it.
+
+        Raises:
+            DomainError: SESSION_NOT_FOUND or LIMIT_EXCEEDED.
+        """
+        session.check_open()
+        members, limit = session.coordinator.membership.active, session.coordinator.mode.max_members
+        if limit is not None and self.worker not in members and len(members) >= limit:
+            raise DomainError(
+                Reason.LIMIT_EXCEEDED,
+                f"there are {limit} members, as many as there may be",
+                metadata={"limit": "max_active", "value": limit},
+                retry_after=RETRY_AFTER_S,
+            )
+        return Prepared(partial(self._commit, session))
+
+    def record(self, codec: SpecCodec) -> list[Piece]:
+        """The payload of its record."""
+        return pack({"kind": self.kind, "worker": self.worker, "lease_seconds": self.lease_seconds})
+
+    def _commit(self, session: CoordinatedSession) -> Member:
+        member = session.coordinator.membership.join(self.worker, self.lease_seconds)
+        session.coordinator.release(self.worker)
+        return member
+
+
+@dataclass
+class EndMemberships(Change[Any, Prepared[None]]):
+    """Members leave, or are expired.
+
+    Attributes:
+        state: LEFT, or EXPIRED for those whose leases have run out when it is prepared.
+        members: worker and epoch of those that leave.
+    """
+
+    state: MemberState
+    members: Sequence[tuple[str, int]] = ()
+    kind = ChangeKind.END_MEMBERSHIPS
+
+    def prepare(self, session: CoordinatedSession) -> Prepared[None]:
+        """Finds out whose memberships end."""
+        session.check_open()
+        membership = session.coordinator.membership
+        if self.state is MemberState.EXPIRED:
+            self.members = [(member.worker, member.epoch) for member in membership.overdue()]
+        self.members = [(worker, epoch) for worker, epoch in self.members if membership.has(worker, epoch)]
+        if not self.members:
+            return Unchanged(nothing)
+        return Prepared(partial(end_memberships, session, self.state, self.members))
+
+    def record(self, codec: SpecCodec) -> list[Piece]:
+        """The payload of its record."""
+        return pack({"kind": self.kind, "state": self.state, "members": self.members})
+
+
+class Unchanged(Prepared[None]):
+    """A change that has nothing to do."""
+
+    changes = False
+
+
+def end_memberships(
+    session: CoordinatedSession, state: MemberState, members: Sequence[tuple[str, int]]
+) -> None:
+    """Ends memberships; what waits in them is rejected."""
+    for worker, epoch in members:
+        session.coordinator.membership.end(worker, epoch, state)
+        session.coordinator.release(worker)
+
+
+def replay_join(session: CoordinatedSession, facts: Mapping[str, Any]) -> None:
+    """Makes a worker a member again."""
+    session.coordinator.membership.join(facts["worker"], facts["lease_seconds"])
+
+
+def replay_end(session: CoordinatedSession, facts: Mapping[str, Any]) -> None:
+    """Ends memberships again."""
+    end_memberships(session, MemberState(facts["state"]), facts["members"])

@@ -1,0 +1,39 @@
+"""ROUNDS: members train on their own and send the change of the parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from optserve_server.coordination.membership import Member
+from optserve_server.coordination.mode import Action, Decision, Gathered, Mode, Offer
+from optserve_server.errors import Reason
+from optserve_server.spec.coordination import CoordinationRounds
+
+
+class Rounds(Mode):
+    """A round closes when it is full, or when its deadline passes (FedAvg, FedBuff).
+
+    With a buffer as large as the number of members and max_staleness 0 it is FedAvg (McMahan et al.
+    2017); with a smaller buffer and stale contributions FedBuff (Nguyen et al. 2022).
+    """
+
+    def __init__(self, spec: CoordinationRounds) -> None:
+        self._spec = spec
+        self.max_members = spec.max_active
+
+    def decide(self, offer: Offer, members: Collection[Member]) -> Decision:
+        """Added to the round, or rejected with ROUND_CLOSED."""
+        spec, staleness = self._spec, offer.checked_staleness()
+        if staleness > spec.max_staleness:
+            raise offer.too_old(Reason.ROUND_CLOSED, spec.max_staleness)
+        return Decision(Action.ACCUMULATE, staleness, spec.damping.at(staleness, spec.damping_factor))
+
+    def is_complete(self, gathered: Gathered, member_count: int, now: float) -> bool:
+        """Whether the round is full, or its deadline has passed."""
+        return gathered.count >= self._spec.buffer_size or now >= self.due_at(gathered)
+
+    def due_at(self, gathered: Gathered) -> float:
+        """The round's deadline."""
+        seconds = self._spec.deadline_seconds
+        return math.inf if seconds is None or not gathered.count else gathered.since + seconds

@@ -1,0 +1,174 @@
+"""Contributions on the event loop: their waits, and what is due without a call.
+
+A contribution that waits holds a future, but neither a thread nor its session's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import weakref
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from optserve_server.coordination.aggregate_step import AggregateStep, CloseRound
+from optserve_server.coordination.contribution import Contribution
+from optserve_server.coordination.coordinator import Held
+from optserve_server.coordination.membership import Member, MemberState
+from optserve_server.coordination.membership_change import EndMemberships, Join
+from optserve_server.errors import DomainError, Reason
+from optserve_server.rpc.context.drain import RETRY_AFTER_S
+from optserve_server.rpc.execution.completion import Completion
+from optserve_server.rpc.execution.execution import Execution
+from optserve_server.sessions.session import Session
+from optserve_server.state.change import Change
+from optserve_server.state.reading import Reply
+from optserve_server.stepping.step import answer_with
+from optserve_server.stepping.step_result import StepResult
+
+T = TypeVar("T", covariant=True)
+
+_log = logging.getLogger(__name__)
+
+
+class Coordination:
+    """Makes contributions, and changes of members.
+
+    Args:
+        execution: makes changes of sessions.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._timers: weakref.WeakKeyDictionary[Session, asyncio.TimerHandle] = weakref.WeakKeyDictionary()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[Held, Session] = {}
+        self._is_stopping = False
+
+    def contribute(
+        self, session: Session, contribution: Contribution, reply: Reply | None
+    ) -> Awaitable[StepResult]:
+        """The result of a contribution, which may wait for others; it is made even if its caller leaves.
+
+        Raises:
+            DomainError: what `Contribution.prepare` raises, or the error of the step that it was to become
+                a part of; nothing was applied.
+        """
+        return Completion(self._contribute(session, contribution, reply))
+
+    def join(self, session: Session, worker: str, lease_seconds: float) -> Awaitable[Member]:
+        """Makes a worker a member."""
+        return Completion(self._join(session, Join(worker, lease_seconds)))
+
+    def leave(self, session: Session, worker: str, epoch: int) -> Awaitable[None]:
+        """Ends a membership, if it has not ended."""
+        return Completion(self._end(session, EndMemberships(MemberState.LEFT, [(worker, epoch)])))
+
+    def watch(self, sessions: Iterable[Session]) -> None:
+        """Has leases and deadlines of sessions that were recovered run."""
+        for session in sessions:
+            self._schedule(session)
+
+    async def stop(self) -> None:
+        """Rejects contributions that wait, because the server is shutting down."""
+        self._is_stopping = True
+        for timer in self._timers.values():
+            timer.cancel()
+        for session in {id(session): session for session in self._waiting.values()}.values():
+            await self._execution.exclusive(
+                session, partial(session.coordinator.decide_again, _shutting_down())
+            )
+
+    async def _contribute(
+        self, session: Session, contribution: Contribution, reply: Reply | None
+    ) -> StepResult:
+        while True:
+            if self._is_stopping:
+                raise _shutting_down()
+            apply = partial(Contribution.contribute, reply=reply)
+            outcome = await self._execution.commit(session, contribution, apply)
+            await self._advance(session)
+            if isinstance(outcome, StepResult):
+                return outcome
+            await self._decided(session, outcome)
+            if outcome.error is not None:
+                raise outcome.error
+            if outcome.result is not None:
+                result = outcome.result
+                if reply is not None:
+                    answer = partial(answer_with, session, result, reply, None)
+                    await self._execution.exclusive(session, answer)
+                return result
+
+    async def _decided(self, session: Session, held: Held) -> None:
+        loop = asyncio.get_running_loop()
+        decided = loop.create_future()
+        held.when_decided(partial(loop.call_soon_threadsafe, decided.set_result, None))
+        self._waiting[held] = session
+        try:
+            await decided
+        finally:
+            self._waiting.pop(held, None)
+
+    async def _join(self, session: Session, change: Join) -> Member:
+        member = await self._execution.commit(session, change, _committed)
+        await self._advance(session)
+        return member
+
+    async def _end(self, session: Session, change: EndMemberships) -> None:
+        await self._execution.commit(session, change, _committed)
+        await self._advance(session)
+
+    async def _advance(self, session: Session) -> None:
+        """Does what is due: ends memberships whose leases have run out, takes steps that are complete."""
+        coordinator = session.coordinator
+        now = coordinator.membership.clock()
+        while not session.closed and coordinator.due_at() <= now:
+            try:
+                if coordinator.membership.overdue():
+                    await self._execution.commit(session, EndMemberships(MemberState.EXPIRED), _committed)
+                else:
+                    change: Change[Any, Any] = AggregateStep() if coordinator.round is None else CloseRound()
+                    await self._execution.commit(session, change, _committed)
+            except Exception as error:
+                if not isinstance(error, DomainError):
+                    _log.exception("a step of contributions failed")
+                await self._execution.exclusive(session, partial(coordinator.postpone, error))
+                break
+        self._schedule(session)
+
+    def _schedule(self, session: Session) -> None:
+        """Sets the timer for what is due next."""
+        timer = self._timers.pop(session, None)
+        if timer is not None:
+            timer.cancel()
+        due_at = session.coordinator.due_at()
+        if due_at < math.inf and not (session.closed or self._is_stopping):
+            loop = asyncio.get_running_loop()
+            delay = max(0.0, due_at - session.coordinator.membership.clock())
+            self._timers[session] = loop.call_later(delay, self._on_due, weakref.ref(session))
+
+    def _on_due(self, reference: weakref.ref[Session]) -> None:
+        session = reference()
+        if session is not None:
+            task = asyncio.get_running_loop().create_task(self._advance(session))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
+class Committed(Protocol[T]):
+    """A change that was prepared."""
+
+    @property
+    def commit(self) -> Callable[[], T]:
+        """Makes it."""
+
+
+def _committed(prepared: Committed[T]) -> T:
+    return prepared.commit()
+
+
+def _shutting_down() -> DomainError:
+    return DomainError(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after=RETRY_AFTER_S)

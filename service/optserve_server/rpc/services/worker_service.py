@@ -1,0 +1,68 @@
+"""WorkerService: the members of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from grpc import aio
+
+from optserve.v1 import worker_service_pb2 as pb
+from optserve.v1.worker_service_pb2_grpc import WorkerServiceServicer
+from optserve_server.errors import DomainError
+from optserve_server.rpc.execution.coordination import Coordination
+from optserve_server.sessions.session import Session
+from optserve_server.wire.messages import sessions, workers
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class WorkerService(WorkerServiceServicer):
+    """Decodes, calls, encodes.
+
+    Args:
+        find: returns the session of a resource name.
+        coordination: changes members.
+    """
+
+    def __init__(self, find: Callable[[str], Session], coordination: Coordination) -> None:
+        self._find_session, self._coordination = find, coordination
+
+    def _find(self, name: str) -> Session:
+        try:
+            return self._find_session(name)
+        except DomainError as error:
+            if error.field == "name":  # as other requests call it
+                error.field = "session"
+            raise
+
+    async def JoinSession(self, request: pb.JoinSessionRequest, context: Context) -> pb.JoinSessionResponse:
+        session = self._find(request.session)
+        worker, lease_seconds = workers.worker_from(request), workers.lease_from(request)
+        member = await self._coordination.join(session, worker, lease_seconds)
+        return pb.JoinSessionResponse(
+            epoch=member.epoch,
+            rank=member.rank,
+            lease_seconds=member.lease_seconds,
+            next_sequence=session.step_deduplication.next_sequence(worker),
+            session=sessions.session_to(session),
+        )
+
+    async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
+        session = self._find(request.session)
+        session.coordinator.membership.check(workers.worker_from(request), request.worker_epoch)
+        return pb.RenewLeaseResponse(step=session.step)
+
+    async def LeaveSession(
+        self, request: pb.LeaveSessionRequest, context: Context
+    ) -> pb.LeaveSessionResponse:
+        session = self._find(request.session)
+        await self._coordination.leave(session, workers.worker_from(request), request.worker_epoch)
+        return pb.LeaveSessionResponse()
+
+    async def ListWorkers(self, request: pb.ListWorkersRequest, context: Context) -> pb.ListWorkersResponse:
+        membership = self._find(request.session).coordinator.membership
+        now = membership.clock()
+        return pb.ListWorkersResponse(
+            workers=[workers.worker_to(member, now) for member in membership.listed()]
+        )

@@ -18,7 +18,7 @@ from optserve.v1.session_pb2 import LATE_CONTRIBUTION_CARRY, Session, SessionSpe
 from optserve.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.integration.client import Client, plan_message, refused, sgd, step_messages, unpacked
 
-ONES = {"w": np.ones(4, np.float32), "b": np.ones(2, np.float64)}
+ONES: dict[str, np.ndarray] = {"w": np.ones(4, np.float32), "b": np.ones(2, np.float64)}
 WAIT = 20.0
 
 

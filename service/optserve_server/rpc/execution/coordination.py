@@ -11,11 +11,11 @@ import math
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from optserve_server.coordination.aggregate_step import AggregateStep, CloseRound
 from optserve_server.coordination.contribution import Contribution
 from optserve_server.coordination.coordinator import Held
+from optserve_server.coordination.due import due_change
 from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.coordination.membership_change import EndMemberships, Join
 from optserve_server.errors import DomainError, Reason
@@ -23,7 +23,6 @@ from optserve_server.rpc.context.drain import RETRY_AFTER_S
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.session import Session
-from optserve_server.state.change import Change
 from optserve_server.state.reading import Reply
 from optserve_server.stepping.step import answer_with
 from optserve_server.stepping.step_result import StepResult
@@ -124,14 +123,9 @@ class Coordination:
     async def _advance(self, session: Session) -> None:
         """Does what is due: ends memberships whose leases have run out, takes steps that are complete."""
         coordinator = session.coordinator
-        now = coordinator.membership.clock()
-        while not session.closed and coordinator.due_at() <= now:
+        while not session.closed and (change := due_change(coordinator)) is not None:
             try:
-                if coordinator.membership.overdue():
-                    await self._execution.commit(session, EndMemberships(MemberState.EXPIRED), _committed)
-                else:
-                    change: Change[Any, Any] = AggregateStep() if coordinator.round is None else CloseRound()
-                    await self._execution.commit(session, change, _committed)
+                await self._execution.commit(session, change, _committed)
             except Exception as error:
                 if not isinstance(error, DomainError):
                     _log.exception("a step of contributions failed")

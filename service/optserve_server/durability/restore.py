@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from optserve_server.sessions.activity import Updated
 from optserve_server.sessions.session import Session
+from optserve_server.state.activity import Updated
 
 
 def restore_state(session: Session, state: Session) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.override import Override
 
 
@@ -34,20 +32,6 @@ class StepOptions:
     per_tensor_norms: bool = False
     gradient_id: int = 0
     overrides: tuple[Override, ...] = ()
-
-    def __post_init__(self) -> None:
-        if bool(self.worker) != (self.sequence > 0):
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                "a worker counts its steps from 1, and a step without a worker has no sequence",
-                field="options.sequence",
-            )
-        if not math.isfinite(self.loss_scale) or self.loss_scale == 0:
-            raise DomainError(
-                Reason.OUT_OF_RANGE,
-                f"loss_scale is {self.loss_scale}, but must be finite and not 0",
-                field="options.loss_scale",
-            )
 
 
 @dataclass(slots=True)

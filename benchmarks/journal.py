@@ -25,8 +25,8 @@ from benchmarks.sharing import GROUP, MANY, SMALL, rates, rows
 from benchmarks.timing import Timed, interleave
 from optserve_server.arrays.select import select
 from optserve_server.sessions.session import Session
+from optserve_server.state.step_result import StepOptions
 from optserve_server.stepping.step import Step
-from optserve_server.stepping.step_result import StepOptions
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
 from optserve_server.storage.journal import Journal, Record

@@ -18,9 +18,9 @@ from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from optserve_server.spec.session_spec import DurabilityMode
 from optserve_server.state.staging import NamedArray, Staging
-from optserve_server.stepping.step_result import StepOptions
+from optserve_server.state.step_result import StepOptions
 from optserve_server.storage import snapshot
-from optserve_server.wire.messages.sessions import result_to
+from optserve_server.wire.messages.steps import result_to
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from optserve_server.wire.specifications.specs import session_spec_from
 

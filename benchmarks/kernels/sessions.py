@@ -16,8 +16,8 @@ from optserve_server.optimizers.base import Rule
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.state.staging import NamedArray, Staging
+from optserve_server.state.step_result import StepOptions
 from optserve_server.stepping.step import Step
-from optserve_server.stepping.step_result import StepOptions
 
 CHUNK = 1 << 20
 """Bytes of a gradient that arrive at once."""

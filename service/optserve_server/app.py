@@ -24,7 +24,7 @@ from optserve_server.resources.budget import Budget
 from optserve_server.resources.memory import available_bytes
 from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.authentication.tokens import AccessError
-from optserve_server.rpc.middleware.tracing import Tracer
+from optserve_server.rpc.middleware.boundary import Tracer
 from optserve_server.rpc.server.server import Conditions, Server
 from optserve_server.rpc.transport.listening import Listening, is_loopback
 from optserve_server.rpc.transport.tls import CertificateError, CertificateFiles, Certificates

@@ -90,6 +90,13 @@ class DomainError(Exception):
         self.metadata = {key: str(value) for key, value in (metadata or {}).items()}
         self.retry_after = retry_after
 
+    def prefix(self, path: str) -> None:
+        """Puts ``path`` before the field."""
+        if self.field is None:
+            self.field = path
+        else:
+            self.field = f"{path}{'' if self.field.startswith('[') else '.'}{self.field}"
+
 
 class within(contextlib.AbstractContextManager[None]):
     """Puts ``path`` before the field of any `DomainError` that passes through.
@@ -107,10 +114,5 @@ class within(contextlib.AbstractContextManager[None]):
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, DomainError):
-            return
-        if error.field is None:
-            error.field = self._path
-        else:
-            joint = "" if error.field.startswith("[") else "."
-            error.field = f"{self._path}{joint}{error.field}"
+        if isinstance(error, DomainError):
+            error.prefix(self._path)

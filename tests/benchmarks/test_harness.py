@@ -212,7 +212,7 @@ def test_a_stream_that_goes_another_way_than_its_name_says_is_no_contender() -> 
     ("function", "file", "room"),
     [
         (ServerConnection.read, "optserve_server/rpc/transport/data_connection.py", "receive: socket"),
-        (ServerConnection.write, "optserve_server/rpc/transport/data_connection.py", "send: socket"),
+        (ServerConnection.write_pieces, "optserve_server/rpc/transport/data_connection.py", "send: socket"),
         (ClientConnection.receive, "optserve/data_connection.py", "receive: socket"),
         (ClientConnection.send, "optserve/data_connection.py", "send: socket"),
     ],

@@ -16,8 +16,8 @@ from optserve_server.sessions.store import ParameterInit, Store
 from optserve_server.state.reading import Point
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray
-from optserve_server.stepping.step_result import StepOptions
-from optserve_server.wire.messages.sessions import overrides_from
+from optserve_server.state.step_result import StepOptions
+from optserve_server.wire.messages.steps import overrides_from
 from optserve_server.wire.specifications.specs import chosen_from, reduction_from, session_spec_from
 from tests.conformance.messages import parse
 from tests.conformance.reports import follow

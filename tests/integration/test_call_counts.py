@@ -22,7 +22,7 @@ Step = Callable[[Client, str, int], object]
 
 
 def calls_of_a_step(tmp_path: Path, step: Step) -> tuple[float, int]:
-    """Calls of one step, and the files that they are in."""
+    """Calls of one step, and the files that they are in; names such as <string> are no files."""
     counts = []
     for steps in (FEW, MANY):
         path = tmp_path / f"{steps}.json"
@@ -37,7 +37,7 @@ def calls_of_a_step(tmp_path: Path, step: Step) -> tuple[float, int]:
     few, many = counts
     of_a_step = {file: (many[file] - few.get(file, 0)) / (MANY - FEW) for file in many}
     found = {file: calls for file, calls in of_a_step.items() if calls > 0.5}
-    return sum(found.values()), len(found)
+    return sum(found.values()), sum(not file.startswith("<") for file in found)
 
 
 def streamed(client: Client, name: str, steps: int) -> None:
@@ -57,11 +57,12 @@ def unary(client: Client, name: str, steps: int) -> None:
 
 def test_a_small_streamed_step(tmp_path: Path) -> None:
     calls, files = calls_of_a_step(tmp_path, streamed)
-    assert calls <= 95
-    assert files <= 32
+    assert calls <= 80
+    assert files <= 20
 
 
 def test_a_small_unary_step(tmp_path: Path) -> None:
     calls, files = calls_of_a_step(tmp_path, unary)
-    assert calls <= 340
-    assert files <= 56
+    # Seven of the files are asyncio's and gRPC's own.
+    assert calls <= 160
+    assert files <= 30

@@ -30,8 +30,8 @@ from optserve_server.sessions.store import Limits, ParameterInit
 from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, SessionSpec
 from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.staging import NamedArray
+from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step
-from optserve_server.stepping.step_result import StepOptions, StepResult
 from optserve_server.storage import snapshot
 from optserve_server.storage.files import Disk
 from optserve_server.wire.messages.answers import encoded

@@ -90,6 +90,7 @@ def test_a_change_is_there_once_or_not_at_all(
             session = await begun(made)
             before = written(session)
             monkeypatch.setattr(failpoints, "_armed", failpoints._Armed(place))
+            monkeypatch.setattr(failpoints, "armed", True)
             monkeypatch.setattr(os, "kill", die)
             await change(made, session)
             monkeypatch.undo()

@@ -9,8 +9,8 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.state.staging import NamedArray
+from optserve_server.state.step_result import StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step import Step
-from optserve_server.stepping.step_result import StepOptions, StepOutcome, StepResult
 from tests.recovery.keeping import House, bits, gradient, house, run
 from tests.support.disks import GatedDisk
 

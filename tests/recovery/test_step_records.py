@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optserve_server.spec.override import Override
+from optserve_server.state.step_result import StepOptions
 from optserve_server.stepping.step_record import step_pieces
-from optserve_server.stepping.step_result import StepOptions
 from optserve_server.storage.payload import unpack
 from tests.service.sessions.support import session_of, spec_of
 

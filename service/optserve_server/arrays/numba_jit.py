@@ -249,7 +249,8 @@ def picker(names: Sequence[str]) -> Callable[[Mapping[str, float]], Sequence[flo
         return operator.itemgetter(*names)
     if not names:
         return lambda _: ()
-    return lambda numbers: [numbers[name] for name in names]
+    (name,) = names
+    return lambda numbers: (numbers[name],)
 
 
 def address(array: HostArray) -> int:

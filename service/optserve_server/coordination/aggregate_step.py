@@ -14,9 +14,9 @@ from optserve_server.spec.coordination import Aggregation, CoordinationSync
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import Change, ChangeKind
 from optserve_server.state.staging import Staging
+from optserve_server.state.step_result import MemberOptions, StepOptions
 from optserve_server.stepping.step import Step
 from optserve_server.stepping.step_record import step_pieces
-from optserve_server.stepping.step_result import MemberOptions, StepOptions
 from optserve_server.storage.files import Piece
 from optserve_server.storage.payload import dumps, pack
 
@@ -168,7 +168,7 @@ class CloseRound(Change[Any, "CloseRound"]):
         if not self.changes or session is None or session.coordinator.round is None:
             return
         if self._step is None:
-            session.count_skipped()
+            session.skipped += 1
         else:
             self._step.commit()
         session.coordinator.round.clear()

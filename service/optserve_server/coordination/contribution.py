@@ -16,9 +16,9 @@ from optserve_server.state.change import ChangeKind
 from optserve_server.state.layout import Layout
 from optserve_server.state.reading import Reply
 from optserve_server.state.staging import Staging, check_complete
+from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step import Step, answer_with
 from optserve_server.stepping.step_record import step_pieces
-from optserve_server.stepping.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
 from optserve_server.storage.files import Piece
 from optserve_server.storage.payload import dumps, pack
 
@@ -69,7 +69,7 @@ class Contribution(Step):
             self._member = coordinator.membership.active[worker]
         if self.staging.foreign:
             # Others may write to it while it waits.
-            own = session.staging(self.staging.tensors)
+            own = Staging(self.staging.tensors, allocate=session.allocate)
             own.buffer[:] = self.staging.buffer
             self.staging = own
         super().prepare(session)
@@ -176,8 +176,7 @@ class Contribution(Step):
 
     def _answer(self, result: StepResult) -> None:
         session = self._coordinated
-        session.step_deduplication.remember(self.options.worker, self._digest, result)
-        session.activity.count_step(result)
+        session.store_result(result, self._digest)
         self._count(result)
 
     def _count(self, result: StepResult) -> None:
@@ -206,8 +205,7 @@ def drop(session: CoordinatedSession, worker: str, facts: Mapping[str, Any]) -> 
         worker=worker,
         sequence=facts["sequence"],
     )
-    session.step_deduplication.remember(worker, bytes.fromhex(facts["digest"]), result)
-    session.activity.count_step(result)
+    session.store_result(result, bytes.fromhex(facts["digest"]))
     member: Member = coordinator.membership.active[worker]
     member.count(session.step, result.staleness, coordinator.membership.clock())
     return result

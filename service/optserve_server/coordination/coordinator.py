@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from optserve_server.arrays.backend import Backend
 from optserve_server.coordination.aggregation import Weighted
 from optserve_server.coordination.asynchronous import Asynchronous
 from optserve_server.coordination.bounded import Bounded
@@ -15,6 +16,7 @@ from optserve_server.coordination.mode import Gathered, Mode
 from optserve_server.coordination.rounds import Rounds
 from optserve_server.coordination.solo import Solo
 from optserve_server.coordination.sync import Sync
+from optserve_server.resources.budget import Budget
 from optserve_server.spec.coordination import (
     CoordinationAsync,
     CoordinationBounded,
@@ -22,9 +24,11 @@ from optserve_server.spec.coordination import (
     CoordinationSpec,
     CoordinationSync,
 )
+from optserve_server.spec.session_spec import SessionSpec
+from optserve_server.state.layout import Layout
+from optserve_server.state.session_state import SessionState
 from optserve_server.state.staging import Staging
-from optserve_server.stepping.step_result import StepResult
-from optserve_server.stepping.stepped_session import PlannedSession
+from optserve_server.state.step_result import StepResult
 
 RETRY_AFTER_S = 1.0
 """Seconds after which what was due and could not be done, as on a full disk, is tried again."""
@@ -200,6 +204,11 @@ class Coordinator:
             self._not_before = self.membership.clock() + RETRY_AFTER_S
         self.decide_again(error)
 
+    @property
+    def has_open_round(self) -> bool:
+        """Whether contributions have been added to a round that is not closed."""
+        return self.round is not None and self.round.count > 0
+
     def facts(self) -> dict[str, Any] | None:
         """What is durable beside the round's arrays, as JSON; None if there never was a member."""
         if self.membership.next_epoch == 1:
@@ -227,13 +236,30 @@ class Coordinator:
         return Gathered(len(self.held), self._since)
 
 
-class CoordinatedSession(PlannedSession, Protocol):
-    """A session as coordination sees it."""
+class CoordinatedSession(SessionState):
+    """State of a session, with its members; arguments as of `SessionState`.
 
-    coordinator: Coordinator
+    Attributes:
+        coordinator: members, contributions that wait, and the open round.
+    """
 
-    def check_open(self) -> None:
-        """Rejects what comes after its deletion."""
+    def __init__(
+        self,
+        session_id: str,
+        spec: SessionSpec,
+        layout: Layout,
+        backend: Backend,
+        pending: Sequence[str],
+        budget: Budget,
+    ) -> None:
+        super().__init__(session_id, spec, layout, backend, pending, budget)
+        self.coordinator = Coordinator(spec.coordination)
+        self.members_only = self.coordinator.mode.members_only
+
+    def follow_coordination(self) -> None:
+        """Coordinates as the specification says now."""
+        self.coordinator.follow(self.spec.coordination)
+        self.members_only = self.coordinator.mode.members_only
 
 
 def _mode_of(spec: CoordinationSpec | None) -> Mode:

@@ -9,9 +9,10 @@ from dataclasses import replace
 from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.durability.snapshot_codec import decode_snapshot
 from optserve_server.errors import DomainError, Reason
-from optserve_server.sessions.session import RELOAD_RETRY_AFTER_S, Session
+from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.sessions.store import Store
+from optserve_server.state.session_state import RELOAD_RETRY_AFTER_S
 from optserve_server.storage.damage import DamagedError
 
 MAX_INLINE_RELOAD_BYTES = 1 << 20
@@ -43,7 +44,7 @@ async def evict(
         await durability_manager.save(durability)
     async with session.lock:
         # From here to the end no other task runs.
-        if durability.changed or session.closed or session.activity.watcher_count or not unused():
+        if durability.changed or session.closed or session.activity.watchers or not unused():
             return False
         store.set_away(session, Reload(durability_manager, durability, store).session)
         _empty(session)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from optserve_server.sessions.activity import Updated
 from optserve_server.sessions.session import Session
+from optserve_server.state.activity import Updated
 
 
 def restore_state(session: Session, state: Session) -> None:
@@ -26,6 +26,6 @@ def restore_state(session: Session, state: Session) -> None:
     session.step, session.accumulated, session.skipped = state.step, state.accumulated, state.skipped
     session.resident_bytes = state.resident_bytes
     session.charge, session.waiting = state.charge, state.waiting
-    session.coordinator.follow(session.spec.coordination)
+    session.follow_coordination()
     session.coordinator.round = state.coordinator.round
     session.activity.publish(Updated())

@@ -33,7 +33,7 @@ from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.layout import Layout, TensorEntry
 from optserve_server.state.monitors import Monitors
 from optserve_server.state.partition import Partition
-from optserve_server.stepping.step_deduplication import StepDeduplication
+from optserve_server.state.step_deduplication import StepDeduplication
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.snapshot import Contents, TensorSource
 

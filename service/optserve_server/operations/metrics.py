@@ -12,7 +12,7 @@ from optserve_server.resources.budget import Kind
 from optserve_server.resources.memory import resident_bytes
 from optserve_server.rpc.context.meters import Latency
 from optserve_server.rpc.server.server import Server
-from optserve_server.stepping.step_result import StepOutcome
+from optserve_server.state.step_result import StepOutcome
 
 FIRST_BUCKET, LAST_BUCKET = 12, 36
 """Bounds of the histograms: 2**12 ns, about 4 us, to 2**36 ns, about 69 s."""

@@ -6,21 +6,18 @@ OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and the rest of its environment variables
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+import time
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span as RecordedSpan
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from optserve_server import __version__
 from optserve_server.rpc.context.calls import Call
-from optserve_server.rpc.middleware.tracing import Span
 
 _FLUSH_MILLISECONDS = 3000
 """How long the last spans may take to be sent."""
@@ -37,43 +34,34 @@ class OpenTelemetryTracer:
         self._tracer = self._provider.get_tracer("optserve_server", __version__)
         self._propagator = TraceContextTextMapPropagator()
 
-    @contextlib.contextmanager
-    def call(self, call: Call, metadata: object) -> Iterator[Span]:
-        """A span around a call."""
+    def record(self, call: Call, metadata: object, nanoseconds: int) -> None:
+        """Records the span of a call that has just ended; arguments as those of `Tracer.record`."""
         texts = {k: v for k, v in metadata or () if isinstance(v, str)}  # type: ignore[attr-defined]  # grpc leaves its type open
         service, _, method = call.method.lstrip("/").partition("/")
+        attributes = {
+            "rpc.system": "grpc",
+            "rpc.service": service,
+            "rpc.method": method,
+            "optserve.request_id": call.request_id,
+            "optserve.code": call.code,
+        }
+        if call.caller is not None:
+            attributes["optserve.namespace"] = call.caller.namespace.name
+        if call.session:
+            attributes["optserve.session"] = call.session
+        ended = time.time_ns()
         span = self._tracer.start_span(
             call.method.lstrip("/"),
             context=self._propagator.extract(texts),
             kind=SpanKind.SERVER,
-            attributes={
-                "rpc.system": "grpc",
-                "rpc.service": service,
-                "rpc.method": method,
-                "optserve.request_id": call.request_id,
-                "optserve.namespace": call.caller.namespace.name,
-            },
+            attributes=attributes,
+            start_time=ended - nanoseconds,
         )
-        try:
-            yield _CallSpan(span, call)
-        finally:
-            span.end()
+        if call.code == "INTERNAL":
+            span.set_status(Status(StatusCode.ERROR, call.code))
+        span.end(ended)
 
     def close(self) -> None:
         """Sends what has not been sent yet."""
         self._provider.force_flush(_FLUSH_MILLISECONDS)
         self._provider.shutdown()
-
-
-class _CallSpan:
-    def __init__(self, span: RecordedSpan, call: Call) -> None:
-        self._span = span
-        self._call = call
-
-    def ended(self, code: str) -> None:
-        """Says how the call ended."""
-        self._span.set_attribute("optserve.code", code)
-        if self._call.session:
-            self._span.set_attribute("optserve.session", self._call.session)
-        if code == "INTERNAL":
-            self._span.set_status(Status(StatusCode.ERROR, code))

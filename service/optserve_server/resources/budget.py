@@ -102,6 +102,14 @@ class Budget:
         with self._lock:
             self._check_all(kind, amount)
 
+    def has_room(self, kind: Kind, amount: int) -> bool:
+        """Whether `take` would succeed now."""
+        try:
+            self.check(kind, amount)
+        except DomainError:
+            return False
+        return True
+
     def take(self, kind: Kind, amount: int) -> None:
         """Counts what is about to be held.
 

@@ -23,7 +23,7 @@ from optserve_server.state.monitors import session_bytes
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.staging import NamedArray
 from optserve_server.state.state_transfer import StateTransfer
-from optserve_server.stepping.step_result import StepOutcome
+from optserve_server.state.step_result import StepOutcome
 
 
 @dataclass(frozen=True)

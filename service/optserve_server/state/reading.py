@@ -14,7 +14,7 @@ from optserve_server.arrays.formats import encode
 from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.gradient_transforms import AVERAGE, PARAMETER, POINT
 from optserve_server.state.session_state import SessionState
-from optserve_server.state.staging import Run, StagedTensor, Staging, parts_by_clock
+from optserve_server.state.staging import Run, StagedTensor, Staging, laid_out, parts_by_clock
 
 
 class Point(StrEnum):
@@ -109,6 +109,21 @@ def _elements(session: SessionState, run: Run, point: Point) -> Array:
         given = {POINT: ahead[part.start - run.start : part.stop - run.start]}
         partition.run(partition.programs.lookahead, part.start, part.stop, scalars, given=given)
     return ahead
+
+
+def check_pull(session: SessionState, pull: Pull) -> tuple[StagedTensor, ...]:
+    """Checks that values can be sent, before anything depends on it.
+
+    Returns:
+        How they will lie in a buffer.
+
+    Raises:
+        DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, UNKNOWN_TENSOR, DUPLICATE_TENSOR or
+            POINT_UNAVAILABLE.
+    """
+    session.check_ready()
+    check_point(session, pull.point)
+    return laid_out(session.layout, pull.tensors, pull.dtype)
 
 
 def check_point(session: SessionState, point: Point) -> None:

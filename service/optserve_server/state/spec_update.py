@@ -31,10 +31,6 @@ def prepare_spec_update(session: SessionState, spec: SessionSpec) -> Prepared[li
             f"{session.accumulated} of {needed} gradients wait for the rest of their step",
             metadata={"accumulated": session.accumulated, "needed": needed},
         )
-    if session.spec.coordination != spec.coordination and session.has_open_round:
-        raise DomainError(
-            Reason.STEP_INCOMPLETE, "a round is open; change the coordination when it has closed"
-        )
     session.charge.raise_to(session_bytes(session.layout, spec))
     try:
         commit = partial(_switch, session, spec, *session.arenas.switched(programs_of(spec)))

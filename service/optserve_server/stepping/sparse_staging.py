@@ -36,6 +36,7 @@ class SparseStaging:
         rows: the rows of other tensors, in the order of their bytes.
         dtype: element type of the bytes; None for each tensor's own.
         allocate: gives buffers (uint8).
+        lazy: whether rows that a step does not send stay as they are.
 
     Attributes:
         buffer: the bytes (uint8), to be filled in place.
@@ -52,19 +53,21 @@ class SparseStaging:
         rows: Sequence[NamedIndices],
         dtype: np.dtype[Any] | None,
         allocate: Allocate = UNBOUNDED.array,
+        *,
+        lazy: bool,
     ) -> None:
         for index, some in enumerate(rows):
             check_indices(layout[some.name], some.indices, f"row_indices[{index}]")
-        self._layout, self._dtype, self._allocate = layout, dtype, allocate
+        self._layout, self._dtype, self._allocate, self._lazy = layout, dtype, allocate, lazy
         self._tensors, self._rows = sorted(tensors, key=layout.position), tuple(rows)
         self.buffer = allocate(sum(math.prod(shape) * kind.itemsize for shape, kind in self._parts()))
 
-    def staging(self, *, lazy: bool) -> Staging:
+    def staging(self) -> Staging:
         """What a unary step stages of the same gradient, once the last byte is there."""
         parts = self._arrays()
         whole = [NamedArray(name, next(parts)) for name in self._tensors]
         rows = [NamedRows(some.name, some.indices, next(parts)) for some in self._rows]
-        staging = stage_arrays(self._layout, whole, rows, lazy=lazy, allocate=self._allocate)
+        staging = stage_arrays(self._layout, whole, rows, lazy=self._lazy, allocate=self._allocate)
         staging.tensors = tuple(dataclasses.replace(t, field="chunk.data") for t in staging.tensors)
         return staging
 

@@ -22,7 +22,9 @@ from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import Change, ChangeKind
 from optserve_server.state.partition import Piecewise
 from optserve_server.state.reading import Point, Reply, read
+from optserve_server.state.session_state import SessionState
 from optserve_server.state.staging import Staging, check_complete, no_tensor
+from optserve_server.state.step_result import StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.gradient_statistics import (
     GradientStatistics,
     norms_by_tensor,
@@ -32,8 +34,6 @@ from optserve_server.stepping.kernel_plan import KernelPlan, Place, Totals
 from optserve_server.stepping.lazy_rows import check_lazy
 from optserve_server.stepping.matrix_step import step_matrices
 from optserve_server.stepping.step_record import step_pieces
-from optserve_server.stepping.step_result import StepOptions, StepOutcome, StepResult
-from optserve_server.stepping.stepped_session import SteppedSession
 from optserve_server.storage.files import Piece
 
 PIECE = 1 << 20
@@ -53,7 +53,7 @@ class Progress(Protocol):
         """That many bytes of the reply are written; all of them, once the step is counted."""
 
 
-class Step(Change[SteppedSession, "Step"]):
+class Step(Change[SessionState, "Step"]):
     """A gradient on its way into a session: a change that is also its own check.
 
     `on_received` takes its fingerprint and, unless that depends on the session's state, its norms while
@@ -76,7 +76,7 @@ class Step(Change[SteppedSession, "Step"]):
 
     kind = ChangeKind.STEP
 
-    def __init__(self, session: SteppedSession, staging: Staging, options: StepOptions) -> None:
+    def __init__(self, session: SessionState, staging: Staging, options: StepOptions) -> None:
         self.staging, self.options = staging, options
         self.outcome: StepOutcome | None = None
         self.stored: StepResult | None = None
@@ -101,7 +101,7 @@ class Step(Change[SteppedSession, "Step"]):
             self._passes = self._measuring()
         self._advance(byte_count)
 
-    def prepare(self, session: SteppedSession) -> Self:
+    def prepare(self, session: SessionState) -> Self:
         """Checks and measures the step and decides its outcome; changes nothing.
 
         Args:
@@ -174,7 +174,7 @@ class Step(Change[SteppedSession, "Step"]):
             reply: where the parameters that follow go; None for nowhere.
             progress: receives the result as soon as it is known, and the parameters.
         """
-        session, options, result = self._session, self.options, self.stored
+        session, result = self._session, self.stored
         if result is not None:
             answer_with(session, result, reply, progress)
         elif self.outcome is StepOutcome.APPLIED:
@@ -182,14 +182,9 @@ class Step(Change[SteppedSession, "Step"]):
         else:
             if self.outcome is StepOutcome.ACCUMULATED:
                 self._accumulate()
-            elif self.outcome is StepOutcome.SKIPPED:
-                session.count_skipped()
             result = self._result(session.step, 0.0)
+            session.complete_step(result, self._digest)
             answer_with(session, result, reply, progress)
-        if self.stored is None:
-            if options.worker and self.changes:
-                session.step_deduplication.remember(options.worker, self._digest, result)
-            session.activity.count_step(result)
         if progress is not None:
             progress.on_values(reply.staging.byte_count if reply is not None else 0)
         return result
@@ -275,7 +270,6 @@ class Step(Change[SteppedSession, "Step"]):
                 for partition in self._session.arenas.partitions.values():
                     numbers = self._transform_scalars[partition.group]
                     partition.run(partition.programs.average, partition.start, partition.stop, numbers)
-        self._session.count_accumulated()
 
     def _apply(self, reply: Reply | None, progress: Progress | None) -> StepResult:
         session, plan = self._session, self._plan
@@ -306,7 +300,7 @@ class Step(Change[SteppedSession, "Step"]):
         if result is None:
             self._statistics = GradientStatistics(session.spec.gradient, sums)
             result = self._result(session.step + 1, numbers.learning_rate)
-        session.count_step(numbers, plan.covered)
+        session.complete_step(result, self._digest, numbers, plan.covered)
         if not announced:
             answer_with(None if writes else session, result, reply, progress)
         return result
@@ -400,7 +394,9 @@ class Step(Change[SteppedSession, "Step"]):
             0,
             measurement.penalty(self._penalties()) if self._plan.penalizes else 0.0,
             0 if kept is None else kept.durable_step(step),
-            0 if self.outcome is StepOutcome.APPLIED else session.accumulated,
+            0
+            if self.outcome is StepOutcome.APPLIED
+            else session.accumulated + (self.outcome is StepOutcome.ACCUMULATED),
             self._tensor_norms() if options.per_tensor_norms else (),
             False,
             options.worker,
@@ -409,7 +405,7 @@ class Step(Change[SteppedSession, "Step"]):
 
 
 def answer_with(
-    session: SteppedSession | None, result: StepResult, reply: Reply | None, progress: Progress | None
+    session: SessionState | None, result: StepResult, reply: Reply | None, progress: Progress | None
 ) -> None:
     """Reports a result, and the parameters beside it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -9,26 +10,35 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import DomainError, Reason, within
+from optserve_server.resources.budget import Kind
 from optserve_server.shared_memory.regions import Region
-from optserve_server.state.reading import Pull, Reply
+from optserve_server.spec.session_spec import SparseUpdate
+from optserve_server.state.reading import Pull, Reply, check_pull
+from optserve_server.state.session_state import SessionState
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, StagedTensor, Staging
 from optserve_server.stepping.sparse_staging import NamedIndices, SparseStaging
-from optserve_server.stepping.stepped_session import PlannedSession
 
 MAX_IDLE_PLANS = 8
 """Plans of unary steps that a session keeps, each with the buffers of one step."""
+
+
+_KEY = operator.attrgetter("name", "array.dtype", "array.shape")
 
 
 class Sender(Protocol):
     """Sends answers, possibly while the next step is received."""
 
     @property
+    def sending(self) -> object:
+        """An answer that may still be under way; None if there is none."""
+
+    @property
     def busy(self) -> bool:
         """Whether the last answer's buffer is still in use."""
 
 
-S = TypeVar("S", bound=PlannedSession)
+S = TypeVar("S", bound=SessionState)
 
 
 class StepPlan(Generic[S]):
@@ -50,6 +60,7 @@ class StepPlan(Generic[S]):
         spec: the session's specification when the plan was made.
         byte_count: how many bytes of whole gradients a step has.
         parameters: how the parameters are laid out in an answer's bytes; None if none are sent.
+        parameters_byte_count: how many bytes of parameters an answer has.
         writes_in_place: whether they are laid out as the gradient is, and take its place.
 
     Raises:
@@ -81,10 +92,11 @@ class StepPlan(Generic[S]):
         self.parameters: tuple[StagedTensor, ...] | None = None
         if pull is not None:
             with within("pull"):
-                parameters = session.check_pull(pull)
+                parameters = check_pull(session, pull)
             if region is None:
                 self.parameters = parameters
         self.byte_count = sum(tensor.byte_count for tensor in self.gradients)
+        self.parameters_byte_count = sum(tensor.byte_count for tensor in self.parameters or ())
         self.writes_in_place = (
             self.parameters is not None
             and not sparse_tensors
@@ -107,10 +119,10 @@ class StepPlan(Generic[S]):
         """
         if self.region is not None:
             return self.region.staging
-        if self.writes_in_place and answers.busy:
+        if self.writes_in_place and answers.sending is not None and answers.busy:
             self._used = 1 - self._used
         while len(self._stagings) <= self._used:
-            self._stagings.append(self.session.staging(self.gradients))
+            self._stagings.append(Staging(self.gradients, allocate=self.session.allocate))
         return self._stagings[self._used]
 
     def rows(self, indices: Sequence[npt.NDArray[Any]], announced: int) -> SparseStaging:
@@ -124,9 +136,10 @@ class StepPlan(Generic[S]):
             DomainError: OUT_OF_RANGE for an index, BYTE_LENGTH_MISMATCH.
         """
         named = list(map(NamedIndices, self.sparse_tensors, indices))
-        arriving = self.session.stage_rows(
-            [tensor.entry.name for tensor in self.gradients], named, self.dtype
-        )
+        names = [tensor.entry.name for tensor in self.gradients]
+        session = self.session
+        lazy = session.spec.gradient.sparse is SparseUpdate.LAZY
+        arriving = SparseStaging(session.layout, names, named, self.dtype, session.allocate, lazy=lazy)
         if announced != arriving.buffer.size:
             raise wrong_byte_count(announced, arriving.buffer.size)
         return arriving
@@ -168,7 +181,9 @@ class UnaryStep(Generic[S]):
     ) -> None:
         session.check_ready()
         self._key: object = None if rows or not session.is_small else _key(arrays, pull)
-        if self._key is not None and not session.has_room(2 * session.layout.byte_count):
+        if self._key is not None and not session.budget.has_room(
+            Kind.RESIDENT, 2 * session.layout.byte_count
+        ):
             self._key = None
         # What is kept between steps is not in flight: it would take the place of what is.
         is_resident = self._key is not None
@@ -198,7 +213,7 @@ class UnaryStep(Generic[S]):
 
 
 def _key(arrays: Sequence[NamedArray], pull: Pull | None) -> object:
-    return (*((named.name, named.array.dtype, named.array.shape) for named in arrays), pull)
+    return (*map(_KEY, arrays), pull)
 
 
 def _place(tensor: StagedTensor) -> tuple[str, np.dtype[Any], int, bool]:

@@ -12,7 +12,7 @@ import numpy as np
 from optserve_server.spec.override import Override
 from optserve_server.state.change import ChangeKind
 from optserve_server.state.staging import Staging
-from optserve_server.stepping.step_result import StepOptions
+from optserve_server.state.step_result import StepOptions
 from optserve_server.storage.files import Piece
 from optserve_server.storage.payload import dumps, pack_text
 

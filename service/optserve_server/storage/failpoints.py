@@ -41,8 +41,11 @@ class _Armed:
 
 _armed = _Armed(os.environ.get(VARIABLE, ""))
 
+armed = bool(_armed.name)
+"""Whether the process is to die at one of them. Small steps ask before they call `passing`."""
 
-def armed(name: str) -> bool:
+
+def is_armed(name: str) -> bool:
     """Whether the process is to die there: then what surrounds it is done in smaller parts."""
     return name == _armed.name
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optserve_server.storage.durable_positions import DurablePositions
-from optserve_server.storage.failpoints import armed, passing
+from optserve_server.storage.failpoints import is_armed, passing
 from optserve_server.storage.files import BLOCK, Disk, Piece, blocks
 from optserve_server.storage.records import HEADER_BYTES, checksum, header, padding, summing
 
@@ -249,7 +249,7 @@ class Journal:
             else:
                 pieces += self._framed(record, length)
                 end += HEADER_BYTES + length + padding(length)
-        if armed("during-journal-write"):
+        if is_armed("during-journal-write"):
             self._disk.write(self._fd, pieces[:-2], begins)
             passing("during-journal-write")
         self._disk.write(self._fd, pieces, begins)

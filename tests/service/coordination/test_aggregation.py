@@ -10,7 +10,7 @@ from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.base import ElementwiseRule, Rule
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.spec.coordination import Aggregation, CoordinationSync
-from optserve_server.stepping.step_result import StepResult
+from optserve_server.state.step_result import StepResult
 from tests.service.coordination.support import Arrays, Coordinated, bits
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 

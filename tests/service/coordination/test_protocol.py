@@ -30,8 +30,8 @@ from optserve_server.spec.coordination import (
     CoordinationSync,
     LateContribution,
 )
-from optserve_server.stepping.step_deduplication import StepDeduplication
-from optserve_server.stepping.step_result import StepOutcome, StepResult
+from optserve_server.state.step_deduplication import StepDeduplication
+from optserve_server.state.step_result import StepOutcome, StepResult
 from tests.service.coordination.support import Coordinated, Waiting
 from tests.service.sessions.support import spec_of
 

@@ -10,7 +10,7 @@ from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.spec.coordination import CoordinationRounds, Damping
-from optserve_server.stepping.step_result import StepOutcome, StepResult
+from optserve_server.state.step_result import StepOutcome, StepResult
 from tests.service.coordination.support import Arrays, Coordinated, bits
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
@@ -61,7 +61,7 @@ def test_an_open_round_survives_a_restart() -> None:
     for position, worker in enumerate("ab"):
         made.contribute(worker, position + 1, 1, given[position], 0)
     made.restart()
-    assert made.session.has_open_round
+    assert made.session.coordinator.has_open_round
     again = made.contribute("a", 1, 1, given[0], 0)
     assert isinstance(again.outcome, StepResult)
     assert again.outcome.replayed

@@ -20,8 +20,8 @@ from optserve_server.sessions.session import Session
 from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import GradientSpec, ParameterGroup
 from optserve_server.state.staging import NamedArray
+from optserve_server.state.step_result import StepOptions
 from optserve_server.stepping.step_record import step_pieces
-from optserve_server.stepping.step_result import StepOptions
 from optserve_server.storage.payload import size_of
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step

@@ -11,12 +11,12 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import Budget, Charge, Kind
-from optserve_server.sessions.session import MAX_INLINE_ELEMENTS
 from optserve_server.state.reading import Point, Pull
+from optserve_server.state.session_state import MAX_INLINE_ELEMENTS
 from optserve_server.state.staging import NamedArray
+from optserve_server.state.step_result import StepOptions
 from optserve_server.stepping.step import Step
 from optserve_server.stepping.step_plan import UnaryStep
-from optserve_server.stepping.step_result import StepOptions
 from tests.service.sessions.support import session_of, spec_of, step
 
 

@@ -16,7 +16,7 @@ from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import ParameterInit, Store
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.state.staging import NamedArray
-from optserve_server.stepping.step_result import StepOptions, StepResult
+from optserve_server.state.step_result import StepOptions, StepResult
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

@@ -11,8 +11,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.optimizers.adam import Adam
 from optserve_server.sessions.request_ledger import RequestLedger
 from optserve_server.sessions.session import Session
-from optserve_server.stepping.step_deduplication import RESULTS_KEPT, WORKERS_KEPT, StepDeduplication
-from optserve_server.stepping.step_result import StepOptions
+from optserve_server.state.step_deduplication import RESULTS_KEPT, WORKERS_KEPT, StepDeduplication
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 GRADIENT = {"w": np.array([1.0, -1.0, 2.0])}
@@ -81,13 +80,6 @@ def test_a_wrong_expected_step_names_the_current_one(session: Session) -> None:
 def test_a_refused_step_uses_no_sequence(session: Session) -> None:
     refusal(session, gradient={"w": np.full(3, np.nan)}, worker="a", sequence=1)
     assert step(session, GRADIENT, worker="a", sequence=1).step == 1
-
-
-@pytest.mark.parametrize("options", [{"worker": "a"}, {"sequence": 1}])
-def test_worker_and_sequence_belong_together(options: dict[str, object]) -> None:
-    with pytest.raises(DomainError) as caught:
-        StepOptions(**options)  # type: ignore[arg-type]
-    assert (caught.value.reason, caught.value.field) == (Reason.CONFLICTING_FIELDS, "options.sequence")
 
 
 def test_the_worker_that_was_silent_longest_is_forgotten(session: Session) -> None:

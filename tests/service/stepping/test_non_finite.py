@@ -16,8 +16,8 @@ from optserve_server.sessions.store import Store
 from optserve_server.spec.session_spec import ClipByGlobalNorm, ClipByValue, GradientSpec, NonFinitePolicy
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray
+from optserve_server.state.step_result import StepOptions, StepOutcome
 from optserve_server.stepping.step import Step
-from optserve_server.stepping.step_result import StepOptions, StepOutcome
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 REJECT, SKIP, ALLOW = NonFinitePolicy.REJECT, NonFinitePolicy.SKIP, NonFinitePolicy.ALLOW

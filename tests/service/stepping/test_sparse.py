@@ -33,7 +33,7 @@ from optserve_server.spec.session_spec import (
 )
 from optserve_server.state.sparse_rows import NamedRows, sum_duplicates
 from optserve_server.state.staging import NamedArray
-from optserve_server.stepping.step_result import StepOptions, StepOutcome, StepResult
+from optserve_server.state.step_result import StepOptions, StepOutcome, StepResult
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step
 
 Array = npt.NDArray[Any]

@@ -34,7 +34,7 @@ from optserve_server.spec.session_spec import (
     WeightAverageSpec,
 )
 from optserve_server.state.reading import Point
-from optserve_server.stepping.step_result import StepOutcome
+from optserve_server.state.step_result import StepOutcome
 from tests.conformance.non_finite import CLIPPED, Clipped
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step
 

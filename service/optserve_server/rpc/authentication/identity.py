@@ -51,7 +51,8 @@ class Identities:
     ) -> None:
         self.allow_unauthenticated = allow_unauthenticated
         self._namespaces = namespaces
-        self._anybody = Caller(namespaces[DEFAULT])
+        self._unauthenticated = Caller(namespaces[DEFAULT])
+        self.anybody = self._unauthenticated if path is None and allow_unauthenticated else None
         self._path = path
         self._version: object = None
         self._access = Access()
@@ -65,11 +66,11 @@ class Identities:
         Raises:
             DomainError: UNAUTHENTICATED.
         """
-        if self._path is None and self.allow_unauthenticated:
-            return self._anybody
+        if self.anybody is not None:
+            return self.anybody
         given = [value for key, value in metadata or () if key == _KEY]  # type: ignore[attr-defined]  # grpc leaves its type open
         if not given and self.allow_unauthenticated:
-            return self._anybody
+            return self._unauthenticated
         if len(given) != 1 or not isinstance(given[0], str) or given[0][:7].lower() != _SCHEME:
             raise _refusal("a bearer token is needed")
         token = self._access.tokens.get(hash_of(given[0][7:].strip()))

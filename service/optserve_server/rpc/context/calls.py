@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import re
-import secrets
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +16,6 @@ from optserve_server.sessions.namespaces import Namespace
 REQUEST_ID_KEY = "x-request-id"
 """Metadata that name a request, on its way in and out."""
 
-_ACCEPTABLE = re.compile(r"[\x21-\x7e]{1,128}")
-
 
 @dataclass(eq=False)
 class Call:
@@ -28,24 +24,28 @@ class Call:
     Attributes:
         request_id: the client's name for it, or the server's.
         method: full name, as in ``/optserve.v1.SessionService/Step``.
-        caller: who makes it.
+        caller: who makes it; None until it is admitted.
         session: id of the session that it concerns, once that is known.
         heard: when its stream last moved, by the monotonic clock.
         moves: whether messages are still to come or to go, so that silence means something.
         task: what answers it, once that has begun.
         verdict: why the server ended it before its own end, if it did.
         charge: the memory of its request, where it is one message.
+        code: how it ended: OK, CANCELLED or a reason.
+        begun: when it began, by the performance counter in nanoseconds.
     """
 
     request_id: str
     method: str
-    caller: Caller
+    caller: Caller | None = None
     session: str = ""
     heard: float = field(default_factory=time.monotonic)
     moves: bool = True
     task: asyncio.Task[Any] | None = None
     verdict: DomainError | None = None
     charge: Charge | None = None
+    code: str = "CANCELLED"
+    begun: int = field(default_factory=time.perf_counter_ns)
 
     def end(self, verdict: DomainError) -> None:
         """Ends it from outside: its task is cancelled, and the caller told why."""
@@ -61,20 +61,6 @@ current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", de
 def namespace() -> Namespace:
     """The namespace that the running call belongs to."""
     call = current.get()
-    assert call is not None  # every handler runs within the boundary
+    assert call is not None  # handlers run within the boundary
+    assert call.caller is not None
     return call.caller.namespace
-
-
-def request_id_from(metadata: object) -> str:
-    """The request id among a call's metadata, or a new one where there is none to use."""
-    for key, value in metadata or ():  # type: ignore[attr-defined]  # grpc leaves its type open
-        if key == REQUEST_ID_KEY and isinstance(value, str) and _ACCEPTABLE.fullmatch(value):
-            return value
-    return secrets.token_hex(8)
-
-
-def concerns(session_id: str) -> None:
-    """Notes which session the running call concerns."""
-    call = current.get()
-    if call is not None:
-        call.session = session_id

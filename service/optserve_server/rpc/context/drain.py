@@ -1,11 +1,10 @@
-"""The end of a server's life: calls in flight are finished, new ones are sent away."""
+"""Drain: the end of a server's life."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from optserve_server.errors import DomainError, Reason
 
@@ -14,37 +13,16 @@ RETRY_AFTER_S = 1.0
 
 
 class Drain:
-    """Counts calls in flight and knows whether the server is shutting down.
+    """State of the end of a server's life: new calls are rejected, waits are interrupted.
 
     Attributes:
-        draining: whether it is.
-        in_flight: how many calls there are.
-        waiting: tasks that `finish` may interrupt.
+        draining: whether the server is shutting down.
+        waiting: waits that `begin` interrupts if they are idle.
     """
 
     def __init__(self) -> None:
         self.draining = False
-        self.in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.waiting: set[asyncio.Task[Any]] = set()
-
-    @contextlib.contextmanager
-    def call(self) -> Iterator[None]:
-        """Counts a call.
-
-        Raises:
-            DomainError: SHUTTING_DOWN.
-        """
-        self.check()
-        self.in_flight += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self._idle.set()
+        self.waiting: set[Interruptible] = set()
 
     def check(self) -> None:
         """Refuses what is new.
@@ -55,35 +33,42 @@ class Drain:
         if self.draining:
             raise DomainError(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after=RETRY_AFTER_S)
 
-    def interruptible(self, task: asyncio.Task[Any]) -> contextlib.AbstractContextManager[None]:
-        """While a task waits for what a drain may interrupt: an open stream's next step.
+    def interruptible(self) -> Interruptible:
+        """A wait of the current task that a drain may interrupt, such as that for a stream's next step."""
+        task = asyncio.current_task()
+        assert task is not None  # coroutines run in tasks
+        return Interruptible(self, task)
 
-        It raises SHUTTING_DOWN at its beginning or its end, and may be used again.
-        """
-        return _Interruptible(self, task)
-
-    async def finish(self, grace: float) -> None:
-        """Sends new calls away and waits up to ``grace`` seconds for those in flight."""
+    def begin(self) -> None:
+        """Rejects new calls from now on, and interrupts waits."""
         self.draining = True
-        for task in self.waiting:
-            task.cancel()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), grace)
+        for wait in tuple(self.waiting):
+            wait.interrupt()
 
 
-class _Interruptible(contextlib.AbstractContextManager[None]):
-    """See `Drain.interruptible`. Not a generator: every streamed step waits in it."""
+class Interruptible(contextlib.AbstractContextManager["Interruptible"]):
+    """See `Drain.interruptible`. Raises SHUTTING_DOWN if a drain has begun, or begins meanwhile.
+
+    Attributes:
+        is_idle: whether it may be interrupted now. A loop clears it while it serves a message.
+    """
 
     def __init__(self, drain: Drain, task: asyncio.Task[Any]) -> None:
         self._drain, self._task = drain, task
+        self.is_idle = True
 
-    def __enter__(self) -> None:
-        if self._drain.draining:
-            self._drain.check()
-        self._drain.waiting.add(self._task)
+    def __enter__(self) -> Self:
+        self._drain.check()
+        self._drain.waiting.add(self)
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        self._drain.waiting.discard(self._task)
-        if kind is not None and issubclass(kind, asyncio.CancelledError) and self._drain.draining:
+        self._drain.waiting.discard(self)
+        if self.is_idle and kind is asyncio.CancelledError and self._drain.draining:
             self._task.uncancel()
             self._drain.check()
+
+    def interrupt(self) -> None:
+        """Cancels the wait if it is idle."""
+        if self.is_idle:
+            self._task.cancel()

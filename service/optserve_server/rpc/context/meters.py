@@ -58,12 +58,12 @@ class Meters:
 
     def took(self, queued: int, worked: int) -> None:
         """Counts work on a session: nanoseconds until its turn, and in its turn."""
-        length = queued.bit_length()
-        self.queue.counts[length if length < BUCKETS else BUCKETS] += 1
-        self.queue.total += queued
-        self.compute.add(worked)
+        for latency, nanoseconds in ((self.queue, queued), (self.compute, worked)):
+            length = nanoseconds.bit_length()
+            latency.counts[length if length < BUCKETS else BUCKETS] += 1
+            latency.total += nanoseconds
 
-    def ended(self, method: str, code: str, nanoseconds: int) -> None:
+    def end_call(self, method: str, code: str, nanoseconds: int) -> None:
         """Counts a call."""
         self.calls[method].add(nanoseconds)
         self.codes[method, code] += 1

@@ -24,8 +24,8 @@ from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.session import Session
 from optserve_server.state.reading import Reply
+from optserve_server.state.step_result import StepResult
 from optserve_server.stepping.step import answer_with
-from optserve_server.stepping.step_result import StepResult
 
 T = TypeVar("T", covariant=True)
 

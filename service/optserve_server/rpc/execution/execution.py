@@ -16,9 +16,10 @@ from typing import TypeVar
 from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.rpc.execution.completion import Completion
-from optserve_server.sessions.session import MANY_TENSORS, Session
+from optserve_server.sessions.session import Session
 from optserve_server.state.change import Change, Checked
-from optserve_server.storage.failpoints import passing
+from optserve_server.state.session_state import MANY_TENSORS
+from optserve_server.storage import failpoints
 
 T = TypeVar("T")
 
@@ -78,16 +79,19 @@ class Execution:
                     prepared.give_up()
                     raise
                 recorded = perf_counter_ns()
-                passing("before-apply")
+                if failpoints.armed:
+                    failpoints.passing("before-apply")
                 done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
-                passing("after-apply")
+                if failpoints.armed:
+                    failpoints.passing("after-apply")
                 durability_manager.changed(durability, change.kind, byte_count)
                 self.meters.record.add(recorded - recording)
                 begun += recorded - recording
         finally:
             session.lock.release()
         self.meters.took(begun - asked, perf_counter_ns() - begun)
-        passing("before-ack")
+        if failpoints.armed:
+            failpoints.passing("before-ack")
         return done
 
     def exclusive(self, session: Session, work: Callable[[], T]) -> Awaitable[T]:

@@ -1,15 +1,14 @@
-"""Who may come in, who is in, and who has to go."""
+"""Admission control: authentication, quotas, calls in flight, idle time-out."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import Kind
-from optserve_server.rpc.authentication.identity import Caller, Identities
+from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.context.calls import Call
 from optserve_server.rpc.context.drain import RETRY_AFTER_S, Drain
 
@@ -18,12 +17,12 @@ _SILENT = frozenset({"/optserve.v1.SessionService/WatchSession"})
 
 
 class Admission:
-    """Lets calls in.
+    """Admits calls, counts them, and ends those that may not go on.
 
     Args:
-        identities: who may call.
+        identities: identifies callers.
         drain: whether the server still takes calls.
-        stream_idle_seconds: how long a stream may be silent; 0 for ever.
+        stream_idle_seconds: how long a stream may be silent; 0 for no limit.
     """
 
     def __init__(self, identities: Identities, drain: Drain, stream_idle_seconds: float = 0.0) -> None:
@@ -31,49 +30,50 @@ class Admission:
         self._drain = drain
         self._idle = stream_idle_seconds
         self._inside: set[Call] = set()
+        self._empty = asyncio.Event()
 
-    def caller(self, metadata: object) -> Caller:
-        """Who makes the call of this metadata.
+    @property
+    def call_count(self) -> int:
+        """Calls being answered."""
+        return len(self._inside)
 
-        Raises:
-            DomainError: UNAUTHENTICATED.
-        """
-        return self.identities.of(metadata)
-
-    def check(self, call: Call) -> None:
-        """Refuses a call before anything of it is read.
+    def enter(self, call: Call, metadata: object) -> None:
+        """Identifies the caller of a call and counts the call, before anything of it is read.
 
         Raises:
-            DomainError: SHUTTING_DOWN, LIMIT_EXCEEDED or QUOTA_EXCEEDED.
+            DomainError: UNAUTHENTICATED, SHUTTING_DOWN, LIMIT_EXCEEDED or QUOTA_EXCEEDED; the call
+                was not counted.
         """
-        self._drain.check()
-        call.caller.namespace.budget.check(Kind.REQUESTS, 1)
+        caller = self.identities.anybody or self.identities.of(metadata)
+        if self._drain.draining:
+            self._drain.check()
+        caller.namespace.budget.take(Kind.REQUESTS, 1)
+        call.caller, call.task = caller, asyncio.current_task()
+        self._inside.add(call)
 
-    @contextlib.contextmanager
-    def inside(self, call: Call) -> Iterator[None]:
-        """Counts a call while it is answered.
+    def leave(self, call: Call) -> None:
+        """Stops counting a call; does nothing if it is not counted."""
+        if call in self._inside:
+            assert call.caller is not None
+            self._inside.remove(call)
+            call.charge = None
+            call.caller.namespace.budget.give(Kind.REQUESTS, 1)
+            if self._drain.draining and not self._inside:
+                self._empty.set()
 
-        Raises:
-            DomainError: as `check`.
-        """
-        budget = call.caller.namespace.budget
-        with self._drain.call():
-            budget.take(Kind.REQUESTS, 1)
-            call.task = asyncio.current_task()
-            self._inside.add(call)
-            try:
-                yield
-            finally:
-                self._inside.discard(call)
-                call.charge = None
-                budget.give(Kind.REQUESTS, 1)
+    async def drain(self, grace: float) -> None:
+        """Rejects new calls and waits up to ``grace`` seconds for those being answered."""
+        self._drain.begin()
+        if self._inside:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), grace)
 
     def sweep(self) -> None:
         """Reads tokens again where they have changed, and ends calls that may not go on."""
         self.identities.refresh()
         silent_since = time.monotonic() - self._idle
         for call in tuple(self._inside):
-            if not self.identities.still(call.caller):
+            if call.caller is not None and not self.identities.still(call.caller):
                 call.end(DomainError(Reason.UNAUTHENTICATED, "the token is no longer valid"))
             elif self._idle and call.moves and call.heard < silent_since and call.method not in _SILENT:
                 call.end(_silence(self._idle))

@@ -23,7 +23,7 @@ class JsonFormatter(logging.Formatter):
         call = calls.current.get()
         if call is not None:
             line |= {"request_id": call.request_id, "session": call.session}
-            if call.caller.token is not None:
+            if call.caller is not None and call.caller.token is not None:
                 line |= {"caller": call.caller.name, "namespace": call.caller.namespace.name}
         line |= getattr(record, "facts", {})
         if record.exc_info:

@@ -14,6 +14,9 @@ from typing import Any
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha.reflection_pb2_grpc import (  # type: ignore[import-untyped]
+    add_ServerReflectionServicer_to_server,
+)
 
 from optserve.v1 import (
     capabilities_service_pb2,
@@ -34,8 +37,7 @@ from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.middleware.admission import Admission
-from optserve_server.rpc.middleware.interceptors import Boundary
-from optserve_server.rpc.middleware.tracing import Tracer
+from optserve_server.rpc.middleware.boundary import Boundary, Tracer
 from optserve_server.rpc.server.loop_lag import LoopLag
 from optserve_server.rpc.services.capabilities_service import CapabilitiesService
 from optserve_server.rpc.services.function_service import FunctionService
@@ -43,7 +45,6 @@ from optserve_server.rpc.services.session_service import SessionService
 from optserve_server.rpc.services.worker_service import WorkerService
 from optserve_server.rpc.streaming.memory_sharing import Sharing
 from optserve_server.rpc.transport.data_connections import DataConnections
-from optserve_server.rpc.transport.framing import FramedStreams
 from optserve_server.rpc.transport.listening import Listening
 from optserve_server.sessions.leases import Expired, expired
 from optserve_server.sessions.namespaces import Namespaces
@@ -143,7 +144,7 @@ class Server:
         self.namespaces, self.meters = namespaces, execution.meters
         self._lease_seconds = conditions.session_lease_seconds
         self._server = aio.server(
-            interceptors=[Boundary(self._admission, self.meters, tracer), FramedStreams()],
+            interceptors=[Boundary(self._admission, self.meters, tracer)],
             options=_options(namespaces.limits.max_message_bytes),
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
@@ -177,7 +178,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
         if conditions.reflection:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, generic)
+            add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), generic)
         self.loop_lag = LoopLag()
         self._sweeping: asyncio.Task[None] | None = None
         self._measuring: asyncio.Task[None] | None = None
@@ -204,7 +205,7 @@ class Server:
     @property
     def calls_in_flight(self) -> int:
         """Calls being answered."""
-        return self._drain.in_flight
+        return self._admission.call_count
 
     @property
     def ready(self) -> bool:
@@ -247,7 +248,7 @@ class Server:
         ends = time.monotonic() + grace
         await self._health.enter_graceful_shutdown()
         await self._coordination.stop()
-        await self._drain.finish(grace)
+        await self._admission.drain(grace)
         await self._server.stop(_LAST_ANSWERS)
         for task in (self._sweeping, self._measuring):
             if task is not None:

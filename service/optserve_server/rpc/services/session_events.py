@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.context.meters import Meters
-from optserve_server.sessions.activity import Deleted
 from optserve_server.sessions.session import Session
+from optserve_server.state.activity import Deleted
 from optserve_server.wire.messages.events import began_to, event_to
 
 
@@ -20,9 +19,7 @@ async def reached(session: Session, step: int, drain: Drain) -> None:
     Raises:
         DomainError: SESSION_NOT_FOUND, or SHUTTING_DOWN.
     """
-    task = asyncio.current_task()
-    assert task is not None  # coroutines run in tasks
-    interruptible = drain.interruptible(task)
+    interruptible = drain.interruptible()
     watcher = session.activity.watch()
     try:
         while session.step < step:
@@ -40,9 +37,7 @@ async def events(session: Session, drain: Drain, meters: Meters) -> AsyncIterato
         DomainError: SHUTTING_DOWN.
     """
     session.check_open()
-    task = asyncio.current_task()
-    assert task is not None  # coroutines run in tasks
-    interruptible = drain.interruptible(task)
+    interruptible = drain.interruptible()
     watcher = session.activity.watch()
     try:
         yield began_to(session, datetime.now(UTC))

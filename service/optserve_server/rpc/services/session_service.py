@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -33,15 +33,16 @@ from optserve_server.rpc.streaming.messages import Messages
 from optserve_server.rpc.streaming.push import receive_push
 from optserve_server.rpc.streaming.step_stream import StepStream
 from optserve_server.rpc.transport.data_connections import DataConnections
-from optserve_server.sessions.session import MANY_TENSORS, Session
+from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import Answered
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.state.change import ChangeKind, Request
-from optserve_server.state.staging import StagedTensor
+from optserve_server.state.reading import check_pull
+from optserve_server.state.session_state import MANY_TENSORS
+from optserve_server.state.step_result import StepResult
 from optserve_server.stepping.step import Step as TakenStep
 from optserve_server.stepping.step_plan import UnaryStep
-from optserve_server.stepping.step_result import StepResult
 from optserve_server.wire.fields import pages
 from optserve_server.wire.fields.chunks import cut
 from optserve_server.wire.fields.names import (
@@ -51,7 +52,7 @@ from optserve_server.wire.fields.names import (
     session_name,
     snapshot_from,
 )
-from optserve_server.wire.messages import metrics, sessions
+from optserve_server.wire.messages import metrics, parameters, sessions, steps
 from optserve_server.wire.messages.answers import decoded
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
@@ -114,9 +115,11 @@ class SessionService(SessionServiceServicer):
 
     def find(self, name: str) -> Session:
         """The session of that resource name."""
-        session_id = session_id_from(name)
-        calls.concerns(session_id)
-        session = self._store.get(session_id)
+        call = calls.current.get()
+        assert call is not None  # handlers run within the boundary
+        assert call.caller is not None
+        call.session = session_id_from(name)
+        session = call.caller.namespace.store.get(call.session)
         session.activity.used = time.monotonic()
         return session
 
@@ -177,24 +180,28 @@ class SessionService(SessionServiceServicer):
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
         execution, count = self._execution, len(request.gradients)
-        gradients = await execution.for_each(count, partial(sessions.gradients_from, request.gradients))
-        rows = sessions.sparse_gradients_from(request.sparse_gradients)
-        options = sessions.options_from(request.options)
-        with within("options.pull"):
-            pull = sessions.pull_from(request.options.pull) if request.options.HasField("pull") else None
+        gradients = await execution.for_each(count, partial(steps.gradients_from, request.gradients))
+        rows = steps.sparse_gradients_from(request.sparse_gradients)
+        options = steps.unary_options_from(request.options)
+        pull = None
+        try:
+            if request.options.HasField("pull"):
+                pull = parameters.pull_from(request.options.pull)
+        except DomainError as error:
+            error.prefix("options.pull")
+            raise
         make = partial(UnaryStep.of, session, gradients, rows, pull)
         # If few rows were sent, the zeros of the others are many.
         is_long = count > MANY_TENSORS or (rows and not session.is_small)
         unary = await execution.in_thread(make) if is_long else make()
-        with within("options.pull"):
-            self._check_fits(unary.plan.parameters)
+        self._check_fits(unary.plan.parameters_byte_count)
         reply = unary.plan.reply(unary.staging)
 
         def answer(step: TakenStep | StepResult) -> pb.StepResponse:
             result = step.commit(reply) if isinstance(step, TakenStep) else step
-            response = pb.StepResponse(result=sessions.result_to(result))
+            response = pb.StepResponse(result=steps.result_to(result))
             if reply is not None:
-                response.parameters.extend(sessions.staged_values_to(reply.staging))
+                response.parameters.extend(parameters.staged_values_to(reply.staging))
                 response.parameters_step = reply.step
             unary.keep()
             return response
@@ -204,49 +211,44 @@ class SessionService(SessionServiceServicer):
             return answer(await self._coordination.contribute(session, contribution, reply))
         return await self._execution.commit(session, TakenStep(session, unary.staging, options), answer)
 
-    def _check_fits(self, tensors: Sequence[StagedTensor] | None) -> None:
+    def _check_fits(self, byte_count: int) -> None:
         """Rejects parameters that do not fit into one message, before the step is taken.
 
         Raises:
             DomainError: LIMIT_EXCEEDED.
         """
-        byte_count, limit = sum(tensor.byte_count for tensor in tensors or ()), self._limits.max_message_bytes
+        limit = self._limits.max_message_bytes
         if byte_count > limit > 0:
             raise DomainError(
                 Reason.LIMIT_EXCEEDED,
                 f"{byte_count} bytes of parameters do not fit into one message; use StepStream",
+                field="options.pull",
                 metadata={"limit": "max_message_bytes", "value": limit},
             )
 
-    async def StepStream(self, requests: object, context: Context) -> None:  # type: ignore[override]
+    def StepStream(self, requests: object, context: Context) -> Awaitable[None]:  # type: ignore[override]
         limits, execution = self._limits, self._execution
         messages = Messages(context, self._data, execution.meters, limits.max_message_bytes)
-        await StepStream(
-            self.find,
-            execution,
-            self._drain,
-            limits.chunk_bytes,
-            self._sharing,
-            messages,
-            self._coordination,
-        ).serve()
+        common = execution, self._drain, limits.chunk_bytes, self._sharing
+        stream = StepStream(self.find, *common, messages, self._coordination)
+        return stream.serve()  # awaited by the boundary: one coroutine less to resume for each message
 
     async def PullParameters(self, request: pb.PullParametersRequest, context: Context) -> AsyncIterator[Any]:
         session = self.find(request.name)
         with within("pull"):
-            pull = sessions.pull_from(request.pull)
+            pull = parameters.pull_from(request.pull)
             count = len(session.layout.entries)
-            await self._execution.for_each(count, partial(session.check_pull, pull))
+            await self._execution.for_each(count, partial(check_pull, session, pull))
         if request.HasField("newer_than_step"):
             await reached(session, request.newer_than_step + 1, self._drain)
         if request.HasField("if_newer_than_step") and session.step <= request.if_newer_than_step:
-            header = sessions.not_modified_to(session.step, pull.point)
+            header = parameters.not_modified_to(session.step, pull.point)
             yield Framed(pb.PullParametersResponse(header=header))
             return
         work = partial(session.values, pull.tensors, pull.dtype, pull.point)
         values = await self._execution.exclusive(session, work)
         chunks = cut(values.buffer, self._limits.chunk_bytes)
-        header = await self._execution.for_each(count, partial(sessions.values_header_to, values))
+        header = await self._execution.for_each(count, partial(parameters.values_header_to, values))
         yield Framed(pb.PullParametersResponse(header=header), next(chunks, None))
         for chunk in chunks:
             yield Framed(pb.PullParametersResponse(), chunk)
@@ -351,7 +353,9 @@ class SessionService(SessionServiceServicer):
         work = partial(self._store.create, session_id, spec, parameters, request.seed, keep)
         async with self._creating:
             session = await self._execution.in_thread(work)  # a kernel may have to be compiled
-        calls.concerns(session.id)
+        call = calls.current.get()
+        if call is not None:
+            call.session = session.id
         return pb.CreateSessionResponse(session=await self._described(session))
 
     async def _described(self, session: Session) -> session_pb2.Session:

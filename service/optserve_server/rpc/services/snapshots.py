@@ -35,7 +35,7 @@ from optserve_server.sessions.store import Store
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.staging import Staging
-from optserve_server.stepping.step_deduplication import StepDeduplication
+from optserve_server.state.step_deduplication import StepDeduplication
 from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import SnapshotFile
 from optserve_server.storage.damage import DamagedError

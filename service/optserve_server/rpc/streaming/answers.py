@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Any
 
 from optserve._codec.framing import Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.context.meters import Latency
 from optserve_server.rpc.streaming.messages import Messages
 from optserve_server.state.reading import Reply
-from optserve_server.stepping.step_result import StepResult
-from optserve_server.wire.messages.step_streams import answer_head_to
+from optserve_server.state.step_result import StepResult
+from optserve_server.wire.messages.steps import answer_head_to
 
 RESPONSES = Framing(pb.StepStreamResponse)
 
@@ -74,11 +73,14 @@ class Answers:
     Args:
         messages: where they go.
         chunk_bytes: how many bytes a chunk holds.
+
+    Attributes:
+        sending: an answer that was begun and that `sent` has not waited for.
     """
 
     def __init__(self, messages: Messages, chunk_bytes: int) -> None:
         self._messages, self._chunk_bytes = messages, chunk_bytes
-        self._sending: asyncio.Task[None] | None = None
+        self.sending: asyncio.Task[None] | None = None
         self._answer: Answer | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -86,44 +88,23 @@ class Answers:
     @property
     def busy(self) -> bool:
         """Whether the buffer of an answer is still needed."""
-        return self._sending is not None and not self._sending.done() and not self._last_copied()
+        return self.sending is not None and not self.sending.done() and not self._last_copied()
 
     def begin(self, reply: Reply | None) -> Answer:
         """An answer; that of a step in a thread is sent while the step goes on."""
         return Answer(reply, self._start)
 
-    async def encoded(self, result: StepResult, reply: Reply | None) -> Sequence[Any]:
-        """The answer of a step that is done: its last message, in pieces; those before it are sent."""
-        head = answer_head_to(result, 0 if reply is None else reply.step)
-        if reply is None or not reply.staging.byte_count:
-            return (head,)
-        buffer, limit = reply.staging.buffer.data, self._chunk_bytes
-        if len(buffer) <= limit:
-            return RESPONSES.pieces_of_run(head, 0, buffer)
-        last = (len(buffer) - 1) // limit * limit
-        for start in range(0, last, limit):
-            await self._messages.write_pieces(
-                RESPONSES.pieces_of_run(head, start, buffer[start : start + limit])
-            )
-            head = b""
-        return RESPONSES.pieces_of_run(head, last, buffer[last:])
-
-    @property
-    def are_under_way(self) -> bool:
-        """Whether an answer was begun that `sent` has not waited for."""
-        return self._sending is not None
-
     async def sent(self) -> None:
         """Waits until every answer that was begun is sent."""
-        if self._sending is not None:
-            await self._sending
-            self._sending = None
+        if self.sending is not None:
+            await self.sending
+            self.sending = None
 
     def count_rest(self, respond: Latency) -> None:
         """Counts how long an answer that is being sent takes from now on."""
-        if self._sending is not None:
+        if self.sending is not None:
             begun = perf_counter_ns()
-            self._sending.add_done_callback(lambda _: respond.add(perf_counter_ns() - begun))
+            self.sending.add_done_callback(lambda _: respond.add(perf_counter_ns() - begun))
 
     def forget(self) -> None:
         """Lets go of the last answer's buffer."""
@@ -132,9 +113,9 @@ class Answers:
     def close(self) -> None:
         """Stops sending. The call is over, so a failure to send is not reported."""
         self._closed = True
-        if self._sending is not None:
-            self._sending.cancel()
-            self._sending.add_done_callback(_forget)
+        if self.sending is not None:
+            self.sending.cancel()
+            self.sending.add_done_callback(_forget)
 
     def _last_copied(self) -> bool:
         return self._answer is not None and self._answer.is_copied
@@ -143,7 +124,7 @@ class Answers:
         if self._closed:  # the client was lost while its step was computed
             return
         self._answer = answer
-        self._sending = self._loop.create_task(self._write(answer))
+        self.sending = self._loop.create_task(self._write(answer))
 
     async def _write(self, answer: Answer) -> None:
         """Sends a result and, chunk by chunk as they come, the parameters.
@@ -155,7 +136,7 @@ class Answers:
         head = answer_head_to(answer.result, 0 if reply is None else reply.step)
         size = 0 if reply is None else reply.staging.byte_count
         if reply is None or not size:
-            await messages.write(head)
+            await messages.write_pieces((head,))
             return
         buffer, start = reply.staging.buffer.data, 0
         while start < size:

@@ -1,21 +1,28 @@
-"""Where the messages of a stream of steps come from and go to: its call, or a data connection."""
+"""Source and sink of the messages of a stream of steps: its call, or a data connection."""
 
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from grpc import aio
 
+from optserve._codec.framing import ChunkAhead, ChunkView, Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.meters import Meters
-from optserve_server.rpc.transport.data_connection import DataConnection
+from optserve_server.rpc.middleware.boundary import UNREADABLE
+from optserve_server.rpc.transport.data_connection import DataConnection, Message, ReceivedMessage
 from optserve_server.rpc.transport.data_connections import CLAIM_TIMEOUT_S, DataConnections, Offer
 
 Context = aio.ServicerContext[Any, Any]
+Chunk = ChunkView | ChunkAhead
+
+REQUESTS = Framing(pb.StepStreamRequest)
 
 
 class Messages:
@@ -28,8 +35,7 @@ class Messages:
         max_message_bytes: the longest message that comes over one.
 
     Attributes:
-        read: gives the next message, or EOF; one that is long may be `Arriving`.
-        write: sends one.
+        read: receives the next message, or EOF; a long one may be a `ReceivedMessage`.
         copies: whether `write_pieces` copies the pieces before it waits.
     """
 
@@ -37,7 +43,9 @@ class Messages:
         self, context: Context, data: DataConnections, meters: Meters, max_message_bytes: int
     ) -> None:
         self.read: Callable[[], Awaitable[Any]] = context.read
-        self.write: Callable[[bytes], Awaitable[None]] = context.write
+        call = calls.current.get()
+        assert call is not None  # handlers run within the boundary
+        self._call = call
         self._context, self._data = context, data
         self._meters, self._max_message_bytes = meters, max_message_bytes
         self.copies = True
@@ -54,25 +62,48 @@ class Messages:
         if self._socket is not None:
             raise _out_of_place("the stream has a data connection already", "data_connection")
         if not request.ticket:
-            await self.write(self._offered().SerializeToString())
+            await self.write_pieces((self._offered().SerializeToString(),))
             return
         if self._offer is None or request.ticket != self._offer.ticket:
             raise _out_of_place(
                 "this is not the ticket that the stream was offered", "data_connection.ticket"
             )
         self._socket = await self._data.claimed(request.ticket)
-        call = calls.current.get()
-        assert call is not None  # every handler runs within the boundary
-        connection = DataConnection(self._socket, call, self._meters, self._max_message_bytes)
-        self.read, self.write, self._connection = connection.read, connection.write, connection
+        connection = DataConnection(self._socket, self._call, self._meters, self._max_message_bytes)
+        self.read, self._connection = connection.read, connection
         self.copies = False
+
+    async def decode(self, message: Message) -> tuple[pb.StepStreamRequest, Chunk | None]:
+        """Decodes a message and counts its bytes.
+
+        Returns:
+            The message, and its chunk, which stays where it was received or is still on its way.
+
+        Raises:
+            DomainError: MALFORMED_MESSAGE.
+        """
+        self._call.heard = time.monotonic()
+        try:
+            if isinstance(message, ReceivedMessage):
+                known = REQUESTS.ahead(message.head, message.size, message.rest)
+                if known is not None:
+                    others, ahead = known
+                    return REQUESTS.message(message.head, others), ahead
+                message = await message.whole()
+            elif self._connection is None:
+                self._meters.bytes_received += len(message)
+            return REQUESTS.split(message)
+        except (DecodeError, ValueError) as error:
+            raise DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE) from error
 
     async def write_pieces(self, pieces: Sequence[Any]) -> None:
         """Sends a message that lies in pieces, which may be changed when this returns."""
-        if self._connection is None:
-            await self.write(b"".join(pieces))
-        else:
+        if self._connection is not None:
             await self._connection.write_pieces(pieces)
+        else:
+            message = b"".join(pieces)
+            self._meters.bytes_sent += len(message)
+            await self._context.write(message)
 
     def close(self) -> None:
         """Ends the data connection, if there is one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter_ns
@@ -10,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError
 from grpc import aio
 
-from optserve._codec.framing import ChunkAhead, ChunkView, Framing
+from optserve._codec.framing import ChunkAhead, ChunkView
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.coordination.contribution import Contribution
 from optserve_server.errors import DomainError, Reason, within
@@ -21,26 +19,24 @@ from optserve_server.programs.gradient_transforms import GRADIENT, REPLY
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.middleware.request_reading import UNREADABLE
-from optserve_server.rpc.streaming.answers import Answers
+from optserve_server.rpc.streaming.answers import RESPONSES, Answers
 from optserve_server.rpc.streaming.memory_sharing import Sharing
-from optserve_server.rpc.streaming.messages import Messages
-from optserve_server.rpc.transport.data_connection import Message, ReceivedMessage
-from optserve_server.sessions.session import Session, session_deleted
+from optserve_server.rpc.streaming.messages import Chunk, Messages
+from optserve_server.rpc.transport.data_connection import Message
+from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
+from optserve_server.state.reading import Reply
+from optserve_server.state.session_state import session_deleted
 from optserve_server.state.staging import Staging
+from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step
 from optserve_server.stepping.step_plan import StepPlan, wrong_byte_count
-from optserve_server.stepping.step_result import StepOptions, StepResult
-from optserve_server.storage.failpoints import passing
+from optserve_server.storage import failpoints
 from optserve_server.wire.fields.chunks import Filler
-from optserve_server.wire.messages import step_streams
+from optserve_server.wire.messages import steps
 
-Chunk = ChunkView | ChunkAhead
 Pieces = Sequence[Any]
 """An encoded message in pieces: contiguous buffers of bytes."""
-
-REQUESTS = Framing(pb.StepStreamRequest)
 
 
 class StepStream:
@@ -68,14 +64,11 @@ class StepStream:
     ) -> None:
         self._coordination = coordination
         self._find, self._sharing = find, sharing
-        self._execution, self._messages = execution, messages
+        self._execution, self._messages, self._drain = execution, messages, drain
         self._stated: pb.StepPlan | None = None
         self._plan: StepPlan[Session] | None = None
         self._deleted = False
-        self._answers = Answers(messages, chunk_bytes)
-        task = asyncio.current_task()
-        assert task is not None  # coroutines run in tasks
-        self._interruptible = drain.interruptible(task)
+        self._answers, self._chunk_bytes = Answers(messages, chunk_bytes), chunk_bytes
 
     async def serve(self) -> None:
         """Takes every step of the stream and answers it.
@@ -83,19 +76,21 @@ class StepStream:
         Raises:
             DomainError: the first error of any step.
         """
-        messages = self._messages
+        messages, drain = self._messages, self._drain
         try:
-            while True:
-                with self._interruptible:
-                    message = await messages.read()
-                if message is aio.EOF:
-                    break
-                answer = await self._serve_message(message)
-                if answer:
-                    begun = perf_counter_ns()
-                    await messages.write_pieces(answer)
-                    self._execution.meters.respond.add(perf_counter_ns() - begun)
-                passing("after-ack")
+            with drain.interruptible() as wait:
+                while (message := await messages.read()) is not aio.EOF:
+                    wait.is_idle = False
+                    answer = await self._serve_message(message)
+                    if answer:
+                        begun = perf_counter_ns()
+                        await messages.write_pieces(answer)
+                        self._execution.meters.respond.add(perf_counter_ns() - begun)
+                    if failpoints.armed:
+                        failpoints.passing("after-ack")
+                    wait.is_idle = True
+                    if drain.draining:
+                        drain.check()
             await self._answers.sent()
         except DomainError:
             # The steps before it are taken, and their answers may be on their way.
@@ -113,7 +108,7 @@ class StepStream:
             The answer to a step, encoded, in pieces; None if an answer was sent, or is being sent.
         """
         begun = perf_counter_ns()
-        request, chunk = await _decoded(message)
+        request, chunk = await self._messages.decode(message)
         if request.HasField("step"):
             return await self._serve_step(request, chunk, begun)
         if request.HasField("plan"):
@@ -140,7 +135,7 @@ class StepStream:
             # Kernels are compiled while the first gradient is on its way.
             reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
             await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
-        await self._messages.write(step_streams.planned_to(plan).SerializeToString())
+        await self._messages.write_pieces((steps.planned_to(plan).SerializeToString(),))
 
     def _resolved(self, message: pb.StepPlan) -> StepPlan[Session]:
         """Checks a plan against its session and keeps it.
@@ -149,7 +144,7 @@ class StepStream:
             DomainError: what is wrong with it; fields start at ``plan``.
         """
         with within("plan"):
-            plan = step_streams.plan_from(message, self._find, self._sharing.region_of)
+            plan = steps.plan_from(message, self._find, self._sharing.region_of)
         plan.session.on_close[self] = self._on_close
         if plan.region is not None:
             plan.region.hold(self, self._drop_plan)
@@ -192,9 +187,9 @@ class StepStream:
         if plan is None or not plan.is_current:
             plan = self._renewed_plan()
         try:
-            options = step_streams.options_from(request.step, plan)
+            options = steps.options_from(request.step, plan)
             step = await self._received(plan, request.step, options, chunk)
-            if self._answers.are_under_way:
+            if self._answers.sending is not None:
                 await self._answers.sent()
             self._execution.meters.receive.add(perf_counter_ns() - begun)
             if plan.region is not None:
@@ -211,10 +206,10 @@ class StepStream:
         session = plan.session
         if plan.sparse_tensors or start.row_indices:
             session.admit(options)
-            arriving = plan.rows(step_streams.row_indices_from(start.row_indices, plan), start.byte_count)
+            arriving = plan.rows(steps.row_indices_from(start.row_indices, plan), start.byte_count)
             await self._fill(arriving.buffer, chunk)
             # To put rows into their places may take a while.
-            stage = partial(session.staged, arriving)
+            stage = arriving.staging
             staging = stage() if session.is_small else await self._execution.in_thread(stage)
             return _step(session, staging, options)
         if start.byte_count != plan.byte_count:
@@ -249,7 +244,7 @@ class StepStream:
             message = await self._messages.read()
             if message is aio.EOF:
                 raise filler.truncated()
-            request, chunk = await _decoded(message)
+            request, chunk = await self._messages.decode(message)
             for field in ("step", "plan", "data_connection"):
                 if request.HasField(field):
                     raise filler.interrupted(field)
@@ -260,29 +255,49 @@ class StepStream:
         session, reply = plan.session, plan.reply(step.staging)
         if isinstance(step, Contribution):
             result = await self._coordination.contribute(session, step, reply)
-            return await self._answers.encoded(result, reply)
+            return await self._encode(result, reply)
         if session.is_small or step.is_brief:
             commit = partial(Step.commit, reply=reply)
             result = await self._execution.commit(session, step, commit)
-            return await self._answers.encoded(result, reply)
+            return await self._encode(result, reply)
         answer = self._answers.begin(reply)
         commit = partial(Step.commit, reply=reply, progress=answer)
         await self._execution.commit(session, step, commit)
         self._answers.count_rest(self._execution.meters.respond)
         return None
 
+    async def _encode(self, result: StepResult, reply: Reply | None) -> Pieces:
+        """Encodes the answer of a step that is done.
+
+        Returns:
+            Its last message, in pieces; those before it are sent.
+        """
+        head = steps.answer_head_to(result, 0 if reply is None else reply.step)
+        if reply is None or not reply.staging.byte_count:
+            return (head,)
+        buffer, limit = reply.staging.buffer.data, self._chunk_bytes
+        if len(buffer) <= limit:
+            return RESPONSES.pieces_of_run(head, 0, buffer)
+        last = (len(buffer) - 1) // limit * limit
+        for start in range(0, last, limit):
+            await self._messages.write_pieces(
+                RESPONSES.pieces_of_run(head, start, buffer[start : start + limit])
+            )
+            head = b""
+        return RESPONSES.pieces_of_run(head, last, buffer[last:])
+
     async def _take_in_memory(self, plan: StepPlan[Session], region: Region, step: Step) -> Pieces:
         """Takes a step whose parameters are in shared memory."""
         if isinstance(step, Contribution):
             result = await self._coordination.contribute(plan.session, step, None)
             read = partial(_read_into, region, plan, result)
-            return (step_streams.answer_head_to(*await self._execution.exclusive(plan.session, read)),)
+            return (steps.answer_head_to(*await self._execution.exclusive(plan.session, read)),)
 
         def commit(step: Step) -> tuple[StepResult, int, int]:
             return _read_into(region, plan, step.commit())
 
         answer = await self._execution.commit(plan.session, step, commit)
-        return (step_streams.answer_head_to(*answer),)
+        return (steps.answer_head_to(*answer),)
 
 
 def _step(session: Session, staging: Staging, options: StepOptions) -> Step:
@@ -301,21 +316,6 @@ def _read_into(region: Region, plan: StepPlan[Session], result: StepResult) -> t
     if values is not None:
         plan.session.values(*region.key, values)
     return result, plan.session.step, 0 if region.live is None else region.live.change
-
-
-async def _decoded(message: Message) -> tuple[pb.StepStreamRequest, Chunk | None]:
-    """A message, and its chunk, which stays where it was received or is still on its way."""
-    try:
-        if isinstance(message, ReceivedMessage):
-            known = REQUESTS.ahead(message.head, message.size, message.rest)
-            if known is not None:
-                others, chunk = known
-                return REQUESTS.message(message.head, others), chunk
-            message = await message.whole()
-        framed = REQUESTS.decode(message)
-    except (DecodeError, ValueError) as error:
-        raise DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE) from error
-    return framed.message, framed.chunk
 
 
 async def _put(filler: Filler, chunk: Chunk | None) -> None:

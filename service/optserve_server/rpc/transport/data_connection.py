@@ -89,11 +89,6 @@ class ReceivedMessage:
 Message = Encoded | ReceivedMessage
 
 
-def opening(message: Message) -> tuple[Encoded, int]:
-    """The bytes of a message that are there, the first or all, and how many it has."""
-    return (message.head, message.size) if isinstance(message, ReceivedMessage) else (message, len(message))
-
-
 class DataConnection:
     """Reads and writes messages as the context of a streaming call does, in one task each.
 
@@ -138,10 +133,6 @@ class DataConnection:
             self._short = bytearray(length)
         await self._rest(memoryview(self._short))
         return self._short
-
-    async def write(self, message: bytes) -> None:
-        """Sends a message; raises as `write_pieces`."""
-        await self.write_pieces((message,))
 
     async def write_pieces(self, pieces: Sequence[Any]) -> None:
         """Sends a message that lies in pieces (contiguous buffers of bytes), which stay where they are.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from optserve_server.errors import DomainError, Reason
@@ -18,6 +19,7 @@ def session_name(session_id: str) -> str:
     return _COLLECTION + session_id
 
 
+@functools.lru_cache(maxsize=1024)  # every call of a session has the same name
 def session_id_from(name: str, field: str = "name") -> str:
     """The id within ``sessions/{id}``.
 
@@ -82,6 +84,7 @@ def checked_tensor_name(name: str) -> str:
     return name
 
 
+@functools.lru_cache(maxsize=1024)
 def checked_key(key: str, field: str) -> str:
     """An identifier that a client makes up: a request id or a worker.
 

@@ -80,8 +80,8 @@ def shape_from(extents: Collection[int], field: str = "shape") -> tuple[int, ...
         DomainError: OUT_OF_RANGE at ``field``.
     """
     shape = tuple(extents)
-    elements = math.prod(extent for extent in shape if extent > 0)
-    if len(shape) > MAX_RANK or any(extent < 0 for extent in shape) or elements >= 1 << 59:
+    elements = math.prod(filter(None, shape))  # those beside an empty dimension are bounded as well
+    if len(shape) > MAX_RANK or min(shape, default=0) < 0 or elements >= 1 << 59:
         text = "[" + ",".join(map(str, shape[:MAX_RANK])) + "]"
         raise DomainError(Reason.OUT_OF_RANGE, f"{text} is no shape of a tensor", field=field)
     return shape

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 
 from optserve.v1 import session_service_pb2 as pb
-from optserve_server.sessions.activity import Deleted, Event, Pushed, Updated
 from optserve_server.sessions.session import Session
+from optserve_server.state.activity import Deleted, Event, Pushed, Updated
 from optserve_server.state.metrics_report import MetricsReport
+from optserve_server.state.step_result import StepResult
 from optserve_server.wire.messages.metrics import report_to
-from optserve_server.wire.messages.sessions import result_to, session_to
+from optserve_server.wire.messages.sessions import session_to
+from optserve_server.wire.messages.steps import result_to
 
 
 def began_to(session: Session, now: datetime) -> pb.WatchSessionResponse:
@@ -40,6 +42,6 @@ def event_to(session: Session, event: Event, dropped: int) -> pb.WatchSessionRes
     elif isinstance(what, Deleted):
         response.deleted.expired = what.expired
         response.deleted.SetInParent()
-    else:
+    elif isinstance(what, StepResult):
         response.step.CopyFrom(result_to(what))
     return response

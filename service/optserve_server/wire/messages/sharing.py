@@ -14,7 +14,7 @@ from optserve_server.shared_memory.live_parameters import LiveParameters
 from optserve_server.shared_memory.regions import Key, Region
 from optserve_server.state.staging import StagedTensor
 from optserve_server.wire.fields.tensors import NUMBERS, wire_dtype_from
-from optserve_server.wire.messages import sessions
+from optserve_server.wire.messages.parameters import pull_from, staged_to
 
 Gradients = tuple[tuple[str, ...] | None, np.dtype[Any] | None]
 """Tensors (None for all) and element type (None for their own)."""
@@ -26,7 +26,7 @@ def asked_from(request: pb.ShareMemoryRequest) -> tuple[Gradients, Key | None]:
     key = None
     if request.HasField("pull"):
         with within("pull"):
-            pull = sessions.pull_from(request.pull)
+            pull = pull_from(request.pull)
             key = (pull.tensors, pull.dtype, pull.point)
     return (tuple(request.tensors) or None, dtype), key
 
@@ -48,7 +48,7 @@ def region_to(region: Region, socket: str, seconds: float) -> pb.ShareMemoryResp
 
 
 def _staged_to(tensors: Iterable[StagedTensor]) -> Iterable[TensorLayout]:
-    return (sessions.staged_to(tensor) for tensor in tensors)
+    return (staged_to(tensor) for tensor in tensors)
 
 
 def _live_to(region: Region, live: LiveParameters) -> Iterable[TensorLayout]:

@@ -144,9 +144,13 @@ class Framing(Generic[M]):
         Raises:
             DecodeError: it holds none.
         """
+        return Framed(*self.split(received))
+
+    def split(self, received: Encoded) -> tuple[M, ChunkView | None]:
+        """The message that ``received`` holds and its chunk; see `decode`."""
         others, span, offset = self._parts(received, len(received))
         chunk = None if span is None else ChunkView(offset, memoryview(received)[span[0] : span[1]])
-        return Framed(self.message(received, others), chunk)
+        return self.message(received, others), chunk
 
     def ahead(
         self, head: Encoded, size: int, rest: Callable[[memoryview], Any]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.stepping.step_result import StepOutcome, StepResult
+from optserve_server.state.step_result import StepOutcome, StepResult
 
 RESULTS_KEPT = 64
 """Results kept of each worker: how many steps it may have in flight and still repeat."""

@@ -8,8 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from optserve_server.state.metrics_report import MetricsReport
-from optserve_server.stepping.step_result import StepOutcome, StepResult
+from optserve_server.state.step_result import StepOutcome
 
 EVENTS_KEPT = 1024
 """Events that wait for a watcher before the oldest are dropped."""
@@ -34,15 +33,12 @@ class Deleted:
     expired: bool
 
 
-What = StepResult | Updated | Pushed | MetricsReport | Deleted
-
-
 @dataclass(frozen=True)
 class Event:
     """What happened, and when (UTC)."""
 
     time: datetime
-    what: What
+    what: object
 
 
 class Activity:
@@ -52,44 +48,33 @@ class Activity:
         outcomes: steps answered, by what became of them; repeated answers are not among them.
         used: when the session was last used, by the monotonic clock.
         expired: whether its lease has ended it.
+        watchers: those who receive events.
     """
 
     def __init__(self) -> None:
         self.outcomes = dict.fromkeys(StepOutcome, 0)
         self.used = time.monotonic()
         self.expired = False
-        self._watchers: tuple[Watcher, ...] = ()
+        self.watchers: tuple[Watcher, ...] = ()
 
-    def count_step(self, result: StepResult) -> None:
-        """Counts a step, and tells of it unless it was only validated."""
-        self.used = time.monotonic()
-        self.outcomes[result.outcome] += 1
-        if self._watchers and result.outcome is not StepOutcome.VALIDATED:
-            self.publish(result)
-
-    def publish(self, what: What) -> None:
+    def publish(self, what: object) -> None:
         """Tells everybody who watches; called by any thread."""
-        for watcher in self._watchers:
+        for watcher in self.watchers:
             watcher.add(Event(datetime.now(UTC), what))
 
     def watch(self) -> Watcher:
         """Somebody watches from now on, until he is given to `leave`."""
         watcher = Watcher()
-        self._watchers = (*self._watchers, watcher)
+        self.watchers = (*self.watchers, watcher)
         return watcher
 
     def leave(self, watcher: Watcher) -> None:
         """He watches no more."""
-        self._watchers = tuple(other for other in self._watchers if other is not watcher)
+        self.watchers = tuple(other for other in self.watchers if other is not watcher)
 
     def publish_deleted(self) -> None:
         """Tells that the session is no more."""
         self.publish(Deleted(self.expired))
-
-    @property
-    def watcher_count(self) -> int:
-        """How many watch."""
-        return len(self._watchers)
 
 
 class Watcher:

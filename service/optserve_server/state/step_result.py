@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.override import Override
 
 
@@ -34,11 +32,6 @@ class MemberOptions:
     example_count: int = 1
     parameters_step: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.example_count < 1:
-            text = "example_count is 0, but must be at least 1"
-            raise DomainError(Reason.OUT_OF_RANGE, text, field="options.example_count")
-
 
 # One of each is made for every step; to make a frozen one takes four times as long.
 
@@ -56,20 +49,6 @@ class StepOptions:
     gradient_id: int = 0
     overrides: tuple[Override, ...] = ()
     member: MemberOptions | None = None
-
-    def __post_init__(self) -> None:
-        if bool(self.worker) != (self.sequence > 0):
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                "a worker counts its steps from 1, and a step without a worker has no sequence",
-                field="options.sequence",
-            )
-        if not math.isfinite(self.loss_scale) or self.loss_scale == 0:
-            raise DomainError(
-                Reason.OUT_OF_RANGE,
-                f"loss_scale is {self.loss_scale}, but must be finite and not 0",
-                field="options.loss_scale",
-            )
 
 
 @dataclass(slots=True)

@@ -1,0 +1,265 @@
+"""The boundary between gRPC and the handlers: admission, codecs, metrics, logs and errors of every call."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc import aio
+
+from optserve_server.errors import DomainError, Reason
+from optserve_server.resources.budget import Charge, Kind
+from optserve_server.rpc.context import calls
+from optserve_server.rpc.context.calls import REQUEST_ID_KEY, Call
+from optserve_server.rpc.context.meters import Meters
+from optserve_server.rpc.middleware.admission import Admission
+from optserve_server.rpc.middleware.message_codecs import Codec, codecs_of
+from optserve_server.wire.errors import APPLIED_KEY, DETAILS_KEY, PUSHBACK_KEY, code_of, status_of
+
+COPIES_PER_UNARY_REQUEST = 2
+"""Copies of a unary request in memory: its bytes, and the decoded message."""
+
+UNREADABLE = "the message's bytes cannot be read"
+"""Message of the error of bytes that no message of the contract has."""
+
+_HEALTH = "/grpc.health."
+_log = logging.getLogger(__name__)
+
+_ACCEPTABLE = re.compile(r"[\x21-\x7e]{1,128}")
+
+_PROCESS_ID, _numbers = secrets.token_hex(6), itertools.count(1)
+"""Parts of the ids that the server chooses."""
+
+Context = aio.ServicerContext[Any, Any]
+Behaviour = Callable[[Any, Any], Any]
+
+
+class Tracer(Protocol):
+    """Traces calls."""
+
+    def record(self, call: Call, metadata: object, nanoseconds: int) -> None:
+        """Records a call that has just ended.
+
+        Args:
+            call: the call.
+            metadata: its invocation metadata, which may name the client's trace.
+            nanoseconds: its duration.
+        """
+
+
+class Boundary(aio.ServerInterceptor):
+    """Admits each call, decodes and encodes its messages, and turns every error into a status.
+
+    To gRPC every request is a stream of bytes, so that a call is admitted and counted before its
+    first byte is read. Health checks pass unchanged: they need no token, and are answered while
+    the server drains.
+
+    Args:
+        admission: admits calls.
+        meters: count calls and bytes.
+        tracer: traces calls; None to trace none.
+    """
+
+    def __init__(self, admission: Admission, meters: Meters, tracer: Tracer | None = None) -> None:
+        self._admission, self._meters, self._tracer = admission, meters, tracer
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Returns the wrapped handler of a method, or None if there is no such method."""
+        method: str = handler_call_details.method
+        wrapped = self._handlers.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None or method.startswith(_HEALTH):
+                return handler
+            # Only methods that exist are stored: a client chooses the name.
+            wrapped = self._handlers[method] = self._wrap(handler, method)
+        return wrapped
+
+    def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler[Any, Any]:
+        many_in, many_out = handler.request_streaming, handler.response_streaming
+        kind = f"{'stream' if many_in else 'unary'}_{'stream' if many_out else 'unary'}"
+        behaviour: Behaviour = getattr(handler, kind)
+        decode, encode = codecs_of(method, handler)
+        if many_out:
+            stream = self._stream(method, behaviour, decode, encode, many_in=many_in)
+            return grpc.stream_stream_rpc_method_handler(stream)
+        return grpc.stream_unary_rpc_method_handler(
+            self._single(method, behaviour, decode, encode, many_in=many_in)
+        )
+
+    def _single(
+        self, method: str, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
+    ) -> Behaviour:
+        """A handler that returns one response."""
+        meters = self._meters
+
+        async def answer(_: object, context: Context) -> bytes:
+            call = self._begin(method, context)
+            try:
+                self._admission.enter(call, context.invocation_metadata())
+                if many_in:
+                    request = self._requests(call, context, decode)
+                else:
+                    request = self._decoded_only(call, await context.read(), decode)
+                response: bytes = encode(await behaviour(request, context))
+                meters.bytes_sent += len(response)
+                call.code = "OK"
+                return response
+            except BaseException as error:
+                await self._fail(call, context, error)
+                raise
+            finally:
+                self._end(call, context, logging.DEBUG)
+
+        return answer
+
+    def _stream(
+        self, method: str, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
+    ) -> Behaviour:
+        """A handler that writes responses: those that a behaviour yields, unless it writes them itself."""
+        meters, yields = self._meters, inspect.isasyncgenfunction(behaviour)
+
+        async def answer(_: object, context: Context) -> None:
+            call = self._begin(method, context)
+            try:
+                self._admission.enter(call, context.invocation_metadata())
+                await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
+                if not yields:
+                    await behaviour(context, context)
+                else:
+                    if many_in:
+                        request = self._requests(call, context, decode)
+                    else:
+                        request = self._decoded_only(call, await context.read(), decode)
+                    async for response in behaviour(request, context):
+                        data = encode(response)
+                        await context.write(data)
+                        meters.bytes_sent += len(data)
+                        call.heard = time.monotonic()
+                call.code = "OK"
+            except BaseException as error:
+                await self._fail(call, context, error)
+                raise
+            finally:
+                self._end(call, context, logging.INFO)
+
+        return answer
+
+    def _begin(self, method: str, context: Context) -> Call:
+        call = Call(_request_id_from(context.invocation_metadata()), method)
+        calls.current.set(call)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+        return call
+
+    async def _requests(self, call: Call, context: Context, decode: Codec) -> AsyncIterator[Any]:
+        """The decoded requests of a stream."""
+        while (data := await context.read()) is not aio.EOF:
+            call.heard = time.monotonic()
+            self._meters.bytes_received += len(data)
+            yield decoded(data, decode)
+
+    def _decoded_only(self, call: Call, data: Any, decode: Codec) -> Any:
+        """The only request of a call; its bytes count as in flight until the call ends."""
+        if data is aio.EOF:
+            raise DomainError(Reason.MALFORMED_MESSAGE, "the call came without its request")
+        self._meters.bytes_received += len(data)
+        call.moves = False
+        assert call.caller is not None  # it was admitted
+        budget = call.caller.namespace.budget
+        call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES_PER_UNARY_REQUEST * len(data))
+        return decoded(data, decode)
+
+    async def _fail(self, call: Call, context: Context, error: BaseException) -> None:
+        """Ends a call by the status of an error; returns if gRPC ends the call itself."""
+        self._admission.leave(call)
+        if isinstance(error, asyncio.CancelledError):
+            if call.verdict is None or call.task is None:
+                return
+            call.task.uncancel()
+            # What the call had begun may go on to its end.
+            call.verdict.metadata.setdefault(APPLIED_KEY, "unknown")
+            error = call.verdict
+        elif isinstance(error, aio.InternalError):
+            # Writing to a client that is gone fails before gRPC cancels the call.
+            raise asyncio.CancelledError from error
+        elif isinstance(error, MemoryError):
+            _log.exception("no memory for %s", call.method)
+            error = _no_memory()
+        elif not isinstance(error, DomainError):
+            if not isinstance(error, Exception):
+                return
+            _log.exception("defect in %s", call.method)
+            error = DomainError(Reason.INTERNAL, "a defect, which the server logged")
+        if error.reason is Reason.INTERNAL:
+            error.metadata["request_id"] = call.request_id
+        call.code = error.reason.value
+        await _abort(context, call.request_id, error)
+
+    def _end(self, call: Call, context: Context, level: int) -> None:
+        """Counts and logs the end of a call; ``level`` is that of a success."""
+        self._admission.leave(call)
+        nanoseconds = time.perf_counter_ns() - call.begun
+        self._meters.end_call(call.method, call.code, nanoseconds)
+        if self._tracer is not None:
+            self._tracer.record(call, context.invocation_metadata(), nanoseconds)
+        level = level if call.code == "OK" else logging.INFO
+        if _log.isEnabledFor(level):
+            facts = {"code": call.code, "milliseconds": round(nanoseconds / 1e6, 3)}
+            _log.log(level, "%s", call.method, extra={"facts": facts})
+
+
+def _request_id_from(metadata: object) -> str:
+    """The request id among a call's metadata, or a new one where there is none to use."""
+    for key, value in metadata or ():  # type: ignore[attr-defined]  # grpc leaves its type open
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _ACCEPTABLE.fullmatch(value):
+            return value
+    return f"{_PROCESS_ID}-{next(_numbers):x}"
+
+
+def decoded(data: bytes, decode: Codec) -> Any:
+    """A message.
+
+    Raises:
+        DomainError: MALFORMED_MESSAGE.
+    """
+    try:
+        return decode(data)
+    except (DecodeError, ValueError) as error:
+        raise DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE) from error
+
+
+def _no_memory() -> DomainError:
+    return DomainError(
+        Reason.LIMIT_EXCEEDED,
+        "the server has no memory for that now",
+        metadata={"limit": "memory", APPLIED_KEY: "unknown"},  # anything may have run out of it
+        retry_after=1.0,
+    )
+
+
+async def _abort(context: Context, request_id: str, error: DomainError) -> None:
+    metadata: list[tuple[str, str | bytes]] = [
+        (REQUEST_ID_KEY, request_id),
+        (DETAILS_KEY, status_of(error).SerializeToString()),
+    ]
+    if error.retry_after is not None:
+        metadata.append((PUSHBACK_KEY, str(round(error.retry_after * 1000))))
+    try:
+        await context.abort(code_of(error), error.message, tuple(metadata))
+    except aio.InternalError as lost:
+        # The client left at this very moment, of which gRPC has yet to tell.
+        raise asyncio.CancelledError from lost

@@ -1,0 +1,79 @@
+"""Parameters as messages: pulls, and values with their layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from optserve.v1 import session_service_pb2
+from optserve.v1.session_pb2 import ParameterPoint
+from optserve.v1.tensor_pb2 import NamedTensor, TensorLayout
+from optserve_server.errors import within
+from optserve_server.state.layout import TensorEntry
+from optserve_server.state.reading import Point, Pull, Values
+from optserve_server.state.staging import StagedTensor, Staging
+from optserve_server.wire.fields.enums import member_of, number_of
+from optserve_server.wire.fields.tensors import NUMBERS, tensor_to, wire_dtype_from
+from optserve_server.wire.fields.unknown_fields import check_known
+
+
+def pull_from(message: session_service_pb2.PullOptions) -> Pull:
+    """Which values to send; fields of errors are paths within ``message``."""
+    if len(UnknownFieldSet(message)):
+        check_known(message)
+    dtype = wire_dtype_from(message.wire_dtype, "wire_dtype")
+    return Pull(tuple(message.tensors) or None, dtype, _point_from(message.point))
+
+
+def _point_from(number: int) -> Point:
+    if not number:
+        return Point.PARAMETERS
+    with within("point"):
+        return member_of(Point, ParameterPoint.DESCRIPTOR, number)
+
+
+def values_header_to(values: Values) -> session_service_pb2.ParametersHeader:
+    """What the chunks of ``values`` hold."""
+    return session_service_pb2.ParametersHeader(
+        step=values.step,
+        point=point_to(values.point),
+        layout=[staged_to(tensor) for tensor in values.tensors],
+        byte_count=values.buffer.size,
+    )
+
+
+def point_to(point: Point) -> ParameterPoint.ValueType:
+    """A point's number."""
+    return ParameterPoint.ValueType(number_of(point, ParameterPoint.DESCRIPTOR))
+
+
+def not_modified_to(step: int, point: Point) -> session_service_pb2.ParametersHeader:
+    """The answer to a pull that asks for something newer than there is."""
+    return session_service_pb2.ParametersHeader(step=step, point=point_to(point), not_modified=True)
+
+
+def staged_values_to(staging: Staging) -> list[NamedTensor]:
+    """Values in one message."""
+    return [
+        NamedTensor(name=t.entry.name, tensor=tensor_to(staging.array(t).reshape(t.entry.shape)))
+        for t in staging.tensors
+    ]
+
+
+def staged_to(tensor: StagedTensor) -> TensorLayout:
+    """Where a tensor lies in a staging."""
+    return entry_to(tensor.entry, tensor.dtype, tensor.byte_offset)
+
+
+def entry_to(entry: TensorEntry, dtype: np.dtype[Any], byte_offset: int) -> TensorLayout:
+    """Where a tensor lies in a sequence of bytes of the given element type."""
+    return TensorLayout(
+        name=entry.name,
+        dtype=NUMBERS[dtype],
+        shape=entry.shape,
+        byte_offset=byte_offset,
+        group=entry.group,
+        byte_count=entry.size * dtype.itemsize,
+    )

@@ -56,6 +56,7 @@ from optserve.specs.enums import (
     SparseUpdate,
     StepOutcome,
     ThresholdMode,
+    WorkerState,
 )
 from optserve.specs.session_spec import (
     ClipByGlobalNorm,
@@ -78,6 +79,7 @@ from optserve.specs.session_spec import (
 )
 from optserve.state_transfer import StateTransfer
 from optserve.stream import StepStream
+from optserve.workers import Member, Worker
 
 __version__ = version("optserve")
 
@@ -130,6 +132,7 @@ __all__ = [
     "Limits",
     "LossReduction",
     "LossValue",
+    "Member",
     "MetricMode",
     "MetricsReport",
     "MomentumForm",
@@ -164,6 +167,8 @@ __all__ = [
     "TensorInfo",
     "ThresholdMode",
     "WeightAverage",
+    "Worker",
+    "WorkerState",
     "activations",
     "connect",
     "errors",

@@ -30,6 +30,7 @@ from optserve.specs.layers import Network
 from optserve.specs.optimizers import Optimizer
 from optserve.specs.schedules import Schedule
 from optserve.specs.session_spec import (
+    Coordination,
     Durability,
     EarlyStopping,
     Gradient,
@@ -116,6 +117,7 @@ class Client:
         lease: Lease | None = None,
         durability: Durability | None = None,
         step_counting: StepCounting | None = None,
+        coordination: Coordination | None = None,
         seed: int = 0,
         timeout: float | None = None,
         progress: bool | None = None,
@@ -140,6 +142,7 @@ class Client:
             durability: what a crash of the server cannot lose; the server's default when None.
             step_counting: which steps a rule counts for a tensor that has no gradient in some of them;
                 the convention's when None.
+            coordination: how the steps of several workers are combined; see `SessionHandle.join`.
             seed: seed of the initializers.
             timeout: seconds for each call; the client's default, lengthened for uploads, when None.
             progress: whether an upload shows a bar; the client's default when None.
@@ -164,6 +167,7 @@ class Client:
             lease=lease,
             durability=durability,
             step_counting=step_counting,
+            coordination=coordination,
         )
         arrays = {name: array_of(name, v) for name, v in given.items() if not isinstance(v, Initialized)}
         upload = sum(array.nbytes for array in arrays.values()) > INLINE_BYTES

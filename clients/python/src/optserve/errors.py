@@ -24,13 +24,17 @@ __all__ = [
     "DataLoss",
     "DeadlineExceeded",
     "FailedPrecondition",
+    "Fenced",
     "Internal",
     "InvalidArgument",
+    "NotAMember",
     "NotFound",
     "OptserveError",
     "PermissionDenied",
     "Reason",
     "ResourceExhausted",
+    "RoundClosed",
+    "Stale",
     "StepMismatch",
     "TrainingStopped",
     "Unauthenticated",
@@ -122,6 +126,27 @@ class TrainingStopped(FailedPrecondition):
         return int(self.metadata["best_step"])
 
 
+class Stale(Aborted):
+    """A worker's gradient was computed too many steps ago; pull, and compute it again."""
+
+    @property
+    def current_step(self) -> int:
+        """The session's step."""
+        return int(self.metadata["current"])
+
+
+class RoundClosed(Stale):
+    """The round of a worker's contribution is closed; pull, and take part in the current one."""
+
+
+class Fenced(FailedPrecondition):
+    """A worker's membership has ended: it left, its lease ran out, or it joined again; join again."""
+
+
+class NotAMember(FailedPrecondition):
+    """The session takes steps of members only; join it."""
+
+
 class Abandoned(OptserveError):
     """An earlier step of the same stream failed, so this one was not applied."""
 
@@ -182,6 +207,10 @@ BY_CODE: dict[grpc.StatusCode, type[OptserveError]] = {
 BY_REASON: dict[Reason, type[OptserveError]] = {
     Reason.STEP_MISMATCH: StepMismatch,
     Reason.TRAINING_STOPPED: TrainingStopped,
+    Reason.STALE: Stale,
+    Reason.ROUND_CLOSED: RoundClosed,
+    Reason.FENCED: Fenced,
+    Reason.NOT_A_MEMBER: NotAMember,
 }
 
 

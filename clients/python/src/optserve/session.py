@@ -16,17 +16,14 @@ from optserve._codec.caller_arrays import check, same
 from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve._codec.payload import Payload
-from optserve._codec.receive_buffers import ReceiveBuffers
 from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides
 from optserve._engine.plan import PlanOptions
-from optserve._engine.read_parameters import read_parameters
 from optserve._engine.results import StepResult
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import StepEngine
 from optserve._engine.upload import push_session
 from optserve._transport.connection import Connection
-from optserve._transport.retry import allowance
 from optserve.events import Event, watch
 from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
@@ -37,6 +34,7 @@ from optserve.specs.session_spec import SessionSpec
 from optserve.state_transfer import StateTransfer
 from optserve.stream import StepStream
 from optserve.v1 import session_service_pb2 as wire
+from optserve.workers import Member, Worker, join, list_workers, pull_parameters
 
 
 class SessionHandle:
@@ -197,6 +195,7 @@ class SessionHandle:
         point: ParameterPoint | None = None,
         wire_dtype: DTypeLike | None = None,
         if_newer_than_step: int | None = None,
+        newer_than_step: int | None = None,
         into: Mapping[str, Array] | None = None,
         timeout: float | None = None,
     ) -> Parameters:
@@ -208,6 +207,7 @@ class SessionHandle:
             wire_dtype: element type to send them in; each tensor's own when None.
             if_newer_than_step: sends nothing unless the session's step is greater; the answer is
                 then empty and its ``modified`` False.
+            newer_than_step: waits until the session's step is greater, for up to ``timeout`` seconds.
             into: arrays by tensor name that are filled, such as the model's own; new ones when None.
                 After an error they may contain a part of the values.
             timeout: seconds in all; the client's default, lengthened for large tensors, when None.
@@ -219,16 +219,15 @@ class SessionHandle:
             OptserveError: another error of the server, or it could not be reached.
         """
         pull = Pull(tensors=tensors, point=point, wire_dtype=wire_dtype)
-        if into is not None:
-            into = coercion.named(into, "into")
-            check(into, self.layout.select(tensors))
-        request = wire.PullParametersRequest(name=self.name, pull=pull.message(self.layout))
-        if if_newer_than_step is not None:
-            request.if_newer_than_step = coercion.whole(if_newer_than_step, "if_newer_than_step")
-        if timeout is None:
-            timeout = allowance(self._connection.timeout, pull.byte_count(self.layout))
-        values = self._connection.run(
-            lambda left: read_parameters(self._connection, request, left, ReceiveBuffers(), into), timeout
+        values = pull_parameters(
+            self._connection,
+            self.name,
+            self.layout,
+            pull,
+            if_newer_than_step=if_newer_than_step,
+            newer_than_step=newer_than_step,
+            into=into,
+            timeout=timeout,
         )
         self._step = max(self._step, values.step)
         return values
@@ -320,6 +319,29 @@ class SessionHandle:
         response = self._connection.call(self._connection.sessions.UpdateSession, request, timeout)
         self._learn(SessionInfo.of(response.session))
         return {transfer.group: StateTransfer.of(transfer) for transfer in response.transfers}
+
+    def join(
+        self, worker: str | None = None, *, lease: float | None = None, timeout: float | None = None
+    ) -> Member:
+        """Makes this process a worker of the session; use it in a ``with`` block.
+
+        ``spec.coordination`` says how the steps of several workers are combined.
+
+        Args:
+            worker: name of the worker; a random one when None. A worker that joins again takes the
+                place of its earlier incarnation, whose steps are rejected from then on.
+            lease: seconds without a call after which the server takes the worker for lost; 30 when None.
+            timeout: seconds in all; the client's default when None.
+
+        Raises:
+            ResourceExhausted: there are as many members as there may be.
+            OptserveError: another error of the server, or it could not be reached.
+        """
+        return join(self._connection, self.name, self.layout, worker or uuid.uuid4().hex, lease, timeout)
+
+    def workers(self, *, timeout: float | None = None) -> list[Worker]:
+        """Lists the members by rank, and then those that were members, by name."""
+        return list_workers(self._connection, self.name, timeout)
 
     def watch(self) -> Iterator[Event]:
         """Yields the session's events until it is deleted or the iterator is closed.

@@ -111,8 +111,14 @@ class Plan:
         """Whether the memory that it names, if any, is still shared."""
         return self.region is None or self.region.is_open
 
-    def encode(self, worker: str) -> bytes:
-        """Returns the message that begins a stream of such steps, or goes between two steps."""
+    def encode(self, worker: str, epoch: int = 0) -> bytes:
+        """Returns the message that begins a stream of such steps, or goes between two steps.
+
+        Args:
+            worker: name of the worker.
+            epoch: the epoch of its membership; 0 for none.
+        """
+        self._message.worker_epoch = epoch
         self._message.worker = "" if self.options.validate_only else worker
         return wire.StepStreamRequest(plan=self._message).SerializeToString()
 

@@ -32,6 +32,8 @@ class StepResult:
         sequence: the step's number within its worker; 0 for a validation.
         tensor_norms: norm of each tensor's gradient before clipping, if asked for.
         parameters: the parameters after the step, if asked for; else empty.
+        contributions: contributions that were aggregated to the step, or are in the round so far.
+        weight: the share of this contribution in a mean, or the factor by which it was damped.
     """
 
     step: int
@@ -49,6 +51,8 @@ class StepResult:
     sequence: int = 0
     tensor_norms: Mapping[str, float] = field(default_factory=dict)
     parameters: Parameters = field(default_factory=Parameters)
+    contributions: int = 0
+    weight: float = 0.0
 
     @classmethod
     def of(cls, message: wire.StepResult, values: Parameters, worker: str) -> StepResult:
@@ -75,4 +79,6 @@ class StepResult:
             message.sequence,
             {norm.name: norm.norm for norm in message.tensor_norms} if message.tensor_norms else {},
             values,
+            message.contributions,
+            message.weight,
         )

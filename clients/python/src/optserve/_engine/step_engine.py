@@ -22,7 +22,7 @@ from optserve._engine.plan import Plan, PlanOptions, kind_of
 from optserve._engine.results import StepResult
 from optserve._engine.shared_memory import SharedMemory
 from optserve._engine.shared_regions import SharedRegions
-from optserve._engine.step_protocol import StepProtocol, Verdict
+from optserve._engine.step_protocol import Membership, StepProtocol, Verdict
 from optserve._transport import fork
 from optserve._transport.channel import Channel, Message
 from optserve._transport.connection import Connection
@@ -61,6 +61,7 @@ class StepEngine:
         regions: memory that steps may lie in.
         timeout: seconds to wait for an answer, lengthened for what is sent and received.
         window: how many steps may be under way at once.
+        member: the membership that steps are taken in; None for a worker that is no member.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class StepEngine:
         regions: SharedRegions,
         timeout: float,
         window: int = 1,
+        member: Membership | None = None,
     ) -> None:
         self._connection, self._name, self._layout = connection, name, layout
         self._regions, self._timeout, self._window = regions, timeout, window
-        self._protocol = StepProtocol()
+        self._protocol = StepProtocol(member)
         self._lock = threading.Lock()
         self._channel: Channel | None = None
         self._buffers = ReceiveBuffers()
@@ -92,6 +94,8 @@ class StepEngine:
         expected_step: int | None = None,
         loss_scale: float | None = None,
         overrides: Overrides | None = None,
+        example_count: int | None = None,
+        parameters_step: int | None = None,
         into: Into = None,
         timeout: float | None = None,
         progress: bool | None = False,
@@ -104,6 +108,11 @@ class StepEngine:
             step = self._prepare(gradients, options, copy=False)
             if expected_step is not None or loss_scale is not None or overrides or options.validate_only:
                 step.start = _start(options, expected_step, loss_scale, overrides)
+            if parameters_step is not None:
+                step.start = step.start or wire.StepStart()
+                step.start.parameters_step = parameters_step
+                if example_count is not None:
+                    step.start.example_count = example_count
             step.into = into
             byte_count = step.plan.transfer_bytes
             deadline = Deadline(allowance(self._timeout, byte_count) if timeout is None else timeout)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from itertools import chain, count
-from typing import Any
+from typing import Any, NamedTuple
 
 from optserve import errors
 from optserve._engine.pending import PendingStep
@@ -33,6 +33,20 @@ class Verdict(Enum):
     """The oldest step has failed, and those behind it are abandoned."""
 
 
+class Membership(NamedTuple):
+    """A worker's membership in a session.
+
+    Attributes:
+        worker: name of the worker.
+        epoch: the epoch of the membership.
+        next_sequence: the sequence of its next step.
+    """
+
+    worker: str
+    epoch: int
+    next_sequence: int
+
+
 class StepProtocol:
     """Numbers steps, and keeps each until it is answered.
 
@@ -41,21 +55,24 @@ class StepProtocol:
     gets the stored result, and for another one, SEQUENCE_REUSED proves that the lost step was
     applied.
 
+    Args:
+        member: the membership that steps are taken in; None for a worker that is no member.
+
     Attributes:
         worker: name of the worker.
+        epoch: the epoch of its membership; 0 for none.
         waiting: the steps that are not answered, in order.
         due: what the server's next messages answer, in order: plans and steps that were sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, member: Membership | None = None) -> None:
         self.waiting: deque[PendingStep] = deque()
         self.due: deque[Plan | PendingStep] = deque()
         self._gradient_ids = count(1)
-        self._start_anew()
+        self._start_anew(member or Membership(uuid.uuid4().hex, 0, 1))
 
-    def _start_anew(self) -> None:
-        self.worker = uuid.uuid4().hex
-        self._next = 1
+    def _start_anew(self, member: Membership) -> None:
+        self.worker, self.epoch, self._next = member
         self._unknown_sequence = 0
         self._unknown_gradients: dict[bytes, int] = {}
         self.reset()
@@ -162,12 +179,12 @@ class StepProtocol:
         while self.waiting:
             step = self.waiting.popleft()
             step.settle(errors.Cancelled("the step belongs to the process that forked this one"))
-        self._start_anew()
+        self._start_anew(Membership(uuid.uuid4().hex, 0, 1))
 
     def _announce(self, plan: Plan) -> bytes:
         self._plan = plan
         self.due.append(plan)
-        return plan.encode(self.worker)
+        return plan.encode(self.worker, self.epoch)
 
     def _number(self, first: int) -> None:
         for sequence, step in enumerate(self.waiting, first):

@@ -23,7 +23,12 @@ from optserve._transport.methods import StreamMethods
 from optserve._transport.retry import Deadline, Retry
 from optserve._transport.service_config import for_channel
 from optserve._transport.watchdog import Watchdog
-from optserve.v1 import capabilities_service_pb2_grpc, function_service_pb2_grpc, session_service_pb2_grpc
+from optserve.v1 import (
+    capabilities_service_pb2_grpc,
+    function_service_pb2_grpc,
+    session_service_pb2_grpc,
+    worker_service_pb2_grpc,
+)
 
 Request = TypeVar("Request")
 T = TypeVar("T")
@@ -185,7 +190,8 @@ class Connection:
 
     def after_fork(self) -> None:
         """Opens a channel of the child's own; the parent's is left alone."""
-        fork.keep_alive(self.channel, self.sessions, self.streams, self.functions, self.capabilities)
+        stubs = self.sessions, self.workers, self.streams, self.functions, self.capabilities
+        fork.keep_alive(self.channel, *stubs)
         self.watchdog.after_fork()
         self._open()
 
@@ -196,6 +202,7 @@ class Connection:
             else grpc.secure_channel(self._target, self._credentials, options=self._options)
         )
         self.sessions = session_service_pb2_grpc.SessionServiceStub(self.channel)
+        self.workers = worker_service_pb2_grpc.WorkerServiceStub(self.channel)
         self.streams = StreamMethods(self.channel)
         self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
         self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)

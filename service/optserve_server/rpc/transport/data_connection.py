@@ -36,6 +36,10 @@ MESSAGE = TURN // 64
 """Bytes that a message counts as beside its own: many small ones take longer than their bytes."""
 
 
+NOT_READY = (BlockingIOError, InterruptedError)
+"""Errors of a socket that has to be waited for."""
+
+
 class ReceivedMessage:
     """A long message whose first bytes have arrived; the rest is to be read before the next message.
 
@@ -115,7 +119,9 @@ class DataConnection:
             DomainError: MALFORMED_MESSAGE, LIMIT_EXCEEDED or STREAM_TRUNCATED.
             CancelledError: the connection was lost.
         """
-        await self._moved(MESSAGE)  # a socket that is always ready would never wait
+        self._unturned += MESSAGE
+        if self._unturned >= TURN:  # a socket that is always ready would never wait
+            await self._yield()
         if not await self._receive(self._prefix):
             return aio.EOF
         compressed, length = PREFIX.unpack(self._prefix)
@@ -142,7 +148,12 @@ class DataConnection:
         """
         size = sum(map(len, pieces))
         parts = PREFIX.pack(0, size), *pieces
-        sent = self._try(lambda: self._socket.sendmsg(parts)) or 0
+        try:
+            sent = self._socket.sendmsg(parts)
+        except NOT_READY:
+            sent = 0
+        except OSError as lost:
+            raise self._lost() from lost
         for part in parts:
             if sent < len(part):
                 await self._send(memoryview(part)[sent:])
@@ -156,50 +167,55 @@ class DataConnection:
             raise _truncated(0, len(place))
 
     async def _receive(self, place: memoryview) -> bool:
-        """Fills a place; False where the client has sent all before its first byte."""
+        """Fills a place; False if the client has sent all before its first byte."""
         filled = 0
         while filled < len(place):
-            came = self._try(lambda: self._socket.recv_into(place[filled:]))  # noqa: B023 - called at once
-            if came is None:
+            try:
+                received = self._socket.recv_into(place[filled:])
+            except NOT_READY:
                 await self._ready(self._loop.add_reader, self._loop.remove_reader)
-            elif came:
-                filled += came
-                if filled < len(place):
-                    await self._moved(came)
-            elif filled:
-                raise _truncated(filled, len(place))
-            else:
+                continue
+            except OSError as lost:
+                raise self._lost() from lost
+            filled += received
+            if not received:
+                if filled:
+                    raise _truncated(filled, len(place))
                 return False
+            if filled < len(place):
+                await self._count_moved(received)
         return True
 
     async def _send(self, left: memoryview) -> None:
         while left:
-            sent = self._try(lambda: self._socket.send(left))  # noqa: B023 - called at once
-            if sent is None:
+            try:
+                sent = self._socket.send(left)
+            except NOT_READY:
                 await self._ready(self._loop.add_writer, self._loop.remove_writer)
-            else:
-                left = left[sent:]
-                if left:
-                    await self._moved(sent)
+                continue
+            except OSError as lost:
+                raise self._lost() from lost
+            left = left[sent:]
+            if left:
+                await self._count_moved(sent)
 
-    def _try(self, operation: Callable[[], int]) -> int | None:
-        """How many bytes went; None where the socket is not ready."""
-        try:
-            return operation()
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError as lost:
-            # Whatever task it is, the call ends, and its client may still be there to be told.
-            self._call.verdict = self._call.verdict or _lost()
-            raise asyncio.CancelledError from lost
+    def _lost(self) -> asyncio.CancelledError:
+        """The end of a task whose connection was lost: the call ends, and its client may still be there."""
+        self._call.verdict = self._call.verdict or DomainError(
+            Reason.STREAM_TRUNCATED, "the data connection was lost"
+        )
+        return asyncio.CancelledError()
 
-    async def _moved(self, byte_count: int) -> None:
+    async def _count_moved(self, byte_count: int) -> None:
         """Notes that a long message is on its way, and lets others run: it may come without a pause."""
         self._call.heard = time.monotonic()
         self._unturned += byte_count
         if self._unturned >= TURN:
-            self._unturned = 0
-            await asyncio.sleep(0)
+            await self._yield()
+
+    async def _yield(self) -> None:
+        self._unturned = 0
+        await asyncio.sleep(0)
 
     async def _ready(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
         """Waits until the socket is."""
@@ -221,10 +237,6 @@ class DataConnection:
 def _settle(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
-
-
-def _lost() -> DomainError:
-    return DomainError(Reason.STREAM_TRUNCATED, "the data connection was lost")
 
 
 def _truncated(actual: int, expected: int) -> DomainError:

@@ -25,7 +25,7 @@ from tests.service.sessions.support import parameters, session_of, spec_of, step
 from tests.support.server import running_server
 
 WORKERS = ("a", "b", "c")
-VALUES = {"w": np.linspace(-1, 1, 50, dtype=np.float32), "b": np.linspace(0, 1, 3)}
+VALUES: dict[str, np.ndarray] = {"w": np.linspace(-1, 1, 50, dtype=np.float32), "b": np.linspace(0, 1, 3)}
 WAIT = 60.0
 
 

@@ -17,7 +17,7 @@ from tests.integration.python_client.proxy import running_proxy
 from tests.support.server import RunningServer
 from tests.support.watching import wait_until
 
-START = {"w": np.zeros(3), "b": np.ones((2, 2), np.float32)}
+START: dict[str, np.ndarray] = {"w": np.zeros(3), "b": np.ones((2, 2), np.float32)}
 
 
 def gradient(value: float) -> dict[str, np.ndarray]:

@@ -23,6 +23,8 @@ from optserve_server.rpc.context.drain import RETRY_AFTER_S
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.session import Session
+from optserve_server.state.change import Change
+from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.reading import Reply
 from optserve_server.state.step_result import StepResult
 from optserve_server.stepping.step import answer_with
@@ -59,11 +61,11 @@ class Coordination:
 
     def join(self, session: Session, worker: str, lease_seconds: float) -> Awaitable[Member]:
         """Makes a worker a member."""
-        return Completion(self._join(session, Join(worker, lease_seconds)))
+        return Completion(self._change(session, Join(worker, lease_seconds)))
 
     def leave(self, session: Session, worker: str, epoch: int) -> Awaitable[None]:
         """Ends a membership, if it has not ended."""
-        return Completion(self._end(session, EndMemberships(MemberState.LEFT, [(worker, epoch)])))
+        return Completion(self._change(session, EndMemberships(MemberState.LEFT, [(worker, epoch)])))
 
     def watch(self, sessions: Iterable[Session]) -> None:
         """Has leases and deadlines of sessions that were recovered run."""
@@ -111,14 +113,10 @@ class Coordination:
         finally:
             self._waiting.pop(held, None)
 
-    async def _join(self, session: Session, change: Join) -> Member:
-        member = await self._execution.commit(session, change, _committed)
+    async def _change(self, session: Session, change: Change[Session, Prepared[T]]) -> T:
+        done = await self._execution.commit(session, change, _committed)
         await self._advance(session)
-        return member
-
-    async def _end(self, session: Session, change: EndMemberships) -> None:
-        await self._execution.commit(session, change, _committed)
-        await self._advance(session)
+        return done
 
     async def _advance(self, session: Session) -> None:
         """Does what is due: ends memberships whose leases have run out, takes steps that are complete."""

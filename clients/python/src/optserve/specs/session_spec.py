@@ -309,7 +309,7 @@ class Coordination(Choice, message=session_pb2.CoordinationSpec, oneof="mode"):
 
 @dataclass(frozen=True)
 class CoordinationSolo(Coordination, field="solo"):
-    """Each step is applied when it arrives, whoever sends it.
+    """Each step is applied when it arrives, from any client.
 
     A step that states an epoch is rejected if that has ended.
     """

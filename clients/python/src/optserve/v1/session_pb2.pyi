@@ -627,7 +627,7 @@ class CoordinationSpec(_message.Message):
     ROUNDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def solo(self) -> Global___CoordinationSolo:
-        """Each step is applied when it arrives, whoever sends it."""
+        """Each step is applied when it arrives, from any client."""
 
     @_builtins.property
     def sync(self) -> Global___CoordinationSync:
@@ -661,7 +661,7 @@ Global___CoordinationSpec: _TypeAlias = CoordinationSpec  # noqa: Y015
 
 @_typing.final
 class CoordinationSolo(_message.Message):
-    """Each step is applied when it arrives, whoever sends it. A step that states
+    """Each step is applied when it arrives, from any client. A step that states
     an epoch is rejected if that has ended.
     """
 

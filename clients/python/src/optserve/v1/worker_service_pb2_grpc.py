@@ -38,7 +38,7 @@ class WorkerServiceStub:
     session without it accepts steps of members and of others.
 
     Memberships and epochs are as durable as the session. Leases are stored as
-    durations, and begin anew when the server has restarted.
+    durations, and begin again when the server has restarted.
 
     Errors are described at SessionService.
     """
@@ -84,7 +84,7 @@ class WorkerServiceServicer:
     session without it accepts steps of members and of others.
 
     Memberships and epochs are as durable as the session. Leases are stored as
-    durations, and begin anew when the server has restarted.
+    durations, and begin again when the server has restarted.
 
     Errors are described at SessionService.
     """
@@ -174,7 +174,7 @@ class WorkerService:
     session without it accepts steps of members and of others.
 
     Memberships and epochs are as durable as the session. Leases are stored as
-    durations, and begin anew when the server has restarted.
+    durations, and begin again when the server has restarted.
 
     Errors are described at SessionService.
     """

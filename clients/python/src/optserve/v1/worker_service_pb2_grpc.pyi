@@ -39,7 +39,7 @@ class WorkerServiceStub:
     session without it accepts steps of members and of others.
 
     Memberships and epochs are as durable as the session. Leases are stored as
-    durations, and begin anew when the server has restarted.
+    durations, and begin again when the server has restarted.
 
     Errors are described at SessionService.
     """
@@ -88,7 +88,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     session without it accepts steps of members and of others.
 
     Memberships and epochs are as durable as the session. Leases are stored as
-    durations, and begin anew when the server has restarted.
+    durations, and begin again when the server has restarted.
 
     Errors are described at SessionService.
     """
@@ -133,7 +133,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     session without it accepts steps of members and of others.
 
     Memberships and epochs are as durable as the session. Leases are stored as
-    durations, and begin anew when the server has restarted.
+    durations, and begin again when the server has restarted.
 
     Errors are described at SessionService.
     """

@@ -85,6 +85,10 @@ class Contribution(Step):
         )
         if self.decision.action in AGGREGATED:
             self._check_aggregated(session, coordinator)
+        if self.decision.action is Action.ACCUMULATE and coordinator.round is None:
+            coordinator.round = Round(
+                aggregate_staging(session)
+            )  # what may be rejected is so before the record
         self.changes = self.decision.action not in (Action.HOLD, Action.WAIT)
         return self
 
@@ -154,9 +158,8 @@ class Contribution(Step):
     def _accumulated(self, decision: Decision) -> StepResult:
         """Adds the contribution to the round."""
         session, coordinator = self._coordinated, self._coordinated.coordinator
-        if coordinator.round is None:
-            coordinator.round = Round(aggregate_staging(session))
         current = coordinator.round
+        assert current is not None  # made by `prepare`
         weight = self._options_of_member.example_count * decision.factor
         given = {tensor.entry.name: self.staging.array(tensor) for tensor in self.staging.tensors}
         for tensor in current.total.tensors:
@@ -168,6 +171,7 @@ class Contribution(Step):
         current.count += 1
         current.weight += weight
         self.outcome = StepOutcome.ACCUMULATED
+        self._statistics = self._statistics or self._measured(by_tensor=False)
         result = self._result(session.step, 0.0)
         result.accumulated = result.contributions = current.count
         result.staleness, result.weight = decision.staleness, decision.factor

@@ -118,16 +118,15 @@ class Coordinator:
         self.held: dict[str, Held] = {}
         self.waiting: list[Held] = []
         self.round: Round | None = None
+        self._target: Staging | None = None
         self._since = math.inf
         self._not_before = -math.inf
-        self._target: Staging | None = None
         self.follow(spec)
 
     def follow(self, spec: CoordinationSpec | None) -> None:
-        """Takes another specification; what waits is decided on again."""
+        """Takes another specification, while no round is open; what waits is decided on again."""
         self.spec, self.mode = spec, _mode_of(spec)
-        if not isinstance(spec, CoordinationRounds):
-            self.round = None
+        self.round = self._target = None  # of other tensors, perhaps
         self.decide_again()
 
     def hold(self, held: Held) -> Held:

@@ -167,9 +167,8 @@ class Session(CoordinatedSession):
         """
         self.check_open()
         self.check_step(expected_step, "expected_step")
-        if self.coordinator.has_open_round and spec.coordination != self.spec.coordination:
-            text = "a round is open; change the coordination when it has closed"
-            raise DomainError(Reason.STEP_INCOMPLETE, text, field="spec.coordination")
+        if self.coordinator.has_open_round:
+            raise DomainError(Reason.STEP_INCOMPLETE, "a round is open; update when it has closed")
         prepared = prepare_spec_update(self, spec)
         return Prepared(partial(self._update, prepared), prepared.give_up)
 

@@ -10,6 +10,7 @@ from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.spec.coordination import CoordinationRounds, Damping
+from optserve_server.spec.session_spec import GradientSpec, NonFinitePolicy
 from optserve_server.state.step_result import StepOutcome, StepResult
 from tests.service.coordination.support import Arrays, Coordinated, bits
 from tests.service.sessions.support import parameters, session_of, spec_of, step
@@ -81,6 +82,28 @@ def test_late_changes_count_less_or_not_at_all() -> None:
     too_late = made.contribute("c", 3, 1, zero, 0)
     assert isinstance(too_late.outcome, DomainError)
     assert too_late.outcome.reason is Reason.ROUND_CLOSED
+
+
+def test_what_is_not_finite_is_rejected_skipped_or_allowed() -> None:
+    bad = {name: np.full_like(array, np.inf) for name, array in VALUES.items()}
+    for policy, expected in (
+        (NonFinitePolicy.REJECT, Reason.NON_FINITE_GRADIENT),
+        (NonFinitePolicy.SKIP, StepOutcome.SKIPPED),
+        (NonFinitePolicy.ALLOW, StepOutcome.ACCUMULATED),
+    ):
+        spec = spec_of(
+            SGD(learning_rate=1.0),
+            gradient=GradientSpec(non_finite=policy),
+            coordination=CoordinationRounds(buffer_size=2),
+        )
+        made = Coordinated(spec, VALUES)
+        made.join("a")
+        found = made.contribute("a", 1, 1, bad, 0).outcome
+        assert found is not None
+        assert (found.outcome if isinstance(found, StepResult) else found.reason) == expected  # type: ignore[attr-defined]
+        before = made.session.coordinator.facts(), made.session.skipped
+        made.restart()
+        assert (made.session.coordinator.facts(), made.session.skipped) == before
 
 
 def test_the_coordination_does_not_change_in_an_open_round() -> None:

@@ -302,8 +302,8 @@ class Durability(Spec, message=session_pb2.DurabilitySpec):
 class Coordination(Choice, message=session_pb2.CoordinationSpec, oneof="mode"):
     """How the steps of several workers are combined.
 
-    Except under SOLO, a step needs a member's worker_epoch; see WorkerService. It may be changed between
-    two steps by UpdateSession, unless a round is open: contributions that wait are then decided on again.
+    Except under SOLO, a step needs a member's worker_epoch; see WorkerService. UpdateSession may change
+    it between two steps, unless a round is open; contributions that wait are then decided on again.
     """
 
 

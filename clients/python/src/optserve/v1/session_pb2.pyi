@@ -613,9 +613,9 @@ Global___SessionSpec: _TypeAlias = SessionSpec  # noqa: Y015
 @_typing.final
 class CoordinationSpec(_message.Message):
     """How the steps of several workers are combined. Except under SOLO, a step
-    needs a member's worker_epoch; see WorkerService. It may be changed between two
-    steps by UpdateSession, unless a round is open: contributions that wait are
-    then decided on again.
+    needs a member's worker_epoch; see WorkerService. UpdateSession may change it
+    between two steps, unless a round is open; contributions that wait are then
+    decided on again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -234,8 +234,9 @@ class SessionServiceServicer:
 
         INVALID_ARGUMENT: a field is wrong, or the members of a group differ.
         NOT_FOUND: there is no such session. ABORTED: expected_step is not the
-        session's step. FAILED_PRECONDITION: a step is partly accumulated, or this
-        request_id was used for another content.
+        session's step. FAILED_PRECONDITION: a step is partly accumulated, a
+        round of CoordinationRounds is open, or this request_id was used for another
+        content.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -93,8 +93,9 @@ class SessionServiceStub:
 
     INVALID_ARGUMENT: a field is wrong, or the members of a group differ.
     NOT_FOUND: there is no such session. ABORTED: expected_step is not the
-    session's step. FAILED_PRECONDITION: a step is partly accumulated, or this
-    request_id was used for another content.
+    session's step. FAILED_PRECONDITION: a step is partly accumulated, a
+    round of CoordinationRounds is open, or this request_id was used for another
+    content.
     """
     ReportMetrics: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ReportMetricsRequest, _session_service_pb2.ReportMetricsResponse]
     """Reports metrics of the current model, such as the loss on a validation
@@ -304,8 +305,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     INVALID_ARGUMENT: a field is wrong, or the members of a group differ.
     NOT_FOUND: there is no such session. ABORTED: expected_step is not the
-    session's step. FAILED_PRECONDITION: a step is partly accumulated, or this
-    request_id was used for another content.
+    session's step. FAILED_PRECONDITION: a step is partly accumulated, a
+    round of CoordinationRounds is open, or this request_id was used for another
+    content.
     """
     ReportMetrics: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ReportMetricsRequest, _session_service_pb2.ReportMetricsResponse]  # type: ignore[assignment]
     """Reports metrics of the current model, such as the loss on a validation
@@ -542,8 +544,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT: a field is wrong, or the members of a group differ.
         NOT_FOUND: there is no such session. ABORTED: expected_step is not the
-        session's step. FAILED_PRECONDITION: a step is partly accumulated, or this
-        request_id was used for another content.
+        session's step. FAILED_PRECONDITION: a step is partly accumulated, a
+        round of CoordinationRounds is open, or this request_id was used for another
+        content.
         """
 
     @_abc_1.abstractmethod

@@ -114,3 +114,39 @@ def test_a_snapshot_has_members_and_the_open_round(open_round: Coordinated) -> N
         made.contribute("c", 3, 1, changes(1, 3)[2], 0)
     assert again.step == session.step == 1
     assert bits(copied.parameters()) == bits(open_round.parameters())
+
+
+def test_snapshots_keep_the_round_and_copies_have_no_members(tmp_path: Path) -> None:
+    def change(value: float) -> dict[str, np.ndarray]:
+        return {name: np.full(array.shape, value, array.dtype) for name, array in VALUES.items()}
+
+    def first_of(session: optserve.SessionHandle) -> float:
+        return float(session.pull()["b"][0])
+
+    with (
+        running_server(data_dir=tmp_path / "data") as server,
+        optserve.connect(server.address, timeout=WAIT) as client,
+    ):
+        optimizer = optserve.optimizers.SGD(learning_rate=1.0)
+        session = client.create_session(VALUES, optimizer, coordination=optserve.CoordinationRounds(2))
+        with session.join("a") as a, session.join("b") as b:
+            a.step(change(2.0))
+            snapshot = session.snapshots.create()
+            forks = [session.snapshots.fork(), session.snapshots.fork(snapshot.step)]
+            copies = [client.session(fork.name) for fork in forks]
+            session.snapshots.export(tmp_path / "file")
+            copies.append(client.import_session(tmp_path / "file"))
+            b.step(change(4.0))
+            assert (session.get().step, first_of(session)) == (1, 3.0)
+            for copy in copies:
+                assert copy.workers() == []
+                with copy.join("b") as member:
+                    member.step(change(6.0))
+                assert (copy.get().step, first_of(copy)) == (1, 4.0)
+            session.snapshots.restore(snapshot.step)
+            assert {worker.worker for worker in session.workers()} == {"a", "b"}
+            b.pull()
+            b.step(change(8.0))
+            assert (session.get().step, first_of(session)) == (1, 5.0)
+            with pytest.raises(optserve.errors.RoundClosed):
+                b.step(change(1.0), parameters_step=0)

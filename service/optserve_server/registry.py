@@ -1,37 +1,37 @@
-"""Algorithms by name.
-
-A family's ``ALL`` list is its registry; names come from the classes themselves and
-equal the fields of the family's oneof, which a test holds.
-"""
+"""Algorithms by name: the fields of a family's oneof in the contract, which a test holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, Generic, Protocol, TypeVar
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from optserve_server.hyper import Hyperparameters
+
+T = TypeVar("T")
 
 
-class Named(Protocol):
-    """Anything with a registry key."""
-
-    name: ClassVar[str]
-
-
-T = TypeVar("T", bound=Named)
-
-
-class Registry(Generic[T]):
-    """The classes of one family by name.
+class Registry(Mapping[str, type[T]]):
+    """The classes of one family by name: those in the modules of a package that have a ``name``.
 
     Args:
         family: name of the family, as in ``optimizers``.
-        members: its classes.
+        package: name of the package.
+
+    Raises:
+        ValueError: two classes have one name.
     """
 
-    def __init__(self, family: str, members: Sequence[type[T]]) -> None:
+    def __init__(self, family: str, package: str) -> None:
         self.family = family
-        self._by_name = {member.name: member for member in members}
-        if len(self._by_name) != len(members):
-            raise ValueError(f"two members of {family} share a name")
+        self._by_name: dict[str, type[Any]] = {}
+        for found in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+            for member in vars(importlib.import_module(found.name)).values():
+                if _is_algorithm(member, found.name):
+                    if member.name in self._by_name:
+                        raise ValueError(f"two members of {family} are named {member.name}")
+                    self._by_name[member.name] = member
 
     def __getitem__(self, name: str) -> type[T]:
         return self._by_name[name]
@@ -41,3 +41,13 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+
+def _is_algorithm(member: Any, module: str) -> bool:
+    """Whether a module's member is an algorithm that the module defines, not one that it imports."""
+    return (
+        isinstance(member, type)
+        and issubclass(member, Hyperparameters)
+        and member.__module__ == module
+        and "name" in vars(member)
+    )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from optserve_server.activations.base import Activation, Floats, check_axis
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import Reason, mismatch
 from optserve_server.hyper import hyper
 
 
@@ -37,12 +37,9 @@ class Maxout(Activation):
         self.check(len(shape))
         axis = self.axis % len(shape)
         if shape[axis] % self.group_size:
-            raise DomainError(
-                Reason.SHAPE_MISMATCH,
-                f"axis {axis} has {shape[axis]} elements, which makes no groups of {self.group_size}",
-                field="input",
-                metadata={"expected": f"a multiple of {self.group_size}", "actual": shape[axis]},
-            )
+            text = f"axis {axis} has {shape[axis]} elements, which makes no groups of {self.group_size}"
+            expected = f"a multiple of {self.group_size}"
+            raise mismatch(Reason.SHAPE_MISMATCH, "input", expected, shape[axis], text)
         return axis, shape[axis] // self.group_size
 
     def _cut(self, x: Floats) -> tuple[Floats, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from optserve_server.activations.base import Floats
 from optserve_server.activations.sloped import SlopedActivation
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 
 
@@ -31,11 +31,7 @@ class RReLU(SlopedActivation):
 
     def validate(self) -> None:
         if self.lower > self.upper:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"lower is {self.lower}, but must be at most upper, {self.upper}",
-                field="lower",
-            )
+            raise conflict("lower", f"lower is {self.lower}, but must be at most upper, {self.upper}")
 
     def slopes(self, x: Floats, slope: Floats | None) -> Floats:
         if not self.training:

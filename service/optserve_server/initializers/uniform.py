@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 from optserve_server.initializers.base import Initializer
 
@@ -24,11 +24,8 @@ class Uniform(Initializer):
 
     def validate(self) -> None:
         if self.minimum > self.maximum:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"minimum is {self.minimum}, but must be at most maximum, {self.maximum}",
-                field="minimum",
-            )
+            text = f"minimum is {self.minimum}, but must be at most maximum, {self.maximum}"
+            raise conflict("minimum", text)
 
     def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
         u = rng.random(shape)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import Reason, mismatch
 from optserve_server.hyper import Hyperparameters
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -226,16 +226,6 @@ def require(reason: Reason, field: str, actual: object, allowed: tuple[object, .
     """Raises `mismatch` unless ``actual`` is one of ``allowed``, dtypes or shapes."""
     if actual not in allowed:
         raise mismatch(reason, field, " or ".join(map(_shown, allowed)), _shown(actual))
-
-
-def mismatch(reason: Reason, field: str, expected: str, actual: str) -> DomainError:
-    """The error of a tensor whose type or shape cannot be used."""
-    return DomainError(
-        reason,
-        f"{field} is {actual}, but must be {expected}",
-        field=field,
-        metadata={"expected": expected, "actual": actual},
-    )
 
 
 def _shown(value: Any) -> str:

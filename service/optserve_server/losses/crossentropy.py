@@ -13,9 +13,9 @@ import numpy.typing as npt
 from optserve_server.activations.base import check_axis
 from optserve_server.activations.softmax import shifted, softmax
 from optserve_server.arrays.vocabulary import NumpyOps
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import Reason, mismatch, out_of_range
 from optserve_server.hyper import hyper
-from optserve_server.losses.base import Floats, Loss, mismatch
+from optserve_server.losses.base import Floats, Loss
 from optserve_server.losses.probabilities import CLIP, times
 
 
@@ -36,12 +36,7 @@ class ClassLoss(Loss):
     def validate(self) -> None:
         for i, factor in enumerate(self.class_weights):
             if not 0 <= factor < math.inf:
-                raise DomainError(
-                    Reason.OUT_OF_RANGE,
-                    f"class_weights[{i}] is {factor}, but must be at least 0",
-                    field=f"class_weights[{i}]",
-                    metadata={"range": "at least 0", "actual": factor},
-                )
+                raise out_of_range(f"class_weights[{i}]", factor, "at least 0")
 
     def check(self, shape: tuple[int, ...]) -> None:
         check_axis(self.axis, len(shape))

@@ -16,7 +16,7 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.program import Load, Program, Scalar
 from optserve_server.arrays.replay import replay
 from optserve_server.arrays.vocabulary import NumpyOps
-from optserve_server.errors import DomainError, Reason, within
+from optserve_server.errors import DomainError, Reason, out_of_range, within
 from optserve_server.expressions.formula import FUNCTIONS
 from optserve_server.hyper import NamedNumbers, hyper
 from optserve_server.losses.base import Evaluated, Floats, Loss, Reduction, weighted
@@ -130,20 +130,13 @@ def _mean(values: Floats) -> npt.NDArray[np.float64]:
 def _check_constants(constants: NamedNumbers) -> None:
     if len(constants) > MAX_CONSTANTS:
         allowed = f"at most {MAX_CONSTANTS}"
-        raise DomainError(
-            Reason.OUT_OF_RANGE,
-            f"there are {len(constants)} constants, but may be {allowed}",
-            metadata={"range": allowed, "actual": len(constants)},
-        )
+        text = f"there are {len(constants)} constants, but may be {allowed}"
+        raise out_of_range(None, len(constants), allowed, text)
     for name, number in constants:
         if not NAME.fullmatch(name) or keyword.iskeyword(name):
             raise DomainError(Reason.MALFORMED_NAME, f"{name[:40]!a} cannot be the name of a constant")
         if name in FUNCTIONS or name in VARIABLES:
             raise DomainError(Reason.MALFORMED_NAME, f"{name} means something else in an expression")
         if not math.isfinite(number):
-            raise DomainError(
-                Reason.OUT_OF_RANGE,
-                f"{name} is {number}, but must be finite",
-                field=f"[{name}]",
-                metadata={"range": "finite", "actual": number},
-            )
+            text = f"{name} is {number}, but must be finite"
+            raise out_of_range(f"[{name}]", number, "finite", text)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import Reason, out_of_range
 from optserve_server.losses.base import Floats, require, without_axis
 from optserve_server.losses.crossentropy import Crossentropy
 
@@ -46,9 +46,5 @@ def _require_classes(target: npt.NDArray[Any], classes: int) -> None:
     wrong = target[(target < 0) | (target >= classes)]
     if wrong.size:
         allowed = f"in [0, {classes})"
-        raise DomainError(
-            Reason.OUT_OF_RANGE,
-            f"target has the class {wrong[0]}, but classes must be {allowed}",
-            field="target",
-            metadata={"range": allowed, "actual": wrong[0]},
-        )
+        text = f"target has the class {wrong[0]}, but classes must be {allowed}"
+        raise out_of_range("target", wrong[0], allowed, text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.matrix import Matrix, MatrixRule, norm
 
@@ -56,11 +56,8 @@ class Adafactor(MatrixRule):
 
     def validate(self) -> None:
         if self.form is AdafactorForm.SQUARES and self.epsilon1 == 0:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                "epsilon1 is 0, but under SQUARES nothing else keeps second moments from zero",
-                field="epsilon1",
-            )
+            text = "epsilon1 is 0, but under SQUARES nothing else keeps second moments from zero"
+            raise conflict("epsilon1", text)
 
     @property
     def step_dependent_slots(self) -> frozenset[str]:

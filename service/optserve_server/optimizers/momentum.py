@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.base import ElementwiseRule
 
@@ -46,11 +46,7 @@ class Momentum(ElementwiseRule):
 
     def validate(self) -> None:
         if self.dampening and self.form is not MomentumForm.HEAVY_BALL:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"dampening is {self.dampening}, but {self.form} has none",
-                field="dampening",
-            )
+            raise conflict("dampening", f"dampening is {self.dampening}, but {self.form} has none")
 
     def slots(self) -> dict[str, float]:
         # The three mean different things, so none may be taken for another by its name.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.base import ElementwiseRule
 
@@ -34,12 +34,8 @@ class Rprop(ElementwiseRule):
 
     def validate(self) -> None:
         if self.step_size_min > self.step_size_max:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"step_size_min is {self.step_size_min}, but must be at most step_size_max, "
-                f"{self.step_size_max}",
-                field="step_size_min",
-            )
+            limit = f"at most step_size_max, {self.step_size_max}"
+            raise conflict("step_size_min", f"step_size_min is {self.step_size_min}, but must be {limit}")
 
     def slots(self) -> dict[str, float]:
         # The sign suffices, and the product with it never vanishes as g*previous_g can.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import Chosen, hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
 from optserve_server.schedules.boundaries import require_increasing
@@ -30,11 +30,10 @@ class Join(Schedule):
     def validate(self) -> None:
         require_increasing("boundaries", self.boundaries, least=0)
         if len(self.schedules) != len(self.boundaries) + 1:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
+            raise conflict(
+                "schedules",
                 f"there are {len(self.schedules)} schedules for {len(self.boundaries)} boundaries, "
                 f"but there must be {len(self.boundaries) + 1}",
-                field="schedules",
             )
         require_small(self)
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import DomainError, conflict
 from optserve_server.hyper import Chosen, Hyperparameters, hyper
 from optserve_server.optimizers.base import Rule
 from optserve_server.schedules.base import Schedule
@@ -45,11 +45,8 @@ class ClipByValue(Hyperparameters):
     def validate(self) -> None:
         """Refuses an empty range."""
         if self.low > self.max_value:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"min_value is {self.low}, but must be at most max_value, {self.max_value}",
-                field="min_value",
-            )
+            text = f"min_value is {self.low}, but must be at most max_value, {self.max_value}"
+            raise conflict("min_value", text)
 
     @property
     def low(self) -> float:
@@ -212,11 +209,8 @@ class SessionSpec(Hyperparameters):
         for path, optimizer in chosen.items():
             rule = optimizer.algorithm
             if self.schedule is not None and "learning_rate" in optimizer.given:
-                raise DomainError(
-                    Reason.CONFLICTING_FIELDS,
-                    "a learning rate is stated beside a schedule",
-                    field=f"{path}.{rule.name}.learning_rate",
-                )
+                field = f"{path}.{rule.name}.learning_rate"
+                raise conflict(field, "a learning rate is stated beside a schedule")
             for field in ("schedule", "reduce_on_plateau"):
                 if getattr(self, field) is not None and not rule.has_rate:
                     raise _no_rate(field, path, rule)
@@ -254,8 +248,5 @@ class SessionSpec(Hyperparameters):
 
 def _no_rate(field: str, path: str, rule: Rule) -> DomainError:
     """The error of a field that changes the learning rate of a rule without one."""
-    return DomainError(
-        Reason.CONFLICTING_FIELDS,
-        f"{field} changes a learning rate, but {path} is {rule.name}, whose steps have none",
-        field=field,
-    )
+    text = f"{field} changes a learning rate, but {path} is {rule.name}, whose steps have none"
+    return conflict(field, text)

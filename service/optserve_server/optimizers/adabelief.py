@@ -37,14 +37,9 @@ class AdaBelief(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
+            **self.constants,
             "rate": learning_rate / (1 - self.beta1**step),
             "second": 1 / (1 - self.beta2**step),
-            "epsilon": self.epsilon,
-            "epsilon_root": self.epsilon_root,
         }
 
     def update(

@@ -30,7 +30,7 @@ class Adadelta(ElementwiseRule):
         return {"v": 0.0, "step_squares": 0.0}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"rho": self.rho, "rest": 1 - self.rho, "rate": learning_rate, "epsilon": self.epsilon}
+        return {**self.constants, "rest": 1 - self.rho, "rate": learning_rate}
 
     def update(
         self, ops: Ops, p: Value, g: Value, v: Value, u: Value, *,

@@ -34,8 +34,7 @@ class Adagrad(ElementwiseRule):
         return {"accumulator": self.initial_accumulator}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        rate = learning_rate / (1 + (step - 1) * self.learning_rate_decay)
-        return {"rate": rate, "epsilon": self.epsilon}
+        return {**self.constants, "rate": learning_rate / (1 + (step - 1) * self.learning_rate_decay)}
 
     def update(
         self, ops: Ops, p: Value, g: Value, a: Value, *, rate: Value, epsilon: Value

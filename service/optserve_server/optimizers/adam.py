@@ -74,16 +74,7 @@ class Adam(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         rate, first, second = correction_factors(self.correction, step, self.beta1, self.beta2)
-        return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
-            "rate": learning_rate * rate * first,
-            "second": second,
-            "epsilon": self.epsilon,
-            "epsilon_root": self.epsilon_root,
-        }
+        return {**self.constants, "rate": learning_rate * rate * first, "second": second}
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,

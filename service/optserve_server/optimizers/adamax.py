@@ -45,13 +45,7 @@ class Adamax(ElementwiseRule):
         return frozenset({"m"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rate": learning_rate / (1 - self.beta1**step),
-            "epsilon": self.epsilon,
-        }
+        return {**self.constants, "rate": learning_rate / (1 - self.beta1**step)}
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, u: Value, *,

@@ -29,9 +29,6 @@ class FedAdagrad(ElementwiseRule):
     def slots(self) -> dict[str, float]:
         return {"m": 0.0, "accumulator": self.initial_accumulator}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"beta1": self.beta1, "rest_1": 1 - self.beta1, "rate": learning_rate, "tau": self.tau}
-
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, a: Value, *,
         beta1: Value, rest_1: Value, rate: Value, tau: Value,

@@ -26,9 +26,6 @@ class FedAvgM(ElementwiseRule):
     def slots(self) -> dict[str, float]:
         return {"buffer": 0.0}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"momentum": self.momentum, "rate": learning_rate}
-
     def update(
         self, ops: Ops, p: Value, g: Value, b: Value, *, momentum: Value, rate: Value
     ) -> tuple[Value, ...]:

@@ -39,8 +39,8 @@ class FTRL(ElementwiseRule):
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         per_rate = 1 / learning_rate if learning_rate else 0.0
         return {
+            **self.constants,
             "per_rate": per_rate,
-            "l1": self.l1,
             "minus_l1": -self.l1,
             "level": 2 * self.l2 + self.beta * per_rate,
             "shrinkage": 2 * self.l2_shrinkage,

@@ -33,9 +33,6 @@ class LARS(TensorwiseRule):
     def slots(self) -> dict[str, float]:
         return {"velocity": 0.0}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"momentum": self.momentum, "weight_decay": self.weight_decay, "rate": learning_rate}
-
     def tensor_sum_terms(
         self, ops: Ops, p: Value, g: Value, velocity: Value, *,
         momentum: Value, weight_decay: Value, rate: Value,

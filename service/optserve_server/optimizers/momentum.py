@@ -62,7 +62,7 @@ class Momentum(ElementwiseRule):
         fresh = 1 - self.momentum
         if self.form is MomentumForm.HEAVY_BALL:
             fresh = 1.0 if step == 1 else 1 - self.dampening
-        return {"momentum": self.momentum, "fresh": fresh, "rate": learning_rate}
+        return {**self.constants, "fresh": fresh, "rate": learning_rate}
 
     def update(
         self, ops: Ops, p: Value, g: Value, v: Value, *, momentum: Value, fresh: Value, rate: Value

@@ -64,15 +64,10 @@ class NAdam(ElementwiseRule):
             now = following = self.beta1
             product = self.beta1**step
         return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
+            **self.constants,
             "from_m": learning_rate * following / (1 - product * following),
             "from_g": learning_rate * (1 - now) / (1 - product),
             "second": 1 / (1 - self.beta2**step),
-            "epsilon": self.epsilon,
-            "epsilon_root": self.epsilon_root,
             **carried,
         }
 

@@ -54,7 +54,7 @@ class Nesterov(ElementwiseRule):
         return {"m": 0.0} if self.form is NesterovForm.LOOKAHEAD_EMA else {"velocity": 0.0}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"momentum": self.momentum, "rest": 1 - self.momentum, "rate": learning_rate}
+        return {**self.constants, "rest": 1 - self.momentum, "rate": learning_rate}
 
     def update(
         self, ops: Ops, p: Value, g: Value, v: Value, *, momentum: Value, rest: Value, rate: Value

@@ -52,16 +52,11 @@ class Prodigy(GroupwiseRule):
         estimate = carried["estimate"]
         correction = math.sqrt(1 - self.beta2**step) / (1 - self.beta1**step)
         rate = estimate * learning_rate * correction
-        beta3 = self.beta3 or math.sqrt(self.beta2)
         return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
-            "beta3": beta3,
+            **self.constants,
+            "beta3": self.beta3 or math.sqrt(self.beta2),
             "weight": (estimate if self.safeguard_warmup else rate) / self.initial_estimate,
             "rate": rate,
-            "weight_decay": self.weight_decay,
             **carried,
         }
 

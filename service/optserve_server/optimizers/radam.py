@@ -68,16 +68,11 @@ class RAdam(ElementwiseRule):
             folded = self.bias_correction is BiasCorrection.FOLDED
             rate *= rectification * (math.sqrt(second) if folded else 1)
         return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
+            **self.constants,
             "rate": rate,
             "second": 1 / second,
             # No v is above infinity, and each is above -1: an infinite one is ignored as well.
             "rooted_above": math.inf if rectification is None else -1.0,
-            "epsilon": self.epsilon,
-            "epsilon_root": self.epsilon_root,
         }
 
     def update(

@@ -47,13 +47,7 @@ class RMSprop(ElementwiseRule):
         return dict.fromkeys(names, 0.0)
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {
-            "rho": self.rho,
-            "rest": 1 - self.rho,
-            "momentum": self.momentum,
-            "rate": learning_rate,
-            "epsilon": self.epsilon,
-        }
+        return {**self.constants, "rest": 1 - self.rho, "rate": learning_rate}
 
     def update(
         self, ops: Ops, p: Value, g: Value, *state: Value,

@@ -42,19 +42,14 @@ class Rprop(ElementwiseRule):
         return {"previous_sign": 0.0, "step_size": self.learning_rate}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {
-            "eta_minus": self.eta_minus,
-            "eta_plus": self.eta_plus,
-            "smallest": self.step_size_min,
-            "largest": self.step_size_max,
-        }
+        return {**self.constants}
 
     def update(
         self, ops: Ops, p: Value, g: Value, previous_sign: Value, size: Value, *,
-        eta_minus: Value, eta_plus: Value, smallest: Value, largest: Value,
+        eta_minus: Value, eta_plus: Value, step_size_min: Value, step_size_max: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         agreement = g * previous_sign
         size = ops.where(agreement > 0, eta_plus * size, ops.where(agreement < 0, eta_minus * size, size))
-        size = ops.minimum(ops.maximum(size, smallest), largest)
+        size = ops.minimum(ops.maximum(size, step_size_min), step_size_max)
         sign = ops.where(agreement < 0, 0.0, ops.sign(g))
         return p - size * sign, sign, size

@@ -50,21 +50,21 @@ class ScheduleFreeSGD(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
+            **self.constants,
             "ahead": 1 - self.beta1,
             "rate": learning_rate,
-            "decay": self.weight_decay,
             **self.averaging(learning_rate, carried),
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, offset: Value, *,
-        ahead: Value, rate: Value, decay: Value, new: Value, old: Value,
+        ahead: Value, rate: Value, weight_decay: Value, new: Value, old: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        moved = offset - rate * (g + decay * (p + ahead * offset))
+        moved = offset - rate * (g + weight_decay * (p + ahead * offset))
         return p + new * moved, old * moved
 
     def lookahead(
         self, ops: Ops, p: Value, offset: Value, *,
-        ahead: Value, rate: Value, decay: Value, new: Value, old: Value,
+        ahead: Value, rate: Value, weight_decay: Value, new: Value, old: Value,
     ) -> Value:  # fmt: skip
         return p + ahead * offset

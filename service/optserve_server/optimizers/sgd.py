@@ -21,8 +21,5 @@ class SGD(ElementwiseRule):
 
     learning_rate: float = hyper(0.01, torch=1e-3, ge=0)
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"rate": learning_rate}
-
     def update(self, ops: Ops, p: Value, g: Value, *, rate: Value) -> tuple[Value, ...]:
         return (p - rate * g,)

@@ -181,6 +181,32 @@ class Here:
         """Nothing to do."""
 
 
+class HostMemory:
+    """The arrays of a `Backend` whose device is the host."""
+
+    array_module: Any = np
+
+    def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
+        """New bytes; see `Backend`."""
+        return np.empty(byte_count, np.uint8)
+
+    def mirror(self, array: HostArray) -> Here:
+        """``array`` itself."""
+        return Here(array)
+
+    def full(self, size: int, value: float, dtype: np.dtype[Any]) -> HostArray:
+        """A new array; see `Backend`."""
+        return np.full(size, value, dtype)
+
+    def from_host(self, array: HostArray) -> HostArray:
+        """``array`` itself."""
+        return array
+
+    def to_host(self, array: HostArray) -> HostArray:
+        """``array`` itself."""
+        return array
+
+
 class Backend(Protocol):
     """A place where arrays live and programs run."""
 
@@ -195,6 +221,9 @@ class Backend(Protocol):
 
     array_module: Any
     """NumPy or CuPy: what shaped arrays are computed with."""
+
+    def __hash__(self) -> int:
+        """A backend is itself alone."""
 
     def compile(
         self,

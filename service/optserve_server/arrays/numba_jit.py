@@ -19,11 +19,11 @@ import numpy.typing as npt
 from numba import types
 
 from optserve_server.arrays import numba_runtime, source_cache
-from optserve_server.arrays.backend import Here, HostArray, Kernel, Sums
+from optserve_server.arrays.backend import HostArray, HostMemory, Kernel, Sums
 from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.numba_source import CUT, numba_source, runtime_source
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.arrays.passes import Floats, HostBound, HostKernel, HostPass
+from optserve_server.arrays.passes import BoundBase, Floats, KernelBase, PassBase
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.workers import SMALLEST_SPLIT, Workers
 
@@ -92,7 +92,7 @@ def _entry(dispatcher: Any) -> Compiled:
     return entry
 
 
-class NumbaKernel(HostKernel):
+class NumbaKernel(KernelBase):
     """A program compiled for the host; a `Kernel`.
 
     Args:
@@ -127,12 +127,12 @@ class NumbaKernel(HostKernel):
         """Checks arrays for many calls; see `Kernel`."""
         return NumbaBound(self, arrays, size, ends)
 
-    def start(self, bound: HostBound) -> NumbaPass:
+    def start(self, bound: BoundBase) -> NumbaPass:
         """A pass over the arrays of ``bound``."""
         return NumbaPass(self, cast(NumbaBound, bound))
 
 
-class NumbaBound(HostBound):
+class NumbaBound(BoundBase):
     """A compiled kernel and arrays; a `Bound`.
 
     Attributes:
@@ -160,13 +160,13 @@ class NumbaBound(HostBound):
         if self.size >= SMALLEST_SPLIT:
             return super().totals(scalars)
         if self._alone is None:
-            made = self.kernel.start(cast(HostBound, weakref.proxy(self)))
+            made = self.kernel.start(cast(BoundBase, weakref.proxy(self)))
             assert isinstance(made, NumbaPass)
             self._alone = made.alone()
         return self._alone(scalars)
 
 
-class NumbaPass(HostPass):
+class NumbaPass(PassBase):
     """A pass of a compiled kernel: a table of addresses, and the numbers and sums it leads to."""
 
     def __init__(self, kernel: NumbaKernel, bound: NumbaBound) -> None:
@@ -187,7 +187,7 @@ class NumbaPass(HostPass):
     def fill(
         self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
     ) -> None:
-        """Takes a call's numbers and arrays; see `HostPass`."""
+        """Takes a call's numbers and arrays; see `PassBase`."""
         self.done = 0
         self.kernel.pack(self._packed, 0, *self.kernel.pick(scalars))
         for name, entry in self._missing:
@@ -220,10 +220,10 @@ class NumbaPass(HostPass):
         return run
 
     def forget(self) -> None:
-        """Lets go of arrays, of which it knows only the addresses; see `HostPass`."""
+        """Lets go of arrays, of which it knows only the addresses; see `PassBase`."""
 
     def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
-        """Computes elements; see `HostPass`."""
+        """Computes elements; see `PassBase`."""
         workers = self.kernel.workers
         marks = [low, high] if high - low < least else workers.marks(low, high, least)
         if self.program.reductions:
@@ -259,7 +259,7 @@ def address(array: HostArray) -> int:
     return where
 
 
-class NumbaBackend:
+class NumbaBackend(HostMemory):
     """Compiled loops on the host; a `Backend`.
 
     Args:
@@ -268,7 +268,6 @@ class NumbaBackend:
 
     name = "numba"
     brief = 1 << 20
-    array_module: Any = np
 
     def __init__(self, threads: int | None = None) -> None:
         self._workers = Workers(threads)
@@ -316,23 +315,3 @@ class NumbaBackend:
             if self._made_up_left < 0:
                 return self._fallback.compile(key[0], key[1], storage, keep=False)
         return NumbaKernel(*key, self._workers, self._fold, keep=False)
-
-    def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
-        """New bytes; see `Backend`."""
-        return np.empty(byte_count, np.uint8)
-
-    def mirror(self, array: HostArray) -> Here:
-        """``array`` itself."""
-        return Here(array)
-
-    def full(self, size: int, value: float, dtype: np.dtype[Any]) -> HostArray:
-        """A new array; see `Backend`."""
-        return np.full(size, value, dtype)
-
-    def from_host(self, array: HostArray) -> HostArray:
-        """``array`` itself."""
-        return array
-
-    def to_host(self, array: HostArray) -> HostArray:
-        """``array`` itself."""
-        return array

@@ -1,4 +1,4 @@
-"""What executors on the host share: arrays checked once, and passes in pieces."""
+"""What executors share: arrays checked once, and passes in pieces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import NONE, HostArray, Segments, Sums
+from optserve_server.arrays.backend import NONE, Array, Segments, Sums
 from optserve_server.arrays.emission import stored
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.reductions import cut_of
@@ -19,8 +19,8 @@ from optserve_server.arrays.workers import SMALLEST_PIECE, SMALLEST_SPLIT
 Floats = npt.NDArray[np.float64]
 
 
-class HostKernel(abc.ABC):
-    """A `Kernel` on the host.
+class KernelBase(abc.ABC):
+    """What kernels share; a `Kernel`.
 
     Args:
         program: the program.
@@ -33,18 +33,18 @@ class HostKernel(abc.ABC):
         self.stored = stored(program)
 
     @abc.abstractmethod
-    def start(self, bound: HostBound) -> HostPass:
+    def start(self, bound: BoundBase) -> PassBase:
         """A pass over the arrays of ``bound``, without numbers as yet."""
 
     def bind(
-        self, arrays: Mapping[str, HostArray], size: int, ends: npt.NDArray[np.int64] | None = None
-    ) -> HostBound:
+        self, arrays: Mapping[str, Array], size: int, ends: npt.NDArray[np.int64] | None = None
+    ) -> BoundBase:
         """Checks arrays for many calls; see `Kernel`."""
-        return HostBound(self, arrays, size, ends)
+        return BoundBase(self, arrays, size, ends)
 
     def __call__(
         self,
-        arrays: Mapping[str, HostArray],
+        arrays: Mapping[str, Array],
         scalars: Mapping[str, float],
         segments: Segments | None = None,
     ) -> Sums:
@@ -55,13 +55,13 @@ class HostKernel(abc.ABC):
         return self.bind(arrays, size, segments.ends)(scalars, of_segments=segments.scalars)
 
 
-class HostBound:
-    """A `Bound` on the host; see `Kernel.bind` for the arguments."""
+class BoundBase:
+    """A kernel and arrays; a `Bound`. See `Kernel.bind` for the arguments."""
 
     def __init__(
         self,
-        kernel: HostKernel,
-        arrays: Mapping[str, HostArray],
+        kernel: KernelBase,
+        arrays: Mapping[str, Array],
         size: int,
         ends: npt.NDArray[np.int64] | None,
     ) -> None:
@@ -70,18 +70,18 @@ class HostBound:
         names = kernel.program.arrays
         self.arrays = {name: self.checked(name, arrays[name]) for name in names if name in arrays}
         self.missing = tuple(name for name in names if name not in arrays)
-        self._pass: HostPass | None = None
+        self._pass: PassBase | None = None
 
     def __call__(
         self,
         scalars: Mapping[str, float],
-        arrays: Mapping[str, HostArray] = NONE,
+        arrays: Mapping[str, Array] = NONE,
         of_segments: Mapping[str, Floats] = NONE,
     ) -> Sums:
         """Runs the program; see `Bound`."""
         if self._pass is None:
             # A reference back would keep what a session held until the garbage collector comes.
-            self._pass = self.kernel.start(cast(HostBound, weakref.proxy(self)))
+            self._pass = self.kernel.start(cast(BoundBase, weakref.proxy(self)))
         self._pass.fill(scalars, arrays, of_segments)
         sums = self._pass.end()
         self._pass.forget()
@@ -94,16 +94,16 @@ class HostBound:
     def begin(
         self,
         scalars: Mapping[str, float],
-        arrays: Mapping[str, HostArray] = NONE,
+        arrays: Mapping[str, Array] = NONE,
         of_segments: Mapping[str, Floats] = NONE,
-    ) -> HostPass:
+    ) -> PassBase:
         """Runs the program in pieces; see `Bound`."""
         new = self.kernel.start(self)
         new.fill(scalars, arrays, of_segments)
         new.held = arrays
         return new
 
-    def checked(self, name: str, array: HostArray) -> HostArray:
+    def checked(self, name: str, array: Array) -> Array:
         """``array`` as the kernel takes it: compiled kernels look at nothing but its address."""
         dtype = self.kernel.dtypes[name]
         if array.dtype != dtype:
@@ -111,27 +111,28 @@ class HostBound:
         if array.shape != (self.size,):
             raise ValueError("arrays and segments differ in length")
         flags = array.flags
-        if not flags.c_contiguous or not (flags.writeable or name not in self.kernel.stored):
+        writeable = getattr(flags, "writeable", True)  # CuPy's arrays always are
+        if not flags.c_contiguous or not (writeable or name not in self.kernel.stored):
             raise ValueError(f"{name} is not contiguous, or is to be written and cannot be")
         return array
 
 
-class HostPass(abc.ABC):
-    """A `Pass` on the host.
+class PassBase(abc.ABC):
+    """What passes share; a `Pass`.
 
     Attributes:
         held: arrays that must live as long as the pass.
     """
 
-    def __init__(self, bound: HostBound) -> None:
+    def __init__(self, bound: BoundBase) -> None:
         self.bound, self.size, self.cut = bound, bound.size, bound.cut
         self.program = bound.kernel.program
         self.done = 0
-        self.held: Mapping[str, HostArray] = NONE
+        self.held: Mapping[str, Array] = NONE
 
     @abc.abstractmethod
     def fill(
-        self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
+        self, scalars: Mapping[str, float], arrays: Mapping[str, Array], of_segments: Mapping[str, Floats]
     ) -> None:
         """Takes a call's numbers and the arrays that were not bound, and goes to the start."""
 

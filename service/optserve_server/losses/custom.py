@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import keyword
 import math
 import re
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.backend import Backend, Kernel
 from optserve_server.arrays.program import Load, Program, Scalar
 from optserve_server.arrays.replay import replay
 from optserve_server.arrays.vocabulary import NumpyOps
@@ -32,6 +33,9 @@ from optserve_server.losses.custom_programs import (
 
 MAX_CONSTANTS = 32
 """Named numbers of a formula."""
+
+KEPT_KERNELS = 128
+"""Kernels of callers' own formulas that are kept."""
 
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]{0,31}")
 """What a number may be called."""
@@ -106,9 +110,14 @@ def _run(
     arrays = {name: backend.full(prediction.size, 0.0, dtype) for name in stored}
     for name, array in ((PREDICTION, prediction), (TARGET, target)):
         arrays[name] = backend.from_host(np.ascontiguousarray(array).reshape(-1))
-    kernel = backend.compile(program, dtype, {})
-    kernel({name: arrays[name] for name in program.arrays}, numbers)
+    _kernel(backend, program, dtype)({name: arrays[name] for name in program.arrays}, numbers)
     return {name: backend.to_host(arrays[name]).reshape(shape) for name in stored}
+
+
+@functools.lru_cache(maxsize=KEPT_KERNELS)
+def _kernel(backend: Backend, program: Program, dtype: np.dtype[Any]) -> Kernel:
+    """The kernel of a formula, kept while it is among the last ones."""
+    return backend.compile(program, dtype, {}, keep=False)
 
 
 def _replayed(

@@ -1,149 +1,15 @@
-"""What sessions know of the machine that computes: one protocol."""
+"""Where arrays live and programs are compiled: one protocol."""
 
 from __future__ import annotations
 
-import dataclasses
-import types
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.arrays.kernel import Array, HostArray, Kernel
 from optserve_server.arrays.program import Program
-
-Array: TypeAlias = Any
-"""A one-dimensional contiguous array of the backend: NumPy's or CuPy's."""
-
-HostArray: TypeAlias = npt.NDArray[Any]
-"""A one-dimensional contiguous NumPy array; need not be aligned or writable."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Segments:
-    """A cut of a call's elements into runs, such as tensors.
-
-    Attributes:
-        ends: where each segment ends (int64, strictly increasing); the last is the
-            call's length. The first segment starts at 0.
-        scalars: for each of the program's segment scalars, a float64 array with one
-            number per segment.
-    """
-
-    ends: npt.NDArray[np.int64]
-    scalars: Mapping[str, npt.NDArray[np.float64]] = dataclasses.field(default_factory=dict)
-
-
-Sums: TypeAlias = dict[str, npt.NDArray[np.float64]]
-"""For each of a program's reductions its float64 sums, one per segment."""
-
-NONE: Mapping[str, Any] = types.MappingProxyType({})
-"""No arrays, or no numbers of segments."""
-
-
-class Pass(Protocol):
-    """A kernel on its way over the elements of one call, from the first to the last.
-
-    A pass keeps its numbers and sums to itself, so several may be under way at once.
-    """
-
-    def advance(self, stop: int) -> None:
-        """Computes the elements that come before ``stop``, as far as it has not yet.
-
-        Where the program reduces, elements of a block of sums wait for the whole block,
-        so an element may still be read until `end`.
-
-        Args:
-            stop: not less than it was before, at most the call's length.
-        """
-
-    def end(self) -> Sums:
-        """Computes what is left, and returns the sums: the bits of one undivided call."""
-
-
-class Bound(Protocol):
-    """A kernel and arrays to run it over: what a session calls step by step.
-
-    What depends on the arrays alone was done when it was bound, so a call costs
-    microseconds. One call at a time; passes are independent of each other.
-    """
-
-    def __call__(
-        self,
-        scalars: Mapping[str, float],
-        arrays: Mapping[str, Array] = NONE,
-        of_segments: Mapping[str, npt.NDArray[np.float64]] = NONE,
-    ) -> Sums:
-        """Runs the program over all elements, in place.
-
-        Args:
-            scalars: a number for each of the program's scalars, and maybe others; it is
-                rounded to the compute dtype once, before the pass.
-            arrays: those that it was not bound to.
-            of_segments: for each of the program's segment scalars one number per segment.
-
-        Returns:
-            For each reduction its float64 sums, one per segment.
-        """
-
-    def totals(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
-        """The same where every array was bound, to one segment, so that the sums are numbers.
-
-        What small steps are made of: no array is made or looked at.
-        """
-
-    def begin(
-        self,
-        scalars: Mapping[str, float],
-        arrays: Mapping[str, Array] = NONE,
-        of_segments: Mapping[str, npt.NDArray[np.float64]] = NONE,
-    ) -> Pass:
-        """The same in pieces, as elements arrive or are wanted. Computes nothing yet."""
-
-
-class Kernel(Protocol):
-    """A compiled program.
-
-    An element's loads come before its stores. A program may therefore store to an array
-    that it loads, in another meaning: the new parameter to the gradient's array, say. Two
-    names must never stand for overlapping arrays.
-    """
-
-    def bind(
-        self, arrays: Mapping[str, Array], size: int, ends: npt.NDArray[np.int64] | None = None
-    ) -> Bound:
-        """Checks arrays once for many calls.
-
-        Args:
-            arrays: some or all of the program's arrays, and maybe others; the rest is given
-                with each call.
-            size: how many elements each array has.
-            ends: the segments' ends; see `Segments`. None for one segment.
-
-        Raises:
-            TypeError: an array has another dtype than the kernel was compiled for.
-            ValueError: an array is not contiguous, or lengths differ.
-        """
-
-    def __call__(
-        self,
-        arrays: Mapping[str, Array],
-        scalars: Mapping[str, float],
-        segments: Segments | None = None,
-    ) -> Sums:
-        """Runs the program over whole arrays once, in place.
-
-        Args:
-            arrays: an array for each of the program's, all of one length. Those that
-                the program stores to are written in place.
-            scalars: a float64 number for each of the program's scalars; it is rounded
-                to the compute dtype once, before the pass.
-            segments: the cut, needed where the program has segment scalars; without
-                one the whole call is one segment.
-
-        Returns:
-            For each reduction its float64 sums, one per segment.
-        """
 
 
 class Mirror(Protocol):

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Array, HostArray, Sums
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
 from optserve_server.arrays.emission import dtypes
-from optserve_server.arrays.passes import BoundBase, Floats, KernelBase, PassBase
+from optserve_server.arrays.kernel import Array, Bound, HostArray, Kernel, Pass, Sums
 from optserve_server.arrays.program import Program
-from optserve_server.arrays.reductions import LANES, Cut, fold_blocks
+from optserve_server.arrays.reductions import LANES, Cut, Floats, fold_blocks
 
 THREADS = 256
 """Threads of a block where nothing is reduced."""
@@ -25,7 +24,7 @@ MOST_BLOCKS = 65_535
 """Blocks of a grid; threads stride over what is left."""
 
 
-class CupyKernel(KernelBase):
+class CupyKernel(Kernel):
     """A program compiled for a GPU; a `Kernel`.
 
     Args:
@@ -43,15 +42,15 @@ class CupyKernel(KernelBase):
         self.compiled = cupy.RawKernel(cuda_source(program, dtype, storage), "kernel", options=OPTIONS)
         self.compiled.compile()
 
-    def start(self, bound: BoundBase) -> CupyPass:
+    def start(self, bound: Bound) -> CupyPass:
         """A pass over the arrays of ``bound``."""
         return CupyPass(self, bound)
 
 
-class CupyPass(PassBase):
+class CupyPass(Pass):
     """A pass of a kernel. Launches only, and waits for nothing before its end."""
 
-    def __init__(self, kernel: CupyKernel, bound: BoundBase) -> None:
+    def __init__(self, kernel: CupyKernel, bound: Bound) -> None:
         import cupy
 
         super().__init__(bound)
@@ -62,7 +61,7 @@ class CupyPass(PassBase):
     def fill(
         self, scalars: Mapping[str, float], arrays: Mapping[str, Array], of_segments: Mapping[str, Floats]
     ) -> None:
-        """Takes a call's numbers and arrays; see `PassBase`."""
+        """Takes a call's numbers and arrays; see `Pass`."""
         import cupy
 
         self.done = 0
@@ -76,11 +75,11 @@ class CupyPass(PassBase):
         )  # fmt: skip
 
     def forget(self) -> None:
-        """Lets go of arrays; see `PassBase`."""
+        """Lets go of arrays; see `Pass`."""
         self._arguments = ()
 
     def compute(self, low: int, high: int, least: int = 0) -> None:
-        """Launches elements; see `PassBase`."""
+        """Launches elements; see `Pass`."""
         if self.program.reductions:
             low, high, threads = self.cut.block_at(low), self.cut.block_at(high), LANES
             blocks = high - low

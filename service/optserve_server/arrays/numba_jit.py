@@ -19,12 +19,13 @@ import numpy.typing as npt
 from numba import types
 
 from optserve_server.arrays import numba_runtime, source_cache
-from optserve_server.arrays.backend import HostArray, HostMemory, Kernel, Sums
+from optserve_server.arrays.backend import HostMemory
 from optserve_server.arrays.emission import dtypes
+from optserve_server.arrays.kernel import Bound, HostArray, Kernel, Pass, Sums
 from optserve_server.arrays.numba_source import CUT, numba_source, runtime_source
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.arrays.passes import BoundBase, Floats, KernelBase, PassBase
 from optserve_server.arrays.program import Program
+from optserve_server.arrays.reductions import Floats
 from optserve_server.arrays.workers import SMALLEST_SPLIT, Workers
 
 # A loop over many arrays compares each with each for overlap before it runs vectorised;
@@ -92,7 +93,7 @@ def _entry(dispatcher: Any) -> Compiled:
     return entry
 
 
-class NumbaKernel(KernelBase):
+class NumbaKernel(Kernel):
     """A program compiled for the host; a `Kernel`.
 
     Args:
@@ -127,12 +128,12 @@ class NumbaKernel(KernelBase):
         """Checks arrays for many calls; see `Kernel`."""
         return NumbaBound(self, arrays, size, ends)
 
-    def start(self, bound: BoundBase) -> NumbaPass:
+    def start(self, bound: Bound) -> NumbaPass:
         """A pass over the arrays of ``bound``."""
         return NumbaPass(self, cast(NumbaBound, bound))
 
 
-class NumbaBound(BoundBase):
+class NumbaBound(Bound):
     """A compiled kernel and arrays; a `Bound`.
 
     Attributes:
@@ -160,13 +161,13 @@ class NumbaBound(BoundBase):
         if self.size >= SMALLEST_SPLIT:
             return super().totals(scalars)
         if self._alone is None:
-            made = self.kernel.start(cast(BoundBase, weakref.proxy(self)))
+            made = self.kernel.start(cast(Bound, weakref.proxy(self)))
             assert isinstance(made, NumbaPass)
             self._alone = made.alone()
         return self._alone(scalars)
 
 
-class NumbaPass(PassBase):
+class NumbaPass(Pass):
     """A pass of a compiled kernel: a table of addresses, and the numbers and sums it leads to."""
 
     def __init__(self, kernel: NumbaKernel, bound: NumbaBound) -> None:
@@ -187,7 +188,7 @@ class NumbaPass(PassBase):
     def fill(
         self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
     ) -> None:
-        """Takes a call's numbers and arrays; see `PassBase`."""
+        """Takes a call's numbers and arrays; see `Pass`."""
         self.done = 0
         self.kernel.pack(self._packed, 0, *self.kernel.pick(scalars))
         for name, entry in self._missing:
@@ -220,10 +221,10 @@ class NumbaPass(PassBase):
         return run
 
     def forget(self) -> None:
-        """Lets go of arrays, of which it knows only the addresses; see `PassBase`."""
+        """Lets go of arrays, of which it knows only the addresses; see `Pass`."""
 
     def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
-        """Computes elements; see `PassBase`."""
+        """Computes elements; see `Pass`."""
         workers = self.kernel.workers
         marks = [low, high] if high - low < least else workers.marks(low, high, least)
         if self.program.reductions:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import HostArray, HostMemory, Sums
+from optserve_server.arrays.backend import HostMemory
 from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.formats import decode, encode
-from optserve_server.arrays.passes import BoundBase, Floats, KernelBase, PassBase
+from optserve_server.arrays.kernel import Bound, HostArray, Kernel, Pass, Sums
 from optserve_server.arrays.plan import Bank, plan
 from optserve_server.arrays.program import (
     Constant,
@@ -30,6 +30,7 @@ from optserve_server.arrays.reductions import (
     BLOCK,
     LANES,
     Cut,
+    Floats,
     fold_blocks,
     sum_blocks,
     sum_scattered,
@@ -103,7 +104,7 @@ class _Scratch:
         return self.registers
 
 
-class NumpyKernel(KernelBase):
+class NumpyKernel(Kernel):
     """A program on NumPy arrays; a `Kernel`.
 
     Args:
@@ -142,7 +143,7 @@ class NumpyKernel(KernelBase):
         ]
         self._scratch: deque[_Scratch] = deque()
 
-    def start(self, bound: BoundBase) -> NumpyPass:
+    def start(self, bound: Bound) -> NumpyPass:
         """A pass over the arrays of ``bound``."""
         return NumpyPass(self, bound)
 
@@ -168,10 +169,10 @@ class NumpyKernel(KernelBase):
         self._scratch.append(scratch)
 
 
-class NumpyPass(PassBase):
+class NumpyPass(Pass):
     """A pass of a kernel, span by span."""
 
-    def __init__(self, kernel: NumpyKernel, bound: BoundBase) -> None:
+    def __init__(self, kernel: NumpyKernel, bound: Bound) -> None:
         super().__init__(bound)
         self.kernel = kernel
         self._arrays = [bound.arrays.get(name, NOTHING) for name in self.program.arrays]
@@ -182,7 +183,7 @@ class NumpyPass(PassBase):
     def fill(
         self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
     ) -> None:
-        """Takes a call's numbers and arrays; see `PassBase`."""
+        """Takes a call's numbers and arrays; see `Pass`."""
         self.done = 0
         slots, dtype = self.kernel.slots, self.kernel.dtype
         self._values = list(self.kernel.constants)
@@ -193,12 +194,12 @@ class NumpyPass(PassBase):
         self._runs = [of_segments[name].astype(dtype) for name in self.program.segment_scalars]
 
     def forget(self) -> None:
-        """Lets go of arrays; see `PassBase`."""
+        """Lets go of arrays; see `Pass`."""
         for name in self.bound.missing:
             self._arrays[self.program.arrays.index(name)] = NOTHING
 
     def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
-        """Computes elements; see `PassBase`."""
+        """Computes elements; see `Pass`."""
         marks = self.kernel.workers.marks(low, high, least)
         if self.program.reductions:
             marks = [self.cut.block_start(mark) for mark in marks]

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Backend, Kernel
+from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.kernel import Kernel
 from optserve_server.arrays.program import Load, Program, Scalar
 from optserve_server.arrays.replay import replay
 from optserve_server.arrays.vocabulary import NumpyOps

@@ -1,25 +1,29 @@
-"""Where arrays live and programs are compiled: one protocol."""
+"""Where arrays live and programs are compiled."""
 
 from __future__ import annotations
 
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.kernel import Array, HostArray, Kernel
 from optserve_server.arrays.program import Program
 
 
-class Mirror(Protocol):
+class Mirror:
     """A host array's place on the device: the array itself where the device is the host.
 
     Attributes:
         array: what kernels take.
     """
 
-    array: Array
+    def __init__(self, array: Array) -> None:
+        self.array = array
 
     def send(self, start: int, stop: int) -> None:
         """Starts to copy elements to the device. Kernels called later see them."""
@@ -31,65 +35,30 @@ class Mirror(Protocol):
         """Returns when what was to be fetched is there."""
 
 
-class Here:
-    """The `Mirror` of a host array where the device is the host."""
+class Backend(ABC):
+    """A place where arrays live and programs run: the host, unless a subclass says otherwise.
 
-    def __init__(self, array: HostArray) -> None:
-        self.array: Array = array
+    Attributes:
+        name: numpy, numba or cupy.
+        brief: elements that a pass takes a small part of a millisecond for.
+        array_module: NumPy or CuPy: what shaped arrays are computed with.
+        device: the device in words.
+    """
 
-    def send(self, start: int, stop: int) -> None:
-        """Nothing to do."""
-
-    def fetch(self, start: int, stop: int) -> None:
-        """Nothing to do."""
-
-    def wait(self) -> None:
-        """Nothing to do."""
-
-
-class HostMemory:
-    """The arrays of a `Backend` whose device is the host."""
-
+    name: ClassVar[str]
+    brief: ClassVar[int]
     array_module: Any = np
-
-    def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
-        """New bytes; see `Backend`."""
-        return np.empty(byte_count, np.uint8)
-
-    def mirror(self, array: HostArray) -> Here:
-        """``array`` itself."""
-        return Here(array)
-
-    def full(self, size: int, value: float, dtype: np.dtype[Any]) -> HostArray:
-        """A new array; see `Backend`."""
-        return np.full(size, value, dtype)
-
-    def from_host(self, array: HostArray) -> HostArray:
-        """``array`` itself."""
-        return array
-
-    def to_host(self, array: HostArray) -> HostArray:
-        """``array`` itself."""
-        return array
-
-
-class Backend(Protocol):
-    """A place where arrays live and programs run."""
-
-    name: str
-    """numpy, numba or cupy."""
-
     device: str
-    """The device in words."""
 
-    brief: int
-    """Elements that a pass takes a small part of a millisecond for."""
+    def __init__(self) -> None:
+        self._kernels: dict[object, Kernel] = {}
+        self._compiling = threading.Lock()
 
-    array_module: Any
-    """NumPy or CuPy: what shaped arrays are computed with."""
-
-    def __hash__(self) -> int:
-        """A backend is itself alone."""
+    @abstractmethod
+    def new_kernel(
+        self, program: Program, dtype: np.dtype[Any], storage: tuple[np.dtype[Any], ...], keep: bool
+    ) -> Kernel:
+        """Compiles a program; the arguments are those of `compile`, with the dtype of every array."""
 
     def compile(
         self,
@@ -111,18 +80,35 @@ class Backend(Protocol):
                 make up, which would pile up without an end: such a kernel lives as long
                 as its caller holds it.
         """
+        dtype = np.dtype(dtype)
+        key = program, dtype, dtypes(program, dtype, storage)
+        if not keep:
+            return self.new_kernel(*key, keep)
+        known = self._kernels.get(key)
+        if known is not None:  # found without waiting for what is being compiled
+            return known
+        with self._compiling:
+            if key not in self._kernels:
+                self._kernels[key] = self.new_kernel(*key, keep)
+            return self._kernels[key]
 
     def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
         """New bytes on the host, not set, in memory that travels to the device fast."""
+        return np.empty(byte_count, np.uint8)
 
     def mirror(self, array: HostArray) -> Mirror:
         """The place on the device for what is in ``array``, for as long as it is used."""
+        return Mirror(array)
 
     def full(self, size: int, value: float, dtype: np.dtype[Any]) -> Array:
         """A new array of ``size`` elements, all ``value``."""
+        return np.full(size, value, dtype)
 
     def from_host(self, array: HostArray) -> Array:
         """``array`` on the device: itself where the device is the host."""
+        return array
 
     def to_host(self, array: Array) -> HostArray:
         """``array`` on the host: itself where the device is the host."""
+        host: HostArray = array
+        return host

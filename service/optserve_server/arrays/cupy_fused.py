@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.arrays.backend import Backend, Mirror
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
-from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.kernel import Array, Bound, HostArray, Kernel, Pass, Sums
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.reductions import LANES, Cut, Floats, fold_blocks
@@ -104,7 +103,7 @@ def _on_device(cut: Cut) -> tuple[Array, Array, Array]:
     return cupy.asarray(cut.starts), cupy.asarray(cut.ends), cupy.asarray(cut.firsts)
 
 
-class CupyMirror:
+class CupyMirror(Mirror):
     """A host array's twin on the GPU; a `Mirror`.
 
     Kernels run on the current stream, copies on a stream for each direction, so that they
@@ -115,13 +114,12 @@ class CupyMirror:
     def __init__(self, array: HostArray) -> None:
         import cupy
 
+        super().__init__(cupy.empty(array.shape, array.dtype))
         self._host = array
-        self.array: Array = cupy.empty(array.shape, array.dtype)
         self._up = cupy.cuda.Stream(non_blocking=True)
         self._down = cupy.cuda.Stream(non_blocking=True)
 
     def send(self, start: int, stop: int) -> None:
-        """Starts to copy elements to the GPU; see `Mirror`."""
         import cupy
 
         kernels = cupy.cuda.get_current_stream()
@@ -132,7 +130,6 @@ class CupyMirror:
         kernels.wait_event(self._up.record())
 
     def fetch(self, start: int, stop: int) -> None:
-        """Starts to copy elements to the host; see `Mirror`."""
         import cupy
 
         self._down.wait_event(cupy.cuda.get_current_stream().record())
@@ -140,7 +137,6 @@ class CupyMirror:
         part.data.copy_to_host_async(self._pointer(start), part.nbytes, self._down)
 
     def wait(self) -> None:
-        """Returns when what was to be fetched is there."""
         self._down.synchronize()
 
     def _pointer(self, start: int) -> ctypes.c_void_p:
@@ -148,7 +144,7 @@ class CupyMirror:
         return ctypes.c_void_p(first)
 
 
-class CupyBackend:
+class CupyBackend(Backend):
     """The current CUDA device; a `Backend`."""
 
     name = "cupy"
@@ -157,32 +153,15 @@ class CupyBackend:
     def __init__(self) -> None:
         import cupy
 
-        self.array_module: Any = cupy
-        self._kernels: dict[object, CupyKernel] = {}
-        self._compiling = threading.Lock()
+        super().__init__()
+        self.array_module = cupy
         properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
         self.device = f"{properties['name'].decode()}, CuPy {cupy.__version__}"
 
-    def compile(
-        self,
-        program: Program,
-        dtype: np.dtype[Any],
-        storage: Mapping[str, np.dtype[Any]],
-        *,
-        keep: bool = True,
-    ) -> CupyKernel:
-        """The kernel of a program; see `Backend`."""
-        dtype = np.dtype(dtype)
-        key = program, dtype, dtypes(program, dtype, storage)
-        if not keep:
-            return CupyKernel(*key)
-        known = self._kernels.get(key)
-        if known is not None:  # found without waiting for what is being compiled
-            return known
-        with self._compiling:
-            if key not in self._kernels:
-                self._kernels[key] = CupyKernel(*key)
-            return self._kernels[key]
+    def new_kernel(
+        self, program: Program, dtype: np.dtype[Any], storage: tuple[np.dtype[Any], ...], keep: bool
+    ) -> Kernel:
+        return CupyKernel(program, dtype, storage)
 
     def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
         """Pinned bytes, which travel to and from the GPU while it computes."""
@@ -197,7 +176,6 @@ class CupyBackend:
         return CupyMirror(array)
 
     def full(self, size: int, value: float, dtype: np.dtype[Any]) -> Array:
-        """A new array; see `Backend`."""
         import cupy
 
         return cupy.full(size, value, dtype)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import operator
 import struct
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -19,8 +18,7 @@ import numpy.typing as npt
 from numba import types
 
 from optserve_server.arrays import numba_runtime, source_cache
-from optserve_server.arrays.backend import HostMemory
-from optserve_server.arrays.emission import dtypes
+from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.kernel import Bound, HostArray, Kernel, Pass, Sums
 from optserve_server.arrays.numba_source import CUT, numba_source, runtime_source
 from optserve_server.arrays.numpy_blocked import NumpyBackend
@@ -260,7 +258,7 @@ def address(array: HostArray) -> int:
     return where
 
 
-class NumbaBackend(HostMemory):
+class NumbaBackend(Backend):
     """Compiled loops on the host; a `Backend`.
 
     Args:
@@ -271,48 +269,26 @@ class NumbaBackend(HostMemory):
     brief = 1 << 20
 
     def __init__(self, threads: int | None = None) -> None:
+        super().__init__()
         self._workers = Workers(threads)
-        self._kernels: dict[object, NumbaKernel] = {}
-        self._compiling = threading.Lock()
         self._made_up_left = MADE_UP
         self._fallback = NumpyBackend(threads)
         self._folding = _compile(runtime_source(), "fold_blocks", types.void(TABLE, INTEGERS, SUMS))
         self._fold = _entry(self._folding)
         self.device = f"CPU, {self._workers.threads} threads, Numba {numba.__version__}"
 
-    def compile(
-        self,
-        program: Program,
-        dtype: np.dtype[Any],
-        storage: Mapping[str, np.dtype[Any]],
-        *,
-        keep: bool = True,
+    def new_kernel(
+        self, program: Program, dtype: np.dtype[Any], storage: tuple[np.dtype[Any], ...], keep: bool
     ) -> Kernel:
-        """The kernel of a program; see `Backend`.
+        """Compiles a program; see `Backend`.
 
         LLVM never gives back the memory of what it compiled. So of the programs that are
         not to be kept only the first `MADE_UP` are compiled; NumPy runs the others.
         """
-        dtype = np.dtype(dtype)
-        key = program, dtype, dtypes(program, dtype, storage)
         if not keep:
-            return self._made_up(key, storage)
-        known = self._kernels.get(key)
-        if known is not None:  # found without waiting for what is being compiled
-            return known
-        with self._compiling:
-            if key not in self._kernels:
-                self._kernels[key] = NumbaKernel(*key, self._workers, self._fold)
-            return self._kernels[key]
-
-    def _made_up(
-        self,
-        key: tuple[Program, np.dtype[Any], tuple[np.dtype[Any], ...]],
-        storage: Mapping[str, np.dtype[Any]],
-    ) -> Kernel:
-        """The kernel of a program that a caller made up."""
-        with self._compiling:
-            self._made_up_left -= 1
-            if self._made_up_left < 0:
-                return self._fallback.compile(key[0], key[1], storage, keep=False)
-        return NumbaKernel(*key, self._workers, self._fold, keep=False)
+            with self._compiling:
+                self._made_up_left -= 1
+                exhausted = self._made_up_left < 0
+            if exhausted:
+                return self._fallback.new_kernel(program, dtype, storage, keep)
+        return NumbaKernel(program, dtype, storage, self._workers, self._fold, keep)

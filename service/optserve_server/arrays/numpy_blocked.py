@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import HostMemory
-from optserve_server.arrays.emission import dtypes
+from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.formats import decode, encode
 from optserve_server.arrays.kernel import Bound, HostArray, Kernel, Pass, Sums
 from optserve_server.arrays.plan import Bank, plan
@@ -301,7 +299,7 @@ def _sum(
         low = high
 
 
-class NumpyBackend(HostMemory):
+class NumpyBackend(Backend):
     """NumPy on the host; a `Backend`.
 
     Args:
@@ -313,27 +311,13 @@ class NumpyBackend(HostMemory):
     brief = 1 << 17
 
     def __init__(self, threads: int | None = None, span_bytes: int = SPAN_BYTES) -> None:
+        super().__init__()
         self._workers = Workers(threads)
         self._span_bytes = span_bytes
-        self._kernels: dict[object, NumpyKernel] = {}
-        self._compiling = threading.Lock()
         self.device = f"CPU, {self._workers.threads} threads, NumPy {np.__version__}"
 
-    def compile(
-        self,
-        program: Program,
-        dtype: np.dtype[Any],
-        storage: Mapping[str, np.dtype[Any]],
-        *,
-        keep: bool = True,
-    ) -> NumpyKernel:
-        """The kernel of a program; see `Backend`."""
-        dtype = np.dtype(dtype)
-        key = program, dtype, dtypes(program, dtype, storage)
+    def new_kernel(
+        self, program: Program, dtype: np.dtype[Any], storage: tuple[np.dtype[Any], ...], keep: bool
+    ) -> Kernel:
         span = max(self._span_bytes // dtype.itemsize // BLOCK, 1) * BLOCK
-        if not keep:
-            return NumpyKernel(*key, self._workers, span)
-        with self._compiling:
-            if key not in self._kernels:
-                self._kernels[key] = NumpyKernel(*key, self._workers, span)
-            return self._kernels[key]
+        return NumpyKernel(program, dtype, storage, self._workers, span)

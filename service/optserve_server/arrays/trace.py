@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 from optserve_server.arrays.program import (
@@ -41,50 +41,29 @@ class Condition(_Traced):
     """A comparison of symbols; the first argument of ``where`` and nothing else."""
 
 
+def _operator(op: Op) -> tuple[Callable[[Any, Any], Symbol], Callable[[Any, Any], Symbol]]:
+    """The methods of a symbol for an operation: with it on the left, and on the right."""
+    return lambda a, b: a.tracer.apply(op, a, b), lambda b, a: b.tracer.apply(op, a, b)
+
+
+def _comparison(op: Op) -> Callable[[Any, Any], Condition]:
+    """The method of a symbol for a comparison."""
+    return lambda a, b: a.tracer._compare(op, a, b)
+
+
 class Symbol(_Traced):
     """A value that the tracer follows; stands for one element of every array."""
 
-    def __add__(self, other: Any) -> Symbol:
-        return self.tracer.apply(Op.ADD, self, other)
-
-    def __radd__(self, other: Any) -> Symbol:
-        return self.tracer.apply(Op.ADD, other, self)
-
-    def __sub__(self, other: Any) -> Symbol:
-        return self.tracer.apply(Op.SUBTRACT, self, other)
-
-    def __rsub__(self, other: Any) -> Symbol:
-        return self.tracer.apply(Op.SUBTRACT, other, self)
-
-    def __mul__(self, other: Any) -> Symbol:
-        return self.tracer.apply(Op.MULTIPLY, self, other)
-
-    def __rmul__(self, other: Any) -> Symbol:
-        return self.tracer.apply(Op.MULTIPLY, other, self)
-
-    def __truediv__(self, other: Any) -> Symbol:
-        return self.tracer.apply(Op.DIVIDE, self, other)
-
-    def __rtruediv__(self, other: Any) -> Symbol:
-        return self.tracer.apply(Op.DIVIDE, other, self)
+    __add__, __radd__ = _operator(Op.ADD)
+    __sub__, __rsub__ = _operator(Op.SUBTRACT)
+    __mul__, __rmul__ = _operator(Op.MULTIPLY)
+    __truediv__, __rtruediv__ = _operator(Op.DIVIDE)
+    __lt__, __le__ = _comparison(Op.LESS), _comparison(Op.LESS_EQUAL)
+    __gt__, __ge__ = _comparison(Op.GREATER), _comparison(Op.GREATER_EQUAL)
+    __eq__ = _comparison(Op.EQUAL)  # type: ignore[assignment]
 
     def __neg__(self) -> Symbol:
         return self.tracer.apply(Op.NEGATE, self)
-
-    def __lt__(self, other: Any) -> Condition:
-        return self.tracer._compare(Op.LESS, self, other)
-
-    def __le__(self, other: Any) -> Condition:
-        return self.tracer._compare(Op.LESS_EQUAL, self, other)
-
-    def __gt__(self, other: Any) -> Condition:
-        return self.tracer._compare(Op.GREATER, self, other)
-
-    def __ge__(self, other: Any) -> Condition:
-        return self.tracer._compare(Op.GREATER_EQUAL, self, other)
-
-    def __eq__(self, other: object) -> Condition:  # type: ignore[override]
-        return self.tracer._compare(Op.EQUAL, self, other)
 
     def __ne__(self, other: object) -> NoReturn:
         raise TypeError("there is no != in the vocabulary: exchange the branches of where(a == b, ...)")

@@ -1,26 +1,24 @@
-"""Algorithms by name: the fields of a family's oneof in the contract, which a test holds."""
+"""Algorithms by name."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from optserve_server.hyper import Hyperparameters
+from optserve_server.hyper import Algorithm
 
 T = TypeVar("T")
 
 
 class Registry(Mapping[str, type[T]]):
-    """The classes of one family by name: those in the modules of a package that have a ``name``.
+    """The algorithms of one family by name: each module of a package that defines one.
 
     Args:
         family: name of the family, as in ``optimizers``.
         package: name of the package.
-
-    Raises:
-        ValueError: two classes have one name.
     """
 
     def __init__(self, family: str, package: str) -> None:
@@ -28,9 +26,7 @@ class Registry(Mapping[str, type[T]]):
         self._by_name: dict[str, type[Any]] = {}
         for found in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
             for member in vars(importlib.import_module(found.name)).values():
-                if _is_algorithm(member, found.name):
-                    if member.name in self._by_name:
-                        raise ValueError(f"two members of {family} are named {member.name}")
+                if _is_algorithm(member) and member.__module__ == found.name:
                     self._by_name[member.name] = member
 
     def __getitem__(self, name: str) -> type[T]:
@@ -43,11 +39,5 @@ class Registry(Mapping[str, type[T]]):
         return len(self._by_name)
 
 
-def _is_algorithm(member: Any, module: str) -> bool:
-    """Whether a module's member is an algorithm that the module defines, not one that it imports."""
-    return (
-        isinstance(member, type)
-        and issubclass(member, Hyperparameters)
-        and member.__module__ == module
-        and "name" in vars(member)
-    )
+def _is_algorithm(member: object) -> bool:
+    return isinstance(member, type) and issubclass(member, Algorithm) and not inspect.isabstract(member)

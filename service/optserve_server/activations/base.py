@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from optserve_server.arrays.vocabulary import NumpyOps, Ops, Value
 from optserve_server.errors import DomainError, Reason, conflict, mismatch, out_of_range
-from optserve_server.hyper import Hyperparameters
+from optserve_server.hyper import Algorithm
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 """A float32 or float64 array of any shape."""
@@ -23,15 +23,13 @@ BLOCK = 1 << 15
 
 
 @dataclass(frozen=True)
-class Activation(Hyperparameters, ABC):
+class Activation(Algorithm):
     """A function of a tensor. Right at infinities; nan stays nan.
 
     Attributes:
-        name: its name in the contract.
         takes_slope: whether it wants a second tensor, its slope left of 0.
     """
 
-    name: ClassVar[str]
     takes_slope: ClassVar[bool] = False
 
     def check(self, rank: int) -> None:

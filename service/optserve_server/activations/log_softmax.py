@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ class LogSoftmax(Activation):
 
     Both are NaN where all inputs are -infinity, as in PyTorch.
     """
-
-    name: ClassVar[str] = "log_softmax"
 
     axis: int = hyper(-1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ class Maxout(Activation):
 
     The gradient goes to the first of a group that is as great as its greatest.
     """
-
-    name: ClassVar[str] = "maxout"
 
     group_size: int = hyper(ge=1)
     axis: int = hyper(-1)

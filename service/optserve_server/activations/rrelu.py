@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -21,8 +20,6 @@ class RReLU(SlopedActivation):
     row-major order, so seed and shape alone decide about them: an activation and its gradient
     with the same seed agree.
     """
-
-    name: ClassVar[str] = "rrelu"
 
     lower: float = hyper(1 / 8, ge=0, le=1e30)
     upper: float = hyper(1 / 3, ge=0, le=1e30)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from optserve_server.errors import DomainError, Reason, mismatch, out_of_range
-from optserve_server.hyper import Hyperparameters
+from optserve_server.hyper import Algorithm
 
 Shape: TypeAlias = tuple[int, ...]
 """Extents of one example, outermost first, channels last, without the batch."""
@@ -47,10 +47,8 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Layer(Hyperparameters, ABC):
+class Layer(Algorithm):
     """One kind of layer. Its docstring gives its counts, for one example in inference."""
-
-    name: ClassVar[str]
 
     @abstractmethod
     def cost(self, shape: Shape) -> Cost:

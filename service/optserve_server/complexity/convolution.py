@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape, misfit, text
 from optserve_server.complexity.windows import LayerPadding, check_window, places
@@ -23,8 +22,6 @@ class Convolution(Layer):
         multiply-adds  n*k*(c/g)*f; a product with padding counts as any other
         besides        n*f additions of the bias
     """
-
-    name: ClassVar[str] = "convolution"
 
     filters: int = hyper(ge=1, le=MAX_EXTENT)
     kernel: tuple[int, ...] = hyper()

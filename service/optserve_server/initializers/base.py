@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import DomainError, Reason, mismatch
-from optserve_server.hyper import Hyperparameters
+from optserve_server.hyper import Algorithm
 
 
 @dataclass(frozen=True)
-class Initializer(Hyperparameters, ABC):
+class Initializer(Algorithm):
     """How a tensor is filled."""
-
-    name: ClassVar[str]
 
     def draw(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +15,6 @@ from optserve_server.initializers.base import Initializer
 @dataclass(frozen=True)
 class Uniform(Initializer):
     """minimum + (maximum - minimum)*u with u uniform on [0, 1)."""
-
-    name: ClassVar[str] = "uniform"
 
     minimum: float = hyper(-0.05)
     maximum: float = hyper(0.05)

@@ -7,7 +7,7 @@ alone lose digits with size, and they cost nothing to widen.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, TypeAlias
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import Reason, mismatch
-from optserve_server.hyper import Hyperparameters
+from optserve_server.hyper import Algorithm
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 """A float32 or float64 array of any shape."""
@@ -70,14 +70,13 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Loss(Hyperparameters, ABC):
+class Loss(Algorithm):
     """A loss of predictions against targets.
 
     Attributes:
         compiles: whether its first evaluation may take long, because a backend compiles it.
     """
 
-    name: ClassVar[str]
     compiles: ClassVar[bool] = False
 
     def check(self, shape: tuple[int, ...]) -> None:

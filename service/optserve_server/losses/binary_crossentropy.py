@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy.typing as npt
 
@@ -50,8 +50,6 @@ class BinaryCrossentropy(BinaryLoss):
 
     and w the weight of positive targets, which PyTorch calls pos_weight.
     """
-
-    name: ClassVar[str] = "binary_crossentropy"
 
     positive_weight: float = hyper(1.0, ge=0)
 

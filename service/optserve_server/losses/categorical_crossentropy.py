@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy.typing as npt
 
@@ -17,8 +17,6 @@ class CategoricalCrossentropy(Crossentropy):
 
     Targets are distributions over the classes, of the prediction's dtype and shape.
     """
-
-    name: ClassVar[str] = "categorical_crossentropy"
 
     def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         return require_alike(prediction, target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,6 @@ class CategoricalFocalCrossentropy(ClassLoss):
     softmax(prediction)          from logits; Keras clips it, which differs below 1e-7 only
     prediction/sum(prediction)   otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
     """
-
-    name: ClassVar[str] = "categorical_focal_crossentropy"
 
     gamma: float = hyper(2.0, ge=0)
     alpha: float = hyper(0.25, ge=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,6 @@ class CosineSimilarity(Loss):
 
     The gradient is (u*sum(u*v) - v)/|p|. Where |p| is held at 1e-7, it is -v/1e-7.
     """
-
-    name: ClassVar[str] = "cosine_similarity"
 
     axis: int = hyper(-1)
 

@@ -51,7 +51,6 @@ class Custom(Loss):
     where there is one output, is the reduction SUM.
     """
 
-    name: ClassVar[str] = "custom"
     compiles: ClassVar[bool] = True
 
     expression: str = hyper()

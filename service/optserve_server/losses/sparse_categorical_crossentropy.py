@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,6 @@ class SparseCategoricalCrossentropy(Crossentropy):
     class axis. An example's weight is its sample weight times its class' weight, as in
     PyTorch's mean.
     """
-
-    name: ClassVar[str] = "sparse_categorical_crossentropy"
 
     def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         """The classes as distributions, which take the memory that the prediction does."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -18,8 +17,6 @@ class Adadelta(ElementwiseRule):
     u starts at 0, so that without e nothing would ever move: here LECTURE means the paper's
     e. In the frame: the gradient times the root of u over the root of v.
     """
-
-    name: ClassVar[str] = "adadelta"
 
     # optax multiplies by no learning rate unless it is given one.
     learning_rate: float = hyper(1e-3, torch=1.0, optax=1.0, lecture=1.0, ge=0)

@@ -40,7 +40,6 @@ class Adafactor(MatrixRule):
     In the frame: the gradient over the root of a factored second moment.
     """
 
-    name: ClassVar[str] = "adafactor"
     all_slots: ClassVar[tuple[str, ...]] = ("r", "c", "v")
 
     # optax multiplies by no rate unless one is given.

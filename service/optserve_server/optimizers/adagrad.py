@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -21,8 +20,6 @@ class Adagrad(ElementwiseRule):
 
     In the frame: the gradient itself over the root of the sum of all squares.
     """
-
-    name: ClassVar[str] = "adagrad"
 
     learning_rate: float = hyper(1e-3, torch=1e-2, ge=0)
     epsilon: float = hyper(1e-7, torch=1e-10, lecture=0.0, ge=0)

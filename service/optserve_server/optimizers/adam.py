@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -44,8 +43,6 @@ class Adam(ElementwiseRule):
     `epsilon_root` is added to whatever the root is taken of (optax). In the frame: an
     averaged first moment over the root of an averaged second.
     """
-
-    name: ClassVar[str] = "adam"
 
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)

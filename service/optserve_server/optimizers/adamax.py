@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -28,8 +27,6 @@ class Adamax(ElementwiseRule):
 
     In the frame: an averaged first moment over a fading maximum of magnitudes.
     """
-
-    name: ClassVar[str] = "adamax"
 
     learning_rate: float = hyper(1e-3, torch=2e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -21,8 +20,6 @@ class Adan(ElementwiseRule):
     where ^ divides by 1 - b^t. As in optax a beta is the share that is kept; the paper's is
     the rest. In the frame: an averaged first moment looking ahead, over the root of a second.
     """
-
-    name: ClassVar[str] = "adan"
 
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.98, ge=0, lt=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -19,8 +18,6 @@ class ADOPT(ElementwiseRule):
     So a gradient is never divided by itself. The first step only sets v = g^2. In the frame:
     an average of what the frame divides, by a second moment of the past.
     """
-
-    name: ClassVar[str] = "adopt"
 
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)

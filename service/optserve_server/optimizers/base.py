@@ -6,23 +6,22 @@ import dataclasses
 import functools
 import inspect
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
-from optserve_server.hyper import Hyperparameters, declarations, hyper
+from optserve_server.hyper import Algorithm, declarations, hyper
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule(Hyperparameters, ABC):
+class Rule(Algorithm):
     """What every rule has, whatever it looks at.
 
     The frame, with parameter p, gradient g, step size lr and step t counted from 1:
     a first moment m of the gradients, a second moment V, and p -= lr * m/sqrt(V).
     """
 
-    name: ClassVar[str]
     has_rate: ClassVar[bool] = True
     """Whether a learning rate takes part in every step, so that a schedule means something."""
 

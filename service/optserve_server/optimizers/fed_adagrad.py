@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -18,8 +17,6 @@ class FedAdagrad(ElementwiseRule):
     The paper starts a at tau^2 or above, Flower at 0. In the frame: an averaged first moment
     over the root of the sum of all squares.
     """
-
-    name: ClassVar[str] = "fed_adagrad"
 
     learning_rate: float = hyper(0.1, ge=0)
     beta1: float = hyper(0.0, ge=0, lt=1)

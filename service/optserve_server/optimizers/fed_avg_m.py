@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -17,8 +16,6 @@ class FedAvgM(ElementwiseRule):
     That is p - q, with q the mean of what the clients made of p: the Delta of the papers
     with its sign turned. In the frame: an accumulated first moment over 1.
     """
-
-    name: ClassVar[str] = "fed_avg_m"
 
     learning_rate: float = hyper(1.0, ge=0)
     momentum: float = hyper(0.9, ge=0, le=1)

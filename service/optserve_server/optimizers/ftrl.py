@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -21,8 +20,6 @@ class FTRL(ElementwiseRule):
     seen no gradient yet becomes 0 whatever it was. A step of rate 0 changes nothing. In the
     frame: all gradients so far over the root of the sum of all squares.
     """
-
-    name: ClassVar[str] = "ftrl"
 
     learning_rate: float = hyper(1e-3, ge=0)
     # Other powers would need pow(), which executors round differently.

@@ -20,7 +20,6 @@ class LARS(TensorwiseRule):
     In the frame: momentum, the length of each tensor's gradient set by the tensor.
     """
 
-    name: ClassVar[str] = "lars"
     tensor_numbers: ClassVar[tuple[str, ...]] = ("ratio",)
 
     learning_rate: float = hyper(0.01, ge=0)

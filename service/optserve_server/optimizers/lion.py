@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -16,8 +15,6 @@ class Lion(ElementwiseRule):
 
     In the frame: the sign of an averaged first moment over 1.
     """
-
-    name: ClassVar[str] = "lion"
 
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)

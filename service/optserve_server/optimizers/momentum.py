@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.errors import conflict
@@ -31,8 +30,6 @@ class Momentum(ElementwiseRule):
     CLASSICAL keeps the learning rates of past steps in v, the others do not: they part
     when the rate changes. In the frame: an accumulated first moment over 1.
     """
-
-    name: ClassVar[str] = "momentum"
 
     learning_rate: float = hyper(0.01, torch=1e-3, ge=0)
     momentum: float = hyper(0.9, ge=0, le=1)

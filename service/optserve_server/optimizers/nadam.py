@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -30,8 +29,6 @@ class NAdam(ElementwiseRule):
     `epsilon_root` is added below the root (optax).
     In the frame: an averaged first moment looking ahead, over the root of a second.
     """
-
-    name: ClassVar[str] = "nadam"
 
     learning_rate: float = hyper(1e-3, torch=2e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)

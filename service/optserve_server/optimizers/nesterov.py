@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -32,8 +31,6 @@ class Nesterov(ElementwiseRule):
     The first two keep p where gradients are taken; the others keep p itself, and the
     caller asks for the point. In the frame: an accumulated first moment over 1.
     """
-
-    name: ClassVar[str] = "nesterov"
 
     learning_rate: float = hyper(0.01, torch=1e-3, ge=0)
     momentum: float = hyper(0.9, ge=0, le=1)

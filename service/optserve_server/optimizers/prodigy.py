@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -23,8 +22,6 @@ class Prodigy(GroupwiseRule):
     where p0 is where p started, d0 the first d, and the sums run over the group. (optax)
     In the frame: Adam, its learning rate an estimate of the distance to the solution.
     """
-
-    name: ClassVar[str] = "prodigy"
 
     learning_rate: float = hyper(1.0, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)

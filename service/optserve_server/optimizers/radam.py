@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -26,8 +25,6 @@ class RAdam(ElementwiseRule):
     `epsilon_root` is added below the root (optax). In the frame: an averaged first moment
     over 1 at first, then over the root of an averaged second.
     """
-
-    name: ClassVar[str] = "radam"
 
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)

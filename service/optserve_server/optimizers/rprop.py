@@ -23,7 +23,6 @@ class Rprop(ElementwiseRule):
     refuses a schedule, reduce_on_plateau or a group's factor for it. In the frame: s*|g|*sign(g) over |g|.
     """
 
-    name: ClassVar[str] = "rprop"
     has_rate: ClassVar[bool] = False
 
     learning_rate: float = hyper(0.01, gt=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -20,8 +19,6 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
     parameters. In the frame: the gradient itself over the root of an averaged second moment,
     its path averaged.
     """
-
-    name: ClassVar[str] = "schedule_free_adamw"
 
     learning_rate: float = hyper(0.0025, ge=0)
     beta2: float = hyper(0.999, ge=0, lt=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -20,8 +19,6 @@ class ScheduleFreeSGD(ElementwiseRule):
     holds z - x, which starts at 0 whatever the parameters are. In the frame: the gradient
     itself over 1, its path averaged.
     """
-
-    name: ClassVar[str] = "schedule_free_sgd"
 
     learning_rate: float = hyper(1.0, ge=0)
     beta1: float = hyper(0.9, ge=0, le=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -21,8 +20,6 @@ class Yogi(ElementwiseRule):
     root (optax). In the frame: an averaged first moment over the root of a second that
     follows by steps as large as g^2.
     """
-
-    name: ClassVar[str] = "yogi"
 
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)

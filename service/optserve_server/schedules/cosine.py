@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -22,8 +21,6 @@ class Cosine(Schedule):
     With a warm-up (Keras): linear from the initial rate to `warmup_target`, which then
     decays from there, s counted anew.
     """
-
-    name: ClassVar[str] = "cosine"
 
     initial_learning_rate: float = hyper(ge=0)
     decay_steps: float = hyper(gt=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,8 +16,6 @@ from optserve_server.schedules.nesting import require_small
 @dataclass(frozen=True)
 class Join(Schedule):
     """`schedules[i](s - boundaries[i - 1])`, where i is the number of boundaries <= s."""
-
-    name: ClassVar[str] = "join"
 
     schedules: tuple[Chosen[Schedule], ...] = hyper()
     boundaries: tuple[int, ...] = hyper()

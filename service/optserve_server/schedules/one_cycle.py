@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 import numpy as np
 
@@ -34,8 +33,6 @@ class OneCycle(Schedule):
     STEP_COUNT  floor(f*total)     (optax' cosine_onecycle_schedule; linear_onecycle_schedule is
                                    LINEAR in three phases)
     """
-
-    name: ClassVar[str] = "one_cycle"
 
     max_learning_rate: float = hyper(ge=0)
     total_steps: int = hyper(ge=1)

@@ -6,7 +6,7 @@ import functools
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -30,8 +30,6 @@ class PiecewiseConstant(Schedule):
     BEFORE  boundaries < s   (Keras)
     AFTER   boundaries <= s  (PyTorch, optax)
     """
-
-    name: ClassVar[str] = "piecewise_constant"
 
     boundaries: tuple[int, ...] = hyper()
     values: tuple[float, ...] = hyper()

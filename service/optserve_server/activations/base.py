@@ -38,6 +38,8 @@ class Activation(Algorithm):
         Raises:
             DomainError: OUT_OF_RANGE, naming the hyperparameter.
         """
+        if hasattr(self, "axis"):
+            check_axis(self.axis, rank)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the output for an input of ``shape``.

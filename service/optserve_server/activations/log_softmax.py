@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optserve_server.activations.base import Activation, Floats, check_axis
+from optserve_server.activations.base import Activation, Floats
 from optserve_server.activations.softmax import shifted, softmax
 from optserve_server.hyper import hyper
 
@@ -20,9 +20,6 @@ class LogSoftmax(Activation):
     """
 
     axis: int = hyper(-1)
-
-    def check(self, rank: int) -> None:
-        check_axis(self.axis, rank)
 
     def _forward(self, x: Floats, slope: Floats | None) -> Any:
         below = shifted(x, self.axis)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optserve_server.activations.base import Activation, Floats, check_axis
+from optserve_server.activations.base import Activation, Floats
 from optserve_server.errors import Reason, mismatch
 from optserve_server.hyper import hyper
 
@@ -21,9 +21,6 @@ class Maxout(Activation):
 
     group_size: int = hyper(ge=1)
     axis: int = hyper(-1)
-
-    def check(self, rank: int) -> None:
-        check_axis(self.axis, rank)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """``shape`` with the axis shorter by the group size."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optserve_server.activations.base import Activation, Floats, check_axis
+from optserve_server.activations.base import Activation, Floats
 from optserve_server.hyper import hyper
 
 
@@ -36,9 +36,6 @@ class Softmax(Activation):
     """
 
     axis: int = hyper(-1)
-
-    def check(self, rank: int) -> None:
-        check_axis(self.axis, rank)
 
     def _forward(self, x: Floats, slope: Floats | None) -> Any:
         return softmax(x, self.axis)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.activations.base import check_axis
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import Reason, mismatch
 from optserve_server.hyper import Algorithm
@@ -85,6 +86,7 @@ class Loss(Algorithm):
         Raises:
             DomainError: OUT_OF_RANGE or SHAPE_MISMATCH, naming the hyperparameter.
         """
+        check_axis(self._axis, len(shape))
 
     def evaluate(
         self,
@@ -157,8 +159,8 @@ class Loss(Algorithm):
 
     @property
     def _axis(self) -> int:
-        """The axis that belongs to one example."""
-        return -1
+        """The axis that belongs to one example: the hyperparameter `axis` where the loss has one."""
+        return getattr(self, "axis", -1)
 
     def _scaled(
         self,

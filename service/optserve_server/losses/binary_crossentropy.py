@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from optserve_server.activations.base import check_axis
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
 from optserve_server.losses.base import Floats
@@ -25,13 +24,6 @@ class BinaryLoss(ElementwiseLoss):
     from_logits: bool = hyper(False, torch=True, optax=True)
     label_smoothing: float = hyper(0.0, ge=0, le=1)
     axis: int = hyper(-1)
-
-    def check(self, shape: tuple[int, ...]) -> None:
-        check_axis(self.axis, len(shape))
-
-    @property
-    def _axis(self) -> int:
-        return self.axis
 
     def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         y = super()._prepared(prediction, target)

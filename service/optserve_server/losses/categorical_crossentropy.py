@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy.typing as npt
-
-from optserve_server.losses.base import Floats, require_alike
 from optserve_server.losses.crossentropy import Crossentropy
 
 
@@ -17,6 +13,3 @@ class CategoricalCrossentropy(Crossentropy):
 
     Targets are distributions over the classes, of the prediction's dtype and shape.
     """
-
-    def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        return require_alike(prediction, target)

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.hyper import hyper
-from optserve_server.losses.base import Floats, require_alike
+from optserve_server.losses.base import Floats
 from optserve_server.losses.crossentropy import ClassLoss, is_clipped, log_softmax, through_shares, total
 from optserve_server.losses.probabilities import CLIP, power, times
 
@@ -25,9 +24,6 @@ class CategoricalFocalCrossentropy(ClassLoss):
 
     gamma: float = hyper(2.0, ge=0)
     alpha: float = hyper(0.25, ge=0)
-
-    def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        return require_alike(prediction, target)
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
         _, log_q, rest = self._shares(prediction)

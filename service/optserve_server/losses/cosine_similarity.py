@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from optserve_server.activations.base import check_axis
 from optserve_server.hyper import hyper
 from optserve_server.losses.base import Floats, Loss
 
@@ -23,13 +22,6 @@ class CosineSimilarity(Loss):
     """
 
     axis: int = hyper(-1)
-
-    def check(self, shape: tuple[int, ...]) -> None:
-        check_axis(self.axis, len(shape))
-
-    @property
-    def _axis(self) -> int:
-        return self.axis
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
         u, v = self._unit(prediction)[0], self._unit(target)[0]

@@ -41,7 +41,7 @@ class EffectiveHyperparameters:
     """
 
     def __init__(self, spec: SessionSpec, overrides: Sequence[Override] = ()) -> None:
-        groups: dict[str, ParameterGroup | None] = {"": None, **{g.name: g for g in spec.groups}}
+        groups = spec.groups_by_name
         self.rules = {name: spec.rule(group) for name, group in groups.items()}
         self.decays = {name: spec.weight_decay(group) for name, group in groups.items()}
         self.l1 = {name: spec.l1(group) for name, group in groups.items()}

@@ -225,6 +225,11 @@ class SessionSpec(Hyperparameters):
         return chosen.algorithm
 
     @property
+    def groups_by_name(self) -> dict[str, ParameterGroup | None]:
+        """The parameter groups by name; the default group, None, has an empty one."""
+        return {"": None, **{group.name: group for group in self.groups}}
+
+    @property
     def frozen_groups(self) -> frozenset[str]:
         """Names of the groups whose tensors stay as they are."""
         return frozenset(group.name for group in self.groups if group.frozen)

@@ -56,23 +56,6 @@ class ClassLoss(Loss):
         return require_alike(prediction, target)
 
 
-@dataclass(frozen=True)
-class Crossentropy(ClassLoss):
-    """-sum(y*log(q)) along an axis, where q is
-
-    softmax(prediction)          from logits
-    prediction/sum(prediction)   otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
-    """
-
-    def _values(self, prediction: Floats, target: Floats) -> Any:
-        values = of_logits if self.from_logits else of_probabilities
-        return values(prediction, target, self.axis)
-
-    def _slope(self, prediction: Floats, target: Floats) -> Any:
-        slope = of_logits_slope if self.from_logits else of_probabilities_slope
-        return slope(prediction, target, self.axis)
-
-
 def of_logits(logits: Floats, target: Floats, axis: int) -> Floats:
     """-sum(target*log(softmax(logits))) along ``axis``, by log-sum-exp."""
     # A class that is not asked for may have probability 0.

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from optserve_server.errors import Reason, out_of_range
 from optserve_server.losses.base import Floats, require, without_axis
-from optserve_server.losses.crossentropy import Crossentropy
+from optserve_server.losses.categorical_crossentropy import CategoricalCrossentropy
 
 
 @dataclass(frozen=True)
-class SparseCategoricalCrossentropy(Crossentropy):
+class SparseCategoricalCrossentropy(CategoricalCrossentropy):
     """-log(q[y]) with q as in categorical cross-entropy.
 
     Targets are int32 or int64 in [0, classes), shaped like the prediction without its

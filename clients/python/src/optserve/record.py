@@ -23,7 +23,7 @@ class Record:
 
     @classmethod
     def of(cls, message: Any, **converted: object) -> Self:
-        """Decodes a message; ``converted`` are the fields that it states in another form, or that it lacks."""
+        """Decodes a message; ``converted`` are fields that it states in another form, or lacks."""
         names = {field.name for field in dataclasses.fields(cast(Any, cls))}
         return cls(**{name: _value(message, name) for name in names.difference(converted)}, **converted)
 

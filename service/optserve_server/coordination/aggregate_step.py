@@ -86,11 +86,11 @@ class AggregateStep(Change[Any, "AggregateStep"]):
     def give_up(self) -> None:
         """Gives back what `prepare` took: nothing."""
 
-    def commit(self) -> None:
+    def commit(self) -> object:
         """Takes the step; each contribution gets its result."""
         session = self._session
         if session is None or self._step is None:
-            return
+            return None
         result = self._step.commit()
         held = {one.member.worker: one for one in session.coordinator.take_held()}
         membership = session.coordinator.membership
@@ -108,6 +108,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
             membership.active[share.worker].count(own.step, own.staleness, now)
             if share.worker in held:
                 held[share.worker].decide(own)
+        return result
 
     def _aggregated(self, session: CoordinatedSession, held: Sequence[Held], staging: Staging) -> list[Share]:
         spec = session.coordinator.spec
@@ -162,27 +163,23 @@ class CloseRound(Change[Any, "CloseRound"]):
     def give_up(self) -> None:
         """Gives back what `prepare` took: nothing."""
 
-    def commit(self) -> None:
+    def commit(self) -> object:
         """Takes the step, and begins the next round."""
-        session = self._session
+        session, result = self._session, None
         if not self.changes or session is None or session.coordinator.round is None:
-            return
+            return None
         if self._step is None:
             session.skipped += 1
         else:
-            self._step.commit()
+            result = self._step.commit()
         session.coordinator.round.clear()
+        return result
 
 
 def replay_aggregate(
     session: CoordinatedSession, staging: Staging, options: StepOptions, facts: Mapping[str, Any]
-) -> None:
+) -> object:
     """Takes a recorded step of contributions again."""
     shares = [Share(*share) for share in facts["shares"]]
     options = dataclasses.replace(options, member=NO_MEMBER)
-    AggregateStep((staging, options, shares)).prepare(session).commit()
-
-
-def replay_close(session: CoordinatedSession) -> None:
-    """Closes a round again."""
-    CloseRound(is_recorded=True).prepare(session).commit()
+    return AggregateStep((staging, options, shares)).prepare(session).commit()

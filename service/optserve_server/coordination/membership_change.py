@@ -99,11 +99,6 @@ def end_memberships(
         session.coordinator.release(worker)
 
 
-def replay_join(session: CoordinatedSession, facts: Mapping[str, Any]) -> None:
-    """Makes a worker a member again."""
-    session.coordinator.membership.join(facts["worker"], facts["lease_seconds"])
-
-
 def replay_end(session: CoordinatedSession, facts: Mapping[str, Any]) -> None:
     """Ends memberships again."""
     end_memberships(session, MemberState(facts["state"]), facts["members"])

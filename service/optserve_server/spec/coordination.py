@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import DomainError, Reason, conflict
 from optserve_server.hyper import Hyperparameters, hyper
 
 
@@ -66,7 +66,7 @@ class CoordinationSync(Hyperparameters):
         """Rejects a quorum that cannot be met, and a mean of bounded norm without its bound."""
         if self.replicas_to_aggregate is not None and self.min_replicas > self.replicas_to_aggregate:
             text = f"min_replicas is {self.min_replicas}, but must be at most replicas_to_aggregate"
-            raise DomainError(Reason.CONFLICTING_FIELDS, text, field="min_replicas")
+            raise conflict("min_replicas", text)
         if self.aggregation is Aggregation.NORM_BOUNDED_MEAN and self.max_norm is None:
             text = "max_norm is required by NORM_BOUNDED_MEAN"
             raise DomainError(Reason.FIELD_REQUIRED, text, field="max_norm")

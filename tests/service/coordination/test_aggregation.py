@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optserve_server.optimizers import ALL
+from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.base import ElementwiseRule, Rule
 from optserve_server.optimizers.sgd import SGD
@@ -14,7 +14,7 @@ from optserve_server.state.step_result import StepResult
 from tests.service.coordination.support import Arrays, Coordinated, bits
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
-RULES = [rule for rule in ALL if issubclass(rule, ElementwiseRule)]
+RULES = [rule for rule in REGISTRY.values() if issubclass(rule, ElementwiseRule)]
 RNG = np.random.default_rng(3)
 VALUES: Arrays = {"w": RNG.standard_normal((7, 5)).astype(np.float32), "b": RNG.standard_normal(3)}
 

@@ -851,9 +851,9 @@ class CoordinationRounds(_message.Message):
     STEP_OUTCOME_ACCUMULATED. When a round is full, or its deadline passes, it
     closes: the mean of the changes, weighted by example_count, is negated and
     becomes the gradient of one step of the session's optimizer. SGD with a
-    learning rate of 1 is FedAvg, with momentum FedAvgM; Adam without bias
-    correction is FedAdam; SGD with Nesterov momentum is DiLoCo. Members wait for
-    the next round by PullParametersRequest.newer_than_step.
+    learning rate of 1 is FedAvg; FedAvgM, FedAdagrad, FedAdam and FedYogi are
+    optimizers; Nesterov momentum is DiLoCo. Members wait for the next round by
+    PullParametersRequest.newer_than_step.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -14,7 +14,7 @@ from optserve_server.spec.coordination import Aggregation, CoordinationSync
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import Change, ChangeKind
 from optserve_server.state.staging import Staging
-from optserve_server.state.step_result import MemberOptions, StepOptions
+from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step import Step
 from optserve_server.stepping.step_record import step_pieces
 from optserve_server.storage.files import Piece
@@ -169,7 +169,7 @@ class CloseRound(Change[Any, "CloseRound"]):
         if not self.changes or session is None or session.coordinator.round is None:
             return None
         if self._step is None:
-            session.skipped += 1
+            session.complete_step(StepResult(session.step, StepOutcome.SKIPPED), b"")
         else:
             result = self._step.commit()
         session.coordinator.round.clear()

@@ -13,10 +13,10 @@ from typing import Any
 
 from benchmarks.bounds import SIZES
 from benchmarks.contenders.probed_server import SAMPLING, probed_server
-from benchmarks.contenders.remote import contender
+from benchmarks.contenders.remote import ContenderError, contender
 from benchmarks.options import Options
 from benchmarks.results import Failure, Finding, Result
-from benchmarks.timing import interleave
+from benchmarks.timing import Timed, interleave
 from optserve import event_engine
 
 GROUP = "layers"
@@ -35,7 +35,7 @@ def run(options: Options) -> Iterator[Finding]:
         yield from _beside(STEP_OVER_DATA, "data", peers, n, options)
         try:
             yield from _shares(n, options)
-        except (OSError, RuntimeError) as error:
+        except (ContenderError, OSError, RuntimeError) as error:
             yield Failure(GROUP, "shares", n, str(error))
 
 
@@ -45,13 +45,15 @@ def _beside(name: str, over: str, peers: Mapping[str, str], n: int, options: Opt
         name: ("ours", n, f"--over={over}"),
         **{peer: (module, n) for peer, module in peers.items()},
     }
+    timed: dict[str, Timed] = {}
     with contextlib.ExitStack() as stack:
-        timed = {
-            which: stack.enter_context(contender(*command, **FLAGS)).timed
-            for which, command in commands.items()
-        }
+        for which, command in commands.items():
+            try:
+                timed[which] = stack.enter_context(contender(*command, **FLAGS)).timed
+            except ContenderError as error:
+                yield Failure(GROUP, which, n, str(error))
         times = interleave(timed, options.rounds, options.seconds)
-    for peer in peers:
+    for peer in peers.keys() & timed.keys() if name in timed else ():
         yield from times.durations(GROUP, name, n, peer)
         yield from times.durations(GROUP, peer, n)
 
@@ -63,10 +65,15 @@ def _shares(n: int, options: Options) -> Iterator[Finding]:
     ):
         repeats = 1 + int(4 * options.seconds / (client.timed(5) / 5))
         probe.start_sampling()
-        own = Counter(client.ask(do="sample", repeats=repeats)["layers"])
-        sides = {"server": Counter(probe.stop_sampling()), "client": own}
-    sides["both"] = sides["server"] + sides["client"]
-    for side, samples in sides.items():
+        answer = client.ask(do="sample", repeats=repeats)
+        found = {"server": probe.stop_sampling(), "client": (answer["layers"], answer["functions"])}
+    samples = {side: Counter(layers) for side, (layers, _) in found.items()}
+    samples["both"] = samples["server"] + samples["client"]
+    for side, counts in samples.items():
         for layer in LAYERS:
-            share = 100 * samples[layer] / samples.total()
-            yield Result(GROUP, f"{side}, {layer}", n, share, "%")
+            share = 100 * counts[layer] / counts.total()
+            note = ""
+            if layer == "ours" and side in found:
+                functions = found[side][1]
+                note = ", ".join(f"{100 * n_of / counts.total():.0f} % {name}" for name, n_of in functions)
+            yield Result(GROUP, f"{side}, {layer}", n, share, "%", note=note)

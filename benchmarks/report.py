@@ -129,7 +129,7 @@ def _heavy_calls(run: Run) -> Iterator[str]:
 def _expectations(run: Run) -> Iterator[str]:
     """Answers to what users ask first."""
     rows = {
-        question: [f"{result.value:,.3g} {result.unit}"]
+        question: [f"{result.value:,.{0 if result.value > 100 else 2}f} {result.unit}"]
         for question, description in QUESTIONS.items()
         if (result := run.find(*description)) is not None
     }

@@ -87,9 +87,10 @@ class Probe:
         """Begins to sample the server's layers."""
         self._ask("start")
 
-    def stop_sampling(self) -> dict[str, int]:
-        """Returns the number of samples by layer."""
-        return dict(self._ask("stop"))
+    def stop_sampling(self) -> tuple[dict[str, int], list[tuple[str, int]]]:
+        """Returns what `benchmarks.contenders.sampler.Sampler.stop` returns."""
+        layers, functions = self._ask("stop")
+        return layers, functions
 
     def _ask(self, question: str) -> Any:
         self._connection.send(question)

@@ -3,7 +3,8 @@
 Every thread has a timer of its own processor time, whose signal interrupts it. The handler is compiled by
 Numba. It copies the program counter and the top of the stack; afterwards these are compared with the
 memory map of the process. In gRPC's extension module, the functions that Cython made are one range of
-addresses; the rest is gRPC's C core. If Python code runs, Python's own handler gets the frame as well.
+addresses; the rest is gRPC's C core. If Python code runs in the main thread, Python's own handler gets the
+frame as well. Python code of another thread belongs to the layer of the function that the thread began with.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
@@ -34,8 +36,17 @@ INTERVAL_NS = 1_000_000
 """Processor time between two samples of a thread; kernels round it up to their tick."""
 
 MAX_SAMPLES = 8192
+TOP_FUNCTIONS = 6
+HELPERS = ("/threading.py", "/queue.py", "/contextlib.py", "/enum.py")
+"""Files of the standard library whose functions work for their caller."""
+
 STACK_WORDS = 256
-WIDTH = STACK_WORDS + 1
+WIDTH = STACK_WORDS + 2
+"""Words of a sample: native id of the thread, program counter, stack."""
+
+THREAD_WORD = 3
+"""Index of a timer's value in siginfo_t, in words."""
+
 STACK_POINTER, PROGRAM_COUNTER = {"x86_64": (20, 21), "aarch64": (54, 55)}.get(platform.machine(), (0, 0))
 """Indices of registers in ucontext_t, in words."""
 
@@ -84,7 +95,8 @@ class Sampler:
         if not PROGRAM_COUNTER:
             raise RuntimeError(f"processor {platform.machine()} is unknown to the sampler")
         self._ring = np.zeros(1 + MAX_SAMPLES * WIDTH, np.uint64)
-        self._frames: list[tuple[int, str]] = []
+        self._frames: list[tuple[int, str, str]] = []
+        self._threads: dict[int, str] = {}
         self._timers: list[ctypes.c_void_p] = []
         signal.signal(signal.SIGPROF, self._on_frame)
         old = _Action()
@@ -98,9 +110,15 @@ class Sampler:
         """Begins to sample all threads that exist."""
         self._ring[0] = 0
         self._frames.clear()
+        frames = sys._current_frames()
+        self._threads = {
+            thread.native_id or 0: _origin(frames.get(thread.ident or 0))
+            for thread in threading.enumerate()
+            if thread is not threading.main_thread()
+        }
         for thread in map(int, os.listdir("/proc/self/task")):
             timer = ctypes.c_void_p()
-            event = _Event(signal=signal.SIGPROF, notify=SIGEV_THREAD_ID, thread=thread)
+            event = _Event(value=thread, signal=signal.SIGPROF, notify=SIGEV_THREAD_ID, thread=thread)
             clock = (~thread << 3) | 6  # processor time of a thread
             if LIBC.timer_create(clock, ctypes.byref(event), ctypes.byref(timer)):
                 continue  # the thread has ended
@@ -108,11 +126,11 @@ class Sampler:
             LIBC.timer_settime(timer, 0, ctypes.byref(setting), None)
             self._timers.append(timer)
 
-    def stop(self) -> dict[str, int]:
+    def stop(self) -> tuple[dict[str, int], list[tuple[str, int]]]:
         """Ends the sampling.
 
         Returns:
-            The number of samples by layer.
+            The number of samples by layer, and those of our functions in the main thread, the most first.
         """
         for timer in self._timers:
             LIBC.timer_delete(timer)
@@ -122,20 +140,43 @@ class Sampler:
         regions = list(_regions())
         starts = [region.start for region in regions]
         evaluation = ctypes.cast(ctypes.pythonapi._PyEval_EvalFrameDefault, ctypes.c_void_p).value or 0
-        frames = dict(reversed(self._frames))
+        frames = {index: (layer, function) for index, layer, function in reversed(self._frames)}
         found: Counter[str] = Counter()
-        for index, sample in enumerate(samples.tolist()):
+        functions: Counter[str] = Counter()
+        for index, (thread, *sample) in enumerate(samples.tolist()):
             layer = _layer(sample, regions, starts, evaluation)
-            if layer == "python":
-                layer = next((frames[i] for i in range(index, index + 4) if i in frames), OURS)
+            if layer == "python" and thread in self._threads:
+                layer = self._threads[thread]
+            elif layer == "python":
+                later = (frames[i] for i in range(index, index + 4) if i in frames)
+                layer, function = next(later, (OURS, ""))
+                functions[function] += layer == OURS
             found[layer] += 1
-        return dict(found)
+        return dict(found), functions.most_common(TOP_FUNCTIONS)
 
     def _on_frame(self, number: int, frame: FrameType | None) -> None:
         """Notes the layer of the Python code that runs, for the last sample."""
-        path = "" if frame is None else frame.f_code.co_filename
-        layer = CYTHON if "/grpc/" in path else ASYNCIO if "/asyncio/" in path else OURS
-        self._frames.append((int(self._ring[0]) - 1, layer))
+        while frame is not None and frame.f_code.co_filename.endswith(HELPERS):
+            frame = frame.f_back
+        if frame is not None:
+            code = frame.f_code
+            function = f"{code.co_name} ({Path(code.co_filename).name})"
+            self._frames.append((int(self._ring[0]) - 1, _layer_of(code.co_filename), function))
+
+
+def _layer_of(path: str) -> str:
+    """Returns the layer of the Python code in a file."""
+    return CYTHON if "/grpc/" in path else ASYNCIO if "/asyncio/" in path else OURS
+
+
+def _origin(frame: FrameType | None) -> str:
+    """Returns the layer of the function that a thread began with."""
+    layer = CYTHON
+    while frame is not None:
+        if not frame.f_code.co_filename.endswith("/threading.py"):
+            layer = _layer_of(frame.f_code.co_filename)
+        frame = frame.f_back
+    return layer
 
 
 def signal_flags() -> int:
@@ -169,10 +210,11 @@ def _handler(ring_address: int, python_handler: int) -> Any:
         if index < np.uint64(MAX_SAMPLES):
             ring[0] = index + np.uint64(1)
             slot = np.int64(1) + np.int64(index) * WIDTH
-            ring[slot] = registers[PROGRAM_COUNTER]
+            ring[slot] = carray(info, (THREAD_WORD + 1,), np.uint64)[THREAD_WORD]
+            ring[slot + 1] = registers[PROGRAM_COUNTER]
             stack = carray(_pointer(registers[STACK_POINTER]), (STACK_WORDS,), np.uint64)
             for word in range(STACK_WORDS):
-                ring[slot + 1 + word] = stack[word]
+                ring[slot + 2 + word] = stack[word]
         notify(number)
 
     return handler

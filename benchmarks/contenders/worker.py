@@ -59,7 +59,7 @@ def serve(
         elif request["do"] == "go on":
             found["seconds"] = _going_on(step, own, request["seconds"])
         elif request["do"] == "sample":
-            found["layers"] = _sampled(step, own, request["repeats"])
+            found["layers"], found["functions"] = _sampled(step, own, request["repeats"])
         else:
             found["seconds"] = _timed(step, drain, own, request["repeats"])
         check()
@@ -95,8 +95,8 @@ def _timed(step: Step, drain: Callable[[], Parameters | None], own: Parameters, 
     return time.perf_counter() - start
 
 
-def _sampled(step: Step, own: Parameters, repeats: int) -> dict[str, int]:
-    """Returns the number of samples of this process by layer."""
+def _sampled(step: Step, own: Parameters, repeats: int) -> tuple[object, object]:
+    """Returns what `Sampler.stop` returns of this process."""
     from benchmarks.contenders.sampler import Sampler  # after gRPC
 
     sampler = Sampler()

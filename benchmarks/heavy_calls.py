@@ -74,15 +74,15 @@ def run(options: Options) -> Iterator[Finding]:
                         call()
                         spans.setdefault(name, []).append((begun, time.monotonic()))
             samples = probe.stacks()
-    for name, found in spans.items():
-        for group, small, limit in (
-            (GROUP, _beside(steps, found), MAX_P99_MS),
-            (HEALTH_GROUP, _beside(checks, found), MAX_HEALTH_MS),
-        ):
-            if small:
-                value = float(np.percentile(_ms(small), 99 if group == GROUP else 100))
-                note = _held(samples, small, limit) if value > limit else ""
-                yield Result(group, name, len(small), value, "ms", note=note)
+            for name, found in spans.items():
+                for group, small, limit in (
+                    (GROUP, _beside(steps, found), MAX_P99_MS),
+                    (HEALTH_GROUP, _beside(checks, found), MAX_HEALTH_MS),
+                ):
+                    if small:
+                        value = float(np.percentile(_ms(small), 99 if group == GROUP else 100))
+                        note = _held(samples, small, limit) if value > limit else ""
+                        yield Result(group, name, len(small), value, "ms", note=note)
 
 
 def _build_folder() -> Path:

@@ -47,6 +47,7 @@ class Weighted:
     loss_scale: float = 1.0
 
 
+@np.errstate(all="ignore")  # what overflows becomes infinite, as in every kernel
 def aggregate(contributions: Sequence[Weighted], target: Staging, spec: CoordinationSync) -> None:
     """Writes the aggregate of contributions into ``target``, whose tensors have the parameters' types."""
     arrays = [_by_name(one.staging) for one in contributions]
@@ -72,6 +73,7 @@ def aggregate(contributions: Sequence[Weighted], target: Staging, spec: Coordina
             np.divide(result, result.dtype.type(math.fsum(weights)), out=result)
 
 
+@np.errstate(all="ignore")
 def add(total: Array, gradient: Array, weight: float, *, is_first: bool) -> None:
     """Adds weight*gradient to a sum, in the sum's type; the first one takes its place."""
     term = gradient

@@ -26,8 +26,7 @@ from optserve_server.rpc.transport.data_connection import Message
 from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
 from optserve_server.state.reading import Reply
-from optserve_server.state.session_state import session_deleted
-from optserve_server.state.staging import Staging
+from optserve_server.state.session_state import MANY_TENSORS, session_deleted
 from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step
 from optserve_server.stepping.step_plan import StepPlan, wrong_byte_count
@@ -130,28 +129,37 @@ class StepStream:
         await self._answers.sent()
         self._drop_plan()
         self._stated, self._deleted = message, False
-        plan = self._resolved(message)
+        plan = await self._resolved(message)
         if not plan.sparse_tensors and plan.region is None:
             # Kernels are compiled while the first gradient is on its way.
             reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
             await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
-        await self._messages.write_pieces((steps.planned_to(plan).SerializeToString(),))
+        count = len(plan.session.layout.entries)
+        planned = await self._execution.for_each(count, partial(steps.planned_to, plan))
+        await self._messages.write_pieces((planned,))
 
-    def _resolved(self, message: pb.StepPlan) -> StepPlan[Session]:
+    async def _resolved(self, message: pb.StepPlan) -> StepPlan[Session]:
         """Checks a plan against its session and keeps it.
 
         Raises:
             DomainError: what is wrong with it; fields start at ``plan``.
         """
         with within("plan"):
-            plan = steps.plan_from(message, self._find, self._sharing.region_of)
+            session = steps.planned_session(message, self._find)
+            make = partial(steps.plan_from, message, session, self._sharing.region_of)
+            plan = await self._execution.for_each(len(session.layout.entries), make)
+        if not plan.is_current:  # the session was updated, deleted or evicted meanwhile
+            return await self._resolved(message)
+        if plan.region is not None:
+            with within("plan"):
+                self._sharing.region_of(session, message.region)  # it may have been dropped meanwhile
         plan.session.on_close[self] = self._on_close
         if plan.region is not None:
             plan.region.hold(self, self._drop_plan)
         self._plan = plan
         return plan
 
-    def _renewed_plan(self) -> StepPlan[Session]:
+    async def _renewed_plan(self) -> StepPlan[Session]:
         """The stream's plan, checked anew: its session was updated, or evicted and is back.
 
         Raises:
@@ -163,7 +171,7 @@ class StepStream:
         if self._deleted:
             raise session_deleted(self._stated.session, "plan.session")
         self._drop_plan()
-        return self._resolved(self._stated)
+        return await self._resolved(self._stated)
 
     def _on_close(self) -> None:
         """Drops what belongs to a session that was deleted or evicted; the stream may be idle."""
@@ -185,7 +193,7 @@ class StepStream:
             _check_alone(request, chunk, "plan" if request.HasField("plan") else "data_connection")
         plan = self._plan
         if plan is None or not plan.is_current:
-            plan = self._renewed_plan()
+            plan = await self._renewed_plan()
         try:
             options = steps.options_from(request.step, plan)
             step = await self._received(plan, request.step, options, chunk)
@@ -203,7 +211,7 @@ class StepStream:
         self, plan: StepPlan[Session], start: pb.StepStart, options: StepOptions, chunk: Chunk | None
     ) -> Step:
         """A step whose gradient is complete."""
-        session = plan.session
+        session, kind = plan.session, Step if options.member is None else Contribution
         if plan.sparse_tensors or start.row_indices:
             session.admit(options)
             arriving = plan.rows(steps.row_indices_from(start.row_indices, plan), start.byte_count)
@@ -211,11 +219,16 @@ class StepStream:
             # To put rows into their places may take a while.
             stage = arriving.staging
             staging = stage() if session.is_small else await self._execution.in_thread(stage)
-            return _step(session, staging, options)
+            return kind(session, staging, options)
         if start.byte_count != plan.byte_count:
             raise wrong_byte_count(start.byte_count, plan.byte_count)
-        staging = plan.staging(self._answers)
-        step = Step(session, staging, options) if options.member is None else _step(session, staging, options)
+        if len(session.layout.entries) <= MANY_TENSORS:
+            step = kind(session, plan.staging(self._answers), options)
+        else:  # the first step of a plan makes its buffers, and every step looks at all tensors
+            step = await self._execution.in_thread(
+                lambda: kind(session, plan.staging(self._answers), options)
+            )
+        staging = step.staging
         if plan.region is not None:
             if chunk is not None:
                 text = "a step whose gradient is in shared memory must not have a chunk"
@@ -298,10 +311,6 @@ class StepStream:
 
         answer = await self._execution.commit(plan.session, step, commit)
         return (steps.answer_head_to(*answer),)
-
-
-def _step(session: Session, staging: Staging, options: StepOptions) -> Step:
-    return (Step if options.member is None else Contribution)(session, staging, options)
 
 
 def _read_into(region: Region, plan: StepPlan[Session], result: StepResult) -> tuple[StepResult, int, int]:

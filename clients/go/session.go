@@ -82,9 +82,10 @@ func (s *Session) Pull(ctx context.Context, options *ReadOptions) (*Parameters, 
 	}.Build()
 	var found *Parameters
 	err := s.client.retry(ctx, s.layout.byteCount, func(ctx context.Context) *Error {
-		return receiving(ctx, s.client.sessions.PullParameters, request, func(next func() (*pb.PullParametersResponse, error)) error {
-			answer, err := next()
-			if err != nil {
+		return receiving(ctx, s.client.sessions.PullParameters, request, func(next func(any) error) error {
+			answer := &pb.PullParametersResponse{}
+			f := &frame{message: answer}
+			if err := next(f); err != nil {
 				return err
 			}
 			header := answer.GetHeader()
@@ -97,21 +98,18 @@ func (s *Session) Pull(ctx context.Context, options *ReadOptions) (*Parameters, 
 				return err
 			}
 			found.Tensors = r.tensors
-			return r.fill(answer.GetChunk(), func() (*pb.Chunk, error) {
-				answer, err := next()
-				return answer.GetChunk(), err
-			})
+			return r.fill(f, next)
 		})
 	})
 	return found, err
 }
 
-// receiving makes a call with one request and many answers, which read takes.
+// receiving makes a call with one request and many answers, which next decodes into a target.
 func receiving[Q, A any](
 	ctx context.Context,
 	method func(context.Context, Q, ...grpc.CallOption) (grpc.ServerStreamingClient[A], error),
 	request Q,
-	read func(next func() (*A, error)) error,
+	read func(next func(target any) error) error,
 ) *Error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -119,12 +117,12 @@ func receiving[Q, A any](
 	if err != nil {
 		return failure(err, nil)
 	}
-	err = read(func() (*A, error) {
-		answer, err := stream.Recv()
+	err = read(func(target any) error {
+		err := stream.RecvMsg(target)
 		if err != nil && !errors.Is(err, io.EOF) {
-			err = failure(err, stream.Trailer())
+			return failure(err, stream.Trailer())
 		}
-		return answer, err
+		return err
 	})
 	if errors.Is(err, io.EOF) {
 		err = &Error{Code: codes.Unavailable, Message: "the answer ended early"}
@@ -240,10 +238,10 @@ func (s *Session) Watch(ctx context.Context) iter.Seq2[*pb.WatchSessionResponse,
 	request := pb.WatchSessionRequest_builder{Name: s.name}.Build()
 	return func(yield func(*pb.WatchSessionResponse, error) bool) {
 		stopped := false
-		e := receiving(ctx, s.client.sessions.WatchSession, request, func(next func() (*pb.WatchSessionResponse, error)) error {
+		e := receiving(ctx, s.client.sessions.WatchSession, request, func(next func(any) error) error {
 			for !stopped {
-				event, err := next()
-				if errors.Is(err, io.EOF) {
+				event := &pb.WatchSessionResponse{}
+				if err := next(event); errors.Is(err, io.EOF) {
 					return nil
 				} else if err != nil {
 					return err

@@ -395,32 +395,6 @@ func TestInitializers(t *testing.T) {
 	}
 }
 
-// TestMemoryOfLargeSteps bounds what a step allocates besides the caller's slices.
-func TestMemoryOfLargeSteps(t *testing.T) {
-	const elements = 8 << 20 // 32 MiB
-	client := connect(t, sharedServer(t))
-	session := newSession(t, client, sgd(1), make([]float32, elements)...)
-	defer session.Delete(testContext(t))
-	gradients, into := vector(make([]float32, elements)...), vector(make([]float32, elements)...)
-	before := heap()
-	for range 3 {
-		_, err := session.Step(testContext(t), gradients, &optserve.StepOptions{Into: into})
-		require(t, err)
-	}
-	if grown := heap() - before; grown > 8<<20 {
-		t.Fatalf("the heap has grown by %d bytes", grown)
-	}
-	runtime.KeepAlive(gradients)
-	runtime.KeepAlive(into)
-}
-
-func heap() int64 {
-	runtime.GC()
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return int64(stats.HeapAlloc)
-}
-
 // TestCloseLeavesNoGoroutines looks for the client's own code in what still runs.
 func TestCloseLeavesNoGoroutines(t *testing.T) {
 	client := connect(t, sharedServer(t))

@@ -57,18 +57,16 @@ func (s *Session) Fork(ctx context.Context, snapshot *pb.Snapshot, id string) (*
 // because only the server knows the length.
 func (s *Session) Export(ctx context.Context, snapshot *pb.Snapshot, file io.Writer) (step int64, err error) {
 	request := pb.ExportSnapshotRequest_builder{Name: cmp.Or(snapshot.GetName(), s.name)}.Build()
-	e := receiving(ctx, s.client.sessions.ExportSnapshot, request, func(next func() (*pb.ExportSnapshotResponse, error)) error {
-		answer, err := next()
+	e := receiving(ctx, s.client.sessions.ExportSnapshot, request, func(next func(any) error) error {
+		answer := &pb.ExportSnapshotResponse{}
+		f := &frame{message: answer}
+		err := next(f)
 		step = answer.GetHeader().GetStep()
-		for left := answer.GetHeader().GetByteCount(); err == nil; {
-			data := answer.GetChunk().GetData()
-			if _, err := file.Write(data); err != nil {
+		for left := int64(answer.GetHeader().GetByteCount()); err == nil && left > 0; err = next(f) {
+			written, err := io.Copy(file, &f.data)
+			if left -= written; err != nil || left == 0 {
 				return err
 			}
-			if left -= min(left, uint64(len(data))); left == 0 {
-				return nil
-			}
-			answer, err = next()
 		}
 		return err
 	})

@@ -443,11 +443,12 @@ func (s *Stream) exchange() error {
 	if err := s.send(); err != nil {
 		return err
 	}
-	p := s.waiting[0]
-	answer, err := s.call.receive()
+	p, answer := s.waiting[0], &pb.StepStreamResponse{}
+	f := &frame{message: answer}
+	err := s.call.receive(f)
 	if err == nil && answer.HasPlanned() {
 		p.plan.layout = answer.GetPlanned().GetParameters()
-		answer, err = s.call.receive()
+		err = s.call.receive(f)
 	}
 	if err != nil {
 		return err
@@ -458,13 +459,9 @@ func (s *Stream) exchange() error {
 	result := &StepResult{StepResult: answer.GetResult(), ParametersStep: answer.GetParametersStep()}
 	if p.plan.message.HasPull() {
 		r, err := receive(p.plan.layout.GetTensors(), p.plan.layout.GetByteCount(), p.into)
-		if err != nil {
-			return err
+		if err == nil {
+			err = r.fill(f, s.call.receive)
 		}
-		err = r.fill(answer.GetChunk(), func() (*pb.Chunk, error) {
-			answer, err := s.call.receive()
-			return answer.GetChunk(), err
-		})
 		if err != nil {
 			return err
 		}
@@ -527,14 +524,14 @@ func (c *stepCall) write(p *Pending) {
 	}()
 }
 
-func (c *stepCall) receive() (*pb.StepStreamResponse, error) {
-	answer, err := c.stream.Recv()
+func (c *stepCall) receive(target any) error {
+	err := c.stream.RecvMsg(target)
 	if errors.Is(err, io.EOF) {
-		return nil, &Error{Code: codes.Unavailable, Message: "the stream ended before its answer"}
+		return &Error{Code: codes.Unavailable, Message: "the stream ended before its answer"}
 	} else if err != nil {
-		return nil, failure(err, c.stream.Trailer())
+		return failure(err, c.stream.Trailer())
 	}
-	return answer, nil
+	return nil
 }
 
 // end tells the server that nothing more is sent, and waits for the end of the call.

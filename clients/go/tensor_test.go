@@ -2,8 +2,13 @@ package optserve
 
 import (
 	"bytes"
+	"io"
 	"math"
+	"slices"
 	"testing"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/optserve/optserve/clients/go/gen/optserve/v1"
 )
@@ -86,11 +91,13 @@ func TestChunksOfAnySize(t *testing.T) {
 			t.Fatal(err)
 		}
 		offset := 0
-		err = r.fill(nil, func() (*pb.Chunk, error) {
+		err = r.fill(&frame{}, func(target any) error {
 			part := sent.Bytes()[offset:min(offset+size, sent.Len())]
-			chunk := pb.Chunk_builder{ByteOffset: uint64(offset), Data: part}.Build()
+			f := target.(*frame)
+			f.offset = offset
+			f.data.Reset(mem.BufferSlice{mem.SliceBuffer(part)})
 			offset += len(part)
-			return chunk, nil
+			return nil
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -121,7 +128,9 @@ func TestChunksThatAreNotInOrder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.add(chunk) == nil {
+		f := &frame{offset: int(chunk.GetByteOffset())}
+		f.data.Reset(mem.BufferSlice{mem.SliceBuffer(chunk.GetData())})
+		if err := r.fill(f, func(any) error { return nil }); err == nil {
 			t.Errorf("a chunk of %d bytes at %d was accepted", len(chunk.GetData()), chunk.GetByteOffset())
 		}
 	}
@@ -143,4 +152,51 @@ func TestTensorsKnowTheirSlice(t *testing.T) {
 		}
 	}()
 	NewTensor(data, 4, 2)
+}
+
+// TestFrames decodes answers whose chunk is the last field, as the contract has it, and others.
+func TestFrames(t *testing.T) {
+	chunk := pb.Chunk_builder{ByteOffset: 300, Data: []byte("bytes")}.Build()
+	whole, err := proto.Marshal(pb.StepStreamResponse_builder{
+		Result: pb.StepResult_builder{Step: 7}.Build(), ParametersStep: 7, Chunk: chunk,
+	}.Build())
+	if err != nil {
+		t.Fatal(err)
+	}
+	later, err := proto.Marshal(pb.StepStreamResponse_builder{ParametersStep: 8}.Build())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		encoded []byte
+		step    int64
+		offset  int
+		data    string
+	}{
+		"chunk last":      {whole, 7, 300, "bytes"},
+		"chunk not last":  {append(slices.Clone(whole), later...), 8, 300, "bytes"},
+		"unknown fixed64": {append(slices.Clone(whole), 0xf9, 0x7f, 1, 2, 3, 4, 5, 6, 7, 8), 7, 300, "bytes"},
+		"no chunk":        {later, 8, 0, ""},
+	} {
+		answer := &pb.StepStreamResponse{}
+		f := &frame{message: answer}
+		var pieces mem.BufferSlice
+		for part := range slices.Chunk(c.encoded, 3) {
+			pieces = append(pieces, mem.SliceBuffer(part))
+		}
+		if err := newCodec().Unmarshal(pieces, f); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		data, err := io.ReadAll(&f.data)
+		if err != nil || answer.GetParametersStep() != c.step || f.offset != c.offset || string(data) != c.data {
+			t.Errorf("%s: step %d, %q at %d, %v", name, answer.GetParametersStep(), data, f.offset, err)
+		}
+	}
+	for cut := 1; cut < len(whole); cut++ {
+		f := &frame{message: &pb.StepStreamResponse{}}
+		err := newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(whole[:cut])}, f)
+		if err == nil && f.data.Remaining() > 0 {
+			t.Errorf("the first %d bytes were decoded", cut)
+		}
+	}
 }

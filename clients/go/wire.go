@@ -2,6 +2,7 @@ package optserve
 
 import (
 	"cmp"
+	"io"
 	"iter"
 	"slices"
 
@@ -160,8 +161,8 @@ type reception struct {
 	byteCount int
 	received  int    // bytes of all
 	current   int    // the tensor that is being filled
-	filled    int    // elements of it
-	rest      []byte // the beginning of an element whose end is in the next chunk
+	filled    int    // bytes of it that were received
+	converted []byte // bytes of it that are to be converted
 }
 
 // receive begins to fill the tensors of into, and new ones for the names that it leaves out.
@@ -195,47 +196,44 @@ func receive(tensors []*pb.TensorLayout, byteCount uint64, into Tensors) (*recep
 	return r, nil
 }
 
-// fill takes the chunks of an answer. chunk is that of the first message; nil if it has none.
-func (r *reception) fill(chunk *pb.Chunk, next func() (*pb.Chunk, error)) (err error) {
+// fill takes the chunks of an answer, and those that next receives in the frame.
+func (r *reception) fill(f *frame, next func(any) error) error {
 	for r.received < r.byteCount {
-		if chunk == nil {
-			if chunk, err = next(); err != nil {
+		if f.data.Remaining() == 0 {
+			if err := next(f); err != nil {
 				return err
 			}
 		}
-		if err := r.add(chunk); err != nil {
-			return err
+		length := f.data.Remaining()
+		if f.offset != r.received || length == 0 || length > r.byteCount-r.received {
+			return malformed("has a chunk of %d bytes at %d, but %d of %d bytes were received",
+				length, f.offset, r.received, r.byteCount)
 		}
-		chunk = nil
+		r.add(&f.data, length)
 	}
 	return nil
 }
 
-// add takes the next chunk.
-func (r *reception) add(chunk *pb.Chunk) error {
-	data := chunk.GetData()
-	if int(chunk.GetByteOffset()) != r.received || len(data) == 0 || len(data) > r.byteCount-r.received {
-		return malformed("has a chunk of %d bytes at %d, but %d of %d bytes were received",
-			len(data), chunk.GetByteOffset(), r.received, r.byteCount)
-	}
-	r.received += len(data)
-	if len(r.rest) > 0 {
-		data = append(r.rest, data...)
-		r.rest = nil
-	}
-	for len(data) > 0 {
+// add takes the bytes of a chunk.
+func (r *reception) add(data io.Reader, length int) {
+	for r.received += length; length > 0; {
 		wire := r.layout[r.current]
 		tensor, size := r.tensors[wire.GetName()], sizeOf(wire.GetDtype())
-		some := min(tensor.Len()-r.filled, len(data)/size)
-		at := r.filled * sizeOf(tensor.dtype)
-		convert(tensor.raw[at:at+some*sizeOf(tensor.dtype)], tensor.dtype, data[:some*size], wire.GetDtype())
-		data, r.filled = data[some*size:], r.filled+some
-		switch {
-		case r.filled == tensor.Len():
+		some := min(tensor.Len()*size-r.filled, length)
+		if tensor.dtype == wire.GetDtype() {
+			_, _ = io.ReadFull(data, tensor.raw[r.filled:r.filled+some]) // it has as many
+		} else {
+			start := len(r.converted) // the beginning of an element
+			r.converted = slices.Grow(r.converted, some)[:start+some]
+			_, _ = io.ReadFull(data, r.converted[start:])
+			whole := (start + some) / size * size
+			at := (r.filled - start) / size * sizeOf(tensor.dtype)
+			convert(tensor.raw[at:], tensor.dtype, r.converted[:whole], wire.GetDtype())
+			r.converted = r.converted[:copy(r.converted, r.converted[whole:])]
+		}
+		length, r.filled = length-some, r.filled+some
+		if r.filled == tensor.Len()*size {
 			r.current, r.filled = r.current+1, 0
-		case len(data) < size:
-			r.rest, data = slices.Clone(data), nil
 		}
 	}
-	return nil
 }

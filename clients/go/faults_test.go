@@ -261,12 +261,12 @@ func TestCancelledWhileTheWindowIsFull(t *testing.T) {
 // TestCutConnections cuts connections at many places of a stream; the result is that of a stream
 // without faults, bit for bit.
 func TestCutConnections(t *testing.T) {
-	const steps = 60
+	const steps = 1000
 	p := startProxy(t, sharedServer(t))
 	want := trained(t, connect(t, sharedServer(t)), steps, func(int) {})
 	got := trained(t, connect(t, p.address()), steps, func(step int) {
-		if step%5 == 0 {
-			p.cutNextAfter(int64(400 + 977*step)) // within the gradient of one of the next steps
+		if step%40 == 0 {
+			p.cutNextAfter(int64(400 + 7919*step%200_000)) // within one of the next gradients
 			p.cut()
 		}
 	})

@@ -109,7 +109,7 @@ driver-go: go-found
 	cd clients/go && go build -o $(CURDIR)/$(GO_DRIVER) ./conformance
 
 .PHONY: generate-client-go
-generate-client-go: $(BUF) $(GO_TOOLS)/.installed ## Write the Go client's generated code and copies anew
+generate-client-go: $(BUF) $(GO_TOOLS)/.installed ## Write the generated code and the copied files of the Go client
 	rm -rf clients/go/gen && $(call go_generated,clients/go)
 	for pair in $(GO_CLIENT_FILES); do cp "$${pair##*:}" "$${pair%%:*}" || exit 1; done
 

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="tests.conformance", description=__doc__)
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(corpus.FAMILIES)}")
-    parser.add_argument("--client", action="append", choices=DRIVERS, help="this client and nothing else; repeatable")
+    parser.add_argument("--client", action="append", choices=DRIVERS, help="run this client only; repeatable")
     options = parser.parse_args(arguments)
     families = options.families or corpus.FAMILIES
     if unknown := set(families) - set(corpus.FAMILIES):

@@ -10,7 +10,7 @@
 //	result, err := session.Step(ctx, optserve.Tensors{"w": optserve.NewTensor(gradient)},
 //		&optserve.StepOptions{Into: optserve.Tensors{"w": optserve.NewTensor(w)}})
 //
-// Specifications are the messages of package [optservev1], made with its builders:
+// Specifications are messages of the package gen/optserve/v1, made with its builders:
 //
 //	spec := pb.SessionSpec_builder{
 //		Optimizer: pb.OptimizerSpec_builder{
@@ -29,6 +29,4 @@
 //
 // A context bounds a call with all its attempts. Without a deadline, a call has a minute, and a
 // second more for each 10 MB; see [WithTimeout].
-//
-// [optservev1]: https://pkg.go.dev/github.com/optserve/optserve/clients/go/gen/optserve/v1
 package optserve

@@ -101,7 +101,7 @@ test-client-go: $(VENV)/.test $(BUF) $(GO_TOOLS)/.installed driver-go ## Check, 
 	test -z "$$(gofmt -l clients/go | tee /dev/stderr)"
 	cd clients/go && go mod tidy -diff && go vet ./...
 	cd clients/go && $(CURDIR)/$(GO_TOOLS)/staticcheck . ./conformance ./examples/...
-	cd clients/go && go test -race -timeout 15m ./... && go test -run Memory .
+	cd clients/go && go test -count=1 -race -timeout 15m ./... && go test -count=1 -run Memory .
 	$(PY) -m tests.conformance --client go
 
 .PHONY: driver-go

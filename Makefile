@@ -54,7 +54,7 @@ crash: $(VENV)/.test ## Kill a server 200 times and look for lost or doubled ste
 	$(PY) -m chaos.crash $(ARGS)
 
 .PHONY: conformance
-conformance: $(VENV)/.test ## Print how far oracle, executors, server and clients are from the corpus
+conformance: $(VENV)/.test driver-go ## Print how far oracle, executors, server and clients are from the corpus
 	$(PY) -m tests.conformance $(ARGS)
 
 .PHONY: conformance-sources
@@ -84,6 +84,44 @@ bench: $(BENCH_VENV)/.made ## Measure everything beside its peers (ARGS="--only 
 .PHONY: bench-quick
 bench-quick: $(BENCH_VENV)/.made ## Measure in two minutes, without the peers of large installations
 	$(BENCH_PY) -m benchmarks --quick $(ARGS)
+
+# ---- The Go client ---------------------------------------------------------
+
+GO_DRIVER := build/clients/go/conformance
+GO_TOOLS := build/clients/go/tools
+GO_FRESH := build/clients/go/generated
+GO_CLIENT_FILES = clients/go/service_config.json:proto/service_config.json \
+    clients/go/LICENSE:LICENSE clients/go/examples/quickstart/iris.csv:data/iris.csv
+
+.PHONY: test-client-go
+test-client-go: $(VENV)/.test $(BUF) $(GO_TOOLS)/.installed driver-go ## Check, build and test the Go client
+	rm -rf $(GO_FRESH) && $(call go_generated,$(GO_FRESH))
+	diff -r $(GO_FRESH)/gen clients/go/gen
+	for pair in $(GO_CLIENT_FILES); do cmp "$${pair%%:*}" "$${pair##*:}" || exit 1; done
+	test -z "$$(gofmt -l clients/go | tee /dev/stderr)"
+	cd clients/go && go mod tidy -diff && go vet ./...
+	cd clients/go && $(CURDIR)/$(GO_TOOLS)/staticcheck . ./conformance ./examples/...
+	cd clients/go && go test -count=1 -race -timeout 15m ./... && go test -count=1 -run Memory .
+	$(PY) -m tests.conformance --client go
+
+.PHONY: driver-go
+driver-go: go-found
+	cd clients/go && go build -o $(CURDIR)/$(GO_DRIVER) ./conformance
+
+.PHONY: generate-client-go
+generate-client-go: $(BUF) $(GO_TOOLS)/.installed ## Write the generated code and the copied files of the Go client
+	rm -rf clients/go/gen && $(call go_generated,clients/go)
+	for pair in $(GO_CLIENT_FILES); do cp "$${pair##*:}" "$${pair%%:*}" || exit 1; done
+
+go_generated = PATH="$(CURDIR)/$(GO_TOOLS):$$PATH" $(BUF) generate --template clients/go/buf.gen.yaml --output $(1)
+
+$(GO_TOOLS)/.installed: clients/go/tools/go.sum | go-found
+	cd clients/go/tools && GOBIN=$(CURDIR)/$(GO_TOOLS) go install tool
+	@touch $@
+
+.PHONY: go-found
+go-found:
+	@go version >/dev/null 2>&1 || { echo "the Go client needs Go 1.26 or newer; none was found" >&2; exit 1; }
 
 # ---- Documentation ---------------------------------------------------------
 

@@ -1,0 +1,545 @@
+package optserve
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/optserve/optserve/clients/go/gen/optserve/v1"
+)
+
+const (
+	maxWindow     = 64 // results that a server stores of each worker
+	defaultWindow = 8
+	endTimeout    = 500 * time.Millisecond // for a server to end a call on which nothing more is sent
+)
+
+// StreamOptions are options of a stream.
+type StreamOptions struct {
+	// Window is the largest number of steps in flight, from 1 to 64; 8 if it is 0.
+	Window int
+	// Worker is the name under which the stream numbers its steps; a random one if empty. Two
+	// streams must not use one name at the same time. A stream with the name of an earlier one
+	// continues after the last step that was applied.
+	Worker string
+}
+
+// StepOptions are options of a step.
+type StepOptions struct {
+	// Pull selects parameters that are returned with the result; none if nil, unless Into is set.
+	Pull *pb.PullOptions
+	// Into has tensors that are filled with the parameters; new ones are made for names that it
+	// leaves out. They must not share memory with the gradients. After an error they may hold a
+	// part of the new values.
+	Into Tensors
+	// Sparse has gradients of some rows of tensors, by name.
+	Sparse map[string]Rows
+	// WireDType is the element type that gradients are sent in: float16, bfloat16, float32 or
+	// float64; that of the session's tensors if unspecified.
+	WireDType pb.DataType
+	// ExpectedStep is the step that the session must have.
+	ExpectedStep *int64
+	// LossScale is the factor of the loss, by which gradients are divided.
+	LossScale *float64
+	// Overrides are hyperparameters that have other values in this step alone.
+	Overrides []*pb.HyperparameterOverride
+	// ValidateOnly checks and measures the step, and applies nothing.
+	ValidateOnly bool
+	// PerTensorNorms requests the norm of each tensor's gradient.
+	PerTensorNorms bool
+}
+
+// Rows are gradients of some rows of a tensor.
+type Rows struct {
+	// Indices of the rows, int32 or int64; rows that are given more than once are summed.
+	Indices Tensor
+	// Values: a row of the tensor for each index.
+	Values Tensor
+}
+
+// StepResult is the result of a step.
+type StepResult struct {
+	*pb.StepResult
+	// Parameters that were pulled.
+	Parameters Tensors
+	// ParametersStep is the step that they belong to: later than the result's if this is a stored
+	// result that was sent again.
+	ParametersStep int64
+}
+
+// Stream takes steps, several of them in flight at once. Each stream is one worker: the server
+// applies its steps in the order in which they were submitted, each once. If the connection is
+// lost, the stream connects again and repeats the steps without an answer. After a rejected step,
+// those behind it are abandoned, and the stream can be used further.
+//
+// Any number of goroutines may use it.
+type Stream struct {
+	client  *Client
+	session string
+	layout  layout
+	worker  string
+	window  int
+
+	lock    chan struct{} // holds one value while a goroutine uses what follows
+	next    uint64        // sequence of the next step; 0 until the server was asked
+	unknown uint64        // sequence of a step that was given up and may have been applied
+	waiting []*Pending    // steps without an answer
+	sent    int           // how many of them are sent on the current call
+	plan    *stepPlan     // of the last step
+	call    *stepCall     // nil if there is none
+}
+
+// stepPlan is what steps have in common. layout is set by the answer to it.
+type stepPlan struct {
+	message *pb.StepPlan
+	layout  *pb.ByteLayout
+}
+
+// Pending is a submitted step.
+type Pending struct {
+	stream   *Stream
+	plan     *stepPlan
+	start    *pb.StepStart
+	payload  payload
+	into     Tensors
+	transfer int             // bytes that go and come, about
+	written  <-chan struct{} // closed when its bytes are not read any more
+
+	settled bool
+	result  *StepResult
+	err     *Error
+}
+
+func newStream(s *Session, options *StreamOptions) (*Stream, error) {
+	stream := &Stream{
+		client: s.client, session: s.name, layout: s.layout,
+		worker: options.Worker, window: cmp.Or(options.Window, defaultWindow), lock: make(chan struct{}, 1),
+	}
+	if stream.window < 1 || stream.window > maxWindow {
+		return nil, rejected(pb.ErrorReason_ERROR_REASON_OUT_OF_RANGE, "Window",
+			"the window is %d, but must be from 1 to %d", stream.window, maxWindow)
+	}
+	if stream.worker == "" {
+		stream.worker, stream.next = rand.Text(), 1
+	}
+	return stream, nil
+}
+
+// Worker returns the name under which the stream numbers its steps.
+func (s *Stream) Worker() string { return s.worker }
+
+// Step takes a step and waits for its result. options may be nil.
+//
+// If it fails with [AppliedUnknown], a step with the same gradients and options settles whether it
+// was applied, and applies it once.
+func (s *Stream) Step(ctx context.Context, gradients Tensors, options *StepOptions) (*StepResult, error) {
+	var result *StepResult
+	err := s.take(ctx, gradients, options, func(ctx context.Context, p *Pending) (err error) {
+		if err = s.settle(ctx, p); err != nil {
+			s.withdraw(p)
+			return err
+		}
+		result, err = p.outcome()
+		return err
+	})
+	return result, err
+}
+
+// Submit hands over a step. It waits only while the window is full.
+//
+// The gradients, and the tensors of Into, must not be used until [Pending.Result] returns the result
+// or an error of the step.
+func (s *Stream) Submit(ctx context.Context, gradients Tensors, options *StepOptions) (*Pending, error) {
+	var submitted *Pending
+	err := s.take(ctx, gradients, options, func(ctx context.Context, p *Pending) error {
+		submitted = p
+		if s.during(ctx, s.send) != nil {
+			s.drop() // it is sent again when its result is waited for
+		}
+		return nil
+	})
+	return submitted, err
+}
+
+// take puts a step behind the others, and goes on with it before another goroutine can.
+func (s *Stream) take(
+	ctx context.Context, gradients Tensors, options *StepOptions, then func(context.Context, *Pending) error,
+) error {
+	p, err := s.prepare(gradients, cmp.Or(options, &StepOptions{}))
+	if err != nil {
+		return err
+	}
+	return s.exclusively(ctx, p.transfer, func(ctx context.Context) error {
+		if err := s.enqueue(ctx, p); err != nil {
+			return err
+		}
+		return then(ctx, p)
+	})
+}
+
+// Result waits for the result of the step; calling it again returns the same.
+//
+// If the context ends or the server cannot be reached, the step stays pending, and Result may be
+// called again.
+func (p *Pending) Result(ctx context.Context) (*StepResult, error) {
+	err := p.stream.exclusively(ctx, p.transfer, func(ctx context.Context) error { return p.stream.settle(ctx, p) })
+	if err != nil {
+		return nil, err
+	}
+	return p.outcome()
+}
+
+// Close ends the stream. Steps without a result may or may not be applied.
+func (s *Stream) Close() error {
+	s.lock <- struct{}{}
+	defer func() { <-s.lock }()
+	if s.call != nil && len(s.waiting) == 0 {
+		s.call.end()
+	}
+	s.drop()
+	for _, p := range s.waiting {
+		p.fail(&Error{Code: codes.Canceled, Message: "the stream was closed"})
+	}
+	s.waiting = nil
+	return nil
+}
+
+// exclusively runs a part of one goroutine at a time.
+func (s *Stream) exclusively(ctx context.Context, byteCount int, part func(context.Context) error) error {
+	ctx, cancel := s.client.bounded(ctx, byteCount)
+	defer cancel()
+	select {
+	case s.lock <- struct{}{}:
+		defer func() { <-s.lock }()
+		return part(ctx)
+	case <-ctx.Done():
+		e := ended(ctx)
+		e.Applied = AppliedNo
+		return e
+	}
+}
+
+// prepare checks the gradients and makes a step of them.
+func (s *Stream) prepare(gradients Tensors, options *StepOptions) (*Pending, error) {
+	names, err := sorted(s.layout, gradients)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pending{stream: s, into: options.Into}
+	if p.payload, err = s.layout.collect(names, gradients, options.WireDType); err != nil {
+		return nil, err
+	}
+	sparse := slices.Sorted(maps.Keys(options.Sparse))
+	indices := make([]*pb.Tensor, len(sparse))
+	for i, name := range sparse {
+		own, err := s.layout.find(name)
+		if err != nil {
+			return nil, err
+		}
+		rows, shape := options.Sparse[name], ints(own.GetShape())
+		if len(shape) == 0 {
+			return nil, rejected(pb.ErrorReason_ERROR_REASON_SHAPE_MISMATCH, name, "%q has no rows", name)
+		}
+		if err := check(name, rows.Values, append([]int{rows.Indices.Len()}, shape[1:]...)); err != nil {
+			return nil, err
+		}
+		if err := p.payload.add(name, rows.Values, cmp.Or(options.WireDType, own.GetDtype())); err != nil {
+			return nil, err
+		}
+		indices[i] = rows.Indices.Message()
+	}
+	if len(names)+len(sparse) == 0 {
+		return nil, rejected(pb.ErrorReason_ERROR_REASON_FIELD_REQUIRED, "gradients", "there is no gradient")
+	}
+	pull := options.Pull
+	if pull == nil && options.Into != nil {
+		pull = &pb.PullOptions{}
+	}
+	if err := s.layout.fillable(options.Into); err != nil {
+		return nil, err
+	}
+	p.transfer = p.payload.byteCount
+	if pull != nil {
+		p.transfer *= 2
+	}
+	p.plan = &stepPlan{message: pb.StepPlan_builder{
+		Session: s.session, Worker: s.worker, Tensors: names, SparseTensors: sparse,
+		GradientDtype: options.WireDType, Pull: pull, PerTensorNorms: options.PerTensorNorms,
+	}.Build()}
+	if options.ValidateOnly {
+		p.plan.message.SetWorker("") // such a step has no sequence
+	}
+	p.start = pb.StepStart_builder{
+		ByteCount: uint64(p.payload.byteCount), ExpectedStep: options.ExpectedStep, LossScale: options.LossScale,
+		RowIndices: indices, Overrides: options.Overrides, ValidateOnly: options.ValidateOnly,
+	}.Build()
+	return p, nil
+}
+
+func (p *Pending) outcome() (*StepResult, error) {
+	if p.err != nil {
+		return nil, p.err
+	}
+	return p.result, nil
+}
+
+func (p *Pending) fail(e *Error) {
+	p.err, p.settled, p.payload = e, true, payload{}
+}
+
+// enqueue numbers a step and puts it behind the others, once the window has room.
+func (s *Stream) enqueue(ctx context.Context, p *Pending) error {
+	for len(s.waiting) >= s.window {
+		if err := s.advance(ctx); err != nil {
+			return err
+		}
+	}
+	if s.next == 0 {
+		request := pb.GetSessionRequest_builder{Name: s.session, Worker: s.worker}.Build()
+		answer, err := call(ctx, s.client, s.client.sessions.GetSession, request)
+		if err != nil {
+			return err
+		}
+		s.next = answer.GetNextSequence()
+	}
+	if s.plan != nil && proto.Equal(s.plan.message, p.plan.message) {
+		p.plan = s.plan
+	}
+	s.plan = p.plan
+	if !p.start.GetValidateOnly() {
+		p.start.SetSequence(s.next)
+		s.next++
+	}
+	s.waiting = append(s.waiting, p)
+	return nil
+}
+
+// withdraw takes back a step that is not settled: its gradients are the caller's again, and its
+// number is the next step's.
+func (s *Stream) withdraw(p *Pending) {
+	s.drop()
+	s.waiting = slices.DeleteFunc(s.waiting, func(other *Pending) bool { return other == p })
+	if sequence := p.start.GetSequence(); sequence > 0 {
+		s.next, s.unknown = sequence, sequence
+	}
+}
+
+// settle reads answers up to that of a step.
+func (s *Stream) settle(ctx context.Context, p *Pending) error {
+	for !p.settled {
+		if err := s.advance(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// advance settles the oldest step, connecting again if that helps. After an error the step stays
+// unanswered.
+func (s *Stream) advance(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		err := s.during(ctx, s.exchange)
+		if err == nil {
+			return nil
+		}
+		s.drop()
+		e, oldest := failure(err, nil), s.waiting[0].start.GetSequence()
+		if e.Reason == pb.ErrorReason_ERROR_REASON_SEQUENCE_REUSED && oldest > 0 && oldest == s.unknown {
+			// The step that was given up was applied, so this one is the next.
+			s.unknown, s.next = 0, s.unknown+1
+			for _, p := range s.waiting {
+				if p.start.GetSequence() > 0 {
+					p.start.SetSequence(s.next)
+					s.next++
+				}
+			}
+			continue
+		}
+		if !e.repeatable() {
+			s.reject(e)
+			return nil
+		}
+		if e := s.client.pause(ctx, attempt, e); e != nil {
+			return e
+		}
+	}
+}
+
+// reject fails the oldest step. The server applied none of those behind it.
+func (s *Stream) reject(e *Error) {
+	oldest, abandoned := s.waiting[0], s.waiting[1:]
+	for _, p := range slices.Backward(s.waiting) {
+		if sequence := p.start.GetSequence(); sequence > 0 {
+			s.next = sequence
+		}
+	}
+	s.waiting = nil
+	if sequence := oldest.start.GetSequence(); sequence > 0 && e.Applied == AppliedUnknown {
+		s.unknown = sequence
+	}
+	switch e.Reason {
+	case pb.ErrorReason_ERROR_REASON_SEQUENCE_GAP, pb.ErrorReason_ERROR_REASON_SEQUENCE_REUSED,
+		pb.ErrorReason_ERROR_REASON_SEQUENCE_EXPIRED:
+		if expected, err := strconv.ParseUint(e.Metadata["expected"], 10, 64); err == nil {
+			s.next = expected
+		}
+	}
+	oldest.fail(e)
+	for _, p := range abandoned {
+		message := "an earlier step of the stream failed: " + e.Message
+		p.fail(&Error{Code: codes.Aborted, Message: message, Applied: AppliedNo, cause: e})
+	}
+}
+
+// during runs an exchange on a call that ends with a context.
+func (s *Stream) during(ctx context.Context, exchange func() error) error {
+	if ctx.Err() != nil {
+		return ended(ctx)
+	}
+	if s.call == nil {
+		s.call = newStepCall(s.client.ctx)
+	}
+	stop := context.AfterFunc(ctx, s.call.cancel)
+	err := exchange()
+	if !stop() && err == nil {
+		s.drop() // it was cancelled just after the answer
+	}
+	return err
+}
+
+// drop ends the call, and waits until nothing reads the gradients any more. Steps without an answer
+// are sent again on the next call.
+func (s *Stream) drop() {
+	if s.call != nil {
+		s.call.cancel()
+		<-s.call.written
+	}
+	s.call, s.sent = nil, 0
+}
+
+// send sends the waiting steps that are not sent yet, in the background: the server may read them
+// only when its answers are read.
+func (s *Stream) send() error {
+	if err := s.call.open(s.client); err != nil {
+		return err
+	}
+	for ; s.sent < len(s.waiting); s.sent++ {
+		s.call.write(s.waiting[s.sent])
+	}
+	return nil
+}
+
+// exchange sends what is to be sent, and reads up to the answer to the oldest step.
+func (s *Stream) exchange() error {
+	if err := s.send(); err != nil {
+		return err
+	}
+	p, answer := s.waiting[0], &pb.StepStreamResponse{}
+	f := &frame{message: answer}
+	err := s.call.receive(f)
+	if err == nil && answer.HasPlanned() {
+		p.plan.layout = answer.GetPlanned().GetParameters()
+		err = s.call.receive(f)
+	}
+	if err != nil {
+		return err
+	}
+	if !answer.HasResult() {
+		return malformed("to a step has no result")
+	}
+	result := &StepResult{StepResult: answer.GetResult(), ParametersStep: answer.GetParametersStep()}
+	if p.plan.message.HasPull() {
+		r, err := receive(p.plan.layout.GetTensors(), p.plan.layout.GetByteCount(), p.into)
+		if err == nil {
+			err = r.fill(f, s.call.receive)
+		}
+		if err != nil {
+			return err
+		}
+		result.Parameters = r.tensors
+	}
+	<-p.written
+	s.waiting, s.sent = s.waiting[1:], s.sent-1
+	if p.start.GetSequence() == s.unknown {
+		s.unknown = 0
+	}
+	p.result, p.settled, p.payload = result, true, payload{}
+	return nil
+}
+
+// stepCall is one call of StepStream.
+type stepCall struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	stream  pb.SessionService_StepStreamClient // nil until it is opened
+	plan    *stepPlan                          // the last one that was sent
+	written chan struct{}                      // closed when all that was to be sent is
+	buffer  []byte
+}
+
+func newStepCall(ctx context.Context) *stepCall {
+	c := &stepCall{written: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	close(c.written)
+	return c
+}
+
+func (c *stepCall) open(client *Client) (err error) {
+	if c.stream == nil {
+		c.stream, err = client.sessions.StepStream(c.ctx)
+	}
+	return err
+}
+
+// write sends a step after those before it.
+func (c *stepCall) write(p *Pending) {
+	previous, written, announce := c.written, make(chan struct{}), p.plan != c.plan
+	c.written, p.written, c.plan = written, written, p.plan
+	go func() {
+		defer close(written)
+		<-previous
+		if announce && c.stream.Send(pb.StepStreamRequest_builder{Plan: p.plan.message}.Build()) != nil {
+			return // what went wrong is the status of the call, which receive returns
+		}
+		request := pb.StepStreamRequest_builder{Step: p.start}.Build()
+		for chunk := range p.payload.chunks(&c.buffer) {
+			request.SetChunk(chunk)
+			if c.stream.Send(request) != nil {
+				return
+			}
+			request = &pb.StepStreamRequest{}
+		}
+		if request.HasStep() { // there is no chunk
+			_ = c.stream.Send(request)
+		}
+	}()
+}
+
+func (c *stepCall) receive(target any) error {
+	err := c.stream.RecvMsg(target)
+	if errors.Is(err, io.EOF) {
+		return &Error{Code: codes.Unavailable, Message: "the stream ended before its answer"}
+	} else if err != nil {
+		return failure(err, c.stream.Trailer())
+	}
+	return nil
+}
+
+// end tells the server that nothing more is sent, and waits for the end of the call.
+func (c *stepCall) end() {
+	<-c.written
+	stop := time.AfterFunc(endTimeout, c.cancel)
+	defer stop.Stop()
+	if c.stream != nil && c.stream.CloseSend() == nil {
+		_, _ = c.stream.Recv() // any end will do
+	}
+}

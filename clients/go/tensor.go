@@ -1,0 +1,246 @@
+package optserve
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"unsafe"
+
+	pb "github.com/optserve/optserve/clients/go/gen/optserve/v1"
+)
+
+// Float16 is an IEEE 754 binary16 number as its bits.
+type Float16 uint16
+
+// BFloat16 is a bfloat16 number as its bits: the upper half of a float32.
+type BFloat16 uint16
+
+// Element is an element of a tensor.
+type Element interface {
+	float32 | float64 | int32 | int64 | Float16 | BFloat16
+}
+
+// Tensor is a view of a slice as a dense array, row-major. The slice is not copied: it must not
+// change while a call uses the tensor, and a call that fills the tensor writes to it.
+type Tensor struct {
+	dtype pb.DataType
+	shape []int  // nil: one dimension, or that of the session's tensor
+	raw   []byte // the elements in memory
+}
+
+// Tensors are tensors by name.
+type Tensors map[string]Tensor
+
+// NewTensor returns a tensor of a slice. Without a shape it has one dimension, or, as the gradient
+// or parameters of a session, the shape that they have there.
+//
+// It panics if the shape has another number of elements than the slice.
+func NewTensor[T Element](data []T, shape ...int) Tensor {
+	if shape != nil && count(shape) != len(data) {
+		panic(fmt.Sprintf("optserve: %d elements do not have the shape %v", len(data), shape))
+	}
+	size := int(unsafe.Sizeof(*new(T)))
+	// The bytes of numbers, for as long as the slice lives: the view keeps it alive. Elements are
+	// copied and sent as bytes, so that those of a large slice need not be encoded one by one.
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(data))), size*len(data))
+	return Tensor{dtype: dtypeOf[T](), shape: slices.Clone(shape), raw: raw}
+}
+
+// Scalar returns a tensor without dimensions.
+func Scalar[T Element](value T) Tensor {
+	tensor := NewTensor([]T{value})
+	tensor.shape = []int{}
+	return tensor
+}
+
+// Data returns the slice of a tensor; nil if its elements have another type.
+func Data[T Element](t Tensor) []T {
+	if t.dtype != dtypeOf[T]() {
+		return nil
+	}
+	// The bytes are those of a []T, see NewTensor, so they are aligned.
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(t.raw))), t.Len())
+}
+
+// DType returns the element type.
+func (t Tensor) DType() pb.DataType { return t.dtype }
+
+// Shape returns the extent of each dimension, outermost first.
+func (t Tensor) Shape() []int {
+	if t.shape == nil {
+		return []int{t.Len()}
+	}
+	return t.shape
+}
+
+// Len returns the number of elements.
+func (t Tensor) Len() int {
+	if t.raw == nil {
+		return 0
+	}
+	return len(t.raw) / sizeOf(t.dtype)
+}
+
+// Message returns the tensor in the contract's form, which shares its memory.
+func (t Tensor) Message() *pb.Tensor {
+	if t.dtype == pb.DataType_DATA_TYPE_UNSPECIFIED {
+		return nil
+	}
+	return pb.Tensor_builder{Dtype: t.dtype, Shape: extents(t.Shape()), Data: t.raw}.Build()
+}
+
+// FromMessage returns a copy of a tensor in the contract's form.
+func FromMessage(message *pb.Tensor) (Tensor, error) {
+	shape := ints(message.GetShape())
+	size := sizeOf(message.GetDtype())
+	if size == 0 || len(message.GetData()) != size*count(shape) {
+		return Tensor{}, malformed("has a tensor %v of %d bytes and element type %v",
+			shape, len(message.GetData()), message.GetDtype())
+	}
+	tensor := zeros(message.GetDtype(), shape)
+	copy(tensor.raw, message.GetData())
+	return tensor, nil
+}
+
+// zeros returns a new tensor.
+func zeros(dtype pb.DataType, shape []int) Tensor {
+	words := NewTensor(make([]int64, (count(shape)*sizeOf(dtype)+7)/8)) // aligned for every type
+	return Tensor{dtype: dtype, shape: shape, raw: words.raw[:count(shape)*sizeOf(dtype)]}
+}
+
+func dtypeOf[T Element]() pb.DataType {
+	switch any(*new(T)).(type) {
+	case float32:
+		return pb.DataType_DATA_TYPE_FLOAT32
+	case float64:
+		return pb.DataType_DATA_TYPE_FLOAT64
+	case int32:
+		return pb.DataType_DATA_TYPE_INT32
+	case int64:
+		return pb.DataType_DATA_TYPE_INT64
+	case Float16:
+		return pb.DataType_DATA_TYPE_FLOAT16
+	default:
+		return pb.DataType_DATA_TYPE_BFLOAT16
+	}
+}
+
+// sizeOf returns the bytes of an element; 0 if the type is not known.
+func sizeOf(dtype pb.DataType) int {
+	switch dtype {
+	case pb.DataType_DATA_TYPE_FLOAT16, pb.DataType_DATA_TYPE_BFLOAT16:
+		return 2
+	case pb.DataType_DATA_TYPE_FLOAT32, pb.DataType_DATA_TYPE_INT32:
+		return 4
+	case pb.DataType_DATA_TYPE_FLOAT64, pb.DataType_DATA_TYPE_INT64:
+		return 8
+	}
+	return 0
+}
+
+func count(shape []int) int {
+	product := 1
+	for _, extent := range shape {
+		product *= extent
+	}
+	return product
+}
+
+// ints returns a shape of the contract.
+func ints(extents []int64) []int { return extentsAs[int](extents) }
+
+// extents returns a shape as the contract has it.
+func extents(shape []int) []int64 { return extentsAs[int64](shape) }
+
+func extentsAs[To, From int | int64](shape []From) []To {
+	converted := make([]To, len(shape))
+	for i, extent := range shape {
+		converted[i] = To(extent)
+	}
+	return converted
+}
+
+// convert writes elements of one type as those of another. Both are little-endian, as on the wire
+// and, see Connect, in memory.
+func convert(target []byte, to pb.DataType, source []byte, from pb.DataType) {
+	if to == from {
+		copy(target, source)
+		return
+	}
+	load, store := loads[from], stores[to]
+	for len(source) >= sizeOf(from) {
+		store(target, load(source))
+		target, source = target[sizeOf(to):], source[sizeOf(from):]
+	}
+}
+
+// convertible is whether numbers of one type can be sent or received as another.
+func convertible(to, from pb.DataType) bool {
+	return to == from && sizeOf(to) > 0 || loads[from] != nil && stores[to] != nil
+}
+
+var order = binary.LittleEndian
+
+var loads = map[pb.DataType]func([]byte) float64{
+	pb.DataType_DATA_TYPE_FLOAT64:  func(b []byte) float64 { return math.Float64frombits(order.Uint64(b)) },
+	pb.DataType_DATA_TYPE_FLOAT32:  func(b []byte) float64 { return float64(math.Float32frombits(order.Uint32(b))) },
+	pb.DataType_DATA_TYPE_BFLOAT16: func(b []byte) float64 { return float64(math.Float32frombits(uint32(order.Uint16(b)) << 16)) },
+	pb.DataType_DATA_TYPE_FLOAT16:  func(b []byte) float64 { return halfValue(order.Uint16(b)) },
+}
+
+var stores = map[pb.DataType]func([]byte, float64){
+	pb.DataType_DATA_TYPE_FLOAT64:  func(b []byte, x float64) { order.PutUint64(b, math.Float64bits(x)) },
+	pb.DataType_DATA_TYPE_FLOAT32:  func(b []byte, x float64) { order.PutUint32(b, math.Float32bits(float32(x))) },
+	pb.DataType_DATA_TYPE_BFLOAT16: func(b []byte, x float64) { order.PutUint16(b, bfloatBits(x)) },
+	pb.DataType_DATA_TYPE_FLOAT16:  func(b []byte, x float64) { order.PutUint16(b, halfBits(x)) },
+}
+
+// oddBits returns the bits of a float32 next to x, whose last bit is set unless it is exact, so
+// that rounding it once more rounds x correctly (round to odd).
+func oddBits(x float64) uint32 {
+	y := float32(x)
+	bits := math.Float32bits(y)
+	if float64(y) == x || math.IsNaN(x) {
+		return bits
+	}
+	if math.Abs(float64(y)) > math.Abs(x) {
+		bits--
+	}
+	return bits | 1
+}
+
+// bfloatBits rounds to the nearest bfloat16, ties to even.
+func bfloatBits(x float64) uint16 {
+	bits := oddBits(x)
+	if math.IsNaN(x) {
+		return uint16(bits>>16) | 0x40
+	}
+	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
+}
+
+// halfBits rounds to the nearest binary16, ties to even.
+func halfBits(x float64) uint16 {
+	bits := oddBits(x)
+	sign, magnitude := uint16(bits>>16&0x8000), bits&0x7fffffff
+	switch {
+	case magnitude > 0x7f800000: // NaN
+		return sign | 0x7e00
+	case magnitude >= 0x477ff000: // rounds to at least 65536
+		return sign | 0x7c00
+	case magnitude >= 0x38800000: // normal: the exponent's bias changes from 127 to 15
+		return sign | uint16((magnitude-0x38000000+0xfff+magnitude>>13&1)>>13)
+	default: // subnormal: a multiple of 2^-24
+		return sign | uint16(math.RoundToEven(math.Abs(x)*(1<<24)))
+	}
+}
+
+// halfValue returns the value of a binary16: its bits in the place of a binary32's, and the
+// difference of the exponents' biases.
+func halfValue(bits uint16) float64 {
+	value := float64(math.Float32frombits(uint32(bits&0x7fff)<<13)) * 0x1p112
+	if value >= 65536 {
+		value = float64(math.Float32frombits(0x7f800000 | uint32(bits&0x3ff)<<13))
+	}
+	return math.Copysign(value, float64(int16(bits)))
+}

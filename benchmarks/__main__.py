@@ -24,7 +24,7 @@ GROUPS = {
     "journal": "journal",
     "memory": "memory",
     "growth": "growth",
-    "rooms": "rooms",
+    "phases": "phases",
     "heavy-calls": "heavy_calls",
     "tried": "tried",
     "gpu": "gpu",
@@ -43,7 +43,7 @@ def main() -> None:
     """Measures, or works on what was measured before."""
     arguments = _parser().parse_args()
     if not arguments.plots and not arguments.docs:
-        measured(arguments).write(arguments.out)
+        measure(arguments).write(arguments.out)
     run = Run.read(arguments.out)
     if arguments.plots or arguments.docs:
         from benchmarks import plots
@@ -55,8 +55,8 @@ def main() -> None:
     print(table(run))
 
 
-def measured(arguments: argparse.Namespace) -> Run:
-    """Runs the groups; each finding is told as it comes."""
+def measure(arguments: argparse.Namespace) -> Run:
+    """Runs the groups and prints each finding when it is measured."""
     run = Run(machine.facts())
     start = time.monotonic()
     for name in arguments.only or (QUICK if arguments.quick else GROUPS):

@@ -98,7 +98,7 @@ class Session:
         return self._handle
 
     def create(self) -> None:
-        """Makes it anew."""
+        """Creates the session again."""
         if self._handle is not None:
             self._handle.delete()
         self._handle = self._client.create_session(self._parameters, optserve.optimizers.Adam())

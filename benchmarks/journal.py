@@ -40,7 +40,7 @@ SLOW = f"{SYNC * 1e3:g} ms a sync"
 SLOWLY = f"JOURNAL, {SLOW}"
 DISK, JOURNAL = "write and fdatasync", "journal record"
 KEPT = 8
-"""Records after which a file is begun anew, here."""
+"""Records after which a new file is begun, here."""
 
 
 def run(options: Options) -> Iterator[Finding]:
@@ -52,7 +52,7 @@ def run(options: Options) -> Iterator[Finding]:
         for n in options.sizes_of(SIZES):
             yield from _steps(n, Path(folder, f"data-{n}"), options)
         if options.heavy:  # 48 processes have to start
-            yield from _shared(Path(folder, "data-many"), options)
+            yield from _sync_together(Path(folder, "data-many"), options)
         yield from _without_wire(Path(folder, "data-alone"), options)
         if options.heavy:
             yield from limited_journal.run(Path(folder), options)
@@ -74,7 +74,7 @@ def _plain(path: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     written = 0
 
-    def timed(repeats: int) -> float:
+    def time_writes(repeats: int) -> float:
         nonlocal written
         spent = 0.0
         for _ in range(repeats):
@@ -91,7 +91,7 @@ def _plain(path: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
         return spent
 
     try:
-        yield timed
+        yield time_writes
     finally:
         os.close(fd)
         path.unlink()
@@ -99,14 +99,14 @@ def _plain(path: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
 
 @contextlib.contextmanager
 def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
-    """Appends records, and frees what nobody needs."""
+    """Appends records, and frees segments that are not needed."""
     folder.mkdir()
     disk = Disk()
     durable_positions = DurablePositions(disk, folder / "heads")
     journal = Journal(disk, folder, durable_positions, segment_bytes=KEPT * max(payload.nbytes, 8 << 20))
     number = 0
 
-    def timed(repeats: int) -> float:
+    def time_writes(repeats: int) -> float:
         nonlocal number
         spent = 0.0
         for _ in range(repeats):
@@ -120,7 +120,7 @@ def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
         return spent
 
     try:
-        yield timed
+        yield time_writes
     finally:
         journal.close()
         durable_positions.close()
@@ -133,7 +133,7 @@ def _steps(n: int, root: Path, options: Options) -> Iterator[Finding]:
         for name, settings in _servers(root).items():
             server = stack.enter_context(running_server("numba", **settings))
             timed[name] = stack.enter_context(contender("ours", n, "--at", server.address))
-        times = interleave({k: r.timed for k, r in timed.items()}, options.rounds, options.seconds)
+        times = interleave({k: r.time_steps for k, r in timed.items()}, options.rounds, options.seconds)
     yield from times.rates(GROUP, EPHEMERAL, n, "steps/s", 1)
     yield from times.rates(GROUP, JOURNALLED, n, "steps/s", 1, EPHEMERAL)
 
@@ -142,7 +142,7 @@ def _servers(root: Path) -> Mapping[str, Mapping[str, Any]]:
     return {EPHEMERAL: {}, JOURNALLED: {"data_dir": root, "journal_bytes": "1GiB"}}
 
 
-def _shared(root: Path, options: Options) -> Iterator[Finding]:
+def _sync_together(root: Path, options: Options) -> Iterator[Finding]:
     """Many small sessions, whose records share syncs, beside one of them alone."""
     found: dict[str, list[tuple[float, float]]] = {}
     slowly = {"data_dir": root / "slow", "journal_bytes": "1GiB", "module": slow_disk_server.__name__}
@@ -166,17 +166,17 @@ async def _sessions(folder: Path, options: Options) -> list[tuple[float, float]]
     values = {"w": np.zeros(SMALL, np.float32)}
     async with house(folder, SlowDisk(SYNC), backend=select("numba")) as made:
         sessions = [made.create(f"s{i}", values=values) for i in range(MANY)]
-        await _stepped(made, sessions, 0.2)
+        await _step_all(made, sessions, 0.2)
         return [
             (
-                await _stepped(made, sessions[:1], options.seconds),
-                await _stepped(made, sessions, options.seconds),
+                await _step_all(made, sessions[:1], options.seconds),
+                await _step_all(made, sessions, options.seconds),
             )
             for _ in range(options.rounds)
         ]
 
 
-async def _stepped(made: House, sessions: Sequence[Session], seconds: float) -> float:
+async def _step_all(made: House, sessions: Sequence[Session], seconds: float) -> float:
     """Steps per second of sessions that step all at once."""
     ends = time.perf_counter() + seconds
 

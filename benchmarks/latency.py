@@ -21,11 +21,11 @@ def run(options: Options) -> Iterator[Finding]:
     for n in options.sizes_of(SIZES):
         with contextlib.ExitStack() as stack:
             timed = {
-                name: stack.enter_context(contender("ours", n, f"--over={way}")).timed
+                name: stack.enter_context(contender("ours", n, f"--over={way}")).time_steps
                 for name, way in OURS.items()
             }
             for name, client in PEERS.items():
-                timed[name] = stack.enter_context(contender("ping_pong", n, client)).timed
+                timed[name] = stack.enter_context(contender("ping_pong", n, client)).time_steps
             times = interleave(timed, options.rounds, options.seconds)
         for peer in PEERS:
             for name in OURS:

@@ -1,4 +1,4 @@
-"""A real disk of which the kernel takes only so many writes a second, as volumes of clouds do.
+"""A real disk with a limited number of writes a second, as volumes of clouds have.
 
 The limit is that of a control group of the block layer, version 1 or 2, and counts for the
 processes that are put in: a write beyond it waits for its turn.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 MOUNTS, DEVICES = Path("/proc/mounts"), Path("/sys/dev/block")
 REMOVALS, PAUSE = 50, 0.1
-"""How often a group is tried to be removed, and the seconds between two times."""
+"""Attempts to remove a group, and the seconds between two of them."""
 
 
 class LimitError(Exception):
@@ -24,13 +24,13 @@ class LimitError(Exception):
 
 @dataclass(frozen=True)
 class Controller:
-    """Where the block layer's groups are, and how they are told.
+    """The block layer's control groups, and the form of their limits.
 
     Attributes:
         root: the folder of the outermost group.
         file: the file of a group that takes its limits.
         limit: what is written there of a ``{device}`` and its ``{writes}`` a second.
-        enabled: controllers that the outermost group has to hand on.
+        enabled: controllers that the outermost group has to delegate.
     """
 
     root: Path
@@ -41,12 +41,12 @@ class Controller:
 
 @dataclass(frozen=True)
 class LimitedDisk:
-    """A disk, and the group that gets only so much of it.
+    """A disk, and the control group whose writes to it are limited.
 
     Attributes:
         device: the disk's numbers, ``major:minor``.
         group: the group's folder.
-        controller: how it is told.
+        controller: how its limit is set.
     """
 
     device: str
@@ -54,20 +54,20 @@ class LimitedDisk:
     controller: Controller
 
     def allow(self, writes: int) -> None:
-        """Lets all processes of the group together write so often a second, from now on."""
+        """Sets the writes a second of all processes of the group together."""
         _tell(
             self.group / self.controller.file,
             self.controller.limit.format(device=self.device, writes=writes),
         )
 
     def admit(self, pid: int) -> None:
-        """Puts a process in, with all of its threads."""
+        """Adds a process to the group, with all of its threads."""
         _tell(self.group / "cgroup.procs", str(pid))
 
 
 @contextlib.contextmanager
-def limited_disk(folder: Path) -> Iterator[LimitedDisk]:
-    """A group for the disk of a folder, without a limit at first, until the block ends.
+def limit_disk(folder: Path) -> Iterator[LimitedDisk]:
+    """Makes a control group for the disk of a folder, without a limit at first, until the block ends.
 
     Args:
         folder: any that lies on the disk.
@@ -76,7 +76,7 @@ def limited_disk(folder: Path) -> Iterator[LimitedDisk]:
         LimitError: it may not be made here, or there is no such disk; or it could not be removed.
     """
     device, its = disk_of(folder), controller()
-    with _handed_on(its), _group(its.root) as group:
+    with _delegate(its), _group(its.root) as group:
         yield LimitedDisk(device, group, its)
 
 
@@ -120,8 +120,8 @@ def controller(mounts: Path = MOUNTS) -> Controller:
 
 
 @contextlib.contextmanager
-def _handed_on(its: Controller) -> Iterator[None]:
-    """Has the outermost group hand on what is needed, and puts it back."""
+def _delegate(its: Controller) -> Iterator[None]:
+    """Delegates the needed controllers from the outermost group until the block ends."""
     path = its.root / "cgroup.subtree_control"
     missing = [name for name in its.enabled if name not in path.read_text().split()]
     if missing:

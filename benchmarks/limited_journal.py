@@ -1,4 +1,4 @@
-"""Many journalled clients on a real disk that takes only so many writes a second.
+"""Many journalled clients on a real disk with a limited number of writes a second.
 
 A sync is several writes to a disk: on ext4 a record of 40 KB is four, its bytes, the file's new end
 and the flush. 1,500 a second is what the provider of a cloud grants a volume of 500 GB by its size,
@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.clients import throughput, together
 from benchmarks.contenders.remote import contender
-from benchmarks.limited_disk import LimitedDisk, LimitError, limited_disk
+from benchmarks.limited_disk import LimitedDisk, LimitError, limit_disk
 from benchmarks.options import Options
 from benchmarks.results import Failure, Finding, Result
 from benchmarks.sharing import GROUP, MANY, SMALL, rates, rows
@@ -34,8 +34,8 @@ Rounds = list[tuple[float, float, float]]
 def run(folder: Path, options: Options) -> Iterator[Finding]:
     """Rows for each limit, or why there are none."""
     try:
-        with limited_disk(folder) as disk:
-            found = _measured(disk, folder, options)
+        with limit_disk(folder) as disk:
+            found = _measure(disk, folder, options)
     except LimitError as error:
         for limit in LIMITS:
             yield Failure(GROUP, _many(limit), SMALL, str(error))
@@ -60,7 +60,7 @@ def _many(limit: int) -> str:
     return f"JOURNAL, {limit:,} writes/s, {MANY} clients"
 
 
-def _measured(disk: LimitedDisk, folder: Path, options: Options) -> Mapping[int, Rounds]:
+def _measure(disk: LimitedDisk, folder: Path, options: Options) -> Mapping[int, Rounds]:
     """Limits take turns, and under each the disk, one client and all of them; they start without one."""
     found: dict[int, Rounds] = {limit: [] for limit in LIMITS}
     with contextlib.ExitStack() as stack:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import optserve
-from benchmarks.contenders.probed_server import probed_server
+from benchmarks.contenders.probed_server import run_probed_server
 from benchmarks.contenders.ways import DATA, went
 from benchmarks.options import Options
 from benchmarks.results import Finding, Result
@@ -57,7 +57,10 @@ def peak(pid: int) -> float:
 def _large(n: int) -> Iterator[Finding]:
     """One session against the server before it, while it steps."""
     gradient = np.random.default_rng(0).standard_normal(n, np.float32)
-    with probed_server("numba") as (server, held), optserve.connect(server.address, progress=False) as client:
+    with (
+        run_probed_server("numba") as (server, held),
+        optserve.connect(server.address, progress=False) as client,
+    ):
         pid = server.process.pid
         client.capabilities()
         before = resident(pid)
@@ -84,15 +87,15 @@ def _many() -> Iterator[Finding]:
     with running_server("numba", **flags) as server, optserve.connect(server.address) as client:
         pid = server.process.pid
 
-        def made() -> optserve.SessionHandle:
+        def make() -> optserve.SessionHandle:
             session = client.create_session({"w": np.zeros(SMALL, np.float32)}, optserve.optimizers.Adam())
             session.step(gradient, pull=True)
             return session
 
-        made()
+        make()
         start = resident(pid)
         for number in range(1, SESSIONS + 1):
-            session = made()
+            session = make()
             if number in MARKS:
                 yield Result(GROUP, "server, by number of sessions", number, resident(pid), "MiB")
                 seconds = statistics.median(_steps(session, gradient))

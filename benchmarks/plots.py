@@ -35,7 +35,7 @@ PHASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "bookkeeping": ("#CC79A7", ("RPC: bookkeeping", "session: bookkeeping", "gRPC in Python", "the caller")),
     "waiting": ("0.9", ("waiting",)),
 }
-"""Phases of a step in the picture: a colour of Okabe and Ito's palette, and what belongs to it."""
+"""Bars of the picture of phases: a colour of Okabe and Ito's palette, and the phases in each."""
 
 
 def draw(run: Run, folder: Path) -> list[Path]:
@@ -48,7 +48,7 @@ def draw(run: Run, folder: Path) -> list[Path]:
             ("bench_growth.svg", "growth", _growth),
             ("bench_sessions.svg", "memory", _sessions),
             ("bench_clients.svg", "clients", _clients),
-            ("bench_phases.svg", "rooms", _phases),
+            ("bench_phases.svg", "phases", _phases),
         ):
             if any(r.group == group for r in run.results):
                 figure = picture(run)
@@ -128,31 +128,31 @@ def _clients(run: Run) -> Any:
 
 def _phases(run: Run) -> Any:
     """The share of each phase of a step, a bar for each side and size."""
-    found = [r for r in run.results if r.group == "rooms"]
-    unknown = {_room(r) for r in found} - {room for _, rooms in PHASES.values() for room in rooms}
+    found = [r for r in run.results if r.group == "phases"]
+    unknown = {_phase_of(r) for r in found} - {phase for _, phases in PHASES.values() for phase in phases}
     if unknown:
         raise ValueError(f"PHASES must name every measured phase; missing: {', '.join(sorted(unknown))}")
     bars = sorted({(r.name.partition(", ")[0], r.n) for r in found}, reverse=True)
     figure, axes = _axes(1)
     left = dict.fromkeys(bars, 0.0)
-    for phase, (color, rooms) in PHASES.items():
+    for label, (color, phases) in PHASES.items():
         shares = [
             sum(
                 r.ratio or 0
                 for r in found
-                if r.name.partition(", ")[0] == side and r.n == n and _room(r) in rooms
+                if r.name.partition(", ")[0] == side and r.n == n and _phase_of(r) in phases
             )
             for side, n in bars
         ]
         labels = [f"{side}, {n:,} parameters" for side, n in bars]
-        axes[0].barh(labels, shares, left=list(left.values()), color=color, label=phase, edgecolor="white")
+        axes[0].barh(labels, shares, left=list(left.values()), color=color, label=label, edgecolor="white")
         left = {bar: start + share for (bar, start), share in zip(left.items(), shares, strict=True)}
     axes[0].set(xlabel="share of the time of a step", xlim=(0, 1))
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
     return figure
 
 
-def _room(result: Result) -> str:
+def _phase_of(result: Result) -> str:
     return result.name.partition(", ")[2]
 
 

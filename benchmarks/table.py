@@ -1,4 +1,4 @@
-"""A run as text: every figure, then what became of each promise."""
+"""A run as text: every figure, then the outcome of each target."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Target:
         """The number that is promised."""
         return result.value if self.of is Of.VALUE or result.ratio is None else result.ratio
 
-    def met(self, result: Result) -> bool:
+    def is_met_by(self, result: Result) -> bool:
         """Whether a result keeps it."""
         number = self.number(result)
         return number >= self.least if self.least is not None else number <= (self.most or 0.0)
@@ -53,8 +53,8 @@ class Target:
     def verdict(self, result: Result) -> str:
         """What is said of a result."""
         if not self.promised:
-            return "would be met" if self.met(result) else "would be missed"
-        return "met" if self.met(result) else "MISSED"
+            return "would be met" if self.is_met_by(result) else "would be missed"
+        return "met" if self.is_met_by(result) else "MISSED"
 
     @property
     def wanted(self) -> str:

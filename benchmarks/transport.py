@@ -37,8 +37,8 @@ def run(options: Options) -> Iterator[Finding]:
                     continue
                 try:
                     remote = stack.enter_context(contender(module, n, *arguments))
-                    np.testing.assert_array_equal(remote.checked(), gradients(n)[2])
-                    timed[name] = remote.timed
+                    np.testing.assert_array_equal(remote.check(), gradients(n)[2])
+                    timed[name] = remote.time_steps
                 except (ContenderError, AssertionError) as error:
                     yield Failure(GROUP, name, n, str(error))
             times = interleave(timed, options.rounds, options.seconds)

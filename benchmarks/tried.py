@@ -11,7 +11,7 @@ from benchmarks.contenders.remote import contender
 from benchmarks.kernels.ours import RULES, Kernel
 from benchmarks.options import Options
 from benchmarks.results import Finding
-from benchmarks.timing import interleave, repeated
+from benchmarks.timing import interleave, repeat
 from optserve_server.arrays.numba_jit import NumbaBackend
 
 GROUP = "tried"
@@ -28,11 +28,11 @@ def run(options: Options) -> Iterator[Finding]:
 
 
 def _fresh_memory(n: int, options: Options) -> Iterator[Finding]:
-    """Copies into memory that the system hands out anew, and into memory that was used before."""
+    """Copies into fresh memory of the system, and into memory that was used before."""
     source, target = np.ones(n, np.float32), np.ones(n, np.float32)
     timed = {
-        "copy to fresh memory": repeated(lambda: source.copy()),
-        "copy to used memory": repeated(lambda: np.copyto(target, source)),
+        "copy to fresh memory": repeat(lambda: source.copy()),
+        "copy to used memory": repeat(lambda: np.copyto(target, source)),
     }
     times = interleave(timed, options.rounds, options.seconds / 2)
     yield from times.rates(GROUP, "copy to fresh memory", n, "GB/s", 4 * n / 1e9, "copy to used memory")
@@ -51,7 +51,7 @@ def _half_precision(n: int, options: Options) -> Iterator[Finding]:
         np.copyto(wide, gradient)
         after()
 
-    timed = {"float16, converted first": repeated(before), "float16, decoded in the pass": repeated(inside)}
+    timed = {"float16, converted first": repeat(before), "float16, decoded in the pass": repeat(inside)}
     times = interleave(timed, options.rounds, options.seconds / 2)
     yield from times.durations(GROUP, "float16, converted first", n, "float16, decoded in the pass")
     yield from times.durations(GROUP, "float16, decoded in the pass", n)
@@ -61,7 +61,7 @@ def _chunk_sizes(n: int, options: Options) -> Iterator[Finding]:
     """The same bytes over bare gRPC in messages of other sizes."""
     with contextlib.ExitStack() as stack:
         timed = {
-            f"messages of {name}": stack.enter_context(contender("grpc_bytes", n, size)).timed
+            f"messages of {name}": stack.enter_context(contender("grpc_bytes", n, size)).time_steps
             for name, size in CHUNKS.items()
         }
         times = interleave(timed, options.rounds, options.seconds)

@@ -1,6 +1,6 @@
 """Bytes alone over bare gRPC, in chunks, with a synchronous client.
 
-``python -m benchmarks.contenders.grpc_bytes N [CHUNK_BYTES]``; 1 MiB where none is given.
+``python -m benchmarks.contenders.grpc_bytes N [CHUNK_BYTES]``; the default is 1 MiB.
 """
 
 from __future__ import annotations

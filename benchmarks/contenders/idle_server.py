@@ -66,7 +66,7 @@ class IdleBackend(NumbaBackend):
 
 
 def announce(port_file: Path) -> None:
-    """Prints the port when it is known, and ends the server when nobody wants it any more."""
+    """Prints the port when it is known, and stops the server when standard input closes."""
     deadline = time.monotonic() + START_SECONDS
     while not port_file.exists() and time.monotonic() < deadline:
         time.sleep(0.02)

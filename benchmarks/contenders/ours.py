@@ -41,11 +41,11 @@ def main() -> None:
             shared_memory=arguments.memory != "own",
             in_place=in_place,
         ) as stream:
-            step = _in_place(stream) if in_place else _given(stream)
+            step = _in_place(stream) if in_place else _step_in_place(stream)
             serve(step, arguments.n, DTYPES[arguments.gradient], lambda: went(stream, arguments.over))
 
 
-def _given(stream: optserve.StepStream) -> Step:
+def _step_in_place(stream: optserve.StepStream) -> Step:
     """Steps on gradients that lie in the caller's memory."""
     return lambda gradient: stream.step({"w": gradient}).parameters["w"]
 

@@ -1,4 +1,4 @@
-"""Our server, and a thread in it that tells how much of its memory is in use.
+"""Our server, with a thread that reports how much of its memory is in use.
 
 Resident memory alone says little about growth: the C library keeps what was freed, and how much
 that is depends on how many messages have ever been under way at once.
@@ -36,7 +36,7 @@ class _Mallinfo(ctypes.Structure):
     )
 
 
-def held_bytes() -> int:
+def measure_resident_bytes() -> int:
     """Resident bytes of this process, but for what lies free in the C library's heap."""
     mallinfo2 = ctypes.CDLL(None).mallinfo2
     mallinfo2.restype = _Mallinfo
@@ -44,25 +44,25 @@ def held_bytes() -> int:
 
 
 @contextlib.contextmanager
-def probed_server(backend: str) -> Iterator[tuple[RunningServer, Callable[[], int]]]:
-    """A server, and what asks it for `held_bytes`, until the block ends."""
+def run_probed_server(backend: str) -> Iterator[tuple[RunningServer, Callable[[], int]]]:
+    """A server, and a function that asks it for `measure_resident_bytes`, until the block ends."""
     with contextlib.ExitStack() as stack:
         address = str(Path(stack.enter_context(tempfile.TemporaryDirectory()), "probe"))
         variables = {ADDRESS: address}
         server = stack.enter_context(running_server(backend, module=__name__, variables=variables))
         connection = stack.enter_context(Client(address, "AF_UNIX"))
 
-        def held() -> int:
+        def ask() -> int:
             connection.send_bytes(b"?")
             return int(connection.recv_bytes())
 
-        yield server, held
+        yield server, ask
 
 
 def _answer(listener: Listener) -> None:
     with listener.accept() as connection, contextlib.suppress(EOFError):
         while connection.recv_bytes():
-            connection.send_bytes(str(held_bytes()).encode())
+            connection.send_bytes(str(measure_resident_bytes()).encode())
 
 
 if __name__ == "__main__":

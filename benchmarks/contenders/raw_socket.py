@@ -88,7 +88,7 @@ def main() -> None:
         return
     values = np.empty(n, np.float32)
     view = values.view(np.uint8).data
-    with serving("raw_socket", n, way, "serve") as port, connected(port) as connection:
+    with serving("raw_socket", n, way, "serve") as port, connect(port) as connection:
 
         def step(gradient: Parameters) -> Parameters:
             send(connection, gradient.view(np.uint8).data)
@@ -98,7 +98,7 @@ def main() -> None:
         serve(step, n)
 
 
-def connected(port: int) -> socket.socket:
+def connect(port: int) -> socket.socket:
     """A connection to the server."""
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

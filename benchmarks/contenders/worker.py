@@ -1,4 +1,4 @@
-"""The contender's side: a process that steps when it is told to."""
+"""The contender's process: takes steps on request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WARM_UP = 0.3
 
 
 def gradient(n: int, dtype: npt.DTypeLike = np.float32) -> Parameters:
-    """The gradient that everybody sends."""
+    """The gradient that every contender sends."""
     return np.random.default_rng(0).standard_normal(n, np.float32).astype(dtype)
 
 
@@ -41,7 +41,7 @@ def serve(
         step: one step.
         n: how many parameters there are.
         dtype: element type of the gradients.
-        proof: called after the steps of every request; raises where they were not what they pass for.
+        proof: called after the steps of every request; raises if they were not what they claim to be.
     """
     answers = _private_output()
     own = gradient(n, dtype)
@@ -52,9 +52,9 @@ def serve(
         if request["do"] == "check":
             _check(step, n, dtype, request["path"])
         elif request["do"] == "go on":
-            found["seconds"] = _going_on(step, own, request["seconds"])
+            found["seconds"] = _step_for(step, own, request["seconds"])
         else:
-            found["seconds"] = _timed(step, own, request["repeats"])
+            found["seconds"] = _time_steps(step, own, request["repeats"])
         proof()
         _say(answers, **found)
 
@@ -66,10 +66,10 @@ def _check(step: Step, n: int, dtype: npt.DTypeLike, path: str) -> None:
     np.save(path, np.asarray(values).astype(np.float32))
 
 
-def _timed(step: Step, own: Parameters, repeats: int) -> float:
-    """The seconds of all calls together, once it runs as it does when it goes on.
+def _time_steps(step: Step, own: Parameters, repeats: int) -> float:
+    """Returns the seconds of all calls together, after warm-up calls that do not count.
 
-    After a pause some need hundreds of calls until the scheduler has found a place for all
+    After a pause some contenders need hundreds of calls until the scheduler has placed all
     of their threads.
     """
     warm = time.perf_counter() + WARM_UP
@@ -83,8 +83,8 @@ def _timed(step: Step, own: Parameters, repeats: int) -> float:
     return time.perf_counter() - start
 
 
-def _going_on(step: Step, own: Parameters, seconds: float) -> list[float]:
-    """The seconds of each call, of as many as begin in so long."""
+def _step_for(step: Step, own: Parameters, seconds: float) -> list[float]:
+    """Returns the seconds of each call that begins within ``seconds``."""
     found = []
     mark = time.perf_counter()
     end = mark + seconds

@@ -11,7 +11,7 @@ import sys
 from benchmarks.contenders.worker import Parameters, serve
 
 MOST = 64 << 20
-"""Bytes after which the file is begun anew, as a segment of the journal is."""
+"""Bytes after which a new file is begun, as a new segment of the journal is."""
 
 
 def main() -> None:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu, limited_journal, report, targets
-from benchmarks.contenders.probed_server import probed_server
+from benchmarks.contenders.probed_server import run_probed_server
 from benchmarks.contenders.remote import ContenderError, contender
 from benchmarks.contenders.worker import gradients
 from benchmarks.end_to_end import agree, reference
-from benchmarks.limited_disk import LimitError, controller, disk_of, limited_disk
+from benchmarks.limited_disk import LimitError, controller, disk_of, limit_disk
 from benchmarks.options import Options
+from benchmarks.phases import phase_of
 from benchmarks.results import Failure, Result, Run, Spread
-from benchmarks.rooms import room_of
 from benchmarks.table import noisy, table, verdicts
 from benchmarks.targets import Of, Target
 from benchmarks.timing import Timed, Times, interleave
@@ -49,14 +49,14 @@ def run_of(*findings: Result | Failure | Spread) -> Run:
 def test_contenders_take_turns_and_every_second_round_goes_backwards() -> None:
     calls: list[str] = []
 
-    def timed(name: str) -> Timed:
+    def make_timed(name: str) -> Timed:
         def call(repeats: int) -> float:
             calls.append(name)
             return 1.0 * repeats
 
         return call
 
-    times = interleave({"a": timed("a"), "b": timed("b")}, rounds=3, seconds=0.1)
+    times = interleave({"a": make_timed("a"), "b": make_timed("b")}, rounds=3, seconds=0.1)
     assert calls[-6:] == ["a", "b", "b", "a", "a", "b"]
     assert times.seconds == {"a": [1.0, 1.0, 1.0], "b": [1.0, 1.0, 1.0]}
 
@@ -146,8 +146,8 @@ def test_the_documentation_has_a_place_for_figures() -> None:
 )
 def test_contenders_take_the_steps_that_the_formula_says(module: str, arguments: list[str]) -> None:
     with contender(module, 1000, *arguments) as remote:
-        agree(remote.checked(), reference(1000), 1e-5)
-        assert remote.timed(3) > 0
+        agree(remote.check(), reference(1000), 1e-5)
+        assert remote.time_steps(3) > 0
         remote.goes_on(0.05)
         assert remote.durations()
 
@@ -167,7 +167,7 @@ def test_an_exponent_tells_growth_faster_than_a_line() -> None:
     assert exponent(sizes, [n**1.2 for n in sizes]) == pytest.approx(1.2)
 
 
-def held_after_steps(leak: float) -> list[float]:
+def simulate_memory(leak: float) -> list[float]:
     """MiB: messages that are under way, a reading that went wrong now and then, and a leak."""
     random = np.random.default_rng(5)
     under_way = random.choice([0.0, 0.0, 2.0, 4.0, 9.0], 1000) + random.normal(0, 0.1, 1000)
@@ -177,7 +177,7 @@ def held_after_steps(leak: float) -> list[float]:
 
 @pytest.mark.parametrize("leak", [0, 1, 10, 100])
 def test_growth_is_what_each_step_leaves_and_not_what_is_under_way(leak: float) -> None:
-    found = growth(held_after_steps(leak / 1024), 1000)
+    found = growth(simulate_memory(leak / 1024), 1000)
     assert found == pytest.approx(1000 * leak / 1024, abs=0.2)
 
 
@@ -186,7 +186,7 @@ def test_a_single_rise_is_no_growth() -> None:
 
 
 def test_a_server_tells_what_of_its_memory_is_in_use() -> None:
-    with probed_server("numpy") as (server, held):
+    with run_probed_server("numpy") as (server, held):
         pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
         assert 1 << 20 < held() <= pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -195,8 +195,8 @@ def test_a_server_tells_what_of_its_memory_is_in_use() -> None:
 @pytest.mark.parametrize("way", ["data", "grpc"])
 def test_bytes_alone_come_back_as_they_went(way: str) -> None:
     with contender("chunk_stream", 300_000, way) as remote:
-        np.testing.assert_array_equal(remote.checked(), gradients(300_000)[2])
-        assert remote.timed(2) > 0
+        np.testing.assert_array_equal(remote.check(), gradients(300_000)[2])
+        assert remote.time_steps(2) > 0
 
 
 def test_a_stream_that_goes_another_way_than_its_name_says_is_no_contender() -> None:
@@ -205,11 +205,11 @@ def test_a_stream_that_goes_another_way_than_its_name_says_is_no_contender() -> 
         contender("ours", 1000, "--at", server.address) as remote,
         pytest.raises(ContenderError, match="were to go by data, and went by grpc"),
     ):
-        remote.timed(1)
+        remote.time_steps(1)
 
 
 @pytest.mark.parametrize(
-    ("function", "file", "room"),
+    ("function", "file", "phase"),
     [
         (ServerConnection.read, "optserve_server/rpc/transport/data_connection.py", "receive: socket"),
         (ServerConnection.write_pieces, "optserve_server/rpc/transport/data_connection.py", "send: socket"),
@@ -217,10 +217,10 @@ def test_a_stream_that_goes_another_way_than_its_name_says_is_no_contender() -> 
         (ClientConnection.send, "optserve/data_connection.py", "send: socket"),
     ],
 )
-def test_sockets_have_rooms(function: Callable[..., object], file: str, room: str) -> None:
+def test_sockets_have_phases(function: Callable[..., object], file: str, phase: str) -> None:
     lines = ["_run_code (<frozen runpy>:88)", f"{function.__qualname__} ({file}:60)"]
-    assert room_of(lines) == room
-    assert room_of([*lines, f"DataConnection._ready.<locals>.<lambda> ({file}:90)"]) == room
+    assert phase_of(lines) == phase
+    assert phase_of([*lines, f"DataConnection._ready.<locals>.<lambda> ({file}:90)"]) == phase
 
 
 def test_a_message_that_is_made_while_it_is_sent_belongs_to_no_socket() -> None:
@@ -228,8 +228,8 @@ def test_a_message_that_is_made_while_it_is_sent_belongs_to_no_socket() -> None:
         "DataConnection.send (optserve/_transport/data_connection.py:71)",
         "pieces (optserve/_codec/payload.py:130)",
     ]
-    assert room_of([*lines, "Framing.join (optserve/_codec/framing.py:99)"]) == "send: encode"
-    assert room_of([*lines, "cut (optserve/_codec/chunks.py:26)"]) == "send: encode"
+    assert phase_of([*lines, "Framing.join (optserve/_codec/framing.py:99)"]) == "send: encode"
+    assert phase_of([*lines, "cut (optserve/_codec/chunks.py:26)"]) == "send: encode"
 
 
 def test_a_partition_s_limit_is_its_disk_s(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_partition_s_limit_is_its_disk_s(tmp_path: Path) -> None:
 
 
 def test_files_that_lie_on_no_disk_cannot_be_limited() -> None:
-    with pytest.raises(LimitError, match="no disk lies under /proc"), limited_disk(Path("/proc")):
+    with pytest.raises(LimitError, match="no disk lies under /proc"), limit_disk(Path("/proc")):
         pass
 
 
@@ -297,7 +297,7 @@ def test_a_disk_that_takes_more_than_its_limit_is_no_limited_disk() -> None:
 
 def test_the_disk_s_own_rate_is_of_records_that_were_written(tmp_path: Path) -> None:
     with contender("writer", 1000, tmp_path / "written") as writer:
-        assert writer.timed(3) > 0
+        assert writer.time_steps(3) > 0
     assert (tmp_path / "written").read_bytes() == 6 * gradients(1000)[0].tobytes()
 
 

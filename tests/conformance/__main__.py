@@ -56,7 +56,7 @@ def columns(clients: Sequence[str]) -> Iterator[list[Column]]:
 
 
 def on_gpu() -> list[Column]:
-    """The executor for GPUs, where there is one."""
+    """The executor for GPUs, if the machine has one."""
     if not gpu_count():
         return []
     from optserve_server.arrays.cupy_fused import CupyBackend

@@ -16,7 +16,7 @@ from tests.conformance.training import ALONE
 
 SHAPE, SEED = (4, 3), 7
 FIELDS = {"constant": {"value": 0.3}}
-"""What an initializer cannot do without."""
+"""Required fields of initializers."""
 
 NAMES = sorted(initializers.REGISTRY)
 
@@ -31,7 +31,7 @@ def check_draw(driver: Driver, name: str, dtype: np.dtype[np.generic]) -> None:
     response = driver.exchange(request)
     assert response.WhichOneof("outcome") == "train", f"the driver's answer is {response}"
     (named,) = response.train.initial.tensors
-    found, wanted = array_of(named.tensor), drawn(request)
+    found, wanted = array_of(named.tensor), draw(request)
     assert found.dtype == wanted.dtype == dtype
     assert np.array_equal(found, wanted), f"{name} differs in {dtype}"
 
@@ -53,7 +53,7 @@ def spec_of(name: str) -> InitializerSpec:
     return InitializerSpec(**{name: FIELDS.get(name, {})})  # type: ignore[arg-type]
 
 
-def drawn(request: DriverRequest) -> Array:
+def draw(request: DriverRequest) -> Array:
     """What the same session starts from in this process."""
     wanted = request.train.parameters[0].initializer
     dtype = np.dtype(np.float32 if wanted.dtype == TYPES["float32"] else np.float64)

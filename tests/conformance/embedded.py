@@ -100,7 +100,7 @@ class Embedded:
 
 
 class Watched:
-    """A session that is told of a metric."""
+    """A session that gets reports of a metric."""
 
     def __init__(self, session: Session) -> None:
         self.session = session

@@ -87,7 +87,7 @@ def run(
 
 
 def differences(expected: Arrays, actual: Arrays) -> str:
-    """Which arrays differ in which element first; empty where none does."""
+    """Which arrays differ in which element first; empty if none does."""
     found = []
     for name, array in expected.items():
         unlike = np.flatnonzero(array.view(f"u{array.itemsize}") != actual[name].view(f"u{array.itemsize}"))

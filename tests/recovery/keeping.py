@@ -105,7 +105,7 @@ def run(work: Any) -> Any:
     return asyncio.run(asyncio.wait_for(work, 60))
 
 
-def written(session: Session) -> bytes:
+def snapshot_bytes(session: Session) -> bytes:
     """A snapshot of a session."""
     frozen = encode_snapshot(session, SPEC_TEXT)
     pieces: list[bytes] = []

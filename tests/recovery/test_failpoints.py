@@ -22,7 +22,7 @@ from optserve_server.sessions.session import Session
 from optserve_server.spec.plateau import ReduceOnPlateauSpec
 from optserve_server.state.change import Request
 from optserve_server.storage import failpoints
-from tests.recovery.keeping import House, house, run, written
+from tests.recovery.keeping import House, house, run, snapshot_bytes
 
 Make = Callable[[House, Session], Awaitable[object]]
 REQUEST = Request("key", b"content")
@@ -63,7 +63,7 @@ IS_RECORDED = {
 """Whether the change is there again, by where the process was killed."""
 
 
-async def begun(made: House) -> Session:
+async def begin_session(made: House) -> Session:
     """A session that has stepped, and watches its loss."""
     session = made.create("a")
     plateau = ReduceOnPlateauSpec(monitor="loss", patience=0)
@@ -87,19 +87,19 @@ def test_a_change_is_there_once_or_not_at_all(
 
     async def live() -> tuple[bytes, bytes]:
         async with house(tmp_path / "data") as made:
-            session = await begun(made)
-            before = written(session)
+            session = await begin_session(made)
+            before = snapshot_bytes(session)
             monkeypatch.setattr(failpoints, "_armed", failpoints._Armed(place))
             monkeypatch.setattr(failpoints, "armed", True)
             monkeypatch.setattr(os, "kill", die)
             await change(made, session)
             monkeypatch.undo()
-            return before, written(session)
+            return before, snapshot_bytes(session)
 
     async def again() -> tuple[bytes, bytes, bool]:
         async with house(at_death) as made:
             session = made.namespaces[""].store.get("a")
-            found = written(session)
+            found = snapshot_bytes(session)
             assert session.durability is not None
             known = any(one.request == REQUEST for one in session.durability.answered)
             if kind == "step":
@@ -107,7 +107,7 @@ def test_a_change_is_there_once_or_not_at_all(
                 known = result.replayed
             elif not known:
                 await change(made, session)
-            return found, written(session), known
+            return found, snapshot_bytes(session), known
 
     before, after = run(live())
     found, settled, known = run(again())

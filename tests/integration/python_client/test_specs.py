@@ -90,7 +90,7 @@ def test_every_enum_is_the_contracts(name):
     assert ours == {value.name: value.number for value in ENUMS[name].values if value.number}
 
 
-def filled(message: Descriptor, choice: str | None = None, depth: int = 0) -> Message:
+def fill(message: Descriptor, choice: str | None = None, depth: int = 0) -> Message:
     """A message with every field set, and of its oneof the named field, or the first."""
     made: Message = GetMessageClass(message)()
     oneof = choices(message)
@@ -106,9 +106,9 @@ def put(made: Message, field: FieldDescriptor, number: int, depth: int) -> None:
         if field.message_type.GetOptions().map_entry:
             getattr(made, field.name).update({"b": 0.5, "a": number})
         elif field.is_repeated:
-            getattr(made, field.name).append(filled(field.message_type, depth=depth + 1))
+            getattr(made, field.name).append(fill(field.message_type, depth=depth + 1))
         else:
-            getattr(made, field.name).CopyFrom(filled(field.message_type, depth=depth + 1))
+            getattr(made, field.name).CopyFrom(fill(field.message_type, depth=depth + 1))
         return
     if field.enum_type:
         value: object = field.enum_type.values[-1].number
@@ -136,14 +136,14 @@ def every_choice() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "choice"), list(every_choice()))
 def test_nothing_is_lost_on_the_way_to_a_value_and_back(name, choice):
-    message = filled(MESSAGES[name], choice)
+    message = fill(MESSAGES[name], choice)
     value = decode(message)
     assert type(value).__name__ != Spec.BY_MESSAGE[message.DESCRIPTOR.full_name].__name__
     assert encode(value) == message
 
 
 def test_a_whole_session_specification_survives():
-    message = filled(MESSAGES["SessionSpec"])
+    message = fill(MESSAGES["SessionSpec"])
     assert encode(decode(message)) == message
 
 
@@ -196,7 +196,7 @@ RULES = [
 ]
 
 
-def documented(cls: type, field: str) -> str:
+def document_of(cls: type, field: str) -> str:
     """What a class' docstring says of one field, on one line."""
     attributes = inspect.getdoc(cls).partition("Attributes:")[2]
     found: Any = re.search(rf"^    {field}: (.*?)(?=^    \S|\Z)", attributes, re.MULTILINE | re.DOTALL)
@@ -233,14 +233,14 @@ def test_docstrings_say_source_formula_range_and_each_conventions_default(cls, r
     assert text.startswith(" ".join(source.split()).rstrip("."))
     assert inspect.getdoc(rule).partition("\n")[0].partition("In the frame")[0].strip() in text
     for name, declaration in declarations(rule).items():
-        said = documented(cls, name)
+        said = document_of(cls, name)
         assert declaration.range_text().lower() in said.lower()
         for convention, default in declaration.defaults.items():
             if isinstance(default, Enum | bool | int | float) and "unset" not in said:
-                assert told(said, convention.name) == default, (name, convention)
+                assert default_of(said, convention.name) == default, (name, convention)
 
 
-def told(said: str, convention: str) -> object:
+def default_of(said: str, convention: str) -> object:
     """The default under a convention as a docstring tells it: the common one, or that beside its name."""
     listed = re.search(rf"(?:Default:|\),) (\S+) \([A-Z, ]*\b{convention}\b", said)
     found: Any = listed or re.search(r"Default: (\S+?)\.$", said)

@@ -46,7 +46,7 @@ def step_of(plan, gradients=GRADIENTS):
     return PendingStep(ENGINE, plan, plan.collect(gradients, copy=False))
 
 
-def sent(protocol):
+def take_sent(protocol):
     """Everything that is sent now, decoded: plans, and steps with their gradients."""
     encoded = [b"".join(pieces) for messages, _ in protocol.unsent() for pieces in messages]
     return [wire.StepStreamRequest.FromString(message) for message in encoded]
@@ -139,7 +139,7 @@ class TestStepProtocol:
         assert opening.plan.worker == protocol.worker
         data = GRADIENTS["b"].tobytes() + GRADIENTS["w"].tobytes()
         for sequence in (1, 2, 3):
-            [request] = sent(protocol)
+            [request] = take_sent(protocol)
             assert request == wire.StepStreamRequest(
                 step=wire.StepStart(sequence=sequence, byte_count=40), chunk=tensor_pb2.Chunk(data=data)
             )
@@ -154,7 +154,7 @@ class TestStepProtocol:
         for plan in (one, two, two, one):
             protocol.add(step_of(plan))
         protocol.open()
-        kinds = [("plan" if r.HasField("plan") else r.step.sequence) for r in sent(protocol)]
+        kinds = [("plan" if r.HasField("plan") else r.step.sequence) for r in take_sent(protocol)]
         assert kinds == [1, "plan", 2, 3, "plan", 4]
         assert [isinstance(due, Plan) for due in protocol.due] == [1, 0, 1, 0, 0, 1, 0]
 
@@ -163,12 +163,12 @@ class TestStepProtocol:
         for plan in (one, two, two):
             protocol.add(step_of(plan))
         protocol.open()
-        sent(protocol)
+        take_sent(protocol)
         protocol.planned(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
         protocol.answered(result_of(1))
         assert protocol.failed(LOST) is Verdict.RETRY
         assert wire.StepStreamRequest.FromString(protocol.open()).plan.HasField("pull")
-        assert [request.step.sequence for request in sent(protocol)] == [2, 3]
+        assert [request.step.sequence for request in take_sent(protocol)] == [2, 3]
 
     def test_gives_the_numbers_of_refused_and_abandoned_steps_to_the_next(self):
         protocol, plan = StepProtocol(), plan_of()
@@ -221,7 +221,7 @@ class TestStepProtocol:
         for step in range(3):
             protocol.add(step_of(plan))
             protocol.open() if step == 0 else None
-            sent(protocol)
+            take_sent(protocol)
             if step == 0:
                 protocol.planned(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
             protocol.answered(result_of(step))
@@ -250,7 +250,7 @@ class TestStepProtocol:
         protocol.withdraw(shared)
         protocol.add(step := step_of(plan_of()))
         protocol.open()
-        (request,) = list(sent(protocol))
+        (request,) = list(take_sent(protocol))
         assert step.gradient_id == request.step.gradient_id == shared.gradient_id
         assert request.step.byte_count == 40
         assert not protocol.must_resend_gradient
@@ -280,7 +280,7 @@ class TestStepProtocol:
         protocol = StepProtocol()
         protocol.add(PendingStep(ENGINE, plan, (payload.arrays, ()), payload.rows))
         protocol.open()
-        [request] = sent(protocol)
+        [request] = take_sent(protocol)
         assert request.step.byte_count == 16 + 12
         [indices] = request.step.row_indices
         assert indices.data == np.array([1], np.int64).tobytes()

@@ -10,7 +10,7 @@ import pytest
 from optserve_server.storage.catalog import SessionFolder
 from optserve_server.storage.files import Beside, Disk, write_whole
 from optserve_server.storage.intent_log import MAX_INTENTS, Intent, IntentKind, IntentLog
-from tests.service.storage.test_catalog import opened, writes
+from tests.service.storage.test_catalog import open_catalog, writes
 from tests.support.disks import FailingDisk
 
 
@@ -89,7 +89,7 @@ def test_what_fails_is_withdrawn(tmp_path: Path) -> None:
 
 def test_the_next_start_completes_what_was_noted(tmp_path: Path) -> None:
     """The notes are on the disk, and nothing of what they say was done when the server died."""
-    with opened(tmp_path) as catalog:
+    with open_catalog(tmp_path) as catalog:
         made = {name: catalog.create(name, writes(b"first"), 0, 0) for name in ("a", "b", "c")}
         files = {n: made["a"].place(n, n, kept=True) for n in (1, 2, 3)}
         for file in files.values():
@@ -106,7 +106,7 @@ def test_the_next_start_completes_what_was_noted(tmp_path: Path) -> None:
         blocks = [catalog.intent_log.noting(note) for note in said]
         for block in blocks:
             block.__enter__()
-    with opened(tmp_path) as catalog:
+    with open_catalog(tmp_path) as catalog:
         told = catalog.complete()
         assert [note.request for note in told] == [n.request for n in said if n.request != "has not"]
         assert all(note.done for note in told)
@@ -115,16 +115,16 @@ def test_the_next_start_completes_what_was_noted(tmp_path: Path) -> None:
         assert found == [(3, False), (1, True), (0, False)]
         # It stays an answer when the snapshot is deleted.
         files[1].unlink()
-    with opened(tmp_path) as catalog:
+    with open_catalog(tmp_path) as catalog:
         assert catalog.complete() == told
         catalog.delete(made["a"], Intent(IntentKind.DELETE, "a", made["a"].owner))
-    with opened(tmp_path) as catalog:
+    with open_catalog(tmp_path) as catalog:
         assert {note.kind for note in catalog.complete()} == {IntentKind.DELETE}
 
 
 def test_a_refused_deletion_leaves_the_session(tmp_path: Path) -> None:
     disk = FailingDisk()
-    with opened(tmp_path, disk) as catalog:
+    with open_catalog(tmp_path, disk) as catalog:
         made = catalog.create("a", writes(b"first"), 0, 0)
         disk.failing = {"sync_folder": errno.EIO}
         with pytest.raises(OSError, match="Input/output"):
@@ -134,7 +134,7 @@ def test_a_refused_deletion_leaves_the_session(tmp_path: Path) -> None:
             catalog.delete(made, Intent(IntentKind.DELETE, "a", made.owner, "asked"))
         disk.failing = {}
         catalog.intent_log.settle()
-    with opened(tmp_path) as catalog:
+    with open_catalog(tmp_path) as catalog:
         assert catalog.complete() == []
         assert list(catalog.folders()) == [made]
 

@@ -80,7 +80,7 @@ def test_records_have_the_fields_of_their_messages(kind: type[Any]) -> None:
     assert {field.name for field in message.fields} == {field.name for field in dataclasses.fields(kind)}
 
 
-def drawn(data: st.DataObject, message: Any) -> Any:
+def draw_fields(data: st.DataObject, message: Any) -> Any:
     """``message`` with some of its fields set."""
     for field in message.DESCRIPTOR.fields:
         if field.message_type is not None or field.name == "convention" or not data.draw(st.booleans()):
@@ -104,7 +104,7 @@ REQUIRED_OF_SCHEDULES = {
 }  # fmt: skip
 
 
-def completed(message: Any) -> Any:
+def complete(message: Any) -> Any:
     """``message`` with what is required where nothing was drawn."""
     kind = type(message).__name__
     if kind == "PiecewiseConstantSpec":
@@ -141,10 +141,10 @@ def test_the_echo_of_an_algorithm_asks_for_the_same(kind: type[Any], name: str, 
     if hasattr(message, "convention"):
         message.convention = data.draw(st.sampled_from(Convention.values()))
     getattr(message, name).SetInParent()
-    completed(drawn(data, getattr(message, name)))
+    complete(draw_fields(data, getattr(message, name)))
     chosen = outcome(lambda: chosen_from(message))
     if isinstance(chosen, DomainError):
-        # Ranges may join fields: a step size's ends, say. They are told of by their place.
+        # Ranges may join fields, such as a step size's ends. Their errors name the message.
         assert (chosen.field or "").startswith(name)
         return
     echo = kind()
@@ -172,21 +172,21 @@ def test_the_echo_of_a_session_asks_for_the_same(data: st.DataObject) -> None:
     message.optimizer.convention = data.draw(st.sampled_from(Convention.values()))
     message.optimizer.sgd.SetInParent()
     if data.draw(st.booleans()):
-        completed(message.schedule.inverse_time)
-    drawn(data, message.gradient)
+        complete(message.schedule.inverse_time)
+    draw_fields(data, message.gradient)
     clip = data.draw(st.sampled_from(["", "by_value", "by_tensor_norm", "by_global_norm"]))
     if clip:
         bound = "max_value" if clip == "by_value" else "max_norm"
         setattr(getattr(message.gradient.clip, clip), bound, data.draw(DOUBLES))
     if data.draw(st.booleans()):
-        drawn(data, message.weight_average)
+        draw_fields(data, message.weight_average)
         message.weight_average.SetInParent()
     for listener in (message.reduce_on_plateau, message.early_stopping):
         if data.draw(st.booleans()):
-            drawn(data, listener).SetInParent()
+            draw_fields(data, listener).SetInParent()
     for index in range(data.draw(st.integers(0, 2))):
         group = message.groups.add(name=f"group {index}", tensors=["*"])
-        drawn(data, group)
+        draw_fields(data, group)
         if data.draw(st.booleans()):
             group.optimizer.adam.beta1 = data.draw(DOUBLES)
     spec = session_spec_from(message)
@@ -268,7 +268,7 @@ def test_what_is_wrong_is_told_by_its_path(message: SessionSpec, reason: str, fi
 
 def test_a_rate_beside_a_schedule_is_refused_and_never_echoed() -> None:
     message = wrong(optimizer__momentum__learning_rate=0.5)
-    completed(message.schedule.exponential)
+    complete(message.schedule.exponential)
     with pytest.raises(DomainError) as caught:
         session_spec_from(message)
     assert caught.value.reason is Reason.CONFLICTING_FIELDS

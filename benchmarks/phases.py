@@ -1,9 +1,9 @@
-"""Where the time of a streamed step goes, by sampling server and client while they work.
+"""Time of each phase of a streamed step, by sampling server and client with py-spy.
 
-py-spy looks at both processes from outside, some hundred times a second, and the innermost
-line that belongs to a room decides. Messages go over a data connection, whose calls of the system
-are made where Python sees them: what the kernel does in them is in the sockets' rooms. What is left
-of the wall-clock time is waiting for the other side.
+py-spy samples the stacks of both processes some hundred times a second; the innermost line that
+belongs to a phase decides. Messages use a data connection, whose system calls are made by Python
+code, so that the kernel's part of them counts for the sockets' phases. The rest of the wall-clock
+time is waiting for the other side.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from benchmarks.options import Options
 from benchmarks.results import Failure, Finding, Result
 from tests.support.server import running_server
 
-GROUP = "rooms"
+GROUP = "phases"
 SIZES = (10_000, 1_000_000, 25_000_000)
 RATE = 400
 """Samples of a second."""
 
 Table = Sequence[tuple[str, str]]
-"""What a line of a stack holds, and the room that it belongs to; the first that fits counts."""
+"""Text of a line of a stack, and the phase of such lines; the first match counts."""
 
 SESSION_PACKAGES = ("programs", "spec", "state", "stepping", "sessions", "shared_memory", "durability")
 """Packages of the server whose own time counts as the session's."""
@@ -36,7 +36,7 @@ INNERMOST: Table = (
     ("Step.on_received (", "fingerprint"),
     ("(optserve/_transport/grpc_channel", "gRPC, compiled"),
 )
-"""Rooms whose work is compiled, so that what calls it is the last line that is seen."""
+"""Phases of compiled code, whose caller is the innermost line that py-spy sees."""
 
 OWN_WORK: Table = (
     ("decode (optserve/_codec/framing", "receive: decode"),
@@ -52,53 +52,53 @@ OWN_WORK: Table = (
     ("(optserve_server/stepping/gradient_statistics", "measure"),
     ("Step._apply", "update, and the answer's values"),
     ("(optserve_server/state/reading", "send: copy out"),
-    # Last: the messages that a client sends are made while it sends them.
+    # Last: a client makes its messages while it sends them.
     *((f"DataConnection.{name}", "receive: socket") for name in ("read", "receive", "_receive", "_fill")),
     *((f"DataConnection.{name}", "send: socket") for name in ("write", "send", "_send")),
 )
-"""Rooms that own whatever is called in them."""
+"""Phases that include everything called in them."""
 
 AROUND: Table = (
     *((f"(optserve_server/{package}/", "session: bookkeeping") for package in SESSION_PACKAGES),
     ("(optserve_server/", "RPC: bookkeeping"),
     ("(optserve/", "RPC: bookkeeping"),
     ("(grpc/", "gRPC in Python"),
-    # Nothing of what the loop calls is Python here: it is gRPC's compiled half.
+    # The loop calls no Python here: it is the compiled part of gRPC.
     ("Handle._run (asyncio", "gRPC, compiled"),
     ("(asyncio/", "event loop and threads"),
     ("(concurrent/", "event loop and threads"),
     ("(threading", "event loop and threads"),
     ("(benchmarks/", "the caller"),
 )
-"""Rooms of the innermost line that belongs to any."""
+"""Phases of the innermost line that belongs to one."""
 
 WAITS = ("select (", "wait (", "_worker (", "EpollSelector.select (", "Condition.wait (", "_poll_wrapper (")
-"""Beginnings of innermost lines that wait, whatever the system says that the thread does."""
+"""Beginnings of innermost lines that wait, whatever state the system reports for the thread."""
 
 HELPERS = ("optserve-arrays", "_poll_wrapper", "channel_spin")
-"""Threads that work for another one, which is counted."""
+"""Threads that work for another thread, which is counted."""
 
 
 def run(options: Options) -> Iterator[Finding]:
-    """Milliseconds of a step in each room, and their share of it."""
+    """Milliseconds of a step in each phase, and their share of it."""
     for n in options.sizes_of(SIZES):
         try:
-            yield from _sampled(n, max(1.0, 6 * options.seconds))
+            yield from _sample(n, max(1.0, 6 * options.seconds))
         except (subprocess.SubprocessError, OSError) as error:
             yield Failure(GROUP, "sampling", n, str(error))
 
 
-def _sampled(n: int, seconds: float) -> Iterator[Finding]:
+def _sample(n: int, seconds: float) -> Iterator[Finding]:
     with running_server("numba") as server, contender("ours", n, "--at", server.address) as client:
-        client.timed(10)
+        client.time_steps(10)
         for side, pid in (("server", server.process.pid), ("client", client.facts["pid"])):
             stacks, step = _stacks(client, pid, seconds)
-            rooms = _rooms(stacks)
-            rooms["waiting"] = max(round(seconds * RATE) - sum(rooms.values()), 0)
-            total = sum(rooms.values())
-            for room, count in rooms.most_common():
+            phases = _phases(stacks)
+            phases["waiting"] = max(round(seconds * RATE) - sum(phases.values()), 0)
+            total = sum(phases.values())
+            for phase, count in phases.most_common():
                 share = count / total
-                yield Result(GROUP, f"{side}, {room}", n, share * step * 1e3, "ms", "the step", share)
+                yield Result(GROUP, f"{side}, {phase}", n, share * step * 1e3, "ms", "the step", share)
 
 
 def _stacks(client: Remote, pid: int, seconds: float) -> tuple[dict[str, int], float]:
@@ -115,27 +115,27 @@ def _stacks(client: Remote, pid: int, seconds: float) -> tuple[dict[str, int], f
     return {stack: int(count) for stack, _, count in lines}, statistics.fmean(client.durations())
 
 
-def _rooms(stacks: dict[str, int]) -> Counter[str]:
-    """Samples by room; those of threads that wait are left out."""
-    rooms: Counter[str] = Counter()
+def _phases(stacks: dict[str, int]) -> Counter[str]:
+    """Samples by phase; those of threads that wait are left out."""
+    phases: Counter[str] = Counter()
     for stack, count in stacks.items():
         thread, *lines = stack.split(";")
         waits = not lines or lines[-1].startswith(WAITS)
         if not waits and not any(helper in thread for helper in HELPERS):
-            rooms[room_of(lines)] += count
-    return rooms
+            phases[phase_of(lines)] += count
+    return phases
 
 
-def room_of(lines: Sequence[str]) -> str:
-    """The room of a stack, whose innermost line is the last."""
-    for needle, room in INNERMOST:
+def phase_of(lines: Sequence[str]) -> str:
+    """The phase of a stack, whose innermost line is the last."""
+    for needle, phase in INNERMOST:
         if needle in lines[-1]:
-            return room
-    for needle, room in OWN_WORK:
+            return phase
+    for needle, phase in OWN_WORK:
         if any(needle in line for line in lines):
-            return room
+            return phase
     for line in reversed(lines):
-        for needle, room in AROUND:
+        for needle, phase in AROUND:
             if needle in line:
-                return room
+                return phase
     return "other"

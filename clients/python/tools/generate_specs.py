@@ -52,7 +52,7 @@ MODULES = {
     "activations": ("activation_spec", "ActivationSpec", "Activations"),
     "initializers": ("initializer_spec", "InitializerSpec", "Initializers"),
     "layers": ("network_spec", "NetworkSpec", "Layers"),
-    "session_spec": ("session", "SessionSpec", "What a session is asked to be"),
+    "session_spec": ("session", "SessionSpec", "Specification of a session"),
 }
 PUBLIC = ("optimizers", "schedules", "losses", "activations", "initializers", "layers", "enums")
 # Fields that are set in addition to a family's choice, and their defaults in `wire.specifications.specs`.
@@ -77,7 +77,7 @@ MESSAGE, ENUM, REPEATED = (
     FieldDescriptorProto.LABEL_REPEATED,
 )
 Fields = list[FieldDescriptorProto]
-ENUMS_TITLE = "The contract's enums, without what stands for an unset one"
+ENUMS_TITLE = "Enums of the contract, without their UNSPECIFIED members"
 
 
 def main() -> None:

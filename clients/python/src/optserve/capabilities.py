@@ -1,4 +1,4 @@
-"""What a server can do."""
+"""Capabilities of a server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optserve._codec.dtypes import NUMPY_TYPES
-from optserve.spec import known
+from optserve.spec import member_or_none
 from optserve.specs.enums import Convention
 from optserve.v1 import capabilities_service_pb2 as wire
 
@@ -66,7 +66,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a server can do.
+    """Capabilities of a server.
 
     Attributes:
         server_version: of its software.
@@ -122,6 +122,6 @@ def _algorithm(message: wire.Algorithm) -> Algorithm:
 
 
 def _hyperparameter(message: wire.Hyperparameter) -> Hyperparameter:
-    pairs = [(known(Convention, item.convention), item.value) for item in message.defaults]
+    pairs = [(member_or_none(Convention, item.convention), item.value) for item in message.defaults]
     defaults = {convention: value for convention, value in pairs if convention is not None}
     return Hyperparameter(message.name, message.range, defaults)

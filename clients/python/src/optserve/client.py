@@ -19,7 +19,7 @@ from optserve._transport.connection import Connection
 from optserve._transport.retry import Retry
 from optserve.capabilities import Capabilities
 from optserve.complexity import AnyOptimizer, NetworkComplexity
-from optserve.files import Place
+from optserve.files import FileLike
 from optserve.functions import AnyActivation, AnyLoss, LossValue
 from optserve.initialized import Initialized, array_of, parameter_of
 from optserve.session import SessionHandle
@@ -151,14 +151,14 @@ class Client:
             ValueError: an argument has a value that is not allowed; the message names both.
             OptserveError: another error of the server, or it could not be reached.
         """
-        given = coercion.checked_names(coercion.named(parameters, "parameters"), "parameters")
+        given = coercion.check_names(coercion.to_mapping(parameters, "parameters"), "parameters")
         wanted = SessionSpec(
             Optimizer.of(optimizer, "optimizer"),
             schedule=schedule,
             gradient=gradient,
             weight_average=weight_average,
             decoupled_weight_decay=decoupled_weight_decay,
-            groups=coercion.listed(groups, "groups", ParameterGroup.of),
+            groups=coercion.to_tuple(groups, "groups", ParameterGroup.of),
             reduce_on_plateau=reduce_on_plateau,
             early_stopping=early_stopping,
             lease=lease,
@@ -198,7 +198,7 @@ class Client:
 
     def import_session(
         self,
-        place: Place,
+        place: FileLike,
         *,
         session_id: str = "",
         timeout: float | None = None,

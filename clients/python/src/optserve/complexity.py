@@ -1,4 +1,4 @@
-"""What a described network takes in time and memory."""
+"""Time and memory that a described network needs."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def estimate_complexity(
     request = wire.EstimateComplexityRequest(
         network=spec.encode(Network.of(network, "network")),
         batch_size=coercion.whole(batch_size, "batch_size"),
-        dtype=dtypes.TYPES[dtypes.checked(dtype, dtypes.WIRE_DTYPES, "dtype")],
+        dtype=dtypes.TYPES[dtypes.check_dtype(dtype, dtypes.WIRE_DTYPES, "dtype")],
         optimizer=spec.encode(Optimizer.of(optimizer, "optimizer")) if optimizer is not None else None,
     )
     response = connection.call(connection.functions.EstimateComplexity, request, timeout)

@@ -43,17 +43,17 @@ class LossValue:
     @property
     def value(self) -> float:
         """The reduced loss; ValueError under LossReduction.NONE."""
-        return _asked(self._value, "the loss is not reduced")
+        return _require(self._value, "the loss is not reduced")
 
     @property
     def gradient(self) -> Array:
         """Gradient with respect to the prediction, of its type and shape; ValueError if not requested."""
-        return _asked(self._gradient, "the gradient was not asked for")
+        return _require(self._gradient, "the gradient was not asked for")
 
     @property
     def per_example(self) -> Array:
         """The loss of each example; ValueError if not requested."""
-        return _asked(self._per_example, "the values per example were not asked for")
+        return _require(self._per_example, "the values per example were not asked for")
 
     def __repr__(self) -> str:
         return f"<LossValue {self._value}>"
@@ -67,7 +67,7 @@ def evaluate_schedule(
     if isinstance(steps, range) and steps.step > 0 and len(steps):
         request.range.CopyFrom(wire.StepRange(start=steps.start, stop=steps.stop, stride=steps.step))
     else:
-        numbers = coercion.listed(steps, "steps", coercion.whole)
+        numbers = coercion.to_tuple(steps, "steps", coercion.whole)
         request.steps.CopyFrom(wire.StepList(steps=numbers))
     response = connection.call(connection.functions.EvaluateSchedule, request, timeout)
     return dtypes.from_tensor(response.values)
@@ -140,7 +140,7 @@ def _optional(value: ArrayLike | None, what: str) -> tensor_pb2.Tensor | None:
     return None if value is None else _tensor(value, what)
 
 
-def _asked(value: T | None, otherwise: str) -> T:
+def _require(value: T | None, otherwise: str) -> T:
     if value is None:
         raise ValueError(otherwise)
     return value

@@ -95,7 +95,7 @@ class SharedMemory:
             np.copyto(targets[name], array, casting="unsafe")
         return counters is None or before == counters[0] == change
 
-    def copied(self, change: int) -> dict[str, Array] | None:
+    def copy(self, change: int) -> dict[str, Array] | None:
         """Copies of the values that follow a step, or None where they are not of that moment.
 
         Args:

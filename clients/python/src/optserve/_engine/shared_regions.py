@@ -127,7 +127,7 @@ class SharedRegions:
         if into is None and self._in_place:
             values = memory.parameters
         elif into is None and memory.is_small:
-            values = memory.copied(change)
+            values = memory.copy(change)
         else:
             targets = {name: into[name] for name in memory.parameters} if into else self._new_arrays(memory)
             values = targets if memory.copy_to(targets, change) else None

@@ -210,7 +210,7 @@ class StepEngine:
         """Makes a step, once there is room for it."""
         if self._closed:
             raise RuntimeError("the stream, or its client, is closed")
-        gradients = coercion.named(gradients, "gradients")
+        gradients = coercion.to_mapping(gradients, "gradients")
         protocol = self._protocol
         shared = self._regions.on and not options.validate_only
         if shared:
@@ -243,7 +243,7 @@ class StepEngine:
         if region is not None:
             return PendingStep(self, plan, plan.place(payload.arrays))
         if copy:
-            rows = [some.copied() for some in payload.rows]
+            rows = [some.copy() for some in payload.rows]
             return PendingStep(self, plan, ([array.copy() for array in payload.arrays], ()), rows)
         return PendingStep(self, plan, (payload.arrays, ()), payload.rows)
 

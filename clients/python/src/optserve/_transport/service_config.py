@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 
-def recommended() -> dict[str, Any]:
+def load_recommended() -> dict[str, Any]:
     """The service config as it stands in the file."""
     text = resources.files("optserve").joinpath("service_config.json").read_text(encoding="utf-8")
     config: dict[str, Any] = json.loads(text)
@@ -24,7 +24,7 @@ def for_channel(*, retries: bool) -> str:
         retries: whether gRPC tries calls again. Where `optserve.Retry` does, it must not: each
             attempt of the one would be several of the other.
     """
-    config = recommended()
+    config = load_recommended()
     if not retries:
         del config["retryThrottling"]
         for method in config["methodConfig"]:

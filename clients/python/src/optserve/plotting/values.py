@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Any, TypeVar, cast
 
 from optserve.spec import Choice
-from optserve.specs.base import required
+from optserve.specs.base import list_required
 
 C = TypeVar("C", bound=Choice)
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -25,7 +25,7 @@ LONGEST_VALUE = 10_000
 
 
 class WrongItem(ValueError):
-    """What was asked for cannot be read; the message is for the user."""
+    """An item or field that cannot be parsed; the message is for the user."""
 
 
 def make(family: type[C], name: str, fields: Mapping[str, ast.expr]) -> C:
@@ -46,7 +46,7 @@ def make(family: type[C], name: str, fields: Mapping[str, ast.expr]) -> C:
     wrong = next((field for field in fields if field not in declared), None)
     if wrong is not None:
         raise WrongItem(unknown(f"field of {name} called", wrong, declared))
-    missing = [field for field in required(cls) if field not in fields]
+    missing = [field for field in list_required(cls) if field not in fields]
     if missing:
         raise WrongItem(f"{name} needs {', '.join(missing)}")
     hints = typing.get_type_hints(cls)
@@ -88,11 +88,11 @@ def _value(node: ast.expr, hint: Any, where: str) -> object:
         nodes = node.elts if isinstance(node, ast.List | ast.Tuple) else [node]
         return tuple(_value(n, inner, f"{where}[{i}]") for i, n in enumerate(nodes))
     if isinstance(hint, type) and issubclass(hint, Choice):
-        return _nested(node, hint, where)
+        return _parse_choice(node, hint, where)
     return _scalar(_word(node, where), hint, where)
 
 
-def _nested(node: ast.expr, family: type[Choice], where: str) -> Choice:
+def _parse_choice(node: ast.expr, family: type[Choice], where: str) -> Choice:
     """Reads ``name`` or ``name(field=value, ...)``."""
     if isinstance(node, ast.Name):
         return make(family, node.id, {})

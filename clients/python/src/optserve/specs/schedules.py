@@ -241,7 +241,7 @@ class OneCycle(Schedule, field="one_cycle"):
 
 @dataclass(frozen=True)
 class StepDecay(Schedule, field="step_decay"):
-    """A factor every so many steps.
+    """A factor after every fixed number of steps.
 
     lr*gamma^floor(s/step_size) (PyTorch's StepLR).
 
@@ -344,7 +344,7 @@ class Warmup(Schedule, field="warmup"):
 
 @dataclass(frozen=True, kw_only=True)
 class Join(Schedule, field="join"):
-    """Schedules in turn.
+    """Schedules one after another.
 
     `schedules[i](s - boundaries[i - 1])`, where i is the number of boundaries <= s.
 

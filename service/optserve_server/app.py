@@ -1,4 +1,4 @@
-"""The composition root: settings in, a running server out."""
+"""Composition root: makes a running server from settings."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def compose(
         OSError: the data directory cannot be used.
     """
     namespaces = Namespaces(backend, _limits(settings), _budget(settings))
-    recovered = _recovered(settings, namespaces)
+    recovered = _recover(settings, namespaces)
     conditions = Conditions(
         # The service refuses with details; gRPC refuses what comes beyond that.
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
@@ -121,7 +121,7 @@ def _tracer(settings: Settings) -> OpenTelemetryTracer | None:
 
 
 async def _show(pages: Pages, settings: Settings) -> int | None:
-    """Starts the pages for operators; returns their port, or None where there are none."""
+    """Starts the pages for operators; returns their port, or None if they are off."""
     if settings.metrics_port == "off":
         return None
     if settings.metrics_port != "auto":
@@ -129,7 +129,7 @@ async def _show(pages: Pages, settings: Settings) -> int | None:
     try:
         return await pages.start(settings.metrics_host, METRICS_PORT)
     except OSError as error:
-        # Nobody asked for this very port, and two servers on one machine are no mistake.
+        # The port was not chosen explicitly, and two servers on one machine are no mistake.
         _log.warning("no metrics: %s", error)
         return None
 
@@ -191,7 +191,7 @@ def _identities(settings: Settings, namespaces: Namespaces) -> Identities:
         raise ConfigError(str(error)) from None
 
 
-def _recovered(settings: Settings, namespaces: Namespaces) -> Recovered | None:
+def _recover(settings: Settings, namespaces: Namespaces) -> Recovered | None:
     if not settings.data_dir:
         return None
     policy = Policy(

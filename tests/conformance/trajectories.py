@@ -121,5 +121,5 @@ def beforehand(
     if isinstance(rule, GroupwiseRule):
         given = select_numbers(rule, rule.group_sum_terms, numbers, p.dtype)
         summed = rule.group_sum_terms(NumpyOps(), p, gradient, *slots, **given)
-        return rule.settled({n: float(np.abs(v).sum(dtype=np.float64)) for n, v in summed.items()}, numbers)
+        return rule.settle({n: float(np.abs(v).sum(dtype=np.float64)) for n, v in summed.items()}, numbers)
     return {}, {}

@@ -165,7 +165,7 @@ def test_a_record_that_is_safe_is_let_go_of(tmp_path: Path) -> None:
             session = made.create("a")
             await made.step(session, 1)
             deadline = time.monotonic() + 10
-            while session.budget.held(Kind.IN_FLIGHT):
+            while session.budget.usage(Kind.IN_FLIGHT):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.01)
 

@@ -1,4 +1,4 @@
-"""What sessions know of the machine that computes: one protocol."""
+"""Protocol of a compute backend, as sessions use it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NONE: Mapping[str, Any] = types.MappingProxyType({})
 
 
 class Pass(Protocol):
-    """A kernel on its way over the elements of one call, from the first to the last.
+    """Incremental execution of a kernel over the elements of one call.
 
     A pass keeps its numbers and sums to itself, so several may be under way at once.
     """
@@ -62,7 +62,7 @@ class Pass(Protocol):
 
 
 class Bound(Protocol):
-    """A kernel and arrays to run it over: what a session calls step by step.
+    """A kernel bound to arrays, called in every step.
 
     What depends on the arrays alone was done when it was bound, so a call costs
     microseconds. One call at a time; passes are independent of each other.
@@ -147,7 +147,7 @@ class Kernel(Protocol):
 
 
 class Mirror(Protocol):
-    """A host array's place on the device: the array itself where the device is the host.
+    """Device copy of a host array; the array itself if the device is the host.
 
     Attributes:
         array: what kernels take.
@@ -166,7 +166,7 @@ class Mirror(Protocol):
 
 
 class Here:
-    """The `Mirror` of a host array where the device is the host."""
+    """The `Mirror` of a host array if the device is the host."""
 
     def __init__(self, array: HostArray) -> None:
         self.array: Array = array
@@ -182,7 +182,7 @@ class Here:
 
 
 class Backend(Protocol):
-    """A place where arrays live and programs run."""
+    """A device that holds arrays and runs programs."""
 
     name: str
     """numpy, numba or cupy."""

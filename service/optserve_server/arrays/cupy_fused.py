@@ -1,4 +1,4 @@
-"""The executor for NVIDIA GPUs: one fused kernel per program."""
+"""Executor for NVIDIA GPUs: one fused kernel per program."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class CupyBound:
     def __init__(self, kernel: CupyKernel, arrays: Mapping[str, Array], size: int, cut: Cut) -> None:
         self.kernel, self.size, self.cut = kernel, size, cut
         names = kernel.program.arrays
-        self.arrays = {name: self.checked(name, arrays[name]) for name in names if name in arrays}
+        self.arrays = {name: self.check_array(name, arrays[name]) for name in names if name in arrays}
 
     def __call__(
         self,
@@ -78,7 +78,7 @@ class CupyBound:
         arrays: Mapping[str, Array] = NONE,
         of_segments: Mapping[str, Floats] = NONE,
     ) -> Sums:
-        """Runs the program; see `Bound`. Waits for the GPU where there are sums."""
+        """Runs the program; see `Bound`. Waits for the GPU if there are sums."""
         return self.begin(scalars, arrays, of_segments).end()
 
     def totals(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
@@ -94,7 +94,7 @@ class CupyBound:
         """Runs the program in pieces; see `Bound`."""
         return CupyPass(self, scalars, arrays, of_segments)
 
-    def checked(self, name: str, array: Array) -> Array:
+    def check_array(self, name: str, array: Array) -> Array:
         """``array`` as the kernel takes it."""
         dtype = self.kernel.storage[name]
         if array.dtype != dtype:
@@ -107,7 +107,7 @@ class CupyBound:
 
 
 class CupyPass:
-    """A pass of a kernel; a `Pass`. Launches only, and waits for nothing before its end."""
+    """A pass of a kernel; a `Pass`. Launches asynchronously, and waits only at its end."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class CupyPass:
         runs = np.array([of_segments[name] for name in self._program.segment_scalars], np.float64)
         self._sums = cupy.zeros((len(self._program.reductions), self._cut.count), np.float64)
         own = [
-            bound.arrays[name] if name in bound.arrays else bound.checked(name, arrays[name])
+            bound.arrays[name] if name in bound.arrays else bound.check_array(name, arrays[name])
             for name in self._program.arrays
         ]
         counts = [np.int64(self._cut.count), np.int64(len(self._cut.ends))]
@@ -168,7 +168,7 @@ def _on_device(cut: Cut) -> tuple[Array, Array, Array]:
 
 
 class CupyMirror:
-    """A host array's twin on the GPU; a `Mirror`.
+    """GPU copy of a host array; a `Mirror`.
 
     Kernels run on the current stream, copies on a stream for each direction, so that they
     overlap with kernels and with each other; events keep the order that matters. Copies are

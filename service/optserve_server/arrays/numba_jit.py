@@ -1,4 +1,4 @@
-"""The executor that is taken where Numba is installed: one fused loop per program."""
+"""Executor with Numba: one fused, compiled loop per program."""
 
 from __future__ import annotations
 
@@ -63,16 +63,16 @@ SIGNATURE = types.void(types.int64, types.int64, INTEGERS)
 def _compile(source: str, function: str, signature: Any) -> Compiled:
     """Compiles now, from the disk cache if it can: a call never compiles."""
     module, cacheable = source_cache.load(BUILD + source)
-    return _compiled(module, function, signature, cacheable)
+    return _compile_source(module, function, signature, cacheable)
 
 
 def _compile_once(source: str, function: str, signature: Any) -> Compiled:
     """Compiles now what is not to be kept on disk; ``source`` has no runtime of its own."""
     module = source_cache.in_memory(source, vars(numba_runtime))
-    return _compiled(module, function, signature, cacheable=False)
+    return _compile_source(module, function, signature, cacheable=False)
 
 
-def _compiled(module: ModuleType, function: str, signature: Any, cacheable: bool) -> Compiled:
+def _compile_source(module: ModuleType, function: str, signature: Any, cacheable: bool) -> Compiled:
     body = getattr(module, function)
     body = getattr(body, "py_func", body)
     if cacheable:
@@ -167,7 +167,7 @@ class NumbaBound(HostBound):
 
 
 class NumbaPass(HostPass):
-    """A pass of a compiled kernel: a table of addresses, and the numbers and sums it leads to."""
+    """A pass of a compiled kernel: a table of addresses, and its numbers and sums."""
 
     def __init__(self, kernel: NumbaKernel, bound: NumbaBound) -> None:
         super().__init__(bound)
@@ -193,7 +193,7 @@ class NumbaPass(HostPass):
         for name, entry in self._missing:
             array = arrays[name]
             if self._last[name]() is not array:  # a session's buffers are filled again and again
-                self._table[entry] = address(self.bound.checked(name, array))
+                self._table[entry] = address(self.bound.check_array(name, array))
                 self._last[name] = weakref.ref(array)
         for row, name in enumerate(self.program.segment_scalars):
             self._runs[row] = of_segments[name]
@@ -290,13 +290,13 @@ class NumbaBackend:
     ) -> Kernel:
         """The kernel of a program; see `Backend`.
 
-        LLVM never gives back the memory of what it compiled. So of the programs that are
-        not to be kept only the first `MADE_UP` are compiled; NumPy runs the others.
+        LLVM never releases the memory of compiled code. So of the programs that are not
+        kept only the first `MADE_UP` are compiled; NumPy runs the others.
         """
         dtype = np.dtype(dtype)
         key = program, dtype, dtypes(program, dtype, storage)
         if not keep:
-            return self._made_up(key, storage)
+            return self._compile_custom(key, storage)
         known = self._kernels.get(key)
         if known is not None:  # found without waiting for what is being compiled
             return known
@@ -305,12 +305,12 @@ class NumbaBackend:
                 self._kernels[key] = NumbaKernel(*key, self._workers, self._fold)
             return self._kernels[key]
 
-    def _made_up(
+    def _compile_custom(
         self,
         key: tuple[Program, np.dtype[Any], tuple[np.dtype[Any], ...]],
         storage: Mapping[str, np.dtype[Any]],
     ) -> Kernel:
-        """The kernel of a program that a caller made up."""
+        """Returns the kernel of a program that was made from a caller's formula."""
         with self._compiling:
             self._made_up_left -= 1
             if self._made_up_left < 0:

@@ -1,4 +1,4 @@
-"""What executors on the host share: arrays checked once, and passes in pieces."""
+"""Common parts of executors on the host: checks of arrays, and incremental passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import NONE, HostArray, Segments, Sums
-from optserve_server.arrays.emission import stored
+from optserve_server.arrays.emission import find_stores
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.reductions import cut_of
 from optserve_server.arrays.workers import SMALLEST_PIECE, SMALLEST_SPLIT
@@ -30,7 +30,7 @@ class HostKernel(abc.ABC):
     def __init__(self, program: Program, dtypes: tuple[np.dtype[Any], ...]) -> None:
         self.program = program
         self.dtypes = dict(zip(program.arrays, dtypes, strict=True))
-        self.stored = stored(program)
+        self.stored = find_stores(program)
 
     @abc.abstractmethod
     def start(self, bound: HostBound) -> HostPass:
@@ -68,7 +68,7 @@ class HostBound:
         self.kernel, self.size = kernel, size
         self.cut = cut_of(size, ends)
         names = kernel.program.arrays
-        self.arrays = {name: self.checked(name, arrays[name]) for name in names if name in arrays}
+        self.arrays = {name: self.check_array(name, arrays[name]) for name in names if name in arrays}
         self.missing = tuple(name for name in names if name not in arrays)
         self._pass: HostPass | None = None
 
@@ -103,7 +103,7 @@ class HostBound:
         new.held = arrays
         return new
 
-    def checked(self, name: str, array: HostArray) -> HostArray:
+    def check_array(self, name: str, array: HostArray) -> HostArray:
         """``array`` as the kernel takes it: compiled kernels look at nothing but its address."""
         dtype = self.kernel.dtypes[name]
         if array.dtype != dtype:

@@ -1,4 +1,4 @@
-"""A backend for programs that callers make up: it keeps the kernels used last, and no more."""
+"""Backend for programs of callers' formulas, with a cache of the most recently used kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layer of a described network is: the shape it gives, and what that takes."""
+"""Base class of layers of a described network: output shape and costs."""
 
 from __future__ import annotations
 

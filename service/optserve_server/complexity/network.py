@@ -92,7 +92,7 @@ class Estimate:
 
 
 def no_state(shape: Shape) -> int:
-    """Where there is no optimizer."""
+    """State of a network without an optimizer."""
     return 0
 
 

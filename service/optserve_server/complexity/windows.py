@@ -1,4 +1,4 @@
-"""Sliding windows: how many places they have along each dimension."""
+"""Sliding windows: the number of positions along each dimension."""
 
 from __future__ import annotations
 

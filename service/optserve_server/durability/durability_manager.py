@@ -276,7 +276,7 @@ class DurabilityManager:
             if durability.due(now):
                 self.save_soon(durability)
         if self.journal.byte_count > self._policy.journal_bytes:
-            for owner in self.journal.pinned(self._covered()):
+            for owner in self.journal.find_pinning_owners(self._covered()):
                 self.save_soon(self._watched[owner])
 
     async def close(self, seconds: float) -> None:

@@ -33,8 +33,8 @@ class BinaryLoss(ElementwiseLoss):
     def _axis(self) -> int:
         return self.axis
 
-    def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        y = super()._prepared(prediction, target)
+    def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+        y = super()._prepare(prediction, target)
         if not self.label_smoothing:
             return y
         smoothed: Floats = y * (1 - self.label_smoothing) + self.label_smoothing / 2

@@ -290,7 +290,7 @@ class Step(Change[SessionState, "Step"]):
         with session.changing:
             sums = self._update(scalars, reply if writes else None, progress)
             if session.spec.weight_average is not None:
-                for partition, start, stop in session.arenas.untouched([p.run for p in plan.places]):
+                for partition, start, stop in session.arenas.find_untouched([p.run for p in plan.places]):
                     numbers_of_group = self._transform_scalars[partition.group]
                     partition.run(partition.programs.average, start, stop, numbers_of_group)
         announced = result is not None and writes
@@ -363,7 +363,7 @@ class Step(Change[SessionState, "Step"]):
             found = totals.setdefault(group, Counter())
             found.update({name: float(np.sum(of)) for name, of in sums.items()})
         for group, rule, place, scalars, _ in groupwise:
-            own, carried = rule.settled(totals[group], scalars)
+            own, carried = rule.settle(totals[group], scalars)
             scalars.update(own)
             numbers.carried[place.clock] = {**numbers.carried[place.clock], **carried}
 

@@ -1,4 +1,4 @@
-"""The data directory: which sessions there are, and each one's snapshots.
+"""The data directory: its sessions and their snapshots.
 
 ::
 
@@ -77,7 +77,7 @@ class SnapshotFile:
 
 @dataclass(frozen=True)
 class SessionFolder:
-    """A session's place on the disk.
+    """Folder of a session in the data directory.
 
     Attributes:
         path: the folder.
@@ -106,7 +106,7 @@ def _snapshots(folder: Path) -> Iterator[SnapshotFile]:
 
 
 class Catalog:
-    """The sessions of a data directory, which no other process uses meanwhile.
+    """The sessions of a data directory that is locked against other processes.
 
     Args:
         disk: how to get at it.
@@ -125,7 +125,7 @@ class Catalog:
         self.quarantine = root / "quarantine"
         self._trash = root / "trash"
         disk.make_folder(root)
-        self._lock = self._locked()
+        self._lock = self._acquire_lock()
         try:
             is_new = self._is_new()
             for folder in (self.sessions, self.journal, self.quarantine, self._trash):
@@ -197,14 +197,14 @@ class Catalog:
         gone = []
         for note in self.intent_log.all():
             with contextlib.suppress(OSError, DamagedError):
-                note.done = self._completed(note)
+                note.done = self._complete(note)
                 if not note.done:
                     gone.append(note)
         if gone or self.intent_log.outdated:
             self.intent_log.settle(gone)
         return self.intent_log.all()
 
-    def _completed(self, note: Intent) -> bool:
+    def _complete(self, note: Intent) -> bool:
         """Sees to what was noted; False for a snapshot that did not get its place, or lost its session."""
         path = self.sessions / note.folder
         there = path.exists() and self._owner(path) == note.owner
@@ -287,7 +287,7 @@ class Catalog:
             pass
         raise DamagedError(f"{_MANIFEST} is damaged or missing")
 
-    def _locked(self) -> int:
+    def _acquire_lock(self) -> int:
         fd = self.disk.open(self.root / "LOCK", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

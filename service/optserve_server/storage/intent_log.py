@@ -30,7 +30,7 @@ MAX_INTENTS_PER_SESSION = 64
 
 
 class IntentKind(StrEnum):
-    """What is noted."""
+    """Kind of an intent."""
 
     DELETE = "delete"
     """That a session is deleted."""
@@ -69,7 +69,7 @@ class Intent:
 
 
 class IntentLog:
-    """The last requests. Safe to use from any thread.
+    """The last requests. Thread-safe.
 
     Args:
         disk: where.

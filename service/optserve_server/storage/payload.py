@@ -1,4 +1,4 @@
-"""What a record holds: facts as JSON, then arrays of bytes."""
+"""Payload of a record: facts as JSON, then arrays of bytes."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
 from optserve_server.spec.override import Override
 from optserve_server.state.sparse_rows import NamedRows, check_has_rows
-from optserve_server.state.staging import NamedArray, StagedTensor, check_names, laid_out
+from optserve_server.state.staging import NamedArray, StagedTensor, check_names, lay_out
 from optserve_server.state.step_result import StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step_plan import StepPlan
 from optserve_server.wire.fields.enums import number_of
@@ -163,7 +163,7 @@ def plan_from(
             raise DomainError(Reason.CONFLICTING_FIELDS, text, field="pull")
     sparse = list(message.sparse_tensors)
     whole = list(message.tensors) if message.tensors or sparse else None
-    gradients = laid_out(session.layout, whole, dtype) if region is None else ()
+    gradients = lay_out(session.layout, whole, dtype) if region is None else ()
     if sparse:
         fields = [f"sparse_tensors[{index}]" for index in range(len(sparse))]
         known = [f"tensors[{index}]" for index in range(len(whole or ()))]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.select import select
 from optserve_server.config import METRICS_PORT, ConfigError, Settings
-from optserve_server.durability.durability_manager import Policy
+from optserve_server.durability.durability_manager import SnapshotPolicy
 from optserve_server.durability.recovery import Recovered, Recovery
 from optserve_server.operations.http import Pages
 from optserve_server.operations.pages import pages_of
@@ -31,7 +31,7 @@ from optserve_server.rpc.transport.tls import CertificateError, CertificateFiles
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.store import Limits
 from optserve_server.spec.session_spec import DurabilityMode
-from optserve_server.wire.messages.answers import encoded
+from optserve_server.wire.messages.answers import encode
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 if TYPE_CHECKING:
@@ -194,13 +194,13 @@ def _identities(settings: Settings, namespaces: Namespaces) -> Identities:
 def _recover(settings: Settings, namespaces: Namespaces) -> Recovered | None:
     if not settings.data_dir:
         return None
-    policy = Policy(
+    policy = SnapshotPolicy(
         generations=settings.snapshot_generations,
         journal_bytes=settings.journal_bytes,
         # Whole files are freed, so there have to be several.
         segment_bytes=min(64 << 20, settings.journal_bytes // 4),
     )
-    return Recovery(Path(settings.data_dir), namespaces, SPEC_TEXT, encoded, policy).run()
+    return Recovery(Path(settings.data_dir), namespaces, SPEC_TEXT, encode, policy).run()
 
 
 def _limits(settings: Settings) -> Limits:

@@ -9,7 +9,7 @@ from optserve.v1.initializer_spec_pb2 import InitializerSpec
 from optserve_server import initializers
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.sessions.store import ParameterInit, Store
-from optserve_server.wire.specifications.specs import chosen_from, session_spec_from
+from optserve_server.wire.specifications.specs import algorithm_from, session_spec_from
 from tests.conformance.drivers import Driver
 from tests.conformance.tensors import TYPES, Array, array_of
 from tests.conformance.training import ALONE
@@ -57,7 +57,7 @@ def draw(request: DriverRequest) -> Array:
     """What the same session starts from in this process."""
     wanted = request.train.parameters[0].initializer
     dtype = np.dtype(np.float32 if wanted.dtype == TYPES["float32"] else np.float64)
-    first = ParameterInit(ALONE, dtype, tuple(wanted.shape), chosen_from(wanted.spec).algorithm)
+    first = ParameterInit(ALONE, dtype, tuple(wanted.shape), algorithm_from(wanted.spec).algorithm)
     spec = session_spec_from(request.train.spec)
     session = Store(NumpyBackend()).create("", spec, [first], request.train.seed)
     return session.values().array(0)

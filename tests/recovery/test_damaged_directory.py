@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optserve_server.durability.durability_manager import Policy
+from optserve_server.durability.durability_manager import SnapshotPolicy
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.session_spec import DurabilityMode
 from optserve_server.state.change import Request
@@ -19,7 +19,7 @@ from optserve_server.storage.catalog import DirectoryError
 from tests.recovery.keeping import bits, house, run
 from tests.service.storage.test_damage import HOWS, damage
 
-POLICY = Policy(generations=2, segment_bytes=2000, session_records=5, journal_bytes=1 << 30)
+POLICY = SnapshotPolicy(generations=2, segment_bytes=2000, session_records=5, journal_bytes=1 << 30)
 SESSIONS = (("", "a"), ("", "b"), ("team", "a"))
 
 

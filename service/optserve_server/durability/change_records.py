@@ -1,4 +1,4 @@
-"""Changes as the journal holds them, and replayed: through the same code that made them."""
+"""Records of changes in the journal, and their replay by the code that made the changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optserve_server.state.change import Change, ChangeKind, Request
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, Staging
-from optserve_server.stepping.step_record import described, options_of
+from optserve_server.stepping.step_record import describe, options_of
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
 from optserve_server.storage.payload import pack, unpack
@@ -46,14 +46,14 @@ class PushChange(Change[Session, Prepared[None]]):
 
     def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        facts, buffers = described(self.staging)
+        facts, buffers = describe(self.staging)
         own = {"reset_state": self.reset_state, **facts}
-        return pack({"kind": self.kind, **own, **_stated(self.request)}, buffers)
+        return pack({"kind": self.kind, **own, **_request_facts(self.request)}, buffers)
 
 
 @dataclass(frozen=True)
 class RestoreChange(PushChange):
-    """Parameters that are those of a snapshot again."""
+    """Parameters that are replaced by those of a snapshot."""
 
     kind = ChangeKind.RESTORE
 
@@ -74,7 +74,7 @@ class UpdateChange(Change[Session, Prepared[Any]]):
 
     def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_stated(self.request)})
+        return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_request_facts(self.request)})
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class ReportChange(Change[Session, Prepared[Any]]):
 
     def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "values": dict(self.values), **_stated(self.request)})
+        return pack({"kind": self.kind, "values": dict(self.values), **_request_facts(self.request)})
 
 
 RequestedChange = PushChange | UpdateChange | ReportChange
@@ -101,11 +101,11 @@ RequestedChange = PushChange | UpdateChange | ReportChange
 
 @dataclass(frozen=True)
 class Replayed:
-    """A change that was made again.
+    """A replayed change.
 
     Attributes:
         kind: what it was.
-        outcome: what became of it.
+        outcome: its outcome.
         request: the request that asked for it.
     """
 
@@ -131,11 +131,11 @@ def replay(session: Session, payload: memoryview, codec: SpecCodec) -> Replayed:
 
 
 def _replay_step(session: Session, facts: dict[str, Any], buffers: list[memoryview], _: SpecCodec) -> object:
-    return session.apply(_staged(session, facts, buffers), options_of(facts["options"]))
+    return session.apply(_stage(session, facts, buffers), options_of(facts["options"]))
 
 
 def _replay_push(session: Session, facts: dict[str, Any], buffers: list[memoryview], _: SpecCodec) -> object:
-    session.assign(_staged(session, facts, buffers), reset_state=facts["reset_state"])
+    session.assign(_stage(session, facts, buffers), reset_state=facts["reset_state"])
     return None
 
 
@@ -156,11 +156,11 @@ _REPLAYS: Mapping[ChangeKind, Callable[[Session, dict[str, Any], list[memoryview
 }
 
 
-def _stated(request: Request) -> dict[str, Any]:
+def _request_facts(request: Request) -> dict[str, Any]:
     return {"request": (request.key, request.content.hex())} if request.key else {}
 
 
-def _staged(session: Session, facts: dict[str, Any], buffers: Sequence[memoryview]) -> Staging:
+def _stage(session: Session, facts: dict[str, Any], buffers: Sequence[memoryview]) -> Staging:
     rest = _Rest(buffers[0] if buffers else memoryview(b""))
     arrays = [
         NamedArray(name, rest.take(dtype, session.layout[name].shape)) for name, dtype in facts["tensors"]

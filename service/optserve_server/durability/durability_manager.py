@@ -1,4 +1,4 @@
-"""Keeping sessions on the disk: records before changes, snapshots now and then."""
+"""Durability manager: journal records before changes, periodic snapshots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from optserve_server.durability.disk_state import DiskState
 from optserve_server.durability.snapshot_codec import encode_snapshot
 from optserve_server.errors import DomainError
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.session_durability import Answered, SessionDurability
+from optserve_server.sessions.session_durability import AnsweredRequest, SessionDurability
 from optserve_server.spec.session_spec import DurabilityMode
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import Change, ChangeKind, Request
@@ -37,13 +37,13 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Policy:
-    """When snapshots are written by themselves, and what is kept.
+class SnapshotPolicy:
+    """Policy of automatic snapshots: when they are written, and what is retained.
 
     Attributes:
         generations: snapshots of each session that no client requested.
         journal_bytes: journal beyond which the sessions that hold on to it are saved. Half of
-            it is kept even if it is not needed, so that an earlier snapshot can stand in for
+            it is kept even if it is not needed, so that an earlier snapshot can replace
             a damaged one.
         segment_bytes: length at which a file of the journal ends.
         session_records: records of one session after which it is saved, so that to replay
@@ -72,7 +72,7 @@ def names_of(folder: str) -> tuple[str, str]:
 
 
 class DurabilityManager:
-    """Keeps sessions. Its coroutines belong to the event loop; what touches the disk runs in threads.
+    """Makes sessions durable. Its coroutines run on the event loop; access to the disk runs in threads.
 
     Args:
         catalog: the data directory.
@@ -95,7 +95,7 @@ class DurabilityManager:
         journal: Journal,
         codec: SpecCodec,
         encode: Encode,
-        policy: Policy,
+        policy: SnapshotPolicy,
     ) -> None:
         self.catalog = catalog
         self.journal = journal
@@ -116,7 +116,7 @@ class DurabilityManager:
         durability.session.durability = durability
 
     def create(self, namespace: str, kind: ChangeKind, request: Request, session: Session) -> None:
-        """Makes a session's place on the disk, with its first snapshot; blocks until that is safe.
+        """Creates a session's folder with its first snapshot; blocks until they are durable.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; nothing was made.
@@ -131,7 +131,7 @@ class DurabilityManager:
             session, namespace, nowhere, saved_step=session.step
         )
         if request.key:
-            durability.answered.append(Answered(request, kind, self.encode(kind, session, None)))
+            durability.answered.append(AnsweredRequest(request, kind, self.encode(kind, session, None)))
         frozen = encode_snapshot(
             session, self.codec, number=0, requests=[one.state() for one in durability.answered]
         )
@@ -152,7 +152,7 @@ class DurabilityManager:
             change: the change, prepared.
 
         Returns:
-            Bytes of the payload; 0 where there is none.
+            Bytes of the payload; 0 if there is none.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; there is no record.
@@ -163,20 +163,22 @@ class DurabilityManager:
             # Changes that are in no record came before: they have to be saved first.
             with self.disk_state.refusing():
                 number, step = durability.number, durability.session.step
-                await self.in_thread(lambda: self._begun(durability, number, is_kept=False).finish())
-                self._saved(durability, number, step)
+                await self.in_thread(lambda: self._begin_snapshot(durability, number, is_kept=False).finish())
+                self._note_saved(durability, number, step)
         record = partial(change.record, self.codec)
         payload = record() if durability.session.is_small else await self.in_thread(record)
         with self.disk_state.refusing():
             await self._append(durability, payload)
         return size_of(payload)
 
-    def changed(self, durability: SessionDurability[Session], kind: ChangeKind, payload_bytes: int) -> None:
-        """Counts a change that was made, and sees to it that it is saved when it is time."""
+    def count_change(
+        self, durability: SessionDurability[Session], kind: ChangeKind, payload_bytes: int
+    ) -> None:
+        """Counts an applied change, and starts a snapshot when one is due."""
         if durability.journals and durability.unbroken:
-            durability.recorded(payload_bytes)
+            durability.count_recorded(payload_bytes)
         else:
-            durability.unrecorded()
+            durability.count_unrecorded()
         soon = kind is not ChangeKind.STEP and not durability.journals
         if soon or self._is_due(durability):
             self.save_soon(durability)
@@ -201,11 +203,11 @@ class DurabilityManager:
                     durability.session.check_open()
                     number, step = durability.number, durability.session.step
                     file = await self.in_thread(
-                        lambda: self._begun(durability, number, is_kept=asked is not None)
+                        lambda: self._begin_snapshot(durability, number, is_kept=asked is not None)
                     )
                 made = SnapshotFile(file.path, number, step, asked is not None)
                 await self.in_thread(lambda: self._finish(durability, file, made, asked))
-            self._saved(durability, number, step)
+            self._note_saved(durability, number, step)
             await self.in_thread(lambda: self._tidy(durability))
             return made
 
@@ -224,9 +226,11 @@ class DurabilityManager:
         """
         number = durability.number + 1
         with self.disk_state.refusing():
-            await self.in_thread(lambda: self._begun(durability, number, is_kept=False, state=state).finish())
+            await self.in_thread(
+                lambda: self._begin_snapshot(durability, number, is_kept=False, state=state).finish()
+            )
         durability.number = number
-        self._saved(durability, number, state.step)
+        self._note_saved(durability, number, state.step)
 
     async def drop(
         self, durability: SessionDurability[Session], files: Sequence[SnapshotFile], asked: Request
@@ -237,33 +241,33 @@ class DurabilityManager:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
         answer = self.encode(ChangeKind.DROP, durability.session, None)
-        note = Answered(asked, ChangeKind.DROP, answer).note(durability.folder, files)
+        note = AnsweredRequest(asked, ChangeKind.DROP, answer).note(durability.folder, files)
         with self.disk_state.refusing():
             await self.in_thread(lambda: self.catalog.release(durability.folder, note))
 
     def forget(self, durability: SessionDurability[Session], request: Request) -> None:
-        """Deletes a session's files, asked to by ``request``; blocks until that is safe.
+        """Deletes a session's files for ``request``; blocks until that is durable.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; they are still there.
         """
         with self.disk_state.refusing():
             self.catalog.delete(
-                durability.folder, Answered(request, ChangeKind.DELETE, b"").note(durability.folder)
+                durability.folder, AnsweredRequest(request, ChangeKind.DELETE, b"").note(durability.folder)
             )
         self._durable_positions.forget(durability.folder.owner)
         self._watched.pop(durability.folder.owner, None)
         durability.session.durability = None
 
     def discard(self, name: str, request: Request) -> None:
-        """Deletes what lies in quarantine of the session in that folder; blocks until that is safe.
+        """Deletes the quarantined files of the session in that folder; blocks until that is durable.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
         folder = SessionFolder(self.catalog.sessions / name, name, 0)
         with self.disk_state.refusing():
-            self.catalog.discard(Answered(request, ChangeKind.DELETE, b"").note(folder))
+            self.catalog.discard(AnsweredRequest(request, ChangeKind.DELETE, b"").note(folder))
 
     def sweep(self) -> None:
         """Saves what is due; called now and then."""
@@ -276,7 +280,7 @@ class DurabilityManager:
             if durability.due(now):
                 self.save_soon(durability)
         if self.journal.byte_count > self._policy.journal_bytes:
-            for owner in self.journal.find_pinning_owners(self._covered()):
+            for owner in self.journal.find_pinning_owners(self._list_saved_numbers()):
                 self.save_soon(self._watched[owner])
 
     async def close(self, seconds: float) -> None:
@@ -326,10 +330,10 @@ class DurabilityManager:
             else:
                 durable.set_exception(error)
 
-    def _begun(
+    def _begin_snapshot(
         self, of: SessionDurability[Session], number: int, *, is_kept: bool, state: Session | None = None
     ) -> Beside:
-        """Writes a snapshot that is still to be finished."""
+        """Writes a snapshot that still has to be finished."""
         session = of.session if state is None else state
         requests = [answered.state() for answered in of.answered]
         frozen = encode_snapshot(session, self.codec, number=number, requests=requests)
@@ -350,22 +354,24 @@ class DurabilityManager:
             return
         # Length and time of the file are what they will be in its place.
         answer = self.encode(ChangeKind.SAVE, durability.session, replace(made, path=file.temporary))
-        self.catalog.keep(file, Answered(asked, ChangeKind.SAVE, answer).note(durability.folder, [made]))
+        self.catalog.keep(
+            file, AnsweredRequest(asked, ChangeKind.SAVE, answer).note(durability.folder, [made])
+        )
 
-    def _saved(self, durability: SessionDurability[Session], number: int, step: int) -> None:
+    def _note_saved(self, durability: SessionDurability[Session], number: int, step: int) -> None:
         self._durable_positions.note(durability.folder.owner, number)
         self.saves += 1
-        durability.saved(number, step)
+        durability.note_saved(number, step)
 
     def _tidy(self, durability: SessionDurability[Session]) -> None:
         """Deletes what is no longer needed; where that fails, the next time may go well."""
         try:
             self.catalog.prune(durability.folder, self._policy.generations)
-            self.journal.release(self._covered(), self._policy.journal_bytes // 2)
+            self.journal.release(self._list_saved_numbers(), self._policy.journal_bytes // 2)
         except OSError as error:
             _log.warning("old files are still there: %s", error)
 
-    def _covered(self) -> dict[int, int]:
+    def _list_saved_numbers(self) -> dict[int, int]:
         return {owner: durability.saved_number for owner, durability in tuple(self._watched.items())}
 
     def _is_due(self, durability: SessionDurability[Session]) -> bool:

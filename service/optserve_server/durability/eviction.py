@@ -1,4 +1,4 @@
-"""Unused sessions leave the memory and come back from their last snapshot."""
+"""Eviction of unused sessions, and reload from their last snapshot."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def evict(
 
 
 def _empty(session: Session) -> None:
-    """Lets go of its arrays; what is left describes it. Whoever still holds it is sent away."""
+    """Releases its arrays and keeps its description; users of the object get an error."""
     session.close(away=True)
     arenas = session.arenas
     arenas.parameters = {}
@@ -64,7 +64,7 @@ def _empty(session: Session) -> None:
 
 
 class Reload:
-    """The way back of one session.
+    """Reload of one evicted session.
 
     Args:
         durability_manager: keeps it.

@@ -1,4 +1,4 @@
-"""Start-up: every session comes back as it was acknowledged, or is set aside and said so."""
+"""Recovery at start-up: every session is restored as acknowledged, or quarantined and reported."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optserve_server.durability.change_records import replay
-from optserve_server.durability.durability_manager import DurabilityManager, Encode, Policy, names_of
+from optserve_server.durability.durability_manager import DurabilityManager, Encode, SnapshotPolicy, names_of
 from optserve_server.durability.snapshot_codec import decode_snapshot, facts_of
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.session_durability import Answered, SessionDurability
+from optserve_server.sessions.session_durability import AnsweredRequest, SessionDurability
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
 from optserve_server.storage.damage import DamagedError
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recovered:
-    """What a data directory held.
+    """Content of a data directory.
 
     Attributes:
         durability_manager: looks after the sessions from now on.
@@ -37,17 +37,17 @@ class Recovered:
     """
 
     durability_manager: DurabilityManager
-    answered: Sequence[tuple[str, Answered]]
+    answered: Sequence[tuple[str, AnsweredRequest]]
 
 
 class Recovery:
-    """Brings back the sessions of a data directory.
+    """Restores the sessions of a data directory.
 
     Args:
         root: the directory.
         namespaces: takes the sessions.
         codec: reads specifications.
-        encode: gives answers anew.
+        encode: encodes answers again.
         policy: for afterwards.
         disk: how to get at the directory.
     """
@@ -58,7 +58,7 @@ class Recovery:
         namespaces: Namespaces,
         codec: SpecCodec,
         encode: Encode,
-        policy: Policy | None = None,
+        policy: SnapshotPolicy | None = None,
         disk: Disk | None = None,
     ) -> None:
         self._disk = disk or Disk()
@@ -66,7 +66,7 @@ class Recovery:
         self._namespaces = namespaces
         self._codec = codec
         self._encode = encode
-        self._policy = policy or Policy()
+        self._policy = policy or SnapshotPolicy()
         self._durable_positions = DurablePositions(self._disk, self._catalog.journal / "heads")
         self._history = History()
 
@@ -77,8 +77,8 @@ class Recovery:
         self._history = read(self._disk, self._catalog.journal)
         for path, hole in self._history.holes:
             _log.warning("%s: bytes %d to %d are no record", path, hole.start, hole.end)
-        with self._unlimited():
-            found = [self._recovered(folder) for folder in self._catalog.folders()]
+        with self._lift_limits():
+            found = [self._recover(folder) for folder in self._catalog.folders()]
         durability = [one for one in found if one is not None]
         self._report_aside()
         self._durable_positions.keep(one.folder.owner for one in durability)
@@ -98,11 +98,13 @@ class Recovery:
         facts = {"sessions": len(durability), "seconds": round(time.perf_counter() - started, 3)}
         _log.info("recovered", extra={"facts": facts})
         answered = [(one.namespace, answer) for one in durability for answer in one.answered]
-        return Recovered(durability_manager, [*answered, *(_noted(note) for note in notes if note.request)])
+        return Recovered(
+            durability_manager, [*answered, *(_read_intent(note) for note in notes if note.request)]
+        )
 
     @contextlib.contextmanager
-    def _unlimited(self) -> Iterator[None]:
-        """What was acknowledged comes back, also where limits are narrower by now."""
+    def _lift_limits(self) -> Iterator[None]:
+        """Suspends limits: acknowledged state is restored even if limits are lower now."""
         budget = self._namespaces.budget
         limits, budget.limits = budget.limits, {}
         try:
@@ -110,24 +112,22 @@ class Recovery:
         finally:
             budget.limits = limits
 
-    def _recovered(
-        self, folder: SessionFolder | tuple[str, DamagedError]
-    ) -> SessionDurability[Session] | None:
+    def _recover(self, folder: SessionFolder | tuple[str, DamagedError]) -> SessionDurability[Session] | None:
         if not isinstance(folder, SessionFolder):
             self._set_aside(self._catalog.sessions / folder[0], str(folder[1]), None)
             return None
         try:
-            return self._brought_back(folder)
+            return self._restore_session(folder)
         except DamagedError as error:
             self._set_aside(folder.path, str(error), folder.owner)
         except Exception as error:
-            # Whatever else it is, the other sessions can do without it.
+            # Any other error affects this session only.
             _log.exception("defect while %s was recovered", folder.path)
             self._set_aside(folder.path, f"{type(error).__name__}: {error}", folder.owner)
         return None
 
-    def _brought_back(self, folder: SessionFolder) -> SessionDurability[Session]:
-        """The session of a folder: from its last snapshot, or an earlier one and the journal.
+    def _restore_session(self, folder: SessionFolder) -> SessionDurability[Session]:
+        """Restores the session of a folder from its last snapshot, or an earlier one and the journal.
 
         Raises:
             DamagedError: there is no way to be sure of it.
@@ -157,7 +157,7 @@ class Recovery:
         if facts["number"] != file.number or session.step != file.step:
             raise DamagedError("it is another snapshot than its name says")
         durability = SessionDurability(session, namespace, folder, file.number, file.number, file.step)
-        durability.answered.extend(Answered.of(state) for state in facts["requests"])
+        durability.answered.extend(AnsweredRequest.of(state) for state in facts["requests"])
         session.durability = durability
         for payload in payloads:
             self._replay(durability, payload)
@@ -166,10 +166,10 @@ class Recovery:
 
     def _replay(self, durability: SessionDurability[Session], payload: memoryview) -> None:
         done = replay(durability.session, payload, self._codec)
-        durability.recorded(len(payload))
+        durability.count_recorded(len(payload))
         if done.request.key:
             answer = self._encode(done.kind, durability.session, done.outcome)
-            durability.answered.append(Answered(done.request, done.kind, answer))
+            durability.answered.append(AnsweredRequest(done.request, done.kind, answer))
 
     def _set_aside(self, path: Path, why: str, owner: int | None) -> None:
         """Moves a session out of the way, with the segments that may hold records of it."""
@@ -186,6 +186,6 @@ class Recovery:
             self._namespaces[namespace].store.miss(session_id)
 
 
-def _noted(note: Intent) -> tuple[str, Answered]:
+def _read_intent(note: Intent) -> tuple[str, AnsweredRequest]:
     namespace, _ = names_of(note.folder)
-    return namespace, Answered.of((note.request, note.content, note.kind.value, note.answer))
+    return namespace, AnsweredRequest.of((note.request, note.content, note.kind.value, note.answer))

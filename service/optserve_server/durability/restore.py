@@ -1,4 +1,4 @@
-"""A session that becomes what another one is: one of its own snapshots, thawed."""
+"""Restore of a session's state from one of its snapshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that were given, so that a repeated request changes nothing."""
+"""Ledger of answered requests, so that a repeated one changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one session is kept on the disk."""
+"""Durability of one session: journal position, last snapshot, answered requests."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ REQUESTS_KEPT = 64
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredRequest:
     """A request that was answered.
 
     Attributes:
         request: the request.
-        kind: what it asked for.
-        answer: what it was told, as its message is serialized.
+        kind: kind of the change.
+        answer: the serialized answer.
     """
 
     request: Request
@@ -36,25 +36,25 @@ class Answered:
     answer: bytes
 
     def state(self) -> list[Any]:
-        """What JSON can say of it."""
+        """Returns it as JSON values."""
         answer = base64.b85encode(self.answer).decode()
         return [self.request.key, self.request.content.hex(), self.kind.value, answer]
 
     def note(self, folder: SessionFolder, files: Iterable[SnapshotFile] = ()) -> Intent:
-        """What is noted of it before it is done."""
+        """Returns the intent that is noted before it is executed."""
         key, content, kind, answer = self.state()
         names = tuple(file.path.name for file in files)
         return Intent(IntentKind(kind), folder.path.name, folder.owner, key, content, answer, names)
 
     @classmethod
-    def of(cls, state: Sequence[Any]) -> Answered:
-        """What `state` described."""
+    def of(cls, state: Sequence[Any]) -> AnsweredRequest:
+        """Makes it from the values of `state`."""
         key, content, kind, answer = state
         return cls(Request(key, bytes.fromhex(content)), ChangeKind(kind), base64.b85decode(answer))
 
 
 class DurableSession(Protocol):
-    """The part of a session that decides how it is made durable."""
+    """The part of a session that its durability depends on."""
 
     spec: SessionSpec
     budget: Budget
@@ -65,7 +65,7 @@ S = TypeVar("S", bound=DurableSession)
 
 
 class SessionDurability(Generic[S]):
-    """What is known of a session's place on the disk.
+    """Durability state of a session: journal position, last snapshot.
 
     Args:
         session: the session.
@@ -81,7 +81,7 @@ class SessionDurability(Generic[S]):
         record_bytes: their bytes.
         saving: held while a snapshot is written.
         waits: whether a snapshot is about to be written.
-        copy: room for a gradient that others may write to; used under the session's lock.
+        copy: buffer for a copy of a gradient that others may write to; used under the session's lock.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class SessionDurability(Generic[S]):
         self.namespace = namespace
         self.folder = folder
         self.number = number
-        self.answered: deque[Answered] = deque(maxlen=REQUESTS_KEPT)
+        self.answered: deque[AnsweredRequest] = deque(maxlen=REQUESTS_KEPT)
         self.saving = asyncio.Lock()
         self.waits = False
         self.copy: Staging | None = None
         self._gap = self.saved_number = 0
-        self.saved(saved_number, saved_step)
+        self.note_saved(saved_number, saved_step)
 
     @property
     def spec(self) -> DurabilitySpec:
@@ -138,19 +138,19 @@ class SessionDurability(Generic[S]):
         self.copy.buffer[:] = staging.buffer
         return self.copy
 
-    def recorded(self, byte_count: int) -> None:
+    def count_recorded(self, byte_count: int) -> None:
         """Counts a change that is in the journal."""
         self.number += 1
         self.records += 1
         self.record_bytes += byte_count
 
-    def unrecorded(self) -> None:
+    def count_unrecorded(self) -> None:
         """Counts a change that is not."""
         self.number += 1
         self._gap = self.number
 
-    def saved(self, number: int, step: int) -> None:
-        """Notes that a snapshot of the state after change ``number`` is safe."""
+    def note_saved(self, number: int, step: int) -> None:
+        """Notes that a snapshot of the state after change ``number`` is durable."""
         if number < self.saved_number:
             return  # one that was begun later was quicker
         self.saved_number, self.saved_step = number, step

@@ -30,7 +30,7 @@ RELOAD_RETRY_AFTER_S = 0.2
 """Seconds after which an evicted session may be in memory again."""
 
 MANY_TENSORS = 256
-"""Tensors above which work for each of them in turn is too long for the event loop."""
+"""Tensors above which work for each of them takes too long for the event loop."""
 
 MAX_INLINE_ELEMENTS = 1 << 17
 """Elements up to which a step is shorter than handing it to another thread."""
@@ -192,7 +192,7 @@ class SessionState:
             )
 
     def check_step(self, expected: int | None, field: str) -> None:
-        """Checks the step that a request expects; ``field`` is the one that states it.
+        """Checks the step that a request expects; ``field`` is the field that states it.
 
         Raises:
             DomainError: STEP_MISMATCH.

@@ -44,6 +44,7 @@ _armed = _Armed(os.environ.get(VARIABLE, ""))
 armed = bool(_armed.name)
 """Whether the process is to die at one of them. Small steps ask before they call `passing`."""
 
+
 def is_armed(name: str) -> bool:
     """Whether the process will be killed there; then the work around it is done in smaller parts."""
     return name == _armed.name

@@ -23,7 +23,7 @@ from optserve import spec, v1
 from optserve.spec import Choice, Spec, decode, encode
 from optserve.specs import enums
 from optserve_server.hyper import REQUIRED, declarations
-from optserve_server.wire.specifications.specs import FAMILIES, chosen_from, reduction_from
+from optserve_server.wire.specifications.specs import FAMILIES, algorithm_from, reduction_from
 
 MODULES = [importlib.import_module(f"optserve.v1.{m.name}") for m in pkgutil.iter_modules(v1.__path__)]
 FILES: list[FileDescriptor] = [m.DESCRIPTOR for m in MODULES if m.__name__.endswith("_pb2")]
@@ -268,7 +268,7 @@ def test_defaults_beside_a_choice_are_the_servers():
     for spec_class in (optserve.optimizers.SGD, optserve.activations.ReLU, optserve.losses.Huber):
         message = spec_class.MESSAGE()
         getattr(message, spec_class.FIELD).SetInParent()
-        assert spec_class().convention.name == chosen_from(message).convention.name
+        assert spec_class().convention.name == algorithm_from(message).convention.name
     assert optserve.losses.Huber().reduction.name == reduction_from(message).name
 
 

@@ -144,8 +144,8 @@ class TestStepProtocol:
                 step=wire.StepStart(sequence=sequence, byte_count=40), chunk=tensor_pb2.Chunk(data=data)
             )
             if sequence == 1:
-                protocol.planned(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
-            protocol.answered(result_of(sequence))
+                protocol.accept_plan(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
+            protocol.accept_result(result_of(sequence))
             protocol.add(step_of(plan))
         assert not protocol.due
 
@@ -164,9 +164,9 @@ class TestStepProtocol:
             protocol.add(step_of(plan))
         protocol.open()
         take_sent(protocol)
-        protocol.planned(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
-        protocol.answered(result_of(1))
-        assert protocol.failed(LOST) is Verdict.RETRY
+        protocol.accept_plan(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
+        protocol.accept_result(result_of(1))
+        assert protocol.accept_error(LOST) is Verdict.RETRY
         assert wire.StepStreamRequest.FromString(protocol.open()).plan.HasField("pull")
         assert [request.step.sequence for request in take_sent(protocol)] == [2, 3]
 
@@ -175,7 +175,7 @@ class TestStepProtocol:
         steps = [step_of(plan) for _ in range(3)]
         for step in steps:
             protocol.add(step)
-        assert protocol.failed(REFUSED) is Verdict.FAILED
+        assert protocol.accept_error(REFUSED) is Verdict.FAILED
         for step, kind in zip(
             steps, [errors.InvalidArgument, errors.Abandoned, errors.Abandoned], strict=True
         ):
@@ -193,18 +193,18 @@ class TestStepProtocol:
         for step in steps:
             protocol.add(step)
         assert [step.sequence for step in steps] == [1, 2]
-        assert protocol.failed(REUSED) is Verdict.SEND_AGAIN
+        assert protocol.accept_error(REUSED) is Verdict.SEND_AGAIN
         assert [step.sequence for step in steps] == [2, 3]
-        assert protocol.failed(REUSED) is Verdict.FAILED, "nothing was left unknown this time"
+        assert protocol.accept_error(REUSED) is Verdict.FAILED, "nothing was left unknown this time"
 
     def test_a_refusal_leaves_a_lost_step_unknown(self):
         protocol, plan = StepProtocol(), plan_of()
         protocol.add(lost := step_of(plan))
         protocol.withdraw(lost)
         protocol.add(step_of(plan))
-        assert protocol.failed(REFUSED) is Verdict.FAILED
+        assert protocol.accept_error(REFUSED) is Verdict.FAILED
         protocol.add(last := step_of(plan))
-        assert protocol.failed(REUSED) is Verdict.SEND_AGAIN
+        assert protocol.accept_error(REUSED) is Verdict.SEND_AGAIN
         assert last.sequence == 2
 
     @pytest.mark.parametrize("applied", [None, False])
@@ -212,9 +212,9 @@ class TestStepProtocol:
         protocol, plan = StepProtocol(), plan_of()
         protocol.add(step_of(plan))
         failure = errors.Internal("a defect", reason=errors.Reason.INTERNAL, applied=applied)
-        assert protocol.failed(failure) is Verdict.FAILED
+        assert protocol.accept_error(failure) is Verdict.FAILED
         protocol.add(step_of(plan))
-        assert protocol.failed(REUSED) is (Verdict.SEND_AGAIN if applied is None else Verdict.FAILED)
+        assert protocol.accept_error(REUSED) is (Verdict.SEND_AGAIN if applied is None else Verdict.FAILED)
 
     def test_follows_a_server_that_came_back_without_the_last_steps(self):
         protocol, plan = StepProtocol(), plan_of()
@@ -223,13 +223,13 @@ class TestStepProtocol:
             protocol.open() if step == 0 else None
             take_sent(protocol)
             if step == 0:
-                protocol.planned(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
-            protocol.answered(result_of(step))
+                protocol.accept_plan(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
+            protocol.accept_result(result_of(step))
         protocol.add(step_of(plan))
         gap = errors.FailedPrecondition(
             "gap", reason=errors.Reason.SEQUENCE_GAP, metadata={"expected": "2"}, applied=False
         )
-        assert protocol.failed(gap) is Verdict.FAILED
+        assert protocol.accept_error(gap) is Verdict.FAILED
         protocol.add(step := step_of(plan))
         assert step.sequence == 2
 
@@ -266,7 +266,7 @@ class TestStepProtocol:
         protocol = StepProtocol()
         protocol.add(check := step_of(plan_of(options=PlanOptions(validate_only=True))))
         assert check.sequence == 0
-        assert protocol.failed(REFUSED) is Verdict.FAILED
+        assert protocol.accept_error(REFUSED) is Verdict.FAILED
         protocol.add(step := step_of(plan_of()))
         assert step.sequence == 1
 

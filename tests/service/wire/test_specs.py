@@ -25,8 +25,8 @@ from optserve_server.spec.early_stopping import EarlyStoppingSpec
 from optserve_server.spec.plateau import ReduceOnPlateauSpec
 from optserve_server.wire.specifications.specs import (
     FAMILIES,
-    chosen_from,
-    chosen_to,
+    algorithm_from,
+    algorithm_to,
     loss_to,
     real_oneof,
     reduction_from,
@@ -142,17 +142,17 @@ def test_the_echo_of_an_algorithm_asks_for_the_same(kind: type[Any], name: str, 
         message.convention = data.draw(st.sampled_from(Convention.values()))
     getattr(message, name).SetInParent()
     complete(draw_fields(data, getattr(message, name)))
-    chosen = outcome(lambda: chosen_from(message))
+    chosen = outcome(lambda: algorithm_from(message))
     if isinstance(chosen, DomainError):
         # Ranges may join fields, such as a step size's ends. Their errors name the message.
         assert (chosen.field or "").startswith(name)
         return
     echo = kind()
-    chosen_to(echo, chosen)
-    assert chosen_from(echo).algorithm == chosen.algorithm
+    algorithm_to(echo, chosen)
+    assert algorithm_from(echo).algorithm == chosen.algorithm
     assert all_set(getattr(echo, name))
     again = kind()
-    chosen_to(again, chosen_from(echo))
+    algorithm_to(again, algorithm_from(echo))
     assert again == echo
     for field, value in getattr(message, name).ListFields():
         # What is within is stated in full as well, so it is more than was sent.
@@ -285,7 +285,7 @@ def test_a_loss_states_its_reduction(number: Any) -> None:
     message.mean_squared_error.SetInParent()
     reduction = reduction_from(message)
     echo = LossSpec()
-    loss_to(echo, chosen_from(message), reduction)
+    loss_to(echo, algorithm_from(message), reduction)
     assert echo.reduction == (number or LossReduction.Value("LOSS_REDUCTION_SUM_OVER_BATCH_SIZE"))
     assert reduction_from(echo) is reduction is Reduction[LossReduction.Name(echo.reduction)[15:]]
 

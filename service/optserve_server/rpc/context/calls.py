@@ -1,4 +1,4 @@
-"""What is known of the call that is being answered: who makes it, and what logs and errors name."""
+"""The current call: caller, request id, and fields for logs and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators are told about: plain numbers, so that counting costs a step next to nothing."""
+"""Counters for the metrics: plain numbers, so that counting costs a step next to nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BUCKETS = 40
 
 
 class Latency:
-    """How long something took, each time.
+    """Histogram of durations.
 
     Attributes:
         counts: how many took less than 2**i and at least 2**(i-1) nanoseconds.
@@ -30,7 +30,7 @@ class Latency:
 
 
 class Meters:
-    """The numbers of one server; all are changed on its event loop alone.
+    """Counters of one server; changed only on its event loop.
 
     Attributes:
         receive: from a streamed step's header to the last byte of its gradient.
@@ -43,7 +43,7 @@ class Meters:
         bytes_received: of messages.
         bytes_sent: of messages.
         events_dropped: of watchers that read slowly.
-        sessions_expired: by what became of them.
+        sessions_expired: by outcome: deleted or evicted.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Repeated requests: the first answer again, and nothing done twice."""
+"""Idempotency of requests: a repeated one gets the first answer and changes nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.request_ledger import RequestLedger
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.session_durability import Answered, SessionDurability
+from optserve_server.sessions.session_durability import AnsweredRequest, SessionDurability
 from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.wire.messages.answers import answer_to
@@ -31,7 +31,7 @@ class Idempotency:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def once(self, request_id: str, content: bytes, act: Callable[[], Awaitable[M]]) -> M:
-        """The answer of ``act``, or that which the same request got before.
+        """Returns the answer of ``act``, or the stored answer of the same request.
 
         Args:
             request_id: the idempotency key; empty for none.
@@ -90,4 +90,4 @@ def remember(
 ) -> None:
     """Stores the answer to a request that has an idempotency key, with the session's files."""
     if request.key:
-        durability.answered.append(Answered(request, kind, answer.SerializeToString()))
+        durability.answered.append(AnsweredRequest(request, kind, answer.SerializeToString()))

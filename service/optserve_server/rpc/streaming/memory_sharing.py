@@ -1,4 +1,4 @@
-"""ShareMemory, and the steps whose gradient and parameters lie in shared memory."""
+"""ShareMemory, and steps whose gradient and parameters are in shared memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optserve_server.shared_memory.regions import Region, Regions, make_region
 from optserve_server.wire.messages import sharing
 
 
-class Sharing:
+class MemorySharing:
     """Shares memory with clients on the same host.
 
     Args:
@@ -56,7 +56,7 @@ class Sharing:
             DomainError: what `make_region` raises, LIMIT_EXCEEDED, or
                 SHARED_MEMORY_UNAVAILABLE where the server has no socket to hand it over.
         """
-        (tensors, dtype), key = sharing.asked_from(request)
+        (tensors, dtype), key = sharing.sharing_request_from(request)
         if not self.is_available:
             raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, "the server shares no memory")
         self.regions.check_room()

@@ -18,7 +18,7 @@ from optserve_server.programs.gradient_transforms import GRADIENT, REPLY
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.streaming.answers import RESPONSES, Answers
-from optserve_server.rpc.streaming.memory_sharing import Sharing
+from optserve_server.rpc.streaming.memory_sharing import MemorySharing
 from optserve_server.rpc.streaming.messages import Chunk, Messages
 from optserve_server.rpc.transport.data_connection import Message
 from optserve_server.sessions.session import Session
@@ -54,7 +54,7 @@ class StepStream:
         execution: Execution,
         drain: Drain,
         chunk_bytes: int,
-        sharing: Sharing,
+        sharing: MemorySharing,
         messages: Messages,
     ) -> None:
         self._find, self._sharing = find, sharing
@@ -85,10 +85,10 @@ class StepStream:
                     wait.is_idle = True
                     if drain.draining:
                         drain.check()
-            await self._answers.sent()
+            await self._answers.wait_until_sent()
         except DomainError:
             # The steps before it are taken, and their answers may be on their way.
-            await self._answers.sent()
+            await self._answers.wait_until_sent()
             raise
         finally:
             self._answers.close()
@@ -111,7 +111,7 @@ class StepStream:
             return None
         if request.HasField("data_connection"):
             _check_alone(request, chunk, "data_connection")
-            await self._answers.sent()
+            await self._answers.wait_until_sent()
             await self._messages.connect(request.data_connection)
             return None
         if chunk is not None:
@@ -121,17 +121,17 @@ class StepStream:
         raise DomainError(Reason.STREAM_PROTOCOL, text, field="step")
 
     async def _serve_plan(self, message: pb.StepPlan) -> None:
-        await self._answers.sent()
+        await self._answers.wait_until_sent()
         self._drop_plan()
         self._stated, self._deleted = message, False
-        plan = self._resolved(message)
+        plan = self._resolve(message)
         if not plan.sparse_tensors and plan.region is None:
             # Kernels are compiled while the first gradient is on its way.
             reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
             await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
-        await self._messages.write_pieces((steps.planned_to(plan).SerializeToString(),))
+        await self._messages.write_pieces((steps.plan_answer_to(plan).SerializeToString(),))
 
-    def _resolved(self, message: pb.StepPlan) -> StepPlan[Session]:
+    def _resolve(self, message: pb.StepPlan) -> StepPlan[Session]:
         """Checks a plan against its session and keeps it.
 
         Raises:
@@ -145,8 +145,8 @@ class StepStream:
         self._plan = plan
         return plan
 
-    def _renewed_plan(self) -> StepPlan[Session]:
-        """The stream's plan, checked anew: its session was updated, or evicted and is back.
+    def _renew_plan(self) -> StepPlan[Session]:
+        """Checks the stream's plan again: its session was updated, or evicted and reloaded.
 
         Raises:
             DomainError: STREAM_PROTOCOL if there is none, SESSION_NOT_FOUND, or what is wrong with it.
@@ -157,7 +157,7 @@ class StepStream:
         if self._deleted:
             raise session_deleted(self._stated.session, "plan.session")
         self._drop_plan()
-        return self._resolved(self._stated)
+        return self._resolve(self._stated)
 
     def _on_close(self) -> None:
         """Drops what belongs to a session that was deleted or evicted; the stream may be idle."""
@@ -179,12 +179,12 @@ class StepStream:
             _check_alone(request, chunk, "plan" if request.HasField("plan") else "data_connection")
         plan = self._plan
         if plan is None or not plan.is_current:
-            plan = self._renewed_plan()
+            plan = self._renew_plan()
         try:
             options = steps.options_from(request.step, plan)
-            step = await self._received(plan, request.step, options, chunk)
+            step = await self._receive(plan, request.step, options, chunk)
             if self._answers.sending is not None:
-                await self._answers.sent()
+                await self._answers.wait_until_sent()
             self._execution.meters.receive.add(perf_counter_ns() - begun)
             if plan.region is not None:
                 return await self._take_in_memory(plan, plan.region, step)
@@ -193,7 +193,7 @@ class StepStream:
             _locate(error)
             raise
 
-    async def _received(
+    async def _receive(
         self, plan: StepPlan[Session], start: pb.StepStart, options: StepOptions, chunk: Chunk | None
     ) -> Step:
         """A step whose gradient is complete."""
@@ -237,11 +237,11 @@ class StepStream:
                 on_progress(filler.filled)
             message = await self._messages.read()
             if message is aio.EOF:
-                raise filler.truncated()
+                raise filler.truncation_error()
             request, chunk = await self._messages.decode(message)
             for field in ("step", "plan", "data_connection"):
                 if request.HasField(field):
-                    raise filler.interrupted(field)
+                    raise filler.interruption_error(field)
             await _put(filler, chunk)
 
     async def _take(self, plan: StepPlan[Session], step: Step) -> Pieces | None:

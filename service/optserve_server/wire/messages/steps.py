@@ -20,10 +20,10 @@ from optserve_server.state.staging import NamedArray, StagedTensor, check_names,
 from optserve_server.state.step_result import StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step_plan import StepPlan
 from optserve_server.wire.fields.enums import number_of
-from optserve_server.wire.fields.names import checked_key
+from optserve_server.wire.fields.names import check_key
 from optserve_server.wire.fields.tensors import INDEX_DTYPES, WIRE_DTYPES, array_from, wire_dtype_from
 from optserve_server.wire.fields.unknown_fields import check_known
-from optserve_server.wire.messages.parameters import pull_from, staged_to
+from optserve_server.wire.messages.parameters import pull_from, staging_layout_to
 
 _OUTCOMES = {
     outcome: pb.StepOutcome.ValueType(number_of(outcome, pb.StepOutcome.DESCRIPTOR))
@@ -60,9 +60,9 @@ def unary_options_from(message: pb.StepOptions) -> StepOptions:
     """What a unary step asks for; fields of errors start at ``options``."""
     if len(UnknownFieldSet(message)):
         check_known(message, "options")
-    return _checked(
+    return _check(
         StepOptions(
-            checked_key(message.worker, "options.worker"),
+            check_key(message.worker, "options.worker"),
             message.sequence,
             message.expected_step if message.HasField("expected_step") else None,
             message.loss_scale if message.HasField("loss_scale") else 1.0,
@@ -74,7 +74,7 @@ def unary_options_from(message: pb.StepOptions) -> StepOptions:
     )
 
 
-def _checked(options: StepOptions) -> StepOptions:
+def _check(options: StepOptions) -> StepOptions:
     """Checks options; fields of errors start at ``options``.
 
     Raises:
@@ -148,7 +148,7 @@ def plan_from(
         if error.field == "name":  # as other requests call it
             error.field = "session"
         raise
-    worker = checked_key(message.worker, "worker")
+    worker = check_key(message.worker, "worker")
     dtype = wire_dtype_from(message.gradient_dtype, "gradient_dtype")
     pull = None
     if message.HasField("pull"):
@@ -195,7 +195,7 @@ def _check_region_plan(message: pb.StepPlan) -> None:
             raise DomainError(Reason.CONFLICTING_FIELDS, text, field=field)
 
 
-def planned_to(plan: StepPlan[Session]) -> pb.StepStreamResponse:
+def plan_answer_to(plan: StepPlan[Session]) -> pb.StepStreamResponse:
     """The answer to a plan."""
     session = plan.session
     planned = pb.StepPlanned(step=session.step)
@@ -210,7 +210,7 @@ def planned_to(plan: StepPlan[Session]) -> pb.StepStreamResponse:
 
 def byte_layout_to(tensors: Iterable[StagedTensor]) -> ByteLayout:
     """Where tensors are in a sequence of bytes."""
-    layout = ByteLayout(tensors=map(staged_to, tensors))
+    layout = ByteLayout(tensors=map(staging_layout_to, tensors))
     layout.byte_count = sum(tensor.byte_count for tensor in layout.tensors)
     return layout
 
@@ -222,7 +222,7 @@ def options_from(start: pb.StepStart, plan: StepPlan[Session]) -> StepOptions:
     if plan.region is not None and not start.gradient_id:
         text = "a gradient in shared memory needs a gradient_id"
         raise DomainError(Reason.FIELD_REQUIRED, text, field="gradient_id")
-    return _checked(
+    return _check(
         StepOptions(
             plan.worker,
             start.sequence,

@@ -14,7 +14,7 @@ OUTCOMES = {int(outcome): outcome for outcome in StepOutcome}
 
 @dataclass(slots=True)
 class StepResult:
-    """What one step did.
+    """Result of one step.
 
     Attributes:
         step: the session's step after it.

@@ -75,7 +75,7 @@ class SharedMemory:
                 os.close(descriptor)
 
     def close(self) -> None:
-        """Gives the memory back, as happens by itself at the end; the server forgets it."""
+        """Releases the memory, as its finalizer does automatically; the server drops it."""
         self.is_open = False
         self._end()
 

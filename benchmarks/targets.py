@@ -28,7 +28,7 @@ class Target:
         most: or at most this.
         aim: what would be better still.
         of: whether the ratio or the value is meant.
-        promised: False where it was promised of another contender, and is shown for comparison.
+        promised: False if it was promised of another contender, and is shown for comparison.
     """
 
     group: str

@@ -28,7 +28,7 @@ HEAVY = {"Arrow Flight"}
 
 
 def run(options: Options) -> Iterator[Finding]:
-    """GB/s of both directions together; all bytes are there before the first comes back."""
+    """GB/s of both directions together; all bytes have arrived before the first is returned."""
     for n in options.sizes_of(SIZES):
         timed: dict[str, Timed] = {}
         with contextlib.ExitStack() as stack:

@@ -30,7 +30,7 @@ def send_whole(connection: socket.socket, view: memoryview) -> None:
 
 
 def receive_whole(connection: socket.socket, view: memoryview) -> bool:
-    """Fills the view; False where the other side has left."""
+    """Fills the view; False if the other side has left."""
     filled = 0
     while filled < len(view):
         count = connection.recv_into(view[filled:])
@@ -49,7 +49,7 @@ def send_messages(connection: socket.socket, view: memoryview) -> None:
 
 
 def receive_messages(connection: socket.socket, view: memoryview) -> bool:
-    """Fills the view from messages; False where the other side has left."""
+    """Fills the view from messages; False if the other side has left."""
     filled = 0
     while filled < len(view):
         header = connection.recv(LENGTH.size, socket.MSG_WAITALL)

@@ -1,4 +1,4 @@
-"""No optimizer at all: writes what would be a gradient to a file and makes it safe.
+"""No optimizer at all: writes what would be a gradient to a file and syncs it.
 
 ``python -m benchmarks.contenders.writer N PATH``
 """

@@ -72,7 +72,7 @@ class Line:
                     await asyncio.sleep(pause)
 
     async def hears(self, seconds: float = SECONDS) -> bytes | None:
-        """All that comes until the server closes the connection; None where it does not."""
+        """All that comes until the server closes the connection; None if it does not."""
         heard = b""
         with contextlib.suppress(OSError):
             try:

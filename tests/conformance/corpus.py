@@ -21,7 +21,7 @@ By family, with nested lists for arrays (all exact in float32):
 
     optimizers   spec: OptimizerSpec
                  inputs: parameters [n], gradients [steps][n], and learning_rates [steps], or
-                 none where the spec's own rate holds
+                 none if the spec's own rate holds
                  expected: parameters [steps][n] after each step; for look-ahead forms also
                  lookahead [steps][n], the point at which each gradient is taken
     schedules    spec: ScheduleSpec; inputs: steps [k]; expected: values [k]

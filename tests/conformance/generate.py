@@ -28,7 +28,7 @@ from tests.conformance.sources.row import Row
 REPORT = Path(__file__).parent / "REPORT.md"
 
 REPRODUCED = 1e-13
-"""How exactly recorded values have to come back on another machine, relative."""
+"""Relative tolerance of recorded values that are computed again on another machine."""
 
 SMALLEST_PARAMETER = 0.05
 """Trajectories keep this distance from 0 unless they are 0, so that a relative error means something."""

@@ -122,10 +122,10 @@ def check_refusal(driver: Driver, name: str) -> None:
 
 
 def refusal_of(response: DriverResponse) -> tuple[str, str]:
-    """Reason and field that a driver told.
+    """Reason and field that a driver reported.
 
     Raises:
-        AssertionError: it told of no refusal.
+        AssertionError: it reported no error.
     """
     assert response.WhichOneof("outcome") == "refusal", f"the driver's answer is {response}"
     reason = ErrorReason.Name(response.refusal.reason).removeprefix("ERROR_REASON_")

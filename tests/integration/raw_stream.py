@@ -127,7 +127,7 @@ class RawStream:
         self.socket.sendall(frame(messages))
 
     def answer(self) -> bytes | None:
-        """The next answer over the data connection; None where it ended in order."""
+        """The next answer over the data connection; None if it ended in order."""
         prefix = receive_exactly(self.socket, PREFIX.size)
         if not prefix:
             return None

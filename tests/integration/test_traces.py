@@ -73,7 +73,7 @@ def test_a_span_for_every_call_within_the_callers_trace() -> None:
 
 
 def test_traces_name_the_extra_that_they_need() -> None:
-    """Told by a Python that cannot import it."""
+    """The error of an environment without the extra."""
     code = (
         "import sys; sys.modules['opentelemetry'] = None; sys.argv[0] = 'optserve-server'\n"
         "from optserve_server.__main__ import main; sys.exit(main())"

@@ -1,4 +1,4 @@
-"""Any file of a data directory torn or flipped: sessions come back exactly, or are said to be damaged."""
+"""Any file of a data directory torn or flipped: sessions are restored exactly, or reported as damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes back after a kill, and what is said about it before."""
+"""State that is restored after a kill, and what the server reported of it before."""
 
 from __future__ import annotations
 

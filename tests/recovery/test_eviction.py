@@ -36,7 +36,7 @@ def until_away(client: Client, name: str) -> Session:
 
 
 def patient(call: Callable[[], T]) -> T:
-    """A large session comes back in the background; on a slow machine its lease is soon over again."""
+    """A large session is reloaded in the background; on a slow machine its lease is soon over again."""
     deadline = time.monotonic() + 20
     while True:
         try:

@@ -173,7 +173,7 @@ def test_a_record_that_is_safe_is_let_go_of(tmp_path: Path) -> None:
 
 
 def test_a_slow_snapshot_takes_nothing_back(tmp_path: Path) -> None:
-    """It is begun before a session is journaled, and safe only when a later one is."""
+    """It is begun before a session is journaled, and durable only when a later one is."""
     disk = GatedDisk()
 
     async def live() -> None:

@@ -35,7 +35,7 @@ from tests.support.disks import FailingDisk
 
 
 class CountingDisk(FailingDisk):
-    """Counts what is made safe."""
+    """Counts syncs."""
 
     syncs = 0
 

@@ -76,7 +76,7 @@ class FullDisk(Disk):
 
 
 class SlowDisk(Disk):
-    """A disk that takes its time to make anything safe.
+    """A disk with slow syncs.
 
     Attributes:
         seconds: how long.

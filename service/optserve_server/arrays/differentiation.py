@@ -26,7 +26,7 @@ from optserve_server.arrays.trace import Tracer
 from optserve_server.arrays.vocabulary import Ops, Value
 
 Tangent: TypeAlias = Value | None
-"""A derivative; None where it is 0 by the form of the formula alone."""
+"""A derivative; None if it is 0 by the form of the formula alone."""
 
 Partial: TypeAlias = Callable[[Ops, Sequence[Value], Value], Value]
 """From operands and result to the derivative with respect to one operand."""

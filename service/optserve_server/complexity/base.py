@@ -57,7 +57,7 @@ class Layer(Hyperparameters, ABC):
         """What the layer takes for an input of ``shape``.
 
         Raises:
-            DomainError: SHAPE_MISMATCH where such an input does not fit the layer, without
+            DomainError: SHAPE_MISMATCH if such an input does not fit the layer, without
                 a field or with that of the hyperparameter which it does not fit.
         """
 

@@ -33,7 +33,7 @@ def check_window(window: Shape, field: str, **others: Shape) -> None:
     """Checks a window and what is stated for each of its dimensions.
 
     Raises:
-        DomainError: OUT_OF_RANGE, or CONFLICTING_FIELDS where another list is not as long.
+        DomainError: OUT_OF_RANGE, or CONFLICTING_FIELDS if another list is not as long.
     """
     if not 1 <= len(window) <= MAX_DIMENSIONS:
         allowed = f"in [1, {MAX_DIMENSIONS}]"

@@ -32,7 +32,7 @@ class DiskState:
         root: the data directory.
 
     Attributes:
-        trouble: why it did not take what was written last; empty where it did.
+        trouble: why it did not take what was written last; empty if it did.
     """
 
     def __init__(self, disk: Disk, root: Path) -> None:

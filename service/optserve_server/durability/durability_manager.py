@@ -190,10 +190,10 @@ class DurabilityManager:
 
         Args:
             durability: of the session.
-            asked: the request for it; None where the server saves of its own accord.
+            asked: the request for it; None if the server saves of its own accord.
 
         Raises:
-            DomainError: STORAGE_FULL, STORAGE_UNAVAILABLE, or SESSION_NOT_FOUND where it was
+            DomainError: STORAGE_FULL, STORAGE_UNAVAILABLE, or SESSION_NOT_FOUND if it was
                 deleted meanwhile.
         """
         async with durability.saving:

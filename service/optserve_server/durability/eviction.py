@@ -16,7 +16,7 @@ from optserve_server.state.session_state import RELOAD_RETRY_AFTER_S
 from optserve_server.storage.damage import DamagedError
 
 MAX_INLINE_RELOAD_BYTES = 1 << 20
-"""Bytes of a session up to which it comes back while its caller waits."""
+"""Bytes of a session up to which it is reloaded while its caller waits."""
 
 
 async def evict(
@@ -84,7 +84,7 @@ class Reload:
 
         Raises:
             DomainError: STORAGE_UNAVAILABLE with a time to wait while it is on its way,
-                SESSION_DAMAGED where its snapshot is, or what the budget raises.
+                SESSION_DAMAGED if its snapshot is, or what the budget raises.
         """
         if self._byte_count <= MAX_INLINE_RELOAD_BYTES:
             return self._back()

@@ -78,7 +78,7 @@ class Adafactor(MatrixRule):
         return {"r": _without(shape, columns), "c": _without(shape, rows)}
 
     def _factor_dimensions(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
-        """The dimensions of rows and of columns; None where the second moment is kept whole."""
+        """The dimensions of rows and of columns; None if the second moment is kept whole."""
         if len(shape) < 2:
             return None
         axes = list(range(len(shape)))

@@ -66,11 +66,11 @@ class Session(SessionState):
 
     @property
     def durable_step(self) -> int:
-        """The step that would come back if the server were lost now; 0 if none would."""
+        """The step that would be recovered if the server were lost now; 0 if none would."""
         return self.durable_at(self.step)
 
     def durable_at(self, step: int) -> int:
-        """The step that would come back if the server were lost at ``step``; 0 if none would."""
+        """The step that would be recovered if the server were lost at ``step``; 0 if none would."""
         return 0 if self.durability is None else self.durability.durable_step(step)
 
     @property
@@ -162,7 +162,7 @@ class Session(SessionState):
 
         Raises:
             DomainError: SESSION_NOT_FOUND, STEP_MISMATCH, STEP_INCOMPLETE, or
-                CONFLICTING_FIELDS where the groups' members would change.
+                CONFLICTING_FIELDS if the groups' members would change.
         """
         self.check_open()
         self.check_step(expected_step, "expected_step")

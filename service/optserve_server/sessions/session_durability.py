@@ -125,7 +125,7 @@ class SessionDurability(Generic[S]):
         return self.number > self.saved_number
 
     def durable_step(self, step: int) -> int:
-        """The step that would come back now, where the session is at ``step``."""
+        """The step that would be recovered now if the session is at ``step``."""
         return step if self.journals and self.unbroken else self.saved_step
 
     def own(self, staging: Staging) -> Staging:

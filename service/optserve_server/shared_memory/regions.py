@@ -62,7 +62,7 @@ class Region:
         session: whose steps may use it.
         key: which values it holds; None for none.
         staging: the gradient in it, which the client writes.
-        values: where values are copied to; None where they are live, or there are none.
+        values: where values are copied to; None if they are live, or there are none.
         live: the session's own parameters, where those are the values.
         name: unguessable; a client that knows it may claim the region once, and step with it.
         claimed: whether it was handed over.
@@ -157,7 +157,7 @@ def make_region(
 
     Raises:
         DomainError: UNKNOWN_TENSOR, DUPLICATE_TENSOR, LIMIT_EXCEEDED, QUOTA_EXCEEDED or what
-            `Session.values` raises, and SHARED_MEMORY_UNAVAILABLE where the machine has no
+            `Session.values` raises, and SHARED_MEMORY_UNAVAILABLE if the machine has no
             such memory, or not as much.
     """
     tensors_of_values, _, point = key or ((), None, Point.PARAMETERS)
@@ -265,7 +265,7 @@ class Regions:
         """Keeps a region until it is dropped, or its session closed.
 
         Raises:
-            DomainError: SESSION_NOT_FOUND where the session was closed meanwhile.
+            DomainError: SESSION_NOT_FOUND if the session was closed meanwhile.
         """
         if region.session.closed:
             region.close()

@@ -28,7 +28,7 @@ class SharedBlock:
 
     Args:
         byte_count: its length; one byte at least is taken.
-        writable: whether those who get the descriptor may write. Otherwise only this
+        writable: whether holders of the descriptor may write. Otherwise only this
             process does, through `array`.
 
     Attributes:
@@ -67,7 +67,7 @@ class SharedBlock:
         return int(self._close.alive)
 
     def close_descriptor(self) -> None:
-        """Closes the descriptor, once those who need it have it; the memory stays."""
+        """Closes the descriptor, once its holders have it; the memory stays."""
         self._close()
 
     def close(self) -> None:

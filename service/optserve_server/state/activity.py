@@ -48,7 +48,7 @@ class Activity:
         outcomes: answered steps by outcome, without repeated answers.
         used: when the session was last used, by the monotonic clock.
         expired: whether its lease has ended it.
-        watchers: those who receive events.
+        watchers: receivers of events.
     """
 
     def __init__(self) -> None:

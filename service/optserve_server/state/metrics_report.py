@@ -37,7 +37,7 @@ def prepare_report(session: SessionState, values: Mapping[str, float]) -> Callab
     """Judges metrics of the session's parameters as they are; changes nothing before it is called.
 
     Raises:
-        DomainError: FIELD_REQUIRED where the session watches metrics, but none of these.
+        DomainError: FIELD_REQUIRED if the session watches metrics, but none of these.
     """
     _check_watched(session.spec, values)
     numbers, step = session.scalars, session.step

@@ -278,7 +278,7 @@ class Piecewise:
         under_way: the kernel's pass.
         size: how many elements there are.
         sends: what is to reach the device before it is computed with.
-        fetches: what is to come back from the device once it is computed.
+        fetches: what is copied from the device once it is computed.
     """
 
     def __init__(self, under_way: Pass, size: int, sends: Mirror | None, fetches: Mirror | None) -> None:

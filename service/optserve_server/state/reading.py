@@ -83,7 +83,7 @@ def read(session: SessionState, staging: Staging, point: Point) -> Values:
     """Fills ``staging`` with values.
 
     Raises:
-        DomainError: POINT_UNAVAILABLE where the session keeps no such point.
+        DomainError: POINT_UNAVAILABLE if the session keeps no such point.
     """
     check_point(session, point)
     backend = session.arenas.backend

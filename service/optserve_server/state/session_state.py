@@ -101,7 +101,7 @@ class SessionState:
         is_brief: whether its kernels alone are, if nothing has to be copied.
         changing: a context that marks the session as damaged if a change inside it fails.
         closed: whether it was deleted or evicted.
-        away: whether it was evicted, and comes back on its next use.
+        away: whether it was evicted, and is reloaded on its next use.
         damaged: whether a change failed half-way; such a session answers no more.
         durability: its durability; None if it is held in memory alone.
         live: the parameters as other processes of this host read them; None if none does.

@@ -90,7 +90,7 @@ class Run:
 
     @property
     def rows(self) -> npt.NDArray[np.int64] | None:
-        """The rows of its only tensor that are there; None where all of every tensor is."""
+        """The rows of its only tensor that are there; None if all of every tensor is."""
         return self.tensors[0].rows
 
     def on(self, backend: Backend) -> Mirror:

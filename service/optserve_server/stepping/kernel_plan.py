@@ -71,7 +71,7 @@ class RunKernels:
             text: which program.
             shape: arguments of ``text``.
             scalars: its numbers.
-            of_tensors: its numbers of tensors; None where the run is one segment.
+            of_tensors: its numbers of tensors; None if the run is one segment.
             reply: where values go that are sent.
             sent: whether an earlier pass over this gradient has brought it to the device.
 

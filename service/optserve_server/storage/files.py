@@ -156,7 +156,7 @@ class Beside:
                 self._pushed = self._end
 
     def finish(self) -> None:
-        """Makes it safe, and puts it in its place; where that fails, nothing is left."""
+        """Makes it durable, and moves it to its target; if that fails, nothing is left."""
         passing("after-temp-write")
         try:
             self._disk.sync(self._fd)

@@ -79,9 +79,9 @@ class Journal:
         segment_bytes: size from which on the next segment is begun.
 
     Attributes:
-        syncs: groups that were made safe.
+        syncs: groups that were synced.
         records: records in them.
-        sync_seconds: how long it took to make them safe, written already.
+        sync_seconds: seconds of these syncs, without the writes.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Journal:
             group = []  # what it held may be large, and the next one may be long in coming
 
     def _settle(self, group: list[Record]) -> None:
-        """Makes a group safe; where that fails, as many of its records as can be."""
+        """Syncs a group; if that fails, as many of its records as can be."""
         try:
             self._write(group)
         except OSError as error:

@@ -33,7 +33,7 @@ class Found:
     Attributes:
         owner: whose it is.
         number: which of its owner's records, from 1, without gaps.
-        payload: its bytes, None where they are damaged or cut off.
+        payload: its bytes, None if they are damaged or cut off.
         end: offset at which the next record begins.
     """
 

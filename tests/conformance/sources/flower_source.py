@@ -9,7 +9,7 @@ strategy, and so is the v that a run starts from. FedAdam corrects its rate, whi
 not; the case without that divides the rate by the same factor first.
 
 The strategies are those of flwr.server.strategy. Those of flwr.serverapp.strategy compute the
-same, with a tau of 1e-3 unless told otherwise.
+same, with a tau of 1e-3 by default.
 
 FedAvgM is gradient descent with momentum, so that PyTorch proves it as well.
 """

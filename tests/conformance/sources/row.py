@@ -20,7 +20,7 @@ Runner = Callable[[Path, Sequence[float] | None], Path]
 class Row:
     """A case before it is computed.
 
-    ``framework`` is None where the oracle itself is the source.
+    ``framework`` is None if the oracle itself is the source.
     """
 
     family: str

@@ -22,7 +22,7 @@ class Caller:
 
     Attributes:
         namespace: what he finds and what he may hold.
-        token: what he showed; None where nothing was asked for.
+        token: what he showed; None if nothing was asked for.
     """
 
     namespace: Namespace

@@ -35,7 +35,7 @@ class Meters:
     Attributes:
         receive: from a streamed step's header to the last byte of its gradient.
         queue: waiting for the session's turn.
-        record: making a step safe on the disk before it is taken, where the session is kept.
+        record: making a step durable before it is applied, in a journalled session.
         compute: what is done with a session in its turn; a step above all.
         respond: sending what is left of a streamed step's answer when the step is done.
         calls: how long calls took, by method.

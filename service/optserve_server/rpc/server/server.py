@@ -75,7 +75,7 @@ class Conditions:
         max_concurrent_rpcs: calls in flight beyond which gRPC itself refuses, without details.
         stream_idle_seconds: how long a stream may be silent; 0 for no limit.
         session_lease_seconds: the lease of sessions that state none; 0 for none.
-        reflection: whether the server describes its contract to those who may call.
+        reflection: whether the server describes its contract to authenticated callers.
         shared_memory: whether it shares memory with clients on its host.
         max_shared_memory_descriptors: file descriptors that this may hold.
         shared_memory_idle_seconds: after which unused memory is dropped; 0 for never.
@@ -112,7 +112,7 @@ class Server:
         executor: threads for long work.
         identities: who may call; anybody when None.
         conditions: its limits and credentials.
-        recovered: what came back from a data directory; None if there is none.
+        recovered: content of the data directory; None if there is none.
         tracer: traces calls; None without tracing.
     """
 
@@ -169,7 +169,7 @@ class Server:
 
     @property
     def durability_manager(self) -> DurabilityManager | None:
-        """What keeps sessions on a disk; None where all are held in memory alone."""
+        """The durability manager; None if all are held in memory alone."""
         return self._durability_manager
 
     def _features(self) -> list[str]:

@@ -66,7 +66,7 @@ class SessionService(SessionServiceServicer):
         drain: says when streams are to end.
         sharing: memory shared with clients on this host.
         data: where streams may have connections of their own.
-        durability_manager: keeps sessions on a disk; None where all are held in memory alone.
+        durability_manager: keeps sessions on a disk; None if all are held in memory alone.
     """
 
     def __init__(

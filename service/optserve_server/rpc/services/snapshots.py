@@ -54,7 +54,7 @@ class Snapshots:
 
     Args:
         execution: where work runs.
-        durability_manager: keeps sessions; None where all are held in memory alone.
+        durability_manager: keeps sessions; None if all are held in memory alone.
         codec: reads and writes specifications.
     """
 
@@ -257,7 +257,7 @@ async def receive_snapshot(requests: Requests, store: Store) -> tuple[pb.ImportH
     """Reads a whole import.
 
     Raises:
-        DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED where messages are missing or come
+        DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED if messages are missing or come
             where they may not, LIMIT_EXCEEDED or QUOTA_EXCEEDED.
     """
     first = await anext(requests, None)

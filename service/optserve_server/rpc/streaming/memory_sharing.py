@@ -40,7 +40,7 @@ class MemorySharing:
         self.stop = self._descriptor_passing.stop
 
     def start(self) -> None:
-        """Listens for those who fetch what was shared with them."""
+        """Listens for clients that fetch what was shared with them."""
         if self._wanted:
             self._descriptor_passing.start()
 
@@ -54,7 +54,7 @@ class MemorySharing:
 
         Raises:
             DomainError: what `make_region` raises, LIMIT_EXCEEDED, or
-                SHARED_MEMORY_UNAVAILABLE where the server has no socket to hand it over.
+                SHARED_MEMORY_UNAVAILABLE if the server has no socket to hand it over.
         """
         (tensors, dtype), key = sharing.sharing_request_from(request)
         if not self.is_available:

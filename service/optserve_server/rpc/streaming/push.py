@@ -45,7 +45,7 @@ async def receive_push(requests: Requests, find: Callable[[str], Session], execu
         execution: where its staging is laid out.
 
     Raises:
-        DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED where messages are missing or
+        DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED if messages are missing or
             come where they may not, or what the header raises.
     """
     first = await anext(requests, None)

@@ -87,7 +87,7 @@ class DataConnections:
         await self._accept_loop.close()
 
     def offer(self) -> Offer | None:
-        """A new offer, good for some seconds; None where the server takes no data connections."""
+        """A new offer, good for some seconds; None if the server takes no data connections."""
         if not self._port:
             return None
         ticket = secrets.token_bytes(TICKET_BYTES)

@@ -24,7 +24,7 @@ class CertificateFiles:
         certificate: the server's certificate, followed by those between it and its authority.
         key: its private key.
         client_authority: certificates of the authorities that clients' must come from; None
-            where clients need none.
+            if clients need none.
     """
 
     certificate: Path

@@ -77,7 +77,7 @@ def algorithm_from(message: Message, inherited: Convention = Convention.KERAS) -
         inherited: the convention where the message states none.
 
     Raises:
-        DomainError: FIELD_REQUIRED where nothing is chosen, UNSUPPORTED_VALUE where the
+        DomainError: FIELD_REQUIRED if nothing is chosen, UNSUPPORTED_VALUE if the
             choice is unknown, or what the algorithm's own fields raise; fields are paths
             within ``message``.
     """

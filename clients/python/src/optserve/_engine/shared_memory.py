@@ -96,7 +96,7 @@ class SharedMemory:
         return counters is None or before == counters[0] == change
 
     def copy(self, change: int) -> dict[str, Array] | None:
-        """Copies of the values that follow a step, or None where they are not of that moment.
+        """Copies of the values that follow a step, or None if they are not of that moment.
 
         Args:
             change: as for `copy_to`.

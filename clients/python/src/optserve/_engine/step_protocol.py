@@ -142,7 +142,7 @@ class StepProtocol:
             if error.applied is None:
                 self._leave_unknown(oldest)
         if error.reason is Reason.SEQUENCE_GAP and error.metadata.get("expected", "").isdigit():
-            self._next = int(error.metadata["expected"])  # the server came back without the last steps
+            self._next = int(error.metadata["expected"])  # the server recovered without the last steps
         oldest.settle(error)
         while self.waiting:
             abandoned = errors.Abandoned("an earlier step of the stream failed", applied=False)

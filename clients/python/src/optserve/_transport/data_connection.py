@@ -36,7 +36,7 @@ MAX_PIECES = 512
 
 
 def host_and_port(target: str) -> tuple[str, int] | None:
-    """What a gRPC target names; None where that is no single host and port."""
+    """What a gRPC target names; None if that is no single host and port."""
     address = target[4:].rpartition("/")[2] if target.startswith("dns:") else target
     if address.startswith(("ipv4:", "ipv6:")):
         address = address.partition(":")[2]

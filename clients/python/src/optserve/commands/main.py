@@ -14,7 +14,7 @@ OK, FAILED, MISUSED = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, 1 where it failed, 2 where it was asked for what there is not.
+    """Runs the command; returns 0, 1 if it failed, 2 if it was asked for what there is not.
 
     Args:
         arguments: the command line without the command itself; this process' own when None.

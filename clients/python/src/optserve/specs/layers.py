@@ -324,7 +324,7 @@ class Elementwise(Layer, field="elementwise"):
 
     A function of each element without parameters, such as an activation.
 
-    No multiply-adds, and `operations` for each element: 1 unless told otherwise, as for a
+    No multiply-adds, and `operations` for each element: 1 by default, as for a
     rectifier's comparison or a call of tanh.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Lints prose: Markdown, docstrings and comments of Python, comments of the contract.
+"""Lints prose (Markdown, docstrings, comments) and names of functions.
 
 python -m tools.prose            the paths that the vocabulary gates; any finding fails
 python -m tools.prose --all      every file of the repository, with a count for each

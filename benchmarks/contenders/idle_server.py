@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from optserve_server import __main__ as command
 from optserve_server import app
-from optserve_server.arrays.backend import Array, Segments, Sums
+from optserve_server.arrays.kernel import Array, Segments, Sums
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.program import Program
 

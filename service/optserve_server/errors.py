@@ -94,6 +94,26 @@ class DomainError(Exception):
             self.field = f"{path}{'' if self.field.startswith('[') else '.'}{self.field}"
 
 
+def out_of_range(field: str | None, actual: object, allowed: str, message: str | None = None) -> DomainError:
+    """OUT_OF_RANGE: a number that is not allowed; the message says so in general if none is given."""
+    text = message or f"{field} is {actual}, but must be {allowed}"
+    metadata = {"range": allowed, "actual": actual}
+    return DomainError(Reason.OUT_OF_RANGE, text, field=field, metadata=metadata)
+
+
+def mismatch(
+    reason: Reason, field: str | None, expected: object, actual: object, message: str | None = None
+) -> DomainError:
+    """SHAPE_MISMATCH or DTYPE_MISMATCH; the message says what was expected if none is given."""
+    text = message or f"{field} is {actual}, but must be {expected}"
+    return DomainError(reason, text, field=field, metadata={"expected": expected, "actual": actual})
+
+
+def conflict(field: str, message: str) -> DomainError:
+    """CONFLICTING_FIELDS: a field that contradicts another one."""
+    return DomainError(Reason.CONFLICTING_FIELDS, message, field=field)
+
+
 class within(contextlib.AbstractContextManager[None]):
     """Puts ``path`` before the field of any `DomainError` that passes through.
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC
 from collections.abc import Mapping
 from enum import Enum, StrEnum
-from typing import Any, Generic, Self, TypeAlias, TypeVar, cast, get_type_hints
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, cast, get_type_hints
 
 from optserve_server.errors import DomainError, Reason
 
@@ -160,6 +161,21 @@ class Hyperparameters:
                 raise DomainError(Reason.FIELD_REQUIRED, f"{name} is required", field=name)
             values[name] = default
         return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm(Hyperparameters, ABC):
+    """A member of a family, such as an optimizer.
+
+    Attributes:
+        name: that of its module, and of its field in the contract's oneof.
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.name = cls.__module__.rpartition(".")[2]
 
 
 def declarations(cls: type[Hyperparameters]) -> dict[str, Declaration]:

@@ -1,37 +1,33 @@
-"""Algorithms by name.
-
-A family's ``ALL`` list is its registry; names come from the classes themselves and
-equal the fields of the family's oneof, which a test holds.
-"""
+"""Algorithms by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, Generic, Protocol, TypeVar
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from optserve_server.hyper import Algorithm
+
+T = TypeVar("T")
 
 
-class Named(Protocol):
-    """Anything with a registry key."""
-
-    name: ClassVar[str]
-
-
-T = TypeVar("T", bound=Named)
-
-
-class Registry(Generic[T]):
-    """The classes of one family by name.
+class Registry(Mapping[str, type[T]]):
+    """The algorithms of one family by name: each module of a package that defines one.
 
     Args:
         family: name of the family, as in ``optimizers``.
-        members: its classes.
+        package: name of the package.
     """
 
-    def __init__(self, family: str, members: Sequence[type[T]]) -> None:
+    def __init__(self, family: str, package: str) -> None:
         self.family = family
-        self._by_name = {member.name: member for member in members}
-        if len(self._by_name) != len(members):
-            raise ValueError(f"two members of {family} share a name")
+        self._by_name: dict[str, type[Any]] = {}
+        for found in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+            for member in vars(importlib.import_module(found.name)).values():
+                if _is_algorithm(member) and member.__module__ == found.name:
+                    self._by_name[member.name] = member
 
     def __getitem__(self, name: str) -> type[T]:
         return self._by_name[name]
@@ -41,3 +37,7 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+
+def _is_algorithm(member: object) -> bool:
+    return isinstance(member, type) and issubclass(member, Algorithm) and not inspect.isabstract(member)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Kernel, Segments
+from optserve_server.arrays.kernel import Kernel, Segments
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from tests.support.variants import Variant
 

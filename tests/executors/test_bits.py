@@ -10,7 +10,7 @@ import pytest
 
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.optimizers import ALL
+from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.programs.gradient_transforms import StepPrograms
 from optserve_server.spec.session_spec import GradientSpec
@@ -26,7 +26,7 @@ SIZE = 8192 * 2 + 77
 
 def test_every_rule_has_variants() -> None:
     programs = {variant.program for variant in variants()}
-    for cls in ALL:
+    for cls in REGISTRY.values():
         if issubclass(cls, ElementwiseRule):
             bare = StepPrograms(cls(), GradientSpec(), decays=False, averages=False)
             assert bare.apply(False) in programs, cls.name

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from optserve_server.arrays.backend import Kernel
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
 from optserve_server.arrays.emission import dtypes
+from optserve_server.arrays.kernel import Kernel
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program

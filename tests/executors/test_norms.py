@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from optserve_server.arrays.backend import Backend, Segments
+from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.kernel import Segments
 from optserve_server.arrays.norms import LARGE, SMALL, norm, norms
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend

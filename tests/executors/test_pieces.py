@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pytest
 
 from optserve_server.arrays import workers
-from optserve_server.arrays.backend import Backend, Bound, Sums
+from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
 from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.formats import encode
+from optserve_server.arrays.kernel import Bound, Sums
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from optserve_server.arrays.backend import Segments
 from optserve_server.arrays.cuda_source import C_TYPES, SUMMANDS, element_source
 from optserve_server.arrays.emission import dtypes
+from optserve_server.arrays.kernel import Segments
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.reductions import BLOCK, LANES, Cut, fold_blocks
 

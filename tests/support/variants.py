@@ -11,7 +11,7 @@ from typing import Any
 from optserve_server.arrays.program import Program
 from optserve_server.errors import DomainError
 from optserve_server.hyper import declarations, field_types
-from optserve_server.optimizers import ALL
+from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.programs.gradient_transforms import StepPrograms
 from optserve_server.spec.session_spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
@@ -48,7 +48,7 @@ class Variant:
 
 def rules() -> Iterator[tuple[str, ElementwiseRule]]:
     """Each rule with each combination of its enums, booleans and optional slots."""
-    for cls in ALL:
+    for cls in REGISTRY.values():
         if not issubclass(cls, ElementwiseRule):
             continue  # what is not element-wise has no program of its own
         choices = _choices(cls)

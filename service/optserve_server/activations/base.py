@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.vocabulary import NumpyOps, Ops, Value
-from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Hyperparameters
+from optserve_server.errors import DomainError, Reason, conflict, mismatch, out_of_range
+from optserve_server.hyper import Algorithm
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 """A float32 or float64 array of any shape."""
@@ -23,15 +23,13 @@ BLOCK = 1 << 15
 
 
 @dataclass(frozen=True)
-class Activation(Hyperparameters, ABC):
+class Activation(Algorithm):
     """A function of a tensor. Right at infinities; nan stays nan.
 
     Attributes:
-        name: its name in the contract.
         takes_slope: whether it wants a second tensor, its slope left of 0.
     """
 
-    name: ClassVar[str]
     takes_slope: ClassVar[bool] = False
 
     def check(self, rank: int) -> None:
@@ -40,6 +38,8 @@ class Activation(Hyperparameters, ABC):
         Raises:
             DomainError: OUT_OF_RANGE, naming the hyperparameter.
         """
+        if hasattr(self, "axis"):
+            check_axis(self.axis, rank)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the output for an input of ``shape``.
@@ -85,7 +85,7 @@ class Activation(Hyperparameters, ABC):
         Raises:
             DomainError: what `vjp` raises.
         """
-        raise DomainError(Reason.CONFLICTING_FIELDS, f"{self.name} takes no slope", field="slope")
+        raise conflict("slope", f"{self.name} takes no slope")
 
     def _require_fitting(self, x: Floats, dy: Floats, slope: Floats | None) -> None:
         _require_float(x)
@@ -95,18 +95,15 @@ class Activation(Hyperparameters, ABC):
     def _require_slope(self, x: Floats, slope: Floats | None) -> None:
         if not self.takes_slope:
             if slope is not None:
-                raise DomainError(Reason.CONFLICTING_FIELDS, f"{self.name} takes no slope", field="slope")
+                raise conflict("slope", f"{self.name} takes no slope")
             return
         if slope is None:
             raise DomainError(Reason.FIELD_REQUIRED, f"{self.name} takes a slope", field="slope")
         _require_alike(slope, slope.shape, x.dtype, "slope", "input")
         if not _broadcasts(slope.shape, x.shape):
-            raise DomainError(
-                Reason.SHAPE_MISMATCH,
-                f"the slope is {list(slope.shape)}, which does not broadcast to {list(x.shape)}",
-                field="slope",
-                metadata={"expected": f"broadcasts to {list(x.shape)}", "actual": list(slope.shape)},
-            )
+            actual, wanted = list(slope.shape), list(x.shape)
+            text = f"the slope is {actual}, which does not broadcast to {wanted}"
+            raise mismatch(Reason.SHAPE_MISMATCH, "slope", f"broadcasts to {wanted}", actual, text)
 
     @abstractmethod
     def _forward(self, x: Floats, slope: Floats | None) -> Any: ...
@@ -155,22 +152,13 @@ def check_axis(axis: int, rank: int) -> None:
     """
     if not -rank <= axis < rank:
         allowed = f"in [{-rank}, {rank})"
-        raise DomainError(
-            Reason.OUT_OF_RANGE,
-            f"axis is {axis}, but must be {allowed} for a tensor of {rank} dimensions",
-            field="axis",
-            metadata={"range": allowed, "actual": axis},
-        )
+        text = f"axis is {axis}, but must be {allowed} for a tensor of {rank} dimensions"
+        raise out_of_range("axis", axis, allowed, text)
 
 
 def _require_float(x: Floats) -> None:
     if x.dtype not in (np.float32, np.float64):
-        raise DomainError(
-            Reason.DTYPE_MISMATCH,
-            f"the input is {x.dtype}, but must be float32 or float64",
-            field="input",
-            metadata={"expected": "float32 or float64", "actual": x.dtype},
-        )
+        raise mismatch(Reason.DTYPE_MISMATCH, "input", "float32 or float64", x.dtype)
 
 
 def _require_alike(
@@ -181,12 +169,8 @@ def _require_alike(
         (Reason.DTYPE_MISMATCH, dtype, array.dtype),
     ):
         if actual != expected:
-            raise DomainError(
-                reason,
-                f"{field} is {actual}, but the {model} is {expected}",
-                field=field,
-                metadata={"expected": expected, "actual": actual},
-            )
+            text = f"{field} is {actual}, but the {model} is {expected}"
+            raise mismatch(reason, field, expected, actual, text)
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

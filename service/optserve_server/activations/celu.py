@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -13,8 +12,6 @@ from optserve_server.hyper import hyper
 @dataclass(frozen=True)
 class CELU(ElementwiseActivation):
     """x where x > 0, otherwise alpha*(exp(x/alpha) - 1). The derivative at 0 is 1."""
-
-    name: ClassVar[str] = "celu"
 
     alpha: float = hyper(1.0, ge=1e-30, le=1e30)
 

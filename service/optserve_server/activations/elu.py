@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -13,8 +12,6 @@ from optserve_server.hyper import hyper
 @dataclass(frozen=True)
 class ELU(ElementwiseActivation):
     """x where x > 0, otherwise alpha*(exp(x) - 1). The derivative at 0 is alpha."""
-
-    name: ClassVar[str] = "elu"
 
     alpha: float = hyper(1.0, ge=0, le=1e30)
 

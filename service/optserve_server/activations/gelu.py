@@ -23,7 +23,6 @@ class GELU(GatedActivation):
     u = sqrt(2/pi)*(x + 0.044715*x^3).
     """
 
-    name: ClassVar[str] = "gelu"
     far: ClassVar[float] = 40.0
 
     approximate: bool = hyper(False, optax=True)

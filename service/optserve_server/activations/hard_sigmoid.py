@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -12,8 +11,6 @@ from optserve_server.arrays.vocabulary import Ops, Value
 @dataclass(frozen=True)
 class HardSigmoid(ElementwiseActivation):
     """x/6 + 1/2, cut off at 0 and 1 (Keras 3). The derivative at -3 and 3 is 0."""
-
-    name: ClassVar[str] = "hard_sigmoid"
 
     def forward(self, ops: Ops, x: Value) -> Value:
         return ops.minimum(ops.maximum(x + 3, 0.0), 6.0) / 6

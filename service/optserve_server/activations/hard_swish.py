@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -12,8 +11,6 @@ from optserve_server.arrays.vocabulary import Ops, Value
 @dataclass(frozen=True)
 class HardSwish(ElementwiseActivation):
     """x*hard_sigmoid(x). The derivative is 0 at -3 and 1 at 3."""
-
-    name: ClassVar[str] = "hard_swish"
 
     def forward(self, ops: Ops, x: Value) -> Value:
         return ops.where(x <= -3, 0.0, ops.where(x >= 3, x, x * ((x + 3) / 6)))

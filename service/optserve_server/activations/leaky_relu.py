@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -16,8 +15,6 @@ class LeakyReLU(ElementwiseActivation):
 
     The defaults are those of Keras' layer, of PyTorch, of jax.nn and of tf.nn.
     """
-
-    name: ClassVar[str] = "leaky_relu"
 
     negative_slope: float = hyper(0.3, torch=0.01, optax=0.01, lecture=0.2, ge=0)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from optserve_server.activations.base import Activation, Floats, check_axis
+from optserve_server.activations.base import Activation, Floats
 from optserve_server.activations.softmax import softmax, subtract_maximum
 from optserve_server.hyper import hyper
 
@@ -19,12 +19,7 @@ class LogSoftmax(Activation):
     Both are NaN where all inputs are -infinity, as in PyTorch.
     """
 
-    name: ClassVar[str] = "log_softmax"
-
     axis: int = hyper(-1)
-
-    def check(self, rank: int) -> None:
-        check_axis(self.axis, rank)
 
     def _forward(self, x: Floats, slope: Floats | None) -> Any:
         below = subtract_maximum(x, self.axis)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from optserve_server.activations.base import Activation, Floats, check_axis
-from optserve_server.errors import DomainError, Reason
+from optserve_server.activations.base import Activation, Floats
+from optserve_server.errors import Reason, mismatch
 from optserve_server.hyper import hyper
 
 
@@ -19,13 +19,8 @@ class Maxout(Activation):
     The gradient goes to the first of a group that is as great as its greatest.
     """
 
-    name: ClassVar[str] = "maxout"
-
     group_size: int = hyper(ge=1)
     axis: int = hyper(-1)
-
-    def check(self, rank: int) -> None:
-        check_axis(self.axis, rank)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """``shape`` with the axis shorter by the group size."""
@@ -37,12 +32,9 @@ class Maxout(Activation):
         self.check(len(shape))
         axis = self.axis % len(shape)
         if shape[axis] % self.group_size:
-            raise DomainError(
-                Reason.SHAPE_MISMATCH,
-                f"axis {axis} has {shape[axis]} elements, which makes no groups of {self.group_size}",
-                field="input",
-                metadata={"expected": f"a multiple of {self.group_size}", "actual": shape[axis]},
-            )
+            text = f"axis {axis} has {shape[axis]} elements, which makes no groups of {self.group_size}"
+            expected = f"a multiple of {self.group_size}"
+            raise mismatch(Reason.SHAPE_MISMATCH, "input", expected, shape[axis], text)
         return axis, shape[axis] // self.group_size
 
     def _cut(self, x: Floats) -> tuple[Floats, int]:

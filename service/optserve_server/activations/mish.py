@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -19,8 +18,6 @@ class Mish(ElementwiseActivation):
     n = e^2 + 2e and m = n + 2 left of 0, n = 1 + 2e and m = n + 2e^2 right of it. The
     derivative is n/m + 4x*k*(1 + e)/m^2 with k = e on the left and e^2 on the right.
     """
-
-    name: ClassVar[str] = "mish"
 
     def forward(self, ops: Ops, x: Value) -> Value:
         e = ops.exp(-ops.abs(x))

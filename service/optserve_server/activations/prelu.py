@@ -20,7 +20,6 @@ class PReLU(SlopedActivation):
     [channels, 1, 1] for channels in front of two more dimensions (PyTorch).
     """
 
-    name: ClassVar[str] = "prelu"
     takes_slope: ClassVar[bool] = True
 
     def slopes(self, x: Floats, slope: Floats | None) -> Floats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -12,8 +11,6 @@ from optserve_server.arrays.vocabulary import Ops, Value
 @dataclass(frozen=True)
 class ReLU(ElementwiseActivation):
     """max(x, 0). The derivative at 0 is 0."""
-
-    name: ClassVar[str] = "relu"
 
     def forward(self, ops: Ops, x: Value) -> Value:
         return ops.maximum(x, 0.0)

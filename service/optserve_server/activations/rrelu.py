@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from optserve_server.activations.base import Floats
 from optserve_server.activations.sloped import SlopedActivation
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 
 
@@ -22,8 +21,6 @@ class RReLU(SlopedActivation):
     with the same seed agree.
     """
 
-    name: ClassVar[str] = "rrelu"
-
     lower: float = hyper(1 / 8, ge=0, le=1e30)
     upper: float = hyper(1 / 3, ge=0, le=1e30)
     training: bool = hyper(False)
@@ -31,11 +28,7 @@ class RReLU(SlopedActivation):
 
     def validate(self) -> None:
         if self.lower > self.upper:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"lower is {self.lower}, but must be at most upper, {self.upper}",
-                field="lower",
-            )
+            raise conflict("lower", f"lower is {self.lower}, but must be at most upper, {self.upper}")
 
     def slopes(self, x: Floats, slope: Floats | None) -> Floats:
         if not self.training:

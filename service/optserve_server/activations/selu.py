@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -16,8 +15,6 @@ ALPHA = 1.6732632423543772848
 @dataclass(frozen=True)
 class SELU(ElementwiseActivation):
     """scale*x where x > 0, otherwise scale*alpha*(exp(x) - 1). Left derivative at 0."""
-
-    name: ClassVar[str] = "selu"
 
     def forward(self, ops: Ops, x: Value) -> Value:
         return ops.where(x > 0, SCALE * x, SCALE * ALPHA * ops.expm1(x))

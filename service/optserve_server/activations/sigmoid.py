@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -15,8 +14,6 @@ class Sigmoid(ElementwiseActivation):
 
     1/(1 + e) right of 0, e/(1 + e) left of it; the derivative is e/(1 + e)^2.
     """
-
-    name: ClassVar[str] = "sigmoid"
 
     def forward(self, ops: Ops, x: Value) -> Value:
         e = ops.exp(-ops.abs(x))

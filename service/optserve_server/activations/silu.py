@@ -13,7 +13,6 @@ from optserve_server.arrays.vocabulary import Ops, Value
 class SiLU(GatedActivation):
     """x*sigmoid(x)."""
 
-    name: ClassVar[str] = "silu"
     far: ClassVar[float] = 800.0
 
     def tail(self, ops: Ops, a: Value) -> tuple[Value, Value]:

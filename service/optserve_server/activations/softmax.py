@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from optserve_server.activations.base import Activation, Floats, check_axis
+from optserve_server.activations.base import Activation, Floats
 from optserve_server.hyper import hyper
 
 
@@ -35,12 +35,7 @@ class Softmax(Activation):
     Both are NaN where all inputs are -infinity, as in PyTorch.
     """
 
-    name: ClassVar[str] = "softmax"
-
     axis: int = hyper(-1)
-
-    def check(self, rank: int) -> None:
-        check_axis(self.axis, rank)
 
     def _forward(self, x: Floats, slope: Floats | None) -> Any:
         return softmax(x, self.axis)

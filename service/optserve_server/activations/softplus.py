@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -17,8 +16,6 @@ class Softplus(ElementwiseActivation):
     The derivative is 1/(1 + e) right of 0 and e/(1 + e) left of it. PyTorch's threshold,
     beyond which it takes x itself, is left out: it saves it an overflow that is none here.
     """
-
-    name: ClassVar[str] = "softplus"
 
     beta: float = hyper(1.0, ge=1e-30, le=1e30)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -15,8 +14,6 @@ FAR = 1e30
 @dataclass(frozen=True)
 class Softsign(ElementwiseActivation):
     """x/(1 + |x|). The derivative is 1/(1 + |x|)^2."""
-
-    name: ClassVar[str] = "softsign"
 
     def forward(self, ops: Ops, x: Value) -> Value:
         finite = ops.minimum(ops.maximum(x, -FAR), FAR)

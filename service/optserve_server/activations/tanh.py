@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.vocabulary import Ops, Value
@@ -15,8 +14,6 @@ class Tanh(ElementwiseActivation):
 
     1 - tanh(x)^2 is the same, but loses all its digits where tanh(x) is near 1.
     """
-
-    name: ClassVar[str] = "tanh"
 
     def forward(self, ops: Ops, x: Value) -> Value:
         return ops.tanh(x)

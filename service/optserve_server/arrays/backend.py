@@ -1,159 +1,29 @@
-"""Protocol of a compute backend, as sessions use it."""
+"""Where arrays live and programs are compiled."""
 
 from __future__ import annotations
 
-import dataclasses
-import types
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.arrays.emission import dtypes
+from optserve_server.arrays.kernel import Array, HostArray, Kernel
 from optserve_server.arrays.program import Program
 
-Array: TypeAlias = Any
-"""A one-dimensional contiguous array of the backend: NumPy's or CuPy's."""
 
-HostArray: TypeAlias = npt.NDArray[Any]
-"""A one-dimensional contiguous NumPy array; need not be aligned or writable."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Segments:
-    """A cut of a call's elements into runs, such as tensors.
-
-    Attributes:
-        ends: where each segment ends (int64, strictly increasing); the last is the
-            call's length. The first segment starts at 0.
-        scalars: for each of the program's segment scalars, a float64 array with one
-            number per segment.
-    """
-
-    ends: npt.NDArray[np.int64]
-    scalars: Mapping[str, npt.NDArray[np.float64]] = dataclasses.field(default_factory=dict)
-
-
-Sums: TypeAlias = dict[str, npt.NDArray[np.float64]]
-"""For each of a program's reductions its float64 sums, one per segment."""
-
-NONE: Mapping[str, Any] = types.MappingProxyType({})
-"""No arrays, or no numbers of segments."""
-
-
-class Pass(Protocol):
-    """Incremental execution of a kernel over the elements of one call.
-
-    A pass keeps its numbers and sums to itself, so several may be under way at once.
-    """
-
-    def advance(self, stop: int) -> None:
-        """Computes the elements that come before ``stop``, as far as it has not yet.
-
-        Where the program reduces, elements of a block of sums wait for the whole block,
-        so an element may still be read until `end`.
-
-        Args:
-            stop: not less than it was before, at most the call's length.
-        """
-
-    def end(self) -> Sums:
-        """Computes what is left, and returns the sums: the bits of one undivided call."""
-
-
-class Bound(Protocol):
-    """A kernel bound to arrays, called in every step.
-
-    What depends on the arrays alone was done when it was bound, so a call costs
-    microseconds. One call at a time; passes are independent of each other.
-    """
-
-    def __call__(
-        self,
-        scalars: Mapping[str, float],
-        arrays: Mapping[str, Array] = NONE,
-        of_segments: Mapping[str, npt.NDArray[np.float64]] = NONE,
-    ) -> Sums:
-        """Runs the program over all elements, in place.
-
-        Args:
-            scalars: a number for each of the program's scalars, and maybe others; it is
-                rounded to the compute dtype once, before the pass.
-            arrays: those that it was not bound to.
-            of_segments: for each of the program's segment scalars one number per segment.
-
-        Returns:
-            For each reduction its float64 sums, one per segment.
-        """
-
-    def totals(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
-        """The same where every array was bound, to one segment, so that the sums are numbers.
-
-        What small steps are made of: no array is made or looked at.
-        """
-
-    def begin(
-        self,
-        scalars: Mapping[str, float],
-        arrays: Mapping[str, Array] = NONE,
-        of_segments: Mapping[str, npt.NDArray[np.float64]] = NONE,
-    ) -> Pass:
-        """The same in pieces, as elements arrive or are wanted. Computes nothing yet."""
-
-
-class Kernel(Protocol):
-    """A compiled program.
-
-    An element's loads come before its stores. A program may therefore store to an array
-    that it loads, in another meaning: the new parameter to the gradient's array, say. Two
-    names must never stand for overlapping arrays.
-    """
-
-    def bind(
-        self, arrays: Mapping[str, Array], size: int, ends: npt.NDArray[np.int64] | None = None
-    ) -> Bound:
-        """Checks arrays once for many calls.
-
-        Args:
-            arrays: some or all of the program's arrays, and maybe others; the rest is given
-                with each call.
-            size: how many elements each array has.
-            ends: the segments' ends; see `Segments`. None for one segment.
-
-        Raises:
-            TypeError: an array has another dtype than the kernel was compiled for.
-            ValueError: an array is not contiguous, or lengths differ.
-        """
-
-    def __call__(
-        self,
-        arrays: Mapping[str, Array],
-        scalars: Mapping[str, float],
-        segments: Segments | None = None,
-    ) -> Sums:
-        """Runs the program over whole arrays once, in place.
-
-        Args:
-            arrays: an array for each of the program's, all of one length. Those that
-                the program stores to are written in place.
-            scalars: a float64 number for each of the program's scalars; it is rounded
-                to the compute dtype once, before the pass.
-            segments: the cut, needed where the program has segment scalars; without
-                one the whole call is one segment.
-
-        Returns:
-            For each reduction its float64 sums, one per segment.
-        """
-
-
-class Mirror(Protocol):
-    """Device copy of a host array; the array itself if the device is the host.
+class Mirror:
+    """A host array's place on the device: the array itself where the device is the host.
 
     Attributes:
         array: what kernels take.
     """
 
-    array: Array
+    def __init__(self, array: Array) -> None:
+        self.array = array
 
     def send(self, start: int, stop: int) -> None:
         """Starts to copy elements to the device. Kernels called later see them."""
@@ -165,36 +35,30 @@ class Mirror(Protocol):
         """Returns when what was to be fetched is there."""
 
 
-class Here:
-    """The `Mirror` of a host array if the device is the host."""
+class Backend(ABC):
+    """A place where arrays live and programs run: the host, unless a subclass says otherwise.
 
-    def __init__(self, array: HostArray) -> None:
-        self.array: Array = array
+    Attributes:
+        name: numpy, numba or cupy.
+        brief: elements that a pass takes a small part of a millisecond for.
+        array_module: NumPy or CuPy: what shaped arrays are computed with.
+        device: the device in words.
+    """
 
-    def send(self, start: int, stop: int) -> None:
-        """Nothing to do."""
-
-    def fetch(self, start: int, stop: int) -> None:
-        """Nothing to do."""
-
-    def wait(self) -> None:
-        """Nothing to do."""
-
-
-class Backend(Protocol):
-    """A device that holds arrays and runs programs."""
-
-    name: str
-    """numpy, numba or cupy."""
-
+    name: ClassVar[str]
+    brief: ClassVar[int]
+    array_module: Any = np
     device: str
-    """The device in words."""
 
-    brief: int
-    """Elements that a pass takes a small part of a millisecond for."""
+    def __init__(self) -> None:
+        self._kernels: dict[object, Kernel] = {}
+        self._compiling = threading.Lock()
 
-    array_module: Any
-    """NumPy or CuPy: what shaped arrays are computed with."""
+    @abstractmethod
+    def new_kernel(
+        self, program: Program, dtype: np.dtype[Any], storage: tuple[np.dtype[Any], ...], keep: bool
+    ) -> Kernel:
+        """Compiles a program; the arguments are those of `compile`, with the dtype of every array."""
 
     def compile(
         self,
@@ -216,18 +80,35 @@ class Backend(Protocol):
                 make up, which would pile up without an end: such a kernel lives as long
                 as its caller holds it.
         """
+        dtype = np.dtype(dtype)
+        key = program, dtype, dtypes(program, dtype, storage)
+        if not keep:
+            return self.new_kernel(*key, keep)
+        known = self._kernels.get(key)
+        if known is not None:  # found without waiting for what is being compiled
+            return known
+        with self._compiling:
+            if key not in self._kernels:
+                self._kernels[key] = self.new_kernel(*key, keep)
+            return self._kernels[key]
 
     def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
         """New bytes on the host, not set, in memory that travels to the device fast."""
+        return np.empty(byte_count, np.uint8)
 
     def mirror(self, array: HostArray) -> Mirror:
         """The place on the device for what is in ``array``, for as long as it is used."""
+        return Mirror(array)
 
     def full(self, size: int, value: float, dtype: np.dtype[Any]) -> Array:
         """A new array of ``size`` elements, all ``value``."""
+        return np.full(size, value, dtype)
 
     def from_host(self, array: HostArray) -> Array:
         """``array`` on the device: itself where the device is the host."""
+        return array
 
     def to_host(self, array: Array) -> HostArray:
         """``array`` on the host: itself where the device is the host."""
+        host: HostArray = array
+        return host

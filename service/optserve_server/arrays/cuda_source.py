@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from optserve_server.arrays.emission import Names, find_loads, find_stores
+from optserve_server.arrays.emission import FUNCTIONS, INFIX, Names, find_loads, find_stores
 from optserve_server.arrays.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from optserve_server.arrays.program import Load, Op, Program, ReductionKind
 from optserve_server.arrays.reductions import BLOCK, LANES
@@ -86,27 +86,13 @@ FUNCTION long long first_after(const long long* marks, long long count, long lon
 """
 
 EXPRESSIONS = {
-    Op.ADD: "{0} + {1}",
-    Op.SUBTRACT: "{0} - {1}",
-    Op.MULTIPLY: "{0} * {1}",
-    Op.DIVIDE: "{0} / {1}",
-    Op.NEGATE: "-{0}",
-    Op.LESS: "{0} < {1}",
-    Op.LESS_EQUAL: "{0} <= {1}",
-    Op.GREATER: "{0} > {1}",
-    Op.GREATER_EQUAL: "{0} >= {1}",
-    Op.EQUAL: "{0} == {1}",
+    **INFIX,
+    **{op: f"{op}{{f}}({{0}})" for op in FUNCTIONS},
     Op.SELECT: "{0} ? {1} : {2}",
-    Op.SQRT: "sqrt{f}({0})",
     Op.ABS: "fabs{f}({0})",
     Op.SIGN: "{0} > 0 ? (real)1 : {0} < 0 ? (real)-1 : {0} == 0 ? (real)0 : {0}",
     Op.MAXIMUM: "({0} > {1} || {0} != {0}) ? {0} : {1}",
     Op.MINIMUM: "({0} < {1} || {0} != {0}) ? {0} : {1}",
-    Op.EXP: "exp{f}({0})",
-    Op.EXPM1: "expm1{f}({0})",
-    Op.LOG: "log{f}({0})",
-    Op.LOG1P: "log1p{f}({0})",
-    Op.TANH: "tanh{f}({0})",
 }
 
 SUMMANDS = {

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from optserve_server.arrays.program import Constant, Load, Operand, Program, Result, Scalar, SegmentScalar
+from optserve_server.arrays.program import Constant, Load, Op, Operand, Program, Result, Scalar, SegmentScalar
+
+INFIX: Mapping[Op, str] = {
+    Op.ADD: "{0} + {1}",
+    Op.SUBTRACT: "{0} - {1}",
+    Op.MULTIPLY: "{0} * {1}",
+    Op.DIVIDE: "{0} / {1}",
+    Op.NEGATE: "-{0}",
+    Op.LESS: "{0} < {1}",
+    Op.LESS_EQUAL: "{0} <= {1}",
+    Op.GREATER: "{0} > {1}",
+    Op.GREATER_EQUAL: "{0} >= {1}",
+    Op.EQUAL: "{0} == {1}",
+}
+"""Operations that are written alike in Python and in C."""
+
+FUNCTIONS = (Op.SQRT, Op.EXP, Op.EXPM1, Op.LOG, Op.LOG1P, Op.TANH)
+"""Operations that are functions of that name in the mathematical libraries of both."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +43,7 @@ class Names:
     @classmethod
     def of(cls, program: Program) -> Names:
         """The names of the operands of ``program``."""
-        return cls(program, tuple(dict.fromkeys(x for x in operands(program) if isinstance(x, Constant))))
+        return cls(program, tuple(dict.fromkeys(x for x in program.operands if isinstance(x, Constant))))
 
     def __getitem__(self, x: Operand) -> str:
         """x0 loaded, s0 scalar, c0 segment scalar, k0 constant, r0 result."""
@@ -42,16 +60,9 @@ class Names:
                 return f"r{x.index}"
 
 
-def operands(program: Program) -> list[Operand]:
-    """All operands, in order."""
-    found = [x for k in program.instructions for x in k.operands]
-    found += [x for _, x in program.stores]
-    return found + [r.operand for r in program.reductions]
-
-
 def find_loads(program: Program) -> list[int]:
     """Numbers of the arrays that are read."""
-    read = set(operands(program))
+    read = set(program.operands)
     return [i for i, name in enumerate(program.arrays) if Load(name) in read]
 
 

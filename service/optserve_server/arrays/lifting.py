@@ -14,11 +14,9 @@ from optserve_server.arrays.program import Constant, Operand, Program, Scalar
 
 def lift(program: Program) -> tuple[Program, dict[str, float]]:
     """The program without constants, and the numbers for the scalars that replace them."""
-    operands = [x for k in program.instructions for x in k.operands]
-    operands += [x for _, x in program.stores] + [r.operand for r in program.reductions]
     names: dict[Operand, Scalar] = {}
     numbers: dict[str, float] = {}
-    for x in operands:
+    for x in program.operands:
         if isinstance(x, Constant) and x not in names:
             names[x] = Scalar(f"constant {len(numbers)}")
             numbers[names[x].name] = x.value

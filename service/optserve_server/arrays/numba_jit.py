@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import operator
 import struct
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -19,12 +18,12 @@ import numpy.typing as npt
 from numba import types
 
 from optserve_server.arrays import numba_runtime, source_cache
-from optserve_server.arrays.backend import Here, HostArray, Kernel, Sums
-from optserve_server.arrays.emission import dtypes
+from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.kernel import Bound, HostArray, Kernel, Pass, Sums
 from optserve_server.arrays.numba_source import CUT, numba_source, runtime_source
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.arrays.passes import Floats, HostBound, HostKernel, HostPass
 from optserve_server.arrays.program import Program
+from optserve_server.arrays.reductions import Floats
 from optserve_server.arrays.workers import SMALLEST_SPLIT, Workers
 
 # A loop over many arrays compares each with each for overlap before it runs vectorised;
@@ -92,7 +91,7 @@ def _entry(dispatcher: Any) -> Compiled:
     return entry
 
 
-class NumbaKernel(HostKernel):
+class NumbaKernel(Kernel):
     """A program compiled for the host; a `Kernel`.
 
     Args:
@@ -127,12 +126,12 @@ class NumbaKernel(HostKernel):
         """Checks arrays for many calls; see `Kernel`."""
         return NumbaBound(self, arrays, size, ends)
 
-    def start(self, bound: HostBound) -> NumbaPass:
+    def start(self, bound: Bound) -> NumbaPass:
         """A pass over the arrays of ``bound``."""
         return NumbaPass(self, cast(NumbaBound, bound))
 
 
-class NumbaBound(HostBound):
+class NumbaBound(Bound):
     """A compiled kernel and arrays; a `Bound`.
 
     Attributes:
@@ -160,14 +159,14 @@ class NumbaBound(HostBound):
         if self.size >= SMALLEST_SPLIT:
             return super().totals(scalars)
         if self._alone is None:
-            made = self.kernel.start(cast(HostBound, weakref.proxy(self)))
+            made = self.kernel.start(cast(Bound, weakref.proxy(self)))
             assert isinstance(made, NumbaPass)
             self._alone = made.alone()
         return self._alone(scalars)
 
 
-class NumbaPass(HostPass):
-    """A pass of a compiled kernel: a table of addresses, and its numbers and sums."""
+class NumbaPass(Pass):
+    """A pass of a compiled kernel: a table of addresses, and the numbers and sums it leads to."""
 
     def __init__(self, kernel: NumbaKernel, bound: NumbaBound) -> None:
         super().__init__(bound)
@@ -187,7 +186,7 @@ class NumbaPass(HostPass):
     def fill(
         self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
     ) -> None:
-        """Takes a call's numbers and arrays; see `HostPass`."""
+        """Takes a call's numbers and arrays; see `Pass`."""
         self.done = 0
         self.kernel.pack(self._packed, 0, *self.kernel.pick(scalars))
         for name, entry in self._missing:
@@ -220,10 +219,10 @@ class NumbaPass(HostPass):
         return run
 
     def forget(self) -> None:
-        """Lets go of arrays, of which it knows only the addresses; see `HostPass`."""
+        """Lets go of arrays, of which it knows only the addresses; see `Pass`."""
 
     def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
-        """Computes elements; see `HostPass`."""
+        """Computes elements; see `Pass`."""
         workers = self.kernel.workers
         marks = [low, high] if high - low < least else workers.marks(low, high, least)
         if self.program.reductions:
@@ -259,7 +258,7 @@ def address(array: HostArray) -> int:
     return where
 
 
-class NumbaBackend:
+class NumbaBackend(Backend):
     """Compiled loops on the host; a `Backend`.
 
     Args:
@@ -268,71 +267,28 @@ class NumbaBackend:
 
     name = "numba"
     brief = 1 << 20
-    array_module: Any = np
 
     def __init__(self, threads: int | None = None) -> None:
+        super().__init__()
         self._workers = Workers(threads)
-        self._kernels: dict[object, NumbaKernel] = {}
-        self._compiling = threading.Lock()
         self._made_up_left = MADE_UP
         self._fallback = NumpyBackend(threads)
         self._folding = _compile(runtime_source(), "fold_blocks", types.void(TABLE, INTEGERS, SUMS))
         self._fold = _entry(self._folding)
         self.device = f"CPU, {self._workers.threads} threads, Numba {numba.__version__}"
 
-    def compile(
-        self,
-        program: Program,
-        dtype: np.dtype[Any],
-        storage: Mapping[str, np.dtype[Any]],
-        *,
-        keep: bool = True,
+    def new_kernel(
+        self, program: Program, dtype: np.dtype[Any], storage: tuple[np.dtype[Any], ...], keep: bool
     ) -> Kernel:
-        """The kernel of a program; see `Backend`.
+        """Compiles a program; see `Backend`.
 
         LLVM never releases the memory of compiled code. So of the programs that are not
         kept only the first `MADE_UP` are compiled; NumPy runs the others.
         """
-        dtype = np.dtype(dtype)
-        key = program, dtype, dtypes(program, dtype, storage)
         if not keep:
-            return self._compile_custom(key, storage)
-        known = self._kernels.get(key)
-        if known is not None:  # found without waiting for what is being compiled
-            return known
-        with self._compiling:
-            if key not in self._kernels:
-                self._kernels[key] = NumbaKernel(*key, self._workers, self._fold)
-            return self._kernels[key]
-
-    def _compile_custom(
-        self,
-        key: tuple[Program, np.dtype[Any], tuple[np.dtype[Any], ...]],
-        storage: Mapping[str, np.dtype[Any]],
-    ) -> Kernel:
-        """Returns the kernel of a program that was made from a caller's formula."""
-        with self._compiling:
-            self._made_up_left -= 1
-            if self._made_up_left < 0:
-                return self._fallback.compile(key[0], key[1], storage, keep=False)
-        return NumbaKernel(*key, self._workers, self._fold, keep=False)
-
-    def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
-        """New bytes; see `Backend`."""
-        return np.empty(byte_count, np.uint8)
-
-    def mirror(self, array: HostArray) -> Here:
-        """``array`` itself."""
-        return Here(array)
-
-    def full(self, size: int, value: float, dtype: np.dtype[Any]) -> HostArray:
-        """A new array; see `Backend`."""
-        return np.full(size, value, dtype)
-
-    def from_host(self, array: HostArray) -> HostArray:
-        """``array`` itself."""
-        return array
-
-    def to_host(self, array: HostArray) -> HostArray:
-        """``array`` itself."""
-        return array
+            with self._compiling:
+                self._made_up_left -= 1
+                exhausted = self._made_up_left < 0
+            if exhausted:
+                return self._fallback.new_kernel(program, dtype, storage, keep)
+        return NumbaKernel(program, dtype, storage, self._workers, self._fold, keep)

@@ -11,7 +11,7 @@ import llvmlite.binding
 import numpy as np
 
 from optserve_server.arrays import numba_runtime
-from optserve_server.arrays.emission import Names, find_loads, find_stores
+from optserve_server.arrays.emission import FUNCTIONS, INFIX, Names, find_loads, find_stores
 from optserve_server.arrays.formats import BFLOAT16, FLOAT16, FLOAT64
 from optserve_server.arrays.program import Instruction, Load, Op, Operand, Program, ReductionKind
 from optserve_server.arrays.reductions import BLOCK, LANES
@@ -26,27 +26,13 @@ HALVES = BY_INSTRUCTION if llvmlite.binding.get_host_cpu_features().get("f16c") 
 """What reads and writes a float16 in a kernel."""
 
 EXPRESSIONS = {
-    Op.ADD: "{0} + {1}",
-    Op.SUBTRACT: "{0} - {1}",
-    Op.MULTIPLY: "{0} * {1}",
-    Op.DIVIDE: "{0} / {1}",
-    Op.NEGATE: "-{0}",
-    Op.LESS: "{0} < {1}",
-    Op.LESS_EQUAL: "{0} <= {1}",
-    Op.GREATER: "{0} > {1}",
-    Op.GREATER_EQUAL: "{0} >= {1}",
-    Op.EQUAL: "{0} == {1}",
+    **INFIX,
+    **{op: f"math.{op}({{0}})" for op in FUNCTIONS},
     Op.SELECT: "{1} if {0} else {2}",
-    Op.SQRT: "math.sqrt({0})",
     Op.ABS: "abs({0})",
     Op.SIGN: "T(1.0) if {0} > T(0.0) else (T(-1.0) if {0} < T(0.0) else (T(0.0) if {0} == T(0.0) else {0}))",
     Op.MAXIMUM: "{0} if ({0} > {1}) | ({0} != {0}) else {1}",
     Op.MINIMUM: "{0} if ({0} < {1}) | ({0} != {0}) else {1}",
-    Op.EXP: "math.exp({0})",
-    Op.EXPM1: "math.expm1({0})",
-    Op.LOG: "math.log({0})",
-    Op.LOG1P: "math.log1p({0})",
-    Op.TANH: "math.tanh({0})",
 }
 
 SUMMANDS = {

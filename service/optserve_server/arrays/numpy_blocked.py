@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Here, HostArray, Sums
-from optserve_server.arrays.emission import dtypes
+from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.formats import decode, encode
-from optserve_server.arrays.passes import Floats, HostBound, HostKernel, HostPass
+from optserve_server.arrays.kernel import Bound, HostArray, Kernel, Pass, Sums
 from optserve_server.arrays.plan import Bank, plan
 from optserve_server.arrays.program import (
     Constant,
@@ -30,11 +28,13 @@ from optserve_server.arrays.reductions import (
     BLOCK,
     LANES,
     Cut,
+    Floats,
     fold_blocks,
     sum_blocks,
     sum_scattered,
     summand,
 )
+from optserve_server.arrays.vocabulary import NUMPY
 from optserve_server.arrays.workers import SMALLEST_SPLIT, Workers
 
 SPAN_BYTES = 1 << 19
@@ -77,27 +77,10 @@ def _extremum(function: Callable[..., Any], exact: Callable[..., None]) -> Calla
 
 
 FUNCTIONS: Mapping[Op, Callable[..., Any]] = {
-    Op.ADD: np.add,
-    Op.SUBTRACT: np.subtract,
-    Op.MULTIPLY: np.multiply,
-    Op.DIVIDE: np.divide,
-    Op.NEGATE: np.negative,
-    Op.LESS: np.less,
-    Op.LESS_EQUAL: np.less_equal,
-    Op.GREATER: np.greater,
-    Op.GREATER_EQUAL: np.greater_equal,
-    Op.EQUAL: np.equal,
+    **NUMPY,
     Op.SELECT: _choose,
-    Op.SQRT: np.sqrt,
-    Op.ABS: np.abs,
-    Op.SIGN: np.sign,
     Op.MAXIMUM: _extremum(np.maximum, _greater),
     Op.MINIMUM: _extremum(np.minimum, _smaller),
-    Op.EXP: np.exp,
-    Op.EXPM1: np.expm1,
-    Op.LOG: np.log,
-    Op.LOG1P: np.log1p,
-    Op.TANH: np.tanh,
 }
 
 
@@ -119,7 +102,7 @@ class _Scratch:
         return self.registers
 
 
-class NumpyKernel(HostKernel):
+class NumpyKernel(Kernel):
     """A program on NumPy arrays; a `Kernel`.
 
     Args:
@@ -147,8 +130,7 @@ class NumpyKernel(HostKernel):
         self.dtype, self.workers, self.span = dtype, workers, span
         plain = frozenset(name for name, of in self.dtypes.items() if of == dtype)
         self.plan = plan(program, plain)
-        read = {x for k in program.instructions for x in k.operands}
-        read |= {x for _, x in program.stores} | {r.operand for r in program.reductions}
+        read = set(program.operands)
         self.loads = tuple(name for name in program.arrays if Load(name) in read)
         self.copied = frozenset(self.loads) - plain | self.plan.held
         self.slots = {x: i for i, x in enumerate(self._operands(read))}
@@ -159,7 +141,7 @@ class NumpyKernel(HostKernel):
         ]
         self._scratch: deque[_Scratch] = deque()
 
-    def start(self, bound: HostBound) -> NumpyPass:
+    def start(self, bound: Bound) -> NumpyPass:
         """A pass over the arrays of ``bound``."""
         return NumpyPass(self, bound)
 
@@ -185,10 +167,10 @@ class NumpyKernel(HostKernel):
         self._scratch.append(scratch)
 
 
-class NumpyPass(HostPass):
+class NumpyPass(Pass):
     """A pass of a kernel, span by span."""
 
-    def __init__(self, kernel: NumpyKernel, bound: HostBound) -> None:
+    def __init__(self, kernel: NumpyKernel, bound: Bound) -> None:
         super().__init__(bound)
         self.kernel = kernel
         self._arrays = [bound.arrays.get(name, NOTHING) for name in self.program.arrays]
@@ -199,7 +181,7 @@ class NumpyPass(HostPass):
     def fill(
         self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
     ) -> None:
-        """Takes a call's numbers and arrays; see `HostPass`."""
+        """Takes a call's numbers and arrays; see `Pass`."""
         self.done = 0
         slots, dtype = self.kernel.slots, self.kernel.dtype
         self._values = list(self.kernel.constants)
@@ -210,12 +192,12 @@ class NumpyPass(HostPass):
         self._runs = [of_segments[name].astype(dtype) for name in self.program.segment_scalars]
 
     def forget(self) -> None:
-        """Lets go of arrays; see `HostPass`."""
+        """Lets go of arrays; see `Pass`."""
         for name in self.bound.missing:
             self._arrays[self.program.arrays.index(name)] = NOTHING
 
     def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
-        """Computes elements; see `HostPass`."""
+        """Computes elements; see `Pass`."""
         marks = self.kernel.workers.marks(low, high, least)
         if self.program.reductions:
             marks = [self.cut.block_start(mark) for mark in marks]
@@ -317,7 +299,7 @@ def _sum(
         low = high
 
 
-class NumpyBackend:
+class NumpyBackend(Backend):
     """NumPy on the host; a `Backend`.
 
     Args:
@@ -327,50 +309,15 @@ class NumpyBackend:
 
     name = "numpy"
     brief = 1 << 17
-    array_module: Any = np
 
     def __init__(self, threads: int | None = None, span_bytes: int = SPAN_BYTES) -> None:
+        super().__init__()
         self._workers = Workers(threads)
         self._span_bytes = span_bytes
-        self._kernels: dict[object, NumpyKernel] = {}
-        self._compiling = threading.Lock()
         self.device = f"CPU, {self._workers.threads} threads, NumPy {np.__version__}"
 
-    def compile(
-        self,
-        program: Program,
-        dtype: np.dtype[Any],
-        storage: Mapping[str, np.dtype[Any]],
-        *,
-        keep: bool = True,
-    ) -> NumpyKernel:
-        """The kernel of a program; see `Backend`."""
-        dtype = np.dtype(dtype)
-        key = program, dtype, dtypes(program, dtype, storage)
+    def new_kernel(
+        self, program: Program, dtype: np.dtype[Any], storage: tuple[np.dtype[Any], ...], keep: bool
+    ) -> Kernel:
         span = max(self._span_bytes // dtype.itemsize // BLOCK, 1) * BLOCK
-        if not keep:
-            return NumpyKernel(*key, self._workers, span)
-        with self._compiling:
-            if key not in self._kernels:
-                self._kernels[key] = NumpyKernel(*key, self._workers, span)
-            return self._kernels[key]
-
-    def host_buffer(self, byte_count: int) -> npt.NDArray[np.uint8]:
-        """New bytes; see `Backend`."""
-        return np.empty(byte_count, np.uint8)
-
-    def mirror(self, array: HostArray) -> Here:
-        """``array`` itself."""
-        return Here(array)
-
-    def full(self, size: int, value: float, dtype: np.dtype[Any]) -> HostArray:
-        """A new array; see `Backend`."""
-        return np.full(size, value, dtype)
-
-    def from_host(self, array: HostArray) -> HostArray:
-        """``array`` itself."""
-        return array
-
-    def to_host(self, array: HostArray) -> HostArray:
-        """``array`` itself."""
-        return array
+        return NumpyKernel(program, dtype, storage, self._workers, span)

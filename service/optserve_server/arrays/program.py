@@ -124,6 +124,12 @@ class Program:
     stores: tuple[tuple[str, Operand], ...]
     reductions: tuple[Reduction, ...] = ()
 
+    @property
+    def operands(self) -> list[Operand]:
+        """The operands of all instructions, then what is stored and reduced."""
+        found = [x for k in self.instructions for x in k.operands]
+        return found + [x for _, x in self.stores] + [r.operand for r in self.reductions]
+
     def __hash__(self) -> int:
         return self._hash
 

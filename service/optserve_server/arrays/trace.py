@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 from optserve_server.arrays.program import (
@@ -18,6 +18,7 @@ from optserve_server.arrays.program import (
     Scalar,
     SegmentScalar,
 )
+from optserve_server.arrays.vocabulary import Ops
 
 N = TypeVar("N", Scalar, SegmentScalar)
 
@@ -40,57 +41,36 @@ class Condition(_Traced):
     """A comparison of symbols; the first argument of ``where`` and nothing else."""
 
 
+def _operator(op: Op) -> tuple[Callable[[Any, Any], Symbol], Callable[[Any, Any], Symbol]]:
+    """The methods of a symbol for an operation: with it on the left, and on the right."""
+    return lambda a, b: a.tracer.apply(op, a, b), lambda b, a: b.tracer.apply(op, a, b)
+
+
+def _comparison(op: Op) -> Callable[[Any, Any], Condition]:
+    """The method of a symbol for a comparison."""
+    return lambda a, b: a.tracer._compare(op, a, b)
+
+
 class Symbol(_Traced):
     """A traced value; represents one element of every array."""
 
-    def __add__(self, other: Any) -> Symbol:
-        return self.tracer._apply(Op.ADD, self, other)
-
-    def __radd__(self, other: Any) -> Symbol:
-        return self.tracer._apply(Op.ADD, other, self)
-
-    def __sub__(self, other: Any) -> Symbol:
-        return self.tracer._apply(Op.SUBTRACT, self, other)
-
-    def __rsub__(self, other: Any) -> Symbol:
-        return self.tracer._apply(Op.SUBTRACT, other, self)
-
-    def __mul__(self, other: Any) -> Symbol:
-        return self.tracer._apply(Op.MULTIPLY, self, other)
-
-    def __rmul__(self, other: Any) -> Symbol:
-        return self.tracer._apply(Op.MULTIPLY, other, self)
-
-    def __truediv__(self, other: Any) -> Symbol:
-        return self.tracer._apply(Op.DIVIDE, self, other)
-
-    def __rtruediv__(self, other: Any) -> Symbol:
-        return self.tracer._apply(Op.DIVIDE, other, self)
+    __add__, __radd__ = _operator(Op.ADD)
+    __sub__, __rsub__ = _operator(Op.SUBTRACT)
+    __mul__, __rmul__ = _operator(Op.MULTIPLY)
+    __truediv__, __rtruediv__ = _operator(Op.DIVIDE)
+    __lt__, __le__ = _comparison(Op.LESS), _comparison(Op.LESS_EQUAL)
+    __gt__, __ge__ = _comparison(Op.GREATER), _comparison(Op.GREATER_EQUAL)
+    __eq__ = _comparison(Op.EQUAL)  # type: ignore[assignment]
 
     def __neg__(self) -> Symbol:
-        return self.tracer._apply(Op.NEGATE, self)
-
-    def __lt__(self, other: Any) -> Condition:
-        return self.tracer._compare(Op.LESS, self, other)
-
-    def __le__(self, other: Any) -> Condition:
-        return self.tracer._compare(Op.LESS_EQUAL, self, other)
-
-    def __gt__(self, other: Any) -> Condition:
-        return self.tracer._compare(Op.GREATER, self, other)
-
-    def __ge__(self, other: Any) -> Condition:
-        return self.tracer._compare(Op.GREATER_EQUAL, self, other)
-
-    def __eq__(self, other: object) -> Condition:  # type: ignore[override]
-        return self.tracer._compare(Op.EQUAL, self, other)
+        return self.tracer.apply(Op.NEGATE, self)
 
     def __ne__(self, other: object) -> NoReturn:
         raise TypeError("there is no != in the vocabulary: exchange the branches of where(a == b, ...)")
 
 
-class Tracer:
-    """Records the operations of formulas on its symbols as a `Program`; implements `Ops`.
+class Tracer(Ops):
+    """Makes a `Program` out of what formulas do with its symbols; implements `Ops`.
 
     Arithmetic that involves no array is refused with TypeError: its result is the same
     for every element, so it belongs into a rule's ``scalars()``, in float64, once.
@@ -171,51 +151,11 @@ class Tracer:
             reductions=reductions,
         )
 
-    def sqrt(self, x: Any) -> Symbol:
-        """The square root."""
-        return self._apply(Op.SQRT, x)
-
-    def abs(self, x: Any) -> Symbol:
-        """The absolute value."""
-        return self._apply(Op.ABS, x)
-
-    def sign(self, x: Any) -> Symbol:
-        """-1, 0 or 1; nan where ``x`` is nan."""
-        return self._apply(Op.SIGN, x)
-
-    def maximum(self, a: Any, b: Any) -> Symbol:
-        """The greater value; nan where either is nan, ``b`` where they are equal."""
-        return self._apply(Op.MAXIMUM, a, b)
-
-    def minimum(self, a: Any, b: Any) -> Symbol:
-        """The smaller value; nan where either is nan, ``b`` where they are equal."""
-        return self._apply(Op.MINIMUM, a, b)
-
     def where(self, condition: Any, a: Any, b: Any) -> Symbol:
         """``a`` where the condition holds, otherwise ``b``."""
         if not isinstance(condition, Condition) or condition.tracer is not self:
             raise TypeError("where takes a comparison of traced values as its condition")
         return Symbol(self, self._emit(Op.SELECT, condition.operand, self._operand(a), self._operand(b)))
-
-    def exp(self, x: Any) -> Symbol:
-        """The exponential function."""
-        return self._apply(Op.EXP, x)
-
-    def expm1(self, x: Any) -> Symbol:
-        """``exp(x) - 1``, accurate near 0."""
-        return self._apply(Op.EXPM1, x)
-
-    def log(self, x: Any) -> Symbol:
-        """The natural logarithm."""
-        return self._apply(Op.LOG, x)
-
-    def log1p(self, x: Any) -> Symbol:
-        """``log(1 + x)``, accurate near 0."""
-        return self._apply(Op.LOG1P, x)
-
-    def tanh(self, x: Any) -> Symbol:
-        """The hyperbolic tangent."""
-        return self._apply(Op.TANH, x)
 
     def _number(self, number: N) -> Symbol:
         self._numbers.setdefault(number)
@@ -230,14 +170,15 @@ class Tracer:
             raise TypeError("a condition is no number: choose with where(condition, a, b)")
         return Constant(float(value))
 
-    def _apply(self, op: Op, *values: Any) -> Symbol:
+    def apply(self, op: Op, *values: Any) -> Symbol:
+        """The result of one operation."""
         operands = tuple(self._operand(value) for value in values)
         if not self._numbers_alone:
             _require_array(operands, op.value)
         return Symbol(self, self._emit(op, *operands))
 
     def _compare(self, op: Op, *values: Any) -> Condition:
-        return Condition(self, self._apply(op, *values).operand)
+        return Condition(self, self.apply(op, *values).operand)
 
     def _emit(self, op: Op, *operands: Operand) -> Result:
         instruction = Instruction(op, operands)

@@ -8,62 +8,79 @@ that of NumPy on arrays of the parameters' dtype.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
+
+from optserve_server.arrays.program import Op
 
 Value: TypeAlias = Any
 """An array, a symbol or a number: whatever the given `Ops` works on."""
 
 
-class Ops(Protocol):
+class Ops(ABC):
     """Elementary functions over values."""
+
+    @abstractmethod
+    def apply(self, op: Op, *values: Value) -> Value:
+        """The result of one operation."""
 
     def sqrt(self, x: Value) -> Value:
         """The square root, correctly rounded."""
+        return self.apply(Op.SQRT, x)
 
     def abs(self, x: Value) -> Value:
         """The absolute value."""
+        return self.apply(Op.ABS, x)
 
     def sign(self, x: Value) -> Value:
         """-1, 0 or 1; nan where ``x`` is nan."""
+        return self.apply(Op.SIGN, x)
 
     def maximum(self, a: Value, b: Value) -> Value:
-        """The greater value; nan where either is nan."""
+        """The greater value; nan where either is nan, ``b`` where they are equal."""
+        return self.apply(Op.MAXIMUM, a, b)
 
     def minimum(self, a: Value, b: Value) -> Value:
-        """The smaller value; nan where either is nan."""
+        """The smaller value; nan where either is nan, ``b`` where they are equal."""
+        return self.apply(Op.MINIMUM, a, b)
 
     def where(self, condition: Value, a: Value, b: Value) -> Value:
         """``a`` where the condition holds, otherwise ``b``."""
+        return self.apply(Op.SELECT, condition, a, b)
 
     def exp(self, x: Value) -> Value:
         """The exponential function."""
+        return self.apply(Op.EXP, x)
 
     def expm1(self, x: Value) -> Value:
         """``exp(x) - 1``, accurate near 0."""
+        return self.apply(Op.EXPM1, x)
 
     def log(self, x: Value) -> Value:
         """The natural logarithm."""
+        return self.apply(Op.LOG, x)
 
     def log1p(self, x: Value) -> Value:
         """``log(1 + x)``, accurate near 0."""
+        return self.apply(Op.LOG1P, x)
 
     def tanh(self, x: Value) -> Value:
         """The hyperbolic tangent."""
+        return self.apply(Op.TANH, x)
 
 
-class NumpyOps:
+NUMPY: Mapping[Op, Callable[..., Any]] = {
+    op: getattr(np, {Op.SELECT: "where", Op.NEGATE: "negative"}.get(op, op.value)) for op in Op
+}
+"""NumPy's function for each operation."""
+
+
+class NumpyOps(Ops):
     """`Ops` on NumPy arrays: the reference."""
 
-    sqrt = staticmethod(np.sqrt)
-    abs = staticmethod(np.abs)
-    sign = staticmethod(np.sign)
-    maximum = staticmethod(np.maximum)
-    minimum = staticmethod(np.minimum)
-    where = staticmethod(np.where)
-    exp = staticmethod(np.exp)
-    expm1 = staticmethod(np.expm1)
-    log = staticmethod(np.log)
-    log1p = staticmethod(np.log1p)
-    tanh = staticmethod(np.tanh)
+    def apply(self, op: Op, *values: Value) -> Value:
+        """The result of one operation."""
+        return NUMPY[op](*values)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
-from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Hyperparameters
+from optserve_server.errors import DomainError, Reason, mismatch, out_of_range
+from optserve_server.hyper import Algorithm
 
 Shape: TypeAlias = tuple[int, ...]
 """Extents of one example, outermost first, channels last, without the batch."""
@@ -47,10 +47,8 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Layer(Hyperparameters, ABC):
+class Layer(Algorithm):
     """One kind of layer. Its docstring gives its counts, for one example in inference."""
-
-    name: ClassVar[str]
 
     @abstractmethod
     def cost(self, shape: Shape) -> Cost:
@@ -70,13 +68,7 @@ def check_extents(values: Sequence[int], field: str) -> None:
     """
     for index, value in enumerate(values):
         if not 1 <= value <= MAX_EXTENT:
-            allowed = f"in [1, {MAX_EXTENT}]"
-            raise DomainError(
-                Reason.OUT_OF_RANGE,
-                f"{field}[{index}] is {value}, but must be {allowed}",
-                field=f"{field}[{index}]",
-                metadata={"range": allowed, "actual": value},
-            )
+            raise out_of_range(f"{field}[{index}]", value, f"in [1, {MAX_EXTENT}]")
 
 
 def require_rank(shape: Shape, allowed: range, what: str) -> None:
@@ -91,12 +83,7 @@ def require_rank(shape: Shape, allowed: range, what: str) -> None:
 
 def misfit(message: str, expected: str, actual: Shape, field: str | None = None) -> DomainError:
     """The error for an input that a layer cannot take."""
-    return DomainError(
-        Reason.SHAPE_MISMATCH,
-        message,
-        field=field,
-        metadata={"expected": expected, "actual": text(actual)},
-    )
+    return mismatch(Reason.SHAPE_MISMATCH, field, expected, text(actual), message)
 
 
 def text(shape: Shape) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import Cost, Layer, Shape, require_rank
 from optserve_server.hyper import hyper
@@ -18,8 +17,6 @@ class BatchNormalization(Layer):
     moving means and variances, which are not. Each element takes 2 operations; a and b
     depend on the parameters alone and can be had beforehand.
     """
-
-    name: ClassVar[str] = "batch_normalization"
 
     center: bool = hyper(True)
     scale: bool = hyper(True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape, misfit, text
 from optserve_server.complexity.windows import LayerPadding, check_window, places
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 
 
@@ -23,8 +22,6 @@ class Convolution(Layer):
         multiply-adds  n*k*(c/g)*f; a product with padding counts as any other
         besides        n*f additions of the bias
     """
-
-    name: ClassVar[str] = "convolution"
 
     filters: int = hyper(ge=1, le=MAX_EXTENT)
     kernel: tuple[int, ...] = hyper()
@@ -43,11 +40,7 @@ class Convolution(Layer):
     def validate(self) -> None:
         check_window(self.kernel, "kernel", strides=self.strides, dilation=self.dilation)
         if self.filters % self.groups:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"{self.groups} groups do not divide {self.filters} filters",
-                field="groups",
-            )
+            raise conflict("groups", f"{self.groups} groups do not divide {self.filters} filters")
 
     def cost(self, shape: Shape) -> Cost:
         spots = places(shape, self.kernel, self.strides, self.dilation, self.padding, "kernel")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape, require_rank
 from optserve_server.hyper import hyper
@@ -20,8 +19,6 @@ class Dense(Layer):
         multiply-adds  n*d*u
         besides        n*u additions of the bias
     """
-
-    name: ClassVar[str] = "dense"
 
     units: int = hyper(ge=1, le=MAX_EXTENT)
     use_bias: bool = hyper(True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import Cost, Layer, Shape
 
@@ -11,8 +10,6 @@ from optserve_server.complexity.base import Cost, Layer, Shape
 @dataclass(frozen=True)
 class Dropout(Layer):
     """Does nothing in inference, and has an output of its own while it trains."""
-
-    name: ClassVar[str] = "dropout"
 
     def cost(self, shape: Shape) -> Cost:
         return Cost(shape)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape
 from optserve_server.hyper import hyper
@@ -17,8 +16,6 @@ class Elementwise(Layer):
     No multiply-adds, and `operations` for each element: 1 by default, as for a
     rectifier's comparison or a call of tanh.
     """
-
-    name: ClassVar[str] = "elementwise"
 
     operations: int = hyper(1, ge=0, le=MAX_EXTENT)
 

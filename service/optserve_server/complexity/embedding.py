@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape
 from optserve_server.hyper import hyper
@@ -15,8 +14,6 @@ class Embedding(Layer):
 
     With v vectors of extent d there are v*d parameters. Looking up computes nothing.
     """
-
-    name: ClassVar[str] = "embedding"
 
     vocabulary: int = hyper(ge=1, le=MAX_EXTENT)
     dimension: int = hyper(ge=1, le=MAX_EXTENT)

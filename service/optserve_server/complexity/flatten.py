@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import Cost, Layer, Shape
 
@@ -12,8 +11,6 @@ from optserve_server.complexity.base import Cost, Layer, Shape
 @dataclass(frozen=True)
 class Flatten(Layer):
     """The same elements in one dimension: nothing is computed, and no memory is taken."""
-
-    name: ClassVar[str] = "flatten"
 
     def cost(self, shape: Shape) -> Cost:
         return Cost((math.prod(shape),), is_view=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import Cost, Layer, Shape, require_rank
 from optserve_server.complexity.windows import MAX_DIMENSIONS, PoolingForm
@@ -18,8 +17,6 @@ class GlobalPooling(Layer):
     No parameters and no multiply-adds. With n places, each channel takes n - 1
     comparisons, or n - 1 additions and a division.
     """
-
-    name: ClassVar[str] = "global_pooling"
 
     form: PoolingForm = hyper(PoolingForm.MAX)
     keep_dimensions: bool = hyper(False)

@@ -22,7 +22,6 @@ class GRU(Recurrent):
     are 3, or 6 where the reset comes after.
     """
 
-    name: ClassVar[str] = "gru"
     gates: ClassVar[int] = 3
 
     reset_after: bool = hyper(True)

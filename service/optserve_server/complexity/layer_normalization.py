@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import Cost, Layer, Shape, require_rank
 from optserve_server.hyper import hyper
@@ -19,8 +18,6 @@ class LayerNormalization(Layer):
     the factor 1/sqrt(variance + epsilon) and d to apply it; and d for each of gamma and
     beta.
     """
-
-    name: ClassVar[str] = "layer_normalization"
 
     center: bool = hyper(True)
     scale: bool = hyper(True)

@@ -16,7 +16,6 @@ class LSTM(Recurrent):
     each gate, 3 for c and 2 for h, and 4 for its biases.
     """
 
-    name: ClassVar[str] = "lstm"
     gates: ClassVar[int] = 4
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape, require_rank
 from optserve_server.hyper import hyper
@@ -24,8 +23,6 @@ class MultiHeadAttention(Layer):
     The output is [time, features] again. The h*T*T scores are no layer's output and not
     among the feature maps.
     """
-
-    name: ClassVar[str] = "multi_head_attention"
 
     heads: int = hyper(ge=1, le=MAX_EXTENT)
     key_dim: int = hyper(ge=1, le=MAX_EXTENT)

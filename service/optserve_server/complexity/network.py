@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from optserve_server.complexity.base import Cost, Layer, Shape, check_extents
-from optserve_server.errors import DomainError, Reason, within
+from optserve_server.errors import DomainError, Reason, out_of_range, within
 
 MAX_LAYERS = 10_000
 """Layers that a network may have."""
@@ -167,20 +167,11 @@ def _complexity(cost: Cost, batch_size: int, element_size: int) -> Complexity:
 def _check_rank(shape: Sequence[int], field: str | None = None) -> None:
     if len(shape) > MAX_RANK:
         allowed = f"at most {MAX_RANK}"
-        raise DomainError(
-            Reason.OUT_OF_RANGE,
-            f"a shape has {len(shape)} dimensions, but may have {allowed}",
-            field=field,
-            metadata={"range": allowed, "actual": len(shape)},
-        )
+        message = f"a shape has {len(shape)} dimensions, but may have {allowed}"
+        raise out_of_range(field, len(shape), allowed, message)
 
 
 def _check_counts(field: str, *counts: int) -> None:
     if max(counts) > MAX_COUNT:
-        allowed = f"at most {MAX_COUNT}"
-        raise DomainError(
-            Reason.OUT_OF_RANGE,
-            f"the counts as far as {field} do not fit 64 bits",
-            field=field,
-            metadata={"range": allowed},
-        )
+        message = f"the counts as far as {field} do not fit 64 bits"
+        raise out_of_range(field, max(counts), f"at most {MAX_COUNT}", message)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.complexity.base import Cost, Layer, Shape
 from optserve_server.complexity.windows import LayerPadding, PoolingForm, check_window, places
@@ -18,8 +17,6 @@ class Pooling(Layer):
     No parameters and no multiply-adds. With k elements of the window, each element of the
     output takes k - 1 comparisons, or k - 1 additions and a division.
     """
-
-    name: ClassVar[str] = "pooling"
 
     window: tuple[int, ...] = hyper()
     strides: tuple[int, ...] = hyper(())

@@ -16,7 +16,6 @@ class SimpleRNN(Recurrent):
     1 for its bias.
     """
 
-    name: ClassVar[str] = "simple_rnn"
     gates: ClassVar[int] = 1
 
     @property

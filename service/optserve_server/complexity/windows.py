@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from optserve_server.complexity.base import Shape, check_extents, misfit, text
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict, out_of_range
 
 MAX_DIMENSIONS = 3
 """Dimensions that a window may slide along."""
@@ -37,20 +37,12 @@ def check_window(window: Shape, field: str, **others: Shape) -> None:
     """
     if not 1 <= len(window) <= MAX_DIMENSIONS:
         allowed = f"in [1, {MAX_DIMENSIONS}]"
-        raise DomainError(
-            Reason.OUT_OF_RANGE,
-            f"{field} has {len(window)} extents, but their number must be {allowed}",
-            field=field,
-            metadata={"range": allowed, "actual": len(window)},
-        )
+        message = f"{field} has {len(window)} extents, but their number must be {allowed}"
+        raise out_of_range(field, len(window), allowed, message)
     check_extents(window, field)
     for name, values in others.items():
         if len(values) != len(window):
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"{name} has {len(values)} numbers, but {field} has {len(window)}",
-                field=name,
-            )
+            raise conflict(name, f"{name} has {len(values)} numbers, but {field} has {len(window)}")
         check_extents(values, name)
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Array, Backend
+from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.kernel import Array
 from optserve_server.errors import DomainError
 from optserve_server.programs.clocks import Clock
 from optserve_server.programs.gradient_transforms import ACCUMULATED, AVERAGE, PARAMETER, PREPARED

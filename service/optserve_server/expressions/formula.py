@@ -144,7 +144,7 @@ class _Reader:
         if name == "power":
             return self._power(node, *arguments)
         values = [self.value(argument) for argument in arguments]
-        function = getattr(NumpyOps if _numbers(values) else self._ops, name)
+        function = getattr(NumpyOps() if _numbers(values) else self._ops, name)
         return self._apply(node, function, *values)
 
     def _where(self, condition: ast.expr, a: ast.expr, b: ast.expr) -> Value:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Hyperparameters
+from optserve_server.errors import DomainError, Reason, mismatch
+from optserve_server.hyper import Algorithm
 
 
 @dataclass(frozen=True)
-class Initializer(Hyperparameters, ABC):
+class Initializer(Algorithm):
     """How a tensor is filled."""
-
-    name: ClassVar[str]
 
     def draw(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator
@@ -33,11 +31,8 @@ class Initializer(Hyperparameters, ABC):
         with np.errstate(over="ignore"):
             drawn = np.asarray(self.values(shape, rng), dtype, order="C")
         if not np.isfinite(drawn).all():
-            raise DomainError(
-                Reason.OUT_OF_RANGE,
-                f"{self.name} draws numbers too large for {dtype}",
-                metadata={"range": f"that of {dtype}"},
-            )
+            text = f"{self.name} draws numbers too large for {dtype}"
+            raise DomainError(Reason.OUT_OF_RANGE, text, metadata={"range": f"that of {dtype}"})
         return drawn
 
     @abstractmethod
@@ -52,8 +47,5 @@ def require_rank(name: str, fits: bool, expected: str, rank: int) -> None:
         DomainError: SHAPE_MISMATCH.
     """
     if not fits:
-        raise DomainError(
-            Reason.SHAPE_MISMATCH,
-            f"{name} fills tensors of {expected} dimensions, but this one has {rank}",
-            metadata={"expected": f"{expected} dimensions", "actual": rank},
-        )
+        text = f"{name} fills tensors of {expected} dimensions, but this one has {rank}"
+        raise mismatch(Reason.SHAPE_MISMATCH, None, f"{expected} dimensions", rank, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,6 @@ from optserve_server.initializers.base import Initializer
 @dataclass(frozen=True)
 class Constant(Initializer):
     """The value everywhere."""
-
-    name: ClassVar[str] = "constant"
 
     value: float = hyper()
 

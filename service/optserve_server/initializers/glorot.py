@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.hyper import hyper
 from optserve_server.initializers.variance_scaling import FanInitializer, InitializerDistribution
@@ -12,8 +11,6 @@ from optserve_server.initializers.variance_scaling import FanInitializer, Initia
 @dataclass(frozen=True)
 class Glorot(FanInitializer):
     """Variance 2/(fan_in + fan_out), between what activations and gradients ask for."""
-
-    name: ClassVar[str] = "glorot"
 
     distribution: InitializerDistribution = hyper(InitializerDistribution.UNIFORM)
 

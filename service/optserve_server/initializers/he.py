@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.hyper import hyper
 from optserve_server.initializers.variance_scaling import FanInitializer, InitializerDistribution
@@ -15,8 +14,6 @@ class He(FanInitializer):
 
     NORMAL is the lecture's N(0, sqrt(2/n_in)).
     """
-
-    name: ClassVar[str] = "he"
 
     distribution: InitializerDistribution = hyper(InitializerDistribution.TRUNCATED_NORMAL)
 

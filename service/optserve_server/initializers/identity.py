@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,6 @@ from optserve_server.initializers.base import Initializer, require_rank
 @dataclass(frozen=True)
 class Identity(Initializer):
     """gain on the diagonal and 0 elsewhere."""
-
-    name: ClassVar[str] = "identity"
 
     gain: float = hyper(1.0)
 

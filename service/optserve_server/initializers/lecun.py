@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.hyper import hyper
 from optserve_server.initializers.variance_scaling import FanInitializer, InitializerDistribution
@@ -12,8 +11,6 @@ from optserve_server.initializers.variance_scaling import FanInitializer, Initia
 @dataclass(frozen=True)
 class Lecun(FanInitializer):
     """Variance 1/fan_in, which keeps a linear layer's outputs at the size of its inputs."""
-
-    name: ClassVar[str] = "lecun"
 
     distribution: InitializerDistribution = hyper(InitializerDistribution.TRUNCATED_NORMAL)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,6 @@ class Orthogonal(Initializer):
     All dimensions but the last are rows. Q is that of a normal matrix' QR decomposition with
     R's diagonal made positive, which distributes it evenly over all such matrices.
     """
-
-    name: ClassVar[str] = "orthogonal"
 
     gain: float = hyper(1.0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +34,6 @@ class TruncatedNormal(Initializer):
 
     ``stddev`` is that before truncation; what is drawn has 0.88 of it (Keras).
     """
-
-    name: ClassVar[str] = "truncated_normal"
 
     mean: float = hyper(0.0)
     stddev: float = hyper(0.05, ge=0)

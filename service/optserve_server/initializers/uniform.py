@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 from optserve_server.initializers.base import Initializer
 
@@ -17,18 +16,13 @@ from optserve_server.initializers.base import Initializer
 class Uniform(Initializer):
     """minimum + (maximum - minimum)*u with u uniform on [0, 1)."""
 
-    name: ClassVar[str] = "uniform"
-
     minimum: float = hyper(-0.05)
     maximum: float = hyper(0.05)
 
     def validate(self) -> None:
         if self.minimum > self.maximum:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"minimum is {self.minimum}, but must be at most maximum, {self.maximum}",
-                field="minimum",
-            )
+            text = f"minimum is {self.minimum}, but must be at most maximum, {self.maximum}"
+            raise conflict("minimum", text)
 
     def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
         u = rng.random(shape)

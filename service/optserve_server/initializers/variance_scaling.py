@@ -6,7 +6,6 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -73,8 +72,6 @@ class FanInitializer(Initializer):
 @dataclass(frozen=True)
 class VarianceScaling(FanInitializer):
     """Variance scale/fan, as Keras' initializer of that name."""
-
-    name: ClassVar[str] = "variance_scaling"
 
     scale: float = hyper(1.0, gt=0)
     mode: FanMode = hyper(FanMode.IN)

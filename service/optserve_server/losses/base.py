@@ -7,7 +7,7 @@ alone lose digits with size, and they cost nothing to widen.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, TypeAlias
@@ -15,9 +15,10 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.activations.base import check_axis
 from optserve_server.arrays.backend import Backend
-from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Hyperparameters
+from optserve_server.errors import Reason, mismatch
+from optserve_server.hyper import Algorithm
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 """A float32 or float64 array of any shape."""
@@ -70,14 +71,13 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Loss(Hyperparameters, ABC):
+class Loss(Algorithm):
     """A loss of predictions against targets.
 
     Attributes:
         compiles: whether its first evaluation may take long, because a backend compiles it.
     """
 
-    name: ClassVar[str]
     compiles: ClassVar[bool] = False
 
     def check(self, shape: tuple[int, ...]) -> None:
@@ -86,6 +86,7 @@ class Loss(Hyperparameters, ABC):
         Raises:
             DomainError: OUT_OF_RANGE or SHAPE_MISMATCH, naming the hyperparameter.
         """
+        check_axis(self._axis, len(shape))
 
     def evaluate(
         self,
@@ -158,8 +159,8 @@ class Loss(Hyperparameters, ABC):
 
     @property
     def _axis(self) -> int:
-        """The axis that belongs to one example."""
-        return -1
+        """The axis that belongs to one example: the hyperparameter `axis` where the loss has one."""
+        return getattr(self, "axis", -1)
 
     def _scale(
         self,
@@ -226,16 +227,6 @@ def require(reason: Reason, field: str, actual: object, allowed: tuple[object, .
     """Raises `mismatch` unless ``actual`` is one of ``allowed``, dtypes or shapes."""
     if actual not in allowed:
         raise mismatch(reason, field, " or ".join(map(_describe, allowed)), _describe(actual))
-
-
-def mismatch(reason: Reason, field: str, expected: str, actual: str) -> DomainError:
-    """The error of a tensor whose type or shape cannot be used."""
-    return DomainError(
-        reason,
-        f"{field} is {actual}, but must be {expected}",
-        field=field,
-        metadata={"expected": expected, "actual": actual},
-    )
 
 
 def _describe(value: Any) -> str:

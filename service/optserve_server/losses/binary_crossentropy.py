@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy.typing as npt
 
-from optserve_server.activations.base import check_axis
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
 from optserve_server.losses.base import Floats
@@ -26,13 +25,6 @@ class BinaryLoss(ElementwiseLoss):
     label_smoothing: float = hyper(0.0, ge=0, le=1)
     axis: int = hyper(-1)
 
-    def check(self, shape: tuple[int, ...]) -> None:
-        check_axis(self.axis, len(shape))
-
-    @property
-    def _axis(self) -> int:
-        return self.axis
-
     def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         y = super()._prepare(prediction, target)
         if not self.label_smoothing:
@@ -50,8 +42,6 @@ class BinaryCrossentropy(BinaryLoss):
 
     and w the weight of positive targets, which PyTorch calls pos_weight.
     """
-
-    name: ClassVar[str] = "binary_crossentropy"
 
     positive_weight: float = hyper(1.0, ge=0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -22,8 +21,6 @@ class BinaryFocalCrossentropy(BinaryLoss):
     From logits everything is computed by log-sum-exp, as in optax and torchvision. Keras
     clips their probabilities, which differs beyond logits of 16 only.
     """
-
-    name: ClassVar[str] = "binary_focal_crossentropy"
 
     gamma: float = hyper(2.0, ge=0)
     apply_class_balancing: bool = hyper(False, torch=True)

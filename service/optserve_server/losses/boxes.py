@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import Reason
+from optserve_server.errors import Reason, mismatch
 from optserve_server.hyper import hyper
-from optserve_server.losses.base import Floats, Loss, mismatch
+from optserve_server.losses.base import Floats, Loss
 
 
 @dataclass(frozen=True)

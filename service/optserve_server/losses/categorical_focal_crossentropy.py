@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.hyper import hyper
-from optserve_server.losses.base import Floats, require_alike
+from optserve_server.losses.base import Floats
 from optserve_server.losses.crossentropy import ClassLoss, is_clipped, log_softmax, through_shares, total
 from optserve_server.losses.probabilities import CLIP, power, times
 
@@ -23,13 +22,8 @@ class CategoricalFocalCrossentropy(ClassLoss):
     prediction/sum(prediction)   otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
     """
 
-    name: ClassVar[str] = "categorical_focal_crossentropy"
-
     gamma: float = hyper(2.0, ge=0)
     alpha: float = hyper(0.25, ge=0)
-
-    def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        return require_alike(prediction, target)
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
         _, log_q, rest = self._shares(prediction)

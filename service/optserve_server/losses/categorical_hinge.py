@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ class CategoricalHinge(Loss):
 
     Where it is above 0, the gradient is (1 - y)*t - y, where t shares 1 among the equal maxima.
     """
-
-    name: ClassVar[str] = "categorical_hinge"
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
         return np.maximum(_margin(prediction, target), 0)[..., 0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -22,8 +21,6 @@ class CIoU(BoxLoss):
     The gradient takes a as constant, as torchvision and the paper do: it is not the
     derivative of the value.
     """
-
-    name: ClassVar[str] = "ciou"
 
     def measure(self, p: Floats, y: Floats) -> Measure:
         unlike = _unlikeness(p, y)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from optserve_server.activations.base import check_axis
 from optserve_server.hyper import hyper
 from optserve_server.losses.base import Floats, Loss
 
@@ -22,16 +21,7 @@ class CosineSimilarity(Loss):
     The gradient is (u*sum(u*v) - v)/|p|. Where |p| is held at 1e-7, it is -v/1e-7.
     """
 
-    name: ClassVar[str] = "cosine_similarity"
-
     axis: int = hyper(-1)
-
-    def check(self, shape: tuple[int, ...]) -> None:
-        check_axis(self.axis, len(shape))
-
-    @property
-    def _axis(self) -> int:
-        return self.axis
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
         u, v = self._unit(prediction)[0], self._unit(target)[0]

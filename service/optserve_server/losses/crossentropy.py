@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.activations.base import check_axis
 from optserve_server.activations.softmax import softmax, subtract_maximum
 from optserve_server.arrays.vocabulary import NumpyOps
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import Reason, mismatch, out_of_range
 from optserve_server.hyper import hyper
-from optserve_server.losses.base import Floats, Loss, mismatch
+from optserve_server.losses.base import Floats, Loss, require_alike
 from optserve_server.losses.probabilities import CLIP, times
 
 
@@ -36,22 +34,13 @@ class ClassLoss(Loss):
     def validate(self) -> None:
         for i, factor in enumerate(self.class_weights):
             if not 0 <= factor < math.inf:
-                raise DomainError(
-                    Reason.OUT_OF_RANGE,
-                    f"class_weights[{i}] is {factor}, but must be at least 0",
-                    field=f"class_weights[{i}]",
-                    metadata={"range": "at least 0", "actual": factor},
-                )
+                raise out_of_range(f"class_weights[{i}]", factor, "at least 0")
 
     def check(self, shape: tuple[int, ...]) -> None:
-        check_axis(self.axis, len(shape))
+        super().check(shape)
         given, classes = len(self.class_weights), shape[self.axis]
         if given not in (0, classes):
             raise mismatch(Reason.SHAPE_MISMATCH, "class_weights", f"[{classes}]", f"[{given}]")
-
-    @property
-    def _axis(self) -> int:
-        return self.axis
 
     def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         y = self._distributions(prediction, target)
@@ -62,26 +51,9 @@ class ClassLoss(Loss):
             y = y * factors.reshape([-1 if d == self.axis % y.ndim else 1 for d in range(y.ndim)])
         return y
 
-    @abstractmethod
     def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        """The target as a distribution over the classes, of the prediction's shape."""
-
-
-@dataclass(frozen=True)
-class Crossentropy(ClassLoss):
-    """-sum(y*log(q)) along an axis, where q is
-
-    softmax(prediction)          from logits
-    prediction/sum(prediction)   otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
-    """
-
-    def _values(self, prediction: Floats, target: Floats) -> Any:
-        values = of_logits if self.from_logits else of_probabilities
-        return values(prediction, target, self.axis)
-
-    def _slope(self, prediction: Floats, target: Floats) -> Any:
-        slope = of_logits_slope if self.from_logits else of_probabilities_slope
-        return slope(prediction, target, self.axis)
+        """The target as a distribution over the classes, of the prediction's dtype and shape."""
+        return require_alike(prediction, target)
 
 
 def of_logits(logits: Floats, target: Floats, axis: int) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import keyword
 import math
 import re
@@ -13,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.kernel import Kernel
 from optserve_server.arrays.program import Load, Program, Scalar
 from optserve_server.arrays.replay import replay
 from optserve_server.arrays.vocabulary import NumpyOps
-from optserve_server.errors import DomainError, Reason, within
+from optserve_server.errors import DomainError, Reason, out_of_range, within
 from optserve_server.expressions.formula import FUNCTIONS
 from optserve_server.hyper import NamedNumbers, hyper
 from optserve_server.losses.base import Evaluated, Floats, Loss, Reduction, apply_weights
@@ -33,6 +35,9 @@ from optserve_server.losses.custom_programs import (
 MAX_CONSTANTS = 32
 """Named numbers of a formula."""
 
+KEPT_KERNELS = 128
+"""Kernels of callers' own formulas that are kept."""
+
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]{0,31}")
 """What a number may be called."""
 
@@ -46,7 +51,6 @@ class Custom(Loss):
     if there is one output, is the reduction SUM.
     """
 
-    name: ClassVar[str] = "custom"
     compiles: ClassVar[bool] = True
 
     expression: str = hyper()
@@ -106,9 +110,14 @@ def _run(
     arrays = {name: backend.full(prediction.size, 0.0, dtype) for name in stored}
     for name, array in ((PREDICTION, prediction), (TARGET, target)):
         arrays[name] = backend.from_host(np.ascontiguousarray(array).reshape(-1))
-    kernel = backend.compile(program, dtype, {})
-    kernel({name: arrays[name] for name in program.arrays}, numbers)
+    _kernel(backend, program, dtype)({name: arrays[name] for name in program.arrays}, numbers)
     return {name: backend.to_host(arrays[name]).reshape(shape) for name in stored}
+
+
+@functools.lru_cache(maxsize=KEPT_KERNELS)
+def _kernel(backend: Backend, program: Program, dtype: np.dtype[Any]) -> Kernel:
+    """The kernel of a formula, kept while it is among the last ones."""
+    return backend.compile(program, dtype, {}, keep=False)
 
 
 def _replay(
@@ -130,20 +139,13 @@ def _mean(values: Floats) -> npt.NDArray[np.float64]:
 def _check_constants(constants: NamedNumbers) -> None:
     if len(constants) > MAX_CONSTANTS:
         allowed = f"at most {MAX_CONSTANTS}"
-        raise DomainError(
-            Reason.OUT_OF_RANGE,
-            f"there are {len(constants)} constants, but may be {allowed}",
-            metadata={"range": allowed, "actual": len(constants)},
-        )
+        text = f"there are {len(constants)} constants, but may be {allowed}"
+        raise out_of_range(None, len(constants), allowed, text)
     for name, number in constants:
         if not NAME.fullmatch(name) or keyword.iskeyword(name):
             raise DomainError(Reason.MALFORMED_NAME, f"{name[:40]!a} cannot be the name of a constant")
         if name in FUNCTIONS or name in VARIABLES:
             raise DomainError(Reason.MALFORMED_NAME, f"{name} means something else in an expression")
         if not math.isfinite(number):
-            raise DomainError(
-                Reason.OUT_OF_RANGE,
-                f"{name} is {number}, but must be finite",
-                field=f"[{name}]",
-                metadata={"range": "finite", "actual": number},
-            )
+            text = f"{name} is {number}, but must be finite"
+            raise out_of_range(f"[{name}]", number, "finite", text)

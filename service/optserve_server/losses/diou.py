@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.losses.base import Floats
 from optserve_server.losses.boxes import BoxLoss, Measure, diou_loss
@@ -12,8 +11,6 @@ from optserve_server.losses.boxes import BoxLoss, Measure, diou_loss
 @dataclass(frozen=True)
 class DIoU(BoxLoss):
     """1 - IoU + d^2/(c^2 + epsilon): distance of the centres, diagonal of the box around both."""
-
-    name: ClassVar[str] = "diou"
 
     def measure(self, p: Floats, y: Floats) -> Measure:
         return diou_loss(p, y, self.epsilon)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.losses.base import Floats
 from optserve_server.losses.boxes import BoxLoss, Measure, hull, iou_loss, overlap
@@ -12,8 +11,6 @@ from optserve_server.losses.boxes import BoxLoss, Measure, hull, iou_loss, overl
 @dataclass(frozen=True)
 class GIoU(BoxLoss):
     """1 - IoU + (hull - union)/(hull + epsilon), where the hull is the smallest box around both."""
-
-    name: ClassVar[str] = "giou"
 
     def measure(self, p: Floats, y: Floats) -> Measure:
         _, union = overlap(p, y)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,6 @@ class MarginLoss(ElementwiseLoss):
 @dataclass(frozen=True)
 class Hinge(MarginLoss):
     """max(1 - y*p, 0), the mean over the last axis; the derivative is -y where it is above 0."""
-
-    name: ClassVar[str] = "hinge"
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
         return ops.maximum(1 - y * p, 0.0)

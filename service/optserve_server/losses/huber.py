@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -19,8 +18,6 @@ class Huber(ElementwiseLoss):
 
     The derivative is e, held to [-delta, delta].
     """
-
-    name: ClassVar[str] = "huber"
 
     delta: float = hyper(1.0, gt=0)
 

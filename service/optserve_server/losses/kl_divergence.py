@@ -19,7 +19,6 @@ class KLDivergence(ElementwiseLoss):
     y*(log(y) - p)         of logarithmic predictions  (PyTorch, optax); 0 where y is 0
     """
 
-    name: ClassVar[str] = "kl_divergence"
     averages: ClassVar[bool] = False
 
     log_prediction: bool = hyper(False, torch=True, optax=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.losses.elementwise import ElementwiseLoss
@@ -19,8 +18,6 @@ class LogCosh(ElementwiseLoss):
     log(1 + (1 - exp(-a))^2*exp(a)/2)    where a < 1
     a + log(1 + exp(-2a)) - log(2)       otherwise
     """
-
-    name: ClassVar[str] = "log_cosh"
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
         a = ops.abs(p - y)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.losses.elementwise import ElementwiseLoss
@@ -12,8 +11,6 @@ from optserve_server.losses.elementwise import ElementwiseLoss
 @dataclass(frozen=True)
 class MeanAbsoluteError(ElementwiseLoss):
     """mean(|p - y|) over the last axis; the gradient is sign(p - y)/n, 0 where they are equal."""
-
-    name: ClassVar[str] = "mean_absolute_error"
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
         return ops.abs(p - y)

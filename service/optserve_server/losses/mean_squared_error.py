@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.losses.elementwise import ElementwiseLoss
@@ -12,8 +11,6 @@ from optserve_server.losses.elementwise import ElementwiseLoss
 @dataclass(frozen=True)
 class MeanSquaredError(ElementwiseLoss):
     """mean((p - y)^2) over the last axis; the gradient is 2*(p - y)/n."""
-
-    name: ClassVar[str] = "mean_squared_error"
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
         error = p - y

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.losses.elementwise import ElementwiseLoss
@@ -16,8 +15,6 @@ class MeanSquaredLogarithmicError(ElementwiseLoss):
 
     The derivative is 2*(log(1 + p) - log(1 + y))/(1 + p), 0 below 1e-7.
     """
-
-    name: ClassVar[str] = "mean_squared_logarithmic_error"
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
         error = _error(ops, p, y)

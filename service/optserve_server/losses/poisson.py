@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -21,8 +20,6 @@ class Poisson(ElementwiseLoss):
 
     ``full`` adds Stirling's approximation of log(y!), y*log(y) - y + log(2*pi*y)/2, where y > 1.
     """
-
-    name: ClassVar[str] = "poisson"
 
     log_prediction: bool = hyper(False, torch=True)
     epsilon: float = hyper(1e-7, torch=1e-8, ge=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -19,8 +18,6 @@ class SmoothL1(ElementwiseLoss):
 
     A beta of 0, or one that rounds to 0 in the prediction's dtype, gives |e|.
     """
-
-    name: ClassVar[str] = "smooth_l1"
 
     beta: float = hyper(1.0, ge=0)
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import Reason, out_of_range
 from optserve_server.losses.base import Floats, require, without_axis
-from optserve_server.losses.crossentropy import Crossentropy
+from optserve_server.losses.categorical_crossentropy import CategoricalCrossentropy
 
 
 @dataclass(frozen=True)
-class SparseCategoricalCrossentropy(Crossentropy):
+class SparseCategoricalCrossentropy(CategoricalCrossentropy):
     """-log(q[y]) with q as in categorical cross-entropy.
 
     Targets are int32 or int64 in [0, classes), shaped like the prediction without its
     class axis. An example's weight is its sample weight times its class' weight, as in
     PyTorch's mean.
     """
-
-    name: ClassVar[str] = "sparse_categorical_crossentropy"
 
     def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         """The classes as distributions, which take the memory that the prediction does."""
@@ -46,9 +44,5 @@ def _require_classes(target: npt.NDArray[Any], classes: int) -> None:
     wrong = target[(target < 0) | (target >= classes)]
     if wrong.size:
         allowed = f"in [0, {classes})"
-        raise DomainError(
-            Reason.OUT_OF_RANGE,
-            f"target has the class {wrong[0]}, but classes must be {allowed}",
-            field="target",
-            metadata={"range": allowed, "actual": wrong[0]},
-        )
+        text = f"target has the class {wrong[0]}, but classes must be {allowed}"
+        raise out_of_range("target", wrong[0], allowed, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.losses.hinge import MarginLoss
@@ -12,8 +11,6 @@ from optserve_server.losses.hinge import MarginLoss
 @dataclass(frozen=True)
 class SquaredHinge(MarginLoss):
     """max(1 - y*p, 0)^2, the mean over the last axis; the derivative is -2*y*max(1 - y*p, 0)."""
-
-    name: ClassVar[str] = "squared_hinge"
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
         margin = ops.maximum(1 - y * p, 0.0)

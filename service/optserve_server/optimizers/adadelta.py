@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -19,8 +18,6 @@ class Adadelta(ElementwiseRule):
     e. In the frame: the gradient times the root of u over the root of v.
     """
 
-    name: ClassVar[str] = "adadelta"
-
     # optax multiplies by no learning rate unless it is given one.
     learning_rate: float = hyper(1e-3, torch=1.0, optax=1.0, lecture=1.0, ge=0)
     rho: float = hyper(0.95, torch=0.9, optax=0.9, ge=0, lt=1)
@@ -30,7 +27,7 @@ class Adadelta(ElementwiseRule):
         return {"v": 0.0, "step_squares": 0.0}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"rho": self.rho, "rest": 1 - self.rho, "rate": learning_rate, "epsilon": self.epsilon}
+        return {**self.constants, "rest": 1 - self.rho, "rate": learning_rate}
 
     def update(
         self, ops: Ops, p: Value, g: Value, v: Value, u: Value, *,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.matrix import Matrix, MatrixRule, norm
 
@@ -40,7 +40,6 @@ class Adafactor(MatrixRule):
     In the frame: the gradient over the root of a factored second moment.
     """
 
-    name: ClassVar[str] = "adafactor"
     all_slots: ClassVar[tuple[str, ...]] = ("r", "c", "v")
 
     # optax multiplies by no rate unless one is given.
@@ -56,11 +55,8 @@ class Adafactor(MatrixRule):
 
     def validate(self) -> None:
         if self.form is AdafactorForm.SQUARES and self.epsilon1 == 0:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                "epsilon1 is 0, but under SQUARES nothing else keeps second moments from zero",
-                field="epsilon1",
-            )
+            text = "epsilon1 is 0, but under SQUARES nothing else keeps second moments from zero"
+            raise conflict("epsilon1", text)
 
     @property
     def step_dependent_slots(self) -> frozenset[str]:

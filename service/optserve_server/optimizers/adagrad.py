@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -22,8 +21,6 @@ class Adagrad(ElementwiseRule):
     In the frame: the gradient itself over the root of the sum of all squares.
     """
 
-    name: ClassVar[str] = "adagrad"
-
     learning_rate: float = hyper(1e-3, torch=1e-2, ge=0)
     epsilon: float = hyper(1e-7, torch=1e-10, lecture=0.0, ge=0)
     epsilon_placement: EpsilonPlacement = hyper(EpsilonPlacement.INSIDE, torch=EpsilonPlacement.OUTSIDE)
@@ -34,8 +31,7 @@ class Adagrad(ElementwiseRule):
         return {"accumulator": self.initial_accumulator}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        rate = learning_rate / (1 + (step - 1) * self.learning_rate_decay)
-        return {"rate": rate, "epsilon": self.epsilon}
+        return {**self.constants, "rate": learning_rate / (1 + (step - 1) * self.learning_rate_decay)}
 
     def update(
         self, ops: Ops, p: Value, g: Value, a: Value, *, rate: Value, epsilon: Value

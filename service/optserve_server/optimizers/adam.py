@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -45,8 +44,6 @@ class Adam(ElementwiseRule):
     averaged first moment over the root of an averaged second.
     """
 
-    name: ClassVar[str] = "adam"
-
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)
     beta2: float = hyper(0.999, ge=0, lt=1)
@@ -74,16 +71,7 @@ class Adam(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         rate, first, second = correction_factors(self.correction, step, self.beta1, self.beta2)
-        return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
-            "rate": learning_rate * rate * first,
-            "second": second,
-            "epsilon": self.epsilon,
-            "epsilon_root": self.epsilon_root,
-        }
+        return {**self.constants, "rate": learning_rate * rate * first, "second": second}
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,

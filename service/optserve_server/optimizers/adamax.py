@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -29,8 +28,6 @@ class Adamax(ElementwiseRule):
     In the frame: an averaged first moment over a fading maximum of magnitudes.
     """
 
-    name: ClassVar[str] = "adamax"
-
     learning_rate: float = hyper(1e-3, torch=2e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)
     beta2: float = hyper(0.999, ge=0, lt=1)
@@ -45,13 +42,7 @@ class Adamax(ElementwiseRule):
         return frozenset({"m"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rate": learning_rate / (1 - self.beta1**step),
-            "epsilon": self.epsilon,
-        }
+        return {**self.constants, "rate": learning_rate / (1 - self.beta1**step)}
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, u: Value, *,

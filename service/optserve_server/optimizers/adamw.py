@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.adam import Adam
@@ -16,8 +15,6 @@ class AdamW(Adam):
     The session takes the decay off before the rule, as it does for any rule that is given
     one, so the update is Adam's own. In the frame: as Adam.
     """
-
-    name: ClassVar[str] = "adamw"
 
     weight_decay: float = hyper(0.004, torch=0.01, optax=1e-4, ge=0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -22,8 +21,6 @@ class Adan(ElementwiseRule):
     the rest. In the frame: an averaged first moment looking ahead, over the root of a second.
     """
 
-    name: ClassVar[str] = "adan"
-
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.98, ge=0, lt=1)
     beta2: float = hyper(0.92, ge=0, lt=1)
@@ -39,20 +36,12 @@ class Adan(ElementwiseRule):
         return frozenset({"m", "change", "n", "previous_gradient"})
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        rest_2 = 1 - self.beta2
         return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": rest_2,
-            "beta3": self.beta3,
-            "rest_3": 1 - self.beta3,
+            **self.constants,
             "known": 0.0 if step == 1 else 1.0,
             "from_m": learning_rate / (1 - self.beta1**step),
-            "from_change": learning_rate * rest_2 / (1 - self.beta2**step),
+            "from_change": learning_rate * (1 - self.beta2) / (1 - self.beta2**step),
             "second": 1 / (1 - self.beta3**step),
-            "epsilon": self.epsilon,
-            "epsilon_root": self.epsilon_root,
         }
 
     def update(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -20,8 +19,6 @@ class ADOPT(ElementwiseRule):
     an average of what the frame divides, by a second moment of the past.
     """
 
-    name: ClassVar[str] = "adopt"
-
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)
     beta2: float = hyper(0.9999, ge=0, lt=1)
@@ -34,18 +31,13 @@ class ADOPT(ElementwiseRule):
         return {"direction": 0.0, "v": 0.0}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        first, bound = step == 1, float((step - 1) ** 0.25)
-        return {
-            "beta1": 1.0 if first else self.beta1,
-            "rest_1": 0.0 if first else 1 - self.beta1,
-            "beta2": 0.0 if first else self.beta2,
-            "rest_2": 1.0 if first else 1 - self.beta2,
-            "largest": bound,
-            "smallest": -bound,
-            "rate": learning_rate,
-            # The first quotient is multiplied by 0 and must not overflow before.
-            "epsilon": math.inf if first else self.epsilon,
-        }
+        bound = float((step - 1) ** 0.25)
+        numbers = {**self.constants, "largest": bound, "smallest": -bound, "rate": learning_rate}
+        if step > 1:
+            return numbers
+        # The first quotient is multiplied by 0 and must not overflow before.
+        first = {"beta1": 1.0, "rest_1": 0.0, "beta2": 0.0, "rest_2": 1.0, "epsilon": math.inf}
+        return numbers | first
 
     def update(
         self, ops: Ops, p: Value, g: Value, direction: Value, v: Value, *,

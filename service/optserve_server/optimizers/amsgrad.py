@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -32,8 +31,6 @@ class AMSGrad(Adam):
 
     In the frame: an averaged first moment over the root of a second that never falls.
     """
-
-    name: ClassVar[str] = "amsgrad"
 
     bias_correction: BiasCorrection = hyper(
         BiasCorrection.FOLDED,

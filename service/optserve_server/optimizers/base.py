@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
-from optserve_server.hyper import Hyperparameters, hyper
+from optserve_server.hyper import Algorithm, declarations, hyper
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule(Hyperparameters, ABC):
+class Rule(Algorithm):
     """What every rule has, whatever it looks at.
 
     The frame, with parameter p, gradient g, step size lr and step t counted from 1:
     a first moment m of the gradients, a second moment V, and p -= lr * m/sqrt(V).
     """
 
-    name: ClassVar[str]
     has_rate: ClassVar[bool] = True
     """Whether a learning rate takes part in every step, so that a schedule means something."""
 
@@ -87,16 +88,37 @@ class Rule(Hyperparameters, ABC):
 class ElementwiseRule(Rule):
     """A rule that treats every element alike."""
 
+    @functools.cached_property
+    def constants(self) -> dict[str, float]:
+        """The keyword arguments of `update` that are the same in every step.
+
+        A keyword that has a hyperparameter's name is that hyperparameter, and ``rest_1`` is 1 - beta1.
+        """
+        names, betas = _constants(type(self))
+        found = {name: getattr(self, name) for name in names}
+        return found | {name: 1 - getattr(self, beta) for name, beta in betas.items()}
+
+    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+        return {**self.constants, "rate": learning_rate}
+
     @abstractmethod
     def update(self, ops: Ops, p: Value, g: Value, *state: Any, **numbers: Any) -> tuple[Value, ...]:
         """One step on one element: the new p, then the new slots in their order.
 
         Straight-line arithmetic. Only hyperparameters that are enums or booleans, or whose
         zero switches something off (a slot, an epsilon), may decide a Python ``if``; all
-        other hyperparameters reach it through `scalars`, so that one program serves every
-        value of them.
+        other hyperparameters are keyword arguments, so that one program serves every value of
+        them.
         """
 
     def lookahead(self, ops: Ops, p: Value, *state: Any, **numbers: Any) -> Value:
         """The point at which the next gradient is to be taken, from the next step's numbers."""
         return p
+
+
+@functools.cache
+def _constants(rule: type[ElementwiseRule]) -> tuple[Collection[str], Mapping[str, str]]:
+    """The keywords of a rule's `update` that are hyperparameters, and its rests with their betas."""
+    keywords, known = inspect.signature(rule.update).parameters, declarations(rule)
+    betas = {name: name.replace("rest_", "beta") for name in keywords if name.startswith("rest_")}
+    return [name for name in keywords if name in known], betas

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -19,8 +18,6 @@ class FedAdagrad(ElementwiseRule):
     over the root of the sum of all squares.
     """
 
-    name: ClassVar[str] = "fed_adagrad"
-
     learning_rate: float = hyper(0.1, ge=0)
     beta1: float = hyper(0.0, ge=0, lt=1)
     tau: float = hyper(1e-9, gt=0)
@@ -28,9 +25,6 @@ class FedAdagrad(ElementwiseRule):
 
     def slots(self) -> dict[str, float]:
         return {"m": 0.0, "accumulator": self.initial_accumulator}
-
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"beta1": self.beta1, "rest_1": 1 - self.beta1, "rate": learning_rate, "tau": self.tau}
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, a: Value, *,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -30,8 +29,6 @@ class FedAdam(FedMoments):
     Flower's is Adam's FOLDED, a step ahead of it. The paper starts v at tau^2 or above, Flower
     at 0. In the frame: an averaged first moment over the root of an averaged second.
     """
-
-    name: ClassVar[str] = "fed_adam"
 
     learning_rate: float = hyper(0.1, ge=0)
     tau: float = hyper(1e-9, gt=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -18,16 +17,11 @@ class FedAvgM(ElementwiseRule):
     with its sign turned. In the frame: an accumulated first moment over 1.
     """
 
-    name: ClassVar[str] = "fed_avg_m"
-
     learning_rate: float = hyper(1.0, ge=0)
     momentum: float = hyper(0.9, ge=0, le=1)
 
     def slots(self) -> dict[str, float]:
         return {"buffer": 0.0}
-
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"momentum": self.momentum, "rate": learning_rate}
 
     def update(
         self, ops: Ops, p: Value, g: Value, b: Value, *, momentum: Value, rate: Value

@@ -26,16 +26,6 @@ class FedMoments(ElementwiseRule):
     def slots(self) -> dict[str, float]:
         return {"m": 0.0, "v": self.initial_accumulator}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
-            "rate": learning_rate,
-            "tau": self.tau,
-        }
-
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, v: Value, *,
         beta1: Value, rest_1: Value, beta2: Value, rest_2: Value, rate: Value, tau: Value,

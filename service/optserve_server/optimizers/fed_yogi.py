@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -14,8 +13,6 @@ from optserve_server.optimizers.yogi import move_towards
 @dataclass(frozen=True)
 class FedYogi(FedMoments):
     """FedAdam without a correction, with v -= (1 - b2)*sign(v - g^2)*g^2. In the frame: as FedAdam."""
-
-    name: ClassVar[str] = "fed_yogi"
 
     learning_rate: float = hyper(0.01, ge=0)
     tau: float = hyper(1e-3, gt=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -22,8 +21,6 @@ class FTRL(ElementwiseRule):
     frame: all gradients so far over the root of the sum of all squares.
     """
 
-    name: ClassVar[str] = "ftrl"
-
     learning_rate: float = hyper(1e-3, ge=0)
     # Other powers would need pow(), which executors round differently.
     learning_rate_power: float = hyper(-0.5, ge=-0.5, le=-0.5)
@@ -39,8 +36,8 @@ class FTRL(ElementwiseRule):
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         per_rate = 1 / learning_rate if learning_rate else 0.0
         return {
+            **self.constants,
             "per_rate": per_rate,
-            "l1": self.l1,
             "minus_l1": -self.l1,
             "level": 2 * self.l2 + self.beta * per_rate,
             "shrinkage": 2 * self.l2_shrinkage,

@@ -23,7 +23,6 @@ class LAMB(TensorwiseRule):
     In the frame: Adam's step, its length set by the tensor that it moves.
     """
 
-    name: ClassVar[str] = "lamb"
     tensor_numbers: ClassVar[tuple[str, ...]] = ("ratio",)
 
     learning_rate: float = hyper(1e-3, ge=0)

@@ -20,7 +20,6 @@ class LARS(TensorwiseRule):
     In the frame: momentum, the length of each tensor's gradient set by the tensor.
     """
 
-    name: ClassVar[str] = "lars"
     tensor_numbers: ClassVar[tuple[str, ...]] = ("ratio",)
 
     learning_rate: float = hyper(0.01, ge=0)
@@ -32,9 +31,6 @@ class LARS(TensorwiseRule):
 
     def slots(self) -> dict[str, float]:
         return {"velocity": 0.0}
-
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"momentum": self.momentum, "weight_decay": self.weight_decay, "rate": learning_rate}
 
     def tensor_sum_terms(
         self, ops: Ops, p: Value, g: Value, velocity: Value, *,

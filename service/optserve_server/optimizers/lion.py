@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -17,8 +16,6 @@ class Lion(ElementwiseRule):
     In the frame: the sign of an averaged first moment over 1.
     """
 
-    name: ClassVar[str] = "lion"
-
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)
     beta2: float = hyper(0.99, ge=0, lt=1)
@@ -30,15 +27,6 @@ class Lion(ElementwiseRule):
 
     def slots(self) -> dict[str, float]:
         return {"m": 0.0}
-
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
-            "rate": learning_rate,
-        }
 
     def update(
         self, ops: Ops, p: Value, g: Value, m: Value, *,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.base import ElementwiseRule
 
@@ -32,8 +31,6 @@ class Momentum(ElementwiseRule):
     when the rate changes. In the frame: an accumulated first moment over 1.
     """
 
-    name: ClassVar[str] = "momentum"
-
     learning_rate: float = hyper(0.01, torch=1e-3, ge=0)
     momentum: float = hyper(0.9, ge=0, le=1)
     dampening: float = hyper(0.0, ge=0, le=1)
@@ -46,11 +43,7 @@ class Momentum(ElementwiseRule):
 
     def validate(self) -> None:
         if self.dampening and self.form is not MomentumForm.HEAVY_BALL:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"dampening is {self.dampening}, but {self.form} has none",
-                field="dampening",
-            )
+            raise conflict("dampening", f"dampening is {self.dampening}, but {self.form} has none")
 
     def slots(self) -> dict[str, float]:
         # The three mean different things, so none may be taken for another by its name.
@@ -66,7 +59,7 @@ class Momentum(ElementwiseRule):
         fresh = 1 - self.momentum
         if self.form is MomentumForm.HEAVY_BALL:
             fresh = 1.0 if step == 1 else 1 - self.dampening
-        return {"momentum": self.momentum, "fresh": fresh, "rate": learning_rate}
+        return {**self.constants, "fresh": fresh, "rate": learning_rate}
 
     def update(
         self, ops: Ops, p: Value, g: Value, v: Value, *, momentum: Value, fresh: Value, rate: Value

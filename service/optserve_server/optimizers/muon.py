@@ -45,7 +45,6 @@ class Muon(MatrixRule):
     In the frame: an averaged first moment, its singular values pushed towards 1.
     """
 
-    name: ClassVar[str] = "muon"
     all_slots: ClassVar[tuple[str, ...]] = ("m", "v")
 
     learning_rate: float = hyper(1e-3, ge=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -30,8 +29,6 @@ class NAdam(ElementwiseRule):
     `epsilon_root` is added below the root (optax).
     In the frame: an averaged first moment looking ahead, over the root of a second.
     """
-
-    name: ClassVar[str] = "nadam"
 
     learning_rate: float = hyper(1e-3, torch=2e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)
@@ -64,15 +61,10 @@ class NAdam(ElementwiseRule):
             now = following = self.beta1
             product = self.beta1**step
         return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
+            **self.constants,
             "from_m": learning_rate * following / (1 - product * following),
             "from_g": learning_rate * (1 - now) / (1 - product),
             "second": 1 / (1 - self.beta2**step),
-            "epsilon": self.epsilon,
-            "epsilon_root": self.epsilon_root,
             **carried,
         }
 

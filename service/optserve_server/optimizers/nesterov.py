@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -33,8 +32,6 @@ class Nesterov(ElementwiseRule):
     caller asks for the point. In the frame: an accumulated first moment over 1.
     """
 
-    name: ClassVar[str] = "nesterov"
-
     learning_rate: float = hyper(0.01, torch=1e-3, ge=0)
     momentum: float = hyper(0.9, ge=0, le=1)
     form: NesterovForm = hyper(
@@ -54,7 +51,7 @@ class Nesterov(ElementwiseRule):
         return {"m": 0.0} if self.form is NesterovForm.LOOKAHEAD_EMA else {"velocity": 0.0}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"momentum": self.momentum, "rest": 1 - self.momentum, "rate": learning_rate}
+        return {**self.constants, "rest": 1 - self.momentum, "rate": learning_rate}
 
     def update(
         self, ops: Ops, p: Value, g: Value, v: Value, *, momentum: Value, rest: Value, rate: Value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -23,8 +22,6 @@ class Prodigy(GroupwiseRule):
     where p0 is where p started, d0 the first d, and the sums run over the group. (optax)
     In the frame: Adam, its learning rate an estimate of the distance to the solution.
     """
-
-    name: ClassVar[str] = "prodigy"
 
     learning_rate: float = hyper(1.0, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)
@@ -52,16 +49,11 @@ class Prodigy(GroupwiseRule):
         estimate = carried["estimate"]
         correction = math.sqrt(1 - self.beta2**step) / (1 - self.beta1**step)
         rate = estimate * learning_rate * correction
-        beta3 = self.beta3 or math.sqrt(self.beta2)
         return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
-            "beta3": beta3,
+            **self.constants,
+            "beta3": self.beta3 or math.sqrt(self.beta2),
             "weight": (estimate if self.safeguard_warmup else rate) / self.initial_estimate,
             "rate": rate,
-            "weight_decay": self.weight_decay,
             **carried,
         }
 

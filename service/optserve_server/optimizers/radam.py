@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -26,8 +25,6 @@ class RAdam(ElementwiseRule):
     `epsilon_root` is added below the root (optax). In the frame: an averaged first moment
     over 1 at first, then over the root of an averaged second.
     """
-
-    name: ClassVar[str] = "radam"
 
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)
@@ -68,16 +65,11 @@ class RAdam(ElementwiseRule):
             folded = self.bias_correction is BiasCorrection.FOLDED
             rate *= rectification * (math.sqrt(second) if folded else 1)
         return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
+            **self.constants,
             "rate": rate,
             "second": 1 / second,
             # No v is above infinity, and each is above -1: an infinite one is ignored as well.
             "rooted_above": math.inf if rectification is None else -1.0,
-            "epsilon": self.epsilon,
-            "epsilon_root": self.epsilon_root,
         }
 
     def update(

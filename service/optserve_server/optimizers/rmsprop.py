@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -23,8 +22,6 @@ class RMSprop(ElementwiseRule):
 
     In the frame: the gradient itself, or with momentum, over the root of an average.
     """
-
-    name: ClassVar[str] = "rmsprop"
 
     learning_rate: float = hyper(1e-3, torch=1e-2, ge=0)
     rho: float = hyper(0.9, torch=0.99, ge=0, lt=1)
@@ -47,13 +44,7 @@ class RMSprop(ElementwiseRule):
         return dict.fromkeys(names, 0.0)
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {
-            "rho": self.rho,
-            "rest": 1 - self.rho,
-            "momentum": self.momentum,
-            "rate": learning_rate,
-            "epsilon": self.epsilon,
-        }
+        return {**self.constants, "rest": 1 - self.rho, "rate": learning_rate}
 
     def update(
         self, ops: Ops, p: Value, g: Value, *state: Value,

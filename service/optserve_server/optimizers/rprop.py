@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.base import ElementwiseRule
 
@@ -23,7 +23,6 @@ class Rprop(ElementwiseRule):
     refuses a schedule, reduce_on_plateau or a group's factor for it. In the frame: s*|g|*sign(g) over |g|.
     """
 
-    name: ClassVar[str] = "rprop"
     has_rate: ClassVar[bool] = False
 
     learning_rate: float = hyper(0.01, gt=0)
@@ -34,31 +33,22 @@ class Rprop(ElementwiseRule):
 
     def validate(self) -> None:
         if self.step_size_min > self.step_size_max:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"step_size_min is {self.step_size_min}, but must be at most step_size_max, "
-                f"{self.step_size_max}",
-                field="step_size_min",
-            )
+            limit = f"at most step_size_max, {self.step_size_max}"
+            raise conflict("step_size_min", f"step_size_min is {self.step_size_min}, but must be {limit}")
 
     def slots(self) -> dict[str, float]:
         # The sign suffices, and the product with it never vanishes as g*previous_g can.
         return {"previous_sign": 0.0, "step_size": self.learning_rate}
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {
-            "eta_minus": self.eta_minus,
-            "eta_plus": self.eta_plus,
-            "smallest": self.step_size_min,
-            "largest": self.step_size_max,
-        }
+        return {**self.constants}
 
     def update(
         self, ops: Ops, p: Value, g: Value, previous_sign: Value, size: Value, *,
-        eta_minus: Value, eta_plus: Value, smallest: Value, largest: Value,
+        eta_minus: Value, eta_plus: Value, step_size_min: Value, step_size_max: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         agreement = g * previous_sign
         size = ops.where(agreement > 0, eta_plus * size, ops.where(agreement < 0, eta_minus * size, size))
-        size = ops.minimum(ops.maximum(size, smallest), largest)
+        size = ops.minimum(ops.maximum(size, step_size_min), step_size_max)
         sign = ops.where(agreement < 0, 0.0, ops.sign(g))
         return p - size * sign, sign, size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -21,8 +20,6 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
     its path averaged.
     """
 
-    name: ClassVar[str] = "schedule_free_adamw"
-
     learning_rate: float = hyper(0.0025, ge=0)
     beta2: float = hyper(0.999, ge=0, lt=1)
     epsilon: float = hyper(1e-8, ge=0)
@@ -37,25 +34,22 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
             **super().scalars(step, learning_rate, **carried),
-            "beta2": self.beta2,
-            "rest_2": 1 - self.beta2,
             "second": 1 / (1 - self.beta2**step),
-            "epsilon": self.epsilon,
         }
 
     def update(  # type: ignore[override]  # has one slot more
         self, ops: Ops, p: Value, g: Value, offset: Value, v: Value, *,
-        ahead: Value, rate: Value, decay: Value, new: Value, old: Value,
+        ahead: Value, rate: Value, weight_decay: Value, new: Value, old: Value,
         beta2: Value, rest_2: Value, second: Value, epsilon: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         v = beta2 * v + rest_2 * (g * g)
         below = root(ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
-        moved = offset - rate * (g / below + decay * (p + ahead * offset))
+        moved = offset - rate * (g / below + weight_decay * (p + ahead * offset))
         return p + new * moved, old * moved, v
 
     def lookahead(  # type: ignore[override]
         self, ops: Ops, p: Value, offset: Value, v: Value, *,
-        ahead: Value, rate: Value, decay: Value, new: Value, old: Value,
+        ahead: Value, rate: Value, weight_decay: Value, new: Value, old: Value,
         beta2: Value, rest_2: Value, second: Value, epsilon: Value,
     ) -> Value:  # fmt: skip
         return p + ahead * offset

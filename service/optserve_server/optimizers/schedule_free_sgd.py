@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -20,8 +19,6 @@ class ScheduleFreeSGD(ElementwiseRule):
     holds z - x, which starts at 0 whatever the parameters are. In the frame: the gradient
     itself over 1, its path averaged.
     """
-
-    name: ClassVar[str] = "schedule_free_sgd"
 
     learning_rate: float = hyper(1.0, ge=0)
     beta1: float = hyper(0.9, ge=0, le=1)
@@ -50,21 +47,21 @@ class ScheduleFreeSGD(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
+            **self.constants,
             "ahead": 1 - self.beta1,
             "rate": learning_rate,
-            "decay": self.weight_decay,
             **self.averaging(learning_rate, carried),
         }
 
     def update(
         self, ops: Ops, p: Value, g: Value, offset: Value, *,
-        ahead: Value, rate: Value, decay: Value, new: Value, old: Value,
+        ahead: Value, rate: Value, weight_decay: Value, new: Value, old: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
-        moved = offset - rate * (g + decay * (p + ahead * offset))
+        moved = offset - rate * (g + weight_decay * (p + ahead * offset))
         return p + new * moved, old * moved
 
     def lookahead(
         self, ops: Ops, p: Value, offset: Value, *,
-        ahead: Value, rate: Value, decay: Value, new: Value, old: Value,
+        ahead: Value, rate: Value, weight_decay: Value, new: Value, old: Value,
     ) -> Value:  # fmt: skip
         return p + ahead * offset

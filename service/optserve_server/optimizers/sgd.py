@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -17,12 +16,7 @@ class SGD(ElementwiseRule):
     In the frame: the gradient itself over 1.
     """
 
-    name: ClassVar[str] = "sgd"
-
     learning_rate: float = hyper(0.01, torch=1e-3, ge=0)
-
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
-        return {"rate": learning_rate}
 
     def update(self, ops: Ops, p: Value, g: Value, *, rate: Value) -> tuple[Value, ...]:
         return (p - rate * g,)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
@@ -22,8 +21,6 @@ class Yogi(ElementwiseRule):
     follows by steps as large as g^2.
     """
 
-    name: ClassVar[str] = "yogi"
-
     learning_rate: float = hyper(1e-3, ge=0)
     beta1: float = hyper(0.9, ge=0, lt=1)
     beta2: float = hyper(0.999, ge=0, lt=1)
@@ -41,13 +38,9 @@ class Yogi(ElementwiseRule):
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
-            "beta1": self.beta1,
-            "rest_1": 1 - self.beta1,
-            "rest_2": 1 - self.beta2,
+            **self.constants,
             "rate": learning_rate / (1 - self.beta1**step),
             "second": 1 / (1 - self.beta2**step),
-            "epsilon": self.epsilon,
-            "epsilon_root": self.epsilon_root,
         }
 
     def update(

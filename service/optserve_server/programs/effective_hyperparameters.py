@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from optserve_server.errors import DomainError, Reason, within
+from optserve_server.errors import DomainError, Reason, out_of_range, within
 from optserve_server.hyper import declarations
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.groupwise import GroupwiseRule
@@ -41,7 +41,7 @@ class EffectiveHyperparameters:
     """
 
     def __init__(self, spec: SessionSpec, overrides: Sequence[Override] = ()) -> None:
-        groups: dict[str, ParameterGroup | None] = {"": None, **{g.name: g for g in spec.groups}}
+        groups = spec.groups_by_name
         self.rules = {name: spec.rule(group) for name, group in groups.items()}
         self.decays = {name: spec.weight_decay(group) for name, group in groups.items()}
         self.l1 = {name: spec.l1(group) for name, group in groups.items()}
@@ -63,7 +63,7 @@ class EffectiveHyperparameters:
         if name in (_L1, _L2) or (name == _DECAY and name not in declarations(type(rule))):
             if not 0 <= value < float("inf"):
                 text = f"{name} is {value}, but must be at least 0"
-                raise DomainError(Reason.OUT_OF_RANGE, text, field="value", metadata={"range": "at least 0"})
+                raise out_of_range("value", value, "at least 0", text)
             {_L1: self.l1, _L2: self.l2, _DECAY: self.decays}[name][group] = value
             return
         if name not in overridable(rule):

@@ -10,8 +10,7 @@ from optserve_server.spec.session_spec import ParameterGroup, SessionSpec
 
 def programs_of(spec: SessionSpec) -> dict[str, StepPrograms]:
     """The programs of each group by name; the default group's name is empty."""
-    groups: dict[str, ParameterGroup | None] = {"": None, **{group.name: group for group in spec.groups}}
-    return {name: programs_of_group(spec, group) for name, group in groups.items()}
+    return {name: programs_of_group(spec, group) for name, group in spec.groups_by_name.items()}
 
 
 def programs_of_group(spec: SessionSpec, group: ParameterGroup | None) -> StepPrograms:

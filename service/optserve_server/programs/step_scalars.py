@@ -53,7 +53,7 @@ class SessionScalars:
     ) -> None:
         self._spec, self._members = spec, members
         self.reduction = 1.0
-        self._groups: dict[str, ParameterGroup | None] = {"": None, **{g.name: g for g in spec.groups}}
+        self._groups = spec.groups_by_name
         varies = spec.schedule is not None or spec.reduce_on_plateau is not None
         rates = {name: self._rate(g, None, 1.0) for name, g in self._groups.items()}
         self._constant = None if varies else rates

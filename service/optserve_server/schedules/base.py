@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.hyper import Hyperparameters
+from optserve_server.hyper import Algorithm
 
 Steps: TypeAlias = npt.NDArray[np.int64]
 """Steps, each at least 0: how many updates came before."""
@@ -18,10 +18,8 @@ Rates: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Schedule(Hyperparameters, ABC):
+class Schedule(Algorithm):
     """A learning rate by step."""
-
-    name: ClassVar[str]
 
     @abstractmethod
     def curve(self, steps: Steps) -> Rates:

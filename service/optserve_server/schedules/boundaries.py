@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import DomainError, Reason, out_of_range
 
 
 def require_increasing(field: str, boundaries: Sequence[int], least: int) -> None:
@@ -19,13 +19,3 @@ def require_increasing(field: str, boundaries: Sequence[int], least: int) -> Non
         if boundary < least:
             raise out_of_range(f"{field}[{i}]", boundary, f"at least {least}")
         least = boundary + 1
-
-
-def out_of_range(field: str, actual: float, allowed: str) -> DomainError:
-    """The error of a number that is out of its range."""
-    return DomainError(
-        Reason.OUT_OF_RANGE,
-        f"{field} is {actual}, but must be {allowed}",
-        field=field,
-        metadata={"range": allowed, "actual": actual},
-    )

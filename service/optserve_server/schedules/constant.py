@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from optserve_server.schedules.base import Rates, Schedule, Steps
 @dataclass(frozen=True)
 class Constant(Schedule):
     """value."""
-
-    name: ClassVar[str] = "constant"
 
     value: float = hyper(ge=0)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
 
@@ -23,8 +22,6 @@ class Cosine(Schedule):
     decays from there, with s counted from 0 again.
     """
 
-    name: ClassVar[str] = "cosine"
-
     initial_learning_rate: float = hyper(ge=0)
     decay_steps: float = hyper(gt=0)
     alpha: float = hyper(0.0, ge=0)
@@ -35,11 +32,7 @@ class Cosine(Schedule):
     def validate(self) -> None:
         if bool(self.warmup_steps) != bool(self.warmup_target):
             missing = "warmup_target" if self.warmup_steps else "warmup_steps"
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"{missing} is 0, but a warm-up has both steps and a target",
-                field=missing,
-            )
+            raise conflict(missing, f"{missing} is 0, but a warm-up has both steps and a target")
 
     def curve(self, steps: Steps) -> Rates:
         after = steps - self.warmup_steps

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -18,8 +17,6 @@ class CosineRestarts(Schedule):
     Decay i takes first_decay_steps*t_mul^i steps. It starts at the very step at which
     the one before ends.
     """
-
-    name: ClassVar[str] = "cosine_restarts"
 
     initial_learning_rate: float = hyper(ge=0)
     first_decay_steps: float = hyper(gt=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -18,8 +17,6 @@ class Exponential(Schedule):
 
     Infinite where a decay rate above 1 leaves the range of float64.
     """
-
-    name: ClassVar[str] = "exponential"
 
     initial_learning_rate: float = hyper(ge=0)
     decay_steps: float = hyper(gt=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -15,8 +14,6 @@ from optserve_server.schedules.periods import periods
 @dataclass(frozen=True)
 class InverseTime(Schedule):
     """lr/(1 + rate*s/steps); a staircase floors s/steps."""
-
-    name: ClassVar[str] = "inverse_time"
 
     initial_learning_rate: float = hyper(ge=0)
     decay_steps: float = hyper(gt=0)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import Chosen, hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
 from optserve_server.schedules.boundaries import require_increasing
@@ -17,8 +16,6 @@ from optserve_server.schedules.nesting import require_small
 @dataclass(frozen=True)
 class Join(Schedule):
     """`schedules[i](s - boundaries[i - 1])`, where i is the number of boundaries <= s."""
-
-    name: ClassVar[str] = "join"
 
     schedules: tuple[Chosen[Schedule], ...] = hyper()
     boundaries: tuple[int, ...] = hyper()
@@ -30,11 +27,10 @@ class Join(Schedule):
     def validate(self) -> None:
         require_increasing("boundaries", self.boundaries, least=0)
         if len(self.schedules) != len(self.boundaries) + 1:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
+            raise conflict(
+                "schedules",
                 f"there are {len(self.schedules)} schedules for {len(self.boundaries)} boundaries, "
                 f"but there must be {len(self.boundaries) + 1}",
-                field="schedules",
             )
         require_small(self)
 

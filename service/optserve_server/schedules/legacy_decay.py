@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from optserve_server.hyper import Chosen, hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
@@ -13,8 +12,6 @@ from optserve_server.schedules.nesting import require_small
 @dataclass(frozen=True)
 class LegacyDecay(Schedule):
     """schedule(s)/(1 + decay*s)."""
-
-    name: ClassVar[str] = "legacy_decay"
 
     schedule: Chosen[Schedule] = hyper()
     decay: float = hyper(ge=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -16,8 +15,6 @@ from optserve_server.schedules.boundaries import require_increasing
 @dataclass(frozen=True)
 class MultiStepDecay(Schedule):
     """lr*gamma^(number of milestones <= s) (PyTorch's MultiStepLR)."""
-
-    name: ClassVar[str] = "multi_step_decay"
 
     initial_learning_rate: float = hyper(ge=0)
     milestones: tuple[int, ...] = hyper()

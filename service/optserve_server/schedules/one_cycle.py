@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 import numpy as np
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
 from optserve_server.schedules.annealing import Annealing, anneal
 from optserve_server.schedules.base import Rates, Schedule, Steps
@@ -35,8 +34,6 @@ class OneCycle(Schedule):
                                    LINEAR in three phases)
     """
 
-    name: ClassVar[str] = "one_cycle"
-
     max_learning_rate: float = hyper(ge=0)
     total_steps: int = hyper(ge=1)
     pct_start: float = hyper(0.3, ge=0, le=1)
@@ -52,17 +49,11 @@ class OneCycle(Schedule):
         if not self.three_phase:
             return
         if not self.pct_final and self.pct_start > 0.5:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"pct_start is {self.pct_start}, but must be at most 0.5 in three phases",
-                field="pct_start",
-            )
+            text = f"pct_start is {self.pct_start}, but must be at most 0.5 in three phases"
+            raise conflict("pct_start", text)
         if self.pct_final and self.pct_start > self.pct_final:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"pct_final is {self.pct_final}, but must be 0 or at least pct_start, {self.pct_start}",
-                field="pct_final",
-            )
+            text = f"pct_final is {self.pct_final}, but must be 0 or at least pct_start, {self.pct_start}"
+            raise conflict("pct_final", text)
 
     def curve(self, steps: Steps) -> Rates:
         start, s = 0.0, steps.astype(np.float64)

@@ -6,14 +6,14 @@ import functools
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import conflict, out_of_range
 from optserve_server.hyper import hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
-from optserve_server.schedules.boundaries import out_of_range, require_increasing
+from optserve_server.schedules.boundaries import require_increasing
 
 
 class BoundarySide(StrEnum):
@@ -31,8 +31,6 @@ class PiecewiseConstant(Schedule):
     AFTER   boundaries <= s  (PyTorch, optax)
     """
 
-    name: ClassVar[str] = "piecewise_constant"
-
     boundaries: tuple[int, ...] = hyper()
     values: tuple[float, ...] = hyper()
     boundary_side: BoundarySide = hyper(
@@ -45,11 +43,10 @@ class PiecewiseConstant(Schedule):
             if not 0 <= value < math.inf:
                 raise out_of_range(f"values[{i}]", value, "at least 0")
         if len(self.values) != len(self.boundaries) + 1:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
+            raise conflict(
+                "values",
                 f"there are {len(self.values)} values for {len(self.boundaries)} boundaries, "
                 f"but there must be {len(self.boundaries) + 1}",
-                field="values",
             )
 
     def curve(self, steps: Steps) -> Rates:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -18,8 +17,6 @@ class Polynomial(Schedule):
     With `cycle` steps is multiplied by ceil(s/steps), so that the rate rises again after
     each period, to less each time (Keras).
     """
-
-    name: ClassVar[str] = "polynomial"
 
     initial_learning_rate: float = hyper(ge=0)
     decay_steps: float = hyper(gt=0)

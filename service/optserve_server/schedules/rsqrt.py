@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,8 +16,6 @@ class Rsqrt(Schedule):
 
     The paper's d^-0.5*min(t^-0.5, t*warmup_steps^-1.5) is that of peak = (d*warmup_steps)^-0.5.
     """
-
-    name: ClassVar[str] = "rsqrt"
 
     peak_learning_rate: float = hyper(ge=0)
     warmup_steps: float = hyper(gt=0)

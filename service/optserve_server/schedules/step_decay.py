@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from optserve_server.schedules.base import Rates, Schedule, Steps
 @dataclass(frozen=True)
 class StepDecay(Schedule):
     """lr*gamma^floor(s/step_size) (PyTorch's StepLR)."""
-
-    name: ClassVar[str] = "step_decay"
 
     initial_learning_rate: float = hyper(ge=0)
     step_size: int = hyper(ge=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -15,8 +14,6 @@ from optserve_server.schedules.nesting import require_small
 @dataclass(frozen=True)
 class Warmup(Schedule):
     """A line from initial to schedule(0) over warmup_steps, then schedule(s - warmup_steps)."""
-
-    name: ClassVar[str] = "warmup"
 
     schedule: Chosen[Schedule] = hyper()
     warmup_steps: int = hyper(ge=0)

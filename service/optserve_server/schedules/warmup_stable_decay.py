@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -18,8 +17,6 @@ class WarmupStableDecay(Schedule):
 
     SQUARE_ROOT goes down as 1 - sqrt (Hägele et al., 2024, arXiv:2405.18392).
     """
-
-    name: ClassVar[str] = "warmup_stable_decay"
 
     peak_learning_rate: float = hyper(ge=0)
     warmup_steps: int = hyper(ge=0)

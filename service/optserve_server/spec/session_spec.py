@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import DomainError, conflict
 from optserve_server.hyper import Chosen, Hyperparameters, hyper
 from optserve_server.optimizers.base import Rule
 from optserve_server.schedules.base import Schedule
@@ -45,11 +45,8 @@ class ClipByValue(Hyperparameters):
     def validate(self) -> None:
         """Refuses an empty range."""
         if self.low > self.max_value:
-            raise DomainError(
-                Reason.CONFLICTING_FIELDS,
-                f"min_value is {self.low}, but must be at most max_value, {self.max_value}",
-                field="min_value",
-            )
+            text = f"min_value is {self.low}, but must be at most max_value, {self.max_value}"
+            raise conflict("min_value", text)
 
     @property
     def low(self) -> float:
@@ -212,11 +209,8 @@ class SessionSpec(Hyperparameters):
         for path, optimizer in chosen.items():
             rule = optimizer.algorithm
             if self.schedule is not None and "learning_rate" in optimizer.given:
-                raise DomainError(
-                    Reason.CONFLICTING_FIELDS,
-                    "a learning rate is stated beside a schedule",
-                    field=f"{path}.{rule.name}.learning_rate",
-                )
+                field = f"{path}.{rule.name}.learning_rate"
+                raise conflict(field, "a learning rate is stated beside a schedule")
             for field in ("schedule", "reduce_on_plateau"):
                 if getattr(self, field) is not None and not rule.has_rate:
                     raise _no_rate(field, path, rule)
@@ -229,6 +223,11 @@ class SessionSpec(Hyperparameters):
         """The rule of a group; None stands for the default group."""
         chosen = group.optimizer if group is not None and group.optimizer is not None else self.optimizer
         return chosen.algorithm
+
+    @property
+    def groups_by_name(self) -> dict[str, ParameterGroup | None]:
+        """The parameter groups by name; the default group, None, has an empty one."""
+        return {"": None, **{group.name: group for group in self.groups}}
 
     @property
     def frozen_groups(self) -> frozenset[str]:
@@ -254,8 +253,5 @@ class SessionSpec(Hyperparameters):
 
 def _no_rate(field: str, path: str, rule: Rule) -> DomainError:
     """The error of a field that changes the learning rate of a rule without one."""
-    return DomainError(
-        Reason.CONFLICTING_FIELDS,
-        f"{field} changes a learning rate, but {path} is {rule.name}, whose steps have none",
-        field=field,
-    )
+    text = f"{field} changes a learning rate, but {path} is {rule.name}, whose steps have none"
+    return conflict(field, text)

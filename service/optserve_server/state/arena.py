@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from optserve_server.arrays.backend import Array, Backend
+from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.kernel import Array
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.programs.gradient_transforms import (
     AVERAGE,

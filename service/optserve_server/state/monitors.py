@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optserve_server.arrays.backend import Array
+from optserve_server.arrays.kernel import Array
 from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.step_programs import programs_of
 from optserve_server.spec.early_stopping import EarlyStoppingState

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import NONE, Array, Backend, Bound, Mirror, Pass, Segments, Sums
+from optserve_server.arrays.backend import Backend, Mirror
+from optserve_server.arrays.kernel import NONE, Array, Bound, Pass, Segments, Sums
 from optserve_server.arrays.program import Program
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.programs.gradient_transforms import (

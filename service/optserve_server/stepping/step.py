@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import xxhash
 
-from optserve_server.arrays.backend import Pass
+from optserve_server.arrays.kernel import Pass
 from optserve_server.arrays.norms import all_norms
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule

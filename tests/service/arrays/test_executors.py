@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from optserve_server.arrays import numba_source
-from optserve_server.arrays.backend import Backend, Kernel
+from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.kernel import Kernel
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pytest
 
 from optserve_server.arrays import numba_jit, numpy_blocked, workers
-from optserve_server.arrays.backend import Backend, Segments
+from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+from optserve_server.arrays.kernel import Segments
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program, ReductionKind

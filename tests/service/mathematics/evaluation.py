@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Backend, Segments
+from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.kernel import Segments
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.optimizers.base import ElementwiseRule

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optserve_server.activations import ALL
+from optserve_server.activations import REGISTRY
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.activations.gelu import GELU
 from optserve_server.activations.prelu import PReLU
@@ -22,7 +22,9 @@ from tests.support.host_cuda import HostKernel
 from tests.support.nvrtc import compile_ptx
 from tests.support.tiers import slow_unless
 
-ELEMENTWISE = [cls() for cls in ALL if issubclass(cls, ElementwiseActivation)] + [GELU(approximate=True)]
+ELEMENTWISE = [cls() for cls in REGISTRY.values() if issubclass(cls, ElementwiseActivation)] + [
+    GELU(approximate=True)
+]
 EVERY: list[Any] = [*ELEMENTWISE, PReLU()]
 UNITS = 4
 """Of the last place, at the magnitude of the largest value that adds up to the result."""

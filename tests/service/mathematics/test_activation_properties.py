@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optserve_server.activations import ALL, REGISTRY
+from optserve_server.activations import REGISTRY
 from optserve_server.activations.normal_tail import upper_tail
 from optserve_server.arrays.vocabulary import NumpyOps
 from tests.service.mathematics.differences import numeric_gradient
@@ -42,7 +42,7 @@ def has_ties(x: np.ndarray) -> bool:
     return bool(np.diff(np.sort(x, axis=None)).min() < 3 * WIDTH)
 
 
-@pytest.mark.parametrize("name", [cls.name for cls in ALL])
+@pytest.mark.parametrize("name", REGISTRY)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_gradients_are_central_differences(name: str, data: st.DataObject) -> None:
@@ -64,7 +64,7 @@ def test_gradients_are_central_differences(name: str, data: st.DataObject) -> No
         assert activation.slope_gradient(x, dy, slope) == pytest.approx(by_slope, rel=1e-6, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", [cls.name for cls in ALL if cls.name != "maxout"])
+@pytest.mark.parametrize("name", [cls.name for cls in REGISTRY.values() if cls.name != "maxout"])
 @settings(max_examples=60, deadline=None)
 @given(x=st.floats(width=32, allow_nan=False), sign=st.sampled_from([-1.0, 1.0]))
 def test_every_number_and_infinity_has_a_value_and_a_derivative(name: str, x: float, sign: float) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from optserve_server.activations import ALL
+from optserve_server.activations import REGISTRY
 from optserve_server.activations.base import Activation, ElementwiseActivation
 from optserve_server.activations.celu import CELU
 from optserve_server.activations.elu import ELU
@@ -32,7 +32,9 @@ from optserve_server.arrays.trace import Tracer
 from optserve_server.errors import DomainError, Reason
 from tests.service.mathematics.differences import numeric_gradient
 
-ACTIVATIONS: list[Activation] = [cls() for cls in ALL if not cls.takes_slope and cls is not Maxout]
+ACTIVATIONS: list[Activation] = [
+    cls() for cls in REGISTRY.values() if not cls.takes_slope and cls is not Maxout
+]
 ACTIVATIONS += [Softmax(axis=0), Softmax(axis=-2), LeakyReLU(negative_slope=0.0), LogSoftmax(axis=1)]
 ACTIVATIONS += [ELU(alpha=0.25), CELU(alpha=0.25), GELU(approximate=True), Softplus(beta=3.0)]
 ACTIVATIONS += [RReLU(training=True, seed=5), RReLU(lower=0.0, upper=0.0)]

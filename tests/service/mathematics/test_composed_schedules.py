@@ -10,7 +10,7 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Chosen, Convention
-from optserve_server.schedules import ALL
+from optserve_server.schedules import REGISTRY
 from optserve_server.schedules.annealing import Annealing
 from optserve_server.schedules.base import Schedule
 from optserve_server.schedules.constant import Constant
@@ -36,7 +36,7 @@ def rates(schedule: Schedule, *steps: int) -> list[float]:
     return schedule.rates(np.array(steps, np.int64)).tolist()
 
 
-@pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.name)
+@pytest.mark.parametrize("cls", REGISTRY.values(), ids=lambda cls: cls.name)
 def test_many_steps_at_once_are_the_single_ones_bit_for_bit(cls: type[Schedule]) -> None:
     schedule = cls.resolve(VALID[cls.name], Convention.KERAS)
     steps = [*range(300), 10**6, 2**40]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Op, Program
 from optserve_server.errors import DomainError, Reason
+from optserve_server.losses import custom as custom_module
 from optserve_server.losses.base import Reduction, reduce
 from optserve_server.losses.custom import MAX_CONSTANTS, Custom
 from optserve_server.losses.custom_programs import MAX_INSTRUCTIONS, programs_of
@@ -101,9 +103,10 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
-    def compile(self, program: Program, dtype: Any, storage: Mapping[str, Any]) -> Any:
+    def compile(self, program: Program, dtype: Any, storage: Mapping[str, Any], *, keep: bool) -> Any:
+        assert not keep
         self.compiled.append(program)
-        kernel = self.backend.compile(program, dtype, storage)
+        kernel = self.backend.compile(program, dtype, storage, keep=False)
 
         def count_call(*arguments: Any) -> Any:
             self.runs += 1
@@ -128,7 +131,17 @@ def test_other_numbers_need_no_other_kernel() -> None:
         loss = custom(constants=(("COST", cost), ("PROFIT", 50.0)))
         found = loss.evaluate(P, T, Reduction.SUM, with_gradient=True, backend=backend)
         assert found.per_example == pytest.approx(loss.per_example(P, T))
-    assert backend.compiled[0] == backend.compiled[1]
+    assert len(backend.compiled) == 1
+
+
+def test_the_kernels_used_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend: Any = Counting(NumpyBackend(threads=1))
+    kept = functools.lru_cache(maxsize=2)(custom_module._kernel.__wrapped__)
+    monkeypatch.setattr(custom_module, "_kernel", kept)
+    for factor in (1, 2, 1, 3, 1, 2):  # 3 takes the place of 2
+        loss = custom(expression=f"y_pred {'* y_pred ' * factor}", constants=())
+        loss.evaluate(P, T, Reduction.SUM, with_gradient=False, backend=backend)
+    assert len(backend.compiled) == 4
 
 
 def test_read_only_and_unaligned_arrays_are_taken() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.initializers import ALL
+from optserve_server.initializers import REGISTRY
 from optserve_server.initializers.base import Initializer
 from optserve_server.initializers.constant import Constant
 from optserve_server.initializers.glorot import Glorot
@@ -28,7 +28,7 @@ from optserve_server.initializers.variance_scaling import (
 from optserve_server.initializers.zeros import Zeros
 
 UNIFORM, NORMAL, TRUNCATED = InitializerDistribution
-EVERY: list[Initializer] = [cls(**({"value": 2.5} if cls is Constant else {})) for cls in ALL]
+EVERY: list[Initializer] = [cls(**({"value": 2.5} if cls is Constant else {})) for cls in REGISTRY.values()]
 ANY_RANK = [i for i in EVERY if not isinstance(i, Orthogonal | Identity)]
 
 

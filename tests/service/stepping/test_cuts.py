@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optserve_server.optimizers import ALL
+from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
@@ -19,7 +19,7 @@ from tests.service.sessions.support import parameters, session_of, spec_of, step
 SIZE = 60
 RULES = [
     rule
-    for rule in ALL
+    for rule in REGISTRY.values()
     if issubclass(rule, ElementwiseRule) and not issubclass(rule, TensorwiseRule | GroupwiseRule)
 ]
 START = np.random.default_rng(0).standard_normal(SIZE).astype(np.float32)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from optserve._codec.dtypes import NUMPY_TYPES
+from optserve.record import Record
 from optserve.spec import member_or_none
 from optserve.specs.enums import Convention
 from optserve.v1 import capabilities_service_pb2 as wire
@@ -44,7 +46,7 @@ class Algorithm:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(Record, message=wire.Limits):
     """Limits of a server; 0 means no limit.
 
     Attributes:
@@ -65,8 +67,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Capabilities:
-    """Capabilities of a server.
+class Capabilities(Record, message=wire.GetCapabilitiesResponse):
+    """What a server can do.
 
     Attributes:
         server_version: of its software.
@@ -91,27 +93,15 @@ class Capabilities:
     features: frozenset[str]
 
     @classmethod
-    def of(cls, message: wire.GetCapabilitiesResponse) -> Capabilities:
-        """Decodes the answer of a server."""
+    def of(cls, message: wire.GetCapabilitiesResponse, **converted: object) -> Self:
         algorithms: dict[str, dict[str, Algorithm]] = {}
         for item in message.algorithms:
             algorithms.setdefault(item.family, {})[item.name] = _algorithm(item)
-        return cls(
-            server_version=message.server_version,
-            api_version=message.api_version,
-            backend=message.backend,
-            device=message.device,
+        return super().of(
+            message,
             algorithms=algorithms,
             parameter_dtypes=tuple(NUMPY_TYPES[d] for d in message.parameter_dtypes if d in NUMPY_TYPES),
             wire_dtypes=tuple(NUMPY_TYPES[d] for d in message.wire_dtypes if d in NUMPY_TYPES),
-            limits=Limits(
-                max_message_bytes=message.limits.max_message_bytes,
-                max_session_bytes=message.limits.max_session_bytes,
-                max_sessions=message.limits.max_sessions,
-                max_tensor_rank=message.limits.max_tensor_rank,
-                max_tensors=message.limits.max_tensors,
-                chunk_bytes=message.limits.chunk_bytes,
-            ),
             features=frozenset(message.features),
         )
 

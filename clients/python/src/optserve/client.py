@@ -13,20 +13,23 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from optserve import coercion, complexity, errors, functions, spec
+from optserve import coercion, errors, spec
+from optserve._codec import dtypes
 from optserve._codec.dtypes import Array
 from optserve._transport.connection import Connection
 from optserve._transport.retry import Retry
 from optserve.capabilities import Capabilities
 from optserve.complexity import AnyOptimizer, NetworkComplexity
 from optserve.files import FileLike
-from optserve.functions import AnyActivation, AnyLoss, LossValue
+from optserve.functions import AnyActivation, AnyLoss, LossValue, optional_tensor, tensor_of
 from optserve.initialized import Initialized, array_of, parameter_of
 from optserve.session import SessionHandle
 from optserve.session_info import SessionInfo
 from optserve.snapshots import import_session
+from optserve.specs.activations import Activation
 from optserve.specs.enums import StepCounting
 from optserve.specs.layers import Network
+from optserve.specs.losses import Loss
 from optserve.specs.optimizers import Optimizer
 from optserve.specs.schedules import Schedule
 from optserve.specs.session_spec import (
@@ -39,7 +42,7 @@ from optserve.specs.session_spec import (
     SessionSpec,
     WeightAverage,
 )
-from optserve.v1 import capabilities_service_pb2
+from optserve.v1 import capabilities_service_pb2, function_service_pb2
 from optserve.v1 import session_service_pb2 as wire
 
 INLINE_BYTES = 1 << 20
@@ -273,7 +276,20 @@ class Client:
             InvalidArgument: the schedule or a step is wrong.
             ValueError: a step has a fraction.
         """
-        return functions.evaluate_schedule(self._connection, schedule, steps, timeout)
+        request = function_service_pb2.EvaluateScheduleRequest(
+            schedule=spec.encode(Schedule.of(schedule, "schedule"))
+        )
+        if isinstance(steps, range) and steps.step > 0 and len(steps):
+            request.range.start, request.range.stop, request.range.stride = (
+                steps.start,
+                steps.stop,
+                steps.step,
+            )
+        else:
+            request.steps.steps.extend(coercion.to_tuple(steps, "steps", coercion.whole))
+            request.steps.SetInParent()
+        response = self._connection.call(self._connection.functions.EvaluateSchedule, request, timeout)
+        return dtypes.from_tensor(response.values)
 
     def loss(
         self,
@@ -297,9 +313,15 @@ class Client:
             per_example: whether to return the loss of each example.
             timeout: seconds in all; the client's default when None.
         """
-        return functions.compute_loss(
-            self._connection, loss, prediction, target, sample_weight, gradient, per_example, timeout
+        request = function_service_pb2.ComputeLossRequest(
+            loss=spec.encode(Loss.of(loss, "loss")),
+            prediction=tensor_of(prediction, "prediction"),
+            target=tensor_of(target, "target"),
+            sample_weight=optional_tensor(sample_weight, "sample_weight"),
+            gradient=gradient,
+            per_example=per_example,
         )
+        return LossValue(self._connection.call(self._connection.functions.ComputeLoss, request, timeout))
 
     def activation(
         self,
@@ -319,7 +341,13 @@ class Client:
             slope: the slope of PReLU, of the type of ``x``; it broadcasts to ``x``.
             timeout: seconds in all; the client's default when None.
         """
-        return functions.compute_activation(self._connection, activation, x, slope, timeout)
+        request = function_service_pb2.ComputeActivationRequest(
+            activation=spec.encode(Activation.of(activation, "activation")),
+            input=tensor_of(x, "x"),
+            slope=optional_tensor(slope, "slope"),
+        )
+        response = self._connection.call(self._connection.functions.ComputeActivation, request, timeout)
+        return dtypes.from_tensor(response.output)
 
     @overload
     def activation_gradient(
@@ -351,7 +379,16 @@ class Client:
         It has the type and shape of ``x``. With a ``slope``, as in `activation`, the gradient with
         respect to the slope is returned second.
         """
-        return functions.compute_activation_gradient(self._connection, activation, x, dy, slope, timeout)
+        request = function_service_pb2.ComputeActivationGradientRequest(
+            activation=spec.encode(Activation.of(activation, "activation")),
+            input=tensor_of(x, "x"),
+            output_gradient=tensor_of(dy, "dy"),
+            slope=optional_tensor(slope, "slope"),
+        )
+        compute = self._connection.functions.ComputeActivationGradient
+        response = self._connection.call(compute, request, timeout)
+        dx = dtypes.from_tensor(response.input_gradient)
+        return dx if slope is None else (dx, dtypes.from_tensor(response.slope_gradient))
 
     def estimate_complexity(
         self,
@@ -376,9 +413,14 @@ class Client:
                 ``network.layers[2].convolution.kernel``.
             TypeError: the dtype is not one of these.
         """
-        return complexity.estimate_complexity(
-            self._connection, network, batch_size, dtype, optimizer, timeout
+        request = function_service_pb2.EstimateComplexityRequest(
+            network=spec.encode(Network.of(network, "network")),
+            batch_size=coercion.whole(batch_size, "batch_size"),
+            dtype=dtypes.TYPES[dtypes.check_dtype(dtype, dtypes.WIRE_DTYPES, "dtype")],
+            optimizer=None if optimizer is None else spec.encode(Optimizer.of(optimizer, "optimizer")),
         )
+        response = self._connection.call(self._connection.functions.EstimateComplexity, request, timeout)
+        return NetworkComplexity.of(response)
 
     def close(self) -> None:
         """Closes the connection; sessions remain on the server."""

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
-from numpy.typing import DTypeLike
-
-from optserve import coercion, spec
-from optserve._codec import dtypes
-from optserve._transport.connection import Connection
+from optserve.record import Record
 from optserve.specs.layers import Network
 from optserve.specs.optimizers import Optimizer
 from optserve.v1 import function_service_pb2 as wire
@@ -19,7 +15,7 @@ AnyOptimizer: TypeAlias = Optimizer | type[Optimizer] | str
 
 
 @dataclass(frozen=True)
-class Complexity:
+class Complexity(Record, message=wire.Complexity):
     """Counts of a layer or a network.
 
     Operations and feature maps are of one forward pass of the whole batch.
@@ -45,14 +41,9 @@ class Complexity:
         """All parameters."""
         return self.trainable_parameters + self.non_trainable_parameters
 
-    @classmethod
-    def of(cls, message: wire.Complexity) -> Complexity:
-        """Decodes the counts of a server."""
-        return cls(**{field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields})
-
 
 @dataclass(frozen=True)
-class LayerComplexity:
+class LayerComplexity(Record, message=wire.LayerComplexity):
     """Counts of one layer.
 
     Attributes:
@@ -67,7 +58,7 @@ class LayerComplexity:
 
 
 @dataclass(frozen=True)
-class NetworkComplexity:
+class NetworkComplexity(Record, message=wire.EstimateComplexityResponse):
     """Counts of a network.
 
     Attributes:
@@ -83,37 +74,3 @@ class NetworkComplexity:
     optimizer_state_bytes: int
     network: Network
     optimizer: Optimizer | None
-
-    @classmethod
-    def of(cls, message: wire.EstimateComplexityResponse) -> NetworkComplexity:
-        """Decodes the estimate of a server."""
-        optimizer = spec.decode(message.optimizer) if message.HasField("optimizer") else None
-        return cls(
-            layers=tuple(
-                LayerComplexity(layer.name, tuple(layer.output_shape), Complexity.of(layer.complexity))
-                for layer in message.layers
-            ),
-            total=Complexity.of(message.total),
-            optimizer_state_bytes=message.optimizer_state_bytes,
-            network=cast(Network, spec.decode(message.network)),
-            optimizer=cast("Optimizer | None", optimizer),
-        )
-
-
-def estimate_complexity(
-    connection: Connection,
-    network: Network,
-    batch_size: int,
-    dtype: DTypeLike,
-    optimizer: AnyOptimizer | None,
-    timeout: float | None,
-) -> NetworkComplexity:
-    """See `Client.estimate_complexity`."""
-    request = wire.EstimateComplexityRequest(
-        network=spec.encode(Network.of(network, "network")),
-        batch_size=coercion.whole(batch_size, "batch_size"),
-        dtype=dtypes.TYPES[dtypes.check_dtype(dtype, dtypes.WIRE_DTYPES, "dtype")],
-        optimizer=spec.encode(Optimizer.of(optimizer, "optimizer")) if optimizer is not None else None,
-    )
-    response = connection.call(connection.functions.EstimateComplexity, request, timeout)
-    return NetworkComplexity.of(response)

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from optserve import coercion
+from optserve.record import Record
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as wire
 
 
 @dataclass(frozen=True)
-class PlateauState:
+class PlateauState(Record, message=session_pb2.ReduceOnPlateauState):
     """State of `ReduceOnPlateau`.
 
     Attributes:
@@ -29,20 +30,9 @@ class PlateauState:
     cooldown: int
     learning_rate_factor: float
 
-    @classmethod
-    def of(cls, message: session_pb2.ReduceOnPlateauState) -> PlateauState:
-        """The state that a server sent."""
-        return cls(
-            best_value=message.best_value if message.HasField("best_value") else None,
-            best_step=message.best_step,
-            waited=message.waited,
-            cooldown=message.cooldown,
-            learning_rate_factor=message.learning_rate_factor,
-        )
-
 
 @dataclass(frozen=True)
-class StoppingState:
+class StoppingState(Record, message=session_pb2.EarlyStoppingState):
     """State of `EarlyStopping`.
 
     Attributes:
@@ -57,19 +47,9 @@ class StoppingState:
     waited: int
     stopped: bool
 
-    @classmethod
-    def of(cls, message: session_pb2.EarlyStoppingState) -> StoppingState:
-        """The state that a server sent."""
-        return cls(
-            best_value=message.best_value if message.HasField("best_value") else None,
-            best_step=message.best_step,
-            waited=message.waited,
-            stopped=message.stopped,
-        )
-
 
 @dataclass(frozen=True)
-class MetricsReport:
+class MetricsReport(Record, message=wire.ReportMetricsResponse):
     """Result of one report of metrics.
 
     Attributes:
@@ -89,29 +69,6 @@ class MetricsReport:
     restored: bool
     reduce_on_plateau: PlateauState | None
     early_stopping: StoppingState | None
-
-    @classmethod
-    def of(cls, message: wire.ReportMetricsResponse) -> MetricsReport:
-        """The report that a server sent."""
-        return cls(
-            step=message.step,
-            learning_rate=message.learning_rate,
-            reduced=message.reduced,
-            stopped=message.stopped,
-            restored=message.restored,
-            reduce_on_plateau=plateau_of(message),
-            early_stopping=stopping_of(message),
-        )
-
-
-def plateau_of(message: wire.ReportMetricsResponse | session_pb2.Session) -> PlateauState | None:
-    """The state of reduce_on_plateau in a message, if there is one."""
-    return PlateauState.of(message.reduce_on_plateau) if message.HasField("reduce_on_plateau") else None
-
-
-def stopping_of(message: wire.ReportMetricsResponse | session_pb2.Session) -> StoppingState | None:
-    """The state of early_stopping in a message, if there is one."""
-    return StoppingState.of(message.early_stopping) if message.HasField("early_stopping") else None
 
 
 def request_of(

@@ -15,20 +15,7 @@ class Bar(Protocol):
 
     def update(self, n: float | None = 1, /) -> bool | None:
         """Adds n bytes."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
-
-
-class Silent:
-    """Shows nothing."""
-
-    def update(self, n: float | None = 1, /) -> None:
-        """Does nothing."""
+        return None
 
     def __enter__(self) -> Self:
         return self
@@ -36,7 +23,11 @@ class Silent:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        pass
+        return None
+
+
+class Silent(Bar):
+    """Shows nothing."""
 
 
 def bar(what: str, byte_count: int, wanted: bool | None) -> Bar:

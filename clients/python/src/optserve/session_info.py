@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
+from typing import Self
 
-from optserve import spec
 from optserve._codec.layout import Layout
-from optserve.metrics import PlateauState, StoppingState, plateau_of, stopping_of
+from optserve.metrics import PlateauState, StoppingState
+from optserve.record import Record
 from optserve.specs.session_spec import SessionSpec
 from optserve.v1 import session_pb2
 
 
 @dataclass(frozen=True)
-class SessionInfo:
+class SessionInfo(Record, message=session_pb2.Session):
     """State of a session at one moment.
 
     Attributes:
@@ -52,21 +52,11 @@ class SessionInfo:
     durable_step: int = 0
 
     @classmethod
-    def of(cls, message: session_pb2.Session) -> SessionInfo:
-        """Decodes the description of a server."""
-        return cls(
-            name=message.name,
-            spec=cast(SessionSpec, spec.decode(message.spec)),
+    def of(cls, message: session_pb2.Session, **converted: object) -> Self:
+        return super().of(
+            message,
             layout=Layout.of(message.layout),
-            step=message.step,
-            accumulated=message.accumulated,
-            skipped=message.skipped,
             ready=message.state == session_pb2.SESSION_STATE_READY,
             created=message.create_time.ToDatetime(tzinfo=UTC),
-            resident_bytes=message.resident_bytes,
-            seed=message.seed,
             slots={group.group: tuple(group.slots) for group in message.slots},
-            reduce_on_plateau=plateau_of(message),
-            early_stopping=stopping_of(message),
-            durable_step=message.durable_step,
         )

@@ -6,12 +6,13 @@ import uuid
 from dataclasses import dataclass
 
 from optserve import coercion, spec
+from optserve.record import Record
 from optserve.specs.session_spec import SessionSpec
 from optserve.v1 import session_service_pb2 as wire
 
 
 @dataclass(frozen=True)
-class StateTransfer:
+class StateTransfer(Record, message=wire.StateTransfer):
     """Transfer of one group's state arrays, by name.
 
     Attributes:
@@ -27,17 +28,6 @@ class StateTransfer:
     dropped: tuple[str, ...]
     started: tuple[str, ...]
     restarted: bool
-
-    @classmethod
-    def of(cls, message: wire.StateTransfer) -> StateTransfer:
-        """Decodes the transfer of a server."""
-        return cls(
-            group=message.group,
-            carried=tuple(message.carried),
-            dropped=tuple(message.dropped),
-            started=tuple(message.started),
-            restarted=message.restarted,
-        )
 
 
 def request_of(name: str, wanted: SessionSpec, expected_step: int | None) -> wire.UpdateSessionRequest:

@@ -14,7 +14,6 @@ from optserve.v1.function_service_pb2_grpc import FunctionServiceServicer
 from optserve.v1.tensor_pb2 import Tensor
 from optserve_server.activations.base import Activation
 from optserve_server.arrays.backend import Backend
-from optserve_server.arrays.recent import RecentKernels
 from optserve_server.complexity.network import estimate, no_state
 from optserve_server.errors import within
 from optserve_server.hyper import Chosen
@@ -36,9 +35,6 @@ T = TypeVar("T")
 SMALL_BYTES = 1 << 17
 """Input up to which a function is shorter than handing it to another thread."""
 
-KEPT_KERNELS = 128
-"""Kernels of callers' own formulas that are kept."""
-
 _FLOATS = (FLOAT32, FLOAT64)
 _TARGETS = (FLOAT32, FLOAT64, INT32, INT64)
 
@@ -53,7 +49,7 @@ class FunctionService(FunctionServiceServicer):
 
     def __init__(self, execution: Execution, backend: Backend) -> None:
         self._execution = execution
-        self._backend = RecentKernels(backend, KEPT_KERNELS)
+        self._backend = backend
 
     async def EvaluateSchedule(
         self, request: pb.EvaluateScheduleRequest, context: Context

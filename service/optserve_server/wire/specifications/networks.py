@@ -18,7 +18,7 @@ from optserve_server.complexity.network import (
     Network,
     check_layer_count,
 )
-from optserve_server.errors import DomainError, Reason, within
+from optserve_server.errors import DomainError, Reason, out_of_range, within
 from optserve_server.hyper import Chosen
 from optserve_server.wire.fields.tensors import FLOAT32, wire_dtype_from
 from optserve_server.wire.specifications.specs import algorithm_from, algorithm_to
@@ -51,12 +51,7 @@ def batch_size_from(message: pb.EstimateComplexityRequest) -> int:
     size = message.batch_size or 1
     if not 1 <= size <= MAX_EXTENT:
         allowed = f"in [1, {MAX_EXTENT}]"
-        raise DomainError(
-            Reason.OUT_OF_RANGE,
-            f"batch_size is {size}, but must be {allowed}",
-            field="batch_size",
-            metadata={"range": allowed, "actual": size},
-        )
+        raise out_of_range("batch_size", size, allowed)
     return size
 
 

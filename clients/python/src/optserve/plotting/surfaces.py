@@ -59,30 +59,6 @@ def _beale_gradient(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return dx, 2 * a * x + 4 * b * x * y + 6 * c * x * y**2
 
 
-def _rosenbrock(x: Floats, y: Floats) -> Floats:
-    return (1 - x) ** 2 + 100 * (y - x**2) ** 2
-
-
-def _rosenbrock_gradient(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    return -2 * (1 - x) - 400 * x * (y - x**2), 200 * (y - x**2)
-
-
-def _quadratic(x: Floats, y: Floats) -> Floats:
-    return (x**2 + 20 * y**2) / 2
-
-
-def _quadratic_gradient(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    return x, 20 * y
-
-
-def _saddle(x: Floats, y: Floats) -> Floats:
-    return x**2 - y**2
-
-
-def _saddle_gradient(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    return 2 * x, -2 * y
-
-
 ALL = (
     Surface(
         "beale",
@@ -97,8 +73,8 @@ ALL = (
     Surface(
         "rosenbrock",
         "(1 - x)² + 100(y - x²)²",
-        _rosenbrock,
-        _rosenbrock_gradient,
+        lambda x, y: (1 - x) ** 2 + 100 * (y - x**2) ** 2,
+        lambda x, y: (-2 * (1 - x) - 400 * x * (y - x**2), 200 * (y - x**2)),
         window=(-2.0, 2.0, -0.75, 2.75),
         start=(-1.5, 2.0),
         minimum=(1.0, 1.0),
@@ -107,8 +83,8 @@ ALL = (
     Surface(
         "quadratic",
         "(x² + 20y²)/2",
-        _quadratic,
-        _quadratic_gradient,
+        lambda x, y: (x**2 + 20 * y**2) / 2,
+        lambda x, y: (x, 20 * y),
         window=(-10.0, 4.0, -3.5, 3.5),
         start=(-9.0, 2.5),
         minimum=(0.0, 0.0),
@@ -117,8 +93,8 @@ ALL = (
     Surface(
         "saddle",
         "x² - y²",
-        _saddle,
-        _saddle_gradient,
+        lambda x, y: x**2 - y**2,
+        lambda x, y: (2 * x, -2 * y),
         window=(-2.0, 2.0, -2.0, 2.0),
         start=(-1.6, 0.001),
         minimum=None,

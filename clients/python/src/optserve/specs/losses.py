@@ -39,13 +39,15 @@ class MeanSquaredError(Loss, field="mean_squared_error"):
 class CategoricalCrossentropy(Loss, field="categorical_crossentropy"):
     """Categorical cross-entropy.
 
-    -sum(y*log(q)) along an axis, with y smoothed to y*(1 - e) + e/classes.
+    -sum(y*log(q)) along an axis, with y smoothed to y*(1 - e) + e/classes, where q is
+
+        softmax(prediction)          from logits
+        prediction/sum(prediction)   otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
 
     Targets are distributions over the classes, of the prediction's dtype and shape.
 
-    Probabilities are renormalised along the axis and clipped to [1e-7, 1 - 1e-7]; logits go through
-    log-sum-exp. If all logits along the axis are -infinity, value and gradient are NaN, as in PyTorch;
-    this holds for every cross-entropy over classes.
+    If all logits along the axis are -infinity, value and gradient are NaN, as in PyTorch; this holds for
+    every cross-entropy over classes.
 
     Attributes:
         from_logits: Whether predictions are logits rather than probabilities. Default: False (KERAS,

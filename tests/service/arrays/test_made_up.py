@@ -17,7 +17,6 @@ from optserve_server.arrays.formats import FLOAT32, FLOAT64
 from optserve_server.arrays.numba_jit import NumbaBackend, NumbaKernel
 from optserve_server.arrays.numpy_blocked import NumpyBackend, NumpyKernel
 from optserve_server.arrays.program import Program
-from optserve_server.arrays.recent import RecentKernels
 from optserve_server.arrays.trace import Tracer
 
 BACKENDS: list[Backend] = [NumpyBackend(threads=1), NumbaBackend(threads=1)]
@@ -27,31 +26,6 @@ def times(number: float) -> Program:
     t = Tracer()
     t.store("out", t.load("x") * number)
     return t.program()
-
-
-def test_the_last_used_are_kept() -> None:
-    recent = RecentKernels(NumpyBackend(threads=1), 2)
-    one, two = (recent.compile(times(n), FLOAT32, {}) for n in (1.5, 2.5))
-    assert recent.compile(times(1.5), FLOAT32, {}) is one
-    recent.compile(times(3.5), FLOAT32, {})
-    assert recent.compile(times(1.5), FLOAT32, {}) is one
-    assert recent.compile(times(2.5), FLOAT32, {}) is not two
-    assert recent.compile(times(2.5), FLOAT64, {}) is not recent.compile(times(2.5), FLOAT32, {})
-
-
-def test_kernels_of_another_storage_are_others() -> None:
-    recent = RecentKernels(NumpyBackend(threads=1), 4)
-    plain = recent.compile(times(2.0), FLOAT64, {})
-    assert recent.compile(times(2.0), FLOAT64, {"x": FLOAT32}) is not plain
-
-
-@pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
-def test_it_computes_what_its_backend_does(backend: Backend) -> None:
-    recent = RecentKernels(backend, 1)
-    x, out = recent.from_host(np.arange(5.0)), recent.full(5, 0.0, FLOAT64)
-    recent.compile(times(3.0), FLOAT64, {})({"x": x, "out": out}, {})
-    assert recent.to_host(out).tolist() == [0, 3, 6, 9, 12]
-    assert (recent.name, recent.device) == (backend.name, backend.device)
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)

@@ -102,7 +102,7 @@ def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
     """Appends records, and frees segments that are not needed."""
     folder.mkdir()
     disk = Disk()
-    durable_positions = DurablePositions(disk, folder / "heads")
+    durable_positions = DurablePositions(disk, folder / "positions")
     journal = Journal(disk, folder, durable_positions, segment_bytes=KEPT * max(payload.nbytes, 8 << 20))
     number = 0
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import SessionSpec
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.durability.restore import restore_state
-from optserve_server.durability.snapshot_codec import decode_snapshot, encode_snapshot
+from optserve_server.durability.change_records import RestoreChange
+from optserve_server.durability.snapshot_codec import encode_snapshot
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from optserve_server.spec.session_spec import DurabilityMode
@@ -69,14 +69,12 @@ class Model:
         return b"".join(pieces)
 
     def restore(self, saved: bytes, weights_only: bool) -> None:
-        state = decode_snapshot(snapshot.read(memoryview(saved)), SPEC_TEXT, "", self._session.arenas.backend)
+        contents = snapshot.read(memoryview(saved))
         if weights_only:
-            values = state.values()
-            arrays = {t.entry.name: values.array(i) for i, t in enumerate(values.tensors)}
-            self._session.assign(self._stage(arrays))
-            return
-        state.step_deduplication = self._session.step_deduplication
-        restore_state(self._session, state)
+            names = [entry.name for entry in self._session.layout.entries]
+            self._session.assign(self._stage({name: contents.tensors[f"parameter/{name}"] for name in names}))
+        else:
+            RestoreChange(contents, SPEC_TEXT).prepare(self._session).commit()
 
     def check(self, exported: bytes) -> None:
         """Fails unless what a server has sent is this session, bit for bit.

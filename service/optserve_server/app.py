@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.select import select
 from optserve_server.config import METRICS_PORT, ConfigError, Settings
-from optserve_server.durability.durability_manager import SnapshotPolicy
-from optserve_server.durability.recovery import Recovered, Recovery
+from optserve_server.durability.durability_manager import DurabilityManager, SnapshotPolicy
+from optserve_server.durability.recovery import Recovery
 from optserve_server.operations.http import Pages
 from optserve_server.operations.pages import pages_of
 from optserve_server.resources.budget import Budget
@@ -191,7 +191,7 @@ def _identities(settings: Settings, namespaces: Namespaces) -> Identities:
         raise ConfigError(str(error)) from None
 
 
-def _recover(settings: Settings, namespaces: Namespaces) -> Recovered | None:
+def _recover(settings: Settings, namespaces: Namespaces) -> DurabilityManager | None:
     if not settings.data_dir:
         return None
     policy = SnapshotPolicy(

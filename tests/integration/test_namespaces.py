@@ -186,7 +186,8 @@ def test_ids_request_ids_and_workers_of_two_namespaces_never_meet(alice: Client,
 def test_logs_say_who_called(tmp_path: Path) -> None:
     path = tmp_path / "tokens.toml"
     token = token_for(path, "alice", "--name", "laptop")
-    with running_server(tokens_file=path) as server, Client(server.address, token=token) as client:
+    server_of = running_server(tokens_file=path, log_level="debug")
+    with server_of as server, Client(server.address, token=token) as client:
         client.create(VALUES)
         server.stop()
         (made,) = [line for line in server.log() if line["message"].endswith("CreateSession")]

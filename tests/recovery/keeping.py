@@ -56,15 +56,18 @@ class House:
         namespace: str = "",
         mode: DurabilityMode | None = None,
         values: Arrays = VALUES,
+        request: Request = Request(),
     ) -> Session:
         durability = None if mode is None else DurabilitySpec(mode=mode, snapshot_seconds=1e6)
         spec = SessionSpec(optimizer=Chosen(Adam()), durability=durability)
         inits = [ParameterInit(name, a.dtype, a.shape, a) for name, a in values.items()]
 
-        def keep(session: Session) -> None:
-            self.durability_manager.create(namespace, ChangeKind.CREATE, Request(), session)
+        home = self.namespaces[namespace]
 
-        return self.namespaces[namespace].store.create(session_id, spec, inits, 0, keep)
+        def keep(session: Session) -> None:
+            self.durability_manager.create(home, ChangeKind.CREATE, request, session)
+
+        return home.store.create(session_id, spec, inits, 0, keep)
 
     async def step(self, session: Session, seed: int, **options: Any) -> StepResult:
         staging = session.stage_arrays([NamedArray(name, a) for name, a in gradient(seed).items()])
@@ -87,12 +90,10 @@ async def house(
 ) -> AsyncIterator[House]:
     """Recovers what is there, and ends as a server does after SIGTERM."""
     namespaces = Namespaces(backend, Limits(durability=DurabilityMode.JOURNAL, durable=True))
-    recovered = Recovery(root, namespaces, SPEC_TEXT, encode, policy, disk).run()
+    durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode, policy, disk).run()
     with ThreadPoolExecutor(2) as threads:
-        yield House(
-            namespaces, recovered.durability_manager, Execution(threads, recovered.durability_manager)
-        )
-        await recovered.durability_manager.close(10)
+        yield House(namespaces, durability_manager, Execution(threads, durability_manager))
+        await durability_manager.close(10)
 
 
 def bits(session: Session) -> dict[str, bytes]:

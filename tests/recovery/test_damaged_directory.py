@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.session_spec import DurabilityMode
 from optserve_server.state.change import Request
 from optserve_server.storage.catalog import DirectoryError
-from tests.recovery.keeping import bits, house, run
+from tests.recovery.keeping import House, bits, house, run
 from tests.service.storage.test_damage import HOWS, damage
 
 POLICY = SnapshotPolicy(generations=2, segment_bytes=2000, session_records=5, journal_bytes=1 << 30)
@@ -81,7 +82,7 @@ def test_nothing_damaged() -> None:
     assert recover(files) == expected
     assert sum(name.endswith(".journal") for name in files) > 2
     assert sum(name.endswith(".safetensors") for name in files) == 7
-    assert "notes.json" in files
+    assert "journal/positions" in files
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -102,6 +103,32 @@ def test_one_file_damaged(data: st.DataObject, how: str, place: int, count: int)
         assert all(found[key] is not None for key in others)
     if "auto-000000000007" in name and "team@a" in name:
         assert found["team", "a"] is not None  # restored from an earlier snapshot and the journal
+
+
+def test_a_folder_that_is_missing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Until the session is deleted, or the folder is there again."""
+
+    async def live(work: Callable[[House], object]) -> None:
+        async with house(tmp_path) as made:
+            work(made)
+
+    run(live(lambda made: [made.create(name, namespace) for namespace, name in SESSIONS]))
+    (tmp_path / "sessions" / "team@a").rename(tmp_path / "away")
+    for _ in range(2):
+        caplog.clear()
+        run(live(lambda made: _is_damaged(made, "team", "a")))
+        assert "the folder of team@a is missing" in caplog.text
+    (tmp_path / "away").rename(tmp_path / "sessions" / "team@a")
+    run(live(lambda made: made.namespaces["team"].store.get("a")))
+    shutil.rmtree(tmp_path / "sessions" / "a")
+    run(live(lambda made: made.durability_manager.discard("a", Request("gone", b"content"))))
+    run(live(lambda made: made.create("a")))
+
+
+def _is_damaged(made: House, namespace: str, name: str) -> None:
+    with pytest.raises(DomainError) as caught:
+        made.namespaces[namespace].store.get(name)
+    assert caught.value.reason is Reason.SESSION_DAMAGED
 
 
 def test_what_is_set_aside_stays_there_until_it_is_deleted(tmp_path: Path) -> None:

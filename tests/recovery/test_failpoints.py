@@ -6,6 +6,7 @@ is killed. `make crash` kills real servers at the same places.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optserve_server.durability.change_records import PushChange, ReportChange, UpdateChange
+from optserve_server.durability.change_records import PushChange, ReportChange, RestoreChange, UpdateChange
 from optserve_server.hyper import Chosen
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.session import Session
 from optserve_server.spec.plateau import ReduceOnPlateauSpec
 from optserve_server.state.change import Request
 from optserve_server.storage import failpoints
+from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.recovery.keeping import House, house, run, snapshot_bytes
 
 Make = Callable[[House, Session], Awaitable[object]]
@@ -43,11 +45,19 @@ async def report(made: House, session: Session) -> None:
     await made.change(session, ReportChange({"loss": 2.0}, request=REQUEST))
 
 
+async def restore(made: House, session: Session) -> None:
+    assert session.durability is not None
+    (file,) = session.durability.folder.snapshots()
+    contents = made.durability_manager.catalog.read(file)
+    await made.change(session, RestoreChange(contents, SPEC_TEXT, request=REQUEST))
+
+
 CHANGES: Mapping[str, Make] = {
     "step": lambda made, session: made.step(session, 7, worker="w", sequence=2),
     "push": push,
     "update": update,
     "report": report,
+    "restore": restore,
 }
 
 IS_RECORDED = {
@@ -74,6 +84,18 @@ async def begin_session(made: House) -> Session:
     return session
 
 
+def die_at(place: str, root: Path, at_death: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies a directory where the process would be killed."""
+
+    def die(pid: int, number: int) -> None:
+        if not at_death.exists():
+            shutil.copytree(root, at_death)
+
+    monkeypatch.setattr(failpoints, "_armed", failpoints._Armed(place))
+    monkeypatch.setattr(failpoints, "armed", True)
+    monkeypatch.setattr(os, "kill", die)
+
+
 @pytest.mark.parametrize("place", IS_RECORDED)
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_change_is_there_once_or_not_at_all(
@@ -81,17 +103,11 @@ def test_a_change_is_there_once_or_not_at_all(
 ) -> None:
     change, at_death = CHANGES[kind], tmp_path / "at death"
 
-    def die(pid: int, number: int) -> None:
-        if not at_death.exists():
-            shutil.copytree(tmp_path / "data", at_death)
-
     async def live() -> tuple[bytes, bytes]:
         async with house(tmp_path / "data") as made:
             session = await begin_session(made)
             before = snapshot_bytes(session)
-            monkeypatch.setattr(failpoints, "_armed", failpoints._Armed(place))
-            monkeypatch.setattr(failpoints, "armed", True)
-            monkeypatch.setattr(os, "kill", die)
+            die_at(place, tmp_path / "data", at_death, monkeypatch)
             await change(made, session)
             monkeypatch.undo()
             return before, snapshot_bytes(session)
@@ -101,13 +117,76 @@ def test_a_change_is_there_once_or_not_at_all(
             session = made.namespaces[""].store.get("a")
             found = snapshot_bytes(session)
             assert session.durability is not None
-            known = any(one.request == REQUEST for one in session.durability.answered)
+            known = session.durability.requests.lookup(REQUEST) is not None
             if kind == "step":
                 result = await made.step(session, 7, worker="w", sequence=2)
                 known = result.replayed
             elif not known:
                 await change(made, session)
             return found, snapshot_bytes(session), known
+
+    before, after = run(live())
+    found, settled, known = run(again())
+    assert before != after
+    assert found == (after if IS_RECORDED[place] else before)
+    assert known == IS_RECORDED[place]
+    assert settled == after
+
+
+async def create(made: House, _: Session) -> None:
+    await asyncio.to_thread(made.create, "b", request=REQUEST)
+
+
+async def delete(made: House, session: Session) -> None:
+    assert session.durability is not None
+    await asyncio.to_thread(made.durability_manager.forget, session.durability, REQUEST)
+
+
+async def save(made: House, session: Session) -> None:
+    assert session.durability is not None
+    await made.durability_manager.save(session.durability, asked=REQUEST)
+
+
+async def drop(made: House, session: Session) -> None:
+    assert session.durability is not None
+    files = [file for file in session.durability.folder.snapshots() if file.step == 0]
+    await made.durability_manager.drop(session.durability, files, REQUEST)
+
+
+DIRECTORY_CHANGES: Mapping[str, Make] = {"create": create, "delete": delete, "save": save, "drop": drop}
+
+
+def files_of(root: Path) -> list[str]:
+    """The sessions and snapshots of a directory."""
+    return sorted(str(path.relative_to(root)) for path in (root / "sessions").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("place", IS_RECORDED)
+@pytest.mark.parametrize("kind", DIRECTORY_CHANGES)
+def test_a_change_of_the_directory_is_there_once_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, place: str
+) -> None:
+    change, root, at_death = DIRECTORY_CHANGES[kind], tmp_path / "data", tmp_path / "at death"
+
+    async def live() -> tuple[list[str], list[str]]:
+        async with house(root) as made:
+            session = await begin_session(made)
+            if kind == "drop":
+                assert session.durability is not None
+                await made.durability_manager.save(session.durability)
+            before = files_of(root)
+            die_at(place, root, at_death, monkeypatch)
+            await change(made, session)
+            monkeypatch.undo()
+            return before, files_of(root)
+
+    async def again() -> tuple[list[str], list[str], bool]:
+        async with house(at_death) as made:
+            found = files_of(at_death)
+            known = made.namespaces[""].requests.lookup(REQUEST) is not None
+            if not known:
+                await change(made, made.namespaces[""].store.get("a"))
+            return found, files_of(at_death), known
 
     before, after = run(live())
     found, settled, known = run(again())

@@ -91,6 +91,7 @@ async def _compare(folder: Path, told: dict[str, int], life: Life) -> None:
     async with house(folder, policy=POLICY) as made:
         store = made.namespaces[""].store
         assert list((folder / "quarantine").iterdir()) == []
+        assert not any(store.misses(name) for name in life.history)
         for name, step in told.items():
             session = store.get(name)
             # One step at most was on its way beside those that were answered.

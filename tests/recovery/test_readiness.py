@@ -72,9 +72,9 @@ class Serving:
 @asynccontextmanager
 async def serving(root: Path, disk: FailingDisk) -> AsyncIterator[Serving]:
     namespaces = Namespaces(BACKEND, Limits(durability=DurabilityMode.JOURNAL, durable=True))
-    recovered = Recovery(root, namespaces, SPEC_TEXT, encode, disk=disk).run()
+    durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode, disk=disk).run()
     with ThreadPoolExecutor(2) as threads:
-        server = Server(namespaces, threads, recovered=recovered)
+        server = Server(namespaces, threads, durability_manager=durability_manager)
         pages = pages_of(server)
         metrics_port = await pages.start("127.0.0.1", 0)
         port = await server.start(Listening("127.0.0.1", 0, None, None))

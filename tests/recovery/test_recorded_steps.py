@@ -54,9 +54,9 @@ def test_what_is_refused_or_changes_nothing_gives_the_session_back_and_leaves_no
             result = await made.step(session, 1, validate_only=True)
             assert result.outcome is StepOutcome.VALIDATED
             assert not session.lock.locked()
-            assert made.durability_manager.journal.records == 0
+            assert made.durability_manager.journal.records == 1, "that of the creation"
             assert (await made.step(session, 1, worker="w", sequence=1)).step == 1
-            assert made.durability_manager.journal.records == 1
+            assert made.durability_manager.journal.records == 2
 
     run(live())
 

@@ -69,8 +69,7 @@ def test_answers_survive_a_kill(tmp_path: Path, mode: DurabilityMode.ValueType) 
 
 @pytest.mark.parametrize(
     ("failpoint", "step"),
-    [("before-rename:2", 4), ("after-rename:2", 3)],
-    ids=["noted", "in its place"],
+    [("before-journal-write", 4), ("before-apply", 3), ("after-apply", 3), ("before-ack", 3)],
 )
 def test_a_kill_while_a_snapshot_is_made(tmp_path: Path, failpoint: str, step: int) -> None:
     """It is there once: as it was when the server died, or as it is when it is asked for again."""
@@ -92,14 +91,14 @@ def test_a_kill_while_a_snapshot_is_made(tmp_path: Path, failpoint: str, step: i
         assert list_kept_steps(client) == [step]
 
 
-def test_a_kill_while_a_snapshot_is_deleted(tmp_path: Path) -> None:
-    """The deletion was noted, so it is completed; a snapshot that is made again stays."""
+@pytest.mark.parametrize("failpoint", ["before-apply", "after-apply", "before-ack"])
+def test_a_kill_while_a_snapshot_is_deleted(tmp_path: Path, failpoint: str) -> None:
+    """The deletion was recorded, so it is completed; a snapshot that is made again stays."""
     with running(tmp_path) as (server, client):
         train(client, MODES[0])
         create(client)
         kill(server)
-    with running(tmp_path, variables={VARIABLE: "before-rename:3"}) as (server, client):
-        # The first was the start's own, which noted that the snapshot is there.
+    with running(tmp_path, variables={VARIABLE: failpoint}) as (server, client):
         with pytest.raises(grpc.RpcError):
             delete(client, 3, "delete")
         assert server.process.wait(10) == -9

@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import DomainError
+from optserve_server.durability.snapshot_codec import decode_snapshot
+from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Store
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.activity import Updated
 from optserve_server.state.change import Change, ChangeKind, Request
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, Staging
 from optserve_server.stepping.step_record import describe, options_of
+from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
 from optserve_server.storage.payload import pack, unpack
+from optserve_server.storage.snapshot import Contents
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 @dataclass(frozen=True)
 class PushChange(Change[Session, Prepared[None]]):
-    """Parameters that are overwritten; fields as those of `Session.prepare_assign`."""
+    """Parameters that are overwritten, by a push or from a snapshot; see `Session.prepare_assign`."""
 
     staging: Staging
     expected_step: int | None = None
     reset_state: bool = False
     request: Request = Request()
-    kind = ChangeKind.PUSH
+    kind: ChangeKind = ChangeKind.PUSH
 
     def prepare(self, session: Session) -> Prepared[None]:
         """Checks it."""
@@ -52,10 +57,53 @@ class PushChange(Change[Session, Prepared[None]]):
 
 
 @dataclass(frozen=True)
-class RestoreChange(PushChange):
-    """Parameters that are replaced by those of a snapshot."""
+class RestoreChange(Change[Session, Prepared[None]]):
+    """A session that is again what a snapshot holds; what workers had answered stays.
 
+    Attributes:
+        contents: the snapshot, whose whole file the record holds.
+        codec: reads its specification.
+    """
+
+    contents: Contents
+    codec: SpecCodec
+    expected_step: int | None = None
+    request: Request = Request()
     kind = ChangeKind.RESTORE
+
+    def prepare(self, session: Session) -> Prepared[None]:
+        """Checks it."""
+        session.check_open()
+        session.check_step(self.expected_step, "expected_step")
+        try:
+            backend = session.arenas.backend
+            saved = decode_snapshot(self.contents, self.codec, session.id, backend, session.budget)
+        except DamagedError as error:
+            raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
+        return Prepared(partial(_restore, session, saved), partial(saved.charge.lower_to, 0))
+
+    def record(self, codec: SpecCodec) -> list[Piece]:
+        """The payload of its record."""
+        return pack({"kind": self.kind, **_request_facts(self.request)}, [self.contents.data])
+
+
+def _restore(session: Session, saved: Session) -> None:
+    """Gives a session the state of another one with the same tensors, which is no longer used.
+
+    The parameters keep their places, because others may read them there.
+    """
+    arenas = session.arenas
+    with session.changing:
+        for dtype, parameters in arenas.parameters.items():
+            parameters[:] = saved.arenas.parameters[dtype]
+        for partition in saved.arenas.partitions.values():
+            partition.move_to(arenas.parameters[partition.dtype])
+        arenas.partitions = saved.arenas.partitions
+    spec = replace(saved.spec, durability=session.spec.durability)
+    session.restore(spec, saved.scalars, saved.monitors, (saved.step, saved.accumulated, saved.skipped))
+    session.resident_bytes = saved.resident_bytes
+    session.charge, session.waiting = saved.charge, saved.waiting
+    session.activity.publish(Updated())
 
 
 @dataclass(frozen=True)
@@ -95,27 +143,15 @@ class ReportChange(Change[Session, Prepared[Any]]):
         return pack({"kind": self.kind, "values": dict(self.values), **_request_facts(self.request)})
 
 
-RequestedChange = PushChange | UpdateChange | ReportChange
+RequestedChange = PushChange | RestoreChange | UpdateChange | ReportChange
 """A change that a request with an idempotency key may ask for."""
 
 
-@dataclass(frozen=True)
-class Replayed:
-    """A replayed change.
-
-    Attributes:
-        kind: what it was.
-        outcome: its outcome.
-        request: the request that asked for it.
-    """
-
-    kind: ChangeKind
-    outcome: object
-    request: Request
-
-
-def replay(session: Session, payload: memoryview, codec: SpecCodec) -> Replayed:
+def replay(session: Session, payload: memoryview, codec: SpecCodec) -> tuple[ChangeKind, object, Request]:
     """Makes a change again.
+
+    Returns:
+        Its kind, its outcome, and the request that asked for it.
 
     Raises:
         DamagedError: the session refuses it, which it did not when it was recorded.
@@ -123,37 +159,27 @@ def replay(session: Session, payload: memoryview, codec: SpecCodec) -> Replayed:
     facts, buffers = unpack(payload)
     kind = ChangeKind(facts["kind"])
     try:
-        outcome = _REPLAYS[kind](session, facts, buffers, codec)
+        outcome = _replay(kind, session, facts, buffers, codec)
     except DomainError as error:
         raise DamagedError(f"a {kind} that was taken is refused: {error.message}") from error
     key, content = facts.get("request", ("", ""))
-    return Replayed(kind, outcome, Request(key, bytes.fromhex(content)))
+    return kind, outcome, Request(key, bytes.fromhex(content))
 
 
-def _replay_step(session: Session, facts: dict[str, Any], buffers: list[memoryview], _: SpecCodec) -> object:
-    return session.apply(_stage(session, facts, buffers), options_of(facts["options"]))
-
-
-def _replay_push(session: Session, facts: dict[str, Any], buffers: list[memoryview], _: SpecCodec) -> object:
-    session.assign(_stage(session, facts, buffers), reset_state=facts["reset_state"])
-    return None
-
-
-def _replay_update(session: Session, facts: dict[str, Any], _: list[memoryview], codec: SpecCodec) -> object:
-    return session.update(codec.decode(facts["spec"]))
-
-
-def _replay_report(session: Session, facts: dict[str, Any], _: list[memoryview], __: SpecCodec) -> object:
-    return session.report(facts["values"])
-
-
-_REPLAYS: Mapping[ChangeKind, Callable[[Session, dict[str, Any], list[memoryview], SpecCodec], object]] = {
-    ChangeKind.STEP: _replay_step,
-    ChangeKind.PUSH: _replay_push,
-    ChangeKind.RESTORE: _replay_push,
-    ChangeKind.UPDATE: _replay_update,
-    ChangeKind.REPORT: _replay_report,
-}
+def _replay(
+    kind: ChangeKind, session: Session, facts: dict[str, Any], buffers: list[memoryview], codec: SpecCodec
+) -> object:
+    match kind:
+        case ChangeKind.RESTORE:
+            return RestoreChange(snapshot.read(buffers[0]), codec).prepare(session).commit()
+        case ChangeKind.UPDATE:
+            return session.update(codec.decode(facts["spec"]))
+        case ChangeKind.REPORT:
+            return session.report(facts["values"])
+    staging = _stage(session, facts, buffers)
+    if kind is ChangeKind.STEP:
+        return session.apply(staging, options_of(facts["options"]))
+    return PushChange(staging, reset_state=facts["reset_state"]).prepare(session).commit()
 
 
 def _request_facts(request: Request) -> dict[str, Any]:
@@ -161,29 +187,18 @@ def _request_facts(request: Request) -> dict[str, Any]:
 
 
 def _stage(session: Session, facts: dict[str, Any], buffers: Sequence[memoryview]) -> Staging:
-    rest = _Rest(buffers[0] if buffers else memoryview(b""))
-    arrays = [
-        NamedArray(name, rest.take(dtype, session.layout[name].shape)) for name, dtype in facts["tensors"]
-    ]
-    rows = []
-    for name, of_indices, of_values, shape in facts["rows"]:
-        indices = rest.take(of_indices, shape[:1])
-        rows.append(NamedRows(name, indices, rest.take(of_values, shape)))
-    return session.stage_arrays(arrays, rows)
+    rest = buffers[0] if buffers else memoryview(b"")
 
-
-class _Rest:
-    """Bytes that are cut into arrays from the front."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
-
-    def take(self, dtype_name: str, shape: Sequence[int]) -> npt.NDArray[Any]:
-        dtype = _dtype(dtype_name)
+    def take(dtype_name: str, shape: Sequence[int]) -> npt.NDArray[Any]:
+        nonlocal rest
+        dtype = _BFLOAT16 if dtype_name == "bfloat16" else np.dtype(dtype_name)
         size = math.prod(shape) * dtype.itemsize
-        data, self._data = self._data[:size], self._data[size:]
+        data, rest = rest[:size], rest[size:]
         return np.frombuffer(data, dtype).reshape(shape)
 
-
-def _dtype(name: str) -> np.dtype[Any]:
-    return _BFLOAT16 if name == "bfloat16" else np.dtype(name)
+    arrays = [NamedArray(name, take(dtype, session.layout[name].shape)) for name, dtype in facts["tensors"]]
+    rows = [
+        NamedRows(name, take(of_indices, shape[:1]), take(of_values, shape))
+        for name, of_indices, of_values, shape in facts["rows"]
+    ]
+    return session.stage_arrays(arrays, rows)

@@ -6,28 +6,30 @@ import asyncio
 import contextlib
 import logging
 import time
-import urllib.parse
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
+from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, folder_name
 from optserve_server.durability.disk_state import DiskState
 from optserve_server.durability.snapshot_codec import encode_snapshot
 from optserve_server.errors import DomainError
+from optserve_server.sessions.namespaces import Namespace
+from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.session_durability import AnsweredRequest, SessionDurability
+from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.spec.session_spec import DurabilityMode
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import Change, ChangeKind, Request
 from optserve_server.storage import snapshot
-from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
+from optserve_server.storage.catalog import Catalog, SnapshotFile
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Beside, Piece
 from optserve_server.storage.journal import Journal, Record
-from optserve_server.storage.payload import size_of
 
 T = TypeVar("T")
 Encode = Callable[[ChangeKind, Session, object], bytes]
@@ -60,15 +62,8 @@ class SnapshotPolicy:
     session_bytes: int = 64 << 20
 
 
-def folder_name(namespace: str, session_id: str) -> str:
-    """The name of a session's folder."""
-    return f"{urllib.parse.quote(namespace, safe='')}@{session_id}" if namespace else session_id
-
-
-def names_of(folder: str) -> tuple[str, str]:
-    """The namespace and the id of the session of that folder."""
-    namespace, _, session_id = folder.rpartition("@")
-    return urllib.parse.unquote(namespace), session_id
+ANSWERS_PER_SNAPSHOT = 64
+"""Answered requests that a session's snapshot holds, beside its steps."""
 
 
 class DurabilityManager:
@@ -78,6 +73,7 @@ class DurabilityManager:
         catalog: the data directory.
         durable_positions: how far the sessions' records go.
         journal: where changes are recorded.
+        directory_log: records and makes changes of the data directory itself.
         codec: writes specifications.
         encode: gives answers that are kept.
         policy: when snapshots are written.
@@ -93,12 +89,14 @@ class DurabilityManager:
         catalog: Catalog,
         durable_positions: DurablePositions,
         journal: Journal,
+        directory_log: DirectoryLog,
         codec: SpecCodec,
         encode: Encode,
         policy: SnapshotPolicy,
     ) -> None:
         self.catalog = catalog
         self.journal = journal
+        self.directory_log = directory_log
         self.codec = codec
         self.encode = encode
         self.saves = self.failed_saves = 0
@@ -115,8 +113,8 @@ class DurabilityManager:
         self._watched[durability.folder.owner] = durability
         durability.session.durability = durability
 
-    def create(self, namespace: str, kind: ChangeKind, request: Request, session: Session) -> None:
-        """Creates a session's folder with its first snapshot; blocks until they are durable.
+    def create(self, namespace: Namespace, kind: ChangeKind, request: Request, session: Session) -> None:
+        """Makes a session's place on the disk, with its first snapshot; blocks until that is durable.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; nothing was made.
@@ -124,24 +122,24 @@ class DurabilityManager:
         spec = session.spec.durability
         if spec is None or spec.mode is DurabilityMode.EPHEMERAL:
             return
-        name = folder_name(namespace, session.id)
-        # The answer says what will be: that the session is kept.
-        nowhere = SessionFolder(self.catalog.sessions / name, name, 0)
+        folder = self.catalog.new_folder(folder_name(namespace.name, session.id))
+        # The answer states what will be: that the session is durable.
         session.durability = durability = SessionDurability(
-            session, namespace, nowhere, saved_step=session.step
+            session, namespace.requests, folder, saved_step=session.step
         )
-        if request.key:
-            durability.answered.append(AnsweredRequest(request, kind, self.encode(kind, session, None)))
-        frozen = encode_snapshot(
-            session, self.codec, number=0, requests=[one.state() for one in durability.answered]
-        )
+        answer = self.encode(kind, session, None) if request.key else b""
+        answered = AnsweredRequest(request, kind, answer, folder.owner)
+        requests = [answered.state()] if request.key else []
+        frozen = encode_snapshot(session, self.codec, number=0, requests=requests)
+        write = partial(snapshot.write, tensors=frozen.tensors, metadata=frozen.metadata)
         with self.disk_state.refusing():
-            durability.folder = self.catalog.create(
-                name,
-                lambda put: snapshot.write(put, frozen.tensors, frozen.metadata),
-                number=0,
-                step=session.step,
-            )
+            moves = self.catalog.create(folder, write, session.step)
+            try:
+                self.directory_log.commit(kind, folder.session_id, moves)
+            except BaseException:
+                self.catalog.disk.remove(moves[0][0])
+                raise
+        namespace.requests.remember(answered)
         self.watch(durability)
 
     async def record(self, durability: SessionDurability[Session], change: Change[Session, Any]) -> int:
@@ -168,8 +166,7 @@ class DurabilityManager:
         record = partial(change.record, self.codec)
         payload = record() if durability.session.is_small else await self.in_thread(record)
         with self.disk_state.refusing():
-            await self._append(durability, payload)
-        return size_of(payload)
+            return await self._append(durability, payload)
 
     def count_change(
         self, durability: SessionDurability[Session], kind: ChangeKind, payload_bytes: int
@@ -218,20 +215,6 @@ class DurabilityManager:
         durability.waits = True
         self._in_background(self._save_quietly(durability))
 
-    async def replace(self, durability: SessionDurability[Session], state: Session) -> None:
-        """Saves another state as what follows the session's last change. The session must be locked.
-
-        Raises:
-            DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; nothing was saved.
-        """
-        number = durability.number + 1
-        with self.disk_state.refusing():
-            await self.in_thread(
-                lambda: self._begin_snapshot(durability, number, is_kept=False, state=state).finish()
-            )
-        durability.number = number
-        self._note_saved(durability, number, state.step)
-
     async def drop(
         self, durability: SessionDurability[Session], files: Sequence[SnapshotFile], asked: Request
     ) -> None:
@@ -240,48 +223,58 @@ class DurabilityManager:
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
-        answer = self.encode(ChangeKind.DROP, durability.session, None)
-        note = AnsweredRequest(asked, ChangeKind.DROP, answer).note(durability.folder, files)
+        answered = AnsweredRequest(
+            asked, ChangeKind.DROP, self.encode(ChangeKind.DROP, durability.session, None)
+        )
+        folder = durability.folder
+
+        def work() -> None:
+            moves = self.catalog.release(folder, files)
+            self.directory_log.commit(ChangeKind.DROP, folder.session_id, moves, answered)
+
         with self.disk_state.refusing():
-            await self.in_thread(lambda: self.catalog.release(durability.folder, note))
+            await self.in_thread(work)
 
     def forget(self, durability: SessionDurability[Session], request: Request) -> None:
-        """Deletes a session's files for ``request``; blocks until that is durable.
+        """Deletes a session's files, asked to by ``request``; blocks until that is durable.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; they are still there.
         """
-        with self.disk_state.refusing():
-            self.catalog.delete(
-                durability.folder, AnsweredRequest(request, ChangeKind.DELETE, b"").note(durability.folder)
-            )
+        self._delete(durability.folder.session_id, [durability.folder.path], request)
         self._durable_positions.forget(durability.folder.owner)
         self._watched.pop(durability.folder.owner, None)
         durability.session.durability = None
 
     def discard(self, name: str, request: Request) -> None:
-        """Deletes the quarantined files of the session in that folder; blocks until that is durable.
+        """Deletes what lies in quarantine of the session in that folder; blocks until that is durable.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
-        folder = SessionFolder(self.catalog.sessions / name, name, 0)
+        self._delete(name, self.catalog.aside().get(name, []), request)
+
+    def _delete(self, name: str, paths: Sequence[Path], request: Request) -> None:
+        answered = AnsweredRequest(request, ChangeKind.DELETE, b"")
         with self.disk_state.refusing():
-            self.catalog.discard(AnsweredRequest(request, ChangeKind.DELETE, b"").note(folder))
+            self.directory_log.commit(ChangeKind.DELETE, name, self.catalog.deletion(paths), answered)
 
     def sweep(self) -> None:
         """Saves what is due; called now and then."""
         now = time.monotonic()
         if self.disk_state.is_due():
             self._in_background(self.in_thread(self.disk_state.try_again))
-        if self.catalog.intent_log.outdated:
-            self._in_background(self.in_thread(self.catalog.intent_log.settle))
         for durability in tuple(self._watched.values()):
             if durability.due(now):
                 self.save_soon(durability)
         if self.journal.byte_count > self._policy.journal_bytes:
             for owner in self.journal.find_pinning_owners(self._list_saved_numbers()):
-                self.save_soon(self._watched[owner])
+                if owner == DIRECTORY:
+                    self.directory_log.outdated = True
+                else:
+                    self.save_soon(self._watched[owner])
+        if self.directory_log.outdated:
+            self._in_background(self.in_thread(self._checkpoint))
 
     async def close(self, seconds: float) -> None:
         """Saves every session that has changed, for up to about ``seconds``, and closes the files."""
@@ -308,8 +301,8 @@ class DurabilityManager:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _append(self, durability: SessionDurability[Session], pieces: Sequence[Piece]) -> None:
-        """Appends the record of the session's next change, and waits until it is durable."""
+    async def _append(self, durability: SessionDurability[Session], pieces: Sequence[Piece]) -> int:
+        """Appends the record of the session's next change, waits until it is durable; returns its bytes."""
         loop = asyncio.get_running_loop()
         durable: asyncio.Future[None] = loop.create_future()
 
@@ -318,8 +311,10 @@ class DurabilityManager:
             if len(self._outcomes) == 1:  # of those before it, the loop knows already
                 loop.call_soon_threadsafe(self._settle)
 
-        self.journal.append(Record(durability.folder.owner, durability.number + 1, pieces, on_durable))
+        record = Record(durability.folder.owner, durability.number + 1, pieces, on_durable)
+        self.journal.append(record)
         await durable
+        return record.length
 
     def _settle(self) -> None:
         """Passes on the outcome of each record of a group, or of several."""
@@ -330,20 +325,12 @@ class DurabilityManager:
             else:
                 durable.set_exception(error)
 
-    def _begin_snapshot(
-        self, of: SessionDurability[Session], number: int, *, is_kept: bool, state: Session | None = None
-    ) -> Beside:
-        """Writes a snapshot that still has to be finished."""
-        session = of.session if state is None else state
-        requests = [answered.state() for answered in of.answered]
-        frozen = encode_snapshot(session, self.codec, number=number, requests=requests)
-        file = Beside(self.catalog.disk, of.folder.place(number, session.step, kept=is_kept))
-        try:
+    def _begin_snapshot(self, of: SessionDurability[Session], number: int, *, is_kept: bool) -> Beside:
+        """Writes a snapshot that is still to be finished."""
+        requests = of.requests.state(of.folder.owner, ANSWERS_PER_SNAPSHOT)
+        frozen = encode_snapshot(of.session, self.codec, number=number, requests=requests)
+        with Beside(self.catalog.disk, of.folder.place(number, of.session.step, kept=is_kept)) as file:
             snapshot.write(file.write, frozen.tensors, frozen.metadata)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                file.abandon()
-            raise
         return file
 
     def _finish(
@@ -354,9 +341,11 @@ class DurabilityManager:
             return
         # Length and time of the file are what they will be in its place.
         answer = self.encode(ChangeKind.SAVE, durability.session, replace(made, path=file.temporary))
-        self.catalog.keep(
-            file, AnsweredRequest(asked, ChangeKind.SAVE, answer).note(durability.folder, [made])
-        )
+        folder, answered = durability.folder, AnsweredRequest(asked, ChangeKind.SAVE, answer)
+        file.seal()
+        with file:
+            moves = self.catalog.keeping(folder, file, made.step)
+            self.directory_log.commit(ChangeKind.SAVE, folder.session_id, moves, answered)
 
     def _note_saved(self, durability: SessionDurability[Session], number: int, step: int) -> None:
         self._durable_positions.note(durability.folder.owner, number)
@@ -364,15 +353,25 @@ class DurabilityManager:
         durability.note_saved(number, step)
 
     def _tidy(self, durability: SessionDurability[Session]) -> None:
-        """Deletes what is no longer needed; where that fails, the next time may go well."""
+        """Deletes what is no longer needed; a failure is logged, and the next time tries again."""
         try:
             self.catalog.prune(durability.folder, self._policy.generations)
-            self.journal.release(self._list_saved_numbers(), self._policy.journal_bytes // 2)
+            self._release()
         except OSError as error:
             _log.warning("old files are still there: %s", error)
 
+    def _checkpoint(self) -> None:
+        """Makes earlier records of the directory unnecessary; the next sweep tries again after a failure."""
+        with contextlib.suppress(OSError):
+            self.directory_log.checkpoint()
+            self._release()
+
+    def _release(self) -> None:
+        self.journal.release(self._list_saved_numbers(), self._policy.journal_bytes // 2)
+
     def _list_saved_numbers(self) -> dict[int, int]:
-        return {owner: durability.saved_number for owner, durability in tuple(self._watched.items())}
+        sessions = {owner: durability.saved_number for owner, durability in tuple(self._watched.items())}
+        return {**sessions, DIRECTORY: self.directory_log.saved_number}
 
     def _is_due(self, durability: SessionDurability[Session]) -> bool:
         if not durability.journals:

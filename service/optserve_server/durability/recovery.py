@@ -5,39 +5,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from optserve_server.durability.change_records import replay
-from optserve_server.durability.durability_manager import DurabilityManager, Encode, SnapshotPolicy, names_of
+from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, names_of
+from optserve_server.durability.durability_manager import DurabilityManager, Encode, SnapshotPolicy
 from optserve_server.durability.snapshot_codec import decode_snapshot, facts_of
 from optserve_server.sessions.namespaces import Namespaces
+from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.session_durability import AnsweredRequest, SessionDurability
+from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
 from optserve_server.storage.history import History, read
-from optserve_server.storage.intent_log import Intent
 from optserve_server.storage.journal import Journal
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """Content of a data directory.
-
-    Attributes:
-        durability_manager: looks after the sessions from now on.
-        answered: the requests that were answered, by namespace, oldest first.
-    """
-
-    durability_manager: DurabilityManager
-    answered: Sequence[tuple[str, AnsweredRequest]]
 
 
 class Recovery:
@@ -67,21 +54,27 @@ class Recovery:
         self._codec = codec
         self._encode = encode
         self._policy = policy or SnapshotPolicy()
-        self._durable_positions = DurablePositions(self._disk, self._catalog.journal / "heads")
+        self._durable_positions = DurablePositions(self._disk, self._catalog.journal / "positions")
         self._history = History()
 
-    def run(self) -> Recovered:
-        """Recovers everything; blocks for as long as that takes."""
+    def run(self) -> DurabilityManager:
+        """Recovers everything; blocks for as long as that takes.
+
+        Returns:
+            What makes the sessions durable from now on.
+        """
         started = time.perf_counter()
-        notes = self._catalog.complete()
         self._history = read(self._disk, self._catalog.journal)
         for path, hole in self._history.holes:
             _log.warning("%s: bytes %d to %d are no record", path, hole.start, hole.end)
+        directory_log = DirectoryLog(self._disk, self._catalog.root, self._namespaces)
+        directory_log.recover(self._history, self._durable_positions)
+        self._catalog.sweep()
         with self._lift_limits():
             found = [self._recover(folder) for folder in self._catalog.folders()]
         durability = [one for one in found if one is not None]
-        self._report_aside()
-        self._durable_positions.keep(one.folder.owner for one in durability)
+        self._report_lost(directory_log.folders, {one.folder.path.name for one in durability})
+        self._durable_positions.keep([DIRECTORY, *(one.folder.owner for one in durability)])
         journal = Journal(
             self._disk,
             self._catalog.journal,
@@ -89,18 +82,22 @@ class Recovery:
             self._history.segments,
             self._policy.segment_bytes,
         )
+        directory_log.open(journal)
         self._history.forget()
         durability_manager = DurabilityManager(
-            self._catalog, self._durable_positions, journal, self._codec, self._encode, self._policy
+            self._catalog,
+            self._durable_positions,
+            journal,
+            directory_log,
+            self._codec,
+            self._encode,
+            self._policy,
         )
         for one in durability:
             durability_manager.watch(one)
-        facts = {"sessions": len(durability), "seconds": round(time.perf_counter() - started, 3)}
-        _log.info("recovered", extra={"facts": facts})
-        answered = [(one.namespace, answer) for one in durability for answer in one.answered]
-        return Recovered(
-            durability_manager, [*answered, *(_read_intent(note) for note in notes if note.request)]
-        )
+        counts = {"sessions": len(durability), "seconds": round(time.perf_counter() - started, 3)}
+        _log.info("recovered", extra={"facts": counts})
+        return durability_manager
 
     @contextlib.contextmanager
     def _lift_limits(self) -> Iterator[None]:
@@ -151,13 +148,14 @@ class Recovery:
         contents = self._catalog.read(file)
         payloads = self._history.after(folder.owner, file.number, self._durable_positions)
         namespace, session_id = names_of(folder.path.name)
-        store = self._namespaces[namespace].store
+        store, requests = self._namespaces[namespace].store, self._namespaces[namespace].requests
         session = decode_snapshot(contents, self._codec, session_id, store.backend, store.budget)
         facts = facts_of(contents)
         if facts["number"] != file.number or session.step != file.step:
             raise DamagedError("it is another snapshot than its name says")
-        durability = SessionDurability(session, namespace, folder, file.number, file.number, file.step)
-        durability.answered.extend(AnsweredRequest.of(state) for state in facts["requests"])
+        durability = SessionDurability(session, requests, folder, file.number, file.number, file.step)
+        for state in facts["requests"]:
+            requests.restore(AnsweredRequest.of(state, folder.owner))
         session.durability = durability
         for payload in payloads:
             self._replay(durability, payload)
@@ -165,11 +163,11 @@ class Recovery:
         return durability
 
     def _replay(self, durability: SessionDurability[Session], payload: memoryview) -> None:
-        done = replay(durability.session, payload, self._codec)
+        kind, outcome, request = replay(durability.session, payload, self._codec)
         durability.count_recorded(len(payload))
-        if done.request.key:
-            answer = self._encode(done.kind, durability.session, done.outcome)
-            durability.answered.append(AnsweredRequest(done.request, done.kind, answer))
+        if request.key:
+            answer = self._encode(kind, durability.session, outcome)
+            durability.requests.restore(AnsweredRequest(request, kind, answer, durability.folder.owner))
 
     def _set_aside(self, path: Path, why: str, owner: int | None) -> None:
         """Moves a session out of the way, with the segments that may hold records of it."""
@@ -180,12 +178,12 @@ class Recovery:
                 with contextlib.suppress(OSError):
                     self._disk.link(segment.path, place / segment.path.name)
 
-    def _report_aside(self) -> None:
-        for name in self._catalog.aside():
+    def _report_lost(self, folders: set[str], there: set[str]) -> None:
+        """Marks sessions as damaged that are in quarantine, or that were created and are missing."""
+        aside = self._catalog.aside().keys()
+        for name in folders - there - aside:
+            _log.error("the folder of %s is missing, and the session was not deleted", name)
+        for name in (folders - there) | aside:
             namespace, session_id = names_of(name)
             self._namespaces[namespace].store.miss(session_id)
-
-
-def _read_intent(note: Intent) -> tuple[str, AnsweredRequest]:
-    namespace, _ = names_of(note.folder)
-    return namespace, AnsweredRequest.of((note.request, note.content, note.kind.value, note.answer))
+        folders |= there

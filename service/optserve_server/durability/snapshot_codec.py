@@ -158,18 +158,18 @@ def _facts(session: Session) -> dict[str, Any]:
 
 
 def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
-    session.step = _count(facts["step"])
-    session.accumulated = _count(facts["accumulated"], session.spec.gradient.accumulation_steps)
-    session.skipped = _count(facts["skipped"])
-    session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
-    session.scalars = SessionScalars(session.spec, session.layout.members, _clocks(session, facts["clocks"]))
     plateau, stopping = facts["plateau"], facts["stopping"]
-    session.monitors = Monitors(
+    monitors = Monitors(
         None if plateau is None else ReduceOnPlateauState(**plateau),
         None if stopping is None else EarlyStoppingState(**stopping),
         session.monitors.best,
     )
-    session.scalars.reduction = session.monitors.learning_rate_factor
+    step, needed = _count(facts["step"]), session.spec.gradient.accumulation_steps
+    clocks = _clocks(session, facts["clocks"], step)
+    scalars = SessionScalars(session.spec, session.layout.members, clocks)
+    counts = step, _count(facts["accumulated"], needed), _count(facts["skipped"])
+    session.restore(session.spec, scalars, monitors, counts)
+    session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
     session.step_deduplication = StepDeduplication.of(facts["workers"])
 
 
@@ -180,7 +180,7 @@ def _count(value: Any, limit: int = 1 << 63) -> int:
     return value
 
 
-def _clocks(session: Session, facts: Sequence[Any]) -> list[Clock]:
+def _clocks(session: Session, facts: Sequence[Any], step: int) -> list[Clock]:
     """The clocks of a snapshot.
 
     Raises:
@@ -190,7 +190,7 @@ def _clocks(session: Session, facts: Sequence[Any]) -> list[Clock]:
     clocks = [
         Clock(
             str(group),
-            _count(count, session.step + 1),
+            _count(count, step + 1),
             {str(name): float(value) for name, value in carried.items()},
             None if tensors is None else frozenset(map(str, tensors)),
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.resources.budget import Budget
+from optserve_server.sessions.request_ledger import RequestLedger
 from optserve_server.sessions.store import Limits, Store
 
 DEFAULT = ""
@@ -32,12 +33,16 @@ class Namespace:
         name: its name.
         store: its sessions.
         budget: what they and its calls count against.
+
+    Attributes:
+        requests: the requests that it got answered.
     """
 
     def __init__(self, name: str, store: Store, budget: Budget) -> None:
         self.name = name
         self.store = store
         self.budget = budget
+        self.requests = RequestLedger()
 
 
 class Namespaces:

@@ -2,44 +2,94 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import asyncio
+import base64
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.state.change import ChangeKind, Request
+
+
+@dataclass(frozen=True)
+class AnsweredRequest:
+    """A request that was answered.
+
+    Attributes:
+        request: the request.
+        kind: what it asked for.
+        answer: the serialized response.
+        owner: owner of the journal's records, and so of the snapshot, in which it is stored; 0 if it
+            is held in memory alone.
+    """
+
+    request: Request
+    kind: ChangeKind
+    answer: bytes
+    owner: int = 0
+
+    def state(self) -> list[Any]:
+        """The form in which records and snapshots hold it, for JSON."""
+        answer = base64.b85encode(self.answer).decode()
+        return [self.request.key, self.request.content.hex(), self.kind.value, answer]
+
+    @classmethod
+    def of(cls, state: Sequence[Any], owner: int) -> AnsweredRequest:
+        """The request that `state` described."""
+        key, content, kind, answer = state
+        return cls(Request(key, bytes.fromhex(content)), ChangeKind(kind), base64.b85decode(answer), owner)
 
 
 class RequestLedger:
-    """The answers to the last requests that carried a request id.
+    """The answers to the last requests of a namespace that carried a request id.
 
     Args:
-        capacity: how many answers are kept, unless more were restored.
+        capacity: how many answers are stored, unless more were restored.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
         self._capacity = capacity
-        self._answers: OrderedDict[str, tuple[bytes, object]] = OrderedDict()
+        self._answers: dict[str, AnsweredRequest] = {}
+        self._lock = threading.Lock()
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
-    def lookup(self, key: str, digest: bytes) -> object | None:
-        """The answer given under ``key``; None if there is none.
+    def turn(self, key: str) -> asyncio.Lock:
+        """The lock that requests of one key hold while they are answered."""
+        return self._turns.setdefault(key, asyncio.Lock())
+
+    def lookup(self, request: Request) -> AnsweredRequest | None:
+        """The answer that the request got; None if there is none.
 
         Raises:
             DomainError: REQUEST_ID_REUSED if it was given to another content.
         """
-        if key not in self._answers:
-            return None
-        known, answer = self._answers[key]
-        if known != digest:
+        known = self._answers.get(request.key)
+        if known is not None and known.request.content != request.content:
             raise DomainError(
                 Reason.REQUEST_ID_REUSED, "the request id was used with another content", field="request_id"
             )
-        return answer
+        return known
 
-    def restore(self, key: str, digest: bytes, answer: object) -> None:
-        """Keeps an answer beside those that are there, however many."""
-        self._answers[key] = (digest, answer)
-        self._capacity = max(self._capacity, len(self._answers))
+    def restore(self, answered: AnsweredRequest) -> None:
+        """Stores an answer beside those that are there, however many."""
+        with self._lock:
+            self._answers[answered.request.key] = answered
+            self._capacity = max(self._capacity, len(self._answers))
 
-    def remember(self, key: str, digest: bytes, answer: object) -> None:
-        """Keeps an answer, forgetting the oldest beyond the capacity."""
-        self._answers[key] = (digest, answer)
-        while len(self._answers) > self._capacity:
-            self._answers.popitem(last=False)
+    def remember(self, answered: AnsweredRequest) -> None:
+        """Stores an answer, if its request has a key, and forgets the oldest beyond the capacity."""
+        if not answered.request.key:
+            return
+        with self._lock:
+            self._answers[answered.request.key] = answered
+            if len(self._answers) > self._capacity:
+                del self._answers[next(iter(self._answers))]
+
+    def state(self, owner: int, count: int) -> list[list[Any]]:
+        """The last ``count`` answers of an owner, the oldest first, for JSON."""
+        with self._lock:
+            owned = [answered for answered in self._answers.values() if answered.owner == owner]
+        return [answered.state() for answered in owned[-count:]]

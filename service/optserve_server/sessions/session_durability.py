@@ -1,56 +1,16 @@
-"""Durability of one session: journal position, last snapshot, answered requests."""
+"""Durability state of a session: journal position, last snapshot."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from optserve_server.resources.budget import Budget
+from optserve_server.sessions.request_ledger import RequestLedger
 from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, SessionSpec
-from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.staging import Staging
-from optserve_server.storage.catalog import SessionFolder, SnapshotFile
-from optserve_server.storage.intent_log import Intent, IntentKind
-
-REQUESTS_KEPT = 64
-"""Answered requests that a session keeps, beside its steps."""
-
-
-@dataclass(frozen=True)
-class AnsweredRequest:
-    """A request that was answered.
-
-    Attributes:
-        request: the request.
-        kind: kind of the change.
-        answer: the serialized answer.
-    """
-
-    request: Request
-    kind: ChangeKind
-    answer: bytes
-
-    def state(self) -> list[Any]:
-        """Returns it as JSON values."""
-        answer = base64.b85encode(self.answer).decode()
-        return [self.request.key, self.request.content.hex(), self.kind.value, answer]
-
-    def note(self, folder: SessionFolder, files: Iterable[SnapshotFile] = ()) -> Intent:
-        """Returns the intent that is noted before it is executed."""
-        key, content, kind, answer = self.state()
-        names = tuple(file.path.name for file in files)
-        return Intent(IntentKind(kind), folder.path.name, folder.owner, key, content, answer, names)
-
-    @classmethod
-    def of(cls, state: Sequence[Any]) -> AnsweredRequest:
-        """Makes it from the values of `state`."""
-        key, content, kind, answer = state
-        return cls(Request(key, bytes.fromhex(content)), ChangeKind(kind), base64.b85decode(answer))
+from optserve_server.storage.catalog import SessionFolder
 
 
 class DurableSession(Protocol):
@@ -69,14 +29,13 @@ class SessionDurability(Generic[S]):
 
     Args:
         session: the session.
-        namespace: the name of its namespace.
+        requests: the answered requests of its namespace.
         folder: its place.
         number: how many changes it has seen.
         saved_number: how many of them the last snapshot holds.
         saved_step: the session's step there.
 
     Attributes:
-        answered: the requests that were answered last.
         records: records since the last snapshot.
         record_bytes: their bytes.
         saving: held while a snapshot is written.
@@ -87,17 +46,16 @@ class SessionDurability(Generic[S]):
     def __init__(
         self,
         session: S,
-        namespace: str,
+        requests: RequestLedger,
         folder: SessionFolder,
         number: int = 0,
         saved_number: int = 0,
         saved_step: int = 0,
     ) -> None:
         self.session = session
-        self.namespace = namespace
+        self.requests = requests
         self.folder = folder
         self.number = number
-        self.answered: deque[AnsweredRequest] = deque(maxlen=REQUESTS_KEPT)
         self.saving = asyncio.Lock()
         self.waits = False
         self.copy: Staging | None = None

@@ -21,6 +21,7 @@ class ChangeKind(StrEnum):
     FORK = "fork"
     IMPORT = "import"
     RESTORE = "restore"
+    RESTORE_WEIGHTS = "restore_weights"
     SAVE = "save"
     DROP = "drop"
     DELETE = "delete"

@@ -225,6 +225,21 @@ class SessionState:
             self.check_step(options.expected_step, "options.expected_step")
         return True
 
+    def restore(
+        self, spec: SessionSpec, scalars: SessionScalars, monitors: Monitors, counts: tuple[int, int, int]
+    ) -> None:
+        """Takes the state of a snapshot; besides this, only changes that are committed write it.
+
+        Args:
+            spec: the specification.
+            scalars: scalars of the steps.
+            monitors: state of reduce_on_plateau and early_stopping.
+            counts: steps taken, gradients accumulated, steps skipped.
+        """
+        self.spec, self.scalars, self.monitors = spec, scalars, monitors
+        self.scalars.reduction = monitors.learning_rate_factor
+        self.step, self.accumulated, self.skipped = counts
+
     def complete_step(
         self,
         result: StepResult,

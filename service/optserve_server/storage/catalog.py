@@ -6,18 +6,19 @@
     VERSION                             of this layout; written last, when all folders exist
     journal/000000000001.journal        see `optserve_server.storage.journal`
     journal/000000000001.spare          a journal's file that is to be used again
-    journal/heads                       see `optserve_server.storage.durable_positions`
+    journal/positions                   see `optserve_server.storage.durable_positions`
     sessions/ID/manifest.json           who the session is
     sessions/ID/auto-N-S.safetensors    state after its record N, at step S; the last few
     sessions/ID/kept-N-S.safetensors    the same, asked for by a client; all of them
     quarantine/ID.WHEN/                 what was found damaged
     trash/                              what is being made or deleted
-    notes.json                          see `optserve_server.storage.intent_log`
+
+Sessions and snapshots that clients ask for get their places, and lose them, by changes that
+`optserve_server.durability.directory_log` records; `Catalog` prepares what they move.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -25,7 +26,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,16 @@ import xxhash
 
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
-from optserve_server.storage.files import Beside, Disk, Piece, beside, rename, write_whole
-from optserve_server.storage.intent_log import Intent, IntentKind, IntentLog
+from optserve_server.storage.files import Beside, Disk, Piece, rename, write_whole
 
-VERSION = "optserve data 1\n"
+VERSION = "optserve data 2\n"
 """What the file VERSION says."""
+
+TRASH = "trash"
+"""Folder of what is being made or deleted."""
+
+Move = tuple[Path, Path]
+"""A file or folder that gets another place: from, to."""
 
 _SNAPSHOT = re.compile(r"(auto|kept)-(\d{12})-(\d+)\.safetensors")
 _MANIFEST = "manifest.json"
@@ -82,7 +88,8 @@ class SessionFolder:
     Attributes:
         path: the folder.
         session_id: the last part of the session's resource name.
-        owner: what its records in the journal are marked with; another one after every creation.
+        owner: what its records in the journal are marked with: an odd number, another one after
+            every creation.
     """
 
     path: Path
@@ -91,18 +98,13 @@ class SessionFolder:
 
     def snapshots(self) -> list[SnapshotFile]:
         """Its snapshots, the latest first."""
-        return sorted(_snapshots(self.path), key=lambda file: (-file.number, file.kept))
+        found = ((path, _SNAPSHOT.fullmatch(path.name)) for path in self.path.iterdir())
+        files = [SnapshotFile(p, int(m[2]), int(m[3]), m[1] == "kept") for p, m in found if m]
+        return sorted(files, key=lambda file: (-file.number, file.kept))
 
     def place(self, number: int, step: int, *, kept: bool) -> Path:
         """Where a snapshot belongs."""
         return self.path / f"{'kept' if kept else 'auto'}-{number:012}-{step}.safetensors"
-
-
-def _snapshots(folder: Path) -> Iterator[SnapshotFile]:
-    for path in folder.iterdir():
-        match = _SNAPSHOT.fullmatch(path.name)
-        if match:
-            yield SnapshotFile(path, int(match[2]), int(match[3]), match[1] == "kept")
 
 
 class Catalog:
@@ -123,7 +125,7 @@ class Catalog:
         self.sessions = root / "sessions"
         self.journal = root / "journal"
         self.quarantine = root / "quarantine"
-        self._trash = root / "trash"
+        self._trash = root / TRASH
         disk.make_folder(root)
         self._lock = self._acquire_lock()
         try:
@@ -133,8 +135,6 @@ class Catalog:
             disk.sync_folder(root)
             if is_new:
                 write_whole(disk, root / "VERSION", [VERSION.encode()])
-            self._sweep()
-            self.intent_log = IntentLog(disk, root / "notes.json")
         except BaseException:
             self.close()
             raise
@@ -151,97 +151,55 @@ class Catalog:
             except DamagedError as error:
                 yield path.name, error
 
+    def new_folder(self, name: str) -> SessionFolder:
+        """The place of a session that is to be made."""
+        return SessionFolder(self.sessions / name, name, secrets.randbits(63) | 1)
+
     def create(
-        self, session_id: str, write: Callable[[Callable[[Piece], None]], None], number: int, step: int
-    ) -> SessionFolder:
-        """Makes a session with its first snapshot, or nothing.
+        self, folder: SessionFolder, write: Callable[[Callable[[Piece], None]], None], step: int
+    ) -> list[Move]:
+        """Makes a session's folder with its first snapshot.
 
         Args:
-            session_id: its id.
+            folder: the place that it is to get.
             write: writes the snapshot to what it is given.
-            number: the last record that the snapshot holds.
             step: the session's step.
+
+        Returns:
+            What puts it in its place.
         """
-        owner = secrets.randbits(63) | 1
-        made = self._trash / f"{session_id}.{owner:016x}"
+        made = self._trash_place(folder.path)
         self.disk.make_folder(made)
         try:
-            new = SessionFolder(made, session_id, owner)
-            write_whole(self.disk, made / _MANIFEST, [_manifest(session_id, owner)])
-            with beside(self.disk, new.place(number, step, kept=False)) as file:
+            write_whole(self.disk, made / _MANIFEST, [_manifest(folder.session_id, folder.owner)])
+            with Beside(self.disk, SessionFolder(made, "", 0).place(0, step, kept=False)) as file:
                 write(file.write)
                 file.finish()
-            rename(self.disk, made, self.sessions / session_id)
         except BaseException:
             self.disk.remove(made)
             raise
-        return SessionFolder(self.sessions / session_id, session_id, owner)
+        return [(made, folder.path)]
 
-    def delete(self, folder: SessionFolder, note: Intent) -> None:
-        """Deletes a session, at once and then file by file; noted where it may be asked for again."""
-        with self.intent_log.noting(note) if note.request else contextlib.nullcontext():
-            self._throw_away(folder)
+    def deletion(self, paths: Sequence[Path]) -> list[Move]:
+        """What deletes files and folders."""
+        return [(path, self._trash_place(path)) for path in paths]
 
-    def keep(self, file: Beside, note: Intent) -> None:
-        """Finishes a snapshot that a client requested."""
-        with self.intent_log.noting(note):
-            file.finish()
+    def keeping(self, folder: SessionFolder, file: Beside, step: int) -> list[Move]:
+        """What puts a snapshot in its place, instead of others of its step that a client asked for."""
+        others = [f.path for f in folder.snapshots() if f.kept and f.step == step and f.path != file.path]
+        return [(file.temporary, file.path), *self.deletion(others)]
 
-    def release(self, folder: SessionFolder, note: Intent) -> None:
-        """Deletes the snapshots that ``note`` names."""
-        with self.intent_log.noting(note):
-            self._release(folder, note.files)
+    def release(self, folder: SessionFolder, files: Sequence[SnapshotFile]) -> list[Move]:
+        """What deletes snapshots; those that hold the last change are left for `prune` to delete."""
+        latest = max(file.number for file in folder.snapshots())
+        kept = [file for file in files if file.kept and file.number == latest]
+        return [
+            *((file.path, folder.place(file.number, file.step, kept=False)) for file in kept),
+            *self.deletion([file.path for file in files if file.number < latest]),
+        ]
 
-    def complete(self) -> list[Intent]:
-        """Completes what was noted and not done, and returns what is done, the oldest first."""
-        gone = []
-        for note in self.intent_log.all():
-            with contextlib.suppress(OSError, DamagedError):
-                note.done = self._complete(note)
-                if not note.done:
-                    gone.append(note)
-        if gone or self.intent_log.outdated:
-            self.intent_log.settle(gone)
-        return self.intent_log.all()
-
-    def _complete(self, note: Intent) -> bool:
-        """Sees to what was noted; False for a snapshot that did not get its place, or lost its session."""
-        path = self.sessions / note.folder
-        there = path.exists() and self._owner(path) == note.owner
-        if note.done:
-            return there or note.kind is IntentKind.DELETE
-        self.intent_log.outdated = True
-        folder = SessionFolder(path, path.name, note.owner)
-        if there and note.kind is IntentKind.DELETE:
-            self._throw_away(folder)
-        elif there and note.kind is IntentKind.DROP:
-            self._release(folder, note.files)
-        elif note.kind is IntentKind.SAVE:
-            return there and all((path / name).exists() for name in note.files)
-        return True
-
-    def _throw_away(self, folder: SessionFolder) -> None:
-        gone = self._trash / f"{folder.path.name}.{folder.owner:016x}"
-        try:
-            rename(self.disk, folder.path, gone)
-        except OSError:
-            with contextlib.suppress(OSError):  # what is refused stays
-                self.disk.replace(gone, folder.path)
-            raise
-        with contextlib.suppress(OSError):  # the next start has another try
-            self.disk.remove(gone)
-
-    def _release(self, folder: SessionFolder, names: Collection[str]) -> None:
-        """Deletes snapshots; those that hold the last change are left for `prune` to delete."""
-        files = folder.snapshots()
-        latest = max((file.number for file in files), default=0)
-        for file in files:
-            if file.path.name not in names:
-                continue
-            if file.number < latest:
-                self.disk.remove(file.path)
-            elif file.kept:
-                rename(self.disk, file.path, folder.place(file.number, file.step, kept=False))
+    def _trash_place(self, path: Path) -> Path:
+        return self._trash / f"{path.name}.{secrets.token_hex(4)}"
 
     def prune(self, folder: SessionFolder, generations: int) -> None:
         """Deletes all but the latest snapshots that no client requested."""
@@ -262,12 +220,6 @@ class Catalog:
             if path.is_dir():
                 found.setdefault(path.name.rsplit(".", 2)[0], []).append(path)
         return found
-
-    def discard(self, note: Intent) -> None:
-        """Removes what lies in quarantine of a session's folder."""
-        with self.intent_log.noting(note) if note.request else contextlib.nullcontext():
-            for path in self.aside().get(note.folder, []):
-                self.disk.remove(path)
 
     def read(self, file: SnapshotFile) -> snapshot.Contents:
         """Reads a snapshot.
@@ -323,7 +275,7 @@ class Catalog:
                 )
         return False
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Removes what was being written or deleted when the last server ended."""
         for path in self._trash.iterdir():
             self.disk.remove(path)

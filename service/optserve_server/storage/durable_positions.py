@@ -52,17 +52,14 @@ class DurablePositions:
     def note(self, owner: int, number: int) -> None:
         """Notes that the owner's records up to ``number`` are durable. Thread-safe."""
         with self._lock:
-            if number > self[owner]:
-                self._note(owner, number)
-
-    def _note(self, owner: int, number: int) -> None:
-        slot = self._slots.get(owner)
-        if slot is None:
-            slot = self._slots[owner] = self._take()
-        checked = _CHECKED.pack(owner, number)
-        place = slot * _SLOT + number % 2 * _ENTRY.size
-        _ENTRY.pack_into(self._map, place, owner, number, xxhash.xxh3_64_intdigest(checked))
-        self._numbers[owner] = number
+            if number <= self[owner]:
+                return
+            slot = self._slots.get(owner)
+            if slot is None:
+                slot = self._slots[owner] = self._take()
+            check = xxhash.xxh3_64_intdigest(_CHECKED.pack(owner, number))
+            _ENTRY.pack_into(self._map, slot * _SLOT + number % 2 * _ENTRY.size, owner, number, check)
+            self._numbers[owner] = number
 
     def keep(self, owners: Iterable[int]) -> None:
         """Forgets all others."""
@@ -72,14 +69,11 @@ class DurablePositions:
     def forget(self, owner: int) -> None:
         """Forgets an owner."""
         with self._lock:
-            self._forget(owner)
-
-    def _forget(self, owner: int) -> None:
-        slot = self._slots.pop(owner, None)
-        self._numbers.pop(owner, None)
-        if slot is not None:
-            self._map[slot * _SLOT : (slot + 1) * _SLOT] = bytes(_SLOT)
-            self._free.append(slot)
+            slot = self._slots.pop(owner, None)
+            self._numbers.pop(owner, None)
+            if slot is not None:
+                self._map[slot * _SLOT : (slot + 1) * _SLOT] = bytes(_SLOT)
+                self._free.append(slot)
 
     def close(self) -> None:
         """Writes the table to the disk."""

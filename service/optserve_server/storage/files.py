@@ -126,7 +126,9 @@ _counter = itertools.count()
 
 
 class Beside:
-    """A file that replaces its target when it is complete and durable.
+    """A file that takes its place when it is complete and durable.
+
+    As a context it is written by the block, and removed if that fails.
 
     Args:
         disk: where.
@@ -155,17 +157,26 @@ class Beside:
                 self._disk.begin_write_back(self._fd, self._pushed, self._end - self._pushed)
                 self._pushed = self._end
 
-    def finish(self) -> None:
-        """Makes it durable, and moves it to its target; if that fails, nothing is left."""
-        passing("after-temp-write")
-        try:
-            self._disk.sync(self._fd)
-            self._close()
-            rename(self._disk, self.temporary, self.path)
-        except BaseException:
+    def __enter__(self) -> Beside:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is not None:
             with contextlib.suppress(OSError):
                 self.abandon()
-            raise
+
+    def seal(self) -> None:
+        """Makes it durable where it is, complete; if that fails, nothing is left."""
+        with self:
+            passing("after-temp-write")
+            self._disk.sync(self._fd)
+            self._close()
+
+    def finish(self) -> None:
+        """Makes it durable in its place; if that fails, nothing is left."""
+        self.seal()
+        with self:
+            rename(self._disk, self.temporary, self.path)
 
     def abandon(self) -> None:
         """Removes what was written."""
@@ -178,24 +189,9 @@ class Beside:
             self._disk.close(fd)
 
 
-@contextlib.contextmanager
-def beside(disk: Disk, path: Path) -> Iterator[Beside]:
-    """A file that is written by the block, and finished later by its user.
-
-    What ends in an error leaves nothing behind.
-    """
-    file = Beside(disk, path)
-    try:
-        yield file
-    except BaseException:
-        with contextlib.suppress(OSError):
-            file.abandon()
-        raise
-
-
 def write_whole(disk: Disk, path: Path, pieces: Iterable[Piece]) -> None:
     """Writes a file, or leaves what was there."""
-    with beside(disk, path) as file:
+    with Beside(disk, path) as file:
         for piece in pieces:
             file.write(piece)
         file.finish()

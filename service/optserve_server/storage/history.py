@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,13 +35,17 @@ class History:
             records.pop()
         records.append(found)
 
+    def of(self, owner: int) -> Sequence[Found]:
+        """An owner's records, damaged ones among them."""
+        return self._records.get(owner, ())
+
     def after(self, owner: int, number: int, durable_positions: DurablePositions) -> list[memoryview]:
         """The payloads of an owner's records that follow ``number``.
 
         Raises:
             DamagedError: one that was acknowledged is damaged or missing.
         """
-        records = [found for found in self._records.get(owner, ()) if found.number > number]
+        records = [found for found in self.of(owner) if found.number > number]
         if records and records[-1].payload is None and records[-1].number > durable_positions[owner]:
             records.pop()  # it was being written when the power failed
         payloads = []

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +130,18 @@ class Journal:
                 raise OSError("the journal is closed")
             self._queue.append(record)
             self._turn.notify()
+
+    def write(self, owner: int, number: int, pieces: Sequence[Piece]) -> None:
+        """Appends a record and blocks until it is durable; arguments as those of `Record`.
+
+        Raises:
+            OSError: it is not in the journal.
+        """
+        outcome: Future[OSError | None] = Future()
+        self.append(Record(owner, number, pieces, outcome.set_result))
+        error = outcome.result()
+        if error is not None:
+            raise error
 
     def release(self, covered: Mapping[int, int], keep_bytes: int) -> None:
         """Deletes the oldest segments beyond ``keep_bytes`` that are not needed.

@@ -44,8 +44,3 @@ def unpack(payload: memoryview) -> tuple[dict[str, Any], list[memoryview]]:
         buffers.append(payload[position : position + size])
         position += size
     return facts, buffers
-
-
-def size_of(pieces: Sequence[Piece]) -> int:
-    """How many bytes pieces have together."""
-    return sum(memoryview(piece).nbytes for piece in pieces)

@@ -64,10 +64,12 @@ class Contents:
     Attributes:
         metadata: facts as text.
         tensors: by name; views of the file, not to be written to.
+        data: the file.
     """
 
     metadata: dict[str, str]
     tensors: dict[str, npt.NDArray[Any]]
+    data: Piece = b""
 
 
 def length(tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> int:
@@ -120,7 +122,7 @@ def read(data: memoryview) -> Contents:
             tensors[name] = np.frombuffer(piece, dtype).reshape(entries[name]["shape"])
     except (KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
         raise DamagedError("the header is damaged") from error
-    return Contents(metadata, tensors)
+    return Contents(metadata, tensors, data)
 
 
 def _header(tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> bytes:

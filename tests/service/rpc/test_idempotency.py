@@ -8,7 +8,9 @@ import pytest
 
 from optserve.v1.session_service_pb2 import DeleteSessionRequest, DeleteSessionResponse, GetSessionRequest
 from optserve_server.errors import DomainError, Reason
-from optserve_server.rpc.execution.idempotency import Idempotency, content_of
+from optserve_server.rpc.execution.idempotency import content_of, once
+from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
+from optserve_server.state.change import ChangeKind, Request
 
 
 class Acts:
@@ -29,15 +31,21 @@ class Acts:
         return DeleteSessionResponse()
 
 
-def repeats() -> Idempotency:
-    return Idempotency()
+class Repeats:
+    """Requests of one namespace."""
+
+    def __init__(self) -> None:
+        self.ledger = RequestLedger()
+
+    async def once(self, key: str, content: bytes, acts: Acts) -> DeleteSessionResponse:
+        return await once(self.ledger, Request(key, content), acts)
 
 
 def test_concurrent_calls_with_one_id_act_once() -> None:
     async def run() -> int:
-        acts, kept = Acts(), repeats()
+        acts, kept = Acts(), Repeats()
         answers = await asyncio.gather(*(kept.once("a", b"x", acts) for _ in range(10)))
-        assert all(answer is answers[0] for answer in answers)
+        assert answers == [DeleteSessionResponse()] * 10
         return acts.begun
 
     assert asyncio.run(run()) == 1
@@ -45,7 +53,7 @@ def test_concurrent_calls_with_one_id_act_once() -> None:
 
 def test_calls_without_an_id_act_each() -> None:
     async def run() -> int:
-        acts, kept = Acts(), repeats()
+        acts, kept = Acts(), Repeats()
         await asyncio.gather(*(kept.once("", b"", acts) for _ in range(3)))
         return acts.done
 
@@ -54,7 +62,7 @@ def test_calls_without_an_id_act_each() -> None:
 
 def test_another_content_is_refused_while_the_first_acts() -> None:
     async def run() -> None:
-        acts, kept = Acts(), repeats()
+        acts, kept = Acts(), Repeats()
         first = asyncio.create_task(kept.once("a", b"x", acts))
         await asyncio.sleep(0)
         with pytest.raises(DomainError) as caught:
@@ -67,7 +75,7 @@ def test_another_content_is_refused_while_the_first_acts() -> None:
 
 def test_an_error_is_not_kept() -> None:
     async def run() -> int:
-        acts, kept = Acts(failures=1), repeats()
+        acts, kept = Acts(failures=1), Repeats()
         with pytest.raises(DomainError):
             await kept.once("a", b"x", acts)
         await kept.once("a", b"x", acts)
@@ -78,7 +86,7 @@ def test_an_error_is_not_kept() -> None:
 
 def test_a_caller_that_goes_away_leaves_the_answer_for_the_next() -> None:
     async def run() -> int:
-        acts, kept = Acts(), repeats()
+        acts, kept = Acts(), Repeats()
         first = asyncio.create_task(kept.once("a", b"x", acts))
         for _ in range(3):
             await asyncio.sleep(0)
@@ -101,9 +109,9 @@ def test_all_that_a_server_comes_back_with_is_known() -> None:
     """However much it is; later answers replace the oldest."""
 
     async def run() -> int:
-        acts, kept = Acts(), repeats()
+        acts, kept = Acts(), Repeats()
         for number in range(1500):
-            kept.remember(str(number), b"content", DeleteSessionResponse())
+            kept.ledger.restore(AnsweredRequest(Request(str(number), b"content"), ChangeKind.DELETE, b"", 7))
         for number in (0, 1499):
             await kept.once(str(number), b"content", acts)
         assert acts.begun == 0
@@ -114,3 +122,19 @@ def test_all_that_a_server_comes_back_with_is_known() -> None:
         return acts.begun
 
     assert asyncio.run(run()) == 2
+
+
+def test_a_snapshot_holds_the_last_answers_of_its_owner() -> None:
+    ledger = RequestLedger()
+    for number in range(100):
+        ledger.remember(
+            AnsweredRequest(Request(str(number), b"content"), ChangeKind.PUSH, b"answer", number % 2)
+        )
+    ledger.remember(AnsweredRequest(Request(), ChangeKind.PUSH, b"without a key", 1))
+    state = ledger.state(1, 10)
+    assert [key for key, *_ in state] == [str(number) for number in range(81, 100, 2)]
+    again = RequestLedger()
+    for one in state:
+        again.restore(AnsweredRequest.of(one, 1))
+    assert again.state(1, 10) == state
+    assert again.lookup(Request("99", b"content")) == ledger.lookup(Request("99", b"content"))

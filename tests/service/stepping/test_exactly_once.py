@@ -9,8 +9,9 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.optimizers.adam import Adam
-from optserve_server.sessions.request_ledger import RequestLedger
+from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.sessions.session import Session
+from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.step_deduplication import RESULTS_KEPT, WORKERS_KEPT, StepDeduplication
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
@@ -93,12 +94,13 @@ def test_the_worker_that_was_silent_longest_is_forgotten(session: Session) -> No
 
 def test_request_ledger() -> None:
     ledger = RequestLedger(capacity=2)
-    ledger.remember("a", b"1", "answer")
-    assert ledger.lookup("a", b"1") == "answer"
-    assert ledger.lookup("b", b"1") is None
+    first = AnsweredRequest(Request("a", b"1"), ChangeKind.PUSH, b"answer")
+    ledger.remember(first)
+    assert ledger.lookup(Request("a", b"1")) == first
+    assert ledger.lookup(Request("b", b"1")) is None
     with pytest.raises(DomainError) as caught:
-        ledger.lookup("a", b"2")
+        ledger.lookup(Request("a", b"2"))
     assert caught.value.reason is Reason.REQUEST_ID_REUSED
-    ledger.remember("b", b"1", "x")
-    ledger.remember("c", b"1", "x")
-    assert ledger.lookup("a", b"1") is None
+    for key in ("b", "c"):
+        ledger.remember(AnsweredRequest(Request(key, b"1"), ChangeKind.PUSH, b"x"))
+    assert ledger.lookup(Request("a", b"1")) is None

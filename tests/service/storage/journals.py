@@ -18,7 +18,7 @@ class Writer:
 
     def __init__(self, folder: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20) -> None:
         self.disk = disk or Disk()
-        self.durable_positions = DurablePositions(self.disk, folder / "heads")
+        self.durable_positions = DurablePositions(self.disk, folder / "positions")
         self.history = read(self.disk, folder)
         self.journal = Journal(
             self.disk, folder, self.durable_positions, self.history.segments, segment_bytes
@@ -53,7 +53,7 @@ def writing(folder: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20
 def payloads(folder: Path, owner: int, after: int = 0) -> list[bytes]:
     """What recovery would replay."""
     disk = Disk()
-    durable_positions = DurablePositions(disk, folder / "heads")
+    durable_positions = DurablePositions(disk, folder / "positions")
     try:
         return [bytes(payload) for payload in read(disk, folder).after(owner, after, durable_positions)]
     finally:

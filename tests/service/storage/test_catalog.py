@@ -13,8 +13,7 @@ import pytest
 
 from optserve_server.storage.catalog import VERSION, Catalog, DirectoryError, SessionFolder
 from optserve_server.storage.damage import DamagedError
-from optserve_server.storage.files import Disk, Piece, write_whole
-from optserve_server.storage.intent_log import Intent, IntentKind
+from optserve_server.storage.files import Disk, Piece, rename, write_whole
 from tests.support.disks import FailingDisk
 
 
@@ -27,18 +26,26 @@ def open_catalog(root: Path, disk: Disk | None = None) -> Iterator[Catalog]:
         catalog.close()
 
 
+def make_session(catalog: Catalog, name: str, content: bytes = b"first") -> SessionFolder:
+    """A session of that name, with a snapshot of its first state."""
+    folder = catalog.new_folder(name)
+    for source, target in catalog.create(folder, writes(content), 0):
+        rename(catalog.disk, source, target)
+    return folder
+
+
 def writes(content: bytes) -> Callable[[Callable[[Piece], None]], None]:
     return lambda put: put(content)
 
 
 def test_sessions_are_found_again(tmp_path: Path) -> None:
     with open_catalog(tmp_path) as catalog:
-        made = [catalog.create(name, writes(b"first"), 0, 0) for name in ("a", "b", "c")]
-        catalog.delete(made[1], Intent(IntentKind.DELETE, "b", made[1].owner))
+        a, b = make_session(catalog, "a"), make_session(catalog, "b")
     with open_catalog(tmp_path) as catalog:
-        assert list(catalog.folders()) == [made[0], made[2]]
-        assert made[0].owner != made[2].owner
-        (first,) = made[0].snapshots()
+        assert list(catalog.folders()) == [a, b]
+        assert a.owner != b.owner
+        assert a.owner % 2 == b.owner % 2 == 1
+        (first,) = a.snapshots()
         assert (first.path.read_bytes(), first.number, first.step, first.kept) == (b"first", 0, 0, False)
 
 
@@ -67,11 +74,11 @@ sys.stdin.read()
 def test_a_directory_of_another_version_is_refused(tmp_path: Path) -> None:
     with open_catalog(tmp_path):
         pass
-    (tmp_path / "VERSION").write_text("optserve data 2\n")
-    with pytest.raises(DirectoryError, match="is of version 'optserve data 2"):
+    (tmp_path / "VERSION").write_text("optserve data 1\n")
+    with pytest.raises(DirectoryError, match=r"is of version 'optserve data 1\\n', not 'optserve data 2\\n'"):
         Catalog(Disk(), tmp_path)
     with open_catalog(tmp_path / "other") as catalog:
-        catalog.create("a", writes(b"first"), 0, 0)
+        make_session(catalog, "a")
     (tmp_path / "other" / "VERSION").unlink()
     with pytest.raises(DirectoryError, match="has sessions, but no VERSION"):
         Catalog(Disk(), tmp_path / "other")
@@ -92,7 +99,7 @@ def test_a_start_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["sessions", "journal"])
 def test_a_directory_that_lost_a_folder_is_refused(folder: str, tmp_path: Path) -> None:
     with open_catalog(tmp_path) as catalog:
-        catalog.create("a", writes(b"first"), 0, 0)
+        make_session(catalog, "a")
     (tmp_path / folder).rename(tmp_path / "away")
     with pytest.raises(DirectoryError, match=f"has a VERSION, but its {folder}/ is missing; restore it"):
         Catalog(Disk(), tmp_path)
@@ -106,15 +113,16 @@ def test_a_directory_that_lost_a_folder_is_refused(folder: str, tmp_path: Path) 
 
 def test_what_was_half_done_is_swept(tmp_path: Path) -> None:
     with open_catalog(tmp_path) as catalog:
-        made = catalog.create("a", writes(b"first"), 0, 0)
-    (made.path / ".auto-000000000001-1.safetensors.new").write_bytes(b"half")
-    (tmp_path / ".notes.json.3.new").write_bytes(b"half")
+        a = make_session(catalog, "a")
+    (a.path / ".auto-000000000001-1.safetensors.new").write_bytes(b"half")
+    (tmp_path / ".VERSION.3.new").write_bytes(b"half")
     (tmp_path / "trash" / "b.0123").mkdir()
     (tmp_path / "trash" / "b.0123" / "manifest.json").write_text("{}")
     with open_catalog(tmp_path) as catalog:
+        catalog.sweep()
         assert list(tmp_path.glob("**/.*")) == []
         assert list((tmp_path / "trash").iterdir()) == []
-        assert list(catalog.folders()) == [made]
+        assert list(catalog.folders()) == [a]
 
 
 @pytest.mark.parametrize("operation", ["write", "sync", "open"])
@@ -123,11 +131,11 @@ def test_a_session_that_cannot_be_made_leaves_nothing(tmp_path: Path, operation:
     with open_catalog(tmp_path, disk) as catalog:
         disk.failing[operation] = errno.ENOSPC
         with pytest.raises(OSError, match="No space"):
-            catalog.create("a", writes(b"first"), 0, 0)
+            make_session(catalog, "a")
         disk.failing = {}
         assert list(catalog.folders()) == []
         assert list((tmp_path / "trash").iterdir()) == []
-        assert catalog.create("a", writes(b"first"), 0, 0).session_id == "a"
+        assert make_session(catalog, "a").session_id == "a"
 
 
 def test_a_failed_replacement_leaves_what_was_there(tmp_path: Path) -> None:
@@ -142,8 +150,8 @@ def test_a_failed_replacement_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
     with open_catalog(tmp_path) as catalog:
-        made = catalog.create("a", writes(b"first"), 0, 0)
-        manifest = made.path / "manifest.json"
+        a = make_session(catalog, "a")
+        manifest = a.path / "manifest.json"
         data = manifest.read_bytes()
         for place in range(len(data) - 1):
             changed = bytearray(data)
@@ -151,7 +159,7 @@ def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
             manifest.write_bytes(changed)
             (found,) = catalog.folders()
             if isinstance(found, SessionFolder):
-                assert found == made  # blanks may change, and nothing else
+                assert found == a  # blanks may change, and nothing else
             else:
                 assert found[0] == "a"
                 assert isinstance(found[1], DamagedError)
@@ -159,12 +167,12 @@ def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
 
 def test_generations(tmp_path: Path) -> None:
     with open_catalog(tmp_path) as catalog:
-        made = catalog.create("a", writes(b"0"), 0, 0)
+        a = make_session(catalog, "a", b"0")
         for number in (1, 2, 3, 12):
             for kept in (False, True):
-                write_whole(catalog.disk, made.place(number, 2 * number, kept=kept), [b"%d" % number])
-        catalog.prune(made, 2)
-        found = [(file.number, file.step, file.kept) for file in made.snapshots()]
+                write_whole(catalog.disk, a.place(number, 2 * number, kept=kept), [b"%d" % number])
+        catalog.prune(a, 2)
+        found = [(file.number, file.step, file.kept) for file in a.snapshots()]
         assert found == [
             (12, 24, False),
             (12, 24, True),
@@ -177,8 +185,8 @@ def test_generations(tmp_path: Path) -> None:
 
 def test_quarantine(tmp_path: Path) -> None:
     with open_catalog(tmp_path) as catalog:
-        made = [catalog.create(name, writes(b"first"), 0, 0) for name in ("a", "b")]
-        place = catalog.set_aside(made[0].path)
-        assert list(catalog.folders()) == [made[1]]
+        a, b = make_session(catalog, "a"), make_session(catalog, "b")
+        place = catalog.set_aside(a.path)
+        assert list(catalog.folders()) == [b]
         assert catalog.aside() == {"a": [place]}
         assert (place / "manifest.json").exists()

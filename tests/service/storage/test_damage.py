@@ -66,7 +66,7 @@ def test_a_damaged_journal(data: st.DataObject, how: str, place: int, count: int
                 sound += 1
             except DamagedError:
                 pass
-        if name == "heads" and how in ("flip", "zero"):
+        if name == "positions" and how in ("flip", "zero"):
             assert sound == len(OWNERS)
 
 

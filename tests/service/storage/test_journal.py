@@ -233,7 +233,7 @@ def test_a_lost_record_that_was_acknowledged_is_missed(tmp_path: Path) -> None:
             payloads(tmp_path, owner)
 
 
-def test_heads_of_many_sessions_survive(tmp_path: Path) -> None:
+def test_positions_of_many_sessions_survive(tmp_path: Path) -> None:
     with writing(tmp_path) as writer:
         for owner, number in itertools.product(range(1, 1500), (1, 2, 3)):
             writer.durable_positions.note(owner, number)

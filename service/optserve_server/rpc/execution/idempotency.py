@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
@@ -13,52 +11,43 @@ from google.protobuf.message import Message
 from optserve_server.durability.change_records import RequestedChange
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.sessions.request_ledger import RequestLedger
+from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.session_durability import AnsweredRequest, SessionDurability
-from optserve_server.state.change import ChangeKind, Request
+from optserve_server.state.change import Request
 from optserve_server.state.prepared_change import Prepared
-from optserve_server.wire.messages.answers import answer_to
+from optserve_server.wire.messages.answers import answer_to, decode, kind_of
 
 M = TypeVar("M", bound=Message)
 
 
-class Idempotency:
-    """Answers requests that carry a request id, each once, to its end even if its caller leaves."""
+async def once(requests: RequestLedger, request: Request, act: Callable[[], Awaitable[M]]) -> M:
+    """Answers a request once, to its end even if its caller leaves; a repeat gets the first answer.
 
-    def __init__(self) -> None:
-        self._ledger = RequestLedger()
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+    Args:
+        requests: the answered requests of its namespace.
+        request: its idempotency key, and its content as `content_of` makes it.
+        act: does what is asked. Its errors are not stored.
 
-    async def once(self, request_id: str, content: bytes, act: Callable[[], Awaitable[M]]) -> M:
-        """Returns the answer of ``act``, or the stored answer of the same request.
+    Returns:
+        The answer of ``act``, or the stored answer that the same request got before.
 
-        Args:
-            request_id: the idempotency key; empty for none.
-            content: what tells this request from another, as `content_of` makes it.
-            act: does what is asked. Its errors are not kept.
+    Raises:
+        DomainError: REQUEST_ID_REUSED, or what ``act`` raises.
+    """
+    return await Completion(_once(requests, request, act))
 
-        Raises:
-            DomainError: REQUEST_ID_REUSED, or what ``act`` raises.
-        """
-        return await Completion(self._once(request_id, content, act))
 
-    def remember(self, request_id: str, content: bytes, answer: Message) -> None:
-        """Keeps an answer that was given in an earlier life of the server."""
-        self._ledger.restore(request_id, content, answer)
-
-    async def _once(self, request_id: str, content: bytes, act: Callable[[], Awaitable[M]]) -> M:
-        if not request_id:
-            return await act()
-        # The lock lives as long as a call holds or awaits it.
-        lock = self._locks.setdefault(request_id, asyncio.Lock())
-        async with lock:
-            known = self._ledger.lookup(request_id, content)
-            if known is not None:
-                return cast(M, known)
-            answer = await act()
-            self._ledger.remember(request_id, content, answer)
-            return answer
+async def _once(requests: RequestLedger, request: Request, act: Callable[[], Awaitable[M]]) -> M:
+    if not request.key:
+        return await act()
+    async with requests.turn(request.key):
+        known = requests.lookup(request)
+        if known is not None:
+            return cast(M, decode(known.kind, known.answer))
+        answer = await act()
+        if requests.lookup(request) is None:  # if it is durable, its answer was stored with it
+            requests.remember(AnsweredRequest(request, kind_of(answer), answer.SerializeToString()))
+        return answer
 
 
 def content_of(message: Message, payload: memoryview | bytes = b"") -> bytes:
@@ -77,17 +66,11 @@ async def make_change(execution: Execution, session: Session, change: RequestedC
     """
 
     def apply(prepared: Prepared[Any]) -> Message:
-        answer = answer_to(change.kind, session, prepared.commit())
-        if session.durability is not None:
-            remember(session.durability, change.request, change.kind, answer)
+        answer, durability = answer_to(change.kind, session, prepared.commit()), session.durability
+        if durability is not None and change.request.key:
+            # Before the session is unlocked, so that a snapshot that holds the change holds its answer.
+            owner, data = durability.folder.owner, answer.SerializeToString()
+            durability.requests.remember(AnsweredRequest(change.request, change.kind, data, owner))
         return answer
 
     return await execution.commit(session, change, apply)
-
-
-def remember(
-    durability: SessionDurability[Session], request: Request, kind: ChangeKind, answer: Message
-) -> None:
-    """Stores the answer to a request that has an idempotency key, with the session's files."""
-    if request.key:
-        durability.answered.append(AnsweredRequest(request, kind, answer.SerializeToString()))

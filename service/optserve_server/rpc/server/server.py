@@ -24,7 +24,6 @@ from optserve.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to
 from optserve.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.durability.eviction import evict
-from optserve_server.durability.recovery import Recovered
 from optserve_server.errors import DomainError
 from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.context.drain import Drain
@@ -111,9 +110,9 @@ class Server:
         namespaces: the sessions.
         executor: threads for long work.
         identities: who may call; anybody when None.
-        conditions: its limits and credentials.
-        recovered: content of the data directory; None if there is none.
-        tracer: traces calls; None without tracing.
+        conditions: on what conditions.
+        durability_manager: makes sessions durable; None if all are held in memory alone.
+        tracer: traces calls; None if nothing does.
     """
 
     def __init__(
@@ -122,16 +121,16 @@ class Server:
         executor: Executor,
         identities: Identities | None = None,
         conditions: Conditions | None = None,
-        recovered: Recovered | None = None,
+        durability_manager: DurabilityManager | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         conditions = conditions or Conditions()
-        self._durability_manager = None if recovered is None else recovered.durability_manager
+        self.durability_manager = durability_manager
         self._drain = Drain()
         self._health = health.aio.HealthServicer()
         identities = identities or Identities(namespaces)
         self._admission = Admission(identities, self._drain, conditions.stream_idle_seconds)
-        execution = Execution(executor, self._durability_manager)
+        execution = Execution(executor, self.durability_manager)
         self.namespaces, self.meters = namespaces, execution.meters
         self._lease_seconds = conditions.session_lease_seconds
         self._server = aio.server(
@@ -148,11 +147,9 @@ class Server:
         self.regions = self._sharing.regions
         self._data = DataConnections()
         sessions = SessionService(
-            namespaces.limits, execution, self._drain, self._sharing, self._data, self._durability_manager
+            namespaces.limits, execution, self._drain, self._sharing, self._data, self.durability_manager
         )
         self._sessions = sessions
-        for namespace, answered in () if recovered is None else recovered.answered:
-            sessions.remember(namespace, answered)
         generic: Any = _GenericHandlers(self._server)
         add_SessionServiceServicer_to_server(sessions, generic)
         add_FunctionServiceServicer_to_server(FunctionService(execution, namespaces.backend), generic)
@@ -167,17 +164,12 @@ class Server:
         self._measuring: asyncio.Task[None] | None = None
         self._told_ready = True
 
-    @property
-    def durability_manager(self) -> DurabilityManager | None:
-        """The durability manager; None if all are held in memory alone."""
-        return self._durability_manager
-
     def _features(self) -> list[str]:
         """Names of what the server offers beyond the core of the contract."""
         offered = {
             "data_connections": self._data.is_listening,
             "shared_memory": self._sharing.is_available,
-            "snapshots": self._durability_manager is not None,
+            "snapshots": self.durability_manager is not None,
             "push": True,
             "metrics": True,
             "watch": True,
@@ -201,8 +193,8 @@ class Server:
             troubles.append("the server has not started")
         if self._drain.draining:
             troubles.append("the server is shutting down")
-        if self._durability_manager is not None and self._durability_manager.disk_state.trouble:
-            troubles.append(self._durability_manager.disk_state.trouble)
+        if self.durability_manager is not None and self.durability_manager.disk_state.trouble:
+            troubles.append(self.durability_manager.disk_state.trouble)
         if not self.regions.has_room:
             held, limit = self.regions.descriptor_count, self.regions.max_descriptors
             troubles.append(f"shared memory holds {held} of at most {limit} file descriptors")
@@ -237,8 +229,8 @@ class Server:
                     await task
         await self._sharing.stop()
         await self._data.stop()
-        if self._durability_manager is not None:
-            await self._durability_manager.close(max(_LAST_SAVES, ends - time.monotonic()))
+        if self.durability_manager is not None:
+            await self.durability_manager.close(max(_LAST_SAVES, ends - time.monotonic()))
 
     async def _sweep(self) -> None:
         while True:
@@ -247,8 +239,8 @@ class Server:
                 await self._tell_health()
                 self._admission.sweep()
                 self.regions.sweep()
-                if self._durability_manager is not None:
-                    self._durability_manager.sweep()
+                if self.durability_manager is not None:
+                    self.durability_manager.sweep()
                 await self._end_leases()
             except Exception:
                 # The next look may go well, and calls need none.
@@ -275,11 +267,11 @@ class Server:
     async def _evict(self, over: Expired) -> bool:
         """Evicts a session and returns True; returns False for a session that is stored nowhere else."""
         durability, started = over.session.durability, time.monotonic()
-        if self._durability_manager is None or durability is None:
+        if self.durability_manager is None or durability is None:
             return False
         try:
             unused = partial(over.is_unused_since, started)
-            return await evict(self._durability_manager, durability, over.namespace.store, unused)
+            return await evict(self.durability_manager, durability, over.namespace.store, unused)
         except DomainError as error:
             _log.warning("sessions/%s stays in memory: %s", over.session.id, error.message)
             return False

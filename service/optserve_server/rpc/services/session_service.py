@@ -17,13 +17,14 @@ from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
 from optserve_server.durability.change_records import ReportChange, UpdateChange
-from optserve_server.durability.durability_manager import DurabilityManager, folder_name
+from optserve_server.durability.directory_log import folder_name
+from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.execution.idempotency import Idempotency, content_of, make_change
+from optserve_server.rpc.execution.idempotency import content_of, make_change, once
 from optserve_server.rpc.services.session_events import events
 from optserve_server.rpc.services.snapshots import Snapshots, receive_snapshot
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
@@ -32,7 +33,6 @@ from optserve_server.rpc.streaming.push import receive_push
 from optserve_server.rpc.streaming.step_stream import StepStream
 from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.sessions.session import Session
-from optserve_server.sessions.session_durability import AnsweredRequest
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.state.change import ChangeKind, Request
@@ -50,7 +50,6 @@ from optserve_server.wire.fields.names import (
     snapshot_from,
 )
 from optserve_server.wire.messages import metrics, parameters, sessions, steps
-from optserve_server.wire.messages.answers import decode
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 Context = aio.ServicerContext[Any, Any]
@@ -84,28 +83,12 @@ class SessionService(SessionServiceServicer):
         self._limits = limits
         self._execution = execution
         self._drain = drain
-        self._by_namespace: dict[str, Idempotency] = {}
         self._creating = asyncio.Lock()
 
     @property
     def _store(self) -> Store:
         """The sessions of the running call's namespace."""
         return calls.namespace().store
-
-    @property
-    def _idempotency(self) -> Idempotency:
-        """The answered requests of the running call's namespace."""
-        return self._repeats_of(calls.namespace().name)
-
-    def _repeats_of(self, namespace: str) -> Idempotency:
-        if namespace not in self._by_namespace:
-            self._by_namespace[namespace] = Idempotency()
-        return self._by_namespace[namespace]
-
-    def remember(self, namespace: str, answered: AnsweredRequest) -> None:
-        """Keeps the answer to a request of an earlier life of the server."""
-        answer = decode(answered.kind, answered.answer)
-        self._repeats_of(namespace).remember(answered.request.key, answered.request.content, answer)
 
     def find(self, name: str) -> Session:
         """The session of that resource name."""
@@ -123,9 +106,8 @@ class SessionService(SessionServiceServicer):
         key = check_key(request.request_id, "request_id")
         # Here, and below, for a request of many tensors or bytes is not to hold the loop.
         content = await self._execution.in_thread(partial(content_of, request)) if key else b""
-        return await self._idempotency.once(
-            key, content, partial(self._create, request, Request(key, content))
-        )
+        asked = Request(key, content)
+        return await once(calls.namespace().requests, asked, partial(self._create, request, asked))
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         session = self.find(request.name)
@@ -250,9 +232,9 @@ class SessionService(SessionServiceServicer):
             digest = partial(content_of, header, push.staging.buffer.data)
             content = await self._execution.in_thread(digest)
 
-        change = push.change(Request(header.request_id, content))
-        act = partial(make_change, self._execution, push.session, change)
-        return cast(pb.PushParametersResponse, await self._idempotency.once(header.request_id, content, act))
+        asked = Request(header.request_id, content)
+        act = partial(make_change, self._execution, push.session, push.change(asked))
+        return cast(pb.PushParametersResponse, await once(calls.namespace().requests, asked, act))
 
     async def ShareMemory(self, request: pb.ShareMemoryRequest, context: Context) -> pb.ShareMemoryResponse:
         return await self._sharing.share(self.find(request.name), request)
@@ -306,20 +288,21 @@ class SessionService(SessionServiceServicer):
         content = b""
         if header.request_id:
             content = await self._execution.in_thread(partial(content_of, header, data.data))
-        keep = self._keep(ChangeKind.IMPORT, Request(header.request_id, content))
+        asked = Request(header.request_id, content)
+        keep = self._keep(ChangeKind.IMPORT, asked)
 
         async def act() -> Message:
             async with self._creating:
                 return await self._snapshots.import_snapshot(self._store, header, data, keep)
 
-        answer = await self._idempotency.once(header.request_id, content, act)
+        answer = await once(calls.namespace().requests, asked, act)
         return cast(pb.ImportSnapshotResponse, answer)
 
     async def _once(self, request: Any, act: Callable[[Request], Awaitable[M]]) -> M:
         """The answer of ``act``, which gets the request's id and content, or the answer given before."""
         key = check_key(request.request_id, "request_id")
-        content = content_of(request) if key else b""
-        return await self._idempotency.once(key, content, partial(act, Request(key, content)))
+        asked = Request(key, content_of(request) if key else b"")
+        return await once(calls.namespace().requests, asked, partial(act, asked))
 
     def _find_snapshot(self, name: str) -> tuple[Session, int]:
         session_id, step = snapshot_from(name)
@@ -331,7 +314,7 @@ class SessionService(SessionServiceServicer):
         """What keeps a new session on the disk."""
         if self._durability_manager is None:
             return lambda _: None
-        return partial(self._durability_manager.create, calls.namespace().name, kind, request)
+        return partial(self._durability_manager.create, calls.namespace(), kind, request)
 
     async def _create(self, request: pb.CreateSessionRequest, asked: Request) -> pb.CreateSessionResponse:
         session_id = check_session_id(request.session_id)

@@ -14,9 +14,8 @@ from google.protobuf.message import Message
 
 from optserve._codec.framing import Framed
 from optserve.v1 import session_service_pb2 as pb
-from optserve_server.durability.change_records import RestoreChange
+from optserve_server.durability.change_records import PushChange, RestoreChange
 from optserve_server.durability.durability_manager import DurabilityManager
-from optserve_server.durability.restore import restore_state
 from optserve_server.durability.snapshot_codec import (
     EncodedSnapshot,
     decode_snapshot,
@@ -27,7 +26,7 @@ from optserve_server.durability.snapshot_codec import (
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.execution.idempotency import make_change, remember
+from optserve_server.rpc.execution.idempotency import make_change
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.sessions.store import Store
@@ -70,11 +69,7 @@ class Snapshots:
         durability_manager, durability = self._require_durability(session)
         session.check_ready()
         file = await Completion(durability_manager.save(durability, asked=asked))
-        answer = answer_to(ChangeKind.SAVE, session, file)
-        others = [f for f in _at(durability, file.step) if f.kept and f.path != file.path]
-        for other in others:
-            await durability_manager.in_thread(partial(durability_manager.catalog.disk.remove, other.path))
-        return answer
+        return answer_to(ChangeKind.SAVE, session, file)
 
     async def list_snapshots(self, session: Session) -> pb.ListSnapshotsResponse:
         """A session's snapshots."""
@@ -98,51 +93,14 @@ class Snapshots:
         durability_manager, _ = self._require_durability(session)
         file = self._file(session, step)
         expected = request.expected_step if request.HasField("expected_step") else None
+        contents = await durability_manager.in_thread(partial(self._read, file))
+        change: RestoreChange | PushChange
         if request.weights_only:
-            contents = await durability_manager.in_thread(partial(self._read, file))
             staging = await self._execution.in_thread(partial(_weights, session, contents))
-            change = RestoreChange(staging, expected, request=asked)
-            return await make_change(self._execution, session, change)
-        work = self._restore(durability_manager, session, file, expected, asked)
-        return await Completion(work)
-
-    async def _restore(
-        self,
-        durability_manager: DurabilityManager,
-        session: Session,
-        file: SnapshotFile,
-        expected: int | None,
-        asked: Request,
-    ) -> Message:
-        async with session.lock:
-            session.check_open()
-            session.check_step(expected, "expected_step")
-            _, durability = self._require_durability(session)
-            state = await durability_manager.in_thread(partial(self._state, session, file))
-            answer = await durability_manager.in_thread(partial(answer_to, ChangeKind.RESTORE, state, None))
-            await durability_manager.in_thread(
-                partial(remember, durability, asked, ChangeKind.RESTORE, answer)
-            )
-            try:
-                await durability_manager.replace(durability, state)
-            except BaseException:
-                if asked.key:
-                    durability.answered.pop()
-                raise
-            await self._execution.in_thread(partial(restore_state, session, state))
-            return answer
-
-    def _state(self, session: Session, file: SnapshotFile) -> Session:
-        """What the session is to become."""
-        contents = self._read(file)
-        try:
-            state = decode_snapshot(contents, self._codec, session.id, session.arenas.backend, session.budget)
-        except DamagedError as error:
-            raise _damage_error(session, file) from error
-        state.spec = replace(state.spec, durability=session.spec.durability)
-        state.created, state.seed = session.created, session.seed
-        state.step_deduplication, state.durability = session.step_deduplication, session.durability
-        return state
+            change = PushChange(staging, expected, request=asked, kind=ChangeKind.RESTORE_WEIGHTS)
+        else:
+            change = RestoreChange(contents, self._codec, expected, asked)
+        return await make_change(self._execution, session, change)
 
     async def fork(
         self, store: Store, source: Session, request: pb.ForkSessionRequest, keep: Callable[[Session], object]
@@ -294,11 +252,6 @@ def _weights(session: Session, contents: Contents) -> Staging:
 def _contents(frozen: EncodedSnapshot) -> Contents:
     tensors: dict[str, npt.NDArray[Any]] = {t.name: t.get() for t in frozen.tensors}
     return Contents(frozen.metadata, tensors)
-
-
-def _damage_error(session: Session, file: SnapshotFile) -> DomainError:
-    name = snapshot_name(session.id, file.step)
-    return DomainError(Reason.SNAPSHOT_DAMAGED, f"{name} is damaged", metadata={"name": name})
 
 
 def _at(durability: SessionDurability[Session], step: int) -> list[SnapshotFile]:

@@ -25,11 +25,13 @@ _TYPES: Mapping[ChangeKind, type[Message]] = {
     ChangeKind.PUSH: pb.PushParametersResponse,
     ChangeKind.UPDATE: pb.UpdateSessionResponse,
     ChangeKind.REPORT: pb.ReportMetricsResponse,
+    ChangeKind.RESTORE_WEIGHTS: pb.RestoreSnapshotResponse,
     ChangeKind.RESTORE: pb.RestoreSnapshotResponse,
     ChangeKind.SAVE: pb.CreateSnapshotResponse,
     ChangeKind.DROP: pb.DeleteSnapshotResponse,
     ChangeKind.DELETE: pb.DeleteSessionResponse,
 }
+_KINDS = {answer: kind for kind, answer in _TYPES.items()}
 
 
 def answer_to(kind: ChangeKind, session: Session, outcome: Any) -> Message:
@@ -61,3 +63,8 @@ def encode(kind: ChangeKind, session: Session, outcome: object) -> bytes:
 def decode(kind: ChangeKind, data: bytes) -> Message:
     """An answer that was kept."""
     return _TYPES[kind].FromString(data)
+
+
+def kind_of(answer: Message) -> ChangeKind:
+    """What was asked for, by its answer."""
+    return _KINDS[type(answer)]

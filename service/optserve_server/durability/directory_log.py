@@ -1,0 +1,183 @@
+"""Changes of the data directory itself: recorded in the journal, then applied by moving files.
+
+A session is created or deleted, and a snapshot made or deleted, by moving files: from where they were
+written to their place, or from their place to the trash. The record of such a change is its commit
+point. Changes are made one after the other, so at most the last record of a journal is not applied;
+recovery applies it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optserve_server.sessions.namespaces import Namespaces
+from optserve_server.sessions.request_ledger import AnsweredRequest
+from optserve_server.state.change import ChangeKind
+from optserve_server.storage.catalog import TRASH, Move
+from optserve_server.storage.damage import DamagedError
+from optserve_server.storage.durable_positions import DurablePositions
+from optserve_server.storage.failpoints import passing
+from optserve_server.storage.files import Disk, rename
+from optserve_server.storage.history import History
+from optserve_server.storage.journal import Journal
+from optserve_server.storage.payload import pack, unpack
+
+DIRECTORY = 2
+"""Owner of the directory's records; the owners of sessions are odd."""
+
+MAX_CHECKPOINT_ANSWERS = 1024
+"""Answered requests of each namespace that a checkpoint holds."""
+
+_CHECKPOINT = "checkpoint"
+_log = logging.getLogger(__name__)
+
+
+def folder_name(namespace: str, session_id: str) -> str:
+    """The name of a session's folder."""
+    return f"{urllib.parse.quote(namespace, safe='')}@{session_id}" if namespace else session_id
+
+
+def names_of(folder: str) -> tuple[str, str]:
+    """The namespace and the id of the session of that folder."""
+    namespace, _, session_id = folder.rpartition("@")
+    return urllib.parse.unquote(namespace), session_id
+
+
+class DirectoryLog:
+    """Records and applies changes of the directory. Safe to use from any thread.
+
+    A checkpoint is a record that states what all earlier ones led to.
+
+    Args:
+        disk: the disk.
+        root: the data directory.
+        namespaces: get the answers to the requests that were recorded.
+
+    Attributes:
+        folders: names of the folders of the sessions that were created and not deleted.
+        saved_number: how many records the last checkpoint covers.
+        outdated: whether to write a checkpoint: earlier records take up room, or one of them is
+            damaged or of a change that was not made.
+    """
+
+    def __init__(self, disk: Disk, root: Path, namespaces: Namespaces) -> None:
+        self._disk, self._root, self._namespaces = disk, root, namespaces
+        self._journal: Journal | None = None
+        self._number = self.saved_number = 0
+        self.folders: set[str] = set()
+        self.outdated = False
+        self._turn = threading.Lock()
+
+    def recover(self, history: History, positions: DurablePositions) -> None:
+        """Reads the records since the last checkpoint, and applies the last one if that was not done."""
+        records = history.of(DIRECTORY)
+        for found in records:
+            if found.payload is not None and unpack(found.payload)[0]["kind"] == _CHECKPOINT:
+                self.saved_number = found.number - 1
+        try:
+            payloads = history.after(DIRECTORY, self.saved_number, positions)
+        except DamagedError as error:
+            _log.error("answers to earlier requests are lost: %s", error)
+            self.saved_number = max(positions[DIRECTORY], *(found.number for found in records), 0)
+            self.outdated, payloads = True, []
+        for payload in payloads:
+            self._learn(unpack(payload)[0])
+        if payloads:
+            self._redo(unpack(payloads[-1])[0])
+        self._number = self.saved_number + len(payloads)
+
+    def open(self, journal: Journal) -> None:
+        """Begins to record changes there."""
+        self._journal = journal
+
+    def commit(
+        self, kind: ChangeKind, folder: str, moves: Sequence[Move], answered: AnsweredRequest | None = None
+    ) -> None:
+        """Makes a change; blocks until it is durable.
+
+        Args:
+            kind: what it is.
+            folder: name of the session's folder.
+            moves: files and folders that get another place; their contents are durable. What is
+                moved to the trash is deleted.
+            answered: the request that it answers, if the answer is in no snapshot.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        places = [(str(s.relative_to(self._root)), str(t.relative_to(self._root))) for s, t in moves]
+        answer = answered.state() if answered is not None and answered.request.key else None
+        facts = {"kind": kind, "folder": folder, "moves": places, "answered": answer}
+        with self._turn:
+            if self.outdated:
+                self._checkpoint()
+            for parent in {source.parent for source, _ in moves}:
+                self._disk.sync_folder(parent)
+            self._record(facts)
+            passing("before-apply")
+            self._apply(moves)
+            passing("after-apply")
+            self._number += 1
+            self._learn(facts)
+        for _, target in moves:
+            if target.parent.name == TRASH:
+                with contextlib.suppress(OSError):  # the next start tries again
+                    self._disk.remove(target)
+        passing("before-ack")
+
+    def checkpoint(self) -> None:
+        """Makes all earlier records unnecessary.
+
+        Raises:
+            OSError: it could not be recorded.
+        """
+        with self._turn:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        answers = {n.name: n.requests.state(DIRECTORY, MAX_CHECKPOINT_ANSWERS) for n in self._namespaces}
+        # Of the same number as a record whose change was not made, which it supersedes.
+        self._record({"kind": _CHECKPOINT, "folders": sorted(self.folders), "answers": answers})
+        self.saved_number = self._number
+        self._number += 1
+        self.outdated = False
+
+    def _record(self, facts: Mapping[str, Any]) -> None:
+        assert self._journal is not None
+        self._journal.write(DIRECTORY, self._number + 1, pack(facts))
+
+    def _apply(self, moves: Sequence[Move]) -> None:
+        for done, (source, target) in enumerate(moves, start=1):
+            try:
+                rename(self._disk, source, target)
+            except OSError:
+                self.outdated = True
+                with contextlib.suppress(OSError):
+                    for before, after in reversed(moves[:done]):
+                        self._disk.replace(after, before)
+                with contextlib.suppress(OSError):
+                    self._checkpoint()
+                raise
+
+    def _redo(self, facts: Mapping[str, Any]) -> None:
+        for source, target in facts.get("moves", ()):
+            if (self._root / source).exists():
+                with contextlib.suppress(OSError):
+                    rename(self._disk, self._root / source, self._root / target)
+
+    def _learn(self, facts: Mapping[str, Any]) -> None:
+        if facts["kind"] == _CHECKPOINT:
+            self.folders, answers = set(facts["folders"]), facts["answers"]
+        else:
+            change = set.discard if facts["kind"] == ChangeKind.DELETE else set.add
+            change(self.folders, facts["folder"])
+            answers = {names_of(facts["folder"])[0]: [facts["answered"]] if facts["answered"] else []}
+        for namespace, states in answers.items():
+            for state in states:
+                self._namespaces[namespace].requests.remember(AnsweredRequest.of(state, DIRECTORY))

@@ -11,27 +11,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import machine, report
-from benchmarks.options import Options
+from benchmarks.options import BASELINE, Options
 from benchmarks.results import Failure, Finding, Result, Run
 from benchmarks.table import table
 
 GROUPS = {
+    "against": "against",
+    "layers": "layers",
+    "heavy-calls": "heavy_calls",
     "kernels": "kernels.everything",
-    "transport": "transport",
-    "latency": "latency",
     "end-to-end": "end_to_end",
     "clients": "clients",
     "journal": "journal",
     "memory": "memory",
     "growth": "growth",
-    "phases": "phases",
-    "heavy-calls": "heavy_calls",
-    "tried": "tried",
     "gpu": "gpu",
 }
 """Modules by name. They are imported when they are run: each needs what others do not."""
 
-QUICK = [name for name in GROUPS if name not in ("growth", "tried", "gpu")]
+QUICK = [name for name in GROUPS if name not in ("against", "heavy-calls", "growth", "gpu")]
 """The groups of a quick run."""
 
 
@@ -56,17 +54,16 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> Run:
-    """Runs the groups and prints each finding when it is measured."""
-    run = Run(machine.facts())
-    start = time.monotonic()
+    """Runs the groups; prints each finding when it is measured."""
+    run = Run({**machine.facts(), "against": arguments.against, "seconds": {}})
     for name in arguments.only or (QUICK if arguments.quick else GROUPS):
         before = time.monotonic()
         for finding in _findings(name, _options(arguments)):
             run.add(finding)
             if isinstance(finding, Result | Failure):
                 _tell(finding)
-        print(f"-- {name}: {time.monotonic() - before:.0f} s", file=sys.stderr, flush=True)
-    run.meta["seconds"] = round(time.monotonic() - start)
+        run.meta["seconds"][name] = round(time.monotonic() - before)
+        print(f"-- {name}: {run.meta['seconds'][name]} s", file=sys.stderr, flush=True)
     return run.beside(Run.read(arguments.out)) if arguments.merge and arguments.out.exists() else run
 
 
@@ -91,7 +88,12 @@ def _tell(finding: Result | Failure) -> None:
 def _options(arguments: argparse.Namespace) -> Options:
     if arguments.quick:
         return Options(heavy=False, rounds=5, seconds=0.1, sizes=arguments.sizes, largest=10**6)
-    return Options(rounds=arguments.rounds, sizes=arguments.sizes, dry_run=arguments.dry_run)
+    return Options(
+        rounds=arguments.rounds,
+        sizes=arguments.sizes,
+        dry_run=arguments.dry_run,
+        against=arguments.against,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=_names, metavar="GROUP,...", help=f"of {', '.join(GROUPS)}")
     parser.add_argument("--sizes", type=_sizes, metavar="N,...", help="in place of each group's own")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender is measured")
+    parser.add_argument("--against", default=BASELINE, metavar="REVISION", help="the earlier revision")
     parser.add_argument("--quick", action="store_true", help="up to a million, without heavy peers")
     parser.add_argument("--dry-run", action="store_true", help="the GPU's group, small and on the host")
     parser.add_argument("--merge", action="store_true", help="keep the other groups that the file has")

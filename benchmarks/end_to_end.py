@@ -12,6 +12,7 @@ client and server without one, as behind a proxy or over TLS.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,9 +52,9 @@ OURS = {
     "stream, bfloat16 gradients": Contender(
         "ours", ("--wire=bfloat16", "--gradient=bfloat16"), tolerance=1e-2
     ),
-    "shared memory, copied": Contender("ours", ("--memory=shared",)),
-    "shared memory, in place, REJECT": Contender("ours", ("--memory=in-place",)),
-    SHARED: Contender("ours", ("--memory=in-place", "--non-finite=ALLOW")),
+    "shared memory, copied": Contender("ours", ("--over=shared",)),
+    "shared memory, in place, REJECT": Contender("ours", ("--over=in-place",)),
+    SHARED: Contender("ours", ("--over=in-place", "--non-finite=ALLOW")),
 }
 NAIVE = "naive gRPC"
 THREADED = {"Ray actor": "ray_actor", "gloo": "gloo", "torch RPC": "torch_rpc"}
@@ -106,6 +107,7 @@ def _findings(times: Times, n: int, peers: list[str], label: str) -> Iterator[Fi
                 yield from times.rates(GROUP, name, n, "steps/s", 1, STREAM)
 
 
+@functools.lru_cache(1)
 def reference(n: int) -> Parameters:
     """The parameters after `gradients`, by the formula in float64, a slice at a time."""
     given, result = gradients(n), np.empty(n, np.float32)

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import queue
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import limited_journal
+from benchmarks.clients import throughput, together
 from benchmarks.contenders import slow_disk_server
 from benchmarks.contenders.remote import Remote, contender
 from benchmarks.contenders.slow_disk_server import SECONDS as SYNC
 from benchmarks.options import Options
-from benchmarks.results import Finding
-from benchmarks.sharing import GROUP, MANY, SMALL, rates, rows
+from benchmarks.results import Finding, Result, Spread
 from benchmarks.timing import Timed, interleave
-from optserve_server.arrays.select import select
-from optserve_server.sessions.session import Session
-from optserve_server.state.step_result import StepOptions
-from optserve_server.stepping.step import Step
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
 from optserve_server.storage.journal import Journal, Record
-from tests.recovery.keeping import House, house
-from tests.support.disks import SlowDisk
 from tests.support.server import running_server
 
+GROUP = "journal"
+SMALL, MANY = 10_000, 16
 SIZES = (10_000, 1_000_000, 25_000_000)
 EPHEMERAL, JOURNALLED = "EPHEMERAL", "JOURNAL"
 SLOW = f"{SYNC * 1e3:g} ms a sync"
@@ -53,9 +48,6 @@ def run(options: Options) -> Iterator[Finding]:
             yield from _steps(n, Path(folder, f"data-{n}"), options)
         if options.heavy:  # 48 processes have to start
             yield from _sync_together(Path(folder, "data-many"), options)
-        yield from _without_wire(Path(folder, "data-alone"), options)
-        if options.heavy:
-            yield from limited_journal.run(Path(folder), options)
 
 
 def _records(n: int, folder: Path, options: Options) -> Iterator[Finding]:
@@ -144,50 +136,19 @@ def _servers(root: Path) -> Mapping[str, Mapping[str, Any]]:
 
 def _sync_together(root: Path, options: Options) -> Iterator[Finding]:
     """Many small sessions, whose records share syncs, beside one of them alone."""
-    found: dict[str, list[tuple[float, float]]] = {}
     slowly = {"data_dir": root / "slow", "journal_bytes": "1GiB", "module": slow_disk_server.__name__}
     for name, settings in {**_servers(root / "fast"), SLOWLY: slowly}.items():
         with running_server("numba", **settings) as server, contextlib.ExitStack() as stack:
             clients = [
                 stack.enter_context(contender("ours", SMALL, "--at", server.address)) for _ in range(MANY)
             ]
-            found[name] = [rates(clients, 2 * options.seconds) for _ in range(options.rounds)]
-    for name, rounds in found.items():
-        yield from rows(f"{name}, one client", f"{name}, {MANY} clients", rounds)
-
-
-def _without_wire(folder: Path, options: Options) -> Iterator[Finding]:
-    """The same in the server's process alone: client processes share the machine's cores as well."""
-    rounds = asyncio.run(_sessions(folder, options))
-    yield from rows(f"one session, {SLOW}", f"{MANY} sessions, {SLOW}", rounds)
-
-
-async def _sessions(folder: Path, options: Options) -> list[tuple[float, float]]:
-    values = {"w": np.zeros(SMALL, np.float32)}
-    async with house(folder, SlowDisk(SYNC), backend=select("numba")) as made:
-        sessions = [made.create(f"s{i}", values=values) for i in range(MANY)]
-        await _step_all(made, sessions, 0.2)
-        return [
-            (
-                await _step_all(made, sessions[:1], options.seconds),
-                await _step_all(made, sessions, options.seconds),
-            )
-            for _ in range(options.rounds)
-        ]
-
-
-async def _step_all(made: House, sessions: Sequence[Session], seconds: float) -> float:
-    """Steps per second of sessions that step all at once."""
-    ends = time.perf_counter() + seconds
-
-    async def work(session: Session) -> int:
-        staging, steps = session.stage(None, None), 0
-        staging.buffer[:] = 0
-        while time.perf_counter() < ends:
-            await made.execution.commit(session, Step(session, staging, StepOptions()), Step.commit)
-            steps += 1
-        return steps
-
-    start = time.perf_counter()
-    steps = sum(await asyncio.gather(*map(work, sessions)))
-    return steps / (time.perf_counter() - start)
+            rounds = [
+                [throughput(together(some, 2 * options.seconds)) for some in (clients[:1], clients)]
+                for _ in range(options.rounds)
+            ]
+        one, many = f"{name}, one client", f"{name}, {MANY} clients"
+        alone, total = (statistics.median(column) for column in zip(*rounds, strict=True))
+        ratios = [together_ / alone_ for alone_, together_ in rounds]
+        yield Result(GROUP, one, SMALL, alone, "steps/s")
+        yield Result(GROUP, many, SMALL, total, "steps/s", one, statistics.median(ratios))
+        yield Spread(GROUP, many, SMALL, one, min(ratios), max(ratios))

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 import optserve
 from benchmarks.contenders.probed_server import run_probed_server
-from benchmarks.contenders.ways import DATA, went
 from benchmarks.options import Options
 from benchmarks.results import Finding, Result
 from benchmarks.trends import growth
@@ -58,7 +57,7 @@ def _large(n: int) -> Iterator[Finding]:
     """One session against the server before it, while it steps."""
     gradient = np.random.default_rng(0).standard_normal(n, np.float32)
     with (
-        run_probed_server("numba") as (server, held),
+        run_probed_server("numba") as (server, probe),
         optserve.connect(server.address, progress=False) as client,
     ):
         pid = server.process.pid
@@ -69,8 +68,7 @@ def _large(n: int) -> Iterator[Finding]:
             series = []
             for _ in range(WARM_UP + STEPS):
                 stream.step({"w": gradient})
-                series.append((resident(pid) - before, held() / MIB))
-            went(stream, DATA)
+                series.append((resident(pid) - before, probe.resident_bytes() / MIB))
             there, in_use = np.transpose(series[WARM_UP:])
             needed = (ARRAYS + 1) * 4 * n / MIB
             most = peak(pid) - before

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+BASELINE = "794b1ba"
+"""The last revision before the contract's final form; its client used gRPC by a private API."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -16,6 +19,7 @@ class Options:
         seconds: about how long one measurement lasts.
         sizes: the only sizes to measure; None for each group's own.
         largest: the largest size to measure.
+    against: the earlier revision to compare with.
         dry_run: whether the GPU's group runs small on the host, where it has no GPU.
     """
 
@@ -24,6 +28,7 @@ class Options:
     seconds: float = 0.5
     sizes: tuple[int, ...] | None = None
     largest: int = 10**9
+    against: str = BASELINE
     dry_run: bool = False
 
     def sizes_of(self, own: Sequence[int]) -> list[int]:

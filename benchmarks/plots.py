@@ -14,10 +14,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.growth import LARGE
+from benchmarks.layers import LAYERS
 from benchmarks.results import Result, Run
 
 WIDTH, HEIGHT = 10.0, 4.2
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.55"
+BLUE, GREY = "#0072B2", "0.55"
+LAYER_COLORS = ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#E69F00")
+"""Of Okabe and Ito's palette, in the order of the layers."""
 STYLE: Any = {
     "font.size": 11,
     "axes.spines.right": False,
@@ -25,17 +28,6 @@ STYLE: Any = {
     "axes.titlesize": 12,
     "svg.hashsalt": "optserve",  # equal figures write equal files
 }
-
-PHASES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "update": ("#0072B2", ("update, and the answer's values",)),
-    "statistics and fingerprint": ("#56B4E9", ("measure", "fingerprint")),
-    "socket": ("#D55E00", ("receive: socket", "send: socket")),
-    "copies": ("#E69F00", ("receive: into an array", "receive: into the buffer")),
-    "event loop and threads": ("#009E73", ("event loop and threads",)),
-    "bookkeeping": ("#CC79A7", ("RPC: bookkeeping", "session: bookkeeping", "gRPC in Python", "the caller")),
-    "waiting": ("0.9", ("waiting",)),
-}
-"""Bars of the picture of phases: a colour of Okabe and Ito's palette, and the phases in each."""
 
 
 def draw(run: Run, folder: Path) -> list[Path]:
@@ -48,7 +40,7 @@ def draw(run: Run, folder: Path) -> list[Path]:
             ("bench_growth.svg", "growth", _growth),
             ("bench_sessions.svg", "memory", _sessions),
             ("bench_clients.svg", "clients", _clients),
-            ("bench_phases.svg", "phases", _phases),
+            ("bench_layers.svg", "layers", _layers),
         ):
             if any(r.group == group for r in run.results):
                 figure = picture(run)
@@ -126,34 +118,20 @@ def _clients(run: Run) -> Any:
     return figure
 
 
-def _phases(run: Run) -> Any:
-    """The share of each phase of a step, a bar for each side and size."""
-    found = [r for r in run.results if r.group == "phases"]
-    unknown = {_phase_of(r) for r in found} - {phase for _, phases in PHASES.values() for phase in phases}
-    if unknown:
-        raise ValueError(f"PHASES must name every measured phase; missing: {', '.join(sorted(unknown))}")
-    bars = sorted({(r.name.partition(", ")[0], r.n) for r in found}, reverse=True)
+def _layers(run: Run) -> Any:
+    """The share of each layer in a step over gRPC, a bar for each side and size."""
+    shares = {(r.name, r.n): r.value for r in run.results if r.group == "layers" and r.unit == "%"}
+    bars = [(side, n) for side in ("client", "server", "both") for n in sorted({n for _, n in shares})[::-1]]
+    labels = [f"{side}, {n:,} parameters" for side, n in bars]
     figure, axes = _axes(1)
-    left = dict.fromkeys(bars, 0.0)
-    for label, (color, phases) in PHASES.items():
-        shares = [
-            sum(
-                r.ratio or 0
-                for r in found
-                if r.name.partition(", ")[0] == side and r.n == n and _phase_of(r) in phases
-            )
-            for side, n in bars
-        ]
-        labels = [f"{side}, {n:,} parameters" for side, n in bars]
-        axes[0].barh(labels, shares, left=list(left.values()), color=color, label=label, edgecolor="white")
-        left = {bar: start + share for (bar, start), share in zip(left.items(), shares, strict=True)}
-    axes[0].set(xlabel="share of the time of a step", xlim=(0, 1))
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    left = np.zeros(len(bars))
+    for layer, color in zip(LAYERS, LAYER_COLORS, strict=True):
+        widths = np.array([shares.get((f"{side}, {layer}", n), 0.0) for side, n in bars])
+        axes[0].barh(labels, widths, left=left, color=color, label=layer, edgecolor="white")
+        left += widths
+    axes[0].set(xlabel="percent of the processor time of a step over gRPC", xlim=(0, 100))
+    figure.legend(loc="outside upper center", ncols=len(LAYERS), frameon=False)
     return figure
-
-
-def _phase_of(result: Result) -> str:
-    return result.name.partition(", ")[2]
 
 
 def _end_to_end(run: Run) -> Any:

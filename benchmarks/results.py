@@ -22,6 +22,7 @@ class Result:
         peer: the contender that it is compared with; empty for none.
         ratio: value over the peer's value, the median over rounds of the same run; None
             without a peer.
+        note: what explains the figure; empty for nothing.
     """
 
     group: str
@@ -31,6 +32,7 @@ class Result:
     unit: str
     peer: str = ""
     ratio: float | None = None
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

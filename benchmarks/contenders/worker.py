@@ -33,15 +33,20 @@ def gradients(n: int) -> list[Parameters]:
 
 
 def serve(
-    step: Step, n: int, dtype: npt.DTypeLike = np.float32, proof: Callable[[], object] = lambda: None
+    step: Step,
+    n: int,
+    dtype: npt.DTypeLike = np.float32,
+    check: Callable[[], object] = lambda: None,
+    drain: Callable[[], Parameters | None] = lambda: None,
 ) -> None:
     """Answers requests on standard input, a line of JSON each, until it closes.
 
     Args:
         step: one step.
-        n: how many parameters there are.
+        n: number of parameters.
         dtype: element type of the gradients.
-        proof: called after the steps of every request; raises if they were not what they claim to be.
+        check: called after the steps of every request; raises if they were not what is measured.
+        drain: waits for the steps in flight; returns the last one's parameters if there were any.
     """
     answers = _private_output()
     own = gradient(n, dtype)
@@ -50,41 +55,59 @@ def serve(
         request = json.loads(line)
         found: dict[str, object] = {}
         if request["do"] == "check":
-            _check(step, n, dtype, request["path"])
+            _save(step, drain, n, dtype, request["path"])
         elif request["do"] == "go on":
-            found["seconds"] = _step_for(step, own, request["seconds"])
+            found["seconds"] = _going_on(step, own, request["seconds"])
+        elif request["do"] == "sample":
+            found["layers"], found["functions"] = _sample(step, own, request["repeats"])
         else:
-            found["seconds"] = _time_steps(step, own, request["repeats"])
-        proof()
+            found["seconds"] = _time_steps(step, drain, own, request["repeats"])
+        check()
         _say(answers, **found)
 
 
-def _check(step: Step, n: int, dtype: npt.DTypeLike, path: str) -> None:
+def _save(
+    step: Step, drain: Callable[[], Parameters | None], n: int, dtype: npt.DTypeLike, path: str
+) -> None:
+    """Saves the parameters after three steps."""
     values = np.empty(0)
     for g in gradients(n):
         values = step(g.astype(dtype))
-    np.save(path, np.asarray(values).astype(np.float32))
+    last = drain()
+    np.save(path, np.asarray(values if last is None else last).astype(np.float32))
 
 
-def _time_steps(step: Step, own: Parameters, repeats: int) -> float:
-    """Returns the seconds of all calls together, after warm-up calls that do not count.
+def _time_steps(step: Step, drain: Callable[[], Parameters | None], own: Parameters, repeats: int) -> float:
+    """Returns the seconds of all calls together, after calls that do not count.
 
-    After a pause some contenders need hundreds of calls until the scheduler has placed all
-    of their threads.
+    After a pause, some contenders need hundreds of calls until the scheduler has placed their threads.
     """
     warm = time.perf_counter() + WARM_UP
     for _ in range(repeats):
         step(own)
         if time.perf_counter() > warm:
             break
+    drain()
     start = time.perf_counter()
     for _ in range(repeats):
         step(own)
+    drain()
     return time.perf_counter() - start
 
 
-def _step_for(step: Step, own: Parameters, seconds: float) -> list[float]:
-    """Returns the seconds of each call that begins within ``seconds``."""
+def _sample(step: Step, own: Parameters, repeats: int) -> tuple[object, object]:
+    """Returns what `Sampler.stop` returns of this process."""
+    from benchmarks.contenders.sampler import Sampler  # after gRPC
+
+    sampler = Sampler()
+    sampler.start()
+    for _ in range(repeats):
+        step(own)
+    return sampler.stop()
+
+
+def _going_on(step: Step, own: Parameters, seconds: float) -> list[float]:
+    """The seconds of each call, of as many as begin in so long."""
     found = []
     mark = time.perf_counter()
     end = mark + seconds

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import gpu, limited_journal, report, targets
+import optserve
+from benchmarks import against, gpu, heavy_calls, layers, report
+from benchmarks.bounds import BOUNDS, EARLIER, Bound, verdicts
 from benchmarks.contenders.probed_server import run_probed_server
 from benchmarks.contenders.remote import ContenderError, contender
 from benchmarks.contenders.worker import gradients
 from benchmarks.end_to_end import agree, reference
-from benchmarks.limited_disk import LimitError, controller, disk_of, limit_disk
 from benchmarks.options import Options
-from benchmarks.phases import phase_of
 from benchmarks.results import Failure, Result, Run, Spread
-from benchmarks.table import noisy, table, verdicts
-from benchmarks.targets import Of, Target
+from benchmarks.table import noisy, table
 from benchmarks.timing import Timed, Times, interleave
 from benchmarks.trends import Line, exponent, growth
-from optserve._transport.data_connection import DataConnection as ClientConnection
-from optserve_server.rpc.transport.data_connection import DataConnection as ServerConnection
 from tests.support.server import running_server
 
 META = {
@@ -79,7 +77,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     run.write(tmp_path / "bench.json")
     content = json.loads((tmp_path / "bench.json").read_text())
     assert set(content) == {"meta", "results"}
-    assert set(content["results"][0]) == {"group", "name", "n", "value", "unit", "peer", "ratio"}
+    assert set(content["results"][0]) == {"group", "name", "n", "value", "unit", "peer", "ratio", "note"}
     assert Run.read(tmp_path / "bench.json") == run
     assert noisy(run, FAST)
 
@@ -91,33 +89,57 @@ def test_a_later_run_replaces_the_groups_that_it_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "verdict"),
+    ("bound", "verdict"),
     [
-        (Target("end to end", "stream", 10_000, "naive gRPC", least=2.3), "met"),
-        (Target("end to end", "stream", 10_000, "naive gRPC", least=2.6), "MISSED"),
-        (Target("end to end", "stream", 10_000, "naive gRPC", most=2.5), "met"),
-        (Target("end to end", "stream", 10_000, "naive gRPC", most=2.4), "MISSED"),
-        (Target("end to end", "stream", 10_000, "naive gRPC", most=2.6, of=Of.VALUE), "MISSED"),
-        (Target("end to end", "stream", 10_000, "gloo", least=0.1), "not measured"),
-        (Target("end to end", "stream", 1_000_000, "naive gRPC", least=0.1), "not measured"),
-        (Target("end to end", "stream", 10_000, "naive gRPC", least=2.3, promised=False), "would be met"),
-        (Target("end to end", "stream", 10_000, "naive gRPC", least=2.6, promised=False), "would be missed"),
+        (Bound("end to end", "stream", 10_000, "naive gRPC", least=2.3), "met"),
+        (Bound("end to end", "stream", 10_000, "naive gRPC", least=2.6), "MISSED"),
+        (Bound("end to end", "stream", 10_000, "naive gRPC", most=2.5), "met"),
+        (Bound("end to end", "stream", 10_000, "naive gRPC", most=2.4), "MISSED"),
+        (Bound("end to end", peer="naive gRPC", most=2.4), "MISSED"),
+        (Bound("end to end", "stream", 10_000, "gloo", least=0.1), "not measured"),
+        (Bound("end to end", "stream", 1_000_000, "naive gRPC", least=0.1), "not measured"),
     ],
 )
-def test_promises_are_held_against_a_run(target: Target, verdict: str) -> None:
-    assert [said for _, _, said in verdicts(run_of(FAST), [target])] == [verdict]
+def test_a_run_is_compared_with_bounds(bound: Bound, verdict: str) -> None:
+    assert [said for _, _, said in verdicts(run_of(FAST), (bound,))] == [verdict]
 
 
-def test_every_promise_is_named_once_and_has_one_bound() -> None:
-    names = [(t.group, t.name, t.n, t.peer) for t in targets.TARGETS]
-    assert len(names) == len(set(names))
-    assert all((t.least is None) != (t.most is None) for t in targets.TARGETS)
+def test_a_bound_holds_for_every_call_or_for_any_size() -> None:
+    calls = [
+        Result("heavy calls", name, 50, value, "ms") for name, value in (("pull", 3.0), ("create", 30.0))
+    ]
+    found = list(verdicts(run_of(*calls), (Bound("heavy calls", most=20),)))
+    assert [(r.name, said) for _, r, said in found if r is not None] == [
+        ("pull", "met"),
+        ("create", "MISSED"),
+    ]
+    sizes = [Result("against", "data", n, 1.0, "steps/s", "gRPC", ratio) for n, ratio in ((1, 1.1), (2, 1.5))]
+    any_size = Bound("against", "data", None, "gRPC", least=1.3, is_any=True)
+    assert [said for _, _, said in verdicts(run_of(*sizes), (any_size,))] == ["met"]
+    assert [said for _, _, said in verdicts(run_of(*sizes[:1]), (any_size,))] == ["MISSED"]
+
+
+def test_every_bound_is_of_a_figure_that_a_run_has() -> None:
+    names = {
+        *(
+            f"{transport}, {call}"
+            for transport in against.TRANSPORTS
+            for call in ("stream", "pipelined", "handle")
+        ),
+        *("unary", "journalled, stream", "data connection"),
+    }
+    assert {b.name for b in BOUNDS if b.group == against.GROUP} == names
+    assert {b.group for b in BOUNDS} == {
+        against.GROUP, layers.GROUP, heavy_calls.GROUP, heavy_calls.HEALTH_GROUP
+    }  # fmt: skip
 
 
 def test_a_table_shows_misses_and_failures() -> None:
-    text = table(run_of(FAST, Failure("end to end", "Ray actor", 10_000, "Ray did not start")))
+    unary = Result("against", "unary", 10_000, 900.0, "steps/s", EARLIER, 1.2)
+    text = table(run_of(unary, Failure("end to end", "Ray actor", 10_000, "Ray did not start")))
     assert "ERROR end to end, Ray actor at 10000: Ray did not start" in text
-    assert any("naive gRPC at 10000" in line and line.endswith("met") for line in text.splitlines())
+    (line,) = [line for line in text.splitlines() if line.startswith(f"against: unary / {EARLIER} at 10000")]
+    assert line.split()[-4:] == [">=", "1.3", "1.2", "MISSED"]
 
 
 def test_figures_replace_what_lies_between_the_marks(tmp_path: Path) -> None:
@@ -129,8 +151,8 @@ def test_figures_replace_what_lies_between_the_marks(tmp_path: Path) -> None:
     assert text.endswith(f"{report.END}\nafter\n")
     assert "| stream | 3,000 |" in text
     figures = (tmp_path / "performance_figures.csv").read_text().splitlines()
-    assert "end to end,stream,10000,3000,steps/s,naive gRPC,2.5,no" in figures
-    assert len((tmp_path / "performance_targets.csv").read_text().splitlines()) == 1 + len(targets.TARGETS)
+    assert "end to end,stream,10000,3000,steps/s,naive gRPC,2.5,no," in figures
+    assert len((tmp_path / "performance_bounds.csv").read_text().splitlines()) == 1 + len(BOUNDS)
     assert "old" not in text
 
 
@@ -142,7 +164,11 @@ def test_the_documentation_has_a_place_for_figures() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "arguments"),
-    [("ours", []), ("ours", ["--over=grpc"]), ("ours", ["--memory=in-place"]), ("naive", [])],
+    [
+        *(("ours", [f"--over={over}"]) for over in ("grpc", "data", "shared", "in-place")),
+        *(("ours", [f"--call={call}"]) for call in ("pipelined", "handle", "unary")),
+        ("naive", []),
+    ],
 )
 def test_contenders_take_the_steps_that_the_formula_says(module: str, arguments: list[str]) -> None:
     with contender(module, 1000, *arguments) as remote:
@@ -186,119 +212,100 @@ def test_a_single_rise_is_no_growth() -> None:
 
 
 def test_a_server_tells_what_of_its_memory_is_in_use() -> None:
-    with run_probed_server("numpy") as (server, held):
+    with run_probed_server("numpy") as (server, probe):
         pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
-        assert 1 << 20 < held() <= pages * os.sysconf("SC_PAGE_SIZE")
+        assert 1 << 20 < probe.resident_bytes() <= pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["data", "grpc"])
-def test_bytes_alone_come_back_as_they_went(way: str) -> None:
-    with contender("chunk_stream", 300_000, way) as remote:
+@pytest.mark.parametrize("module", ["echo", "raw_socket"])
+def test_bytes_alone_come_back_as_they_went(module: str) -> None:
+    with contender(module, 300_000) as remote:
         np.testing.assert_array_equal(remote.check(), gradients(300_000)[2])
         assert remote.time_steps(2) > 0
 
 
-def test_a_stream_that_goes_another_way_than_its_name_says_is_no_contender() -> None:
+def test_a_client_that_falls_back_to_another_transport_is_no_contender() -> None:
     with (
         running_server(data_port="off") as server,
         contender("ours", 1000, "--at", server.address) as remote,
-        pytest.raises(ContenderError, match="were to go by data, and went by grpc"),
+        pytest.raises(ContenderError, match="steps go over gRPC"),
     ):
         remote.time_steps(1)
 
 
-@pytest.mark.parametrize(
-    ("function", "file", "phase"),
-    [
-        (ServerConnection.read, "optserve_server/rpc/transport/data_connection.py", "receive: socket"),
-        (ServerConnection.write_pieces, "optserve_server/rpc/transport/data_connection.py", "send: socket"),
-        (ClientConnection.receive, "optserve/data_connection.py", "receive: socket"),
-        (ClientConnection.send, "optserve/data_connection.py", "send: socket"),
-    ],
-)
-def test_sockets_have_phases(function: Callable[..., object], file: str, phase: str) -> None:
-    lines = ["_run_code (<frozen runpy>:88)", f"{function.__qualname__} ({file}:60)"]
-    assert phase_of(lines) == phase
-    assert phase_of([*lines, f"DataConnection._ready.<locals>.<lambda> ({file}:90)"]) == phase
-
-
-def test_a_message_that_is_made_while_it_is_sent_belongs_to_no_socket() -> None:
-    lines = [
-        "DataConnection.send (optserve/_transport/data_connection.py:71)",
-        "pieces (optserve/_codec/payload.py:130)",
+@pytest.mark.slow
+def test_an_extracted_revision_serves_its_own_packages(tmp_path: Path) -> None:
+    variables = against.extract("HEAD", tmp_path)
+    command = [
+        sys.executable,
+        "-c",
+        "import optserve, optserve_server; print(optserve.__file__, optserve_server.__file__)",
     ]
-    assert phase_of([*lines, "Framing.join (optserve/_codec/framing.py:99)"]) == "send: encode"
-    assert phase_of([*lines, "cut (optserve/_codec/chunks.py:26)"]) == "send: encode"
+    printed = subprocess.run(
+        command, env={**os.environ, **variables}, capture_output=True, text=True, check=True
+    )
+    assert all(path.startswith(str(tmp_path)) for path in printed.stdout.split())
+    with (
+        running_server(variables=variables) as server,
+        contender("ours", 1000, "--at", server.address, **variables) as remote,
+    ):
+        agree(remote.check(), reference(1000), 1e-5)
 
 
-def test_a_partition_s_limit_is_its_disk_s(tmp_path: Path) -> None:
-    number = tmp_path.stat().st_dev
-    partition = tmp_path / "sda" / "sda1"
-    partition.mkdir(parents=True)
-    (tmp_path / "sda" / "dev").write_text("8:0\n")
-    (partition / "dev").write_text("8:1\n")
-    link = tmp_path / f"{os.major(number)}:{os.minor(number)}"
-    link.symlink_to(partition)
-    assert disk_of(tmp_path, tmp_path) == "8:1"
-    (partition / "partition").write_text("1\n")
-    assert disk_of(tmp_path, tmp_path) == "8:0"
-
-
-def test_files_that_lie_on_no_disk_cannot_be_limited() -> None:
-    with pytest.raises(LimitError, match="no disk lies under /proc"), limit_disk(Path("/proc")):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "handed_on", "limit"),
-    [
-        ("cgroup", "rw,blkio", "", "8:0 1500"),
-        ("cgroup2", "rw", "cpu io memory", "8:0 wiops=1500"),
-    ],
-)
-def test_both_versions_of_control_groups_are_told_in_their_way(
-    tmp_path: Path, kind: str, options: str, handed_on: str, limit: str
-) -> None:
-    (tmp_path / "cgroup.controllers").write_text(handed_on)
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"proc /proc proc rw 0 0\ncgroup {tmp_path} {kind} {options} 0 0\n")
-    found = controller(mounts)
-    assert found.root == tmp_path
-    assert found.limit.format(device="8:0", writes=1500) == limit
-    assert set(found.enabled) <= set(handed_on.split())
-
-
-def test_without_the_block_layer_s_controller_there_is_no_limit(tmp_path: Path) -> None:
-    (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"a {tmp_path} cgroup rw,cpu 0 0\nb {tmp_path} cgroup2 rw 0 0\n")
-    with pytest.raises(LimitError, match="no control groups of the block layer"):
-        controller(mounts)
-
-
-def test_a_limit_that_cannot_be_had_is_an_error_of_each_row() -> None:
-    found = list(limited_journal.run(Path("/proc"), Options(rounds=1, seconds=0.01)))
-    names = [f.name for f in found if isinstance(f, Failure) and "no disk" in f.error]
-    assert names == [f"JOURNAL, {limit}00 writes/s, 16 clients" for limit in ("1,5", "3,0")]
-    assert set(names) <= {target.name for target in targets.TARGETS}
-
-
-def test_a_disk_that_takes_more_than_its_limit_is_no_limited_disk() -> None:
-    names = [
-        f.name for f in limited_journal.findings(1500, [(400.0, 300.0, 1500.0)]) if isinstance(f, Result)
+@pytest.mark.slow
+def test_layers_are_sampled_on_both_sides() -> None:
+    found = [
+        f
+        for f in layers.run(Options(rounds=1, seconds=0.2, sizes=(10_000,), heavy=False))
+        if isinstance(f, Result)
     ]
-    assert names[0] == "write and fdatasync, 1,500 writes/s"
-    assert len(names) == 3
-    (failure,) = limited_journal.findings(1500, [(2000.0, 300.0, 1500.0)])
-    assert isinstance(failure, Failure)
-    assert "2000 records a second" in failure.error
+    shares = {f.name: f.value for f in found if f.unit == "%"}
+    assert set(shares) == {
+        f"{side}, {layer}" for side in ("server", "client", "both") for layer in layers.LAYERS
+    }
+    for side in ("server", "client", "both"):
+        assert sum(shares[f"{side}, {layer}"] for layer in layers.LAYERS) == pytest.approx(100)
+    assert all(shares[f"both, {layer}"] > 0 for layer in ("C core", "Cython", "ours"))
+    assert shares["client, asyncio"] == 0
 
 
-def test_the_disk_s_own_rate_is_of_records_that_were_written(tmp_path: Path) -> None:
-    with contender("writer", 1000, tmp_path / "written") as writer:
-        assert writer.time_steps(3) > 0
-    assert (tmp_path / "written").read_bytes() == 6 * gradients(1000)[0].tobytes()
+def test_a_sampler_tells_python_from_compiled_code() -> None:
+    program = """
+import time, numpy as np
+from benchmarks.contenders.sampler import Sampler
+sampler, values = Sampler(), np.ones(100_000)
+for work in (lambda: sum(range(10_000)), lambda: np.sqrt(values)):
+    sampler.start()
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        work()
+    found, functions = sampler.stop()
+    print(max(found, key=found.get))
+    print(functions[0][0].split()[0] if functions else "none")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[:3] == ["ours", "<lambda>", "kernels"]
+
+
+def test_a_held_event_loop_is_explained_by_what_ran_in_it() -> None:
+    spans = [(0.0, 0.01), (1.0, 1.5)]
+    samples = [
+        (0.005, "fast (a.py:1)"),
+        (1.1, "slow (b.py:2)"),
+        (1.2, "slow (b.py:2)"),
+        (1.6, "later (c.py:3)"),
+    ]
+    assert heavy_calls._describe_stalls(samples, spans, 20.0) == "2x slow (b.py:2)"
+
+
+def test_a_probed_server_tells_what_its_event_loop_does() -> None:
+    with run_probed_server("numpy") as (server, probe), optserve.connect(server.address) as client:
+        for _ in range(20):
+            client.create_session(
+                {f"t{i}": np.zeros(1, np.float32) for i in range(200)}, optserve.optimizers.SGD()
+            )
+        assert any("optserve" not in text and ".py:" in text for _, text in probe.stacks())
 
 
 def test_wrong_parameters_are_noticed() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client
+from tests.integration.client import Client, plan_message, step_messages
 from tests.support.server import running_server
 
 TENSORS = 20_000
@@ -25,6 +25,13 @@ def test_nothing_holds_the_loop(tmp_path: Path) -> None:
         client.sessions.ListSessions(pb.ListSessionsRequest(), timeout=60)
         assert len(client.pull(name)) == TENSORS
         assert client.step(name, values).result.step == 1
+        steps = [*step_messages(bytes(8 * TENSORS)), *step_messages(bytes(8 * TENSORS))]
+        planned, *answers = client.exchange([plan_message(name, pull=pb.PullOptions()), *steps])
+        assert len(planned.planned.gradients.tensors) == TENSORS
+        assert [answer.result.step for answer in answers] == [2, 3]
+        sharing = pb.ShareMemoryRequest(name=name, pull=pb.PullOptions())
+        shared = client.sessions.ShareMemory(sharing, timeout=60)
+        assert len(shared.parameters.layout) == TENSORS
         made = client.sessions.CreateSnapshot(pb.CreateSnapshotRequest(name=name), timeout=60)
         for weights_only in (False, True):
             request = pb.RestoreSnapshotRequest(name=made.snapshot.name, weights_only=weights_only)

@@ -8,7 +8,6 @@ JSON can say: floats are restored exactly, for it writes the shortest text that 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +34,7 @@ from optserve_server.state.layout import Layout, TensorEntry
 from optserve_server.state.monitors import Monitors
 from optserve_server.state.partition import Partition
 from optserve_server.state.step_deduplication import StepDeduplication
+from optserve_server.storage import json_text
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.snapshot import Contents, TensorSource
 
@@ -66,7 +66,7 @@ def encode_snapshot(session: Session, codec: SpecCodec, **more: Any) -> EncodedS
         _source(session.arenas.backend, name, entry, array)
         for name, entry, array in _arrays(session.arenas, session.monitors)
     ]
-    metadata = {_FACTS: json.dumps(facts, separators=(",", ":")), _SPEC: codec.encode(session.spec)}
+    metadata = {_FACTS: json_text.dumps(facts), _SPEC: codec.encode(session.spec)}
     return EncodedSnapshot(tensors, metadata)
 
 
@@ -77,7 +77,7 @@ def facts_of(contents: Contents) -> dict[str, Any]:
         DamagedError: there are none, or they are written in another way.
     """
     try:
-        facts: dict[str, Any] = json.loads(contents.metadata[_FACTS])
+        facts: dict[str, Any] = json_text.loads(contents.metadata[_FACTS])
         if facts["format"] == FORMAT:
             return facts
     except (KeyError, TypeError, ValueError) as error:

@@ -8,7 +8,6 @@ when everything was written, which so needs one pass and no second copy.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from optserve_server.storage import json_text
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece, blocks
 
@@ -133,7 +133,7 @@ def _header(tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> byt
         position += tensor.byte_count
     table = ((len(tensors) + 1), _DIGEST)
     entries[CHECKSUMS] = _entry("U8", table, position, table[0] * table[1])
-    text = json.dumps(entries, separators=(",", ":")).encode()
+    text = json_text.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
     return _LENGTH.pack(len(text)) + text
 
@@ -148,7 +148,7 @@ def _parse(data: memoryview) -> tuple[memoryview, dict[str, Any], int]:
     start = _LENGTH.size + length
     if start > len(data):
         raise DamagedError("it is cut off within the header")
-    return data[:start], json.loads(bytes(data[_LENGTH.size : start])), start
+    return data[:start], json_text.loads(str(data[_LENGTH.size : start], "utf-8")), start
 
 
 def _digests(data: memoryview, start: int, span: Sequence[int], count: int) -> list[bytes]:

@@ -63,7 +63,8 @@ class MemorySharing:
         region = await self._execution.exclusive(session, partial(make_region, session, tensors, dtype, key))
         self.regions.add(region)
         self._descriptor_passing.expect(region)
-        return sharing.region_to(region, self._descriptor_passing.name, CLAIM_TIMEOUT_S)
+        answer = partial(sharing.region_to, region, self._descriptor_passing.name, CLAIM_TIMEOUT_S)
+        return await self._execution.for_each(len(session.layout.entries), answer)
 
     def region_of(self, session: Session, name: str) -> Region:
         """A session's region of that name.

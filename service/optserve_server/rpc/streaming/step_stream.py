@@ -24,7 +24,7 @@ from optserve_server.rpc.transport.data_connection import Message
 from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
 from optserve_server.state.reading import Reply
-from optserve_server.state.session_state import session_deleted
+from optserve_server.state.session_state import MANY_TENSORS, session_deleted
 from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step
 from optserve_server.stepping.step_plan import StepPlan, wrong_byte_count
@@ -124,29 +124,38 @@ class StepStream:
         await self._answers.wait_until_sent()
         self._drop_plan()
         self._stated, self._deleted = message, False
-        plan = self._resolve(message)
+        plan = await self._resolve(message)
         if not plan.sparse_tensors and plan.region is None:
             # Kernels are compiled while the first gradient is on its way.
             reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
             await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
-        await self._messages.write_pieces((steps.plan_answer_to(plan).SerializeToString(),))
+        count = len(plan.session.layout.entries)
+        planned = await self._execution.for_each(count, partial(steps.plan_answer_to, plan))
+        await self._messages.write_pieces((planned,))
 
-    def _resolve(self, message: pb.StepPlan) -> StepPlan[Session]:
+    async def _resolve(self, message: pb.StepPlan) -> StepPlan[Session]:
         """Checks a plan against its session and keeps it.
 
         Raises:
             DomainError: what is wrong with it; fields start at ``plan``.
         """
         with within("plan"):
-            plan = steps.plan_from(message, self._find, self._sharing.region_of)
+            session = steps.session_of_plan(message, self._find)
+            make = partial(steps.plan_from, message, session, self._sharing.region_of)
+            plan = await self._execution.for_each(len(session.layout.entries), make)
+        if not plan.is_current:  # the session was updated, deleted or evicted meanwhile
+            return await self._resolve(message)
+        if plan.region is not None:
+            with within("plan"):
+                self._sharing.region_of(session, message.region)  # it may have been dropped meanwhile
         plan.session.on_close[self] = self._on_close
         if plan.region is not None:
             plan.region.hold(self, self._drop_plan)
         self._plan = plan
         return plan
 
-    def _renew_plan(self) -> StepPlan[Session]:
-        """Checks the stream's plan again: its session was updated, or evicted and reloaded.
+    async def _renew_plan(self) -> StepPlan[Session]:
+        """The stream's plan, checked again: its session was updated, or evicted and is back.
 
         Raises:
             DomainError: STREAM_PROTOCOL if there is none, SESSION_NOT_FOUND, or what is wrong with it.
@@ -157,7 +166,7 @@ class StepStream:
         if self._deleted:
             raise session_deleted(self._stated.session, "plan.session")
         self._drop_plan()
-        return self._resolve(self._stated)
+        return await self._resolve(self._stated)
 
     def _on_close(self) -> None:
         """Drops what belongs to a session that was deleted or evicted; the stream may be idle."""
@@ -179,7 +188,7 @@ class StepStream:
             _check_alone(request, chunk, "plan" if request.HasField("plan") else "data_connection")
         plan = self._plan
         if plan is None or not plan.is_current:
-            plan = self._renew_plan()
+            plan = await self._renew_plan()
         try:
             options = steps.options_from(request.step, plan)
             step = await self._receive(plan, request.step, options, chunk)
@@ -208,8 +217,13 @@ class StepStream:
             return Step(session, staging, options)
         if start.byte_count != plan.byte_count:
             raise wrong_byte_count(start.byte_count, plan.byte_count)
-        staging = plan.staging(self._answers)
-        step = Step(session, staging, options)
+        if len(session.layout.entries) <= MANY_TENSORS:
+            step = Step(session, plan.staging(self._answers), options)
+        else:  # the first step of a plan makes its buffers, and every step looks at all tensors
+            step = await self._execution.in_thread(
+                lambda: Step(session, plan.staging(self._answers), options)
+            )
+        staging = step.staging
         if plan.region is not None:
             if chunk is not None:
                 text = "a step whose gradient is in shared memory must not have a chunk"

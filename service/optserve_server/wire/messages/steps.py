@@ -129,25 +129,32 @@ def fill_result(message: pb.StepResult, result: StepResult) -> None:
         message.tensor_norms.add(name=name, norm=norm)
 
 
+def session_of_plan(message: pb.StepPlan, find: Callable[[str], Session]) -> Session:
+    """Finds the session of a plan; fields of errors are paths within the message.
+
+    Args:
+        message: the plan.
+        find: returns the session of a resource name.
+    """
+    check_known(message)
+    try:
+        return find(message.session)
+    except DomainError as error:
+        if error.field == "name":  # as other requests call it
+            error.field = "session"
+        raise
+
+
 def plan_from(
-    message: pb.StepPlan,
-    find: Callable[[str], Session],
-    region_of: Callable[[Session, str], Region],
+    message: pb.StepPlan, session: Session, region_of: Callable[[Session, str], Region]
 ) -> StepPlan[Session]:
     """A plan, checked against its session; fields of errors are paths within the message.
 
     Args:
         message: the plan.
-        find: returns the session of a resource name.
+        session: what `session_of_plan` returned.
         region_of: returns a session's region of that name.
     """
-    check_known(message)
-    try:
-        session = find(message.session)
-    except DomainError as error:
-        if error.field == "name":  # as other requests call it
-            error.field = "session"
-        raise
     worker = check_key(message.worker, "worker")
     dtype = wire_dtype_from(message.gradient_dtype, "gradient_dtype")
     pull = None
@@ -195,8 +202,8 @@ def _check_region_plan(message: pb.StepPlan) -> None:
             raise DomainError(Reason.CONFLICTING_FIELDS, text, field=field)
 
 
-def plan_answer_to(plan: StepPlan[Session]) -> pb.StepStreamResponse:
-    """The answer to a plan."""
+def plan_answer_to(plan: StepPlan[Session]) -> bytes:
+    """The answer to a plan, encoded."""
     session = plan.session
     planned = pb.StepPlanned(step=session.step)
     if plan.region is None:
@@ -205,7 +212,7 @@ def plan_answer_to(plan: StepPlan[Session]) -> pb.StepStreamResponse:
         planned.parameters.CopyFrom(byte_layout_to(plan.parameters))
     if plan.worker:
         planned.next_sequence = session.step_deduplication.next_sequence(plan.worker)
-    return pb.StepStreamResponse(planned=planned)
+    return pb.StepStreamResponse(planned=planned).SerializeToString()
 
 
 def byte_layout_to(tensors: Iterable[StagedTensor]) -> ByteLayout:

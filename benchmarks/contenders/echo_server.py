@@ -1,6 +1,6 @@
-"""Bytes alone over bare gRPC: received into one buffer, and sent back from it.
+"""A bare gRPC server on asyncio: receives bytes into one buffer, and sends them back from it.
 
-``python -m benchmarks.contenders.grpc_bytes_server BYTES CHUNK_BYTES``
+``python -m benchmarks.contenders.echo_server BYTES CHUNK_BYTES``
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import uvloop
 from grpc import aio
 
-METHOD = "/bare.Bytes/Exchange"
+METHOD = "/bare.Echo/Exchange"
 OPTIONS = [("grpc.max_receive_message_length", 1 << 30), ("grpc.max_send_message_length", 1 << 30)]
 
 
@@ -25,7 +26,7 @@ class Service:
         self._chunk_bytes = chunk_bytes
 
     async def exchange(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        """Answers once all bytes are there."""
+        """Answers when all bytes have arrived."""
         filled = 0
         async for data in requests:
             self._view[filled : filled + len(data)] = data
@@ -40,7 +41,7 @@ async def main() -> None:
     """Serves until standard input closes."""
     server = aio.server(options=OPTIONS)
     handler: Any = grpc.stream_stream_rpc_method_handler(Service(int(sys.argv[1]), int(sys.argv[2])).exchange)
-    service = grpc.method_handlers_generic_handler("bare.Bytes", {"Exchange": handler})
+    service = grpc.method_handlers_generic_handler("bare.Echo", {"Exchange": handler})
     server.add_generic_rpc_handlers([service])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -50,4 +51,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

@@ -1,6 +1,6 @@
-"""Bytes alone over bare gRPC, in chunks, with a synchronous client.
+"""Bytes alone over bare gRPC, by its public API, in chunks: a client as optserve's is, synchronous.
 
-``python -m benchmarks.contenders.grpc_bytes N [CHUNK_BYTES]``; the default is 1 MiB.
+``python -m benchmarks.contenders.echo N [CHUNK_BYTES]``; chunks of 1 MiB if none are given.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from benchmarks.contenders.grpc_bytes_server import METHOD, OPTIONS
+from benchmarks.contenders.echo_server import METHOD, OPTIONS
 from benchmarks.contenders.server import serving
 from benchmarks.contenders.worker import Parameters, serve
 
@@ -24,7 +24,7 @@ def main() -> None:
     outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     received = np.empty(4 * n, np.uint8)
     with (
-        serving("grpc_bytes_server", 4 * n, size) as port,
+        serving("echo_server", 4 * n, size) as port,
         grpc.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel,
     ):
         answers: Any = channel.stream_stream(METHOD)(chain.from_iterable(iter(outbox.get, None)))

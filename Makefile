@@ -167,7 +167,7 @@ types: $(VENV)/.check
 layers: $(VENV)/.check
 	$(VENV)/bin/lint-imports
 
-prose: $(VENV)/.check ## List words of the code base's prose that have a better one (ARGS=--all for every file)
+prose: $(VENV)/.check ## List words of prose that have a better one, and functions named by participles
 	$(PY) -m tools.prose $(ARGS)
 
 contract: $(BUF)

@@ -41,7 +41,7 @@ def main() -> None:
     """Measures, or works on what was measured before."""
     arguments = _parser().parse_args()
     if not arguments.plots and not arguments.docs:
-        measured(arguments).write(arguments.out)
+        measure(arguments).write(arguments.out)
     run = Run.read(arguments.out)
     if arguments.plots or arguments.docs:
         from benchmarks import plots
@@ -53,8 +53,8 @@ def main() -> None:
     print(table(run))
 
 
-def measured(arguments: argparse.Namespace) -> Run:
-    """Runs the groups; each finding is told as it comes."""
+def measure(arguments: argparse.Namespace) -> Run:
+    """Runs the groups; prints each finding when it is measured."""
     run = Run({**machine.facts(), "against": arguments.against, "seconds": {}})
     for name in arguments.only or (QUICK if arguments.quick else GROUPS):
         before = time.monotonic()

@@ -56,11 +56,11 @@ def run(options: Options) -> Iterator[Finding]:
             for n in options.sizes_of(SIZES):
                 for transport, over in TRANSPORTS.items():
                     calls = ("stream", "pipelined", "handle")
-                    yield from _compared(f"{transport}, ", calls, over, servers, n, options)
+                    yield from _compare(f"{transport}, ", calls, over, servers, n, options)
                 yield from _data_connection(servers[""], n, options)
-            yield from _compared("", ("unary",), "grpc", servers, SMALL, options)
+            yield from _compare("", ("unary",), "grpc", servers, SMALL, options)
         with _servers(revisions, Path(folder)) as servers:
-            yield from _compared("journalled, ", ("stream",), "data", servers, SMALL, options)
+            yield from _compare("journalled, ", ("stream",), "data", servers, SMALL, options)
 
 
 def extract(revision: str, folder: Path) -> Mapping[str, str]:
@@ -94,7 +94,7 @@ def _servers(
         yield servers
 
 
-def _compared(
+def _compare(
     prefix: str,
     calls: Sequence[str],
     over: str,
@@ -113,8 +113,8 @@ def _compared(
         }
         expected = reference(n)
         for remote in remotes.values():
-            agree(remote.checked(), expected, 1e-5)
-        timed = {name: remote.timed for name, remote in remotes.items()}
+            agree(remote.check(), expected, 1e-5)
+        timed = {name: remote.time_steps for name, remote in remotes.items()}
         times = interleave(timed, options.rounds, options.seconds)
     for call in calls:
         yield from times.rates(GROUP, f"{prefix}{call}", n, "steps/s", 1, f"{prefix}{call}{EARLIER}", EARLIER)
@@ -126,7 +126,7 @@ def _data_connection(server: Server, n: int, options: Options) -> Iterator[Findi
     """A stream over a data connection beside one over gRPC."""
     with contextlib.ExitStack() as stack:
         timed = {
-            name: stack.enter_context(_client(server, n, f"--over={TRANSPORTS[name]}")).timed
+            name: stack.enter_context(_client(server, n, f"--over={TRANSPORTS[name]}")).time_steps
             for name in ("data connection", "gRPC")
         }
         times = interleave(timed, options.rounds, options.seconds)

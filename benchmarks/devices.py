@@ -1,4 +1,4 @@
-"""A GPU, or the host in its place so that the same text runs where there is none."""
+"""A GPU, or the host in its place, so that the same code runs on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Device(Protocol):
     def copy(self, source: Any, target: Any) -> None:
         """Copies one such array to another."""
 
-    def pinned(self, n: int) -> Host:
+    def allocate_pinned(self, n: int) -> Host:
         """An array on the host that the bus reads and writes without a detour."""
 
     def up(self, source: Host, target: Any) -> None:
@@ -62,7 +62,7 @@ class Gpu:
     def copy(self, source: Any, target: Any) -> None:
         self._cupy.copyto(target, source)
 
-    def pinned(self, n: int) -> Host:
+    def allocate_pinned(self, n: int) -> Host:
         memory = self._cupy.cuda.alloc_pinned_memory(4 * n)
         array: Host = np.frombuffer(memory, np.float32, n)
         array.fill(0)
@@ -92,7 +92,7 @@ class HostAsDevice:
     def copy(self, source: Any, target: Any) -> None:
         np.copyto(target, source)
 
-    def pinned(self, n: int) -> Host:
+    def allocate_pinned(self, n: int) -> Host:
         return np.zeros(n, np.float32)
 
     def up(self, source: Host, target: Any) -> None:

@@ -1,12 +1,12 @@
 """A whole step, gradient up and parameters down, beside what one would use instead.
 
 Every contender is a process of its own with a server process of its own; both are stopped
-while others have their turn. Each peer is measured in a phase of its own, in turn with ours, so
-that daemons which cannot be stopped cost nobody else; under 1 and under 2 OpenMP threads where it
-uses them, and the better of both is the one that counts.
+while others have their turn. Each peer is measured in a phase of its own, alternating with ours, so
+that daemons which cannot be stopped slow no other contender; a peer that uses OpenMP is measured
+under 1 and under 2 threads, and the better of both counts.
 
 `stream` is what a user gets over TCP: a data connection beside gRPC. `stream, gRPC` is the same
-client and server where there is none, as behind a proxy or over TLS.
+client and server without one, as behind a proxy or over TLS.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def run(options: Options) -> Iterator[Finding]:
 def _phase(
     n: int, peers: Mapping[str, Contender], ours: Sequence[str], options: Options, label: str = ""
 ) -> Iterator[Finding]:
-    """Ours in turn with a peer's variants."""
+    """Measures ours and a peer's variants alternately."""
     wanted = {**{name: OURS[name] for name in ours}, **peers}
     with contextlib.ExitStack() as stack:
         timed: dict[str, Remote] = {}
@@ -85,12 +85,12 @@ def _phase(
                 remote = stack.enter_context(
                     contender(chosen.module, n, *chosen.arguments, **(chosen.environment or {}))
                 )
-                agree(remote.checked(), expected, chosen.tolerance)
+                agree(remote.check(), expected, chosen.tolerance)
                 remote.rest()
                 timed[name] = remote
             except (ContenderError, AssertionError) as error:
                 yield Failure(GROUP, name, n, str(error))
-        times = interleave({k: r.timed_alone for k, r in timed.items()}, options.rounds, options.seconds)
+        times = interleave({k: r.time_alone for k, r in timed.items()}, options.rounds, options.seconds)
     yield from _findings(times, n, [name for name in peers if name in timed], label)
 
 

@@ -15,7 +15,7 @@ from benchmarks.kernels.ours import RATE, RULES, Kernel
 from benchmarks.kernels.sessions import SessionStep
 from benchmarks.options import Options
 from benchmarks.results import Failure, Finding
-from benchmarks.timing import Timed, Times, interleave, repeated
+from benchmarks.timing import Timed, Times, interleave, repeat
 from optserve_server.arrays.select import gpu_answers
 
 GROUP = "gpu"
@@ -51,7 +51,7 @@ def _kernel(device: Device, group: str, n: int, options: Options) -> Iterator[Fi
         calls["torch fused"] = _torch(device, start, gradient)
     except (ImportError, RuntimeError, AssertionError) as error:  # the last from a torch without CUDA
         yield Failure(group, "torch fused", n, str(error).splitlines()[0])
-    timed = {name: _waited(call, device) for name, call in calls.items()}
+    timed = {name: _time_until_done(call, device) for name, call in calls.items()}
     times = interleave(timed, options.rounds, options.seconds)
     for name in calls:
         yield from times.rates(group, name, n, "GB/s", bytes_moved[name] / 1e9)
@@ -75,7 +75,7 @@ def _round_trip(device: Device, group: str, n: int, options: Options) -> Iterato
     """A session's step and the reading of its parameters, beside the bare transfers of both."""
     gradient = np.random.default_rng(0).standard_normal(n, np.float32)
     session = SessionStep(RULES["Adam"], [np.zeros(n, np.float32)], [gradient], device.backend)
-    there, here = device.zeros(n), device.pinned(n)
+    there, here = device.zeros(n), device.allocate_pinned(n)
 
     def trip() -> None:
         session()
@@ -85,21 +85,21 @@ def _round_trip(device: Device, group: str, n: int, options: Options) -> Iterato
         device.up(here, there)
         device.down(there, here)
 
-    timed = {"round trip": _waited(trip, device), "bus limit": _waited(bus, device)}
+    timed = {"round trip": _time_until_done(trip, device), "bus limit": _time_until_done(bus, device)}
     times = interleave(timed, options.rounds, options.seconds)
     yield from times.durations(group, "round trip", n, "bus limit")
     yield from times.durations(group, "bus limit", n)
 
 
-def _waited(call: Callable[[], object], device: Device) -> Timed:
+def _time_until_done(call: Callable[[], object], device: Device) -> Timed:
     """Times calls until the device is done with them."""
 
     def last() -> None:
         call()
         device.wait()
 
-    def timed(repeats: int) -> float:
+    def time_calls(repeats: int) -> float:
         device.wait()
-        return repeated(call)(repeats - 1) + repeated(last)(1)
+        return repeat(call)(repeats - 1) + repeat(last)(1)
 
-    return timed
+    return time_calls

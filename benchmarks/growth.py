@@ -64,7 +64,7 @@ def _measure(n: int, options: Options) -> tuple[list[float], float]:
     with running_server("numba") as server:
         before = resident(server.process.pid)
         with contender("ours", n, "--at", server.address) as client:
-            times = interleave({"stream": client.timed}, rounds, options.seconds)
+            times = interleave({"stream": client.time_steps}, rounds, options.seconds)
             return times.seconds["stream"], resident(server.process.pid) - before
 
 

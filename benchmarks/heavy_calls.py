@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import optserve
-from benchmarks.contenders.probed_server import Sample, probed_server
+from benchmarks.contenders.probed_server import Sample, run_probed_server
 from benchmarks.options import Options
 from benchmarks.results import Finding, Result
 
@@ -60,7 +60,7 @@ def run(options: Options) -> Iterator[Finding]:
         }
         settings: dict[str, Any] = {"data_dir": Path(folder, "data"), "metrics_port": 0}
         with (
-            probed_server("auto", variables=variables, **settings) as (server, probe),
+            run_probed_server("auto", variables=variables, **settings) as (server, probe),
             optserve.connect(server.address, progress=False, timeout=600) as client,
         ):
             (port,) = (line["metrics_port"] for line in server.log() if "metrics_port" in line)
@@ -81,7 +81,7 @@ def run(options: Options) -> Iterator[Finding]:
                 ):
                     if small:
                         value = float(np.percentile(_ms(small), 99 if group == GROUP else 100))
-                        note = _held(samples, small, limit) if value > limit else ""
+                        note = _describe_stalls(samples, small, limit) if value > limit else ""
                         yield Result(group, name, len(small), value, "ms", note=note)
 
 
@@ -116,7 +116,7 @@ def _ms(spans: Sequence[Span]) -> list[float]:
     return [(ended - begun) * 1e3 for begun, ended in spans]
 
 
-def _held(samples: Sequence[Sample], spans: Sequence[Span], limit_ms: float) -> str:
+def _describe_stalls(samples: Sequence[Sample], spans: Sequence[Span], limit_ms: float) -> str:
     """Returns what the event loop's thread did during the calls that took longer than the limit."""
     slow = [span for span in spans if span[1] - span[0] > limit_ms / 1e3]
     seen = Counter(text for at, text in samples if any(begun < at < ended for begun, ended in slow))
@@ -145,7 +145,7 @@ class Session:
         return self._handle
 
     def create(self) -> None:
-        """Makes it anew."""
+        """Creates the session again."""
         if self._handle is not None:
             self._handle.delete()
         self._handle = self._client.create_session(self._parameters, optserve.optimizers.Adam())

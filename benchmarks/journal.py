@@ -35,7 +35,7 @@ SLOW = f"{SYNC * 1e3:g} ms a sync"
 SLOWLY = f"JOURNAL, {SLOW}"
 DISK, JOURNAL = "write and fdatasync", "journal record"
 KEPT = 8
-"""Records after which a file is begun anew, here."""
+"""Records after which a new file is begun, here."""
 
 
 def run(options: Options) -> Iterator[Finding]:
@@ -47,7 +47,7 @@ def run(options: Options) -> Iterator[Finding]:
         for n in options.sizes_of(SIZES):
             yield from _steps(n, Path(folder, f"data-{n}"), options)
         if options.heavy:  # 48 processes have to start
-            yield from _shared(Path(folder, "data-many"), options)
+            yield from _sync_together(Path(folder, "data-many"), options)
 
 
 def _records(n: int, folder: Path, options: Options) -> Iterator[Finding]:
@@ -66,7 +66,7 @@ def _plain(path: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     written = 0
 
-    def timed(repeats: int) -> float:
+    def time_writes(repeats: int) -> float:
         nonlocal written
         spent = 0.0
         for _ in range(repeats):
@@ -83,7 +83,7 @@ def _plain(path: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
         return spent
 
     try:
-        yield timed
+        yield time_writes
     finally:
         os.close(fd)
         path.unlink()
@@ -91,14 +91,14 @@ def _plain(path: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
 
 @contextlib.contextmanager
 def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
-    """Appends records, and frees what nobody needs."""
+    """Appends records, and frees segments that are not needed."""
     folder.mkdir()
     disk = Disk()
     durable_positions = DurablePositions(disk, folder / "positions")
     journal = Journal(disk, folder, durable_positions, segment_bytes=KEPT * max(payload.nbytes, 8 << 20))
     number = 0
 
-    def timed(repeats: int) -> float:
+    def time_writes(repeats: int) -> float:
         nonlocal number
         spent = 0.0
         for _ in range(repeats):
@@ -112,7 +112,7 @@ def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
         return spent
 
     try:
-        yield timed
+        yield time_writes
     finally:
         journal.close()
         durable_positions.close()
@@ -125,7 +125,7 @@ def _steps(n: int, root: Path, options: Options) -> Iterator[Finding]:
         for name, settings in _servers(root).items():
             server = stack.enter_context(running_server("numba", **settings))
             timed[name] = stack.enter_context(contender("ours", n, "--at", server.address))
-        times = interleave({k: r.timed for k, r in timed.items()}, options.rounds, options.seconds)
+        times = interleave({k: r.time_steps for k, r in timed.items()}, options.rounds, options.seconds)
     yield from times.rates(GROUP, EPHEMERAL, n, "steps/s", 1)
     yield from times.rates(GROUP, JOURNALLED, n, "steps/s", 1, EPHEMERAL)
 
@@ -134,7 +134,7 @@ def _servers(root: Path) -> Mapping[str, Mapping[str, Any]]:
     return {EPHEMERAL: {}, JOURNALLED: {"data_dir": root, "journal_bytes": "1GiB"}}
 
 
-def _shared(root: Path, options: Options) -> Iterator[Finding]:
+def _sync_together(root: Path, options: Options) -> Iterator[Finding]:
     """Many small sessions, whose records share syncs, beside one of them alone."""
     slowly = {"data_dir": root / "slow", "journal_bytes": "1GiB", "module": slow_disk_server.__name__}
     for name, settings in {**_servers(root / "fast"), SLOWLY: slowly}.items():

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.bounds import SIZES
-from benchmarks.contenders.probed_server import SAMPLING, probed_server
+from benchmarks.contenders.probed_server import SAMPLING, run_probed_server
 from benchmarks.contenders.remote import ContenderError, contender
 from benchmarks.options import Options
 from benchmarks.results import Failure, Finding, Result
@@ -49,7 +49,7 @@ def _beside(name: str, over: str, peers: Mapping[str, str], n: int, options: Opt
     with contextlib.ExitStack() as stack:
         for which, command in commands.items():
             try:
-                timed[which] = stack.enter_context(contender(*command, **FLAGS)).timed
+                timed[which] = stack.enter_context(contender(*command, **FLAGS)).time_steps
             except ContenderError as error:
                 yield Failure(GROUP, which, n, str(error))
         times = interleave(timed, options.rounds, options.seconds)
@@ -60,10 +60,10 @@ def _beside(name: str, over: str, peers: Mapping[str, str], n: int, options: Opt
 
 def _shares(n: int, options: Options) -> Iterator[Finding]:
     with (
-        probed_server("numba", variables={**FLAGS, SAMPLING: "1"}) as (server, probe),
+        run_probed_server("numba", variables={**FLAGS, SAMPLING: "1"}) as (server, probe),
         contender("ours", n, "--over=grpc", "--at", server.address, **FLAGS) as client,
     ):
-        repeats = 1 + int(4 * options.seconds / (client.timed(5) / 5))
+        repeats = 1 + int(4 * options.seconds / (client.time_steps(5) / 5))
         probe.start_sampling()
         answer = client.ask(do="sample", repeats=repeats)
         found = {"server": probe.stop_sampling(), "client": (answer["layers"], answer["functions"])}

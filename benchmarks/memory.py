@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import optserve
-from benchmarks.contenders.probed_server import probed_server
+from benchmarks.contenders.probed_server import run_probed_server
 from benchmarks.options import Options
 from benchmarks.results import Finding, Result
 from benchmarks.trends import growth
@@ -57,7 +57,7 @@ def _large(n: int) -> Iterator[Finding]:
     """One session against the server before it, while it steps."""
     gradient = np.random.default_rng(0).standard_normal(n, np.float32)
     with (
-        probed_server("numba") as (server, probe),
+        run_probed_server("numba") as (server, probe),
         optserve.connect(server.address, progress=False) as client,
     ):
         pid = server.process.pid
@@ -68,7 +68,7 @@ def _large(n: int) -> Iterator[Finding]:
             series = []
             for _ in range(WARM_UP + STEPS):
                 stream.step({"w": gradient})
-                series.append((resident(pid) - before, probe.held() / MIB))
+                series.append((resident(pid) - before, probe.resident_bytes() / MIB))
             there, in_use = np.transpose(series[WARM_UP:])
             needed = (ARRAYS + 1) * 4 * n / MIB
             most = peak(pid) - before
@@ -85,15 +85,15 @@ def _many() -> Iterator[Finding]:
     with running_server("numba", **flags) as server, optserve.connect(server.address) as client:
         pid = server.process.pid
 
-        def made() -> optserve.SessionHandle:
+        def make() -> optserve.SessionHandle:
             session = client.create_session({"w": np.zeros(SMALL, np.float32)}, optserve.optimizers.Adam())
             session.step(gradient, pull=True)
             return session
 
-        made()
+        make()
         start = resident(pid)
         for number in range(1, SESSIONS + 1):
-            session = made()
+            session = make()
             if number in MARKS:
                 yield Result(GROUP, "server, by number of sessions", number, resident(pid), "MiB")
                 seconds = statistics.median(_steps(session, gradient))

@@ -50,7 +50,7 @@ class Spread:
     """How far the rounds behind a result lay apart.
 
     Attributes:
-        low, high: the least and the greatest ratio, or value where there is no peer.
+        low, high: the least and the greatest ratio, or value if there is no peer.
     """
 
     group: str
@@ -78,7 +78,7 @@ class Run:
     spreads: list[Spread] = dataclasses.field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
-        """Takes a finding to its like."""
+        """Adds a finding to the list of its kind."""
         if isinstance(finding, Result):
             self.results.append(finding)
         elif isinstance(finding, Failure):

@@ -70,16 +70,16 @@ class Times:
         yield Spread(group, name, n, peer, min(ratios), max(ratios))
 
 
-def repeated(call: Callable[[], object]) -> Timed:
+def repeat(call: Callable[[], object]) -> Timed:
     """Times a call of this process."""
 
-    def timed(repeats: int) -> float:
+    def time_calls(repeats: int) -> float:
         start = time.perf_counter()
         for _ in range(repeats):
             call()
         return time.perf_counter() - start
 
-    return timed
+    return time_calls
 
 
 def interleave(contenders: Mapping[str, Timed], rounds: int, seconds: float) -> Times:

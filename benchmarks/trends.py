@@ -41,7 +41,7 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def growth(held: Sequence[float], steps: int) -> float:
-    """What so many steps add: the median slope between any two moments (Theil and Sen).
+    """Returns what ``steps`` steps add: the median slope between any two moments (Theil and Sen).
 
     Of some steps together the least counts, as others differ by messages that are under way.
 

@@ -1,4 +1,4 @@
-"""Clients that know what they were told, and what they were not told yet."""
+"""Clients that remember which changes were acknowledged, and which are still unanswered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 
 from chaos.beside import Beside
-from chaos.model import Arrays, Model, drawn
+from chaos.model import Arrays, Model, draw
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import SessionSpec
 from tests.integration.client import Client, step_messages
@@ -60,7 +60,7 @@ class Actor(ABC):
         self.failure: BaseException | None = None
 
     def run(self, address: str, over: threading.Event) -> None:
-        """Settles what was left open, compares, and goes on until the connection breaks."""
+        """Repeats unanswered calls, compares, and continues until the connection breaks."""
         try:
             with Client(address) as client:
                 self.settle(client)
@@ -98,14 +98,14 @@ class Actor(ABC):
         """Makes one more change."""
 
 
-def exported(client: Client, name: str) -> bytes:
+def export(client: Client, name: str) -> bytes:
     """A session's whole state."""
     messages = client.sessions.ExportSnapshot(pb.ExportSnapshotRequest(name=name), timeout=TIMEOUT)
     return b"".join(message.chunk.data for message in messages)
 
 
-def kept_steps(client: Client, name: str) -> list[int]:
-    """Steps of the snapshots that somebody asked for."""
+def list_kept_steps(client: Client, name: str) -> list[int]:
+    """Returns the steps of the snapshots that a client asked for."""
     answer = client.sessions.ListSnapshots(pb.ListSnapshotsRequest(name=name), timeout=TIMEOUT)
     return sorted(snapshot.step for snapshot in answer.snapshots if snapshot.kept)
 
@@ -144,8 +144,8 @@ class Soloist(Actor):
                 assert self._open.kind == "restore" or at - self._model.step_number in (0, 1), at
             self._make(client, self._open)
         if self._model is not None:
-            self._model.check(exported(client, self._full_name))
-            found = kept_steps(client, self._full_name)
+            self._model.check(export(client, self._full_name))
+            found = list_kept_steps(client, self._full_name)
             assert found == sorted(self._saved), f"{found} instead of {sorted(self._saved)}"
 
     def go_on(self, client: Client) -> None:
@@ -163,7 +163,7 @@ class Soloist(Actor):
     def _next(self) -> Call:
         if self._model is None:
             return self._create()
-        kinds = [self._step, self._streamed, self._sent_beside]
+        kinds = [self._step, self._stream_step, self._step_over_data_connection]
         kinds += [self._push, self._update, self._report, self._save, self._delete]
         weights = [0.24, 0.24, 0.24, 0.06, 0.06, 0.06, 0.05, 0.01]
         if self._saved:
@@ -176,7 +176,7 @@ class Soloist(Actor):
 
     def _create(self) -> Call:
         spec, key = self._spec(), self._key()
-        values = drawn(self.rng, VALUES)
+        values = draw(self.rng, VALUES)
 
         def ask(client: Client) -> object:
             return client.create(values, spec, session_id=self._session, request_id=key)
@@ -194,30 +194,30 @@ class Soloist(Actor):
         return spec
 
     def _step(self) -> Call:
-        gradient = drawn(self.rng, VALUES)
+        gradient = draw(self.rng, VALUES)
         sequence = self._sequence = self._sequence + 1
 
         def ask(client: Client) -> pb.StepResult:
             return client.step(self._full_name, gradient, worker="solo", sequence=sequence).result
 
-        return Call("step", ask, lambda answer: self._stepped(gradient, sequence, answer))
+        return Call("step", ask, lambda answer: self._check_step(gradient, sequence, answer))
 
-    def _streamed(self) -> Call:
+    def _stream_step(self) -> Call:
         def send(client: Client, plan: pb.StepPlan, messages: list[pb.StepStreamRequest]) -> pb.StepResult:
             (answer,) = client.stream(plan, messages)
             return answer.result
 
-        return self._chunked("stream", send)
+        return self._send_in_chunks("stream", send)
 
-    def _sent_beside(self) -> Call:
-        return self._chunked("beside", self.step_beside)
+    def _step_over_data_connection(self) -> Call:
+        return self._send_in_chunks("beside", self.step_beside)
 
-    def _chunked(
+    def _send_in_chunks(
         self,
         kind: str,
         send: Callable[[Client, pb.StepPlan, list[pb.StepStreamRequest]], pb.StepResult],
     ) -> Call:
-        gradient = drawn(self.rng, VALUES)
+        gradient = draw(self.rng, VALUES)
         sequence = self._sequence = self._sequence + 1
         plan = pb.StepPlan(session=self._full_name, worker="solo")
         messages = list(step_messages(flat(gradient), sequence=sequence))
@@ -228,9 +228,9 @@ class Soloist(Actor):
             result.worker = plan.worker
             return result
 
-        return Call(kind, ask, lambda answer: self._stepped(gradient, sequence, answer))
+        return Call(kind, ask, lambda answer: self._check_step(gradient, sequence, answer))
 
-    def _stepped(self, gradient: Arrays, sequence: int, answer: object) -> None:
+    def _check_step(self, gradient: Arrays, sequence: int, answer: object) -> None:
         assert self._model is not None
         assert isinstance(answer, pb.StepResult)
         expected = self._model.step(gradient, worker="solo", sequence=sequence)
@@ -238,7 +238,7 @@ class Soloist(Actor):
         assert answer == expected
 
     def _push(self) -> Call:
-        values, key, reset = drawn(self.rng, {"b": VALUES["b"]}), self._key(), bool(self.rng.integers(2))
+        values, key, reset = draw(self.rng, {"b": VALUES["b"]}), self._key(), bool(self.rng.integers(2))
         header = pb.PushHeader(name=self._full_name, request_id=key, tensors=["b"], reset_state=reset)
 
         def follow(_: object) -> None:
@@ -275,7 +275,7 @@ class Soloist(Actor):
             assert self._model is not None
             assert isinstance(answer, pb.CreateSnapshotResponse)
             assert answer.snapshot.step == self._model.step_number
-            self._saved[answer.snapshot.step] = self._model.saved()
+            self._saved[answer.snapshot.step] = self._model.snapshot()
 
         return Call("save", lambda c: c.sessions.CreateSnapshot(request, timeout=TIMEOUT), follow)
 
@@ -341,7 +341,7 @@ class Pair(Actor):
             expected = self._model.step(gradient, worker=worker, sequence=sequence)
             expected.replayed = answer.replayed
             assert answer == expected
-        self._model.check(exported(client, self._name))
+        self._model.check(export(client, self._name))
 
     def go_on(self, client: Client) -> None:
         errors: list[Exception] = []
@@ -350,7 +350,7 @@ class Pair(Actor):
             try:
                 for _ in range(5):
                     with self._lock:
-                        self._open[worker] = drawn(self.rng, VALUES)
+                        self._open[worker] = draw(self.rng, VALUES)
                         self._sequences[worker] += 1
                     self._send(client, worker)
             except Exception as error:

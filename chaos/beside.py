@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client
-from tests.integration.raw_stream import ACCEPTED, GREETING, PREFIX, RawStream, asking, framed, taken
+from tests.integration.raw_stream import ACCEPTED, GREETING, PREFIX, RawStream, asking, frame, receive_exactly
 
 SECONDS = 60.0
 """How long a stream may last: longer than any server that is to be killed."""
@@ -55,9 +55,11 @@ class Beside:
         """The answer to some messages, which is one message long."""
         connection = self._stream.socket
         try:
-            connection.sendall(framed(messages))
-            prefix = taken(connection, PREFIX.size)
-            answer = taken(connection, PREFIX.unpack(prefix)[1]) if len(prefix) == PREFIX.size else b""
+            connection.sendall(frame(messages))
+            prefix = receive_exactly(connection, PREFIX.size)
+            answer = (
+                receive_exactly(connection, PREFIX.unpack(prefix)[1]) if len(prefix) == PREFIX.size else b""
+            )
         except OSError:
             prefix = answer = b""
         if len(prefix) < PREFIX.size or len(answer) < PREFIX.unpack(prefix)[1]:

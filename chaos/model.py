@@ -48,12 +48,12 @@ class Model:
 
     def step(self, gradient: Arrays, **options: Any) -> pb.StepResult:
         """Takes a step; the result is what a server that journals would say."""
-        result = result_to(self._session.apply(self._staged(gradient), StepOptions(**options)))
+        result = result_to(self._session.apply(self._stage(gradient), StepOptions(**options)))
         result.durable_step = result.step
         return result
 
     def push(self, values: Arrays, reset_state: bool) -> None:
-        self._session.assign(self._staged(values), reset_state=reset_state)
+        self._session.assign(self._stage(values), reset_state=reset_state)
 
     def update(self, spec: SessionSpec) -> None:
         self._session.update(session_spec_from(spec))
@@ -61,7 +61,7 @@ class Model:
     def report(self, values: Mapping[str, float]) -> None:
         self._session.report(values)
 
-    def saved(self) -> bytes:
+    def snapshot(self) -> bytes:
         """A snapshot."""
         frozen = encode_snapshot(self._session, SPEC_TEXT)
         pieces: list[bytes] = []
@@ -72,9 +72,7 @@ class Model:
         contents = snapshot.read(memoryview(saved))
         if weights_only:
             names = [entry.name for entry in self._session.layout.entries]
-            self._session.assign(
-                self._staged({name: contents.tensors[f"parameter/{name}"] for name in names})
-            )
+            self._session.assign(self._stage({name: contents.tensors[f"parameter/{name}"] for name in names}))
         else:
             RestoreChange(contents, SPEC_TEXT).prepare(self._session).commit()
 
@@ -84,7 +82,7 @@ class Model:
         Raises:
             AssertionError: saying where they differ.
         """
-        expected, found = (snapshot.read(memoryview(data)) for data in (self.saved(), exported))
+        expected, found = (snapshot.read(memoryview(data)) for data in (self.snapshot(), exported))
         assert found.tensors.keys() == expected.tensors.keys()
         facts = [json.loads(contents.metadata["optserve"]) for contents in (expected, found)]
         for name in _FACTS:
@@ -93,7 +91,7 @@ class Model:
         for name, array in expected.tensors.items():
             assert found.tensors[name].tobytes() == array.tobytes(), f"{name} differs"
 
-    def _staged(self, arrays: Arrays) -> Staging:
+    def _stage(self, arrays: Arrays) -> Staging:
         return self._session.stage_arrays([NamedArray(name, a) for name, a in arrays.items()])
 
     @property
@@ -101,6 +99,6 @@ class Model:
         return self._session
 
 
-def drawn(rng: np.random.Generator, like: Arrays) -> dict[str, npt.NDArray[Any]]:
+def draw(rng: np.random.Generator, like: Arrays) -> dict[str, npt.NDArray[Any]]:
     """Random arrays of those shapes."""
     return {name: rng.standard_normal(a.shape).astype(a.dtype) for name, a in like.items()}

@@ -48,7 +48,7 @@ def gpu_count() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects tests marked ``gpu`` where there is none, and says so in the count."""
+    """Deselects tests marked ``gpu`` on a machine without a GPU; the count shows them."""
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if not wanting or gpu_count() > 0:
         return

@@ -1,1 +1,1 @@
-"""Commands for those who develop the project."""
+"""Commands for developers of the project."""

@@ -32,7 +32,7 @@ def own_members(owner: object, module: str) -> list[tuple[str, object]]:
     ]
 
 
-def undocumented(owner: object, module: str, path: str) -> list[str]:
+def list_undocumented(owner: object, module: str, path: str) -> list[str]:
     """Dotted names of the members of ``owner``, and of their members, that have no docstring.
 
     Args:
@@ -43,7 +43,7 @@ def undocumented(owner: object, module: str, path: str) -> list[str]:
     missing = [] if owner.__doc__ else [path]
     for name, member in own_members(owner, module):
         if isinstance(member, type):
-            missing += undocumented(member, module, f"{path}.{name}")
+            missing += list_undocumented(member, module, f"{path}.{name}")
         # Through the owner, so that an override finds the docstring of what it overrides.
         elif not inspect.getdoc(getattr(owner, name)):
             missing.append(f"{path}.{name}")
@@ -53,7 +53,9 @@ def undocumented(owner: object, module: str, path: str) -> list[str]:
 def main(packages: list[str]) -> int:
     """Prints what has no docstring; the exit status is 1 if there is any."""
     names = [name for package in packages for name in modules_of(importlib.import_module(package))]
-    missing = [path for name in names for path in undocumented(importlib.import_module(name), name, name)]
+    missing = [
+        path for name in names for path in list_undocumented(importlib.import_module(name), name, name)
+    ]
     print("\n".join([*(f"{path} has no docstring" for path in missing), f"{len(names)} modules checked"]))
     return 1 if missing else 0
 

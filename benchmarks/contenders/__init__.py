@@ -1,1 +1,1 @@
-"""Ours and others, each a program: a client that is told what to do, with a server of its own."""
+"""Contenders, ours and others: each is a client program that takes commands, with its own server."""

@@ -1,4 +1,4 @@
-"""torch.distributed over gloo: the gradient is sent to the other process, parameters come back."""
+"""torch.distributed over gloo: the gradient is sent to the other process, parameters are returned."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from benchmarks.contenders.worker import Parameters, Step, serve
 from optserve.v1 import session_service_pb2 as pb
 
 
-def connected(port: int) -> grpc.Channel:
+def connect(port: int) -> grpc.Channel:
     """A channel to the server."""
     return grpc.insecure_channel(f"127.0.0.1:{port}", options=naive_server.OPTIONS)
 
@@ -41,10 +41,10 @@ def main() -> None:
     """Serves until standard input closes; at the port and by the model's name that are given, if any."""
     n = int(sys.argv[1])
     if len(sys.argv) > 2:
-        with connected(int(sys.argv[2])) as channel:
+        with connect(int(sys.argv[2])) as channel:
             serve(step_of(channel, sys.argv[3]), n)
         return
-    with serving("naive_server", n, 1) as port, connected(port) as channel:
+    with serving("naive_server", n, 1) as port, connect(port) as channel:
         serve(step_of(channel, "0"), n)
 
 

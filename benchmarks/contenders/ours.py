@@ -74,7 +74,7 @@ def main() -> None:
         if arguments.call == "unary":
             step = stack.enter_context(_unary(address, session.name))
         elif arguments.call == "handle":
-            step = _given(lambda gradient: session.step(gradient, pull=True))
+            step = _pass_gradients(lambda gradient: session.step(gradient, pull=True))
         else:
             window = int(max(2, min(8, MAX_IN_FLIGHT_BYTES // (4 * arguments.n))))
             stream = stack.enter_context(
@@ -83,13 +83,13 @@ def main() -> None:
                 )
             )
             if arguments.call == "pipelined":
-                step, drain = _pipelined(stream, window)
+                step, drain = _pipeline(stream, window)
             else:
-                step = _in_place(stream) if over == "in-place" else _given(stream.step)
+                step = _in_place(stream) if over == "in-place" else _pass_gradients(stream.step)
         serve(step, arguments.n, DTYPES[arguments.gradient], detector.check, drain)
 
 
-def _given(call: Callable[..., optserve.StepResult]) -> Step:
+def _pass_gradients(call: Callable[..., optserve.StepResult]) -> Step:
     """Steps with gradients in the caller's memory."""
     return lambda gradient: call({"w": gradient}).parameters["w"]
 
@@ -108,7 +108,7 @@ def _in_place(stream: optserve.StepStream) -> Step:
     return step
 
 
-def _pipelined(stream: optserve.StepStream, window: int) -> tuple[Step, Callable[[], Parameters | None]]:
+def _pipeline(stream: optserve.StepStream, window: int) -> tuple[Step, Callable[[], Parameters | None]]:
     """Steps of which a window is in flight, and what waits for the last ones."""
     pending: deque[Any] = deque()
 

@@ -58,7 +58,7 @@ class _Mallinfo(ctypes.Structure):
     )
 
 
-def held_bytes() -> int:
+def measure_resident_bytes() -> int:
     """Resident bytes of this process without free memory of the C library's heap."""
     mallinfo2 = ctypes.CDLL(None).mallinfo2
     mallinfo2.restype = _Mallinfo
@@ -75,8 +75,8 @@ class Probe:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def held(self) -> int:
-        """Returns the server's `held_bytes`."""
+    def resident_bytes(self) -> int:
+        """Returns the server's `measure_resident_bytes`."""
         return int(self._ask("memory"))
 
     def stacks(self) -> list[Sample]:
@@ -98,7 +98,7 @@ class Probe:
 
 
 @contextlib.contextmanager
-def probed_server(backend: str, **settings: Any) -> Iterator[tuple[RunningServer, Probe]]:
+def run_probed_server(backend: str, **settings: Any) -> Iterator[tuple[RunningServer, Probe]]:
     """Runs a probed server until the block ends; settings as for `running_server`."""
     with contextlib.ExitStack() as stack:
         address = str(Path(stack.enter_context(tempfile.TemporaryDirectory()), "probe"))
@@ -115,7 +115,7 @@ def _answer(listener: Listener, answers: Mapping[str, Callable[[], object]]) -> 
             connection.send(answers[connection.recv()]())
 
 
-def _taken(samples: deque[Sample]) -> list[Sample]:
+def _take(samples: deque[Sample]) -> list[Sample]:
     """Empties the samples and returns them."""
     return [samples.popleft() for _ in range(len(samples))]
 
@@ -152,8 +152,8 @@ def _start_probe(listener: Listener) -> None:
     """Starts the probe's threads; to be called in the main thread."""
     samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
     answers: dict[str, Callable[[], object]] = {
-        "memory": held_bytes,
-        "stacks": partial(_taken, samples),
+        "memory": measure_resident_bytes,
+        "stacks": partial(_take, samples),
     }
     threads: dict[Callable[..., None], tuple[Any, ...]] = {_answer: (listener, answers)}
     if SAMPLING in os.environ:

@@ -1,4 +1,4 @@
-"""Our side of a contender: starts its process, tells it what to do, and ends it."""
+"""Controller of a contender: starts its process, sends it commands, and stops it."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ class Remote:
         self._process, self._log = process, log
         self.facts = self._answer(START_SECONDS)
 
-    def timed(self, repeats: int) -> float:
-        """The seconds of so many steps; a `benchmarks.timing.Timed`."""
+    def time_steps(self, repeats: int) -> float:
+        """Returns the seconds of ``repeats`` steps; a `benchmarks.timing.Timed`."""
         return float(self.ask(do="time", repeats=repeats)["seconds"])
 
     def rest(self) -> None:
-        """Stops its processes: what waits for its turn may cost whoever has it."""
+        """Suspends its processes, so that it does not slow a contender that is measured."""
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def wake(self) -> None:
-        """Lets them go on."""
+        """Resumes its processes."""
         os.killpg(self._process.pid, signal.SIGCONT)
 
-    def timed_alone(self, repeats: int) -> float:
-        """As `timed`, of one that rests before and afterwards."""
+    def time_alone(self, repeats: int) -> float:
+        """Like `time_steps`, of a process that is stopped before and afterwards."""
         self.wake()
         try:
-            return self.timed(repeats)
+            return self.time_steps(repeats)
         finally:
             self.rest()
 
     def goes_on(self, seconds: float) -> None:
-        """Tells it to step for so long; `durations` waits for what comes of it."""
+        """Asks it to step for ``seconds``; `durations` waits for the result."""
         self.tell(do="go on", seconds=seconds)
 
     def durations(self) -> list[float]:
         """The seconds of each step that `goes_on` asked for."""
         return list(self._answer(ANSWER_SECONDS)["seconds"])
 
-    def checked(self) -> Parameters:
+    def check(self) -> Parameters:
         """The parameters after three steps on `benchmarks.contenders.worker.gradients`."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "values.npy")

@@ -1,4 +1,4 @@
-"""Our server on a disk that takes 0.6 ms to make anything safe, whatever this machine's takes.
+"""Our server on a disk that takes 0.6 ms for a sync, whatever this machine's takes.
 
 A virtual disk was measured to take that for 40 KB. Where a sync takes less than a step, many
 clients have nothing to share.

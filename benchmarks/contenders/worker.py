@@ -1,4 +1,4 @@
-"""The contender's side: a process that steps when it is told to."""
+"""The contender's process: takes steps on request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WARM_UP = 0.3
 
 
 def gradient(n: int, dtype: npt.DTypeLike = np.float32) -> Parameters:
-    """The gradient that everybody sends."""
+    """The gradient that every contender sends."""
     return np.random.default_rng(0).standard_normal(n, np.float32).astype(dtype)
 
 
@@ -59,9 +59,9 @@ def serve(
         elif request["do"] == "go on":
             found["seconds"] = _going_on(step, own, request["seconds"])
         elif request["do"] == "sample":
-            found["layers"], found["functions"] = _sampled(step, own, request["repeats"])
+            found["layers"], found["functions"] = _sample(step, own, request["repeats"])
         else:
-            found["seconds"] = _timed(step, drain, own, request["repeats"])
+            found["seconds"] = _time_steps(step, drain, own, request["repeats"])
         check()
         _say(answers, **found)
 
@@ -77,7 +77,7 @@ def _save(
     np.save(path, np.asarray(values if last is None else last).astype(np.float32))
 
 
-def _timed(step: Step, drain: Callable[[], Parameters | None], own: Parameters, repeats: int) -> float:
+def _time_steps(step: Step, drain: Callable[[], Parameters | None], own: Parameters, repeats: int) -> float:
     """Returns the seconds of all calls together, after calls that do not count.
 
     After a pause, some contenders need hundreds of calls until the scheduler has placed their threads.
@@ -95,7 +95,7 @@ def _timed(step: Step, drain: Callable[[], Parameters | None], own: Parameters, 
     return time.perf_counter() - start
 
 
-def _sampled(step: Step, own: Parameters, repeats: int) -> tuple[object, object]:
+def _sample(step: Step, own: Parameters, repeats: int) -> tuple[object, object]:
     """Returns what `Sampler.stop` returns of this process."""
     from benchmarks.contenders.sampler import Sampler  # after gRPC
 

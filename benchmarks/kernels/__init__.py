@@ -1,1 +1,1 @@
-"""Kernels alone: no session where none is needed, no wire."""
+"""Kernels alone, without a wire, and without a session if none is needed."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from benchmarks.kernels.ours import RULES, Kernel
 from benchmarks.options import Options
 from benchmarks.results import Finding
-from benchmarks.timing import interleave, repeated
+from benchmarks.timing import interleave, repeat
 from optserve_server.arrays.numba_jit import NumbaBackend
 
 GROUP = "kernel: gradient dtype"
@@ -28,7 +28,7 @@ def run(options: Options) -> Iterator[Finding]:
     for n in options.sizes_of(SIZES):
         start, gradient = (np.random.default_rng(i).standard_normal(n, np.float32) for i in (0, 1))
         timed = {
-            name: repeated(Kernel(RULES["Adam"], NumbaBackend(), start, gradient.astype(dtype)))
+            name: repeat(Kernel(RULES["Adam"], NumbaBackend(), start, gradient.astype(dtype)))
             for name, dtype in DTYPES.items()
         }
         times = interleave(timed, options.rounds, options.seconds / 5)

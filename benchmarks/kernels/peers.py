@@ -25,7 +25,7 @@ class Torch:
         rule: its name in `TORCH`.
         threads: of OpenMP.
         arrays: the first values, an array for each tensor.
-        gradients: likewise.
+        gradients: an array for each tensor.
     """
 
     def __init__(self, rule: str, threads: int, arrays: Sequence[Array], gradients: Sequence[Array]) -> None:

@@ -11,14 +11,14 @@ from benchmarks.kernels.ours import RULES, Kernel
 from benchmarks.kernels.peers import Optax, Torch
 from benchmarks.options import Options
 from benchmarks.results import Finding
-from benchmarks.timing import Times, interleave, repeated
+from benchmarks.timing import Times, interleave, repeat
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 
 SIZES = (10_000, 100_000, 1_000_000, 25_000_000)
 FUSED = {"torch fused, 1 thread": 1, "torch fused, 2 threads": 2}
 DEFAULT = "torch fused, 2 threads"
-"""What torch does on two cores unless it is told otherwise."""
+"""torch's default on two cores."""
 
 
 def run(options: Options) -> Iterator[Finding]:
@@ -53,7 +53,7 @@ def _times(rule: str, n: int, options: Options) -> Times:
         contenders["optax, jitted"] = Optax(rule, start, gradient)
     check(contenders)
     return interleave(
-        {name: repeated(call) for name, call in contenders.items()}, options.rounds, options.seconds / 5
+        {name: repeat(call) for name, call in contenders.items()}, options.rounds, options.seconds / 5
     )
 
 

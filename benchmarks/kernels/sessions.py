@@ -32,7 +32,7 @@ class SessionStep:
     Args:
         rule: the optimizer.
         arrays: the first values, an array for each tensor.
-        gradients: likewise.
+        gradients: an array for each tensor.
         backend: what computes; Numba when None.
         fields: of the `SessionSpec`.
     """
@@ -58,7 +58,7 @@ class SessionStep:
         self._session.apply(self._staging, StepOptions())
 
     def once_arrived(self, repeats: int) -> float:
-        """Seconds of steps whose gradient was measured as it came in, from its last byte on."""
+        """Seconds of steps whose gradient was measured on arrival, from its last byte on."""
         spent, size = 0.0, self._staging.byte_count
         for _ in range(repeats):
             step = Step(self._session, self._staging, StepOptions())

@@ -13,7 +13,7 @@ from benchmarks.kernels.rules import check
 from benchmarks.kernels.sessions import SessionStep
 from benchmarks.options import Options
 from benchmarks.results import Finding
-from benchmarks.timing import interleave, repeated
+from benchmarks.timing import interleave, repeat
 from optserve_server.spec.session_spec import ClipByGlobalNorm, GradientSpec, WeightAverageSpec
 
 TENSORS = 1000
@@ -53,7 +53,7 @@ def _beside(
         f"{label}, 2 threads": peer(rule, 2, own, gradients),
     }
     check(contenders)
-    timed = {name: repeated(call) for name, call in contenders.items()} | {ONE_PASS: ours.once_arrived}
+    timed = {name: repeat(call) for name, call in contenders.items()} | {ONE_PASS: ours.once_arrived}
     times = interleave(timed, options.rounds, options.seconds / 2)
     n = sum(array.size for array in own)
     variants = list(contenders)[1:]

@@ -25,7 +25,7 @@ LIMITS: dict[str, Any] = {
 
 
 def main() -> int:
-    """Prints what was found; returns 1 where that may not be."""
+    """Prints what was found; returns 1 if that may not be."""
     parser = argparse.ArgumentParser(prog="python -m chaos.fuzz", description=__doc__)
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""A campaign: hostile calls in numbers, an honest client among them, and what became of the server."""
+"""A campaign: many hostile calls, an honest client among them, and the state of the server after it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def run(server: RunningServer, messages: int, seed: int) -> Findings:
             with contextlib.suppress(asyncio.CancelledError):
                 await patience
         found.memory = (warm, resident(server.process.pid))
-        found.descriptors = (before, await _settled(server, before))
+        found.descriptors = (before, await _await_descriptor_count(server, before))
         found.steps, found.over_data = found.steps + stream.taken, stream.taken
         found.slowest = stream.slowest
         found.wrong += honest.differences()
@@ -65,7 +65,7 @@ async def run(server: RunningServer, messages: int, seed: int) -> Findings:
     return found
 
 
-async def _settled(server: RunningServer, most: int) -> int:
+async def _await_descriptor_count(server: RunningServer, most: int) -> int:
     """How many descriptors there are once the server has noticed who is gone."""
     for _ in range(100):
         if descriptors_of(server.process.pid) <= most:
@@ -111,7 +111,7 @@ class HonestStream:
         self._stream = RawStream(client, host, LONGEST_CAMPAIGN)
         self.data_address = host, self._stream.offer().port
         plan = pb.StepPlan(session="sessions/guarded", pull=pb.PullOptions())
-        self._stream.go_over().planned(pb.StepStreamRequest(plan=plan))
+        self._stream.go_over().plan(pb.StepStreamRequest(plan=plan))
         self.taken, self.slowest = 0, 0.0
         self.steps(1)
 
@@ -151,7 +151,7 @@ async def _all(door: Door, random: Random, found: Findings) -> None:
 
 
 async def _make(channel: aio.Channel, call: HostileCall, found: Findings) -> None:
-    async def sent() -> AsyncIterator[bytes]:
+    async def send() -> AsyncIterator[bytes]:
         for message in call.messages:
             found.messages += 1
             yield message
@@ -160,7 +160,7 @@ async def _make(channel: aio.Channel, call: HostileCall, found: Findings) -> Non
 
     watching = call.method == SESSIONS + "WatchSession"
     method: Any = channel.stream_stream(call.method)
-    going = method(sent(), timeout=0.2 if watching else SECONDS)
+    going = method(send(), timeout=0.2 if watching else SECONDS)
     if call.cancelled_after is not None:
         await asyncio.sleep(call.cancelled_after)
         going.cancel()

@@ -1,4 +1,4 @@
-"""Hostile users of data connections: strangers, callers whose tickets are no good, and those let in."""
+"""Hostile users of data connections: unauthenticated, with invalid tickets, and authenticated."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from optserve._transport.data_connection import ACCEPTED, GREETING
 from optserve.v1 import session_service_pb2 as pb
 
 LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-"""What a call may be told whose data connection was lost."""
+"""Statuses of a call whose data connection was lost."""
 
 CROWD = 300
-"""More strangers than the server lets in at once."""
+"""More unauthenticated connections than the server accepts at once."""
 
 
 class Door:
-    """Where hostile callers come in.
+    """The ports that hostile callers connect to.
 
     Args:
         channel: to the server.
@@ -49,7 +49,7 @@ class Door:
         return Guest(self, self.channel.stream_stream(SESSIONS + "StepStream")(timeout=SECONDS))
 
     def note(self, kind: str, name: str, right: bool) -> None:
-        """Counts what became of something that gets no status."""
+        """Counts the outcome of a connection that gets no status."""
         self.found.codes[kind, name] += 1
         if not right:
             self.found.wrong.append(f"{kind}: {name}")
@@ -72,7 +72,7 @@ class Line:
                     await asyncio.sleep(pause)
 
     async def hears(self, seconds: float = SECONDS) -> bytes | None:
-        """All that comes until the server closes the connection; None where it does not."""
+        """All that comes until the server closes the connection; None if it does not."""
         heard = b""
         with contextlib.suppress(OSError):
             try:
@@ -128,7 +128,7 @@ class Guest:
         return pb.StepStreamResponse.FromString(answer).data_connection.ticket
 
     async def enter(self) -> Line | None:
-        """A data connection that the call has gone over to; None where there are too many strangers."""
+        """Switches a call to a data connection; None if there are too many unauthenticated ones."""
         line, ticket = await self._door.connect(), await self.ask()
         if not await line.says(ticket):
             line.close()
@@ -172,7 +172,7 @@ async def stranger(door: Door, random: Random) -> None:
 
 
 async def half_greeting(door: Door, random: Random) -> None:
-    """Begins a greeting, byte by byte or not at all, and goes away in one of three ways."""
+    """Begins a greeting, or sends nothing, and disconnects in one of three ways."""
     whole = GREETING + random.randbytes(TICKET_BYTES)
     said = whole[: random.randrange(len(whole))]
     line = await door.connect()
@@ -191,7 +191,7 @@ async def half_greeting(door: Door, random: Random) -> None:
 
 
 async def crowd(door: Door, random: Random) -> None:
-    """Silent strangers, more than there may be; those beyond are shown out at once."""
+    """Opens more silent connections than are allowed; those beyond the limit are closed at once."""
     lines = [await door.connect() for _ in range(CROWD)]
     heard = await asyncio.gather(*(line.hears(0.5) for line in lines[-8:]))
     out = sum(words == b"" for words in heard)
@@ -241,8 +241,8 @@ async def never_made(door: Door, random: Random) -> None:
     await guest.end("never made", LOST)
 
 
-async def used_ticket(door: Door, random: Random) -> None:
-    """Shows a ticket twice, or after its call: is shown out without a word."""
+async def show_used_ticket(door: Door, random: Random) -> None:
+    """Shows a ticket twice, or after its call: the connection is closed without an answer."""
     guest = await door.call()
     ticket = await guest.ask()
     first = await door.connect()
@@ -278,7 +278,7 @@ async def asks_again(door: Door, random: Random) -> None:
 
 
 async def let_in(door: Door, random: Random) -> None:
-    """Is let in, sends what is none, and goes away in one of three ways."""
+    """Authenticates, sends a malformed frame, and disconnects in one of three ways."""
     make = random.choice(FRAMES)
     kind, pieces = f"data {make.__name__.replace('_', ' ')}", make(random)
     guest = await door.call()
@@ -308,7 +308,7 @@ VISITS: tuple[tuple[Visit, float], ...] = (
     (half_greeting, 10),
     (bad_ticket, 8),
     (never_made, 5),
-    (used_ticket, 8),
+    (show_used_ticket, 8),
     (asks_again, 8),
     (let_in, 60),
     (crowd, 0.2),

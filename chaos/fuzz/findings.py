@@ -66,7 +66,7 @@ class Findings:
         Args:
             kind: what was hostile.
             code: of the answer.
-            told: its text and metadata.
+            told: text and metadata of its error.
             also: codes that are right beside the `EXPECTED` ones.
             sent: what it answers, for people.
         """

@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 
 from chaos.fuzz import requests
-from chaos.fuzz.hostile import SENTINEL, altered
+from chaos.fuzz.hostile import SENTINEL, alter
 from optserve._transport.data_connection import PREFIX
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
@@ -42,14 +42,14 @@ def step_message(random: Random) -> bytes:
     return message.SerializeToString()
 
 
-def framed(message: bytes, flag: int = 0) -> bytes:
+def frame(message: bytes, flag: int = 0) -> bytes:
     """A message as it goes over a data connection."""
     return PREFIX.pack(flag, len(message)) + message
 
 
 def flags(random: Random) -> list[bytes]:
     """A flag that there is not."""
-    return [framed(plan_message(random)), framed(step_message(random), random.randrange(1, 256))]
+    return [frame(plan_message(random)), frame(step_message(random), random.randrange(1, 256))]
 
 
 def lengths(random: Random) -> list[bytes]:
@@ -60,41 +60,41 @@ def lengths(random: Random) -> list[bytes]:
 
 def cut_off(random: Random) -> list[bytes]:
     """Steps, the last of them not whole."""
-    whole = framed(plan_message(random)) + b"".join(framed(step_message(random)) for _ in range(3))
+    whole = frame(plan_message(random)) + b"".join(frame(step_message(random)) for _ in range(3))
     return [whole[: random.randrange(len(whole))]]
 
 
 def noise(random: Random) -> list[bytes]:
     """Random bytes, with a prefix or without one."""
     data = random.randbytes(random.randrange(1, 300))
-    return [framed(data) if random.random() < 0.5 else data]
+    return [frame(data) if random.random() < 0.5 else data]
 
 
 def mutations(random: Random) -> list[bytes]:
     """Plans and steps with bytes flipped, cut out, doubled or put in; their lengths are right."""
     good = [plan_message(random), step_message(random)]
-    wrong = [altered(random, random.choice(good)) for _ in range(random.randrange(1, 5))]
-    return [framed(message) for message in good + wrong]
+    wrong = [alter(random, random.choice(good)) for _ in range(random.randrange(1, 5))]
+    return [frame(message) for message in good + wrong]
 
 
 def tiny(random: Random) -> list[bytes]:
     """Many messages with next to nothing in them, as fast as they go."""
     start = pb.StepStart(byte_count=4 * requests.ELEMENTS, validate_only=True)
-    begun = framed(pb.StepStreamRequest(step=start).SerializeToString())
-    chunk = framed(pb.StepStreamRequest(chunk=tensor_pb2.Chunk()).SerializeToString())
-    again = framed(plan_message(random))
+    begun = frame(pb.StepStreamRequest(step=start).SerializeToString())
+    chunk = frame(pb.StepStreamRequest(chunk=tensor_pb2.Chunk()).SerializeToString())
+    again = frame(plan_message(random))
     return [again, random.choice([begun + chunk * random.randrange(1, 3000), again * 300])]
 
 
 def flood(random: Random) -> list[bytes]:
     """Whole steps without waiting for an answer."""
-    steps = [framed(step_message(random)) * 50 for _ in range(random.randrange(1, 20))]
-    return [framed(plan_message(random)), *steps]
+    steps = [frame(step_message(random)) * 50 for _ in range(random.randrange(1, 20))]
+    return [frame(plan_message(random)), *steps]
 
 
 def dribble(random: Random) -> list[bytes]:
     """A step, byte by byte."""
-    whole = framed(plan_message(random)) + framed(step_message(random))
+    whole = frame(plan_message(random)) + frame(step_message(random))
     return [whole[i : i + 1] for i in range(random.randrange(1, len(whole)))]
 
 
@@ -103,13 +103,13 @@ def wrong_frames(random: Random) -> list[bytes]:
 
     Never a whole gradient.
     """
-    plan = framed(pb.StepStreamRequest(plan=pb.StepPlan(session=SENTINEL)).SerializeToString())
+    plan = frame(pb.StepStreamRequest(plan=pb.StepPlan(session=SENTINEL)).SerializeToString())
     start = pb.StepStart(byte_count=random.choice([0, 64, 64, 64, 65, 2**64 - 1]))
-    step = framed(pb.StepStreamRequest(step=start).SerializeToString())
+    step = frame(pb.StepStreamRequest(step=start).SerializeToString())
     offset = random.choice([0, 60, 64, 2**63, 2**64 - 1])
     piece = tensor_pb2.Chunk(byte_offset=offset, data=random.randbytes(random.choice([0, 16, 65])))
-    chunk = framed(pb.StepStreamRequest(chunk=piece).SerializeToString())
-    again = framed(asking(random.choice([b"", random.randbytes(TICKET_BYTES)])))
+    chunk = frame(pb.StepStreamRequest(chunk=piece).SerializeToString())
+    again = frame(asking(random.choice([b"", random.randbytes(TICKET_BYTES)])))
     return [random.choice([plan, step, chunk, again]) for _ in range(random.randrange(1, 8))]
 
 

@@ -42,13 +42,13 @@ def random_bytes(random: Random) -> HostileCall:
     return HostileCall("noise", any_method(random), [random.randbytes(random.randrange(200))])
 
 
-def mutated(random: Random) -> HostileCall:
+def mutate(random: Random) -> HostileCall:
     """An honest request with some bytes flipped, cut out, doubled or put in."""
     method = random.choice([*HONEST])
-    return HostileCall("mutated", method, [altered(random, HONEST[method](random).SerializeToString())])
+    return HostileCall("mutated", method, [alter(random, HONEST[method](random).SerializeToString())])
 
 
-def altered(random: Random, message: bytes) -> bytes:
+def alter(random: Random, message: bytes) -> bytes:
     """A message with some bytes flipped, cut out, doubled or put in."""
     data = bytearray(message)
     for _ in range(random.randrange(1, 4)):
@@ -66,7 +66,7 @@ def altered(random: Random, message: bytes) -> bytes:
 
 
 def wrong_wire_types(random: Random) -> HostileCall:
-    """Fields of the right number and another type, nested as deep as there is room."""
+    """Fields of the right number and another type, nested as deeply as the size limit permits."""
     method, inner = random.choice([*HONEST]), b""
     for _ in range(random.randrange(1, 120)):
         number, wire_type = random.randrange(1, 12), random.choice([0, 1, 2, 3, 4, 5, 6, 7])
@@ -103,7 +103,7 @@ def absurd_shapes(random: Random) -> HostileCall:
     return HostileCall("shapes", SESSIONS + "Step", [step.SerializeToString()])
 
 
-def oversized(random: Random) -> HostileCall:
+def oversize(random: Random) -> HostileCall:
     """More than a message may hold."""
     return HostileCall("oversized", SESSIONS + "Step", [b"\x0a" + varint(5 << 20) + bytes(5 << 20)])
 
@@ -158,7 +158,7 @@ def random_frames(random: Random) -> HostileCall:
     return HostileCall("frames", SESSIONS + "StepStream", messages)
 
 
-def cancelled_stream(random: Random) -> HostileCall:
+def cancel_stream(random: Random) -> HostileCall:
     """Most of a gradient for the sentinel, slowly, and then the client goes away, or ends."""
     plan = pb.StepStreamRequest(plan=pb.StepPlan(session=SENTINEL))
     start = pb.StepStreamRequest(step=pb.StepStart(byte_count=4 * requests.ELEMENTS))
@@ -183,13 +183,13 @@ def bad_push(random: Random) -> HostileCall:
 
 KINDS: tuple[tuple[Callable[[Random], HostileCall], int], ...] = (
     (random_bytes, 15),
-    (mutated, 25),
+    (mutate, 25),
     (wrong_wire_types, 10),
     (invalid_text, 5),
     (absurd_shapes, 10),
     (hostile_expression, 10),
     (random_frames, 15),
-    (cancelled_stream, 6),
+    (cancel_stream, 6),
     (bad_push, 4),
 )
 """Kinds of calls, and how often each is drawn."""
@@ -198,7 +198,7 @@ KINDS: tuple[tuple[Callable[[Random], HostileCall], int], ...] = (
 def any_call(random: Random) -> HostileCall:
     """A hostile call; of those that are too large one in a thousand."""
     if random.random() < 0.001:
-        return oversized(random)
+        return oversize(random)
     kinds, weights = zip(*KINDS, strict=True)
     make: Callable[[Random], HostileCall] = random.choices(kinds, weights)[0]
     return make(random)

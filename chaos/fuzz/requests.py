@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from optserve.v1 import capabilities_service_pb2 as capabilities
 from optserve.v1 import function_service_pb2 as functions
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import named, sgd, tensor
+from tests.integration.client import name_arrays, sgd, tensor
 
 SESSIONS = "/optserve.v1.SessionService/"
 FUNCTIONS = "/optserve.v1.FunctionService/"
@@ -48,7 +48,7 @@ def step(random: Random) -> pb.StepRequest:
         options.worker, options.sequence = "w", random.randrange(1, 5)
     if random.random() < 0.5:
         options.pull.SetInParent()
-    return pb.StepRequest(name=victim(random), options=options, gradients=named(values(random)))
+    return pb.StepRequest(name=victim(random), options=options, gradients=name_arrays(values(random)))
 
 
 def update(random: Random) -> pb.UpdateSessionRequest:
@@ -57,7 +57,7 @@ def update(random: Random) -> pb.UpdateSessionRequest:
 
 
 def report(random: Random) -> pb.ReportMetricsRequest:
-    """A metric that nobody watches."""
+    """A metric that the session does not monitor."""
     request = pb.ReportMetricsRequest(name=victim(random))
     request.metrics.add(name="loss", value=random.random())
     return request
@@ -85,21 +85,21 @@ def schedule(random: Random) -> functions.EvaluateScheduleRequest:
     return request
 
 
-def named_only(kind: type[Message]) -> Callable[[Random], Message]:
+def name_only(kind: type[Message]) -> Callable[[Random], Message]:
     """A request that has little but a name."""
     return lambda random: kind(name=victim(random))
 
 
 HONEST: dict[str, Callable[[Random], Message]] = {
     SESSIONS + "CreateSession": create,
-    SESSIONS + "GetSession": named_only(pb.GetSessionRequest),
+    SESSIONS + "GetSession": name_only(pb.GetSessionRequest),
     SESSIONS + "ListSessions": lambda random: pb.ListSessionsRequest(page_size=random.randrange(100)),
-    SESSIONS + "DeleteSession": named_only(pb.DeleteSessionRequest),
+    SESSIONS + "DeleteSession": name_only(pb.DeleteSessionRequest),
     SESSIONS + "UpdateSession": update,
     SESSIONS + "ReportMetrics": report,
     SESSIONS + "Step": step,
-    SESSIONS + "PullParameters": named_only(pb.PullParametersRequest),
-    SESSIONS + "WatchSession": named_only(pb.WatchSessionRequest),
+    SESSIONS + "PullParameters": name_only(pb.PullParametersRequest),
+    SESSIONS + "WatchSession": name_only(pb.WatchSessionRequest),
     FUNCTIONS + "EvaluateSchedule": schedule,
     FUNCTIONS + "ComputeLoss": loss,
     FUNCTIONS + "ComputeActivation": activation,

@@ -17,7 +17,7 @@ MOST_GROWTH = 32 << 20
 
 
 def main() -> int:
-    """Prints what was found; returns 1 where that may not be."""
+    """Prints what was found; returns 1 if that may not be."""
     parser = argparse.ArgumentParser(prog="python -m chaos.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--clients", type=int, default=64)

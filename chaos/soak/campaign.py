@@ -1,4 +1,4 @@
-"""A soak: a server, a failing network, the clients behind it, and what became of them."""
+"""A soak test: a server, a failing network, clients behind it, and a check of their results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 
-from chaos.actors import VALUES, exported
+from chaos.actors import VALUES, export
 from chaos.model import Arrays
 from chaos.soak.ledger import Ledger
 from chaos.soak.trainee import PATIENCE, WAYS, Trainee
@@ -26,7 +26,7 @@ from tests.support.server import RunningServer
 from tests.support.watching import resident
 
 LARGE: Arrays = {"w": np.linspace(-1, 1, 300_000, dtype=np.float32)}
-"""More than one message holds, so that a cut may come in the middle of a gradient."""
+"""More than one message holds, so that a cut can happen in the middle of a gradient."""
 
 LONGEST_FAULT = 5.0
 """Seconds; an eighth of a soak where that is less."""
@@ -88,14 +88,14 @@ def soak(server: RunningServer, clients: int, seconds: float, seed: int) -> Find
         weather = Weather(proxies, random, min(LONGEST_FAULT, seconds / 8))
         over, samples, began = threading.Event(), list[int](), time.monotonic()
         threads = [
-            _started(trainee.run, proxies[number // len(WAYS) % 2].address, over)
+            _start(trainee.run, proxies[number // len(WAYS) % 2].address, over)
             for number, trainee in enumerate(trainees)
         ]
-        threads.append(_started(_sample, server, over, samples))
+        threads.append(_start(_sample, server, over, samples))
         weather.run(began + seconds)
         over.set()
         found.seconds = time.monotonic() - began
-        if not _joined(threads):
+        if not _join(threads):
             found.wrong.append("a client hangs")
             return found
         fifth = max(1, len(samples) // 5)
@@ -120,13 +120,13 @@ def _network(server: RunningServer, direct: Client) -> Iterator[list[Proxy]]:
         yield [same, mapped, beside]
 
 
-def _started(target: Callable[..., None], *args: object) -> threading.Thread:
+def _start(target: Callable[..., None], *args: object) -> threading.Thread:
     thread = threading.Thread(target=target, args=args, daemon=True)
     thread.start()
     return thread
 
 
-def _joined(threads: Sequence[threading.Thread]) -> bool:
+def _join(threads: Sequence[threading.Thread]) -> bool:
     """Waits until all have ended; whether they have."""
     end = time.monotonic() + 2 * PATIENCE
     for thread in threads:
@@ -164,7 +164,7 @@ def _sample(server: RunningServer, over: threading.Event, samples: list[int]) ->
 def _conclude(direct: Client, trainees: Sequence[Trainee], found: Findings) -> None:
     """Compares every session as it is in the end, and adds up."""
     for ledger in {id(trainee.ledger): trainee.ledger for trainee in trainees}.values():
-        ledger.close(exported(direct, ledger.name))
+        ledger.close(export(direct, ledger.name))
         found.wrong += ledger.wrong
         found.steps += ledger.steps
         found.compared += ledger.compared

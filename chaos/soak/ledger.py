@@ -1,4 +1,4 @@
-"""What a session's clients were told, compared with a model that takes the same steps in this process."""
+"""Results that a session's clients got, compared with a model that takes the same steps in this process."""
 
 from __future__ import annotations
 

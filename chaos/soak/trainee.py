@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 import optserve
-from chaos.model import Arrays, drawn
+from chaos.model import Arrays, draw
 from chaos.soak.ledger import Ledger
 from optserve import Retry, errors
 from optserve._transport.data_channel import DataChannel
@@ -76,7 +76,7 @@ class Trainee:
             self._note(gradient, result, began)
 
     def _stream(self, session: optserve.SessionHandle, over: threading.Event) -> None:
-        """Steps one by one on a stream, which connects again by itself."""
+        """Steps one by one on a stream, which reconnects automatically."""
         with session.stream(pull=True) as stream:
             while not over.is_set():
                 gradient, began = self._gradient(), time.monotonic()
@@ -101,7 +101,7 @@ class Trainee:
         self.over_data += isinstance(stream._engine._channel, DataChannel)
 
     def _gradient(self) -> Arrays:
-        return drawn(self._rng, self.ledger.values)
+        return draw(self._rng, self.ledger.values)
 
     def _note(self, gradient: Arrays, result: optserve.StepResult, began: float) -> None:
         self.stall = max(self.stall, time.monotonic() - began)

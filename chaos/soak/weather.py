@@ -68,7 +68,7 @@ class Weather:
             proxy.refuses = False
 
     def black_hole(self, seconds: float) -> None:
-        """Nothing passes in either direction, and nobody is told; later it passes after all."""
+        """Holds all bytes in both directions without an error, and forwards them later."""
         for proxy in self._struck:
             proxy.answers.clear()
             proxy.requests.clear()

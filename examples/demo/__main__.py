@@ -51,7 +51,7 @@ def report_digits(outcome: digits.Outcome, wanted: float) -> bool:
 
 
 def main() -> int:
-    """The exit code: 0, 1 where the accuracy is too low, 130 or 143 where it was interrupted."""
+    """The exit code: 0, 1 if the accuracy is too low, 130 or 143 if it was interrupted."""
     options = arguments()
     # Ends the demo as Ctrl-C does, through every `finally`, so that the server goes too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -1,4 +1,4 @@
-"""The composition root: settings in, a running server out."""
+"""Composition root: makes a running server from settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.select import select
 from optserve_server.config import METRICS_PORT, ConfigError, Settings
-from optserve_server.durability.durability_manager import DurabilityManager, Policy
+from optserve_server.durability.durability_manager import DurabilityManager, SnapshotPolicy
 from optserve_server.durability.recovery import Recovery
 from optserve_server.operations.http import Pages
 from optserve_server.operations.pages import pages_of
@@ -31,7 +31,7 @@ from optserve_server.rpc.transport.tls import CertificateError, CertificateFiles
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.store import Limits
 from optserve_server.spec.session_spec import DurabilityMode
-from optserve_server.wire.messages.answers import encoded
+from optserve_server.wire.messages.answers import encode
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def compose(
         OSError: the data directory cannot be used.
     """
     namespaces = Namespaces(backend, _limits(settings), _budget(settings))
-    recovered = _recovered(settings, namespaces)
+    recovered = _recover(settings, namespaces)
     conditions = Conditions(
         # The service refuses with details; gRPC refuses what comes beyond that.
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
@@ -121,7 +121,7 @@ def _tracer(settings: Settings) -> OpenTelemetryTracer | None:
 
 
 async def _show(pages: Pages, settings: Settings) -> int | None:
-    """Starts the pages for operators; returns their port, or None where there are none."""
+    """Starts the pages for operators; returns their port, or None if they are off."""
     if settings.metrics_port == "off":
         return None
     if settings.metrics_port != "auto":
@@ -129,7 +129,7 @@ async def _show(pages: Pages, settings: Settings) -> int | None:
     try:
         return await pages.start(settings.metrics_host, METRICS_PORT)
     except OSError as error:
-        # Nobody asked for this very port, and two servers on one machine are no mistake.
+        # The port was not chosen explicitly, and two servers on one machine are no mistake.
         _log.warning("no metrics: %s", error)
         return None
 
@@ -191,16 +191,16 @@ def _identities(settings: Settings, namespaces: Namespaces) -> Identities:
         raise ConfigError(str(error)) from None
 
 
-def _recovered(settings: Settings, namespaces: Namespaces) -> DurabilityManager | None:
+def _recover(settings: Settings, namespaces: Namespaces) -> DurabilityManager | None:
     if not settings.data_dir:
         return None
-    policy = Policy(
+    policy = SnapshotPolicy(
         generations=settings.snapshot_generations,
         journal_bytes=settings.journal_bytes,
         # Whole files are freed, so there have to be several.
         segment_bytes=min(64 << 20, settings.journal_bytes // 4),
     )
-    return Recovery(Path(settings.data_dir), namespaces, SPEC_TEXT, encoded, policy).run()
+    return Recovery(Path(settings.data_dir), namespaces, SPEC_TEXT, encode, policy).run()
 
 
 def _limits(settings: Settings) -> Limits:

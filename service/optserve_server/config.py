@@ -1,4 +1,4 @@
-"""Settings of the server: flags over environment over file over defaults.
+"""Settings of the server. Precedence: flags, environment, file, defaults.
 
 Each field of `Settings` is a setting. ``max_sessions`` is the flag ``--max-sessions``, the
 environment variable ``OPTSERVE_MAX_SESSIONS`` and the key ``max_sessions`` of the TOML file that
@@ -33,7 +33,7 @@ CLIENT_VARIABLES = ("OPTSERVE_SERVER", "OPTSERVE_TOKEN", "OPTSERVE_CA")
 """Environment variables that clients read; the server ignores them."""
 
 METRICS_PORT = 9464
-"""Default port of the metrics: the one that OpenTelemetry's Prometheus exporters use."""
+"""Default port of the metrics, as of OpenTelemetry's Prometheus exporters."""
 
 
 class ConfigError(Exception):
@@ -52,7 +52,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Settings(BaseSettings):
-    """What a server runs with."""
+    """Settings of one server."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -209,7 +209,7 @@ def load(flags: Mapping[str, object]) -> Settings:
     else:
         path = flags.get("config") or os.environ[f"{PREFIX}CONFIG"]
         origin = f"key {name} of {path}"
-    allowed = _allowed(Settings.model_json_schema(mode="serialization")["properties"][name])
+    allowed = _describe_allowed(Settings.model_json_schema(mode="serialization")["properties"][name])
     raise ConfigError(f"{name} is {error['input']!r}, but must be {allowed} (from {origin})")
 
 
@@ -250,10 +250,10 @@ _KINDS = {
 }
 
 
-def _allowed(schema: Mapping[str, Any]) -> str:
+def _describe_allowed(schema: Mapping[str, Any]) -> str:
     """Allowed values of a setting in words, from its JSON schema."""
     if "anyOf" in schema:
-        return " or ".join(map(_allowed, schema["anyOf"]))
+        return " or ".join(map(_describe_allowed, schema["anyOf"]))
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
     # Pydantic leaves a size's bounds under their Python names.

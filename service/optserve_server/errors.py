@@ -1,4 +1,4 @@
-"""The errors that a caller can cause, raised anywhere and translated once.
+"""Errors that a caller can cause; translated to gRPC statuses in one place.
 
 ``wire/errors.py`` turns a `DomainError` into a gRPC status; its table gives every
 `Reason` its code. Nothing else in the service knows about status codes.
@@ -64,7 +64,7 @@ class Reason(StrEnum):
 
 
 class DomainError(Exception):
-    """Something the caller can act on.
+    """An error that the caller can act on.
 
     Args:
         reason: what clients switch on.
@@ -121,7 +121,7 @@ def conflict(field: str, message: str) -> DomainError:
 class within(contextlib.AbstractContextManager[None]):
     """Puts ``path`` before the field of any `DomainError` that passes through.
 
-    A class, because it stands in every step's way: as a generator it would take longer than
+    A class, because every step passes it: as a generator it would take longer than
     most of what it encloses.
     """
 

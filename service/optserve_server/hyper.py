@@ -41,7 +41,7 @@ REQUIRED = Required()
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """What `hyper` was told about one field."""
+    """Declaration of one field, made by `hyper`."""
 
     defaults: Mapping[Convention, object]
     gt: float | None = None

@@ -1,4 +1,4 @@
-"""Which event loop runs the server."""
+"""Selection of the event loop."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from tools.docstrings import undocumented
+from tools.docstrings import list_undocumented
 
 
 class Bare:
@@ -28,6 +28,6 @@ def test_missing_docstrings_are_found() -> None:
     sample = ModuleType("sample", "A module with a docstring.")
     for member in (Bare, Documented, Derived):
         setattr(sample, member.__name__, member)
-    assert undocumented(sample, __name__, "sample") == ["sample.Bare", "sample.Bare.method"]
+    assert list_undocumented(sample, __name__, "sample") == ["sample.Bare", "sample.Bare.method"]
     sample.__doc__ = None
-    assert undocumented(sample, __name__, "sample")[0] == "sample"
+    assert list_undocumented(sample, __name__, "sample")[0] == "sample"

@@ -31,6 +31,28 @@ def test_planted_words_are_found(name: str, tmp_path: Path) -> None:
     assert [finding.line for finding in findings_in(tmp_path / name, WORDS)] == lines
 
 
+def test_participles_are_no_names_of_functions(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(
+        "def staged(): ...\n"
+        "def _taken_back(): ...\n"
+        "class Session:\n"
+        "    async def switched(self): ...\n"
+        "    @property\n"
+        "    def closed(self): ...\n"
+        "    def embed(self): ...\n"
+        "    def shared_memory(self): ...\n"
+        "@pytest.fixture(scope='module')\n"
+        "def loaded(): ...\n"
+        "def stage(): ...\n"
+    )
+    assert [(f.line, f.text) for f in findings_in(path, WORDS)] == [
+        (1, "staged"),
+        (2, "_taken_back"),
+        (4, "switched"),
+    ]
+
+
 def test_a_finding_fails_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.md"
     page.write_text("Sentences for everybody.\n")
@@ -47,7 +69,10 @@ def test_a_finding_fails_the_command(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("docs/how_to/backup.md", True),
         ("docs/index.md", True),
         ("docs/architecture.md", True),
-        ("docs/images/curves.svg", False),
+        ("service/optserve_server/rpc/server/server.py", True),
+        ("clients/python/src/optserve/client.py", True),
+        ("tests/architecture/test_prose.py", True),
+        ("proto/google/rpc/status.proto", False),
     ],
 )
 def test_gates(path: str, gated: bool) -> None:

@@ -14,7 +14,7 @@ import pytest
 import optserve
 from benchmarks import against, gpu, heavy_calls, layers, report
 from benchmarks.bounds import BOUNDS, EARLIER, Bound, verdicts
-from benchmarks.contenders.probed_server import probed_server
+from benchmarks.contenders.probed_server import run_probed_server
 from benchmarks.contenders.remote import ContenderError, contender
 from benchmarks.contenders.worker import gradients
 from benchmarks.end_to_end import agree, reference
@@ -47,14 +47,14 @@ def run_of(*findings: Result | Failure | Spread) -> Run:
 def test_contenders_take_turns_and_every_second_round_goes_backwards() -> None:
     calls: list[str] = []
 
-    def timed(name: str) -> Timed:
+    def make_timed(name: str) -> Timed:
         def call(repeats: int) -> float:
             calls.append(name)
             return 1.0 * repeats
 
         return call
 
-    times = interleave({"a": timed("a"), "b": timed("b")}, rounds=3, seconds=0.1)
+    times = interleave({"a": make_timed("a"), "b": make_timed("b")}, rounds=3, seconds=0.1)
     assert calls[-6:] == ["a", "b", "b", "a", "a", "b"]
     assert times.seconds == {"a": [1.0, 1.0, 1.0], "b": [1.0, 1.0, 1.0]}
 
@@ -172,8 +172,8 @@ def test_the_documentation_has_a_place_for_figures() -> None:
 )
 def test_contenders_take_the_steps_that_the_formula_says(module: str, arguments: list[str]) -> None:
     with contender(module, 1000, *arguments) as remote:
-        agree(remote.checked(), reference(1000), 1e-5)
-        assert remote.timed(3) > 0
+        agree(remote.check(), reference(1000), 1e-5)
+        assert remote.time_steps(3) > 0
         remote.goes_on(0.05)
         assert remote.durations()
 
@@ -193,7 +193,7 @@ def test_an_exponent_tells_growth_faster_than_a_line() -> None:
     assert exponent(sizes, [n**1.2 for n in sizes]) == pytest.approx(1.2)
 
 
-def held_after_steps(leak: float) -> list[float]:
+def simulate_memory(leak: float) -> list[float]:
     """MiB: messages that are under way, a reading that went wrong now and then, and a leak."""
     random = np.random.default_rng(5)
     under_way = random.choice([0.0, 0.0, 2.0, 4.0, 9.0], 1000) + random.normal(0, 0.1, 1000)
@@ -203,7 +203,7 @@ def held_after_steps(leak: float) -> list[float]:
 
 @pytest.mark.parametrize("leak", [0, 1, 10, 100])
 def test_growth_is_what_each_step_leaves_and_not_what_is_under_way(leak: float) -> None:
-    found = growth(held_after_steps(leak / 1024), 1000)
+    found = growth(simulate_memory(leak / 1024), 1000)
     assert found == pytest.approx(1000 * leak / 1024, abs=0.2)
 
 
@@ -212,17 +212,17 @@ def test_a_single_rise_is_no_growth() -> None:
 
 
 def test_a_server_tells_what_of_its_memory_is_in_use() -> None:
-    with probed_server("numpy") as (server, probe):
+    with run_probed_server("numpy") as (server, probe):
         pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
-        assert 1 << 20 < probe.held() <= pages * os.sysconf("SC_PAGE_SIZE")
+        assert 1 << 20 < probe.resident_bytes() <= pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["echo", "raw_socket"])
 def test_bytes_alone_come_back_as_they_went(module: str) -> None:
     with contender(module, 300_000) as remote:
-        np.testing.assert_array_equal(remote.checked(), gradients(300_000)[2])
-        assert remote.timed(2) > 0
+        np.testing.assert_array_equal(remote.check(), gradients(300_000)[2])
+        assert remote.time_steps(2) > 0
 
 
 def test_a_client_that_falls_back_to_another_transport_is_no_contender() -> None:
@@ -231,7 +231,7 @@ def test_a_client_that_falls_back_to_another_transport_is_no_contender() -> None
         contender("ours", 1000, "--at", server.address) as remote,
         pytest.raises(ContenderError, match="steps go over gRPC"),
     ):
-        remote.timed(1)
+        remote.time_steps(1)
 
 
 @pytest.mark.slow
@@ -250,7 +250,7 @@ def test_an_extracted_revision_serves_its_own_packages(tmp_path: Path) -> None:
         running_server(variables=variables) as server,
         contender("ours", 1000, "--at", server.address, **variables) as remote,
     ):
-        agree(remote.checked(), reference(1000), 1e-5)
+        agree(remote.check(), reference(1000), 1e-5)
 
 
 @pytest.mark.slow
@@ -296,11 +296,11 @@ def test_a_held_event_loop_is_explained_by_what_ran_in_it() -> None:
         (1.2, "slow (b.py:2)"),
         (1.6, "later (c.py:3)"),
     ]
-    assert heavy_calls._held(samples, spans, 20.0) == "2x slow (b.py:2)"
+    assert heavy_calls._describe_stalls(samples, spans, 20.0) == "2x slow (b.py:2)"
 
 
 def test_a_probed_server_tells_what_its_event_loop_does() -> None:
-    with probed_server("numpy") as (server, probe), optserve.connect(server.address) as client:
+    with run_probed_server("numpy") as (server, probe), optserve.connect(server.address) as client:
         for _ in range(20):
             client.create_session(
                 {f"t{i}": np.zeros(1, np.float32) for i in range(200)}, optserve.optimizers.SGD()

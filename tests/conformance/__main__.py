@@ -58,7 +58,7 @@ def columns(chosen: Sequence[str] | None) -> Iterator[list[Column]]:
 
 
 def on_gpu() -> list[Column]:
-    """The executor for GPUs, where there is one."""
+    """The executor for GPUs, if the machine has one."""
     if not gpu_count():
         return []
     from optserve_server.arrays.cupy_fused import CupyBackend

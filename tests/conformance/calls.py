@@ -64,7 +64,7 @@ def tensors(arrays: Tensors) -> pb.Tensors:
 
 
 def sparse_tensors(gradients: Sequence[Gradients]) -> list[pb.SparseTensors]:
-    """The rows of each step; nothing where there are none at all."""
+    """The rows of each step; empty if no step has any."""
     if not any(step.rows for step in gradients):
         return []
     return [
@@ -74,7 +74,7 @@ def sparse_tensors(gradients: Sequence[Gradients]) -> list[pb.SparseTensors]:
 
 
 def overrides(gradients: Sequence[Gradients]) -> list[pb.StepOverrides]:
-    """The overrides of each step; nothing where there are none at all."""
+    """The overrides of each step; empty if no step has any."""
     if not any(step.overrides for step in gradients):
         return []
     return [pb.StepOverrides(overrides=step.overrides) for step in gradients]
@@ -108,7 +108,7 @@ def complexity_call(task: Task) -> pb.DriverRequest:
 
 
 def metrics_call(task: Task) -> pb.DriverRequest:
-    """A session that is told of a metric; a lower rate shows in the step after the report."""
+    """A session that gets reports of a metric; a lower rate shows in the step after the report."""
     call = pb.MetricsCall(
         spec=session_spec("metrics", task.case),
         parameter=NamedTensor(name=ALONE, tensor=tensor(ZERO)),
@@ -154,7 +154,7 @@ def complexity_answer(task: Task, found: pb.ComplexityAnswer) -> Answer:
 
 
 class Replayed:
-    """A session that was told of a metric, from what the driver wrote down."""
+    """A session with reports of a metric, replayed from the driver's answers."""
 
     def __init__(self, found: pb.MetricsAnswer) -> None:
         self._steps, self._reports = iter(found.reports), iter(found.reports)

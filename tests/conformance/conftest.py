@@ -14,15 +14,15 @@ GPU = pytest.param("cupy", marks=pytest.mark.gpu)
 
 @pytest.fixture(scope="session", params=["numpy", GPU])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
-    yield from connected(request.param)
+    yield from connect(request.param)
 
 
 @pytest.fixture(scope="session")
 def numba_client() -> Iterator[Client]:
-    yield from connected("numba")
+    yield from connect("numba")
 
 
-def connected(backend: str) -> Iterator[Client]:
+def connect(backend: str) -> Iterator[Client]:
     """A client of a new server that computes on ``backend``."""
     with running_server(backend) as server:
         client = Client(server.address)

@@ -12,20 +12,20 @@ oneof (for the family ``gradient``, the field of ``GradientSpec``, ``ClipSpec``,
                     from the formula that the lecture or the algorithm's paper prints
         spec        the request, in protobuf's JSON mapping with field names as in the .proto
         inputs      see below
-        expected    see below; float64, written so that reading gives back the same bits
+        expected    see below; float64, written so that reading returns the same bits
         tolerance   largest relative error: "float64" and "float32", by the type of the
                     values under test
-        note        what a reader should know; left out where there is nothing
+        note        what a reader should know; left out if there is nothing
 
 By family, with nested lists for arrays (all exact in float32):
 
     optimizers   spec: OptimizerSpec
                  inputs: parameters [n], gradients [steps][n], and learning_rates [steps], or
-                 none where the spec's own rate holds
+                 none if the spec's own rate holds
                  expected: parameters [steps][n] after each step; for look-ahead forms also
                  lookahead [steps][n], the point at which each gradient is taken
     schedules    spec: ScheduleSpec; inputs: steps [k]; expected: values [k]
-    losses       spec: LossSpec; inputs: prediction, target, and sample_weight where there is one;
+    losses       spec: LossSpec; inputs: prediction, target, and optionally sample_weight;
                  expected: per_example, gradient, and value unless nothing is reduced
     activations  spec: ActivationSpec; inputs: input, output_gradient; expected: output,
                  input_gradient. Where the activation takes one, also inputs: slope, and
@@ -33,7 +33,7 @@ By family, with nested lists for arrays (all exact in float32):
     gradient     spec: SessionSpec; inputs: parameters {name: array}, gradients
                  [calls]{name: array}, without the tensors that a call has no gradient for;
                  expected: parameters [calls]{name: array} after each call, and average, alike,
-                 where one is kept
+                 if the session has one
                  sparse also has inputs: sparse_gradients [calls]{name: {indices [k],
                  values [k, ...]}}, rows of tensors that the call's gradients leave out
                  overrides also has inputs: overrides [calls][k] of HyperparameterOverride, in
@@ -43,7 +43,7 @@ By family, with nested lists for arrays (all exact in float32):
                  parameters, multiply_adds and flops of one example
     metrics      spec: SessionSpec with the field that the file is named for
                  inputs: values [k] of the metric val_loss, all reported until training ends
-                 expected, after each report: best_values [k], 0 where there is none yet, and
+                 expected, after each report: best_values [k], 0 before the first, and
                  waited [k]; of reduce_on_plateau also cooldown [k] and learning_rates [k], those
                  of a step after the report; of early_stopping also stopped, 0 or 1, and the
                  parameter at the end, which a step before each report raised from 0 by 1
@@ -66,7 +66,7 @@ FAMILIES = ("optimizers", "schedules", "losses", "activations", "gradient", "lay
 SOURCES = ("keras", "torch", "optax", "flower", "torchvision", "lecture", "paper")
 
 EXACT = {"float64": 1e-12, "float32": 1e-6}
-"""The tolerance wherever nobody keeps a number in less than float64."""
+"""The tolerance of cases whose numbers are all float64 or wider in every source."""
 
 FRAMEWORK_FLOAT32 = {"float64": 1e-7, "float32": 1e-6}
 """The tolerance where the framework itself keeps a scalar in float32."""

@@ -9,14 +9,14 @@ from optserve.v1.initializer_spec_pb2 import InitializerSpec
 from optserve_server import initializers
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.sessions.store import ParameterInit, Store
-from optserve_server.wire.specifications.specs import chosen_from, session_spec_from
+from optserve_server.wire.specifications.specs import algorithm_from, session_spec_from
 from tests.conformance.drivers import Driver
 from tests.conformance.tensors import TYPES, Array, array_of
 from tests.conformance.training import ALONE
 
 SHAPE, SEED = (4, 3), 7
 FIELDS = {"constant": {"value": 0.3}}
-"""What an initializer cannot do without."""
+"""Required fields of initializers."""
 
 NAMES = sorted(initializers.REGISTRY)
 
@@ -31,7 +31,7 @@ def check_draw(driver: Driver, name: str, dtype: np.dtype[np.generic]) -> None:
     response = driver.exchange(request)
     assert response.WhichOneof("outcome") == "train", f"the driver's answer is {response}"
     (named,) = response.train.initial.tensors
-    found, wanted = array_of(named.tensor), drawn(request)
+    found, wanted = array_of(named.tensor), draw(request)
     assert found.dtype == wanted.dtype == dtype
     assert np.array_equal(found, wanted), f"{name} differs in {dtype}"
 
@@ -53,11 +53,11 @@ def spec_of(name: str) -> InitializerSpec:
     return InitializerSpec(**{name: FIELDS.get(name, {})})  # type: ignore[arg-type]
 
 
-def drawn(request: DriverRequest) -> Array:
+def draw(request: DriverRequest) -> Array:
     """What the same session starts from in this process."""
     wanted = request.train.parameters[0].initializer
     dtype = np.dtype(np.float32 if wanted.dtype == TYPES["float32"] else np.float64)
-    first = ParameterInit(ALONE, dtype, tuple(wanted.shape), chosen_from(wanted.spec).algorithm)
+    first = ParameterInit(ALONE, dtype, tuple(wanted.shape), algorithm_from(wanted.spec).algorithm)
     spec = session_spec_from(request.train.spec)
     session = Store(NumpyBackend()).create("", spec, [first], request.train.seed)
     return session.values().array(0)

@@ -67,7 +67,7 @@ class Driver:
         try:
             self._requests.write(len(body).to_bytes(PREFIX_BYTES, "big") + body)
         except BrokenPipeError:
-            raise RuntimeError(f"the driver has ended:\n{self._said()}") from None
+            raise RuntimeError(f"the driver has ended:\n{self._read_log()}") from None
         deadline = time.monotonic() + ANSWER_SECONDS
         length = int.from_bytes(self._read(PREFIX_BYTES, deadline), "big")
         return DriverResponse.FromString(self._read(length, deadline))
@@ -87,14 +87,14 @@ class Driver:
         received = b""
         while len(received) < count:
             if not self._ready.select(max(0.0, deadline - time.monotonic())):
-                raise RuntimeError(f"no answer within {ANSWER_SECONDS:.0f} s:\n{self._said()}")
+                raise RuntimeError(f"no answer within {ANSWER_SECONDS:.0f} s:\n{self._read_log()}")
             piece = self._responses.read(count - len(received))
             if not piece:
-                raise RuntimeError(f"the driver ended instead of answering:\n{self._said()}")
+                raise RuntimeError(f"the driver ended instead of answering:\n{self._read_log()}")
             received += piece
         return received
 
-    def _said(self) -> str:
+    def _read_log(self) -> str:
         self._log.seek(0)
         return self._log.read().decode("utf-8", "replace")[-2000:]
 

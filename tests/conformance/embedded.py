@@ -18,7 +18,7 @@ from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray
 from optserve_server.state.step_result import StepOptions
 from optserve_server.wire.messages.steps import overrides_from
-from optserve_server.wire.specifications.specs import chosen_from, reduction_from, session_spec_from
+from optserve_server.wire.specifications.specs import algorithm_from, reduction_from, session_spec_from
 from tests.conformance.messages import parse
 from tests.conformance.reports import follow
 from tests.conformance.tasks import Answer, Task
@@ -91,7 +91,7 @@ class Embedded:
         message = parse("losses", task.case)
         reduction = reduction_from(message)  # type: ignore[arg-type]
         given = {name: task.array(name) for name in task.case.inputs}
-        loss = chosen_from(message).algorithm
+        loss = algorithm_from(message).algorithm
         found = loss.evaluate(**given, reduction=reduction, with_gradient=True, backend=self.backend)
         total = loss.total_weight(given["target"], given.get("sample_weight"))
         value = reduce(found.per_example, reduction, total)
@@ -100,7 +100,7 @@ class Embedded:
 
 
 class Watched:
-    """A session that is told of a metric."""
+    """A session that gets reports of a metric."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -125,13 +125,13 @@ def values(session: Session, point: Point) -> Tensors:
 
 def schedule(task: Task) -> Answer:
     """A schedule at its steps."""
-    chosen = chosen_from(parse("schedules", task.case)).algorithm
+    chosen = algorithm_from(parse("schedules", task.case)).algorithm
     return {"values": np.array([chosen.rate(step) for step in task.case.inputs["steps"]])}
 
 
 def activation(task: Task) -> Answer:
     """An activation and its vector-Jacobian products."""
-    chosen = chosen_from(parse("activations", task.case)).algorithm
+    chosen = algorithm_from(parse("activations", task.case)).algorithm
     x, dy = task.array("input"), task.array("output_gradient")
     if "slope" not in task.case.inputs:
         return {"output": chosen.evaluate(x), "input_gradient": chosen.vjp(x, dy)}
@@ -145,7 +145,7 @@ def activation(task: Task) -> Answer:
 
 def layer(task: Task) -> Answer:
     """What a layer takes, as a network of its own and a batch of one."""
-    chosen = chosen_from(parse("layers", task.case)).algorithm
+    chosen = algorithm_from(parse("layers", task.case)).algorithm
     network = Network((NamedLayer("", chosen),), tuple(task.case.inputs["shape"]))
     found = estimate(network, batch_size=1, element_size=4).layers[0]
     return {

@@ -28,7 +28,7 @@ from tests.conformance.sources.row import Row
 REPORT = Path(__file__).parent / "REPORT.md"
 
 REPRODUCED = 1e-13
-"""How exactly recorded values have to come back on another machine, relative."""
+"""Relative tolerance of recorded values that are computed again on another machine."""
 
 SMALLEST_PARAMETER = 0.05
 """Trajectories keep this distance from 0 unless they are 0, so that a relative error means something."""
@@ -84,7 +84,7 @@ def apart(family: str, actual: Any, expected: Any) -> float:
     )
 
 
-def grouped(computed: Iterable[tuple[Row, Case]]) -> list[VectorFile]:
+def group(computed: Iterable[tuple[Row, Case]]) -> list[VectorFile]:
     """Cases by file, in the order of the tables."""
     files: dict[tuple[str, str], list[Case]] = {}
     for row, case in computed:
@@ -144,11 +144,11 @@ def changes(files: Sequence[VectorFile]) -> list[str]:
         if file.path not in recorded:
             found.append(f"{file.path} is missing")
         else:
-            found += altered(file, corpus.load(file.path))
+            found += list_altered(file, corpus.load(file.path))
     return found
 
 
-def altered(now: VectorFile, before: VectorFile) -> list[str]:
+def list_altered(now: VectorFile, before: VectorFile) -> list[str]:
     """The cases of one file that differ from the recorded ones."""
     name = f"{now.family}/{now.name}"
     if [case.name for case in now.cases] != [case.name for case in before.cases]:
@@ -171,7 +171,7 @@ def write(files: Sequence[VectorFile]) -> None:
             if path not in {file.path for file in files}:
                 path.unlink()
     for file in files:
-        if file.path.exists() and not altered(file, corpus.load(file.path)):
+        if file.path.exists() and not list_altered(file, corpus.load(file.path)):
             continue
         file.path.parent.mkdir(parents=True, exist_ok=True)
         file.path.write_text(corpus.dump(file), encoding="utf-8")
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tests.conformance.sources import initializer_source, non_finite_source
 
     far += initializer_source.problems() + non_finite_source.problems()
-    files = grouped((row, case) for row, case, _ in computed)
+    files = group((row, case) for row, case, _ in computed)
     text = report([(row, distance) for row, _, distance in computed])
     if options.write:
         write(files)

@@ -1,7 +1,7 @@
 """What goes into the cases: small numbers, exact in every format down to bfloat16.
 
 Gradients have both signs and one zero; learning rates rise and fall, so that conventions
-which differ under a changing rate are told apart; parameters stay away from zero, so that a
+which differ under a changing rate give different results; parameters stay away from zero, so that a
 relative error means something.
 """
 
@@ -34,8 +34,8 @@ def gradient_steps(steps: int = STEPS, size: int = len(PARAMETERS), seed: int = 
     return rows
 
 
-def shaped(shape: tuple[int, ...], seed: int, scale: float = 1.0) -> list:  # type: ignore[type-arg]
+def make_nested(shape: tuple[int, ...], seed: int, scale: float = 1.0) -> list:  # type: ignore[type-arg]
     """Nested lists of `fractions` times ``scale``, a power of two."""
     if len(shape) == 1:
         return [scale * value for value in fractions(shape[0], seed)]
-    return [shaped(shape[1:], seed + 101 * row + 1, scale) for row in range(shape[0])]
+    return [make_nested(shape[1:], seed + 101 * row + 1, scale) for row in range(shape[0])]

@@ -22,7 +22,7 @@ ON_METRICS = ("early_stopping", "reduce_on_plateau")
 """What a session may hold that listens to metrics."""
 
 NOT_RECORDED = {"non_finite"}
-"""Settings of a gradient without vectors: what becomes of non-finite ones is a refusal."""
+"""Settings of a gradient without vectors: non-finite ones are rejected."""
 
 OF_STEP = {"overrides"}
 """What a step may state that changes what is computed, beside the loss scale, which is divided out."""
@@ -31,7 +31,7 @@ KEEPING = {"lease", "durability"}
 """How long a session is kept, and how safely: nothing that is computed."""
 
 
-def wanted(family: str) -> set[str]:
+def list_required(family: str) -> set[str]:
     """What must have a vector file: in the contract, or in the server's registry."""
     if family == "gradient":
         return settings()
@@ -48,7 +48,7 @@ def settings() -> set[str]:
     return gradient | clips | session | OF_STEP
 
 
-def recorded(family: str) -> set[str]:
+def list_recorded(family: str) -> set[str]:
     """What has a vector file."""
     return {path.stem for path in (corpus.VECTORS / family).glob("*.json")}
 

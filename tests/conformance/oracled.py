@@ -104,5 +104,5 @@ class Oracle:
 
 
 def asks_for(row: Row, task: Task) -> bool:
-    """Whether a row is the one that the case was recorded from."""
+    """Whether the case was recorded from this row."""
     return (row.source, row.spec, row.inputs) == (task.case.source, task.case.spec, task.case.inputs)

@@ -1,4 +1,4 @@
-"""What a server refuses, and what every client must tell of it: the reason and the field."""
+"""Requests that a server rejects, and the reason and field that every client must report."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rows(index: int) -> DriverRequest:
     return request
 
 
-def streamed(request: DriverRequest) -> DriverRequest:
+def as_stream(request: DriverRequest) -> DriverRequest:
     """The same through a stream."""
     changed = DriverRequest()
     changed.CopyFrom(request)
@@ -94,11 +94,11 @@ REFUSALS: dict[str, tuple[DriverRequest, Told]] = {
     ),
     "nan": (training([1.0, float("nan")]), ("NON_FINITE_GRADIENT", None)),
     "nan_in_stream": (
-        streamed(training([1.0, float("nan")])),
+        as_stream(training([1.0, float("nan")])),
         ("NON_FINITE_GRADIENT", "chunk.data"),
     ),
     "row": (rows(2), ("OUT_OF_RANGE", None)),
-    "row_in_stream": (streamed(rows(2)), ("OUT_OF_RANGE", None)),
+    "row_in_stream": (as_stream(rows(2)), ("OUT_OF_RANGE", None)),
     "unknown_tensor": (training([1.0, 1.0], "b"), ("UNKNOWN_TENSOR", None)),
     "gradient_shape": (training([1.0, 1.0, 1.0]), ("SHAPE_MISMATCH", None)),
     "target_shape": (loss(), ("SHAPE_MISMATCH", "target")),
@@ -106,7 +106,7 @@ REFUSALS: dict[str, tuple[DriverRequest, Told]] = {
     "step": (schedule(), ("OUT_OF_RANGE", "steps.steps[1]")),
     "layer": (complexity(), ("SHAPE_MISMATCH", "network.layers[0].convolution.kernel")),
 }
-"""By what is wrong: the request, and what must be told of it."""
+"""By defect: the request, and the expected error."""
 
 
 def check_refusal(driver: Driver, name: str) -> None:
@@ -122,10 +122,10 @@ def check_refusal(driver: Driver, name: str) -> None:
 
 
 def refusal_of(response: DriverResponse) -> tuple[str, str]:
-    """Reason and field that a driver told.
+    """Reason and field that a driver reported.
 
     Raises:
-        AssertionError: it told of no refusal.
+        AssertionError: it reported no error.
     """
     assert response.WhichOneof("outcome") == "refusal", f"the driver's answer is {response}"
     reason = ErrorReason.Name(response.refusal.reason).removeprefix("ERROR_REASON_")

@@ -34,30 +34,30 @@ class Trained(Protocol):
 def follow(name: str, case: Case, session: Trained) -> dict[str, Any]:
     """The answer to a case; ``name`` is that of its file."""
     followers: dict[str, Callable[[Sequence[float], Trained], dict[str, Any]]] = {
-        "reduce_on_plateau": lowered,
-        "early_stopping": stopped,
+        "reduce_on_plateau": lower_rates,
+        "early_stopping": stop_early,
     }
     return followers[name](case.inputs["values"], session)
 
 
-def lowered(values: Sequence[float], session: Trained) -> dict[str, Any]:
+def lower_rates(values: Sequence[float], session: Trained) -> dict[str, Any]:
     """Learning rates while a metric is reported before each step."""
     path = []
     for value in values:
         state, _, _ = session.report(value)
-        path.append((session.step(), *seen(state), state.cooldown))
+        path.append((session.step(), *read_monitor(state), state.cooldown))
     names = ("learning_rates", "best_values", "waited", "cooldown")
     return dict(zip(names, map(list, zip(*path, strict=True)), strict=True))
 
 
-def stopped(values: Sequence[float], session: Trained) -> dict[str, Any]:
+def stop_early(values: Sequence[float], session: Trained) -> dict[str, Any]:
     """What a metric that is reported after each step leads to."""
     path = []
     ended = False
     for value in values:
         session.step()
         _, state, ended = session.report(value)
-        path.append(seen(state))
+        path.append(read_monitor(state))
         if ended:
             break
     bests, waits = map(list, zip(*path, strict=True))
@@ -69,6 +69,6 @@ def stopped(values: Sequence[float], session: Trained) -> dict[str, Any]:
     }
 
 
-def seen(state: State) -> tuple[float, int]:
+def read_monitor(state: State) -> tuple[float, int]:
     """The best value, 0 for none, and the count."""
     return state.best_value or 0.0, state.waited

@@ -165,7 +165,7 @@ class Client:
 
 
 class Watched:
-    """A session that is told of a metric."""
+    """A session that gets reports of a metric."""
 
     def __init__(self, client: Client, name: str) -> None:
         self.client, self.name = client, name

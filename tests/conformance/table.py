@@ -112,7 +112,7 @@ class Line:
 def lines(columns: Sequence[Column], families: Sequence[str] = corpus.FAMILIES) -> Iterator[Line]:
     """The table, line by line as it is computed: names without vectors last in their family."""
     for family in families:
-        wanted, recorded = names.wanted(family), names.recorded(family)
+        wanted, recorded = names.list_required(family), names.list_recorded(family)
         for name in sorted(recorded):
             file = corpus.load(corpus.VECTORS / family / f"{name}.json")
             yield line(columns, file, name in wanted)

@@ -26,12 +26,12 @@ def test_judge_notices_one_wrong_number(family: str) -> None:
     for _, case in corpus.cases(family):
         for part in case.expected:
             wrong = copy.deepcopy(dict(case.expected))
-            wrong[part] = nudged(wrong[part])
+            wrong[part] = nudge(wrong[part])
             with pytest.raises(AssertionError, match=f"^{part} is off"):
                 judge(wrong, case.expected, case.tolerance["float64"], np.float64, family)
 
 
-def nudged(tree: Any) -> Any:
+def nudge(tree: Any) -> Any:
     """The tree with its largest number a little larger."""
     largest = max(corpus.numbers(tree), key=abs)
 

@@ -11,7 +11,7 @@ import pytest
 import optserve
 from clients.python.conformance.stubs.driver_pb2 import DriverRequest
 from tests.conformance import drivers
-from tests.conformance.draws import NAMES, check_draw, drawn, request_of
+from tests.conformance.draws import NAMES, check_draw, draw, request_of
 from tests.conformance.drivers import DRIVERS, Driver, running_driver
 from tests.conformance.refusals import REFUSALS, check_refusal, training
 from tests.conformance.tasks import FLOAT32, FLOAT64
@@ -42,9 +42,9 @@ def test_draws_are_the_services(name: str, dtype: np.dtype[np.generic], driver: 
 def test_draws_depend_on_the_seed(driver: Driver) -> None:
     """So that the check of draws could fail."""
     request = request_of("normal", FLOAT64)
-    first = drawn(request)
+    first = draw(request)
     request.train.seed += 1
-    assert not np.array_equal(first, drawn(request))
+    assert not np.array_equal(first, draw(request))
 
 
 def test_a_call_that_a_driver_does_not_know(driver: Driver) -> None:

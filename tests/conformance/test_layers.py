@@ -47,7 +47,7 @@ def test_every_property_is_stated_somewhere(name: str) -> None:
     assert stated == set(declarations(REGISTRY[name]))
 
 
-def altered(value: Any) -> Any:
+def alter(value: Any) -> Any:
     """Another value of the same type."""
     if isinstance(value, Enum):
         return next(member for member in type(value) if member is not value)
@@ -63,7 +63,7 @@ def test_a_wrong_property_is_noticed(name: str, field: str) -> None:
     def fails(case: Case) -> bool:
         layer = resolve(REGISTRY, case.spec)
         try:
-            return answer(dataclasses.replace(layer, **{field: altered(getattr(layer, field))}), case) != (
+            return answer(dataclasses.replace(layer, **{field: alter(getattr(layer, field))}), case) != (
                 case.expected
             )
         except DomainError:

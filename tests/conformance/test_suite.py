@@ -21,7 +21,7 @@ def plain(path: Path) -> Any:
 
 @pytest.mark.parametrize("path", FILES, ids=[f"{p.parent.name}-{p.stem}" for p in FILES])
 def test_vectors_are_of_the_schema(path: Path) -> None:
-    """An unknown field is an error of the parser; what comes back is what was read."""
+    """An unknown field is an error of the parser; what is returned is what was read."""
     message = json_format.ParseDict(plain(path), VectorFile())
     back = json_format.MessageToDict(message, preserving_proto_field_name=True)
     assert numeric(back) == numeric(plain(path))

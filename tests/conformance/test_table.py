@@ -105,8 +105,8 @@ def test_other_rows_that_wrongly_rest_or_move_are_a_gap(name: str) -> None:
 
 
 def test_a_name_without_vectors_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = names.recorded
-    monkeypatch.setattr(names, "recorded", lambda family: before(family) - {"tanh"})
+    before = names.list_recorded
+    monkeypatch.setattr(names, "list_recorded", lambda family: before(family) - {"tanh"})
     (missing,) = [found for found in lines([], ["activations"]) if found.gaps]
     assert (missing.name, missing.count) == ("tanh", 0)
     assert command.summary([missing], []) == 1

@@ -1,4 +1,4 @@
-"""A case of a session, whoever runs it: what goes in, and how the answer is put together."""
+"""A case of a session for every driver: its inputs, and how the answer is assembled."""
 
 from __future__ import annotations
 

@@ -64,16 +64,20 @@ def lookahead(rule: Rule, state: State, numbers: Mapping[str, float]) -> Array:
     if not rule.has_lookahead:
         return p.copy()
     assert isinstance(rule, ElementwiseRule)
-    return np.array(rule.lookahead(NumpyOps(), p, *slots, **wanted(rule, rule.lookahead, numbers, p.dtype)))
+    return np.array(
+        rule.lookahead(NumpyOps(), p, *slots, **select_numbers(rule, rule.lookahead, numbers, p.dtype))
+    )
 
 
-def wanted(rule: Rule, formula: Any, numbers: Mapping[str, float], dtype: np.dtype[Any]) -> dict[str, Any]:
+def select_numbers(
+    rule: Rule, formula: Any, numbers: Mapping[str, float], dtype: np.dtype[Any]
+) -> dict[str, Any]:
     """The numbers that a formula takes: carried ones only where it names them."""
     named = inspect.signature(formula).parameters
-    return rounded({k: v for k, v in numbers.items() if k in named or k not in rule.carry()}, dtype)
+    return round_numbers({k: v for k, v in numbers.items() if k in named or k not in rule.carry()}, dtype)
 
 
-def rounded(numbers: Mapping[str, float], dtype: np.dtype[Any]) -> dict[str, Any]:
+def round_numbers(numbers: Mapping[str, float], dtype: np.dtype[Any]) -> dict[str, Any]:
     """The numbers as every executor takes them: rounded to the compute dtype once."""
     return {name: dtype.type(value) for name, value in numbers.items()}
 
@@ -95,7 +99,7 @@ def plainly(rule: Rule) -> Advance:
         if rule.decoupled_weight_decay:
             p = dtype.type(decay) * p
         more, carried = beforehand(rule, p, gradient, slots, numbers)
-        given = wanted(rule, rule.update, {**numbers, **more}, dtype)
+        given = select_numbers(rule, rule.update, {**numbers, **more}, dtype)
         results = rule.update(NumpyOps(), p, gradient, *slots, **given)
         for name, value in zip(state, results, strict=True):
             assert value.dtype == dtype, f"{name} became {value.dtype}"
@@ -110,12 +114,12 @@ def beforehand(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """What a rule finds out about the tensor first: further numbers, and carried ones."""
     if isinstance(rule, TensorwiseRule):
-        given = wanted(rule, rule.tensor_sum_terms, numbers, p.dtype)
+        given = select_numbers(rule, rule.tensor_sum_terms, numbers, p.dtype)
         measured = rule.tensor_sum_terms(NumpyOps(), p, gradient, *slots, **given)
         norms = {n: np.array([np.linalg.norm(v.astype(np.float64))]) for n, v in measured.items()}
         return {name: float(of[0]) for name, of in rule.scalars_of_tensors(norms).items()}, {}
     if isinstance(rule, GroupwiseRule):
-        given = wanted(rule, rule.group_sum_terms, numbers, p.dtype)
+        given = select_numbers(rule, rule.group_sum_terms, numbers, p.dtype)
         summed = rule.group_sum_terms(NumpyOps(), p, gradient, *slots, **given)
-        return rule.settled({n: float(np.abs(v).sum(dtype=np.float64)) for n, v in summed.items()}, numbers)
+        return rule.settle({n: float(np.abs(v).sum(dtype=np.float64)) for n, v in summed.items()}, numbers)
     return {}, {}

@@ -54,7 +54,7 @@ def numbers(variant: Variant) -> list[dict[str, float]]:
         own = variant.rule.scalars(step, 0.1 / step, **carried)
         carried = {name: own[name] for name in carried}
         if isinstance(variant.rule, GroupwiseRule):
-            more, carried = variant.rule.settled(defaultdict(lambda: 0.5), own)
+            more, carried = variant.rule.settle(defaultdict(lambda: 0.5), own)
             own |= more
         result.append({**own, **guards, "guard_decay": 1 - 0.01 / step})
     return result
@@ -87,7 +87,7 @@ def run(
 
 
 def differences(expected: Arrays, actual: Arrays) -> str:
-    """Which arrays differ in which element first; empty where none does."""
+    """Which arrays differ in which element first; empty if none does."""
     found = []
     for name, array in expected.items():
         unlike = np.flatnonzero(array.view(f"u{array.itemsize}") != actual[name].view(f"u{array.itemsize}"))

@@ -54,7 +54,7 @@ CASES = {
 }
 
 
-def expected(values: npt.NDArray[np.float64], ends: list[int]) -> list[float]:
+def compute_expected(values: npt.NDArray[np.float64], ends: list[int]) -> list[float]:
     return [math.hypot(*values[a:b]) for a, b in itertools.pairwise([0, *ends])]
 
 
@@ -72,7 +72,7 @@ def test_norms_and_their_bits(case: str, ends: str) -> None:
             pieces.advance(stop)
         sums[f"{name}, in pieces"] = pieces.end()
     found = {name: norms(of, "squares") for name, of in sums.items()}
-    np.testing.assert_allclose(found["numpy"], expected(values, ENDS[ends]), 1e-14, 5e-324)
+    np.testing.assert_allclose(found["numpy"], compute_expected(values, ENDS[ends]), 1e-14, 5e-324)
     assert {array.tobytes() for array in found.values()} == {found["numpy"].tobytes()}
     joint = {name: float(of[name].sum()) for of in (sums["numpy"],) for name in of}
     assert norm(joint, "squares") == pytest.approx(math.hypot(*values), rel=1e-14, abs=5e-324)

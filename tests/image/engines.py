@@ -128,7 +128,7 @@ class DaemonContainer(Container):
 
 
 class Buildah(Engine):
-    """buildah, which runs commands in containers, where no engine can."""
+    """buildah, which runs commands in containers without an engine."""
 
     @property
     def config(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Trains against a container, kills it, and goes on against the next one.
+"""Trains against a container, kills it, and continues against the next one.
 
-The environment's ``IMAGE`` names the image and ``ENGINE`` what runs it, where they are not
-those that ``make image`` takes by itself.
+The environment's ``IMAGE`` and ``ENGINE`` name the image and what runs it; the defaults are
+those of ``make image``.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def serving(built: Engine, volume: str, folder: Path) -> Iterator[Running]:
 
 
 def listening(process: subprocess.Popen[bytes], log: Path) -> dict[str, int]:
-    """What the server says of itself when it is ready."""
+    """Returns the ports that the server reports when it is ready."""
     deadline = time.monotonic() + READY_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         for line in log.read_text().splitlines():

@@ -102,7 +102,7 @@ def test_what_extras_install_is_pinned() -> None:
 
 
 def test_the_build_gets_only_what_it_needs() -> None:
-    """What the Dockerfile copies is let in, and nothing else is."""
+    """The build context contains what the Dockerfile copies and nothing else."""
     let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {
         source

@@ -1,4 +1,4 @@
-"""The generated stubs with a little help: what the tests say, and what they are told."""
+"""Generated stubs with helpers that build requests and read answers and errors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def array(message: tensor_pb2.Tensor) -> Array:
     return np.frombuffer(message.data, DTYPES[message.dtype]).reshape(tuple(message.shape))
 
 
-def named(arrays: Mapping[str, Array]) -> list[tensor_pb2.NamedTensor]:
+def name_arrays(arrays: Mapping[str, Array]) -> list[tensor_pb2.NamedTensor]:
     return [tensor_pb2.NamedTensor(name=name, tensor=tensor(value)) for name, value in arrays.items()]
 
 
@@ -121,14 +121,14 @@ _APPLIED = {"": {""}, "INTERNAL": {"unknown"}} | {
 
 
 @contextlib.contextmanager
-def refused() -> Iterator[Refusal]:
+def expect_refusal() -> Iterator[Refusal]:
     """Expects a refusal, which is filled in when the block has ended."""
     told = Refusal(grpc.StatusCode.OK, "")
     try:
         yield told
     except grpc.RpcError as error:
         told.__dict__.update(refusal(error).__dict__)
-        # Whatever is refused for a reason says what became of it.
+        # Every error with a reason states whether the call was applied.
         assert told.applied in _APPLIED.get(told.reason, {"no"})
         return
     raise AssertionError("nothing was refused")
@@ -196,7 +196,9 @@ class Client:
         return self.sessions.GetSession(pb.GetSessionRequest(name=name), timeout=20).session
 
     def step(self, name: str, gradients: Mapping[str, Array], **options: Any) -> pb.StepResponse:
-        request = pb.StepRequest(name=name, options=pb.StepOptions(**options), gradients=named(gradients))
+        request = pb.StepRequest(
+            name=name, options=pb.StepOptions(**options), gradients=name_arrays(gradients)
+        )
         return self.sessions.Step(request, timeout=20)
 
     def exchange(self, messages: Iterable[pb.StepStreamRequest]) -> list[pb.StepStreamResponse]:
@@ -222,7 +224,7 @@ class Client:
         messages = list(self.sessions.PullParameters(request, timeout=20))
         data, header = b"".join(message.chunk.data for message in messages), messages[0].header
         assert len(data) == header.byte_count
-        return unpacked(header.layout, data)
+        return unpack(header.layout, data)
 
     def push(self, header: pb.PushHeader, data: bytes) -> Session:
         """Pushes bytes; ``header`` may announce another number of them, for a push that is cut off."""
@@ -238,7 +240,7 @@ class Client:
         return self.sessions.PushParameters(messages(), timeout=20).session
 
 
-def unpacked(layout: Iterable[tensor_pb2.TensorLayout], data: bytes) -> dict[str, Array]:
+def unpack(layout: Iterable[tensor_pb2.TensorLayout], data: bytes) -> dict[str, Array]:
     """The arrays in a sequence of bytes."""
     values = {}
     for entry in layout:

@@ -19,11 +19,11 @@ def count() -> None:
     """Runs a server under a profile of its main thread, where its event loop runs."""
     calls: Counter[str] = Counter()
 
-    def called(frame: FrameType, event: str, argument: object) -> None:
+    def on_call(frame: FrameType, event: str, argument: object) -> None:
         if event == "call":
             calls[frame.f_code.co_filename] += 1
 
-    sys.setprofile(called)
+    sys.setprofile(on_call)
     try:
         main()
     finally:

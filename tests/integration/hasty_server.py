@@ -1,4 +1,4 @@
-"""A server whose data connections have less time than others', and fewer of them may be strangers."""
+"""A server with a short claim timeout and a low limit of unauthenticated data connections."""
 
 from __future__ import annotations
 

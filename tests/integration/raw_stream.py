@@ -20,7 +20,7 @@ SECONDS = 20.0
 """Bound on every wait."""
 
 
-def framed(messages: Iterable[pb.StepStreamRequest | bytes]) -> bytes:
+def frame(messages: Iterable[pb.StepStreamRequest | bytes]) -> bytes:
     """Messages as they stand on a data connection."""
     encoded = [m if isinstance(m, bytes) else m.SerializeToString() for m in messages]
     return b"".join(PREFIX.pack(0, len(message)) + message for message in encoded)
@@ -31,15 +31,15 @@ def asking(ticket: bytes = b"") -> pb.StepStreamRequest:
     return pb.StepStreamRequest(data_connection=pb.DataConnectionRequest(ticket=ticket))
 
 
-def taken(connection: socket.socket, length: int) -> bytes:
-    """So many bytes, or those that came before the end."""
+def receive_exactly(connection: socket.socket, length: int) -> bytes:
+    """Receives ``length`` bytes, or those before the end of the connection."""
     data = b""
     while len(data) < length and (part := connection.recv(length - len(data))):
         data += part
     return data
 
 
-def told(connection: socket.socket) -> bytes:
+def receive_rest(connection: socket.socket) -> bytes:
     """What a server says until it closes the connection, whether it closes or resets it."""
     data = b""
     with contextlib.suppress(ConnectionError):
@@ -87,14 +87,14 @@ class RawStream:
             self._moved |= bool(message.data_connection.ticket)
             self._outbox.put(message.SerializeToString())
 
-    def heard(self) -> pb.StepStreamResponse:
+    def read_answer(self) -> pb.StepStreamResponse:
         """The next answer over the call."""
         return pb.StepStreamResponse.FromString(next(self.call))
 
     def offer(self) -> pb.DataConnectionOffer:
         """What the server offers."""
         self.say(asking())
-        return self.heard().data_connection
+        return self.read_answer().data_connection
 
     def knock(self, said: bytes, port: int) -> bytes:
         """Connects, says something, and gives the server's first byte; nothing where it closes."""
@@ -111,29 +111,29 @@ class RawStream:
         self.say(asking(offer.ticket))
         return self
 
-    def planned(self, plan: pb.StepStreamRequest) -> Self:
+    def plan(self, plan: pb.StepStreamRequest) -> Self:
         """Sends a plan over the connection in use, and takes its answer."""
         if self._moved:
             self.send(plan)
             answer = pb.StepStreamResponse.FromString(self.answer() or b"")
         else:
             self.say(plan)
-            answer = self.heard()
+            answer = self.read_answer()
         assert answer.HasField("planned")
         return self
 
     def send(self, *messages: pb.StepStreamRequest | bytes) -> None:
         """Sends messages over the data connection, in one go."""
-        self.socket.sendall(framed(messages))
+        self.socket.sendall(frame(messages))
 
     def answer(self) -> bytes | None:
-        """The next answer over the data connection; None where it ended in order."""
-        prefix = taken(self.socket, PREFIX.size)
+        """The next answer over the data connection; None if it ended in order."""
+        prefix = receive_exactly(self.socket, PREFIX.size)
         if not prefix:
             return None
         compressed, length = PREFIX.unpack(prefix)
         assert not compressed
-        message = taken(self.socket, length)
+        message = receive_exactly(self.socket, length)
         assert len(message) == length
         return message
 

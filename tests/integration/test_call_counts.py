@@ -10,7 +10,7 @@ import numpy as np
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
-from tests.integration.client import Client, named, plan_message, sgd
+from tests.integration.client import Client, name_arrays, plan_message, sgd
 from tests.integration.counted_server import VARIABLE
 from tests.support.server import running_server
 
@@ -40,7 +40,7 @@ def calls_of_a_step(tmp_path: Path, step: Step) -> tuple[float, int]:
     return sum(found.values()), sum(not file.startswith("<") for file in found)
 
 
-def streamed(client: Client, name: str, steps: int) -> None:
+def stream_steps(client: Client, name: str, steps: int) -> None:
     data = VALUES["w"].tobytes()
     messages = [plan_message(name, worker="w", pull=pb.PullOptions())]
     for number in range(steps):
@@ -52,11 +52,11 @@ def streamed(client: Client, name: str, steps: int) -> None:
 def unary(client: Client, name: str, steps: int) -> None:
     for number in range(steps):
         options = pb.StepOptions(pull=pb.PullOptions(), worker="w", sequence=number + 1)
-        client.sessions.Step(pb.StepRequest(name=name, options=options, gradients=named(VALUES)))
+        client.sessions.Step(pb.StepRequest(name=name, options=options, gradients=name_arrays(VALUES)))
 
 
 def test_a_small_streamed_step(tmp_path: Path) -> None:
-    calls, files = calls_of_a_step(tmp_path, streamed)
+    calls, files = calls_of_a_step(tmp_path, stream_steps)
     assert calls <= 80
     assert files <= 20
 

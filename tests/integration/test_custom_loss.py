@@ -12,7 +12,7 @@ import pytest
 from optserve.v1 import capabilities_service_pb2 as capabilities
 from optserve.v1 import function_service_pb2 as pb
 from optserve.v1.loss_spec_pb2 import LOSS_REDUCTION_SUM
-from tests.integration.client import Client, array, refused, tensor
+from tests.integration.client import Client, array, expect_refusal, tensor
 
 YOGHURT = "where(y_pred > y_true, COST*(y_pred - y_true), PROFIT*(y_true - y_pred))"
 FORECAST = np.array([[3.0], [1.0]], np.float32)
@@ -68,7 +68,7 @@ def test_a_refusal_names_the_place(
     field: str,
     position: str | None,
 ) -> None:
-    with refused() as told:
+    with expect_refusal() as told:
         client.functions.ComputeLoss(request(expression, **constants))
     assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
     assert told.fields == [field]
@@ -78,7 +78,7 @@ def test_a_refusal_names_the_place(
 def test_an_expression_is_required(client: Client) -> None:
     message = request("y_pred")
     message.loss.custom.ClearField("expression")
-    with refused() as told:
+    with expect_refusal() as told:
         client.functions.ComputeLoss(message)
     assert (told.reason, told.fields) == ("FIELD_REQUIRED", ["loss.custom.expression"])
 

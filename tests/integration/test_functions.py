@@ -16,7 +16,7 @@ from optserve.v1.convention_pb2 import CONVENTION_KERAS, CONVENTION_LECTURE, CON
 from optserve.v1.error_reason_pb2 import ErrorReason
 from optserve.v1.loss_spec_pb2 import LOSS_REDUCTION_NONE, LOSS_REDUCTION_SUM_OVER_BATCH_SIZE
 from optserve.v1.tensor_pb2 import Tensor
-from tests.integration.client import Client, array, refused, tensor
+from tests.integration.client import Client, array, expect_refusal, tensor
 from tests.support.server import running_server
 
 
@@ -54,7 +54,7 @@ def test_where_a_schedule_has_no_value(
 ) -> None:
     request = exponential()
     request.MergeFrom(pb.EvaluateScheduleRequest(**at))  # type: ignore[arg-type]
-    with refused() as told:
+    with expect_refusal() as told:
         client.functions.EvaluateSchedule(request)
     assert (told.reason, told.fields) == (reason, fields)
 
@@ -154,7 +154,7 @@ def _activation(input_: Tensor, axis: int | None = None) -> pb.ComputeActivation
 def test_what_has_no_activation(
     client: Client, request_: pb.ComputeActivationRequest, reason: str, field: str
 ) -> None:
-    with refused() as told:
+    with expect_refusal() as told:
         client.functions.ComputeActivation(request_)
     assert (told.code, told.reason, told.fields) == (grpc.StatusCode.INVALID_ARGUMENT, reason, [field])
 
@@ -162,7 +162,7 @@ def test_what_has_no_activation(
 def test_a_target_that_does_not_fit(client: Client) -> None:
     request = pb.ComputeLossRequest(prediction=tensor(np.zeros((2, 3))), target=tensor(np.zeros((3, 2))))
     request.loss.mean_squared_error.SetInParent()
-    with refused() as told:
+    with expect_refusal() as told:
         client.functions.ComputeLoss(request)
     assert (told.reason, told.fields) == ("SHAPE_MISMATCH", ["target"])
 
@@ -189,7 +189,7 @@ def test_a_network_that_cannot_be_is_refused_by_its_path(client: Client) -> None
     request = pb.EstimateComplexityRequest()
     request.network.layers.add().flatten.SetInParent()
     request.network.layers.add().pooling.window.extend([2, 2])
-    with refused() as told:
+    with expect_refusal() as told:
         client.functions.EstimateComplexity(request, timeout=20)
     assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "SHAPE_MISMATCH")
     assert told.fields == ["network.layers[1].pooling.window"]

@@ -47,7 +47,7 @@ def test_nothing_to_ask(flag: str) -> None:
 
 
 def test_a_server_in_trouble(capsys: pytest.CaptureFixture[str]) -> None:
-    async def asked() -> int:
+    async def ask() -> int:
         pages = Pages({"/readyz": lambda: (503, "application/json", b'{"ready": false}\n')})
         port = await pages.start("127.0.0.1", 0)
         try:
@@ -55,7 +55,7 @@ def test_a_server_in_trouble(capsys: pytest.CaptureFixture[str]) -> None:
         finally:
             await pages.stop()
 
-    assert asyncio.run(asked()) == 1
+    assert asyncio.run(ask()) == 1
     assert capsys.readouterr().out == '{"ready": false}\n'
 
 

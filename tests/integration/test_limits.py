@@ -1,4 +1,4 @@
-"""Limits: what is too much is refused with a reason, and the server goes on."""
+"""Limits: what exceeds one is rejected with a reason, and the server continues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import optserve
 from optserve.optimizers import SGD
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
-from tests.integration.client import Client, named, plan_message, refused, sgd, step_messages
+from tests.integration.client import Client, expect_refusal, name_arrays, plan_message, sgd, step_messages
 from tests.integration.raw_stream import RawStream
 from tests.integration.test_operations import samples
 from tests.support.server import running_server
@@ -53,8 +53,8 @@ class Held:
 def test_a_message_that_grpc_refuses_is_a_typed_error() -> None:
     with running_server(max_message_bytes="1MiB") as server, Client(server.address) as client:
         session = client.create(VALUES)
-        request = pb.StepRequest(name=session.name, gradients=named(of_size(2 * MIB)))
-        with refused() as told:
+        request = pb.StepRequest(name=session.name, gradients=name_arrays(of_size(2 * MIB)))
+        with expect_refusal() as told:
             client.sessions.Step(request, timeout=10)
         assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "")
         with optserve.connect(server.address) as library:
@@ -72,7 +72,7 @@ def test_calls_beyond_the_limit_are_told_when_to_come_again() -> None:
         held = [Held(client, name, GRADIENT, 0) for _ in range(2)]
         for one in held:
             one.stream.initial_metadata()
-        with refused() as told:
+        with expect_refusal() as told:
             client.get(name)
         assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
         assert told.metadata == {"limit": "max_concurrent_rpcs", "value": "2"}
@@ -84,7 +84,7 @@ def test_calls_beyond_the_limit_are_told_when_to_come_again() -> None:
 
 
 def test_bytes_in_flight_are_counted_before_they_are_taken() -> None:
-    """A second gradient waits for the first; one that is larger than the limit never comes in."""
+    """A second gradient waits for the first; one that is larger than the limit is rejected."""
     gradient = of_size(MIB)["w"].tobytes()
     with running_server(max_bytes_in_flight="4608KiB") as server, Client(server.address) as client:
         sessions = [client.create(of_size(MIB)).name for _ in range(4)]
@@ -92,7 +92,7 @@ def test_bytes_in_flight_are_counted_before_they_are_taken() -> None:
         for one in held:
             assert one.begun.wait(10)
             client.get(sessions[0])
-        with refused() as told:
+        with expect_refusal() as told:
             client.stream(sessions[0], step_messages(gradient))
         assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
         assert told.metadata == {"limit": "max_bytes_in_flight", "value": str(4608 << 10)}
@@ -100,8 +100,8 @@ def test_bytes_in_flight_are_counted_before_they_are_taken() -> None:
         assert [one.finish()[0].result.step for one in held] == [1, 1, 1, 1]
         wait_until(lambda: goes(client, sessions[0], gradient))
         large = client.create({"w": np.zeros(1, np.float32)}).name
-        request = pb.StepRequest(name=large, gradients=named(of_size(3 * MIB)))
-        with refused() as told:
+        request = pb.StepRequest(name=large, gradients=name_arrays(of_size(3 * MIB)))
+        with expect_refusal() as told:
             client.sessions.Step(request, timeout=10)
         assert (told.reason, told.retry_seconds) == ("LIMIT_EXCEEDED", None)
 
@@ -118,7 +118,7 @@ def test_sessions_that_rest_take_no_bytes_in_flight() -> None:
         assert samples(server)["optserve_held_bytes_in_flight", ""] == 0
 
 
-def created(client: Client, size: int) -> bool:
+def creates(client: Client, size: int) -> bool:
     try:
         return client.create(of_size(size), session_id="after").step == 0
     except grpc.RpcError:
@@ -160,7 +160,7 @@ def test_the_memory_budget_holds() -> None:
         assert resident(server.process.pid) - before < 2 * budget
         for name in names:
             client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=10)
-        wait_until(lambda: created(client, size))
+        wait_until(lambda: creates(client, size))
         assert goes(client, "sessions/after", gradient)
 
 
@@ -170,7 +170,7 @@ def test_a_silent_stream_is_ended(sent: int) -> None:
         name = client.create(VALUES).name
         held = Held(client, name, GRADIENT, sent)
         assert next(held.stream).HasField("planned")
-        with refused() as told:
+        with expect_refusal() as told:
             next(held.stream)
         held._on.set()
         assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "STREAM_IDLE")
@@ -188,7 +188,7 @@ def test_a_caller_that_never_sends_its_request_is_sent_away() -> None:
             yield from ()
 
         call = client.channel.stream_unary("/optserve.v1.SessionService/ListSessions")
-        with refused() as told:
+        with expect_refusal() as told:
             call(nothing(), timeout=20)
         on.set()
         assert told.reason == "STREAM_IDLE"
@@ -249,7 +249,7 @@ def test_a_watch_may_be_silent() -> None:
         name = client.create(VALUES).name
         events = client.sessions.WatchSession(pb.WatchSessionRequest(name=name), timeout=20)
         assert next(events).began.name == name
-        with RawStream(client) as silent, refused() as told:
+        with RawStream(client) as silent, expect_refusal() as told:
             next(silent.call)
         assert told.reason == "STREAM_IDLE"
         client.step(name, VALUES)
@@ -258,14 +258,14 @@ def test_a_watch_may_be_silent() -> None:
 
 def test_rank_and_shape_of_a_tensor() -> None:
     with running_server(max_tensor_rank=3) as server, Client(server.address) as client:
-        with refused() as told:
+        with expect_refusal() as told:
             client.create({"w": np.ones((1, 1, 1, 1), np.float32)})
         assert (told.reason, told.metadata) == ("LIMIT_EXCEEDED", {"limit": "max_tensor_rank", "value": "3"})
         request = pb.CreateSessionRequest(spec=sgd())
         parameter = request.parameters.add(name="w")
         parameter.upload.dtype = tensor_pb2.DATA_TYPE_FLOAT32
         parameter.upload.shape.extend([2**62, 2**62, 2**62])
-        with refused() as told:
+        with expect_refusal() as told:
             client.sessions.CreateSession(request, timeout=10)
         assert told.code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT)
         assert client.create(VALUES).step == 0

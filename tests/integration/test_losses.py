@@ -1,4 +1,4 @@
-"""Losses over a real socket: weights, classes, boxes, and what is told about what does not fit."""
+"""Losses over a real socket: weights, classes, boxes, and the errors of inputs that do not fit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from optserve.v1.loss_spec_pb2 import (
     LOSS_REDUCTION_SUM_OVER_BATCH_SIZE,
     LossSpec,
 )
-from tests.integration.client import Client, array, refused, tensor
+from tests.integration.client import Client, array, expect_refusal, tensor
 
 P, Y = np.array([[1.0, 2.0], [3.0, 5.0]]), np.array([[1.0, 1.0], [1.0, 1.0]])
 
 
-def asked(spec: LossSpec, prediction: Any, target: Any, weights: Any = None) -> pb.ComputeLossRequest:
+def make_request(spec: LossSpec, prediction: Any, target: Any, weights: Any = None) -> pb.ComputeLossRequest:
     request = pb.ComputeLossRequest(loss=spec, per_example=True, gradient=True)
     request.prediction.CopyFrom(tensor(np.array(prediction)))
     request.target.CopyFrom(tensor(np.array(target)))
@@ -45,7 +45,7 @@ def absolute(reduction: int = LOSS_REDUCTION_SUM_OVER_BATCH_SIZE) -> LossSpec:
     ],
 )
 def test_sample_weights_multiply_everything(client: Client, reduction: int, divisor: float) -> None:
-    answer = client.functions.ComputeLoss(asked(absolute(reduction), P, Y, [2.0, 0.5]))
+    answer = client.functions.ComputeLoss(make_request(absolute(reduction), P, Y, [2.0, 0.5]))
     assert array(answer.per_example).tolist() == [1.0, 1.5]
     assert answer.value == pytest.approx(2.5 / divisor)
     assert array(answer.gradient) == pytest.approx(np.array([[0, 1], [0.25, 0.25]]) / divisor)
@@ -55,7 +55,7 @@ def test_sample_weights_multiply_everything(client: Client, reduction: int, divi
 def test_classes_have_weights(client: Client) -> None:
     spec = LossSpec(convention=CONVENTION_TORCH, reduction=LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT)
     spec.sparse_categorical_crossentropy.class_weights.extend([1, 3])
-    answer = client.functions.ComputeLoss(asked(spec, np.zeros((2, 2)), [0, 1]))
+    answer = client.functions.ComputeLoss(make_request(spec, np.zeros((2, 2)), [0, 1]))
     assert array(answer.per_example) == pytest.approx(math.log(2) * np.array([1, 3]))
     assert answer.value == pytest.approx(math.log(2))
     assert list(answer.loss.sparse_categorical_crossentropy.class_weights) == [1, 3]
@@ -64,7 +64,7 @@ def test_classes_have_weights(client: Client) -> None:
 def test_the_echo_states_every_field(client: Client) -> None:
     spec = LossSpec(convention=CONVENTION_OPTAX)
     spec.binary_focal_crossentropy.gamma = 1.5
-    echo = client.functions.ComputeLoss(asked(spec, P, Y)).loss.binary_focal_crossentropy
+    echo = client.functions.ComputeLoss(make_request(spec, P, Y)).loss.binary_focal_crossentropy
     assert (echo.gamma, echo.from_logits, echo.apply_class_balancing) == (1.5, True, False)
     assert (echo.alpha, echo.axis, echo.HasField("label_smoothing")) == (0.25, -1, True)
 
@@ -72,7 +72,7 @@ def test_the_echo_states_every_field(client: Client) -> None:
 def test_boxes(client: Client) -> None:
     spec = LossSpec()
     spec.ciou.SetInParent()
-    answer = client.functions.ComputeLoss(asked(spec, [[0.0, 0.0, 2.0, 1.0]], [[0.0, 0.0, 2.0, 1.0]]))
+    answer = client.functions.ComputeLoss(make_request(spec, [[0.0, 0.0, 2.0, 1.0]], [[0.0, 0.0, 2.0, 1.0]]))
     assert answer.value == pytest.approx(0, abs=1e-7)
     assert answer.loss.ciou.epsilon == 1e-7
 
@@ -87,22 +87,22 @@ def classes(weights: list[float], axis: int = -1) -> LossSpec:
 @pytest.mark.parametrize(
     ("request_", "reason", "field"),
     [
-        (asked(absolute(), P, Y, [1.0]), "SHAPE_MISMATCH", "sample_weight"),
-        (asked(absolute(), P, Y, np.ones(2, np.float32)), "DTYPE_MISMATCH", "sample_weight"),
-        (asked(absolute(), P, Y, np.ones(2, np.int32)), "DTYPE_MISMATCH", "sample_weight.dtype"),
-        (asked(LossSpec(reduction=9), P, Y), "UNSUPPORTED_VALUE", "loss.reduction"),  # type: ignore[arg-type]
+        (make_request(absolute(), P, Y, [1.0]), "SHAPE_MISMATCH", "sample_weight"),
+        (make_request(absolute(), P, Y, np.ones(2, np.float32)), "DTYPE_MISMATCH", "sample_weight"),
+        (make_request(absolute(), P, Y, np.ones(2, np.int32)), "DTYPE_MISMATCH", "sample_weight.dtype"),
+        (make_request(LossSpec(reduction=9), P, Y), "UNSUPPORTED_VALUE", "loss.reduction"),  # type: ignore[arg-type]
         (
-            asked(classes([1, 2, 3]), P, Y),
+            make_request(classes([1, 2, 3]), P, Y),
             "SHAPE_MISMATCH",
             "loss.categorical_crossentropy.class_weights",
         ),
         (
-            asked(classes([1, -2]), P, Y),
+            make_request(classes([1, -2]), P, Y),
             "OUT_OF_RANGE",
             "loss.categorical_crossentropy.class_weights[1]",
         ),
-        (asked(classes([], axis=2), P, Y), "OUT_OF_RANGE", "loss.categorical_crossentropy.axis"),
-        (asked(LossSpec(giou=LossSpec().giou), P, Y), "SHAPE_MISMATCH", "prediction"),
+        (make_request(classes([], axis=2), P, Y), "OUT_OF_RANGE", "loss.categorical_crossentropy.axis"),
+        (make_request(LossSpec(giou=LossSpec().giou), P, Y), "SHAPE_MISMATCH", "prediction"),
     ],
 )
 def test_what_does_not_fit_is_named(
@@ -110,6 +110,6 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     if field == "loss.reduction":
         request_.loss.mean_absolute_error.SetInParent()
-    with refused() as told:
+    with expect_refusal() as told:
         client.functions.ComputeLoss(request_)
     assert (told.reason, told.fields) == (reason, [field])

@@ -11,7 +11,7 @@ import pytest
 
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client, refused, sgd
+from tests.integration.client import Client, expect_refusal, sgd
 from tests.support.server import running_server
 
 ONES = {"w": np.ones((2, 3), np.float32)}
@@ -61,7 +61,7 @@ def test_from_the_first_report_to_the_end(client: Client, session: session_pb2.S
     assert now.reduce_on_plateau == answer.reduce_on_plateau
     for refusal in (lambda: client.step(session.name, ONES),
                     lambda: client.sessions.ReportMetrics(report(session.name, val_loss=0.0))):  # fmt: skip
-        with refused() as told:
+        with expect_refusal() as told:
             refusal()
         assert (told.code.name, told.reason) == ("FAILED_PRECONDITION", "TRAINING_STOPPED")
         assert told.metadata == {"monitor": "val_loss", "best_step": "1"}
@@ -78,7 +78,7 @@ def test_a_report_is_counted_once(client: Client, session: session_pb2.Session) 
     assert answers[0].early_stopping.waited == 1
     assert client.get(session.name).early_stopping.waited == 1
     request.metrics[0].value = 3.0
-    with refused() as told:
+    with expect_refusal() as told:
         client.sessions.ReportMetrics(request)
     assert told.reason == "REQUEST_ID_REUSED"
     assert client.get(session.name).early_stopping.waited == 1
@@ -102,19 +102,19 @@ def test_a_report_is_counted_once(client: Client, session: session_pb2.Session) 
 def test_wrong_metrics(
     client: Client, session: session_pb2.Session, metrics: list[pb.Metric], reason: str, field: str
 ) -> None:
-    with refused() as told:
+    with expect_refusal() as told:
         client.sessions.ReportMetrics(pb.ReportMetricsRequest(name=session.name, metrics=metrics))
     assert (told.code.name, told.reason, told.fields) == ("INVALID_ARGUMENT", reason, [field])
     assert client.get(session.name) == session
 
 
 def test_wrong_names_and_steps(client: Client, session: session_pb2.Session) -> None:
-    with refused() as told:
+    with expect_refusal() as told:
         client.sessions.ReportMetrics(report("sessions/nobody", val_loss=1.0))
     assert told.reason == "SESSION_NOT_FOUND"
     request = report(session.name, val_loss=1.0)
     request.expected_step = 3
-    with refused() as told:
+    with expect_refusal() as told:
         client.sessions.ReportMetrics(request)
     assert (told.code.name, told.reason, told.fields) == ("ABORTED", "STEP_MISMATCH", ["expected_step"])
 
@@ -130,7 +130,7 @@ def test_wrong_names_and_steps(client: Client, session: session_pb2.Session) -> 
 def test_wrong_specifications(client: Client, field: str, value: float, reason: str) -> None:
     spec = sgd()
     setattr(spec.reduce_on_plateau, field, value)
-    with refused() as told:
+    with expect_refusal() as told:
         client.create(ONES, spec)
     assert (told.reason, told.fields) == (reason, [f"spec.reduce_on_plateau.{field}"])
 
@@ -140,6 +140,6 @@ def test_a_copy_of_the_best_parameters_counts_against_the_limit() -> None:
         client.create(ONES, sgd())
         spec = sgd()
         spec.early_stopping.restore_best = True
-        with refused() as told:
+        with expect_refusal() as told:
             client.create(ONES, spec)
         assert told.metadata == {"limit": "max_session_bytes", "value": "24"}

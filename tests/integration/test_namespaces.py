@@ -18,7 +18,7 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.capabilities_service_pb2 import GetCapabilitiesRequest
 from optserve.v1.function_service_pb2 import EvaluateScheduleRequest
 from optserve_server.rpc.services.session_service import SessionService
-from tests.integration.client import Client, plan_message, refused, sgd, step_messages
+from tests.integration.client import Client, expect_refusal, plan_message, sgd, step_messages
 from tests.support.server import RunningServer, run_to_end, running_server
 from tests.support.watching import wait_until
 
@@ -34,7 +34,7 @@ def token_for(path: Path, namespace: str, *arguments: str) -> str:
     return made.stdout.strip()
 
 
-def accepted(client: Client) -> bool:
+def accepts(client: Client) -> bool:
     try:
         client.capabilities.GetCapabilities(GetCapabilitiesRequest(), timeout=5)
     except grpc.RpcError as error:
@@ -87,7 +87,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
 @pytest.mark.parametrize("call", CALLS)
 def test_without_a_token_nothing_is_answered(guarded: RunningServer, call: str, token: str | None) -> None:
     with Client(guarded.address, token=token) as client:
-        with refused() as told:
+        with expect_refusal() as told:
             CALLS[call](client)
         assert (told.code, told.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
         health = health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest())
@@ -103,7 +103,7 @@ def test_tokens_are_hashed_at_rest(tokens: dict[str, str]) -> None:
         assert tokens[name].removeprefix("optserve_") not in content
 
 
-def named_requests(name: str) -> dict[str, Callable[[Client], object]]:
+def list_named_requests(name: str) -> dict[str, Callable[[Client], object]]:
     """A call of every method that names a session."""
     calls: dict[str, Callable[[Client], object]] = {
         "StepStream": lambda client: client.stream(name, step_messages(GRADIENT)),
@@ -115,17 +115,17 @@ def named_requests(name: str) -> dict[str, Callable[[Client], object]]:
         kind = method.input_type
         if method.name in calls or "name" not in kind.fields_by_name:
             continue
-        request = filled(kind, name)
-        calls[method.name] = partial(answered, method.name, request, method.server_streaming)
+        request = fill(kind, name)
+        calls[method.name] = partial(answer_of, method.name, request, method.server_streaming)
     return calls
 
 
-def answered(method: str, request: Message, streaming: bool, client: Client) -> object:
+def answer_of(method: str, request: Message, streaming: bool, client: Client) -> object:
     answer = getattr(client.sessions, method)(request, timeout=5)
     return list(answer) if streaming else answer
 
 
-def filled(kind: object, name: str) -> Message:
+def fill(kind: object, name: str) -> Message:
     """A request that is right as far as its form goes."""
     of_snapshot = kind.name in ("DeleteSnapshotRequest", "RestoreSnapshotRequest")  # type: ignore[attr-defined]
     name = f"{name}/snapshots/0" if of_snapshot else name
@@ -137,7 +137,7 @@ def filled(kind: object, name: str) -> Message:
     return request
 
 
-METHODS = sorted(named_requests("sessions/x").keys() & vars(SessionService).keys())
+METHODS = sorted(list_named_requests("sessions/x").keys() & vars(SessionService).keys())
 
 
 def test_every_method_that_names_a_session_is_tried() -> None:
@@ -151,11 +151,11 @@ def test_a_session_of_another_namespace_is_not_found(alice: Client, bob: Client,
     """The same answer as for a session that is nowhere, word by word."""
     session = alice.create(VALUES)
     nowhere = "sessions/" + "0" * 16
-    with refused() as told:
-        named_requests(session.name)[method](bob)
+    with expect_refusal() as told:
+        list_named_requests(session.name)[method](bob)
     assert (told.code, told.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
-    with refused() as unknown:
-        named_requests(nowhere)[method](bob)
+    with expect_refusal() as unknown:
+        list_named_requests(nowhere)[method](bob)
     assert told.message.replace(session.name, nowhere) == unknown.message
     assert alice.get(session.name).step == 0
 
@@ -203,7 +203,7 @@ def test_tokens_are_read_again_when_they_change(tmp_path: Path) -> None:
     with running_server(tokens_file=path) as server:
         second = token_for(path, "alice")
         with Client(server.address, token=first) as old, Client(server.address, token=second) as new:
-            wait_until(lambda: accepted(new))
+            wait_until(lambda: accepts(new))
             session = old.create(VALUES)
 
             def messages() -> Iterator[pb.StepStreamRequest]:
@@ -217,14 +217,14 @@ def test_tokens_are_read_again_when_they_change(tmp_path: Path) -> None:
             good = path.read_text()
             path.write_text("tokens = 3")
             wait_until(lambda: any("stay as they were" in line["message"] for line in server.log()))
-            assert accepted(old)
+            assert accepts(old)
             path.write_text(good[good.rindex("[[tokens]]") :])
-            with refused() as told:
+            with expect_refusal() as told:
                 next(stream)
             over.set()
             assert (told.reason, told.applied) == ("UNAUTHENTICATED", "unknown")
-            assert not accepted(old)
-            assert accepted(new)
+            assert not accepts(old)
+            assert accepts(new)
             assert new.get(session.name).step == 1
 
 
@@ -233,8 +233,8 @@ def test_a_token_expires(tmp_path: Path) -> None:
     path = tmp_path / "tokens.toml"
     token = token_for(path, "alice", "--expires-in-days", str(20 / 86400))
     with running_server(tokens_file=path) as server, Client(server.address, token=token) as client:
-        assert accepted(client)
-        wait_until(lambda: not accepted(client), 40)
+        assert accepts(client)
+        wait_until(lambda: not accepts(client), 40)
 
 
 def test_unauthenticated_calls_beside_tokens_when_allowed(tmp_path: Path) -> None:
@@ -243,16 +243,16 @@ def test_unauthenticated_calls_beside_tokens_when_allowed(tmp_path: Path) -> Non
     with running_server(tokens_file=path, allow_unauthenticated="yes") as server:
         with Client(server.address) as anybody, Client(server.address, token=token) as alice:
             session = anybody.create(VALUES)
-            with refused() as told:
+            with expect_refusal() as told:
                 alice.get(session.name)
             assert told.reason == "SESSION_NOT_FOUND"
         with Client(server.address, token="wrong") as stranger:
-            assert not accepted(stranger)
+            assert not accepts(stranger)
 
 
 def test_reflection_can_be_turned_off() -> None:
     with running_server(reflection="no") as server, Client(server.address) as client:
-        with refused() as told:
+        with expect_refusal() as told:
             CALLS["reflection"](client)
         assert told.code is grpc.StatusCode.UNIMPLEMENTED
 
@@ -272,7 +272,7 @@ def test_a_quota_of_sessions(limited: Callable[[str], Client]) -> None:
     with limited("bob") as bob, limited("alice") as alice:
         first = bob.create(VALUES)
         bob.create(VALUES)
-        with refused() as told:
+        with expect_refusal() as told:
             bob.create(VALUES)
         assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
         assert told.metadata == {"quota": "max_sessions", "namespace": "bob", "value": "2"}
@@ -286,11 +286,11 @@ def test_a_quota_of_bytes(limited: Callable[[str], Client]) -> None:
     """Of sessions, and of what is under way to them."""
     big = {"w": np.zeros(10_000, np.float32)}
     with limited("bob") as bob, limited("alice") as alice:
-        with refused() as told:
+        with expect_refusal() as told:
             bob.create({"w": np.zeros(30_000, np.float32)})
         assert (told.reason, told.metadata["quota"]) == ("QUOTA_EXCEEDED", "max_bytes")
         session = bob.create({"w": np.zeros(5_000, np.float32)})
-        with refused() as told:
+        with expect_refusal() as told:
             bob.create(big)
         assert (told.reason, told.metadata["quota"]) == ("QUOTA_EXCEEDED", "max_bytes")
         assert bob.step(session.name, {"w": np.ones(5_000, np.float32)}).result.step == 1
@@ -311,7 +311,7 @@ def test_a_quota_of_requests_in_flight(limited: Callable[[str], Client]) -> None
         for stream in streams:
             assert next(stream).HasField("planned")
             assert next(stream).HasField("result")
-        with refused() as told:
+        with expect_refusal() as told:
             bob.get(name)
         assert (told.reason, told.metadata["quota"]) == ("QUOTA_EXCEEDED", "max_requests_in_flight")
         assert told.retry_seconds == 0.5

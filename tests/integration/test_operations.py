@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import EXPIRY_ACTION_DELETE, SessionSpec
-from tests.integration.client import Client, plan_message, refused, sgd, step_messages
+from tests.integration.client import Client, expect_refusal, plan_message, sgd, step_messages
 from tests.support.server import RunningServer, running_server
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_metrics_count_steps_bytes_calls_and_memory(observed: RunningServer) -> 
         client.stream(session.name, (m for _ in range(3) for m in step_messages(GRADIENT)))
         client.step(session.name, VALUES)
         client.step(session.name, VALUES, validate_only=True)
-        with refused():
+        with expect_refusal():
             client.get("sessions/nobody")
         big = client.create(BIG)
         client.step(big.name, BIG)
@@ -207,7 +207,7 @@ def test_a_slow_watcher_misses_the_oldest_and_is_told_how_many() -> None:
 
 
 def test_nobody_watches_what_is_not_there(client: Client) -> None:
-    with refused() as told:
+    with expect_refusal() as told:
         list(client.sessions.WatchSession(pb.WatchSessionRequest(name="sessions/nobody"), timeout=5))
     assert (told.code, told.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
 
@@ -216,7 +216,7 @@ def test_a_drain_ends_a_watch() -> None:
     with running_server(grace_seconds=60) as server, Client(server.address) as client:
         events = watch(client, client.create(VALUES).name)
         server.process.terminate()
-        with refused() as told:
+        with expect_refusal() as told:
             next(events)
         assert told.reason == "SHUTTING_DOWN"
         assert server.process.wait(10) == 0
@@ -240,7 +240,7 @@ def test_a_lease_deletes_what_nobody_uses_and_tells_watchers(observed: RunningSe
         told = list(events)
         assert {event.WhichOneof("event") for event in told[:-1]} == {"step"}
         assert told[-1].deleted.expired
-        with refused() as missing:
+        with expect_refusal() as missing:
             client.get(leased.name)
         assert missing.reason == "SESSION_NOT_FOUND"
         assert client.get(kept.name).step == 0

@@ -1,4 +1,4 @@
-"""The server as a process: how it starts, what it says of itself, and how it ends."""
+"""The server as a process: start, log and ports, and stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server import __version__
-from tests.integration.client import Client, plan_message, refused, sgd, step_messages
+from tests.integration.client import Client, expect_refusal, plan_message, sgd, step_messages
 from tests.support.server import run_to_end, running_server
 
 SERVICES = {f"optserve.v1.{name}Service" for name in ("Session", "Function", "Capabilities")}
@@ -50,7 +50,7 @@ def test_calls_are_logged_as_json() -> None:
     """Unary calls that succeed are logged at debug, failures and streams at info."""
     with running_server("numpy", log_level="debug") as server, Client(server.address) as client:
         client.create(VALUES, session_id="logged")
-        with refused():
+        with expect_refusal():
             client.get("sessions/nobody")
         assert server.stop() == 0
         made, missed = [line for line in server.log() if line["message"].startswith("/optserve.v1.")]
@@ -89,7 +89,7 @@ def test_a_drain_finishes_the_step_that_has_begun() -> None:
         assert begun.wait(20)
         client.get(session.name)  # over the same connection, so the server has the step's beginning by now
         server.process.terminate()
-        with refused() as told:
+        with expect_refusal() as told:
             _call_until_refused(client)
         assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
         assert told.retry_seconds == 1
@@ -97,7 +97,7 @@ def test_a_drain_finishes_the_step_that_has_begun() -> None:
         assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
         rest.set()
         assert next(stream).result.step == 1
-        with refused() as told:
+        with expect_refusal() as told:
             next(stream)
         rest.set()
         assert told.reason == "SHUTTING_DOWN"
@@ -118,7 +118,7 @@ def test_a_drain_ends_an_idle_stream_at_once() -> None:
         assert next(stream).HasField("planned")
         assert next(stream).result.step == 1
         server.process.terminate()
-        with refused() as told:
+        with expect_refusal() as told:
             next(stream)
         over.set()
         assert told.reason == "SHUTTING_DOWN"
@@ -139,7 +139,7 @@ def test_a_drain_gives_up_after_its_grace() -> None:
         stream.initial_metadata()
         assert next(stream).HasField("planned")
         assert server.stop() == 0
-        with refused():
+        with expect_refusal():
             next(stream)
         over.set()
 

@@ -12,13 +12,21 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
 from optserve.v1.error_reason_pb2 import ErrorReason
 from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, ParameterPoint, SessionSpec
-from tests.integration.client import Client, named, plan_message, refused, sgd, step_messages, tensor
+from tests.integration.client import (
+    Client,
+    expect_refusal,
+    name_arrays,
+    plan_message,
+    sgd,
+    step_messages,
+    tensor,
+)
 
 ONES = {"w": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
 GRADIENT = bytes(16)
 
 
-def watched() -> SessionSpec:
+def make_spec() -> SessionSpec:
     """A specification that accumulates and stops early."""
     spec = sgd()
     spec.gradient.accumulation_steps = 2
@@ -41,7 +49,7 @@ def update(client: Client, name: str, **fields: object) -> None:
     client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=sgd(), **fields), timeout=20)
 
 
-def repeated(client: Client, name: str) -> None:
+def repeat_request(client: Client, name: str) -> None:
     """Another content under a request id that was used."""
     key = f"{name} again"
     report(client, name, 1.0, key)
@@ -49,30 +57,30 @@ def repeated(client: Client, name: str) -> None:
 
 
 def incomplete(client: Client, name: str) -> None:
-    client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=watched()), timeout=20)
+    client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=make_spec()), timeout=20)
     step(client, name)
     update(client, name)
 
 
 def missing(client: Client, name: str) -> None:
-    client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=watched()), timeout=20)
+    client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=make_spec()), timeout=20)
     client.step(name, {"w": ONES["w"]})
 
 
-def stopped(client: Client, name: str) -> None:
-    client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=watched()), timeout=20)
+def stop_early(client: Client, name: str) -> None:
+    client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=make_spec()), timeout=20)
     for loss in (1.0, 2.0):
         report(client, name, loss)
     step(client, name)
 
 
-def expired(client: Client, name: str) -> None:
+def use_expired_sequence(client: Client, name: str) -> None:
     for sequence in range(1, 66):
         step(client, name, worker="w", sequence=sequence)
     step(client, name, worker="w", sequence=1)
 
 
-def reused(client: Client, name: str) -> None:
+def reuse_sequence(client: Client, name: str) -> None:
     step(client, name, worker="w", sequence=1)
     step(client, name, worker="w", sequence=1, loss_scale=2.0)
 
@@ -102,14 +110,14 @@ def unreadable(client: Client, name: str) -> None:
     client.channel.unary_unary("/optserve.v1.SessionService/GetSession")(b"\xff\xff", timeout=20)
 
 
-def imported(client: Client, name: str) -> None:
+def import_damaged(client: Client, name: str) -> None:
     chunk = tensor_pb2.Chunk(data=b"no snapshot")
     message = pb.ImportSnapshotRequest(header=pb.ImportHeader(byte_count=len(chunk.data)), chunk=chunk)
     client.sessions.ImportSnapshot(iter([message]), timeout=20)
 
 
 def short(client: Client, name: str) -> None:
-    request = pb.StepRequest(name=name, gradients=named(ONES))
+    request = pb.StepRequest(name=name, gradients=name_arrays(ONES))
     request.gradients[0].tensor.data = bytes(7)
     client.sessions.Step(request, timeout=20)
 
@@ -141,10 +149,10 @@ PROVOKED: Mapping[str, tuple[str, Callable[[Client, str], object]]] = {
     "BYTE_LENGTH_MISMATCH": ("INVALID_ARGUMENT", short),
     "NON_FINITE_GRADIENT": ("INVALID_ARGUMENT", lambda c, n: c.step(n, {"w": ONES["w"] * np.inf})),
     "SEQUENCE_GAP": ("FAILED_PRECONDITION", lambda c, n: step(c, n, worker="w", sequence=2)),
-    "SEQUENCE_REUSED": ("FAILED_PRECONDITION", reused),
-    "SEQUENCE_EXPIRED": ("FAILED_PRECONDITION", expired),
+    "SEQUENCE_REUSED": ("FAILED_PRECONDITION", reuse_sequence),
+    "SEQUENCE_EXPIRED": ("FAILED_PRECONDITION", use_expired_sequence),
     "STEP_MISMATCH": ("ABORTED", lambda c, n: update(c, n, expected_step=7)),
-    "REQUEST_ID_REUSED": ("FAILED_PRECONDITION", repeated),
+    "REQUEST_ID_REUSED": ("FAILED_PRECONDITION", repeat_request),
     "STREAM_TRUNCATED": (
         "INVALID_ARGUMENT",
         lambda c, n: c.stream(n, list(step_messages(GRADIENT))[:1]),
@@ -155,14 +163,14 @@ PROVOKED: Mapping[str, tuple[str, Callable[[Client, str], object]]] = {
     "LIMIT_EXCEEDED": ("RESOURCE_EXHAUSTED", too_large),
     "INVALID_EXPRESSION": ("INVALID_ARGUMENT", formula),
     "STEP_INCOMPLETE": ("FAILED_PRECONDITION", incomplete),
-    "TRAINING_STOPPED": ("FAILED_PRECONDITION", stopped),
+    "TRAINING_STOPPED": ("FAILED_PRECONDITION", stop_early),
     "MALFORMED_MESSAGE": ("INVALID_ARGUMENT", unreadable),
     "REGION_NOT_FOUND": ("FAILED_PRECONDITION", lambda c, n: c.exchange([plan_message(n, region="r")])),
     "SNAPSHOT_NOT_FOUND": (
         "NOT_FOUND",
         lambda c, n: c.sessions.ForkSession(pb.ForkSessionRequest(name=f"{n}/snapshots/7"), timeout=20),
     ),
-    "SNAPSHOT_MALFORMED": ("INVALID_ARGUMENT", imported),
+    "SNAPSHOT_MALFORMED": ("INVALID_ARGUMENT", import_damaged),
     "DURABILITY_UNAVAILABLE": (
         "FAILED_PRECONDITION",
         lambda c, n: c.sessions.CreateSnapshot(pb.CreateSnapshotRequest(name=n), timeout=20),
@@ -192,7 +200,7 @@ ELSEWHERE: Mapping[str, str] = {
 def test_a_reason_has_its_code_and_says_that_nothing_was_applied(client: Client, reason: str) -> None:
     code, provoke = PROVOKED[reason]
     session = client.create(ONES)
-    with refused() as told:
+    with expect_refusal() as told:
         provoke(client, session.name)
     assert (told.code.name, told.reason, told.domain) == (code, reason, "optserve.v1")
     assert told.applied == "no"

@@ -1,4 +1,4 @@
-"""What is wrong with a step is told by code, reason and field, and nothing is changed by it."""
+"""Rejected steps: code, reason and field of the error, and an unchanged session."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.integration.client import (
     Client,
     Refusal,
     chunk_message,
-    named,
+    expect_refusal,
+    name_arrays,
     plan_message,
-    refused,
     step_messages,
     tensor,
 )
@@ -43,12 +43,12 @@ class Expected:
 
 @pytest.fixture
 def session(client: Client) -> Iterator[Session]:
-    session = begun(client)
+    session = begin_session(client)
     yield session
     client.sessions.DeleteSession(pb.DeleteSessionRequest(name=session.name))
 
 
-def begun(client: Client) -> Session:
+def begin_session(client: Client) -> Session:
     """An Adam session that two steps of a worker have filled with state."""
     spec = SessionSpec()
     spec.optimizer.adam.SetInParent()
@@ -59,23 +59,23 @@ def begun(client: Client) -> Session:
     return session
 
 
-def held(client: Client, session: Session) -> tuple[Session, dict[str, bytes]]:
+def observe(client: Client, session: Session) -> tuple[Session, dict[str, bytes]]:
     """Everything that can be seen of a session."""
     values = {name: value.tobytes() for name, value in client.pull(session.name).items()}
     return client.get(session.name), values
 
 
 def check(client: Client, session: Session, expected: Expected, send: Callable[[], object]) -> None:
-    before = held(client, session)
-    with refused() as told:
+    before = observe(client, session)
+    with expect_refusal() as told:
         send()
     assert_told(told, expected)
-    assert held(client, session) == before
+    assert observe(client, session) == before
     # What cannot be seen, optimizer state and records, shows in the next step.
-    undisturbed = begun(client)
+    undisturbed = begin_session(client)
     for name in (session.name, undisturbed.name):
         assert client.step(name, G, worker="a", sequence=3).result.step == 3
-    assert held(client, session)[1] == held(client, undisturbed)[1]
+    assert observe(client, session)[1] == observe(client, undisturbed)[1]
 
 
 def assert_told(told: Refusal, expected: Expected) -> None:
@@ -85,7 +85,7 @@ def assert_told(told: Refusal, expected: Expected) -> None:
 
 
 def request(name: str, gradients: dict[str, Any] = G, **options: Any) -> pb.StepRequest:
-    return pb.StepRequest(name=name, gradients=named(gradients), options=pb.StepOptions(**options))
+    return pb.StepRequest(name=name, gradients=name_arrays(gradients), options=pb.StepOptions(**options))
 
 
 def short(name: str) -> pb.StepRequest:
@@ -179,7 +179,7 @@ UNARY = {
     ),
     "an unknown field of the options": (
         lambda name: pb.StepRequest(
-            name=name, gradients=named(G), options=with_unknown_field(pb.StepOptions())
+            name=name, gradients=name_arrays(G), options=with_unknown_field(pb.StepOptions())
         ),
         Expected(INVALID, "UNSUPPORTED_VALUE", ["options"]),
     ),
@@ -204,14 +204,14 @@ NAN_BYTES = NAN["b"].tobytes() + NAN["w"].tobytes()
 Messages = list[pb.StepStreamRequest]
 
 
-def streamed(name: str, data: bytes = BYTES, plan: dict[str, Any] | None = None, **step: Any) -> Messages:
+def make_stream(name: str, data: bytes = BYTES, plan: dict[str, Any] | None = None, **step: Any) -> Messages:
     """A stream of one step."""
     return [plan_message(name, **(plan or {})), *step_messages(data, **step)]
 
 
-def begun_only(name: str, plan: dict[str, Any] | None = None, **step: Any) -> Messages:
+def begin_step_only(name: str, plan: dict[str, Any] | None = None, **step: Any) -> Messages:
     """A stream that begins a step and sends none of its bytes, so that nothing but its beginning is wrong."""
-    return streamed(name, BYTES, plan, **step)[:2]
+    return make_stream(name, BYTES, plan, **step)[:2]
 
 
 FROM_A: dict[str, Any] = {"worker": "a"}
@@ -227,23 +227,26 @@ def with_unknown_field(message: M) -> M:
 
 STREAMED: dict[str, tuple[Callable[[str], Messages], Expected]] = {
     "cut in the middle": (
-        lambda name: [*begun_only(name), chunk_message(0, BYTES[:30])],
+        lambda name: [*begin_step_only(name), chunk_message(0, BYTES[:30])],
         Expected(INVALID, "STREAM_TRUNCATED", ["chunk"], {"expected": "40", "actual": "30"}),
     ),
     "cut after its beginning": (
-        begun_only,
+        begin_step_only,
         Expected(INVALID, "STREAM_TRUNCATED", ["chunk"], {"expected": "40", "actual": "0"}),
     ),
     "a step too early": (
-        lambda name: [*begun_only(name), chunk_message(0, BYTES[:30]), *step_messages(BYTES)],
+        lambda name: [*begin_step_only(name), chunk_message(0, BYTES[:30]), *step_messages(BYTES)],
         Expected(INVALID, "STREAM_PROTOCOL", ["step"], {"expected": "40", "actual": "30"}),
     ),
     "a plan too early": (
-        lambda name: [*begun_only(name), chunk_message(0, BYTES[:30]), plan_message(name)],
+        lambda name: [*begin_step_only(name), chunk_message(0, BYTES[:30]), plan_message(name)],
         Expected(INVALID, "STREAM_PROTOCOL", ["plan"], {"expected": "40", "actual": "30"}),
     ),
     "a request for a data connection too early": (
-        lambda name: [*begun_only(name), pb.StepStreamRequest(data_connection=pb.DataConnectionRequest())],
+        lambda name: [
+            *begin_step_only(name),
+            pb.StepStreamRequest(data_connection=pb.DataConnectionRequest()),
+        ],
         Expected(INVALID, "STREAM_PROTOCOL", ["data_connection"], {"expected": "40", "actual": "0"}),
     ),
     "a chunk without a step": (
@@ -272,78 +275,78 @@ STREAMED: dict[str, tuple[Callable[[str], Messages], Expected]] = {
         Expected(INVALID, "STREAM_PROTOCOL", ["plan"]),
     ),
     "a gap": (
-        lambda name: [*begun_only(name), chunk_message(0, BYTES[:8]), chunk_message(16, BYTES[16:])],
+        lambda name: [*begin_step_only(name), chunk_message(0, BYTES[:8]), chunk_message(16, BYTES[16:])],
         Expected(INVALID, "STREAM_PROTOCOL", ["chunk.byte_offset"], {"expected": "8", "actual": "16"}),
     ),
     "too many bytes": (
-        lambda name: streamed(name, BYTES + b"more", byte_count=40),
+        lambda name: make_stream(name, BYTES + b"more", byte_count=40),
         Expected(INVALID, "BYTE_LENGTH_MISMATCH", ["chunk.data"], {"expected": "40", "actual": "44"}),
     ),
-    "no session": (lambda name: streamed(""), Expected(INVALID, "FIELD_REQUIRED", ["plan.session"])),
+    "no session": (lambda name: make_stream(""), Expected(INVALID, "FIELD_REQUIRED", ["plan.session"])),
     "a malformed session": (
-        lambda name: streamed("sessions/"),
+        lambda name: make_stream("sessions/"),
         Expected(INVALID, "MALFORMED_NAME", ["plan.session"]),
     ),
     "another session": (
-        lambda name: streamed("sessions/nobody"),
+        lambda name: make_stream("sessions/nobody"),
         Expected(
             grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND", ["plan.session"], {"name": "sessions/nobody"}
         ),
     ),
     "wrong name": (
-        lambda name: streamed(name, plan={"tensors": ["w", "v"]}),
+        lambda name: make_stream(name, plan={"tensors": ["w", "v"]}),
         Expected(INVALID, "UNKNOWN_TENSOR", ["plan.tensors[1]"], {"tensor": "v"}),
     ),
     "twice": (
-        lambda name: streamed(name, plan={"tensors": ["w", "w"]}),
+        lambda name: make_stream(name, plan={"tensors": ["w", "w"]}),
         Expected(INVALID, "DUPLICATE_TENSOR", ["plan.tensors[1]"], {"tensor": "w"}),
     ),
     "wrong dtype": (
-        lambda name: streamed(name, plan={"gradient_dtype": tensor_pb2.DATA_TYPE_INT64}),
+        lambda name: make_stream(name, plan={"gradient_dtype": tensor_pb2.DATA_TYPE_INT64}),
         Expected(INVALID, "DTYPE_MISMATCH", ["plan.gradient_dtype"], {"actual": "int64"}),
     ),
     "a worker's name": (
-        lambda name: streamed(name, plan={"worker": "w" * 129}),
+        lambda name: make_stream(name, plan={"worker": "w" * 129}),
         Expected(INVALID, "MALFORMED_NAME", ["plan.worker"]),
     ),
     "a region that is not there": (
-        lambda name: streamed(name, plan={"region": "0" * 64}),
+        lambda name: make_stream(name, plan={"region": "0" * 64}),
         Expected(PRECONDITION, "REGION_NOT_FOUND", ["plan.region"]),
     ),
     "pull of an unknown tensor": (
-        lambda name: streamed(name, plan={"pull": pb.PullOptions(tensors=["v"])}),
+        lambda name: make_stream(name, plan={"pull": pb.PullOptions(tensors=["v"])}),
         Expected(INVALID, "UNKNOWN_TENSOR", ["plan.pull.tensors[0]"]),
     ),
     "pull of a point that is not kept": (
-        lambda name: streamed(name, plan={"pull": pb.PullOptions(point=PARAMETER_POINT_AVERAGE)}),
+        lambda name: make_stream(name, plan={"pull": pb.PullOptions(point=PARAMETER_POINT_AVERAGE)}),
         Expected(PRECONDITION, "POINT_UNAVAILABLE", ["plan.pull.point"]),
     ),
     "pull in whole numbers": (
-        lambda name: streamed(name, plan={"pull": pb.PullOptions(wire_dtype=tensor_pb2.DATA_TYPE_INT32)}),
+        lambda name: make_stream(name, plan={"pull": pb.PullOptions(wire_dtype=tensor_pb2.DATA_TYPE_INT32)}),
         Expected(INVALID, "DTYPE_MISMATCH", ["plan.pull.wire_dtype"]),
     ),
     "nan": (
-        lambda name: streamed(name, NAN_BYTES),
+        lambda name: make_stream(name, NAN_BYTES),
         Expected(INVALID, "NON_FINITE_GRADIENT", ["chunk.data"], {"tensor": "w", "count": "6"}),
     ),
     "sequence with another content": (
-        lambda name: streamed(name, bytes(40), FROM_A, sequence=2),
+        lambda name: make_stream(name, bytes(40), FROM_A, sequence=2),
         Expected(PRECONDITION, "SEQUENCE_REUSED", ["step.sequence"], {"expected": "3", "actual": "2"}),
     ),
     "a gap in the sequence": (
-        lambda name: begun_only(name, FROM_A, sequence=4),
+        lambda name: begin_step_only(name, FROM_A, sequence=4),
         Expected(PRECONDITION, "SEQUENCE_GAP", ["step.sequence"], {"expected": "3", "actual": "4"}),
     ),
     "no sequence": (
-        lambda name: begun_only(name, FROM_A),
+        lambda name: begin_step_only(name, FROM_A),
         Expected(INVALID, "CONFLICTING_FIELDS", ["step.sequence"]),
     ),
     "a sequence without a worker": (
-        lambda name: begun_only(name, sequence=3),
+        lambda name: begin_step_only(name, sequence=3),
         Expected(INVALID, "CONFLICTING_FIELDS", ["step.sequence"]),
     ),
     "wrong expected_step": (
-        lambda name: begun_only(name, expected_step=1),
+        lambda name: begin_step_only(name, expected_step=1),
         Expected(
             grpc.StatusCode.ABORTED,
             "STEP_MISMATCH",
@@ -352,19 +355,19 @@ STREAMED: dict[str, tuple[Callable[[str], Messages], Expected]] = {
         ),
     ),
     "no byte_count": (
-        lambda name: begun_only(name, byte_count=0),
+        lambda name: begin_step_only(name, byte_count=0),
         Expected(INVALID, "BYTE_LENGTH_MISMATCH", ["step.byte_count"], {"expected": "40", "actual": "0"}),
     ),
     "wrong byte_count": (
-        lambda name: begun_only(name, byte_count=41),
+        lambda name: begin_step_only(name, byte_count=41),
         Expected(INVALID, "BYTE_LENGTH_MISMATCH", ["step.byte_count"], {"expected": "40", "actual": "41"}),
     ),
     "loss scale": (
-        lambda name: begun_only(name, loss_scale=0.0),
+        lambda name: begin_step_only(name, loss_scale=0.0),
         Expected(INVALID, "OUT_OF_RANGE", ["step.loss_scale"]),
     ),
     "row indices that the plan knows nothing of": (
-        lambda name: begun_only(name, row_indices=[tensor(np.zeros(1, np.int32))]),
+        lambda name: begin_step_only(name, row_indices=[tensor(np.zeros(1, np.int32))]),
         Expected(INVALID, "CONFLICTING_FIELDS", ["step.row_indices"]),
     ),
     "an unknown field of the plan": (
@@ -372,7 +375,7 @@ STREAMED: dict[str, tuple[Callable[[str], Messages], Expected]] = {
         Expected(INVALID, "UNSUPPORTED_VALUE", ["plan"]),
     ),
     "an unknown field of the plan's pull": (
-        lambda name: streamed(name, plan={"pull": with_unknown_field(pb.PullOptions())}),
+        lambda name: make_stream(name, plan={"pull": with_unknown_field(pb.PullOptions())}),
         Expected(INVALID, "UNSUPPORTED_VALUE", ["plan.pull"]),
     ),
     "an unknown field of a step": (
@@ -383,7 +386,7 @@ STREAMED: dict[str, tuple[Callable[[str], Messages], Expected]] = {
         Expected(INVALID, "UNSUPPORTED_VALUE", ["step"]),
     ),
     "an unknown field of an override": (
-        lambda name: begun_only(
+        lambda name: begin_step_only(
             name, overrides=[with_unknown_field(pb.HyperparameterOverride(name="learning_rate", value=1.0))]
         ),
         Expected(INVALID, "UNSUPPORTED_VALUE", ["step.overrides[0]"]),
@@ -398,24 +401,24 @@ def test_a_refused_streamed_step(client: Client, session: Session, case: str) ->
 
 
 def test_a_cancelled_stream_changes_nothing(client: Client, session: Session) -> None:
-    before = held(client, session)
+    before = observe(client, session)
 
     over = threading.Event()
 
-    def unfinished() -> Iterator[pb.StepStreamRequest]:
-        yield from begun_only(session.name)
+    def send_part() -> Iterator[pb.StepStreamRequest]:
+        yield from begin_step_only(session.name)
         yield chunk_message(0, BYTES[:30])
         over.wait(20)
 
-    call = client.sessions.StepStream(unfinished(), timeout=20)
+    call = client.sessions.StepStream(send_part(), timeout=20)
     assert "x-request-id" in dict(call.initial_metadata())
     call.cancel()
     over.set()
-    assert held(client, session) == before
+    assert observe(client, session) == before
 
 
 def test_another_sessions_name_is_not_found(client: Client) -> None:
-    with refused() as told:
+    with expect_refusal() as told:
         client.step("sessions/nobody", G)
     assert_told(
         told, Expected(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND", ["name"], {"name": "sessions/nobody"})

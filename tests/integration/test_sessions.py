@@ -14,7 +14,7 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
 from optserve.v1.initializer_spec_pb2 import InitializerSpec
 from optserve.v1.session_pb2 import SESSION_STATE_AWAITING_PARAMETERS, SESSION_STATE_READY, SessionSpec
-from tests.integration.client import Client, refused, sgd
+from tests.integration.client import Client, expect_refusal, sgd
 from tests.support.server import running_server
 
 ONES = {"w": np.ones((2, 3), np.float32)}
@@ -47,19 +47,19 @@ def test_the_echo_is_resolved_and_asks_for_the_same(client: Client) -> None:
 
 
 def test_initializers_draw_on_the_server_by_seed_and_name(client: Client) -> None:
-    def made(seed: int) -> np.ndarray:
+    def draw(seed: int) -> np.ndarray:
         request = pb.CreateSessionRequest(spec=sgd(), seed=seed)
         drawn = request.parameters.add(name="w").initializer
         drawn.dtype, drawn.shape[:] = tensor_pb2.DATA_TYPE_FLOAT64, [50, 20]
         drawn.spec.normal.stddev = 2
         return client.pull(client.sessions.CreateSession(request, timeout=20).session.name)["w"]
 
-    assert made(1).tobytes() == made(1).tobytes() != made(2).tobytes()
-    assert 1.8 < made(1).std() < 2.2
+    assert draw(1).tobytes() == draw(1).tobytes() != draw(2).tobytes()
+    assert 1.8 < draw(1).std() < 2.2
 
 
 def test_initializers_draw_the_same_on_every_backend() -> None:
-    def drawn(backend: str) -> dict[str, bytes]:
+    def draw(backend: str) -> dict[str, bytes]:
         request = pb.CreateSessionRequest(spec=sgd(), seed=7)
         for dtype in (tensor_pb2.DATA_TYPE_FLOAT32, tensor_pb2.DATA_TYPE_FLOAT64):
             for kind in InitializerSpec.DESCRIPTOR.oneofs_by_name["initializer"].fields:
@@ -72,7 +72,7 @@ def test_initializers_draw_the_same_on_every_backend() -> None:
             name = client.sessions.CreateSession(request, timeout=60).session.name
             return {key: value.tobytes() for key, value in client.pull(name).items()}
 
-    assert drawn("numpy") == drawn("numba")
+    assert draw("numpy") == draw("numba")
 
 
 def test_uploaded_parameters_are_awaited(client: Client) -> None:
@@ -81,7 +81,7 @@ def test_uploaded_parameters_are_awaited(client: Client) -> None:
     upload.dtype, upload.shape[:] = tensor_pb2.DATA_TYPE_FLOAT32, [3]
     session = client.sessions.CreateSession(request, timeout=20).session
     assert session.state == SESSION_STATE_AWAITING_PARAMETERS
-    with refused() as told:
+    with expect_refusal() as told:
         client.step(session.name, {"w": np.ones(3, np.float32)})
     assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PARAMETERS_PENDING")
     values = np.array([1, 2, 3], np.float32)
@@ -101,7 +101,7 @@ def test_a_push_of_many_chunks_and_another_type(client: Client) -> None:
 @pytest.mark.parametrize("sent", [0, 8, 11, 13], ids=lambda n: f"{n} bytes")
 def test_a_push_of_the_wrong_length_writes_nothing(client: Client, sent: int) -> None:
     session = client.create({"w": np.ones(3, np.float32)})
-    with refused() as told:
+    with expect_refusal() as told:
         client.push(pb.PushHeader(name=session.name, byte_count=12), bytes(sent))
     reason, field = ("STREAM_TRUNCATED", "chunk") if sent < 12 else ("BYTE_LENGTH_MISMATCH", "chunk.data")
     assert (told.reason, told.fields) == (reason, [field])
@@ -120,7 +120,7 @@ def test_a_push_that_announces_another_length_is_refused_before_its_bytes(
         yield pb.PushParametersRequest(header=header)
         over.wait(20)
 
-    with refused() as told:
+    with expect_refusal() as told:
         client.sessions.PushParameters(messages(), timeout=10)
     over.set()
     assert (told.reason, told.fields) == ("BYTE_LENGTH_MISMATCH", ["header.byte_count"])
@@ -130,7 +130,7 @@ def test_a_push_that_announces_another_length_is_refused_before_its_bytes(
 
 def test_a_push_at_another_step_is_aborted(client: Client) -> None:
     session = client.create(ONES)
-    with refused() as told:
+    with expect_refusal() as told:
         client.push(pb.PushHeader(name=session.name, expected_step=3), bytes(24))
     assert (told.code, told.reason) == (grpc.StatusCode.ABORTED, "STEP_MISMATCH")
     assert (told.fields, told.metadata) == (["header.expected_step"], {"expected": "3", "current": "0"})
@@ -159,7 +159,7 @@ def test_pages_hold_every_session_once() -> None:
     ],
 )
 def test_wrong_pages(client: Client, request_: pb.ListSessionsRequest, reason: str, field: str) -> None:
-    with refused() as told:
+    with expect_refusal() as told:
         client.sessions.ListSessions(request_)
     assert (told.code, told.reason, told.fields) == (grpc.StatusCode.INVALID_ARGUMENT, reason, [field])
 
@@ -167,7 +167,7 @@ def test_wrong_pages(client: Client, request_: pb.ListSessionsRequest, reason: s
 def test_a_deleted_session_is_gone(client: Client) -> None:
     session = client.create(ONES)
     client.sessions.DeleteSession(pb.DeleteSessionRequest(name=session.name))
-    with refused() as told:
+    with expect_refusal() as told:
         client.get(session.name)
     assert (told.code, told.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
     assert told.metadata == {"name": session.name}
@@ -177,7 +177,7 @@ def test_a_deleted_session_is_gone(client: Client) -> None:
     "name", ["", "sessions/", "session/x", "sessions/X", "sessions/a/b", "sessions/" + "a" * 64]
 )
 def test_malformed_names(client: Client, name: str) -> None:
-    with refused() as told:
+    with expect_refusal() as told:
         client.get(name)
     assert told.reason == ("MALFORMED_NAME" if name else "FIELD_REQUIRED")
     assert (told.code, told.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["name"])
@@ -185,7 +185,7 @@ def test_malformed_names(client: Client, name: str) -> None:
 
 def test_an_id_is_taken_once(client: Client) -> None:
     client.create(ONES, session_id="taken")
-    with refused() as told:
+    with expect_refusal() as told:
         client.create(ONES, session_id="taken")
     assert (told.code, told.reason) == (grpc.StatusCode.ALREADY_EXISTS, "SESSION_EXISTS")
     client.sessions.DeleteSession(pb.DeleteSessionRequest(name="sessions/taken"))
@@ -196,7 +196,7 @@ def test_a_repeated_request_makes_one_session(client: Client) -> None:
         calls = [pool.submit(client.create, ONES, request_id="create-1") for _ in range(8)]
         names = {call.result(timeout=20).name for call in calls}
     assert len(names) == 1
-    with refused() as told:
+    with expect_refusal() as told:
         client.create(ONES, request_id="create-1", seed=1)
     assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "REQUEST_ID_REUSED")
     assert told.fields == ["request_id"]
@@ -209,7 +209,7 @@ def test_a_repeated_delete_and_push_do_nothing_more(client: Client) -> None:
     client.step(session.name, {"w": np.ones((2, 3), np.float32)})
     client.push(header, np.full((2, 3), 2, np.float32).tobytes())
     assert client.pull(session.name)["w"][0, 0] == 1.5
-    with refused() as told:
+    with expect_refusal() as told:
         client.push(header, bytes(24))
     assert told.reason == "REQUEST_ID_REUSED"
     delete = pb.DeleteSessionRequest(name=session.name, request_id="delete-1")
@@ -251,7 +251,7 @@ def _tensor(dtype: int, shape: list[int], size: int) -> tensor_pb2.Tensor:
 def test_what_cannot_be_created(
     client: Client, request_: pb.CreateSessionRequest, reason: str, field: str
 ) -> None:
-    with refused() as told:
+    with expect_refusal() as told:
         client.sessions.CreateSession(request_, timeout=20)
     assert (told.code, told.reason, told.fields) == (grpc.StatusCode.INVALID_ARGUMENT, reason, [field])
     assert told.domain == "optserve.v1"
@@ -260,15 +260,15 @@ def test_what_cannot_be_created(
 def test_limits_are_held() -> None:
     limits = {"max_sessions": 1, "max_session_bytes": 1000, "max_message_bytes": 65536}
     with running_server("numpy", **limits) as server, Client(server.address) as client:
-        with refused() as told:
+        with expect_refusal() as told:
             client.create({"w": np.ones(10_000, np.float32)})
         assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
         assert told.metadata == {"limit": "max_session_bytes", "value": "1000"}
         client.create(ONES)
-        with refused() as told:
+        with expect_refusal() as told:
             client.create(ONES)
         assert told.metadata == {"limit": "max_sessions", "value": "1"}
-        with refused() as told:
+        with expect_refusal() as told:
             client.step("sessions/x", {"w": np.ones(20_000, np.float32)})
         assert told.code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -281,7 +281,7 @@ def test_parameters_that_fit_no_message_are_refused_before_the_step() -> None:
             zeros.dtype, zeros.shape[:] = tensor_pb2.DATA_TYPE_FLOAT32, [size]
             zeros.spec.zeros.SetInParent()
         session = client.sessions.CreateSession(request).session
-        with refused() as told:
+        with expect_refusal() as told:
             client.step(session.name, {"b": np.ones(1, np.float32)}, pull=pb.PullOptions())
         assert told.metadata == {"limit": "max_message_bytes", "value": "65536"}
         assert client.get(session.name).step == 0
@@ -301,7 +301,7 @@ def test_a_session_changes_its_optimizer_once(client: Client) -> None:
     assert client.pull(session.name)["w"][0, 0] == 0.25
     assert client.sessions.UpdateSession(request) == answer
     request.spec.optimizer.momentum.learning_rate = 0.125
-    with refused() as told:
+    with expect_refusal() as told:
         client.sessions.UpdateSession(request)
     assert told.reason == "REQUEST_ID_REUSED"
 
@@ -329,7 +329,7 @@ def test_what_cannot_be_updated(
     client: Client, request_: pb.UpdateSessionRequest, code: str, reason: str, field: str
 ) -> None:
     kept = client.create(ONES, session_id="kept")
-    with refused() as told:
+    with expect_refusal() as told:
         client.sessions.UpdateSession(request_)
     assert (told.code.name, told.reason, told.fields) == (code, reason, [field])
     assert client.get(kept.name) == kept

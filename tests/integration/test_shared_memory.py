@@ -14,10 +14,10 @@ import pytest
 
 from optserve.v1 import session_pb2, tensor_pb2
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client, plan_message, refused, step_messages
+from tests.integration.client import Client, expect_refusal, plan_message, step_messages
 from tests.integration.raw_stream import RawStream
 from tests.support.server import running_server
-from tests.support.shared_memory import claim, held_by, in_dev_shm, mapped
+from tests.support.shared_memory import claim, count_held_by, in_dev_shm, map_memory
 from tests.support.watching import descriptors_of, wait_until
 
 START = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(5)}
@@ -59,7 +59,7 @@ class TestInMemory:
     def test_a_step_moves_the_parameters_where_the_client_reads_them(self, client, name):
         answer = share(client, name, pull=pb.PullOptions())
         assert answer.parameters.live
-        with mapped(answer) as (gradients, parameters):
+        with map_memory(answer) as (gradients, parameters):
             places, values = arrays(gradients, answer.gradients), arrays(parameters, answer.parameters)
             assert {name: value.tolist() for name, value in values.items()} == {
                 name: value.tolist() for name, value in START.items()
@@ -85,7 +85,7 @@ class TestInMemory:
         )
         answer = share(client, name, pull=pull)
         assert not answer.parameters.live
-        with mapped(answer) as (gradients, parameters):
+        with map_memory(answer) as (gradients, parameters):
             for place in arrays(gradients, answer.gradients).values():
                 place[...] = 2
             step(client, name, answer.region, pull=pull)
@@ -95,7 +95,7 @@ class TestInMemory:
 
     def test_parameters_are_written_only_for_a_plan_that_pulls_them(self, client, name):
         answer = share(client, name, pull=pb.PullOptions(wire_dtype=tensor_pb2.DATA_TYPE_FLOAT16))
-        with mapped(answer) as (gradients, parameters):
+        with map_memory(answer) as (gradients, parameters):
             gradients[...] = 0
             before = parameters.tobytes()
             told = step(client, name, answer.region)
@@ -107,7 +107,7 @@ class TestInMemory:
 
     def test_the_answer_to_a_plan_has_no_layouts(self, client, name):
         answer = share(client, name, pull=pb.PullOptions())
-        with mapped(answer):
+        with map_memory(answer):
             plan = plan_message(name, region=answer.region, pull=pb.PullOptions(), worker="a")
             (planned,) = client.exchange([plan])
         assert planned.planned == pb.StepPlanned(step=0, next_sequence=1)
@@ -115,7 +115,7 @@ class TestInMemory:
     def test_gradients_of_some_tensors_in_half_precision(self, client, name):
         half = tensor_pb2.DATA_TYPE_FLOAT16
         answer = share(client, name, tensors=["w"], gradient_dtype=half)
-        with mapped(answer) as (gradients,):
+        with map_memory(answer) as (gradients,):
             assert gradients.size == 12
             arrays(gradients, answer.gradients)["w"][...] = 4
             step(client, name, answer.region)
@@ -126,14 +126,14 @@ class TestInMemory:
 class TestExactlyOnce:
     def test_a_repeated_step_is_told_by_its_gradients_number(self, client, name):
         answer = share(client, name)
-        with mapped(answer) as (gradients,):
+        with map_memory(answer) as (gradients,):
             for place in arrays(gradients, answer.gradients).values():
                 place[...] = 2
             first = step(client, name, answer.region, 7, worker="a", sequence=1)
             gradients[...] = 0
             again = step(client, name, answer.region, 7, worker="a", sequence=1)
             assert (first.result.replayed, again.result.replayed) == (False, True)
-            with refused() as told:
+            with expect_refusal() as told:
                 step(client, name, answer.region, 8, worker="a", sequence=1)
             assert told.reason == "SEQUENCE_REUSED"
         messages = step_messages(bytes(6 * 4 + 5 * 8), gradient_id=7, sequence=1)
@@ -143,9 +143,9 @@ class TestExactlyOnce:
 
     def test_a_gradient_that_is_not_finite_changes_nothing(self, client, name):
         answer = share(client, name)
-        with mapped(answer) as (gradients,):
+        with map_memory(answer) as (gradients,):
             arrays(gradients, answer.gradients)["b"][3] = np.nan
-            with refused() as told:
+            with expect_refusal() as told:
                 step(client, name, answer.region)
             assert (told.reason, told.metadata["tensor"]) == ("NON_FINITE_GRADIENT", "b")
             np.testing.assert_array_equal(client.pull(name)["b"], START["b"])
@@ -162,53 +162,53 @@ class TestPlans:
             yield stream
 
     def test_the_client_lets_go_of_the_memory(self, client, server, name, stream):
-        answer, before = share(client, name), held_by(server.process.pid)
-        with mapped(answer):
-            stream.planned(plan_message(name, region=answer.region))
+        answer, before = share(client, name), count_held_by(server.process.pid)
+        with map_memory(answer):
+            stream.plan(plan_message(name, region=answer.region))
             stream.say(*step_messages(b"", gradient_id=1))
-            assert stream.heard().result.step == 1
-        wait_until(lambda: held_by(server.process.pid) < before)
+            assert stream.read_answer().result.step == 1
+        wait_until(lambda: count_held_by(server.process.pid) < before)
         stream.say(*step_messages(b"", gradient_id=2))
-        with refused() as told:
-            stream.heard()
+        with expect_refusal() as told:
+            stream.read_answer()
         assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "REGION_NOT_FOUND")
         assert told.fields == ["plan.region"]
         assert client.get(name).step == 1
 
     def test_the_session_is_updated(self, client, name, stream):
         answer = share(client, name, pull=pb.PullOptions())
-        with mapped(answer) as (gradients, parameters):
-            stream.planned(plan_message(name, region=answer.region, pull=pb.PullOptions(), worker="a"))
+        with map_memory(answer) as (gradients, parameters):
+            stream.plan(plan_message(name, region=answer.region, pull=pb.PullOptions(), worker="a"))
             for place in arrays(gradients, answer.gradients).values():
                 place[...] = 2
             spec = session_pb2.SessionSpec()
             spec.optimizer.sgd.learning_rate = 0.25
             client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=spec), timeout=20)
             stream.say(*step_messages(b"", gradient_id=1, sequence=1))
-            assert stream.heard().result.step == 1
+            assert stream.read_answer().result.step == 1
             np.testing.assert_array_equal(arrays(parameters, answer.parameters)["w"], START["w"] - 0.5)
 
     def test_the_session_is_deleted(self, client, name, stream):
         answer = share(client, name)
-        with mapped(answer):
-            stream.planned(plan_message(name, region=answer.region))
+        with map_memory(answer):
+            stream.plan(plan_message(name, region=answer.region))
             client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=20)
             stream.say(*step_messages(b"", gradient_id=1))
-            with refused() as told:
-                stream.heard()
+            with expect_refusal() as told:
+                stream.read_answer()
         assert (told.reason, told.fields) == ("SESSION_NOT_FOUND", ["plan.session"])
 
     def test_a_stream_goes_from_memory_to_chunks_and_back(self, client, name, stream):
         answer = share(client, name)
-        with mapped(answer) as (gradients,):
+        with map_memory(answer) as (gradients,):
             gradients[...] = 0
             for turn in range(1, 4):
-                stream.planned(plan_message(name, region=answer.region))
+                stream.plan(plan_message(name, region=answer.region))
                 stream.say(*step_messages(b"", gradient_id=turn))
-                assert stream.heard().result.step == 2 * turn - 1
-                stream.planned(plan_message(name))
+                assert stream.read_answer().result.step == 2 * turn - 1
+                stream.plan(plan_message(name))
                 stream.say(*step_messages(bytes(6 * 4 + 5 * 8)))
-                assert stream.heard().result.step == 2 * turn
+                assert stream.read_answer().result.step == 2 * turn
 
 
 class TestRefusals:
@@ -226,7 +226,7 @@ class TestRefusals:
     )
     def test_of_a_step(self, client, name, fields, reason, field):
         answer = share(client, name)
-        with mapped(answer), refused() as told:
+        with map_memory(answer), expect_refusal() as told:
             step(client, name, **({"region": answer.region} | fields))
         assert (told.reason, told.fields) == (reason, [field])
 
@@ -243,7 +243,7 @@ class TestRefusals:
     )
     def test_of_bytes_beside_memory(self, client, name, messages, reason, field):
         answer = share(client, name)
-        with mapped(answer), refused() as told:
+        with map_memory(answer), expect_refusal() as told:
             client.stream(pb.StepPlan(session=name, region=answer.region), messages)
         assert (told.reason, told.fields) == (reason, [field])
         assert client.get(name).step == 0
@@ -251,7 +251,7 @@ class TestRefusals:
     def test_of_another_sessions_region(self, client, name):
         answer = share(client, name)
         other = client.create(START).name
-        with mapped(answer), refused() as told:
+        with map_memory(answer), expect_refusal() as told:
             step(client, other, answer.region)
         assert (told.reason, told.code) == ("REGION_NOT_FOUND", grpc.StatusCode.FAILED_PRECONDITION)
 
@@ -271,15 +271,15 @@ class TestRefusals:
         ],
     )
     def test_of_memory(self, client, server, name, fields, reason, field):
-        before = held_by(server.process.pid)
-        with refused() as told:
+        before = count_held_by(server.process.pid)
+        with expect_refusal() as told:
             share(client, name, **fields)
         assert (told.reason, told.fields) == (reason, [field])
-        assert held_by(server.process.pid) <= before
+        assert count_held_by(server.process.pid) <= before
 
     def test_where_the_server_was_told_not_to(self):
         with running_server("numpy", shared_memory="no") as server, Client(server.address) as client:
-            with refused() as told:
+            with expect_refusal() as told:
                 share(client, client.create(START).name)
             assert told.reason == "SHARED_MEMORY_UNAVAILABLE"
 
@@ -287,7 +287,7 @@ class TestRefusals:
         with running_server("numpy", max_memory_bytes=900_000) as server, Client(server.address) as client:
             name = client.create({"w": np.zeros(50_000, np.float32)}).name
             double = tensor_pb2.DATA_TYPE_FLOAT64
-            with refused() as told:
+            with expect_refusal() as told:
                 share(client, name, gradient_dtype=double, pull=pb.PullOptions(wire_dtype=double))
             assert (told.reason, told.metadata["limit"]) == ("LIMIT_EXCEEDED", "max_memory_bytes")
             assert len(share(client, name, gradient_dtype=double).region) == 64
@@ -350,7 +350,7 @@ class TestHandover:
 class TestNothingIsLeft:
     @pytest.fixture
     def alone(self):
-        """A server that nobody else uses, and what it holds before anything is shared."""
+        """A server of this test alone, and what it holds before anything is shared."""
         files = in_dev_shm()
         with running_server("numpy") as server, Client(server.address) as client:
             name = client.create(START).name
@@ -360,17 +360,17 @@ class TestNothingIsLeft:
     def test_when_the_client_lets_go(self, alone):
         server, client, name, before = alone
         for _ in range(20):
-            with mapped(share(client, name)):
-                assert held_by(server.process.pid) > 0
-        wait_until(lambda: held_by(server.process.pid) == 0)
+            with map_memory(share(client, name)):
+                assert count_held_by(server.process.pid) > 0
+        wait_until(lambda: count_held_by(server.process.pid) == 0)
         wait_until(lambda: descriptors_of(server.process.pid) <= before)
 
     def test_when_the_session_is_deleted(self, alone):
         server, client, name, before = alone
         answer = share(client, name, pull=pb.PullOptions())
-        with mapped(answer) as (gradients, parameters):
+        with map_memory(answer) as (gradients, parameters):
             client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name))
-            wait_until(lambda: held_by(server.process.pid) == 0)
+            wait_until(lambda: count_held_by(server.process.pid) == 0)
             wait_until(lambda: descriptors_of(server.process.pid) <= before)
             gradients[...] = 1
             assert parameters.size == answer.parameters.byte_count
@@ -389,27 +389,27 @@ class TestNothingIsLeft:
             assert process.stdout.readline() == "1\n"
             assert step(client, name, answer.region).result.step == 1
             process.kill()
-        wait_until(lambda: held_by(server.process.pid) == 0)
+        wait_until(lambda: count_held_by(server.process.pid) == 0)
         wait_until(lambda: descriptors_of(server.process.pid) <= before)
-        with refused() as told:
+        with expect_refusal() as told:
             step(client, name, answer.region)
         assert told.reason == "REGION_NOT_FOUND"
 
     def test_when_the_server_is_killed(self):
-        files, before = in_dev_shm(), held_by(os.getpid())
+        files, before = in_dev_shm(), count_held_by(os.getpid())
         with running_server("numpy") as server, Client(server.address) as client:
             answer = share(client, client.create(START).name)
-            with mapped(answer) as (gradients,):
+            with map_memory(answer) as (gradients,):
                 server.process.kill()
                 server.process.wait(20)
                 gradients[...] = 3
                 assert gradients.sum() == 3 * gradients.size
                 assert in_dev_shm() == files
             del gradients
-            assert held_by(os.getpid()) <= before
+            assert count_held_by(os.getpid()) <= before
 
     def test_when_the_server_ends(self, alone):
         server, client, name, _ = alone
-        with mapped(share(client, name)) as (gradients,):
+        with map_memory(share(client, name)) as (gradients,):
             assert server.stop() == 0
             assert gradients.size == 6 * 4 + 5 * 8

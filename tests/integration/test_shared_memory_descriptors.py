@@ -12,9 +12,9 @@ import numpy as np
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
-from tests.integration.client import Client, refused
+from tests.integration.client import Client, expect_refusal
 from tests.support.server import run_to_end, running_server
-from tests.support.shared_memory import mapped
+from tests.support.shared_memory import map_memory
 from tests.support.watching import descriptors_of, wait_until
 
 START = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(5)}
@@ -31,7 +31,7 @@ def step(client, name, region):
 
 
 class TestDescriptors:
-    """What shared memory holds of them: little, not for ever, and not more than it may."""
+    """Descriptors that shared memory holds: few, for a limited time, and within the limit."""
 
     def page(self, server, path):
         (told,) = [line for line in server.log() if line["message"] == "listening"]
@@ -41,7 +41,7 @@ class TestDescriptors:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def counted(self, server):
+    def count(self, server):
         """As the metrics have it."""
         found = [
             line.split()[1]
@@ -55,12 +55,15 @@ class TestDescriptors:
         with running_server(metrics_port=0) as server, Client(server.address) as client:
             name = client.create(START).name
             step(client, name, share(client, name).region)
-            self.counted(server)
+            self.count(server)
             before = descriptors_of(server.process.pid)
-            with mapped(share(client, name, pull=pull)), mapped(share(client, name, pull=pb.PullOptions())):
+            with (
+                map_memory(share(client, name, pull=pull)),
+                map_memory(share(client, name, pull=pb.PullOptions())),
+            ):
                 # Two connections and the session's parameters; one region was not fetched yet.
                 wait_until(lambda: descriptors_of(server.process.pid) <= before + 3)
-                assert self.counted(server) == 4
+                assert self.count(server) == 4
                 assert step(client, name, share(client, name).region).result.step == 2
 
     def test_they_are_released_when_idle(self):
@@ -69,17 +72,17 @@ class TestDescriptors:
             name = client.create(START).name
             before = descriptors_of(server.process.pid)
             answer = share(client, name, pull=pb.PullOptions())
-            with mapped(answer) as (gradients, _):
+            with map_memory(answer) as (gradients, _):
                 gradients[...] = 0
                 assert step(client, name, answer.region).result.step == 1
-                wait_until(lambda: self.counted(server) == 0)
+                wait_until(lambda: self.count(server) == 0)
                 wait_until(lambda: descriptors_of(server.process.pid) <= before)
-                with refused() as told:
+                with expect_refusal() as told:
                     step(client, name, answer.region)
             assert told.reason == "REGION_NOT_FOUND"
-            # The parameters stay where they are, and can be shared anew.
+            # The parameters stay where they are, and can be shared again.
             assert (client.pull(name)["w"] == START["w"]).all()
-            with mapped(share(client, name, pull=pb.PullOptions())) as (_, parameters):
+            with map_memory(share(client, name, pull=pb.PullOptions())) as (_, parameters):
                 assert parameters.any()
 
     def test_a_stream_keeps_its_region(self):
@@ -95,7 +98,7 @@ class TestDescriptors:
                     yield pb.StepStreamRequest(step=pb.StepStart(gradient_id=number))
                     time.sleep(1.6)
 
-            with mapped(answer):
+            with map_memory(answer):
                 results = [
                     message.result.step
                     for message in client.stream(pb.StepPlan(session=name, region=answer.region), steps())
@@ -107,8 +110,8 @@ class TestDescriptors:
         with running_server("numpy", **flags) as server, Client(server.address) as client:
             name = client.create(START).name
             assert self.page(server, "/readyz")[0] == 200
-            with mapped(share(client, name)), mapped(share(client, name)):
-                with refused() as told:
+            with map_memory(share(client, name)), map_memory(share(client, name)):
+                with expect_refusal() as told:
                     share(client, name)
                 status, text = self.page(server, "/readyz")
                 assert (status, json.loads(text)["troubles"]) == (

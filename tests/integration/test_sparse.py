@@ -13,7 +13,7 @@ import pytest
 from optserve.v1 import session_pb2, tensor_pb2
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.convention_pb2 import CONVENTION_OPTAX, CONVENTION_TORCH, CONVENTION_UNSPECIFIED
-from tests.integration.client import Client, named, refused, rows, sgd
+from tests.integration.client import Client, expect_refusal, name_arrays, rows, sgd
 
 VALUES = {"table": np.zeros((5, 2), np.float32), "b": np.zeros(2, np.float64), "s": np.ones(())}
 LAZY, DENSE = session_pb2.SPARSE_UPDATE_LAZY, session_pb2.SPARSE_UPDATE_DENSE
@@ -39,7 +39,9 @@ def test_a_row_that_is_left_out_rests_or_goes_on(
 ) -> None:
     session = client.create(VALUES, momentum(sparse))
     assert session.spec.gradient.sparse == sparse
-    first = send(client, session.name, rows("table", INDICES, GRADIENT), gradients=named({"b": np.ones(2)}))
+    first = send(
+        client, session.name, rows("table", INDICES, GRADIENT), gradients=name_arrays({"b": np.ones(2)})
+    )
     assert first.result.gradient_norm == pytest.approx((36 + 64 + 9 + 16 + 2) ** 0.5)
     one = rows("table", np.array([0], np.int32), np.ones((1, 2), ml_dtypes.bfloat16))
     second = send(client, session.name, one, options=pb.StepOptions(pull=pb.PullOptions()))
@@ -67,7 +69,7 @@ def test_the_same_sequence_is_applied_once(client: Client) -> None:
     options = pb.StepOptions(worker="a", sequence=1)
     answers = [send(client, session.name, rows("table", INDICES, GRADIENT), options=options) for _ in "ab"]
     assert [answer.result.replayed for answer in answers] == [False, True]
-    with refused() as told:
+    with expect_refusal() as told:
         send(client, session.name, rows("table", INDICES - 1, GRADIENT), options=options)
     assert told.reason == "SEQUENCE_REUSED"
     assert client.pull(session.name)["table"][3].tolist() == [-3, -4]
@@ -77,7 +79,7 @@ def floats(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     return np.ones(shape, np.float32)
 
 
-def broken(change: Callable[[tensor_pb2.SparseRows], object]) -> tensor_pb2.SparseRows:
+def break_rows(change: Callable[[tensor_pb2.SparseRows], object]) -> tensor_pb2.SparseRows:
     message = rows("table", INDICES, GRADIENT)
     change(message)
     return message
@@ -91,8 +93,8 @@ REFUSED = [
     (rows("s", INDICES[:1], floats((1,))), "SHAPE_MISMATCH", "name"),
     (rows("t", INDICES, GRADIENT), "UNKNOWN_TENSOR", "name"),
     (rows("table", INDICES, GRADIENT * np.inf), "NON_FINITE_GRADIENT", "values.data"),
-    (broken(lambda m: m.ClearField("indices")), "FIELD_REQUIRED", "indices.dtype"),
-    (broken(lambda m: setattr(m.values, "data", b"123")), "BYTE_LENGTH_MISMATCH", "values.data"),
+    (break_rows(lambda m: m.ClearField("indices")), "FIELD_REQUIRED", "indices.dtype"),
+    (break_rows(lambda m: setattr(m.values, "data", b"123")), "BYTE_LENGTH_MISMATCH", "values.data"),
 ]
 
 
@@ -102,8 +104,8 @@ def test_wrong_rows_change_nothing(
 ) -> None:
     session = client.create({**VALUES, "more": np.zeros((2, 1))})
     fine = rows("more", np.array([1]), np.ones((1, 1)))
-    with refused() as told:
-        send(client, session.name, fine, wrong, gradients=named({"b": np.ones(2)}))
+    with expect_refusal() as told:
+        send(client, session.name, fine, wrong, gradients=name_arrays({"b": np.ones(2)}))
     assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
     assert told.fields == [f"sparse_gradients[1].{field}"]
     assert client.get(session.name).step == 0
@@ -113,17 +115,17 @@ def test_wrong_rows_change_nothing(
 
 def test_an_index_is_named(client: Client) -> None:
     session = client.create(VALUES)
-    with refused() as told:
+    with expect_refusal() as told:
         send(client, session.name, rows("table", np.array([0, -7]), floats((2, 2))))
     assert told.metadata == {"tensor": "table", "index": "-7", "range": "in [0, 5)"}
 
 
 def test_a_tensor_is_given_dense_or_sparse(client: Client) -> None:
     session = client.create(VALUES)
-    with refused() as told:
+    with expect_refusal() as told:
         send(
             client, session.name, rows("table", INDICES, GRADIENT),
-            gradients=named({"table": VALUES["table"]}),
+            gradients=name_arrays({"table": VALUES["table"]}),
         )  # fmt: skip
     assert (told.reason, told.fields) == ("DUPLICATE_TENSOR", ["sparse_gradients[0].name"])
 
@@ -132,7 +134,7 @@ def test_rows_cannot_move_alone_beside_a_weight_average(client: Client) -> None:
     spec = momentum(LAZY)
     spec.weight_average.SetInParent()
     session = client.create(VALUES, spec)
-    with refused() as told:
+    with expect_refusal() as told:
         send(client, session.name, rows("table", INDICES, GRADIENT))
     assert (told.reason, told.fields) == ("CONFLICTING_FIELDS", ["sparse_gradients"])
     assert told.metadata == {"tensor": "table", "conflict": "spec.weight_average"}

@@ -17,9 +17,9 @@ from tests.integration.client import (
     Array,
     Client,
     chunk_message,
-    named,
+    expect_refusal,
+    name_arrays,
     plan_message,
-    refused,
     rows,
     step_messages,
     tensor,
@@ -42,18 +42,18 @@ def adam(sparse: session_pb2.SparseUpdate.ValueType) -> session_pb2.SessionSpec:
     return spec
 
 
-def given(seed: int, dtype: Any) -> tuple[dict[str, Array], Rows]:
+def make_gradient(seed: int, dtype: Any) -> tuple[dict[str, Array], Rows]:
     """Whole tensors in layout order, which float64 comes first in, and rows: some twice, once none."""
     random = np.random.default_rng(seed)
 
-    def drawn(*shape: int) -> Array:
+    def draw(*shape: int) -> Array:
         return random.normal(size=shape).astype(dtype)
 
     table = random.integers(0, 6, seed % 3 * 4).astype(np.int32)
     wide = random.integers(0, 3, 3).astype(np.int64)
-    return {"b": drawn(3), "v": drawn(4)}, {
-        "wide": (wide, drawn(3, 2, 2)),
-        "table": (table, drawn(table.size, 2)),
+    return {"b": draw(3), "v": draw(4)}, {
+        "wide": (wide, draw(3, 2, 2)),
+        "table": (table, draw(table.size, 2)),
     }
 
 
@@ -80,7 +80,7 @@ def bytes_of(whole: dict[str, Array], sparse: Rows) -> bytes:
     return b"".join([a.tobytes() for a in whole.values()] + [v.tobytes() for _, v in sparse.values()])
 
 
-def streamed(client: Client, name: str, whole: dict[str, Array], sparse: Rows, **options: Any) -> Any:
+def stream_step(client: Client, name: str, whole: dict[str, Array], sparse: Rows, **options: Any) -> Any:
     plan = plan_of(name, whole, sparse, options.pop("worker", ""))
     messages = messages_of(start_of(whole, sparse, **options), bytes_of(whole, sparse))
     (answer,) = client.stream(plan, messages)
@@ -89,7 +89,7 @@ def streamed(client: Client, name: str, whole: dict[str, Array], sparse: Rows, *
 
 def unary(client: Client, name: str, whole: dict[str, Array], sparse: Rows, **options: Any) -> Any:
     request = pb.StepRequest(
-        name=name, options=pb.StepOptions(**options), gradients=named(whole),
+        name=name, options=pb.StepOptions(**options), gradients=name_arrays(whole),
         sparse_gradients=[rows(n, *given) for n, given in sparse.items()],
     )  # fmt: skip
     return client.sessions.Step(request, timeout=20).result
@@ -106,7 +106,9 @@ def test_unary_and_streamed_rows_agree_to_the_bit(
 ) -> None:
     one, other = (client.create(VALUES, adam(sparse)).name for _ in range(2))
     for seed in range(5):
-        results = [send(client, n, *given(seed, dtype)) for send, n in ((unary, one), (streamed, other))]
+        results = [
+            send(client, n, *make_gradient(seed, dtype)) for send, n in ((unary, one), (stream_step, other))
+        ]
         assert results[0] == results[1]
     assert state(client, one) == state(client, other)
     assert state(client, one) != state(client, client.create(VALUES, adam(sparse)).name)
@@ -133,7 +135,7 @@ def test_a_unary_step_with_rows_answers_with_every_row(
 
 def test_rows_alone_leave_the_other_tensors_as_they_are(client: Client) -> None:
     name = client.create(VALUES).name
-    streamed(client, name, {}, {"table": (np.array([4]), np.ones((1, 2), np.float32))})
+    stream_step(client, name, {}, {"table": (np.array([4]), np.ones((1, 2), np.float32))})
     before, after = VALUES, client.pull(name)
     assert after["table"].tolist() == [[1, 1]] * 4 + [[0.5, 0.5], [1, 1]]
     assert all(np.array_equal(after[n], before[n]) for n in before.keys() - {"table"})
@@ -155,19 +157,19 @@ def test_each_tensor_keeps_its_own_type_where_none_is_stated(client: Client) -> 
     assert (after["v"].tolist(), after["b"].tolist()) == ([-1.0] * 4, [0.0] * 3)
 
 
-@pytest.mark.parametrize("order", [(unary, streamed), (streamed, unary), (streamed, streamed)])
+@pytest.mark.parametrize("order", [(unary, stream_step), (stream_step, unary), (stream_step, stream_step)])
 def test_the_same_sequence_is_applied_once_whichever_way_it_comes(
     client: Client, order: tuple[Callable[..., Any], ...]
 ) -> None:
     name = client.create(VALUES, adam(LAZY)).name
-    whole, sparse = given(1, np.float32)
+    whole, sparse = make_gradient(1, np.float32)
     answers = [send(client, name, whole, sparse, worker="a", sequence=1) for send in order]
     assert [answer.replayed for answer in answers] == [False, True]
     before = state(client, name)
     indices, values = sparse["wide"]
     for other in ((indices[::-1], values), (indices, values + 1), (indices.astype(np.int32), values)):
-        with refused() as told:
-            streamed(client, name, whole, {**sparse, "wide": other}, worker="a", sequence=1)
+        with expect_refusal() as told:
+            stream_step(client, name, whole, {**sparse, "wide": other}, worker="a", sequence=1)
         assert told.reason == "SEQUENCE_REUSED"
     assert state(client, name) == before
 
@@ -176,21 +178,21 @@ def indices(*wanted: int) -> Array:
     return np.array(wanted, np.int64)
 
 
-def given_rows(start: pb.StepStart, wanted: Array) -> None:
+def replace_rows(start: pb.StepStart, wanted: Array) -> None:
     start.row_indices[1].CopyFrom(tensor(wanted))
 
 
 WRONG_STEP: list[tuple[Callable[[pb.StepStart], object], str, str]] = [
-    (lambda s: given_rows(s, indices(0, 6)), "OUT_OF_RANGE", "row_indices[1]"),
-    (lambda s: given_rows(s, indices(-1, 0)), "OUT_OF_RANGE", "row_indices[1]"),
-    (lambda s: given_rows(s, np.ones(2)), "DTYPE_MISMATCH", "row_indices[1].dtype"),
-    (lambda s: given_rows(s, indices(0, 1)[None]), "SHAPE_MISMATCH", "row_indices[1].shape"),
+    (lambda s: replace_rows(s, indices(0, 6)), "OUT_OF_RANGE", "row_indices[1]"),
+    (lambda s: replace_rows(s, indices(-1, 0)), "OUT_OF_RANGE", "row_indices[1]"),
+    (lambda s: replace_rows(s, np.ones(2)), "DTYPE_MISMATCH", "row_indices[1].dtype"),
+    (lambda s: replace_rows(s, indices(0, 1)[None]), "SHAPE_MISMATCH", "row_indices[1].shape"),
     (lambda s: setattr(s.row_indices[1], "data", b"123"), "BYTE_LENGTH_MISMATCH", "row_indices[1].data"),
     (lambda s: s.row_indices[1].Clear(), "FIELD_REQUIRED", "row_indices[1].dtype"),
     (lambda s: s.row_indices.pop(), "CONFLICTING_FIELDS", "row_indices"),
     (lambda s: s.row_indices.add(), "FIELD_REQUIRED", "row_indices[2].dtype"),
     (lambda s: s.row_indices.append(s.row_indices[0]), "CONFLICTING_FIELDS", "row_indices"),
-    (lambda s: given_rows(s, indices(0)), "BYTE_LENGTH_MISMATCH", "byte_count"),
+    (lambda s: replace_rows(s, indices(0)), "BYTE_LENGTH_MISMATCH", "byte_count"),
     (lambda s: s.ClearField("byte_count"), "BYTE_LENGTH_MISMATCH", "byte_count"),
 ]
 
@@ -208,12 +210,12 @@ def check_refused(
 ) -> None:
     """Sends nothing after the beginning of the step, so that nothing else can be wrong."""
     name = client.create(VALUES, adam(DENSE)).name
-    whole, sparse = given(2, np.float32)
-    streamed(client, name, whole, sparse)
+    whole, sparse = make_gradient(2, np.float32)
+    stream_step(client, name, whole, sparse)
     before = state(client, name)
     plan, start = plan_of(name, whole, sparse), start_of(whole, sparse)
     spoil(plan, start)
-    with refused() as told:
+    with expect_refusal() as told:
         client.exchange([pb.StepStreamRequest(plan=plan), pb.StepStreamRequest(step=start)])
     assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
     assert (told.fields, told.applied) == ([field], "no")
@@ -247,9 +249,9 @@ def test_a_wrong_sequence_or_step_is_refused_before_the_rows(
     client: Client, options: dict[str, int], code: str, reason: str, field: str
 ) -> None:
     name = client.create(VALUES).name
-    whole, sparse = given(2, np.float32)
+    whole, sparse = make_gradient(2, np.float32)
     plan = pb.StepStreamRequest(plan=plan_of(name, whole, sparse, "a"))
-    with refused() as told:
+    with expect_refusal() as told:
         client.exchange([plan, pb.StepStreamRequest(step=start_of(whole, sparse, **options))])
     assert (told.code.name, told.reason, told.fields) == (code, reason, [field])
     assert client.get(name).step == 0
@@ -272,10 +274,10 @@ def test_wrong_bytes_change_nothing(
     field: str,
 ) -> None:
     name = client.create(VALUES, adam(sparse)).name
-    whole, some = given(2, np.float32)
-    streamed(client, name, whole, some)
+    whole, some = make_gradient(2, np.float32)
+    stream_step(client, name, whole, some)
     before = state(client, name)
-    with refused() as told:
+    with expect_refusal() as told:
         messages = messages_of(start_of(whole, some), spoil(bytes_of(whole, some)))
         client.stream(plan_of(name, whole, some), messages)
     assert (told.reason, told.fields) == (reason, [field])
@@ -287,8 +289,8 @@ def test_rows_cannot_move_alone_beside_a_weight_average(client: Client) -> None:
     spec.weight_average.SetInParent()
     name = client.create(VALUES, spec).name
     before = state(client, name)
-    with refused() as told:
-        streamed(client, name, *given(1, np.float32))
+    with expect_refusal() as told:
+        stream_step(client, name, *make_gradient(1, np.float32))
     assert (told.reason, told.fields) == ("CONFLICTING_FIELDS", ["sparse_gradients"])
     assert told.metadata["conflict"] == "spec.weight_average"
     assert state(client, name) == before
@@ -298,7 +300,7 @@ def test_more_rows_than_there_is_memory(client: Client) -> None:
     """A row of a MiB, named four million times: they would come to 4 TiB."""
     name = client.create({"table": np.zeros((1, 1 << 18), np.float32)}).name
     start = pb.StepStart(byte_count=1 << 42, row_indices=[tensor(np.zeros(1 << 22, np.int32))])
-    with refused() as told:
+    with expect_refusal() as told:
         client.stream(pb.StepPlan(session=name, sparse_tensors=["table"]), [pb.StepStreamRequest(step=start)])
     assert (told.reason, told.metadata["limit"]) == ("LIMIT_EXCEEDED", "max_memory_bytes")
     assert client.get(name).step == 0

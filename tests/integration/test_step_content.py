@@ -13,7 +13,16 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
-from tests.integration.client import NUMBERS, Array, Client, named, plan_message, refused, rows, tensor
+from tests.integration.client import (
+    NUMBERS,
+    Array,
+    Client,
+    expect_refusal,
+    name_arrays,
+    plan_message,
+    rows,
+    tensor,
+)
 
 VALUES = {
     "a": np.zeros((2, 2), np.float32),
@@ -38,12 +47,12 @@ class Sent:
         request = pb.StepRequest(
             name=name,
             options=pb.StepOptions(worker="w", sequence=1, **self.options, **self.plan),
-            gradients=named(self.gradients),
+            gradients=name_arrays(self.gradients),
             sparse_gradients=[rows(key, *given) for key, given in self.sparse.items()],
         )
         return client.sessions.Step(request, timeout=20).result
 
-    def streamed(self, client: Client, name: str) -> pb.StepResult:
+    def stream(self, client: Client, name: str) -> pb.StepResult:
         dtype = next(iter([*self.gradients.values(), *(values for _, values in self.sparse.values())])).dtype
         plan = plan_message(
             name, worker="w", gradient_dtype=NUMBERS[dtype], sparse_tensors=list(self.sparse),
@@ -137,9 +146,9 @@ ALIKE: Mapping[str, tuple[Sent, Sent]] = {
 Send = Callable[[Sent, Client, str], pb.StepResult]
 WAYS: Mapping[str, tuple[Send, Send]] = {
     "unary": (Sent.unary, Sent.unary),
-    "streamed": (Sent.streamed, Sent.streamed),
-    "unary, then streamed": (Sent.unary, Sent.streamed),
-    "streamed, then unary": (Sent.streamed, Sent.unary),
+    "streamed": (Sent.stream, Sent.stream),
+    "unary, then streamed": (Sent.unary, Sent.stream),
+    "streamed, then unary": (Sent.stream, Sent.unary),
 }
 
 
@@ -154,7 +163,7 @@ def test_another_content_is_refused(client: Client, case: str, ways: str) -> Non
     name = client.create(VALUES).name
     assert send(first, client, name).step == 1
     before = bits(client, name)
-    with refused() as told:
+    with expect_refusal() as told:
         send_again(second, client, name)
     field_ = "options.sequence" if send_again is Sent.unary else "step.sequence"
     assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SEQUENCE_REUSED")
@@ -180,10 +189,10 @@ def test_the_same_content_is_answered_again(client: Client, case: str, ways: str
 
 def test_a_gradient_id_takes_the_place_of_the_bytes(client: Client) -> None:
     name = client.create(VALUES).name
-    assert whole(gradient_id=7).streamed(client, name).step == 1
-    assert whole(gradient_id=7, gradients={"a": B, "b": B}).streamed(client, name).replayed
+    assert whole(gradient_id=7).stream(client, name).step == 1
+    assert whole(gradient_id=7, gradients={"a": B, "b": B}).stream(client, name).replayed
     for other in (whole(gradient_id=8), WHOLE, whole(gradient_id=7, gradients={"a": A})):
-        with refused() as told:
-            other.streamed(client, name)
+        with expect_refusal() as told:
+            other.stream(client, name)
         assert told.reason == "SEQUENCE_REUSED"
     assert client.get(name).step == 1

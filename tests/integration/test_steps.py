@@ -23,11 +23,11 @@ from tests.integration.client import (
     Client,
     Refusal,
     array,
+    expect_refusal,
     plan_message,
-    refused,
     sgd,
     step_messages,
-    unpacked,
+    unpack,
 )
 
 VALUES: dict[str, np.ndarray] = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float64)}
@@ -75,7 +75,7 @@ def test_a_large_step_comes_back_in_chunks(client: Client) -> None:
     first, *answers = client.exchange([plan, *step_messages(gradient.tobytes())])
     assert [len(answer.chunk.data) for answer in answers] == [1 << 20, 1 << 20, size * 4 - (2 << 20)]
     assert [answer.HasField("result") for answer in answers] == [True, False, False]
-    values = unpacked(first.planned.parameters.tensors, b"".join(answer.chunk.data for answer in answers))
+    values = unpack(first.planned.parameters.tensors, b"".join(answer.chunk.data for answer in answers))
     assert np.array_equal(values["w"], gradient * np.float32(-0.5))
 
 
@@ -178,7 +178,7 @@ def test_a_validated_step_sends_the_parameters_as_they_are(client: Client, strea
             first, *answers = client.exchange([plan, *steps])
             result, step = answers[0].result, answers[0].parameters_step
             data = b"".join(answer.chunk.data for answer in answers)
-            values = unpacked(first.planned.parameters.tensors, data)
+            values = unpack(first.planned.parameters.tensors, data)
         else:
             answer = client.step(session.name, GRADIENTS, **options, worker=worker, sequence=sequence)
             result, step = answer.result, answer.parameters_step
@@ -202,7 +202,7 @@ def test_a_validated_step_is_refused_as_the_step_would_be(client: Client) -> Non
         (GRADIENTS, {"expected_step": 4}, "STEP_MISMATCH"),
         (GRADIENTS, {"worker": "a", "sequence": 2}, "SEQUENCE_GAP"),
     ):
-        with refused() as told:
+        with expect_refusal() as told:
             client.step(session.name, gradients, validate_only=True, **options)
         assert told.reason == reason
     assert client.get(session.name) == session
@@ -225,7 +225,7 @@ def test_the_first_error_ends_the_stream_and_keeps_what_was_answered(client: Cli
     good, bad = list(step_messages(WHOLE)), step_messages(WHOLE, expected_step=9)
     messages = [plan_message(session.name), *good, *bad, *good]
     steps: list[int] = []
-    with refused() as told:
+    with expect_refusal() as told:
         steps.extend(answer.result.step for answer in client.sessions.StepStream(iter(messages), timeout=20))
     _expect(told, grpc.StatusCode.ABORTED, "STEP_MISMATCH", "step.expected_step")
     assert steps == [0, 1], "the answer to the plan, and the first step's"

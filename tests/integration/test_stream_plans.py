@@ -17,12 +17,12 @@ from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, SessionSpec
 from tests.integration.client import (
     DTYPES,
     Client,
+    expect_refusal,
     plan_message,
-    refused,
     sgd,
     step_messages,
     tensor,
-    unpacked,
+    unpack,
 )
 
 MIXED = {
@@ -83,7 +83,7 @@ def name(client: Client) -> str:
     return client.create(ONES).name
 
 
-def laid_out(layout: Any) -> list[tuple[str, int, int, int]]:
+def read_layout(layout: Any) -> list[tuple[str, int, int, int]]:
     """Names, types, and places; every tensor must be aligned and follow the one before."""
     place = 0
     for entry in layout:
@@ -114,40 +114,40 @@ HALVES = [
 class TestLayouts:
     def test_wider_types_come_first_in_a_session_and_what_is_pulled_of_it(self, client: Client) -> None:
         session = client.create(MIXED)
-        assert laid_out(session.layout) == WIDER_FIRST
-        assert laid_out(client.get(session.name).layout) == WIDER_FIRST
+        assert read_layout(session.layout) == WIDER_FIRST
+        assert read_layout(client.get(session.name).layout) == WIDER_FIRST
         request = pb.PullParametersRequest(name=session.name)
         (answer,) = client.sessions.PullParameters(request, timeout=20)
-        assert laid_out(answer.header.layout) == WIDER_FIRST
+        assert read_layout(answer.header.layout) == WIDER_FIRST
         assert (answer.header.byte_count, len(answer.chunk.data)) == (56, 56)
 
     def test_groups_keep_their_order_within_a_type(self, client: Client) -> None:
         spec = sgd()
         spec.groups.add(name="late", tensors=["b", "a"])
         session = client.create(MIXED, spec)
-        assert [name for name, *_ in laid_out(session.layout)] == ["d", "e", "b", "c", "a"]
+        assert [name for name, *_ in read_layout(session.layout)] == ["d", "e", "b", "c", "a"]
 
     def test_of_a_plan(self, client: Client, stream: Stream) -> None:
         name = client.create(MIXED).name
         planned = stream.plan(name, pull=pb.PullOptions(wire_dtype=FLOAT16))
         assert (planned.step, planned.next_sequence) == (0, 0)
-        assert (laid_out(planned.gradients.tensors), planned.gradients.byte_count) == (WIDER_FIRST, 56)
-        assert (laid_out(planned.parameters.tensors), planned.parameters.byte_count) == (HALVES, 18)
+        assert (read_layout(planned.gradients.tensors), planned.gradients.byte_count) == (WIDER_FIRST, 56)
+        assert (read_layout(planned.parameters.tensors), planned.parameters.byte_count) == (HALVES, 18)
 
     def test_of_gradients_in_another_type_and_of_some_tensors(self, client: Client, stream: Stream) -> None:
         name = client.create(MIXED).name
         planned = stream.plan(name, gradient_dtype=FLOAT16)
-        assert (laid_out(planned.gradients.tensors), planned.gradients.byte_count) == (HALVES, 18)
+        assert (read_layout(planned.gradients.tensors), planned.gradients.byte_count) == (HALVES, 18)
         assert not planned.HasField("parameters")
         planned = stream.plan(name, tensors=["c", "e"], pull=pb.PullOptions(tensors=["a", "b"]))
-        assert laid_out(planned.gradients.tensors) == [("e", FLOAT64, 0, 32), ("c", FLOAT32, 32, 4)]
-        assert laid_out(planned.parameters.tensors) == [("b", FLOAT64, 0, 8), ("a", FLOAT32, 8, 12)]
+        assert read_layout(planned.gradients.tensors) == [("e", FLOAT64, 0, 32), ("c", FLOAT32, 32, 4)]
+        assert read_layout(planned.parameters.tensors) == [("b", FLOAT64, 0, 8), ("a", FLOAT32, 8, 12)]
 
     def test_of_whole_tensors_before_rows(self, client: Client, stream: Stream) -> None:
         """The rows follow in the order of the plan, whatever their types."""
         name = client.create(MIXED).name
         planned = stream.plan(name, tensors=["c", "b"], sparse_tensors=["a", "e"])
-        assert laid_out(planned.gradients.tensors) == [("b", FLOAT64, 0, 8), ("c", FLOAT32, 8, 4)]
+        assert read_layout(planned.gradients.tensors) == [("b", FLOAT64, 0, 8), ("c", FLOAT32, 8, 4)]
         assert planned.gradients.byte_count == 12
         data = np.float64(2).tobytes() + np.float32(4).tobytes()
         data += np.float32(6).tobytes() + np.array([8, 10], np.float64).tobytes()
@@ -170,7 +170,7 @@ class TestLayouts:
         answer = stream.step(bytes(data))
         for number, entry in enumerate(planned.gradients.tensors, start=2):
             assert (client.pull(name)[entry.name] == -number / 2).all()
-        sent = unpacked(planned.parameters.tensors, answer.chunk.data)
+        sent = unpack(planned.parameters.tensors, answer.chunk.data)
         assert {key: value.tobytes() for key, value in sent.items()} == {
             key: value.tobytes() for key, value in client.pull(name).items()
         }
@@ -198,11 +198,11 @@ class TestSequences:
 
         for sequence in (1, 2):
             client.step(name, ONES, worker="w", sequence=sequence)
-        with refused():
+        with expect_refusal():
             client.step(name, {"w": np.full(2, np.nan, np.float32)}, worker="w", sequence=3)
         client.step(name, ONES, worker="w", sequence=3, validate_only=True)
         assert (next_of("w"), next_of("v"), next_of("")) == (3, 1, 0)
-        with refused() as told:
+        with expect_refusal() as told:
             next_of("w" * 129)
         assert (told.reason, told.fields) == ("MALFORMED_NAME", ["worker"])
 
@@ -261,7 +261,7 @@ class TestManyPlans:
     def test_a_wrong_plan_ends_the_stream(self, client: Client, stream: Stream, name: str) -> None:
         stream.plan(name)
         assert stream.step().result.step == 1
-        with refused() as told:
+        with expect_refusal() as told:
             stream.plan(name, tensors=["nobody"])
         assert (told.reason, told.fields) == ("UNKNOWN_TENSOR", ["plan.tensors[0]"])
         assert client.get(name).step == 1
@@ -286,7 +286,7 @@ class TestChangesOfTheSession:
         stream.plan(name, pull=pb.PullOptions(point=PARAMETER_POINT_AVERAGE))
         assert stream.step().result.step == 1
         client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=sgd()), timeout=20)
-        with refused() as told:
+        with expect_refusal() as told:
             stream.step()
         assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "POINT_UNAVAILABLE")
         assert told.fields == ["plan.pull.point"]
@@ -311,7 +311,7 @@ class TestChangesOfTheSession:
         client.sessions.DeleteSession(pb.DeleteSessionRequest(name=session.name), timeout=20)
         if made_again:
             client.create(ONES, session_id=session.name.removeprefix("sessions/"))
-        with refused() as told:
+        with expect_refusal() as told:
             stream.step()
         assert (told.code, told.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
         assert (told.fields, told.metadata) == (["plan.session"], {"name": session.name})
@@ -333,7 +333,7 @@ class TestChangesOfTheSession:
         upload = request.parameters.add(name="w").upload
         upload.dtype, upload.shape[:] = FLOAT32, [2]
         name = client.sessions.CreateSession(request, timeout=20).session.name
-        with refused() as told:
+        with expect_refusal() as told:
             stream.plan(name)
         assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PARAMETERS_PENDING")
         client.push(pb.PushHeader(name=name), GRADIENT)

@@ -1,4 +1,4 @@
-"""TLS with real certificates: who is let in, and what happens when certificates are replaced."""
+"""TLS with real certificates: which clients are accepted, and the replacement of certificates."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client, named, refused
+from tests.integration.client import Client, expect_refusal, name_arrays
 from tests.support.server import command, environment, running_server
 
 VALUES = {"w": np.ones(4, np.float32)}
@@ -54,8 +54,8 @@ def test_a_span_for_every_call_within_the_callers_trace() -> None:
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}"}
     with running_server(traces="yes", variables=variables) as server, Client(server.address) as client:
         session = client.create(VALUES, session_id="traced")
-        step = pb.StepRequest(name=session.name, gradients=named(VALUES))
-        with refused():
+        step = pb.StepRequest(name=session.name, gradients=name_arrays(VALUES))
+        with expect_refusal():
             client.sessions.GetSession(pb.GetSessionRequest(name="sessions/nobody"), timeout=5)
         metadata = (("traceparent", f"00-{TRACE}-{PARENT}-01"), ("x-request-id", "mine"))
         client.sessions.Step(step, timeout=5, metadata=metadata)
@@ -73,7 +73,7 @@ def test_a_span_for_every_call_within_the_callers_trace() -> None:
 
 
 def test_traces_name_the_extra_that_they_need() -> None:
-    """Told by a Python that cannot import it."""
+    """The error of an environment without the extra."""
     code = (
         "import sys; sys.modules['opentelemetry'] = None; sys.argv[0] = 'optserve-server'\n"
         "from optserve_server.__main__ import main; sys.exit(main())"

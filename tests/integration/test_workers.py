@@ -16,7 +16,7 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import worker_service_pb2 as workers
 from optserve.v1.session_pb2 import LATE_CONTRIBUTION_CARRY, Session, SessionSpec
 from optserve.v1.worker_service_pb2_grpc import WorkerServiceStub
-from tests.integration.client import Client, plan_message, refused, sgd, step_messages, unpacked
+from tests.integration.client import Client, expect_refusal, plan_message, sgd, step_messages, unpack
 
 ONES: dict[str, np.ndarray] = {"w": np.ones(4, np.float32), "b": np.ones(2, np.float64)}
 WAIT = 20.0
@@ -162,7 +162,7 @@ def test_a_lost_member_is_expired_and_the_others_go_on(client: Client, pool: Thr
     assert b.step(3.0, 0).contributions == 2
     assert first.result().step == 1
     assert listed(client, name)["lost"].state == workers.WORKER_STATE_EXPIRED
-    with refused() as told:
+    with expect_refusal() as told:
         lost.step(1.0, 1)
     assert (told.reason, told.code) == ("FENCED", grpc.StatusCode.FAILED_PRECONDITION)
     assert told.metadata == {"worker": "lost", "epoch": "1", "current": "1"}
@@ -176,10 +176,10 @@ def test_an_epoch_that_has_ended_is_fenced(client: Client, pool: ThreadPoolExecu
     waits(client, name, "w")
     new = Member(client, name, "w")
     assert (new.epoch, new.joined.rank, new.joined.next_sequence) == (2, 0, 1)
-    with refused() as told:
+    with expect_refusal() as told:
         waiting.result()
     assert told.reason == "FENCED"
-    with refused() as told:
+    with expect_refusal() as told:
         old.renew()
     assert told.reason == "FENCED"
     old.leave()
@@ -191,13 +191,13 @@ def test_an_epoch_that_has_ended_is_fenced(client: Client, pool: ThreadPoolExecu
 
 def test_steps_of_others_are_rejected_where_members_alone_step(client: Client) -> None:
     name = created(client, **{"async": {}})
-    with refused() as told:
+    with expect_refusal() as told:
         client.step(name, ONES, worker="x", sequence=1)
     assert (told.reason, told.metadata) == ("NOT_A_MEMBER", {"worker": "x"})
     member = Member(client, name, "w")
     member.worker = "y"
     member.epoch = 99
-    with refused() as told:
+    with expect_refusal() as told:
         member.step(1.0, 0)
     assert told.reason == "NOT_A_MEMBER"
 
@@ -214,11 +214,11 @@ def test_async_states_the_true_staleness_and_damps_the_rate(client: Client) -> N
     assert (stale.staleness, stale.step) == (2, 3)
     assert stale.learning_rate == pytest.approx(0.5 / 3)
     np.testing.assert_allclose(client.pull(name)["w"], np.full(4, 0.5))
-    with refused() as told:
+    with expect_refusal() as told:
         b.step(1.0, 0)
     assert (told.reason, told.code) == ("STALE", grpc.StatusCode.ABORTED)
     assert told.metadata == {"parameters_step": "0", "current": "3", "limit": "2"}
-    with refused() as told:
+    with expect_refusal() as told:
         b.repeat(1.0, None)
     assert (told.reason, told.fields) == ("FIELD_REQUIRED", ["options.parameters_step"])
 
@@ -249,7 +249,7 @@ def test_a_round_closes_when_it_is_full(client: Client) -> None:
     b.step(4.0, 0, example_count=2)
     assert client.get(name).step == 1
     np.testing.assert_array_equal(client.pull(name)["w"], np.full(4, 4.0, np.float32))
-    with refused() as told:
+    with expect_refusal() as told:
         a.step(1.0, 0)
     assert (told.reason, told.code) == ("ROUND_CLOSED", grpc.StatusCode.ABORTED)
     assert told.metadata == {"parameters_step": "0", "current": "1", "limit": "0"}
@@ -262,7 +262,7 @@ def test_a_round_closes_at_its_deadline(client: Client) -> None:
     spec.coordination.rounds.max_active = 1
     name = client.create(ONES, spec).name
     member = Member(client, name, "a")
-    with refused() as told:
+    with expect_refusal() as told:
         Member(client, name, "b")
     assert (told.reason, told.metadata) == ("LIMIT_EXCEEDED", {"limit": "max_active", "value": "1"})
     begun = time.monotonic()
@@ -271,7 +271,7 @@ def test_a_round_closes_at_its_deadline(client: Client) -> None:
     messages = list(client.sessions.PullParameters(request, timeout=WAIT))
     assert 0.3 < time.monotonic() - begun < 5
     header = messages[0].header
-    values = unpacked(header.layout, b"".join(m.chunk.data for m in messages))
+    values = unpack(header.layout, b"".join(m.chunk.data for m in messages))
     assert header.step == 1
     np.testing.assert_array_equal(values["w"], np.full(4, 3.0, np.float32))
 
@@ -310,7 +310,7 @@ def test_deleting_the_session_ends_what_waits(client: Client, pool: ThreadPoolEx
     waiting = start(pool, Member(client, name, "w"), 1.0, 0)
     waits(client, name, "w")
     client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=WAIT)
-    with refused() as told:
+    with expect_refusal() as told:
         waiting.result()
     assert told.reason == "SESSION_NOT_FOUND"
 

@@ -20,7 +20,7 @@ def watch() -> None:
     """Has asyncio's own loop run, and log callbacks that take longer."""
     run = asyncio.Handle._run
 
-    def timed(handle: asyncio.Handle) -> None:
+    def time_callback(handle: asyncio.Handle) -> None:
         begun = time.thread_time()
         run(handle)
         taken = time.thread_time() - begun
@@ -28,7 +28,7 @@ def watch() -> None:
             of = getattr(handle._callback, "__self__", handle)  # type: ignore[attr-defined]
             _log.warning("busy", extra={"facts": {"seconds": taken, "callback": repr(of)[:400]}})
 
-    setattr(asyncio.Handle, "_run", timed)  # noqa: B010  mypy knows the method
+    setattr(asyncio.Handle, "_run", time_callback)  # noqa: B010  mypy knows the method
     loop.event_loop = lambda: None
 
 

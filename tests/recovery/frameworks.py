@@ -31,7 +31,7 @@ def main() -> int:
     """Prints what each framework found."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.safetensors")
-        values = exported(path)
+        values = export(path)
         found: dict[str, Mapping[str, Any]] = {
             "NumPy": safetensors.numpy.load_file(path),
             "PyTorch": {k: v.numpy() for k, v in safetensors.torch.load_file(path).items()},
@@ -45,7 +45,7 @@ def main() -> int:
     return 0
 
 
-def exported(path: Path) -> Mapping[str, np.ndarray]:
+def export(path: Path) -> Mapping[str, np.ndarray]:
     """Writes a session of two steps; returns its parameters."""
     with (
         tempfile.TemporaryDirectory() as root,

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.durability.change_records import RequestedChange
-from optserve_server.durability.durability_manager import DurabilityManager, Policy
+from optserve_server.durability.durability_manager import DurabilityManager, SnapshotPolicy
 from optserve_server.durability.recovery import Recovery
 from optserve_server.durability.snapshot_codec import encode_snapshot
 from optserve_server.hyper import Chosen
@@ -34,7 +34,7 @@ from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step
 from optserve_server.storage import snapshot
 from optserve_server.storage.files import Disk
-from optserve_server.wire.messages.answers import encoded
+from optserve_server.wire.messages.answers import encode
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -86,11 +86,11 @@ def gradient(seed: int) -> dict[str, npt.NDArray[Any]]:
 
 @asynccontextmanager
 async def house(
-    root: Path, disk: Disk | None = None, policy: Policy | None = None, backend: Backend = BACKEND
+    root: Path, disk: Disk | None = None, policy: SnapshotPolicy | None = None, backend: Backend = BACKEND
 ) -> AsyncIterator[House]:
     """Recovers what is there, and ends as a server does after SIGTERM."""
     namespaces = Namespaces(backend, Limits(durability=DurabilityMode.JOURNAL, durable=True))
-    durability_manager = Recovery(root, namespaces, SPEC_TEXT, encoded, policy, disk).run()
+    durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode, policy, disk).run()
     with ThreadPoolExecutor(2) as threads:
         yield House(namespaces, durability_manager, Execution(threads, durability_manager))
         await durability_manager.close(10)
@@ -106,7 +106,7 @@ def run(work: Any) -> Any:
     return asyncio.run(asyncio.wait_for(work, 60))
 
 
-def written(session: Session) -> bytes:
+def snapshot_bytes(session: Session) -> bytes:
     """A snapshot of a session."""
     frozen = encode_snapshot(session, SPEC_TEXT)
     pieces: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Any file of a data directory torn or flipped: sessions come back exactly, or are said to be damaged."""
+"""Any file of a data directory torn or flipped: sessions are restored exactly, or reported as damaged."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optserve_server.durability.durability_manager import Policy
+from optserve_server.durability.durability_manager import SnapshotPolicy
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.session_spec import DurabilityMode
 from optserve_server.state.change import Request
 from optserve_server.storage.catalog import DirectoryError
 from tests.recovery.keeping import House, bits, house, run
-from tests.service.storage.test_damage import HOWS, damaged
+from tests.service.storage.test_damage import HOWS, damage
 
-POLICY = Policy(generations=2, segment_bytes=2000, session_records=5, journal_bytes=1 << 30)
+POLICY = SnapshotPolicy(generations=2, segment_bytes=2000, session_records=5, journal_bytes=1 << 30)
 SESSIONS = (("", "a"), ("", "b"), ("team", "a"))
 
 
@@ -56,7 +56,7 @@ def directory() -> tuple[dict[str, bytes], dict[tuple[str, str], dict[str, bytes
         return files, run(live())
 
 
-def recovered(files: dict[str, bytes]) -> dict[tuple[str, str], dict[str, bytes] | None]:
+def recover(files: dict[str, bytes]) -> dict[tuple[str, str], dict[str, bytes] | None]:
     """What a server finds: None for what it says is damaged."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
@@ -79,7 +79,7 @@ def recovered(files: dict[str, bytes]) -> dict[tuple[str, str], dict[str, bytes]
 
 def test_nothing_damaged() -> None:
     files, expected = directory()
-    assert recovered(files) == expected
+    assert recover(files) == expected
     assert sum(name.endswith(".journal") for name in files) > 2
     assert sum(name.endswith(".safetensors") for name in files) == 7
     assert "journal/positions" in files
@@ -91,7 +91,7 @@ def test_one_file_damaged(data: st.DataObject, how: str, place: int, count: int)
     files, expected = directory()
     name = data.draw(st.sampled_from(sorted(files)))
     try:
-        found = recovered({**files, name: damaged(files[name], how, place, count)})
+        found = recover({**files, name: damage(files[name], how, place, count)})
     except DirectoryError:
         assert name == "VERSION"
         return
@@ -102,7 +102,7 @@ def test_one_file_damaged(data: st.DataObject, how: str, place: int, count: int)
         others = [key for key in SESSIONS if hit != (f"{key[0]}@{key[1]}" if key[0] else key[1])]
         assert all(found[key] is not None for key in others)
     if "auto-000000000007" in name and "team@a" in name:
-        assert found["team", "a"] is not None  # an earlier snapshot and the journal stand in
+        assert found["team", "a"] is not None  # restored from an earlier snapshot and the journal
 
 
 def test_a_folder_that_is_missing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -160,15 +160,15 @@ def test_what_is_set_aside_stays_there_until_it_is_deleted(tmp_path: Path) -> No
         run(again())
     (aside,) = (tmp_path / "quarantine").iterdir()
     assert {path.suffix for path in aside.iterdir()} >= {".json", ".safetensors", ".journal"}
-    # Whoever has a copy of the file puts the folder back.
+    # An operator who has a copy of the file puts the folder back.
     for path in tmp_path.glob("*.safetensors"):
         path.rename(aside / path.name)
     for path in aside.glob("*.journal"):
         path.unlink()
     aside.rename(tmp_path / "sessions" / "a")
 
-    async def mended() -> dict[str, bytes]:
+    async def recover() -> dict[str, bytes]:
         async with house(tmp_path) as made:
             return bits(made.namespaces[""].store.get("a"))
 
-    assert run(mended()) == before
+    assert run(recover()) == before

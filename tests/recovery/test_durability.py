@@ -1,4 +1,4 @@
-"""What comes back after a kill, and what is said about it before."""
+"""State that is restored after a kill, and what the server reported of it before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import DurabilityMode, Session, SessionSpec
-from tests.integration.client import Client, refused, sgd, step_messages
+from tests.integration.client import Client, expect_refusal, sgd, step_messages
 from tests.support.server import RunningServer, run_to_end, running_server
 
 VALUES: dict[str, np.ndarray] = {"w": np.linspace(-1, 1, 1000, dtype=np.float32), "b": np.zeros(3)}
@@ -67,7 +67,7 @@ def test_acknowledged_steps_survive_a_kill(tmp_path: Path, values: dict[str, np.
         again.replayed = False
         assert again == results[-1]
         assert client.create(values, adam(), session_id="a", request_id="make") == session
-        with refused() as told:
+        with expect_refusal() as told:
             client.create(values, adam(), session_id="a")
         assert told.reason == "SESSION_EXISTS"
         client.step("sessions/a", gradient(6, values), worker="x", sequence=6)
@@ -116,7 +116,7 @@ def test_a_deletion_survives_a_kill(tmp_path: Path) -> None:
         client.sessions.DeleteSession(request, timeout=20)
         kill(server)
     with running(tmp_path) as (server, client):
-        with refused() as told:
+        with expect_refusal() as told:
             client.get("sessions/a")
         assert told.reason == "SESSION_NOT_FOUND"
         client.sessions.DeleteSession(request, timeout=20)
@@ -173,19 +173,19 @@ def test_ephemeral_sessions_leave_nothing(tmp_path: Path) -> None:
         assert list(client.sessions.ListSessions(pb.ListSessionsRequest()).sessions) == []
         made = client.create(VALUES, session_id="b")
         assert made.spec.durability.mode == mode
-        with refused() as told:
+        with expect_refusal() as told:
             spec = adam(mode=DurabilityMode.DURABILITY_MODE_JOURNAL)
             client.sessions.UpdateSession(pb.UpdateSessionRequest(name="sessions/b", spec=spec), timeout=20)
         assert (told.reason, told.fields) == ("CONFLICTING_FIELDS", ["spec.durability.mode"])
 
 
 def test_a_server_without_a_directory_says_so(client: Client) -> None:
-    with refused() as told:
+    with expect_refusal() as told:
         client.create(VALUES, adam(mode=DurabilityMode.DURABILITY_MODE_JOURNAL))
     assert (told.reason, told.fields) == ("DURABILITY_UNAVAILABLE", ["spec.durability.mode"])
     made = client.create(VALUES)
     assert made.spec.durability.mode == DurabilityMode.DURABILITY_MODE_EPHEMERAL
-    with refused() as told:
+    with expect_refusal() as told:
         client.sessions.CreateSnapshot(pb.CreateSnapshotRequest(name=made.name), timeout=20)
     assert told.reason == "DURABILITY_UNAVAILABLE"
 

@@ -1,4 +1,4 @@
-"""Sessions that nobody uses leave the memory, and come back as they were."""
+"""Eviction of unused sessions, and their unchanged return."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 LEASE = 0.6
 
 
-def listed(client: Client) -> dict[str, Session]:
+def list_sessions(client: Client) -> dict[str, Session]:
     page = client.sessions.ListSessions(pb.ListSessionsRequest(), timeout=20)
     return {session.name: session for session in page.sessions}
 
@@ -29,14 +29,14 @@ def listed(client: Client) -> dict[str, Session]:
 def until_away(client: Client, name: str) -> Session:
     """Looks at the list, which is no use of a session, until the memory is free."""
     deadline = time.monotonic() + 20
-    while (found := listed(client)[name]).resident_bytes:
+    while (found := list_sessions(client)[name]).resident_bytes:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return found
 
 
 def patient(call: Callable[[], T]) -> T:
-    """A large session comes back in the background; on a slow machine its lease is soon over again."""
+    """A large session is reloaded in the background; on a slow machine its lease is soon over again."""
     deadline = time.monotonic() + 20
     while True:
         try:
@@ -107,13 +107,13 @@ def test_a_plan_outlives_its_sessions_absence(tmp_path: Path) -> None:
                 until_away(client, name)
                 yield from step_messages(data[sequence - 1], sequence=sequence)
 
-        def undisturbed() -> Iterator[pb.StepStreamRequest]:
+        def send_steps() -> Iterator[pb.StepStreamRequest]:
             for sequence in (1, 2, 3):
                 yield from step_messages(data[sequence - 1], sequence=sequence)
 
         answers = client.stream(plan, messages())
         plan.session = like
-        expected = client.stream(plan, undisturbed())
+        expected = client.stream(plan, send_steps())
         assert [answer.result.replayed for answer in answers] == [False, True] * 3
         assert [len(answer.result.tensor_norms) for answer in answers] == [2] * 6
         assert [answer.chunk.data for answer in answers[::2]] == [answer.chunk.data for answer in expected]
@@ -126,20 +126,20 @@ def test_what_is_held_in_memory_alone_stays(tmp_path: Path) -> None:
     with running(tmp_path, durability="ephemeral") as (_, client):
         made = client.create(VALUES, spec)
         time.sleep(1.5)
-        assert listed(client)[made.name].resident_bytes == made.resident_bytes
+        assert list_sessions(client)[made.name].resident_bytes == made.resident_bytes
 
 
 def test_the_servers_own_lease(tmp_path: Path) -> None:
     with running(tmp_path, session_lease_seconds=LEASE, max_memory_bytes="1MiB") as (_, client):
         values = {"w": np.ones(40_000, np.float32)}
         names = []
-        for _ in range(3):  # one of 480 KB has room at a time
+        for _ in range(3):  # the limit admits one of 480 KB at a time
             names.append(client.create(values, adam()).name)
             until_away(client, names[-1])
         for name in names:
             client.step(name, values)
             until_away(client, name)
-        assert [session.step for session in listed(client).values()] == [1, 1, 1]
+        assert [session.step for session in list_sessions(client).values()] == [1, 1, 1]
 
 
 def test_an_upload_may_outlast_the_lease(tmp_path: Path) -> None:

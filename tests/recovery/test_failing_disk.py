@@ -1,4 +1,4 @@
-"""Full and failing disks: a change is refused, the session stays what it was, and goes on when it can."""
+"""Full and failing disks: changes are rejected, sessions stay unchanged, and steps resume afterwards."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_refused_step_changes_nothing_and_is_taken_later(
             before = bits(session)
             disk.failing = {operation: number}
             for _ in range(3):
-                error = await _refused(made, session, 2, worker="w", sequence=2)
+                error = await _expect_refusal(made, session, 2, worker="w", sequence=2)
                 assert (error.reason, CODES[error.reason]) == (reason, code)
                 assert error.retry_after == RETRY_AFTER_S
                 assert bits(session) == before
@@ -68,13 +68,13 @@ def test_a_refused_step_changes_nothing_and_is_taken_later(
     assert run(again()) == after
 
 
-async def _refused(made: House, session: Session, seed: int, **options: object) -> DomainError:
+async def _expect_refusal(made: House, session: Session, seed: int, **options: object) -> DomainError:
     with pytest.raises(DomainError) as caught:
         await made.step(session, seed, **options)
     return caught.value
 
 
-async def _tried(made: House, session: Session, number: int) -> Reason | None:
+async def _try_step(made: House, session: Session, number: int) -> Reason | None:
     try:
         await made.step(session, number, worker="w", sequence=number)
     except DomainError as error:
@@ -92,7 +92,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_answered(tmp_path: Path) ->
             for room in (0, 10, 39, 40, 41, 200, 900, 3000):
                 disk.left = room
                 for _ in range(10):
-                    reason = await _tried(made, session, taken + 1)
+                    reason = await _try_step(made, session, taken + 1)
                     taken += reason is None
                     assert reason in (None, Reason.STORAGE_FULL)
                     assert session.step == taken
@@ -166,7 +166,7 @@ def test_a_record_that_is_safe_is_let_go_of(tmp_path: Path) -> None:
             session = made.create("a")
             await made.step(session, 1)
             deadline = time.monotonic() + 10
-            while session.budget.held(Kind.IN_FLIGHT):
+            while session.budget.usage(Kind.IN_FLIGHT):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.01)
 
@@ -174,7 +174,7 @@ def test_a_record_that_is_safe_is_let_go_of(tmp_path: Path) -> None:
 
 
 def test_a_slow_snapshot_takes_nothing_back(tmp_path: Path) -> None:
-    """It is begun before a session is journaled, and safe only when a later one is."""
+    """It is begun before a session is journaled, and durable only when a later one is."""
     disk = GatedDisk()
 
     async def live() -> None:

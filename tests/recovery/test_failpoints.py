@@ -24,7 +24,7 @@ from optserve_server.spec.plateau import ReduceOnPlateauSpec
 from optserve_server.state.change import Request
 from optserve_server.storage import failpoints
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
-from tests.recovery.keeping import House, house, run, written
+from tests.recovery.keeping import House, house, run, snapshot_bytes
 
 Make = Callable[[House, Session], Awaitable[object]]
 REQUEST = Request("key", b"content")
@@ -73,7 +73,7 @@ IS_RECORDED = {
 """Whether the change is there again, by where the process was killed."""
 
 
-async def begun(made: House) -> Session:
+async def begin_session(made: House) -> Session:
     """A session that has stepped, and watches its loss."""
     session = made.create("a")
     plateau = ReduceOnPlateauSpec(monitor="loss", patience=0)
@@ -105,17 +105,17 @@ def test_a_change_is_there_once_or_not_at_all(
 
     async def live() -> tuple[bytes, bytes]:
         async with house(tmp_path / "data") as made:
-            session = await begun(made)
-            before = written(session)
+            session = await begin_session(made)
+            before = snapshot_bytes(session)
             die_at(place, tmp_path / "data", at_death, monkeypatch)
             await change(made, session)
             monkeypatch.undo()
-            return before, written(session)
+            return before, snapshot_bytes(session)
 
     async def again() -> tuple[bytes, bytes, bool]:
         async with house(at_death) as made:
             session = made.namespaces[""].store.get("a")
-            found = written(session)
+            found = snapshot_bytes(session)
             assert session.durability is not None
             known = session.durability.requests.lookup(REQUEST) is not None
             if kind == "step":
@@ -123,7 +123,7 @@ def test_a_change_is_there_once_or_not_at_all(
                 known = result.replayed
             elif not known:
                 await change(made, session)
-            return found, written(session), known
+            return found, snapshot_bytes(session), known
 
     before, after = run(live())
     found, settled, known = run(again())
@@ -170,7 +170,7 @@ def test_a_change_of_the_directory_is_there_once_or_not_at_all(
 
     async def live() -> tuple[list[str], list[str]]:
         async with house(root) as made:
-            session = await begun(made)
+            session = await begin_session(made)
             if kind == "drop":
                 assert session.durability is not None
                 await made.durability_manager.save(session.durability)

@@ -10,7 +10,7 @@ import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.storage.failpoints import VARIABLE
-from tests.integration.client import Client, refused
+from tests.integration.client import Client, expect_refusal
 from tests.recovery.test_durability import VALUES, adam, gradient, kill, running, state
 
 NAME = "sessions/a"
@@ -56,7 +56,7 @@ def test_a_kill_while_a_session_is_deleted(tmp_path: Path, place: str) -> None:
     with running(tmp_path) as (server, client):
         for _ in range(2):
             delete(client)
-        with refused() as told:
+        with expect_refusal() as told:
             client.get(NAME)
         assert told.reason == "SESSION_NOT_FOUND"
         # A repeat deletes no session that was made since.

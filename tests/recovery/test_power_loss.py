@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from optserve_server.durability.durability_manager import Policy
+from optserve_server.durability.durability_manager import SnapshotPolicy
 from optserve_server.sessions.session import Session
 from optserve_server.state.change import Request
 from tests.recovery.keeping import House, bits, house, run
 from tests.support.power import ForgetfulDisk
 
-POLICY = Policy(generations=2, segment_bytes=3000, session_records=6, journal_bytes=8000)
+POLICY = SnapshotPolicy(generations=2, segment_bytes=3000, session_records=6, journal_bytes=8000)
 
 State = dict[str, bytes]
 

@@ -38,7 +38,7 @@ def session(tmp_path: Path) -> Iterator[optserve.SessionHandle]:
 
 
 def test_steps_go_on_over_a_kill(tmp_path: Path) -> None:
-    """Whoever steps notices nothing: each step is there once, whatever was answered before the kill."""
+    """The client notices nothing: each step is applied once, whatever was answered before the kill."""
     expected: dict[str, bytes] = {}
     killing = threading.Event()
     steps: list[int] = []

@@ -27,15 +27,15 @@ from optserve_server.rpc.transport.listening import Listening
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.store import Limits
 from optserve_server.spec.session_spec import DurabilityMode
-from optserve_server.wire.messages.answers import encoded
+from optserve_server.wire.messages.answers import encode
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
-from tests.integration.client import named, sgd
+from tests.integration.client import name_arrays, sgd
 from tests.recovery.keeping import BACKEND, VALUES, run
 from tests.support.disks import FailingDisk
 
 
 class CountingDisk(FailingDisk):
-    """Counts what is made safe."""
+    """Counts syncs."""
 
     syncs = 0
 
@@ -54,7 +54,7 @@ class Serving:
 
     async def step(self) -> pb.StepResponse:
         return await self.sessions.Step(
-            pb.StepRequest(name="sessions/a", gradients=named(VALUES)), timeout=10
+            pb.StepRequest(name="sessions/a", gradients=name_arrays(VALUES)), timeout=10
         )
 
     async def page(self, path: str) -> tuple[int, str]:
@@ -64,7 +64,7 @@ class Serving:
         writer.close()
         return int(head.split(" ", 2)[1]), body
 
-    async def served(self, service: str = "") -> bool:
+    async def is_serving(self, service: str = "") -> bool:
         answer = await self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
@@ -72,7 +72,7 @@ class Serving:
 @asynccontextmanager
 async def serving(root: Path, disk: FailingDisk) -> AsyncIterator[Serving]:
     namespaces = Namespaces(BACKEND, Limits(durability=DurabilityMode.JOURNAL, durable=True))
-    durability_manager = Recovery(root, namespaces, SPEC_TEXT, encoded, disk=disk).run()
+    durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode, disk=disk).run()
     with ThreadPoolExecutor(2) as threads:
         server = Server(namespaces, threads, durability_manager=durability_manager)
         pages = pages_of(server)
@@ -99,7 +99,7 @@ def test_a_disk_that_refuses_is_not_ready(tmp_path: Path, failing: dict[str, int
     async def live() -> None:
         async with serving(tmp_path, disk) as made:
             request = pb.CreateSessionRequest(session_id="a", spec=sgd())
-            for one in named(VALUES):
+            for one in name_arrays(VALUES):
                 request.parameters.add(name=one.name, value=one.tensor)
             await made.sessions.CreateSession(request, timeout=10)
             await made.step()
@@ -111,14 +111,14 @@ def test_a_disk_that_refuses_is_not_ready(tmp_path: Path, failing: dict[str, int
             assert (status, json.loads(body)["troubles"]) == (503, [trouble])
             assert (await made.page("/healthz"))[0] == 200
             await _until(made, served=False)
-            assert await made.served(SERVICES[0]) is False
-            assert await made.served(SERVICES[1])  # functions need no disk
+            assert await made.is_serving(SERVICES[0]) is False
+            assert await made.is_serving(SERVICES[1])  # functions need no disk
             assert len([m async for m in made.sessions.PullParameters(_pull(), timeout=10)]) > 0
             # Longer than until the next trial, which fails.
             await asyncio.sleep(RETRY_AFTER_S + 1)
             assert (await made.page("/readyz"))[0] == 503
             disk.failing = {}
-            # Nobody steps, because nobody is sent here; it is found out all the same.
+            # No client steps, because none is sent here; the server notices without one.
             await _until(made, served=True)
             assert await made.page("/readyz") == ready
             assert not (tmp_path / "trial").exists()
@@ -141,6 +141,6 @@ def _pull() -> pb.PullParametersRequest:
 
 async def _until(made: Serving, served: bool) -> None:
     deadline = time.monotonic() + 10
-    while await made.served() is not served:
+    while await made.is_serving() is not served:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)

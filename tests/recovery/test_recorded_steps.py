@@ -1,4 +1,4 @@
-"""Small steps that wait for their records: taken by the event loop, whoever still waits for them."""
+"""Small steps that wait for their records: the event loop completes them even if the client has gone."""
 
 from __future__ import annotations
 

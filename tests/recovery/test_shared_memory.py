@@ -1,4 +1,4 @@
-"""Steps in shared memory that are kept on a disk: what is recorded is what was applied."""
+"""Journalled steps in shared memory: what is recorded is what was applied."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import step_messages
 from tests.recovery.test_durability import LARGE, adam, kill, running, state
-from tests.support.shared_memory import mapped
+from tests.support.shared_memory import map_memory
 
 
 def test_a_gradient_that_changes_while_it_is_taken(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_a_gradient_that_changes_while_it_is_taken(tmp_path: Path) -> None:
         client.create(LARGE, adam(), session_id="a")
         shared = client.sessions.ShareMemory(pb.ShareMemoryRequest(name=name), timeout=20)
         plan = pb.StepPlan(session=name, region=shared.region)
-        with mapped(shared) as (gradients, *_):
+        with map_memory(shared) as (gradients, *_):
             values = gradients.view(np.float32)
 
             def scribble() -> None:

@@ -10,9 +10,9 @@ import pytest
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import DurabilityMode
 from optserve_server.storage.failpoints import VARIABLE
-from tests.integration.client import Client, refused
+from tests.integration.client import Client, expect_refusal
 from tests.recovery.test_durability import VALUES, adam, gradient, kill, running
-from tests.recovery.test_snapshots import NAME, listed
+from tests.recovery.test_snapshots import NAME, list_snapshots
 
 CREATE = pb.CreateSnapshotRequest(name=NAME, request_id="create")
 
@@ -26,11 +26,11 @@ def delete(client: Client, step: int, request_id: str = "") -> None:
     client.sessions.DeleteSnapshot(request, timeout=20)
 
 
-def kept_steps(client: Client) -> list[int]:
-    return [snapshot.step for snapshot in listed(client) if snapshot.kept]
+def list_kept_steps(client: Client) -> list[int]:
+    return [snapshot.step for snapshot in list_snapshots(client) if snapshot.kept]
 
 
-def trained(client: Client, mode: DurabilityMode.ValueType) -> None:
+def train(client: Client, mode: DurabilityMode.ValueType) -> None:
     client.create(VALUES, adam(mode=mode, snapshot_seconds=1e6), session_id="a")
     for number in range(1, 4):
         client.step(NAME, gradient(number))
@@ -43,27 +43,27 @@ MODES = [DurabilityMode.DURABILITY_MODE_JOURNAL, DurabilityMode.DURABILITY_MODE_
 def test_answers_survive_a_kill(tmp_path: Path, mode: DurabilityMode.ValueType) -> None:
     """And a second one, and a deletion of what was made."""
     with running(tmp_path) as (server, client):
-        trained(client, mode)
+        train(client, mode)
         answer = create(client)
         assert answer.snapshot.step == 3
         kill(server)
     with running(tmp_path) as (server, client):
         client.step(NAME, gradient(4))
         assert create(client) == answer
-        assert listed(client)[0] == answer.snapshot
-        assert kept_steps(client) == [3]
-        with refused() as told:
+        assert list_snapshots(client)[0] == answer.snapshot
+        assert list_kept_steps(client) == [3]
+        with expect_refusal() as told:
             other = pb.CreateSnapshotRequest(name="sessions/b", request_id="create")
             client.create(VALUES, session_id="b")
             client.sessions.CreateSnapshot(other, timeout=20)
         assert told.reason == "REQUEST_ID_REUSED"
         delete(client, 3, "delete")
-        assert kept_steps(client) == []
+        assert list_kept_steps(client) == []
         kill(server)
     with running(tmp_path) as (_, client):
         client.step(NAME, gradient(5))
         assert create(client) == answer
-        assert kept_steps(client) == []
+        assert list_kept_steps(client) == []
         delete(client, 3, "delete")
 
 
@@ -74,7 +74,7 @@ def test_answers_survive_a_kill(tmp_path: Path, mode: DurabilityMode.ValueType) 
 def test_a_kill_while_a_snapshot_is_made(tmp_path: Path, failpoint: str, step: int) -> None:
     """It is there once: as it was when the server died, or as it is when it is asked for again."""
     with running(tmp_path) as (server, client):
-        trained(client, MODES[0])
+        train(client, MODES[0])
         kill(server)
     with running(tmp_path, variables={VARIABLE: failpoint}) as (server, client):
         with pytest.raises(grpc.RpcError):
@@ -84,18 +84,18 @@ def test_a_kill_while_a_snapshot_is_made(tmp_path: Path, failpoint: str, step: i
         client.step(NAME, gradient(4))
         answer = create(client)
         assert answer.snapshot.step == step
-        assert [s for s in listed(client) if s.kept] == [answer.snapshot]
+        assert [s for s in list_snapshots(client) if s.kept] == [answer.snapshot]
         kill(server)
     with running(tmp_path) as (_, client):
         assert create(client) == answer
-        assert kept_steps(client) == [step]
+        assert list_kept_steps(client) == [step]
 
 
 @pytest.mark.parametrize("failpoint", ["before-apply", "after-apply", "before-ack"])
 def test_a_kill_while_a_snapshot_is_deleted(tmp_path: Path, failpoint: str) -> None:
     """The deletion was recorded, so it is completed; a snapshot that is made again stays."""
     with running(tmp_path) as (server, client):
-        trained(client, MODES[0])
+        train(client, MODES[0])
         create(client)
         kill(server)
     with running(tmp_path, variables={VARIABLE: failpoint}) as (server, client):
@@ -103,11 +103,11 @@ def test_a_kill_while_a_snapshot_is_deleted(tmp_path: Path, failpoint: str) -> N
             delete(client, 3, "delete")
         assert server.process.wait(10) == -9
     with running(tmp_path) as (server, client):
-        assert kept_steps(client) == []
+        assert list_kept_steps(client) == []
         delete(client, 3, "delete")
         client.sessions.CreateSnapshot(pb.CreateSnapshotRequest(name=NAME), timeout=20)
-        assert kept_steps(client) == [3]
+        assert list_kept_steps(client) == [3]
         kill(server)
     with running(tmp_path) as (_, client):
         delete(client, 3, "delete")
-        assert kept_steps(client) == [3]
+        assert list_kept_steps(client) == [3]

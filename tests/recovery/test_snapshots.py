@@ -13,7 +13,7 @@ import safetensors.numpy
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
 from optserve.v1.session_pb2 import DurabilityMode, SessionSpec
-from tests.integration.client import Client, refused
+from tests.integration.client import Client, expect_refusal
 from tests.recovery.test_durability import VALUES, adam, gradient, kill, running, state
 
 NAME = "sessions/a"
@@ -33,7 +33,7 @@ def save(client: Client, name: str = NAME) -> pb.Snapshot:
     return client.sessions.CreateSnapshot(pb.CreateSnapshotRequest(name=name), timeout=20).snapshot
 
 
-def listed(client: Client, name: str = NAME) -> list[pb.Snapshot]:
+def list_snapshots(client: Client, name: str = NAME) -> list[pb.Snapshot]:
     return list(client.sessions.ListSnapshots(pb.ListSnapshotsRequest(name=name), timeout=20).snapshots)
 
 
@@ -62,7 +62,7 @@ def test_snapshots_are_listed_latest_first(kept: Client) -> None:
     kept.step(NAME, gradient(4))
     save(kept)
     kept.step(NAME, gradient(5))
-    found = listed(kept)
+    found = list_snapshots(kept)
     assert [(s.step, s.kept) for s in found] == [(4, True), (3, True), (0, False)]
     assert found[1] == made
     assert found[0].create_time.ToNanoseconds() >= found[1].create_time.ToNanoseconds() > 0
@@ -75,14 +75,14 @@ def test_deleted_snapshots_are_gone(kept: Client) -> None:
     request = pb.DeleteSnapshotRequest(name=f"{NAME}/snapshots/3", request_id="delete")
     for _ in range(2):
         kept.sessions.DeleteSnapshot(request, timeout=20)
-    assert [s.step for s in listed(kept) if s.kept] == [4]
-    with refused() as told:
+    assert [s.step for s in list_snapshots(kept) if s.kept] == [4]
+    with expect_refusal() as told:
         kept.sessions.DeleteSnapshot(pb.DeleteSnapshotRequest(name=request.name), timeout=20)
     assert (told.reason, told.metadata) == ("SNAPSHOT_NOT_FOUND", {"name": request.name})
     # The server itself needs the latest: it keeps that until it has another.
     kept.sessions.DeleteSnapshot(pb.DeleteSnapshotRequest(name=f"{NAME}/snapshots/4"), timeout=20)
-    assert [s.step for s in listed(kept) if s.kept] == []
-    assert 4 in [s.step for s in listed(kept)]
+    assert [s.step for s in list_snapshots(kept) if s.kept] == []
+    assert 4 in [s.step for s in list_snapshots(kept)]
 
 
 def test_a_session_goes_back_to_all_that_it_was(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_session_goes_back_to_all_that_it_was(tmp_path: Path) -> None:
         assert state(client, NAME) == after
         assert client.sessions.RestoreSnapshot(request, timeout=20) == answer
         assert state(client, NAME) == after
-        with refused() as told:
+        with expect_refusal() as told:
             client.sessions.RestoreSnapshot(
                 pb.RestoreSnapshotRequest(name=f"{NAME}/snapshots/1", expected_step=9), timeout=20
             )
@@ -136,7 +136,7 @@ def test_what_was_asked_for_precedes_the_servers_own(tmp_path: Path) -> None:
         while not list((tmp_path / "sessions" / "a").glob("auto-*-1.safetensors")):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert made in listed(client)
+        assert made in list_snapshots(client)
         client.sessions.RestoreSnapshot(pb.RestoreSnapshotRequest(name=made.name), timeout=20)
         assert client.pull(NAME)["b"].tobytes() == before
 
@@ -175,11 +175,11 @@ def test_forks_go_their_own_way(kept: Client) -> None:
         assert found.keys() == expected.keys()
         for key in expected.keys() - {"checksums"}:
             assert found[key].tobytes() == expected[key].tobytes()
-    # A worker begins anew there.
+    # A worker begins again there.
     assert kept.step("sessions/b", gradient(4), worker="w", sequence=1).result.step == 4
     assert kept.pull("sessions/b")["w"].tobytes() == kept.pull(NAME)["w"].tobytes()
     assert safetensors.numpy.load(at_three)["parameter/w"].tobytes() != kept.pull(NAME)["w"].tobytes()
-    with refused() as told:
+    with expect_refusal() as told:
         kept.sessions.ForkSession(pb.ForkSessionRequest(name=NAME, session_id="b"), timeout=20)
     assert told.reason == "SESSION_EXISTS"
 
@@ -203,13 +203,13 @@ def test_bytes_that_are_no_snapshot(kept: Client) -> None:
     flipped = bytearray(data)
     flipped[-100] ^= 1
     for wrong in (b"", b"no snapshot", data[:-1], bytes(flipped), b"\xff" * 100):
-        with refused() as told:
+        with expect_refusal() as told:
             receive(kept, wrong)
         assert told.reason == "SNAPSHOT_MALFORMED"
-    with refused() as told:
+    with expect_refusal() as told:
         receive(kept, data[:-1], byte_count=len(data))
     assert told.reason == "STREAM_TRUNCATED"
-    with refused() as told:
+    with expect_refusal() as told:
         receive(kept, data, byte_count=1 << 60)
     assert told.reason == "LIMIT_EXCEEDED"
     assert [s.name for s in kept.sessions.ListSessions(pb.ListSessionsRequest()).sessions] == [NAME]
@@ -225,14 +225,14 @@ def test_a_damaged_snapshot_is_not_gone_back_to(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-3])
         before = state(client, NAME)
         for weights_only in (False, True):
-            with refused() as told:
+            with expect_refusal() as told:
                 request = pb.RestoreSnapshotRequest(name=f"{NAME}/snapshots/1", weights_only=weights_only)
                 client.sessions.RestoreSnapshot(request, timeout=20)
             assert told.reason == "SNAPSHOT_DAMAGED"
-        with refused() as told:
+        with expect_refusal() as told:
             client.sessions.ForkSession(pb.ForkSessionRequest(name=f"{NAME}/snapshots/1"), timeout=20)
         assert told.reason == "SNAPSHOT_DAMAGED"
-        with refused() as told:
+        with expect_refusal() as told:
             export(client, f"{NAME}/snapshots/1")
         assert told.reason == "SNAPSHOT_DAMAGED"
         assert state(client, NAME) == before
@@ -240,7 +240,7 @@ def test_a_damaged_snapshot_is_not_gone_back_to(tmp_path: Path) -> None:
 
 def test_names_of_snapshots(kept: Client) -> None:
     for name in ("sessions/a", "sessions/a/snapshots/", "sessions/a/snapshots/01", "sessions/a/snapshots/x"):
-        with refused() as told:
+        with expect_refusal() as told:
             kept.sessions.DeleteSnapshot(pb.DeleteSnapshotRequest(name=name), timeout=20)
         assert (told.reason, told.fields) == ("MALFORMED_NAME", ["name"])
 

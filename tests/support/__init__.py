@@ -1,1 +1,1 @@
-"""What several rooms of the tests share."""
+"""Helpers that several packages of tests share."""

@@ -13,7 +13,7 @@ from optserve_server.storage.files import Disk, Piece
 
 
 class FailingDisk(Disk):
-    """A disk that fails when it is told to.
+    """A disk that fails on demand.
 
     Attributes:
         failing: error number by operation: ``write``, ``sync``, ``sync_folder``, ``truncate`` or
@@ -56,7 +56,7 @@ class FailingDisk(Disk):
 
 
 class FullDisk(Disk):
-    """A disk with room for a number of bytes of what is written from now on.
+    """A disk that takes a limited number of bytes from now on.
 
     Attributes:
         left: bytes.
@@ -76,7 +76,7 @@ class FullDisk(Disk):
 
 
 class SlowDisk(Disk):
-    """A disk that takes its time to make anything safe.
+    """A disk with slow syncs.
 
     Attributes:
         seconds: how long.

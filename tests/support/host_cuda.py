@@ -133,7 +133,7 @@ def compiler() -> str:
 
 
 def compile_library(source: str, library: Path) -> None:
-    """Compiles ``source``; ``library`` is there whole or not at all, also if another process compiles it."""
+    """Compiles ``source``; ``library`` appears only when complete, also if another process compiles it."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         text, made = Path(folder, "kernel.c"), Path(folder, "kernel.so")

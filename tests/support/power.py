@@ -58,7 +58,7 @@ class ForgetfulDisk(Disk):
         with self._lock:
             number = self._files.get(os.fstat(fd).st_ino, -1)
             for write in self._since.pop(number, []):
-                self._content[number] = _written(self._content.get(number, b""), write)
+                self._content[number] = _apply_write(self._content.get(number, b""), write)
 
     def make_folder(self, folder: Path) -> None:
         new = not folder.exists()
@@ -94,7 +94,7 @@ class ForgetfulDisk(Disk):
                 if rng.random() < 0.5:
                     start, data = write
                     content = (
-                        _written(content, (start, data[: rng.randint(0, len(data))])) if data else content
+                        _apply_write(content, (start, data[: rng.randint(0, len(data))])) if data else content
                     )
             (target / name).write_bytes(content)
 
@@ -103,7 +103,7 @@ class ForgetfulDisk(Disk):
             self._since.setdefault(self._files.get(os.fstat(fd).st_ino, -1), []).append(write)
 
 
-def _written(content: bytes, write: _Write) -> bytes:
+def _apply_write(content: bytes, write: _Write) -> bytes:
     start, data = write
     if not data:
         return content[:start] + bytes(max(0, start - len(content)))

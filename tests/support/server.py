@@ -57,7 +57,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def run_to_end(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """What became of the command, which is to end by itself within half a minute.
+    """Runs the command, which must end within half a minute, and returns its result.
 
     Args:
         arguments: of its command line.

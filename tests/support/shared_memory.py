@@ -17,7 +17,7 @@ from optserve.v1 import session_service_pb2 as pb
 BLOCK = "/memfd:optserve"
 
 
-def held_by(pid: int) -> int:
+def count_held_by(pid: int) -> int:
     """Descriptors and mappings of shared blocks in a process."""
     descriptors = 0
     for link in Path(f"/proc/{pid}/fd").iterdir():
@@ -47,7 +47,7 @@ def claim(name: str, region: str) -> tuple[socket.socket, list[int]]:
 
 
 @contextlib.contextmanager
-def mapped(answer: pb.ShareMemoryResponse) -> Iterator[list[npt.NDArray[np.uint8]]]:
+def map_memory(answer: pb.ShareMemoryResponse) -> Iterator[list[npt.NDArray[np.uint8]]]:
     """The bytes of gradients and parameters, for as long as the block runs."""
     connection, descriptors = claim(answer.socket, answer.region)
     with connection:

@@ -26,7 +26,7 @@ class Variant:
         rule: the rule.
         programs: the guards around it.
         scaled: whether the gradient comes with a loss scale.
-        representative: whether it is tested where there is no time for all.
+        representative: whether it is tested if there is no time for all.
     """
 
     label: str
@@ -61,7 +61,7 @@ def rules() -> Iterator[tuple[str, ElementwiseRule]]:
             shown = ",".join(f"{k}={v.name if isinstance(v, Enum) else v}" for k, v in flags.items())
             yield f"{cls.name}({shown})", rule
         plain: Any = cls()
-        if getattr(plain, "epsilon_root", None) == 0.0:  # what stands below the root only if it is given
+        if getattr(plain, "epsilon_root", None) == 0.0:  # not used unless it is given
             yield f"{cls.name}(epsilon_root=0.5)", dataclasses.replace(plain, epsilon_root=0.5)
 
 

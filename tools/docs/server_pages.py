@@ -73,7 +73,7 @@ def metrics_page() -> str:
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",
     ]
-    for family in text_string_to_metric_families(_scraped()):
+    for family in text_string_to_metric_families(_scrape()):
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         name = family.name + ("_total" if family.type == "counter" else "")
         shown = ", ".join(f"`{label}`" for label in sorted(labels))
@@ -81,7 +81,7 @@ def metrics_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _scraped() -> str:
+def _scrape() -> str:
     """The metrics of a server of its own, on free loopback ports."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"

@@ -1,4 +1,4 @@
-"""Lints prose: Markdown, docstrings and comments of Python, comments of the contract.
+"""Lints prose (Markdown, docstrings, comments) and names of functions.
 
 python -m tools.prose            the paths that the vocabulary gates; any finding fails
 python -m tools.prose --all      every file of the repository, with a count for each
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     vocabulary = Vocabulary.load(VOCABULARY)
     paths = options.paths or [
-        path for path in tracked() if options.all or vocabulary.gates(path.relative_to(ROOT))
+        path for path in list_files() if options.all or vocabulary.gates(path.relative_to(ROOT))
     ]
     found = [finding for path in paths for finding in findings_in(path, vocabulary)]
     for finding in found:
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if found else 0
 
 
-def tracked() -> list[Path]:
+def list_files() -> list[Path]:
     """The repository's files, new ones included, without generated code."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""Finds words of the vocabulary in the prose of a file."""
+"""Linter of a file: words of the vocabulary in its prose, participles in its functions' names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import re
 import tokenize
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -23,18 +24,41 @@ class Word(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """Words to avoid, and the paths that must be free of them.
+class Participles:
+    """Past participles, which are no names of functions: a function is named by what it does.
 
     Attributes:
-        words: what to find.
+        irregular: participles that do not end in -ed.
+        others: words in -ed that are no participles.
+        allowed: beginnings of names that are terms of the field.
+    """
+
+    irregular: frozenset[str]
+    others: frozenset[str]
+    allowed: tuple[str, ...]
+
+    def begin(self, name: str) -> bool:
+        """Whether the first word of a function's name is a participle."""
+        name = name.lstrip("_")
+        word = name.partition("_")[0]
+        if name.startswith(self.allowed):
+            return False
+        return word in self.irregular or (word.endswith("ed") and word not in self.others)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words to avoid in prose and in functions' names.
+
+    Attributes:
+        words: what to find in prose.
+        participles: what to find in names.
         gated: globs of paths, relative to the repository, that `gates` accepts.
-        pending: paths that it does not accept yet.
     """
 
     words: tuple[Word, ...]
+    participles: Participles
     gated: tuple[str, ...]
-    pending: frozenset[str]
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
@@ -50,11 +74,15 @@ class Vocabulary:
             )
             for pattern, instead in content["words"].items()
         )
-        return cls(words, tuple(content["gated"]), frozenset(content["pending"]))
+        names = content["functions"]
+        participles = Participles(
+            frozenset(names["irregular"]), frozenset(names["others"]), tuple(names["allowed"])
+        )
+        return cls(words, participles, tuple(content["gated"]))
 
     def gates(self, path: PurePath) -> bool:
         """Whether a path must have no findings."""
-        return path.as_posix() not in self.pending and any(_matches(path, glob) for glob in self.gated)
+        return any(_matches(path, glob) for glob in self.gated)
 
 
 @dataclass(frozen=True)
@@ -81,13 +109,31 @@ def findings_in(path: Path, vocabulary: Vocabulary) -> list[Finding]:
     extract = {".md": markdown_prose, ".py": python_prose, ".proto": proto_prose}.get(path.suffix)
     if extract is None:
         return []
-    prose = extract(path.read_text(encoding="utf-8"))
-    found = []
+    text = path.read_text(encoding="utf-8")
+    prose = extract(text)
+    found = list(_participles_in(path, text, vocabulary.participles)) if path.suffix == ".py" else []
     for word in vocabulary.words:
         for match in word.pattern.finditer(prose):
             line = prose.count("\n", 0, match.start()) + 1
             found.append(Finding(path, line, re.sub(r"\s+", " ", match[0]), word.instead))
     return sorted(found, key=lambda finding: finding.line)
+
+
+def _participles_in(path: Path, text: str, participles: Participles) -> Iterator[Finding]:
+    """Functions and methods whose names begin with a participle; properties and fixtures may."""
+    for node in ast.walk(ast.parse(text)):
+        if (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and participles.begin(node.name)
+            and not any(_is_noun(decorator) for decorator in node.decorator_list)
+        ):
+            yield Finding(path, node.lineno, node.name, "a verb that says what the function does")
+
+
+def _is_noun(decorator: ast.expr) -> bool:
+    """Whether a decorator makes a function a value, which is named by a noun or a state."""
+    text = ast.unparse(decorator).partition("(")[0]
+    return text.rpartition(".")[2] in ("property", "cached_property", "setter", "fixture")
 
 
 def markdown_prose(text: str) -> str:

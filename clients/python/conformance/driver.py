@@ -64,19 +64,19 @@ def answer(client: optserve.Client, request: pb.DriverRequest) -> pb.DriverRespo
 def train(client: optserve.Client, call: pb.TrainCall) -> pb.DriverResponse:
     """Takes steps in a session of their own."""
     parameters = {init.name: first_value(init) for init in call.parameters}
-    session = client.create_session(parameters, **stated(decode(call.spec)), seed=call.seed)
+    session = client.create_session(parameters, **list_fields(decode(call.spec)), seed=call.seed)
     try:
         found = pb.TrainAnswer(initial=tensors(session.pull()))
-        for result in stepped(session, call, found):
+        for result in take_steps(session, call, found):
             found.parameters.append(tensors(result.parameters))
             if call.after:
-                found.after.append(pulled(session, call.after))
+                found.after.append(pull(session, call.after))
         return pb.DriverResponse(train=found)
     finally:
         session.delete()
 
 
-def stepped(
+def take_steps(
     session: optserve.SessionHandle, call: pb.TrainCall, found: pb.TrainAnswer
 ) -> Iterator[optserve.StepResult]:
     """Takes the steps; several are under way at once where nothing is read between them."""
@@ -86,7 +86,7 @@ def stepped(
             return
         for gradients, changed in itertools.zip_longest(gradients_of(call), call.overrides):
             if call.before:
-                found.before.append(pulled(session, call.before))
+                found.before.append(pull(session, call.before))
             overrides = overrides_of(changed) if changed is not None else None
             if stream:
                 yield stream.step(gradients, overrides=overrides)
@@ -127,7 +127,7 @@ def first_value(init: session_service_pb2.ParameterInit) -> Array | optserve.Ini
     return optserve.Initialized(tuple(wanted.shape), dtype, specification(wanted.spec))
 
 
-def pulled(session: optserve.SessionHandle, point: int) -> pb.Tensors:
+def pull(session: optserve.SessionHandle, point: int) -> pb.Tensors:
     """One of the session's values."""
     return tensors(session.pull(point=optserve.ParameterPoint(point)))
 
@@ -188,7 +188,7 @@ def metrics(client: optserve.Client, call: pb.MetricsCall) -> pb.DriverResponse:
     """Takes steps and reports a metric beside each."""
     first = {call.parameter.name: from_tensor(call.parameter.tensor)}
     gradient = {call.gradient.name: from_tensor(call.gradient.tensor)}
-    session = client.create_session(first, **stated(decode(call.spec)))
+    session = client.create_session(first, **list_fields(decode(call.spec)))
     found = pb.MetricsAnswer()
     try:
         for value in call.values:
@@ -211,7 +211,7 @@ def metrics(client: optserve.Client, call: pb.MetricsCall) -> pb.DriverResponse:
 
 
 def state(kind: Any, value: Any) -> Any:
-    """A value of the client as the message that has its fields; None where there is none."""
+    """A value of the client as the message that has its fields; None for None."""
     if value is None:
         return None
     found = {field.name: getattr(value, field.name, None) for field in kind.DESCRIPTOR.fields}
@@ -223,7 +223,7 @@ def specification(message: Any) -> Any:
     return decode(message)
 
 
-def stated(spec: Spec) -> dict[str, Any]:
+def list_fields(spec: Spec) -> dict[str, Any]:
     """The fields of a session's specification that are set."""
     names = [field.name for field in dataclasses.fields(spec)]  # type: ignore[arg-type]
     return {name: value for name in names if (value := getattr(spec, name)) not in (None, ())}

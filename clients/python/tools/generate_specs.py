@@ -30,7 +30,7 @@ from grpc_tools import protoc
 from server_rules import (
     algorithm,
     common_default,
-    declared,
+    declarations_of,
     default_text,
     depends,
     enum_names,
@@ -52,7 +52,7 @@ MODULES = {
     "activations": ("activation_spec", "ActivationSpec", "Activations"),
     "initializers": ("initializer_spec", "InitializerSpec", "Initializers"),
     "layers": ("network_spec", "NetworkSpec", "Layers"),
-    "session_spec": ("session", "SessionSpec", "What a session is asked to be"),
+    "session_spec": ("session", "SessionSpec", "Specification of a session"),
 }
 PUBLIC = ("optimizers", "schedules", "losses", "activations", "initializers", "layers", "enums")
 # Fields that are set in addition to a family's choice, and their defaults in `wire.specifications.specs`.
@@ -77,7 +77,7 @@ MESSAGE, ENUM, REPEATED = (
     FieldDescriptorProto.LABEL_REPEATED,
 )
 Fields = list[FieldDescriptorProto]
-ENUMS_TITLE = "The contract's enums, without what stands for an unset one"
+ENUMS_TITLE = "Enums of the contract, without their UNSPECIFIED members"
 
 
 def main() -> None:
@@ -176,7 +176,7 @@ class Contract:
         return found
 
     def map_entry(self, message: str, field: FieldDescriptorProto) -> DescriptorProto | None:
-        """The message of a map's entries, where a field is a map."""
+        """The message of a map's entries; None for a field that is no map."""
         nested = {n.name: n for n in self.message(message).nested_type if n.options.map_entry}
         return nested.get(last(field.type_name))
 
@@ -237,7 +237,7 @@ class Module:
             bases = f"Spec, {bases}"
         name = self.contract.class_name(message.name)
         kind = self.contract.records.get(message.name.removesuffix("Spec"))
-        attributes = [self.attribute(message.name, f, declared(kind).get(f.name)) for f in own]
+        attributes = [self.attribute(message.name, f, declarations_of(kind).get(f.name)) for f in own]
         self.add_class(
             name, bases, docstring(self.contract.comments[(message.name,)], attributes), attributes
         )
@@ -260,7 +260,7 @@ class Module:
         name = base + camel(choice.name) if shared else self.contract.class_name(message.name)
         comment = self.contract.comments[(family.name, choice.name) if shared else (message.name,)]
         kind = algorithm(family.name, choice.name)
-        declarations = declared(kind or self.contract.records.get(name))
+        declarations = declarations_of(kind or self.contract.records.get(name))
         attributes = [
             self.attribute(message.name, field, declarations.get(field.name), family.name)
             for field in message.field
@@ -313,7 +313,7 @@ class Module:
         by_convention = False
         unstated = (family, field.name) == UNSTATED
         if declaration is not None:
-            comment = described(comment, declaration)
+            comment = describe(comment, declaration)
             by_convention = depends(declaration) and not unstated
             if entry is None and not unstated and default is None:
                 default = literal(common_default(declaration))
@@ -386,8 +386,8 @@ def header(title: str, file: str) -> str:
 
 def docstring(comment: str, attributes: list[Attribute]) -> list[str]:
     """The docstring of a comment, indented by one level."""
-    summary, rest = summarized(comment)
-    return quoted([f"{summary}.", *(["", *wrap(rest, WIDTH - 8)] if rest else [])], attributes)
+    summary, rest = summarize(comment)
+    return quote([f"{summary}.", *(["", *wrap(rest, WIDTH - 8)] if rest else [])], attributes)
 
 
 def algorithm_docstring(kind: type, comment: str, attributes: list[Attribute]) -> list[str]:
@@ -398,10 +398,10 @@ def algorithm_docstring(kind: type, comment: str, attributes: list[Attribute]) -
     lines = [f"{source(kind)}.", "", *formulas]
     if rest:
         lines += ["", *wrap(" ".join(rest), WIDTH - 8)]
-    return quoted(lines, attributes)
+    return quote(lines, attributes)
 
 
-def quoted(lines: list[str], attributes: list[Attribute]) -> list[str]:
+def quote(lines: list[str], attributes: list[Attribute]) -> list[str]:
     """A docstring of those lines, with its attributes."""
     lines = [f'"""{lines[0]}', *lines[1:]]
     if attributes:
@@ -414,7 +414,7 @@ def quoted(lines: list[str], attributes: list[Attribute]) -> list[str]:
     return [f"    {line}" if line else "" for line in [*lines, '"""']]
 
 
-def described(comment: str, declaration: Declaration) -> str:
+def describe(comment: str, declaration: Declaration) -> str:
     """A field's comment with its range and its defaults, unless it states them itself."""
     parts = [comment]
     allowed = declaration.range_text()
@@ -435,7 +435,7 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]{2,}", text.lower()))
 
 
-def summarized(comment: str) -> tuple[str, str]:
+def summarize(comment: str) -> tuple[str, str]:
     """The first sentence of a comment, or as much of it as a line holds, and the rest."""
     summary, _, rest = comment.partition(". ")
     for mark in (": ", "; "):

@@ -42,7 +42,7 @@ def records() -> dict[str, type[Any]]:
             waiting.extend(get_args(kind))
         elif not issubclass(kind, Enum) and kind.__name__.removesuffix("Spec") not in found:
             found[kind.__name__.removesuffix("Spec")] = kind
-            if declared(kind):
+            if declarations_of(kind):
                 waiting.extend(get_type_hints(kind).values())
     return found
 
@@ -54,7 +54,7 @@ def enum_names() -> dict[str, str]:
     return {h.__name__.lower(): h.__name__ for h in hints if isinstance(h, type) and issubclass(h, Enum)}
 
 
-def declared(kind: type[Any] | None) -> dict[str, Declaration]:
+def declarations_of(kind: type[Any] | None) -> dict[str, Declaration]:
     """The declared fields of a class, by name."""
     return declarations(kind) if kind is not None and hasattr(kind, "resolve") else {}
 
@@ -68,11 +68,11 @@ def source(kind: type[Any]) -> str:
 def formula(kind: type[Any]) -> list[str]:
     """The lines of an algorithm's own description, without the server's remarks for its readers."""
     text = re.sub(r"\s*In the\s+frame:.*?(?=\n\n|\Z)", "", inspect.getdoc(kind) or "", flags=re.DOTALL)
-    paragraphs = [_laid_out(part.splitlines()) for part in re.split(r"\n{2,}", text.strip())]
+    paragraphs = [_lay_out(part.splitlines()) for part in re.split(r"\n{2,}", text.strip())]
     return [line for paragraph in paragraphs for line in ["", *paragraph]][1:]
 
 
-def _laid_out(lines: list[str]) -> list[str]:
+def _lay_out(lines: list[str]) -> list[str]:
     """The lines of a paragraph; of one in columns, indented, so that they stay lines in Markdown."""
     in_columns = len(lines) > 1 and any(re.search(r"\S {2,}\S", line) for line in lines)
     return [f"    {line}" if in_columns and line else line for line in lines]

@@ -1,4 +1,4 @@
-"""What an activation is: a function of a tensor, and its derivative."""
+"""Base class of activations: a function of a tensor, and its derivative."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from optserve_server.activations.base import Activation, Floats
-from optserve_server.activations.softmax import shifted, softmax
+from optserve_server.activations.softmax import softmax, subtract_maximum
 from optserve_server.hyper import hyper
 
 
@@ -22,7 +22,7 @@ class LogSoftmax(Activation):
     axis: int = hyper(-1)
 
     def _forward(self, x: Floats, slope: Floats | None) -> Any:
-        below = shifted(x, self.axis)
+        below = subtract_maximum(x, self.axis)
         total = np.sum(np.exp(below), axis=self.axis, keepdims=True, dtype=np.float64)
         return below - np.log(total).astype(x.dtype)
 

@@ -11,7 +11,7 @@ from optserve_server.activations.base import Activation, Floats
 from optserve_server.hyper import hyper
 
 
-def shifted(x: Floats, axis: int) -> Floats:
+def subtract_maximum(x: Floats, axis: int) -> Floats:
     """``x`` minus its maximum along ``axis``, so that no exponential overflows.
 
     The maximum itself becomes 0 even where it is infinity: an infinite input takes
@@ -24,7 +24,7 @@ def shifted(x: Floats, axis: int) -> Floats:
 
 def softmax(x: Floats, axis: int) -> Floats:
     """exp(x)/sum(exp(x)) along ``axis``. The sum is taken in float64."""
-    e = np.exp(shifted(x, axis))
+    e = np.exp(subtract_maximum(x, axis))
     return e / np.sum(e, axis=axis, keepdims=True, dtype=np.float64).astype(x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""A program as CUDA C source. Needs no GPU and no CuPy.
+"""Generator of CUDA C source for a program. Needs no GPU and no CuPy.
 
 The arithmetic of one element is plain C, so that a host compiler can prove it: everything
 that `element_source` gives compiles as C as well.
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from optserve_server.arrays.emission import FUNCTIONS, INFIX, Names, loaded, stored
+from optserve_server.arrays.emission import FUNCTIONS, INFIX, Names, find_loads, find_stores
 from optserve_server.arrays.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from optserve_server.arrays.program import Load, Op, Program, ReductionKind
 from optserve_server.arrays.reductions import BLOCK, LANES
@@ -184,14 +184,14 @@ def cuda_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtyp
         segment="const long long segment = first_after(ends, segments, i);" if runs else "",
         zero=" ".join(f"double t{i} = 0.0;" for i in rows),
         values=" ".join(f"real v{i};" for i in rows),
-        added=" ".join(_added(i, r.kind) for i, r in enumerate(program.reductions)),
+        added=" ".join(_accumulate(i, r.kind) for i, r in enumerate(program.reductions)),
         folded="\n".join(FOLD.format(i, half=LANES // 2) for i in rows),
         LANES=LANES, BLOCK=BLOCK,
     )  # fmt: skip
     return element_source(program, dtype, dtypes) + SEARCH + text
 
 
-def _added(number: int, kind: ReductionKind) -> str:
+def _accumulate(number: int, kind: ReductionKind) -> str:
     return f"t{number} += {SUMMANDS[kind].format(f'v{number}')};"
 
 
@@ -204,7 +204,7 @@ def _parameters(program: Program, dtypes: Sequence[np.dtype[Any]]) -> list[str]:
 
 
 def _pointer(program: Program, dtypes: Sequence[np.dtype[Any]], number: int) -> str:
-    const = "" if program.arrays[number] in stored(program) else "const "
+    const = "" if program.arrays[number] in find_stores(program) else "const "
     return f"{const}{C_TYPES[dtypes[number]]} *a{number}"
 
 
@@ -212,15 +212,15 @@ def _body(names: Names, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -
     program = names.program
     suffix = "f" if dtype == FLOAT32 else ""
     lines = [f"const real k{i} = {_literal(x.value, dtype)};" for i, x in enumerate(names.constants)]
-    for i in loaded(program):
+    for i in find_loads(program):
         name = names[Load(program.arrays[i])]
-        lines.append(f"const real {name} = {_decoded(f'a{i}[i]', dtypes[i])};")
+        lines.append(f"const real {name} = {_decode(f'a{i}[i]', dtypes[i])};")
     for i, k in enumerate(program.instructions):
         expression = EXPRESSIONS[k.op].format(*[names[x] for x in k.operands], f=suffix)
         lines.append(f"const real r{i} = {expression};")
     for name, x in program.stores:
         number = program.arrays.index(name)
-        lines.append(f"a{number}[i] = {_encoded(names[x], dtype, dtypes[number])};")
+        lines.append(f"a{number}[i] = {_encode(names[x], dtype, dtypes[number])};")
     return lines + [f"*v{i} = {names[r.operand]};" for i, r in enumerate(program.reductions)]
 
 
@@ -235,11 +235,11 @@ def _literal(value: float, dtype: np.dtype[Any]) -> str:
     return rounded.hex() + ("f" if dtype == FLOAT32 else "")
 
 
-def _decoded(element: str, storage: np.dtype[Any]) -> str:
+def _decode(element: str, storage: np.dtype[Any]) -> str:
     return f"decode_{storage.name}({element})" if storage in (FLOAT16, BFLOAT16) else f"(real){element}"
 
 
-def _encoded(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
+def _encode(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
     if storage not in (FLOAT16, BFLOAT16):
         return f"({C_TYPES[storage]}){value}"
     return f"encode_{storage.name}({f'to_odd({value})' if dtype == FLOAT64 else value})"

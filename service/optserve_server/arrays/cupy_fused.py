@@ -1,4 +1,4 @@
-"""The executor for NVIDIA GPUs: one fused kernel per program."""
+"""Executor for NVIDIA GPUs: one fused kernel per program."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class CupyPass(Pass):
         self.done = 0
         program, bound = self.program, self.bound
         runs = np.array([of_segments[name] for name in program.segment_scalars], np.float64)
-        given = bound.arrays | {name: bound.checked(name, arrays[name]) for name in bound.missing}
+        given = bound.arrays | {name: bound.check_array(name, arrays[name]) for name in bound.missing}
         counts = [np.int64(self.cut.count), np.int64(len(self.cut.ends))]
         own, numbers = [given[name] for name in program.arrays], [scalars[name] for name in program.scalars]
         self._arguments = (

@@ -1,9 +1,9 @@
-"""The derivative of a program as part of the same program.
+"""Forward-mode differentiation: the derivative of a program, within the same program.
 
 Forward mode: every instruction is followed by that of its tangent. There is one input to
-differentiate by and every array is as long as every other, so nothing is saved by going
-backwards; and a branch that ``where`` does not take cannot spoil the one that it takes,
-as 0 times infinity does on the way back.
+differentiate by and every array is as long as every other, so reverse mode
+would save nothing; and a branch that ``where`` does not take cannot spoil the taken branch,
+as 0 times infinity does in reverse mode.
 
 Where a function bends, the derivative is
     abs(x) at 0: 0
@@ -26,7 +26,7 @@ from optserve_server.arrays.trace import Tracer
 from optserve_server.arrays.vocabulary import Ops, Value
 
 Tangent: TypeAlias = Value | None
-"""A derivative; None where it is 0 by the form of the formula alone."""
+"""A derivative; None if it is 0 by the form of the formula alone."""
 
 Partial: TypeAlias = Callable[[Ops, Sequence[Value], Value], Value]
 """From operands and result to the derivative with respect to one operand."""
@@ -48,7 +48,7 @@ PARTIALS: Mapping[Op, tuple[Partial, ...]] = {
 """The smooth operations, and abs. The others are in `_tangent`."""
 
 
-def differentiated(program: Program, of: str, by: str, into: str) -> Program:
+def differentiate(program: Program, of: str, by: str, into: str) -> Program:
     """``program``, which also stores the derivative of one array by another, element by element.
 
     Args:

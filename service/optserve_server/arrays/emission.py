@@ -1,4 +1,4 @@
-"""What the source generators share: every operand and array of a program has a number."""
+"""Common parts of the source generators: numbers and names of operands and arrays."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class Names:
                 return f"r{x.index}"
 
 
-def loaded(program: Program) -> list[int]:
+def find_loads(program: Program) -> list[int]:
     """Numbers of the arrays that are read."""
     read = set(program.operands)
     return [i for i, name in enumerate(program.arrays) if Load(name) in read]
 
 
-def stored(program: Program) -> frozenset[str]:
+def find_stores(program: Program) -> frozenset[str]:
     """Names of the arrays that are written."""
     return frozenset(name for name, _ in program.stores)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.emission import stored
+from optserve_server.arrays.emission import find_stores
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.reductions import Floats, cut_of
 from optserve_server.arrays.workers import SMALLEST_PIECE, SMALLEST_SPLIT
@@ -61,7 +61,7 @@ class Kernel(abc.ABC):
     def __init__(self, program: Program, dtypes: tuple[np.dtype[Any], ...]) -> None:
         self.program = program
         self.dtypes = dict(zip(program.arrays, dtypes, strict=True))
-        self.stored = stored(program)
+        self.stored = find_stores(program)
 
     @abc.abstractmethod
     def start(self, bound: Bound) -> Pass:
@@ -123,7 +123,7 @@ class Bound:
         self.kernel, self.size = kernel, size
         self.cut = cut_of(size, ends)
         names = kernel.program.arrays
-        self.arrays = {name: self.checked(name, arrays[name]) for name in names if name in arrays}
+        self.arrays = {name: self.check_array(name, arrays[name]) for name in names if name in arrays}
         self.missing = tuple(name for name in names if name not in arrays)
         self._pass: Pass | None = None
 
@@ -171,7 +171,7 @@ class Bound:
         new.held = arrays
         return new
 
-    def checked(self, name: str, array: Array) -> Array:
+    def check_array(self, name: str, array: Array) -> Array:
         """``array`` as the kernel takes it: compiled kernels look at nothing but its address."""
         dtype = self.kernel.dtypes[name]
         if array.dtype != dtype:

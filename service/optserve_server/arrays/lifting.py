@@ -1,4 +1,4 @@
-"""A program's constants as numbers given with each call.
+"""Replacement of a program's constants by scalars that are passed with each call.
 
 Formulas that differ in their numbers alone then share a kernel, which matters where callers
 make them up and try one number after the other. The arithmetic is the same: either way a
@@ -12,7 +12,7 @@ import dataclasses
 from optserve_server.arrays.program import Constant, Operand, Program, Scalar
 
 
-def lifted(program: Program) -> tuple[Program, dict[str, float]]:
+def lift(program: Program) -> tuple[Program, dict[str, float]]:
     """The program without constants, and the numbers for the scalars that replace them."""
     names: dict[Operand, Scalar] = {}
     numbers: dict[str, float] = {}
@@ -21,16 +21,16 @@ def lifted(program: Program) -> tuple[Program, dict[str, float]]:
             names[x] = Scalar(f"constant {len(numbers)}")
             numbers[names[x].name] = x.value
 
-    def moved(x: Operand) -> Operand:
+    def move(x: Operand) -> Operand:
         return names.get(x, x)
 
     without = dataclasses.replace(
         program,
         scalars=(*program.scalars, *numbers),
         instructions=tuple(
-            dataclasses.replace(k, operands=tuple(map(moved, k.operands))) for k in program.instructions
+            dataclasses.replace(k, operands=tuple(map(move, k.operands))) for k in program.instructions
         ),
-        stores=tuple((name, moved(x)) for name, x in program.stores),
-        reductions=tuple(dataclasses.replace(r, operand=moved(r.operand)) for r in program.reductions),
+        stores=tuple((name, move(x)) for name, x in program.stores),
+        reductions=tuple(dataclasses.replace(r, operand=move(r.operand)) for r in program.reductions),
     )
     return without, numbers

@@ -1,7 +1,7 @@
 """Euclidean norms over the whole range of float64.
 
-The square of a float64 beyond 1e154 overflows, and one below 1e-154 loses digits or all of
-itself. So beside the sum of the squares of x stand those of x*2^-600 and x*2^600, which are
+The square of a float64 beyond 1e154 overflows, and one below 1e-154 loses digits or
+underflows. So beside the sum of the squares of x there are those of x*2^-600 and x*2^600, which are
 exact but for the exponent: whatever x is, one of the three neither overflows nor loses
 digits that count (as the three accumulators of Blue, "A portable Fortran program to find the
 Euclidean norm of a vector", 1978, but without a branch for each element). Squares of

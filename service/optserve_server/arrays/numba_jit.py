@@ -1,4 +1,4 @@
-"""The executor that is taken where Numba is installed: one fused loop per program."""
+"""Executor with Numba: one fused, compiled loop per program."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ SIGNATURE = types.void(types.int64, types.int64, INTEGERS)
 def _compile(source: str, function: str, signature: Any) -> Compiled:
     """Compiles now, from the disk cache if it can: a call never compiles."""
     module, cacheable = source_cache.load(BUILD + source)
-    return _compiled(module, function, signature, cacheable)
+    return _compile_source(module, function, signature, cacheable)
 
 
 def _compile_once(source: str, function: str, signature: Any) -> Compiled:
     """Compiles now what is not to be kept on disk; ``source`` has no runtime of its own."""
     module = source_cache.in_memory(source, vars(numba_runtime))
-    return _compiled(module, function, signature, cacheable=False)
+    return _compile_source(module, function, signature, cacheable=False)
 
 
-def _compiled(module: ModuleType, function: str, signature: Any, cacheable: bool) -> Compiled:
+def _compile_source(module: ModuleType, function: str, signature: Any, cacheable: bool) -> Compiled:
     body = getattr(module, function)
     body = getattr(body, "py_func", body)
     if cacheable:
@@ -192,7 +192,7 @@ class NumbaPass(Pass):
         for name, entry in self._missing:
             array = arrays[name]
             if self._last[name]() is not array:  # a session's buffers are filled again and again
-                self._table[entry] = address(self.bound.checked(name, array))
+                self._table[entry] = address(self.bound.check_array(name, array))
                 self._last[name] = weakref.ref(array)
         for row, name in enumerate(self.program.segment_scalars):
             self._runs[row] = of_segments[name]
@@ -282,8 +282,8 @@ class NumbaBackend(Backend):
     ) -> Kernel:
         """Compiles a program; see `Backend`.
 
-        LLVM never gives back the memory of what it compiled. So of the programs that are
-        not to be kept only the first `MADE_UP` are compiled; NumPy runs the others.
+        LLVM never releases the memory of compiled code. So of the programs that are not
+        kept only the first `MADE_UP` are compiled; NumPy runs the others.
         """
         if not keep:
             with self._compiling:

@@ -1,4 +1,4 @@
-"""What compiled kernels call: narrow floats as bits, and sums in the fixed order.
+"""Runtime functions of compiled kernels: conversion of narrow floats, and sums in the fixed order.
 
 The text of this module is put in front of every generated kernel, so that Numba's disk
 cache, which is named by the text, can never hold a kernel with an older version of it.

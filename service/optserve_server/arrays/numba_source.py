@@ -1,4 +1,4 @@
-"""A program as the text of one fused scalar loop for Numba."""
+"""Generator of Python source for Numba: a program as one fused scalar loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import llvmlite.binding
 import numpy as np
 
 from optserve_server.arrays import numba_runtime
-from optserve_server.arrays.emission import FUNCTIONS, INFIX, Names, loaded, stored
+from optserve_server.arrays.emission import FUNCTIONS, INFIX, Names, find_loads, find_stores
 from optserve_server.arrays.formats import BFLOAT16, FLOAT16, FLOAT64
 from optserve_server.arrays.program import Instruction, Load, Op, Operand, Program, ReductionKind
 from optserve_server.arrays.reductions import BLOCK, LANES
@@ -120,7 +120,7 @@ def numba_source(
         ]),
         body=_lines(depth, _body(names, dtype, dtypes, waiting) or ["pass"]),
         summed=_lines(3, [
-            f"{SUMMANDS[r.kind]}({_summed(program, r.operand, waiting)}, lanes[{i}])"
+            f"{SUMMANDS[r.kind]}({_locate_summand(program, r.operand, waiting)}, lanes[{i}])"
             for i, r in enumerate(program.reductions)
         ]),
         folded=_lines(2, [f"sums[{i} * table[7] + block] = fold_lanes(lanes[{i}])" for i in rows]),
@@ -146,11 +146,11 @@ def _arrays(program: Program, dtypes: Sequence[np.dtype[Any]]) -> list[str]:
         "size = ends[table[3] - 1]",
     ]
     for i, dtype in enumerate(dtypes):
-        lines.append(f"a{i} = array_at(np.{passed(dtype).name}, table[{CUT + i}], size)")
+        lines.append(f"a{i} = array_at(np.{kernel_dtype(dtype).name}, table[{CUT + i}], size)")
     return lines
 
 
-def passed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def kernel_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """What a kernel takes an array of ``dtype`` for."""
     return np.dtype(np.uint16) if dtype in (FLOAT16, BFLOAT16) else dtype
 
@@ -179,12 +179,12 @@ def _waiting(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[A
     there = {
         Load(name)
         for name, storage in zip(program.arrays, dtypes, strict=True)
-        if storage == dtype and name not in stored(program)
+        if storage == dtype and name not in find_stores(program)
     }
     return tuple(dict.fromkeys(r.operand for r in program.reductions if r.operand not in there))
 
 
-def _summed(program: Program, operand: Operand, waiting: Sequence[Operand]) -> str:
+def _locate_summand(program: Program, operand: Operand, waiting: Sequence[Operand]) -> str:
     """Where a chunk's values of ``operand`` are."""
     if operand in waiting:
         return f"v{waiting.index(operand)}"
@@ -196,11 +196,11 @@ def _body(
     names: Names, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]], waiting: Sequence[Operand]
 ) -> list[str]:
     program = names.program
-    lines = [f"x{i} = {_decoded(f'b{i}[i]', dtype, dtypes[i])}" for i in loaded(program)]
+    lines = [f"x{i} = {_decode(f'b{i}[i]', dtype, dtypes[i])}" for i in find_loads(program)]
     lines += [f"r{i} = {_expression(names, k)}" for i, k in enumerate(program.instructions)]
     for name, x in program.stores:
         number = program.arrays.index(name)
-        lines.append(f"b{number}[i] = {_encoded(names[x], dtype, dtypes[number])}")
+        lines.append(f"b{number}[i] = {_encode(names[x], dtype, dtypes[number])}")
     return lines + [f"v{i}[i] = {names[x]}" for i, x in enumerate(waiting)]
 
 
@@ -208,7 +208,7 @@ def _expression(names: Names, instruction: Instruction) -> str:
     return EXPRESSIONS[instruction.op].format(*[names[x] for x in instruction.operands])
 
 
-def _decoded(element: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
+def _decode(element: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
     if storage == dtype:
         return element
     if storage == FLOAT16:
@@ -218,7 +218,7 @@ def _decoded(element: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
     return f"T({element})"
 
 
-def _encoded(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
+def _encode(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
     if storage == dtype:
         return value
     if storage in (FLOAT16, BFLOAT16):

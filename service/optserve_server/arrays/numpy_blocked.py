@@ -1,4 +1,4 @@
-"""The executor that is always there: NumPy over blocks that stay in the cache."""
+"""Executor with NumPy alone, always available: blocks that stay in the cache."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class NumpyPass(Pass):
         for name in self.program.scalars:
             self._values[slots[Scalar(name)]] = _number(scalars[name], dtype)
         for name in self.bound.missing:
-            self._arrays[self.program.arrays.index(name)] = self.bound.checked(name, arrays[name])
+            self._arrays[self.program.arrays.index(name)] = self.bound.check_array(name, arrays[name])
         self._runs = [of_segments[name].astype(dtype) for name in self.program.segment_scalars]
 
     def forget(self) -> None:
@@ -216,7 +216,7 @@ class NumpyPass(Pass):
         self.kernel.give(scratch)
 
     def _spans(self, low: int, high: int) -> list[tuple[int, int]]:
-        """Cuts into spans; in front of a block's start where there are reductions."""
+        """Cuts into spans; at the start of each block if there are reductions."""
         spans = []
         while low < high:
             stop = min(low + self.kernel.span, high)

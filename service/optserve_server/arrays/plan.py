@@ -1,6 +1,6 @@
-"""Which buffer each value of a program lives in, for executors that work by blocks.
+"""Register allocation of a program, for executors that work by blocks.
 
-A value is written straight to the array it is stored to where nothing still needs what
+A value is written straight to the array it is stored to if nothing still needs what
 the array held; otherwise to a scratch register, which is reused once its last reader ran.
 """
 
@@ -26,7 +26,7 @@ class Bank(Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Location:
     """A register by number, or the array (by number) that the value is stored to."""
 
     bank: Bank
@@ -35,17 +35,17 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Where values live.
+    """Register allocation of a program.
 
     Attributes:
-        results: the place of each instruction's result.
+        results: the location of each instruction's result.
         copies: stores still to be done at the end: array name and operand.
         floats: how many registers of the compute dtype are needed.
         bools: how many registers for conditions.
         held: arrays whose old elements must be copied before the first instruction.
     """
 
-    results: tuple[Place, ...]
+    results: tuple[Location, ...]
     copies: tuple[tuple[str, Operand], ...]
     floats: int
     bools: int
@@ -53,12 +53,17 @@ class Plan:
 
 
 def plan(program: Program, plain: frozenset[str]) -> Plan:
-    """Places the values of ``program``; ``plain`` arrays are stored in the compute dtype."""
+    """Allocates registers for the values of ``program``.
+
+    Args:
+        program: the program.
+        plain: names of the arrays that are stored in the compute dtype.
+    """
     last = _last_uses(program)
     direct = _direct_stores(program, plain, last)
     free: dict[Bank, list[int]] = {Bank.FLOAT: [], Bank.BOOL: []}
     made = {Bank.FLOAT: 0, Bank.BOOL: 0}
-    results: list[Place] = []
+    results: list[Location] = []
 
     for index, instruction in enumerate(program.instructions):
         ended = {x for x in instruction.operands if isinstance(x, Result) and last[x] == index}
@@ -68,18 +73,18 @@ def plan(program: Program, plain: frozenset[str]) -> Plan:
             free[place.bank].append(place.number)
         bank = Bank.BOOL if instruction.op in COMPARISONS else Bank.FLOAT
         if index in direct:
-            results.append(Place(Bank.ARRAY, program.arrays.index(direct[index])))
+            results.append(Location(Bank.ARRAY, program.arrays.index(direct[index])))
         else:
             if not free[bank]:
                 free[bank].append(made[bank])
                 made[bank] += 1
-            results.append(Place(bank, free[bank].pop()))
+            results.append(Location(bank, free[bank].pop()))
         for place in late:
             free[place.bank].append(place.number)
 
     written = set(direct.values())
     copies = tuple((name, x) for name, x in program.stores if name not in written)
-    return Plan(tuple(results), copies, made[Bank.FLOAT], made[Bank.BOOL], _held(program))
+    return Plan(tuple(results), copies, made[Bank.FLOAT], made[Bank.BOOL], _find_overwritten(program))
 
 
 def _last_uses(program: Program) -> dict[Operand, int]:
@@ -104,7 +109,7 @@ def _direct_stores(program: Program, plain: frozenset[str], last: dict[Operand, 
     return direct
 
 
-def _held(program: Program) -> frozenset[str]:
-    """Arrays that are overwritten while another is to receive their old elements."""
+def _find_overwritten(program: Program) -> frozenset[str]:
+    """Returns the arrays that are overwritten before another one has received their old elements."""
     stored = {name for name, _ in program.stores}
     return frozenset(x.name for _, x in program.stores if isinstance(x, Load) and x.name in stored)

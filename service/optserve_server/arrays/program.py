@@ -1,4 +1,4 @@
-"""A straight-line program: what the tracer keeps and the executors run."""
+"""Straight-line programs, made by the tracer and run by the executors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one order in which every executor sums, so that all get the same bits.
+"""Order of summation, the same in every executor, so that all get the same bits.
 
 Each segment is cut from its start into blocks of `BLOCK` elements. Element i of a block
 goes to lane i % `LANES`; a lane adds its elements in ascending order to a float64 zero.

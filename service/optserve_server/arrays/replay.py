@@ -1,4 +1,4 @@
-"""A program's instructions, performed once more on whatever an `Ops` works on."""
+"""Execution of a program's instructions with any `Ops`."""
 
 from __future__ import annotations
 

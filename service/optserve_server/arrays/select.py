@@ -1,4 +1,4 @@
-"""Which executor a server uses."""
+"""Selection of the executor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generated modules as files, so that Numba can keep what it compiled from them."""
+"""Files of generated modules, so that Numba can cache what it compiles from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load(source: str) -> tuple[ModuleType, bool]:
     """
     name = _name(source)
     try:
-        path = _written(folder() / f"{name}.py", source)
+        path = _write_once(folder() / f"{name}.py", source)
     except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         return in_memory(source, {}), False
     spec = importlib.util.spec_from_file_location(name, path)
@@ -56,7 +56,7 @@ def _name(source: str) -> str:
     return "optserve_kernel_" + hashlib.sha256(source.encode()).hexdigest()[:32]
 
 
-def _written(path: Path, source: str) -> Path:
+def _write_once(path: Path, source: str) -> Path:
     """Writes ``source`` to ``path`` unless it is there already; others may do the same."""
     if path.is_file() and path.read_text(encoding="utf-8") == source:
         return path

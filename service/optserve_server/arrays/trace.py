@@ -1,4 +1,4 @@
-"""From a formula to a program: run it once on symbols and keep what it did."""
+"""Tracer: runs a formula once on symbols and records its operations as a program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ N = TypeVar("N", Scalar, SegmentScalar)
 
 
 class _Traced:
-    """What symbols and conditions share: they belong to a tracer and have no truth."""
+    """Base of symbols and conditions: they belong to a tracer and have no truth value."""
 
     __array_ufunc__ = None  # NumPy's numbers leave their operators to ours
     __hash__ = None  # type: ignore[assignment]  # == makes a condition
@@ -52,7 +52,7 @@ def _comparison(op: Op) -> Callable[[Any, Any], Condition]:
 
 
 class Symbol(_Traced):
-    """A value that the tracer follows; stands for one element of every array."""
+    """A traced value; represents one element of every array."""
 
     __add__, __radd__ = _operator(Op.ADD)
     __sub__, __rsub__ = _operator(Op.SUBTRACT)
@@ -126,19 +126,19 @@ class Tracer(Ops):
         self._reductions[name] = Reduction(name, kind, operand)
 
     def program(self) -> Program:
-        """What stores and reductions need of all that was traced, numbered anew."""
+        """Returns the traced program without dead code."""
         stores = [(name, x) for name, x in self._stores.items() if x != Load(name)]
         live = _live(
             self._instructions, [x for _, x in stores] + [r.operand for r in self._reductions.values()]
         )
         renumbered = {old: Result(new) for new, old in enumerate(live)}
 
-        def moved(x: Operand) -> Operand:
+        def renumber(x: Operand) -> Operand:
             return renumbered[x.index] if isinstance(x, Result) else x
 
         kept = [self._instructions[i] for i in live]
-        instructions = tuple(Instruction(k.op, tuple(map(moved, k.operands))) for k in kept)
-        reductions = tuple(Reduction(r.name, r.kind, moved(r.operand)) for r in self._reductions.values())
+        instructions = tuple(Instruction(k.op, tuple(map(renumber, k.operands))) for k in kept)
+        reductions = tuple(Reduction(r.name, r.kind, renumber(r.operand)) for r in self._reductions.values())
         used = {x for k in instructions for x in k.operands}
         used |= {x for _, x in stores} | {r.operand for r in reductions}
         stored = {name for name, _ in stores}
@@ -147,7 +147,7 @@ class Tracer(Ops):
             scalars=_names(self._numbers, Scalar, used),
             segment_scalars=_names(self._numbers, SegmentScalar, used),
             instructions=instructions,
-            stores=tuple((name, moved(x)) for name, x in stores),
+            stores=tuple((name, renumber(x)) for name, x in stores),
             reductions=reductions,
         )
 

@@ -1,4 +1,4 @@
-"""The operations that rules, losses and activations are written in.
+"""Operations for the formulas of rules, losses and activations.
 
 A formula receives an `Ops` and values that support ``+ - * /``, unary ``-`` and the
 comparisons ``< <= > >= ==``. The same formula runs on NumPy arrays (`NumpyOps`) and on

@@ -1,4 +1,4 @@
-"""What a described network takes: one file for each kind of layer, and their sum in `network`."""
+"""Complexity of described networks: one file for each kind of layer, and their sum in `network`."""
 
 from optserve_server.complexity.base import Layer
 from optserve_server.registry import Registry

@@ -1,4 +1,4 @@
-"""What a layer of a described network is: the shape it gives, and what that takes."""
+"""Base class of layers of a described network: output shape and costs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Layer(Algorithm):
         """What the layer takes for an input of ``shape``.
 
         Raises:
-            DomainError: SHAPE_MISMATCH where such an input does not fit the layer, without
+            DomainError: SHAPE_MISMATCH if such an input does not fit the layer, without
                 a field or with that of the hyperparameter which it does not fit.
         """
 

@@ -13,7 +13,7 @@ from optserve_server.hyper import hyper
 class Elementwise(Layer):
     """A function of each element without parameters, such as an activation.
 
-    No multiply-adds, and `operations` for each element: 1 unless told otherwise, as for a
+    No multiply-adds, and `operations` for each element: 1 by default, as for a
     rectifier's comparison or a call of tanh.
     """
 

@@ -1,4 +1,4 @@
-"""One dimension made of all."""
+"""All dimensions joined into one."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Estimate:
 
 
 def no_state(shape: Shape) -> int:
-    """Where there is no optimizer."""
+    """State of a network without an optimizer."""
     return 0
 
 
@@ -111,7 +111,7 @@ def estimate(
         state_elements: how many numbers of state an optimizer keeps for a tensor of a shape.
 
     Raises:
-        DomainError: SHAPE_MISMATCH where a layer does not fit its input, OUT_OF_RANGE where
+        DomainError: SHAPE_MISMATCH if a layer does not fit its input, OUT_OF_RANGE if
             a count would exceed `MAX_COUNT`; fields are paths within the network.
     """
     _check_counts("input_shape", batch_size * math.prod(network.input_shape) * element_size)

@@ -12,7 +12,7 @@ from optserve_server.hyper import hyper
 
 @dataclass(frozen=True)
 class Pooling(Layer):
-    """The largest element or the mean of each window, each channel by itself.
+    """The largest element or the mean of each window, separately for each channel.
 
     No parameters and no multiply-adds. With k elements of the window, each element of the
     output takes k - 1 comparisons, or k - 1 additions and a division.

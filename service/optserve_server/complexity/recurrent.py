@@ -1,4 +1,4 @@
-"""What the recurrent layers share."""
+"""Base class of recurrent layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sliding windows: how many places they have along each dimension."""
+"""Sliding windows: the number of positions along each dimension."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_window(window: Shape, field: str, **others: Shape) -> None:
     """Checks a window and what is stated for each of its dimensions.
 
     Raises:
-        DomainError: OUT_OF_RANGE, or CONFLICTING_FIELDS where another list is not as long.
+        DomainError: OUT_OF_RANGE, or CONFLICTING_FIELDS if another list is not as long.
     """
     if not 1 <= len(window) <= MAX_DIMENSIONS:
         allowed = f"in [1, {MAX_DIMENSIONS}]"

@@ -1,4 +1,4 @@
-"""Changes as the journal holds them, and replayed: through the same code that made them."""
+"""Records of changes in the journal, and their replay by the code that made the changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from optserve_server.state.change import Change, ChangeKind, Request
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, Staging
-from optserve_server.stepping.step_record import described, options_of
+from optserve_server.stepping.step_record import describe, options_of
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
@@ -54,9 +54,9 @@ class PushChange(Change[Session, Prepared[None]]):
 
     def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        facts, buffers = described(self.staging)
+        facts, buffers = describe(self.staging)
         own = {"reset_state": self.reset_state, **facts}
-        return pack({"kind": self.kind, **own, **_stated(self.request)}, buffers)
+        return pack({"kind": self.kind, **own, **_request_facts(self.request)}, buffers)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class RestoreChange(Change[Session, Prepared[None]]):
 
     def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, **_stated(self.request)}, [self.contents.data])
+        return pack({"kind": self.kind, **_request_facts(self.request)}, [self.contents.data])
 
 
 def _restore(session: Session, saved: Session) -> None:
@@ -127,7 +127,7 @@ class UpdateChange(Change[Session, Prepared[Any]]):
 
     def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_stated(self.request)})
+        return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_request_facts(self.request)})
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class ReportChange(Change[Session, Prepared[Any]]):
 
     def record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "values": dict(self.values), **_stated(self.request)})
+        return pack({"kind": self.kind, "values": dict(self.values), **_request_facts(self.request)})
 
 
 RequestedChange = PushChange | RestoreChange | UpdateChange | ReportChange
@@ -190,7 +190,7 @@ def _replay(
             return drop(session, facts["worker"], facts)
         case ChangeKind.CLOSE_ROUND:
             return CloseRound(is_recorded=True).prepare(session).commit()
-    staging = _staged(session, facts, buffers)
+    staging = _stage(session, facts, buffers)
     if kind is ChangeKind.STEP:
         return session.apply(staging, options_of(facts["options"]))
     if kind is ChangeKind.CONTRIBUTION:
@@ -200,11 +200,11 @@ def _replay(
     return PushChange(staging, reset_state=facts["reset_state"]).prepare(session).commit()
 
 
-def _stated(request: Request) -> dict[str, Any]:
+def _request_facts(request: Request) -> dict[str, Any]:
     return {"request": (request.key, request.content.hex())} if request.key else {}
 
 
-def _staged(session: Session, facts: dict[str, Any], buffers: Sequence[memoryview]) -> Staging:
+def _stage(session: Session, facts: dict[str, Any], buffers: Sequence[memoryview]) -> Staging:
     rest = buffers[0] if buffers else memoryview(b"")
 
     def take(dtype_name: str, shape: Sequence[int]) -> npt.NDArray[Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from optserve_server.sessions.namespaces import Namespaces
-from optserve_server.sessions.request_ledger import Answered
+from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.state.change import ChangeKind
 from optserve_server.storage.catalog import TRASH, Move
 from optserve_server.storage.damage import DamagedError
@@ -97,7 +97,7 @@ class DirectoryLog:
         self._journal = journal
 
     def commit(
-        self, kind: ChangeKind, folder: str, moves: Sequence[Move], answered: Answered | None = None
+        self, kind: ChangeKind, folder: str, moves: Sequence[Move], answered: AnsweredRequest | None = None
     ) -> None:
         """Makes a change; blocks until it is durable.
 
@@ -180,4 +180,4 @@ class DirectoryLog:
             answers = {names_of(facts["folder"])[0]: [facts["answered"]] if facts["answered"] else []}
         for namespace, states in answers.items():
             for state in states:
-                self._namespaces[namespace].requests.remember(Answered.of(state, DIRECTORY))
+                self._namespaces[namespace].requests.remember(AnsweredRequest.of(state, DIRECTORY))

@@ -1,4 +1,4 @@
-"""What the disk did with what was last written to it, and refusals where it would not take it."""
+"""State of the disk: result of the last write, and rejection of changes while writes fail."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.storage.files import Disk, write_whole
 
 RETRY_AFTER_S = 2.0
-"""Seconds after which a disk may have room again."""
+"""Seconds after which a full disk is tried again."""
 
 _TRIAL_BYTES = 1 << 20
-"""What has to find room before a disk that refused is trusted again, while there are no writes."""
+"""Bytes of a trial write that must succeed before a full disk is used again."""
 
 _log = logging.getLogger(__name__)
 
 
 class DiskState:
-    """Whether the disk takes what is written. Nothing is asked of it to know: writes tell.
+    """Whether the disk accepts writes, as the results of writes show.
 
-    Whoever looks at readiness may stop sending because of it; so `try_again` writes something
-    now and then while the disk refuses, and at no other time.
+    A load balancer may stop sending because of readiness; so `try_again` writes something
+    now and then while the disk fails, and at no other time.
 
     Args:
         disk: the disk.
         root: the data directory.
 
     Attributes:
-        trouble: why it did not take what was written last; empty where it did.
+        trouble: why it did not take what was written last; empty if it did.
     """
 
     def __init__(self, disk: Disk, root: Path) -> None:
@@ -52,7 +52,7 @@ class DiskState:
             yield
         except OSError as error:
             _log.warning("the disk refuses: %s", error)
-            reason = self._failed(error)
+            reason = self._note_failure(error)
             text = f"{self.trouble}; nothing was applied"
             raise DomainError(reason, text, retry_after=RETRY_AFTER_S) from error
         self.trouble = ""
@@ -68,12 +68,12 @@ class DiskState:
             write_whole(self._disk, self._trial, [bytes(_TRIAL_BYTES)])
             self._disk.remove(self._trial)
         except OSError as error:
-            self._failed(error)
+            self._note_failure(error)
         else:
             _log.info("the disk takes what is written again")
             self.trouble = ""
 
-    def _failed(self, error: OSError) -> Reason:
+    def _note_failure(self, error: OSError) -> Reason:
         self._tried = time.monotonic()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             self.trouble = "the server's disk is full"

@@ -1,4 +1,4 @@
-"""Keeping sessions on the disk: records before changes, snapshots now and then."""
+"""Durability manager: journal records before changes, periodic snapshots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from optserve_server.durability.disk_state import DiskState
 from optserve_server.durability.snapshot_codec import encode_snapshot
 from optserve_server.errors import DomainError
 from optserve_server.sessions.namespaces import Namespace
-from optserve_server.sessions.request_ledger import Answered
+from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.spec.session_spec import DurabilityMode
@@ -39,13 +39,13 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Policy:
-    """When snapshots are written by themselves, and what is kept.
+class SnapshotPolicy:
+    """Policy of automatic snapshots: when they are written, and what is retained.
 
     Attributes:
         generations: snapshots of each session that no client requested.
         journal_bytes: journal beyond which the sessions that hold on to it are saved. Half of
-            it is kept even if it is not needed, so that an earlier snapshot can stand in for
+            it is kept even if it is not needed, so that an earlier snapshot can replace
             a damaged one.
         segment_bytes: length at which a file of the journal ends.
         session_records: records of one session after which it is saved, so that to replay
@@ -67,7 +67,7 @@ ANSWERS_PER_SNAPSHOT = 64
 
 
 class DurabilityManager:
-    """Keeps sessions. Its coroutines belong to the event loop; what touches the disk runs in threads.
+    """Makes sessions durable. Its coroutines run on the event loop; access to the disk runs in threads.
 
     Args:
         catalog: the data directory.
@@ -92,7 +92,7 @@ class DurabilityManager:
         directory_log: DirectoryLog,
         codec: SpecCodec,
         encode: Encode,
-        policy: Policy,
+        policy: SnapshotPolicy,
     ) -> None:
         self.catalog = catalog
         self.journal = journal
@@ -128,7 +128,7 @@ class DurabilityManager:
             session, namespace.requests, folder, saved_step=session.step
         )
         answer = self.encode(kind, session, None) if request.key else b""
-        answered = Answered(request, kind, answer, folder.owner)
+        answered = AnsweredRequest(request, kind, answer, folder.owner)
         requests = [answered.state()] if request.key else []
         frozen = encode_snapshot(session, self.codec, number=0, requests=requests)
         write = partial(snapshot.write, tensors=frozen.tensors, metadata=frozen.metadata)
@@ -150,7 +150,7 @@ class DurabilityManager:
             change: the change, prepared.
 
         Returns:
-            Bytes of the payload; 0 where there is none.
+            Bytes of the payload; 0 if there is none.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; there is no record.
@@ -161,19 +161,21 @@ class DurabilityManager:
             # Changes that are in no record came before: they have to be saved first.
             with self.disk_state.refusing():
                 number, step = durability.number, durability.session.step
-                await self.in_thread(lambda: self._begun(durability, number, is_kept=False).finish())
-                self._saved(durability, number, step)
+                await self.in_thread(lambda: self._begin_snapshot(durability, number, is_kept=False).finish())
+                self._note_saved(durability, number, step)
         record = partial(change.record, self.codec)
         payload = record() if durability.session.is_small else await self.in_thread(record)
         with self.disk_state.refusing():
             return await self._append(durability, payload)
 
-    def changed(self, durability: SessionDurability[Session], kind: ChangeKind, payload_bytes: int) -> None:
-        """Counts a change that was made, and sees to it that it is saved when it is time."""
+    def count_change(
+        self, durability: SessionDurability[Session], kind: ChangeKind, payload_bytes: int
+    ) -> None:
+        """Counts an applied change, and starts a snapshot when one is due."""
         if durability.journals and durability.unbroken:
-            durability.recorded(payload_bytes)
+            durability.count_recorded(payload_bytes)
         else:
-            durability.unrecorded()
+            durability.count_unrecorded()
         soon = kind not in OF_STEPS and not durability.journals
         if soon or self._is_due(durability):
             self.save_soon(durability)
@@ -185,10 +187,10 @@ class DurabilityManager:
 
         Args:
             durability: of the session.
-            asked: the request for it; None where the server saves of its own accord.
+            asked: the request for it; None if the server saves of its own accord.
 
         Raises:
-            DomainError: STORAGE_FULL, STORAGE_UNAVAILABLE, or SESSION_NOT_FOUND where it was
+            DomainError: STORAGE_FULL, STORAGE_UNAVAILABLE, or SESSION_NOT_FOUND if it was
                 deleted meanwhile.
         """
         async with durability.saving:
@@ -198,11 +200,11 @@ class DurabilityManager:
                     durability.session.check_open()
                     number, step = durability.number, durability.session.step
                     file = await self.in_thread(
-                        lambda: self._begun(durability, number, is_kept=asked is not None)
+                        lambda: self._begin_snapshot(durability, number, is_kept=asked is not None)
                     )
                 made = SnapshotFile(file.path, number, step, asked is not None)
                 await self.in_thread(lambda: self._finish(durability, file, made, asked))
-            self._saved(durability, number, step)
+            self._note_saved(durability, number, step)
             await self.in_thread(lambda: self._tidy(durability))
             return made
 
@@ -221,7 +223,9 @@ class DurabilityManager:
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
-        answered = Answered(asked, ChangeKind.DROP, self.encode(ChangeKind.DROP, durability.session, None))
+        answered = AnsweredRequest(
+            asked, ChangeKind.DROP, self.encode(ChangeKind.DROP, durability.session, None)
+        )
         folder = durability.folder
 
         def work() -> None:
@@ -251,7 +255,7 @@ class DurabilityManager:
         self._delete(name, self.catalog.aside().get(name, []), request)
 
     def _delete(self, name: str, paths: Sequence[Path], request: Request) -> None:
-        answered = Answered(request, ChangeKind.DELETE, b"")
+        answered = AnsweredRequest(request, ChangeKind.DELETE, b"")
         with self.disk_state.refusing():
             self.directory_log.commit(ChangeKind.DELETE, name, self.catalog.deletion(paths), answered)
 
@@ -264,7 +268,7 @@ class DurabilityManager:
             if durability.due(now):
                 self.save_soon(durability)
         if self.journal.byte_count > self._policy.journal_bytes:
-            for owner in self.journal.pinned(self._covered()):
+            for owner in self.journal.find_pinning_owners(self._list_saved_numbers()):
                 if owner == DIRECTORY:
                     self.directory_log.outdated = True
                 else:
@@ -321,7 +325,7 @@ class DurabilityManager:
             else:
                 durable.set_exception(error)
 
-    def _begun(self, of: SessionDurability[Session], number: int, *, is_kept: bool) -> Beside:
+    def _begin_snapshot(self, of: SessionDurability[Session], number: int, *, is_kept: bool) -> Beside:
         """Writes a snapshot that is still to be finished."""
         requests = of.requests.state(of.folder.owner, ANSWERS_PER_SNAPSHOT)
         frozen = encode_snapshot(of.session, self.codec, number=number, requests=requests)
@@ -337,16 +341,16 @@ class DurabilityManager:
             return
         # Length and time of the file are what they will be in its place.
         answer = self.encode(ChangeKind.SAVE, durability.session, replace(made, path=file.temporary))
-        folder, answered = durability.folder, Answered(asked, ChangeKind.SAVE, answer)
+        folder, answered = durability.folder, AnsweredRequest(asked, ChangeKind.SAVE, answer)
         file.seal()
         with file:
             moves = self.catalog.keeping(folder, file, made.step)
             self.directory_log.commit(ChangeKind.SAVE, folder.session_id, moves, answered)
 
-    def _saved(self, durability: SessionDurability[Session], number: int, step: int) -> None:
+    def _note_saved(self, durability: SessionDurability[Session], number: int, step: int) -> None:
         self._durable_positions.note(durability.folder.owner, number)
         self.saves += 1
-        durability.saved(number, step)
+        durability.note_saved(number, step)
 
     def _tidy(self, durability: SessionDurability[Session]) -> None:
         """Deletes what is no longer needed; a failure is logged, and the next time tries again."""
@@ -363,9 +367,9 @@ class DurabilityManager:
             self._release()
 
     def _release(self) -> None:
-        self.journal.release(self._covered(), self._policy.journal_bytes // 2)
+        self.journal.release(self._list_saved_numbers(), self._policy.journal_bytes // 2)
 
-    def _covered(self) -> dict[int, int]:
+    def _list_saved_numbers(self) -> dict[int, int]:
         sessions = {owner: durability.saved_number for owner, durability in tuple(self._watched.items())}
         return {**sessions, DIRECTORY: self.directory_log.saved_number}
 

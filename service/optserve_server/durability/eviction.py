@@ -1,4 +1,4 @@
-"""Unused sessions leave the memory and come back from their last snapshot."""
+"""Eviction of unused sessions, and reload from their last snapshot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optserve_server.state.session_state import RELOAD_RETRY_AFTER_S
 from optserve_server.storage.damage import DamagedError
 
 MAX_INLINE_RELOAD_BYTES = 1 << 20
-"""Bytes of a session up to which it comes back while its caller waits."""
+"""Bytes of a session up to which it is reloaded while its caller waits."""
 
 
 async def evict(
@@ -53,7 +53,7 @@ async def evict(
 
 
 def _empty(session: Session) -> None:
-    """Lets go of its arrays; what is left describes it. Whoever still holds it is sent away."""
+    """Releases its arrays and keeps its description; users of the object get an error."""
     session.close(away=True)
     arenas = session.arenas
     arenas.parameters = {}
@@ -64,7 +64,7 @@ def _empty(session: Session) -> None:
 
 
 class Reload:
-    """The way back of one session.
+    """Reload of one evicted session.
 
     Args:
         durability_manager: keeps it.
@@ -84,7 +84,7 @@ class Reload:
 
         Raises:
             DomainError: STORAGE_UNAVAILABLE with a time to wait while it is on its way,
-                SESSION_DAMAGED where its snapshot is, or what the budget raises.
+                SESSION_DAMAGED if its snapshot is, or what the budget raises.
         """
         if self._byte_count <= MAX_INLINE_RELOAD_BYTES:
             return self._back()

@@ -1,4 +1,4 @@
-"""Start-up: every session comes back as it was acknowledged, or is set aside and said so."""
+"""Recovery at start-up: every session is restored as acknowledged, or quarantined and reported."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from optserve_server.durability.change_records import replay
 from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, names_of
-from optserve_server.durability.durability_manager import DurabilityManager, Encode, Policy
+from optserve_server.durability.durability_manager import DurabilityManager, Encode, SnapshotPolicy
 from optserve_server.durability.snapshot_codec import decode_snapshot, facts_of
 from optserve_server.sessions.namespaces import Namespaces
-from optserve_server.sessions.request_ledger import Answered
+from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.spec.spec_codec import SpecCodec
@@ -28,13 +28,13 @@ _log = logging.getLogger(__name__)
 
 
 class Recovery:
-    """Brings back the sessions of a data directory.
+    """Restores the sessions of a data directory.
 
     Args:
         root: the directory.
         namespaces: takes the sessions.
         codec: reads specifications.
-        encode: gives answers anew.
+        encode: encodes answers again.
         policy: for afterwards.
         disk: how to get at the directory.
     """
@@ -45,7 +45,7 @@ class Recovery:
         namespaces: Namespaces,
         codec: SpecCodec,
         encode: Encode,
-        policy: Policy | None = None,
+        policy: SnapshotPolicy | None = None,
         disk: Disk | None = None,
     ) -> None:
         self._disk = disk or Disk()
@@ -53,7 +53,7 @@ class Recovery:
         self._namespaces = namespaces
         self._codec = codec
         self._encode = encode
-        self._policy = policy or Policy()
+        self._policy = policy or SnapshotPolicy()
         self._durable_positions = DurablePositions(self._disk, self._catalog.journal / "positions")
         self._history = History()
 
@@ -70,8 +70,8 @@ class Recovery:
         directory_log = DirectoryLog(self._disk, self._catalog.root, self._namespaces)
         directory_log.recover(self._history, self._durable_positions)
         self._catalog.sweep()
-        with self._unlimited():
-            found = [self._recovered(folder) for folder in self._catalog.folders()]
+        with self._lift_limits():
+            found = [self._recover(folder) for folder in self._catalog.folders()]
         durability = [one for one in found if one is not None]
         self._report_lost(directory_log.folders, {one.folder.path.name for one in durability})
         self._durable_positions.keep([DIRECTORY, *(one.folder.owner for one in durability)])
@@ -100,8 +100,8 @@ class Recovery:
         return durability_manager
 
     @contextlib.contextmanager
-    def _unlimited(self) -> Iterator[None]:
-        """What was acknowledged comes back, also where limits are narrower by now."""
+    def _lift_limits(self) -> Iterator[None]:
+        """Suspends limits: acknowledged state is restored even if limits are lower now."""
         budget = self._namespaces.budget
         limits, budget.limits = budget.limits, {}
         try:
@@ -109,24 +109,22 @@ class Recovery:
         finally:
             budget.limits = limits
 
-    def _recovered(
-        self, folder: SessionFolder | tuple[str, DamagedError]
-    ) -> SessionDurability[Session] | None:
+    def _recover(self, folder: SessionFolder | tuple[str, DamagedError]) -> SessionDurability[Session] | None:
         if not isinstance(folder, SessionFolder):
             self._set_aside(self._catalog.sessions / folder[0], str(folder[1]), None)
             return None
         try:
-            return self._brought_back(folder)
+            return self._restore_session(folder)
         except DamagedError as error:
             self._set_aside(folder.path, str(error), folder.owner)
         except Exception as error:
-            # Whatever else it is, the other sessions can do without it.
+            # Any other error affects this session only.
             _log.exception("defect while %s was recovered", folder.path)
             self._set_aside(folder.path, f"{type(error).__name__}: {error}", folder.owner)
         return None
 
-    def _brought_back(self, folder: SessionFolder) -> SessionDurability[Session]:
-        """The session of a folder: from its last snapshot, or an earlier one and the journal.
+    def _restore_session(self, folder: SessionFolder) -> SessionDurability[Session]:
+        """Restores the session of a folder from its last snapshot, or an earlier one and the journal.
 
         Raises:
             DamagedError: there is no way to be sure of it.
@@ -157,7 +155,7 @@ class Recovery:
             raise DamagedError("it is another snapshot than its name says")
         durability = SessionDurability(session, requests, folder, file.number, file.number, file.step)
         for state in facts["requests"]:
-            requests.restore(Answered.of(state, folder.owner))
+            requests.restore(AnsweredRequest.of(state, folder.owner))
         session.durability = durability
         for payload in payloads:
             self._replay(durability, payload)
@@ -166,10 +164,10 @@ class Recovery:
 
     def _replay(self, durability: SessionDurability[Session], payload: memoryview) -> None:
         kind, outcome, request = replay(durability.session, payload, self._codec)
-        durability.recorded(len(payload))
+        durability.count_recorded(len(payload))
         if request.key:
             answer = self._encode(kind, durability.session, outcome)
-            durability.requests.restore(Answered(request, kind, answer, durability.folder.owner))
+            durability.requests.restore(AnsweredRequest(request, kind, answer, durability.folder.owner))
 
     def _set_aside(self, path: Path, why: str, owner: int | None) -> None:
         """Moves a session out of the way, with the segments that may hold records of it."""

@@ -1,4 +1,4 @@
-"""A session as tensors and facts, and back: what a snapshot holds.
+"""Codec of snapshots: a session as tensors and metadata.
 
 Tensors are named for what they are: ``parameter/w``, ``slot/m/w``, ``average/w``,
 ``accumulated/w``, ``best/w`` and ``round/w`` belong to the tensor ``w``. Everything else is facts, which
@@ -47,7 +47,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "float64":
 
 @dataclass(frozen=True)
 class EncodedSnapshot:
-    """What a snapshot of a session holds: tensors, which are read when it is their turn, and metadata."""
+    """Content of a session's snapshot: tensors, read lazily, and metadata."""
 
     tensors: list[TensorSource]
     metadata: dict[str, str]
@@ -114,7 +114,7 @@ def decode_snapshot(
 
     Raises:
         DamagedError: the snapshot does not fit together.
-        DomainError: the budget has no room for it.
+        DomainError: it exceeds the budget.
     """
     facts, spec = facts_of(contents), spec_of(contents, codec)
     layout = layout_of(contents, spec)

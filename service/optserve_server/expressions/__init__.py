@@ -1,1 +1,1 @@
-"""Formulas that callers send as text: read against a closed list, and never evaluated as Python."""
+"""Parser of formulas that callers send as text: a closed list of nodes, never evaluated as Python."""

@@ -1,4 +1,4 @@
-"""From text to values: Python's grammar, of which only the listed nodes mean anything."""
+"""Evaluation of expressions: Python's grammar, restricted to a list of nodes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def evaluate(text: str, ops: Ops, variables: Mapping[str, Value], numbers: Mappi
         numbers: named numbers.
 
     Returns:
-        A value as ``ops`` makes them, or a float where no variable is involved.
+        A value as ``ops`` makes them, or a float if no variable is involved.
 
     Raises:
         DomainError: INVALID_EXPRESSION with the field ``expression`` and the metadata
@@ -75,10 +75,10 @@ def evaluate(text: str, ops: Ops, variables: Mapping[str, Value], numbers: Mappi
             characters, and ``text``, the offending text, shortened.
     """
     check_words(text, {*FUNCTIONS, *variables, *numbers})
-    return _Reader(text, ops, {**variables, **{n: float(x) for n, x in numbers.items()}}).value(_parsed(text))
+    return _Reader(text, ops, {**variables, **{n: float(x) for n, x in numbers.items()}}).value(_parse(text))
 
 
-def _parsed(text: str) -> ast.expr:
+def _parse(text: str) -> ast.expr:
     """The syntax tree of a text that `check_words` let pass; its columns are indices, plus one."""
     # In parentheses, so that lines need no continuation; inside them, white space is all alike.
     line = "(" + text.translate({ord(c): " " for c in "\t\r\n"}) + ")"
@@ -92,7 +92,7 @@ def _parsed(text: str) -> ast.expr:
 
 
 class _Reader:
-    """Walks a tree; every node that is not listed is refused."""
+    """Evaluates a syntax tree; rejects every node that is not listed."""
 
     def __init__(self, text: str, ops: Ops, names: Mapping[str, Value]) -> None:
         self._text, self._ops, self._names = text, ops, names
@@ -104,9 +104,9 @@ class _Reader:
         self._nodes += 1
         self._depth += 1
         if self._nodes > MAX_NODES:
-            raise self._refused(node, f"it has more than {MAX_NODES} parts")
+            raise self._refusal(node, f"it has more than {MAX_NODES} parts")
         if self._depth > MAX_DEPTH:
-            raise self._refused(node, f"it is nested deeper than {MAX_DEPTH}")
+            raise self._refusal(node, f"it is nested deeper than {MAX_DEPTH}")
         found = self._value(node)
         self._depth -= 1
         return found
@@ -129,16 +129,16 @@ class _Reader:
             case ast.Call(func=ast.Name(id=name), keywords=[]) if name in FUNCTIONS:
                 return self._call(node, name)
             case ast.Name(id=name):
-                raise self._refused(node, f"{name} is a function and needs its arguments")
+                raise self._refusal(node, f"{name} is a function and needs its arguments")
             case ast.Compare():
-                raise self._refused(node, "a comparison stands only as the first argument of where")
-        raise self._refused(node, "this is not part of the language")
+                raise self._refusal(node, "a comparison stands only as the first argument of where")
+        raise self._refusal(node, "this is not part of the language")
 
     def _call(self, node: ast.Call, name: str) -> Value:
         arguments = node.args
         if len(arguments) != FUNCTIONS[name]:
             wanted = "1 argument" if FUNCTIONS[name] == 1 else f"{FUNCTIONS[name]} arguments"
-            raise self._refused(node, f"{name} takes {wanted}, not {len(arguments)}")
+            raise self._refusal(node, f"{name} takes {wanted}, not {len(arguments)}")
         if name == "where":
             return self._where(*arguments)
         if name == "power":
@@ -149,12 +149,12 @@ class _Reader:
 
     def _where(self, condition: ast.expr, a: ast.expr, b: ast.expr) -> Value:
         if not isinstance(condition, ast.Compare):
-            raise self._refused(condition, "the first argument of where is a comparison")
+            raise self._refusal(condition, "the first argument of where is a comparison")
         if len(condition.ops) != 1:
-            raise self._refused(condition, "comparisons are not chained: put one where into another")
+            raise self._refusal(condition, "comparisons are not chained: put one where into another")
         (sign,), (right,) = condition.ops, condition.comparators
         if type(sign) not in COMPARISONS:
-            raise self._refused(condition, "this is not part of the language")
+            raise self._refusal(condition, "this is not part of the language")
         holds = COMPARISONS[type(sign)](self.value(condition.left), self.value(right))
         branches = self.value(a), self.value(b)
         if isinstance(sign, ast.NotEq):
@@ -165,7 +165,7 @@ class _Reader:
         x, n = self.value(base), self.value(exponent)
         if not (isinstance(n, float) and n.is_integer() and abs(n) <= MAX_EXPONENT):
             what = f"an exponent is a whole number from -{MAX_EXPONENT} to {MAX_EXPONENT}"
-            raise self._refused(exponent, what)
+            raise self._refusal(exponent, what)
         if isinstance(x, float):
             return self._apply(node, np.power, x, n)
         return _power(x, int(n))
@@ -187,10 +187,10 @@ class _Reader:
 
     def _finite(self, node: ast.expr, number: float) -> float:
         if not np.isfinite(number):
-            raise self._refused(node, "this number is not finite")
+            raise self._refusal(node, "this number is not finite")
         return number
 
-    def _refused(self, node: ast.expr, what: str) -> DomainError:
+    def _refusal(self, node: ast.expr, what: str) -> DomainError:
         # Columns count the parenthesis that was put in front, and may include both of them.
         stop = min((node.end_col_offset or 0) - 1, len(self._text))
         return refusal(self._text, max(node.col_offset - 1, 0), stop, what)

@@ -1,4 +1,4 @@
-"""The error of a text that is no expression, with the place where it stops being one."""
+"""Error of a text that is no expression, with the position of the first mistake."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def refusal(text: str, start: int, stop: int, what: str) -> DomainError:
 
     Args:
         text: the whole expression, as it was sent.
-        start: index of the first offending character; the end of the text where one is missing.
+        start: index of the first offending character; the end of the text if one is missing.
         stop: index after the last one.
         what: what is wrong, as a clause.
     """

@@ -1,4 +1,4 @@
-"""The first gate: of which characters, numbers and names an expression consists.
+"""Lexical check of expressions: characters, numbers, names, parentheses.
 
 It stands before Python's own parser, so that this never meets a keyword, a string, a bracket
 other than a round one, or a character outside ASCII, which it would normalise. What passes

@@ -1,4 +1,4 @@
-"""What an initializer is: a tensor's first value."""
+"""Base class of initializers: the initial value of a tensor."""
 
 from __future__ import annotations
 

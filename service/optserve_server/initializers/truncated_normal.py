@@ -17,7 +17,7 @@ _ROUNDS = 64
 """One draw in 22 is outside, so no tensor that fits into memory needs as many."""
 
 
-def truncated(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def draw_truncated(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Standard normal numbers in [-2, 2], by redrawing those outside."""
     z = np.asarray(rng.standard_normal(shape)).reshape(-1)
     for _ in range(_ROUNDS):
@@ -39,4 +39,4 @@ class TruncatedNormal(Initializer):
     stddev: float = hyper(0.05, ge=0)
 
     def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        return self.mean + self.stddev * truncated(shape, rng)
+        return self.mean + self.stddev * draw_truncated(shape, rng)

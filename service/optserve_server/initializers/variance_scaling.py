@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from optserve_server.hyper import hyper
 from optserve_server.initializers.base import Initializer
-from optserve_server.initializers.truncated_normal import STDDEV, truncated
+from optserve_server.initializers.truncated_normal import STDDEV, draw_truncated
 
 
 class FanMode(StrEnum):
@@ -43,7 +43,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return field * shape[-2], field * shape[-1]
 
 
-def centred(
+def draw_centred(
     distribution: InitializerDistribution, variance: float, shape: tuple[int, ...], rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     """Draws of mean 0 and the given variance."""
@@ -52,7 +52,7 @@ def centred(
         return np.asarray(rng.uniform(-limit, limit, shape))
     if distribution is InitializerDistribution.NORMAL:
         return np.asarray(math.sqrt(variance) * rng.standard_normal(shape))
-    return math.sqrt(variance) / STDDEV * truncated(shape, rng)
+    return math.sqrt(variance) / STDDEV * draw_truncated(shape, rng)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class FanInitializer(Initializer):
         """The variance of each element."""
 
     def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        return centred(self.distribution, self.variance(*fans(shape)), shape, rng)
+        return draw_centred(self.distribution, self.variance(*fans(shape)), shape, rng)
 
 
 @dataclass(frozen=True)

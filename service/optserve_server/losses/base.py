@@ -1,4 +1,4 @@
-"""What a loss is: a number for each example, and its gradient.
+"""Base class of losses: a number for each example, and its gradient.
 
 Elements are computed in the prediction's dtype, as every framework does, so that a
 float32 client gets float32's memory, speed and numbers. Sums are taken in float64: they
@@ -129,10 +129,10 @@ class Loss(Algorithm):
             DomainError: DTYPE_MISMATCH, SHAPE_MISMATCH or OUT_OF_RANGE with the field
                 ``prediction``, ``target`` or ``sample_weight``, and what `check` raises.
         """
-        y = self._checked(prediction, target, sample_weight)
+        y = self._check(prediction, target, sample_weight)
         with np.errstate(all="ignore"):
             values = np.asarray(self._values(prediction, y), prediction.dtype)
-        return weighted(values, sample_weight)
+        return apply_weights(values, sample_weight)
 
     def gradient(
         self,
@@ -148,10 +148,10 @@ class Loss(Algorithm):
         Raises:
             DomainError: as `per_example`.
         """
-        y = self._checked(prediction, target, sample_weight)
+        y = self._check(prediction, target, sample_weight)
         with np.errstate(all="ignore"):
             slope = np.asarray(self._slope(prediction, y), prediction.dtype)
-        return self._scaled(slope, target, reduction, sample_weight)
+        return self._scale(slope, target, reduction, sample_weight)
 
     def total_weight(self, target: npt.NDArray[Any], sample_weight: Floats | None) -> float | None:
         """What MEAN_WITH_SAMPLE_WEIGHT divides by; None stands for the number of examples."""
@@ -162,7 +162,7 @@ class Loss(Algorithm):
         """The axis that belongs to one example: the hyperparameter `axis` where the loss has one."""
         return getattr(self, "axis", -1)
 
-    def _scaled(
+    def _scale(
         self,
         slope: Floats,
         target: npt.NDArray[Any],
@@ -174,9 +174,9 @@ class Loss(Algorithm):
         factor = weight(examples, reduction, self.total_weight(target, sample_weight))
         each = None if sample_weight is None else np.expand_dims(sample_weight, self._axis)
         with np.errstate(all="ignore"):
-            return np.asarray(weighted(slope, each) * factor, slope.dtype)
+            return np.asarray(apply_weights(slope, each) * factor, slope.dtype)
 
-    def _checked(
+    def _check(
         self, prediction: Floats, target: npt.NDArray[Any], sample_weight: Floats | None = None
     ) -> Floats:
         """The target as `_values` and `_slope` take it."""
@@ -188,9 +188,9 @@ class Loss(Algorithm):
             expected = without_axis(prediction.shape, self._axis)
             require(Reason.SHAPE_MISMATCH, "sample_weight", sample_weight.shape, (expected,))
             require(Reason.DTYPE_MISMATCH, "sample_weight", sample_weight.dtype, (prediction.dtype,))
-        return self._prepared(prediction, target)
+        return self._prepare(prediction, target)
 
-    def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         return require_alike(prediction, target)
 
     @abstractmethod
@@ -202,7 +202,7 @@ class Loss(Algorithm):
         """The gradient of the sum over all examples."""
 
 
-def weighted(values: Floats, factors: Floats | None) -> Floats:
+def apply_weights(values: Floats, factors: Floats | None) -> Floats:
     """``values`` times ``factors``; None stands for 1."""
     if factors is None:
         return values
@@ -226,10 +226,10 @@ def require_alike(prediction: Floats, target: npt.NDArray[Any]) -> Floats:
 def require(reason: Reason, field: str, actual: object, allowed: tuple[object, ...]) -> None:
     """Raises `mismatch` unless ``actual`` is one of ``allowed``, dtypes or shapes."""
     if actual not in allowed:
-        raise mismatch(reason, field, " or ".join(map(_shown, allowed)), _shown(actual))
+        raise mismatch(reason, field, " or ".join(map(_describe, allowed)), _describe(actual))
 
 
-def _shown(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ",".join(map(str, value)) + "]"
     return str(np.dtype(value))

@@ -1,4 +1,4 @@
-"""What the losses of boxes share: overlap, hull and distance, with their gradients.
+"""Base of the losses of boxes: overlap, hull and distance, with their gradients.
 
 Boxes are x1, y1, x2, y2 along the last axis. Everything here takes them with that axis
 moved to the front, [4, ...], and returns gradients with respect to the predicted boxes in
@@ -56,11 +56,11 @@ class BoxLoss(Loss):
 
     epsilon: float = hyper(1e-7, ge=1e-30)
 
-    def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         if prediction.shape[-1] != 4:
             actual = "[" + ",".join(map(str, prediction.shape)) + "]"
             raise mismatch(Reason.SHAPE_MISMATCH, "prediction", "boxes, [...,4]", actual)
-        return super()._prepared(prediction, target)
+        return super()._prepare(prediction, target)
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
         return self.measure(np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)).value
@@ -126,15 +126,15 @@ def _between_centres(p: Floats, y: Floats, axis: int) -> Measure:
 
 def _larger(p: Floats, y: Floats, index: int) -> Measure:
     """The larger of both edges."""
-    return Measure(np.maximum(p[index], y[index]), _chosen(p, index, p[index] - y[index]))
+    return Measure(np.maximum(p[index], y[index]), _extremum_slope(p, index, p[index] - y[index]))
 
 
 def _smaller(p: Floats, y: Floats, index: int) -> Measure:
     """The smaller of both edges."""
-    return Measure(np.minimum(p[index], y[index]), _chosen(p, index, y[index] - p[index]))
+    return Measure(np.minimum(p[index], y[index]), _extremum_slope(p, index, y[index] - p[index]))
 
 
-def _chosen(p: Floats, index: int, lead: Floats) -> Floats:
+def _extremum_slope(p: Floats, index: int, lead: Floats) -> Floats:
     """The slope of an extremum of two: 1 where the predicted edge leads, half where both do."""
     slope = np.zeros_like(p)
     slope[index] = (1 + np.sign(lead)) / 2

@@ -1,4 +1,4 @@
-"""What cross-entropies over classes compute, against a distribution over classes."""
+"""Base of cross-entropies over classes, against a distribution over classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.activations.softmax import shifted, softmax
+from optserve_server.activations.softmax import softmax, subtract_maximum
 from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.errors import Reason, mismatch, out_of_range
 from optserve_server.hyper import hyper
@@ -42,7 +42,7 @@ class ClassLoss(Loss):
         if given not in (0, classes):
             raise mismatch(Reason.SHAPE_MISMATCH, "class_weights", f"[{classes}]", f"[{given}]")
 
-    def _prepared(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         y = self._distributions(prediction, target)
         if self.label_smoothing:
             y = y * (1 - self.label_smoothing) + self.label_smoothing / max(prediction.shape[self.axis], 1)
@@ -97,7 +97,7 @@ def is_clipped(q: Floats) -> npt.NDArray[np.bool_]:
 
 def log_softmax(logits: Floats, axis: int) -> Floats:
     """log(softmax(logits)) along ``axis``."""
-    below = shifted(logits, axis)
+    below = subtract_maximum(logits, axis)
     whole: Floats = below - np.log(total(np.exp(below), axis)).astype(logits.dtype)
     return whole
 

@@ -21,7 +21,7 @@ from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.errors import DomainError, Reason, out_of_range, within
 from optserve_server.expressions.formula import FUNCTIONS
 from optserve_server.hyper import NamedNumbers, hyper
-from optserve_server.losses.base import Evaluated, Floats, Loss, Reduction, weighted
+from optserve_server.losses.base import Evaluated, Floats, Loss, Reduction, apply_weights
 from optserve_server.losses.custom_programs import (
     PREDICTION,
     SLOPE,
@@ -48,7 +48,7 @@ class Custom(Loss):
 
     Element by element, f is the expression of y_pred and y_true that the caller sends. The
     mean is that of every other loss over the last axis; the lecture's sum over the batch,
-    where there is one output, is the reduction SUM.
+    if there is one output, is the reduction SUM.
     """
 
     compiles: ClassVar[bool] = True
@@ -83,21 +83,21 @@ class Custom(Loss):
         backend: Backend,
     ) -> Evaluated:
         """Losses and gradient from one kernel; see `Loss.evaluate`."""
-        y = self._checked(prediction, target, sample_weight)
+        y = self._check(prediction, target, sample_weight)
         program, numbers = self.programs.both if with_gradient else self.programs.value
         found = _run(backend, program, numbers, prediction, y)
         values = np.asarray(_mean(found[VALUE]), prediction.dtype)
         gradient = None
         if with_gradient:
             slope = np.asarray(found[SLOPE] * (1 / max(prediction.shape[-1], 1)), prediction.dtype)
-            gradient = self._scaled(slope, target, reduction, sample_weight)
-        return Evaluated(weighted(values, sample_weight), gradient)
+            gradient = self._scale(slope, target, reduction, sample_weight)
+        return Evaluated(apply_weights(values, sample_weight), gradient)
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
-        return _mean(_replayed(*self.programs.value, prediction, target)[VALUE])
+        return _mean(_replay(*self.programs.value, prediction, target)[VALUE])
 
     def _slope(self, prediction: Floats, target: Floats) -> Any:
-        slope = _replayed(*self.programs.both, prediction, target)[SLOPE]
+        slope = _replay(*self.programs.both, prediction, target)[SLOPE]
         return slope * (1 / max(prediction.shape[-1], 1))
 
 
@@ -120,7 +120,7 @@ def _kernel(backend: Backend, program: Program, dtype: np.dtype[Any]) -> Kernel:
     return backend.compile(program, dtype, {}, keep=False)
 
 
-def _replayed(
+def _replay(
     program: Program, numbers: Mapping[str, float], prediction: Floats, target: Floats
 ) -> dict[str, Floats]:
     """What a program stores, computed by NumPy without a backend, operation for operation."""

@@ -1,4 +1,4 @@
-"""From a caller's expression to the programs that compute it and its derivative."""
+"""Programs that compute a caller's expression and its derivative."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from optserve_server.arrays.differentiation import differentiated
-from optserve_server.arrays.lifting import lifted
+from optserve_server.arrays.differentiation import differentiate
+from optserve_server.arrays.lifting import lift
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.trace import Tracer
 from optserve_server.expressions.formula import evaluate
@@ -54,8 +54,8 @@ def programs_of(expression: str, constants: NamedNumbers) -> Programs:
     value = t.program()
     if PREDICTION not in value.arrays:
         raise refusal(expression, 0, len(expression), "it does not depend on y_pred")
-    both = differentiated(value, VALUE, PREDICTION, SLOPE)
+    both = differentiate(value, VALUE, PREDICTION, SLOPE)
     if len(both.instructions) > MAX_INSTRUCTIONS:
         what = f"with its derivative it takes more than {MAX_INSTRUCTIONS} operations"
         raise refusal(expression, 0, len(expression), what)
-    return Programs(lifted(value), lifted(both))
+    return Programs(lift(value), lift(both))

@@ -1,4 +1,4 @@
-"""Losses that are a function of each element and its target, taken along an axis."""
+"""Base of losses that are a function of each element and its target, reduced along an axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What losses over probabilities and logits share."""
+"""Common functions of losses over probabilities and logits."""
 
 from __future__ import annotations
 

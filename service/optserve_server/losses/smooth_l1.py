@@ -27,5 +27,5 @@ class SmoothL1(ElementwiseLoss):
 
     def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
         error = p - y
-        # Divides by beta inside its range alone, which is empty where beta is 0 or rounds to it.
+        # Divides by beta inside its range alone, which is empty if beta is 0 or rounds to it.
         return ops.where(ops.abs(error) >= self.beta, ops.sign(error), error / self.beta)

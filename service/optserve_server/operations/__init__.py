@@ -1,1 +1,1 @@
-"""What operators see of a server: metrics, health and traces."""
+"""Operation of a server: metrics, health and traces."""

@@ -1,4 +1,4 @@
-"""The small HTTP server of operators: ``/metrics``, ``/healthz`` and ``/readyz``."""
+"""HTTP server for operators: ``/metrics``, ``/healthz`` and ``/readyz``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, gathered from plain counters when they are asked for."""
+"""Metrics for Prometheus, collected from plain counters on each scrape."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class ServerCollector(Collector):
                 f"optserve_held_{kind.value}", "What is held, by namespace.", labels=["namespace"]
             )
             for namespace in self._server.namespaces:
-                gauge.add_metric([namespace.name], namespace.budget.held(kind))
+                gauge.add_metric([namespace.name], namespace.budget.usage(kind))
             yield gauge
         regions = self._server.regions
         yield GaugeMetricFamily("optserve_shared_memory_regions", "Regions of shared memory.", len(regions))

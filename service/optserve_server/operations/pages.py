@@ -1,4 +1,4 @@
-"""The pages that operators and their machines ask for."""
+"""Pages for operators: metrics, health and readiness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces for OpenTelemetry, where its extra is installed.
+"""Traces for OpenTelemetry, if its extra is installed.
 
 Where spans go is stated the way OpenTelemetry does: OTEL_EXPORTER_OTLP_ENDPOINT,
 OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and the rest of its environment variables.

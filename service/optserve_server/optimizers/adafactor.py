@@ -67,14 +67,14 @@ class Adafactor(MatrixRule):
         return self.min_dim_size_to_factor, self.factor_largest
 
     def tensor_slots(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        axes = self._factored(shape)
+        axes = self._factor_dimensions(shape)
         if axes is None:
             return {"v": shape}
         rows, columns = axes
         return {"r": _without(shape, columns), "c": _without(shape, rows)}
 
-    def _factored(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
-        """The dimensions of rows and of columns; None where the second moment is kept whole."""
+    def _factor_dimensions(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """The dimensions of rows and of columns; None if the second moment is kept whole."""
         if len(shape) < 2:
             return None
         axes = list(range(len(shape)))
@@ -97,7 +97,7 @@ class Adafactor(MatrixRule):
             squares = squares + self.epsilon1
         else:
             floor = self.epsilon1 or float(xp.finfo(p.dtype).eps)
-        axes = self._factored(p.shape)
+        axes = self._factor_dimensions(p.shape)
         new = {"v": squares}
         if axes is not None:
             rows, columns = axes
@@ -122,5 +122,5 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 
 def rms(xp: Any, x: Matrix) -> float:
-    """The root mean square of all elements, 0 where there are none."""
+    """The root mean square of all elements, 0 if there are none."""
     return norm(xp, x) / math.sqrt(max(x.size, 1))

@@ -15,7 +15,7 @@ class ADOPT(ElementwiseRule):
     """d = g/max(sqrt(v), e), clipped to (t - 1)^(1/4); m = b1*m + (1 - b1)*d; p -= lr*m;
     v = b2*v + (1 - b2)*g^2.
 
-    So a gradient is never divided by itself. The first step only sets v = g^2. In the frame:
+    So a gradient is never divided by its own magnitude. The first step only sets v = g^2. In the frame:
     an average of what the frame divides, by a second moment of the past.
     """
 

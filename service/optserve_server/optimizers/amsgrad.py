@@ -25,7 +25,7 @@ class AMSGrad(Adam):
     RAW          w = max(w, v), then corrected by `bias_correction`  (Keras, PyTorch)
     CORRECTED    w = max(w, v/(1 - b2^t)), over m/(1 - b1^t)         (optax)
     UNCORRECTED  v = max(v, b2*v + (1 - b2)*g^2) stands for both, and nothing is corrected:
-                 the next average goes on from the maximum           (the lecture)
+                 the next average continues from the maximum           (the lecture)
 
     RAW without a correction is the paper's own form.
 

@@ -30,7 +30,7 @@ class Rule(Algorithm):
 
     @property
     def base_learning_rate(self) -> float:
-        """The learning rate where no schedule gives one."""
+        """The learning rate of a session without a schedule."""
         return self.learning_rate
 
     @property
@@ -55,7 +55,7 @@ class Rule(Algorithm):
     def step_dependent_slots(self) -> frozenset[str]:
         """The slots that mean something only beside the number of steps they have seen.
 
-        When a session changes its rule they are carried over together, or started anew
+        When a session changes its rule they are carried over together, or initialized again
         together with t.
         """
         return frozenset()

@@ -8,7 +8,7 @@ from optserve_server.arrays.vocabulary import Ops, Value
 
 
 class EpsilonPlacement(StrEnum):
-    """Where epsilon stands in a denominator."""
+    """Placement of epsilon in a denominator."""
 
     INSIDE = "INSIDE"
     OUTSIDE = "OUTSIDE"
@@ -26,8 +26,8 @@ def root(
         epsilon: what keeps the root from zero.
         placement: where it stands.
         vanishing: whether epsilon is 0, a static flag. The root of a zero is then 1.
-        below: optax' eps_root, which stands below the root wherever epsilon stands; None
-            where it is 0, so that rules without it make the programs that they always made.
+        below: optax' eps_root, which is added under the root in every placement; None
+            if it is 0, so that the programs of rules without it do not contain it.
     """
     if below is not None:
         v = v + below

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from optserve_server.arrays.vocabulary import Ops, Value
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.fed_moments import FedMoments
-from optserve_server.optimizers.yogi import followed
+from optserve_server.optimizers.yogi import move_towards
 
 
 @dataclass(frozen=True)
@@ -18,4 +18,4 @@ class FedYogi(FedMoments):
     tau: float = hyper(1e-3, gt=0)
 
     def second_moment(self, ops: Ops, v: Value, square: Value, beta2: Value, rest_2: Value) -> Value:
-        return followed(ops, v, square, rest_2)
+        return move_towards(ops, v, square, rest_2)

@@ -22,14 +22,14 @@ class GroupwiseRule(ElementwiseRule):
     def group_sum_terms(self, ops: Ops, p: Value, g: Value, *state: Any, **numbers: Any) -> dict[str, Value]:
         """The values whose magnitudes are summed over the group, by name.
 
-        Takes what `update` takes, without the numbers that `settled` adds.
+        Takes what `update` takes, without the numbers that `settle` adds.
         """
 
     @abstractmethod
-    def settled(
+    def settle(
         self, sums: Mapping[str, float], numbers: Mapping[str, float]
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """What the sums change: further keywords of `update`, and what is carried to the next step.
+        """Computes numbers from the sums: further keywords of `update`, and those carried to the next step.
 
         Args:
             sums: over the group, float64, by name.

@@ -1,4 +1,4 @@
-"""Rules that see a tensor as a matrix rather than as so many elements."""
+"""Rules that treat a tensor as a matrix rather than element by element."""
 
 from __future__ import annotations
 

@@ -98,9 +98,9 @@ class Muon(MatrixRule):
         if p.ndim != 2:
             return self._adam(xp, kept * p, g, slots, numbers)
         m = self.momentum * slots["m"] + (1 - self.momentum) * g
-        u = _mixed(m, g, numbers["averaged"], numbers["fresh"])
+        u = _mix(m, g, numbers["averaged"], numbers["fresh"])
         rate = numbers["rate"] * self._scale(*p.shape)
-        return kept * p - rate * orthogonalized(xp, u, self.iterations, self._divisor(norm(xp, u))), {"m": m}
+        return kept * p - rate * orthogonalize(xp, u, self.iterations, self._divisor(norm(xp, u))), {"m": m}
 
     def _scale(self, rows: int, columns: int) -> float:
         if self.rms_rate:
@@ -125,7 +125,7 @@ class Muon(MatrixRule):
         if self.adam_epsilon_root:
             second = second + self.adam_epsilon_root
         below = xp.sqrt(second) + self.adam_epsilon
-        direction = _mixed(m, g, numbers["adam_averaged"], numbers["adam_fresh"])
+        direction = _mix(m, g, numbers["adam_averaged"], numbers["adam_fresh"])
         return p - numbers["adam_rate"] * direction / below, {"m": m, "v": v}
 
 
@@ -141,11 +141,11 @@ def _first_moment(beta: float, step: int, nesterov: bool, *, corrected: bool) ->
     return averaged / (1 - beta ** (step + nesterov)), fresh / (1 - beta**step)
 
 
-def _mixed(m: Matrix, g: Matrix, averaged: float, fresh: float) -> Matrix:
+def _mix(m: Matrix, g: Matrix, averaged: float, fresh: float) -> Matrix:
     return averaged * m + fresh * g if fresh else averaged * m
 
 
-def orthogonalized(xp: Any, u: Matrix, iterations: int, divisor: float) -> Matrix:
+def orthogonalize(xp: Any, u: Matrix, iterations: int, divisor: float) -> Matrix:
     """U = U*S*V^T with its singular values moved towards 1, by a Newton-Schulz iteration.
 
     Args:

@@ -48,13 +48,13 @@ class NAdam(ElementwiseRule):
     def carry(self) -> dict[str, float]:
         return {"momentum_product": 1.0} if self.form is NAdamForm.SCHEDULED else {}
 
-    def warmed(self, step: int) -> float:
+    def momentum_at(self, step: int) -> float:
         """mu(t)."""
         return float(self.beta1 * (1 - 0.5 * 0.96 ** (step * self.momentum_decay)))
 
     def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         if self.form is NAdamForm.SCHEDULED:
-            now, following = self.warmed(step), self.warmed(step + 1)
+            now, following = self.momentum_at(step), self.momentum_at(step + 1)
             product = carried["momentum_product"] * now
             carried = {"momentum_product": product}
         else:

@@ -69,7 +69,7 @@ class Prodigy(GroupwiseRule):
             "sum": beta3 * gradient_sum + weight * (estimate * g),
         }
 
-    def settled(
+    def settle(
         self, sums: Mapping[str, float], numbers: Mapping[str, float]
     ) -> tuple[dict[str, float], dict[str, float]]:
         estimate = numbers["estimate"]

@@ -49,7 +49,7 @@ class RAdam(ElementwiseRule):
         return frozenset({"m", "v"})
 
     def rectification(self, step: int) -> float | None:
-        """r, or None where the average is still too short for one."""
+        """r, or None if the average is still too short for one."""
         power = self.beta2**step
         limit = 2 / (1 - self.beta2) - 1
         rho = limit - 2 * step * power / (1 - power)

@@ -49,7 +49,7 @@ class Yogi(ElementwiseRule):
         epsilon: Value, epsilon_root: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta1 * m + rest_1 * g
-        v = followed(ops, v, g * g, rest_2)
+        v = move_towards(ops, v, g * g, rest_2)
         below = root(
             ops, second * v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0,
             below=epsilon_root if self.epsilon_root else None,
@@ -57,7 +57,7 @@ class Yogi(ElementwiseRule):
         return p - rate * m / below, m, v
 
 
-def followed(ops: Ops, v: Value, square: Value, rest: Value) -> Value:
+def move_towards(ops: Ops, v: Value, square: Value, rest: Value) -> Value:
     """``v``, moved towards ``square`` by a part of ``square``; at least 0.
 
     Where v > g^2 it keeps at least b2*v, so that only rounding could take it below 0.

@@ -1,4 +1,4 @@
-"""How many steps a rule has counted, for all tensors of a group or for some of them."""
+"""Step counts of a rule, for all tensors of a group or for some of them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Clock:
     tensors: frozenset[str] | None = None
 
 
-def advanced(
+def advance(
     clocks: Sequence[Clock],
     carried: Sequence[Carried],
     members: Mapping[str, Collection[str]],
     covered: Collection[str],
 ) -> list[Clock]:
-    """The clocks after a step in which some tensors had no gradient: theirs stand still.
+    """Returns the clocks after a step; those of tensors without a gradient do not advance.
 
     Args:
         clocks: the clocks before it.
@@ -48,11 +48,11 @@ def advanced(
             found.append(Clock(clock.group, clock.count + 1, after, moving))
         if mine - moving:
             found.append(Clock(clock.group, clock.count, clock.carried, mine - moving))
-    return list(_merged(found))
+    return list(_merge(found))
 
 
-def _merged(clocks: Sequence[Clock]) -> Iterator[Clock]:
-    """Joins clocks that show the same."""
+def _merge(clocks: Sequence[Clock]) -> Iterator[Clock]:
+    """Joins clocks that have counted the same steps."""
     alike: dict[object, list[Clock]] = {}
     for clock in clocks:
         alike.setdefault((clock.group, clock.count, tuple(sorted(clock.carried.items()))), []).append(clock)

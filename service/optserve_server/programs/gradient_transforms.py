@@ -31,7 +31,7 @@ REPLY = "reply"
 
 @dataclass(frozen=True)
 class StepPrograms:
-    """What shapes the programs of one parameter group.
+    """The programs of one parameter group.
 
     Attributes:
         rule: the group's optimizer.
@@ -55,12 +55,12 @@ class StepPrograms:
         return t.program()
 
     def _measure(self, t: Tracer, scaled: bool) -> None:
-        gradient = self._prepared(t, t.load(GRADIENT), scaled)
+        gradient = self._prepare_gradient(t, t.load(GRADIENT), scaled)
         # Not of what was sent: finite elements may overflow on their way to the rule.
         t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, gradient)
         reduce_squares(t, "squares", gradient, wide=self.wide)
         if isinstance(self.gradient.clip, ClipByValue):
-            reduce_squares(t, "clipped_squares", self._clipped(t, gradient), wide=self.wide)
+            reduce_squares(t, "clipped_squares", self._clip(t, gradient), wide=self.wide)
         if self.gradient.l1:
             t.reduce("magnitudes", ReductionKind.SUM_OF_MAGNITUDES, t.load(PARAMETER))
         if self.gradient.l2:
@@ -70,7 +70,7 @@ class StepPrograms:
     def measure_micro_batch(self, scaled: bool) -> Program:
         """Sums over a gradient that is only accumulated; elements not finite of what would wait."""
         t = Tracer()
-        gradient = self._unscaled(t, t.load(GRADIENT), scaled)
+        gradient = self._unscale(t, t.load(GRADIENT), scaled)
         t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, t.load(ACCUMULATED) + gradient)
         reduce_squares(t, "squares", gradient, wide=self.wide)
         return t.program()
@@ -79,7 +79,7 @@ class StepPrograms:
     def accumulate(self, scaled: bool) -> Program:
         """Adds a gradient to those that wait."""
         t = Tracer()
-        gradient = self._unscaled(t, t.load(GRADIENT), scaled)
+        gradient = self._unscale(t, t.load(GRADIENT), scaled)
         t.store(ACCUMULATED, t.load(ACCUMULATED) + gradient)
         return t.program()
 
@@ -169,7 +169,7 @@ class StepPrograms:
 
     def _inputs(self, t: Tracer, scaled: bool) -> list[Value]:
         """What the rule gets: parameter, gradient and slots, the guards' work done."""
-        gradient = self._clipped(t, self._prepared(t, t.load(GRADIENT), scaled))
+        gradient = self._clip(t, self._prepare_gradient(t, t.load(GRADIENT), scaled))
         p = t.load(PARAMETER)
         if self.decays:
             p = p * t.scalar("guard_decay")
@@ -177,7 +177,7 @@ class StepPrograms:
 
     def _prepare(self, scaled: bool) -> Program:
         t = Tracer()
-        t.store(PREPARED, self._clipped(t, self._prepared(t, t.load(GRADIENT), scaled)))
+        t.store(PREPARED, self._clip(t, self._prepare_gradient(t, t.load(GRADIENT), scaled)))
         self._restart(t)
         return t.program()
 
@@ -186,12 +186,12 @@ class StepPrograms:
         if self.gradient.accumulation_steps > 1:
             t.store(ACCUMULATED, 0.0)
 
-    def _unscaled(self, t: Tracer, g: Value, scaled: bool) -> Value:
+    def _unscale(self, t: Tracer, g: Value, scaled: bool) -> Value:
         return g / t.scalar("guard_loss_scale") if scaled else g
 
-    def _prepared(self, t: Tracer, g: Value, scaled: bool) -> Value:
+    def _prepare_gradient(self, t: Tracer, g: Value, scaled: bool) -> Value:
         """The gradient before clipping."""
-        g = self._unscaled(t, g, scaled)
+        g = self._unscale(t, g, scaled)
         if self.gradient.accumulation_steps > 1:
             g = (t.load(ACCUMULATED) + g) / t.scalar("guard_accumulation_steps")
         if self.gradient.l1:
@@ -200,7 +200,7 @@ class StepPrograms:
             g = g + t.scalar("guard_l2") * t.load(PARAMETER)
         return g
 
-    def _clipped(self, t: Tracer, g: Value) -> Value:
+    def _clip(self, t: Tracer, g: Value) -> Value:
         clip = self.gradient.clip
         if clip is None:
             return g

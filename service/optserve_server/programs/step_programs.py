@@ -1,4 +1,4 @@
-"""Which programs each parameter group of a session runs."""
+"""Selection of the programs of each parameter group."""
 
 from __future__ import annotations
 

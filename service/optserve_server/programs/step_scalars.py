@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from optserve_server.programs.clocks import Carried, Clock, advanced
-from optserve_server.programs.overrides import EffectiveHyperparameters, counts_steps
+from optserve_server.programs.clocks import Carried, Clock, advance
+from optserve_server.programs.effective_hyperparameters import EffectiveHyperparameters, counts_steps
 from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import ClipByValue, ParameterGroup, SessionSpec, StepCounting
 
@@ -31,7 +31,7 @@ class StepScalars:
 
 
 class SessionScalars:
-    """Computes each step's numbers, and keeps what rules count and carry on.
+    """Computes each step's numbers; holds the step counts and the numbers that rules carry to the next step.
 
     Args:
         spec: the session's specification.
@@ -69,8 +69,8 @@ class SessionScalars:
     def _fresh(self, name: str) -> Clock:
         return Clock(name, 0, dict(self._spec.rule(self._groups[name]).carry()))
 
-    def switched(self, spec: SessionSpec, restarted: Collection[str]) -> SessionScalars:
-        """The numbers under another specification of the same groups.
+    def adapt(self, spec: SessionSpec, restarted: Collection[str]) -> SessionScalars:
+        """Returns the scalars under another specification of the same groups.
 
         Args:
             spec: the new specification.
@@ -87,7 +87,7 @@ class SessionScalars:
         return numbers
 
     def clock_of(self, tensor: str, group: str) -> int:
-        """The position among `clocks` of the one that a tensor has."""
+        """The position of a tensor's clock in `clocks`."""
         for position, clock in enumerate(self.clocks):
             if clock.group == group and (clock.tensors is None or tensor in clock.tensors):
                 return position
@@ -101,7 +101,7 @@ class SessionScalars:
             covered: names of the tensors that had a gradient; None for all that can have one.
         """
         if self._counts_by_tensor and covered is not None:
-            self.clocks = advanced(self.clocks, numbers.carried, self._members, covered)
+            self.clocks = advance(self.clocks, numbers.carried, self._members, covered)
             self.version += 1
             return
         for clock, carried in zip(self.clocks, numbers.carried, strict=True):
@@ -110,11 +110,11 @@ class SessionScalars:
 
     def learning_rate(self, step: int, group: ParameterGroup | None = None) -> float:
         """The learning rate of the update that follows ``step`` earlier ones."""
-        return self._rate(group, self._scheduled(step), self.reduction)
+        return self._rate(group, self._schedule_rate(step), self.reduction)
 
     def drop(self, step: int, reduction: float) -> float:
         """By how much another ``reduction`` would lower the learning rate of any group, at most."""
-        scheduled = self._scheduled(step)
+        scheduled = self._schedule_rate(step)
         return max(
             self._rate(group, scheduled, self.reduction) - self._rate(group, scheduled, reduction)
             for group in self._groups.values()
@@ -129,7 +129,7 @@ class SessionScalars:
             factor: the factor.
         """
         chosen = self.effective_hyperparameters(overrides) if overrides else self._plain
-        scheduled = self._scheduled(step)
+        scheduled = self._schedule_rate(step)
         rates = {name: chosen.rates.get(name, scheduled) for name in self._groups}
         return tuple(
             Override(
@@ -138,7 +138,7 @@ class SessionScalars:
             for name, r in rates.items()
         )
 
-    def _scheduled(self, step: int) -> float | None:
+    def _schedule_rate(self, step: int) -> float | None:
         return None if self._spec.schedule is None else self._spec.schedule.algorithm.rate(step)
 
     def _rate(self, group: ParameterGroup | None, scheduled: float | None, reduction: float) -> float:
@@ -146,7 +146,7 @@ class SessionScalars:
         factor = 1.0 if group is None else group.learning_rate_factor
         base = self._spec.rule(group).base_learning_rate if scheduled is None else scheduled
         plateau = self._spec.reduce_on_plateau
-        return base * factor if plateau is None else plateau.reduced(base * factor, reduction)
+        return base * factor if plateau is None else plateau.reduce_rate(base * factor, reduction)
 
     def of_step(
         self,
@@ -176,7 +176,7 @@ class SessionScalars:
 
     def _rates(self, step: int, chosen: EffectiveHyperparameters) -> Mapping[str, float]:
         """Each group's learning rate, by name."""
-        scheduled = self._scheduled(step)
+        scheduled = self._schedule_rate(step)
         return {
             name: self._rate(group, chosen.rates.get(name, scheduled), self.reduction)
             for name, group in self._groups.items()

@@ -1,4 +1,4 @@
-"""How glibc is to keep memory: a server receives and sends mebibytes without end."""
+"""Settings of glibc's allocator for a server that receives and sends messages of 1 MiB."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ARENAS = 1
 def keep_messages() -> None:
     """Lets freed messages be used again, where the C library is glibc.
 
-    It would give back each mebibyte that it frees, and every message would touch fresh pages,
+    By default it returns each freed mebibyte to the system, and every message would touch fresh pages,
     which takes longer than all that is done with them. Blocks larger than messages, such as a
     session's arrays, go back to the system as soon as they are freed.
     """

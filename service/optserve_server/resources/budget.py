@@ -1,6 +1,6 @@
-"""What is held, against what may be held: of a namespace, and of the server around it.
+"""Resource budgets: usage and limits of a namespace, and of the server.
 
-Memory is counted before it is taken, and given back when the object that holds it dies, so
+Memory is counted before it is allocated, and released when the object that holds it is freed, so
 that what an open stream or a slow reader still keeps alive stays counted.
 """
 
@@ -30,7 +30,7 @@ def _new(byte_count: int) -> npt.NDArray[np.uint8]:
 
 
 class Kind(StrEnum):
-    """What is counted."""
+    """Kind of resource."""
 
     SESSIONS = "sessions"
     RESIDENT = "resident_bytes"
@@ -50,7 +50,7 @@ COUNTED: Mapping[str, tuple[Kind, ...]] = {
 """The kinds whose sum a limit bounds."""
 
 _PASSING = (Kind.IN_FLIGHT, Kind.REQUESTS)
-"""What goes away by itself when calls end."""
+"""Resources that are released when calls end."""
 
 _OF_OBJECTS = (Kind.RESIDENT, Kind.IN_FLIGHT)
 """What is given back when objects die, which those in cycles do when the collector comes."""
@@ -61,8 +61,8 @@ _COLLECTING = 0.1
 _last_collection = 0.0
 
 
-def _collected() -> bool:
-    """Lets the collector come, unless it was there just now."""
+def _collect_garbage() -> bool:
+    """Runs the garbage collector, unless it ran just now."""
     global _last_collection
     now = time.monotonic()
     if now - _last_collection < _COLLECTING:
@@ -73,7 +73,7 @@ def _collected() -> bool:
 
 
 class Budget:
-    """Counts what is held and refuses what would be too much. Thread-safe.
+    """Counts the usage of resources and rejects what exceeds a limit. Thread-safe.
 
     Args:
         limits: by the names in `COUNTED`; 0 means no limit.
@@ -89,7 +89,7 @@ class Budget:
         self._parent = parent
         self._namespace = namespace
         self._held = dict.fromkeys(Kind, 0)
-        # Objects die at any moment, also within the lock: what they give back waits here.
+        # Objects are finalized at any moment, also within the lock: what they release waits here.
         self._returned: deque[tuple[Kind, int]] = deque()
         self._lock: threading.Lock = threading.Lock() if parent is None else parent._lock
 
@@ -119,12 +119,12 @@ class Budget:
         try:
             self._take(kind, amount)
         except DomainError as error:
-            if kind not in _OF_OBJECTS or not _collected():
+            if kind not in _OF_OBJECTS or not _collect_garbage():
                 raise
             self._level_of(error).refused -= 1  # tried again, not refused
             self._take(kind, amount)
 
-    def _counted(self, error: DomainError) -> DomainError:
+    def _count_refusal(self, error: DomainError) -> DomainError:
         """Counts a refusal and returns it: a name for it here would keep its callers' objects alive."""
         self._level_of(error).refused += 1
         return error
@@ -144,8 +144,8 @@ class Budget:
         if self._parent is not None:
             self._parent._returned.append((kind, amount))
 
-    def held(self, kind: Kind) -> int:
-        """How much is held."""
+    def usage(self, kind: Kind) -> int:
+        """Returns the amount of a resource that is in use."""
         with self._lock:
             self._settle()
             return self._held[kind]
@@ -182,7 +182,7 @@ class Budget:
                 if limit and kind in kinds:
                     held = level._held
                     if (held[kinds[0]] + held[kinds[1]] if len(kinds) > 1 else held[kind]) + amount > limit:
-                        raise self._counted(level._refusal(name, limit, kind, amount))
+                        raise self._count_refusal(level._refusal(name, limit, kind, amount))
         return levels
 
     def _settle(self) -> None:
@@ -205,7 +205,7 @@ class Budget:
 
 
 class Charge:
-    """What an object holds, given back when the charge dies with it.
+    """Resources that an object holds, released together with it.
 
     Args:
         budget: what it counts against.

@@ -1,4 +1,4 @@
-"""How much memory there is: the machine's, or what a container was given of it."""
+"""Available memory: the machine's, or the container's limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def available_bytes() -> int:
 
 
 def resident_bytes() -> int:
-    """Bytes of memory that this process has now; 0 where the system does not tell."""
+    """Bytes of memory that this process has now; 0 if the system does not report it."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     except (OSError, IndexError):

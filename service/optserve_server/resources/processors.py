@@ -1,4 +1,4 @@
-"""How many processors there are: the machine's, or what this process was given of them."""
+"""Available processors: the machine's, or this process's share of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def available_processors(groups: Path = CONTROL_GROUPS) -> int:
 
 
 def _share(groups: Path) -> float | None:
-    """Processor seconds that may be used in a second; None where there is no limit."""
+    """Processor seconds that may be used in a second; None if there is no limit."""
     quota, _, period = _read(groups / "cpu.max").partition(" ")
     if not period:
         quota = _read(groups / "cpu/cpu.cfs_quota_us")

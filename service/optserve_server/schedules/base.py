@@ -1,4 +1,4 @@
-"""What a schedule is: a learning rate as a function of the step."""
+"""Base class of schedules: a learning rate as a function of the step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of steps at which something changes."""
+"""Validation of lists of steps at which a schedule changes."""
 
 from __future__ import annotations
 

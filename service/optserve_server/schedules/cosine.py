@@ -19,7 +19,7 @@ class Cosine(Schedule):
     has a period of 2*steps (PyTorch's CosineAnnealingLR).
 
     With a warm-up (Keras): linear from the initial rate to `warmup_target`, which then
-    decays from there, s counted anew.
+    decays from there, with s counted from 0 again.
     """
 
     initial_learning_rate: float = hyper(ge=0)

@@ -14,7 +14,7 @@ from optserve_server.schedules.base import Rates, Schedule, Steps
 class CosineRestarts(Schedule):
     """lr*((1 - alpha)*m_mul^i*(1 + cos(pi*f))/2 + alpha), at the fraction f of decay i.
 
-    Decay i takes first_decay_steps*t_mul^i steps. It starts anew at the very step at which
+    Decay i takes first_decay_steps*t_mul^i steps. It starts at the very step at which
     the one before ends.
     """
 

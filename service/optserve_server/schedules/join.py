@@ -1,4 +1,4 @@
-"""Schedules in turn."""
+"""Schedules one after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far schedules may hold schedules."""
+"""Limit of the nesting of schedules."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from optserve_server.errors import conflict
 from optserve_server.hyper import hyper
-from optserve_server.schedules.annealing import Annealing, annealed
+from optserve_server.schedules.annealing import Annealing, anneal
 from optserve_server.schedules.base import Rates, Schedule, Steps
 
 
@@ -63,7 +63,7 @@ class OneCycle(Schedule):
             mine = waiting & (s <= end)
             # A phase of no length has only its end.
             fraction = (s[mine] - start) / (end - start) if end != start else np.ones(mine.sum())
-            rates[mine] = annealed(self.annealing, first, last, fraction)
+            rates[mine] = anneal(self.annealing, first, last, fraction)
             waiting &= ~mine
             start = end
         return rates

@@ -1,4 +1,4 @@
-"""How many decay periods a step has come."""
+"""Decay periods before a step."""
 
 from __future__ import annotations
 

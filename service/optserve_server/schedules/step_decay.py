@@ -1,4 +1,4 @@
-"""A factor every so many steps."""
+"""A factor after every fixed number of steps."""
 
 from __future__ import annotations
 

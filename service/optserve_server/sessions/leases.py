@@ -1,4 +1,4 @@
-"""Leases: how unused sessions end."""
+"""Leases: expiry of unused sessions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from optserve_server.spec.session_spec import ExpiryAction, LeaseSpec
 
 @dataclass(frozen=True)
 class Expired:
-    """A session whose lease is over, and what is to become of it."""
+    """A session whose lease expired, and its expiry action."""
 
     namespace: Namespace
     session: Session
     action: ExpiryAction
 
-    def unused_since(self, moment: float) -> bool:
+    def is_unused_since(self, moment: float) -> bool:
         """Whether it was unused since, by the monotonic clock."""
         return self.session.activity.used < moment
 
@@ -36,7 +36,7 @@ def lease_of(session: Session, default_seconds: float) -> LeaseSpec | None:
     return LeaseSpec(seconds=default_seconds) if default_seconds else None
 
 
-def expired(namespaces: Namespaces, default_seconds: float) -> Iterator[Expired]:
+def find_expired(namespaces: Namespaces, default_seconds: float) -> Iterator[Expired]:
     """The sessions whose leases are over. One that works now is in use."""
     now = time.monotonic()
     for namespace in namespaces:

@@ -1,4 +1,4 @@
-"""Namespaces: a caller of one finds its sessions and no others."""
+"""Namespaces: isolated sets of sessions with quotas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVERY = "*"
 
 @dataclass(frozen=True)
 class Quota:
-    """What a namespace may hold; 0 means no limit. Bytes are those of sessions and of calls under way."""
+    """Quota of a namespace; 0 means no limit. Bytes are those of sessions and of calls in flight."""
 
     max_sessions: int = 0
     max_bytes: int = 0
@@ -27,7 +27,7 @@ class Quota:
 
 
 class Namespace:
-    """One namespace: its store, and what it holds.
+    """One namespace: its store and its budget.
 
     Args:
         name: its name.

@@ -1,4 +1,4 @@
-"""Answers that were given, so that a repeated request changes nothing."""
+"""Ledger of answered requests, so that a repeated one changes nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optserve_server.state.change import ChangeKind, Request
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredRequest:
     """A request that was answered.
 
     Attributes:
@@ -37,7 +37,7 @@ class Answered:
         return [self.request.key, self.request.content.hex(), self.kind.value, answer]
 
     @classmethod
-    def of(cls, state: Sequence[Any], owner: int) -> Answered:
+    def of(cls, state: Sequence[Any], owner: int) -> AnsweredRequest:
         """The request that `state` described."""
         key, content, kind, answer = state
         return cls(Request(key, bytes.fromhex(content)), ChangeKind(kind), base64.b85decode(answer), owner)
@@ -52,7 +52,7 @@ class RequestLedger:
 
     def __init__(self, capacity: int = 1024) -> None:
         self._capacity = capacity
-        self._answers: dict[str, Answered] = {}
+        self._answers: dict[str, AnsweredRequest] = {}
         self._lock = threading.Lock()
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -60,7 +60,7 @@ class RequestLedger:
         """The lock that requests of one key hold while they are answered."""
         return self._turns.setdefault(key, asyncio.Lock())
 
-    def lookup(self, request: Request) -> Answered | None:
+    def lookup(self, request: Request) -> AnsweredRequest | None:
         """The answer that the request got; None if there is none.
 
         Raises:
@@ -73,13 +73,13 @@ class RequestLedger:
             )
         return known
 
-    def restore(self, answered: Answered) -> None:
+    def restore(self, answered: AnsweredRequest) -> None:
         """Stores an answer beside those that are there, however many."""
         with self._lock:
             self._answers[answered.request.key] = answered
             self._capacity = max(self._capacity, len(self._answers))
 
-    def remember(self, answered: Answered) -> None:
+    def remember(self, answered: AnsweredRequest) -> None:
         """Stores an answer, if its request has a key, and forgets the oldest beyond the capacity."""
         if not answered.request.key:
             return

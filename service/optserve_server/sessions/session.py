@@ -67,11 +67,11 @@ class Session(CoordinatedSession):
 
     @property
     def durable_step(self) -> int:
-        """The step that would come back if the server were lost now; 0 where none would."""
+        """The step that would be recovered if the server were lost now; 0 if none would."""
         return self.durable_at(self.step)
 
     def durable_at(self, step: int) -> int:
-        """The step that would come back if the server were lost at ``step``; 0 where none would."""
+        """The step that would be recovered if the server were lost at ``step``; 0 if none would."""
         return 0 if self.durability is None else self.durability.durable_step(step)
 
     @property
@@ -133,7 +133,7 @@ class Session(CoordinatedSession):
         Args:
             staging: the values.
             expected_step: the step that the session must be at; None for any.
-            reset_state: whether the optimizer state of these tensors starts anew.
+            reset_state: whether the optimizer state of these tensors is initialized again.
 
         Raises:
             DomainError: SESSION_NOT_FOUND or STEP_MISMATCH.
@@ -159,11 +159,11 @@ class Session(CoordinatedSession):
         """Replaces the specification between two steps.
 
         Returns:
-            What becomes of each group's state.
+            The transfer of each group's state.
 
         Raises:
             DomainError: SESSION_NOT_FOUND, STEP_MISMATCH, STEP_INCOMPLETE, or
-                CONFLICTING_FIELDS where the groups' members would change.
+                CONFLICTING_FIELDS if the groups' members would change.
         """
         self.check_open()
         self.check_step(expected_step, "expected_step")
@@ -193,7 +193,7 @@ class Session(CoordinatedSession):
 
         Raises:
             DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, TRAINING_STOPPED,
-                STEP_MISMATCH, or FIELD_REQUIRED where none of the metrics is watched.
+                STEP_MISMATCH, or FIELD_REQUIRED if none of the metrics is monitored.
         """
         self.check_ready()
         self.monitors.check_running(self.spec)

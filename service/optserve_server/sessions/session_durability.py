@@ -14,7 +14,7 @@ from optserve_server.storage.catalog import SessionFolder
 
 
 class DurableSession(Protocol):
-    """The part of a session that decides how it is made durable."""
+    """The part of a session that its durability depends on."""
 
     spec: SessionSpec
     budget: Budget
@@ -25,7 +25,7 @@ S = TypeVar("S", bound=DurableSession)
 
 
 class SessionDurability(Generic[S]):
-    """What is known of a session's place on the disk.
+    """Durability state of a session: journal position, last snapshot.
 
     Args:
         session: the session.
@@ -40,7 +40,7 @@ class SessionDurability(Generic[S]):
         record_bytes: their bytes.
         saving: held while a snapshot is written.
         waits: whether a snapshot is about to be written.
-        copy: room for a gradient that others may write to; used under the session's lock.
+        copy: buffer for a copy of a gradient that others may write to; used under the session's lock.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SessionDurability(Generic[S]):
         self.waits = False
         self.copy: Staging | None = None
         self._gap = self.saved_number = 0
-        self.saved(saved_number, saved_step)
+        self.note_saved(saved_number, saved_step)
 
     @property
     def spec(self) -> DurabilitySpec:
@@ -83,7 +83,7 @@ class SessionDurability(Generic[S]):
         return self.number > self.saved_number
 
     def durable_step(self, step: int) -> int:
-        """The step that would come back now, where the session is at ``step``."""
+        """The step that would be recovered now if the session is at ``step``."""
         return step if self.journals and self.unbroken else self.saved_step
 
     def own(self, staging: Staging) -> Staging:
@@ -96,19 +96,19 @@ class SessionDurability(Generic[S]):
         self.copy.buffer[:] = staging.buffer
         return self.copy
 
-    def recorded(self, byte_count: int) -> None:
+    def count_recorded(self, byte_count: int) -> None:
         """Counts a change that is in the journal."""
         self.number += 1
         self.records += 1
         self.record_bytes += byte_count
 
-    def unrecorded(self) -> None:
+    def count_unrecorded(self) -> None:
         """Counts a change that is not."""
         self.number += 1
         self._gap = self.number
 
-    def saved(self, number: int, step: int) -> None:
-        """Notes that a snapshot of the state after change ``number`` is safe."""
+    def note_saved(self, number: int, step: int) -> None:
+        """Notes that a snapshot of the state after change ``number`` is durable."""
         if number < self.saved_number:
             return  # one that was begun later was quicker
         self.saved_number, self.saved_step = number, step

@@ -28,11 +28,11 @@ from optserve_server.state.step_result import StepOutcome
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes; 0 means no limit. Bytes, or numbers of the thing named.
+    """Limits of a server; 0 means no limit. Bytes, or numbers of the thing named.
 
     Attributes:
         durability: of sessions that state none.
-        durable: whether sessions can be kept on a disk at all.
+        durable: whether the server has a data directory.
     """
 
     max_sessions: int = 1000
@@ -106,7 +106,7 @@ class Store:
         spec = replace(spec, durability=self.durability_of(spec))
         pending = [p.name for p in parameters if p.source is None]
         session = Session(session_id, spec, layout, self.backend, seed, pending, self.budget)
-        drawing = Charge(self.budget, Kind.IN_FLIGHT, _drawn_bytes(parameters))
+        drawing = Charge(self.budget, Kind.IN_FLIGHT, _count_drawn_bytes(parameters))
         session.assign(session.stage_arrays(_first_values(parameters, seed)))
         drawing.lower_to(0)
         self.add(session, keep)
@@ -284,8 +284,8 @@ class Store:
             )
 
 
-def _drawn_bytes(parameters: Sequence[ParameterInit]) -> int:
-    """What initializers hold while they draw: float64 numbers, until all tensors are there."""
+def _count_drawn_bytes(parameters: Sequence[ParameterInit]) -> int:
+    """Returns the bytes that initializers hold until all tensors are drawn: float64 numbers."""
     drawn = [p for p in parameters if isinstance(p.source, Initializer)]
     return sum(math.prod(p.shape) * 8 for p in drawn)
 

@@ -1,4 +1,4 @@
-"""A session's parameters where other processes of this host read them while steps move them."""
+"""Parameters of a session in memory that other processes read while steps change them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PAGE = 4096
 
 
 class LiveParameters:
-    """Room for all arenas' parameters in one block that others may only read.
+    """One block for the parameters of all arenas, read-only for other processes.
 
-    The block begins with two counters (uint64): changes begun, and changes completed. Whoever
+    The block begins with two counters (uint64): changes begun, and changes completed. A reader that
     copies while they are equal, and finds them as they were afterwards, has a copy of one
     moment. There is one for all clients of a session, because all see the same.
 
@@ -53,7 +53,7 @@ class LiveParameters:
         return change
 
     def byte_offset(self, entry: TensorEntry) -> int:
-        """Where a tensor lies in the block."""
+        """The offset of a tensor in the block, in bytes."""
         return self._starts[entry.dtype] + entry.start * entry.dtype.itemsize
 
     def begin(self) -> None:
@@ -66,7 +66,7 @@ class LiveParameters:
 
 
 class LiveSession(Protocol):
-    """A session whose parameters can be moved to where others read them."""
+    """A session whose parameters can be moved into a shared block."""
 
     layout: Layout
     arenas: Arenas

@@ -1,4 +1,4 @@
-"""Memory shared with clients on the same host: made for a session, handed over once, dropped."""
+"""Regions of memory shared with clients on the same host: creation, hand-over to one client, release."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class SharedSession(LiveSession, Protocol):
 class Region:
     """Memory that one client and the server share for the steps of one session.
 
-    Nobody can stop a client from writing to its gradient during a step. What it changes
+    A client cannot be stopped from writing to its gradient during a step. What it changes
     there is its own session's next parameters: kernels do arithmetic, whatever the numbers.
 
     Attributes:
         session: whose steps may use it.
         key: which values it holds; None for none.
         staging: the gradient in it, which the client writes.
-        values: where values are copied to; None where they are live, or there are none.
+        values: where values are copied to; None if they are live, or there are none.
         live: the session's own parameters, where those are the values.
         name: unguessable; a client that knows it may claim the region once, and step with it.
         claimed: whether it was handed over.
@@ -95,7 +95,7 @@ class Region:
         return self._blocks[-1].array
 
     def holds(self, pull: Pull) -> bool:
-        """Whether it has room for these values."""
+        """Whether it has memory for these values."""
         if self.key is None:
             return False
         tensors, dtype, point = self.key
@@ -137,7 +137,7 @@ class Region:
         """Lets go of all memory, which goes with its last use."""
         for block in self._blocks:
             block.close()
-        # Whoever still knows the region, such as an idle stream, keeps nothing of it.
+        # A stream that still refers to the region keeps none of its memory alive.
         self.staging = Staging(())
         self.values = self.live = None
         self._blocks.clear()
@@ -157,7 +157,7 @@ def make_region(
 
     Raises:
         DomainError: UNKNOWN_TENSOR, DUPLICATE_TENSOR, LIMIT_EXCEEDED, QUOTA_EXCEEDED or what
-            `Session.values` raises, and SHARED_MEMORY_UNAVAILABLE where the machine has no
+            `Session.values` raises, and SHARED_MEMORY_UNAVAILABLE if the machine has no
             such memory, or not as much.
     """
     tensors_of_values, _, point = key or ((), None, Point.PARAMETERS)
@@ -265,7 +265,7 @@ class Regions:
         """Keeps a region until it is dropped, or its session closed.
 
         Raises:
-            DomainError: SESSION_NOT_FOUND where the session was closed meanwhile.
+            DomainError: SESSION_NOT_FOUND if the session was closed meanwhile.
         """
         if region.session.closed:
             region.close()
@@ -276,7 +276,7 @@ class Regions:
         region.session.on_close[region] = lambda: self.drop(region)
 
     def claim(self, name: str) -> Region | None:
-        """The region of that name, once; None where there is none to be had."""
+        """Returns the region of that name, once; None if it does not exist or was claimed."""
         region = self._regions.get(name)
         if region is None or region.claimed:
             return None

@@ -1,4 +1,4 @@
-"""Memory that other processes of this host may map, and cannot take away again."""
+"""Sealed memory that other processes of this host may map and cannot shrink."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SharedBlock:
 
     Args:
         byte_count: its length; one byte at least is taken.
-        writable: whether those who get the descriptor may write. Otherwise only this
+        writable: whether holders of the descriptor may write. Otherwise only this
             process does, through `array`.
 
     Attributes:
@@ -45,7 +45,7 @@ class SharedBlock:
         self._descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._close = weakref.finalize(self, os.close, self._descriptor)
         try:
-            mapping = _mapped(self._descriptor, length, writable=writable)
+            mapping = _map_sealed(self._descriptor, length, writable=writable)
         except BaseException:
             self._close()
             raise
@@ -67,7 +67,7 @@ class SharedBlock:
         return int(self._close.alive)
 
     def close_descriptor(self) -> None:
-        """Closes the descriptor, once those who need it have it; the memory stays."""
+        """Closes the descriptor, once its holders have it; the memory stays."""
         self._close()
 
     def close(self) -> None:
@@ -80,8 +80,8 @@ class SharedBlock:
         return self.array[byte_offset : byte_offset + size * dtype.itemsize].view(dtype)
 
 
-def _mapped(descriptor: int, length: int, *, writable: bool) -> ctypes.Array[ctypes.c_uint8]:
-    """Memory of a new descriptor, taken, mapped and sealed."""
+def _map_sealed(descriptor: int, length: int, *, writable: bool) -> ctypes.Array[ctypes.c_uint8]:
+    """Allocates, maps and seals the memory of a new descriptor."""
     # Taken at once: where memory runs out, it does so here and not in the middle of a step.
     os.posix_fallocate(descriptor, 0, length)
     mapping = _map(descriptor, length)

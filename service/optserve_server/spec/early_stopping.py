@@ -1,16 +1,16 @@
-"""Ending a training when a metric stops improving, as keras.callbacks.EarlyStopping does."""
+"""Early stopping when a metric stops improving, as keras.callbacks.EarlyStopping does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from optserve_server.hyper import Hyperparameters, hyper
-from optserve_server.spec.metric_comparison import MetricMode, better, lessened, worst
+from optserve_server.spec.metric_comparison import MetricMode, better, worsen, worst
 
 
 @dataclass(frozen=True)
 class EarlyStoppingState:
-    """What the values so far have come to.
+    """State after the values so far.
 
     Attributes:
         seen: how many there were.
@@ -29,7 +29,7 @@ class EarlyStoppingState:
 
 @dataclass(frozen=True)
 class EarlyStoppingSpec(Hyperparameters):
-    """Ends training when ``patience`` values in a row were not better."""
+    """Ends training after ``patience`` consecutive values that were not better."""
 
     monitor: str = hyper("val_loss")
     mode: MetricMode = hyper(MetricMode.MIN)
@@ -39,8 +39,8 @@ class EarlyStoppingSpec(Hyperparameters):
     restore_best: bool = hyper(False)
     start_from: int = hyper(0, ge=0)
 
-    def judged(self, state: EarlyStoppingState, value: float, step: int) -> EarlyStoppingState:
-        """The state after one more value, reported at ``step``."""
+    def observe(self, state: EarlyStoppingState, value: float, step: int) -> EarlyStoppingState:
+        """Returns the state after one more value, reported at ``step``."""
         position = state.seen
         state = replace(state, seen=position + 1)
         if position < self.start_from:
@@ -57,4 +57,4 @@ class EarlyStoppingSpec(Hyperparameters):
     def _improves(self, value: float, reference: float | None) -> bool:
         if reference is None:
             return better(value, worst(self.mode), self.mode)
-        return better(lessened(value, self.min_delta, self.mode), reference, self.mode)
+        return better(worsen(value, self.min_delta, self.mode), reference, self.mode)

@@ -1,4 +1,4 @@
-"""Which of two values of a metric is better."""
+"""Comparison of values of a metric."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def better(value: float, reference: float, mode: MetricMode) -> bool:
     return value < reference if mode is MetricMode.MIN else value > reference
 
 
-def lessened(value: float, by: float, mode: MetricMode) -> float:
-    """``value`` made worse by a margin, which a better value has to make up for."""
+def worsen(value: float, by: float, mode: MetricMode) -> float:
+    """Returns ``value`` made worse by a margin that a better value has to exceed."""
     return value + by if mode is MetricMode.MIN else value - by
 
 

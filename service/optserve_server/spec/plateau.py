@@ -1,4 +1,4 @@
-"""Lowering the learning rate when a metric stops improving.
+"""Reduction of the learning rate when a metric stops improving.
 
 Covers keras.callbacks.ReduceLROnPlateau, torch.optim.lr_scheduler.ReduceLROnPlateau and
 optax.contrib.reduce_on_plateau, which differ in four places; each is a field.
@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from optserve_server.hyper import Hyperparameters, hyper
-from optserve_server.spec.metric_comparison import MetricMode, better, lessened, worst
+from optserve_server.spec.metric_comparison import MetricMode, better, worsen, worst
 
 
 class PatienceRule(StrEnum):
-    """When patience is at its end: with bad value number ``patience``, or with the one after it."""
+    """The bad value that ends patience: number ``patience``, or the next one."""
 
     REACHED = "REACHED"
     EXCEEDED = "EXCEEDED"
 
 
 class ThresholdMode(StrEnum):
-    """What a threshold is measured in: the metric's own unit, or shares of the best value.
+    """Unit of a threshold: that of the metric, or a fraction of the best value.
 
     FROM_BEST is ABSOLUTE with the threshold on the other side of the comparison.
     """
@@ -33,7 +33,7 @@ class ThresholdMode(StrEnum):
 
 
 class CooldownOrder(StrEnum):
-    """Whether a cool-down is counted off before or after a value is judged."""
+    """Whether a cool-down is counted before or after a value is compared."""
 
     BEFORE = "BEFORE"
     AFTER = "AFTER"
@@ -41,12 +41,12 @@ class CooldownOrder(StrEnum):
 
 @dataclass(frozen=True)
 class ReduceOnPlateauState:
-    """What the values so far have come to.
+    """State after the values so far.
 
     Attributes:
         best_value: the best one; None before the first.
         best_step: the session's step when it was reported.
-        waited: bad values in a row.
+        waited: consecutive bad values.
         cooldown: values that are left of a cool-down.
         learning_rate_factor: what learning rates are multiplied by.
     """
@@ -60,7 +60,7 @@ class ReduceOnPlateauState:
 
 @dataclass(frozen=True)
 class ReduceOnPlateauSpec(Hyperparameters):
-    """Multiplies learning rates by ``factor`` when bad values have come in a row."""
+    """Multiplies learning rates by ``factor`` after consecutive bad values."""
 
     monitor: str = hyper("val_loss")
     mode: MetricMode = hyper(MetricMode.MIN)
@@ -79,14 +79,14 @@ class ReduceOnPlateauSpec(Hyperparameters):
     min_change: float = hyper(0.0, torch=1e-8, ge=0)
     restart_at_floor: bool = hyper(False, torch=True, optax=True)
 
-    def reduced(self, rate: float, factor: float) -> float:
-        """A learning rate under a factor; one that is below the floor by itself stays."""
+    def reduce_rate(self, rate: float, factor: float) -> float:
+        """Returns a learning rate under a factor; one that is below the floor already is unchanged."""
         return max(rate * factor, min(rate, self.min_learning_rate))
 
-    def judged(
+    def observe(
         self, state: ReduceOnPlateauState, value: float, step: int, drop: Callable[[float], float]
     ) -> ReduceOnPlateauState:
-        """The state after one more value.
+        """Returns the state after one more value.
 
         Args:
             state: the state before it.
@@ -101,13 +101,13 @@ class ReduceOnPlateauSpec(Hyperparameters):
         state = replace(state, waited=waited, cooldown=cooldown)
         if improved:
             state = replace(state, best_value=value, best_step=step)
-        return self._lowered(state, drop) if waited >= self._bad_values_needed else state
+        return self._lower(state, drop) if waited >= self._bad_values_needed else state
 
     @property
     def _bad_values_needed(self) -> int:
         return max(self.patience + (self.patience_rule is PatienceRule.EXCEEDED), 1)
 
-    def _lowered(self, state: ReduceOnPlateauState, drop: Callable[[float], float]) -> ReduceOnPlateauState:
+    def _lower(self, state: ReduceOnPlateauState, drop: Callable[[float], float]) -> ReduceOnPlateauState:
         factor = state.learning_rate_factor * self.factor
         effective = drop(factor) > self.min_change
         if effective or self.restart_at_floor:
@@ -118,7 +118,7 @@ class ReduceOnPlateauSpec(Hyperparameters):
         if best is None:
             return better(value, worst(self.mode), self.mode)
         if self.threshold_mode is ThresholdMode.ABSOLUTE:
-            return better(lessened(value, self.threshold, self.mode), best, self.mode)
+            return better(worsen(value, self.threshold, self.mode), best, self.mode)
         ahead = -self.threshold if self.mode is MetricMode.MIN else self.threshold
         relative = self.threshold_mode is ThresholdMode.RELATIVE
         return better(value, best * (1.0 + ahead) if relative else best + ahead, self.mode)

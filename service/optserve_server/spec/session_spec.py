@@ -1,4 +1,4 @@
-"""What a session is asked to be, resolved."""
+"""Specification of a session, with all defaults resolved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from optserve_server.spec.plateau import ReduceOnPlateauSpec
 
 
 class NonFinitePolicy(StrEnum):
-    """What a NaN or infinity in a gradient does."""
+    """Handling of NaN or infinity in a gradient."""
 
     REJECT = "REJECT"
     SKIP = "SKIP"
@@ -31,7 +31,7 @@ class NonFinitePolicy(StrEnum):
 
 
 class SparseUpdate(StrEnum):
-    """What sparse rows mean for the rows that they leave out."""
+    """Handling of the rows that sparse rows leave out."""
 
     LAZY = "LAZY"
     DENSE = "DENSE"
@@ -101,7 +101,7 @@ class GradientSpec(Hyperparameters):
 
 
 class WeightAverageStart(StrEnum):
-    """What a weight average starts from."""
+    """Initial value of a weight average."""
 
     COPY = "COPY"
     ZERO_DEBIASED = "ZERO_DEBIASED"
@@ -140,7 +140,7 @@ class WeightAverageSpec(Hyperparameters):
 
 
 class ExpiryAction(StrEnum):
-    """How a session ends that was unused for as long as its lease."""
+    """Handling of a session whose lease expired."""
 
     EVICT = "EVICT"
     DELETE = "DELETE"
@@ -148,14 +148,14 @@ class ExpiryAction(StrEnum):
 
 @dataclass(frozen=True)
 class LeaseSpec(Hyperparameters):
-    """How long a session may be left alone."""
+    """How long a session may be unused."""
 
     seconds: float = hyper(gt=0)
     on_expiry: ExpiryAction = hyper(ExpiryAction.EVICT)
 
 
 class DurabilityMode(StrEnum):
-    """The ways to keep a session."""
+    """Durability modes of a session."""
 
     JOURNAL = "JOURNAL"
     SNAPSHOT = "SNAPSHOT"
@@ -164,7 +164,7 @@ class DurabilityMode(StrEnum):
 
 @dataclass(frozen=True)
 class DurabilitySpec(Hyperparameters):
-    """How much of a session is kept on the server's disk."""
+    """How much of a session is stored on the server's disk."""
 
     mode: DurabilityMode = hyper(DurabilityMode.JOURNAL)
     snapshot_steps: int | None = hyper(None, ge=1)
@@ -180,7 +180,7 @@ class StepCounting(StrEnum):
 
 @dataclass(frozen=True)
 class ParameterGroup(Hyperparameters):
-    """Tensors with settings of their own; None takes the session's."""
+    """Tensors with settings of their own; None means the session's setting."""
 
     name: str = hyper()
     tensors: tuple[str, ...] = hyper(())

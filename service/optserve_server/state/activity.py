@@ -1,4 +1,4 @@
-"""What happens to a session, counted for operators and told to those who watch."""
+"""Activity of a session: counters for the metrics, and events for watchers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Deleted:
-    """The session is no more; whether because its lease expired."""
+    """The session was deleted; ``expired`` if because of its lease."""
 
     expired: bool
 
@@ -42,13 +42,13 @@ class Event:
 
 
 class Activity:
-    """What happens to one session. Cheap if there is no watcher: a step passes through it.
+    """Activity of one session. Cheap if there is no watcher: every step passes through it.
 
     Attributes:
-        outcomes: steps answered, by what became of them; repeated answers are not among them.
+        outcomes: answered steps by outcome, without repeated answers.
         used: when the session was last used, by the monotonic clock.
         expired: whether its lease has ended it.
-        watchers: those who receive events.
+        watchers: receivers of events.
     """
 
     def __init__(self) -> None:
@@ -58,12 +58,12 @@ class Activity:
         self.watchers: tuple[Watcher, ...] = ()
 
     def publish(self, what: object) -> None:
-        """Tells everybody who watches; called by any thread."""
+        """Sends an event to all watchers; thread-safe."""
         for watcher in self.watchers:
             watcher.add(Event(datetime.now(UTC), what))
 
     def watch(self) -> Watcher:
-        """Somebody watches from now on, until he is given to `leave`."""
+        """Adds a watcher, which watches until it is passed to `leave`."""
         watcher = Watcher()
         self.watchers = (*self.watchers, watcher)
         return watcher
@@ -73,12 +73,12 @@ class Activity:
         self.watchers = tuple(other for other in self.watchers if other is not watcher)
 
     def publish_deleted(self) -> None:
-        """Tells that the session is no more."""
+        """Sends the event of the session's deletion."""
         self.publish(Deleted(self.expired))
 
 
 class Watcher:
-    """Events on their way to a watcher. Made, and asked, on an event loop.
+    """Queue of events of one watcher. Created and read on an event loop.
 
     Args:
         capacity: how many events wait before the oldest is dropped.

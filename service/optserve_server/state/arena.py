@@ -1,4 +1,4 @@
-"""A session's memory: parameters in one arena per dtype, state beside them."""
+"""Arenas of a session: parameters, one arena per dtype, and optimizer state."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Arenas:
             partition.allocate(self.parameters[partition.dtype])
             partition.warm()
 
-    def switched(self, programs: Mapping[str, StepPrograms]) -> tuple[Partitions, list[StateTransfer]]:
-        """The partitions under other programs, and what became of each group's state."""
+    def adapt(self, programs: Mapping[str, StepPrograms]) -> tuple[Partitions, list[StateTransfer]]:
+        """Returns the partitions under other programs, and the transfer of each group's state."""
         changed = {
-            key: p.switched(_for_elements(programs[p.group], p.dtype)) for key, p in self.partitions.items()
+            key: p.adapt(_for_elements(programs[p.group], p.dtype)) for key, p in self.partitions.items()
         }
         for partition, _ in changed.values():
             partition.warm()
@@ -78,8 +78,8 @@ class Arenas:
         entry = run.tensors[0].entry
         return self.partitions[entry.dtype, entry.group]
 
-    def untouched(self, runs: Sequence[Run]) -> Iterator[tuple[Partition, int, int]]:
-        """The ranges of each partition that no run covers."""
+    def find_untouched(self, runs: Sequence[Run]) -> Iterator[tuple[Partition, int, int]]:
+        """Yields the ranges of each partition that no run covers."""
         for partition in self.partitions.values():
             mine = sorted((run.start, run.stop) for run in runs if self.partition(run) is partition)
             position = partition.start

@@ -1,4 +1,4 @@
-"""What a change of a session is: checked, recorded, applied."""
+"""Protocol of a change of a session: check, record, apply."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optserve_server.storage.files import Piece
 
 
 class ChangeKind(StrEnum):
-    """What changes a session."""
+    """Kind of a change."""
 
     STEP = "step"
     CONTRIBUTION = "contribution"
@@ -56,7 +56,7 @@ class Checked(Protocol):
         """Whether applying it changes anything that has to be recorded."""
 
     def give_up(self) -> None:
-        """Gives back what was taken for it."""
+        """Releases what was allocated for it."""
 
 
 C = TypeVar("C", bound=Checked)
@@ -64,7 +64,7 @@ S = TypeVar("S", contravariant=True)  # the session, or as much of it as a chang
 
 
 class Change(Generic[S, C]):
-    """A change that is asked of a session; `Execution.commit` makes it.
+    """A requested change of a session; `Execution.commit` executes it.
 
     Attributes:
         kind: what it is.

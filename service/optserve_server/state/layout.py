@@ -1,4 +1,4 @@
-"""Which tensor lies where: the order of a session's tensors in its arenas and on the wire."""
+"""Layout of a session's tensors in its arenas and on the wire."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optserve_server.spec.session_spec import ParameterGroup
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor's place.
+    """Position of one tensor.
 
     Attributes:
         name: its name.
@@ -69,7 +69,7 @@ class Layout:
         return name in self._by_name
 
     def position(self, name: str) -> int:
-        """Where the tensor stands in `entries`."""
+        """The index of the tensor in `entries`."""
         return self._position[name]
 
     @property
@@ -106,8 +106,8 @@ def assign_groups(names: Sequence[str], groups: Sequence[ParameterGroup]) -> dic
     """The group of each tensor.
 
     Raises:
-        DomainError: UNKNOWN_TENSOR where a pattern matches nothing, DUPLICATE_TENSOR where
-            a tensor would belong to two groups, CONFLICTING_FIELDS where two groups share
+        DomainError: UNKNOWN_TENSOR if a pattern matches nothing, DUPLICATE_TENSOR if
+            a tensor would belong to two groups, CONFLICTING_FIELDS if two groups share
             a name; fields start at ``spec.groups``.
     """
     membership = dict.fromkeys(names, "")

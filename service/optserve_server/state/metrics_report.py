@@ -1,4 +1,4 @@
-"""Reports of metrics, judged by a session's monitors."""
+"""Reports of metrics to a session's monitors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optserve_server.state.session_state import SessionState
 
 @dataclass(frozen=True)
 class MetricsReport:
-    """What one report did.
+    """Result of one report.
 
     Attributes:
         step: the session's step.
@@ -37,11 +37,11 @@ def prepare_report(session: SessionState, values: Mapping[str, float]) -> Callab
     """Judges metrics of the session's parameters as they are; changes nothing before it is called.
 
     Raises:
-        DomainError: FIELD_REQUIRED where the session watches metrics, but none of these.
+        DomainError: FIELD_REQUIRED if the session watches metrics, but none of these.
     """
     _check_watched(session.spec, values)
     numbers, step = session.scalars, session.step
-    after = session.monitors.judged(session.spec, values, step, lambda factor: numbers.drop(step, factor))
+    after = session.monitors.observe(session.spec, values, step, lambda factor: numbers.drop(step, factor))
     return partial(_report, session, after)
 
 

@@ -20,14 +20,14 @@ from optserve_server.state.layout import Layout
 
 @dataclass(frozen=True)
 class Monitors:
-    """What has become of the watched metrics.
+    """State of the monitored metrics.
 
     Attributes:
-        plateau: of those that lower the rate; None where none does.
-        stopping: of those that end the training; None where none does.
-        best: room for a copy of the parameters at the best value, one array for each dtype;
-            None where none is kept. It is made at the beginning, so that no report
-            fails for want of memory.
+        plateau: state of ``reduce_on_plateau``; None without it.
+        stopping: state of ``early_stopping``; None without it.
+        best: copy of the parameters at the best value, one array for each dtype; None without
+            one. It is allocated at the beginning, so that no report fails because memory is
+            missing.
     """
 
     plateau: ReduceOnPlateauState | None
@@ -47,8 +47,8 @@ class Monitors:
             best,
         )
 
-    def switched(self, before: SessionSpec, after: SessionSpec, arenas: Arenas) -> Monitors:
-        """The state under another specification: what that leaves as it was goes on."""
+    def adapt(self, before: SessionSpec, after: SessionSpec, arenas: Arenas) -> Monitors:
+        """Returns the state under another specification; unchanged settings keep their state."""
         plateau, stopping, best = self.plateau, self.stopping, self.best
         if before.reduce_on_plateau != after.reduce_on_plateau:
             plateau = None if after.reduce_on_plateau is None else ReduceOnPlateauState()
@@ -67,20 +67,20 @@ class Monitors:
         """Whether training has ended."""
         return self.stopping is not None and self.stopping.stopped
 
-    def judged(
+    def observe(
         self, spec: SessionSpec, values: Mapping[str, float], step: int, drop: Callable[[float], float]
     ) -> Monitors:
-        """The state after a report; `ReduceOnPlateauSpec.judged` says what ``drop`` is."""
+        """Returns the state after a report; see `ReduceOnPlateauSpec.observe` for ``drop``."""
         plateau, stopping = self.plateau, self.stopping
         on_plateau, early = spec.reduce_on_plateau, spec.early_stopping
         if on_plateau is not None and plateau is not None and on_plateau.monitor in values:
-            plateau = on_plateau.judged(plateau, values[on_plateau.monitor], step, drop)
+            plateau = on_plateau.observe(plateau, values[on_plateau.monitor], step, drop)
         if early is not None and stopping is not None and early.monitor in values:
-            stopping = early.judged(stopping, values[early.monitor], step)
+            stopping = early.observe(stopping, values[early.monitor], step)
         return Monitors(plateau, stopping, self.best)
 
     def check_running(self, spec: SessionSpec) -> None:
-        """Refuses what needs a training that goes on.
+        """Rejects a change if training has ended.
 
         Raises:
             DomainError: TRAINING_STOPPED.

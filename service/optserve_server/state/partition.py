@@ -90,15 +90,15 @@ class Partition:
                 self.backend.compile(program, self.dtype, storage)
 
     def restart_matrices(self, entry: TensorEntry) -> None:
-        """Makes a tensor's state under a `MatrixRule` anew."""
+        """Initializes a tensor's state under a `MatrixRule` again."""
         if isinstance(self.programs.rule, MatrixRule):
             self.matrices[entry.name] = {
                 slot: self.backend.full(math.prod(shape), 0.0, self.dtype).reshape(shape)
                 for slot, shape in self.programs.rule.tensor_slots(entry.shape).items()
             }
 
-    def switched(self, programs: StepPrograms) -> tuple[Partition, StateTransfer]:
-        """Itself under other programs, sharing every array that both have; and what became of state."""
+    def adapt(self, programs: StepPrograms) -> tuple[Partition, StateTransfer]:
+        """Returns the partition under other programs, with common arrays shared, and the state's transfer."""
         other = replace(self, programs=programs, arrays={PARAMETER: self.arrays[PARAMETER]}, matrices={})
         transfer = StateTransfer.between(self.group, self.programs, programs)
         for name, value in other.initial_state().items():
@@ -145,7 +145,7 @@ class Partition:
             given: arrays that are not the partition's own, or take the place of such.
             segments: the cut into tensors.
         """
-        bound = self.bound(program, start, stop, given, None if segments is None else segments.ends)
+        bound = self.bind(program, start, stop, given, None if segments is None else segments.ends)
         return bound(scalars, given, NONE if segments is None else segments.scalars)
 
     def take(
@@ -170,7 +170,7 @@ class Partition:
         """
         if run.rows is not None:
             return self._take_rows(program, run, scalars, segments)
-        gradient, answer, given = self._given(program, run, reply)
+        gradient, answer, given = self._prepare_inputs(program, run, reply)
         if not sent:
             gradient.send(0, run.staged.size)
         sums = self.run(program, run.start, run.stop, scalars, given=given, segments=segments)
@@ -200,17 +200,17 @@ class Partition:
                 reply while they are sent.
             run: the gradient.
             scalars: its numbers.
-            ends: where tensors end, if they are to be told apart.
+            ends: where tensors end, if each has its own numbers.
             of_tensors: the numbers of each tensor.
             sent: whether an earlier pass sent this very gradient to the device.
             reply: where the program puts `REPLY`; one that stores to `GRADIENT` needs none.
         """
-        gradient, answer, given = self._given(program, run, reply)
-        bound = self.bound(program, run.start, run.stop, given, ends)
+        gradient, answer, given = self._prepare_inputs(program, run, reply)
+        bound = self.bind(program, run.start, run.stop, given, ends)
         under_way = bound.begin(scalars, given, of_tensors)
         return Piecewise(under_way, run.staged.size, None if sent else gradient, answer)
 
-    def _given(
+    def _prepare_inputs(
         self, program: Program, run: Run, reply: Run | None
     ) -> tuple[Mirror, Mirror | None, dict[str, Array]]:
         """The gradient's place, the answer's place if there is one, and both as kernels take them."""
@@ -221,7 +221,7 @@ class Partition:
         in_place = any(name == GRADIENT for name, _ in program.stores)
         return gradient, gradient if in_place else None, {GRADIENT: gradient.array}
 
-    def bound(
+    def bind(
         self,
         program: Program,
         start: int,
@@ -236,7 +236,7 @@ class Partition:
             start: first element, counted in the arena.
             stop: end, counted in the arena.
             given: the arrays that come with each call.
-            ends: where tensors end, if they are to be told apart.
+            ends: where tensors end, if each has its own numbers.
         """
         types = tuple((name, array.dtype) for name, array in given.items())
         key = (program, start, stop, types, None if ends is None else ends.tobytes())
@@ -273,13 +273,13 @@ class Partition:
 
 
 class Piecewise:
-    """A program on its way over a run.
+    """Incremental execution of a program over a run.
 
     Args:
         under_way: the kernel's pass.
         size: how many elements there are.
         sends: what is to reach the device before it is computed with.
-        fetches: what is to come back from the device once it is computed.
+        fetches: what is copied from the device once it is computed.
     """
 
     def __init__(self, under_way: Pass, size: int, sends: Mirror | None, fetches: Mirror | None) -> None:

@@ -1,4 +1,4 @@
-"""Changes that were checked and not made yet: between the two they can be recorded."""
+"""Changes that were checked and are not applied yet, so that they can be recorded first."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ T = TypeVar("T")
 
 
 def nothing() -> None:
-    """Gives back what takes nothing."""
+    """Releases nothing."""
 
 
 @dataclass(frozen=True)
 class Prepared(Generic[T]):
-    """A change; its session must stay locked until it is made or given up.
+    """A checked change; its session must stay locked until it is applied or given up.
 
     Attributes:
-        commit: makes it, and returns its outcome.
-        give_up: gives back what was taken for it.
+        commit: applies it, and returns its outcome.
+        give_up: releases what was allocated for it.
         changes: whether it changes anything that has to be recorded.
     """
 

@@ -1,4 +1,4 @@
-"""Values on their way out: a copy of what a session holds at one of its points."""
+"""Reading of a session's values: copies of its parameter-shaped arrays."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from optserve_server.arrays.kernel import Array
 from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.gradient_transforms import AVERAGE, PARAMETER, POINT
 from optserve_server.state.session_state import SessionState
-from optserve_server.state.staging import Run, StagedTensor, Staging, laid_out, parts_by_clock
+from optserve_server.state.staging import Run, StagedTensor, Staging, lay_out, parts_by_clock
 
 
 class Point(StrEnum):
-    """Which of a session's parameter-shaped values is meant."""
+    """One of a session's parameter-shaped values."""
 
     PARAMETERS = "PARAMETERS"
     LOOKAHEAD = "LOOKAHEAD"
@@ -42,7 +42,7 @@ class Pull:
 
 @dataclass
 class Reply:
-    """The values that follow a step, on their way into a buffer.
+    """The values after a step, written into a buffer.
 
     Attributes:
         point: which values.
@@ -83,7 +83,7 @@ def read(session: SessionState, staging: Staging, point: Point) -> Values:
     """Fills ``staging`` with values.
 
     Raises:
-        DomainError: POINT_UNAVAILABLE where the session keeps no such point.
+        DomainError: POINT_UNAVAILABLE if the session keeps no such point.
     """
     check_point(session, point)
     backend = session.arenas.backend
@@ -123,7 +123,7 @@ def check_pull(session: SessionState, pull: Pull) -> tuple[StagedTensor, ...]:
     """
     session.check_ready()
     check_point(session, pull.point)
-    return laid_out(session.layout, pull.tensors, pull.dtype)
+    return lay_out(session.layout, pull.tensors, pull.dtype)
 
 
 def check_point(session: SessionState, point: Point) -> None:

@@ -30,7 +30,7 @@ RELOAD_RETRY_AFTER_S = 0.2
 """Seconds after which an evicted session may be in memory again."""
 
 MANY_TENSORS = 256
-"""Tensors above which work for each of them in turn is too long for the event loop."""
+"""Tensors above which work for each of them takes too long for the event loop."""
 
 MAX_INLINE_ELEMENTS = 1 << 17
 """Elements up to which a step is shorter than handing it to another thread."""
@@ -101,7 +101,7 @@ class SessionState:
         is_brief: whether its kernels alone are, if nothing has to be copied.
         changing: a context that marks the session as damaged if a change inside it fails.
         closed: whether it was deleted or evicted.
-        away: whether it was evicted, and comes back on its next use.
+        away: whether it was evicted, and is reloaded on its next use.
         damaged: whether a change failed half-way; such a session answers no more.
         durability: its durability; None if it is held in memory alone.
         live: the parameters as other processes of this host read them; None if none does.
@@ -194,7 +194,7 @@ class SessionState:
             )
 
     def check_step(self, expected: int | None, field: str) -> None:
-        """Checks the step that a request expects; ``field`` is the one that states it.
+        """Checks the step that a request expects; ``field`` is the field that states it.
 
         Raises:
             DomainError: STEP_MISMATCH.

@@ -1,4 +1,4 @@
-"""Gradients of some rows: what may be sent, and rows given more than once summed."""
+"""Gradients of some rows: validation, and summation of rows that are given more than once."""
 
 from __future__ import annotations
 

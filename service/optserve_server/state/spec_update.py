@@ -1,4 +1,4 @@
-"""A session's next specification: what it may say, and what holds where it says nothing."""
+"""Update of a session's specification: validation, defaults, and transfer of state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def prepare_spec_update(session: SessionState, spec: SessionSpec) -> Prepared[li
         )
     session.charge.raise_to(session_bytes(session.layout, spec))
     try:
-        commit = partial(_switch, session, spec, *session.arenas.switched(programs_of(spec)))
+        commit = partial(_switch, session, spec, *session.arenas.adapt(programs_of(spec)))
     except BaseException:
         session.charge.lower_to(session.resident_bytes)
         raise
@@ -44,8 +44,8 @@ def _switch(
     session: SessionState, spec: SessionSpec, partitions: Partitions, transfers: list[StateTransfer]
 ) -> list[StateTransfer]:
     restarted = [transfer.group for transfer in transfers if transfer.restarted]
-    monitors = session.monitors.switched(session.spec, spec, session.arenas)
-    session.scalars = session.scalars.switched(spec, restarted)
+    monitors = session.monitors.adapt(session.spec, spec, session.arenas)
+    session.scalars = session.scalars.adapt(spec, restarted)
     session.scalars.reduction = monitors.learning_rate_factor
     session.monitors = monitors
     session.arenas.partitions = partitions
@@ -59,7 +59,7 @@ def with_durability(before: SessionSpec, after: SessionSpec) -> SessionSpec:
     """The new specification with the old one's durability where it states none.
 
     Raises:
-        DomainError: CONFLICTING_FIELDS where a session would begin or cease to be kept.
+        DomainError: CONFLICTING_FIELDS if a session would begin or cease to be durable.
     """
     if after.durability is None or before.durability is None:
         return replace(after, durability=before.durability)

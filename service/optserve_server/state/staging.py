@@ -1,4 +1,4 @@
-"""Bytes on their way in: where a gradient or a push lies until all of it is there."""
+"""Staging buffers: a gradient or a push until all of its bytes have arrived."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Run:
 
     @property
     def rows(self) -> npt.NDArray[np.int64] | None:
-        """The rows of its only tensor that are there; None where all of every tensor is."""
+        """The rows of its only tensor that are there; None if all of every tensor is."""
         return self.tensors[0].rows
 
     def on(self, backend: Backend) -> Mirror:
@@ -155,18 +155,18 @@ class Staging:
         elif stand_in:
             hasher = xxhash.xxh3_128(stand_in.to_bytes(8, "little"))
         else:
-            hasher = self._hashed() if self.sparse else xxhash.xxh3_128(self.buffer.data)
-        hasher.update(self._described(context))
+            hasher = self._start_hash() if self.sparse else xxhash.xxh3_128(self.buffer.data)
+        hasher.update(self._describe(context))
         return hasher.digest()
 
-    def _described(self, context: tuple[object, ...]) -> bytes:
-        """What the bytes mean; from step to step it is the same."""
+    def _describe(self, context: tuple[object, ...]) -> bytes:
+        """Describes the bytes for the digest; equal in every step of a stream."""
         if context != self._context:
             self._context, self._meaning = context, self._description + repr(context).encode()
         return self._meaning
 
-    def _hashed(self) -> xxhash.xxh3_128:
-        """Has seen the bytes as they were sent: those of sparse rows are not in the buffer any more."""
+    def _start_hash(self) -> xxhash.xxh3_128:
+        """Returns the hash of the bytes as they were sent; those of sparse rows have left the buffer."""
         hasher = xxhash.xxh3_128()
         names = {rows.name for rows in self.sparse}
         for tensor in self.tensors:
@@ -230,7 +230,7 @@ def stage(
     dtype: np.dtype[Any] | None,
     allocate: Allocate = UNBOUNDED.array,
 ) -> Staging:
-    """Staging for a stream of bytes; other arguments and errors as of `laid_out`.
+    """Staging for a stream of bytes; other arguments and errors as of `lay_out`.
 
     Args:
         layout: the session's layout.
@@ -238,13 +238,13 @@ def stage(
         dtype: element type of the bytes; None for each tensor's own.
         allocate: makes the buffer.
     """
-    return Staging(laid_out(layout, tensors, dtype), allocate=allocate)
+    return Staging(lay_out(layout, tensors, dtype), allocate=allocate)
 
 
-def laid_out(
+def lay_out(
     layout: Layout, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None
 ) -> tuple[StagedTensor, ...]:
-    """How a stream of bytes lies in its staging.
+    """Returns the layout of a stream of bytes in its staging.
 
     Args:
         layout: the session's layout.
@@ -348,7 +348,7 @@ def check_names(layout: Layout, names: Sequence[str], fields: Sequence[str]) -> 
 
 
 class _Given(NamedTuple):
-    """What is staged of a tensor: its element type (None: its own), its field, its rows (None: all)."""
+    """Staged part of a tensor: element type (None: its own), field, rows (None: all)."""
 
     dtype: np.dtype[Any] | None
     field: str

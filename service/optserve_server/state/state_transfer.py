@@ -1,4 +1,4 @@
-"""What becomes of optimizer state when a session changes its rule."""
+"""Transfer of optimizer state when a session changes its rule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optserve_server.programs.gradient_transforms import StepPrograms
 
 @dataclass(frozen=True)
 class StateTransfer:
-    """What became of one group's slots.
+    """Transfer of one group's slots.
 
     Attributes:
         group: the group; empty for the default group.
@@ -33,13 +33,13 @@ class StateTransfer:
 
         A slot is carried where both rules have one of that name, for equal names mean equal
         averages. Slots that are counted by steps are carried only if all of them can be, with
-        the numbers that the rule carries on; otherwise they and the count start anew.
+        the numbers that the rule carries on; otherwise they and the count start again.
         """
         old, new = list(before.rule.slot_names), list(after.rule.slot_names)
         counted = after.rule.step_dependent_slots
         if any(isinstance(programs.rule, MatrixRule) for programs in (before, after)):
             # Their state has shapes of its own, which only the same rule understands.
-            old = old if _shaped_alike(before.rule, after.rule) else []
+            old = old if _have_equal_shapes(before.rule, after.rule) else []
         whole = counted <= set(old) and set(after.rule.carry()) <= set(before.rule.carry())
         carried = [slot for slot in new if slot in old and (whole or slot not in counted)]
         restarted = not whole or (bool(new) and not carried)
@@ -52,7 +52,7 @@ class StateTransfer:
         )
 
 
-def _shaped_alike(before: Rule, after: Rule) -> bool:
+def _have_equal_shapes(before: Rule, after: Rule) -> bool:
     """Whether two rules, at least one of which is a `MatrixRule`, have state of equal shapes."""
     return (
         isinstance(before, MatrixRule)

@@ -1,4 +1,4 @@
-"""Exactly once: the steps that each worker has had answered."""
+"""Step deduplication: the answered steps of each worker."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ RESULTS_KEPT = 64
 """Results kept of each worker: how many steps it may have in flight and still repeat."""
 
 WORKERS_KEPT = 1024
-"""Workers kept of each session; beyond it the one that was silent longest is forgotten."""
+"""Workers stored for each session; beyond it the least recently active is dropped."""
 
 
 @dataclasses.dataclass
 class _Record:
-    """What is known of one worker: its last sequence, and results up to it."""
+    """The last sequence of one worker, and the results up to it."""
 
     last: int = 0
     answered: deque[tuple[bytes, StepResult]] = dataclasses.field(

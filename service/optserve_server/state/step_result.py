@@ -1,4 +1,4 @@
-"""What a step asks for and what it answers."""
+"""Options and result of a step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from optserve_server.spec.override import Override
 
 
 class StepOutcome(StrEnum):
-    """What became of a gradient."""
+    """Outcome of a step."""
 
     APPLIED = "APPLIED"
     ACCUMULATED = "ACCUMULATED"
@@ -38,7 +38,7 @@ class MemberOptions:
 
 @dataclass(slots=True)
 class StepOptions:
-    """What a step asks for beside its gradient; fields as in the message of that name."""
+    """Options of a step; fields as in the message of that name."""
 
     worker: str = ""
     sequence: int = 0
@@ -53,7 +53,7 @@ class StepOptions:
 
 @dataclass(slots=True)
 class StepResult:
-    """What a step did; fields as in the message of that name."""
+    """Result of a step; fields as in the message of that name."""
 
     step: int
     outcome: StepOutcome

@@ -1,4 +1,4 @@
-"""What is known of a gradient before it is applied: norms, non-finite elements, penalty."""
+"""Statistics of a gradient before it is applied: norms, non-finite elements, penalty."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNCLIPPED = np.ones(1)
 
 
 class GradientStatistics:
-    """Sums over a gradient's runs, one number per tensor where tensors count, else per run.
+    """Sums over a gradient's runs, one number per tensor if norms are by tensor, else per run.
 
     Args:
         gradient: the session's gradient preprocessing.
@@ -36,7 +36,7 @@ class GradientStatistics:
 
     def __init__(self, gradient: GradientSpec, sums: Sequence[Mapping[str, Any]] = ()) -> None:
         self.gradient, self.sums = gradient, sums
-        totals = self._totals = _added(sums)
+        totals = self._totals = _add(sums)
         self.norm = norm(totals, "squares")
         self.non_finite_count = int(totals.get("non_finite", 0.0))
 
@@ -47,7 +47,7 @@ class GradientStatistics:
             alike.setdefault(of_run, []).append(sums)
         penalty = 0.0
         for (l1, l2), runs in alike.items():
-            totals = _added(runs)
+            totals = _add(runs)
             length = norm(totals, "parameter_squares")
             penalty += l1 * totals.get("magnitudes", 0.0) + l2 * length / 2 * length
         return penalty
@@ -76,7 +76,7 @@ class GradientStatistics:
         return self.norm if clip is None else self.norm * clip.factor(self.norm)
 
 
-def _added(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _add(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Sums of several runs, added up by name."""
     totals: dict[str, float] = {}
     for of_run in sums:
@@ -133,7 +133,7 @@ def refuse_non_finite(
 
 
 def _non_finite_text(staging: Staging, tensor: StagedTensor, count: int, stages: Sequence[str]) -> str:
-    """What is not finite: elements as sent, or only what became of them."""
+    """Describes which values are not finite: elements as sent, or only their transforms."""
     name, dtype = tensor.entry.name, tensor.entry.dtype
     rows = next((rows for rows in staging.sparse if rows.name == name), None)
     sent = staging.array(tensor) if rows is None else rows.values

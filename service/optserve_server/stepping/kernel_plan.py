@@ -1,4 +1,4 @@
-"""How the runs of a staging meet a session's arrays, worked out once for many equal steps."""
+"""Kernel plan: kernels bound to a staging and a session's arrays, made once for many equal steps."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ Text = Callable[..., Program]
 """A method of `StepPrograms`, such as ``StepPrograms.apply``."""
 
 
-class Place:
-    """A run, and the range of a partition that it covers.
+class RunKernels:
+    """Kernels of a run, bound to the range of the partition that it covers.
 
     On the host, and for a staging that comes again, its kernels are bound to every array, the
     gradient's own included, so that a call is cheap. A gradient that comes once, rows, and
-    what has to reach another device first take the partition's way.
+    arrays that have to be copied to another device first are passed with each call.
 
     Args:
         partition: the partition.
         run: the gradient.
-        clock: position among `SessionScalars.clocks` of the one that the run's tensors have.
+        clock: index of the clock of the run's tensors in `SessionScalars.clocks`.
 
     Attributes:
         direct: whether its kernels are bound to every array.
@@ -71,7 +71,7 @@ class Place:
             text: which program.
             shape: arguments of ``text``.
             scalars: its numbers.
-            of_tensors: its numbers of tensors; None where the run is one segment.
+            of_tensors: its numbers of tensors; None if the run is one segment.
             reply: where values go that are sent.
             sent: whether an earlier pass over this gradient has brought it to the device.
 
@@ -81,7 +81,7 @@ class Place:
         if self.direct:
             bound = self._bounds.get((text, shape, of_tensors is not None, reply))
             if bound is None:
-                bound = self._bound(text, shape, of_tensors is not None, reply)
+                bound = self._get_bound(text, shape, of_tensors is not None, reply)
             return bound.totals(scalars) if of_tensors is None else bound(scalars, NONE, of_tensors)
         program = text(self.partition.programs, *shape)
         cut = None if of_tensors is None else Segments(self.run.ends, of_tensors)
@@ -96,9 +96,9 @@ class Place:
         reply: Run | None = None,
         sent: bool = True,
     ) -> Pass | Piecewise:
-        """The same in pieces, where the run is of whole tensors."""
+        """Like `call`, in pieces, if the run is of whole tensors."""
         if self.direct:
-            return self._bound(text, shape, of_tensors is not None, reply).begin(
+            return self._get_bound(text, shape, of_tensors is not None, reply).begin(
                 scalars, NONE, of_tensors or NONE
             )
         program = text(self.partition.programs, *shape)
@@ -107,7 +107,7 @@ class Place:
             program, self.run, scalars, ends, of_tensors or NONE, reply=reply, sent=sent
         )
 
-    def _bound(self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None) -> Bound:
+    def _get_bound(self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None) -> Bound:
         # A reply's run is kept with its kernel, so it is compared by identity.
         key = (text, shape, by_tensor, reply)
         bound = self._bounds.get(key)
@@ -126,7 +126,7 @@ class Place:
 
 
 class KernelPlan:
-    """What the steps on one staging have in common: kernels, and what their specification asks for.
+    """Common part of the steps on one staging: kernels, and settings of the specification.
 
     Args:
         session: the session.
@@ -149,7 +149,7 @@ class KernelPlan:
             number of it depends on that.
     """
 
-    places: tuple[Place, ...]
+    places: tuple[RunKernels, ...]
 
     def __init__(self, session: SessionState, staging: Staging) -> None:
         arenas, gradient = session.arenas, session.spec.gradient
@@ -158,7 +158,7 @@ class KernelPlan:
         frozen = session.spec.frozen_groups
         self._numbers, self._version = session.scalars, session.scalars.version
         self.places = tuple(
-            Place(arenas.partition(run), run, clock)
+            RunKernels(arenas.partition(run), run, clock)
             for whole in staging.runs
             if whole.tensors[0].entry.group not in frozen
             for clock, run in parts_by_clock(session.scalars, whole)

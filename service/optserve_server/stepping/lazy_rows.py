@@ -1,4 +1,4 @@
-"""Where sparse rows cannot move alone."""
+"""Settings that LAZY sparse rows do not support."""
 
 from __future__ import annotations
 

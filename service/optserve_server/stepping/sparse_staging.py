@@ -1,4 +1,4 @@
-"""A gradient of whole tensors and sparse rows while its bytes arrive one after the other."""
+"""Staging of a streamed gradient of whole tensors and sparse rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from optserve_server.state.staging import Allocate, NamedArray, Staging, stage_a
 
 @dataclass(frozen=True)
 class NamedIndices:
-    """Which rows of a tensor are to come: int32 or int64, [k]; may be read-only and unaligned."""
+    """Indices of a tensor's announced rows: int32 or int64, [k]; may be read-only and unaligned."""
 
     name: str
     indices: npt.NDArray[Any]

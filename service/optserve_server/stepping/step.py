@@ -1,4 +1,4 @@
-"""One step of a session: received, checked, measured, applied, answered."""
+"""One step of a session: receive, check, measure, apply, answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from optserve_server.stepping.gradient_statistics import (
     norms_by_tensor,
     refuse_non_finite,
 )
-from optserve_server.stepping.kernel_plan import KernelPlan, Place, Totals
+from optserve_server.stepping.kernel_plan import KernelPlan, RunKernels, Totals
 from optserve_server.stepping.lazy_rows import check_lazy
 from optserve_server.stepping.matrix_step import step_matrices
 from optserve_server.stepping.step_record import step_pieces
@@ -54,7 +54,7 @@ class Progress(Protocol):
 
 
 class Step(Change[SessionState, "Step"]):
-    """A gradient on its way into a session: a change that is also its own check.
+    """One step: a change that also checks itself.
 
     `on_received` takes its fingerprint and, unless that depends on the session's state, its norms while
     the bytes are in cache. `prepare` only reads, so that a rejected step leaves no trace; its record
@@ -154,9 +154,9 @@ class Step(Change[SessionState, "Step"]):
         if self._one_pass:
             self.outcome = StepOutcome.APPLIED
         else:
-            arrived = None if self._passes is None else self._arrived(self._passes)
-            self._statistics = arrived or self._measured(by_tensor=plan.clips_by_tensor)
-            self.outcome = self._decided(self._statistics.non_finite_count)
+            arrived = None if self._passes is None else self._collect_statistics(self._passes)
+            self._statistics = arrived or self._measure(by_tensor=plan.clips_by_tensor)
+            self.outcome = self._decide(self._statistics.non_finite_count)
         self.changes = self.outcome is not StepOutcome.VALIDATED
         return self
 
@@ -165,7 +165,7 @@ class Step(Change[SessionState, "Step"]):
         return step_pieces(self.staging, self.options)
 
     def give_up(self) -> None:
-        """Gives back what `prepare` took: nothing."""
+        """Releases nothing: `prepare` allocates nothing."""
 
     def commit(self, reply: Reply | None = None, progress: Progress | None = None) -> StepResult:
         """Does what was decided, counts the step and remembers its result.
@@ -216,13 +216,13 @@ class Step(Change[SessionState, "Step"]):
             for place in plan.places
         ]
 
-    def _arrived(self, passes: list[Pass | Piecewise]) -> GradientStatistics | None:
+    def _collect_statistics(self, passes: list[Pass | Piecewise]) -> GradientStatistics | None:
         """The measurement that was taken as the gradient arrived; None if the session has changed since."""
         if self._session.spec is not self._spec:
             return None
         return GradientStatistics(self._spec.gradient, [measuring.end() for measuring in passes])
 
-    def _measured(self, *, by_tensor: bool) -> GradientStatistics:
+    def _measure(self, *, by_tensor: bool) -> GradientStatistics:
         """Reads the gradient once and changes nothing.
 
         Args:
@@ -236,11 +236,11 @@ class Step(Change[SessionState, "Step"]):
             sums.append(place.call(text, self._scaled, scalars=numbers, of_tensors=of_tensors, sent=False))
         return GradientStatistics(self._session.spec.gradient, sums)
 
-    def _decided(self, non_finite_count: int) -> StepOutcome:
+    def _decide(self, non_finite_count: int) -> StepOutcome:
         policy = self._session.spec.gradient.non_finite
         if non_finite_count and policy is NonFinitePolicy.REJECT:
             runs = [place.run for place in self._plan.places]
-            measured = self._measured(by_tensor=True)
+            measured = self._measure(by_tensor=True)
             raise refuse_non_finite(self.staging, runs, measured, self._stages())
         if self.options.validate_only:
             return StepOutcome.VALIDATED
@@ -293,7 +293,7 @@ class Step(Change[SessionState, "Step"]):
         with session.changing:
             sums = self._update(scalars, reply if writes else None, progress)
             if session.spec.weight_average is not None:
-                for partition, start, stop in session.arenas.untouched([p.run for p in plan.places]):
+                for partition, start, stop in session.arenas.find_untouched([p.run for p in plan.places]):
                     numbers_of_group = self._transform_scalars[partition.group]
                     partition.run(partition.programs.average, start, stop, numbers_of_group)
         announced = result is not None and writes
@@ -336,7 +336,7 @@ class Step(Change[SessionState, "Step"]):
             found.append(updating.end())
         return found
 
-    def _scalars(self, place: Place, position: int, scalars: dict[str, float]) -> Scalars:
+    def _scalars(self, place: RunKernels, position: int, scalars: dict[str, float]) -> Scalars:
         """The numbers of a run's update, with those that depend on its gradient."""
         scalars, plan = dict(scalars), self._plan
         assert self._statistics is not None
@@ -366,7 +366,7 @@ class Step(Change[SessionState, "Step"]):
             found = totals.setdefault(group, Counter())
             found.update({name: float(np.sum(of)) for name, of in sums.items()})
         for group, rule, place, scalars, _ in groupwise:
-            own, carried = rule.settled(totals[group], scalars)
+            own, carried = rule.settle(totals[group], scalars)
             scalars.update(own)
             numbers.carried[place.clock] = {**numbers.carried[place.clock], **carried}
 
@@ -377,7 +377,7 @@ class Step(Change[SessionState, "Step"]):
 
     def _tensor_norms(self) -> tuple[tuple[str, float], ...]:
         runs = [place.run for place in self._plan.places]
-        return norms_by_tensor(self.staging, runs, self._measured(by_tensor=True))
+        return norms_by_tensor(self.staging, runs, self._measure(by_tensor=True))
 
     def _result(self, step: int, learning_rate: float) -> StepResult:
         measurement, session, options = self._statistics, self._session, self.options

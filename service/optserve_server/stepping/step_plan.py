@@ -1,4 +1,4 @@
-"""What steps of one kind have in common, and the buffers that they use in turn."""
+"""Plans: the common part of equal steps, and the buffers that they use alternately."""
 
 from __future__ import annotations
 

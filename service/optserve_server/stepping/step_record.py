@@ -32,12 +32,12 @@ def step_pieces(
         more: further facts, as JSON that ends with a comma.
     """
     if staging.sparse:
-        facts, buffers = described(staging)
+        facts, buffers = describe(staging)
         text = dumps(facts)
     else:
         buffers = [staging.buffer.data] if staging.byte_count else []
         if not staging.described:
-            staging.described = dumps(described(staging)[0])
+            staging.described = dumps(describe(staging)[0])
         text = staging.described
     asked = ",".join([f'"{name}":{_text(getattr(options, name))}' for name in _OPTIONS])
     return pack_text(f'{{"kind":"{kind}",{more}"options":{{{asked}}},{text[1:]}', buffers)
@@ -54,8 +54,8 @@ def _text(value: object) -> str:
     return _string(value) if isinstance(value, str) else repr(value)
 
 
-def described(staging: Staging) -> tuple[dict[str, Any], list[Piece]]:
-    """What was sent, as facts and buffers: rows as they were sent, for they are summed anew."""
+def describe(staging: Staging) -> tuple[dict[str, Any], list[Piece]]:
+    """Describes the sent gradient as facts and buffers; replay sums sparse rows again."""
     sparse = {rows.name for rows in staging.sparse}
     dense = [tensor for tensor in staging.tensors if tensor.entry.name not in sparse]
     facts = {

@@ -1,1 +1,1 @@
-"""What outlives the process: the journal, snapshots and the data directory. Bytes and arrays alone."""
+"""Durable storage: the journal, snapshots and the data directory. Knows bytes and arrays only."""

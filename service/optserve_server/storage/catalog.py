@@ -1,4 +1,4 @@
-"""The data directory: which sessions there are, and each one's snapshots.
+"""The data directory: its sessions and their snapshots.
 
 ::
 
@@ -83,7 +83,7 @@ class SnapshotFile:
 
 @dataclass(frozen=True)
 class SessionFolder:
-    """A session's place on the disk.
+    """Folder of a session in the data directory.
 
     Attributes:
         path: the folder.
@@ -108,7 +108,7 @@ class SessionFolder:
 
 
 class Catalog:
-    """The sessions of a data directory, which no other process uses meanwhile.
+    """The sessions of a data directory that is locked against other processes.
 
     Args:
         disk: how to get at it.
@@ -127,7 +127,7 @@ class Catalog:
         self.quarantine = root / "quarantine"
         self._trash = root / TRASH
         disk.make_folder(root)
-        self._lock = self._locked()
+        self._lock = self._acquire_lock()
         try:
             is_new = self._is_new()
             for folder in (self.sessions, self.journal, self.quarantine, self._trash):
@@ -239,7 +239,7 @@ class Catalog:
             pass
         raise DamagedError(f"{_MANIFEST} is damaged or missing")
 
-    def _locked(self) -> int:
+    def _acquire_lock(self) -> int:
         fd = self.disk.open(self.root / "LOCK", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""What recovery says of files that are not as they were written."""
+"""Errors of damaged files."""
 
 from __future__ import annotations
 
 
 class DamagedError(Exception):
-    """Something on the disk is not what was put there; the message says what and where, for operators."""
+    """A file is not as it was written; the message says what and where, for operators."""

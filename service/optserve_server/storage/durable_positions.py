@@ -1,8 +1,8 @@
-"""How far each session's acknowledged records go: what tells a torn tail from a lost one.
+"""Durable positions: the last acknowledged record of each session.
 
 A record that is damaged at the end of the journal may never have been acknowledged: the
 power may have failed while it was written. Or it was, and the disk has lost it since. So
-after every sync the numbers of the records that are safe now are noted in a table, which is
+after every sync the numbers of the durable records are written to a table, which is
 mapped into memory: that costs nothing, survives the process, and reaches the disk with the
 next write-back. The table may lag behind the journal, and is never ahead of it.
 """
@@ -27,7 +27,7 @@ _GROWTH = 1024 * _SLOT
 
 
 class DurablePositions:
-    """The table: two entries a session, written in turn, so that one of them is whole.
+    """The table: two entries a session, written alternately, so that one of them is whole.
 
     Args:
         disk: where.
@@ -38,7 +38,7 @@ class DurablePositions:
         self._lock = threading.Lock()
         self._fd = disk.open(path, os.O_RDWR | os.O_CREAT)
         self._disk = disk
-        self._map = self._grown(max(_GROWTH, os.fstat(self._fd).st_size // _GROWTH * _GROWTH))
+        self._map = self._grow(max(_GROWTH, os.fstat(self._fd).st_size // _GROWTH * _GROWTH))
         self._slots: dict[int, int] = {}
         self._numbers: dict[int, int] = {}
         self._free: list[int] = []
@@ -46,11 +46,11 @@ class DurablePositions:
         self._free.extend(slot for slot in reversed(slots) if not self._read(slot))
 
     def __getitem__(self, owner: int) -> int:
-        """The number of the owner's last record that was acknowledged; 0 where none is known."""
+        """The number of the owner's last acknowledged record; 0 if none is known."""
         return self._numbers.get(owner, 0)
 
     def note(self, owner: int, number: int) -> None:
-        """Notes that the owner's records up to ``number`` are safe. Safe to call from any thread."""
+        """Notes that the owner's records up to ``number`` are durable. Thread-safe."""
         with self._lock:
             if number <= self[owner]:
                 return
@@ -81,7 +81,7 @@ class DurablePositions:
         self._map.close()
         self._disk.close(self._fd)
 
-    def _grown(self, size: int) -> mmap.mmap:
+    def _grow(self, size: int) -> mmap.mmap:
         self._disk.truncate(self._fd, size)
         return mmap.mmap(self._fd, size)
 
@@ -89,7 +89,7 @@ class DurablePositions:
         if not self._free:
             slots = len(self._map) // _SLOT
             self._map.close()
-            self._map = self._grown(slots * _SLOT + _GROWTH)
+            self._map = self._grow(slots * _SLOT + _GROWTH)
             self._free.extend(reversed(range(slots, slots + _GROWTH // _SLOT)))
         return self._free.pop()
 

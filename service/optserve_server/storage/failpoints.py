@@ -1,4 +1,4 @@
-"""Named places where `make crash` kills the server: before and after whatever must not be half done."""
+"""Failpoints: named places where `make crash` kills the server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = (
 
 
 class _Armed:
-    """The one place that kills, and how often it is still passed."""
+    """The active failpoint, and how often it is passed before it kills."""
 
     def __init__(self, setting: str) -> None:
         self.name, _, count = setting.partition(":")
@@ -46,7 +46,7 @@ armed = bool(_armed.name)
 
 
 def is_armed(name: str) -> bool:
-    """Whether the process is to die there: then what surrounds it is done in smaller parts."""
+    """Whether the process will be killed there; then the work around it is done in smaller parts."""
     return name == _armed.name
 
 

@@ -1,4 +1,4 @@
-"""The only place that touches the disk. Everything above asks a `Disk`, which tests make fail."""
+"""Access to the disk, in one place; tests replace `Disk` by one that fails."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Disk:
             _sync_file_range(fd, offset, count, _WRITE_BACK)  # a hint; its failure shows in sync
 
     def sync(self, fd: int) -> None:
-        """Returns once the file's content is safe from power loss."""
+        """Returns when the file's content is durable."""
         getattr(os, "fdatasync", os.fsync)(fd)
 
     def truncate(self, fd: int, size: int) -> None:
@@ -77,7 +77,7 @@ class Disk:
         os.replace(source, target)
 
     def sync_folder(self, folder: Path) -> None:
-        """Returns once the names in a folder are safe from power loss."""
+        """Returns when the names in a folder are durable."""
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)

@@ -1,4 +1,4 @@
-"""Reading the journal: which records of a session follow its snapshot, and whether all are there."""
+"""Reading of the journal: records that follow a session's snapshot, and a check that none is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optserve_server.storage.records import Found, Hole, scan
 
 @dataclass
 class History:
-    """What a journal holds.
+    """Content of a journal.
 
     Attributes:
         segments: its files.

@@ -1,4 +1,4 @@
-"""The journal: every session's records in one file after the other, made safe in groups.
+"""The journal: records of all sessions in a sequence of files, synced in groups.
 
 One writer for all sessions: whatever was appended while the last group was on its way to
 the disk makes the next group, which costs one sync however many sessions it is of. With a
@@ -38,14 +38,14 @@ _SPARES = 4
 
 @dataclass(frozen=True)
 class Record:
-    """What is to be appended.
+    """A record to append.
 
     Attributes:
         owner: whose it is.
         number: which of its owner's records.
         pieces: the payload; must not change before `done` is called.
-        done: called from the writer's thread once the record is safe, with None, or with the
-            error that kept it from being so; then it is not in the journal.
+        done: called from the writer's thread with None when the record is durable, or with the
+            error if it could not be written; then it is not in the journal.
     """
 
     owner: int
@@ -70,19 +70,19 @@ class Segment:
 
 
 class Journal:
-    """Appends records. Safe to use from any thread.
+    """Appends records. Thread-safe.
 
     Args:
         disk: where.
         folder: the folder of the segments.
-        durable_positions: where the numbers of what is safe are noted.
+        durable_positions: table of the numbers of durable records.
         earlier: segments of former runs, as `optserve_server.storage.history.read` found them.
         segment_bytes: size from which on the next segment is begun.
 
     Attributes:
-        syncs: groups that were made safe.
+        syncs: groups that were synced.
         records: records in them.
-        sync_seconds: how long it took to make them safe, written already.
+        sync_seconds: seconds of these syncs, without the writes.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Journal:
         self._spares = sorted(folder.glob(f"*{SPARE}"))
         self._files = threading.Lock()
         self._fd = -1
-        self._current = self._begun(max((segment.number for segment in earlier), default=0) + 1)
+        self._current = self._begin_segment(max((segment.number for segment in earlier), default=0) + 1)
         self.syncs, self.records, self.sync_seconds = 0, 0, 0.0
         self._queue: list[Record] = []
         self._closing = False
@@ -149,8 +149,8 @@ class Journal:
         Args:
             covered: the number up to which each owner has a snapshot; those that are not
                 there need nothing.
-            keep_bytes: what is kept all the same, so that an older snapshot can stand in for
-                a damaged one.
+            keep_bytes: bytes that are kept anyway, so that an older snapshot can replace a
+                damaged one.
         """
         with self._releasing:
             excess = self.byte_count - keep_bytes
@@ -172,8 +172,8 @@ class Journal:
         with self._files:
             self._spares.append(spare)
 
-    def pinned(self, covered: Mapping[int, int]) -> set[int]:
-        """The owners that need the oldest segment that anybody needs, the current one aside."""
+    def find_pinning_owners(self, covered: Mapping[int, int]) -> set[int]:
+        """Returns the owners that need the oldest segment that is still needed, except the current one."""
         with self._files:
             closed = list(self._closed)
         for segment in closed:
@@ -202,7 +202,7 @@ class Journal:
             group = []  # what it held may be large, and the next one may be long in coming
 
     def _settle(self, group: list[Record]) -> None:
-        """Makes a group safe; where that fails, as many of its records as can be."""
+        """Syncs a group; if that fails, as many of its records as can be."""
         try:
             self._write(group)
         except OSError as error:
@@ -260,7 +260,7 @@ class Journal:
                 begins = end = self._put_large(record, end, length)
                 pieces = []
             else:
-                pieces += self._framed(record, length)
+                pieces += self._frame(record, length)
                 end += HEADER_BYTES + length + padding(length)
         if is_armed("during-journal-write"):
             self._disk.write(self._fd, pieces[:-2], begins)
@@ -268,7 +268,7 @@ class Journal:
         self._disk.write(self._fd, pieces, begins)
         return end
 
-    def _framed(self, record: Record, length: int) -> list[Piece]:
+    def _frame(self, record: Record, length: int) -> list[Piece]:
         segment = self._current.number
         head = header(record.owner, record.number, length, checksum(record.pieces, segment), segment)
         return [head, *record.pieces, bytes(padding(length))]
@@ -290,7 +290,7 @@ class Journal:
         return end
 
     def _undo(self) -> None:
-        """Cuts off what a failed group has left; where that fails, goes on in another segment.
+        """Truncates what a failed group has left; if that fails, continues in another segment.
 
         What stays there all the same is superseded by the next record of its number.
         """
@@ -309,7 +309,7 @@ class Journal:
 
     def _rotate(self) -> None:
         before, fd = self._current, self._fd
-        self._current = self._begun(before.number + 1)
+        self._current = self._begin_segment(before.number + 1)
         with self._files:
             if before.last:
                 self._closed.append(before)
@@ -318,7 +318,7 @@ class Journal:
         if not before.last:
             self._disk.remove(before.path)
 
-    def _begun(self, number: int) -> Segment:
+    def _begin_segment(self, number: int) -> Segment:
         path = self._folder / f"{number:012}{SUFFIX}"
         with self._files:
             spare = self._spares.pop() if self._spares else None

@@ -1,7 +1,7 @@
 """JSON of many entries, written and parsed in pieces.
 
 The functions of `json` hold the interpreter until they are done: 0.1 s for a snapshot of 40,000 tensors, in
-which the event loop serves nobody. Between two pieces, other threads run.
+which the event loop serves no call. Between two pieces, other threads run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def loads(text: str) -> Any:
     Raises:
         ValueError: the text is not JSON.
     """
-    value, end = _parsed(text, _after_space(text, 0), PIECEWISE_LEVELS)
+    value, end = _parse(text, _after_space(text, 0), PIECEWISE_LEVELS)
     if _after_space(text, end) != len(text):
         raise json.JSONDecodeError("Extra data", text, end)
     return value
@@ -49,7 +49,7 @@ def _pieces(entries: Iterable[Any]) -> Iterable[Sequence[Any]]:
     return iter(lambda: list(islice(iterator, PIECE_ENTRIES)), [])
 
 
-def _parsed(text: str, at: int, levels: int) -> tuple[Any, int]:
+def _parse(text: str, at: int, levels: int) -> tuple[Any, int]:
     """Returns the value at a position, and the position after it."""
     opening = text[at : at + 1]
     if not levels or opening not in ("{", "["):
@@ -64,10 +64,10 @@ def _parsed(text: str, at: int, levels: int) -> tuple[Any, int]:
             if not text.startswith('"', at):
                 raise json.JSONDecodeError("Expecting a property name", text, at)
             key, at = _decode(text, at)
-            value, at = _parsed(text, _after(":", text, at), levels - 1)
+            value, at = _parse(text, _after(":", text, at), levels - 1)
             entries.append((key, value))
         else:
-            value, at = _parsed(text, at, levels - 1)
+            value, at = _parse(text, at, levels - 1)
             entries.append(value)
         at = _after_space(text, at)
         if text.startswith(closing, at):

@@ -1,4 +1,4 @@
-"""What a record holds: facts as JSON, then arrays of bytes."""
+"""Payload of a record: facts as JSON, then arrays of bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pack(facts: Mapping[str, Any], buffers: Sequence[Piece] = ()) -> list[Piece]
     """The pieces of a payload.
 
     Args:
-        facts: what JSON can say; ``sizes`` is not to be among them. Floats come back the same.
+        facts: what JSON can say; ``sizes`` is not to be among them. Floats are restored exactly.
         buffers: bytes, which are not copied.
     """
     return pack_text(dumps(facts), buffers)

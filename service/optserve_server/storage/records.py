@@ -28,12 +28,12 @@ HEADER_BYTES = _HEADER.size
 
 @dataclass(frozen=True)
 class Found:
-    """A record in a segment, or what is left of one.
+    """A record in a segment, or a part of one.
 
     Attributes:
         owner: whose it is.
         number: which of its owner's records, from 1, without gaps.
-        payload: its bytes, None where they are damaged or cut off.
+        payload: its bytes, None if they are damaged or cut off.
         end: offset at which the next record begins.
     """
 
@@ -112,7 +112,7 @@ def _header_at(data: memoryview, position: int, segment: int) -> tuple[int, int,
 
 
 def _next_header(data: memoryview, position: int, segment: int) -> int:
-    """Where the next header stands; the end where there is none."""
+    """The position of the next header; the end if there is none."""
     for match in _MARKS.finditer(data, position):
         if match.start() % 8 == 0 and _header_at(data, match.start(), segment) is not None:
             return match.start()

@@ -37,7 +37,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {name: dtype for dtype, name in _NAMES.items
 
 @dataclass(frozen=True)
 class TensorSource:
-    """A tensor that is to be written: float32, float64 or uint8.
+    """A tensor to write: float32, float64 or uint8.
 
     Attributes:
         name: its name in the file.
@@ -59,7 +59,7 @@ class TensorSource:
 
 @dataclass(frozen=True)
 class Contents:
-    """A snapshot that was read and found whole.
+    """A snapshot that was read and verified.
 
     Attributes:
         metadata: facts as text.
@@ -109,7 +109,7 @@ def read(data: memoryview) -> Contents:
         DamagedError: it is not what `write` wrote.
     """
     try:
-        header, entries, start = _parsed(data)
+        header, entries, start = _parse(data)
         metadata = entries.pop(_METADATA)
         spans = sorted((e["data_offsets"], name) for name, e in entries.items() if name != CHECKSUMS)
         digests = _digests(data, start, entries[CHECKSUMS]["data_offsets"], len(spans))
@@ -142,8 +142,8 @@ def _entry(dtype: str, shape: tuple[int, ...], start: int, count: int) -> dict[s
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, start + count]}
 
 
-def _parsed(data: memoryview) -> tuple[memoryview, dict[str, Any], int]:
-    """The header's bytes, what it says, and where the tensors begin."""
+def _parse(data: memoryview) -> tuple[memoryview, dict[str, Any], int]:
+    """Returns the header's bytes, its content, and the start of the tensors."""
     (length,) = _LENGTH.unpack_from(data)
     start = _LENGTH.size + length
     if start > len(data):

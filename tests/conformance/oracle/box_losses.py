@@ -32,7 +32,7 @@ class Dual:
         b = lift(other)
         return self * Dual(1 / b.value, tuple(-x / b.value**2 for x in b.slope))
 
-    def held(self) -> Dual:
+    def detach(self) -> Dual:
         """The same number, taken as constant."""
         return Dual(self.value)
 
@@ -100,7 +100,7 @@ def ciou(p: Edges, y: Sequence[float], epsilon: float) -> Dual:
     angle = arctangent((p[2] - p[0]) / (p[3] - p[1]))
     gap = angle - math.atan((y[2] - y[0]) / (y[3] - y[1]))
     v = gap * gap * (4 / math.pi**2)
-    share = v.held() / (iou(p, y, epsilon).held() + v.held() + epsilon)
+    share = v.detach() / (iou(p, y, epsilon).detach() + v.detach() + epsilon)
     return diou(p, y, epsilon) + share * v
 
 

@@ -40,7 +40,7 @@ def rational(p: float, y: float) -> tuple[float, float]:
     return value, -6 * p * y**3 / r**4 + 4 * p / s**3 + 8 / (y * y + 1)
 
 
-def rooted(p: float, y: float) -> tuple[float, float]:
+def root_far_errors(p: float, y: float) -> tuple[float, float]:
     """where(abs(p - y) <= 1, (p - y)**2, sqrt(abs(p - y))) + log(p**2 + 2)."""
     e = p - y
     outer = 2 * p / (p * p + 2)
@@ -49,7 +49,7 @@ def rooted(p: float, y: float) -> tuple[float, float]:
     return math.sqrt(abs(e)) + math.log(p * p + 2), sign(e) / 2 / math.sqrt(abs(e)) + outer
 
 
-def held(p: float, y: float) -> tuple[float, float]:
+def clamp_and_weigh(p: float, y: float) -> tuple[float, float]:
     """minimum(maximum(p, -1), 1)*sign(y) where p differs from y, otherwise p**4."""
     if p == y:
         return p**4, 4 * p**3

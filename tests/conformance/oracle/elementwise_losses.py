@@ -11,12 +11,12 @@ Element = Callable[[float, float], tuple[float, float]]
 """From a prediction and its target to the value and the derivative."""
 
 
-def averaged(element: Element) -> Line:
+def average(element: Element) -> Line:
     """The mean along the axis."""
     return along(element, mean=True)
 
 
-def summed(element: Element) -> Line:
+def sum_up(element: Element) -> Line:
     """The sum along the axis."""
     return along(element, mean=False)
 
@@ -63,7 +63,7 @@ def log_cosh(p: float, y: float) -> tuple[float, float]:
     return math.log(math.cosh(p - y)), math.tanh(p - y)
 
 
-def squared_logarithmic(p: float, y: float) -> tuple[float, float]:
+def square_logarithms(p: float, y: float) -> tuple[float, float]:
     e = math.log(max(p, CLIP) + 1) - math.log(max(y, CLIP) + 1)
     return e * e, 2 * e / (p + 1) if p >= CLIP else 0.0
 
@@ -137,6 +137,6 @@ def squared_hinge(p: float, y: float) -> tuple[float, float]:
     return margin * margin, -2 * y * margin
 
 
-def labelled(element: Element) -> Element:
+def label(element: Element) -> Element:
     """With targets of 0 and 1 for -1 and 1."""
     return lambda p, y: element(p, 2 * y - 1)

@@ -49,7 +49,7 @@ def factor(length: float, largest: float, epsilon: float) -> float:
     return min(1.0, largest / (length + epsilon))
 
 
-def clipped(gradient: Tensors, clip: Clip | None) -> Tensors:
+def clip(gradient: Tensors, clip: Clip | None) -> Tensors:
     if clip is None:
         return gradient
     if clip.kind == "by_value":
@@ -62,7 +62,7 @@ def clipped(gradient: Tensors, clip: Clip | None) -> Tensors:
     return {n: [x * scale[n] for x in g] for n, g in gradient.items()}
 
 
-def regularized(gradient: Tensors, parameters: Tensors, s: Settings) -> Tensors:
+def regularize(gradient: Tensors, parameters: Tensors, s: Settings) -> Tensors:
     return {
         n: [x + s.l1 * math.copysign(1.0, p) + s.l2 * p for x, p in zip(g, parameters[n], strict=True)]
         for n, g in gradient.items()
@@ -83,7 +83,7 @@ def trajectory(
             mean = {
                 n: [sum(x) / s.accumulation for x in zip(*(w[n] for w in waiting), strict=True)] for n in p
             }
-            g = clipped(regularized(mean, p, s), s.clip)
+            g = clip(regularize(mean, p, s), s.clip)
             for n in p:
                 lr = s.rates[step] * s.rate_factor.get(n, 1.0)
                 keep = 1 - lr * s.decay.get(n, 0.0)
@@ -92,7 +92,7 @@ def trajectory(
                 p[n] = [keep * x - outside * v for x, v in zip(p[n], velocity[n], strict=True)]
             waiting, step = [], step + 1
         if s.average is not None and (not waiting or (s.average_every_call and step)):
-            average = averaged(average, p, first=step == 1 and not waiting, s=s)
+            average = move_average(average, p, first=step == 1 and not waiting, s=s)
         bias = (
             1 - s.average**step if s.average is not None and s.average_start == "DEBIASED" and step else 1.0
         )
@@ -101,7 +101,7 @@ def trajectory(
     return path
 
 
-def averaged(average: Tensors, p: Tensors, *, first: bool, s: Settings) -> Tensors:
+def move_average(average: Tensors, p: Tensors, *, first: bool, s: Settings) -> Tensors:
     """One movement of the average; what starts at zero forgets what stood there."""
     if first and s.average_start == "COPY":
         return {n: list(values) for n, values in p.items()}

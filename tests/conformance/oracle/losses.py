@@ -40,13 +40,13 @@ def crossentropy_of_probabilities(p: Sequence[float], target: Sequence[float]) -
 
 def categorical(from_logits: bool, smoothing: float, class_weights: Sequence[float] = ()) -> Line:
     def line(y: Sequence[float], target: Sequence[float]) -> tuple[float, list[float]]:
-        smooth = smoothed(target, smoothing, class_weights)
+        smooth = smooth_labels(target, smoothing, class_weights)
         return crossentropy_of_logits(y, smooth) if from_logits else crossentropy_of_probabilities(y, smooth)
 
     return line
 
 
-def smoothed(target: Sequence[float], smoothing: float, class_weights: Sequence[float]) -> list[float]:
+def smooth_labels(target: Sequence[float], smoothing: float, class_weights: Sequence[float]) -> list[float]:
     factors = class_weights or [1.0] * len(target)
     return [w * (t * (1 - smoothing) + smoothing / len(target)) for w, t in zip(factors, target, strict=True)]
 
@@ -74,7 +74,7 @@ def categorical_focal(
         total = math.fsum(raw)
         q = [x / total for x in raw]
         held = q if from_logits else [min(max(x, CLIP), 1 - CLIP) for x in q]
-        weights = [alpha * t for t in smoothed(target, smoothing, class_weights)]
+        weights = [alpha * t for t in smooth_labels(target, smoothing, class_weights)]
         loss = -math.fsum(w * (1 - c) ** gamma * math.log(c) for w, c in zip(weights, held, strict=True))
         slopes = [
             w * (gamma * (1 - c) ** (gamma - 1) * math.log(c) - (1 - c) ** gamma / c) if x == c else 0.0

@@ -37,7 +37,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return [[math.fsum(x * y for x, y in zip(row, c, strict=True)) for c in columns] for row in a]
 
 
-def transposed(a: Tensor) -> Tensor:
+def transpose(a: Tensor) -> Tensor:
     return [list(column) for column in zip(*a, strict=True)]
 
 
@@ -45,12 +45,12 @@ def norm(x: Tensor) -> float:
     return math.sqrt(math.fsum(value * value for value in flat(x)))
 
 
-def orthogonalized(u: Tensor, iterations: int, divisor: float) -> Tensor:
+def orthogonalize(u: Tensor, iterations: int, divisor: float) -> Tensor:
     if len(u) > len(u[0]):
-        return transposed(orthogonalized(transposed(u), iterations, divisor))
+        return transpose(orthogonalize(transpose(u), iterations, divisor))
     x = each(lambda value: value / divisor, u)
     for _ in range(iterations):
-        gram = product(x, transposed(x))
+        gram = product(x, transpose(x))
         mixed = each(lambda g, gg: -4.7750 * g + 2.0315 * gg, gram, product(gram, gram))
         x = each(lambda value, more: 3.4445 * value + more, x, product(mixed, x))
     return x
@@ -75,7 +75,7 @@ def muon(
         else:
             u = each(lambda a, x=behind: a / x, m)
         length = max(norm(u), epsilon) if form == "TORCH" else norm(u) + epsilon
-        o = orthogonalized(u, iterations, length)
+        o = orthogonalize(u, iterations, length)
         p = each(lambda x, y, lr=lr: (1 - lr * weight_decay) * x - lr * scale * y, p, o)
         path.append(p)
     return path

@@ -13,17 +13,17 @@ from typing import Any
 Answer = dict[str, Any]
 
 
-def improved(mode: str, value: float, margin: float, best: float) -> bool:
+def improves(mode: str, value: float, margin: float, best: float) -> bool:
     """Whether a value beats the best one by more than an absolute margin."""
     return value + margin < best if mode == "MIN" else value - margin > best
 
 
-def improved_from_best(mode: str, value: float, margin: float, best: float) -> bool:
+def improves_from_best(mode: str, value: float, margin: float, best: float) -> bool:
     """The same with the margin on the other side, which rounds otherwise."""
     return value < best - margin if mode == "MIN" else value > best + margin
 
 
-def improved_by_share(mode: str, value: float, share: float, best: float) -> bool:
+def improves_by_share(mode: str, value: float, share: float, best: float) -> bool:
     """Whether a value beats the best one by more than a share of it."""
     return value < best * (1.0 - share) if mode == "MIN" else value > best * (1.0 + share)
 
@@ -39,7 +39,7 @@ def plateau_keras(
         if cooling:
             cooling -= 1
             wait = 0
-        if best is None or improved(mode, value, threshold, best):
+        if best is None or improves(mode, value, threshold, best):
             best, wait = value, 0
         elif not cooling:
             wait += 1
@@ -56,7 +56,7 @@ def plateau_torch(
     absolute: bool = False, optax: bool = False,
 ) -> Answer:  # fmt: skip
     """optax is PyTorch with one bad value less."""
-    beats = improved_from_best if absolute else improved_by_share
+    beats = improves_from_best if absolute else improves_by_share
     best: float = math.inf if mode == "MIN" else -math.inf
     bad = cooling = 0
     path = []
@@ -94,9 +94,9 @@ def early_stopping(
         parameter = number
         if number > start_from:
             wait += 1
-            if best is None or improved(mode, value, min_delta, best):
+            if best is None or improves(mode, value, min_delta, best):
                 best, kept = value, number
-                if baseline is None or improved(mode, value, min_delta, baseline):
+                if baseline is None or improves(mode, value, min_delta, baseline):
                     wait = 0
             elif wait >= patience and number > 1:
                 stopped = True

@@ -151,14 +151,14 @@ def adam(
             above, below = m / first, root(highest, epsilon, placement, epsilon_root)
         else:
             highest = max(highest, v) if maximum else v
-            above, power = corrected(m, highest, first, second, correction)
+            above, power = correct(m, highest, first, second, correction)
             below = root(power, epsilon, placement, epsilon_root)
         p -= lr * above / below
         path.append(p)
     return path
 
 
-def corrected(m: float, v: float, first: float, second: float, correction: str) -> tuple[float, float]:
+def correct(m: float, v: float, first: float, second: float, correction: str) -> tuple[float, float]:
     """Both moments of Adam's step, the learning rate aside."""
     if correction == "FOLDED":
         return math.sqrt(second) / first * m, v

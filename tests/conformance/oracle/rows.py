@@ -20,7 +20,7 @@ Rule = Callable[[float, list[float], float, float, int], float]
 session's step to the element after it."""
 
 
-def summed(indices: Iterable[int], rows: Iterable[Sequence[float]]) -> dict[int, list[float]]:
+def sum_rows(indices: Iterable[int], rows: Iterable[Sequence[float]]) -> dict[int, list[float]]:
     """Every row once; those that come more than once are added up in order."""
     total: dict[int, list[float]] = {}
     for index, row in zip(indices, rows, strict=True):
@@ -30,7 +30,7 @@ def summed(indices: Iterable[int], rows: Iterable[Sequence[float]]) -> dict[int,
 
 
 def whole(rows: Given, shape: tuple[int, ...]) -> list[float]:
-    """The gradient of every element, 0 where no row was given."""
+    """The gradient of every element, 0 in rows that were not given."""
     width = math.prod(shape[1:])
     return [x for index in range(shape[0]) for x in rows.get(index, [0.0] * width)]
 

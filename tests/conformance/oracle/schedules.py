@@ -100,7 +100,7 @@ def one_cycle(
     return between(form, high, lowest, min(1.0, (step - start) / (total - 1 - start)))
 
 
-def counted_cycle(
+def count_cycle(
     step: int,
     *,
     top: float,
@@ -150,11 +150,11 @@ def warmup_stable_decay(
 Scalar = Callable[[int], float]
 
 
-def warmed(step: int, *, initial: float, warmup: int, then: Scalar) -> float:
+def warm_up(step: int, *, initial: float, warmup: int, then: Scalar) -> float:
     return initial + (then(0) - initial) * step / warmup if step < warmup else then(step - warmup)
 
 
-def joined(step: int, *, parts: Sequence[Scalar], boundaries: Sequence[int]) -> float:
+def join(step: int, *, parts: Sequence[Scalar], boundaries: Sequence[int]) -> float:
     starts = [0, *boundaries]
     index = max(i for i, start in enumerate(starts) if step >= start)
     return parts[index](step - starts[index])

@@ -67,7 +67,7 @@ def adam(p: float, state: State, g: float, s: Settings, t: int) -> float:
     return float(p - s["lr"] * (m / first) / (math.sqrt(v / second) + s["epsilon"]))
 
 
-def folded_adam(p: float, state: State, g: float, s: Settings, t: int) -> float:
+def fold_adam(p: float, state: State, g: float, s: Settings, t: int) -> float:
     m, v = moments(state, g, s)
     rate = s["lr"] * math.sqrt(1 - s["beta2"] ** t) / (1 - s["beta1"] ** t)
     return float(p - rate * m / (math.sqrt(v) + s["epsilon"]))
@@ -79,7 +79,7 @@ def amsgrad_corrected(p: float, state: State, g: float, s: Settings, t: int) -> 
     return float(p - s["lr"] * m / (1 - s["beta1"] ** t) / (math.sqrt(state["highest"]) + s["epsilon"]))
 
 
-def scheduled_nadam(p: float, state: State, g: float, s: Settings, t: int) -> float:
+def schedule_nadam(p: float, state: State, g: float, s: Settings, t: int) -> float:
     """The product of the momenta is that of all steps that are counted, with a gradient or not."""
     m, v = moments(state, g, s)
     momenta = [s["beta1"] * (1 - 0.5 * 0.96 ** (k * s["psi"])) for k in range(1, t + 2)]
@@ -104,7 +104,7 @@ def adamax(p: float, state: State, g: float, s: Settings, t: int) -> float:
     return float(p - s["lr"] / (1 - s["beta1"] ** t) * state["m"] / (state["u"] + s["epsilon"]))
 
 
-def regularized(g: float, p: float, s: Settings) -> float:
+def regularize(g: float, p: float, s: Settings) -> float:
     return float(g + s.get("l1", 0.0) * math.copysign(1.0, p) + s.get("l2", 0.0) * p)
 
 
@@ -135,7 +135,7 @@ def trajectory(
     averages, path = p, []
     for number, step in enumerate(steps, 1):
         g = {
-            n: [regularized(x, y, step.settings[n]) for x, y in zip(values, p[n], strict=True)]
+            n: [regularize(x, y, step.settings[n]) for x, y in zip(values, p[n], strict=True)]
             for n, values in step.gradients.items()
             if n in step.settings
         }

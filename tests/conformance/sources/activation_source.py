@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.conformance.corpus import FRAMEWORK_FLOAT32
-from tests.conformance.inputs import shaped
+from tests.conformance.inputs import make_nested
 from tests.conformance.oracle import activations as oracle
 from tests.conformance.sources.row import Row
 
@@ -51,8 +51,8 @@ def row(
     scalar: oracle.Scalar | Oracle, *, x: Any = None, output_gradient: Any = None, slope: Any = None,
 ) -> Row:  # fmt: skip
     """A case with the usual inputs, or others. An oracle is for elements, or for whole arrays."""
-    x = shaped((3, 6), seed=3, scale=4.0) if x is None else x
-    output_gradient = shaped(np.shape(x), seed=11) if output_gradient is None else output_gradient
+    x = make_nested((3, 6), seed=3, scale=4.0) if x is None else x
+    output_gradient = make_nested(np.shape(x), seed=11) if output_gradient is None else output_gradient
     given = {"input": x, "output_gradient": output_gradient, **({} if slope is None else {"slope": slope})}
 
     def run() -> dict[str, Any]:
@@ -61,20 +61,20 @@ def row(
         parts = ("output", "input_gradient", "slope_gradient")
         return dict(zip(parts, vjp(function, *arrays), strict=False))
 
-    def expected() -> dict[str, Any]:
+    def compute_expected() -> dict[str, Any]:
         if file in WHOLE:
             return scalar(x, output_gradient)  # type: ignore[call-arg, return-value]
         return oracle.evaluate(scalar, x, output_gradient)  # type: ignore[arg-type]
 
     spec = {"convention": f"CONVENTION_{CONVENTIONS[source]}", file: fields}
-    return Row("activations", file, case, source, spec, given, expected, run)
+    return Row("activations", file, case, source, spec, given, compute_expected, run)
 
 
 WHOLE = ("prelu", "log_softmax", "maxout")
 """Activations whose elements depend on more than one number."""
 
 
-def shared() -> list[Row]:
+def rows_of_all() -> list[Row]:
     """Those that all three have, by their defaults and far from 0."""
     k, j = keras.activations, jax.nn
     table: list[tuple[str, Any, Any, Any, oracle.Scalar]] = [
@@ -166,7 +166,8 @@ def maxout() -> list[Row]:
         shorter[axis] //= group_size
         return row("maxout", name, "torch", {"group_size": group_size, **fields}, function,
                    lambda x, g: oracle.maxout(x, g, group_size=group_size, axis=axis),
-                   x=shaped(shape, seed=3, scale=4.0), output_gradient=shaped(tuple(shorter), seed=11),
+                   x=make_nested(shape, seed=3, scale=4.0),
+                   output_gradient=make_nested(tuple(shorter), seed=11),
                    )  # fmt: skip
 
     return [
@@ -187,10 +188,10 @@ def prelu() -> list[Row]:
         return F.prelu(x, slope.reshape(-1))
 
     six = [0.25, -0.5, 0.0, 1.5, 0.125, 0.75]
-    image = shaped((2, 3, 4), seed=5, scale=4.0)
+    image = make_nested((2, 3, 4), seed=5, scale=4.0)
     return [
-        parametric("keras", "keras", in_keras, shaped((3, 6), seed=3, scale=4.0), six),
-        parametric("torch", "torch", F.prelu, shaped((3, 6), seed=3, scale=4.0), six),
+        parametric("keras", "keras", in_keras, make_nested((3, 6), seed=3, scale=4.0), six),
+        parametric("torch", "torch", F.prelu, make_nested((3, 6), seed=3, scale=4.0), six),
         parametric("torch_channels", "torch", by_channel, image, [[0.25], [-0.5], [0.0]]),
         parametric("torch_one_slope", "torch", by_channel, image, 0.375),
     ]
@@ -213,4 +214,4 @@ def rows() -> list[Row]:
     assert jax.config.jax_enable_x64, "set JAX_ENABLE_X64=1 before anything imports JAX"
     keras.config.set_floatx("float64")
     torch.set_default_dtype(torch.float64)
-    return [*shared(), *knobs(), *prelu(), *rrelu(), *log_softmax(), *maxout()]
+    return [*rows_of_all(), *knobs(), *prelu(), *rrelu(), *log_softmax(), *maxout()]

@@ -8,9 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from tests.conformance.oracle import custom_losses as oracle
-from tests.conformance.oracle.elementwise_losses import Element, averaged
+from tests.conformance.oracle.elementwise_losses import Element, average
 from tests.conformance.sources import functions, loss_run
-from tests.conformance.sources.loss_inputs import KINDS, Given, weighted
+from tests.conformance.sources.loss_inputs import KINDS, Given, weigh
 from tests.conformance.sources.row import Row
 
 BATCH = "SUM_OVER_BATCH_SIZE"
@@ -44,7 +44,7 @@ def row(
 
     framework = (lambda: loss_run.optax(each, given, reduction)) if source == "optax" else None
     convention = "LECTURE" if source == "lecture" else "OPTAX"
-    line = averaged(element)
+    line = average(element)
     return functions.loss(
         "custom", case, source, convention, reduction, fields, given, framework, line, note=note
     )  # fmt: skip
@@ -76,7 +76,7 @@ def jax_rows() -> list[Row]:
     real, rational = KINDS["real"], "(y_true/(y_pred**2 + 1))**3 - power(y_true**2 + y_pred**2 + 1, -2)"
     return [
         row("jax_yoghurt", "optax", YOGHURT, DEAR_LOSS, oracle.yoghurt(1.0, 99.0), SALES),
-        row("jax_yoghurt_weighted", "optax", YOGHURT, DEAR_WASTE, oracle.yoghurt(99.0, 1.0), weighted(real)),
+        row("jax_yoghurt_weighted", "optax", YOGHURT, DEAR_WASTE, oracle.yoghurt(99.0, 1.0), weigh(real)),
         row("jax_smooth", "optax",
             "log1p((y_pred - y_true)**2) + tanh(y_pred/2)*exp(-y_true) - expm1(y_pred/4)", {},
             oracle.smooth, real),
@@ -84,12 +84,12 @@ def jax_rows() -> list[Row]:
             oracle.rational, real, "SUM"),
         row("jax_rooted", "optax",
             "where(abs(y_pred - y_true) <= 1, (y_pred - y_true)**2, sqrt(abs(y_pred - y_true)))"
-            " + log(y_pred**2 + 2)", {}, oracle.rooted, real, "NONE"),
+            " + log(y_pred**2 + 2)", {}, oracle.root_far_errors, real, "NONE"),
         row("jax_quantile_ties", "optax", "maximum(Q*(y_true - y_pred), (Q - 1)*(y_true - y_pred))",
             {"Q": 0.75}, oracle.quantile(0.75), TIED, note="half of each side where both are equal"),
         row("jax_held_ties", "optax",
             "where(y_pred != y_true, minimum(maximum(y_pred, -1), 1)*sign(y_true), y_pred**4)", {},
-            oracle.held, TIED, note="half of each side where both are equal"),
+            oracle.clamp_and_weigh, TIED, note="half of each side where both are equal"),
     ]  # fmt: skip
 
 

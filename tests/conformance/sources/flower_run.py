@@ -1,4 +1,4 @@
-"""Runs one of Flower's strategies. Needs Flower, in whose environment it is started by itself.
+"""Runs one of Flower's strategies. Needs Flower, and runs as a process in Flower's environment.
 
 Flower asks for an older protobuf than the stubs do, so that this file imports nothing of the
 repository. It reads one object from standard input,

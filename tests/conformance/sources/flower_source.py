@@ -9,7 +9,7 @@ strategy, and so is the v that a run starts from. FedAdam corrects its rate, whi
 not; the case without that divides the rate by the same factor first.
 
 The strategies are those of flwr.server.strategy. Those of flwr.serverapp.strategy compute the
-same, with a tau of 1e-3 unless told otherwise.
+same, with a tau of 1e-3 by default.
 
 FedAvgM is gradient descent with momentum, so that PyTorch proves it as well.
 """
@@ -32,7 +32,7 @@ from tests.conformance.oracle import later_optimizers as oracle
 from tests.conformance.oracle.optimizers import momentum
 from tests.conformance.sources import torch_source
 from tests.conformance.sources.row import Path as Steps
-from tests.conformance.sources.row import Row, Runner, optimizer_spec, trajectory, underscored
+from tests.conformance.sources.row import Row, Runner, optimizer_spec, trajectory, underscore
 
 PYTHON = Path(__file__).parents[3] / ".venv-flower" / "bin" / "python"
 SCRIPT = Path(__file__).with_name("flower_run.py")
@@ -74,8 +74,8 @@ def run(
     def runner(gradients: Steps, rates: Sequence[float] | None) -> Steps:
         scaled = rates and [rate * factor(number) for number, rate in enumerate(rates, 1)]
         answer: Steps = ask({
-            "strategy": strategy, "options": underscored(options),
-            "attributes": underscored(attributes or {}), "initial": initial,
+            "strategy": strategy, "options": underscore(options),
+            "attributes": underscore(attributes or {}), "initial": initial,
             "parameters": inputs.PARAMETERS, "gradients": gradients, "rates": scaled,
         })  # fmt: skip
         return answer
@@ -83,7 +83,7 @@ def run(
     return runner
 
 
-def uncorrected(step: int) -> float:
+def undo_correction(step: int) -> float:
     """What FedAdam multiplies a rate by, upside down."""
     return (1 - 0.8 ** (step + 1)) / math.sqrt(1 - 0.95 ** (step + 1))
 
@@ -98,7 +98,7 @@ def case(
     return trajectory(file, name, source, spec, runner, scalar, note=note, **knobs)
 
 
-def averaged() -> list[Row]:
+def rows_of_average() -> list[Row]:
     heavy_ball = {"form": "HEAVY_BALL", "dampening": 0.0}
     on_torch = torch_source.run(torch.optim.SGD, momentum=0.8)
     return [
@@ -133,7 +133,7 @@ def adams() -> list[Row]:
              ahead=True, **knobs),
         case("fed_adam", "flower_accumulator", run("FedAdam", 0.25, **knobs), oracle.fed_adam,
              BETAS | FULL | AHEAD, initial=0.25, ahead=True, note="v_t is set on the strategy", **knobs),
-        case("fed_adam", "flower_uncorrected", run("FedAdam", 0.25, factor=uncorrected, **knobs),
+        case("fed_adam", "flower_uncorrected", run("FedAdam", 0.25, factor=undo_correction, **knobs),
              oracle.fed_adam, BETAS | FULL, initial=0.25,
              note="v_t is set on the strategy, and eta divided by the factor that it multiplies it by",
              **knobs),
@@ -156,4 +156,4 @@ def yogis() -> list[Row]:
 
 def rows() -> list[Row]:
     """Every case."""
-    return [*averaged(), *adagrads(), *adams(), *yogis()]
+    return [*rows_of_average(), *adagrads(), *adams(), *yogis()]

@@ -1,4 +1,4 @@
-"""Rows of schedules, losses and activations, whoever their source is."""
+"""Rows of schedules, losses and activations, from any source."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.conformance.corpus import EXACT
-from tests.conformance.inputs import shaped
+from tests.conformance.inputs import make_nested
 from tests.conformance.oracle import activations, losses
 from tests.conformance.sources.row import Row
 
@@ -124,7 +124,7 @@ def activation(
     axis: int = -1,
 ) -> Row:
     """An activation with its vector-Jacobian product; no scalar function means softmax."""
-    x, output_gradient = shaped((3, 6), seed=3, scale=4.0), shaped((3, 6), seed=11)
+    x, output_gradient = make_nested((3, 6), seed=3, scale=4.0), make_nested((3, 6), seed=11)
     if file == "relu" or (file == "leaky_relu" and source == "torch"):
         x[1][2] = 0.0  # where it bends; JAX takes the leaky rectifier's other slope there
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.conformance.inputs import shaped
+from tests.conformance.inputs import make_nested
 from tests.conformance.oracle import gradient
 from tests.conformance.oracle.lines import flatten, nest, shape_of
 from tests.conformance.sources.row import Row
@@ -39,7 +39,7 @@ Runner = Callable[[Guarded], Sequence[tuple[Nested, Nested]]]
 """To the parameters and their average after each call."""
 
 
-def named(names: Sequence[str], arrays: Iterable[Any]) -> Nested:
+def name_arrays(names: Sequence[str], arrays: Iterable[Any]) -> Nested:
     """Nested lists by name."""
     return {name: np.array(a, np.float64).tolist() for name, a in zip(names, arrays, strict=True)}
 
@@ -66,7 +66,7 @@ def row(
 ) -> Row:
     """A session that descends, with heavy-ball momentum where the settings have some."""
     gradients = [
-        {"bias": shaped((2,), seed=17 * call + 1), "kernel": shaped((3, 2), seed=31 * call + 2)}
+        {"bias": make_nested((2,), seed=17 * call + 1), "kernel": make_nested((3, 2), seed=31 * call + 2)}
         for call in range(CALLS)
     ]
     case_inputs = Guarded(PARAMETERS, gradients, settings)
@@ -93,12 +93,12 @@ def answer(settings: gradient.Settings, path: Sequence[tuple[Nested, Nested]]) -
 def run_oracle(case: Guarded) -> list[tuple[Nested, Nested]]:
     shapes = {name: shape_of(value) for name, value in case.parameters.items()}
     path = gradient.trajectory(flat(case.parameters), [flat(g) for g in case.gradients], case.settings)
-    return [(nested(p, shapes), nested(a, shapes)) for p, a in path]
+    return [(nest_all(p, shapes), nest_all(a, shapes)) for p, a in path]
 
 
 def flat(tensors: Nested) -> gradient.Tensors:
     return {name: flatten(value) for name, value in tensors.items()}
 
 
-def nested(tensors: gradient.Tensors, shapes: Mapping[str, tuple[int, ...]]) -> Nested:
+def nest_all(tensors: gradient.Tensors, shapes: Mapping[str, tuple[int, ...]]) -> Nested:
     return {name: nest(values, shapes[name]) for name, values in tensors.items()}

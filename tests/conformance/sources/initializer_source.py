@@ -71,7 +71,7 @@ def problems() -> list[str]:
     found = []
     for line in table():
         for shape in SHAPES:
-            ours = drawn(line, shape)
+            ours = draw(line, shape)
             theirs = np.asarray(line.make()(shape, "float64"))
             complaint = difference(ours, theirs, line.ends)
             if line.name == "orthogonal" and not complaint:
@@ -83,7 +83,7 @@ def problems() -> list[str]:
     return found
 
 
-def drawn(line: Line, shape: tuple[int, ...]) -> Floats:
+def draw(line: Line, shape: tuple[int, ...]) -> Floats:
     return REGISTRY[line.name](**line.fields).draw(shape, np.dtype(np.float64), np.random.default_rng(1))
 
 

@@ -21,11 +21,11 @@ from tests.conformance.corpus import FRAMEWORK_FLOAT32
 from tests.conformance.inputs import EPSILON
 from tests.conformance.oracle import activations, gradient, losses, schedules, tensors
 from tests.conformance.sources import functions, guards
-from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory, underscored
+from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory, underscore
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "placement": "OUTSIDE", "correction": "FOLDED"}
 ADAM_KNOBS = {"beta1": 0.8, "beta2": 0.95, "epsilon": EPSILON}
-KERAS_KNOBS = underscored(ADAM_KNOBS)
+KERAS_KNOBS = underscore(ADAM_KNOBS)
 
 
 def run(make: Callable[[], Any]) -> Runner:
@@ -152,7 +152,7 @@ def run_guarded(make: Callable[[float], Any]) -> guards.Runner:
             optimizer.apply([jnp.array(gradients[n], "float64") for n in names], variables)
             averages = optimizer._model_variables_moving_average if optimizer.use_ema else variables
             now, average = (
-                guards.named(names, (np.asarray(v.value) for v in vs)) for vs in (variables, averages)
+                guards.name_arrays(names, (np.asarray(v.value) for v in vs)) for vs in (variables, averages)
             )
             path.append((now, average))
         return path
@@ -160,7 +160,7 @@ def run_guarded(make: Callable[[float], Any]) -> guards.Runner:
     return runner
 
 
-def guarded() -> list[Row]:
+def guard_rows() -> list[Row]:
     sgd, clip, rates = keras.optimizers.SGD, gradient.Clip, guards.RATES
     s = gradient.Settings
 
@@ -304,4 +304,4 @@ def rows() -> list[Row]:
     """Every case whose source is Keras."""
     assert jax.config.jax_enable_x64, "set JAX_ENABLE_X64=1 before anything imports JAX"
     keras.config.set_floatx("float64")
-    return [*optimizers(), *guarded(), *schedule_rows(), *loss_rows(), *activation_rows()]
+    return [*optimizers(), *guard_rows(), *schedule_rows(), *loss_rows(), *activation_rows()]

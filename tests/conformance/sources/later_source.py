@@ -16,7 +16,7 @@ from tests.conformance import inputs
 from tests.conformance.inputs import EPSILON
 from tests.conformance.oracle import later_optimizers as oracle
 from tests.conformance.sources import keras_source, optax_source, torch_source
-from tests.conformance.sources.row import Row, Runner, by_step, optimizer_spec, trajectory, underscored
+from tests.conformance.sources.row import Row, Runner, by_step, optimizer_spec, trajectory, underscore
 
 BETAS = {"beta1": 0.8, "beta2": 0.95}
 OPTAX_BETAS = {"b1": 0.8, "b2": 0.95}
@@ -59,7 +59,7 @@ def before_the_threshold() -> list[Row]:
     fields = {"beta1": 0.8, "beta2": 0.5}
     given = {"parameters": start, "gradients": gradients, "learning_rates": rates}
 
-    def expected(correction: str) -> dict[str, Any]:
+    def compute_expected(correction: str) -> dict[str, Any]:
         knobs = OUTSIDE | fields | {"epsilon": 1e-8, "correction": correction}
         columns = [
             oracle.radam(p, [(g[i], rate) for g, rate in zip(gradients, rates, strict=True)], **knobs)
@@ -69,7 +69,7 @@ def before_the_threshold() -> list[Row]:
 
     def row(name: str, source: str, correction: str, run: Runner) -> Row:
         spec = optimizer_spec(source.upper(), "radam", **fields)
-        return Row("optimizers", "radam", name, source, spec, given, lambda: expected(correction),
+        return Row("optimizers", "radam", name, source, spec, given, lambda: compute_expected(correction),
                    lambda: {"parameters": run(gradients, rates)}, note=note)  # fmt: skip
 
     return [
@@ -106,7 +106,7 @@ def at_threshold() -> list[Row]:
 
 def lions() -> list[Row]:
     k, betas = keras.optimizers, {"beta1": 0.8, "beta2": 0.95}
-    keras_betas = underscored(betas)
+    keras_betas = underscore(betas)
     return [
         keras_source.case("lion", "keras", lambda: k.Lion(**keras_betas), oracle.lion, betas, **betas),
         keras_source.case("lion", "keras_decay", lambda: k.Lion(weight_decay=0.1, **keras_betas),

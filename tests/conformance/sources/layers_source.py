@@ -57,7 +57,7 @@ def row_of(line: Line) -> Row:
         with in_float32():
             layer = line.make()
             found = count() | keras_counts(layer, line.shape)
-            assert stated_tensors(line) == keras_tensors(layer), f"{line.file}-{line.case}"
+            assert list_tensors(line) == keras_tensors(layer), f"{line.file}-{line.case}"
             return found | ({"flops": xla_flops(layer, line.shape)} if line.by_xla else {})
 
     counter = "XLA's" if line.by_xla else "the oracle's"
@@ -91,7 +91,7 @@ def keras_counts(layer: keras.Layer, shape: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def stated_tensors(line: Line) -> list[tuple[int, ...]]:
+def list_tensors(line: Line) -> list[tuple[int, ...]]:
     """The shapes that the service gives to the trainable tensors."""
     return list(resolve(REGISTRY, {line.file: line.fields}).cost(tuple(line.shape)).tensors)
 

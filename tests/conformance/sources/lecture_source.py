@@ -87,7 +87,7 @@ def lookahead(name: str, fields: dict[str, Any], form: str, mu: float) -> Row:
     return dataclasses.replace(row, oracle=lambda: {**row.oracle(), "lookahead": points})
 
 
-def guarded() -> list[Row]:
+def guard_rows() -> list[Row]:
     s, rates = gradient.Settings, guards.RATES
 
     def row(file: str, name: str, fields: dict[str, Any], settings: gradient.Settings) -> Row:
@@ -156,4 +156,4 @@ def activation_rows() -> list[Row]:
 
 def rows() -> list[Row]:
     """Every case whose source is the oracle itself."""
-    return [*optimizers(), *guarded(), *schedule_rows(), *loss_rows(), *activation_rows()]
+    return [*optimizers(), *guard_rows(), *schedule_rows(), *loss_rows(), *activation_rows()]

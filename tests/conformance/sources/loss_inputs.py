@@ -84,6 +84,6 @@ def columns(given: Given) -> Given:
     return {name: [list(column) for column in zip(*rows, strict=True)] for name, rows in given.items()}
 
 
-def weighted(given: Given) -> Given:
+def weigh(given: Given) -> Given:
     """The same with sample weights."""
     return given | {"sample_weight": SAMPLE_WEIGHT}

@@ -22,15 +22,15 @@ def answer(value: Any, each: Any, slope: Any, reduction: str) -> Answer:
 
 
 def keras(make: Callable[..., Any], given: Given, reduction: str) -> Answer:
-    """A loss class of Keras, which reduces and weights by itself."""
+    """A loss class of Keras, with its own reduction and weighting."""
     target, prediction = jnp.array(given["target"]), jnp.array(given["prediction"])
     weights = jnp.array(given["sample_weight"]) if "sample_weight" in given else None
     loss, unreduced = make(reduction=REDUCTIONS[reduction]), make(reduction=None)
 
-    def reduced(p: Any) -> Any:
+    def reduce(p: Any) -> Any:
         return jnp.sum(loss(target, p, sample_weight=weights))
 
-    value, slope = jax.value_and_grad(reduced)(prediction)
+    value, slope = jax.value_and_grad(reduce)(prediction)
     return answer(value, unreduced(target, prediction, sample_weight=weights), slope, reduction)
 
 
@@ -40,10 +40,10 @@ def optax(function: Callable[[Any, Any], Any], given: Given, reduction: str) -> 
     weights = jnp.array(given.get("sample_weight", 1.0))
     factor = jnp.mean if reduction == "SUM_OVER_BATCH_SIZE" else jnp.sum
 
-    def reduced(p: Any) -> Any:
+    def reduce(p: Any) -> Any:
         return factor(function(p, target) * weights)
 
-    value, slope = jax.value_and_grad(reduced)(prediction)
+    value, slope = jax.value_and_grad(reduce)(prediction)
     return answer(value, function(prediction, target) * weights, slope, reduction)
 
 

@@ -21,7 +21,7 @@ from tests.conformance.corpus import EXACT
 from tests.conformance.oracle import elementwise_losses as oracle
 from tests.conformance.oracle import losses as lines
 from tests.conformance.sources import functions, loss_run
-from tests.conformance.sources.loss_inputs import KINDS, Given, columns, weighted
+from tests.conformance.sources.loss_inputs import KINDS, Given, columns, weigh
 from tests.conformance.sources.row import Row
 
 BATCH = "SUM_OVER_BATCH_SIZE"
@@ -86,13 +86,13 @@ def from_oracle(file: str, line: lines.Line, data: str, fields: Fields | None = 
     )
 
 
-def averaged(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def average(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """An element-wise function's mean over the last axis."""
     return lambda p, y: jnp.mean(function(p, y, **options), axis=-1)
 
 
 def distances() -> list[Row]:
-    mean = oracle.averaged
+    mean = oracle.average
     return [
         from_keras("mean_absolute_error", K.MeanAbsoluteError, mean(oracle.absolute), "real"),
         from_torch("mean_absolute_error", F.l1_loss, mean(oracle.absolute), "real"),
@@ -102,23 +102,23 @@ def distances() -> list[Row]:
         from_torch("huber", F.huber_loss, mean(oracle.huber(1.0)), "real"),
         from_torch("huber", partial(F.huber_loss, delta=0.5), mean(oracle.huber(0.5)), "real", {"delta": 0.5},
                    case="delta"),
-        from_optax("huber", averaged(optax.huber_loss), mean(oracle.huber(1.0)), "real"),
+        from_optax("huber", average(optax.huber_loss), mean(oracle.huber(1.0)), "real"),
         from_torch("smooth_l1", F.smooth_l1_loss, mean(oracle.smooth_l1(1.0)), "real"),
         from_torch("smooth_l1", partial(F.smooth_l1_loss, beta=0.25), mean(oracle.smooth_l1(0.25)), "real",
                    {"beta": 0.25}, case="beta"),
         from_torch("smooth_l1", partial(F.smooth_l1_loss, beta=0.0), mean(oracle.smooth_l1(0.0)), "real",
                    {"beta": 0.0}, case="without_beta"),
         from_keras("log_cosh", K.LogCosh, mean(oracle.log_cosh), "real"),
-        from_optax("log_cosh", averaged(optax.log_cosh), mean(oracle.log_cosh), "real"),
+        from_optax("log_cosh", average(optax.log_cosh), mean(oracle.log_cosh), "real"),
         from_keras("mean_squared_logarithmic_error", K.MeanSquaredLogarithmicError,
-                   mean(oracle.squared_logarithmic), "positive"),
+                   mean(oracle.square_logarithms), "positive"),
         from_keras("mean_squared_logarithmic_error", K.MeanSquaredLogarithmicError,
-                   mean(oracle.squared_logarithmic), "real", case="negative"),
+                   mean(oracle.square_logarithms), "real", case="negative"),
     ]  # fmt: skip
 
 
 def binary() -> list[Row]:
-    mean, file = oracle.averaged, "binary_crossentropy"
+    mean, file = oracle.average, "binary_crossentropy"
     of_logits, of_chances = mean(oracle.binary(True)), mean(oracle.binary(False))
     smooth = {"label_smoothing": 0.25}
     logits = {"from_logits": True}
@@ -141,12 +141,12 @@ def binary() -> list[Row]:
         from_torch(file, F.binary_cross_entropy, of_chances, "doubtful", {"from_logits": False}),
         from_torch(file, weights, mean(oracle.binary(True, positive=3.0)), "doubtful_logits",
                    {"positive_weight": 3.0}, case="positive_weight"),
-        from_optax(file, averaged(optax.sigmoid_binary_cross_entropy), of_logits, "doubtful_logits"),
+        from_optax(file, average(optax.sigmoid_binary_cross_entropy), of_logits, "doubtful_logits"),
     ]  # fmt: skip
 
 
 def focal() -> list[Row]:
-    mean, file, keras_loss = oracle.averaged, "binary_focal_crossentropy", K.BinaryFocalCrossentropy
+    mean, file, keras_loss = oracle.average, "binary_focal_crossentropy", K.BinaryFocalCrossentropy
     rows = []
     for data, options in (
         ("doubtful", {}),
@@ -164,10 +164,10 @@ def focal() -> list[Row]:
         parts = [data, *(name for name in options if name != "from_logits")]
         case = "_".join(parts).replace("gamma", f"gamma_{options.get('gamma', 2.0):g}")
         rows.append(from_keras(file, partial(keras_loss, **options), mean(scalar), data, options, case=case))
-    balanced = averaged(optax.sigmoid_focal_loss, alpha=0.75)
+    balanced = average(optax.sigmoid_focal_loss, alpha=0.75)
     return [
         *rows,
-        from_optax(file, averaged(optax.sigmoid_focal_loss), mean(oracle.binary_focal(True)), "logits"),
+        from_optax(file, average(optax.sigmoid_focal_loss), mean(oracle.binary_focal(True)), "logits"),
         from_optax(file, balanced, mean(oracle.binary_focal(True, alpha=0.75)), "logits",
                    {"apply_class_balancing": True, "alpha": 0.75}, case="balanced"),
     ]  # fmt: skip
@@ -204,7 +204,7 @@ def categorical_focal() -> list[Row]:
 
 
 def likelihoods() -> list[Row]:
-    mean, total, kl = oracle.averaged, oracle.summed, oracle.kl_divergence
+    mean, total, kl = oracle.average, oracle.sum_up, oracle.kl_divergence
     rate, log_rate = oracle.poisson(False, 1e-7), oracle.poisson(True, 1e-8)
     full = partial(F.poisson_nll_loss, full=True)
     return [
@@ -226,18 +226,18 @@ def likelihoods() -> list[Row]:
 
 
 def hinges() -> list[Row]:
-    mean, rows = oracle.averaged, []
+    mean, rows = oracle.average, []
     for file, make, element in (
         ("hinge", K.Hinge, oracle.hinge),
         ("squared_hinge", K.SquaredHinge, oracle.squared_hinge),
     ):
         rows += [
             from_keras(file, make, mean(element), "margins"),
-            from_keras(file, make, mean(oracle.labelled(element)), "margins_of_answers"),
+            from_keras(file, make, mean(oracle.label(element)), "margins_of_answers"),
         ]
     return [
         *rows,
-        from_optax("hinge", averaged(optax.hinge_loss), mean(oracle.hinge), "margins"),
+        from_optax("hinge", average(optax.hinge_loss), mean(oracle.hinge), "margins"),
         from_keras("categorical_hinge", K.CategoricalHinge, lines.categorical_hinge, "classes", mean=False),
         from_keras("categorical_hinge", K.CategoricalHinge, lines.categorical_hinge, "soft_classes",
                    mean=False),
@@ -260,12 +260,12 @@ def reductions() -> list[Row]:
     rows = []
     for reduction in functions.REDUCTIONS:
         rows += [
-            from_keras("mean_absolute_error", K.MeanAbsoluteError, oracle.averaged(oracle.absolute),
-                       weighted(KINDS["real"]), reduction=reduction, case="weighted"),
+            from_keras("mean_absolute_error", K.MeanAbsoluteError, oracle.average(oracle.absolute),
+                       weigh(KINDS["real"]), reduction=reduction, case="weighted"),
             from_keras("categorical_crossentropy", K.CategoricalCrossentropy, lines.categorical(False, 0.0),
-                       weighted(KINDS["distributions"]), reduction=reduction, case="weighted", mean=False),
+                       weigh(KINDS["distributions"]), reduction=reduction, case="weighted", mean=False),
             from_keras("sparse_categorical_crossentropy", K.SparseCategoricalCrossentropy,
-                       lines.sparse(False), weighted(KINDS["share_indices"]), reduction=reduction,
+                       lines.sparse(False), weigh(KINDS["share_indices"]), reduction=reduction,
                        case="weighted", mean=False),
         ]  # fmt: skip
     return rows
@@ -307,15 +307,15 @@ def by_class(file: str, data: str, line: lines.Line, fields: Fields, reduction: 
 
 
 def all_digits() -> list[Row]:
-    mean, smooth = oracle.averaged, {"label_smoothing": 0.25}
+    mean, smooth = oracle.average, {"label_smoothing": 0.25}
     focal_smooth = mean(oracle.binary_focal(False, gamma=2.5, smoothing=0.25))
     return [
-        from_oracle("mean_squared_logarithmic_error", mean(oracle.squared_logarithmic), "positive"),
+        from_oracle("mean_squared_logarithmic_error", mean(oracle.square_logarithms), "positive"),
         from_oracle("binary_crossentropy", mean(oracle.binary(False, 0.25)), "doubtful", smooth),
         from_oracle("binary_focal_crossentropy", focal_smooth, "doubtful", smooth | {"gamma": 2.5}),
         from_oracle("poisson", mean(oracle.poisson(False, 1e-7)), "counts"),
         from_oracle("squared_hinge", mean(oracle.squared_hinge), "margins"),
-        from_oracle("hinge", mean(oracle.labelled(oracle.hinge)), "margins_of_answers"),
+        from_oracle("hinge", mean(oracle.label(oracle.hinge)), "margins_of_answers"),
     ]
 
 

@@ -25,7 +25,7 @@ from tests.conformance import inputs
 from tests.conformance.corpus import EXACT, FRAMEWORK_FLOAT32
 from tests.conformance.oracle import matrices, optimizers
 from tests.conformance.oracle.matrices import each
-from tests.conformance.sources.row import Row, optimizer_spec, underscored
+from tests.conformance.sources.row import Row, optimizer_spec, underscore
 
 WIDE = [[1.5, -1.25, 2.0], [-0.875, 0.75, 1.25]]
 TALL = [[1.5, -1.25], [2.0, -0.875], [0.75, 1.25]]
@@ -179,7 +179,7 @@ def keras_muons() -> list[Row]:
                 fields: dict[str, Any], **how: Any) -> Row:  # fmt: skip
         return case("muon", name, "keras", start, make, oracle, fields, **how)
 
-    def folded_adamw(start: list[float], steps: Any) -> list[list[float]]:
+    def fold_adamw(start: list[float], steps: Any) -> list[list[float]]:
         return by_element(optimizers.adam, steps, start, **folded, **adam_knobs)
 
     return [
@@ -193,7 +193,7 @@ def keras_muons() -> list[Row]:
         case_of("keras_slight", WIDE, lambda p, lr: k(lr), matrices.muon, {}, steeper=2.0**-24,
                 nesterov=True, rms_rate=0.2, note="gradients beside which the epsilon counts", **usual),
         case_of("keras_adamw", VECTOR,
-                lambda p, lr: k(lr, epsilon=0.01, adam_weight_decay=0.2, **underscored(adam)), folded_adamw,
+                lambda p, lr: k(lr, epsilon=0.01, adam_weight_decay=0.2, **underscore(adam)), fold_adamw,
                 adam | {"adam_epsilon": 0.01, "weight_decay": 0.2}),
         case_of("keras_adamw_defaults", VECTOR, lambda p, lr: k(),
                 lambda start, steps: by_element(optimizers.adam, steps, start, **folded, **adam_usual), {},
@@ -282,7 +282,7 @@ def adafactors() -> list[Row]:
     least = float(np.finfo(np.float64).eps)
 
     def keras_knobs(p: Any, lr: float) -> Any:
-        return k(learning_rate=lr, **underscored(fields))
+        return k(learning_rate=lr, **underscore(fields))
 
     def torch_knobs(p: Any, lr: float) -> Any:
         return t(p, lr=lr, beta2_decay=-0.7, eps=(0.01, 1.75), d=1.25)
@@ -303,7 +303,7 @@ def adafactors() -> list[Row]:
         *(case("adafactor", f"torch_defaults_{label}", "torch", start, lambda p, lr: t(p),
                matrices.adafactor, {}, own_rate=0.01, epsilon1=least, floored=True, **usual)
           for label, start in SHAPES.items()),
-        case("adafactor", "keras_deep", "keras", DEEP, keras_knobs, flattened, fields, floored=False,
+        case("adafactor", "keras_deep", "keras", DEEP, keras_knobs, flatten, fields, floored=False,
              factored=False, note="averages over the last dimensions, one of extent 1, leave nothing out",
              **knobs),
         case("adafactor", "keras_fast", "keras", VECTOR, lambda p, lr: k(lr, clip_threshold=0.125),
@@ -330,7 +330,7 @@ def optax_adafactors() -> list[Row]:
     return [
         case_of("optax_matrix", WIDE, 2, matrices.adafactor),
         case_of("optax_small", TALL, 3, matrices.adafactor, factored=False),
-        case_of("optax_largest", DEEP, 2, flattened),
+        case_of("optax_largest", DEEP, 2, flatten),
         case("adafactor", "optax_fast", "optax", VECTOR,
              lambda p, lr: optax.adafactor(lr, clipping_threshold=0.125), matrices.adafactor,
              {"clip_threshold": 0.125, "relative_step": False}, faster=16.0,
@@ -341,7 +341,7 @@ def optax_adafactors() -> list[Row]:
     ]  # fmt: skip
 
 
-def flattened(start: Any, steps: Any, **how: Any) -> list[Any]:
+def flatten(start: Any, steps: Any, **how: Any) -> list[Any]:
     """Without the dimension in the middle, whose extent is 1."""
     path = matrices.adafactor(without_middle(start), [(without_middle(g), lr) for g, lr in steps], **how)
     return [[[row] for row in p] for p in path]

@@ -1,7 +1,7 @@
 """optax, and JAX for what optax does not define, in float64.
 
 optax evaluates a schedule that is given to an optimizer in float32. The learning rate is
-therefore changed by making the optimizer anew for every step and handing on its state, which
+therefore changed by making a new optimizer for every step and passing on its state, which
 keeps everything in float64.
 
 Left out: optax.rprop, which applies the update of the step before (it returns its state's
@@ -36,7 +36,7 @@ RATE = 0.015
 
 
 def run(make: Callable[[float], Any]) -> Runner:
-    """Steps a transformation, made anew for each step's rate."""
+    """Steps a transformation that is made again for each step's rate."""
 
     def runner(gradients: Path, rates: Sequence[float] | None) -> Path:
         parameters = jnp.array(inputs.PARAMETERS, "float64")
@@ -223,10 +223,10 @@ def run_guarded(make: Callable[[float], Any], ema: Any = None) -> guards.Runner:
 
 
 def snapshot(tensors: Any) -> guards.Nested:
-    return guards.named(sorted(tensors), (np.asarray(tensors[n]) for n in sorted(tensors)))
+    return guards.name_arrays(sorted(tensors), (np.asarray(tensors[n]) for n in sorted(tensors)))
 
 
-def guarded() -> list[Row]:
+def guard_rows() -> list[Row]:
     s, clip, rates = gradient.Settings, gradient.Clip, guards.RATES
 
     def row(
@@ -331,4 +331,4 @@ def activation(
 def rows() -> list[Row]:
     """Every case whose source is optax or JAX."""
     assert jax.config.jax_enable_x64, "set JAX_ENABLE_X64=1 before anything imports JAX"
-    return [*optimizers(), *guarded(), *schedule_rows(), *loss_rows(), *activation_rows()]
+    return [*optimizers(), *guard_rows(), *schedule_rows(), *loss_rows(), *activation_rows()]

@@ -20,7 +20,7 @@ Runner = Callable[[Path, Sequence[float] | None], Path]
 class Row:
     """A case before it is computed.
 
-    ``framework`` is None where the oracle itself is the source.
+    ``framework`` is None if the oracle itself is the source.
     """
 
     family: str
@@ -69,7 +69,7 @@ def trajectory(
         given["learning_rates"] = rates
     used = inputs.LEARNING_RATES if own_rate is None else [own_rate] * len(gradients)
 
-    def expected() -> dict[str, Any]:
+    def compute_expected() -> dict[str, Any]:
         if whole:
             return {"parameters": scalar(inputs.PARAMETERS, zip(gradients, used, strict=True), **knobs)}
         return {"parameters": by_step(scalar, used, knobs)}
@@ -78,7 +78,9 @@ def trajectory(
         assert framework is not None
         return {"parameters": framework(gradients, rates)}
 
-    return Row("optimizers", file, case, source, spec, given, expected, run if framework else None, note=note)
+    return Row(
+        "optimizers", file, case, source, spec, given, compute_expected, run if framework else None, note=note
+    )
 
 
 def by_step(scalar: Callable[..., list[float]], rates: Sequence[Any], knobs: Mapping[str, Any]) -> Path:
@@ -96,9 +98,9 @@ def optimizer_spec(convention: str, name: str, **fields: Any) -> dict[str, Any]:
     return {"convention": f"CONVENTION_{convention}", name: fields}
 
 
-def underscored(fields: Mapping[str, float]) -> dict[str, float]:
+def underscore(fields: Mapping[str, float]) -> dict[str, float]:
     """Fields as arguments of Keras and Flower, which spell beta1 as beta_1 and epsilon1 as epsilon_1."""
     return {re.sub(r"(beta|epsilon)(\d)", r"\1_\2", name): value for name, value in fields.items()}
 
 
-__all__ = ["Path", "Row", "Runner", "by_step", "optimizer_spec", "oracle", "trajectory", "underscored"]
+__all__ = ["Path", "Row", "Runner", "by_step", "optimizer_spec", "oracle", "trajectory", "underscore"]

@@ -41,12 +41,12 @@ def row(
     )  # fmt: skip
 
 
-def called(schedule: Any) -> Rate:
+def call(schedule: Any) -> Rate:
     """A schedule of Keras or optax."""
     return lambda step: float(schedule(jnp.asarray(step, "int64")))
 
 
-def walked(make: Callable[..., Any], rate: float, last: int = 1000, **options: Any) -> Rate:
+def walk(make: Callable[..., Any], rate: float, last: int = 1000, **options: Any) -> Rate:
     """A scheduler of PyTorch, walked up to ``last``."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
     scheduler = make(optimizer, **options)
@@ -66,7 +66,7 @@ def torch_restarts(optimizer: Any) -> Any:
     return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=7, eta_min=0.0125)
 
 
-def placed(make: Callable[[Any], Any], steps: Sequence[int]) -> Rate:
+def place(make: Callable[[Any], Any], steps: Sequence[int]) -> Rate:
     """A scheduler of PyTorch that gets its step as an argument."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     scheduler = make(optimizer)
@@ -92,18 +92,18 @@ def constants_and_stairs() -> list[Row]:
     stairs = {"initial_learning_rate": 0.1, "step_size": 7}
     milestones = {"initial_learning_rate": 0.1, "milestones": [5, 12]}
     return [
-        row("constant", "optax", {"value": 0.03}, called(optax.constant_schedule(0.03)),
+        row("constant", "optax", {"value": 0.03}, call(optax.constant_schedule(0.03)),
             of(oracle.constant, value=0.03)),
         row("step_decay", "torch", stairs | {"gamma": 0.5},
-            walked(lr_scheduler.StepLR, 0.1, step_size=7, gamma=0.5),
+            walk(lr_scheduler.StepLR, 0.1, step_size=7, gamma=0.5),
             of(oracle.step_decay, initial=0.1, size=7, gamma=0.5)),
-        row("step_decay", "torch_defaults", stairs, walked(lr_scheduler.StepLR, 0.1, step_size=7, last=100),
+        row("step_decay", "torch_defaults", stairs, walk(lr_scheduler.StepLR, 0.1, step_size=7, last=100),
             of(oracle.step_decay, initial=0.1, size=7, gamma=0.1), last=100),
         row("multi_step_decay", "torch", milestones | {"gamma": 0.25},
-            walked(lr_scheduler.MultiStepLR, 0.1, milestones=[5, 12], gamma=0.25),
+            walk(lr_scheduler.MultiStepLR, 0.1, milestones=[5, 12], gamma=0.25),
             of(oracle.multi_step_decay, initial=0.1, milestones=[5, 12], gamma=0.25)),
         row("multi_step_decay", "torch_defaults", milestones,
-            walked(lr_scheduler.MultiStepLR, 0.1, milestones=[5, 12]),
+            walk(lr_scheduler.MultiStepLR, 0.1, milestones=[5, 12]),
             of(oracle.multi_step_decay, initial=0.1, milestones=[5, 12], gamma=0.1)),
     ]  # fmt: skip
 
@@ -119,20 +119,20 @@ def polynomials() -> list[Row]:
         known = {"end_learning_rate": 1e-4, "power": 1.0, "cycle": False} | options
         schedule = SCHEDULES.PolynomialDecay(0.1, 13.0, **options)
         scalar = of(oracle.polynomial, **knobs(known["end_learning_rate"], known["power"], known["cycle"]))
-        return row("polynomial", name, fields | options, called(schedule), scalar)
+        return row("polynomial", name, fields | options, call(schedule), scalar)
 
     return [
         keras_case("keras_defaults"),
         keras_case("keras", end_learning_rate=0.01, power=0.5),
         keras_case("keras_cycle", end_learning_rate=0.01, power=2.0, cycle=True),
         row("polynomial", "torch", torch_line | {"power": 2.0},
-            walked(lr_scheduler.PolynomialLR, 0.1, total_iters=1001, power=2.0),
+            walk(lr_scheduler.PolynomialLR, 0.1, total_iters=1001, power=2.0),
             of(oracle.polynomial, **knobs(0.0, 2.0, steps=1001.0))),
         row("polynomial", "torch_defaults", torch_line,
-            walked(lr_scheduler.PolynomialLR, 0.1, total_iters=1001),
+            walk(lr_scheduler.PolynomialLR, 0.1, total_iters=1001),
             of(oracle.polynomial, **knobs(0.0, 1.0, steps=1001.0))),
         row("polynomial", "optax", fields | {"end_learning_rate": 0.01, "power": 1.5},
-            called(optax.polynomial_schedule(0.1, 0.01, 1.5, 13)), of(oracle.polynomial, **knobs(0.01, 1.5))),
+            call(optax.polynomial_schedule(0.1, 0.01, 1.5, 13)), of(oracle.polynomial, **knobs(0.01, 1.5))),
     ]  # fmt: skip
 
 
@@ -141,19 +141,19 @@ def cosines() -> list[Row]:
     knobs = {"initial": 0.1, "decay_steps": 13.0}
     warm = {"warmup_steps": 5.0, "warmup_target": 0.25}
     return [
-        row("cosine", "keras", fields | {"alpha": 0.75}, called(SCHEDULES.CosineDecay(0.1, 13.0, alpha=0.75)),
+        row("cosine", "keras", fields | {"alpha": 0.75}, call(SCHEDULES.CosineDecay(0.1, 13.0, alpha=0.75)),
             of(oracle.cosine, alpha=0.75, **knobs), **KERAS_COSINE),
         row("cosine", "keras_warmup", fields | {"alpha": 0.75} | warm,
-            called(SCHEDULES.CosineDecay(0.1, 13.0, alpha=0.75, **warm)),
+            call(SCHEDULES.CosineDecay(0.1, 13.0, alpha=0.75, **warm)),
             of(oracle.cosine, alpha=0.75, warmup=5.0, target=0.25, **knobs), **KERAS_COSINE),
-        row("cosine", "optax", fields | {"alpha": 0.125}, called(optax.cosine_decay_schedule(0.1, 13, 0.125)),
+        row("cosine", "optax", fields | {"alpha": 0.125}, call(optax.cosine_decay_schedule(0.1, 13, 0.125)),
             of(oracle.cosine, alpha=0.125, **knobs)),
         # The recursion loses digits with every period.
         row("cosine", "torch", fields | {"alpha": 0.125},
-            walked(lr_scheduler.CosineAnnealingLR, 0.1, T_max=13, eta_min=0.0125),
+            walk(lr_scheduler.CosineAnnealingLR, 0.1, T_max=13, eta_min=0.0125),
             of(oracle.cosine, alpha=0.125, periodic=True, **knobs), last=100),
         row("cosine", "torch_once", fields | {"alpha": 0.125, "periodic": False},
-            walked(lr_scheduler.CosineAnnealingLR, 0.1, T_max=13, eta_min=0.0125),
+            walk(lr_scheduler.CosineAnnealingLR, 0.1, T_max=13, eta_min=0.0125),
             of(oracle.cosine, alpha=0.125, **knobs), last=13),
         row("cosine", "keras_warmup_periodic", fields | {"alpha": 0.75, "periodic": True} | warm,
             periodic_keras, of(oracle.cosine, alpha=0.75, warmup=5.0, target=0.25, periodic=True, **knobs),
@@ -164,7 +164,7 @@ def cosines() -> list[Row]:
 def periodic_keras(step: int) -> float:
     schedule = SCHEDULES.CosineDecay(0.1, 13.0, alpha=0.75, warmup_steps=5.0, warmup_target=0.25)
     within = max(step - 5, 0) % 26
-    return called(schedule)(step if step < 5 else 5 + min(within, 26 - within))
+    return call(schedule)(step if step < 5 else 5 + min(within, 26 - within))
 
 
 def restarts() -> list[Row]:
@@ -176,10 +176,10 @@ def restarts() -> list[Row]:
                    **(KERAS_COSINE if name.startswith("keras") else {}))  # fmt: skip
 
     def keras_one(**options: float) -> Rate:
-        return called(SCHEDULES.CosineDecayRestarts(0.1, 7.0, alpha=0.125, **options))
+        return call(SCHEDULES.CosineDecayRestarts(0.1, 7.0, alpha=0.125, **options))
 
     def torch_one(**options: int) -> Rate:
-        return walked(lr_scheduler.CosineAnnealingWarmRestarts, 0.1, T_0=7, eta_min=0.0125, **options)
+        return walk(lr_scheduler.CosineAnnealingWarmRestarts, 0.1, T_0=7, eta_min=0.0125, **options)
 
     return [
         case("keras", keras_one(t_mul=1.5, m_mul=0.75), {"t_mul": 1.5, "m_mul": 0.75}, 1.5, 0.75),
@@ -187,7 +187,7 @@ def restarts() -> list[Row]:
         case("keras_defaults", keras_one(), {}, 2.0, 1.0),
         case("torch", torch_one(T_mult=3), {"t_mul": 3.0}, 3.0, 1.0),
         case("torch_defaults", torch_one(), {}, 1.0, 1.0),
-        row("cosine_restarts", "torch_far", fields, placed(torch_restarts, FAR),
+        row("cosine_restarts", "torch_far", fields, place(torch_restarts, FAR),
             of(oracle.cosine_restarts, initial=0.1, first=7.0, t_mul=1.0, m_mul=1.0, alpha=0.125),
             last=FAR[-1], steps=FAR),
     ]  # fmt: skip
@@ -203,7 +203,7 @@ def cycles() -> list[Row]:
             "final_div_factor": 1e4,
             "three_phase": False,
         } | options
-        scheduler = walked(lr_scheduler.OneCycleLR, 0.1, 20, max_lr=0.1, total_steps=21,
+        scheduler = walk(lr_scheduler.OneCycleLR, 0.1, 20, max_lr=0.1, total_steps=21,
                            cycle_momentum=False, **options, **own)  # fmt: skip
         stated = fields | options | ({"annealing": f"ANNEALING_{form}"} if own else {})
         knobs = {"pct_start": "pct_start", "div": "div_factor", "final_div": "final_div_factor",
@@ -228,8 +228,8 @@ def optax_cycles() -> list[Row]:
 
     def case(name: str, make: Callable[..., Any], stated: dict[str, Any], **options: float) -> Row:
         known = {"pct_start": 0.3, "pct_final": 0.85, "div_factor": 25.0, "final_div_factor": 1e4} | options
-        scalar = of(oracle.counted_cycle, top=0.1, total=21, linear="annealing" in stated, **known)
-        return row("one_cycle", name, fields | stated | options, called(make(21, 0.1, **options)), scalar)
+        scalar = of(oracle.count_cycle, top=0.1, total=21, linear="annealing" in stated, **known)
+        return row("one_cycle", name, fields | stated | options, call(make(21, 0.1, **options)), scalar)
 
     return [
         case("optax_defaults", optax.cosine_onecycle_schedule, {}),
@@ -247,7 +247,7 @@ def papers() -> list[Row]:
     up, level = optax.linear_schedule(0.01, 0.1, 4), optax.constant_schedule(0.1)
 
     def stable(name: str, form: str, down: Any, stated: bool = True) -> Row:
-        schedule = down and called(optax.join_schedules([up, level, down], [4, 12]))
+        schedule = down and call(optax.join_schedules([up, level, down], [4, 12]))
         fields = stages | ({"annealing": f"ANNEALING_{form}"} if stated else {})
         return row("warmup_stable_decay", name, fields, schedule,
                    of(oracle.warmup_stable_decay, form=form, **knobs))  # fmt: skip
@@ -262,7 +262,7 @@ def papers() -> list[Row]:
     ]  # fmt: skip
 
 
-def combined() -> list[Row]:
+def combine() -> list[Row]:
     decay = of(oracle.exponential, initial=0.1, decay_steps=7.0, decay_rate=0.5, staircase=False)
     exponential = spec("exponential", initial_learning_rate=0.1, decay_steps=7.0, decay_rate=0.5)
     line = of(oracle.polynomial, initial=0.05, decay_steps=6.0, end=0.02, power=1.0, cycle=False)
@@ -275,20 +275,20 @@ def combined() -> list[Row]:
     parts = [optax.constant_schedule(0.03), optax_line, optax_decay]
     return [
         row("warmup", "optax", {"schedule": exponential, "warmup_steps": 5, "initial_learning_rate": 0.01},
-            called(optax.warmup_exponential_decay_schedule(0.01, 0.1, 5, 7, 0.5)),
-            of(oracle.warmed, initial=0.01, warmup=5, then=decay)),
+            call(optax.warmup_exponential_decay_schedule(0.01, 0.1, 5, 7, 0.5)),
+            of(oracle.warm_up, initial=0.01, warmup=5, then=decay)),
         row("warmup", "optax_convention", {"schedule": switch, "warmup_steps": 4},
-            called(optax.join_schedules([optax.linear_schedule(0.0, 0.1, 4),
+            call(optax.join_schedules([optax.linear_schedule(0.0, 0.1, 4),
                                          optax.piecewise_constant_schedule(0.1, {3: 0.5})], [4])),
-            of(oracle.warmed, initial=0.0, warmup=4,
+            of(oracle.warm_up, initial=0.0, warmup=4,
                then=of(oracle.piecewise_constant, boundaries=[3], values=[0.1, 0.05], side="AFTER")),
             "the schedule within follows the convention around it"),
         row("join", "optax", {"schedules": [spec("constant", value=0.03), polynomial, exponential],
                               "boundaries": [4, 12]},
-            called(optax.join_schedules(parts, [4, 12])),
-            of(oracle.joined, boundaries=[4, 12], parts=[of(oracle.constant, value=0.03), line, decay])),
+            call(optax.join_schedules(parts, [4, 12])),
+            of(oracle.join, boundaries=[4, 12], parts=[of(oracle.constant, value=0.03), line, decay])),
         row("legacy_decay", "keras", {"schedule": spec("constant", value=0.01), "decay": 0.25},
-            called(SCHEDULES.InverseTimeDecay(0.01, 1, 0.25)),
+            call(SCHEDULES.InverseTimeDecay(0.01, 1, 0.25)),
             of(oracle.legacy_decay, inner=of(oracle.constant, value=0.01), decay=0.25),
             "Keras 3 has it as InverseTimeDecay by single steps"),
         row("legacy_decay", "keras_on_top", {"schedule": exponential, "decay": 0.125},
@@ -303,7 +303,7 @@ def product(*factors: Any) -> Rate:
     def rate(step: int) -> float:
         value = 1.0
         for factor in factors:
-            value *= called(factor)(step)
+            value *= call(factor)(step)
         return value
 
     return rate
@@ -312,6 +312,6 @@ def product(*factors: Any) -> Rate:
 def rows() -> list[Row]:
     """Every case."""
     parts: Sequence[Callable[[], list[Row]]] = (
-        constants_and_stairs, polynomials, cosines, restarts, cycles, papers, combined,
+        constants_and_stairs, polynomials, cosines, restarts, cycles, papers, combine,
     )  # fmt: skip
     return [row for part in parts for row in part()]

@@ -21,13 +21,13 @@ import numpy as np
 import optax
 import torch
 
-from tests.conformance.inputs import EPSILON, shaped
+from tests.conformance.inputs import EPSILON, make_nested
 from tests.conformance.oracle import gradient, optimizers
 from tests.conformance.oracle import rows as oracle
 from tests.conformance.oracle.lines import flatten, nest, shape_of
 from tests.conformance.sources import guards, keras_source, optax_source
 from tests.conformance.sources.guards import Nested
-from tests.conformance.sources.row import Row, optimizer_spec, underscored
+from tests.conformance.sources.row import Row, optimizer_spec, underscore
 
 PARAMETERS: Nested = {
     "bias": [1.5, -2.0, 1.25],
@@ -35,7 +35,7 @@ PARAMETERS: Nested = {
 }
 SHAPES = {name: shape_of(value) for name, value in PARAMETERS.items()}
 INDICES = [[2, 0, 2], [4], [], [1, 1, 0, 1], [0, 2, 4], [3, 2], [4, 4], [1], [2, 0, 3, 2, 0]]
-"""Of the table, call by call. One row comes four calls after it came first, one comes in no
+"""Of the table, call by call. One row is repeated four calls after its first, one is in no
 call, and one call has none."""
 
 OF_BIAS = [[0, 2, 0], [1], [], [2], [1, 1], [0], [2], [0, 1, 2], [2]]
@@ -60,7 +60,7 @@ class Steps:
         self.sparse: list[dict[str, Any]] = [
             {"table": some(INDICES[call], (2,), 31 * call + 2)} for call in calls
         ]
-        self.whole: list[Nested] = [{"bias": shaped((3,), seed=17 * call + 1)} for call in calls]
+        self.whole: list[Nested] = [{"bias": make_nested((3,), seed=17 * call + 1)} for call in calls]
         if both:
             self.whole = [{} for _ in calls]
             for call in calls:
@@ -75,16 +75,16 @@ class Steps:
         return [
             {
                 **{name: dict(enumerate(table(value))) for name, value in whole.items()},
-                **{n: oracle.summed(r["indices"], table(r["values"])) for n, r in sparse.items()},
+                **{n: oracle.sum_rows(r["indices"], table(r["values"])) for n, r in sparse.items()},
             }
             for whole, sparse in zip(self.whole, self.sparse, strict=True)
         ]
 
-    def filled(self) -> list[gradient.Tensors]:
+    def fill(self) -> list[gradient.Tensors]:
         """For the oracle: 0 in every row that was not given."""
         return [{n: oracle.whole(call[n], SHAPES[n]) for n in PARAMETERS} for call in self.rows()]
 
-    def looked_up(self) -> list[Nested]:
+    def look_up(self) -> list[Nested]:
         """The gradients that JAX gives of lookups in the tensors that are sparse."""
         return [
             {**whole, **{name: lookup_gradient(name, given) for name, given in sparse.items()}}
@@ -94,7 +94,7 @@ class Steps:
 
 def some(indices: list[int], shape: tuple[int, ...], seed: int) -> dict[str, Any]:
     """Rows as the corpus has them."""
-    values = shaped((len(indices), *shape), seed) if indices else []
+    values = make_nested((len(indices), *shape), seed) if indices else []
     return {"indices": indices, "values": values}
 
 
@@ -129,7 +129,7 @@ def densely(scalar: Callable[..., list[float]], **knobs: Any) -> Runner:
     """The oracle where every row moves, element by element."""
 
     def runner(steps: Steps) -> list[Nested]:
-        filled = steps.filled()
+        filled = steps.fill()
         columns = {
             name: [
                 scalar(p, [(g[name][i], lr) for g, lr in zip(filled, steps.rates, strict=True)], **knobs)
@@ -172,7 +172,7 @@ def sparse_tensor(name: str, given: Mapping[str, Any]) -> Any:
     return torch.sparse_coo_tensor(indices, values, shape, check_invariants=True)
 
 
-def gathered(l2: float, largest: float) -> Runner:
+def gather(l2: float, largest: float) -> Runner:
     """Decays, clips and steps by PyTorch's SGD the rows of each call as parameters of their own."""
 
     def runner(steps: Steps) -> list[Nested]:
@@ -200,7 +200,7 @@ def on_dense(run: guards.Runner) -> Runner:
 
     def runner(steps: Steps) -> list[Nested]:
         settings = gradient.Settings(steps.rates)
-        return [after for after, _ in run(guards.Guarded(PARAMETERS, steps.looked_up(), settings))]
+        return [after for after, _ in run(guards.Guarded(PARAMETERS, steps.look_up(), settings))]
 
     return runner
 
@@ -209,7 +209,7 @@ def row(
     name: str, source: str, optimizer: Mapping[str, Any], fields: Mapping[str, Any],
     expected: Runner, framework: Runner, *, both: bool = False, own_rate: float | None = None, note: str = "",
 ) -> Row:  # fmt: skip
-    """A case; its rate is the optimizer's own where there is one, else it changes."""
+    """A case; its rate is the optimizer's own if that is given, else it changes."""
     steps = Steps(both, guards.RATES if own_rate is None else [own_rate] * len(INDICES))
     schedule = {"schedule": guards.piecewise(steps.rates)} if own_rate is None else {}
     return Row(
@@ -237,7 +237,7 @@ def lazy_rows() -> list[Row]:
             lazily(*adagrad), on_torch(torch_adagrad, eps=EPSILON, lr_decay=0.25)),
         row("torch_sgd", "torch", spec("TORCH", "sgd"), {}, lazily(oracle.sgd), on_torch(torch.optim.SGD)),
         row("torch_rows_clipped", "torch", spec("TORCH", "sgd"), clipped,
-            lazily(oracle.sgd, l2=0.0625, largest=0.75), gathered(l2=0.0625, largest=0.75),
+            lazily(oracle.sgd, l2=0.0625, largest=0.75), gather(l2=0.0625, largest=0.75),
             note="the rows of a call as parameters of their own: L2 and the norm are of these alone"),
     ]  # fmt: skip
 
@@ -248,7 +248,7 @@ def dense_rows() -> list[Row]:
     adam = {"placement": "OUTSIDE", **KNOBS}
     default = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7, "placement": "OUTSIDE"}
     momentum = {"form": "HEAVY_BALL", "mu": 0.8, "dampening": 0.0}
-    keras_adam = on_dense(keras_source.run_guarded(lambda rate: k.Adam(rate, **underscored(KNOBS))))
+    keras_adam = on_dense(keras_source.run_guarded(lambda rate: k.Adam(rate, **underscore(KNOBS))))
     keras_default = on_dense(keras_source.run_guarded(lambda rate: k.Adam()))
     optax_adam = on_dense(optax_source.run_guarded(lambda rate: optax.adam(rate, 0.8, 0.95, EPSILON)))
     return [
@@ -265,21 +265,21 @@ def dense_rows() -> list[Row]:
     ]  # fmt: skip
 
 
-def guarded_rows() -> list[Row]:
+def guard_rows() -> list[Row]:
     """Zeros in the other rows, which are gathered, clipped, decayed and averaged with them."""
     s, decay = gradient.Settings, dict.fromkeys(PARAMETERS, 0.1)
     clip = {"clip": {"by_tensor_norm": {"max_norm": 0.5}}}
     return [
-        guarded("keras_accumulated", {"gradient": {**DENSE["gradient"], **clip, "accumulation_steps": 3}},
+        guard("keras_accumulated", {"gradient": {**DENSE["gradient"], **clip, "accumulation_steps": 3}},
                 s(guards.RATES, accumulation=3, clip=gradient.Clip("by_tensor_norm", 0.5, 0.0)),
                 clipnorm=0.5, gradient_accumulation_steps=3),
-        guarded("keras_averaged", {"decoupled_weight_decay": 0.1, "weight_average": {"decay": 0.75}},
+        guard("keras_averaged", {"decoupled_weight_decay": 0.1, "weight_average": {"decay": 0.75}},
                 s(guards.RATES, decay=decay, average=0.75),
                 weight_decay=0.1, use_ema=True, ema_momentum=0.75),
     ]  # fmt: skip
 
 
-def guarded(name: str, fields: Mapping[str, Any], settings: gradient.Settings, **options: Any) -> Row:
+def guard(name: str, fields: Mapping[str, Any], settings: gradient.Settings, **options: Any) -> Row:
     """A case of Keras' SGD with what Keras has around it."""
     steps, run = Steps(), keras_source.run_guarded(lambda rate: keras.optimizers.SGD(rate, **options))
 
@@ -289,11 +289,11 @@ def guarded(name: str, fields: Mapping[str, Any], settings: gradient.Settings, *
     spec = {"optimizer": optimizer_spec("KERAS", "sgd"), "schedule": guards.piecewise(steps.rates)}
     return Row(
         "gradient", "sparse", name, "keras", {**spec, **fields}, steps.inputs(),
-        lambda: answer(guards.run_oracle, [guards.nested(g, SHAPES) for g in steps.filled()]),
-        lambda: answer(run, steps.looked_up()),
+        lambda: answer(guards.run_oracle, [guards.nest_all(g, SHAPES) for g in steps.fill()]),
+        lambda: answer(run, steps.look_up()),
     )  # fmt: skip
 
 
 def rows() -> list[Row]:
     """Every case of sparse rows."""
-    return [*lazy_rows(), *dense_rows(), *guarded_rows()]
+    return [*lazy_rows(), *dense_rows(), *guard_rows()]

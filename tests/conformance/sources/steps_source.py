@@ -20,13 +20,13 @@ import numpy as np
 import optax
 import torch
 
-from tests.conformance.inputs import EPSILON, shaped
+from tests.conformance.inputs import EPSILON, make_nested
 from tests.conformance.oracle import later_optimizers, optimizers
 from tests.conformance.oracle import steps as oracle
 from tests.conformance.oracle.lines import shape_of
 from tests.conformance.sources import guards
 from tests.conformance.sources.guards import Nested
-from tests.conformance.sources.row import Row, optimizer_spec, underscored
+from tests.conformance.sources.row import Row, optimizer_spec, underscore
 
 PARAMETERS: Nested = {
     "bias": [1.5, -2.0],
@@ -41,7 +41,7 @@ LEFT_OUT = [{"kernel"}, {"bias"}, {"kernel"}, set(), {"bias", "scale"}, {"bias"}
 and tensors that have seen as many gradients as another have not seen them in the same calls."""
 
 KNOBS = {"beta1": 0.8, "beta2": 0.95, "epsilon": EPSILON}
-KERAS_KNOBS = underscored(KNOBS)
+KERAS_KNOBS = underscore(KNOBS)
 TORCH_KNOBS = {"betas": (0.8, 0.95), "eps": EPSILON}
 OPTAX_KNOBS = {"b1": 0.8, "b2": 0.95, "eps": EPSILON}
 PER_TENSOR = {"step_counting": "STEP_COUNTING_PER_TENSOR"}
@@ -61,7 +61,7 @@ def gradients(left_out: Sequence[set[str]] = LEFT_OUT) -> list[Nested]:
     """The gradients of each call, without those of the tensors left out."""
     return [
         {
-            name: shaped(shape, seed=31 * call + seed)
+            name: make_nested(shape, seed=31 * call + seed)
             for seed, (name, shape) in enumerate(SHAPES.items(), 1)
             if name not in left_out[call]
         }
@@ -134,7 +134,7 @@ def on_torch(
                 mean(averages, now, call)
             else:
                 averages = [t.clone() for t in now]
-            path.append((guards.named(names, now), guards.named(names, averages)))
+            path.append((guards.name_arrays(names, now), guards.name_arrays(names, averages)))
         return path
 
     return runner
@@ -167,7 +167,7 @@ def on_keras(make: Callable[[float], Any]) -> Runner:
                 optimizer.apply(known, [variables[n] for n in trained])
             for name, value in before.items():
                 setattr(optimizer, name, value)
-            now = guards.named(names, (np.asarray(variables[n].value) for n in names))
+            now = guards.name_arrays(names, (np.asarray(variables[n].value) for n in names))
             path.append((now, now))
         return path
 
@@ -175,7 +175,7 @@ def on_keras(make: Callable[[float], Any]) -> Runner:
 
 
 def on_optax(make: Callable[..., Any]) -> Runner:
-    """Steps a transformation, made anew for each step's rate and changes."""
+    """Steps a transformation that is made again for each step's rate and changes."""
 
     def runner(run: Run) -> Path:
         parameters = {n: jnp.array(v, "float64") for n, v in PARAMETERS.items()}
@@ -190,7 +190,9 @@ def on_optax(make: Callable[..., Any]) -> Runner:
             updates, after = step.update(filled, state, parameters)
             state = without(given, state, after)
             parameters = without(given, parameters, optax.apply_updates(parameters, updates))
-            now = guards.named(sorted(parameters), (np.asarray(parameters[n]) for n in sorted(parameters)))
+            now = guards.name_arrays(
+                sorted(parameters), (np.asarray(parameters[n]) for n in sorted(parameters))
+            )
             path.append((now, now))
         return path
 
@@ -207,7 +209,7 @@ def without(given: Nested, before: Any, after: Any) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, before, after)
 
 
-def counted(
+def count(
     rule: oracle.Rule,
     knobs: Mapping[str, Any] | None = None,
     *,
@@ -240,18 +242,18 @@ def counted(
             for call, given in enumerate(run.gradients)
         ]  # fmt: skip
         path = oracle.trajectory(guards.flat(PARAMETERS), steps, rule, **how)
-        return [(guards.nested(p, SHAPES), guards.nested(a, SHAPES)) for p, a in path]
+        return [(guards.nest_all(p, SHAPES), guards.nest_all(a, SHAPES)) for p, a in path]
 
     return runner
 
 
 def by_tensor(scalar: Callable[..., list[float]], **knobs: Any) -> Runner:
-    """The oracle where a tensor's steps are all there are."""
+    """The oracle for a session that counts the steps of each tensor."""
 
     def runner(run: Run) -> Path:
         calls = [guards.flat(given) for given in run.gradients]
         path = oracle.own_steps(guards.flat(PARAMETERS), calls, run.rates, scalar, **knobs)
-        return [(guards.nested(p, SHAPES),) * 2 for p in path]
+        return [(guards.nest_all(p, SHAPES),) * 2 for p in path]
 
     return runner
 
@@ -295,7 +297,7 @@ def per_tensor_rows() -> list[Row]:
 
     def adam(name: str, fields: dict[str, Any], framework: Runner, run: Run | None = None, **how: Any) -> Row:
         return row("step_counting", f"torch_adam_{name}", "torch", optimizer_spec("TORCH", "adam", **KNOBS),
-                   counted(oracle.adam, KNOBS, by_tensor=True, **how), framework, fields,
+                   count(oracle.adam, KNOBS, by_tensor=True, **how), framework, fields,
                    run=run)  # fmt: skip
 
     return [
@@ -335,7 +337,7 @@ def per_tensor_rows() -> list[Row]:
              own={n: {"l2": 0.25} for n in ("bias", "kernel")}),
         row("step_counting", "torch_adam_stated", "torch",
             optimizer_spec("KERAS", "adam", bias_correction="BIAS_CORRECTION_HATTED", **KNOBS),
-            counted(oracle.adam, KNOBS, by_tensor=True), on_torch(o.Adam, **TORCH_KNOBS), PER_TENSOR),
+            count(oracle.adam, KNOBS, by_tensor=True), on_torch(o.Adam, **TORCH_KNOBS), PER_TENSOR),
     ]  # fmt: skip
 
 
@@ -348,27 +350,27 @@ def per_session_rows() -> list[Row]:
         **more: Any,
     ) -> Row:  # fmt: skip
         return row("step_counting", f"keras_{case or name}", "keras", spec("KERAS", name, **fields),
-                   counted(rule, {**KNOBS, **more}),
-                   on_keras(lambda rate: make(learning_rate=rate, **underscored(fields))))  # fmt: skip
+                   count(rule, {**KNOBS, **more}),
+                   on_keras(lambda rate: make(learning_rate=rate, **underscore(fields))))  # fmt: skip
 
     def of_optax(
         name: str, make: Callable[..., Any], rule: oracle.Rule, fields: dict[str, Any], **how: Any
     ) -> Row:
         return row("step_counting", f"optax_{name}", "optax", spec("OPTAX", name, **fields),
-                   counted(rule, {**KNOBS, **how}), on_optax(make))  # fmt: skip
+                   count(rule, {**KNOBS, **how}), on_optax(make))  # fmt: skip
 
     return [
-        of_keras("adam", k.Adam, oracle.folded_adam, KNOBS),
-        of_keras("adamw", k.AdamW, oracle.folded_adam, {"weight_decay": 0.5, **KNOBS}, decay=0.5),
-        of_keras("nadam", k.Nadam, oracle.scheduled_nadam, KNOBS, **psi),
+        of_keras("adam", k.Adam, oracle.fold_adam, KNOBS),
+        of_keras("adamw", k.AdamW, oracle.fold_adam, {"weight_decay": 0.5, **KNOBS}, decay=0.5),
+        of_keras("nadam", k.Nadam, oracle.schedule_nadam, KNOBS, **psi),
         of_keras("adamax", k.Adamax, oracle.adamax, KNOBS),
         row("step_counting", "keras_adam_clipped", "keras", spec("KERAS", "adam", **KNOBS),
-            counted(oracle.folded_adam, KNOBS, largest=0.75),
+            count(oracle.fold_adam, KNOBS, largest=0.75),
             on_keras(lambda rate: k.Adam(rate, global_clipnorm=0.75, **KERAS_KNOBS)),
             {"gradient": {"clip": {"by_global_norm": {"max_norm": 0.75}}}}),
         row("step_counting", "keras_adam_stated", "keras",
             spec("TORCH", "adam", bias_correction="BIAS_CORRECTION_FOLDED", **KNOBS),
-            counted(oracle.folded_adam, KNOBS), on_keras(lambda rate: k.Adam(rate, **KERAS_KNOBS)),
+            count(oracle.fold_adam, KNOBS), on_keras(lambda rate: k.Adam(rate, **KERAS_KNOBS)),
             PER_SESSION),
         of_optax("adam", lambda learning_rate: optax.adam(learning_rate, **OPTAX_KNOBS), oracle.adam, KNOBS),
         of_optax("adamw", lambda learning_rate: optax.adamw(learning_rate, weight_decay=0.5, **OPTAX_KNOBS),
@@ -404,38 +406,38 @@ def group_rows() -> list[Row]:
     halves = {"bias": 0.0, "kernel": 0.25, "scale": 0.25}
     labels = {"bias": "moves", "kernel": "stays", "scale": "moves"}
 
-    def masked(learning_rate: float) -> Any:
+    def mask(learning_rate: float) -> Any:
         moves = optax.chain(optax.clip_by_global_norm(0.75), optax.adam(learning_rate, **OPTAX_KNOBS))
         return optax.multi_transform({"moves": moves, "stays": optax.set_to_zero()}, labels)
 
     return [
         row("groups", "torch_l2", "torch", sgd,
-            counted(oracle.sgd, own={n: {"l2": x} for n, x in of_two.items()}), on_torch(o.SGD),
+            count(oracle.sgd, own={n: {"l2": x} for n, x in of_two.items()}), on_torch(o.SGD),
             plain_and_stiff("l2"), run=decays),
         row("groups", "torch_adam_l2", "torch", adam,
-            counted(oracle.adam, KNOBS, own={n: {"l2": x} for n, x in halves.items()}),
+            count(oracle.adam, KNOBS, own={n: {"l2": x} for n, x in halves.items()}),
             on_torch(o.Adam, **TORCH_KNOBS), only_bias,
             run=Run(EVERYWHERE, options={n: {"weight_decay": x} for n, x in halves.items()})),
         row("groups", "torch_l1", "torch", sgd,
-            counted(oracle.sgd, own=penalties), on_torch(o.SGD), plain_and_stiff("l1"), run=penalized),
+            count(oracle.sgd, own=penalties), on_torch(o.SGD), plain_and_stiff("l1"), run=penalized),
         row("groups", "torch_l1_clipped", "torch", adam,
-            counted(oracle.adam, KNOBS, own=penalties, largest=0.75, epsilon=1e-6),
+            count(oracle.adam, KNOBS, own=penalties, largest=0.75, epsilon=1e-6),
             on_torch(o.Adam, clip=0.75, **TORCH_KNOBS),
             {**plain_and_stiff("l1"), "gradient": {"l1": 0.0625, **clip}}, run=penalized),
         row("groups", "torch_frozen", "torch", adam,
-            counted(oracle.adam, KNOBS, largest=0.75, epsilon=1e-6),
+            count(oracle.adam, KNOBS, largest=0.75, epsilon=1e-6),
             on_torch(o.Adam, clip=0.75, **TORCH_KNOBS), {"gradient": clip, **freeze}, run=frozen),
         row("groups", "torch_frozen_decay", "torch", spec("TORCH", "adamw", weight_decay=0.5, **KNOBS),
-            counted(oracle.adam, {"decay": 0.5, **KNOBS}, average=0.75),
+            count(oracle.adam, {"decay": 0.5, **KNOBS}, average=0.75),
             on_torch(o.AdamW, average=0.75, weight_decay=0.5, **TORCH_KNOBS),
             {"weight_average": {"decay": 0.75}, **freeze}, run=frozen),
         row("groups", "keras_frozen", "keras", spec("KERAS", "adam", **KNOBS),
-            counted(oracle.folded_adam, {"decay": 0.5, **KNOBS}, largest=0.75),
+            count(oracle.fold_adam, {"decay": 0.5, **KNOBS}, largest=0.75),
             on_keras(lambda rate: keras.optimizers.Adam(rate, weight_decay=0.5, global_clipnorm=0.75,
                                                         **KERAS_KNOBS)),
             {"gradient": clip, "decoupled_weight_decay": 0.5, **freeze}, run=frozen),
         row("groups", "optax_frozen", "optax", spec("OPTAX", "adam", **KNOBS),
-            counted(oracle.adam, KNOBS, largest=0.75), on_optax(masked), {"gradient": clip, **freeze},
+            count(oracle.adam, KNOBS, largest=0.75), on_optax(mask), {"gradient": clip, **freeze},
             run=Run(EVERYWHERE, frozen=still),
             note="the frozen tensor has gradients, which nothing comes of"),
     ]  # fmt: skip
@@ -501,7 +503,7 @@ def override_rows() -> list[Row]:
 
     def keras_changes(call: int) -> dict[str, Any]:
         names = {"lr": "learning_rate"}
-        return underscored({names.get(name, name): x for name, x in betas[call]["bias"].items()})
+        return underscore({names.get(name, name): x for name, x in betas[call]["bias"].items()})
 
     def optax_changes(call: int) -> dict[str, Any]:
         names = {"lr": "learning_rate", "beta1": "b1", "beta2": "b2", "epsilon": "eps"}
@@ -510,7 +512,7 @@ def override_rows() -> list[Row]:
     def optax_adam(learning_rate: float, **change: float) -> Any:
         return optax.adam(learning_rate, **{**OPTAX_KNOBS, **change})
 
-    def decayed(learning_rate: float, decay: float = 0.5) -> Any:
+    def decay_and_step(learning_rate: float, decay: float = 0.5) -> Any:
         return optax.chain(optax.add_decayed_weights(decay), optax.sgd(learning_rate))
 
     return [
@@ -518,62 +520,62 @@ def override_rows() -> list[Row]:
              {2: [override("learning_rate", 0.0625)], 5: [override("learning_rate", 0.125, "slow")],
               7: [override("learning_rate", 0.0625), override("learning_rate", 0.5, "slow")],
               8: [override("learning_rate", 0.125, "")]},
-             counted(oracle.sgd, changes=rates, factors=own(slow, 0.25)), on_torch(o.SGD), rates,
+             count(oracle.sgd, changes=rates, factors=own(slow, 0.25)), on_torch(o.SGD), rates,
              grouped, options=own(slow, {"factor": 0.25}),
              note="a rate takes the schedule's place; the group's factor multiplies it"),
         case("momentum", "torch", spec("TORCH", "momentum", momentum=0.8, dampening=0.25),
              {2: [override("momentum", 0.5)],
               4: [override("momentum", 0.25), override("learning_rate", 0.0625)],
               6: [override("dampening", 0.5)]},
-             counted(oracle.heavy_ball, {"mu": 0.8, "dampening": 0.25}, changes=momenta),
+             count(oracle.heavy_ball, {"mu": 0.8, "dampening": 0.25}, changes=momenta),
              on_torch(o.SGD, momentum=0.8, dampening=0.25),
              {2: on(momentum=0.5), 4: on(momentum=0.25, lr=0.0625), 6: on(dampening=0.5)}),
         case("rmsprop", "torch", spec("TORCH", "rmsprop", **rho), {3: [override("rho", 0.5)]},
-             counted(oracle.rmsprop, rho, changes={3: on(rho=0.5)}),
+             count(oracle.rmsprop, rho, changes={3: on(rho=0.5)}),
              on_torch(o.RMSprop, alpha=0.8, eps=EPSILON), {3: on(alpha=0.5)}),
         case("adam", "torch", spec("TORCH", "adam", **KNOBS), stated,
-             counted(oracle.adam, KNOBS, changes=betas), on_torch(o.Adam, **TORCH_KNOBS), in_torch,
+             count(oracle.adam, KNOBS, changes=betas), on_torch(o.Adam, **TORCH_KNOBS), in_torch,
              kernel_apart),
         case("adam_left_out", "torch", spec("TORCH", "adam", **KNOBS), stated,
-             counted(oracle.adam, KNOBS, changes=betas, by_tensor=True), on_torch(o.Adam, **TORCH_KNOBS),
+             count(oracle.adam, KNOBS, changes=betas, by_tensor=True), on_torch(o.Adam, **TORCH_KNOBS),
              in_torch, kernel_apart, given=gradients()),
         case("adagrad_left_out", "torch", spec("TORCH", "adagrad", epsilon=EPSILON),
              {5: [override("learning_rate_decay", 0.5)]},
-             counted(oracle.adagrad, {"epsilon": EPSILON, "rate_decay": 0.0}, by_tensor=True,
+             count(oracle.adagrad, {"epsilon": EPSILON, "rate_decay": 0.0}, by_tensor=True,
                      changes={5: on(rate_decay=0.5)}),
              on_torch(o.Adagrad, eps=EPSILON), {5: on(lr_decay=0.5)}, given=gradients(),
              note="the steps of each tensor count although the rate does not decay before"),
         case("dampening_left_out", "torch", spec("TORCH", "momentum", momentum=0.8),
              {1: [override("dampening", 0.5)]},
-             counted(oracle.heavy_ball, {"mu": 0.8}, by_tensor=True, changes={1: on(dampening=0.5)}),
+             count(oracle.heavy_ball, {"mu": 0.8}, by_tensor=True, changes={1: on(dampening=0.5)}),
              on_torch(o.SGD, momentum=0.8), {1: on(dampening=0.5)}, given=gradients(),
              note="a first gradient of the second call is not dampened"),
         case("nadam", "torch", spec("TORCH", "nadam", momentum_decay=0.5, **KNOBS), of_all,
-             counted(oracle.nadam, {"psi": 0.5, **KNOBS}, changes={call: betas[call] for call in of_all}),
+             count(oracle.nadam, {"psi": 0.5, **KNOBS}, changes={call: betas[call] for call in of_all}),
              on_torch(o.NAdam, momentum_decay=0.5, **TORCH_KNOBS), {call: in_torch[call] for call in of_all},
              note="later products of momenta hold the changed ones"),
         case("adamw", "torch", spec("TORCH", "adamw", weight_decay=0.5, **KNOBS),
              {2: [override("weight_decay", 1.0)], 5: [override("weight_decay", 0.25, "stiff")]},
-             counted(oracle.adam, {"decay": 0.5, **KNOBS}, changes=decays),
+             count(oracle.adam, {"decay": 0.5, **KNOBS}, changes=decays),
              on_torch(o.AdamW, weight_decay=0.5, **TORCH_KNOBS), decays_in_torch, kernel_apart),
         case("l1", "torch", spec("TORCH", "sgd"), of_penalties("l1"),
-             counted(oracle.sgd, own={n: {"l1": x} for n, x in plain.items()}, changes=penalties("l1")),
+             count(oracle.sgd, own={n: {"l1": x} for n, x in plain.items()}, changes=penalties("l1")),
              on_torch(o.SGD), penalties("l1"), lasso, options={n: {"l1": x} for n, x in plain.items()}),
         case("l2", "torch", spec("TORCH", "adam", **KNOBS), of_penalties("l2"),
-             counted(oracle.adam, KNOBS, own={n: {"l2": x} for n, x in plain.items()},
+             count(oracle.adam, KNOBS, own={n: {"l2": x} for n, x in plain.items()},
                      changes=penalties("l2")),
              on_torch(o.Adam, **TORCH_KNOBS), penalties("weight_decay"), stiff,
              options={n: {"weight_decay": x} for n, x in plain.items()}),
         case("adam", "keras", spec("KERAS", "adam", **KNOBS), of_all,
-             counted(oracle.folded_adam, KNOBS, changes={call: betas[call] for call in of_all}),
+             count(oracle.fold_adam, KNOBS, changes={call: betas[call] for call in of_all}),
              on_keras(lambda rate: k.Adam(rate, **KERAS_KNOBS)),
              {call: on(**keras_changes(call)) for call in of_all}),
         case("adam", "optax", spec("OPTAX", "adam", **KNOBS), of_all,
-             counted(oracle.adam, KNOBS, changes={call: betas[call] for call in of_all}),
+             count(oracle.adam, KNOBS, changes={call: betas[call] for call in of_all}),
              on_optax(optax_adam), {call: on(**optax_changes(call)) for call in of_all}),
         case("decoupled_weight_decay", "optax", spec("OPTAX", "sgd"),
              {3: [override("decoupled_weight_decay", 1.0)]},
-             counted(oracle.sgd, {"decay": 0.5}, changes={3: on(decay=1.0)}), on_optax(decayed),
+             count(oracle.sgd, {"decay": 0.5}, changes={3: on(decay=1.0)}), on_optax(decay_and_step),
              {3: on(decay=1.0)}, {"decoupled_weight_decay": 0.5}),
     ]  # fmt: skip
 

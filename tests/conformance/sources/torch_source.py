@@ -167,7 +167,12 @@ def run_guarded(
                 average(averages, [t.detach() for t in tensors], step)
             else:
                 averages = [t.detach().clone() for t in tensors]
-            path.append((guards.named(names, (t.detach() for t in tensors)), guards.named(names, averages)))
+            path.append(
+                (
+                    guards.name_arrays(names, (t.detach() for t in tensors)),
+                    guards.name_arrays(names, averages),
+                )
+            )
         return path
 
     return runner
@@ -182,7 +187,7 @@ def set_gradients(names: Sequence[str], tensors: list[Any], gradients: guards.Ne
         tensor.grad = given if tensor.grad is None else tensor.grad + given
 
 
-def guarded() -> list[Row]:
+def guard_rows() -> list[Row]:
     s, clip, rates, utils = gradient.Settings, gradient.Clip, guards.RATES, torch.nn.utils
 
     def row(file: str, name: str, fields: dict[str, Any], settings: gradient.Settings, **how: Any) -> Row:
@@ -234,17 +239,17 @@ def schedule_rows() -> list[Row]:
     step_knobs = {"initial": 0.1, "decay_steps": 7.0, "decay_rate": 0.5, "staircase": True}
     return [
         functions.schedule("exponential", "torch_exponential_lr", "torch", "TORCH", exponential,
-                           scheduled(lr_scheduler.ExponentialLR, gamma=0.75), schedules.exponential, knobs),
+                           schedule(lr_scheduler.ExponentialLR, gamma=0.75), schedules.exponential, knobs),
         functions.schedule("exponential", "torch_step_lr", "torch", "TORCH", step,
-                           scheduled(lr_scheduler.StepLR, step_size=7, gamma=0.5), schedules.exponential,
+                           schedule(lr_scheduler.StepLR, step_size=7, gamma=0.5), schedules.exponential,
                            step_knobs),
         functions.schedule("piecewise_constant", "torch_multi_step_lr", "torch", "TORCH", stairs,
-                           scheduled(lr_scheduler.MultiStepLR, milestones=[5, 12], gamma=0.25),
+                           schedule(lr_scheduler.MultiStepLR, milestones=[5, 12], gamma=0.25),
                            schedules.piecewise_constant, {**stairs, "side": "AFTER"}),
     ]  # fmt: skip
 
 
-def scheduled(make: Callable[..., Any], **options: Any) -> Callable[[int], float]:
+def schedule(make: Callable[..., Any], **options: Any) -> Callable[[int], float]:
     """Walks a scheduler that starts at 0.1 to the wanted step."""
     parameter = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.SGD([parameter], lr=0.1)
@@ -346,4 +351,4 @@ def activation(
 def rows() -> list[Row]:
     """Every case whose source is PyTorch."""
     torch.set_default_dtype(torch.float64)
-    return [*optimizers(), *guarded(), *schedule_rows(), *loss_rows(), *activation_rows()]
+    return [*optimizers(), *guard_rows(), *schedule_rows(), *loss_rows(), *activation_rows()]

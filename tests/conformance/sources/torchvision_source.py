@@ -93,7 +93,7 @@ def focal() -> Row:
     def run() -> Mapping[str, Any]:
         return loss_run.pytorch(each, lambda p, y: each(p, y).mean(), given, BATCH)
 
-    line = elementwise_losses.averaged(elementwise_losses.binary_focal(True, alpha=0.25))
+    line = elementwise_losses.average(elementwise_losses.binary_focal(True, alpha=0.25))
     return functions.loss("binary_focal_crossentropy", "torchvision", "torchvision", "TORCH", BATCH, {},
                           given, run, line)  # fmt: skip
 

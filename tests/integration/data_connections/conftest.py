@@ -70,6 +70,6 @@ def stream(client: Client) -> Iterator[RawStream]:
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[RunningServer]:
-    """A server whose descriptors nobody else opens."""
+    """A server whose descriptors are opened by one test only."""
     with running_server(metrics_port=0) as server:
         yield server

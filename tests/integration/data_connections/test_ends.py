@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client, refused, sgd
+from tests.integration.client import Client, expect_refusal, sgd
 from tests.integration.data_connections.conftest import (
     LARGE,
     VALUES,
@@ -21,12 +21,12 @@ from tests.integration.data_connections.conftest import (
     step,
     whole,
 )
-from tests.integration.raw_stream import ACCEPTED, GREETING, SECONDS, RawStream, framed, reset, told
+from tests.integration.raw_stream import ACCEPTED, GREETING, SECONDS, RawStream, frame, receive_rest, reset
 from tests.support.server import RunningServer, running_server
 from tests.support.watching import descriptors_of, wait_until
 
 
-def ended(stream: RawStream) -> grpc.StatusCode:
+def status_of(stream: RawStream) -> grpc.StatusCode:
     """How a call ended that has no answers."""
     with pytest.raises(grpc.RpcError) as error:
         next(stream.call)
@@ -35,39 +35,39 @@ def ended(stream: RawStream) -> grpc.StatusCode:
 
 
 def send_half_an_upload(stream: RawStream, name: str) -> None:
-    stream.go_over().planned(plan(name))
-    data = framed(step(bytes(4 * LARGE)))
+    stream.go_over().plan(plan(name))
+    data = frame(step(bytes(4 * LARGE)))
     stream.socket.sendall(data[: len(data) // 2])
 
 
 def vanish_within_an_upload(stream: RawStream, name: str) -> None:
     send_half_an_upload(stream, name)
     reset(stream.socket)
-    assert ended(stream) is not grpc.StatusCode.DEADLINE_EXCEEDED
+    assert status_of(stream) is not grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def vanish_before_a_step(stream: RawStream, name: str) -> None:
-    reset(stream.go_over().planned(plan(name)).socket)
-    assert ended(stream) is not grpc.StatusCode.DEADLINE_EXCEEDED
+    reset(stream.go_over().plan(plan(name)).socket)
+    assert status_of(stream) is not grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def close_within_an_upload(stream: RawStream, name: str) -> None:
     send_half_an_upload(stream, name)
     stream.socket.close()
-    assert ended(stream) is grpc.StatusCode.INVALID_ARGUMENT
+    assert status_of(stream) is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def cancel_the_call(stream: RawStream, name: str) -> None:
     send_half_an_upload(stream, name)
     stream.call.cancel()
-    assert told(stream.socket) == b""
+    assert receive_rest(stream.socket) == b""
 
 
 def cancel_before_the_ticket(stream: RawStream, name: str) -> None:
     offer = stream.offer()
     assert stream.knock(GREETING + offer.ticket, offer.port) == ACCEPTED
     stream.call.cancel()
-    assert told(stream.socket) == b""
+    assert receive_rest(stream.socket) == b""
 
 
 VANISHINGS = [
@@ -103,7 +103,7 @@ def test_fifty_streams_that_end_well_leave_nothing(own: RunningServer) -> None:
         counts = []
         for _ in range(51):
             with RawStream(client) as stream:
-                stream.go_over().planned(plan(name)).send(*small())
+                stream.go_over().plan(plan(name)).send(*small())
                 assert len(stream.finish()) == 1
             counts.append(descriptors_of(own.process.pid))
         wait_until(lambda: descriptors_of(own.process.pid) <= counts[0])
@@ -114,12 +114,12 @@ def test_an_answer_that_nobody_reads_holds_nobody_up(own: RunningServer) -> None
     with Client(own.address) as client:
         name = client.create({"w": np.ones(LARGE, np.float32)}, sgd()).name
         other = client.create(VALUES).name
-        messages = framed(m for _ in range(40) for m in step(bytes(4 * LARGE)))
+        messages = frame(m for _ in range(40) for m in step(bytes(4 * LARGE)))
         with RawStream(client) as deaf, RawStream(client) as stream:
-            deaf.go_over().planned(plan(name)).socket.settimeout(0.5)
+            deaf.go_over().plan(plan(name)).socket.settimeout(0.5)
             with pytest.raises(TimeoutError):  # the server waits until its answers are read
                 deaf.socket.sendall(messages)
-            stream.go_over().planned(plan(other))
+            stream.go_over().plan(plan(other))
             for i in range(5):
                 stream.send(*small())
                 answer = stream.answer()
@@ -132,11 +132,11 @@ def test_a_drain_ends_an_idle_data_connection_at_once() -> None:
     with running_server(grace_seconds=60) as server, Client(server.address) as client:
         name = client.create(VALUES).name
         with RawStream(client) as stream:
-            stream.go_over().planned(plan(name)).send(*small())
+            stream.go_over().plan(plan(name)).send(*small())
             assert stream.answer()
             server.process.terminate()
             assert stream.answer() is None
-            with refused() as why:
+            with expect_refusal() as why:
                 next(stream.call)
             assert (why.code, why.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
         assert server.process.wait(10) == 0
@@ -147,14 +147,14 @@ def test_a_drain_finishes_the_step_that_has_begun() -> None:
         name = client.create(VALUES).name
         with RawStream(client) as stream:
             first, rest = small()
-            stream.go_over().planned(plan(name)).send(first)
+            stream.go_over().plan(plan(name)).send(first)
             client.get(name)
             time.sleep(0.1)
             server.process.terminate()
             wait_until(lambda: "SHUTTING_DOWN" in refusal_of(client, name))
             stream.send(rest)
             assert [m.result.step for m in whole(list(stream.answers()))] == [1]
-            with refused() as why:
+            with expect_refusal() as why:
                 next(stream.call)
             assert why.reason == "SHUTTING_DOWN"
         assert server.process.wait(10) == 0
@@ -172,21 +172,23 @@ def test_a_drain_gives_up_strangers_and_streams_after_its_grace() -> None:
     with running_server(grace_seconds=0.3) as server, Client(server.address) as client:
         name = client.create(VALUES).name
         with RawStream(client) as stream, RawStream(client) as waiting:
-            stream.go_over().planned(plan(name)).send(small()[0])
+            stream.go_over().plan(plan(name)).send(small()[0])
             offer = waiting.offer()
             silent = socket.create_connection(("127.0.0.1", offer.port), SECONDS)
             with silent:
                 assert waiting.knock(GREETING + offer.ticket, offer.port) == ACCEPTED
                 server.process.terminate()
                 assert server.process.wait(10) == 0
-                assert told(silent) == told(stream.socket) == told(waiting.socket) == b""
+                assert (
+                    receive_rest(silent) == receive_rest(stream.socket) == receive_rest(waiting.socket) == b""
+                )
 
 
 def test_a_silent_data_connection_ends() -> None:
     with running_server(stream_idle_seconds=1) as server, Client(server.address) as client:
         name = client.create(VALUES).name
         with RawStream(client) as stream:
-            stream.go_over().planned(plan(name))
+            stream.go_over().plan(plan(name))
             for _ in range(3):
                 time.sleep(0.6)
                 stream.send(*small())
@@ -194,7 +196,7 @@ def test_a_silent_data_connection_ends() -> None:
             began = time.monotonic()
             assert stream.answer() is None
             assert 0.9 < time.monotonic() - began < 4
-            with refused() as why:
+            with expect_refusal() as why:
                 next(stream.call)
             assert why.reason == "STREAM_IDLE"
         assert client.get(name).step == 3

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client, refused
+from tests.integration.client import Client, expect_refusal
 from tests.integration.data_connections.conftest import TICKET, VALUES, plan, small
 from tests.integration.raw_stream import RawStream, asking
 from tests.integration.test_namespaces import token_for
@@ -29,22 +29,22 @@ def test_tokens_hold_for_data_connections(tmp_path: Path) -> None:
         name = alice.create(VALUES).name
         with RawStream(nobody) as stream:
             stream.say(asking())
-            with refused() as why:
+            with expect_refusal() as why:
                 next(stream.call)
             assert why.reason == "UNAUTHENTICATED"
         with RawStream(bob) as stream:
             stream.go_over().send(plan(name))
             assert stream.answer() is None
-            with refused() as why:
+            with expect_refusal() as why:
                 next(stream.call)
             assert (why.code, why.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
         with RawStream(alice) as stream:
-            stream.go_over().planned(plan(name)).send(*small())
+            stream.go_over().plan(plan(name)).send(*small())
             assert stream.answer()
             text = path.read_text()
             path.write_text(text[text.rindex("[[tokens]]") :])  # bob's alone
             assert stream.answer() is None
-            with refused() as why:
+            with expect_refusal() as why:
                 next(stream.call)
             assert why.reason == "UNAUTHENTICATED"
 
@@ -62,10 +62,10 @@ def test_where_none_are_offered(tmp_path: Path, how: str) -> None:
         with Client(address, credentials) as client, RawStream(client) as stream:
             assert stream.offer() == pb.DataConnectionOffer()
             name = client.create(VALUES).name
-            stream.planned(plan(name)).say(*small())
-            assert stream.heard().result.step == 1, "and steps go over the call"
+            stream.plan(plan(name)).say(*small())
+            assert stream.read_answer().result.step == 1, "and steps go over the call"
             stream.say(asking(b"x" * 32))
-            with refused() as why:
+            with expect_refusal() as why:
                 next(stream.call)
             assert (why.reason, why.fields) == ("STREAM_PROTOCOL", [TICKET])
 
@@ -95,7 +95,7 @@ def test_connections_over_ipv6() -> None:
         port = server.address.rpartition(":")[2]
         with Client(f"[::1]:{port}") as client, RawStream(client, "::1") as stream:
             name = client.create(VALUES).name
-            stream.go_over().planned(plan(name)).send(*small())
+            stream.go_over().plan(plan(name)).send(*small())
             assert len(stream.finish()) == 1
 
 
@@ -106,5 +106,5 @@ def test_a_server_of_all_addresses_is_reached_at_each() -> None:
         for host in ("127.0.0.1", "127.0.0.2"):
             with Client(f"{host}:{port}") as client, RawStream(client, host) as stream:
                 name = client.create(VALUES).name
-                stream.go_over().planned(plan(name)).send(*small())
+                stream.go_over().plan(plan(name)).send(*small())
                 assert len(stream.finish()) == 1

@@ -1,4 +1,4 @@
-"""What is wrong with a message on a data connection, and how its sender is told."""
+"""Rejected messages on a data connection, and the errors that their sender gets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Array, Client, Refusal, refused, sgd, step_messages
+from tests.integration.client import Array, Client, Refusal, expect_refusal, sgd, step_messages
 from tests.integration.data_connections.conftest import (
     LARGE,
     VALUES,
@@ -23,7 +23,7 @@ from tests.integration.data_connections.conftest import (
     step,
     whole,
 )
-from tests.integration.raw_stream import PREFIX, RawStream, framed
+from tests.integration.raw_stream import PREFIX, RawStream, frame
 from tests.support.server import RunningServer
 from tests.support.watching import resident, wait_until
 
@@ -32,7 +32,7 @@ def test_a_compressed_message_is_refused(client: Client, stream: RawStream, name
     message = plan(name).SerializeToString()
     stream.go_over().socket.sendall(PREFIX.pack(1, len(message)) + message)
     assert stream.answer() is None
-    with refused() as why:
+    with expect_refusal() as why:
         next(stream.call)
     assert (why.code, why.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
     assert client.get(name).step == 0
@@ -42,7 +42,7 @@ def test_a_compressed_message_is_refused(client: Client, stream: RawStream, name
 def test_a_message_that_is_too_long_is_refused_by_its_length(stream: RawStream, length: int) -> None:
     stream.go_over().socket.sendall(PREFIX.pack(0, length) + b"its beginning")
     assert stream.answer() is None
-    with refused() as why:
+    with expect_refusal() as why:
         next(stream.call)
     assert (why.code, why.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
     expected = {"limit": "max_message_bytes", "maximum": str(64 << 20), "actual": str(length)}
@@ -52,7 +52,7 @@ def test_a_message_that_is_too_long_is_refused_by_its_length(stream: RawStream, 
 def test_a_message_that_is_no_message_is_refused(stream: RawStream) -> None:
     stream.go_over().send(b"\xff" * 40)
     assert stream.answer() is None
-    with refused() as why:
+    with expect_refusal() as why:
         next(stream.call)
     assert why.reason == "MALFORMED_MESSAGE"
 
@@ -72,14 +72,14 @@ def test_a_message_takes_no_memory_before_it_comes(own: RunningServer) -> None:
 @pytest.mark.parametrize("left", [1, 5, 8])
 def test_an_end_within_a_message_is_no_end(client: Client, stream: RawStream, name: str, left: int) -> None:
     """Nor is one within the five bytes before it."""
-    data = framed(small()[:1])
-    stream.go_over().planned(plan(name)).send(*small())
+    data = frame(small()[:1])
+    stream.go_over().plan(plan(name)).send(*small())
     assert len(data) > 8
     stream.socket.sendall(data[:left])
     stream.socket.shutdown(socket.SHUT_WR)
     answers = list(stream.answers())
     assert len(answers) == 1
-    with refused() as why:
+    with expect_refusal() as why:
         next(stream.call)
     assert (why.code, why.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "STREAM_TRUNCATED")
     assert int(why.metadata["actual"]) < int(why.metadata["expected"])
@@ -87,10 +87,10 @@ def test_an_end_within_a_message_is_no_end(client: Client, stream: RawStream, na
 
 
 def test_an_end_within_a_gradient_is_told(client: Client, stream: RawStream, name: str) -> None:
-    stream.go_over().planned(plan(name)).send(small()[0])
+    stream.go_over().plan(plan(name)).send(small()[0])
     stream.socket.shutdown(socket.SHUT_WR)
     assert stream.answer() is None
-    with refused() as why:
+    with expect_refusal() as why:
         next(stream.call)
     assert why.reason == "STREAM_TRUNCATED"
     assert client.get(name).step == 0
@@ -130,10 +130,10 @@ def test_answers_come_before_an_error_and_the_error_over_the_call(
     field: str,
 ) -> None:
     good = [m for _ in range(3) for m in small()]
-    stream.go_over().planned(plan(name)).send(*good, *bad(name), *small())
+    stream.go_over().plan(plan(name)).send(*good, *bad(name), *small())
     answers = whole(list(stream.answers()))
     assert [m.result.step for m in answers] == [1, 2, 3]
-    with refused() as why:
+    with expect_refusal() as why:
         next(stream.call)
     assert (why.code.name, why.reason, why.fields) == (code, reason, [field])
     assert why.applied == "no"
@@ -145,10 +145,10 @@ def test_a_refused_upload_is_read_on_until_its_client_knows(client: Client, stre
     name = client.create({"w": np.ones(LARGE, np.float32)}, sgd()).name
     data = bytes(4 * LARGE)
     good, bad = step(data), list(step_messages(data, expected_step=17))
-    stream.go_over().planned(plan(name))
-    stream.socket.sendall(framed(good + bad * 20))
+    stream.go_over().plan(plan(name))
+    stream.socket.sendall(frame(good + bad * 20))
     assert len(b"".join(m.chunk.data for m in whole(list(stream.answers())))) == 4 * LARGE
-    with refused() as why:
+    with expect_refusal() as why:
         next(stream.call)
     assert why.reason == "STEP_MISMATCH"
     client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=10)
@@ -158,14 +158,14 @@ def test_a_refused_upload_is_read_on_until_its_client_knows(client: Client, stre
 def test_an_answer_that_is_on_its_way_arrives_before_a_refusal(
     client: Client, stream: RawStream, over: str
 ) -> None:
-    """Of the step before, which was taken: nobody would know otherwise whose refusal it is."""
+    """The error follows the answer to the step before, so that the client knows which step it is about."""
     values: dict[str, Array] = {"w": np.zeros(4_000_000, np.float32)}
     name = client.create(values, sgd()).name
     messages = [*step(gradient(values), 1), plan(name, tensors=["nope"])]
     if over == "gRPC":
-        stream.planned(plan(name, "me")).say(*messages)
+        stream.plan(plan(name, "me")).say(*messages)
     else:
-        stream.go_over().planned(plan(name, "me")).send(*messages)
+        stream.go_over().plan(plan(name, "me")).send(*messages)
     wait_until(lambda: client.get(name).step == 1)
     time.sleep(0.5)  # the refused plan is read long before so long an answer is sent
     answers, why = answers_and_refusal(stream, over)
@@ -178,10 +178,10 @@ def test_an_answer_that_is_on_its_way_arrives_before_a_refusal(
 def answers_and_refusal(stream: RawStream, over: str) -> tuple[list[pb.StepStreamResponse], Refusal]:
     if over == "gRPC":
         answers: list[pb.StepStreamResponse] = []
-        with refused() as why:
+        with expect_refusal() as why:
             answers.extend(pb.StepStreamResponse.FromString(answer) for answer in stream.call)
         return answers, why
     answers = whole(list(stream.answers()))
-    with refused() as why:
+    with expect_refusal() as why:
         next(stream.call)
     return answers, why

@@ -1,4 +1,4 @@
-"""Who knocks and has no ticket, or none in time."""
+"""Connections without a ticket, or without one in time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from functools import partial
 import pytest
 
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client, refused
+from tests.integration.client import Client, expect_refusal
 from tests.integration.data_connections.conftest import TICKET, VALUES, plan, small
 from tests.integration.hasty_server import CLAIM_TIMEOUT_S, MAX_UNAUTHENTICATED_CONNECTIONS
-from tests.integration.raw_stream import ACCEPTED, GREETING, SECONDS, RawStream, asking, taken, told
+from tests.integration.raw_stream import (
+    ACCEPTED,
+    GREETING,
+    SECONDS,
+    RawStream,
+    asking,
+    receive_exactly,
+    receive_rest,
+)
 from tests.support.server import RunningServer, running_server
 
 
@@ -40,7 +48,7 @@ def test_strangers_are_sent_away_without_a_word(stream: RawStream, name: str, wh
     assert time.monotonic() - began < 5
     assert stream.knock(GREETING + offer.ticket, offer.port) == ACCEPTED
     stream.say(asking(offer.ticket))
-    stream.planned(plan(name)).send(*small())
+    stream.plan(plan(name)).send(*small())
     assert len(stream.finish()) == 1
 
 
@@ -59,9 +67,9 @@ def test_who_says_nothing_is_sent_away_in_time(hasty: RunningServer) -> None:
         with silent, begun, shown:
             begun.sendall(GREETING + offer.ticket[:31])
             shown.sendall(GREETING + unused.ticket)
-            assert taken(shown, 1) == ACCEPTED
+            assert receive_exactly(shown, 1) == ACCEPTED
             began = time.monotonic()
-            assert told(silent) == told(begun) == told(shown) == b""
+            assert receive_rest(silent) == receive_rest(begun) == receive_rest(shown) == b""
             assert 0.7 * CLAIM_TIMEOUT_S < time.monotonic() - began < CLAIM_TIMEOUT_S + 3
         assert stream.knock(GREETING + offer.ticket, offer.port) == b"", "the ticket has expired"
 
@@ -70,7 +78,7 @@ def test_a_ticket_that_nobody_shows_ends_its_stream(hasty: RunningServer) -> Non
     with Client(hasty.address) as client, RawStream(client) as stream:
         stream.say(asking(stream.offer().ticket))
         began = time.monotonic()
-        with refused() as why:
+        with expect_refusal() as why:
             next(stream.call)
         assert (why.reason, why.fields) == ("STREAM_PROTOCOL", [TICKET])
         assert 0.7 * CLAIM_TIMEOUT_S < time.monotonic() - began < CLAIM_TIMEOUT_S + 3
@@ -82,7 +90,7 @@ def test_a_ticket_may_be_shown_after_the_stream_has_gone_over(hasty: RunningServ
         stream.say(asking(offer.ticket))
         time.sleep(0.2)
         assert stream.knock(GREETING + offer.ticket, offer.port) == ACCEPTED
-        stream.planned(plan(client.create(VALUES).name)).send(*small())
+        stream.plan(plan(client.create(VALUES).name)).send(*small())
         assert len(stream.finish()) == 1
 
 
@@ -90,12 +98,12 @@ def test_an_expired_ticket_is_followed_by_steps_over_the_call(hasty: RunningServ
     with Client(hasty.address) as client, RawStream(client) as stream:
         stream.offer()
         time.sleep(CLAIM_TIMEOUT_S + 0.2)
-        stream.planned(plan(client.create(VALUES).name)).say(*small())
-        assert stream.heard().result.step == 1
+        stream.plan(plan(client.create(VALUES).name)).say(*small())
+        assert stream.read_answer().result.step == 1
 
 
 def test_only_so_many_may_be_strangers(hasty: RunningServer) -> None:
-    """Those beyond are sent away at once, and when the others have gone there is room again."""
+    """Those beyond the limit are closed at once; when the others have disconnected, new ones are accepted."""
     with Client(hasty.address) as client, RawStream(client) as stream, contextlib.ExitStack() as stack:
         offer = stream.offer()
         knock = partial(socket.create_connection, ("127.0.0.1", offer.port), SECONDS)
@@ -103,9 +111,9 @@ def test_only_so_many_may_be_strangers(hasty: RunningServer) -> None:
         time.sleep(0.2)
         with knock() as beyond:
             began = time.monotonic()
-            assert told(beyond) == b""
+            assert receive_rest(beyond) == b""
             assert time.monotonic() - began < 0.5 * CLAIM_TIMEOUT_S
-        assert {told(one) for one in silent} == {b""}
+        assert {receive_rest(one) for one in silent} == {b""}
         with RawStream(client) as later:
-            later.go_over().planned(plan(client.create(VALUES).name)).send(*small())
+            later.go_over().plan(plan(client.create(VALUES).name)).send(*small())
             assert len(later.finish()) == 1

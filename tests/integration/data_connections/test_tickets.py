@@ -7,9 +7,17 @@ import socket
 import grpc
 import pytest
 
-from tests.integration.client import Client, refused
+from tests.integration.client import Client, expect_refusal
 from tests.integration.data_connections.conftest import TICKET, plan, small
-from tests.integration.raw_stream import ACCEPTED, GREETING, SECONDS, RawStream, asking, taken, told
+from tests.integration.raw_stream import (
+    ACCEPTED,
+    GREETING,
+    SECONDS,
+    RawStream,
+    asking,
+    receive_exactly,
+    receive_rest,
+)
 from tests.support.server import RunningServer
 
 
@@ -34,12 +42,12 @@ def test_a_ticket_is_good_for_one_connection(stream: RawStream, name: str) -> No
     assert stream.knock(GREETING + offer.ticket, offer.port) == ACCEPTED
     with socket.create_connection(("127.0.0.1", offer.port), SECONDS) as second:
         second.sendall(GREETING + offer.ticket)
-        assert told(second) == b""
+        assert receive_rest(second) == b""
     stream.say(asking(offer.ticket))
     with socket.create_connection(("127.0.0.1", offer.port), SECONDS) as third:
         third.sendall(GREETING + offer.ticket)
-        assert told(third) == b""
-    stream.planned(plan(name)).send(*small())
+        assert receive_rest(third) == b""
+    stream.plan(plan(name)).send(*small())
     assert len(stream.finish()) == 1
 
 
@@ -48,9 +56,9 @@ def test_a_ticket_ends_with_its_stream(client: Client, stream: RawStream) -> Non
         offer = other.offer()
         with socket.create_connection(("127.0.0.1", offer.port), SECONDS) as waiting:
             waiting.sendall(GREETING + offer.ticket)
-            assert taken(waiting, 1) == ACCEPTED
+            assert receive_exactly(waiting, 1) == ACCEPTED
             other.call.cancel()
-            assert told(waiting) == b"", "a connection that its stream has not claimed is closed"
+            assert receive_rest(waiting) == b"", "a connection that its stream has not claimed is closed"
     assert stream.knock(GREETING + offer.ticket, offer.port) == b""
 
 
@@ -60,19 +68,19 @@ def test_another_streams_ticket_is_refused(client: Client, stream: RawStream, na
         assert stream.offer().ticket != theirs.ticket
         assert other.knock(GREETING + theirs.ticket, theirs.port) == ACCEPTED
         stream.say(asking(theirs.ticket))
-        with refused() as why:
+        with expect_refusal() as why:
             next(stream.call)
         assert (why.code, why.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "STREAM_PROTOCOL")
         assert why.fields == [TICKET]
         other.say(asking(theirs.ticket))
-        other.planned(plan(name)).send(*small())
+        other.plan(plan(name)).send(*small())
         assert len(other.finish()) == 1, "theirs goes on"
 
 
 @pytest.mark.parametrize("ticket", [b"x", bytes(32), bytes(1000)], ids=["short", "zeros", "long"])
 def test_a_ticket_that_was_never_offered_is_refused(stream: RawStream, ticket: bytes) -> None:
     stream.say(asking(ticket))
-    with refused() as why:
+    with expect_refusal() as why:
         next(stream.call)
     assert (why.reason, why.fields) == ("STREAM_PROTOCOL", [TICKET])
 
@@ -80,15 +88,15 @@ def test_a_ticket_that_was_never_offered_is_refused(stream: RawStream, ticket: b
 def test_a_request_for_another_connection_is_refused(stream: RawStream) -> None:
     stream.go_over().send(asking())
     assert stream.answer() is None
-    with refused() as why:
+    with expect_refusal() as why:
         next(stream.call)
     assert (why.reason, why.fields) == ("STREAM_PROTOCOL", ["data_connection"])
 
 
 def test_a_request_within_a_step_is_refused(client: Client, stream: RawStream, name: str) -> None:
-    stream.go_over().planned(plan(name)).send(small()[0], asking())
+    stream.go_over().plan(plan(name)).send(small()[0], asking())
     assert stream.answer() is None
-    with refused() as why:
+    with expect_refusal() as why:
         next(stream.call)
     assert why.reason == "STREAM_PROTOCOL"
     assert client.get(name).step == 0
@@ -101,8 +109,8 @@ def test_a_request_stands_alone(client: Client, stream: RawStream, name: str, ot
     step, chunk = small()
     request = asking()
     request.MergeFrom({"plan": plan(name), "step": step, "chunk": chunk}[other])
-    stream.planned(plan(name)).say(request)
-    with refused() as why:
+    stream.plan(plan(name)).say(request)
+    with expect_refusal() as why:
         next(stream.call)
     assert (why.reason, why.fields) == ("STREAM_PROTOCOL", [field])
     assert client.get(name).step == 0

@@ -29,7 +29,7 @@ LARGE = 700_003
 """Elements of a tensor that fills several chunks, the last one in part."""
 
 
-def sent(target: str, **options: Any) -> optserve.Client:
+def connect_remotely(target: str, **options: Any) -> optserve.Client:
     """A client whose steps lie in no shared memory."""
     return optserve.connect(target, timeout=20, shared_memory=False, **options)
 

@@ -26,11 +26,11 @@ class Pair:
             _reset(end)
 
     def halve(self, near: bool) -> None:
-        """Resets the client's connection or the server's; the other end is told nothing."""
+        """Resets the client's connection or the server's; the other end gets no notice."""
         self._halved = True
         _reset(self.near if near else self.far)
 
-    def ended(self) -> None:
+    def on_end(self) -> None:
         """Passes on that one end was closed."""
         if not self._halved:
             self.cut()
@@ -99,7 +99,7 @@ class Proxy:
         """Ends the proxy."""
         for listener in self._listeners:
             with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)  # or whoever waits in it keeps its address
+                listener.shutdown(socket.SHUT_RDWR)  # or a thread that waits in it keeps its address
             listener.close()
         self.answers.set()
         self.requests.set()
@@ -139,7 +139,7 @@ class Proxy:
                     break
                 sink.sendall(data)
                 self._count(budget, len(data))
-        pair.ended()
+        pair.on_end()
 
     def _count(self, budget: str, byte_count: int) -> None:
         """Cuts when the bytes that may pass in a direction have passed."""

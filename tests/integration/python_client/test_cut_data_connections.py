@@ -11,7 +11,7 @@ import pytest
 from optserve import Retry, errors
 from optserve._transport import connection
 from optserve._transport.data_channel import DataChannel
-from tests.integration.python_client.conftest import LARGE, ONE, call_of, sent
+from tests.integration.python_client.conftest import LARGE, ONE, call_of, connect_remotely
 
 
 class Model:
@@ -44,7 +44,7 @@ def test_steps_cut_at_random_are_each_applied_once(session, proxy, seed, monkeyp
     patient = Retry(initial=0.005, maximum=0.05)
     kinds = set()
     with (
-        sent(proxy.address, retry=patient) as client,
+        connect_remotely(proxy.address, retry=patient) as client,
         client.session(session.name).stream(pull=True) as stream,
     ):
         for turn in range(40):
@@ -66,7 +66,10 @@ def test_steps_cut_at_random_are_each_applied_once(session, proxy, seed, monkeyp
 
 def test_large_steps_cut_at_random_are_each_applied_once(large, proxy):
     chance, gradient = random.Random(0), {"w": np.ones(LARGE, np.float32)}
-    with sent(proxy.address) as client, client.session(large.name).stream(pull=True, window=3) as stream:
+    with (
+        connect_remotely(proxy.address) as client,
+        client.session(large.name).stream(pull=True, window=3) as stream,
+    ):
         for turn in range(6):
             direction = chance.choice(("upstream", "downstream"))
             setattr(proxy, f"{direction}_budget", chance.randrange(1, 8_000_000))
@@ -79,7 +82,7 @@ def test_large_steps_cut_at_random_are_each_applied_once(large, proxy):
 @pytest.mark.parametrize("kind", ["lone", "submitted"])
 @pytest.mark.parametrize("hole", ["answers", "requests"])
 def test_in_a_black_hole_a_deadline_ends_the_wait(session, proxy, kind, hole):
-    with sent(proxy.address) as client, client.session(session.name).stream(pull=True) as stream:
+    with connect_remotely(proxy.address) as client, client.session(session.name).stream(pull=True) as stream:
         stream.step(ONE) if kind == "lone" else stream.submit(ONE).result()
         getattr(proxy, hole).clear()
         began = time.monotonic()
@@ -101,7 +104,7 @@ def test_in_a_black_hole_a_deadline_ends_the_wait(session, proxy, kind, hole):
 def test_within_a_payload_a_deadline_ends_the_wait(large, proxy):
     """An answer of which only the beginning has come."""
     gradient = {"w": np.ones(LARGE, np.float32)}
-    with sent(proxy.address) as client, client.session(large.name).stream(pull=True) as stream:
+    with connect_remotely(proxy.address) as client, client.session(large.name).stream(pull=True) as stream:
         for _ in range(3):
             stream.step(gradient)
         assert isinstance(call_of(stream), DataChannel)
@@ -117,8 +120,8 @@ def test_within_a_payload_a_deadline_ends_the_wait(large, proxy):
 
 
 def test_a_deadline_does_not_cost_a_data_connection(session, proxy):
-    """It is made anew, once what waits is settled."""
-    with sent(proxy.address) as client, client.session(session.name).stream() as stream:
+    """A new one is made once the unanswered steps are settled."""
+    with connect_remotely(proxy.address) as client, client.session(session.name).stream() as stream:
         stream.step(ONE)
         proxy.answers.clear()
         with pytest.raises(errors.DeadlineExceeded):

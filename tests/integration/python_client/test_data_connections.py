@@ -1,4 +1,4 @@
-"""Data connections that the client makes by itself, or does without."""
+"""Data connections that the client opens automatically, and its fallback to gRPC."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from optserve._transport import connection, data_connection
 from optserve._transport.data_channel import DataChannel
 from optserve._transport.data_connection import host_and_port
 from optserve._transport.grpc_channel import GrpcChannel
-from tests.integration.python_client.conftest import LARGE, NEAR, ONE, call_of, sent
+from tests.integration.python_client.conftest import LARGE, NEAR, ONE, call_of, connect_remotely
 from tests.integration.python_client.proxy import running_proxy
 from tests.support.certificates import Authority
 from tests.support.server import running_server
@@ -51,14 +51,14 @@ def steps_go_by(session, kind):
 
 
 def test_a_client_makes_them_by_itself(server, session, said):
-    with sent(server.address) as client:
+    with connect_remotely(server.address) as client:
         result = steps_go_by(client.session(session.name), DataChannel)
     np.testing.assert_array_equal(result.parameters["w"], np.arange(3.0) - 9)
     assert said() == []
 
 
 def test_a_client_may_be_told_to_make_none(server, session, said):
-    with sent(server.address, data_connections=False) as client:
+    with connect_remotely(server.address, data_connections=False) as client:
         steps_go_by(client.session(session.name), GrpcChannel)
     assert said() == []
 
@@ -74,7 +74,7 @@ def test_large_steps_have_the_same_bits(server, client, wire_dtype):
     for data in (True, False):
         session = client.create_session(start, optimizers.Adam())
         with (
-            sent(server.address, data_connections=data) as other,
+            connect_remotely(server.address, data_connections=data) as other,
             other.session(session.name).stream(pull=True, wire_dtype=wire_dtype) as stream,
         ):
             results = [stream.step(gradients[0]), *stream.steps(gradients[1:])]
@@ -113,7 +113,7 @@ def test_lone_submitted_and_shared_steps_take_turns(server, large):
 
 
 def test_the_server_offers_none(said):
-    with running_server(data_port="off") as server, sent(server.address) as client:
+    with running_server(data_port="off") as server, connect_remotely(server.address) as client:
         session = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
         steps_go_by(session, GrpcChannel)
         steps_go_by(session, GrpcChannel)
@@ -121,7 +121,7 @@ def test_the_server_offers_none(said):
 
 
 def test_a_mapped_port(address, session, said):
-    with running_proxy(address) as mapped, sent(mapped.address) as client:
+    with running_proxy(address) as mapped, connect_remotely(mapped.address) as client:
         steps_go_by(client.session(session.name), GrpcChannel)
     assert len(said()) == 1
 
@@ -130,7 +130,7 @@ def test_an_older_server(session, said):
     """It knows no such request, and takes it for a step without a header."""
     with (
         running_server(module="tests.integration.python_client.older_server") as server,
-        sent(server.address) as client,
+        connect_remotely(server.address) as client,
     ):
         made = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
         steps_go_by(made, GrpcChannel)
@@ -143,14 +143,17 @@ def test_tls_has_none(tmp_path, said):
         trusted = tmp_path / "authority.pem"
         trusted.write_bytes(authority.pem)
         credentials = optserve.tls.credentials(trusted)
-        with sent(server.address, credentials=credentials) as client:
+        with connect_remotely(server.address, credentials=credentials) as client:
             session = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
             steps_go_by(session, GrpcChannel)
     assert said() == []
 
 
 def test_a_unix_socket_has_none(tmp_path, said):
-    with running_server(unix_socket=tmp_path / "socket"), sent(f"unix:{tmp_path / 'socket'}") as client:
+    with (
+        running_server(unix_socket=tmp_path / "socket"),
+        connect_remotely(f"unix:{tmp_path / 'socket'}") as client,
+    ):
         session = client.create_session({"w": np.zeros(3)}, optimizers.SGD())
         steps_go_by(session, GrpcChannel)
     assert said() == []
@@ -218,7 +221,7 @@ def test_something_else_is_at_the_port(address, data_port, session, said, there)
     with (
         running_proxy(address, (NEAR, address[1])) as proxy,
         THERE[there](data_port),
-        sent(proxy.address) as client,
+        connect_remotely(proxy.address) as client,
         client.session(session.name).stream() as stream,
     ):
         began = time.monotonic()
@@ -235,7 +238,7 @@ def test_submitted_steps_find_something_else_there(address, data_port, session, 
     with (
         running_proxy(address, (NEAR, address[1])) as proxy,
         THERE["garbage"](data_port),
-        sent(proxy.address) as client,
+        connect_remotely(proxy.address) as client,
         client.session(session.name).stream() as stream,
     ):
         assert [r.step for r in stream.steps([ONE] * 20)] == list(range(1, 21))
@@ -247,7 +250,7 @@ def test_what_could_not_be_made_is_tried_again_later(address, data_port, session
     monkeypatch.setattr(connection, "NO_DATA_PAUSE_S", (0.3, 10.0))
     with (
         running_proxy(address, (NEAR, address[1])) as proxy,
-        sent(proxy.address) as client,
+        connect_remotely(proxy.address) as client,
     ):
         distant = client.session(session.name)
         with distant.stream() as stream:

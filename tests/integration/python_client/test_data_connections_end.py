@@ -14,7 +14,7 @@ import pytest
 
 from optserve import errors, optimizers
 from optserve._transport.data_channel import DataChannel
-from tests.integration.python_client.conftest import LARGE, ONE, call_of, sent
+from tests.integration.python_client.conftest import LARGE, ONE, call_of, connect_remotely
 from tests.support.server import running_server
 from tests.support.watching import descriptors_of, wait_until
 
@@ -23,7 +23,7 @@ from tests.support.watching import descriptors_of, wait_until
 def test_a_client_closed_by_another_thread_ends_the_wait(session, large, proxy, pool, where):
     target = session if where == "small" else large
     gradient = ONE if where == "small" else {"w": np.ones(LARGE, np.float32)}
-    client = sent(proxy.address)
+    client = connect_remotely(proxy.address)
     stream = client.session(target.name).stream(pull=True)
     for _ in range(2):
         stream.step(gradient)
@@ -42,7 +42,7 @@ def test_a_client_closed_by_another_thread_ends_the_wait(session, large, proxy, 
 def test_ends_of_all_kinds_after_each_other(server, session):
     """Closing twice, a client before its stream, and a stream that was never used."""
     for _ in range(2):
-        client = sent(server.address)
+        client = connect_remotely(server.address)
         distant = client.session(session.name)
         distant.stream().close()
         stream = distant.stream()
@@ -76,7 +76,7 @@ def forget(stream):
 @pytest.mark.parametrize("kind", ["lone", "submitted"])
 @pytest.mark.parametrize("end", [close, leave, forget])
 def test_fifty_streams_leave_neither_threads_nor_descriptors(server, session, kind, end):
-    with sent(server.address) as client:
+    with connect_remotely(server.address) as client:
         distant = client.session(session.name)
         before = None
         for turn in range(50):
@@ -102,7 +102,7 @@ def test_a_server_that_ends_well_is_followed_by_its_next(tmp_path):
     settings = {"port": port, "data_port": data_port, "data_dir": tmp_path / "data", "grace_seconds": 5}
     with contextlib.ExitStack() as client_stack:
         with running_server(**settings) as server:
-            client = client_stack.enter_context(sent(server.address))
+            client = client_stack.enter_context(connect_remotely(server.address))
             session = client.create_session({"w": np.zeros(3)}, optimizers.SGD(learning_rate=1.0))
             stream = client_stack.enter_context(session.stream(pull=True))
             assert stream.step(ONE).step == 1

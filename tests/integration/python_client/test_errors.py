@@ -211,14 +211,14 @@ def test_a_closed_stream_takes_nothing(session):
         session.stream(window=65)
 
 
-def closed_port() -> str:
+def find_closed_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def test_a_server_that_is_not_there():
     retry = Retry(attempts=3, initial=0.01)
-    with optserve.connect(closed_port(), retry=retry, timeout=5) as client:
+    with optserve.connect(find_closed_port(), retry=retry, timeout=5) as client:
         with pytest.raises(errors.Unavailable) as caught:
             client.health()
         assert caught.value.reason is None

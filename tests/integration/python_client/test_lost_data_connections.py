@@ -27,7 +27,7 @@ assert 4 * ELEMENTS > MAX_WHOLE_BYTES  # an answer is received while it is read
 
 
 @contextmanager
-def forwarded(server: RunningServer) -> Iterator[tuple[Proxy, Proxy]]:
+def forward(server: RunningServer) -> Iterator[tuple[Proxy, Proxy]]:
     """Proxies of the server's two ports."""
     host, port = server.address.split(":")
     with Client(server.address) as client, RawStream(client) as stream:
@@ -58,7 +58,7 @@ def training(address: str) -> Iterator[optserve.StepStream]:
 def test_an_answer_that_is_cut_off_in_its_middle_is_asked_for_again(
     server: RunningServer, alone: bool
 ) -> None:
-    with forwarded(server) as (calls, beside), training(calls.address) as stream:
+    with forward(server) as (calls, beside), training(calls.address) as stream:
 
         def step(number: int) -> optserve.StepResult:
             taken = gradient(number)
@@ -78,7 +78,7 @@ def test_a_connection_that_could_not_be_made_is_tried_again_later(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "NO_DATA_PAUSE_S", (0.2, 0.2))
-    with forwarded(server) as (calls, beside), training(calls.address) as stream:
+    with forward(server) as (calls, beside), training(calls.address) as stream:
         stream.step(gradient(1))
         beside.refuses = True
         beside.cut()

@@ -89,7 +89,7 @@ def test_a_quota_is_a_typed_error(tmp_path: Path) -> None:
 
 
 def test_grpcs_own_refusal_of_too_many_calls_is_a_typed_error() -> None:
-    """It comes without details, and nobody is told to come again."""
+    """It has no details, and does not ask the client to retry."""
     with running_server(max_concurrent_rpcs=1) as server, grpc.insecure_channel(server.address) as channel:
         raw = channel.unary_stream(
             "/grpc.health.v1.Health/Watch", request_serializer=bytes, response_deserializer=bytes

@@ -60,7 +60,7 @@ def test_arrays_are_copied_only_where_they_must_be():
     swapped = dtypes.as_array(array.astype(">f4"), dtypes.WIRE_DTYPES, "x")
     assert (swapped.dtype, swapped.tobytes()) == (np.float32, array.tobytes())
     assert dtypes.as_array([0.5, 1], dtypes.WIRE_DTYPES, "x").dtype == np.float64
-    assert dtypes.checked("bfloat16", dtypes.WIRE_DTYPES) == ml_dtypes.bfloat16
+    assert dtypes.check_dtype("bfloat16", dtypes.WIRE_DTYPES) == ml_dtypes.bfloat16
 
 
 def test_pauses_grow_within_bounds_and_follow_the_server():

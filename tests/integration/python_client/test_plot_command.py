@@ -166,7 +166,7 @@ def test_a_server_that_does_not_start_is_reported(capsys, monkeypatch, tmp_path)
     assert "no such luck" in capsys.readouterr().err
 
 
-def documented() -> list[list[str]]:
+def list_documented() -> list[list[str]]:
     """The commands of docs/plots.md, their continued lines joined."""
     text = DOCUMENT.read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.startswith("optserve plot ")]
@@ -174,7 +174,7 @@ def documented() -> list[list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", documented(), ids=lambda words: words[-1])
+@pytest.mark.parametrize("words", list_documented(), ids=lambda words: words[-1])
 def test_the_documented_commands_draw_the_documented_pictures(server, tmp_path, words):
     *command, flag, picture = words
     assert flag == "-o"
@@ -187,5 +187,5 @@ def test_the_documented_commands_draw_the_documented_pictures(server, tmp_path, 
 
 def test_every_documented_picture_has_its_command():
     shown = {line.split("](")[1].rstrip(")") for line in DOCUMENT.read_text().splitlines() if "![" in line}
-    assert {f"docs/{name}" for name in shown} == {words[-1] for words in documented()}
+    assert {f"docs/{name}" for name in shown} == {words[-1] for words in list_documented()}
     assert len(shown) >= 5

@@ -11,7 +11,7 @@ from optserve import ParameterPoint, errors, optimizers, schedules
 MILLION = 1_000_000
 
 
-def composed() -> schedules.Schedule:
+def compose() -> schedules.Schedule:
     decay = schedules.Cosine(0.1, decay_steps=900_000, alpha=0.01)
     later = schedules.LegacyDecay(schedules.ConstantSchedule(0.01), decay=1e-3)
     return schedules.Join(
@@ -21,8 +21,8 @@ def composed() -> schedules.Schedule:
 
 
 def test_a_million_points_of_a_composed_schedule_in_one_call(client):
-    over = client.evaluate_schedule(composed(), range(MILLION))
-    listed = client.evaluate_schedule(composed(), np.arange(MILLION)[::-1])
+    over = client.evaluate_schedule(compose(), range(MILLION))
+    listed = client.evaluate_schedule(compose(), np.arange(MILLION)[::-1])
     assert over.shape == listed.shape == (MILLION,)
     assert np.array_equal(over, listed[::-1])
     assert over[[0, 500, 1000]] == pytest.approx([0.001, 0.001 + 0.099 / 2, 0.1])
@@ -42,7 +42,7 @@ def test_a_session_steps_by_a_composed_schedule(client):
 def test_errors_within_a_schedule_name_their_place(client):
     with pytest.raises(errors.InvalidArgument) as caught:
         client.evaluate_schedule(
-            schedules.Join(schedules=[composed(), schedules.ConstantSchedule(-1.0)], boundaries=[3]), 0
+            schedules.Join(schedules=[compose(), schedules.ConstantSchedule(-1.0)], boundaries=[3]), 0
         )
     assert caught.value.reason is optserve.Reason.OUT_OF_RANGE
     assert caught.value.field == "schedule.join.schedules[1].constant.value"

@@ -1,4 +1,4 @@
-"""Steps by shared memory: the Python client takes it by itself, and does without where it must."""
+"""Steps in shared memory, which the Python client uses automatically, and its fallback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optserve._engine.shared_memory import SharedMemory
 from optserve._transport.locality import is_local
 from optserve.v1 import session_service_pb2 as wire
 from tests.support.server import running_server
-from tests.support.shared_memory import held_by, in_dev_shm
+from tests.support.shared_memory import count_held_by, in_dev_shm
 from tests.support.watching import wait_until
 
 N = 70_000
@@ -35,10 +35,10 @@ def gradients(count, seed=0):
 def adam(client):
     optimizer = optserve.optimizers.Adam(convention=optserve.TORCH)
 
-    def made():
+    def make():
         return client.create_session(START, optimizer, gradient=optserve.Gradient(l2=0.01))
 
-    return made
+    return make
 
 
 def same(results, others):
@@ -72,7 +72,7 @@ class TestSameBits:
         ):
             for gradient in gradients(3):
                 same([two.step(gradient)], [one.step(gradient)])
-            assert held_by(server.process.pid) > 0
+            assert count_held_by(server.process.pid) > 0
         assert sent.pull()["w"].tobytes() == shared.pull()["w"].tobytes()
 
     @pytest.mark.parametrize("dtype", [None, np.float16, np.float64], ids=str)
@@ -210,10 +210,10 @@ class TestExactlyOnce:
         sent, shared = adam(), adam()
         with sent.stream(pull=True, shared_memory=False) as one, shared.stream(pull=True) as two:
             same([two.step(gradients(1)[0])], [one.step(gradients(1)[0])])
-            held = held_by(server.process.pid)
+            held = count_held_by(server.process.pid)
             for memory in two._engine._regions._memories.values():
                 memory.close()
-            wait_until(lambda: held_by(server.process.pid) < held)
+            wait_until(lambda: count_held_by(server.process.pid) < held)
             for gradient in gradients(3, seed=1):
                 same([two.step(gradient)], [one.step(gradient)])
         assert shared.get().step == 4
@@ -223,13 +223,13 @@ class TestClose:
     def test_a_closed_client_keeps_nothing_on_the_server(self, server):
         client = optserve.connect(server.address, timeout=20)
         session = client.create_session(START, optserve.optimizers.SGD())
-        before = held_by(server.process.pid)
+        before = count_held_by(server.process.pid)
         stream = session.stream(shared_memory=True)
         stream.step(gradients(1)[0])
-        held = held_by(server.process.pid)
+        held = count_held_by(server.process.pid)
         assert held > before - 2
         client.close()
-        wait_until(lambda: held_by(server.process.pid) < held)
+        wait_until(lambda: count_held_by(server.process.pid) < held)
         stream.close()
 
 
@@ -253,12 +253,12 @@ class TestFallback:
 
     def test_where_nobody_wants_it(self, server, client, caplog):
         with caplog.at_level(logging.INFO, "optserve"):
-            before = held_by(server.process.pid)
+            before = count_held_by(server.process.pid)
             with optserve.connect(server.address, shared_memory=False, timeout=20) as own:
                 session = own.create_session(START, optserve.optimizers.SGD())
                 with session.stream() as stream:
                     stream.step(gradients(1)[0])
-                    assert held_by(server.process.pid) <= before
+                    assert count_held_by(server.process.pid) <= before
         assert not [record for record in caplog.records if record.name == "optserve"]
 
     def test_where_the_host_is_another_one(self):
@@ -301,8 +301,8 @@ class TestUnixSocket:
             session = client.create_session(START, optserve.optimizers.SGD())
             with session.stream(pull=True) as stream:
                 stream.step(gradients(1)[0])
-                assert held_by(server.process.pid) > 0
+                assert count_held_by(server.process.pid) > 0
             session.delete()
-            wait_until(lambda: held_by(server.process.pid) == 0)
+            wait_until(lambda: count_held_by(server.process.pid) == 0)
         gc.collect()
         assert in_dev_shm() == files

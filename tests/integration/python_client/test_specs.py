@@ -23,7 +23,7 @@ from optserve import spec, v1
 from optserve.spec import Choice, Spec, decode, encode
 from optserve.specs import enums
 from optserve_server.hyper import REQUIRED, declarations
-from optserve_server.wire.specifications.specs import FAMILIES, chosen_from, reduction_from
+from optserve_server.wire.specifications.specs import FAMILIES, algorithm_from, reduction_from
 
 MODULES = [importlib.import_module(f"optserve.v1.{m.name}") for m in pkgutil.iter_modules(v1.__path__)]
 FILES: list[FileDescriptor] = [m.DESCRIPTOR for m in MODULES if m.__name__.endswith("_pb2")]
@@ -90,7 +90,7 @@ def test_every_enum_is_the_contracts(name):
     assert ours == {value.name: value.number for value in ENUMS[name].values if value.number}
 
 
-def filled(message: Descriptor, choice: str | None = None, depth: int = 0) -> Message:
+def fill(message: Descriptor, choice: str | None = None, depth: int = 0) -> Message:
     """A message with every field set, and of its oneof the named field, or the first."""
     made: Message = GetMessageClass(message)()
     oneof = choices(message)
@@ -106,9 +106,9 @@ def put(made: Message, field: FieldDescriptor, number: int, depth: int) -> None:
         if field.message_type.GetOptions().map_entry:
             getattr(made, field.name).update({"b": 0.5, "a": number})
         elif field.is_repeated:
-            getattr(made, field.name).append(filled(field.message_type, depth=depth + 1))
+            getattr(made, field.name).append(fill(field.message_type, depth=depth + 1))
         else:
-            getattr(made, field.name).CopyFrom(filled(field.message_type, depth=depth + 1))
+            getattr(made, field.name).CopyFrom(fill(field.message_type, depth=depth + 1))
         return
     if field.enum_type:
         value: object = field.enum_type.values[-1].number
@@ -136,14 +136,14 @@ def every_choice() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "choice"), list(every_choice()))
 def test_nothing_is_lost_on_the_way_to_a_value_and_back(name, choice):
-    message = filled(MESSAGES[name], choice)
+    message = fill(MESSAGES[name], choice)
     value = decode(message)
     assert type(value).__name__ != Spec.BY_MESSAGE[message.DESCRIPTOR.full_name].__name__
     assert encode(value) == message
 
 
 def test_a_whole_session_specification_survives():
-    message = filled(MESSAGES["SessionSpec"])
+    message = fill(MESSAGES["SessionSpec"])
     assert encode(decode(message)) == message
 
 
@@ -177,7 +177,7 @@ def test_a_value_of_the_wrong_type_is_refused():
 def test_a_choice_newer_than_the_client_is_its_family():
     message = MESSAGES["OptimizerSpec"]._concrete_class(convention=2)
     assert decode(message) == optserve.optimizers.Optimizer(convention=optserve.TORCH)
-    assert spec.known(optserve.Convention, 99) is None
+    assert spec.member_or_none(optserve.Convention, 99) is None
 
 
 def test_what_is_required_has_no_default_and_may_be_given_by_position():
@@ -196,7 +196,7 @@ RULES = [
 ]
 
 
-def documented(cls: type, field: str) -> str:
+def document_of(cls: type, field: str) -> str:
     """What a class' docstring says of one field, on one line."""
     attributes = inspect.getdoc(cls).partition("Attributes:")[2]
     found: Any = re.search(rf"^    {field}: (.*?)(?=^    \S|\Z)", attributes, re.MULTILINE | re.DOTALL)
@@ -233,14 +233,14 @@ def test_docstrings_say_source_formula_range_and_each_conventions_default(cls, r
     assert text.startswith(" ".join(source.split()).rstrip("."))
     assert inspect.getdoc(rule).partition("\n")[0].partition("In the frame")[0].strip() in text
     for name, declaration in declarations(rule).items():
-        said = documented(cls, name)
+        said = document_of(cls, name)
         assert declaration.range_text().lower() in said.lower()
         for convention, default in declaration.defaults.items():
             if isinstance(default, Enum | bool | int | float) and "unset" not in said:
-                assert told(said, convention.name) == default, (name, convention)
+                assert default_of(said, convention.name) == default, (name, convention)
 
 
-def told(said: str, convention: str) -> object:
+def default_of(said: str, convention: str) -> object:
     """The default under a convention as a docstring tells it: the common one, or that beside its name."""
     listed = re.search(rf"(?:Default:|\),) (\S+) \([A-Z, ]*\b{convention}\b", said)
     found: Any = listed or re.search(r"Default: (\S+?)\.$", said)
@@ -268,7 +268,7 @@ def test_defaults_beside_a_choice_are_the_servers():
     for spec_class in (optserve.optimizers.SGD, optserve.activations.ReLU, optserve.losses.Huber):
         message = spec_class.MESSAGE()
         getattr(message, spec_class.FIELD).SetInParent()
-        assert spec_class().convention.name == chosen_from(message).convention.name
+        assert spec_class().convention.name == algorithm_from(message).convention.name
     assert optserve.losses.Huber().reduction.name == reduction_from(message).name
 
 

@@ -46,7 +46,7 @@ def step_of(plan, gradients=GRADIENTS):
     return PendingStep(ENGINE, plan, plan.collect(gradients, copy=False))
 
 
-def sent(protocol):
+def take_sent(protocol):
     """Everything that is sent now, decoded: plans, and steps with their gradients."""
     encoded = [b"".join(pieces) for messages, _ in protocol.unsent() for pieces in messages]
     return [wire.StepStreamRequest.FromString(message) for message in encoded]
@@ -139,13 +139,13 @@ class TestStepProtocol:
         assert opening.plan.worker == protocol.worker
         data = GRADIENTS["b"].tobytes() + GRADIENTS["w"].tobytes()
         for sequence in (1, 2, 3):
-            [request] = sent(protocol)
+            [request] = take_sent(protocol)
             assert request == wire.StepStreamRequest(
                 step=wire.StepStart(sequence=sequence, byte_count=40), chunk=tensor_pb2.Chunk(data=data)
             )
             if sequence == 1:
-                protocol.planned(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
-            protocol.answered(result_of(sequence))
+                protocol.accept_plan(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
+            protocol.accept_result(result_of(sequence))
             protocol.add(step_of(plan))
         assert not protocol.due
 
@@ -154,7 +154,7 @@ class TestStepProtocol:
         for plan in (one, two, two, one):
             protocol.add(step_of(plan))
         protocol.open()
-        kinds = [("plan" if r.HasField("plan") else r.step.sequence) for r in sent(protocol)]
+        kinds = [("plan" if r.HasField("plan") else r.step.sequence) for r in take_sent(protocol)]
         assert kinds == [1, "plan", 2, 3, "plan", 4]
         assert [isinstance(due, Plan) for due in protocol.due] == [1, 0, 1, 0, 0, 1, 0]
 
@@ -163,19 +163,19 @@ class TestStepProtocol:
         for plan in (one, two, two):
             protocol.add(step_of(plan))
         protocol.open()
-        sent(protocol)
-        protocol.planned(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
-        protocol.answered(result_of(1))
-        assert protocol.failed(LOST) is Verdict.RETRY
+        take_sent(protocol)
+        protocol.accept_plan(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
+        protocol.accept_result(result_of(1))
+        assert protocol.accept_error(LOST) is Verdict.RETRY
         assert wire.StepStreamRequest.FromString(protocol.open()).plan.HasField("pull")
-        assert [request.step.sequence for request in sent(protocol)] == [2, 3]
+        assert [request.step.sequence for request in take_sent(protocol)] == [2, 3]
 
     def test_gives_the_numbers_of_refused_and_abandoned_steps_to_the_next(self):
         protocol, plan = StepProtocol(), plan_of()
         steps = [step_of(plan) for _ in range(3)]
         for step in steps:
             protocol.add(step)
-        assert protocol.failed(REFUSED) is Verdict.FAILED
+        assert protocol.accept_error(REFUSED) is Verdict.FAILED
         for step, kind in zip(
             steps, [errors.InvalidArgument, errors.Abandoned, errors.Abandoned], strict=True
         ):
@@ -193,18 +193,18 @@ class TestStepProtocol:
         for step in steps:
             protocol.add(step)
         assert [step.sequence for step in steps] == [1, 2]
-        assert protocol.failed(REUSED) is Verdict.SEND_AGAIN
+        assert protocol.accept_error(REUSED) is Verdict.SEND_AGAIN
         assert [step.sequence for step in steps] == [2, 3]
-        assert protocol.failed(REUSED) is Verdict.FAILED, "nothing was left unknown this time"
+        assert protocol.accept_error(REUSED) is Verdict.FAILED, "nothing was left unknown this time"
 
     def test_a_refusal_leaves_a_lost_step_unknown(self):
         protocol, plan = StepProtocol(), plan_of()
         protocol.add(lost := step_of(plan))
         protocol.withdraw(lost)
         protocol.add(step_of(plan))
-        assert protocol.failed(REFUSED) is Verdict.FAILED
+        assert protocol.accept_error(REFUSED) is Verdict.FAILED
         protocol.add(last := step_of(plan))
-        assert protocol.failed(REUSED) is Verdict.SEND_AGAIN
+        assert protocol.accept_error(REUSED) is Verdict.SEND_AGAIN
         assert last.sequence == 2
 
     @pytest.mark.parametrize("applied", [None, False])
@@ -212,24 +212,24 @@ class TestStepProtocol:
         protocol, plan = StepProtocol(), plan_of()
         protocol.add(step_of(plan))
         failure = errors.Internal("a defect", reason=errors.Reason.INTERNAL, applied=applied)
-        assert protocol.failed(failure) is Verdict.FAILED
+        assert protocol.accept_error(failure) is Verdict.FAILED
         protocol.add(step_of(plan))
-        assert protocol.failed(REUSED) is (Verdict.SEND_AGAIN if applied is None else Verdict.FAILED)
+        assert protocol.accept_error(REUSED) is (Verdict.SEND_AGAIN if applied is None else Verdict.FAILED)
 
     def test_follows_a_server_that_came_back_without_the_last_steps(self):
         protocol, plan = StepProtocol(), plan_of()
         for step in range(3):
             protocol.add(step_of(plan))
             protocol.open() if step == 0 else None
-            sent(protocol)
+            take_sent(protocol)
             if step == 0:
-                protocol.planned(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
-            protocol.answered(result_of(step))
+                protocol.accept_plan(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
+            protocol.accept_result(result_of(step))
         protocol.add(step_of(plan))
         gap = errors.FailedPrecondition(
             "gap", reason=errors.Reason.SEQUENCE_GAP, metadata={"expected": "2"}, applied=False
         )
-        assert protocol.failed(gap) is Verdict.FAILED
+        assert protocol.accept_error(gap) is Verdict.FAILED
         protocol.add(step := step_of(plan))
         assert step.sequence == 2
 
@@ -250,7 +250,7 @@ class TestStepProtocol:
         protocol.withdraw(shared)
         protocol.add(step := step_of(plan_of()))
         protocol.open()
-        (request,) = list(sent(protocol))
+        (request,) = list(take_sent(protocol))
         assert step.gradient_id == request.step.gradient_id == shared.gradient_id
         assert request.step.byte_count == 40
         assert not protocol.must_resend_gradient
@@ -266,7 +266,7 @@ class TestStepProtocol:
         protocol = StepProtocol()
         protocol.add(check := step_of(plan_of(options=PlanOptions(validate_only=True))))
         assert check.sequence == 0
-        assert protocol.failed(REFUSED) is Verdict.FAILED
+        assert protocol.accept_error(REFUSED) is Verdict.FAILED
         protocol.add(step := step_of(plan_of()))
         assert step.sequence == 1
 
@@ -280,7 +280,7 @@ class TestStepProtocol:
         protocol = StepProtocol()
         protocol.add(PendingStep(ENGINE, plan, (payload.arrays, ()), payload.rows))
         protocol.open()
-        [request] = sent(protocol)
+        [request] = take_sent(protocol)
         assert request.step.byte_count == 16 + 12
         [indices] = request.step.row_indices
         assert indices.data == np.array([1], np.int64).tobytes()

@@ -12,7 +12,7 @@ import pytest
 
 import optserve
 from optserve import errors
-from tests.integration.python_client.conftest import sent
+from tests.integration.python_client.conftest import connect_remotely
 from tests.integration.python_client.proxy import running_proxy
 from tests.support.server import RunningServer
 from tests.support.watching import wait_until
@@ -124,7 +124,10 @@ def test_a_step_that_waits_survives_a_lost_connection(
 ) -> None:
     session = created(client, optserve.CoordinationSync(min_replicas=2))
     host, _, port = server.address.rpartition(":")
-    with running_proxy((host, int(port))) as proxy, sent(proxy.address, data_connections=False) as other:
+    with (
+        running_proxy((host, int(port))) as proxy,
+        connect_remotely(proxy.address, data_connections=False) as other,
+    ):
         a, b = other.session(session.name).join("a"), session.join("b")
         first = pool.submit(a.step, gradient(1.0))
         wait_until(lambda: session.workers()[0].state is optserve.WorkerState.WAITING)

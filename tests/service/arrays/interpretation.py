@@ -51,14 +51,14 @@ def interpret(
             results.append(ACCURATE[instruction.op](*map(value, instruction.operands)))
         after = dict(arrays)
         for name, x in program.stores:
-            after[name] = rounded(
+            after[name] = round_to(
                 np.broadcast_to(value(x), arrays[name].shape).astype(dtype), arrays[name].dtype
             )
         sums = {r.name: lane_sums(summands(r.kind, value(r.operand)), segments) for r in program.reductions}
     return after, sums
 
 
-def rounded(x: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def round_to(x: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """``x`` rounded once, to nearest even."""
     if not (x.dtype == FLOAT64 and dtype == BFLOAT16):
         return x.astype(dtype)

@@ -76,7 +76,7 @@ def unary() -> Program:
     return t.program()
 
 
-def aliased() -> Program:
+def alias_arrays() -> Program:
     """Arrays exchanged, one overwritten before its last reader, one stored from a number."""
     t = Tracer()
     a, b, g = t.load("a"), t.load("b"), t.load("g")
@@ -104,7 +104,7 @@ def reducing() -> Program:
 
 
 PROGRAMS: dict[str, Callable[[], Program]] = {
-    f.__name__: f for f in (binary, comparing, unary, aliased, reducing)
+    f.__name__: f for f in (binary, comparing, unary, alias_arrays, reducing)
 }
 
 

@@ -13,9 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from optserve_server.arrays.backend import Backend
-from optserve_server.arrays.differentiation import PARTIALS, differentiated
+from optserve_server.arrays.differentiation import PARTIALS, differentiate
 from optserve_server.arrays.formats import FLOAT64
-from optserve_server.arrays.lifting import lifted
+from optserve_server.arrays.lifting import lift
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.plan import COMPARISONS
@@ -58,7 +58,7 @@ def programs(formula: Formula) -> tuple[Program, Program]:
     """A formula's program, and the one with its derivative by x."""
     t = Tracer()
     t.store("value", formula(t, t.load("x"), t.load("y")))
-    return t.program(), differentiated(t.program(), "value", "x", "slope")
+    return t.program(), differentiate(t.program(), "value", "x", "slope")
 
 
 def run(
@@ -137,13 +137,13 @@ def test_scalars_multiply_each_other(backend: Backend) -> None:
     t = Tracer()
     a, b = t.scalar("a"), t.scalar("b")
     t.store("value", a * (b * t.load("x")) + a)
-    both = differentiated(t.program(), "value", "x", "slope")
+    both = differentiate(t.program(), "value", "x", "slope")
     assert run(both, X, scalars={"a": 3.0, "b": 5.0}, backend=backend)["slope"].tolist() == [15.0] * 6
 
 
 def test_a_derivative_can_be_differentiated() -> None:
     _, once = programs(lambda t, x, y: x * x * x)
-    twice = differentiated(once, "slope", "x", "curvature")
+    twice = differentiate(once, "slope", "x", "curvature")
     found = run(twice, X)
     assert found["slope"] == pytest.approx(3 * X**2, rel=1e-14)
     assert found["curvature"] == pytest.approx(6 * X, rel=1e-14)
@@ -155,7 +155,7 @@ def test_other_stores_and_reductions_stay() -> None:
     t.store("value", x * x)
     t.store("y", x + 1.0)
     t.reduce("squares", ReductionKind.SUM_OF_SQUARES, x)
-    both = differentiated(t.program(), "value", "x", "slope")
+    both = differentiate(t.program(), "value", "x", "slope")
     assert [name for name, _ in both.stores] == ["value", "y", "slope"]
     assert [r.name for r in both.reductions] == ["squares"]
 
@@ -164,23 +164,23 @@ def test_what_cannot_be_differentiated_is_refused() -> None:
     t = Tracer()
     t.store("value", t.load("x") * t.segment_scalar("c"))
     with pytest.raises(TypeError, match="segment"):
-        differentiated(t.program(), "value", "x", "slope")
+        differentiate(t.program(), "value", "x", "slope")
     with pytest.raises(KeyError):
-        differentiated(programs(lambda t, x, y: x)[0], "nothing", "x", "slope")
+        differentiate(programs(lambda t, x, y: x)[0], "nothing", "x", "slope")
 
 
 def test_lifted_numbers_compute_the_same() -> None:
     def formula(cost: float) -> Formula:
         return lambda t, x, y: t.where(x > y, cost * (x - y), 99.0 * (y - x)) / 7.0
 
-    one, numbers = lifted(programs(formula(3.0))[1])
-    other, others = lifted(programs(formula(5.0))[1])
+    one, numbers = lift(programs(formula(3.0))[1])
+    other, others = lift(programs(formula(5.0))[1])
     assert one == other
     assert numbers != others
     assert not any(isinstance(x, Constant) for k in one.instructions for x in k.operands)
     expected, found = run(programs(formula(3.0))[1], X, Y), run(one, X, Y, numbers)
     assert all(np.array_equal(expected[name], found[name]) for name in ("value", "slope"))
-    assert lifted(Tracer().program()) == (Tracer().program(), {})
+    assert lift(Tracer().program()) == (Tracer().program(), {})
 
 
 MAKERS: list[Callable[[Tracer, Any, Any], Any]] = [
@@ -204,5 +204,5 @@ def test_random_formulas(data: st.DataObject, x: float, y: float) -> None:
     below, here, above = run(plain, [x - h, x, x + h], y)["value"]
     # Where the two sides disagree, the formula bends or jumps, or is too steep to tell.
     assume(abs((above - here) - (here - below)) <= 1e-3 * h)
-    slope = run(differentiated(plain, "value", "x", "slope"), x, y)["slope"]
+    slope = run(differentiate(plain, "value", "x", "slope"), x, y)["slope"]
     assert slope == pytest.approx((above - below) / (2 * h), rel=1e-3, abs=1e-3)

@@ -14,7 +14,7 @@ from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.trace import Tracer
-from tests.service.arrays.interpretation import interpret, rounded
+from tests.service.arrays.interpretation import interpret, round_to
 from tests.service.arrays.programs import (
     COMPUTE,
     PROGRAMS,
@@ -87,7 +87,7 @@ def test_every_float16_and_bfloat16_is_decoded(
     storage = {"x": source, "out": target}
     BACKENDS[backend].compile(t.program(), COMPUTE[1], storage)({"x": x, "out": out}, {})
     with np.errstate(all="ignore"):
-        assert same_bits(out, rounded(x.astype(np.float64), target))
+        assert same_bits(out, round_to(x.astype(np.float64), target))
 
 
 @pytest.mark.parametrize("target", WIRE, ids=str)

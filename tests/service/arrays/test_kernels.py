@@ -84,7 +84,7 @@ def test_slices_give_the_bits_of_the_whole(backend: str, dtype: np.dtype[Any]) -
     assert all(same_bits(whole[name], parts[name]) for name in whole)
 
 
-def unaligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def unalign(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The array as a received message holds it: read-only, at an odd address."""
     buffer = np.frombuffer(b"x" * (1 + array.ctypes.data % 1) + array.tobytes(), np.uint8)[1:]
     view = buffer.view(array.dtype)
@@ -99,7 +99,7 @@ def test_a_gradient_is_used_where_it_was_received(backend: str, wire: np.dtype[A
     program = momentum()
     kernel = BACKENDS[backend].compile(program, FLOAT32, {"g": wire})
     arrays = inputs(program, FLOAT32, {"g": wire}, 5000)
-    received = {name: array.copy() for name, array in arrays.items()} | {"g": unaligned(arrays["g"])}
+    received = {name: array.copy() for name, array in arrays.items()} | {"g": unalign(arrays["g"])}
     scalars, cut = (
         {"beta": 0.9, "rate": 0.1},
         Segments(np.array([2000, 5000]), {"clip": np.array([0.3, 2.0])}),

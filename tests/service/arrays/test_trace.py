@@ -22,7 +22,7 @@ from optserve_server.arrays.program import (
 from optserve_server.arrays.trace import Tracer
 
 
-def decayed(factor: float) -> Program:
+def trace_decay(factor: float) -> Program:
     t = Tracer()
     p, g = t.load("p"), t.load("g")
     unused = t.load("unused") * t.scalar("nothing")
@@ -32,7 +32,7 @@ def decayed(factor: float) -> Program:
 
 
 def test_keeps_what_is_needed_and_shares_what_is_equal() -> None:
-    program = decayed(0.5)
+    program = trace_decay(0.5)
     assert program.arrays == ("p", "g")
     assert program.scalars == ("rate",)
     assert program.instructions == (
@@ -46,11 +46,11 @@ def test_keeps_what_is_needed_and_shares_what_is_equal() -> None:
 
 
 def test_equal_formulas_make_equal_programs() -> None:
-    assert decayed(0.5) == decayed(0.5)
-    assert hash(decayed(0.5)) == hash(decayed(0.5))
-    assert decayed(0.5) != decayed(0.25)
-    assert decayed(0.0) != decayed(-0.0)
-    assert decayed(math.nan) == decayed(math.nan)
+    assert trace_decay(0.5) == trace_decay(0.5)
+    assert hash(trace_decay(0.5)) == hash(trace_decay(0.5))
+    assert trace_decay(0.5) != trace_decay(0.25)
+    assert trace_decay(0.0) != trace_decay(-0.0)
+    assert trace_decay(math.nan) == trace_decay(math.nan)
 
 
 def test_storing_what_is_there_is_dropped() -> None:

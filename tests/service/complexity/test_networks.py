@@ -44,9 +44,7 @@ def network(shape: tuple[int, ...], *layers: Layer) -> Network:
     return Network(tuple(NamedLayer("", layer) for layer in layers), shape)
 
 
-def counted(
-    shape: tuple[int, ...], *layers: Layer, batch: int = 1, size: int = 4, slots: int = 0
-) -> Estimate:
+def count(shape: tuple[int, ...], *layers: Layer, batch: int = 1, size: int = 4, slots: int = 0) -> Estimate:
     return estimate(network(shape, *layers), batch, size, lambda tensor: slots * math.prod(tensor))
 
 
@@ -61,7 +59,7 @@ def vgg_16() -> list[Layer]:
 
 def test_lenet_5() -> None:
     """32x32 in; C1 6@28x28, C3 16@10x10 from all six maps, C5 120, F6 84, 10 out."""
-    found = counted((32, 32, 1), *LENET_5)
+    found = count((32, 32, 1), *LENET_5)
     shapes = [(28, 28, 6), (14, 14, 6), (10, 10, 16), (5, 5, 16), (1, 1, 120), (120,), (84,), (10,)]
     assert [layer.output_shape for layer in found.layers] == shapes
     parameters = [layer.complexity.trainable_parameters for layer in found.layers]
@@ -76,7 +74,7 @@ def test_lenet_5() -> None:
 
 
 def test_a_block_of_vgg_16() -> None:
-    found = counted((224, 224, 3), *vgg_16()[:3])
+    found = count((224, 224, 3), *vgg_16()[:3])
     assert [layer.complexity.trainable_parameters for layer in found.layers] == [1792, 36_928, 0]
     places = 224 * 224
     expected = [places * 64 * 27, places * 64 * 576, 0]
@@ -87,14 +85,14 @@ def test_a_block_of_vgg_16() -> None:
 
 def test_vgg_16_is_what_is_published() -> None:
     """138.4 million parameters, 15.5 thousand million multiply-adds."""
-    total = counted((224, 224, 3), *vgg_16()).total
+    total = count((224, 224, 3), *vgg_16()).total
     assert total.trainable_parameters == 138_357_544
     assert total.multiply_adds == 15_346_630_656 + 25_088 * 4096 + 4096 * 4096 + 4096 * 1000
 
 
 def test_one_lstm_layer() -> None:
     """20 steps of 10 features to 32 units: four gates of 32 rows of 10 + 32, and biases."""
-    found = counted((20, 10), LSTM(units=32))
+    found = count((20, 10), LSTM(units=32))
     assert found.total.trainable_parameters == 4 * (10 * 32 + 32 * 32 + 32) == 5504
     assert found.total.multiply_adds == 20 * 4 * 32 * 42 == 107_520
     assert found.total.flops == 2 * 107_520 + 20 * 32 * 17
@@ -102,13 +100,13 @@ def test_one_lstm_layer() -> None:
 
 def test_the_transformers_attention() -> None:
     """512 features, 8 heads of 64, 10 steps: four square projections, and 10x10 scores twice."""
-    found = counted((10, 512), MultiHeadAttention(heads=8, key_dim=64))
+    found = count((10, 512), MultiHeadAttention(heads=8, key_dim=64))
     assert found.total.trainable_parameters == 4 * (512 * 512 + 512) == 1_050_624
     assert found.total.multiply_adds == 4 * 10 * 512 * 512 + 2 * 10 * 10 * 512
 
 
 def test_a_batch_multiplies_work_and_feature_maps_alone() -> None:
-    one, many = counted((32, 32, 1), *LENET_5).total, counted((32, 32, 1), *LENET_5, batch=7).total
+    one, many = count((32, 32, 1), *LENET_5).total, count((32, 32, 1), *LENET_5, batch=7).total
     assert many == dataclasses.replace(
         one,
         multiply_adds=7 * one.multiply_adds,
@@ -118,8 +116,8 @@ def test_a_batch_multiplies_work_and_feature_maps_alone() -> None:
 
 
 def test_the_element_type_multiplies_bytes_alone() -> None:
-    two = counted((32, 32, 1), *LENET_5, size=2, slots=3)
-    eight = counted((32, 32, 1), *LENET_5, size=8, slots=3)
+    two = count((32, 32, 1), *LENET_5, size=2, slots=3)
+    eight = count((32, 32, 1), *LENET_5, size=8, slots=3)
     assert two.total.parameter_bytes == 2 * 61_706
     assert two.optimizer_state_bytes == 3 * 2 * 61_706
     assert eight.optimizer_state_bytes == 4 * two.optimizer_state_bytes
@@ -131,7 +129,7 @@ def test_the_element_type_multiplies_bytes_alone() -> None:
 
 
 def test_the_total_is_the_sum() -> None:
-    found = counted((32, 32, 1), *LENET_5, batch=3)
+    found = count((32, 32, 1), *LENET_5, batch=3)
     assert sum((layer.complexity for layer in found.layers), start=Complexity()) == found.total
 
 
@@ -168,7 +166,7 @@ def test_what_does_not_fit_is_told_by_its_path(
     shape: tuple[int, ...], layers: list[Layer], reason: Reason, field: str
 ) -> None:
     with pytest.raises(DomainError) as caught:
-        counted(shape, *layers)
+        count(shape, *layers)
     assert (caught.value.reason, caught.value.field) == (reason, field)
 
 
@@ -196,9 +194,9 @@ def test_a_layer_that_cannot_be_is_refused(make: Any, reason: Reason, field: str
 
 
 def test_counts_go_up_to_what_an_answer_can_hold() -> None:
-    found = counted((10**9,), Dense(units=10**9, use_bias=False), size=2, batch=4)
+    found = count((10**9,), Dense(units=10**9, use_bias=False), size=2, batch=4)
     assert found.total.flops == 8 * 10**18 < MAX_COUNT < 10**19
     with pytest.raises(DomainError, match="64 bits"):
-        counted((10**9,), Dense(units=10**9, use_bias=False), size=2, slots=5)
+        count((10**9,), Dense(units=10**9, use_bias=False), size=2, slots=5)
     with pytest.raises(DomainError, match="64 bits"):
-        counted((10**9,), Dense(units=10**9, use_bias=False), size=2, batch=5)
+        count((10**9,), Dense(units=10**9, use_bias=False), size=2, batch=5)

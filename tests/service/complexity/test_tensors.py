@@ -32,7 +32,7 @@ from optserve_server.sessions.session import Session
 from optserve_server.spec.session_spec import SessionSpec
 from tests.service.sessions.support import session_of
 
-# Recorded from Keras 3.15.1; the conformance sources compare them anew.
+# Recorded from Keras 3.15.1; the conformance sources compare them again.
 KERAS: list[tuple[Layer, Shape, list[Shape]]] = [
     (Dense(units=5), (3, 7), [(7, 5), (5,)]),
     (Dense(units=5, use_bias=False), (7,), [(7, 5)]),

@@ -20,7 +20,7 @@ EXPECTED = (Reason.CONFLICTING_FIELDS, Reason.SHAPE_MISMATCH)
 
 
 @st.composite
-def described(draw: st.DrawFn, name: str) -> tuple[tuple[int, ...], dict[str, Any]]:
+def draw_layer(draw: st.DrawFn, name: str) -> tuple[tuple[int, ...], dict[str, Any]]:
     """An input shape and a layer's properties."""
     sequence = name in {"simple_rnn", "lstm", "gru", "multi_head_attention"}
     window = draw(st.lists(SMALL, min_size=1, max_size=3))
@@ -56,7 +56,7 @@ def in_json(value: Any) -> Any:
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_a_layer_takes_what_a_walk_through_it_takes(name: str, data: st.DataObject) -> None:
-    shape, fields = data.draw(described(name))
+    shape, fields = data.draw(draw_layer(name))
     try:
         layer = REGISTRY[name].resolve(fields, Convention.KERAS)
         (found,) = estimate(Network((NamedLayer("", layer),), shape), 1, 1).layers

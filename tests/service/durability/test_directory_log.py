@@ -14,7 +14,7 @@ import pytest
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog
 from optserve_server.sessions.namespaces import Namespaces
-from optserve_server.sessions.request_ledger import Answered
+from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.state.change import ChangeKind, Request
 from optserve_server.storage.catalog import Catalog, Move, SessionFolder
 from optserve_server.storage.durable_positions import DurablePositions
@@ -35,7 +35,7 @@ class Opened:
     namespaces: Namespaces
 
     def commit(self, request: str, moves: list[Move], kind: ChangeKind = ChangeKind.SAVE) -> None:
-        self.log.commit(kind, "a", moves, Answered(Request(request, b"content"), kind, b"answer"))
+        self.log.commit(kind, "a", moves, AnsweredRequest(Request(request, b"content"), kind, b"answer"))
 
     def session(self, name: str) -> SessionFolder:
         folder = self.catalog.new_folder(name)
@@ -49,7 +49,7 @@ class Opened:
 
 
 @contextmanager
-def opened(root: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20) -> Iterator[Opened]:
+def open_log(root: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20) -> Iterator[Opened]:
     disk, namespaces = disk or Disk(), Namespaces(NumpyBackend())
     catalog = Catalog(disk, root)
     positions = DurablePositions(disk, catalog.journal / "positions")
@@ -78,62 +78,62 @@ def record_alone(used: Opened, name: str, moves: list[Move]) -> None:
 
 
 def test_changes_come_back_in_order(tmp_path: Path) -> None:
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         a, b = used.session("a"), used.session("b")
         used.commit("delete a", used.catalog.deletion([a.path]))
         assert list((tmp_path / "trash").iterdir()) == []
     for _ in range(2):
-        with opened(tmp_path) as used:
+        with open_log(tmp_path) as used:
             assert used.answered == ["create a", "create b", "delete a"]
             assert list(used.catalog.folders()) == [b]
             assert not used.log.outdated
 
 
 def test_a_checkpoint_makes_earlier_records_unnecessary(tmp_path: Path) -> None:
-    with opened(tmp_path, segment_bytes=1) as used:
+    with open_log(tmp_path, segment_bytes=1) as used:
         for number in range(5):
             used.commit(str(number), [])
-        assert used.journal.pinned({DIRECTORY: used.log.saved_number}) == {DIRECTORY}
+        assert used.journal.find_pinning_owners({DIRECTORY: used.log.saved_number}) == {DIRECTORY}
         used.log.checkpoint()
-        assert used.journal.pinned({DIRECTORY: used.log.saved_number}) == set()
+        assert used.journal.find_pinning_owners({DIRECTORY: used.log.saved_number}) == set()
         used.journal.release({DIRECTORY: used.log.saved_number}, 0)
         used.commit("5", [])
         assert len(list((tmp_path / "journal").glob("*.journal"))) == 2
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         assert used.answered == list("012345")
         assert used.log.saved_number == 5
 
 
 def test_a_change_that_was_made_is_not_made_again(tmp_path: Path) -> None:
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         a = used.session("a")
     a.path.rename(tmp_path / "away")
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         assert used.answered == ["create a"]
         assert list(used.catalog.folders()) == []
     (tmp_path / "away").rename(a.path)
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         assert list(used.catalog.folders()) == [a]
 
 
 def test_the_next_start_completes_a_recorded_creation(tmp_path: Path) -> None:
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         folder = used.catalog.new_folder("a")
         record_alone(used, "create a", used.catalog.create(folder, writes(b"first"), 0))
         assert list(used.catalog.folders()) == []
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         assert list(used.catalog.folders()) == [folder]
         assert [file.path.read_bytes() for file in folder.snapshots()] == [b"first"]
         assert used.answered == ["create a"]
 
 
 def test_the_next_start_completes_a_recorded_deletion(tmp_path: Path) -> None:
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         a = used.session("a")
         record_alone(used, "delete a", used.catalog.deletion([a.path]))
         assert list(used.catalog.folders()) == [a]
     for _ in range(2):
-        with opened(tmp_path) as used:
+        with open_log(tmp_path) as used:
             assert list(used.catalog.folders()) == []
             assert list((tmp_path / "trash").iterdir()) == []
             assert used.answered == ["create a", "delete a"]
@@ -141,19 +141,19 @@ def test_the_next_start_completes_a_recorded_deletion(tmp_path: Path) -> None:
 
 def test_the_next_start_completes_a_recorded_snapshot(tmp_path: Path) -> None:
     """Which replaces another of its step; and what is deleted of it, but for the last change."""
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         a = used.session("a")
         write_whole(used.catalog.disk, a.place(1, 4, kept=True), [b"earlier"])
         file = Beside(used.catalog.disk, a.place(2, 4, kept=True))
         file.write(b"later")
         file.seal()
         record_alone(used, "save", used.catalog.keeping(a, file, 4))
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         found = [(file.number, file.kept, file.path.read_bytes()) for file in a.snapshots()]
         assert found == [(2, True, b"later"), (0, False, b"first")]
         files = [file for file in a.snapshots() if file.number in (0, 2)]
         record_alone(used, "drop", used.catalog.release(a, files))
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         assert [(file.number, file.kept) for file in a.snapshots()] == [(2, False)]
         assert used.answered == ["create a", "save", "drop"]
 
@@ -176,7 +176,7 @@ class SyncedDisk(Disk):
 def test_what_is_moved_is_durable_before_its_record(tmp_path: Path) -> None:
     """So that the next start can complete every change that is recorded, after a power failure as well."""
     disk = SyncedDisk()
-    with opened(tmp_path, disk) as used:
+    with open_log(tmp_path, disk) as used:
         moves = used.catalog.create(used.catalog.new_folder("a"), writes(b"first"), 0)
         disk.synced.clear()
         used.commit("create a", moves)
@@ -186,7 +186,7 @@ def test_what_is_moved_is_durable_before_its_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize("operation", ["write", "sync", "sync_folder"])
 def test_what_cannot_be_recorded_is_not_done(tmp_path: Path, operation: str) -> None:
     disk = FailingDisk()
-    with opened(tmp_path, disk) as used:
+    with open_log(tmp_path, disk) as used:
         a = used.session("a")
         disk.failing = {operation: errno.EIO}
         with pytest.raises(OSError, match="Input/output"):
@@ -194,7 +194,7 @@ def test_what_cannot_be_recorded_is_not_done(tmp_path: Path, operation: str) -> 
         disk.failing = {}
         assert list(used.catalog.folders()) == [a]
         assert used.answered == ["create a"]
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         assert used.answered == ["create a"]
         assert list(used.catalog.folders()) == [a]
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_recorded_is_not_done(tmp_path: Path, operation: str) -> 
 def test_a_recorded_change_that_fails_is_superseded(tmp_path: Path, also: list[str]) -> None:
     """At once, or when the disk takes it."""
     disk = FailingDisk()
-    with opened(tmp_path, disk) as used:
+    with open_log(tmp_path, disk) as used:
         a = used.session("a")
         rename = disk.replace
 
@@ -221,24 +221,24 @@ def test_a_recorded_change_that_fails_is_superseded(tmp_path: Path, also: list[s
         if also:
             used.commit("next", [])
         assert not used.log.outdated
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         assert used.answered == ["create a", *(["next"] if also else [])]
         assert list(used.catalog.folders()) == [a]
 
 
 def test_damaged_records_are_told_and_superseded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         for number in range(3):
             used.commit(str(number), [])
     (path,) = (tmp_path / "journal").glob("*.journal")
     data = bytearray(path.read_bytes())
     data[50] ^= 1
     path.write_bytes(data)
-    with caplog.at_level(logging.ERROR), opened(tmp_path) as used:
+    with caplog.at_level(logging.ERROR), open_log(tmp_path) as used:
         assert "answers to earlier requests are lost: journal record 1 is damaged" in caplog.text
         assert used.answered == []
         used.commit("next", [])
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         assert used.answered == ["next"]
 
 
@@ -255,23 +255,25 @@ def test_a_snapshot_that_cannot_be_finished_leaves_nothing_open(tmp_path: Path, 
 
 
 def test_sessions_are_known_until_they_are_deleted(tmp_path: Path) -> None:
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         used.log.commit(ChangeKind.CREATE, "a", [])
         used.log.commit(ChangeKind.FORK, "team@b", [])
         used.log.checkpoint()
         used.log.commit(ChangeKind.IMPORT, "c", [])
         used.log.commit(ChangeKind.DELETE, "a", [])
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         assert used.log.folders == {"team@b", "c"}
 
 
 def test_a_checkpoint_holds_answers_by_namespace(tmp_path: Path) -> None:
-    asked = [Answered(Request(key, b"content"), ChangeKind.DROP, b"answer", DIRECTORY) for key in ("x", "y")]
-    with opened(tmp_path) as used:
+    asked = [
+        AnsweredRequest(Request(key, b"content"), ChangeKind.DROP, b"answer", DIRECTORY) for key in ("x", "y")
+    ]
+    with open_log(tmp_path) as used:
         used.log.commit(ChangeKind.DROP, "a", [], asked[0])
         used.log.commit(ChangeKind.DROP, "team%2Fone@a", [], asked[1])
         used.log.checkpoint()
-    with opened(tmp_path) as used:
+    with open_log(tmp_path) as used:
         for namespace, known in (("", asked[0]), ("team/one", asked[1])):
             assert used.namespaces[namespace].requests.lookup(known.request) == known
         assert used.answered == ["x"]

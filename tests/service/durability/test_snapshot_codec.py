@@ -1,4 +1,4 @@
-"""A session in a snapshot: what comes back goes on with the same bits."""
+"""A session in a snapshot: the restored one continues with the same bits."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ VALUES: dict[str, np.ndarray[Any, Any]] = {
 }
 
 
-def written(session: Session) -> bytes:
+def encode(session: Session) -> bytes:
     frozen = encode_snapshot(session, SPEC_TEXT)
     pieces: list[bytes] = []
     snapshot.write(lambda piece: pieces.append(bytes(piece)), frozen.tensors, frozen.metadata)
     return b"".join(pieces)
 
 
-def thawed(data: bytes) -> Session:
+def decode(data: bytes) -> Session:
     return decode_snapshot(snapshot.read(memoryview(data)), SPEC_TEXT, "again", BACKEND)
 
 
@@ -59,11 +59,11 @@ def gradient(seed: int) -> dict[str, np.ndarray[Any, Any]]:
 
 def goes_on(session: Session) -> None:
     """The session and its copy take the same steps to the same bits."""
-    other = thawed(written(session))
-    assert written(other) == written(session)
+    other = decode(encode(session))
+    assert encode(other) == encode(session)
     for seed in (11, 12, 13):
         assert step(other, gradient(seed)) == step(session, gradient(seed))
-    assert written(other) == written(session)
+    assert encode(other) == encode(session)
 
 
 @pytest.mark.parametrize("rule", REGISTRY.values(), ids=lambda rule: rule.name)
@@ -100,7 +100,7 @@ def test_everything_around_the_rule_goes_on() -> None:
 def test_answered_steps_stay_answered() -> None:
     session = session_of(spec_of(Adam()), VALUES)
     first = step(session, gradient(1), worker="a", sequence=1, per_tensor_norms=True)
-    other = thawed(written(session))
+    other = decode(encode(session))
     again = step(other, gradient(1), worker="a", sequence=1, per_tensor_norms=True)
     assert again == dataclasses.replace(first, replayed=True)
     assert parameters(other)["w"].tobytes() == parameters(session)["w"].tobytes()
@@ -109,12 +109,12 @@ def test_answered_steps_stay_answered() -> None:
 def test_a_session_that_waits_for_parameters() -> None:
     session = session_of(spec_of(Adam()), VALUES)
     session.waiting = {"w", "b"}
-    other = thawed(written(session))
+    other = decode(encode(session))
     assert (other.pending, other.ready) == (["b", "w"], False)
 
 
 FACTS = json.loads(
-    snapshot.read(memoryview(written(session_of(spec_of(Adam()), VALUES)))).metadata["optserve"]
+    snapshot.read(memoryview(encode(session_of(spec_of(Adam()), VALUES)))).metadata["optserve"]
 )
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -136,7 +136,7 @@ def test_facts_that_somebody_made_up(name: str, junk: object, missing: bool) -> 
     metadata = {**frozen.metadata, "optserve": json.dumps(facts)}
     snapshot.write(lambda piece: pieces.append(bytes(piece)), frozen.tensors, metadata)
     try:
-        other = thawed(b"".join(pieces))
+        other = decode(b"".join(pieces))
     except DamagedError:
         return
     if other.ready:  # a parameter's name among the pending ones makes a session that waits for it

@@ -21,7 +21,7 @@ def read(text: str, **numbers: float) -> Any:
         return evaluate(text, NumpyOps(), {"y_pred": PREDICTION, "y_true": TARGET}, numbers)
 
 
-def refused(text: str, **numbers: float) -> tuple[str, str]:
+def expect_refusal(text: str, **numbers: float) -> tuple[str, str]:
     """Position and quotation of the error that the expression is refused with."""
     with pytest.raises(DomainError) as caught:
         read(text, **numbers)

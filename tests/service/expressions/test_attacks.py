@@ -17,7 +17,7 @@ from optserve_server.expressions import formula
 from optserve_server.expressions.formula import FUNCTIONS, MAX_NODES
 from optserve_server.expressions.refusal import SHOWN
 from optserve_server.expressions.words import MAX_DEPTH, MAX_LENGTH
-from tests.service.expressions.reading import PREDICTION, TARGET, read, refused
+from tests.service.expressions.reading import PREDICTION, TARGET, expect_refusal, read
 
 HUGE = "9" * 400
 ATTACKS: dict[str, tuple[str, str]] = {
@@ -172,15 +172,15 @@ ATTACKS: dict[str, tuple[str, str]] = {
 def test_an_attack_is_refused_where_it_begins(text: str, told: tuple[str, str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert refused(text) == told
+        assert expect_refusal(text) == told
 
 
 def test_columns_count_characters_of_any_width() -> None:
     """Names of the language are ASCII, so whatever is wide is the offence itself."""
-    assert refused("y_pred + \U0001f600\U0001f600")[0] == "1:10"
+    assert expect_refusal("y_pred + \U0001f600\U0001f600")[0] == "1:10"
 
 
-def oversized() -> Iterator[tuple[str, str]]:
+def oversize() -> Iterator[tuple[str, str]]:
     yield "y_pred".ljust(MAX_LENGTH + 1), f"1:{MAX_LENGTH + 1}"
     yield "y_pred + " * 10**6, f"1:{MAX_LENGTH + 1}"
     yield "(" * (MAX_DEPTH + 1) + "y_pred" + ")" * (MAX_DEPTH + 1), f"1:{MAX_DEPTH + 1}"
@@ -192,9 +192,9 @@ def oversized() -> Iterator[tuple[str, str]]:
     yield "where(1<2," * 50 + "1" + ",1)" * 50, f"1:{10 * MAX_DEPTH + 6}"
 
 
-@pytest.mark.parametrize(("text", "position"), list(oversized()), ids=range(9))
+@pytest.mark.parametrize(("text", "position"), list(oversize()), ids=range(9))
 def test_size_is_bounded(text: str, position: str) -> None:
-    assert refused(text)[0] == position
+    assert expect_refusal(text)[0] == position
 
 
 def test_the_number_of_parts_is_bounded() -> None:
@@ -202,7 +202,7 @@ def test_the_number_of_parts_is_bounded() -> None:
     while len(text) < MAX_LENGTH // 3:
         text = f"({text})-({text})"
     row = "+".join([f"({'+'.join('1' * 20)})"] * 8)
-    assert refused(row + "+y_pred")[0].startswith("1:")
+    assert expect_refusal(row + "+y_pred")[0].startswith("1:")
     assert sum(map(row.count, "1+")) > MAX_NODES
 
 
@@ -216,7 +216,7 @@ def test_what_overwhelms_the_parser_is_refused(
         raise error
 
     monkeypatch.setattr("optserve_server.expressions.formula.ast.parse", parse)
-    assert refused("--y_pred") == ("1:1", "--y_pred")
+    assert expect_refusal("--y_pred") == ("1:1", "--y_pred")
 
 
 def test_names_that_normalise_to_ours_are_refused() -> None:
@@ -225,8 +225,8 @@ def test_names_that_normalise_to_ours_are_refused() -> None:
     assert len(letters) > 50
     for letter in letters:
         if unicodedata.normalize("NFKC", letter) == "y":
-            refused(f"{letter}_pred")
-        refused(f"{letter}bs(y_pred)")
+            expect_refusal(f"{letter}_pred")
+        expect_refusal(f"{letter}bs(y_pred)")
 
 
 def outcome(text: str) -> DomainError | None:

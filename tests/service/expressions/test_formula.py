@@ -103,14 +103,14 @@ def test_an_expression_of_the_greatest_size_is_read() -> None:
     assert read(f"(y_pred + 9)**-{MAX_EXPONENT}") == pytest.approx((P + 9) ** -MAX_EXPONENT)
 
 
-def balanced(leaves: int) -> str:
+def balance(leaves: int) -> str:
     """A sum whose tree is as flat as can be: twice as many nodes as leaves, less one."""
     if leaves == 1:
         return "y_pred"
-    return f"({balanced(leaves // 2)}+{balanced(leaves - leaves // 2)})"
+    return f"({balance(leaves // 2)}+{balance(leaves - leaves // 2)})"
 
 
 def test_as_many_parts_as_are_allowed() -> None:
-    text = balanced(MAX_NODES // 2).replace("y_pred", "1")
+    text = balance(MAX_NODES // 2).replace("y_pred", "1")
     assert len(text) <= MAX_LENGTH
     assert read(text) == MAX_NODES // 2

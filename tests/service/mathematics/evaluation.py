@@ -1,4 +1,4 @@
-"""Runs a rule by itself: on plain arrays, and as a traced program."""
+"""Evaluation of a rule without a session: on plain arrays, and as a traced program."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def run(
     return path
 
 
-def traced(rule: ElementwiseRule) -> Program:
+def trace_rule(rule: ElementwiseRule) -> Program:
     """The program of one step."""
     return StepPrograms(rule, GradientSpec(), decays=False, averages=False).apply(False)
 
 
-def run_traced(
+def run_program(
     backend: Backend,
     rule: ElementwiseRule,
     p: npt.NDArray[Any],
@@ -72,7 +72,7 @@ def run_traced(
     rates: Sequence[float],
 ) -> Arrays:
     """Parameters and slots after the last step of the traced program."""
-    program = traced(rule)
+    program = trace_rule(rule)
     kernel = backend.compile(program, p.dtype, {})
     arrays = start(rule, p)
     for g, numbers in numbers_of_steps(rule, arrays, gradients, rates):

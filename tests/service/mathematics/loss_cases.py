@@ -132,5 +132,5 @@ def smooth(loss: Loss, p: Array, y: Array) -> bool:
     return kink is None or bool(np.abs(kink(loss, p, y)).min() > 1e-3)
 
 
-def made(name: str, fields: dict[str, object]) -> Loss:
+def make_loss(name: str, fields: dict[str, object]) -> Loss:
     return REGISTRY[name].resolve(fields, Convention.KERAS)

@@ -30,7 +30,7 @@ UNITS = 4
 """Of the last place, at the magnitude of the largest value that adds up to the result."""
 
 
-def traced(activation: Any) -> Program:
+def trace_activation(activation: Any) -> Program:
     t = Tracer()
     x, dy = t.load("x"), t.load("dy")
     if isinstance(activation, PReLU):
@@ -54,7 +54,7 @@ def inputs(program: Program, dtype: type) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("dtype", slow_unless(lambda dtype: dtype is np.float32, [np.float32, np.float64]))
 @pytest.mark.parametrize("activation", EVERY, ids=repr)
 def test_executors_agree(activation: Any, dtype: type) -> None:
-    program = traced(activation)
+    program = trace_activation(activation)
     answers = []
     for compile_ in (NumpyBackend(1).compile, NumbaBackend(1).compile, HostKernel):
         arrays = inputs(program, dtype)
@@ -70,7 +70,7 @@ def test_executors_agree(activation: Any, dtype: type) -> None:
 def test_a_gpu_agrees(activation: Any, dtype: type) -> None:
     from optserve_server.arrays.cupy_fused import CupyBackend
 
-    program, backend = traced(activation), CupyBackend()
+    program, backend = trace_activation(activation), CupyBackend()
     expected = inputs(program, dtype)
     there = {name: backend.from_host(array) for name, array in inputs(program, dtype).items()}
     backend.compile(program, np.dtype(dtype), {})(there, {})
@@ -95,7 +95,7 @@ def require_agreement(
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("activation", EVERY, ids=repr)
 def test_plain_evaluation_gives_the_programs_bits(activation: Any, dtype: type) -> None:
-    program = traced(activation)
+    program = trace_activation(activation)
     arrays = inputs(program, dtype)
     NumpyBackend(1).compile(program, np.dtype(dtype), {})(arrays, {})
     slope = arrays.get("slope")
@@ -106,6 +106,6 @@ def test_plain_evaluation_gives_the_programs_bits(activation: Any, dtype: type) 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("activation", EVERY, ids=repr)
 def test_cuda_compiles(activation: Any, dtype: type) -> None:
-    program = traced(activation)
+    program = trace_activation(activation)
     source = cuda_source(program, np.dtype(dtype), dtypes(program, np.dtype(dtype), {}))
     assert ".entry kernel" in compile_ptx(source, OPTIONS)

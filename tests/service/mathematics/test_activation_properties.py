@@ -37,7 +37,7 @@ MATRIX = st.lists(ELEMENT, min_size=8, max_size=8).map(lambda flat: np.array(fla
 GRADIENT = st.lists(st.floats(-2, 2), min_size=8, max_size=8)
 
 
-def tied(x: np.ndarray) -> bool:
+def has_ties(x: np.ndarray) -> bool:
     """Whether two elements are so near that a difference could exchange their order."""
     return bool(np.diff(np.sort(x, axis=None)).min() < 3 * WIDTH)
 
@@ -48,7 +48,7 @@ def tied(x: np.ndarray) -> bool:
 def test_gradients_are_central_differences(name: str, data: st.DataObject) -> None:
     knobs = {key: data.draw(values, key) for key, values in HYPERPARAMETERS.get(name, {}).items()}
     activation = REGISTRY[name](**knobs)
-    x = data.draw(MATRIX.filter(lambda x: not tied(x)) if name == "maxout" else MATRIX, "x")
+    x = data.draw(MATRIX.filter(lambda x: not has_ties(x)) if name == "maxout" else MATRIX, "x")
     slope = data.draw(MATRIX, "slope") if activation.takes_slope else None
     shape = activation.output_shape(x.shape)
     dy = np.array(data.draw(GRADIENT, "dy")[: math.prod(shape)]).reshape(shape)

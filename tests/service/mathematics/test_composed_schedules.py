@@ -161,7 +161,7 @@ def test_legacy_decay_lies_on_top() -> None:
     assert rates(schedule, 0, 1, 2, 4) == [0.0, 1 / 1.5, 1.0, 2 / 3]
 
 
-def nested(levels: int) -> Schedule:
+def nest(levels: int) -> Schedule:
     schedule: Schedule = Constant(value=1.0)
     for _ in range(levels - 1):
         schedule = LegacyDecay(schedule=Chosen(schedule), decay=0.5)
@@ -171,7 +171,7 @@ def nested(levels: int) -> Schedule:
 @pytest.mark.parametrize(
     ("allowed", "refused"),
     [
-        (lambda: nested(8), lambda: nested(9)),
+        (lambda: nest(8), lambda: nest(9)),
         (lambda: wide(63), lambda: wide(64)),
     ],
 )

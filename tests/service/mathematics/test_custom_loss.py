@@ -108,11 +108,11 @@ class Counting:
         self.compiled.append(program)
         kernel = self.backend.compile(program, dtype, storage, keep=False)
 
-        def counted(*arguments: Any) -> Any:
+        def count_call(*arguments: Any) -> Any:
             self.runs += 1
             return kernel(*arguments)
 
-        return counted
+        return count_call
 
 
 def test_value_and_gradient_come_from_one_kernel() -> None:

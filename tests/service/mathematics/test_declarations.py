@@ -211,7 +211,7 @@ def by_name(name: str) -> type[Any]:
     return cls
 
 
-def resolved(cls: type[Any], convention: Convention = K, **given: object) -> Any:
+def resolve(cls: type[Any], convention: Convention = K, **given: object) -> Any:
     return cls.resolve(VALID.get(cls.name, {}) | given, convention)
 
 
@@ -219,14 +219,14 @@ def resolved(cls: type[Any], convention: Convention = K, **given: object) -> Any
 def test_defaults_are_those_of_the_convention(
     name: str, convention: Convention, expected: dict[str, object]
 ) -> None:
-    algorithm = resolved(by_name(name), convention)
+    algorithm = resolve(by_name(name), convention)
     assert {field: getattr(algorithm, field) for field in expected} == expected
 
 
 @pytest.mark.parametrize("cls", ALGORITHMS)
 def test_every_algorithm_resolves_under_every_convention(cls: type[Any]) -> None:
     for convention in Convention:
-        algorithm = resolved(cls, convention)
+        algorithm = resolve(cls, convention)
         given = {name: getattr(algorithm, name) for name in declarations(cls)}
         assert all(cls.resolve(given, other) == algorithm for other in Convention), convention
 
@@ -257,7 +257,7 @@ def outside(cls: type[Any]) -> Iterator[tuple[str, float]]:
 def test_a_number_out_of_range_is_rejected_by_name(cls: type[Any]) -> None:
     for name, value in outside(cls):
         with pytest.raises(DomainError) as caught:
-            resolved(cls, **{name: value})
+            resolve(cls, **{name: value})
         assert (caught.value.reason, caught.value.field) == (Reason.OUT_OF_RANGE, name), value
 
 

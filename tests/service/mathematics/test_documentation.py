@@ -16,7 +16,7 @@ import pytest
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.lion import Lion
-from tests.service.mathematics.evaluation import run, run_traced
+from tests.service.mathematics.evaluation import run, run_program
 
 PAGE = Path(__file__).parents[3] / "docs" / "adding_an_optimizer.md"
 RATES = [0.1, 0.01, 0.01]
@@ -53,5 +53,5 @@ def test_the_rule_gives_what_its_oracle_gives(rule: ElementwiseRule, blocks: lis
 
 
 def test_the_rule_can_be_traced(rule: ElementwiseRule) -> None:
-    traced = run_traced(NumpyBackend(threads=1), rule, np.ones(2), GRADIENTS, RATES)
+    traced = run_program(NumpyBackend(threads=1), rule, np.ones(2), GRADIENTS, RATES)
     assert np.array_equal(traced["p"], run(rule, np.ones(2), GRADIENTS, RATES)[-1]["p"])

@@ -16,14 +16,14 @@ from optserve_server.losses import REGISTRY
 from optserve_server.losses.base import Loss, Reduction, reduce
 from optserve_server.losses.elementwise import ElementwiseLoss
 from tests.service.mathematics.differences import numeric_gradient
-from tests.service.mathematics.loss_cases import CASES, FIELDS, Array, floats, inputs, made, smooth
+from tests.service.mathematics.loss_cases import CASES, FIELDS, Array, floats, inputs, make_loss, smooth
 
 each_loss = pytest.mark.parametrize(("name", "fields"), CASES)
 searched = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 WIDTH = 2e-6
 
 
-def drawn(data: st.DataObject, loss: Loss) -> tuple[Array, Array]:
+def draw_inputs(data: st.DataObject, loss: Loss) -> tuple[Array, Array]:
     predictions, targets = inputs(loss)
     p, y = data.draw(predictions), data.draw(targets)
     assume(smooth(loss, p, y))
@@ -42,8 +42,8 @@ def weights_for(loss: Loss, data: st.DataObject, p: Array, y: Array) -> Array | 
 def test_the_gradient_is_that_of_central_differences(
     name: str, fields: dict[str, object], data: st.DataObject
 ) -> None:
-    loss = made(name, fields)
-    p, y = drawn(data, loss)
+    loss = make_loss(name, fields)
+    p, y = draw_inputs(data, loss)
     weights = weights_for(loss, data, p, y)
     reduction = data.draw(st.sampled_from(list(Reduction)))
     total = loss.total_weight(y, weights)
@@ -62,8 +62,8 @@ def test_the_gradient_is_that_of_central_differences(
 @searched
 @given(data=st.data())
 def test_reductions_are_consistent(name: str, fields: dict[str, object], data: st.DataObject) -> None:
-    loss = made(name, fields)
-    p, y = drawn(data, loss)
+    loss = make_loss(name, fields)
+    p, y = draw_inputs(data, loss)
     weights = weights_for(loss, data, p, y)
     total = loss.total_weight(y, weights)
     each = loss.per_example(p, y, weights)
@@ -83,7 +83,9 @@ def test_reductions_are_consistent(name: str, fields: dict[str, object], data: s
     assert each == pytest.approx(unweighted * (1 if weights is None else weights), rel=1e-15)
 
 
-ELEMENTWISE = [(name, fields) for name, fields in CASES if isinstance(made(name, fields), ElementwiseLoss)]
+ELEMENTWISE = [
+    (name, fields) for name, fields in CASES if isinstance(make_loss(name, fields), ElementwiseLoss)
+]
 
 
 @pytest.mark.parametrize(("name", "fields"), ELEMENTWISE)
@@ -94,7 +96,7 @@ def test_the_text_of_an_elementwise_loss_can_be_traced(
     name: str, fields: dict[str, object], dtype: Any, data: st.DataObject
 ) -> None:
     """Blocked NumPy computes the traced program to the bits of the plain text."""
-    loss: Any = made(name, fields)
+    loss: Any = make_loss(name, fields)
     predictions, targets = inputs(loss)
     p, y = data.draw(predictions).astype(dtype).ravel(), data.draw(targets).astype(dtype).ravel()
     t = Tracer()

@@ -165,7 +165,7 @@ def test_nadam_hands_its_product_on() -> None:
 
 def test_rprop_grows_shrinks_and_waits() -> None:
     rule = Rprop(learning_rate=0.1)
-    # 0.1; the same sign: 0.12; turned: 0.06 and no move; anew: 0.06; no gradient; anew
+    # 0.1; the same sign: 0.12; turned: 0.06 and no move; again: 0.06; no gradient; again
     moves = -np.diff([1.0, *path(rule, [1.0, 5.0, -1.0, -1.0, 0.0, 2.0], [9.0] * 6)])
     assert moves == pytest.approx([0.1, 0.12, 0.0, -0.06, 0.0, 0.06], abs=1e-15)
 

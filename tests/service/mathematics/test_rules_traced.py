@@ -13,7 +13,7 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.errors import DomainError
 from optserve_server.hyper import declarations
 from optserve_server.optimizers.base import ElementwiseRule
-from tests.service.mathematics.evaluation import run, run_traced, traced
+from tests.service.mathematics.evaluation import run, run_program, trace_rule
 from tests.support.variants import rules
 
 STEPS = 5
@@ -31,7 +31,7 @@ def cases() -> Iterator[tuple[str, ElementwiseRule]]:
                 yield f"{label}, no epsilon", with_numbers(rule, epsilon=0.0)
             except DomainError:
                 assert rule.name in ("adadelta", "adopt", "prodigy")
-        if rooted(rule):
+        if needs_positive_root(rule):
             yield f"{label}, root", with_numbers(rule, epsilon_root=0.01)
 
 
@@ -41,8 +41,8 @@ def with_numbers(rule: Any, **numbers: float) -> ElementwiseRule:
     return changed
 
 
-def rooted(rule: ElementwiseRule) -> bool:
-    """Whether something may stand below the root and does not."""
+def needs_positive_root(rule: ElementwiseRule) -> bool:
+    """Whether the rule has an epsilon under the root and it is 0."""
     return getattr(rule, "epsilon_root", None) == 0.0
 
 
@@ -70,7 +70,7 @@ def require_bits_of_plain_evaluation(label: str, rule: ElementwiseRule, dtype: t
     for g in gradients:
         g[::50] = 0  # a weight that never sees a gradient
     expected = run(rule, p, gradients, rates)[-1]
-    actual = run_traced(NumpyBackend(threads=1), rule, p, gradients, rates)
+    actual = run_program(NumpyBackend(threads=1), rule, p, gradients, rates)
     for name, array in expected.items():
         assert array.dtype == dtype, (label, name)
         assert np.isfinite(array).all(), (label, name)
@@ -89,24 +89,24 @@ def test_the_programs_do_not_depend_on_numbers(labelled: list[tuple[str, Element
             if isinstance(value := getattr(rule, name), float) and name not in ONLY_VALUE
         }
         assert numbers, label
-        assert traced(with_numbers(rule, **numbers)) == traced(rule), label
+        assert trace_rule(with_numbers(rule, **numbers)) == trace_rule(rule), label
 
 
 @of_each_class
 def test_every_slot_is_used(labelled: list[tuple[str, ElementwiseRule]]) -> None:
     for label, rule in labelled:
-        program = traced(rule)
+        program = trace_rule(rule)
         assert set(program.arrays) == {"p", "g", *rule.slots()}, label
         assert {name for name, _ in program.stores} == {"p", *rule.slots()}, label
 
 
 def test_without_a_root_of_epsilon_the_programs_have_none() -> None:
-    without = [(label, rule) for label, rule in cases() if rooted(rule)]
+    without = [(label, rule) for label, rule in cases() if needs_positive_root(rule)]
     assert without
     for label, rule in without:
-        given = traced(with_numbers(rule, epsilon_root=0.01))
-        assert set(given.scalars) - set(traced(rule).scalars) == {"epsilon_root"}, label
-        assert len(given.instructions) == len(traced(rule).instructions) + 1, label
+        given = trace_rule(with_numbers(rule, epsilon_root=0.01))
+        assert set(given.scalars) - set(trace_rule(rule).scalars) == {"epsilon_root"}, label
+        assert len(given.instructions) == len(trace_rule(rule).instructions) + 1, label
 
 
 def test_flags_make_different_programs_within_a_rule() -> None:
@@ -114,7 +114,7 @@ def test_flags_make_different_programs_within_a_rule() -> None:
     from optserve_server.optimizers.epsilon import EpsilonPlacement
 
     programs = {
-        traced(Adam(bias_correction=correction, epsilon_placement=placement))
+        trace_rule(Adam(bias_correction=correction, epsilon_placement=placement))
         for correction in (BiasCorrection.FOLDED, BiasCorrection.HATTED)
         for placement in EpsilonPlacement
     }

@@ -30,12 +30,12 @@ def test_memory_is_counted_for_as_long_as_a_view_of_it_lives() -> None:
     whole = namespace.array(48)
     view = whole[8:40].view(np.float32).reshape(2, 4)
     del whole
-    assert (namespace.held(Kind.IN_FLIGHT), server.held(Kind.IN_FLIGHT)) == (48, 48)
+    assert (namespace.usage(Kind.IN_FLIGHT), server.usage(Kind.IN_FLIGHT)) == (48, 48)
     raw = memoryview(view)
     del view
-    assert server.held(Kind.IN_FLIGHT) == 48
+    assert server.usage(Kind.IN_FLIGHT) == 48
     raw.release()
-    assert (namespace.held(Kind.IN_FLIGHT), server.held(Kind.IN_FLIGHT)) == (0, 0)
+    assert (namespace.usage(Kind.IN_FLIGHT), server.usage(Kind.IN_FLIGHT)) == (0, 0)
 
 
 def test_whose_limit_it_was_is_told_and_nothing_is_counted() -> None:
@@ -51,7 +51,7 @@ def test_whose_limit_it_was_is_told_and_nothing_is_counted() -> None:
     assert caught.value.reason is Reason.LIMIT_EXCEEDED
     assert caught.value.metadata == {"limit": "max_memory_bytes", "value": "100"}
     assert caught.value.retry_after == 0.5, "others may end"
-    assert (namespace.held(Kind.IN_FLIGHT), server.held(Kind.IN_FLIGHT)) == (0, 0)
+    assert (namespace.usage(Kind.IN_FLIGHT), server.usage(Kind.IN_FLIGHT)) == (0, 0)
     assert (namespace.refused, server.refused) == (1, 1)
 
 
@@ -60,17 +60,17 @@ def test_a_charge_grows_shrinks_and_ends_with_its_owner() -> None:
     charge = Charge(namespace, Kind.RESIDENT, 20)
     charge.raise_to(50)
     charge.raise_to(30)
-    assert server.held(Kind.RESIDENT) == 50
+    assert server.usage(Kind.RESIDENT) == 50
     with pytest.raises(DomainError):
         charge.raise_to(61)
     assert charge.amount == 50
     charge.lower_to(10)
-    assert namespace.held(Kind.RESIDENT) == 10
+    assert namespace.usage(Kind.RESIDENT) == 10
     del charge
-    assert (namespace.held(Kind.RESIDENT), server.held(Kind.RESIDENT)) == (0, 0)
+    assert (namespace.usage(Kind.RESIDENT), server.usage(Kind.RESIDENT)) == (0, 0)
     with pytest.raises(DomainError):
         Charge(namespace, Kind.RESIDENT, 61)
-    assert server.held(Kind.RESIDENT) == 0
+    assert server.usage(Kind.RESIDENT) == 0
 
 
 def test_threads_never_hold_more_than_there_is() -> None:
@@ -83,13 +83,13 @@ def test_threads_never_hold_more_than_there_is() -> None:
                 held = budget.array(300)
             except DomainError:
                 continue
-            most = max(most, budget.held(Kind.IN_FLIGHT))
+            most = max(most, budget.usage(Kind.IN_FLIGHT))
             del held
         return most
 
     with ThreadPoolExecutor(8) as pool:
         assert 300 <= max(pool.map(take, range(8))) <= 900
-    assert budget.held(Kind.IN_FLIGHT) == 0
+    assert budget.usage(Kind.IN_FLIGHT) == 0
 
 
 @pytest.mark.parametrize("count", [3, MAX_INLINE_ELEMENTS + 1], ids=["small", "large"])

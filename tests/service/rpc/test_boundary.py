@@ -1,4 +1,4 @@
-"""The error boundary over a real socket: a defect is told as one, and its text stays here."""
+"""The error boundary over a real socket: a defect is INTERNAL, and its text is not sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.rpc.server.server import Server
 from optserve_server.rpc.transport.listening import Listening
 from optserve_server.sessions.namespaces import Namespaces
-from tests.integration.client import Refusal, named, refusal, sgd, tensor
+from tests.integration.client import Refusal, name_arrays, refusal, sgd, tensor
 
 SECRET = "the secret of /etc/passwd"
 
@@ -49,7 +49,7 @@ async def _step_on(backend: NumpyBackend) -> tuple[Refusal, dict[str, Any], str]
             await stub.CreateSession(request)
             with pytest.raises(grpc.RpcError) as caught:
                 await stub.Step(
-                    pb.StepRequest(name="sessions/s", gradients=named(values)),
+                    pb.StepRequest(name="sessions/s", gradients=name_arrays(values)),
                     metadata=(("x-request-id", "broken-1"),),
                 )
             trailing = dict(caught.value.trailing_metadata())
@@ -80,7 +80,7 @@ def test_no_memory_is_a_limit_and_no_defect() -> None:
     assert "secret" not in described
 
 
-async def _malformed() -> list[Refusal]:
+async def _send_malformed() -> list[Refusal]:
     """What every method says to bytes that are no message."""
     told = []
     with ThreadPoolExecutor(1) as executor:
@@ -100,6 +100,6 @@ SERVICE = pb.DESCRIPTOR.services_by_name["SessionService"]
 
 
 def test_bytes_that_are_no_message_are_told_so() -> None:
-    for told in asyncio.run(_malformed()):
+    for told in asyncio.run(_send_malformed()):
         assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
         assert told.message == "the message's bytes cannot be read"

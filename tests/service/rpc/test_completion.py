@@ -21,7 +21,7 @@ class DefectError(Exception):
     """What a coroutine raises."""
 
 
-async def completed(coroutine: Coroutine[Any, Any, T]) -> T:
+async def complete(coroutine: Coroutine[Any, Any, T]) -> T:
     """A caller, which can be cancelled."""
     return await Completion(coroutine)
 
@@ -30,14 +30,14 @@ def run(work: Coroutine[Any, Any, Any]) -> tuple[Any, list[dict[str, Any]]]:
     """The result of a coroutine, and what the event loop logged; nothing may be left running."""
     logged: list[dict[str, Any]] = []
 
-    async def watched() -> Any:
+    async def watch() -> Any:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
         result = await asyncio.wait_for(work, 10)
         await asyncio.sleep(0)
         gc.collect()  # a future whose exception was never retrieved is logged when it is freed
         return result
 
-    result = asyncio.run(watched())
+    result = asyncio.run(watch())
     assert not completion._waiting
     return result, logged
 
@@ -101,7 +101,7 @@ def test_it_goes_on_when_its_caller_is_cancelled(error: Exception | None) -> Non
 
     async def work() -> None:
         event, steps = asyncio.Event(), list[str]()
-        caller = asyncio.create_task(completed(until(event, steps, error)))
+        caller = asyncio.create_task(complete(until(event, steps, error)))
         await asyncio.sleep(0)
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -123,12 +123,12 @@ def test_a_lock_is_given_back_by_what_was_left_alone() -> None:
     async def work() -> list[str]:
         lock, event, order = asyncio.Lock(), asyncio.Event(), list[str]()
 
-        async def locked(name: str) -> None:
+        async def lock_and_note(name: str) -> None:
             async with lock:
                 await event.wait()
                 order.append(name)
 
-        callers = [asyncio.create_task(completed(locked(name))) for name in ("a", "b", "c")]
+        callers = [asyncio.create_task(complete(lock_and_note(name))) for name in ("a", "b", "c")]
         await asyncio.sleep(0.01)
         callers[0].cancel()  # holds it
         callers[1].cancel()  # waits for it
@@ -146,14 +146,14 @@ def test_it_sees_the_variables_of_its_caller_to_its_end() -> None:
     async def work() -> list[str]:
         event, seen = asyncio.Event(), list[str]()
 
-        async def named() -> None:
+        async def note_name() -> None:
             seen.append(NAME.get())
             await event.wait()
             seen.append(NAME.get())
 
         async def caller() -> None:
             NAME.set("caller")
-            await Completion(named())
+            await Completion(note_name())
 
         task = asyncio.create_task(caller())
         await asyncio.sleep(0)
@@ -186,7 +186,7 @@ def test_what_it_waits_for_may_be_cancelled() -> None:
         async def waiting() -> None:
             await future
 
-        caller = asyncio.create_task(completed(waiting()))
+        caller = asyncio.create_task(complete(waiting()))
         await asyncio.sleep(0)
         future.cancel()
         with pytest.raises(asyncio.CancelledError):

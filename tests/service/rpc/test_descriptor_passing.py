@@ -1,4 +1,4 @@
-"""The end of memory that nobody fetches, or that somebody may not."""
+"""Release of shared memory that is not fetched, or is fetched without permission."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optserve_server.rpc.transport import descriptor_passing
 from optserve_server.rpc.transport.descriptor_passing import DescriptorPassing
 from optserve_server.shared_memory.regions import Regions, make_region
 from tests.service.sessions.support import session_of, spec_of
-from tests.support.shared_memory import claim, held_by
+from tests.support.shared_memory import claim, count_held_by
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def session():
     return session_of(spec_of(), {"w": np.ones(3, np.float32)})
 
 
-def handed_over(session, work):
+def hand_over(session, work):
     """Runs ``work(handover, regions, region)`` beside a handover that listens."""
 
     async def run():
@@ -34,12 +34,12 @@ def handed_over(session, work):
         await door.stop()
         assert len(regions) == 0
 
-    before = held_by(os.getpid())
+    before = count_held_by(os.getpid())
     asyncio.run(run())
-    assert held_by(os.getpid()) <= before
+    assert count_held_by(os.getpid()) <= before
 
 
-async def fetched(door, region):
+async def fetch(door, region):
     connection, descriptors = await asyncio.to_thread(claim, door.name, region.name)
     for descriptor in descriptors:
         os.close(descriptor)
@@ -57,24 +57,24 @@ def test_what_is_not_fetched_in_time_is_dropped(session, monkeypatch):
 
     async def work(door, regions, region):
         await until_none(regions)
-        connection, count = await fetched(door, region)
+        connection, count = await fetch(door, region)
         with connection:
             assert count == 0
 
-    handed_over(session, work)
+    hand_over(session, work)
 
 
 def test_what_is_fetched_stays_for_as_long_as_the_connection(session, monkeypatch):
     monkeypatch.setattr(descriptor_passing, "CLAIM_TIMEOUT_S", 0.2)
 
     async def work(door, regions, region):
-        connection, count = await fetched(door, region)
+        connection, count = await fetch(door, region)
         await asyncio.sleep(0.4)
         assert (len(regions), count) == (1, 1)
         connection.close()
         await until_none(regions)
 
-    handed_over(session, work)
+    hand_over(session, work)
 
 
 def test_another_user_gets_nothing(session, monkeypatch):
@@ -82,9 +82,9 @@ def test_another_user_gets_nothing(session, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: own + 1)
 
     async def work(door, regions, region):
-        connection, count = await fetched(door, region)
+        connection, count = await fetch(door, region)
         with connection:
             assert count == 0
         assert not region.claimed
 
-    handed_over(session, work)
+    hand_over(session, work)

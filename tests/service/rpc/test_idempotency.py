@@ -9,7 +9,7 @@ import pytest
 from optserve.v1.session_service_pb2 import DeleteSessionRequest, DeleteSessionResponse, GetSessionRequest
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.execution.idempotency import content_of, once
-from optserve_server.sessions.request_ledger import Answered, RequestLedger
+from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.state.change import ChangeKind, Request
 
 
@@ -111,7 +111,7 @@ def test_all_that_a_server_comes_back_with_is_known() -> None:
     async def run() -> int:
         acts, kept = Acts(), Repeats()
         for number in range(1500):
-            kept.ledger.restore(Answered(Request(str(number), b"content"), ChangeKind.DELETE, b"", 7))
+            kept.ledger.restore(AnsweredRequest(Request(str(number), b"content"), ChangeKind.DELETE, b"", 7))
         for number in (0, 1499):
             await kept.once(str(number), b"content", acts)
         assert acts.begun == 0
@@ -127,12 +127,14 @@ def test_all_that_a_server_comes_back_with_is_known() -> None:
 def test_a_snapshot_holds_the_last_answers_of_its_owner() -> None:
     ledger = RequestLedger()
     for number in range(100):
-        ledger.remember(Answered(Request(str(number), b"content"), ChangeKind.PUSH, b"answer", number % 2))
-    ledger.remember(Answered(Request(), ChangeKind.PUSH, b"without a key", 1))
+        ledger.remember(
+            AnsweredRequest(Request(str(number), b"content"), ChangeKind.PUSH, b"answer", number % 2)
+        )
+    ledger.remember(AnsweredRequest(Request(), ChangeKind.PUSH, b"without a key", 1))
     state = ledger.state(1, 10)
     assert [key for key, *_ in state] == [str(number) for number in range(81, 100, 2)]
     again = RequestLedger()
     for one in state:
-        again.restore(Answered.of(one, 1))
+        again.restore(AnsweredRequest.of(one, 1))
     assert again.state(1, 10) == state
     assert again.lookup(Request("99", b"content")) == ledger.lookup(Request("99", b"content"))

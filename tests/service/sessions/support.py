@@ -22,7 +22,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class Watched:
-    """A kernel, or one that is bound, that tells of each call before it is made."""
+    """A kernel or bound kernel that reports each call before it is made."""
 
     def __init__(self, watched: Any, told: Callable[[], None]) -> None:
         self._watched, self._told = watched, told
@@ -52,9 +52,9 @@ class CountingBackend(NumpyBackend):
         self.reads = 0
 
     def compile(self, program: Program, *arguments: Any, **named: Any) -> Any:
-        return Watched(super().compile(program, *arguments, **named), lambda: self.called(program))
+        return Watched(super().compile(program, *arguments, **named), lambda: self.on_call(program))
 
-    def called(self, program: Program) -> None:
+    def on_call(self, program: Program) -> None:
         self.writes += bool(program.stores)
         self.reads += not program.stores
 

@@ -118,11 +118,11 @@ def test_layout_puts_wider_types_first_then_groups_as_given() -> None:
 def test_initializers_depend_on_seed_and_name_alone() -> None:
     store = Store(NumpyBackend())
 
-    def drawn(names: list[str], seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    def draw(names: list[str], seed: int) -> dict[str, np.ndarray[Any, Any]]:
         inits = [ParameterInit(name, F64, (3,), Normal()) for name in names]
         return parameters(store.create("", spec_of(), inits, seed))
 
-    one, two, other = drawn(["a", "b"], 1), drawn(["b", "a"], 1), drawn(["a"], 2)
+    one, two, other = draw(["a", "b"], 1), draw(["b", "a"], 1), draw(["a"], 2)
     for name in ("a", "b"):
         np.testing.assert_array_equal(one[name], two[name])
     assert not np.array_equal(one["a"], one["b"])

@@ -36,7 +36,7 @@ def loss(session: Session, *values: float) -> MetricsReport:
     return [session.report({"val_loss": value}) for value in values][-1]
 
 
-def stopped_at(best_step: int, **fields: Any) -> Session:
+def stop_at(best_step: int, **fields: Any) -> Session:
     """A session that took three steps, was best at one of them, and ended."""
     session = session_of(spec_of(early_stopping=EarlyStoppingSpec(patience=1, **fields)), START)
     while session.step < 3:
@@ -131,7 +131,7 @@ def test_two_metrics_are_watched_apart() -> None:
 
 
 def test_after_the_end_steps_and_reports_are_refused() -> None:
-    session = stopped_at(2)
+    session = stop_at(2)
     before = parameters(session)["w"].tobytes(), session.step, session.monitors
     for error in (
         refusal(step, session, GRADIENT),
@@ -153,7 +153,7 @@ def test_a_step_from_before_the_end_is_answered_again() -> None:
 
 @pytest.mark.parametrize("best_step", [1, 2, 3])
 def test_the_best_parameters_come_back(best_step: int) -> None:
-    session = stopped_at(best_step, restore_best=True)
+    session = stop_at(best_step, restore_best=True)
     until_then = session_of(spec_of(), START)
     for _ in range(best_step):
         step(until_then, GRADIENT)
@@ -163,7 +163,7 @@ def test_the_best_parameters_come_back(best_step: int) -> None:
 
 
 def test_nothing_comes_back_unless_it_is_asked_for() -> None:
-    session = stopped_at(1)
+    session = stop_at(1)
     np.testing.assert_allclose(parameters(session)["w"], START["w"] - 0.3, rtol=1e-15)
 
 
@@ -235,7 +235,7 @@ def test_an_update_starts_anew_what_it_changes() -> None:
 
 
 def test_an_update_lets_a_training_go_on() -> None:
-    session = stopped_at(1, restore_best=True)
+    session = stop_at(1, restore_best=True)
     update(session, early_stopping=session.spec.early_stopping)
     assert refusal(step, session, GRADIENT).reason is Reason.TRAINING_STOPPED
     update(session, early_stopping=EarlyStoppingSpec(patience=2))

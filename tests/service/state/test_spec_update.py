@@ -34,7 +34,7 @@ START = {"w": np.array([1.0, -2.0, 3.0]), "b": np.array([0.5])}
 GRADIENT = {"w": np.array([0.1, -0.2, 0.3]), "b": np.array([0.7])}
 
 
-def trained(spec: SessionSpec, steps: int = 3) -> Session:
+def train(spec: SessionSpec, steps: int = 3) -> Session:
     session = session_of(spec, START)
     for _ in range(steps):
         step(session, GRADIENT)
@@ -78,7 +78,7 @@ def test_what_becomes_of_state(
     started: tuple[str, ...],
     restarted: bool,
 ) -> None:
-    (transfer,) = trained(spec_of(before)).update(spec_of(after))
+    (transfer,) = train(spec_of(before)).update(spec_of(after))
     assert (transfer.carried, transfer.dropped, transfer.started) == (carried, dropped, started)
     assert transfer.restarted is restarted
 
@@ -90,7 +90,7 @@ def test_any_pair_goes_on_finitely(before: type[Rule]) -> None:
 
 
 def goes_on_finitely(before: type[Rule], after: type[Rule]) -> None:
-    session = trained(spec_of(before()))
+    session = train(spec_of(before()))
     at_switch = parameters(session)["w"].copy()
     pace = np.abs(at_switch - START["w"]).max()
     session.update(spec_of(after()))
@@ -108,29 +108,29 @@ def goes_on_finitely(before: type[Rule], after: type[Rule]) -> None:
 
 
 def test_a_restarted_rule_steps_as_if_it_were_new() -> None:
-    session = trained(spec_of(SGD(learning_rate=0.1)))
+    session = train(spec_of(SGD(learning_rate=0.1)))
     fresh = session_of(spec_of(Adam()), parameters(session))
     session.update(spec_of(Adam()))
     np.testing.assert_array_equal(after_a_step(session), after_a_step(fresh))
 
 
 def test_carried_state_steps_as_if_the_rule_had_always_been_there() -> None:
-    session = trained(spec_of(Adam(learning_rate=0.1)))
-    reference = trained(spec_of(Adam(learning_rate=0.1)))
+    session = train(spec_of(Adam(learning_rate=0.1)))
+    reference = train(spec_of(Adam(learning_rate=0.1)))
     session.update(spec_of(Adam(learning_rate=0.1, epsilon=1e-6)))
     session.update(spec_of(Adam(learning_rate=0.1)))
     np.testing.assert_array_equal(after_a_step(session), after_a_step(reference))
 
 
 def test_the_schedule_goes_on_from_the_sessions_step() -> None:
-    session = trained(spec_of(Adam()))
+    session = train(spec_of(Adam()))
     schedule = Exponential(initial_learning_rate=1.0, decay_steps=1.0, decay_rate=0.5)
     session.update(spec_of(SGD(), schedule=Chosen(schedule)))
     assert step(session, GRADIENT).learning_rate == 0.125
 
 
 def test_a_weight_average_starts_from_the_parameters() -> None:
-    session = trained(spec_of())
+    session = train(spec_of())
     now = parameters(session)["w"].copy()
     session.update(spec_of(weight_average=WeightAverageSpec(decay=0.5)))
     np.testing.assert_array_equal(parameters(session, point=Point.AVERAGE)["w"], now)
@@ -140,7 +140,7 @@ def test_a_weight_average_starts_from_the_parameters() -> None:
 
 def test_each_group_is_switched_by_itself() -> None:
     own = ParameterGroup(name="g", tensors=("b",), optimizer=Chosen(Momentum()))
-    session = trained(spec_of(Adam(), groups=(own,)))
+    session = train(spec_of(Adam(), groups=(own,)))
     changed = ParameterGroup(name="g", tensors=("b",), learning_rate_factor=0.0)
     transfers = {t.group: t for t in session.update(spec_of(Adam(), groups=(changed,)))}
     assert transfers[""].carried == ("m", "v")
@@ -150,7 +150,7 @@ def test_each_group_is_switched_by_itself() -> None:
     np.testing.assert_array_equal(parameters(session)["b"], before)
 
 
-def refused(session: Session, spec: SessionSpec, **options: Any) -> DomainError:
+def expect_refusal(session: Session, spec: SessionSpec, **options: Any) -> DomainError:
     before = parameters(session)["w"].tobytes(), session.spec
     with pytest.raises(DomainError) as caught:
         session.update(spec, **options)
@@ -162,12 +162,12 @@ def test_refusals_change_nothing() -> None:
     accumulating = spec_of(gradient=GradientSpec(accumulation_steps=2))
     session = session_of(accumulating, START)
     step(session, GRADIENT)
-    error = refused(session, spec_of())
+    error = expect_refusal(session, spec_of())
     assert (error.reason, error.metadata) == (Reason.STEP_INCOMPLETE, {"accumulated": "1", "needed": "2"})
     step(session, GRADIENT)
-    assert refused(session, spec_of(), expected_step=0).reason is Reason.STEP_MISMATCH
+    assert expect_refusal(session, spec_of(), expected_step=0).reason is Reason.STEP_MISMATCH
     regrouped = spec_of(groups=(ParameterGroup(name="g", tensors=("b",)),))
-    error = refused(session, regrouped)
+    error = expect_refusal(session, regrouped)
     assert (error.reason, error.field) == (Reason.CONFLICTING_FIELDS, "spec.groups")
     session.update(spec_of())
     assert after_a_step(session).shape == (3,)

@@ -31,7 +31,7 @@ def pieces(array: np.ndarray, cuts: list[int]) -> dict[str, np.ndarray]:
     return {f"t{i}": array[a:b] for i, (a, b) in enumerate(itertools.pairwise(bounds))}
 
 
-def stepped(rule: ElementwiseRule, cuts: list[int], in_group: set[int], reordered: bool) -> bytes:
+def take_steps(rule: ElementwiseRule, cuts: list[int], in_group: set[int], reordered: bool) -> bytes:
     """The parameters after three steps, in their order, cut into tensors of which some form a group."""
     start = pieces(START, cuts)
     members = tuple(name for i, name in enumerate(start) if i in in_group)
@@ -57,4 +57,4 @@ def stepped(rule: ElementwiseRule, cuts: list[int], in_group: set[int], reordere
 def test_cuts_groups_and_order_do_not_matter(
     cls: type[ElementwiseRule], cuts: list[int], in_group: set[int], reordered: bool
 ) -> None:
-    assert stepped(cls(), cuts, in_group, reordered) == stepped(cls(), [], set(), False)
+    assert take_steps(cls(), cuts, in_group, reordered) == take_steps(cls(), [], set(), False)

@@ -9,7 +9,7 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.optimizers.adam import Adam
-from optserve_server.sessions.request_ledger import Answered, RequestLedger
+from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.sessions.session import Session
 from optserve_server.state.change import ChangeKind, Request
 from optserve_server.state.step_deduplication import RESULTS_KEPT, WORKERS_KEPT, StepDeduplication
@@ -94,7 +94,7 @@ def test_the_worker_that_was_silent_longest_is_forgotten(session: Session) -> No
 
 def test_request_ledger() -> None:
     ledger = RequestLedger(capacity=2)
-    first = Answered(Request("a", b"1"), ChangeKind.PUSH, b"answer")
+    first = AnsweredRequest(Request("a", b"1"), ChangeKind.PUSH, b"answer")
     ledger.remember(first)
     assert ledger.lookup(Request("a", b"1")) == first
     assert ledger.lookup(Request("b", b"1")) is None
@@ -102,5 +102,5 @@ def test_request_ledger() -> None:
         ledger.lookup(Request("a", b"2"))
     assert caught.value.reason is Reason.REQUEST_ID_REUSED
     for key in ("b", "c"):
-        ledger.remember(Answered(Request(key, b"1"), ChangeKind.PUSH, b"x"))
+        ledger.remember(AnsweredRequest(Request(key, b"1"), ChangeKind.PUSH, b"x"))
     assert ledger.lookup(Request("a", b"1")) is None

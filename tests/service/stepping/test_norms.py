@@ -37,7 +37,7 @@ def make(scale: float, **gradient: Any) -> Session:
     return session_of(spec_of(gradient=GradientSpec(**gradient)), start)
 
 
-def moved(session: Session) -> dict[str, npt.NDArray[Any]]:
+def measure_movement(session: Session) -> dict[str, npt.NDArray[Any]]:
     """What SGD at 0.1 took the gradient for."""
     return {name: values / -0.1 for name, values in parameters(session).items()}
 
@@ -69,7 +69,7 @@ def test_norms_of_accumulated_gradients(scale: float) -> None:
 def test_clipping_by_the_joint_norm(scale: float, limit: float) -> None:
     session = make(scale, clip=ClipByGlobalNorm(max_norm=limit * scale))
     result = step(session, gradients(scale))
-    for name, g in moved(session).items():
+    for name, g in measure_movement(session).items():
         np.testing.assert_allclose(g, UNIT[name] / 85 * limit * scale, rtol=1e-14)
     assert result.gradient_norm == about(85 * scale)
     assert result.clipped_gradient_norm == about(limit * scale)
@@ -78,7 +78,7 @@ def test_clipping_by_the_joint_norm(scale: float, limit: float) -> None:
 def test_clipping_large_gradients_to_one() -> None:
     session = make(1e200, clip=ClipByGlobalNorm(max_norm=1.0))
     assert step(session, gradients(1e200)).clipped_gradient_norm == about(1)
-    np.testing.assert_allclose(moved(session)["b"], UNIT["b"] / 85, rtol=1e-14)
+    np.testing.assert_allclose(measure_movement(session)["b"], UNIT["b"] / 85, rtol=1e-14)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -86,7 +86,7 @@ def test_clipping_by_each_tensors_norm(scale: float) -> None:
     session = make(scale, clip=ClipByTensorNorm(max_norm=20 * scale))
     result = step(session, gradients(scale))
     clipped = {"a": UNIT["a"] * scale, "b": UNIT["b"] / math.sqrt(7072) * 20 * scale}
-    for name, g in moved(session).items():
+    for name, g in measure_movement(session).items():
         np.testing.assert_allclose(g, clipped[name], rtol=1e-14)
     assert result.clipped_gradient_norm == about(math.hypot(math.sqrt(153), 20) * scale)
 

@@ -100,7 +100,7 @@ def test_lazy_rows_get_the_bits_of_the_dense_step_and_the_others_stay(rule: Rule
 
 
 def test_a_lazy_row_that_rests_keeps_its_state_while_the_session_counts() -> None:
-    """Adam by hand: the moments of row 4 rest during the second step, t goes on."""
+    """Adam by hand: the moments of row 4 rest during the second step, t advances."""
     session = make(SparseUpdate.LAZY, Adam(learning_rate=0.1, beta1=0.5, beta2=0.75, epsilon=0.01))
     one = np.ones((1, 2, 2))
     for index in (4, 0, 4):
@@ -196,7 +196,7 @@ def test_a_step_is_taken_once(sparse: SparseUpdate) -> None:
     moved = state(session)["p"]
     again = sparse_step(session, worker="a", sequence=1)
     assert (again.replayed, again.step) == (True, first.step)
-    # The rows are told apart by what was sent, whatever they add up to.
+    # Rows differ if what was sent differs, whatever they add up to.
     for other in (
         rows(INDICES[::-1]),
         rows(values=VALUES * 2),

@@ -42,20 +42,20 @@ START = {"a": np.array([1.0, -2.0]), "b": np.array([[3.0, 4.0, 5.0]])}
 GRADIENT = {"a": np.array([3.0, 0.0]), "b": np.array([[0.0, 4.0, 0.0]])}
 
 
-def guarded(**gradient: Any) -> Session:
+def make_guarded_session(**gradient: Any) -> Session:
     return session_of(spec_of(gradient=GradientSpec(**gradient)), START)
 
 
-def moved(session: Session) -> dict[str, list[float]]:
+def measure_movement(session: Session) -> dict[str, list[float]]:
     """How far SGD at 0.1 moved each element, in units of the gradient."""
     now = parameters(session)
     return {name: ((START[name] - now[name]) / 0.1).reshape(-1).round(12).tolist() for name in START}
 
 
 def test_plain_step_reports_what_it_did() -> None:
-    session = guarded()
+    session = make_guarded_session()
     result = step(session, GRADIENT)
-    assert moved(session) == {"a": [3, 0], "b": [0, 4, 0]}
+    assert measure_movement(session) == {"a": [3, 0], "b": [0, 4, 0]}
     assert result.step == session.step == 1
     assert result.outcome is StepOutcome.APPLIED
     assert result.learning_rate == 0.1
@@ -64,7 +64,10 @@ def test_plain_step_reports_what_it_did() -> None:
 
 
 def test_tensor_norms_on_request() -> None:
-    assert step(guarded(), GRADIENT, per_tensor_norms=True).tensor_norms == (("a", 3.0), ("b", 4.0))
+    assert step(make_guarded_session(), GRADIENT, per_tensor_norms=True).tensor_norms == (
+        ("a", 3.0),
+        ("b", 4.0),
+    )
 
 
 def test_tensor_norms_of_tensors_without_elements() -> None:
@@ -114,43 +117,43 @@ def test_a_step_that_happens_in_any_case_is_one_pass_and_the_same(gradient: dict
 
 
 def test_clip_by_value() -> None:
-    session = guarded(clip=ClipByValue(max_value=1.0))
+    session = make_guarded_session(clip=ClipByValue(max_value=1.0))
     result = step(session, GRADIENT)
-    assert moved(session) == {"a": [1, 0], "b": [0, 1, 0]}
+    assert measure_movement(session) == {"a": [1, 0], "b": [0, 1, 0]}
     assert (result.gradient_norm, result.clipped_gradient_norm) == (5, math.sqrt(2))
 
 
 def test_clip_by_tensor_norm() -> None:
-    session = guarded(clip=ClipByTensorNorm(max_norm=3.5))
+    session = make_guarded_session(clip=ClipByTensorNorm(max_norm=3.5))
     result = step(session, GRADIENT)
-    assert moved(session) == {"a": [3, 0], "b": [0, 3.5, 0]}
+    assert measure_movement(session) == {"a": [3, 0], "b": [0, 3.5, 0]}
     assert result.clipped_gradient_norm == pytest.approx(math.hypot(3, 3.5), rel=1e-15)
 
 
 def test_clip_by_global_norm() -> None:
-    session = guarded(clip=ClipByGlobalNorm(max_norm=1.0))
+    session = make_guarded_session(clip=ClipByGlobalNorm(max_norm=1.0))
     result = step(session, GRADIENT)
-    assert moved(session) == {"a": [0.6, 0], "b": [0, 0.8, 0]}
+    assert measure_movement(session) == {"a": [0.6, 0], "b": [0, 0.8, 0]}
     assert result.clipped_gradient_norm == pytest.approx(1, rel=1e-15)
 
 
 def test_regularisation_is_added_before_clipping_and_its_penalty_reported() -> None:
-    session = guarded(l1=0.5, l2=2.0, clip=ClipByValue(max_value=6.0))
+    session = make_guarded_session(l1=0.5, l2=2.0, clip=ClipByValue(max_value=6.0))
     result = step(session, GRADIENT)
     # g + 0.5*sign(p) + 2*p, clipped to 6.
-    assert moved(session) == {"a": [5.5, -4.5], "b": [6, 6, 6]}
+    assert measure_movement(session) == {"a": [5.5, -4.5], "b": [6, 6, 6]}
     assert result.regularization_penalty == 0.5 * 15 + 2 * 55 / 2
 
 
 def test_loss_scale_is_divided_out() -> None:
-    session = guarded()
+    session = make_guarded_session()
     result = step(session, {name: g * 1024 for name, g in GRADIENT.items()}, loss_scale=1024.0)
-    assert moved(session) == {"a": [3, 0], "b": [0, 4, 0]}
+    assert measure_movement(session) == {"a": [3, 0], "b": [0, 4, 0]}
     assert result.gradient_norm == 5
 
 
 def test_accumulation_steps_on_the_mean() -> None:
-    session = guarded(accumulation_steps=2)
+    session = make_guarded_session(accumulation_steps=2)
     for round_number in (1, 2):
         first = step(session, GRADIENT)
         assert (first.outcome, first.accumulated) == (StepOutcome.ACCUMULATED, 1)
@@ -158,11 +161,11 @@ def test_accumulation_steps_on_the_mean() -> None:
         second = step(session, {name: g * 3 for name, g in GRADIENT.items()})
         assert (second.outcome, second.accumulated, second.step) == (StepOutcome.APPLIED, 0, round_number)
         assert second.gradient_norm == 10
-        assert moved(session) == {"a": [6 * round_number, 0], "b": [0, 8 * round_number, 0]}
+        assert measure_movement(session) == {"a": [6 * round_number, 0], "b": [0, 8 * round_number, 0]}
 
 
 def test_accumulation_needs_every_tensor() -> None:
-    session = guarded(accumulation_steps=2)
+    session = make_guarded_session(accumulation_steps=2)
     with pytest.raises(DomainError) as caught:
         step(session, {"a": GRADIENT["a"]})
     assert caught.value.reason is Reason.MISSING_TENSOR
@@ -190,7 +193,7 @@ def test_groups_have_their_own_rate_and_rule() -> None:
     assert session.slot_names() == {"slow": (), "other": tuple(own.algorithm.slots())}
     step(session, GRADIENT)
     step(session, GRADIENT)
-    assert moved(session) == {"a": [3, 0], "b": [0, 40 + 60, 0]}
+    assert measure_movement(session) == {"a": [3, 0], "b": [0, 40 + 60, 0]}
 
 
 def test_weight_average_copies_first_and_follows_tensors_left_alone() -> None:
@@ -249,7 +252,7 @@ def test_lookahead_is_where_the_next_step_would_look() -> None:
 @pytest.mark.parametrize("point", [Point.AVERAGE, Point.LOOKAHEAD])
 def test_points_that_are_not_kept(point: Point) -> None:
     with pytest.raises(DomainError) as caught:
-        guarded().values(point=point)
+        make_guarded_session().values(point=point)
     assert caught.value.reason is Reason.POINT_UNAVAILABLE
 
 
@@ -257,24 +260,24 @@ BAD = {"a": np.array([1.0, np.nan]), "b": np.array([[np.inf, 1.0, -np.inf]])}
 
 
 def test_non_finite_reject_names_the_tensor() -> None:
-    session = guarded()
+    session = make_guarded_session()
     with pytest.raises(DomainError) as caught:
         step(session, BAD)
     assert caught.value.reason is Reason.NON_FINITE_GRADIENT
     assert caught.value.field == "gradients[0].tensor.data"
     assert caught.value.metadata == {"tensor": "a", "count": "3"}
-    assert (session.step, moved(session)) == (0, {"a": [0, 0], "b": [0, 0, 0]})
+    assert (session.step, measure_movement(session)) == (0, {"a": [0, 0], "b": [0, 0, 0]})
 
 
 def test_non_finite_skip_counts() -> None:
-    session = guarded(non_finite=NonFinitePolicy.SKIP)
+    session = make_guarded_session(non_finite=NonFinitePolicy.SKIP)
     result = step(session, BAD)
     assert (result.outcome, result.non_finite_count) == (StepOutcome.SKIPPED, 3)
-    assert (session.step, session.skipped, moved(session)) == (0, 1, {"a": [0, 0], "b": [0, 0, 0]})
+    assert (session.step, session.skipped, measure_movement(session)) == (0, 1, {"a": [0, 0], "b": [0, 0, 0]})
 
 
 def test_non_finite_allow_goes_on() -> None:
-    session = guarded(non_finite=NonFinitePolicy.ALLOW)
+    session = make_guarded_session(non_finite=NonFinitePolicy.ALLOW)
     result = step(session, BAD)
     assert (result.outcome, result.non_finite_count, session.step) == (StepOutcome.APPLIED, 3, 1)
     assert np.isnan(parameters(session)["a"]).tolist() == [False, True]
@@ -323,9 +326,9 @@ def test_validate_only_changes_nothing() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 def test_gradients_of_every_dtype(dtype: Any) -> None:
-    session = guarded()
+    session = make_guarded_session()
     step(session, {name: g.astype(dtype) for name, g in GRADIENT.items()})
-    assert moved(session) == {"a": [3, 0], "b": [0, 4, 0]}
+    assert measure_movement(session) == {"a": [3, 0], "b": [0, 4, 0]}
 
 
 def test_both_parameter_dtypes_side_by_side() -> None:
@@ -333,17 +336,17 @@ def test_both_parameter_dtypes_side_by_side() -> None:
     session = session_of(spec_of(), mixed)
     assert [entry.name for entry in session.layout.entries] == ["a", "b", "c"]
     result = step(session, {**GRADIENT, "c": np.full(3, 2.0, np.float32)})
-    assert moved(session) == {"a": [3, 0], "b": [0, 4, 0]}
+    assert measure_movement(session) == {"a": [3, 0], "b": [0, 4, 0]}
     np.testing.assert_array_equal(parameters(session)["c"], np.float32(1) - np.float32(0.1) * np.float32(2))
     assert result.gradient_norm == pytest.approx(math.sqrt(25 + 12), rel=1e-15)
 
 
 def test_a_failure_half_way_closes_the_session_to_further_steps() -> None:
     class Failing(CountingBackend):
-        def called(self, program: Program) -> None:
+        def on_call(self, program: Program) -> None:
             if program.stores and self.writes:
                 raise MemoryError
-            super().called(program)
+            super().on_call(program)
 
     mixed = {"a": START["a"], "c": np.ones(3, np.float32)}
     backend = Failing()
@@ -361,7 +364,7 @@ def test_a_request_that_is_checked_during_a_step_finds_the_session_whole() -> No
     class Asking(CountingBackend):
         session: Session | None = None
 
-        def called(self, program: Program) -> None:
+        def on_call(self, program: Program) -> None:
             if self.session is not None:
                 assert self.session.values([]).step == 0
 

@@ -13,7 +13,7 @@ from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.lamb import LAMB
 from optserve_server.optimizers.lars import LARS
 from optserve_server.optimizers.matrix import norm
-from optserve_server.optimizers.muon import Muon, orthogonalized
+from optserve_server.optimizers.muon import Muon, orthogonalize
 from optserve_server.optimizers.prodigy import Prodigy
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.session import Session
@@ -157,7 +157,7 @@ def test_state_has_the_shapes_of_the_rule() -> None:
 
 def test_orthogonalized_keeps_directions_and_evens_lengths() -> None:
     u = np.diag([3.0, 1.0, 0.2])
-    result = orthogonalized(np, u, iterations=5, divisor=norm(np, u))
+    result = orthogonalize(np, u, iterations=5, divisor=norm(np, u))
     assert np.abs(result - np.diag(np.diag(result))).max() < 1e-12
     assert np.all((np.diag(result) > 0.6) & (np.diag(result) < 1.3))
 

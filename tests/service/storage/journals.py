@@ -28,11 +28,11 @@ class Writer:
         done = threading.Event()
         outcome: list[OSError | None] = []
 
-        def settled(error: OSError | None) -> None:
+        def on_durable(error: OSError | None) -> None:
             outcome.append(error)
             done.set()
 
-        self.journal.append(Record(owner, number, pieces, settled))
+        self.journal.append(Record(owner, number, pieces, on_durable))
         assert done.wait(20)
         return outcome[0]
 

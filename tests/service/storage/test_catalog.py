@@ -1,4 +1,4 @@
-"""The data directory: one server at a time, sessions whole or not at all."""
+"""The data directory: one server at a time, and only whole sessions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.disks import FailingDisk
 
 
 @contextmanager
-def opened(root: Path, disk: Disk | None = None) -> Iterator[Catalog]:
+def open_catalog(root: Path, disk: Disk | None = None) -> Iterator[Catalog]:
     catalog = Catalog(disk or Disk(), root)
     try:
         yield catalog
@@ -26,7 +26,7 @@ def opened(root: Path, disk: Disk | None = None) -> Iterator[Catalog]:
         catalog.close()
 
 
-def made(catalog: Catalog, name: str, content: bytes = b"first") -> SessionFolder:
+def make_session(catalog: Catalog, name: str, content: bytes = b"first") -> SessionFolder:
     """A session of that name, with a snapshot of its first state."""
     folder = catalog.new_folder(name)
     for source, target in catalog.create(folder, writes(content), 0):
@@ -39,9 +39,9 @@ def writes(content: bytes) -> Callable[[Callable[[Piece], None]], None]:
 
 
 def test_sessions_are_found_again(tmp_path: Path) -> None:
-    with opened(tmp_path) as catalog:
-        a, b = made(catalog, "a"), made(catalog, "b")
-    with opened(tmp_path) as catalog:
+    with open_catalog(tmp_path) as catalog:
+        a, b = make_session(catalog, "a"), make_session(catalog, "b")
+    with open_catalog(tmp_path) as catalog:
         assert list(catalog.folders()) == [a, b]
         assert a.owner != b.owner
         assert a.owner % 2 == b.owner % 2 == 1
@@ -67,58 +67,58 @@ sys.stdin.read()
     finally:
         holder.kill()
         holder.communicate(timeout=20)
-    with opened(tmp_path):
+    with open_catalog(tmp_path):
         pass
 
 
 def test_a_directory_of_another_version_is_refused(tmp_path: Path) -> None:
-    with opened(tmp_path):
+    with open_catalog(tmp_path):
         pass
     (tmp_path / "VERSION").write_text("optserve data 1\n")
     with pytest.raises(DirectoryError, match=r"is of version 'optserve data 1\\n', not 'optserve data 2\\n'"):
         Catalog(Disk(), tmp_path)
-    with opened(tmp_path / "other") as catalog:
-        made(catalog, "a")
+    with open_catalog(tmp_path / "other") as catalog:
+        make_session(catalog, "a")
     (tmp_path / "other" / "VERSION").unlink()
     with pytest.raises(DirectoryError, match="has sessions, but no VERSION"):
         Catalog(Disk(), tmp_path / "other")
     (tmp_path / "other" / "VERSION").write_text(VERSION)
-    with opened(tmp_path / "other"):
+    with open_catalog(tmp_path / "other"):
         pass
 
 
 def test_a_start_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
     """VERSION is written last: without it, empty folders are those of a first start that was killed."""
-    with opened(tmp_path):
+    with open_catalog(tmp_path):
         pass
     (tmp_path / "VERSION").unlink()
-    with opened(tmp_path):
+    with open_catalog(tmp_path):
         assert (tmp_path / "VERSION").read_text() == VERSION
 
 
 @pytest.mark.parametrize("folder", ["sessions", "journal"])
 def test_a_directory_that_lost_a_folder_is_refused(folder: str, tmp_path: Path) -> None:
-    with opened(tmp_path) as catalog:
-        made(catalog, "a")
+    with open_catalog(tmp_path) as catalog:
+        make_session(catalog, "a")
     (tmp_path / folder).rename(tmp_path / "away")
     with pytest.raises(DirectoryError, match=f"has a VERSION, but its {folder}/ is missing; restore it"):
         Catalog(Disk(), tmp_path)
     assert not (tmp_path / folder).exists()
     (tmp_path / "away").rename(tmp_path / folder)
-    with opened(tmp_path) as catalog:
+    with open_catalog(tmp_path) as catalog:
         assert [folder.session_id for folder in catalog.folders() if isinstance(folder, SessionFolder)] == [
             "a"
         ]
 
 
 def test_what_was_half_done_is_swept(tmp_path: Path) -> None:
-    with opened(tmp_path) as catalog:
-        a = made(catalog, "a")
+    with open_catalog(tmp_path) as catalog:
+        a = make_session(catalog, "a")
     (a.path / ".auto-000000000001-1.safetensors.new").write_bytes(b"half")
     (tmp_path / ".VERSION.3.new").write_bytes(b"half")
     (tmp_path / "trash" / "b.0123").mkdir()
     (tmp_path / "trash" / "b.0123" / "manifest.json").write_text("{}")
-    with opened(tmp_path) as catalog:
+    with open_catalog(tmp_path) as catalog:
         catalog.sweep()
         assert list(tmp_path.glob("**/.*")) == []
         assert list((tmp_path / "trash").iterdir()) == []
@@ -128,14 +128,14 @@ def test_what_was_half_done_is_swept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("operation", ["write", "sync", "open"])
 def test_a_session_that_cannot_be_made_leaves_nothing(tmp_path: Path, operation: str) -> None:
     disk = FailingDisk()
-    with opened(tmp_path, disk) as catalog:
+    with open_catalog(tmp_path, disk) as catalog:
         disk.failing[operation] = errno.ENOSPC
         with pytest.raises(OSError, match="No space"):
-            made(catalog, "a")
+            make_session(catalog, "a")
         disk.failing = {}
         assert list(catalog.folders()) == []
         assert list((tmp_path / "trash").iterdir()) == []
-        assert made(catalog, "a").session_id == "a"
+        assert make_session(catalog, "a").session_id == "a"
 
 
 def test_a_failed_replacement_leaves_what_was_there(tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_a_failed_replacement_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
-    with opened(tmp_path) as catalog:
-        a = made(catalog, "a")
+    with open_catalog(tmp_path) as catalog:
+        a = make_session(catalog, "a")
         manifest = a.path / "manifest.json"
         data = manifest.read_bytes()
         for place in range(len(data) - 1):
@@ -166,8 +166,8 @@ def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
 
 
 def test_generations(tmp_path: Path) -> None:
-    with opened(tmp_path) as catalog:
-        a = made(catalog, "a", b"0")
+    with open_catalog(tmp_path) as catalog:
+        a = make_session(catalog, "a", b"0")
         for number in (1, 2, 3, 12):
             for kept in (False, True):
                 write_whole(catalog.disk, a.place(number, 2 * number, kept=kept), [b"%d" % number])
@@ -184,8 +184,8 @@ def test_generations(tmp_path: Path) -> None:
 
 
 def test_quarantine(tmp_path: Path) -> None:
-    with opened(tmp_path) as catalog:
-        a, b = made(catalog, "a"), made(catalog, "b")
+    with open_catalog(tmp_path) as catalog:
+        a, b = make_session(catalog, "a"), make_session(catalog, "b")
         place = catalog.set_aside(a.path)
         assert list(catalog.folders()) == [b]
         assert catalog.aside() == {"a": [place]}

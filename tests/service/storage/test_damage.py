@@ -1,4 +1,4 @@
-"""Bytes that tear or flip: what is read is right, or somebody is told."""
+"""Torn writes and flipped bits: what is read is right, or an error is reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OWNERS = (7, 8, 9)
 COUNT = 4
 
 
-def expected(owner: int) -> list[bytes]:
+def list_expected(owner: int) -> list[bytes]:
     return [bytes([owner, number]) * (20 * number + owner) for number in range(1, COUNT + 1)]
 
 
@@ -30,11 +30,11 @@ def journal() -> dict[str, bytes]:
         with writing(Path(folder), segment_bytes=600) as writer:
             for number in range(1, COUNT + 1):
                 for owner in OWNERS:
-                    assert writer.append(owner, number, expected(owner)[number - 1]) is None
+                    assert writer.append(owner, number, list_expected(owner)[number - 1]) is None
         return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.stat().st_size}
 
 
-def damaged(data: bytes, how: str, place: int, count: int) -> bytes:
+def damage(data: bytes, how: str, place: int, count: int) -> bytes:
     """``data`` cut off at ``place``, or with ``count`` bytes there changed, zeroed, lost or doubled."""
     place %= len(data)
     stop = min(place + count, len(data))
@@ -55,14 +55,14 @@ HOWS = st.sampled_from(["cut", "flip", "zero", "lose", "double"])
 def test_a_damaged_journal(data: st.DataObject, how: str, place: int, count: int) -> None:
     files = dict(journal())
     name = data.draw(st.sampled_from(sorted(files)))
-    files[name] = damaged(files[name], how, place, count)
+    files[name] = damage(files[name], how, place, count)
     with tempfile.TemporaryDirectory() as folder:
         for path, content in files.items():
             Path(folder, path).write_bytes(content)
         sound = 0
         for owner in OWNERS:
             try:
-                assert payloads(Path(folder), owner) == expected(owner)
+                assert payloads(Path(folder), owner) == list_expected(owner)
                 sound += 1
             except DamagedError:
                 pass
@@ -80,7 +80,7 @@ VALUES: dict[str, np.ndarray] = {
 
 
 @functools.cache
-def written() -> bytes:
+def write_journal() -> bytes:
     pieces: list[bytes] = []
     sources = [TensorSource(n, a.dtype, a.shape, functools.partial(np.copy, a)) for n, a in VALUES.items()]
     snapshot.write(lambda piece: pieces.append(bytes(piece)), sources, {"optserve": '{"a": 1}'})
@@ -88,7 +88,7 @@ def written() -> bytes:
 
 
 def test_a_snapshot_comes_back() -> None:
-    contents = snapshot.read(memoryview(written()))
+    contents = snapshot.read(memoryview(write_journal()))
     assert contents.metadata == {"optserve": '{"a": 1}'}
     assert contents.tensors.keys() == VALUES.keys()
     for name, value in VALUES.items():
@@ -101,11 +101,11 @@ def test_a_snapshot_comes_back() -> None:
 @given(HOWS, st.integers(0, 1 << 20), st.integers(1, 200))
 @example("cut", 0, 1)
 def test_a_damaged_snapshot(how: str, place: int, count: int) -> None:
-    data = damaged(written(), how, place, count)
+    data = damage(write_journal(), how, place, count)
     try:
         contents = snapshot.read(memoryview(data))
     except DamagedError:
-        assert data != written()
+        assert data != write_journal()
         return
     assert contents.metadata == {"optserve": '{"a": 1}'}
     for name, value in VALUES.items():

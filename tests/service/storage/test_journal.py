@@ -51,7 +51,7 @@ def test_segments_are_freed_when_nobody_needs_them(tmp_path: Path) -> None:
             writer.append(7, number, bytes(400))
             writer.append(8, number, bytes(400))
         before = len(list(tmp_path.glob("*.journal")))
-        assert writer.journal.pinned({7: 20, 8: 0}) == {8}
+        assert writer.journal.find_pinning_owners({7: 20, 8: 0}) == {8}
         writer.journal.release({7: 20, 8: 0}, 0)
         assert len(list(tmp_path.glob("*.journal"))) == before
         writer.journal.release({7: 20, 8: 10}, 1 << 20)

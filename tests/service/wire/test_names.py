@@ -16,7 +16,7 @@ IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 @given(IDS)
 def test_an_id_comes_back_out_of_its_name_and_token(session_id: str) -> None:
     assert names.session_id_from(names.session_name(session_id)) == session_id
-    assert names.checked_session_id(session_id) == session_id
+    assert names.check_session_id(session_id) == session_id
     assert pages.after_from(pages.token_to(session_id)) == session_id
 
 
@@ -37,13 +37,13 @@ def test_any_other_text_is_refused_in_words_for_the_caller(text: str) -> None:
 @pytest.mark.parametrize("name", ["w\x00", "\x7f", "a\tb", "x" * 256])
 def test_tensor_names_have_no_control_characters_and_an_end(name: str) -> None:
     with pytest.raises(DomainError) as caught:
-        names.checked_tensor_name(name)
+        names.check_tensor_name(name)
     assert (caught.value.reason, caught.value.field) == (Reason.MALFORMED_NAME, "name")
 
 
 @pytest.mark.parametrize("name", ["w", "dense/kernel:0", "層/重み", "x" * 255])
 def test_other_tensor_names_are_taken(name: str) -> None:
-    assert names.checked_tensor_name(name) == name
+    assert names.check_tensor_name(name) == name
 
 
 def test_sizes_of_pages() -> None:

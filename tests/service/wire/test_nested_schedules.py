@@ -9,11 +9,11 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Convention
 from optserve_server.schedules.join import Join
 from optserve_server.schedules.piecewise_constant import BoundarySide, PiecewiseConstant
-from optserve_server.wire.specifications.specs import chosen_from, chosen_to, session_spec_from
+from optserve_server.wire.specifications.specs import algorithm_from, algorithm_to, session_spec_from
 from tests.service.wire.support import outcome
 
 
-def joined() -> ScheduleSpec:
+def make_join() -> ScheduleSpec:
     message = ScheduleSpec(convention=CONVENTION_TORCH)
     message.join.boundaries.append(5)
     first = message.join.schedules.add().piecewise_constant
@@ -27,7 +27,7 @@ def joined() -> ScheduleSpec:
 
 
 def test_the_convention_is_handed_down() -> None:
-    join = chosen_from(joined()).algorithm
+    join = algorithm_from(make_join()).algorithm
     assert isinstance(join, Join)
     first, last = join.schedules
     assert isinstance(first.algorithm, PiecewiseConstant)
@@ -38,11 +38,11 @@ def test_the_convention_is_handed_down() -> None:
 
 def test_the_echo_states_what_is_within() -> None:
     echo = ScheduleSpec()
-    chosen_to(echo, chosen_from(joined()))
+    algorithm_to(echo, algorithm_from(make_join()))
     assert echo.join.schedules[0].convention == CONVENTION_TORCH
     assert echo.join.schedules[0].piecewise_constant.boundary_side
     assert echo.join.schedules[1].legacy_decay.schedule.convention == CONVENTION_KERAS
-    assert chosen_from(echo) == chosen_from(joined())
+    assert algorithm_from(echo) == algorithm_from(make_join())
 
 
 def test_a_session_schedule_does_not_inherit_from_its_optimizer() -> None:
@@ -57,13 +57,13 @@ def test_a_session_schedule_does_not_inherit_from_its_optimizer() -> None:
 
 
 def refusal(message: ScheduleSpec) -> tuple[Reason, str | None]:
-    error = outcome(lambda: chosen_from(message))
+    error = outcome(lambda: algorithm_from(message))
     assert isinstance(error, DomainError)
     return error.reason, error.field
 
 
 def test_errors_within_are_told_by_their_place() -> None:
-    message = joined()
+    message = make_join()
     message.join.schedules[1].legacy_decay.schedule.constant.value = -1
     assert refusal(message) == (Reason.OUT_OF_RANGE, "join.schedules[1].legacy_decay.schedule.constant.value")
     message.join.schedules[1].legacy_decay.schedule.Clear()

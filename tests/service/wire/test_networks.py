@@ -41,12 +41,12 @@ def lenet() -> dict[str, Any]:
     }
 
 
-def parsed(description: dict[str, Any]) -> NetworkSpec:
+def parse(description: dict[str, Any]) -> NetworkSpec:
     return json_format.ParseDict(description, NetworkSpec())
 
 
 def test_the_answer_states_every_layer_and_field() -> None:
-    network = network_from(parsed(lenet()))
+    network = network_from(parse(lenet()))
     response = estimate_to(estimate(network, 2, 4, math.prod), network)
     assert [layer.name for layer in response.layers] == ["convolution_0", "halved", "flatten_2", "dense_3"]
     assert [list(layer.output_shape) for layer in response.layers] == [[28, 28, 6], [14, 14, 6], [1176], [10]]
@@ -61,7 +61,7 @@ def test_the_answer_states_every_layer_and_field() -> None:
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in cases("layers")])
 def test_the_echo_of_a_layer_asks_for_the_same(case: Case) -> None:
-    network = network_from(parsed({"input_shape": case.inputs["shape"], "layers": [case.spec]}))
+    network = network_from(parse({"input_shape": case.inputs["shape"], "layers": [case.spec]}))
     echo = estimate_to(estimate(network, 1, 4), network).network
     assert [named.layer for named in network_from(echo).layers] == [named.layer for named in network.layers]
 
@@ -87,7 +87,7 @@ WRONG: list[tuple[dict[str, Any], Reason, str]] = [
 @pytest.mark.parametrize(("description", "reason", "field"), WRONG)
 def test_what_is_wrong_is_told_by_its_path(description: dict[str, Any], reason: Reason, field: str) -> None:
     with pytest.raises(DomainError) as caught:
-        network_from(parsed(description))
+        network_from(parse(description))
     assert (caught.value.reason, caught.value.field) == (reason, field)
 
 

@@ -25,8 +25,8 @@ from optserve_server.spec.early_stopping import EarlyStoppingSpec
 from optserve_server.spec.plateau import ReduceOnPlateauSpec
 from optserve_server.wire.specifications.specs import (
     FAMILIES,
-    chosen_from,
-    chosen_to,
+    algorithm_from,
+    algorithm_to,
     loss_to,
     real_oneof,
     reduction_from,
@@ -80,7 +80,7 @@ def test_records_have_the_fields_of_their_messages(kind: type[Any]) -> None:
     assert {field.name for field in message.fields} == {field.name for field in dataclasses.fields(kind)}
 
 
-def drawn(data: st.DataObject, message: Any) -> Any:
+def draw_fields(data: st.DataObject, message: Any) -> Any:
     """``message`` with some of its fields set."""
     for field in message.DESCRIPTOR.fields:
         if field.message_type is not None or field.name == "convention" or not data.draw(st.booleans()):
@@ -104,7 +104,7 @@ REQUIRED_OF_SCHEDULES = {
 }  # fmt: skip
 
 
-def completed(message: Any) -> Any:
+def complete(message: Any) -> Any:
     """``message`` with what is required where nothing was drawn."""
     kind = type(message).__name__
     if kind == "PiecewiseConstantSpec":
@@ -141,18 +141,18 @@ def test_the_echo_of_an_algorithm_asks_for_the_same(kind: type[Any], name: str, 
     if hasattr(message, "convention"):
         message.convention = data.draw(st.sampled_from(Convention.values()))
     getattr(message, name).SetInParent()
-    completed(drawn(data, getattr(message, name)))
-    chosen = outcome(lambda: chosen_from(message))
+    complete(draw_fields(data, getattr(message, name)))
+    chosen = outcome(lambda: algorithm_from(message))
     if isinstance(chosen, DomainError):
-        # Ranges may join fields: a step size's ends, say. They are told of by their place.
+        # Ranges may join fields, such as a step size's ends. Their errors name the message.
         assert (chosen.field or "").startswith(name)
         return
     echo = kind()
-    chosen_to(echo, chosen)
-    assert chosen_from(echo).algorithm == chosen.algorithm
+    algorithm_to(echo, chosen)
+    assert algorithm_from(echo).algorithm == chosen.algorithm
     assert all_set(getattr(echo, name))
     again = kind()
-    chosen_to(again, chosen_from(echo))
+    algorithm_to(again, algorithm_from(echo))
     assert again == echo
     for field, value in getattr(message, name).ListFields():
         # What is within is stated in full as well, so it is more than was sent.
@@ -172,21 +172,21 @@ def test_the_echo_of_a_session_asks_for_the_same(data: st.DataObject) -> None:
     message.optimizer.convention = data.draw(st.sampled_from(Convention.values()))
     message.optimizer.sgd.SetInParent()
     if data.draw(st.booleans()):
-        completed(message.schedule.inverse_time)
-    drawn(data, message.gradient)
+        complete(message.schedule.inverse_time)
+    draw_fields(data, message.gradient)
     clip = data.draw(st.sampled_from(["", "by_value", "by_tensor_norm", "by_global_norm"]))
     if clip:
         bound = "max_value" if clip == "by_value" else "max_norm"
         setattr(getattr(message.gradient.clip, clip), bound, data.draw(DOUBLES))
     if data.draw(st.booleans()):
-        drawn(data, message.weight_average)
+        draw_fields(data, message.weight_average)
         message.weight_average.SetInParent()
     for listener in (message.reduce_on_plateau, message.early_stopping):
         if data.draw(st.booleans()):
-            drawn(data, listener).SetInParent()
+            draw_fields(data, listener).SetInParent()
     for index in range(data.draw(st.integers(0, 2))):
         group = message.groups.add(name=f"group {index}", tensors=["*"])
-        drawn(data, group)
+        draw_fields(data, group)
         if data.draw(st.booleans()):
             group.optimizer.adam.beta1 = data.draw(DOUBLES)
     spec = session_spec_from(message)
@@ -268,7 +268,7 @@ def test_what_is_wrong_is_told_by_its_path(message: SessionSpec, reason: str, fi
 
 def test_a_rate_beside_a_schedule_is_refused_and_never_echoed() -> None:
     message = wrong(optimizer__momentum__learning_rate=0.5)
-    completed(message.schedule.exponential)
+    complete(message.schedule.exponential)
     with pytest.raises(DomainError) as caught:
         session_spec_from(message)
     assert caught.value.reason is Reason.CONFLICTING_FIELDS
@@ -285,7 +285,7 @@ def test_a_loss_states_its_reduction(number: Any) -> None:
     message.mean_squared_error.SetInParent()
     reduction = reduction_from(message)
     echo = LossSpec()
-    loss_to(echo, chosen_from(message), reduction)
+    loss_to(echo, algorithm_from(message), reduction)
     assert echo.reduction == (number or LossReduction.Value("LOSS_REDUCTION_SUM_OVER_BATCH_SIZE"))
     assert reduction_from(echo) is reduction is Reduction[LossReduction.Name(echo.reduction)[15:]]
 

@@ -1,4 +1,4 @@
-"""What a server can do."""
+"""Capabilities of a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from optserve._codec.dtypes import NUMPY_TYPES
 from optserve.record import Record
-from optserve.spec import known
+from optserve.spec import member_or_none
 from optserve.specs.enums import Convention
 from optserve.v1 import capabilities_service_pb2 as wire
 
@@ -112,6 +112,6 @@ def _algorithm(message: wire.Algorithm) -> Algorithm:
 
 
 def _hyperparameter(message: wire.Hyperparameter) -> Hyperparameter:
-    pairs = [(known(Convention, item.convention), item.value) for item in message.defaults]
+    pairs = [(member_or_none(Convention, item.convention), item.value) for item in message.defaults]
     defaults = {convention: value for convention, value in pairs if convention is not None}
     return Hyperparameter(message.name, message.range, defaults)

@@ -20,7 +20,7 @@ from optserve._transport.connection import Connection
 from optserve._transport.retry import Retry
 from optserve.capabilities import Capabilities
 from optserve.complexity import AnyOptimizer, NetworkComplexity
-from optserve.files import Place
+from optserve.files import FileLike
 from optserve.functions import AnyActivation, AnyLoss, LossValue, optional_tensor, tensor_of
 from optserve.initialized import Initialized, array_of, parameter_of
 from optserve.session import SessionHandle
@@ -157,14 +157,14 @@ class Client:
             ValueError: an argument has a value that is not allowed; the message names both.
             OptserveError: another error of the server, or it could not be reached.
         """
-        given = coercion.checked_names(coercion.named(parameters, "parameters"), "parameters")
+        given = coercion.check_names(coercion.to_mapping(parameters, "parameters"), "parameters")
         wanted = SessionSpec(
             Optimizer.of(optimizer, "optimizer"),
             schedule=schedule,
             gradient=gradient,
             weight_average=weight_average,
             decoupled_weight_decay=decoupled_weight_decay,
-            groups=coercion.listed(groups, "groups", ParameterGroup.of),
+            groups=coercion.to_tuple(groups, "groups", ParameterGroup.of),
             reduce_on_plateau=reduce_on_plateau,
             early_stopping=early_stopping,
             lease=lease,
@@ -205,7 +205,7 @@ class Client:
 
     def import_session(
         self,
-        place: Place,
+        place: FileLike,
         *,
         session_id: str = "",
         timeout: float | None = None,
@@ -290,7 +290,7 @@ class Client:
                 steps.step,
             )
         else:
-            request.steps.steps.extend(coercion.listed(steps, "steps", coercion.whole))
+            request.steps.steps.extend(coercion.to_tuple(steps, "steps", coercion.whole))
             request.steps.SetInParent()
         response = self._connection.call(self._connection.functions.EvaluateSchedule, request, timeout)
         return dtypes.from_tensor(response.values)
@@ -420,7 +420,7 @@ class Client:
         request = function_service_pb2.EstimateComplexityRequest(
             network=spec.encode(Network.of(network, "network")),
             batch_size=coercion.whole(batch_size, "batch_size"),
-            dtype=dtypes.TYPES[dtypes.checked(dtype, dtypes.WIRE_DTYPES, "dtype")],
+            dtype=dtypes.TYPES[dtypes.check_dtype(dtype, dtypes.WIRE_DTYPES, "dtype")],
             optimizer=None if optimizer is None else spec.encode(Optimizer.of(optimizer, "optimizer")),
         )
         response = self._connection.call(self._connection.functions.EstimateComplexity, request, timeout)

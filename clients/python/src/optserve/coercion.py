@@ -172,7 +172,7 @@ def member(kind: type[E], value: object, name: str) -> E:
     return found
 
 
-def listed(value: object, name: str, item: Callable[[object, str], T]) -> tuple[T, ...]:
+def to_tuple(value: object, name: str, item: Callable[[object, str], T]) -> tuple[T, ...]:
     """Converts a list: any iterable with an order, or a single item.
 
     Args:
@@ -199,10 +199,10 @@ def listed(value: object, name: str, item: Callable[[object, str], T]) -> tuple[
 
 def texts(value: object, name: str) -> tuple[str, ...]:
     """Converts a list of strings, such as tensor names; one string is a list of one."""
-    return listed(value, name, text)
+    return to_tuple(value, name, text)
 
 
-def named(value: Mapping[str, T] | Iterable[tuple[str, T]], name: str) -> Mapping[str, T]:
+def to_mapping(value: Mapping[str, T] | Iterable[tuple[str, T]], name: str) -> Mapping[str, T]:
     """Converts values by name: a mapping, or an iterable of (name, value) pairs.
 
     Raises:
@@ -231,7 +231,7 @@ def named(value: Mapping[str, T] | Iterable[tuple[str, T]], name: str) -> Mappin
     return found
 
 
-def checked_names(values: Mapping[str, T], name: str) -> Mapping[str, T]:
+def check_names(values: Mapping[str, T], name: str) -> Mapping[str, T]:
     """Returns the mapping after checking that each of its keys is a string.
 
     Raises:
@@ -293,11 +293,11 @@ def snapshot_name(value: object, session: str, name: str = "step") -> str:
 
 def wrong(name: str, value: object, allowed: str) -> str:
     """The message of an error: the argument, its value, and what is allowed."""
-    return f"{name} is {shown(value)}, but must be {allowed}"
+    return f"{name} is {summarize(value)}, but must be {allowed}"
 
 
-def shown(value: object) -> str:
-    """A value in an error message: arrays by type and shape, other values by their repr, truncated."""
+def summarize(value: object) -> str:
+    """Describes a value for an error message: arrays by type and shape, others by their repr, truncated."""
     shape = getattr(value, "shape", None)
     if isinstance(shape, Sequence) and len(shape) > 0:
         return f"a {type(value).__name__} of shape {tuple(shape)}"

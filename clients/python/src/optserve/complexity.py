@@ -1,4 +1,4 @@
-"""What a described network takes in time and memory."""
+"""Time and memory that a described network needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract's enums, without what stands for an unset one.
+"""Enums of the contract, without their UNSPECIFIED members.
 
 Written by tools/generate_specs.py: the names of `optserve.specs.enums`.
 """

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-Place: TypeAlias = str | os.PathLike[str] | IO[bytes]
+FileLike: TypeAlias = str | os.PathLike[str] | IO[bytes]
 """A path, a URL such as ``s3://bucket/file`` (which needs fsspec), or a file opened for bytes."""
 
 
 @contextlib.contextmanager
-def written(place: Place) -> Iterator[IO[bytes]]:
+def open_to_write(place: FileLike) -> Iterator[IO[bytes]]:
     """Opens a file to write to. A path is replaced when the block has ended without an error.
 
     Raises:
@@ -24,7 +24,7 @@ def written(place: Place) -> Iterator[IO[bytes]]:
         yield place
         return
     if _is_url(place):
-        with _opened(place, "wb") as file:
+        with _open(place, "wb") as file:
             yield file
         return
     path = Path(place)
@@ -38,7 +38,7 @@ def written(place: Place) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def read(place: Place) -> Iterator[tuple[IO[bytes], int]]:
+def open_to_read(place: FileLike) -> Iterator[tuple[IO[bytes], int]]:
     """Opens a file to read from; yields it and the number of bytes that are left in it.
 
     Raises:
@@ -46,23 +46,23 @@ def read(place: Place) -> Iterator[tuple[IO[bytes], int]]:
         OSError: it cannot be read.
     """
     if not isinstance(place, str | os.PathLike):
-        yield place, _left(place)
+        yield place, _count_remaining(place)
         return
-    with _opened(place, "rb") if _is_url(place) else Path(place).open("rb") as file:
-        yield file, _left(file)
+    with _open(place, "rb") if _is_url(place) else Path(place).open("rb") as file:
+        yield file, _count_remaining(file)
 
 
 def _is_url(place: str | os.PathLike[str]) -> bool:
     return isinstance(place, str) and "://" in place
 
 
-def _opened(place: str | os.PathLike[str], mode: str) -> Any:
+def _open(place: str | os.PathLike[str], mode: str) -> Any:
     import fsspec  # an extra
 
     return fsspec.open(place, mode)
 
 
-def _left(file: IO[bytes]) -> int:
+def _count_remaining(file: IO[bytes]) -> int:
     position = file.tell()
     end = file.seek(0, os.SEEK_END)
     file.seek(position)

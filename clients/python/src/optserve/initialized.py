@@ -29,7 +29,7 @@ class Initialized:
     initializer: Initializer
 
     def __post_init__(self) -> None:
-        shape = coercion.listed(self.shape, "Initialized.shape", coercion.whole)
+        shape = coercion.to_tuple(self.shape, "Initialized.shape", coercion.whole)
         initializer = Initializer.of(self.initializer, "Initialized.initializer")
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "initializer", initializer)
@@ -47,7 +47,7 @@ def array_of(name: str, value: ArrayLike) -> Array:
 def parameter_of(name: str, value: ArrayLike | Initialized, upload: bool) -> wire.ParameterInit:
     """Encodes one parameter; with ``upload`` its values are sent later."""
     if isinstance(value, Initialized):
-        dtype = dtypes.checked(value.dtype, dtypes.PARAMETER_DTYPES, f"parameter {name!r}")
+        dtype = dtypes.check_dtype(value.dtype, dtypes.PARAMETER_DTYPES, f"parameter {name!r}")
         filled = wire.InitializedTensor(
             dtype=dtypes.TYPES[dtype], shape=value.shape, spec=spec.encode(value.initializer)
         )

@@ -76,7 +76,7 @@ class Pull:
             options.point = session_pb2.ParameterPoint.ValueType(self.point)
         if self.wire_dtype is not None:
             options.wire_dtype = dtypes.TYPES[
-                dtypes.checked(self.wire_dtype, dtypes.WIRE_DTYPES, "wire_dtype")
+                dtypes.check_dtype(self.wire_dtype, dtypes.WIRE_DTYPES, "wire_dtype")
             ]
         return options
 
@@ -112,7 +112,7 @@ def as_pull(pulling: Pulling, wire_dtype: DTypeLike | None = None) -> Pull | Non
     if isinstance(pulling, ParameterPoint):
         return Pull(point=pulling, wire_dtype=wire_dtype)
     try:
-        dtypes.checked(pulling, dtypes.WIRE_DTYPES, "pull")
+        dtypes.check_dtype(pulling, dtypes.WIRE_DTYPES, "pull")
     except TypeError:
         types = ", ".join(dtype.name for dtype in dtypes.WIRE_DTYPES)
         points = ", ".join(ParameterPoint.__members__)

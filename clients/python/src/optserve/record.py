@@ -33,11 +33,11 @@ def _value(message: Any, name: str) -> Any:
     field = message.DESCRIPTOR.fields_by_name[name]
     value = getattr(message, name)
     if field.is_repeated:
-        return tuple(_decoded(one) for one in value)
-    return None if field.has_presence and not message.HasField(name) else _decoded(value)
+        return tuple(_decode(one) for one in value)
+    return None if field.has_presence and not message.HasField(name) else _decode(value)
 
 
-def _decoded(value: Any) -> Any:
+def _decode(value: Any) -> Any:
     if isinstance(value, Timestamp):
         return value.ToDatetime(tzinfo=UTC)
     if not isinstance(value, Message):

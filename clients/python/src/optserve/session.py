@@ -83,7 +83,7 @@ class SessionHandle:
     @property
     def snapshots(self) -> Snapshots:
         """The session's snapshots on the server's disk, and as files."""
-        return Snapshots(self._connection, self.name, self._restored)
+        return Snapshots(self._connection, self.name, self._accept_restored)
 
     def __repr__(self) -> str:
         return f"<SessionHandle {self.name} at step {self._step}>"
@@ -257,7 +257,7 @@ class SessionHandle:
             StepMismatch: the session has another step than expected.
             OptserveError: another error of the server, or it could not be reached.
         """
-        given = coercion.named(values, "values")
+        given = coercion.to_mapping(values, "values")
         payload = Payload.of(self.layout, given, "values", wire_dtype).uniform()
         header = wire.PushHeader(name=self.name, reset_state=reset_state)
         if expected_step is not None:
@@ -372,7 +372,7 @@ class SessionHandle:
     ) -> None:
         """Keeps the session on the server."""
 
-    def _restored(self, info: SessionInfo) -> None:
+    def _accept_restored(self, info: SessionInfo) -> None:
         self._info, self._step = info, info.step
 
     def _learn(self, info: SessionInfo) -> SessionInfo:

@@ -13,7 +13,7 @@ from optserve._codec.chunks import CHUNK_BYTES, Joined
 from optserve._codec.framing import ChunkView, Framed, Framing
 from optserve._transport.connection import Connection
 from optserve._transport.retry import allowance
-from optserve.files import Place, read, written
+from optserve.files import FileLike, open_to_read, open_to_write
 from optserve.progress import bar
 from optserve.session_info import SessionInfo
 from optserve.v1 import session_service_pb2 as wire
@@ -123,7 +123,7 @@ class Snapshots:
 
     def export(
         self,
-        place: Place,
+        place: FileLike,
         step: int | str | Snapshot | None = None,
         *,
         timeout: float | None = None,
@@ -155,12 +155,12 @@ class Snapshots:
                 request, timeout=min(left, seconds), metadata=self._connection.metadata
             )
             try:
-                return _received(call, shows)
+                return _receive(call, shows)
             finally:
                 call.cancel()
 
         found, data = self._connection.run(attempt, seconds)
-        with written(place) as file:
+        with open_to_write(place) as file:
             file.write(data)
         return found
 
@@ -191,11 +191,11 @@ class Snapshots:
 
 
 def import_session(
-    connection: Connection, place: Place, session_id: str, timeout: float | None, progress: bool | None
+    connection: Connection, place: FileLike, session_id: str, timeout: float | None, progress: bool | None
 ) -> SessionInfo:
     """Sends a file that `Snapshots.export` wrote; restarts if the connection is lost."""
     shows = connection.progress if progress is None else progress
-    with read(place) as (file, byte_count):
+    with open_to_read(place) as (file, byte_count):
         begins = file.tell()
         header = wire.ImportHeader(request_id=uuid.uuid4().hex, session_id=session_id, byte_count=byte_count)
 
@@ -220,7 +220,7 @@ def _messages(header: wire.ImportHeader, file: IO[bytes], shown: Any) -> Iterato
         shown.update(len(data))
 
 
-def _received(call: Any, shows: bool | None) -> tuple[int, memoryview]:
+def _receive(call: Any, shows: bool | None) -> tuple[int, memoryview]:
     first = next(call, None)
     if first is None:
         raise errors.Unavailable("the stream ended before its answer")

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from optserve.specs import enums
 from optserve.specs.base import Choice, Spec
 
-__all__ = ["Choice", "Spec", "decode", "encode", "known"]
+__all__ = ["Choice", "Spec", "decode", "encode", "member_or_none"]
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -76,12 +76,12 @@ def _get(message: Message, name: str) -> object:
     if field.is_repeated:
         return tuple(decode(v) if isinstance(v, Message) else v for v in value)
     if field.enum_type is not None:
-        return known(enums.by_name(field.enum_type.name), value)
+        return member_or_none(enums.by_name(field.enum_type.name), value)
     if field.has_presence and not message.HasField(name):
         return None
     return decode(value) if isinstance(value, Message) else value
 
 
-def known(enum: type[E], number: int) -> E | None:
+def member_or_none(enum: type[E], number: int) -> E | None:
     """The member with that number; None for an unset one and one that this client does not know."""
     return next((member for member in enum if member == number), None)

@@ -27,7 +27,7 @@ from optserve._engine.step_protocol import Membership
 from optserve._transport.connection import Connection
 from optserve._transport.retry import allowance
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
-from optserve.spec import known
+from optserve.spec import member_or_none
 from optserve.specs.enums import ParameterPoint, WorkerState
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import worker_service_pb2 as workers
@@ -73,7 +73,7 @@ class Worker:
             message.worker,
             message.epoch,
             message.rank,
-            known(WorkerState, message.state),
+            member_or_none(WorkerState, message.state),
             message.lease_seconds,
             message.remaining_seconds,
             message.last_step,
@@ -302,7 +302,7 @@ def pull_parameters(
 ) -> Parameters:
     """Reads parameters; arguments and errors as of `SessionHandle.pull`."""
     if into is not None:
-        into = coercion.named(into, "into")
+        into = coercion.to_mapping(into, "into")
         check(into, layout.select(pull.tensors))
     request = wire.PullParametersRequest(name=session, pull=pull.message(layout))
     if if_newer_than_step is not None:

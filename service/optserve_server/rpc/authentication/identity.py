@@ -1,4 +1,4 @@
-"""Who calls: the bearer of a token, or anybody where that is allowed."""
+"""Identity of callers: the owner of a token, or anonymous if that is allowed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SCHEME = "bearer "
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes a call.
+    """The caller of a request.
 
     Attributes:
         namespace: what he finds and what he may hold.
-        token: what he showed; None where nothing was asked for.
+        token: what he showed; None if nothing was asked for.
     """
 
     namespace: Namespace
@@ -35,11 +35,11 @@ class Caller:
 
 
 class Identities:
-    """Tells callers by the tokens that they bear.
+    """Authentication of callers by bearer token.
 
     Args:
         namespaces: the server's namespaces, whose quotas it keeps up to date.
-        path: the file of tokens; None where there is none.
+        path: the file of tokens; None if there is none.
         allow_unauthenticated: whether calls without a token belong to the default namespace.
 
     Raises:

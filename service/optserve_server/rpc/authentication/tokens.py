@@ -1,4 +1,4 @@
-"""Bearer tokens and quotas: the file that says who may call, and what their namespaces may hold.
+"""Access file: bearer tokens, and quotas of namespaces.
 
 The file is TOML::
 
@@ -46,13 +46,13 @@ class AccessError(Exception):
 
 @dataclass(frozen=True)
 class Token:
-    """What is known of a token.
+    """Properties of a token.
 
     Attributes:
         name: who bears it.
         namespace: where its bearer belongs.
         sha256: the hash of the token, in hexadecimal.
-        expires: until when it is good; None for ever.
+        expires: end of its validity; None if it does not expire.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Access:
-    """What the file says: tokens by hash, and quotas by namespace."""
+    """Content of the access file: tokens by hash, and quotas by namespace."""
 
     tokens: Mapping[str, Token] = dataclasses.field(default_factory=dict)
     quotas: Mapping[str, Quota] = dataclasses.field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What is known of the call that is being answered: who makes it, and what logs and errors name."""
+"""The current call: caller, request id, and fields for logs and errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Call:
     begun: int = field(default_factory=time.perf_counter_ns)
 
     def end(self, verdict: DomainError) -> None:
-        """Ends it from outside: its task is cancelled, and the caller told why."""
+        """Ends it from outside: its task is cancelled, and the caller gets the reason."""
         if self.task is not None and self.verdict is None:
             self.verdict = verdict
             self.task.cancel()

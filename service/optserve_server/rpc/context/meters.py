@@ -1,4 +1,4 @@
-"""What operators are told about: plain numbers, so that counting costs a step next to nothing."""
+"""Counters for the metrics: plain numbers, so that counting costs a step next to nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BUCKETS = 40
 
 
 class Latency:
-    """How long something took, each time.
+    """Histogram of durations.
 
     Attributes:
         counts: how many took less than 2**i and at least 2**(i-1) nanoseconds.
@@ -30,12 +30,12 @@ class Latency:
 
 
 class Meters:
-    """The numbers of one server; all are changed on its event loop alone.
+    """Counters of one server; changed only on its event loop.
 
     Attributes:
         receive: from a streamed step's header to the last byte of its gradient.
         queue: waiting for the session's turn.
-        record: making a step safe on the disk before it is taken, where the session is kept.
+        record: making a step durable before it is applied, in a journalled session.
         compute: what is done with a session in its turn; a step above all.
         respond: sending what is left of a streamed step's answer when the step is done.
         calls: how long calls took, by method.
@@ -43,7 +43,7 @@ class Meters:
         bytes_received: of messages.
         bytes_sent: of messages.
         events_dropped: of watchers that read slowly.
-        sessions_expired: by what became of them.
+        sessions_expired: by outcome: deleted or evicted.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Coroutines that run to their end, whatever happens to the call that waits for them.
+"""Coroutines that run to completion even if the call that awaits them is cancelled.
 
 A change of a session must not stop between its record and its application because a client hung
 up. `asyncio.shield` around a task does that as well, but a task waits for a turn of the event loop
@@ -43,7 +43,7 @@ class Completion(Generic[T]):
         return (yield from self._outcome)
 
     def _wait(self, waiting: Any) -> None:
-        """Goes on when a future is done, or at the loop's next turn."""
+        """Continues when a future is done, or at the loop's next iteration."""
         if waiting is None:
             asyncio.get_running_loop().call_soon(self._go_on)
         else:

@@ -1,4 +1,4 @@
-"""Where work on sessions runs, and the one sequence in which a session changes.
+"""Execution of work on sessions: choice of the thread, and the sequence of every change.
 
 Check, record, apply, acknowledge: every change of a session goes through `Execution.commit`,
 whether it is a step or a push, durable or not, short or long.
@@ -84,7 +84,7 @@ class Execution:
                 done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
                 if failpoints.armed:
                     failpoints.passing("after-apply")
-                durability_manager.changed(durability, change.kind, byte_count)
+                durability_manager.count_change(durability, change.kind, byte_count)
                 self.meters.record.add(recorded - recording)
                 begun += recorded - recording
         finally:

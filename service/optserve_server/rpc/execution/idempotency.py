@@ -1,4 +1,4 @@
-"""Repeated requests: the first answer again, and nothing done twice."""
+"""Idempotency of requests: a repeated one gets the first answer and changes nothing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from google.protobuf.message import Message
 from optserve_server.durability.change_records import RequestedChange
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.sessions.request_ledger import Answered, RequestLedger
+from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.sessions.session import Session
 from optserve_server.state.change import Request
 from optserve_server.state.prepared_change import Prepared
-from optserve_server.wire.messages.answers import answer_to, decoded, kind_of
+from optserve_server.wire.messages.answers import answer_to, decode, kind_of
 
 M = TypeVar("M", bound=Message)
 
@@ -29,7 +29,7 @@ async def once(requests: RequestLedger, request: Request, act: Callable[[], Awai
         act: does what is asked. Its errors are not stored.
 
     Returns:
-        The answer of ``act``, or the one that the same request got before.
+        The answer of ``act``, or the stored answer that the same request got before.
 
     Raises:
         DomainError: REQUEST_ID_REUSED, or what ``act`` raises.
@@ -43,10 +43,10 @@ async def _once(requests: RequestLedger, request: Request, act: Callable[[], Awa
     async with requests.turn(request.key):
         known = requests.lookup(request)
         if known is not None:
-            return cast(M, decoded(known.kind, known.answer))
+            return cast(M, decode(known.kind, known.answer))
         answer = await act()
         if requests.lookup(request) is None:  # if it is durable, its answer was stored with it
-            requests.remember(Answered(request, kind_of(answer), answer.SerializeToString()))
+            requests.remember(AnsweredRequest(request, kind_of(answer), answer.SerializeToString()))
         return answer
 
 
@@ -70,7 +70,7 @@ async def make_change(execution: Execution, session: Session, change: RequestedC
         if durability is not None and change.request.key:
             # Before the session is unlocked, so that a snapshot that holds the change holds its answer.
             owner, data = durability.folder.owner, answer.SerializeToString()
-            durability.requests.remember(Answered(change.request, change.kind, data, owner))
+            durability.requests.remember(AnsweredRequest(change.request, change.kind, data, owner))
         return answer
 
     return await execution.commit(session, change, apply)

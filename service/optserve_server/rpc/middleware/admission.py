@@ -17,7 +17,7 @@ _SILENT = frozenset({"/optserve.v1.SessionService/WatchSession"})
 
 
 class Admission:
-    """Admits calls, counts them, and ends those that may not go on.
+    """Admits calls, counts them, and ends those that may not continue.
 
     Args:
         identities: identifies callers.

@@ -114,7 +114,7 @@ class Boundary(aio.ServerInterceptor):
                 if many_in:
                     request = self._requests(call, context, decode)
                 else:
-                    request = self._decoded_only(call, await context.read(), decode)
+                    request = self._parse_only(call, await context.read(), decode)
                 response: bytes = encode(await behaviour(request, context))
                 meters.bytes_sent += len(response)
                 call.code = "OK"
@@ -144,7 +144,7 @@ class Boundary(aio.ServerInterceptor):
                     if many_in:
                         request = self._requests(call, context, decode)
                     else:
-                        request = self._decoded_only(call, await context.read(), decode)
+                        request = self._parse_only(call, await context.read(), decode)
                     async for response in behaviour(request, context):
                         data = encode(response)
                         await context.write(data)
@@ -170,10 +170,10 @@ class Boundary(aio.ServerInterceptor):
         while (data := await context.read()) is not aio.EOF:
             call.heard = time.monotonic()
             self._meters.bytes_received += len(data)
-            yield decoded(data, decode)
+            yield parse_message(data, decode)
 
-    def _decoded_only(self, call: Call, data: Any, decode: Codec) -> Any:
-        """The only request of a call; its bytes count as in flight until the call ends."""
+    def _parse_only(self, call: Call, data: Any, decode: Codec) -> Any:
+        """Parses the only request of a call; its bytes count as in flight until the call ends."""
         if data is aio.EOF:
             raise DomainError(Reason.MALFORMED_MESSAGE, "the call came without its request")
         self._meters.bytes_received += len(data)
@@ -181,7 +181,7 @@ class Boundary(aio.ServerInterceptor):
         assert call.caller is not None  # it was admitted
         budget = call.caller.namespace.budget
         call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES_PER_UNARY_REQUEST * len(data))
-        return decoded(data, decode)
+        return parse_message(data, decode)
 
     async def _fail(self, call: Call, context: Context, error: BaseException) -> None:
         """Ends a call by the status of an error; returns if gRPC ends the call itself."""
@@ -223,14 +223,14 @@ class Boundary(aio.ServerInterceptor):
 
 
 def _request_id_from(metadata: object) -> str:
-    """The request id among a call's metadata, or a new one where there is none to use."""
+    """Returns the request id of a call's metadata, or a new one if it has no valid one."""
     for key, value in metadata or ():  # type: ignore[attr-defined]  # grpc leaves its type open
         if key == REQUEST_ID_KEY and isinstance(value, str) and _ACCEPTABLE.fullmatch(value):
             return value
     return f"{_PROCESS_ID}-{next(_numbers):x}"
 
 
-def decoded(data: bytes, decode: Codec) -> Any:
+def parse_message(data: bytes, decode: Codec) -> Any:
     """A message.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Measures how late the event loop is."""
+"""Measurement of the event loop's lag."""
 
 from __future__ import annotations
 

@@ -42,10 +42,10 @@ from optserve_server.rpc.services.capabilities_service import CapabilitiesServic
 from optserve_server.rpc.services.function_service import FunctionService
 from optserve_server.rpc.services.session_service import SessionService
 from optserve_server.rpc.services.worker_service import WorkerService
-from optserve_server.rpc.streaming.memory_sharing import Sharing
+from optserve_server.rpc.streaming.memory_sharing import MemorySharing
 from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.rpc.transport.listening import Listening
-from optserve_server.sessions.leases import Expired, expired
+from optserve_server.sessions.leases import Expired, find_expired
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.spec.session_spec import ExpiryAction
 
@@ -77,13 +77,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Conditions:
-    """On what conditions calls are taken.
+    """Limits and credentials of a server.
 
     Attributes:
         max_concurrent_rpcs: calls in flight beyond which gRPC itself refuses, without details.
-        stream_idle_seconds: how long a stream may be silent; 0 for ever.
+        stream_idle_seconds: how long a stream may be silent; 0 for no limit.
         session_lease_seconds: the lease of sessions that state none; 0 for none.
-        reflection: whether the server describes its contract to those who may call.
+        reflection: whether the server describes its contract to authenticated callers.
         shared_memory: whether it shares memory with clients on its host.
         max_shared_memory_descriptors: file descriptors that this may hold.
         shared_memory_idle_seconds: after which unused memory is dropped; 0 for never.
@@ -121,7 +121,7 @@ class Server:
         identities: who may call; anybody when None.
         conditions: on what conditions.
         durability_manager: makes sessions durable; None if all are held in memory alone.
-        tracer: traces calls; None where nothing does.
+        tracer: traces calls; None if nothing does.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Server:
             options=_options(namespaces.limits.max_message_bytes),
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
-        self._sharing = Sharing(
+        self._sharing = MemorySharing(
             execution,
             conditions.shared_memory,
             conditions.max_shared_memory_descriptors,
@@ -276,21 +276,21 @@ class Server:
             await self._health.set(service, status.SERVING if self._told_ready else status.NOT_SERVING)
 
     async def _end_leases(self) -> None:
-        for over in expired(self.namespaces, self._lease_seconds):
+        for over in find_expired(self.namespaces, self._lease_seconds):
             if over.action is ExpiryAction.DELETE:
                 await self._sessions.expire(over.session, over.namespace.store)
-            elif not await self._evicted(over):
+            elif not await self._evict(over):
                 continue
             self.meters.sessions_expired[over.action.value] += 1
             _log.info("lease ended", extra={"facts": {"session": over.session.id}})
 
-    async def _evicted(self, over: Expired) -> bool:
-        """Whether a session could leave the memory; one that is kept nowhere else stays."""
+    async def _evict(self, over: Expired) -> bool:
+        """Evicts a session and returns True; returns False for a session that is stored nowhere else."""
         durability, started = over.session.durability, time.monotonic()
         if self.durability_manager is None or durability is None:
             return False
         try:
-            unused = partial(over.unused_since, started)
+            unused = partial(over.is_unused_since, started)
             return await evict(self.durability_manager, durability, over.namespace.store, unused)
         except DomainError as error:
             _log.warning("sessions/%s stays in memory: %s", over.session.id, error.message)

@@ -1,4 +1,4 @@
-"""CapabilitiesService: what the server can do."""
+"""CapabilitiesService: algorithms, limits and features of the server."""
 
 from __future__ import annotations
 

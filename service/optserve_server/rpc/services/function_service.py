@@ -27,7 +27,7 @@ from optserve_server.wire.specifications.networks import (
     network_from,
 )
 from optserve_server.wire.specifications.schedules import steps_from
-from optserve_server.wire.specifications.specs import chosen_from, chosen_to, loss_to, reduction_from
+from optserve_server.wire.specifications.specs import algorithm_from, algorithm_to, loss_to, reduction_from
 
 Context = aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class FunctionService(FunctionServiceServicer):
 
     async def ComputeLoss(self, request: pb.ComputeLossRequest, context: Context) -> pb.ComputeLossResponse:
         with within("loss"):
-            chosen, reduction = chosen_from(request.loss), reduction_from(request.loss)
+            chosen, reduction = algorithm_from(request.loss), reduction_from(request.loss)
 
         def work() -> pb.ComputeLossResponse:
             return _loss(request, chosen, reduction, self._backend)
@@ -88,10 +88,10 @@ class FunctionService(FunctionServiceServicer):
 
 def _schedule(request: pb.EvaluateScheduleRequest) -> pb.EvaluateScheduleResponse:
     with within("schedule"):
-        chosen = chosen_from(request.schedule)
+        chosen = algorithm_from(request.schedule)
     values = chosen.algorithm.rates(steps_from(request))
     response = pb.EvaluateScheduleResponse(values=tensor_to(values))
-    chosen_to(response.schedule, chosen)
+    algorithm_to(response.schedule, chosen)
     return response
 
 
@@ -134,9 +134,9 @@ def _activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationRes
     with within("input"):
         x = array_from(request.input, _FLOATS)
     slope = _slope(request)
-    chosen = _chosen_activation(request.activation, x.ndim)
+    chosen = _choose_activation(request.activation, x.ndim)
     response = pb.ComputeActivationResponse(output=tensor_to(chosen.algorithm.evaluate(x, slope)))
-    chosen_to(response.activation, chosen)
+    algorithm_to(response.activation, chosen)
     return response
 
 
@@ -148,13 +148,13 @@ def _activation_gradient(
     with within("output_gradient"):
         dy = array_from(request.output_gradient, _FLOATS)
     slope = _slope(request)
-    chosen = _chosen_activation(request.activation, x.ndim)
+    chosen = _choose_activation(request.activation, x.ndim)
     response = pb.ComputeActivationGradientResponse(
         input_gradient=tensor_to(chosen.algorithm.vjp(x, dy, slope))
     )
     if slope is not None:
         response.slope_gradient.CopyFrom(tensor_to(chosen.algorithm.slope_gradient(x, dy, slope)))
-    chosen_to(response.activation, chosen)
+    algorithm_to(response.activation, chosen)
     return response
 
 
@@ -163,13 +163,13 @@ def _complexity(request: pb.EstimateComplexityRequest) -> pb.EstimateComplexityR
     optimizer = None
     if request.HasField("optimizer"):
         with within("optimizer"):
-            optimizer = chosen_from(request.optimizer)
+            optimizer = algorithm_from(request.optimizer)
     state_elements = optimizer.algorithm.state_elements if optimizer else no_state
     with within("network"):
         network = network_from(request.network)
         response = estimate_to(estimate(network, batch_size, dtype.itemsize, state_elements), network)
     if optimizer:
-        chosen_to(response.optimizer, optimizer)
+        algorithm_to(response.optimizer, optimizer)
     return response
 
 
@@ -182,9 +182,9 @@ def _slope(
         return array_from(request.slope, _FLOATS)
 
 
-def _chosen_activation(message: ActivationSpec, rank: int) -> Chosen[Activation]:
+def _choose_activation(message: ActivationSpec, rank: int) -> Chosen[Activation]:
     with within("activation"):
-        chosen = chosen_from(message)
+        chosen = algorithm_from(message)
         with within(chosen.algorithm.name):
             chosen.algorithm.check(rank)
         return chosen

@@ -1,4 +1,4 @@
-"""WatchSession: what becomes of a session, as it happens."""
+"""WatchSession: the stream of a session's events."""
 
 from __future__ import annotations
 

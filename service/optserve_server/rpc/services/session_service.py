@@ -29,7 +29,7 @@ from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import content_of, make_change, once
 from optserve_server.rpc.services.session_events import events, reached
 from optserve_server.rpc.services.snapshots import Snapshots, receive_snapshot
-from optserve_server.rpc.streaming.memory_sharing import Sharing
+from optserve_server.rpc.streaming.memory_sharing import MemorySharing
 from optserve_server.rpc.streaming.messages import Messages
 from optserve_server.rpc.streaming.push import receive_push
 from optserve_server.rpc.streaming.step_stream import StepStream
@@ -46,8 +46,8 @@ from optserve_server.stepping.step_plan import UnaryStep
 from optserve_server.wire.fields import pages
 from optserve_server.wire.fields.chunks import cut
 from optserve_server.wire.fields.names import (
-    checked_key,
-    checked_session_id,
+    check_key,
+    check_session_id,
     session_id_from,
     session_name,
     snapshot_from,
@@ -77,7 +77,7 @@ class SessionService(SessionServiceServicer):
         limits: Limits,
         execution: Execution,
         drain: Drain,
-        sharing: Sharing,
+        sharing: MemorySharing,
         data: DataConnections,
         coordination: Coordination,
         durability_manager: DurabilityManager | None = None,
@@ -109,7 +109,7 @@ class SessionService(SessionServiceServicer):
     async def CreateSession(
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
-        key = checked_key(request.request_id, "request_id")
+        key = check_key(request.request_id, "request_id")
         # Here, and below, for a request of many tensors or bytes is not to hold the loop.
         content = await self._execution.in_thread(partial(content_of, request)) if key else b""
         asked = Request(key, content)
@@ -117,9 +117,9 @@ class SessionService(SessionServiceServicer):
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         session = self.find(request.name)
-        response = pb.GetSessionResponse(session=await self._described(session))
+        response = pb.GetSessionResponse(session=await self._describe(session))
         if request.worker:
-            worker = checked_key(request.worker, "worker")
+            worker = check_key(request.worker, "worker")
             response.next_sequence = session.step_deduplication.next_sequence(worker)
         return response
 
@@ -129,7 +129,7 @@ class SessionService(SessionServiceServicer):
         size, after = pages.size_from(request.page_size), pages.after_from(request.page_token)
         page, last = self._store.page(size, after)
         return pb.ListSessionsResponse(
-            sessions=[await self._described(session) for session in page],
+            sessions=[await self._describe(session) for session in page],
             next_page_token=pages.token_to(last),
         )
 
@@ -157,7 +157,7 @@ class SessionService(SessionServiceServicer):
     async def expire(self, session: Session, store: Store) -> None:
         """Deletes a session whose lease is over."""
         session.activity.expired = True
-        await Completion(self._deleted(session, store, Request("", b"")))
+        await Completion(self._delete_session(session, store, Request("", b"")))
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
@@ -183,7 +183,7 @@ class SessionService(SessionServiceServicer):
             result = step.commit(reply) if isinstance(step, TakenStep) else step
             response = pb.StepResponse(result=steps.result_to(result))
             if reply is not None:
-                response.parameters.extend(parameters.staged_values_to(reply.staging))
+                response.parameters.extend(parameters.staging_values_to(reply.staging))
                 response.parameters_step = reply.step
             unary.keep()
             return response
@@ -261,7 +261,7 @@ class SessionService(SessionServiceServicer):
     async def ListSnapshots(
         self, request: pb.ListSnapshotsRequest, context: Context
     ) -> pb.ListSnapshotsResponse:
-        return await self._snapshots.listed(self.find(request.name))
+        return await self._snapshots.list_snapshots(self.find(request.name))
 
     async def DeleteSnapshot(
         self, request: pb.DeleteSnapshotRequest, context: Context
@@ -306,14 +306,14 @@ class SessionService(SessionServiceServicer):
 
         async def act() -> Message:
             async with self._creating:
-                return await self._snapshots.imported(self._store, header, data, keep)
+                return await self._snapshots.import_snapshot(self._store, header, data, keep)
 
         answer = await once(calls.namespace().requests, asked, act)
         return cast(pb.ImportSnapshotResponse, answer)
 
     async def _once(self, request: Any, act: Callable[[Request], Awaitable[M]]) -> M:
         """The answer of ``act``, which gets the request's id and content, or the answer given before."""
-        key = checked_key(request.request_id, "request_id")
+        key = check_key(request.request_id, "request_id")
         asked = Request(key, content_of(request) if key else b"")
         return await once(calls.namespace().requests, asked, partial(act, asked))
 
@@ -330,18 +330,18 @@ class SessionService(SessionServiceServicer):
         return partial(self._durability_manager.create, calls.namespace(), kind, request)
 
     async def _create(self, request: pb.CreateSessionRequest, asked: Request) -> pb.CreateSessionResponse:
-        session_id = checked_session_id(request.session_id)
+        session_id = check_session_id(request.session_id)
         keep = self._keep(ChangeKind.CREATE, asked)
-        spec, parameters = await self._execution.in_thread(partial(_asked_for, request))
+        spec, parameters = await self._execution.in_thread(partial(_read_request, request))
         work = partial(self._store.create, session_id, spec, parameters, request.seed, keep)
         async with self._creating:
             session = await self._execution.in_thread(work)  # a kernel may have to be compiled
         call = calls.current.get()
         if call is not None:
             call.session = session.id
-        return pb.CreateSessionResponse(session=await self._described(session))
+        return pb.CreateSessionResponse(session=await self._describe(session))
 
-    async def _described(self, session: Session) -> session_pb2.Session:
+    async def _describe(self, session: Session) -> session_pb2.Session:
         """A session as a message."""
         count = len(session.layout.entries)
         return await self._execution.for_each(count, partial(sessions.session_to, session))
@@ -366,10 +366,10 @@ class SessionService(SessionServiceServicer):
             store.forget(session_id)
             return pb.DeleteSessionResponse()
         session = self.find(request.name)
-        await Completion(self._deleted(session, store, asked))
+        await Completion(self._delete_session(session, store, asked))
         return pb.DeleteSessionResponse()
 
-    async def _deleted(self, session: Session, store: Store, asked: Request) -> None:
+    async def _delete_session(self, session: Session, store: Store, asked: Request) -> None:
         # A snapshot that is being written goes first: its folder goes with the session.
         saving = contextlib.nullcontext() if session.durability is None else session.durability.saving
         async with saving, session.lock:
@@ -382,6 +382,6 @@ class SessionService(SessionServiceServicer):
             store.delete(session.id)
 
 
-def _asked_for(request: pb.CreateSessionRequest) -> tuple[SessionSpec, list[ParameterInit]]:
-    """What a new session is to be."""
+def _read_request(request: pb.CreateSessionRequest) -> tuple[SessionSpec, list[ParameterInit]]:
+    """Reads the specification and the parameters of a new session."""
     return sessions.spec_from(request), sessions.parameters_from(request.parameters)

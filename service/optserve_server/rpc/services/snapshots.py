@@ -1,4 +1,4 @@
-"""Snapshots: made, listed, deleted, gone back to, forked from, sent and received."""
+"""Requests for snapshots: create, list, delete, restore, fork, export and import."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from optserve_server.storage.catalog import SnapshotFile
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.snapshot import Contents
 from optserve_server.wire.fields.chunks import Filler, cut
-from optserve_server.wire.fields.names import checked_key, checked_session_id, snapshot_from, snapshot_name
+from optserve_server.wire.fields.names import check_key, check_session_id, snapshot_from, snapshot_name
 from optserve_server.wire.messages.answers import answer_to
 from optserve_server.wire.messages.snapshots import bytes_of, snapshot_to
 
@@ -50,11 +50,11 @@ Requests = AsyncIterator[Framed[pb.ImportSnapshotRequest]]
 
 
 class Snapshots:
-    """What the service does with snapshots.
+    """Requests for snapshots.
 
     Args:
         execution: where work runs.
-        durability_manager: keeps sessions; None where all are held in memory alone.
+        durability_manager: keeps sessions; None if all are held in memory alone.
         codec: reads and writes specifications.
     """
 
@@ -67,12 +67,12 @@ class Snapshots:
 
     async def create(self, session: Session, asked: Request) -> Message:
         """Saves a session until a client deletes the snapshot."""
-        durability_manager, durability = self._kept(session)
+        durability_manager, durability = self._require_durability(session)
         session.check_ready()
         file = await Completion(durability_manager.save(durability, asked=asked))
         return answer_to(ChangeKind.SAVE, session, file)
 
-    async def listed(self, session: Session) -> pb.ListSnapshotsResponse:
+    async def list_snapshots(self, session: Session) -> pb.ListSnapshotsResponse:
         """A session's snapshots."""
         if session.durability is None or self._durability_manager is None:
             return pb.ListSnapshotsResponse()
@@ -81,7 +81,7 @@ class Snapshots:
 
     async def delete(self, session: Session, step: int, asked: Request) -> Message:
         """Deletes a snapshot; the last one is left to the server, which deletes it with the next."""
-        durability_manager, durability = self._kept(session)
+        durability_manager, durability = self._require_durability(session)
         self._file(session, step)
         async with durability.saving:
             await durability_manager.drop(durability, _at(durability, step), asked)
@@ -91,7 +91,7 @@ class Snapshots:
         self, session: Session, step: int, request: pb.RestoreSnapshotRequest, asked: Request
     ) -> Message:
         """Takes a session back."""
-        durability_manager, _ = self._kept(session)
+        durability_manager, _ = self._require_durability(session)
         file = self._file(session, step)
         expected = request.expected_step if request.HasField("expected_step") else None
         contents = await durability_manager.in_thread(partial(self._read, file))
@@ -107,15 +107,15 @@ class Snapshots:
         self, store: Store, source: Session, request: pb.ForkSessionRequest, keep: Callable[[Session], object]
     ) -> Message:
         """Makes a session that begins as another one is or was."""
-        new_id = store.free(checked_session_id(request.session_id))
+        new_id = store.free(check_session_id(request.session_id))
         _, step = snapshot_from(request.name)
         if step is None:
             source.check_ready()
-            made = await self._execution.exclusive(source, partial(self._copied, store, source, new_id))
+            made = await self._execution.exclusive(source, partial(self._copy, store, source, new_id))
         else:
             file = self._file(source, step)
-            made = await self._execution.in_thread(partial(self._forked, store, file, new_id))
-        return await self._added(store, made, ChangeKind.FORK, keep)
+            made = await self._execution.in_thread(partial(self._fork_file, store, file, new_id))
+        return await self._add(store, made, ChangeKind.FORK, keep)
 
     async def export(
         self, session: Session, step: int | None, chunk_bytes: int
@@ -138,7 +138,7 @@ class Snapshots:
         for chunk in chunks:
             yield Framed(pb.ExportSnapshotResponse(), chunk)
 
-    async def imported(
+    async def import_snapshot(
         self,
         store: Store,
         header: pb.ImportHeader,
@@ -146,11 +146,11 @@ class Snapshots:
         keep: Callable[[Session], object],
     ) -> Message:
         """Creates a session from uploaded bytes."""
-        new_id = store.free(checked_session_id(header.session_id))
-        made = await self._execution.in_thread(partial(self._made_of, store, data, new_id))
-        return await self._added(store, made, ChangeKind.IMPORT, keep)
+        new_id = store.free(check_session_id(header.session_id))
+        made = await self._execution.in_thread(partial(self._make_session, store, data, new_id))
+        return await self._add(store, made, ChangeKind.IMPORT, keep)
 
-    async def _added(
+    async def _add(
         self, store: Store, made: Session, kind: ChangeKind, keep: Callable[[Session], object]
     ) -> Message:
         store.free(made.id)  # another call may have been quicker
@@ -158,22 +158,22 @@ class Snapshots:
         await (self._execution.in_thread(add) if self._durability_manager is not None else _at_once(add))
         return await self._execution.for_each(len(made.layout.entries), partial(answer_to, kind, made, None))
 
-    def _forked(self, store: Store, file: SnapshotFile, new_id: str) -> Session:
-        return self._thawed(store, self._read(file), new_id)
+    def _fork_file(self, store: Store, file: SnapshotFile, new_id: str) -> Session:
+        return self._decode(store, self._read(file), new_id)
 
-    def _copied(self, store: Store, source: Session, new_id: str) -> Session:
+    def _copy(self, store: Store, source: Session, new_id: str) -> Session:
         frozen = encode_snapshot(source, self._codec)
-        return self._thawed(store, _contents(frozen), new_id)
+        return self._decode(store, _contents(frozen), new_id)
 
-    def _made_of(self, store: Store, data: npt.NDArray[np.uint8], new_id: str) -> Session:
+    def _make_session(self, store: Store, data: npt.NDArray[np.uint8], new_id: str) -> Session:
         try:
-            made = self._thawed(store, snapshot.read(data.data), new_id, checked=False)
+            made = self._decode(store, snapshot.read(data.data), new_id, checked=False)
         except DamagedError as error:
             raise DomainError(Reason.SNAPSHOT_MALFORMED, f"the bytes are no snapshot: {error}") from error
         made.spec = replace(made.spec, durability=store.durability_of(replace(made.spec, durability=None)))
         return made
 
-    def _thawed(self, store: Store, contents: Contents, new_id: str, *, checked: bool = True) -> Session:
+    def _decode(self, store: Store, contents: Contents, new_id: str, *, checked: bool = True) -> Session:
         try:
             spec = spec_of(contents, self._codec)
             store.check_size(layout_of(contents, spec), spec)
@@ -198,7 +198,7 @@ class Snapshots:
         except DamagedError as error:
             raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
 
-    def _kept(self, session: Session) -> tuple[DurabilityManager, SessionDurability[Session]]:
+    def _require_durability(self, session: Session) -> tuple[DurabilityManager, SessionDurability[Session]]:
         session.check_open()
         if self._durability_manager is None or session.durability is None:
             raise DomainError(Reason.DURABILITY_UNAVAILABLE, "the session is held in memory alone")
@@ -218,7 +218,7 @@ async def receive_snapshot(requests: Requests, store: Store) -> tuple[pb.ImportH
     """Reads a whole import.
 
     Raises:
-        DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED where messages are missing or come
+        DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED if messages are missing or come
             where they may not, LIMIT_EXCEEDED or QUOTA_EXCEEDED.
     """
     first = await anext(requests, None)
@@ -226,17 +226,17 @@ async def receive_snapshot(requests: Requests, store: Store) -> tuple[pb.ImportH
         raise DomainError(Reason.STREAM_PROTOCOL, "an import begins with a header", field="header")
     header = first.message.header
     with within("header"):
-        checked_key(header.request_id, "request_id")
-        checked_session_id(header.session_id)
+        check_key(header.request_id, "request_id")
+        check_session_id(header.session_id)
     buffer = store.budget.array(header.byte_count)
     filler = Filler(buffer)
     filler.add(first.chunk)
     while (framed := await anext(requests, None)) is not None:
         if framed.message.HasField("header"):
-            raise filler.interrupted("header")
+            raise filler.interruption_error("header")
         filler.add(framed.chunk)
     if not filler.whole:
-        raise filler.truncated()
+        raise filler.truncation_error()
     return header, buffer
 
 
@@ -262,7 +262,7 @@ def _at(durability: SessionDurability[Session], step: int) -> list[SnapshotFile]
 
 
 def _by_step(durability: SessionDurability[Session]) -> dict[int, SnapshotFile]:
-    """One snapshot of each step: the one that a client requested, or else the latest."""
+    """One snapshot of each step: the last that a client requested, or else the latest."""
     files: dict[int, SnapshotFile] = {}
     for file in durability.folder.snapshots():
         known = files.get(file.step)

@@ -1,4 +1,4 @@
-"""What a stream sends back: each step's result, and values while they are computed."""
+"""Answers of a stream: results of steps, and values while they are computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESPONSES = Framing(pb.StepStreamResponse)
 
 
 class Answer:
-    """The answer to one step, as far as it is known: what `Session` calls its progress.
+    """The answer to one step, sent in parts while the step computes; its `Progress`.
 
     Steps that run in a thread report from there, and `Answers` may begin to send before the step
     is done.
@@ -75,7 +75,7 @@ class Answers:
         chunk_bytes: how many bytes a chunk holds.
 
     Attributes:
-        sending: an answer that was begun and that `sent` has not waited for.
+        sending: an answer that was begun and that `wait_until_sent` has not waited for.
     """
 
     def __init__(self, messages: Messages, chunk_bytes: int) -> None:
@@ -91,10 +91,10 @@ class Answers:
         return self.sending is not None and not self.sending.done() and not self._last_copied()
 
     def begin(self, reply: Reply | None) -> Answer:
-        """An answer; that of a step in a thread is sent while the step goes on."""
+        """An answer; that of a step in a thread is sent while the step runs."""
         return Answer(reply, self._start)
 
-    async def sent(self) -> None:
+    async def wait_until_sent(self) -> None:
         """Waits until every answer that was begun is sent."""
         if self.sending is not None:
             await self.sending

@@ -1,4 +1,4 @@
-"""ShareMemory, and the steps whose gradient and parameters lie in shared memory."""
+"""ShareMemory, and steps whose gradient and parameters are in shared memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optserve_server.shared_memory.regions import Region, Regions, make_region
 from optserve_server.wire.messages import sharing
 
 
-class Sharing:
+class MemorySharing:
     """Shares memory with clients on the same host.
 
     Args:
@@ -40,7 +40,7 @@ class Sharing:
         self.stop = self._descriptor_passing.stop
 
     def start(self) -> None:
-        """Listens for those who fetch what was shared with them."""
+        """Listens for clients that fetch what was shared with them."""
         if self._wanted:
             self._descriptor_passing.start()
 
@@ -54,9 +54,9 @@ class Sharing:
 
         Raises:
             DomainError: what `make_region` raises, LIMIT_EXCEEDED, or
-                SHARED_MEMORY_UNAVAILABLE where the server has no socket to hand it over.
+                SHARED_MEMORY_UNAVAILABLE if the server has no socket to hand it over.
         """
-        (tensors, dtype), key = sharing.asked_from(request)
+        (tensors, dtype), key = sharing.sharing_request_from(request)
         if not self.is_available:
             raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, "the server shares no memory")
         self.regions.check_room()

@@ -62,13 +62,13 @@ class Messages:
         if self._socket is not None:
             raise _out_of_place("the stream has a data connection already", "data_connection")
         if not request.ticket:
-            await self.write_pieces((self._offered().SerializeToString(),))
+            await self.write_pieces((self._make_offer().SerializeToString(),))
             return
         if self._offer is None or request.ticket != self._offer.ticket:
             raise _out_of_place(
                 "this is not the ticket that the stream was offered", "data_connection.ticket"
             )
-        self._socket = await self._data.claimed(request.ticket)
+        self._socket = await self._data.claim(request.ticket)
         connection = DataConnection(self._socket, self._call, self._meters, self._max_message_bytes)
         self.read, self._connection = connection.read, connection
         self.copies = False
@@ -112,7 +112,7 @@ class Messages:
         elif self._offer is not None:
             self._data.withdraw(self._offer.ticket)
 
-    def _offered(self) -> pb.StepStreamResponse:
+    def _make_offer(self) -> pb.StepStreamResponse:
         offer = pb.DataConnectionOffer()
         if self._offer is None and self._context.peer().startswith(("ipv4:", "ipv6:")):
             self._offer = self._data.offer()

@@ -1,4 +1,4 @@
-"""PushParameters: a header, then bytes until they are whole, then nothing."""
+"""PushParameters: a header, then all bytes, then the end of the stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optserve_server.state.change import Request
 from optserve_server.state.staging import Staging
 from optserve_server.stepping.step_plan import wrong_byte_count
 from optserve_server.wire.fields.chunks import Filler
-from optserve_server.wire.fields.names import checked_key
+from optserve_server.wire.fields.names import check_key
 from optserve_server.wire.fields.tensors import wire_dtype_from
 
 Requests = AsyncIterator[Framed[pb.PushParametersRequest]]
@@ -24,7 +24,7 @@ Requests = AsyncIterator[Framed[pb.PushParametersRequest]]
 
 @dataclass(frozen=True)
 class Push:
-    """A push that has arrived in whole."""
+    """A push whose bytes have all arrived."""
 
     header: pb.PushHeader
     session: Session
@@ -45,27 +45,27 @@ async def receive_push(requests: Requests, find: Callable[[str], Session], execu
         execution: where its staging is laid out.
 
     Raises:
-        DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED where messages are missing or
+        DomainError: STREAM_PROTOCOL or STREAM_TRUNCATED if messages are missing or
             come where they may not, or what the header raises.
     """
     first = await anext(requests, None)
     if first is None or not first.message.HasField("header"):
         raise DomainError(Reason.STREAM_PROTOCOL, "a push begins with a header", field="header")
-    push = await _begun(first.message.header, find, execution)
+    push = await _begin(first.message.header, find, execution)
     filler = Filler(push.staging.buffer)
     filler.add(first.chunk)
     while (framed := await anext(requests, None)) is not None:
         if framed.message.HasField("header"):
-            raise filler.interrupted("header")
+            raise filler.interruption_error("header")
         filler.add(framed.chunk)
     if not filler.whole:
-        raise filler.truncated()
+        raise filler.truncation_error()
     return push
 
 
-async def _begun(header: pb.PushHeader, find: Callable[[str], Session], execution: Execution) -> Push:
+async def _begin(header: pb.PushHeader, find: Callable[[str], Session], execution: Execution) -> Push:
     with within("header"):
-        checked_key(header.request_id, "request_id")
+        check_key(header.request_id, "request_id")
         session = find(header.name)
         dtype = wire_dtype_from(header.wire_dtype, "wire_dtype")
         session.check_open()

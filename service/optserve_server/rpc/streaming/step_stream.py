@@ -20,7 +20,7 @@ from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.streaming.answers import RESPONSES, Answers
-from optserve_server.rpc.streaming.memory_sharing import Sharing
+from optserve_server.rpc.streaming.memory_sharing import MemorySharing
 from optserve_server.rpc.streaming.messages import Chunk, Messages
 from optserve_server.rpc.transport.data_connection import Message
 from optserve_server.sessions.session import Session
@@ -57,7 +57,7 @@ class StepStream:
         execution: Execution,
         drain: Drain,
         chunk_bytes: int,
-        sharing: Sharing,
+        sharing: MemorySharing,
         messages: Messages,
         coordination: Coordination,
     ) -> None:
@@ -90,10 +90,10 @@ class StepStream:
                     wait.is_idle = True
                     if drain.draining:
                         drain.check()
-            await self._answers.sent()
+            await self._answers.wait_until_sent()
         except DomainError:
             # The steps before it are taken, and their answers may be on their way.
-            await self._answers.sent()
+            await self._answers.wait_until_sent()
             raise
         finally:
             self._answers.close()
@@ -116,7 +116,7 @@ class StepStream:
             return None
         if request.HasField("data_connection"):
             _check_alone(request, chunk, "data_connection")
-            await self._answers.sent()
+            await self._answers.wait_until_sent()
             await self._messages.connect(request.data_connection)
             return None
         if chunk is not None:
@@ -126,30 +126,30 @@ class StepStream:
         raise DomainError(Reason.STREAM_PROTOCOL, text, field="step")
 
     async def _serve_plan(self, message: pb.StepPlan) -> None:
-        await self._answers.sent()
+        await self._answers.wait_until_sent()
         self._drop_plan()
         self._stated, self._deleted = message, False
-        plan = await self._resolved(message)
+        plan = await self._resolve(message)
         if not plan.sparse_tensors and plan.region is None:
             # Kernels are compiled while the first gradient is on its way.
             reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
             await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
         count = len(plan.session.layout.entries)
-        planned = await self._execution.for_each(count, partial(steps.planned_to, plan))
+        planned = await self._execution.for_each(count, partial(steps.plan_answer_to, plan))
         await self._messages.write_pieces((planned,))
 
-    async def _resolved(self, message: pb.StepPlan) -> StepPlan[Session]:
+    async def _resolve(self, message: pb.StepPlan) -> StepPlan[Session]:
         """Checks a plan against its session and keeps it.
 
         Raises:
             DomainError: what is wrong with it; fields start at ``plan``.
         """
         with within("plan"):
-            session = steps.planned_session(message, self._find)
+            session = steps.session_of_plan(message, self._find)
             make = partial(steps.plan_from, message, session, self._sharing.region_of)
             plan = await self._execution.for_each(len(session.layout.entries), make)
         if not plan.is_current:  # the session was updated, deleted or evicted meanwhile
-            return await self._resolved(message)
+            return await self._resolve(message)
         if plan.region is not None:
             with within("plan"):
                 self._sharing.region_of(session, message.region)  # it may have been dropped meanwhile
@@ -159,8 +159,8 @@ class StepStream:
         self._plan = plan
         return plan
 
-    async def _renewed_plan(self) -> StepPlan[Session]:
-        """The stream's plan, checked anew: its session was updated, or evicted and is back.
+    async def _renew_plan(self) -> StepPlan[Session]:
+        """The stream's plan, checked again: its session was updated, or evicted and is back.
 
         Raises:
             DomainError: STREAM_PROTOCOL if there is none, SESSION_NOT_FOUND, or what is wrong with it.
@@ -171,7 +171,7 @@ class StepStream:
         if self._deleted:
             raise session_deleted(self._stated.session, "plan.session")
         self._drop_plan()
-        return await self._resolved(self._stated)
+        return await self._resolve(self._stated)
 
     def _on_close(self) -> None:
         """Drops what belongs to a session that was deleted or evicted; the stream may be idle."""
@@ -193,12 +193,12 @@ class StepStream:
             _check_alone(request, chunk, "plan" if request.HasField("plan") else "data_connection")
         plan = self._plan
         if plan is None or not plan.is_current:
-            plan = await self._renewed_plan()
+            plan = await self._renew_plan()
         try:
             options = steps.options_from(request.step, plan)
-            step = await self._received(plan, request.step, options, chunk)
+            step = await self._receive(plan, request.step, options, chunk)
             if self._answers.sending is not None:
-                await self._answers.sent()
+                await self._answers.wait_until_sent()
             self._execution.meters.receive.add(perf_counter_ns() - begun)
             if plan.region is not None:
                 return await self._take_in_memory(plan, plan.region, step)
@@ -207,7 +207,7 @@ class StepStream:
             _locate(error)
             raise
 
-    async def _received(
+    async def _receive(
         self, plan: StepPlan[Session], start: pb.StepStart, options: StepOptions, chunk: Chunk | None
     ) -> Step:
         """A step whose gradient is complete."""
@@ -256,11 +256,11 @@ class StepStream:
                 on_progress(filler.filled)
             message = await self._messages.read()
             if message is aio.EOF:
-                raise filler.truncated()
+                raise filler.truncation_error()
             request, chunk = await self._messages.decode(message)
             for field in ("step", "plan", "data_connection"):
                 if request.HasField(field):
-                    raise filler.interrupted(field)
+                    raise filler.interruption_error(field)
             await _put(filler, chunk)
 
     async def _take(self, plan: StepPlan[Session], step: Step) -> Pieces | None:

@@ -28,12 +28,12 @@ class AcceptLoop:
         self._others: set[asyncio.Task[None]] = set()
 
     def open(self, listener: socket.socket) -> None:
-        """Begins to take connections at a socket, which is closed with the door."""
+        """Begins to take connections at a socket, which is closed together with the accept loop."""
         listener.setblocking(False)
         self.spawn(self._accept(listener))
 
     def spawn(self, work: Work) -> None:
-        """Does something else that ends with the door."""
+        """Runs other work, which is cancelled when the accept loop is closed."""
         _start(work, self._others)
 
     async def close(self) -> None:

@@ -24,7 +24,7 @@ PREFIX = struct.Struct(">BI")
 """What is before each message, as in gRPC: whether it is compressed, which it never is, and its length."""
 
 SHORT = 64 << 10
-"""Messages of so many bytes are read whole; of longer ones, the payload goes straight to its place."""
+"""Bytes up to which a message is read whole; the payload of a longer one is received in place."""
 
 HEAD = 4 << 10
 """Bytes of a longer message that are read at first."""
@@ -49,8 +49,8 @@ class ReceivedMessage:
         receive: fills a place with what comes next.
 
     Attributes:
-        head: likewise.
-        size: likewise.
+        head: its first bytes.
+        size: its length in bytes.
     """
 
     __slots__ = ("_came", "_receive", "head", "size")
@@ -153,7 +153,7 @@ class DataConnection:
         except NOT_READY:
             sent = 0
         except OSError as lost:
-            raise self._lost() from lost
+            raise self._loss_error() from lost
         for part in parts:
             if sent < len(part):
                 await self._send(memoryview(part)[sent:])
@@ -164,7 +164,7 @@ class DataConnection:
     async def _rest(self, place: memoryview) -> None:
         """Fills a place within a message."""
         if place and not await self._receive(place):
-            raise _truncated(0, len(place))
+            raise _truncation_error(0, len(place))
 
     async def _receive(self, place: memoryview) -> bool:
         """Fills a place; False if the client has sent all before its first byte."""
@@ -176,11 +176,11 @@ class DataConnection:
                 await self._ready(self._loop.add_reader, self._loop.remove_reader)
                 continue
             except OSError as lost:
-                raise self._lost() from lost
+                raise self._loss_error() from lost
             filled += received
             if not received:
                 if filled:
-                    raise _truncated(filled, len(place))
+                    raise _truncation_error(filled, len(place))
                 return False
             if filled < len(place):
                 await self._count_moved(received)
@@ -194,20 +194,20 @@ class DataConnection:
                 await self._ready(self._loop.add_writer, self._loop.remove_writer)
                 continue
             except OSError as lost:
-                raise self._lost() from lost
+                raise self._loss_error() from lost
             left = left[sent:]
             if left:
                 await self._count_moved(sent)
 
-    def _lost(self) -> asyncio.CancelledError:
-        """The end of a task whose connection was lost: the call ends, and its client may still be there."""
+    def _loss_error(self) -> asyncio.CancelledError:
+        """Ends a task whose connection was lost; the call ends, its client may still be connected."""
         self._call.verdict = self._call.verdict or DomainError(
             Reason.STREAM_TRUNCATED, "the data connection was lost"
         )
         return asyncio.CancelledError()
 
     async def _count_moved(self, byte_count: int) -> None:
-        """Notes that a long message is on its way, and lets others run: it may come without a pause."""
+        """Notes progress of a long message and yields to other tasks: it may arrive without a pause."""
         self._call.heard = time.monotonic()
         self._unturned += byte_count
         if self._unturned >= TURN:
@@ -239,7 +239,7 @@ def _settle(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
-def _truncated(actual: int, expected: int) -> DomainError:
+def _truncation_error(actual: int, expected: int) -> DomainError:
     return DomainError(
         Reason.STREAM_TRUNCATED,
         f"the data connection ended {expected - actual} bytes before its message did",

@@ -1,4 +1,4 @@
-"""Where clients make data connections: a port, and tickets that are good for one connection each."""
+"""Data connections: the port, and tickets that are valid for one connection each."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Offer(NamedTuple):
 
 
 class DataConnections:
-    """Takes data connections, each for the call whose ticket it shows."""
+    """Accepts data connections, each for the call whose ticket it shows."""
 
     def __init__(self) -> None:
         self._port = self._server_port = 0
@@ -87,7 +87,7 @@ class DataConnections:
         await self._accept_loop.close()
 
     def offer(self) -> Offer | None:
-        """A new offer, good for some seconds; None where the server takes no data connections."""
+        """A new offer, good for some seconds; None if the server takes no data connections."""
         if not self._port:
             return None
         ticket = secrets.token_bytes(TICKET_BYTES)
@@ -102,11 +102,11 @@ class DataConnections:
         if claim is not None and not claim.cancel():
             claim.result().close()
 
-    async def claimed(self, ticket: bytes) -> socket.socket:
-        """The connection that showed a ticket; the caller's from now on, who gives it to `end`.
+    async def claim(self, ticket: bytes) -> socket.socket:
+        """Returns the connection that showed a ticket; the caller owns it and passes it to `end`.
 
         Raises:
-            DomainError: STREAM_PROTOCOL where there is none.
+            DomainError: STREAM_PROTOCOL if there is none.
         """
         claim = self._claims.get(ticket)
         if claim is not None:

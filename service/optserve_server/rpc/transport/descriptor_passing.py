@@ -1,4 +1,4 @@
-"""Where clients on this host fetch the memory that was shared with them, and keep it."""
+"""Passing of descriptors of shared memory to clients on this host, over a unix socket."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DescriptorPassing:
         regions: what there is to fetch.
 
     Attributes:
-        name: of the socket, without its leading zero byte; empty where there is none.
+        name: of the socket, without its leading zero byte; empty if there is none.
     """
 
     def __init__(self, regions: Regions) -> None:

@@ -1,4 +1,4 @@
-"""Where a server listens, and whether that is safe."""
+"""Listening addresses, and the check that they are encrypted or local."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Listening:
-    """Where to listen.
+    """Addresses to listen on.
 
     Attributes:
         host: address or name; None for no TCP.
@@ -36,13 +36,13 @@ class Listening:
     data_port: int | None = 0
 
     def open(self, server: aio.Server) -> int:
-        """Opens everything, and returns the TCP port; 0 where there is none.
+        """Opens everything, and returns the TCP port; 0 if there is none.
 
         Raises:
             RuntimeError: an address cannot be bound.
         """
         if self.unix_socket is not None:
-            # Nobody else may connect, from its first moment on.
+            # No other user may connect, from its first moment on.
             before = os.umask(0o177)
             try:
                 server.add_insecure_port(f"unix:{self.unix_socket}")

@@ -24,7 +24,7 @@ class CertificateFiles:
         certificate: the server's certificate, followed by those between it and its authority.
         key: its private key.
         client_authority: certificates of the authorities that clients' must come from; None
-            where clients need none.
+            if clients need none.
     """
 
     certificate: Path
@@ -51,11 +51,11 @@ class Certificates:
         """Credentials of a port, which ask again for every connection."""
         return grpc.dynamic_ssl_server_credentials(
             self._current,
-            self._fetched,
+            self._fetch,
             require_client_authentication=self._files.client_authority is not None,
         )
 
-    def _fetched(self) -> grpc.ServerCertificateConfiguration:
+    def _fetch(self) -> grpc.ServerCertificateConfiguration:
         """The certificates for a connection that begins; called by gRPC's own threads."""
         version = self._versions()
         if version == self._version:
@@ -74,7 +74,7 @@ class Certificates:
         files = self._files
         try:
             pair = files.key.read_bytes(), files.certificate.read_bytes()
-            # OpenSSL tells whether the key is the certificate's; gRPC would tell the client alone.
+            # OpenSSL checks whether the key is the certificate's; gRPC would report it to the client only.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(files.certificate, files.key)
             authority = None

@@ -1,4 +1,4 @@
-"""Runs of bytes: gathered into a buffer on their way in, cut on their way out."""
+"""Chunks of bytes: assembly into a buffer, and splitting of a buffer."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class Filler:
         self._filled = stop
         return self._buffer[start:stop].data
 
-    def truncated(self) -> DomainError:
+    def truncation_error(self) -> DomainError:
         """The error of a stream that ends here."""
         return self._mismatch(Reason.STREAM_TRUNCATED, self._filled, "chunk")
 
-    def interrupted(self, field: str) -> DomainError:
+    def interruption_error(self, field: str) -> DomainError:
         """The error of a message that has ``field``, which may not come before the last byte."""
         return self._mismatch(Reason.STREAM_PROTOCOL, self._filled, field)
 

@@ -37,7 +37,7 @@ def number_of(member: Enum, descriptor: EnumDescriptor) -> int:
 
 
 def prefix(descriptor: EnumDescriptor) -> str:
-    """What every value's name begins with, from the one that stands for unset."""
+    """The common prefix of the values' names, taken from the UNSPECIFIED value."""
     return descriptor.values_by_number[0].name.removesuffix("UNSPECIFIED")
 
 

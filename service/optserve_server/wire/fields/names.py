@@ -54,7 +54,7 @@ def snapshot_from(name: str) -> tuple[str, int | None]:
     return session_id, int(step)
 
 
-def checked_session_id(session_id: str) -> str:
+def check_session_id(session_id: str) -> str:
     """An id that a client chose, or nothing.
 
     Raises:
@@ -69,7 +69,7 @@ def checked_session_id(session_id: str) -> str:
     return session_id
 
 
-def checked_tensor_name(name: str) -> str:
+def check_tensor_name(name: str) -> str:
     """A tensor's name.
 
     Raises:
@@ -85,7 +85,7 @@ def checked_tensor_name(name: str) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def checked_key(key: str, field: str) -> str:
+def check_key(key: str, field: str) -> str:
     """An identifier that a client makes up: a request id or a worker.
 
     Raises:

@@ -6,7 +6,7 @@ import base64
 import binascii
 
 from optserve_server.errors import DomainError, Reason, out_of_range
-from optserve_server.wire.fields.names import checked_session_id
+from optserve_server.wire.fields.names import check_session_id
 
 DEFAULT_SIZE, MAX_SIZE = 50, 1000
 _MARK = b"after:"
@@ -34,7 +34,7 @@ def after_from(page_token: str) -> str:
     try:
         decoded = base64.b64decode(page_token.encode(), altchars=b"-_", validate=True)
         after = decoded.removeprefix(_MARK).decode()
-        if not decoded.startswith(_MARK) or not checked_session_id(after):
+        if not decoded.startswith(_MARK) or not check_session_id(after):
             raise ValueError
     except (ValueError, binascii.Error, DomainError):
         raise DomainError(
@@ -44,5 +44,5 @@ def after_from(page_token: str) -> str:
 
 
 def token_to(after: str) -> str:
-    """The token of the page that follows ``after``; empty where there is none."""
+    """The token of the page that follows ``after``; empty if there is none."""
     return base64.urlsafe_b64encode(_MARK + after.encode()).decode() if after else ""

@@ -64,7 +64,7 @@ def dtype_from(number: int, allowed: Collection[np.dtype[Any]], field: str) -> n
 
 
 def wire_dtype_from(number: int, field: str) -> np.dtype[Any] | None:
-    """The type that bytes travel in; None where each tensor keeps its own."""
+    """The type that bytes travel in; None if each tensor keeps its own."""
     return dtype_from(number, WIRE_DTYPES, field) if number else None
 
 

@@ -1,4 +1,4 @@
-"""Answers to requests that change a session, made from what became of the change.
+"""Answers to requests that change a session, made from the outcome of the change.
 
 Requests that are answered once get theirs from here, so that the same answer can be made when
 a change is replayed.
@@ -55,12 +55,12 @@ def answer_to(kind: ChangeKind, session: Session, outcome: Any) -> Message:
     return make(session=session_to(session))
 
 
-def encoded(kind: ChangeKind, session: Session, outcome: object) -> bytes:
+def encode(kind: ChangeKind, session: Session, outcome: object) -> bytes:
     """The answer to a change as it is kept."""
     return answer_to(kind, session, outcome).SerializeToString()
 
 
-def decoded(kind: ChangeKind, data: bytes) -> Message:
+def decode(kind: ChangeKind, data: bytes) -> Message:
     """An answer that was kept."""
     return _TYPES[kind].FromString(data)
 

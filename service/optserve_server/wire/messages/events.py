@@ -1,4 +1,4 @@
-"""Events of a session, for those who watch it."""
+"""Events of a session as messages."""
 
 from __future__ import annotations
 

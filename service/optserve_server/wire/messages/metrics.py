@@ -1,4 +1,4 @@
-"""Metrics, and what has become of them, as messages."""
+"""Metrics and the state of monitors as messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optserve_server.errors import DomainError, Reason, within
 from optserve_server.spec.early_stopping import EarlyStoppingState
 from optserve_server.spec.plateau import ReduceOnPlateauState
 from optserve_server.state.metrics_report import MetricsReport
-from optserve_server.wire.fields.names import checked_tensor_name
+from optserve_server.wire.fields.names import check_tensor_name
 
 
 def metrics_from(messages: Sequence[Metric]) -> dict[str, float]:
@@ -20,7 +20,7 @@ def metrics_from(messages: Sequence[Metric]) -> dict[str, float]:
     values: dict[str, float] = {}
     for index, message in enumerate(messages):
         with within(f"metrics[{index}]"):
-            name = checked_tensor_name(message.name)
+            name = check_tensor_name(message.name)
             if not message.HasField("value"):
                 raise DomainError(Reason.FIELD_REQUIRED, "value is required", field="value")
             if name in values:

@@ -39,7 +39,7 @@ def values_header_to(values: Values) -> session_service_pb2.ParametersHeader:
     return session_service_pb2.ParametersHeader(
         step=values.step,
         point=point_to(values.point),
-        layout=[staged_to(tensor) for tensor in values.tensors],
+        layout=[staging_layout_to(tensor) for tensor in values.tensors],
         byte_count=values.buffer.size,
     )
 
@@ -54,7 +54,7 @@ def not_modified_to(step: int, point: Point) -> session_service_pb2.ParametersHe
     return session_service_pb2.ParametersHeader(step=step, point=point_to(point), not_modified=True)
 
 
-def staged_values_to(staging: Staging) -> list[NamedTensor]:
+def staging_values_to(staging: Staging) -> list[NamedTensor]:
     """Values in one message."""
     return [
         NamedTensor(name=t.entry.name, tensor=tensor_to(staging.array(t).reshape(t.entry.shape)))
@@ -62,13 +62,13 @@ def staged_values_to(staging: Staging) -> list[NamedTensor]:
     ]
 
 
-def staged_to(tensor: StagedTensor) -> TensorLayout:
-    """Where a tensor lies in a staging."""
+def staging_layout_to(tensor: StagedTensor) -> TensorLayout:
+    """The layout of a tensor in a staging."""
     return entry_to(tensor.entry, tensor.dtype, tensor.byte_offset)
 
 
 def entry_to(entry: TensorEntry, dtype: np.dtype[Any], byte_offset: int) -> TensorLayout:
-    """Where a tensor lies in a sequence of bytes of the given element type."""
+    """The layout of a tensor in a sequence of bytes of the given element type."""
     return TensorLayout(
         name=entry.name,
         dtype=NUMBERS[dtype],

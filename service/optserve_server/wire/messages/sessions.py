@@ -13,7 +13,7 @@ from optserve_server.sessions.store import ParameterInit
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.state.layout import Layout
 from optserve_server.state.state_transfer import StateTransfer
-from optserve_server.wire.fields.names import checked_tensor_name, session_name
+from optserve_server.wire.fields.names import check_tensor_name, session_name
 from optserve_server.wire.fields.tensors import (
     PARAMETER_DTYPES,
     array_from,
@@ -22,7 +22,7 @@ from optserve_server.wire.fields.tensors import (
 )
 from optserve_server.wire.messages.metrics import plateau_to, stopping_to
 from optserve_server.wire.messages.parameters import entry_to
-from optserve_server.wire.specifications.specs import chosen_from, session_spec_from, session_spec_to
+from optserve_server.wire.specifications.specs import algorithm_from, session_spec_from, session_spec_to
 
 
 def spec_from(
@@ -36,7 +36,7 @@ def spec_from(
 
 
 def transfer_to(transfer: StateTransfer) -> session_service_pb2.StateTransfer:
-    """What became of a group's state."""
+    """The transfer of a group's state as a message."""
     return session_service_pb2.StateTransfer(
         group=transfer.group,
         carried=transfer.carried,
@@ -56,7 +56,7 @@ def parameters_from(messages: Sequence[session_service_pb2.ParameterInit]) -> li
 
 
 def _parameter_from(message: session_service_pb2.ParameterInit) -> ParameterInit:
-    name = checked_tensor_name(message.name)
+    name = check_tensor_name(message.name)
     source = message.WhichOneof("source")
     if source is None:
         raise DomainError(Reason.FIELD_REQUIRED, "one of value, initializer, upload is required")
@@ -70,7 +70,7 @@ def _parameter_from(message: session_service_pb2.ParameterInit) -> ParameterInit
         if source == "upload":
             return ParameterInit(name, dtype, shape, None)
         with within("spec"):
-            return ParameterInit(name, dtype, shape, chosen_from(message.initializer.spec).algorithm)
+            return ParameterInit(name, dtype, shape, algorithm_from(message.initializer.spec).algorithm)
 
 
 def session_to(session: Session) -> session_pb2.Session:

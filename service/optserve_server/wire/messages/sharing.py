@@ -1,4 +1,4 @@
-"""Shared memory: requests for it, what it holds, and steps that lie in it."""
+"""Messages of shared memory: requests, layouts, and steps in it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from optserve_server.shared_memory.live_parameters import LiveParameters
 from optserve_server.shared_memory.regions import Key, Region
 from optserve_server.state.staging import StagedTensor
 from optserve_server.wire.fields.tensors import NUMBERS, wire_dtype_from
-from optserve_server.wire.messages.parameters import pull_from, staged_to
+from optserve_server.wire.messages.parameters import pull_from, staging_layout_to
 
 Gradients = tuple[tuple[str, ...] | None, np.dtype[Any] | None]
 """Tensors (None for all) and element type (None for their own)."""
 
 
-def asked_from(request: pb.ShareMemoryRequest) -> tuple[Gradients, Key | None]:
+def sharing_request_from(request: pb.ShareMemoryRequest) -> tuple[Gradients, Key | None]:
     """What the memory is to hold: gradients, and values or None."""
     dtype = wire_dtype_from(request.gradient_dtype, "gradient_dtype")
     key = None
@@ -36,19 +36,19 @@ def region_to(region: Region, socket: str, seconds: float) -> pb.ShareMemoryResp
     response = pb.ShareMemoryResponse(region=region.name, socket=socket)
     response.claim_within.FromNanoseconds(round(seconds * 1e9))
     response.gradients.byte_count = region.staging.byte_count
-    response.gradients.layout.extend(_staged_to(region.staging.tensors))
+    response.gradients.layout.extend(_layouts_to(region.staging.tensors))
     if region.live is not None:
         response.parameters.byte_count = region.live.block.array.size
         response.parameters.layout.extend(_live_to(region, region.live))
         response.parameters.live = True
     elif region.values is not None:
         response.parameters.byte_count = region.values.byte_count
-        response.parameters.layout.extend(_staged_to(region.values.tensors))
+        response.parameters.layout.extend(_layouts_to(region.values.tensors))
     return response
 
 
-def _staged_to(tensors: Iterable[StagedTensor]) -> Iterable[TensorLayout]:
-    return (staged_to(tensor) for tensor in tensors)
+def _layouts_to(tensors: Iterable[StagedTensor]) -> Iterable[TensorLayout]:
+    return (staging_layout_to(tensor) for tensor in tensors)
 
 
 def _live_to(region: Region, live: LiveParameters) -> Iterable[TensorLayout]:

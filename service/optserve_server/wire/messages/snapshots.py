@@ -32,7 +32,7 @@ def bytes_of(frozen: EncodedSnapshot, budget: Budget) -> npt.NDArray[np.uint8]:
     """A whole snapshot in memory (uint8), which ``budget`` counts.
 
     Raises:
-        DomainError: the budget has no room for it.
+        DomainError: it exceeds the budget.
     """
     buffer = budget.array(snapshot.length(frozen.tensors, frozen.metadata))
     position = 0

@@ -16,14 +16,14 @@ from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
 from optserve_server.spec.override import Override
 from optserve_server.state.sparse_rows import NamedRows, check_has_rows
-from optserve_server.state.staging import NamedArray, StagedTensor, check_names, laid_out
+from optserve_server.state.staging import NamedArray, StagedTensor, check_names, lay_out
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step_plan import StepPlan
 from optserve_server.wire.fields.enums import number_of
-from optserve_server.wire.fields.names import checked_key
+from optserve_server.wire.fields.names import check_key
 from optserve_server.wire.fields.tensors import INDEX_DTYPES, WIRE_DTYPES, array_from, wire_dtype_from
 from optserve_server.wire.fields.unknown_fields import check_known
-from optserve_server.wire.messages.parameters import pull_from, staged_to
+from optserve_server.wire.messages.parameters import pull_from, staging_layout_to
 
 _OUTCOMES = {
     outcome: pb.StepOutcome.ValueType(number_of(outcome, pb.StepOutcome.DESCRIPTOR))
@@ -60,9 +60,9 @@ def unary_options_from(message: pb.StepOptions) -> StepOptions:
     """What a unary step asks for; fields of errors start at ``options``."""
     if len(UnknownFieldSet(message)):
         check_known(message, "options")
-    return _checked(
+    return _check(
         StepOptions(
-            checked_key(message.worker, "options.worker"),
+            check_key(message.worker, "options.worker"),
             message.sequence,
             message.expected_step if message.HasField("expected_step") else None,
             message.loss_scale if message.HasField("loss_scale") else 1.0,
@@ -90,7 +90,7 @@ def _member_from(message: pb.StepOptions | pb.StepStart, epoch: int) -> MemberOp
     )
 
 
-def _checked(options: StepOptions) -> StepOptions:
+def _check(options: StepOptions) -> StepOptions:
     """Checks options; fields of errors start at ``options``.
 
     Raises:
@@ -147,7 +147,7 @@ def fill_result(message: pb.StepResult, result: StepResult) -> None:
         message.tensor_norms.add(name=name, norm=norm)
 
 
-def planned_session(message: pb.StepPlan, find: Callable[[str], Session]) -> Session:
+def session_of_plan(message: pb.StepPlan, find: Callable[[str], Session]) -> Session:
     """Finds the session of a plan; fields of errors are paths within the message.
 
     Args:
@@ -170,10 +170,10 @@ def plan_from(
 
     Args:
         message: the plan.
-        session: what `planned_session` returned.
+        session: what `session_of_plan` returned.
         region_of: returns a session's region of that name.
     """
-    worker = checked_key(message.worker, "worker")
+    worker = check_key(message.worker, "worker")
     dtype = wire_dtype_from(message.gradient_dtype, "gradient_dtype")
     pull = None
     if message.HasField("pull"):
@@ -188,7 +188,7 @@ def plan_from(
             raise DomainError(Reason.CONFLICTING_FIELDS, text, field="pull")
     sparse = list(message.sparse_tensors)
     whole = list(message.tensors) if message.tensors or sparse else None
-    gradients = laid_out(session.layout, whole, dtype) if region is None else ()
+    gradients = lay_out(session.layout, whole, dtype) if region is None else ()
     if sparse:
         fields = [f"sparse_tensors[{index}]" for index in range(len(sparse))]
         known = [f"tensors[{index}]" for index in range(len(whole or ()))]
@@ -221,7 +221,7 @@ def _check_region_plan(message: pb.StepPlan) -> None:
             raise DomainError(Reason.CONFLICTING_FIELDS, text, field=field)
 
 
-def planned_to(plan: StepPlan[Session]) -> bytes:
+def plan_answer_to(plan: StepPlan[Session]) -> bytes:
     """The answer to a plan, encoded."""
     session = plan.session
     planned = pb.StepPlanned(step=session.step)
@@ -236,7 +236,7 @@ def planned_to(plan: StepPlan[Session]) -> bytes:
 
 def byte_layout_to(tensors: Iterable[StagedTensor]) -> ByteLayout:
     """Where tensors are in a sequence of bytes."""
-    layout = ByteLayout(tensors=map(staged_to, tensors))
+    layout = ByteLayout(tensors=map(staging_layout_to, tensors))
     layout.byte_count = sum(tensor.byte_count for tensor in layout.tensors)
     return layout
 
@@ -248,7 +248,7 @@ def options_from(start: pb.StepStart, plan: StepPlan[Session]) -> StepOptions:
     if plan.region is not None and not start.gradient_id:
         text = "a gradient in shared memory needs a gradient_id"
         raise DomainError(Reason.FIELD_REQUIRED, text, field="gradient_id")
-    return _checked(
+    return _check(
         StepOptions(
             plan.worker,
             start.sequence,

@@ -6,7 +6,7 @@ from optserve.v1 import worker_service_pb2 as pb
 from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.errors import DomainError, Reason
 from optserve_server.wire.fields.enums import number_of
-from optserve_server.wire.fields.names import checked_key
+from optserve_server.wire.fields.names import check_key
 
 DEFAULT_LEASE_S = 30.0
 MIN_LEASE_S = 0.1
@@ -16,11 +16,11 @@ def worker_from(message: pb.JoinSessionRequest | pb.RenewLeaseRequest | pb.Leave
     """The name of a worker.
 
     Raises:
-        DomainError: FIELD_REQUIRED, or what `checked_key` raises.
+        DomainError: FIELD_REQUIRED, or what `check_key` raises.
     """
     if not message.worker:
         raise DomainError(Reason.FIELD_REQUIRED, "worker is required", field="worker")
-    return checked_key(message.worker, "worker")
+    return check_key(message.worker, "worker")
 
 
 def lease_from(message: pb.JoinSessionRequest) -> float:

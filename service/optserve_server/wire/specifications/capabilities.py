@@ -1,4 +1,4 @@
-"""What the server can do, read off the registries and the declarations."""
+"""Capabilities of the server, from the registries and the declarations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Described networks and what they take."""
+"""Described networks and their complexity as messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from optserve_server.complexity.network import (
 from optserve_server.errors import DomainError, Reason, out_of_range, within
 from optserve_server.hyper import Chosen
 from optserve_server.wire.fields.tensors import FLOAT32, wire_dtype_from
-from optserve_server.wire.specifications.specs import chosen_from, chosen_to
+from optserve_server.wire.specifications.specs import algorithm_from, algorithm_to
 
 MAX_LAYER_BYTES = 1024
 """Bytes that a layer's description may have: more than any layer with a sensible name takes."""
@@ -31,19 +31,19 @@ def network_from(message: NetworkSpec) -> Network:
     """The network that a message describes; fields of errors are paths within ``message``.
 
     Raises:
-        DomainError: what `chosen_from` and `Network` raise, and LIMIT_EXCEEDED.
+        DomainError: what `algorithm_from` and `Network` raise, and LIMIT_EXCEEDED.
     """
     check_layer_count(len(message.layers))
     layers = []
     for index, layer in enumerate(message.layers):
         with within(f"layers[{index}]"):
             _check_size(layer)
-            layers.append(NamedLayer(layer.name, chosen_from(layer).algorithm))
+            layers.append(NamedLayer(layer.name, algorithm_from(layer).algorithm))
     return Network(tuple(layers), tuple(message.input_shape[: MAX_RANK + 1]))
 
 
 def batch_size_from(message: pb.EstimateComplexityRequest) -> int:
-    """Examples in a batch; 1 where none are stated.
+    """Examples in a batch; 1 by default.
 
     Raises:
         DomainError: OUT_OF_RANGE.
@@ -56,7 +56,7 @@ def batch_size_from(message: pb.EstimateComplexityRequest) -> int:
 
 
 def element_type_from(message: pb.EstimateComplexityRequest) -> np.dtype[Any]:
-    """The type of parameters, outputs and state; float32 where none is stated.
+    """The type of parameters, outputs and state; float32 by default.
 
     Raises:
         DomainError: UNSUPPORTED_VALUE or DTYPE_MISMATCH.
@@ -76,7 +76,7 @@ def estimate_to(estimate: Estimate, network: Network) -> pb.EstimateComplexityRe
             output_shape=counted.output_shape,
             complexity=_complexity_to(counted.complexity),
         )
-        chosen_to(response.network.layers.add(name=counted.name), Chosen(named.layer))
+        algorithm_to(response.network.layers.add(name=counted.name), Chosen(named.layer))
     return response
 
 

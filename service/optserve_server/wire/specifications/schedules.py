@@ -1,4 +1,4 @@
-"""Where a schedule is to be evaluated."""
+"""Steps at which a schedule is evaluated."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Specifications: one conversion for every family, driven by descriptors and dataclasses.
 
-Three kinds of message are told apart by what they stand for:
+There are three kinds of message:
 an *algorithm* (``OptimizerSpec``: a convention and a oneof whose field is the registry
 key), which becomes a `Chosen`; a *variant* (``ClipSpec``: a bare oneof), which becomes
 the dataclass named for message and field; and a *record*, whose fields are those of a
@@ -69,7 +69,7 @@ def session_spec_to(spec: SessionSpec) -> SessionSpecMessage:
     return message
 
 
-def chosen_from(message: Message, inherited: Convention = Convention.KERAS) -> Chosen[Any]:
+def algorithm_from(message: Message, inherited: Convention = Convention.KERAS) -> Chosen[Any]:
     """The algorithm that a message of one of `FAMILIES` chooses, resolved.
 
     Args:
@@ -77,7 +77,7 @@ def chosen_from(message: Message, inherited: Convention = Convention.KERAS) -> C
         inherited: the convention where the message states none.
 
     Raises:
-        DomainError: FIELD_REQUIRED where nothing is chosen, UNSUPPORTED_VALUE where the
+        DomainError: FIELD_REQUIRED if nothing is chosen, UNSUPPORTED_VALUE if the
             choice is unknown, or what the algorithm's own fields raise; fields are paths
             within ``message``.
     """
@@ -88,11 +88,11 @@ def chosen_from(message: Message, inherited: Convention = Convention.KERAS) -> C
     convention = _convention(message, inherited)
     with within(name):
         algorithm: type[Hyperparameters] = family[name]
-        given = _given(getattr(message, name), algorithm, convention)
+        given = _read_given(getattr(message, name), algorithm, convention)
         return Chosen(algorithm.resolve(given, convention), convention, frozenset(given))
 
 
-def chosen_to(message: Message, chosen: Chosen[Any]) -> None:
+def algorithm_to(message: Message, chosen: Chosen[Any]) -> None:
     """Writes an algorithm into a message of one of `FAMILIES`, every field stated."""
     if _CONVENTION in message.DESCRIPTOR.fields_by_name:
         setattr(message, _CONVENTION, number_of(chosen.convention, WireConvention.DESCRIPTOR))
@@ -112,7 +112,7 @@ def reduction_from(message: LossSpec) -> Reduction:
 
 def loss_to(message: LossSpec, chosen: Chosen[Any], reduction: Reduction) -> None:
     """Writes a loss, every field stated."""
-    chosen_to(message, chosen)
+    algorithm_to(message, chosen)
     message.reduction = LossReduction.ValueType(number_of(reduction, LossReduction.DESCRIPTOR))
 
 
@@ -123,11 +123,11 @@ def real_oneof(descriptor: Any) -> Any:
 
 def _record_from(message: Message, kind: type[Hyperparameters], convention: Convention) -> Any:
     convention = _convention(message, convention)
-    given = _given(message, kind, convention)
+    given = _read_given(message, kind, convention)
     return kind.resolve(given, convention)
 
 
-def _given(message: Message, kind: type[Any], convention: Convention) -> dict[str, object]:
+def _read_given(message: Message, kind: type[Any], convention: Convention) -> dict[str, object]:
     """The fields that are set, and the records that have no None to stand for unset."""
     given: dict[str, object] = {}
     hints = _hints(cast(Hashable, kind))
@@ -150,7 +150,7 @@ def _value(field: Field, raw: Any, hint: Any, convention: Convention) -> Any:
     if field.message_type is None:
         return raw
     if field.message_type.full_name in FAMILIES:
-        return chosen_from(raw, _inherited(field, convention))
+        return algorithm_from(raw, _inherit_convention(field, convention))
     if isinstance(hint, types.UnionType):
         return _variant_from(raw, get_args(hint), convention)
     return _record_from(raw, hint, convention)
@@ -163,13 +163,13 @@ def _items(field: Field, raw: Any, hint: Any, convention: Convention) -> list[An
     for index, item in enumerate(raw):
         with within(f"[{index}]"):
             if field.message_type.full_name in FAMILIES:
-                items.append(chosen_from(item, _inherited(field, convention)))
+                items.append(algorithm_from(item, _inherit_convention(field, convention)))
             else:
                 items.append(_record_from(item, hint, convention))
     return items
 
 
-def _inherited(field: Field, convention: Convention) -> Convention:
+def _inherit_convention(field: Field, convention: Convention) -> Convention:
     """An algorithm within one of its own family follows that one's convention, another none."""
     family = {choice.message_type for choice in field.message_type.fields}
     return convention if field.containing_type in family else Convention.KERAS
@@ -232,7 +232,7 @@ def _fill(message: Message, value: Any) -> None:
 
 def _fill_message(message: Message, value: Any) -> None:
     if isinstance(value, Chosen):
-        chosen_to(message, value)
+        algorithm_to(message, value)
         return
     oneof = real_oneof(message.DESCRIPTOR)
     if oneof is not None:
@@ -245,7 +245,7 @@ def _fill_message(message: Message, value: Any) -> None:
 def _fill_items(container: Any, items: tuple[Any, ...]) -> None:
     for item in items:
         if isinstance(item, Chosen):
-            chosen_to(container.add(), item)
+            algorithm_to(container.add(), item)
         elif dataclasses.is_dataclass(item):
             _fill(container.add(), item)
         else:

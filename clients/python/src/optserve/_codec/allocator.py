@@ -1,4 +1,4 @@
-"""Memory for messages of a mebibyte, which glibc would take from the system anew for each."""
+"""Settings of glibc's allocator that keep the memory of 1 MiB messages between uses."""
 
 from __future__ import annotations
 

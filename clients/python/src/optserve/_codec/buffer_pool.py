@@ -1,4 +1,4 @@
-"""Buffers for large results, used again once nothing refers to them."""
+"""Pool of buffers for large results; a buffer is reused when nothing refers to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HAS_REFERENCE_COUNTS = (
 
 
 class BufferPool:
-    """Two buffers that are used in turn. The first touch of fresh memory costs ten times the copy into it.
+    """Two buffers that alternate. The first touch of fresh memory costs ten times the copy into it.
 
     A caller who asks for results again and again keeps one while the next arrives. A buffer that is
     still referred to, in whole or through any view, is left alone.

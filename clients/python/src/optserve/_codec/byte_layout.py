@@ -13,8 +13,8 @@ from optserve._codec.dtypes import Array
 from optserve.v1 import tensor_pb2
 
 
-class Place(NamedTuple):
-    """One tensor's place in a sequence of bytes."""
+class TensorRange(NamedTuple):
+    """The byte range of one tensor in a sequence of bytes."""
 
     name: str
     dtype: np.dtype[np.generic]
@@ -32,13 +32,13 @@ class ByteLayout:
 
     Attributes:
         places: the tensors.
-        byte_count: likewise.
+        byte_count: length of the sequence.
     """
 
     def __init__(self, tensors: Iterable[tensor_pb2.TensorLayout], byte_count: int) -> None:
         self.byte_count = byte_count
         self.places = [
-            Place(t.name, dtypes.NUMPY_TYPES[t.dtype], tuple(t.shape), t.byte_offset, t.byte_count)
+            TensorRange(t.name, dtypes.NUMPY_TYPES[t.dtype], tuple(t.shape), t.byte_offset, t.byte_count)
             for t in tensors
         ]
 

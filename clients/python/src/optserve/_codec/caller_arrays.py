@@ -1,4 +1,4 @@
-"""The caller's own arrays, which parameters are received into."""
+"""Receive buffers that are the caller's own arrays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check(into: Mapping[str, Array], tensors: Sequence[TensorInfo] | None) -> di
         array = into[tensor.name]
         if not isinstance(array, np.ndarray):
             raise TypeError(f"into[{tensor.name!r}] is not a NumPy array")
-        dtypes.checked(array.dtype, dtypes.WIRE_DTYPES, f"into[{tensor.name!r}]")
+        dtypes.check_dtype(array.dtype, dtypes.WIRE_DTYPES, f"into[{tensor.name!r}]")
         if array.shape != tensor.shape:
             raise ValueError(f"into[{tensor.name!r}] has shape {array.shape}, but must have {tensor.shape}")
         if not array.flags.writeable:

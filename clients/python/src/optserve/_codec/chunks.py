@@ -1,4 +1,4 @@
-"""Chunks of long sequences of bytes: how they are cut and joined."""
+"""Splitting of long byte sequences into chunks, and reassembly."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _chunk(offset: int, size: int, parts: list[memoryview]) -> ChunkView | Chunk
 
 
 class Filling:
-    """A run of bytes that arrives in chunks and lies in pieces.
+    """Reassembly of chunks into several buffers.
 
     Args:
         pieces: writable, in the order of the bytes.
@@ -89,7 +89,7 @@ class Filling:
 
 
 class Joined(Filling):
-    """A run of bytes that arrives in chunks and lies in one piece.
+    """Reassembly of chunks into one buffer.
 
     Args:
         byte_count: its length.

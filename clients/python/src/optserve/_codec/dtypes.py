@@ -1,4 +1,4 @@
-"""Element types: NumPy's on one side, the contract's on the other."""
+"""Conversion between NumPy's element types and the contract's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PARAMETER_DTYPES: list[np.dtype[np.generic]] = [np.dtype(np.float32), np.dtype(n
 SUPPORTED = list(TYPES)
 
 
-def checked(
+def check_dtype(
     dtype: DTypeLike, allowed: Sequence[np.dtype[np.generic]], what: str = "this"
 ) -> np.dtype[np.generic]:
     """The dtype in the machine's byte order.
@@ -55,7 +55,7 @@ def as_array(value: ArrayLike, allowed: Sequence[np.dtype[np.generic]], what: st
         TypeError: its element type is not among the allowed ones, or it cannot be read as an array.
     """
     array = _read(value, what)
-    return np.asarray(array, dtype=checked(array.dtype, allowed, what), order="C")
+    return np.asarray(array, dtype=check_dtype(array.dtype, allowed, what), order="C")
 
 
 def _read(value: Any, what: str) -> Array:

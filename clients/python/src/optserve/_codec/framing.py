@@ -34,7 +34,7 @@ DATA_TAG = Chunk.DATA_FIELD_NUMBER << 3 | LENGTH
 
 @dataclass(slots=True)
 class ChunkView:
-    """A `Chunk` whose bytes lie elsewhere.
+    """A `Chunk` that refers to bytes of another object.
 
     Attributes:
         byte_offset: where the run starts in the sequence.
@@ -66,7 +66,7 @@ class ChunkView:
 
 @dataclass(slots=True)
 class ChunkParts:
-    """A `Chunk` whose bytes lie in several places; to be written only.
+    """A `Chunk` whose bytes are in several buffers; write-only.
 
     Attributes:
         byte_offset: where the run starts in the sequence.
@@ -81,7 +81,7 @@ class ChunkParts:
 
 @dataclass(frozen=True, slots=True)
 class ChunkAhead:
-    """A `Chunk` that ends its message, whose bytes are still on their way.
+    """The last `Chunk` of a message whose bytes have not been received yet.
 
     Attributes:
         byte_offset: where the run starts in the sequence.

@@ -1,4 +1,4 @@
-"""Arrays on their way to the server."""
+"""Encoded gradients or parameters of one request."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Payload:
         aligned = layout.align(arrays, what)
         values = [array for _, array in aligned]
         if wire_dtype is not None:
-            wire = dtypes.checked(wire_dtype, dtypes.WIRE_DTYPES, "wire_dtype")
+            wire = dtypes.check_dtype(wire_dtype, dtypes.WIRE_DTYPES, "wire_dtype")
             values = [array.astype(wire, copy=False) for array in values]
         return cls([tensor for tensor, _ in aligned], values, len(aligned) == len(layout))
 

@@ -20,7 +20,7 @@ INDEX_DTYPES: list[np.dtype[np.generic]] = [np.dtype(np.int32), np.dtype(np.int6
 class SparseRows:
     """The gradient of some rows of a tensor, as of an embedding.
 
-    ``Gradient.sparse`` of the session's specification says what becomes of the other rows.
+    ``Gradient.sparse`` of the session's specification defines how the other rows are handled.
 
     Attributes:
         indices: which rows, int32 or int64, of shape [k], in any order. A row that is given more
@@ -42,8 +42,8 @@ class Rows:
 
     Attributes:
         name: of the tensor.
-        indices: row-major, of a type that the wire knows.
-        values: likewise.
+        indices: row-major, of a type that the contract has.
+        values: row-major, of a type that the contract has.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Rows:
         """The rows with values of another type."""
         return Rows(self.name, self.indices, self.values.astype(dtype, copy=False))
 
-    def copied(self) -> Rows:
-        """The rows in arrays of their own."""
+    def copy(self) -> Rows:
+        """Copies the arrays."""
         return Rows(self.name, self.indices.copy(), self.values.copy())
 
 
@@ -87,5 +87,5 @@ def _rows(layout: Layout, name: str, given: SparseRows, wire_dtype: DTypeLike | 
     values = dtypes.as_array(given.values, dtypes.WIRE_DTYPES, f"{field}.values")
     layout.check_rows(name, indices.shape, values.shape, field)
     if wire_dtype is not None:
-        values = values.astype(dtypes.checked(wire_dtype, dtypes.WIRE_DTYPES, "wire_dtype"), copy=False)
+        values = values.astype(dtypes.check_dtype(wire_dtype, dtypes.WIRE_DTYPES, "wire_dtype"), copy=False)
     return Rows(name, indices, values)

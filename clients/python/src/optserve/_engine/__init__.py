@@ -1,1 +1,1 @@
-"""The step engine: plans, numbering, what is sent again, results, and shared memory."""
+"""The step engine: plans, sequence numbers, retries, results, and shared memory."""

@@ -29,7 +29,7 @@ class Waiter(Protocol):
 
 
 class PendingStep:
-    """A step that was handed over, like a future; made by `StepStream.submit`.
+    """A submitted step, like a future; made by `StepStream.submit`.
 
     Args:
         engine: takes it.
@@ -38,7 +38,7 @@ class PendingStep:
         rows: sparse rows, in the order of the plan.
 
     Attributes:
-        plan, gradients: likewise.
+        plan, gradients: as given.
         sequence: its number within its worker; 0 for a validation.
         gradient_id: identifies its gradient if that is in shared memory; else 0.
         start: what else it asks for.
@@ -86,7 +86,7 @@ class PendingStep:
         Raises:
             Unavailable: the server could not be reached again. The step stays pending: asking
                 again connects again, and it is applied once.
-            DeadlineExceeded: no answer came in time; the step stays pending likewise.
+            DeadlineExceeded: no answer arrived in time; the step stays pending.
             Abandoned: an earlier step failed, and this one was not applied.
             OptserveError: the step was refused.
         """

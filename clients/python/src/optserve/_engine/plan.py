@@ -1,4 +1,4 @@
-"""What the steps of a stream have in common."""
+"""Plans: the common part of a stream's steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REQUESTS = Framing(wire.StepStreamRequest)
 
 
 class PlanOptions(NamedTuple):
-    """What a step asks for, as far as its plan says it.
+    """Options of a step that belong to its plan.
 
     Attributes:
         pull: the parameters that follow the result; None for none.
@@ -64,7 +64,7 @@ class Plan:
         region: the shared memory that gradients and parameters are in; None if they are sent.
 
     Attributes:
-        options, region: likewise.
+        options, region: as given.
         tensors: names of the tensors whose gradients are sent whole, and of those that are sparse.
         data_type: element type of the gradients; unspecified if each has its tensor's own.
         byte_count: of the whole gradients.

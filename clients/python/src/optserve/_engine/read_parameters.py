@@ -8,7 +8,7 @@ from optserve._codec.receive_buffers import Into, ReceiveBuffers
 from optserve._transport.connection import Connection
 from optserve.parameters import Parameters
 from optserve.progress import bar
-from optserve.spec import known
+from optserve.spec import member_or_none
 from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_service_pb2 as wire
 
@@ -47,7 +47,7 @@ def read_parameters(
                     return Parameters(
                         reception.arrays(),
                         step=header.step,
-                        point=known(ParameterPoint, header.point),
+                        point=member_or_none(ParameterPoint, header.point),
                         modified=not header.not_modified,
                     )
                 message = next(call, None)

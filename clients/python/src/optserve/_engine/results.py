@@ -14,7 +14,7 @@ OUTCOMES = {int(outcome): outcome for outcome in StepOutcome}
 
 @dataclass(slots=True)
 class StepResult:
-    """What one step did.
+    """Result of one step.
 
     Attributes:
         step: the session's step after it.
@@ -25,7 +25,7 @@ class StepResult:
         non_finite_count: NaN and infinite elements of the gradient as `NonFinitePolicy` checks it.
         staleness: steps between the one the gradient was computed at and this one.
         regularization_penalty: the penalty at the parameters before the step.
-        durable_step: the step that would come back if the server were lost now.
+        durable_step: the step that would be recovered if the server were lost now.
         accumulated: gradients accumulated towards the next step, this one included.
         replayed: whether this is a stored result, sent again.
         worker: name of the worker that took the step; empty for a validation.

@@ -75,7 +75,7 @@ class SharedMemory:
                 os.close(descriptor)
 
     def close(self) -> None:
-        """Gives the memory back, as happens by itself at the end; the server forgets it."""
+        """Releases the memory, as its finalizer does automatically; the server drops it."""
         self.is_open = False
         self._end()
 
@@ -95,8 +95,8 @@ class SharedMemory:
             np.copyto(targets[name], array, casting="unsafe")
         return counters is None or before == counters[0] == change
 
-    def copied(self, change: int) -> dict[str, Array] | None:
-        """Copies of the values that follow a step, or None where they are not of that moment.
+    def copy(self, change: int) -> dict[str, Array] | None:
+        """Copies of the values that follow a step, or None if they are not of that moment.
 
         Args:
             change: as for `copy_to`.

@@ -88,7 +88,7 @@ class SharedRegions:
         text = b"" if message is None else b"\1" + message.SerializeToString(deterministic=True)
         names, data_type = kind_of(self._layout, payload)
         key = (names[0], data_type, text)
-        memory = self._memories.get(key) or self._shared(key, message)
+        memory = self._memories.get(key) or self._share(key, message)
         if memory is not None:
             self._memories[key] = memory
             self._memories.move_to_end(key)
@@ -127,7 +127,7 @@ class SharedRegions:
         if into is None and self._in_place:
             values = memory.parameters
         elif into is None and memory.is_small:
-            values = memory.copied(change)
+            values = memory.copy(change)
         else:
             targets = {name: into[name] for name in memory.parameters} if into else self._new_arrays(memory)
             values = targets if memory.copy_to(targets, change) else None
@@ -153,7 +153,7 @@ class SharedRegions:
             start += -(-array.nbytes // 64) * 64
         return arrays
 
-    def _shared(self, key: _Key, pull: wire.PullOptions | None) -> SharedMemory | None:
+    def _share(self, key: _Key, pull: wire.PullOptions | None) -> SharedMemory | None:
         names, data_type, _ = key
         request = wire.ShareMemoryRequest(
             name=self._name,

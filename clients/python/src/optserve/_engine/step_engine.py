@@ -1,4 +1,4 @@
-"""Takes the steps of one worker over a channel."""
+"""Step engine: the steps of one worker over a channel."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HALF_CLOSE_TIMEOUT_S = 0.5
 
 
 class StepEngine:
-    """Takes steps, several of them under way at once, from any number of threads.
+    """Sends steps, several of them in flight at once, for any number of threads.
 
     A channel is opened with the first step, and again when it was lost; then the steps that were
     not answered are sent again. In a forked child, the engine is another worker.
@@ -161,7 +161,7 @@ class StepEngine:
 
         Raises:
             Unavailable: the server could not be reached; the step stays pending.
-            DeadlineExceeded: no answer came in time; likewise.
+            DeadlineExceeded: no answer arrived in time; the step stays pending.
         """
         with self._lock:
             while not step.is_settled:
@@ -216,10 +216,10 @@ class StepEngine:
             self._drop()
 
     def _prepare(self, gradients: AnyGradients, options: PlanOptions, copy: bool) -> PendingStep:
-        """Makes a step, once there is room for it."""
+        """Makes a step when the window admits it."""
         if self._closed:
             raise RuntimeError("the stream, or its client, is closed")
-        gradients = coercion.named(gradients, "gradients")
+        gradients = coercion.to_mapping(gradients, "gradients")
         protocol = self._protocol
         shared = self._regions.on and not options.validate_only
         if shared:
@@ -252,7 +252,7 @@ class StepEngine:
         if region is not None:
             return PendingStep(self, plan, plan.place(payload.arrays))
         if copy:
-            rows = [some.copied() for some in payload.rows]
+            rows = [some.copy() for some in payload.rows]
             return PendingStep(self, plan, ([array.copy() for array in payload.arrays], ()), rows)
         return PendingStep(self, plan, (payload.arrays, ()), payload.rows)
 
@@ -306,7 +306,7 @@ class StepEngine:
 
         Raises:
             Unavailable: it did not help; the step stays unanswered.
-            DeadlineExceeded: no answer came in time; likewise.
+            DeadlineExceeded: no answer arrived in time; the step stays pending.
         """
         attempts, watchdog = 0, self._connection.watchdog
         while True:
@@ -342,7 +342,7 @@ class StepEngine:
             return False
         if error.reason is errors.Reason.REGION_NOT_FOUND and self._send_in_chunks():
             return False
-        verdict = self._protocol.failed(error)
+        verdict = self._protocol.accept_error(error)
         if verdict is Verdict.FAILED:
             self._unseen = error
         if verdict is not Verdict.RETRY:
@@ -371,15 +371,15 @@ class StepEngine:
         due = self._protocol.due
         try:
             while isinstance(due[0], Plan):
-                self._protocol.planned(_read_message(_received(channel))[0].planned)
-            self._protocol.answered(self._result(due[0], channel))
+                self._protocol.accept_plan(_read_message(_receive(channel))[0].planned)
+            self._protocol.accept_result(self._result(due[0], channel))
         except DecodeError as error:
             raise errors.Internal("the answer is no message of this service") from error
 
     def _result(self, step: PendingStep, channel: Channel) -> StepResult:
         """Reads the answer to a step."""
         plan = step.plan
-        head, chunk = _read_message(_received(channel))
+        head, chunk = _read_message(_receive(channel))
         if not head.HasField("result"):
             raise errors.Internal("the answer to a step has no result")
         if plan.options.pull is None:
@@ -416,7 +416,7 @@ class StepEngine:
                 if step.bar is not None:
                     step.bar.update(size)
             if not reception.whole:
-                _, chunk = _read_message(_received(channel))
+                _, chunk = _read_message(_receive(channel))
         return reception.arrays()
 
     def _send_in_chunks(self) -> bool:
@@ -472,7 +472,7 @@ def _start(
     return start
 
 
-def _received(channel: Channel) -> Message:
+def _receive(channel: Channel) -> Message:
     message = channel.receive()
     if message is None:
         raise errors.Unavailable("the stream ended before its answer")

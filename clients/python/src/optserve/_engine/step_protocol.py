@@ -1,4 +1,4 @@
-"""The state of one worker's steps: what is sent next, and what an answer or an error means.
+"""State machine of one worker's steps: what is sent next, and what an answer or an error means.
 
 Nothing here sends, receives or waits, so that clients with threads and with coroutines can be
 built on it.
@@ -23,7 +23,7 @@ from optserve.v1 import session_service_pb2 as wire
 
 
 class Verdict(Enum):
-    """What follows from an error that ended a stream."""
+    """Consequence of an error that ended a stream."""
 
     SEND_AGAIN = auto()
     """The waiting steps are sent again at once."""
@@ -48,7 +48,7 @@ class Membership(NamedTuple):
 
 
 class StepProtocol:
-    """Numbers steps, and keeps each until it is answered.
+    """Numbers steps, and stores each until it is answered.
 
     A number is used up when a step's result is known. A step that was refused gives its number to
     the next one. If the result stays unknown, the number stays as well: the same content sent again
@@ -121,14 +121,14 @@ class StepProtocol:
             self._sent += 1
         return found
 
-    def planned(self, message: wire.StepPlanned) -> None:
-        """Takes the answer to the plan that is due."""
+    def accept_plan(self, message: wire.StepPlanned) -> None:
+        """Accepts the answer to the plan that is due."""
         plan = self.due.popleft()
         assert isinstance(plan, Plan)
         plan.answer(message)
 
-    def answered(self, result: StepResult) -> None:
-        """Takes the result of the step that is due, the oldest one."""
+    def accept_result(self, result: StepResult) -> None:
+        """Accepts the result of the oldest step."""
         self.due.popleft()
         self._sent -= 1
         step = self.waiting.popleft()
@@ -136,8 +136,8 @@ class StepProtocol:
             self._know()
         step.settle(result)
 
-    def failed(self, error: errors.OptserveError) -> Verdict:
-        """Says what follows from the error that ended the stream; nothing of it is due any more."""
+    def accept_error(self, error: errors.OptserveError) -> Verdict:
+        """Returns what follows from the error that ended the stream; no answer is due any more."""
         self.reset()
         if not self.waiting:
             return Verdict.RETRY
@@ -159,7 +159,7 @@ class StepProtocol:
             if error.applied is None:
                 self._leave_unknown(oldest)
         if error.reason is Reason.SEQUENCE_GAP and error.metadata.get("expected", "").isdigit():
-            self._next = int(error.metadata["expected"])  # the server came back without the last steps
+            self._next = int(error.metadata["expected"])  # the server recovered without the last steps
         oldest.settle(error)
         while self.waiting:
             abandoned = errors.Abandoned("an earlier step of the stream failed", applied=False)

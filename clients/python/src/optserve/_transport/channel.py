@@ -1,4 +1,4 @@
-"""The protocol of a channel that a step stream's messages go over."""
+"""Protocol of a channel for the messages of a step stream."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Pieces = Sequence[Any]
 """One encoded message in pieces: contiguous buffers, which stay where they are until it is sent."""
 
 Message = Encoded | memoryview | PartialMessage
-"""A message that was received; good until the next one is."""
+"""A received message; valid until the next one is received."""
 
 
 class Channel(Protocol):
     """Carries the messages of one StepStream call, in order.
 
     One thread at a time sends and receives; `cancel` may come from any. A call that fails raises
-    ``grpc.RpcError``, or `optserve.errors.Unavailable` if it can be opened anew.
+    ``grpc.RpcError``, or `optserve.errors.Unavailable` if it can be opened again.
     """
 
     def send(self, messages: Iterable[Pieces], idle: bool) -> None:

@@ -58,7 +58,7 @@ OPTIONS = (
 
 
 class Closable(Protocol):
-    """What is closed together with a connection."""
+    """An object that is closed together with a connection."""
 
     def close(self) -> None:
         """Closes it; more than once does no harm."""

@@ -68,7 +68,7 @@ class DataChannel:
             try:
                 connection.send(messages)
             except OSError as lost:
-                raise self._lost(lost) from lost
+                raise self._loss_error(lost) from lost
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._send_all, name="optserve-send", daemon=True)
@@ -92,11 +92,11 @@ class DataChannel:
         try:
             message = self._connection.receive()
         except OSError as lost:
-            raise self._lost(lost) from lost
+            raise self._loss_error(lost) from lost
         if message is None:
             self._check_end()
         if isinstance(message, PartialMessage):
-            message.rest = self._guarded(message.rest)
+            message.rest = self._guard(message.rest)
         return message
 
     def cancel(self) -> None:
@@ -134,7 +134,7 @@ class DataChannel:
         """Makes the connection, or notes why there is none."""
         try:
             self._planned = self._call.receive()
-            self._connection = connection = self._offered()
+            self._connection = connection = self._open_offered()
             if self._cancelled:
                 connection.interrupt()
         except BaseException as failure:
@@ -144,7 +144,7 @@ class DataChannel:
             self._connected.set()
         return connection
 
-    def _offered(self) -> DataConnection:
+    def _open_offered(self) -> DataConnection:
         host, port = self._address
         answer = self._call_answer()
         offer = wire.StepStreamResponse.FromString(answer or b"").data_connection
@@ -178,18 +178,18 @@ class DataChannel:
             if self._connection is not None:
                 self._connection.interrupt()
 
-    def _guarded(self, rest: Callable[[memoryview], None]) -> Callable[[memoryview], None]:
+    def _guard(self, rest: Callable[[memoryview], None]) -> Callable[[memoryview], None]:
         """Receives the rest of a long answer with the errors of its beginning."""
 
-        def received(place: memoryview) -> None:
+        def receive(place: memoryview) -> None:
             try:
                 rest(place)
             except OSError as lost:
-                raise self._lost(lost) from lost
+                raise self._loss_error(lost) from lost
 
-        return received
+        return receive
 
-    def _lost(self, lost: OSError) -> errors.OptserveError:
+    def _loss_error(self, lost: OSError) -> errors.OptserveError:
         """Returns what a lost connection means; a cancelled call has ended it itself."""
         if self._cancelled:
             return errors.Cancelled("the call was cancelled")

@@ -36,7 +36,7 @@ MAX_PIECES = 512
 
 
 def host_and_port(target: str) -> tuple[str, int] | None:
-    """What a gRPC target names; None where that is no single host and port."""
+    """What a gRPC target names; None if that is no single host and port."""
     address = target[4:].rpartition("/")[2] if target.startswith("dns:") else target
     if address.startswith(("ipv4:", "ipv6:")):
         address = address.partition(":")[2]
@@ -165,15 +165,15 @@ class DataConnection:
     def _receive_more(self, start: int, end: int) -> int:
         """Moves what came to the front of the buffer, and returns how much there is with what comes."""
         self._buffer[: end - start] = self._buffer[start:end]
-        return end - start + self._received_into(memoryview(self._buffer)[end - start :], 0)
+        return end - start + self._receive_into(memoryview(self._buffer)[end - start :], 0)
 
     def _fill(self, place: memoryview) -> None:
         """Fills a buffer within a message."""
         filled = 0
         while filled < len(place):
-            filled += self._received_into(place[filled:], socket.MSG_WAITALL)
+            filled += self._receive_into(place[filled:], socket.MSG_WAITALL)
 
-    def _received_into(self, place: memoryview, flags: int) -> int:
+    def _receive_into(self, place: memoryview, flags: int) -> int:
         received = self._socket.recv_into(place, 0, flags)
         if not received:
             raise ConnectionError("the data connection ended within a message")

@@ -1,4 +1,4 @@
-"""Finds out why a server cannot be reached."""
+"""Diagnosis of a server that cannot be reached."""
 
 from __future__ import annotations
 

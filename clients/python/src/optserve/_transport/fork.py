@@ -1,4 +1,4 @@
-"""What a process that was forked does with its parent's connections."""
+"""Handling of the parent's connections in a forked process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Forkable(Protocol):
     """An object with state that a forked child must not share with its parent."""
 
     def after_fork(self) -> None:
-        """Starts anew in the child, whose other threads are gone."""
+        """Starts again in the child, whose other threads do not exist."""
         ...
 
 
 class Nothing:
-    """Stands for a call of the parent."""
+    """Replaces a call of the parent."""
 
     def cancel(self) -> None:
         """Does nothing."""

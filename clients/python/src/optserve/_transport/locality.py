@@ -1,4 +1,4 @@
-"""Whether a server is on this machine."""
+"""Detection of a server on this machine."""
 
 from __future__ import annotations
 

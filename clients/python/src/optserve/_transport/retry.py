@@ -1,4 +1,4 @@
-"""Deadlines, and calls that are made again until they pass."""
+"""Deadlines, and retries until then."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Deadline:
         seconds: how long it may take.
 
     Attributes:
-        seconds: likewise.
+        seconds: as given.
         at: the moment, by ``time.monotonic``.
     """
 
@@ -45,7 +45,7 @@ def allowance(timeout: float, byte_count: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """How soon, and how often, a call is made again after UNAVAILABLE, until its deadline.
+    """Retry policy: delays between attempts after UNAVAILABLE, until the deadline.
 
     A call that is made again has the same effect as if it had been made once: reads, and writes
     that carry a sequence or a request id.

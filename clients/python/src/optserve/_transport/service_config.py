@@ -1,6 +1,6 @@
 """The recommended gRPC service config, ``service_config.json``, which clients in any language can use.
 
-It sends all calls to one server, for that is where a session is, and lets gRPC try reads again.
+It sends all calls to one server, which holds the session, and lets gRPC retry reads.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from importlib import resources
 from typing import Any
 
 
-def recommended() -> dict[str, Any]:
-    """The service config as it stands in the file."""
+def load_recommended() -> dict[str, Any]:
+    """Loads the service config from the file."""
     text = resources.files("optserve").joinpath("service_config.json").read_text(encoding="utf-8")
     config: dict[str, Any] = json.loads(text)
     return config
 
 
 def for_channel(*, retries: bool) -> str:
-    """What a channel of this client is given.
+    """Returns the service config of a channel of this client.
 
     Args:
         retries: whether gRPC tries calls again. Where `optserve.Retry` does, it must not: each
             attempt of the one would be several of the other.
     """
-    config = recommended()
+    config = load_recommended()
     if not retries:
         del config["retryThrottling"]
         for method in config["methodConfig"]:

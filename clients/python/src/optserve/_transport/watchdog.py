@@ -1,4 +1,4 @@
-"""Cancels waits that take too long, which gRPC's own deadlines cannot do within a stream."""
+"""Watchdog of waits within a stream, for which gRPC has no deadlines."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Watchdog:
             self._changed.notify()
 
     def after_fork(self) -> None:
-        """Starts anew in a forked child."""
+        """Starts again in a forked child."""
         self._waits.clear()
         self._changed = threading.Condition()
         self._sleeps_until = math.inf

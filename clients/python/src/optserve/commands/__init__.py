@@ -1,1 +1,1 @@
-"""The command ``optserve``: one file per subcommand, and what they share."""
+"""The command ``optserve``: one file per subcommand, and common helpers."""

@@ -14,14 +14,14 @@ OK, FAILED, MISUSED = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, 1 where it failed, 2 where it was asked for what there is not.
+    """Runs the command; returns 0, 1 if it failed, 2 if it was asked for what there is not.
 
     Args:
         arguments: the command line without the command itself; this process' own when None.
     """
     parser = argparse.ArgumentParser(prog="optserve", description="A client of optserve servers.")
     plot.add_to(parser.add_subparsers(title="commands", required=True, metavar="COMMAND"))
-    options = _parsed(parser, arguments)
+    options = _parse(parser, arguments)
     try:
         options.run(options)
     except (WrongItem, InvalidArgument) as error:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return OK
 
 
-def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the arguments; words that follow an option belong to those before it."""
     options, rest = parser.parse_known_args(arguments)
     flags = [word for word in rest if word.startswith("-")]

@@ -1,4 +1,4 @@
-"""The server that a command talks to: a running one, or one of its own."""
+"""The server of a command: a running one, or one that the command starts."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from optserve.client import Client
 from optserve.errors import InvalidArgument, Reason
 from optserve.plotting.items import Item
 from optserve.specs.activations import Activation
-from optserve.specs.base import required
+from optserve.specs.base import list_required
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def elementwise(client: Client) -> list[Item[Activation]]:
     return [
         Item(name, cast(Activation, cls()))
         for name, cls in Activation.CHOICES.items()
-        if name in served and not _works_along_an_axis(cls) and not required(cls)
+        if name in served and not _works_along_an_axis(cls) and not list_required(cls)
     ]
 
 

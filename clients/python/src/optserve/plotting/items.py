@@ -1,4 +1,4 @@
-"""What is to be drawn, as words: names, each with the fields that follow it."""
+"""Items to draw, parsed from words: names, each followed by its fields."""
 
 from __future__ import annotations
 

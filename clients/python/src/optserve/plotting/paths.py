@@ -14,7 +14,7 @@ from optserve.errors import FailedPrecondition, Reason
 from optserve.plotting.items import Item
 from optserve.plotting.surfaces import Floats, Surface
 from optserve.session import SessionHandle
-from optserve.specs.base import required
+from optserve.specs.base import list_required
 from optserve.specs.enums import ParameterPoint
 from optserve.specs.optimizers import Optimizer
 
@@ -25,7 +25,7 @@ FAR = 10.0
 
 @dataclass(frozen=True)
 class Path:
-    """Where an optimizer went.
+    """The path of one optimizer over a surface.
 
     Attributes:
         label: what it is called in the picture.
@@ -47,7 +47,7 @@ def every_optimizer(client: Client) -> list[Item[Optimizer]]:
     return [
         Item(name, cast(Optimizer, cls()))
         for name, cls in Optimizer.CHOICES.items()
-        if name in served and not required(cls)
+        if name in served and not list_required(cls)
     ]
 
 

@@ -64,7 +64,7 @@ def draw_schedules(curves: Sequence[ScheduleCurve], log: bool = False) -> Figure
 def draw_activations(curves: Sequence[ActivationCurve]) -> Figure:
     """Each activation with its derivative.
 
-    One fills 700 by 500 pixels; several share a sheet, 1200 pixels wide where there are more
+    One fills 700 by 500 pixels; several share a sheet, 1200 pixels wide if there are more
     than three, 250 high for each row.
     """
     if len(curves) == 1:
@@ -105,7 +105,7 @@ def draw_paths(paths: Sequence[Path], surface: Surface) -> Figure:
     above = surface.minimum is not None and any((path.values > _least(surface)).any() for path in paths)
     name = "f" if surface.minimum is None else "f - min f"
     descent.set(title="descent", xlabel="step", ylabel=name, yscale="log" if above else "linear")
-    descent.set_ylim(*_shown(paths, surface))
+    descent.set_ylim(*_axis_bounds(paths, surface))
     descent.grid(alpha=0.3)
     handles, labels = contour.get_legend_handles_labels()
     figure.legend(
@@ -167,13 +167,13 @@ def _grid(surface: Surface) -> tuple[Floats, Floats, Floats]:
 
 
 def _least(surface: Surface) -> float:
-    """The value at the minimum, or 0 where there is none."""
+    """The value at the minimum, or 0 if the surface has none."""
     if surface.minimum is None:
         return 0.0
     return float(surface.values_at(np.array([surface.minimum]))[0])
 
 
-def _shown(paths: Sequence[Path], surface: Surface) -> tuple[float, float]:
+def _axis_bounds(paths: Sequence[Path], surface: Surface) -> tuple[float, float]:
     """Bounds of the descent's axis, which neither a divergence nor an arrival stretches."""
     values = np.concatenate([path.values for path in paths]) - _least(surface)
     first = float(paths[0].values[0]) - _least(surface)

@@ -25,7 +25,7 @@ class Surface:
         gradient: df/dx and df/dy.
         window: what is shown: left, right, bottom, top.
         start: where paths begin.
-        minimum: where its least value lies; None where there is none.
+        minimum: location of its least value; None if it has none.
         learning_rate: what suits most optimizers here.
     """
 

@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 from google.protobuf.descriptor import FieldDescriptor
 
 from optserve.spec import Choice, Spec
-from optserve.specs.base import required, wire_fields
+from optserve.specs.base import list_required, wire_fields
 
 C = TypeVar("C", bound=Choice)
 BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
@@ -22,7 +22,7 @@ LONGEST_VALUE = 10_000
 
 
 class WrongItem(ValueError):
-    """What was asked for cannot be read; the message is for the user."""
+    """An item or field that cannot be parsed; the message is for the user."""
 
 
 def make(family: type[C], name: str, fields: Mapping[str, ast.expr]) -> C:
@@ -37,10 +37,10 @@ def make(family: type[C], name: str, fields: Mapping[str, ast.expr]) -> C:
         WrongItem: the name, a field or a value is wrong, or a required field is missing.
     """
     try:
-        cls = family.named(name) or type(family.of(name, family.__name__.lower()))
+        cls = family.find(name) or type(family.of(name, family.__name__.lower()))
         known = wire_fields(cls)
         read = {field: _value(node, f"{name}.{field}", known.get(field)) for field, node in fields.items()}
-        missing = [field for field in required(cls) if field not in fields]
+        missing = [field for field in list_required(cls) if field not in fields]
         if missing and fields.keys() <= known.keys():
             raise WrongItem(f"{name} needs {', '.join(missing)}")
         return cast(C, cls(**read))

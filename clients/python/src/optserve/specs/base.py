@@ -72,7 +72,7 @@ class SpecType(type):
     if not TYPE_CHECKING:
 
         def __call__(cls, *args, **kwargs):
-            return super().__call__(*args, **renamed(cls, kwargs))
+            return super().__call__(*args, **rename_arguments(cls, kwargs))
 
     @property
     def __signature__(cls) -> inspect.Signature:
@@ -81,7 +81,7 @@ class SpecType(type):
 
 
 class Spec(metaclass=SpecType):
-    """A value that stands for one message of the contract, field by field.
+    """A value that represents one message of the contract, field by field.
 
     Fields are converted when the value is made: names of enum members to members, iterables to
     tuples, numbers of NumPy to Python's, names of algorithms to algorithms with their defaults.
@@ -105,11 +105,11 @@ class Spec(metaclass=SpecType):
         for name, field in wire_fields(cls).items():
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, converted(field, value, f"{cls.__name__}.{name}"))
+                object.__setattr__(self, name, convert(field, value, f"{cls.__name__}.{name}"))
 
     @classmethod
     def of(cls, value: object, name: str) -> Self:
-        """Converts what stands for a specification of this kind.
+        """Converts a value to a specification of this kind.
 
         Args:
             value: one of them, a class of them whose fields all have defaults, or a mapping of field
@@ -122,19 +122,19 @@ class Spec(metaclass=SpecType):
         if isinstance(value, cls):
             return value
         if isinstance(value, type) and issubclass(value, cls):
-            return made(value, name, value.__name__)
+            return make_empty(value, name, value.__name__)
         if isinstance(value, Mapping) and not issubclass(cls, Choice):
             return cls(**value)
-        raise TypeError(coercion.wrong(name, value, cls.allowed()))
+        raise TypeError(coercion.wrong(name, value, cls.describe_allowed()))
 
     @classmethod
-    def allowed(cls) -> str:
-        """What `of` takes, for errors."""
+    def describe_allowed(cls) -> str:
+        """Describes the values that `of` takes, for errors."""
         return f"{a(cls.__name__)}, or a dict of its fields: {', '.join(wire_fields(cls))}"
 
 
 class Choice(Spec):
-    """A value that stands for one field of a message's oneof, and the message around it.
+    """A value that represents one field of a message's oneof, with the message around it.
 
     A family (``Optimizer``) names the message and its oneof, a member (``Adam``) its field.
     """
@@ -155,7 +155,7 @@ class Choice(Spec):
 
     @classmethod
     def of(cls, value: object, name: str) -> Self:
-        """Converts what stands for a member of this family: also its name in any spelling, as ``adam``.
+        """Converts a value to a member of this family; also accepts its name in any spelling, as ``adam``.
 
         Raises:
             TypeError: the value is none, or its member has a required field.
@@ -163,43 +163,47 @@ class Choice(Spec):
         """
         if not isinstance(value, str):
             return super().of(value, name)
-        found = cls.named(value)
+        found = cls.find(value)
         if found is None:
             close = difflib.get_close_matches(value.lower(), cls.CHOICES, 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise ValueError(coercion.wrong(name, value, f"one of {', '.join(cls.CHOICES)}{hint}"))
-        return made(cast("type[Self]", found), name, value)
+        return make_empty(cast("type[Self]", found), name, value)
 
     @classmethod
-    def named(cls, name: str) -> type[Choice] | None:
-        """The member of that name, whatever its case, hyphens and underscores; None when there is none."""
+    def find(cls, name: str) -> type[Choice] | None:
+        """Finds a member by its name, ignoring case, hyphens and underscores; None if the family has none."""
         wanted = plain(SHORT_NAMES.get(name.lower(), name))
         return next((c for f, c in cls.CHOICES.items() if wanted in (plain(f), plain(c.__name__))), None)
 
     @classmethod
-    def allowed(cls) -> str:
-        """What `of` takes, for errors."""
+    def describe_allowed(cls) -> str:
+        """Describes the values that `of` takes, for errors."""
         examples = ", ".join(list(cls.CHOICES)[:4])
         return f"{a(cls.__name__)}, or the name of one, such as {examples}"
 
 
-def made(cls: type[K], name: str, written: str) -> K:
-    """A specification of which nothing but its kind was given."""
-    missing = required(cls)
+def make_empty(cls: type[K], name: str, written: str) -> K:
+    """Makes a specification without arguments.
+
+    Raises:
+        TypeError: a field has no default.
+    """
+    missing = list_required(cls)
     if missing:
         fields = ", ".join(f"{field}=..." for field in missing)
         raise TypeError(f"{name} is {written!r}, which needs more: {cls.__name__}({fields})")
     return cls()
 
 
-def required(cls: type[Spec]) -> list[str]:
-    """The fields that have no default."""
+def list_required(cls: type[Spec]) -> list[str]:
+    """Lists the fields that have no default."""
     fields = dataclasses.fields(cast(Any, cls))
     return [field.name for field in fields if field.default is dataclasses.MISSING]
 
 
-def renamed(cls: type[Spec], given: Mapping[str, object]) -> dict[str, object]:
-    """Arguments under the names of a specification's fields.
+def rename_arguments(cls: type[Spec], given: Mapping[str, object]) -> dict[str, object]:
+    """Renames arguments to the fields that they set.
 
     Raises:
         TypeError: there is no such field, or it is given twice.
@@ -207,17 +211,17 @@ def renamed(cls: type[Spec], given: Mapping[str, object]) -> dict[str, object]:
     fields = wire_fields(cls)
     found: dict[str, object] = {}
     for key, value in given.items():
-        for name, one in _meant(cls, fields, key, value):
+        for name, one in _resolve_argument(cls, fields, key, value):
             if name in found:
                 raise TypeError(f"{cls.__name__}.{name} is given twice, once as {key}")
             found[name] = one
     return found
 
 
-def _meant(
+def _resolve_argument(
     cls: type[Spec], fields: Mapping[str, FieldDescriptor], key: str, value: object
 ) -> Iterable[tuple[str, object]]:
-    """The fields that one argument sets, with their values."""
+    """Returns the fields that one argument sets, with their values."""
     if key in fields:
         return [(key, value)]
     known = {plain(field): field for field in fields}
@@ -227,7 +231,7 @@ def _meant(
         raise TypeError(_unknown(cls, fields, key))
     if key != "betas":
         return [(targets[0], value)]
-    betas = coercion.listed(value, f"{cls.__name__}.betas", coercion.number)
+    betas = coercion.to_tuple(value, f"{cls.__name__}.betas", coercion.number)
     if len(betas) != len(targets):
         raise TypeError(coercion.wrong(f"{cls.__name__}.betas", value, f"{len(targets)} numbers"))
     return zip(targets, betas, strict=True)
@@ -252,7 +256,7 @@ def wire_fields(cls: type[Spec]) -> Mapping[str, FieldDescriptor]:
     return found
 
 
-def converted(field: FieldDescriptor, value: object, name: str) -> object:
+def convert(field: FieldDescriptor, value: object, name: str) -> object:
     """The value of a field, in the type that its descriptor says.
 
     Args:
@@ -266,7 +270,7 @@ def converted(field: FieldDescriptor, value: object, name: str) -> object:
     """
     entry = field.message_type
     if entry is not None and entry.GetOptions().map_entry:
-        given = coercion.named(cast("Mapping[str, object]", value), name)
+        given = coercion.to_mapping(cast("Mapping[str, object]", value), name)
         return {
             coercion.text(key, f"a name in {name}"): _one(
                 entry.fields_by_name["value"], v, f"{name}[{key!r}]"
@@ -274,7 +278,7 @@ def converted(field: FieldDescriptor, value: object, name: str) -> object:
             for key, v in given.items()
         }
     if field.is_repeated:
-        return coercion.listed(value, name, functools.partial(_one, field))
+        return coercion.to_tuple(value, name, functools.partial(_one, field))
     return _one(field, value, name)
 
 

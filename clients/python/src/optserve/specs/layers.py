@@ -105,7 +105,7 @@ class Convolution(Layer, field="convolution"):
 class Pooling(Layer, field="pooling"):
     """Pooling over a sliding window.
 
-    The largest element or the mean of each window, each channel by itself.
+    The largest element or the mean of each window, separately for each channel.
 
     No parameters and no multiply-adds. With k elements of the window, each element of the
     output takes k - 1 comparisons, or k - 1 additions and a division.
@@ -310,7 +310,7 @@ class MultiHeadAttention(Layer, field="multi_head_attention"):
 
 @dataclass(frozen=True)
 class Flatten(Layer, field="flatten"):
-    """One dimension made of all.
+    """All dimensions joined into one.
 
     The same elements in one dimension: nothing is computed, and no memory is taken.
 
@@ -324,7 +324,7 @@ class Elementwise(Layer, field="elementwise"):
 
     A function of each element without parameters, such as an activation.
 
-    No multiply-adds, and `operations` for each element: 1 unless told otherwise, as for a
+    No multiply-adds, and `operations` for each element: 1 by default, as for a
     rectifier's comparison or a call of tanh.
 
     Attributes:

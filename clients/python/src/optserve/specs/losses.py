@@ -100,7 +100,7 @@ class Custom(Loss, field="custom"):
 
     Element by element, f is the expression of y_pred and y_true that the caller sends. The
     mean is that of every other loss over the last axis; the lecture's sum over the batch,
-    where there is one output, is the reduction SUM.
+    if there is one output, is the reduction SUM.
 
     The server differentiates the formula for the gradient.
 

@@ -249,7 +249,7 @@ class AMSGrad(Optimizer, field="amsgrad"):
         RAW          w = max(w, v), then corrected by `bias_correction`  (Keras, PyTorch)
         CORRECTED    w = max(w, v/(1 - b2^t)), over m/(1 - b1^t)         (optax)
         UNCORRECTED  v = max(v, b2*v + (1 - b2)*g^2) stands for both, and nothing is corrected:
-                     the next average goes on from the maximum           (the lecture)
+                     the next average continues from the maximum           (the lecture)
 
     RAW without a correction is the paper's own form.
 
@@ -572,7 +572,7 @@ class ADOPT(Optimizer, field="adopt"):
     d = g/max(sqrt(v), e), clipped to (t - 1)^(1/4); m = b1*m + (1 - b1)*d; p -= lr*m;
     v = b2*v + (1 - b2)*g^2.
 
-    So a gradient is never divided by itself. The first step only sets v = g^2.
+    So a gradient is never divided by its own magnitude. The first step only sets v = g^2.
 
     The first step only initializes the second moment.
 

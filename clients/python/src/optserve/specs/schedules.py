@@ -143,7 +143,7 @@ class Cosine(Schedule, field="cosine"):
     has a period of 2*steps (PyTorch's CosineAnnealingLR).
 
     With a warm-up (Keras): linear from the initial rate to `warmup_target`, which then
-    decays from there, s counted anew.
+    decays from there, with s counted from 0 again.
 
     Attributes:
         initial_learning_rate: The rate at step 0. Required. At least 0.
@@ -172,7 +172,7 @@ class CosineRestarts(Schedule, field="cosine_restarts"):
 
     lr*((1 - alpha)*m_mul^i*(1 + cos(pi*f))/2 + alpha), at the fraction f of decay i.
 
-    Decay i takes first_decay_steps*t_mul^i steps. It starts anew at the very step at which
+    Decay i takes first_decay_steps*t_mul^i steps. It starts at the very step at which
     the one before ends.
 
     Attributes:
@@ -241,7 +241,7 @@ class OneCycle(Schedule, field="one_cycle"):
 
 @dataclass(frozen=True)
 class StepDecay(Schedule, field="step_decay"):
-    """A factor every so many steps.
+    """A factor after every fixed number of steps.
 
     lr*gamma^floor(s/step_size) (PyTorch's StepLR).
 
@@ -344,7 +344,7 @@ class Warmup(Schedule, field="warmup"):
 
 @dataclass(frozen=True, kw_only=True)
 class Join(Schedule, field="join"):
-    """Schedules in turn.
+    """Schedules one after another.
 
     `schedules[i](s - boundaries[i - 1])`, where i is the number of boundaries <= s.
 

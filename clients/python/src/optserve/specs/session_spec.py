@@ -1,4 +1,4 @@
-"""What a session is asked to be.
+"""Specification of a session.
 
 Written by tools/generate_specs.py from optserve/v1/session.proto; change it there.
 Formulas, ranges and defaults are the server's declarations.

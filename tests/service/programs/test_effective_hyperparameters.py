@@ -98,7 +98,7 @@ def test_a_learning_rate_takes_the_place_of_the_schedules_and_keeps_the_groups_f
     result = step(session, GRADIENT, overrides=over("learning_rate", 0.125))
     assert result.learning_rate == 0.125
     np.testing.assert_allclose(parameters(session)["b"], START["b"] - 0.25 * GRADIENT["b"], rtol=1e-15)
-    assert step(session, GRADIENT).learning_rate == 0.25  # the schedule went on
+    assert step(session, GRADIENT).learning_rate == 0.25  # the schedule continued
 
 
 def test_no_kernel_is_compiled_for_an_override() -> None:

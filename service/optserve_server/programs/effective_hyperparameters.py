@@ -1,4 +1,4 @@
-"""Hyperparameters that have other values for one step."""
+"""Hyperparameters of each parameter group in a step with overrides."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _RATE, _DECAY, _L1, _L2 = "learning_rate", "decoupled_weight_decay", "l1", "l2"
 
 
 class EffectiveHyperparameters:
-    """What holds for each group in a step with overrides, by the group's name.
+    """Hyperparameters of each group in a step with overrides, by the group's name.
 
     An override changes numbers alone. One that would change a formula, such as a momentum of 0 that
-    becomes 0.9, is rejected: that is UpdateSession's.
+    becomes 0.9, is rejected: UpdateSession makes such changes.
 
     Args:
         spec: the session's specification.
@@ -57,7 +57,7 @@ class EffectiveHyperparameters:
         name, value = override.name, override.value
         rule = self.rules[group]
         if name == _RATE:
-            _replaced(rule, name, value)  # checks its range
+            _replace(rule, name, value)  # checks its range
             self.rates[group] = value
             return
         if name in (_L1, _L2) or (name == _DECAY and name not in declarations(type(rule))):
@@ -74,14 +74,14 @@ class EffectiveHyperparameters:
                 field="name",
                 metadata={"allowed": allowed},
             )
-        self.rules[group] = _replaced(rule, name, value)
+        self.rules[group] = _replace(rule, name, value)
         after = self.rules[group].decoupled_weight_decay
         if after != rule.decoupled_weight_decay and self.decays[group] == rule.decoupled_weight_decay:
             self.decays[group] = after
 
 
-def _replaced(rule: Rule, name: str, value: float) -> Rule:
-    """A rule with another hyperparameter.
+def _replace(rule: Rule, name: str, value: float) -> Rule:
+    """Returns a rule with another hyperparameter.
 
     Raises:
         DomainError: OUT_OF_RANGE or UNSUPPORTED_VALUE at ``value``.

@@ -73,7 +73,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def listed(client: Client, name: str) -> dict[str, workers.Worker]:
+def list_workers(client: Client, name: str) -> dict[str, workers.Worker]:
     response = WorkerServiceStub(client.channel).ListWorkers(
         workers.ListWorkersRequest(session=name), timeout=WAIT
     )
@@ -84,7 +84,7 @@ def waits(client: Client, name: str, *expected: str) -> None:
     """Returns when steps of exactly these workers wait."""
     ends = time.monotonic() + WAIT
     while time.monotonic() < ends:
-        found = listed(client, name)
+        found = list_workers(client, name)
         if sorted(expected) == sorted(
             w for w, one in found.items() if one.state == workers.WORKER_STATE_WAITING
         ):
@@ -105,7 +105,7 @@ def start(pool: ThreadPoolExecutor, member: Member, value: float, at: int, **opt
     return pool.submit(partial(member.step, value, at, **options))
 
 
-def created(client: Client, **mode: Any) -> str:
+def create(client: Client, **mode: Any) -> str:
     session: Session = client.create(ONES, spec_of(**mode))
     return session.name
 
@@ -113,7 +113,7 @@ def created(client: Client, **mode: Any) -> str:
 def test_sync_steps_with_the_mean_and_each_contributor_gets_the_result(
     client: Client, pool: ThreadPoolExecutor
 ) -> None:
-    name = created(client, sync={})
+    name = create(client, sync={})
     a, b, c = (Member(client, name, worker) for worker in "abc")
     assert [m.joined.rank for m in (a, b, c)] == [0, 1, 2]
     first = start(pool, c, 3.0, 0)
@@ -132,7 +132,7 @@ def test_sync_steps_with_the_mean_and_each_contributor_gets_the_result(
 
 
 def test_a_late_contribution_is_dropped_or_carried(client: Client, pool: ThreadPoolExecutor) -> None:
-    name = created(client, sync={"replicas_to_aggregate": 1})
+    name = create(client, sync={"replicas_to_aggregate": 1})
     a, b = Member(client, name, "a"), Member(client, name, "b")
     assert a.step(1.0, 0).step == 1
     late = b.step(1.0, 0)
@@ -146,7 +146,7 @@ def test_a_late_contribution_is_dropped_or_carried(client: Client, pool: ThreadP
 
 
 def test_a_straggler_is_not_waited_for_after_the_time_out(client: Client, pool: ThreadPoolExecutor) -> None:
-    name = created(client, sync={"straggler_timeout_seconds": 0.3, "min_replicas": 2})
+    name = create(client, sync={"straggler_timeout_seconds": 0.3, "min_replicas": 2})
     a, b, _ = (Member(client, name, worker) for worker in "abc")
     first = start(pool, a, 1.0, 0)
     waits(client, name, "a")
@@ -155,13 +155,13 @@ def test_a_straggler_is_not_waited_for_after_the_time_out(client: Client, pool: 
 
 
 def test_a_lost_member_is_expired_and_the_others_go_on(client: Client, pool: ThreadPoolExecutor) -> None:
-    name = created(client, sync={})
+    name = create(client, sync={})
     lost = Member(client, name, "lost", lease=0.5)
     a, b = Member(client, name, "a", lease=0.5), Member(client, name, "b")
     first = start(pool, a, 1.0, 0)
     assert b.step(3.0, 0).contributions == 2
     assert first.result().step == 1
-    assert listed(client, name)["lost"].state == workers.WORKER_STATE_EXPIRED
+    assert list_workers(client, name)["lost"].state == workers.WORKER_STATE_EXPIRED
     with expect_refusal() as told:
         lost.step(1.0, 1)
     assert (told.reason, told.code) == ("FENCED", grpc.StatusCode.FAILED_PRECONDITION)
@@ -170,7 +170,7 @@ def test_a_lost_member_is_expired_and_the_others_go_on(client: Client, pool: Thr
 
 
 def test_an_epoch_that_has_ended_is_fenced(client: Client, pool: ThreadPoolExecutor) -> None:
-    name = created(client, sync={"min_replicas": 2})
+    name = create(client, sync={"min_replicas": 2})
     old = Member(client, name, "w")
     waiting = start(pool, old, 1.0, 0)
     waits(client, name, "w")
@@ -183,14 +183,14 @@ def test_an_epoch_that_has_ended_is_fenced(client: Client, pool: ThreadPoolExecu
         old.renew()
     assert told.reason == "FENCED"
     old.leave()
-    assert listed(client, name)["w"].state == workers.WORKER_STATE_ACTIVE
+    assert list_workers(client, name)["w"].state == workers.WORKER_STATE_ACTIVE
     new.leave()
-    assert listed(client, name)["w"].state == workers.WORKER_STATE_LEFT
+    assert list_workers(client, name)["w"].state == workers.WORKER_STATE_LEFT
     assert client.get(name).step == 0
 
 
 def test_steps_of_others_are_rejected_where_members_alone_step(client: Client) -> None:
-    name = created(client, **{"async": {}})
+    name = create(client, **{"async": {}})
     with expect_refusal() as told:
         client.step(name, ONES, worker="x", sequence=1)
     assert (told.reason, told.metadata) == ("NOT_A_MEMBER", {"worker": "x"})
@@ -205,7 +205,7 @@ def test_steps_of_others_are_rejected_where_members_alone_step(client: Client) -
 def test_async_states_the_true_staleness_and_damps_the_rate(client: Client) -> None:
     from optserve.v1.session_pb2 import DAMPING_INVERSE
 
-    name = created(client, **{"async": {"damping": DAMPING_INVERSE, "max_staleness": 2}})
+    name = create(client, **{"async": {"damping": DAMPING_INVERSE, "max_staleness": 2}})
     a, b = Member(client, name, "a"), Member(client, name, "b")
     for step in range(2):
         result = a.step(0.0, step)
@@ -224,7 +224,7 @@ def test_async_states_the_true_staleness_and_damps_the_rate(client: Client) -> N
 
 
 def test_bounded_waits_for_the_slowest_member(client: Client, pool: ThreadPoolExecutor) -> None:
-    name = created(client, bounded={"max_lead": 2})
+    name = create(client, bounded={"max_lead": 2})
     fast, slow = Member(client, name, "fast"), Member(client, name, "slow")
     assert [fast.step(0.0, None).step for _ in range(2)] == [1, 2]
     third = pool.submit(fast.step, 0.0, None)
@@ -277,7 +277,7 @@ def test_a_round_closes_at_its_deadline(client: Client) -> None:
 
 
 def test_a_pull_that_waits_ends_with_its_deadline(client: Client) -> None:
-    name = created(client)
+    name = create(client)
     request = pb.PullParametersRequest(name=name, newer_than_step=0)
     with pytest.raises(grpc.RpcError) as failed:
         list(client.sessions.PullParameters(request, timeout=0.3))
@@ -285,7 +285,7 @@ def test_a_pull_that_waits_ends_with_its_deadline(client: Client) -> None:
 
 
 def test_streams_of_members_with_parameters(client: Client, pool: ThreadPoolExecutor) -> None:
-    name = created(client, sync={})
+    name = create(client, sync={})
     members = [Member(client, name, worker) for worker in "ab"]
     size = 3  # of "b", which comes first, and "w": 2*8 + 4*4 bytes
 
@@ -306,7 +306,7 @@ def test_streams_of_members_with_parameters(client: Client, pool: ThreadPoolExec
 
 
 def test_deleting_the_session_ends_what_waits(client: Client, pool: ThreadPoolExecutor) -> None:
-    name = created(client, sync={"min_replicas": 2})
+    name = create(client, sync={"min_replicas": 2})
     waiting = start(pool, Member(client, name, "w"), 1.0, 0)
     waits(client, name, "w")
     client.sessions.DeleteSession(pb.DeleteSessionRequest(name=name), timeout=WAIT)
@@ -316,7 +316,7 @@ def test_deleting_the_session_ends_what_waits(client: Client, pool: ThreadPoolEx
 
 
 def test_a_change_of_the_coordination_decides_on_what_waits(client: Client, pool: ThreadPoolExecutor) -> None:
-    name = created(client, sync={"min_replicas": 2})
+    name = create(client, sync={"min_replicas": 2})
     waiting = start(pool, Member(client, name, "w"), 1.0, 0)
     waits(client, name, "w")
     client.sessions.UpdateSession(pb.UpdateSessionRequest(name=name, spec=sgd()), timeout=WAIT)

@@ -20,7 +20,7 @@ from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.recovery.test_failpoints import IS_RECORDED
 from tests.service.coordination.support import Coordinated, bits
 from tests.service.coordination.test_rounds import VALUES as ROUND_VALUES
-from tests.service.coordination.test_rounds import changes, federated
+from tests.service.coordination.test_rounds import changes, make_federated
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 from tests.support.server import running_server
 
@@ -35,7 +35,7 @@ def gradient(worker: str, number: int) -> dict[str, np.ndarray]:
 
 
 class Training:
-    """Three workers that step until they are told the last step."""
+    """Three workers that step until the last step is set."""
 
     def __init__(self, address: str) -> None:
         self.client = optserve.connect(address, timeout=WAIT)
@@ -94,7 +94,7 @@ def test_a_killed_server_loses_and_doubles_no_contribution(tmp_path: Path, unuse
 
 @pytest.fixture
 def open_round() -> Coordinated:
-    made = federated(Adam(learning_rate=0.1), buffer_size=3)
+    made = make_federated(Adam(learning_rate=0.1), buffer_size=3)
     for position, worker in enumerate("ab"):
         made.contribute(worker, position + 1, 1, changes(1, 3)[position], 0)
     return made

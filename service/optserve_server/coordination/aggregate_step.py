@@ -70,7 +70,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         else:
             held = sorted(session.coordinator.held.values(), key=lambda one: one.member.rank)
             staging = session.coordinator.target(lambda: aggregate_staging(session))
-            self._shares = self._aggregated(session, held, staging)
+            self._shares = self._aggregate(session, held, staging)
             norms = any(one.per_tensor_norms for one in held)
             options = StepOptions(per_tensor_norms=norms, member=NO_MEMBER)
         self._step = Step(session, staging, options).prepare(session)
@@ -84,7 +84,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         return step_pieces(self._step.staging, self._step.options, self.kind, f'"shares":{shares},')
 
     def give_up(self) -> None:
-        """Gives back what `prepare` took: nothing."""
+        """Does nothing: `prepare` takes nothing."""
 
     def commit(self) -> object:
         """Takes the step; each contribution gets its result."""
@@ -110,7 +110,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
                 held[share.worker].decide(own)
         return result
 
-    def _aggregated(self, session: CoordinatedSession, held: Sequence[Held], staging: Staging) -> list[Share]:
+    def _aggregate(self, session: CoordinatedSession, held: Sequence[Held], staging: Staging) -> list[Share]:
         spec = session.coordinator.spec
         assert isinstance(spec, CoordinationSync)
         given = [one.weighted for one in held if one.weighted is not None]
@@ -161,7 +161,7 @@ class CloseRound(Change[Any, "CloseRound"]):
         return pack({"kind": self.kind})
 
     def give_up(self) -> None:
-        """Gives back what `prepare` took: nothing."""
+        """Does nothing: `prepare` takes nothing."""
 
     def commit(self) -> object:
         """Takes the step, and begins the next round."""

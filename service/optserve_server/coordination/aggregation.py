@@ -61,11 +61,11 @@ def aggregate(contributions: Sequence[Weighted], target: Staging, spec: Coordina
     for tensor in target.tensors:
         result = target.array(tensor)
         gradients = [
-            _unscaled(given[tensor.entry.name], one.loss_scale, result.dtype)
+            _unscale(given[tensor.entry.name], one.loss_scale, result.dtype)
             for one, given in zip(contributions, arrays, strict=True)
         ]
         if spec.aggregation in (Aggregation.COORDINATE_MEDIAN, Aggregation.TRIMMED_MEAN):
-            _sorted_mean(gradients, result, spec)
+            _mean_of_sorted(gradients, result, spec)
             continue
         for position, (gradient, weight) in enumerate(zip(gradients, scaled, strict=True)):
             add(result, gradient, weight, is_first=not position)
@@ -89,7 +89,7 @@ def _by_name(staging: Staging) -> dict[str, Array]:
     return {tensor.entry.name: staging.array(tensor) for tensor in staging.tensors}
 
 
-def _unscaled(gradient: Array, loss_scale: float, dtype: np.dtype[Any]) -> Array:
+def _unscale(gradient: Array, loss_scale: float, dtype: np.dtype[Any]) -> Array:
     """A gradient in the parameter's type, without its loss scale."""
     gradient = gradient.astype(dtype, copy=False)
     return gradient if loss_scale == 1.0 else gradient / dtype.type(loss_scale)
@@ -101,7 +101,7 @@ def _norm(one: Weighted, arrays: dict[str, Array]) -> float:
     return math.sqrt(math.fsum(squares)) / abs(one.loss_scale)
 
 
-def _sorted_mean(gradients: Sequence[Array], result: Array, spec: CoordinationSync) -> None:
+def _mean_of_sorted(gradients: Sequence[Array], result: Array, spec: CoordinationSync) -> None:
     """The mean of the middle values of each element: a median if they are one or two."""
     count = len(gradients)
     most = (count - 1) // 2

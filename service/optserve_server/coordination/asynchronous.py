@@ -18,7 +18,7 @@ class Asynchronous(Mode):
 
     def decide(self, offer: Offer, members: Collection[Member]) -> Decision:
         """Applied, or rejected with STALE."""
-        spec, staleness = self._spec, offer.checked_staleness()
+        spec, staleness = self._spec, offer.check_staleness()
         if spec.max_staleness is not None and staleness > spec.max_staleness:
             raise offer.too_old(Reason.STALE, spec.max_staleness)
         return Decision(Action.APPLY, staleness, spec.damping.at(staleness, spec.damping_factor))

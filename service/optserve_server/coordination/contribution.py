@@ -73,7 +73,7 @@ class Contribution(Step):
             own.buffer[:] = self.staging.buffer
             self.staging = own
         super().prepare(session)
-        self._passes = None  # were ended; if it waits, it is measured anew
+        self._passes = None  # were ended; if it waits, it is measured again
         self.decision = None
         if self.stored is not None or self.outcome in (StepOutcome.VALIDATED, StepOutcome.SKIPPED):
             return self
@@ -98,7 +98,7 @@ class Contribution(Step):
         stated = None if decision is None else [decision.action, decision.staleness, decision.factor]
         facts = {"member": astuple(self._options_of_member), "decision": stated}
         if decision is not None and decision.action is Action.DROP:
-            return pack({"kind": ChangeKind.DROPPED, **facts, **self._dropped_facts()})
+            return pack({"kind": ChangeKind.DROPPED, **facts, **self._facts_of_drop()})
         return step_pieces(self.staging, self.options, self.kind, dumps(facts)[1:-1] + ",")
 
     def contribute(self, reply: Reply | None = None) -> StepResult | Held:
@@ -114,10 +114,10 @@ class Contribution(Step):
         if decision.action is Action.WAIT:
             return coordinator.wait(Held(self._member, self.options.sequence))
         if decision.action is Action.HOLD:
-            return coordinator.hold(self._held(decision))
+            return coordinator.hold(self._hold(decision))
         if decision.action is Action.APPLY:
             if decision.factor != 1.0:
-                rates = session.scalars.damped(session.step, self.options.overrides, decision.factor)
+                rates = session.scalars.damp_rates(session.step, self.options.overrides, decision.factor)
                 self.options = replace(self.options, overrides=(*self.options.overrides, *rates))
             result = self.commit(reply)
             result.staleness, result.weight = decision.staleness, decision.factor
@@ -125,13 +125,13 @@ class Contribution(Step):
             self._count(result)
             return result
         if decision.action is Action.ACCUMULATE:
-            result = self._accumulated(decision)
+            result = self._accumulate_in_round(decision)
         else:
-            result = drop(session, self.options.worker, self._dropped_facts())
+            result = drop(session, self.options.worker, self._facts_of_drop())
         answer_with(session, result, reply, None)
         return result
 
-    def _held(self, decision: Decision) -> Held:
+    def _hold(self, decision: Decision) -> Held:
         weight = float(self._options_of_member.example_count)
         weighted = Weighted(self.staging, weight, self.options.loss_scale)
         norms = self.options.per_tensor_norms
@@ -155,7 +155,7 @@ class Contribution(Step):
                 metadata={"expected": self.options.sequence, "actual": self.options.sequence},
             )
 
-    def _accumulated(self, decision: Decision) -> StepResult:
+    def _accumulate_in_round(self, decision: Decision) -> StepResult:
         """Adds the contribution to the round."""
         session, coordinator = self._coordinated, self._coordinated.coordinator
         current = coordinator.round
@@ -188,7 +188,7 @@ class Contribution(Step):
         self._member.count(result.step, result.staleness, coordinator.membership.clock())
         coordinator.go_on()
 
-    def _dropped_facts(self) -> dict[str, Any]:
+    def _facts_of_drop(self) -> dict[str, Any]:
         assert self.decision is not None
         return {
             "worker": self.options.worker,
@@ -229,9 +229,11 @@ def replay_contribution(
 
 def aggregate_staging(session: CoordinatedSession) -> Staging:
     """A buffer for an aggregate: every tensor that is not frozen, in its own type."""
-    return session.stage(aggregated_names(session.layout, session.spec.frozen_groups), None, is_resident=True)
+    return session.stage(
+        names_to_aggregate(session.layout, session.spec.frozen_groups), None, is_resident=True
+    )
 
 
-def aggregated_names(layout: Layout, frozen: frozenset[str]) -> list[str]:
+def names_to_aggregate(layout: Layout, frozen: frozenset[str]) -> list[str]:
     """Names of the tensors that are aggregated."""
     return [entry.name for entry in layout.entries if entry.group not in frozen]

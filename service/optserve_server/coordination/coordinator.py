@@ -130,7 +130,7 @@ class Coordinator:
         self.decide_again()
 
     def hold(self, held: Held) -> Held:
-        """Keeps a contribution to be aggregated; the one that is kept if it is a repeat."""
+        """Stores a contribution that is to be aggregated; returns the stored one for a repeat."""
         kept = self.held.get(held.member.worker)
         if kept is not None:
             return kept
@@ -183,7 +183,7 @@ class Coordinator:
 
     def is_complete(self) -> bool:
         """Whether a step is to be taken of what is gathered."""
-        gathered = self._gathered()
+        gathered = self._gather()
         now = self.membership.clock()
         if not gathered.count or now < self._not_before:
             return False
@@ -191,7 +191,7 @@ class Coordinator:
 
     def due_at(self) -> float:
         """When something is to be done without a call: a lease runs out, or a step is to be taken."""
-        gathered = self._gathered()
+        gathered = self._gather()
         step_at = self.mode.due_at(gathered) if gathered.count else math.inf
         if gathered.count and self.mode.is_complete(gathered, len(self.membership.active), -math.inf):
             step_at = -math.inf
@@ -229,7 +229,7 @@ class Coordinator:
             self.round.count, self.round.weight = int(facts["round"][0]), float(facts["round"][1])
             self.round.since = self.membership.clock() if self.round.count else math.inf
 
-    def _gathered(self) -> Gathered:
+    def _gather(self) -> Gathered:
         if self.round is not None:
             return Gathered(self.round.count, self.round.since)
         return Gathered(len(self.held), self._since)

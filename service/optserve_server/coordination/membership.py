@@ -12,7 +12,7 @@ from typing import Any
 from optserve_server.errors import DomainError, Reason
 
 MAX_FORMER_MEMBERS = 1024
-"""Workers that are no longer members and are still listed, and told that their epoch has ended."""
+"""Former members that are still listed, and whose steps are rejected as FENCED."""
 
 SMOOTHING = 0.2
 """Weight of the last interval in the moving average of the time between two contributions."""
@@ -108,7 +108,7 @@ class Membership:
         return {"next_epoch": self.next_epoch, "members": [member.facts() for member in members]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` described; leases begin anew."""
+        """Takes over what `state` described; leases start again."""
         self.next_epoch = int(state["next_epoch"])
         for facts in state["members"]:
             member = Member(**dict(zip(_DURABLE, facts, strict=True)))
@@ -183,11 +183,11 @@ class Membership:
         member.waiting += 1
 
     def end_wait(self, member: Member) -> None:
-        """Notes that a contribution waits no more; the lease begins anew."""
+        """Notes that a contribution waits no more; the lease starts again."""
         member.waiting -= 1
         self._extend(member)
 
-    def listed(self) -> Sequence[Member]:
+    def in_order(self) -> Sequence[Member]:
         """Members by rank, then former ones by name."""
         active = sorted(self.active.values(), key=lambda member: member.rank)
         return [*active, *sorted(self.former.values(), key=lambda member: member.worker)]

@@ -55,7 +55,7 @@ class Offer:
     staleness: int | None
     step: int
 
-    def checked_staleness(self) -> int:
+    def check_staleness(self) -> int:
         """The staleness.
 
         Raises:

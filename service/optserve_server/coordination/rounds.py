@@ -24,7 +24,7 @@ class Rounds(Mode):
 
     def decide(self, offer: Offer, members: Collection[Member]) -> Decision:
         """Added to the round, or rejected with ROUND_CLOSED."""
-        spec, staleness = self._spec, offer.checked_staleness()
+        spec, staleness = self._spec, offer.check_staleness()
         if staleness > spec.max_staleness:
             raise offer.too_old(Reason.ROUND_CLOSED, spec.max_staleness)
         return Decision(Action.ACCUMULATE, staleness, spec.damping.at(staleness, spec.damping_factor))

@@ -1,4 +1,4 @@
-"""SOLO: each step is applied when it arrives, whoever sends it."""
+"""SOLO: each step is applied when it arrives, from members and others."""
 
 from __future__ import annotations
 

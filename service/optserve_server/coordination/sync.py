@@ -22,7 +22,7 @@ class Sync(Mode):
 
     def decide(self, offer: Offer, members: Collection[Member]) -> Decision:
         """Held if it was computed at the session's step, or late ones count for the next step."""
-        staleness = offer.checked_staleness()
+        staleness = offer.check_staleness()
         late = staleness > 0 and self._spec.late is LateContribution.DROP
         return Decision(Action.DROP if late else Action.HOLD, staleness)
 

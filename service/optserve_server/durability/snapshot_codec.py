@@ -2,7 +2,7 @@
 
 Tensors are named for what they are: ``parameter/w``, ``slot/m/w``, ``average/w``,
 ``accumulated/w``, ``best/w`` and ``round/w`` belong to the tensor ``w``. Everything else is facts, which
-JSON can say: floats come back the same, for it writes the shortest text that is read as them.
+JSON can say: floats are restored exactly, for it writes the shortest text that is read as them.
 """
 
 from __future__ import annotations

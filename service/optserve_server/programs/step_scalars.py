@@ -120,7 +120,7 @@ class SessionScalars:
             for group in self._groups.values()
         )
 
-    def damped(self, step: int, overrides: tuple[Override, ...], factor: float) -> tuple[Override, ...]:
+    def damp_rates(self, step: int, overrides: tuple[Override, ...], factor: float) -> tuple[Override, ...]:
         """Overrides that multiply every group's learning rate of a step by ``factor``.
 
         Args:

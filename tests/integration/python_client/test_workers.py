@@ -30,13 +30,13 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def created(client: optserve.Client, coordination: optserve.Coordination) -> optserve.SessionHandle:
+def create(client: optserve.Client, coordination: optserve.Coordination) -> optserve.SessionHandle:
     optimizer = optserve.optimizers.SGD(learning_rate=1.0)
     return client.create_session(START, optimizer, coordination=coordination)
 
 
 def test_workers_train_together(client: optserve.Client, pool: ThreadPoolExecutor) -> None:
-    session = created(client, optserve.CoordinationSync(min_replicas=2))
+    session = create(client, optserve.CoordinationSync(min_replicas=2))
     joined = threading.Barrier(2)
 
     def train(value: float) -> list[optserve.StepResult]:
@@ -54,7 +54,7 @@ def test_workers_train_together(client: optserve.Client, pool: ThreadPoolExecuto
 
 
 def test_the_lease_is_renewed_while_the_worker_computes(client: optserve.Client) -> None:
-    session = created(client, optserve.CoordinationAsync())
+    session = create(client, optserve.CoordinationAsync())
     with session.join("w", lease=0.6) as member:
         epoch, ends = member.epoch, time.monotonic() + 1.5
         wait_until(lambda: time.monotonic() > ends)
@@ -66,7 +66,7 @@ def test_the_lease_is_renewed_while_the_worker_computes(client: optserve.Client)
 
 
 def test_a_worker_that_stops_is_expired_and_fenced(client: optserve.Client) -> None:
-    session = created(client, optserve.CoordinationAsync())
+    session = create(client, optserve.CoordinationAsync())
     member = session.join("w", lease=0.3)
     member.close()
     wait_until(lambda: session.workers()[0].state is optserve.WorkerState.EXPIRED)
@@ -82,7 +82,7 @@ def test_a_worker_that_stops_is_expired_and_fenced(client: optserve.Client) -> N
 
 
 def test_a_second_incarnation_goes_on_with_the_numbers(client: optserve.Client) -> None:
-    session = created(client, optserve.CoordinationAsync())
+    session = create(client, optserve.CoordinationAsync())
     first = session.join("w")
     first.step(gradient(1.0))
     second = session.join("w")
@@ -93,7 +93,7 @@ def test_a_second_incarnation_goes_on_with_the_numbers(client: optserve.Client) 
 
 
 def test_errors_say_what_to_do(client: optserve.Client) -> None:
-    session = created(client, optserve.CoordinationAsync(max_staleness=0))
+    session = create(client, optserve.CoordinationAsync(max_staleness=0))
     with pytest.raises(errors.NotAMember):
         session.step(gradient(1.0))
     a, b = session.join("a"), session.join("b")
@@ -106,7 +106,7 @@ def test_errors_say_what_to_do(client: optserve.Client) -> None:
 
 
 def test_rounds(client: optserve.Client, pool: ThreadPoolExecutor) -> None:
-    session = created(client, optserve.CoordinationRounds(2))
+    session = create(client, optserve.CoordinationRounds(2))
     a, b = session.join("a"), session.join("b")
     waiting = pool.submit(lambda: a.pull(newer_than_step=0, timeout=20))
     a.step(gradient(2.0), example_count=1)
@@ -122,7 +122,7 @@ def test_rounds(client: optserve.Client, pool: ThreadPoolExecutor) -> None:
 def test_a_step_that_waits_survives_a_lost_connection(
     server: RunningServer, client: optserve.Client, pool: ThreadPoolExecutor
 ) -> None:
-    session = created(client, optserve.CoordinationSync(min_replicas=2))
+    session = create(client, optserve.CoordinationSync(min_replicas=2))
     host, _, port = server.address.rpartition(":")
     with (
         running_proxy((host, int(port))) as proxy,

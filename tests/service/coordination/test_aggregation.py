@@ -26,7 +26,7 @@ def gradients(seed: int, count: int) -> list[Arrays]:
     ]
 
 
-def coordinated(count: int, rule: Rule, **spec: object) -> Coordinated:
+def make_coordinated(count: int, rule: Rule, **spec: object) -> Coordinated:
     made = Coordinated(spec_of(rule, coordination=CoordinationSync(**spec)), VALUES)
     for worker in range(count):
         made.join(f"w{worker}")
@@ -48,7 +48,7 @@ def contribute(
 
 @pytest.mark.parametrize("cls", RULES, ids=lambda cls: cls.name)
 def test_a_step_of_several_is_the_step_with_their_mean(cls: type[ElementwiseRule]) -> None:
-    made, alone = coordinated(3, cls()), session_of(spec_of(cls()), VALUES)
+    made, alone = make_coordinated(3, cls()), session_of(spec_of(cls()), VALUES)
     for sequence in (1, 2, 3):
         given = gradients(sequence, 3)
         contribute(made, sequence, given, [1, 2, 0])
@@ -63,7 +63,7 @@ def test_a_hundred_orders_of_arrival_give_the_same_bits(aggregation: Aggregation
     given = gradients(11, 6)
     spec = {"aggregation": aggregation, "max_norm": 3.0, "weight_by_examples": True}
     for seed in range(100):
-        made = coordinated(6, SGD(learning_rate=0.1), **spec)
+        made = make_coordinated(6, SGD(learning_rate=0.1), **spec)
         order = np.random.default_rng(seed).permutation(6).tolist()
         contribute(made, 1, given, order, weights=[5, 1, 7, 3, 2, 9])
         found.add(bits(made.parameters()))
@@ -72,7 +72,7 @@ def test_a_hundred_orders_of_arrival_give_the_same_bits(aggregation: Aggregation
 
 def aggregate_of(count: int, weights: list[int] | None = None, **spec: object) -> np.ndarray:
     """The aggregate of `gradients(5, count)` of "w"."""
-    made = coordinated(count, SGD(learning_rate=1.0), **spec)
+    made = make_coordinated(count, SGD(learning_rate=1.0), **spec)
     contribute(made, 1, gradients(5, count), list(range(count)), weights)
     return np.asarray(VALUES["w"] - made.parameters()["w"])
 
@@ -105,7 +105,7 @@ def test_means_are_weighted_by_examples() -> None:
 
 
 def test_a_gradient_of_another_type_and_with_a_loss_scale_is_aggregated() -> None:
-    made = coordinated(2, SGD(learning_rate=1.0))
+    made = make_coordinated(2, SGD(learning_rate=1.0))
     half = {name: np.ones(a.shape, np.float16) for name, a in VALUES.items()}
     full = {name: np.full(a.shape, 12.0, a.dtype) for name, a in VALUES.items()}
     made.contribute("w0", 1, 1, half, 0)
@@ -115,7 +115,7 @@ def test_a_gradient_of_another_type_and_with_a_loss_scale_is_aggregated() -> Non
 
 
 def test_replayed_records_give_the_same_bits() -> None:
-    made = coordinated(3, Adam())
+    made = make_coordinated(3, Adam())
     for sequence in (1, 2):
         contribute(made, sequence, gradients(sequence, 3), [2, 0, 1])
     before = bits(made.parameters())

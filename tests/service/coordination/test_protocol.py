@@ -218,7 +218,7 @@ QUORUMS: list[tuple[int, int]] = []
 def watch_quorums(monkeypatch: pytest.MonkeyPatch) -> None:
     commit = aggregate_step.AggregateStep.commit
 
-    def watched(change: aggregate_step.AggregateStep) -> None:
+    def watch(change: aggregate_step.AggregateStep) -> None:
         session = change._session
         if change.changes and change._recorded is None and session is not None:
             spec = session.coordinator.spec
@@ -227,7 +227,7 @@ def watch_quorums(monkeypatch: pytest.MonkeyPatch) -> None:
                 QUORUMS.append((len(change._shares), len(session.coordinator.membership.active)))
         commit(change)
 
-    monkeypatch.setattr(aggregate_step.AggregateStep, "commit", watched)
+    monkeypatch.setattr(aggregate_step.AggregateStep, "commit", watch)
 
 
 def run(mode: str) -> None:
@@ -264,7 +264,7 @@ def old_epochs_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Membership, "check", careless)
 
 
-def bound_of_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+def use_bound_of_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     def decide(self: Bounded, offer: Any, members: Any) -> Decision:
         fastest = max(member.clock for member in members)
         leads = offer.member.clock + 1 - fastest > self._spec.max_lead
@@ -293,7 +293,7 @@ BUGS = {
     "quorum_too_small": (quorum_too_small, "sync"),
     "answer_not_remembered": (answer_not_remembered, "sync"),
     "old_epochs_accepted": (old_epochs_accepted, "async"),
-    "bound_of_the_fastest": (bound_of_the_fastest, "bounded"),
+    "use_bound_of_fastest": (use_bound_of_fastest, "bounded"),
     "waits_forgotten": (waits_forgotten, "bounded"),
     "expiry_not_recorded": (expiry_not_recorded, "sync"),
 }

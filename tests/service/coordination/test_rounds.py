@@ -27,7 +27,7 @@ def changes(seed: int, count: int) -> list[Arrays]:
     ]
 
 
-def federated(rule: Rule, **spec: object) -> Coordinated:
+def make_federated(rule: Rule, **spec: object) -> Coordinated:
     made = Coordinated(spec_of(rule, coordination=CoordinationRounds(**spec)), VALUES)
     for worker in "abc":
         made.join(worker)
@@ -36,7 +36,7 @@ def federated(rule: Rule, **spec: object) -> Coordinated:
 
 @pytest.mark.parametrize("rule", [SGD(learning_rate=1.0), Adam(learning_rate=0.1)], ids=["fedavg", "fedadam"])
 def test_a_round_is_a_step_of_the_negated_weighted_mean(rule: Rule) -> None:
-    made, alone = federated(rule, buffer_size=3), session_of(spec_of(rule), VALUES)
+    made, alone = make_federated(rule, buffer_size=3), session_of(spec_of(rule), VALUES)
     weights = (5, 1, 3)
     for sequence in (1, 2, 3):
         given = changes(sequence, 3)
@@ -57,7 +57,7 @@ def test_a_round_is_a_step_of_the_negated_weighted_mean(rule: Rule) -> None:
 
 
 def test_an_open_round_survives_a_restart() -> None:
-    made = federated(SGD(learning_rate=1.0), buffer_size=3, deadline_seconds=5.0)
+    made = make_federated(SGD(learning_rate=1.0), buffer_size=3, deadline_seconds=5.0)
     given = changes(1, 3)
     for position, worker in enumerate("ab"):
         made.contribute(worker, position + 1, 1, given[position], 0)
@@ -73,7 +73,7 @@ def test_an_open_round_survives_a_restart() -> None:
 
 
 def test_late_changes_count_less_or_not_at_all() -> None:
-    made = federated(SGD(learning_rate=1.0), buffer_size=1, max_staleness=1, damping=Damping.INVERSE)
+    made = make_federated(SGD(learning_rate=1.0), buffer_size=1, max_staleness=1, damping=Damping.INVERSE)
     zero = {name: np.zeros_like(array) for name, array in VALUES.items()}
     made.contribute("a", 1, 1, zero, 0)
     late = made.contribute("b", 2, 1, changes(1, 1)[0], 0)
@@ -107,7 +107,7 @@ def test_what_is_not_finite_is_rejected_skipped_or_allowed() -> None:
 
 
 def test_the_coordination_does_not_change_in_an_open_round() -> None:
-    made = federated(SGD(learning_rate=1.0), buffer_size=2)
+    made = make_federated(SGD(learning_rate=1.0), buffer_size=2)
     made.contribute("a", 1, 1, changes(1, 1)[0], 0)
     with pytest.raises(DomainError) as refused:
         made.session.update(spec_of(SGD(learning_rate=1.0)))

@@ -93,7 +93,7 @@ class Coordination:
             await self._advance(session)
             if isinstance(outcome, StepResult):
                 return outcome
-            await self._decided(session, outcome)
+            await self._wait_for_decision(session, outcome)
             if outcome.error is not None:
                 raise outcome.error
             if outcome.result is not None:
@@ -103,7 +103,7 @@ class Coordination:
                     await self._execution.exclusive(session, answer)
                 return result
 
-    async def _decided(self, session: Session, held: Held) -> None:
+    async def _wait_for_decision(self, session: Session, held: Held) -> None:
         loop = asyncio.get_running_loop()
         decided = loop.create_future()
         held.when_decided(partial(loop.call_soon_threadsafe, decided.set_result, None))
@@ -114,7 +114,7 @@ class Coordination:
             self._waiting.pop(held, None)
 
     async def _change(self, session: Session, change: Change[Session, Prepared[T]]) -> T:
-        done = await self._execution.commit(session, change, _committed)
+        done = await self._execution.commit(session, change, _commit)
         await self._advance(session)
         return done
 
@@ -123,7 +123,7 @@ class Coordination:
         coordinator = session.coordinator
         while not session.closed and (change := due_change(coordinator)) is not None:
             try:
-                await self._execution.commit(session, change, _committed)
+                await self._execution.commit(session, change, _commit)
             except Exception as error:
                 if not isinstance(error, DomainError):
                     _log.exception("a step of contributions failed")
@@ -158,7 +158,7 @@ class Committed(Protocol[T]):
         """Makes it."""
 
 
-def _committed(prepared: Committed[T]) -> T:
+def _commit(prepared: Committed[T]) -> T:
     return prepared.commit()
 
 

@@ -13,7 +13,7 @@ from optserve_server.state.activity import Deleted
 from optserve_server.wire.messages.events import began_to, event_to
 
 
-async def reached(session: Session, step: int, drain: Drain) -> None:
+async def wait_for_step(session: Session, step: int, drain: Drain) -> None:
     """Returns when the session has reached a step.
 
     Raises:

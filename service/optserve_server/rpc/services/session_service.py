@@ -27,7 +27,7 @@ from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import content_of, make_change, once
-from optserve_server.rpc.services.session_events import events, reached
+from optserve_server.rpc.services.session_events import events, wait_for_step
 from optserve_server.rpc.services.snapshots import Snapshots, receive_snapshot
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
 from optserve_server.rpc.streaming.messages import Messages
@@ -69,7 +69,7 @@ class SessionService(SessionServiceServicer):
         sharing: memory shared with clients on this host.
         data: where streams may have connections of their own.
         coordination: makes the steps of members.
-        durability_manager: keeps sessions on a disk; None where all are held in memory alone.
+        durability_manager: keeps sessions on a disk; None if all are held in memory alone.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class SessionService(SessionServiceServicer):
             count = len(session.layout.entries)
             await self._execution.for_each(count, partial(check_pull, session, pull))
         if request.HasField("newer_than_step"):
-            await reached(session, request.newer_than_step + 1, self._drain)
+            await wait_for_step(session, request.newer_than_step + 1, self._drain)
         if request.HasField("if_newer_than_step") and session.step <= request.if_newer_than_step:
             header = parameters.not_modified_to(session.step, pull.point)
             yield Framed(pb.PullParametersResponse(header=header))

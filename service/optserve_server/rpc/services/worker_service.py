@@ -64,5 +64,5 @@ class WorkerService(WorkerServiceServicer):
         membership = self._find(request.session).coordinator.membership
         now = membership.clock()
         return pb.ListWorkersResponse(
-            workers=[workers.worker_to(member, now) for member in membership.listed()]
+            workers=[workers.worker_to(member, now) for member in membership.in_order()]
         )

@@ -30,6 +30,7 @@ CONFORMANCE_PROTOS := $(wildcard proto/optserve/conformance/v1/*.proto)
 CONFORMANCE_STUBS := clients/python/conformance/stubs
 FRESH := build/generated
 BUF := proto/node_modules/.bin/buf
+TYPESCRIPT := clients/typescript
 
 .PHONY: help
 help: ## Show this list
@@ -53,8 +54,15 @@ test-all: $(VENV)/.test ## Run every test, as CI does
 crash: $(VENV)/.test ## Kill a server 200 times and look for lost or doubled steps (ARGS="--kills 1000")
 	$(PY) -m chaos.crash $(ARGS)
 
+.PHONY: test-client-typescript
+test-client-typescript: $(VENV)/.test $(TYPESCRIPT)/build/.made ## Build, lint and test the TypeScript client (Node.js 20, npm)
+	npm run --silent --prefix $(TYPESCRIPT) lint
+	npm test --silent --prefix $(TYPESCRIPT)
+	$(PY) -m tests.conformance --client typescript
+	npm run --silent --prefix $(TYPESCRIPT) docs
+
 .PHONY: conformance
-conformance: $(VENV)/.test driver-go ## Print how far oracle, executors, server and clients are from the corpus
+conformance: $(VENV)/.test driver-go $(TYPESCRIPT)/build/.made ## Print how far oracle, executors, server and clients are from the corpus
 	$(PY) -m tests.conformance $(ARGS)
 
 .PHONY: conformance-sources
@@ -279,4 +287,18 @@ requirements: $(VENV)/.check ## Compile requirements/*.txt from pyproject.toml (
 
 $(BUF): proto/package-lock.json
 	npm ci --prefix proto --ignore-scripts --no-fund --no-audit
+	@touch $@
+
+$(TYPESCRIPT)/node_modules/.made: $(TYPESCRIPT)/package-lock.json
+	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' && npm --version >/dev/null || \
+	    { echo "the TypeScript client needs Node.js 20 or newer and npm" >&2; exit 1; }
+	npm ci --prefix $(TYPESCRIPT) --ignore-scripts --no-fund --no-audit
+	@touch $@
+
+# The generated code is a part of the build, so it is never out of date.
+$(TYPESCRIPT)/build/.made: $(TYPESCRIPT)/node_modules/.made $(wildcard $(TYPESCRIPT)/*.json $(TYPESCRIPT)/*/*.ts) \
+    proto/service_config.json $(PROTOS) $(CONFORMANCE_PROTOS)
+	npm run --silent --prefix $(TYPESCRIPT) generate
+	rm -rf $(TYPESCRIPT)/build
+	npm run --silent --prefix $(TYPESCRIPT) compile
 	@touch $@

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 DRIVERS: Mapping[str, Sequence[str]] = {
     "python": (sys.executable, "clients/python/conformance/driver.py"),
     "go": ("build/clients/go/conformance",),
+    "typescript": ("node", "clients/typescript/build/conformance/driver.js"),
 }
 """Command lines by client, to be run from the root of the repository."""
 

@@ -1,0 +1,104 @@
+/** Errors by status and reason, decoded once. */
+
+import { fromBinary } from "@bufbuild/protobuf";
+import { anyUnpack, durationMs } from "@bufbuild/protobuf/wkt";
+import type { ServiceError } from "@grpc/grpc-js";
+import { Code } from "./gen/google/rpc/code_pb.js";
+import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "./gen/google/rpc/error_details_pb.js";
+import { StatusSchema } from "./gen/google/rpc/status_pb.js";
+import { ErrorReason } from "./gen/optserve/v1/error_reason_pb.js";
+
+const DOMAIN = "optserve.v1";
+
+/** Whether a call that failed may have changed anything. */
+export type Applied = "no" | "unknown";
+
+/** What is known of an error beside its message. */
+export interface ErrorDetails {
+  reason?: ErrorReason | undefined;
+  field?: string | undefined;
+  metadata?: Readonly<Record<string, string>>;
+  retryAfterMs?: number | undefined;
+  requestId?: string | undefined;
+  applied?: Applied;
+  cause?: unknown;
+}
+
+/** A call that failed. Act on `reason` and `code`, never on the text. */
+export class OptserveError extends Error {
+  override readonly name = "OptserveError";
+  /** The gRPC status. */
+  readonly code: Code;
+  /** The contract's reason; undefined if the error is not the server's, or newer than this client. */
+  readonly reason: ErrorReason | undefined;
+  /** Path of the wrong field within the request. */
+  readonly field: string | undefined;
+  /** Facts about the error, such as the `expected` sequence. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /** Milliseconds after which a repeat may succeed. */
+  readonly retryAfterMs: number | undefined;
+  /** The call's id in the server's log. */
+  readonly requestId: string | undefined;
+  /** `"no"` if the call changed nothing. `"unknown"` if it may have: making the same call again settles it. */
+  readonly applied: Applied;
+
+  constructor(message: string, code: Code, details: ErrorDetails = {}) {
+    super(message, { cause: details.cause });
+    this.code = code;
+    this.reason = details.reason;
+    this.field = details.field;
+    this.metadata = details.metadata ?? {};
+    this.retryAfterMs = details.retryAfterMs;
+    this.requestId = details.requestId;
+    this.applied = details.applied ?? "unknown";
+  }
+}
+
+/** Whether the same call may succeed later. */
+export function isRetryable(error: OptserveError): boolean {
+  return error.code === Code.UNAVAILABLE || error.retryAfterMs !== undefined;
+}
+
+/** The typed error of a call that failed. */
+export function errorFrom(failure: unknown): OptserveError {
+  if (failure instanceof OptserveError) return failure;
+  const { code, details, metadata, message } = failure as Partial<ServiceError>;
+  if (code === undefined) return new OptserveError(message ?? String(failure), Code.UNKNOWN, { cause: failure });
+  const requestId = metadata?.get("x-request-id")[0]?.toString();
+  return new OptserveError(details || (message ?? ""), code as number, {
+    requestId,
+    ...detailsOf(metadata?.get("grpc-status-details-bin")[0]),
+    cause: failure,
+  });
+}
+
+function detailsOf(packed: string | Buffer | undefined): ErrorDetails {
+  const found: ErrorDetails = {};
+  if (!(packed instanceof Uint8Array)) return found;
+  try {
+    for (const detail of fromBinary(StatusSchema, packed).details) {
+      const info = anyUnpack(detail, ErrorInfoSchema);
+      if (info?.domain === DOMAIN) {
+        const { applied, ...metadata } = info.metadata;
+        found.reason = ErrorReason[info.reason as keyof typeof ErrorReason];
+        found.metadata = metadata;
+        found.applied = applied === "no" ? "no" : "unknown";
+        if (metadata.request_id !== undefined) found.requestId = metadata.request_id;
+      }
+      const field = anyUnpack(detail, BadRequestSchema)?.fieldViolations[0]?.field;
+      if (field !== undefined) found.field = field;
+      const delay = anyUnpack(detail, RetryInfoSchema)?.retryDelay;
+      if (delay !== undefined) found.retryAfterMs = durationMs(delay);
+    }
+  } catch {
+    return found; // the details of a proxy; the status is valid
+  }
+  return found;
+}
+
+/** The error of an argument that cannot be sent. */
+export function invalid(message: string, reason: ErrorReason, field: string): OptserveError {
+  return new OptserveError(message, Code.INVALID_ARGUMENT, { reason, field, applied: "no" });
+}
+
+export { Code, ErrorReason };

@@ -1,0 +1,63 @@
+/** What a step asks for, and what it gives. */
+
+import type { Arrays } from "./chunks.js";
+import type { CallOptions } from "./deadline.js";
+import { type FloatArray, type WireDtype, wireDtype } from "./dtypes.js";
+import type { ParameterPoint } from "./gen/optserve/v1/session_pb.js";
+import type {
+  HyperparameterOverride,
+  PullOptions,
+  StepResult as StepResultMessage,
+} from "./gen/optserve/v1/session_service_pb.js";
+import type { SparseRows, Tensor } from "./tensor.js";
+import type { Init, Value } from "./values.js";
+
+/** Gradients by tensor name: flat arrays, tensors whose shape is checked, or some rows of a tensor. */
+export type Gradients = Readonly<Record<string, FloatArray | Tensor<FloatArray> | SparseRows>>;
+
+/** Which parameters are read, and how. */
+export interface Pull {
+  /** Which of the session's values; the parameters when left out. */
+  point?: ParameterPoint | undefined;
+  /** Element type on the wire; each tensor's own when left out. Values of 16 bits become float32. */
+  wireDtype?: WireDtype | undefined;
+  /** Names of the tensors; all when left out. */
+  tensors?: readonly string[] | undefined;
+}
+
+/** What the steps of a stream have in common. */
+export interface PlanOptions {
+  /** Returns parameters with each result; true for all of them as they are. */
+  pull?: boolean | Pull | undefined;
+  /** Element type that gradients are sent in; each tensor's own when left out. */
+  wireDtype?: WireDtype | undefined;
+  /** Returns the norm of each tensor's gradient. */
+  perTensorNorms?: boolean | undefined;
+}
+
+/** Options of one step. */
+export interface StepOptions extends CallOptions {
+  /** The step that the session must have. */
+  expectedStep?: number | undefined;
+  /** Factor of the loss, by which gradients are divided. */
+  lossScale?: number | undefined;
+  /** Hyperparameters that have other values in this step alone. */
+  overrides?: readonly Init<HyperparameterOverride>[] | undefined;
+  /** Checks and measures the step, and applies nothing. */
+  validateOnly?: boolean | undefined;
+  /** Arrays that are filled with the pulled parameters; new ones when left out. */
+  into?: Readonly<Arrays> | undefined;
+}
+
+/** The result of a step. */
+export type StepResult = Value<StepResultMessage> & {
+  /** The pulled parameters; empty if none were asked for. */
+  parameters: Arrays;
+  /** The step that they belong to. */
+  parametersStep: number;
+};
+
+/** Pull options as a message. */
+export function pullMessage(pull: Pull): Init<PullOptions> {
+  return { point: pull.point, wireDtype: wireDtype(pull.wireDtype), tensors: pull.tensors };
+}

@@ -26,7 +26,6 @@ import {
   type InitialValue,
   initialized,
   OptserveError,
-  type ParameterPoint,
   type SessionHandle,
   type SparseRows,
   type StepResult,
@@ -34,7 +33,7 @@ import {
   type TensorData,
   tensor,
 } from "../src/index.js";
-import { DataType, type ParameterInit, type Tensor as TensorMessage } from "../src/v1.js";
+import { DataType, type ParameterInit, type ParameterPoint, type Tensor as TensorMessage } from "../src/v1.js";
 
 type Outcome = NonNullable<MessageInitShape<typeof DriverResponseSchema>["outcome"]>;
 type Tensors = MessageInitShape<typeof TensorsSchema>;

@@ -3,7 +3,7 @@
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { arrayOf, decode, encode, type FloatArray, sizeOf, type TensorData, view } from "./dtypes.js";
 import { Code, OptserveError } from "./errors.js";
-import type { DataType, TensorLayout } from "./gen/optserve/v1/tensor_pb.js";
+import type * as v1 from "./v1.js";
 
 /** Bytes of a chunk; a whole number of elements of every type. */
 export const CHUNK_BYTES = 1 << 20;
@@ -11,7 +11,7 @@ export const CHUNK_BYTES = 1 << 20;
 /** Elements that are sent, and their element type on the wire; plain bytes have none. */
 export interface Part {
   readonly data: TensorData | Uint8Array;
-  readonly dtype: DataType;
+  readonly dtype: v1.DataType;
 }
 
 /** Number of bytes that parts have on the wire. */
@@ -71,7 +71,7 @@ export type Arrays = Record<string, FloatArray>;
 
 interface Target {
   readonly data: TensorData;
-  readonly dtype: DataType;
+  readonly dtype: v1.DataType;
 }
 
 /** Receives the bytes of tensors into arrays: the caller's, or new ones over one buffer where types allow. */
@@ -84,11 +84,11 @@ export class Reception {
   #received = 0;
   #target = 0;
 
-  constructor(tensors: readonly TensorLayout[], byteCount: number, into: Readonly<Arrays> | undefined) {
+  constructor(tensors: readonly v1.TensorLayout[], byteCount: number, into: Readonly<Arrays> | undefined) {
     this.#byteCount = byteCount;
     const buffer = new ArrayBuffer(into === undefined ? byteCount : 0);
     this.#targets = tensors.map((tensor) => {
-      const data = into === undefined ? newArray(tensor, buffer) : givenArray(tensor, into);
+      const data = into === undefined ? newArray(tensor, buffer) : (into[tensor.name] as TensorData);
       this.arrays[tensor.name] = data as FloatArray;
       return { data, dtype: tensor.dtype };
     });
@@ -122,17 +122,8 @@ export class Reception {
   }
 }
 
-function newArray(tensor: TensorLayout, buffer: ArrayBuffer): TensorData {
+function newArray(tensor: v1.TensorLayout, buffer: ArrayBuffer): TensorData {
   const width = sizeOf(tensor.dtype);
   const count = Number(tensor.byteCount) / width;
   return width === 2 ? arrayOf(tensor.dtype, count) : view(tensor.dtype, buffer, Number(tensor.byteOffset), count);
-}
-
-function givenArray(tensor: TensorLayout, into: Readonly<Arrays>): TensorData {
-  const data = into[tensor.name];
-  const count = Number(tensor.byteCount) / sizeOf(tensor.dtype);
-  if (data?.length !== count) {
-    throw new RangeError(`into.${tensor.name} must be an array of ${count} elements`);
-  }
-  return data;
 }

@@ -1,34 +1,19 @@
 /** The client: sessions and functions of one server. */
 
 import { randomUUID } from "node:crypto";
-import { toBinary } from "@bufbuild/protobuf";
 import { chunked } from "./chunks.js";
 import { Connection, type ConnectOptions } from "./connection.js";
-import { allowance, type CallOptions } from "./deadline.js";
+import type { CallOptions, Deadline } from "./deadline.js";
 import type { FloatArray, WireDtype } from "./dtypes.js";
 import { wireDtype } from "./dtypes.js";
 import { Code, OptserveError } from "./errors.js";
-import type { ActivationSpec } from "./gen/optserve/v1/activation_spec_pb.js";
-import { CapabilitiesService, type GetCapabilitiesResponse } from "./gen/optserve/v1/capabilities_service_pb.js";
-import { type EstimateComplexityResponse, FunctionService } from "./gen/optserve/v1/function_service_pb.js";
-import type { InitializerSpec } from "./gen/optserve/v1/initializer_spec_pb.js";
-import type { LossSpec } from "./gen/optserve/v1/loss_spec_pb.js";
-import type { NetworkSpec } from "./gen/optserve/v1/network_spec_pb.js";
-import type { OptimizerSpec } from "./gen/optserve/v1/optimizer_spec_pb.js";
-import type { ScheduleSpec } from "./gen/optserve/v1/schedule_spec_pb.js";
-import type { SessionSpec } from "./gen/optserve/v1/session_pb.js";
-import {
-  ImportSnapshotRequestSchema,
-  type ParameterInit,
-  SessionService,
-} from "./gen/optserve/v1/session_service_pb.js";
-import { DataType, type Tensor as TensorMessage } from "./gen/optserve/v1/tensor_pb.js";
 import { SessionHandle, type SessionInfo } from "./session.js";
 import { type Tensor, tensorMessage, tensorOf } from "./tensor.js";
-import { type Init, toMessage, toValue, type Value } from "./values.js";
+import * as v1 from "./v1.js";
+import { type Init, toBytes, toValue, type Value } from "./values.js";
 
-const sessions = SessionService.method;
-const functions = FunctionService.method;
+const sessions = v1.SessionService.method;
+const functions = v1.FunctionService.method;
 
 /** Parameters with more bytes are uploaded after their session is created. */
 const INLINE_BYTES = 1 << 20;
@@ -36,14 +21,14 @@ const INLINE_BYTES = 1 << 20;
 /** What a session's parameter is at first: a tensor, or what `initialized` and `upload` return. */
 export type InitialValue = Tensor<FloatArray> | InitialSource;
 /** A parameter's initial value that does not come with the request. */
-export type InitialSource = Pick<Init<ParameterInit>, "source">;
+export type InitialSource = Pick<Init<v1.ParameterInit>, "source">;
 /** Element types of parameters. */
 export type ParameterDtype = Extract<WireDtype, "float32" | "float64">;
 
 /** A parameter that the server computes, from the session's seed. */
 export function initialized(
   shape: readonly number[],
-  spec: Init<InitializerSpec>,
+  spec: Init<v1.InitializerSpec>,
   dtype: ParameterDtype = "float32",
 ): InitialSource {
   return { source: { case: "initializer", value: { dtype: wireDtype(dtype), shape, spec } } };
@@ -65,13 +50,9 @@ export function connect(target?: string, options: ConnectOptions = {}): Client {
 }
 
 /** A client of one server, which `connect` returns. */
-export class Client implements Disposable {
-  readonly #connection: Connection;
-
+export class Client {
   /** @internal */
-  constructor(connection: Connection) {
-    this.#connection = connection;
-  }
+  constructor(private readonly connection: Connection) {}
 
   /**
    * Creates a session.
@@ -82,7 +63,7 @@ export class Client implements Disposable {
    */
   async createSession(
     parameters: Readonly<Record<string, InitialValue>>,
-    spec: Init<SessionSpec>,
+    spec: Init<v1.SessionSpec>,
     options: CallOptions & {
       /** Last part of the session's name; chosen by the server when left out. */
       sessionId?: string | undefined;
@@ -93,7 +74,7 @@ export class Client implements Disposable {
     const given = Object.entries(parameters);
     const bytes = given.reduce((sum, [, value]) => sum + ("data" in value ? value.data.byteLength : 0), 0);
     const later: Record<string, Tensor<FloatArray>> = {};
-    const inits = given.map(([name, value]): Init<ParameterInit> => {
+    const inits = given.map(([name, value]): Init<v1.ParameterInit> => {
       if (!("data" in value)) return { name, ...value };
       if (bytes <= INLINE_BYTES) return { name, source: { case: "value", value: tensorMessage(value) } };
       later[name] = value;
@@ -101,14 +82,13 @@ export class Client implements Disposable {
     });
     const { seed, sessionId } = options;
     const request = { requestId: randomUUID(), sessionId, spec, parameters: inits, seed };
-    const { session } = await this.#connection.call(sessions.createSession, request, options);
-    const handle = new SessionHandle(this.#connection, session);
-    try {
-      if (Object.keys(later).length > 0) await handle.push(later, { signal: options.signal });
-    } catch (error) {
+    const { session } = await this.connection.call(sessions.createSession, request, options);
+    const handle = new SessionHandle(this.connection, session);
+    if (Object.keys(later).length === 0) return handle;
+    await handle.push(later, { signal: options.signal }).catch(async (error) => {
       await handle.delete().catch(() => {});
       throw error;
-    }
+    });
     return handle;
   }
 
@@ -119,15 +99,15 @@ export class Client implements Disposable {
    */
   async session(name: string, options: CallOptions = {}): Promise<SessionHandle> {
     const request = { name: name.includes("/") ? name : `sessions/${name}` };
-    const { session } = await this.#connection.call(sessions.getSession, request, options);
-    return new SessionHandle(this.#connection, session);
+    const { session } = await this.connection.call(sessions.getSession, request, options);
+    return new SessionHandle(this.connection, session);
   }
 
   /** Yields the server's sessions in the order of their names. */
   async *listSessions(options: CallOptions = {}): AsyncGenerator<SessionInfo> {
     let pageToken = "";
     do {
-      const page = await this.#connection.call(sessions.listSessions, { pageToken }, options);
+      const page = await this.connection.call(sessions.listSessions, { pageToken }, options);
       yield* toValue(page.sessions);
       pageToken = page.nextPageToken;
     } while (pageToken);
@@ -138,16 +118,13 @@ export class Client implements Disposable {
     file: Uint8Array,
     options: CallOptions & { sessionId?: string | undefined } = {},
   ): Promise<SessionHandle> {
-    const schema = ImportSnapshotRequestSchema;
     const header = { requestId: randomUUID(), sessionId: options.sessionId, byteCount: file.length };
-    const head = toBinary(schema, toMessage(schema, { header }));
-    const parts = [{ data: file, dtype: DataType.UNSPECIFIED }];
-    const timeoutMs = options.timeoutMs ?? allowance(this.#connection.timeoutMs, file.length);
-    const { session } = await this.#connection.retry(
-      (deadline) => this.#connection.upload(sessions.importSnapshot, chunked(head, 2, parts), options.signal, deadline),
-      { timeoutMs, signal: options.signal },
-    );
-    return new SessionHandle(this.#connection, session);
+    const head = toBytes(v1.ImportSnapshotRequestSchema, { header });
+    const parts = [{ data: file, dtype: v1.DataType.UNSPECIFIED }];
+    const attempt = (deadline: Deadline) =>
+      this.connection.upload(sessions.importSnapshot, chunked(head, 2, parts), options.signal, deadline);
+    const { session } = await this.connection.retry(attempt, options, file.length);
+    return new SessionHandle(this.connection, session);
   }
 
   /**
@@ -157,7 +134,7 @@ export class Client implements Disposable {
    * @returns the learning rate at each step.
    */
   async evaluateSchedule(
-    schedule: Init<ScheduleSpec>,
+    schedule: Init<v1.ScheduleSpec>,
     at: readonly number[] | { start?: number; stop: number; stride?: number },
     options: CallOptions = {},
   ): Promise<Float64Array> {
@@ -165,7 +142,7 @@ export class Client implements Disposable {
       schedule,
       at: "stop" in at ? { case: "range" as const, value: at } : { case: "steps" as const, value: { steps: at } },
     };
-    const { values } = await this.#connection.call(functions.evaluateSchedule, request, options);
+    const { values } = await this.connection.call(functions.evaluateSchedule, request, options);
     return required<Float64Array>(values).data;
   }
 
@@ -176,7 +153,7 @@ export class Client implements Disposable {
    * unless `gradient` is false; and the values of the examples if `perExample` is true.
    */
   async loss<T extends FloatArray>(
-    loss: Init<LossSpec>,
+    loss: Init<v1.LossSpec>,
     prediction: Tensor<T>,
     target: Tensor,
     options: CallOptions & {
@@ -185,19 +162,11 @@ export class Client implements Disposable {
       perExample?: boolean | undefined;
     } = {},
   ): Promise<{ value: number | undefined; gradient?: Tensor<T>; perExample?: Tensor<T> }> {
-    const { sampleWeight, gradient = true, perExample = false } = options;
-    const answer = await this.#connection.call(
-      functions.computeLoss,
-      {
-        loss,
-        prediction: tensorMessage(prediction),
-        target: tensorMessage(target),
-        sampleWeight: sampleWeight && tensorMessage(sampleWeight),
-        gradient,
-        perExample,
-      },
-      options,
-    );
+    const { gradient = true, perExample = false } = options;
+    const tensors = { prediction: tensorMessage(prediction), target: tensorMessage(target) };
+    const sampleWeight = options.sampleWeight && tensorMessage(options.sampleWeight);
+    const request = { loss, ...tensors, sampleWeight, gradient, perExample };
+    const answer = await this.connection.call(functions.computeLoss, request, options);
     return {
       value: answer.value,
       ...(gradient && { gradient: required<T>(answer.gradient) }),
@@ -211,16 +180,12 @@ export class Client implements Disposable {
    * @param options - `slope` for prelu only.
    */
   async activation<T extends FloatArray>(
-    activation: Init<ActivationSpec>,
+    activation: Init<v1.ActivationSpec>,
     input: Tensor<T>,
     options: CallOptions & { slope?: Tensor<T> | undefined } = {},
   ): Promise<Tensor<T>> {
-    const request = {
-      activation,
-      input: tensorMessage(input),
-      slope: options.slope && tensorMessage(options.slope),
-    };
-    const { output } = await this.#connection.call(functions.computeActivation, request, options);
+    const request = { activation, input: tensorMessage(input), slope: options.slope && tensorMessage(options.slope) };
+    const { output } = await this.connection.call(functions.computeActivation, request, options);
     return required<T>(output);
   }
 
@@ -231,7 +196,7 @@ export class Client implements Disposable {
    * @returns the gradient with respect to the input, and to the slope if the activation has one.
    */
   async activationGradient<T extends FloatArray>(
-    activation: Init<ActivationSpec>,
+    activation: Init<v1.ActivationSpec>,
     input: Tensor<T>,
     outputGradient: Tensor<T>,
     options: CallOptions & { slope?: Tensor<T> | undefined } = {},
@@ -242,48 +207,40 @@ export class Client implements Disposable {
       outputGradient: tensorMessage(outputGradient),
       slope: options.slope && tensorMessage(options.slope),
     };
-    const answer = await this.#connection.call(functions.computeActivationGradient, request, options);
+    const answer = await this.connection.call(functions.computeActivationGradient, request, options);
     const { slopeGradient } = answer;
-    return {
-      input: required<T>(answer.inputGradient),
-      ...(slopeGradient && { slope: tensorOf<T>(slopeGradient) }),
-    };
+    return { input: required<T>(answer.inputGradient), ...(slopeGradient && { slope: tensorOf<T>(slopeGradient) }) };
   }
 
   /** Computes the operations and the memory of a network, layer by layer. */
   async estimateComplexity(
-    network: Init<NetworkSpec>,
+    network: Init<v1.NetworkSpec>,
     options: CallOptions & {
       /** Examples in one batch; 1 when left out. */
       batchSize?: number | undefined;
       /** Element type of parameters, outputs and optimizer state; float32 when left out. */
       dtype?: WireDtype | undefined;
       /** The optimizer whose state is counted. */
-      optimizer?: Init<OptimizerSpec> | undefined;
+      optimizer?: Init<v1.OptimizerSpec> | undefined;
     } = {},
-  ): Promise<Value<EstimateComplexityResponse>> {
+  ): Promise<Value<v1.EstimateComplexityResponse>> {
     const { batchSize, dtype, optimizer } = options;
     const request = { network, batchSize, dtype: wireDtype(dtype), optimizer };
-    return toValue(await this.#connection.call(functions.estimateComplexity, request, options));
+    return toValue(await this.connection.call(functions.estimateComplexity, request, options));
   }
 
   /** Describes the server: its algorithms, element types, limits and features. */
-  async capabilities(options: CallOptions = {}): Promise<Value<GetCapabilitiesResponse>> {
-    return toValue(await this.#connection.call(CapabilitiesService.method.getCapabilities, {}, options));
+  async capabilities(options: CallOptions = {}): Promise<Value<v1.GetCapabilitiesResponse>> {
+    return toValue(await this.connection.call(v1.CapabilitiesService.method.getCapabilities, {}, options));
   }
 
   /** Closes the connection. Steps in flight fail; whether they are applied stays unknown. */
   close(): void {
-    this.#connection.close();
-  }
-
-  /** The same as `close`. */
-  [Symbol.dispose](): void {
-    this.close();
+    this.connection.close();
   }
 }
 
-function required<T extends FloatArray>(message: TensorMessage | undefined): Tensor<T> {
+function required<T extends FloatArray>(message: v1.Tensor | undefined): Tensor<T> {
   if (message === undefined) throw new OptserveError("the answer has no tensor", Code.INTERNAL);
   return tensorOf<T>(message);
 }

@@ -2,27 +2,10 @@
 
 import { readFileSync } from "node:fs";
 import { endianness } from "node:os";
-import {
-  type DescMessage,
-  type DescMethodBiDiStreaming,
-  type DescMethodClientStreaming,
-  type DescMethodServerStreaming,
-  type DescMethodUnary,
-  fromBinary,
-  type MessageShape,
-  toBinary,
-} from "@bufbuild/protobuf";
-import {
-  type ChannelCredentials,
-  type ChannelOptions,
-  type ClientDuplexStream,
-  credentials,
-  type CallOptions as GrpcCallOptions,
-  Client as GrpcClient,
-  Metadata,
-} from "@grpc/grpc-js";
-import { type CallOptions, Deadline, retry } from "./deadline.js";
-import { errorFrom } from "./errors.js";
+import type * as pb from "@bufbuild/protobuf";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import * as grpc from "@grpc/grpc-js";
+import { allowance, type CallOptions, Deadline, retry } from "./deadline.js";
 import serviceConfig from "./gen/service_config.json" with { type: "json" };
 import { type Init, toMessage } from "./values.js";
 
@@ -35,7 +18,7 @@ export interface ConnectOptions {
   /** Milliseconds that a call may take, with all its attempts; 60,000 when left out. */
   timeoutMs?: number | undefined;
   /** Further options of the gRPC channel. */
-  channelOptions?: ChannelOptions | undefined;
+  channelOptions?: grpc.ChannelOptions | undefined;
 }
 
 /** Certificates and keys, as PEM. */
@@ -48,13 +31,7 @@ export interface TlsOptions {
   key?: string | Buffer | undefined;
 }
 
-type Method<I extends DescMessage, O extends DescMessage> =
-  | DescMethodUnary<I, O>
-  | DescMethodServerStreaming<I, O>
-  | DescMethodClientStreaming<I, O>
-  | DescMethodBiDiStreaming<I, O>;
-
-const CHANNEL_OPTIONS: ChannelOptions = {
+const CHANNEL_OPTIONS: grpc.ChannelOptions = {
   "grpc.max_receive_message_length": -1,
   "grpc.max_send_message_length": -1,
   // More often than balancers forget a silent connection (350 s), and less often than servers suffer (300 s).
@@ -69,23 +46,20 @@ const LOOPBACK = /^(unix:|(ipv4:|dns:)?(localhost|127(\.\d+){3})(:|$)|(ipv6:)?\[
 
 /** A gRPC channel and the defaults of every call. */
 export class Connection {
-  readonly isPlain: boolean;
   readonly timeoutMs: number;
-  readonly #client: GrpcClient;
-  readonly #metadata = new Metadata();
-  readonly #closables = new Set<{ cancel(): void }>();
+  /** What is cancelled when the connection is closed. */
+  readonly closables = new Set<{ cancel(): void }>();
+  readonly #client: grpc.Client;
+  readonly #metadata = new grpc.Metadata();
 
-  constructor(
-    readonly target: string,
-    options: ConnectOptions,
-  ) {
+  constructor(target: string, options: ConnectOptions) {
     if (endianness() !== "LE") throw new Error("optserve needs a little-endian machine");
     this.timeoutMs = options.timeoutMs ?? 60_000;
     const token = options.token ?? process.env.OPTSERVE_TOKEN;
     if (token) this.#metadata.set("authorization", `Bearer ${token}`);
-    const tls = options.tls ?? caFromEnvironment();
-    this.isPlain = !tls;
-    this.#client = new GrpcClient(target, channelCredentials(tls), {
+    const { OPTSERVE_CA: caPath } = process.env;
+    const tls = options.tls ?? (caPath ? { ca: readFileSync(caPath) } : false);
+    this.#client = new grpc.Client(target, channelCredentials(tls), {
       ...CHANNEL_OPTIONS,
       // A proxy elsewhere cannot reach a loopback address of this machine.
       "grpc.enable_http_proxy": LOOPBACK.test(target) ? 0 : 1,
@@ -94,11 +68,11 @@ export class Connection {
   }
 
   /** Makes a unary call, again and again until its deadline. */
-  call<I extends DescMessage, O extends DescMessage>(
-    method: DescMethodUnary<I, O>,
-    init: Init<MessageShape<I>>,
+  call<I extends pb.DescMessage, O extends pb.DescMessage>(
+    method: pb.DescMethodUnary<I, O>,
+    init: Init<pb.MessageShape<I>>,
     options: CallOptions = {},
-  ): Promise<MessageShape<O>> {
+  ): Promise<pb.MessageShape<O>> {
     const request = toMessage(method.input, init);
     return this.retry(
       (deadline) =>
@@ -110,7 +84,7 @@ export class Connection {
             request,
             this.#metadata,
             { deadline: deadline.date() },
-            (error, response) => (error ? reject(error) : resolve(response as MessageShape<O>)),
+            answered(resolve, reject),
           );
           cancelWith(call, options.signal);
         }),
@@ -119,39 +93,39 @@ export class Connection {
   }
 
   /** Opens a call whose answer is a stream. */
-  serverStream<I extends DescMessage, O extends DescMessage>(
-    method: DescMethodServerStreaming<I, O>,
-    init: Init<MessageShape<I>>,
+  serverStream<I extends pb.DescMessage, O extends pb.DescMessage>(
+    method: pb.DescMethodServerStreaming<I, O>,
+    init: Init<pb.MessageShape<I>>,
     signal: AbortSignal | undefined,
     deadline?: Deadline,
-  ): AsyncIterable<MessageShape<O>> {
+  ): AsyncIterable<pb.MessageShape<O>> {
     const call = this.#client.makeServerStreamRequest(
       pathOf(method),
       serializer(method.input),
       deserializer(method.output),
       toMessage(method.input, init),
       this.#metadata,
-      deadlineOf(deadline),
+      { deadline: deadline?.date() ?? Number.POSITIVE_INFINITY },
     );
     cancelWith(call, signal);
     return call;
   }
 
   /** Sends encoded messages, and returns the answer. */
-  upload<I extends DescMessage, O extends DescMessage>(
-    method: DescMethodClientStreaming<I, O>,
+  upload<I extends pb.DescMessage, O extends pb.DescMessage>(
+    method: pb.DescMethodClientStreaming<I, O>,
     messages: Iterable<readonly Uint8Array[]>,
     signal: AbortSignal | undefined,
     deadline: Deadline,
-  ): Promise<MessageShape<O>> {
+  ): Promise<pb.MessageShape<O>> {
     return new Promise((resolve, reject) => {
       const call = this.#client.makeClientStreamRequest(
         pathOf(method),
         identity,
         deserializer(method.output),
         this.#metadata,
-        deadlineOf(deadline),
-        (error, response) => (error ? reject(error) : resolve(response as MessageShape<O>)),
+        { deadline: deadline.date() },
+        answered(resolve, reject),
       );
       cancelWith(call, signal);
       const writer = new Writer(call);
@@ -163,31 +137,22 @@ export class Connection {
   }
 
   /** Opens a call with streams both ways, whose requests are encoded already. */
-  duplex<I extends DescMessage, O extends DescMessage>(
-    method: DescMethodBiDiStreaming<I, O>,
-  ): ClientDuplexStream<Buffer, MessageShape<O>> {
+  duplex<I extends pb.DescMessage, O extends pb.DescMessage>(
+    method: pb.DescMethodBiDiStreaming<I, O>,
+  ): grpc.ClientDuplexStream<Buffer, pb.MessageShape<O>> {
     const path = pathOf(method);
     return this.#client.makeBidiStreamRequest(path, identity, deserializer(method.output), this.#metadata);
   }
 
   /** Makes a call that may be repeated until it succeeds or its deadline has come. */
-  async retry<T>(attempt: (deadline: Deadline) => Promise<T>, options: CallOptions): Promise<T> {
-    return retry(attempt, new Deadline(options.timeoutMs ?? this.timeoutMs), options.signal);
-  }
-
-  /** Has something cancelled when the connection is closed. */
-  closeWith(closable: { cancel(): void }): void {
-    this.#closables.add(closable);
-  }
-
-  /** No longer. */
-  forget(closable: { cancel(): void }): void {
-    this.#closables.delete(closable);
+  async retry<T>(attempt: (deadline: Deadline) => Promise<T>, options: CallOptions, byteCount = 0): Promise<T> {
+    const timeoutMs = options.timeoutMs ?? allowance(this.timeoutMs, byteCount);
+    return retry(attempt, new Deadline(timeoutMs), options.signal);
   }
 
   /** Closes the channel; open streams end. */
   close(): void {
-    for (const closable of this.#closables) closable.cancel();
+    for (const closable of this.closables) closable.cancel();
     this.#client.close();
   }
 }
@@ -206,50 +171,33 @@ export class Writer {
   }
 }
 
-/** Items of a call's answer, with the typed error if it fails. */
-export async function* typedErrors<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
-  try {
-    yield* messages;
-  } catch (failure) {
-    throw errorFrom(failure);
-  }
-}
-
-function caFromEnvironment(): TlsOptions | false {
-  const path = process.env.OPTSERVE_CA;
-  return path ? { ca: readFileSync(path) } : false;
-}
-
-function channelCredentials(tls: boolean | TlsOptions): ChannelCredentials {
-  if (!tls) return credentials.createInsecure();
+function channelCredentials(tls: boolean | TlsOptions): grpc.ChannelCredentials {
+  if (!tls) return grpc.credentials.createInsecure();
   const { ca, cert, key } = tls === true ? ({} as TlsOptions) : tls;
   if ((cert === undefined) !== (key === undefined)) throw new TypeError("cert and key go together");
-  return credentials.createSsl(pem(ca), pem(key), pem(cert));
+  return grpc.credentials.createSsl(pem(ca), pem(key), pem(cert));
 }
 
-function pem(given: string | Buffer | undefined): Buffer | null {
-  return given === undefined ? null : Buffer.from(given);
+const pem = (given: string | Buffer | undefined) => (given === undefined ? null : Buffer.from(given));
+
+function answered<T>(resolve: (answer: T) => void, reject: (error: unknown) => void) {
+  return (error: unknown, answer?: T) => (error ? reject(error) : resolve(answer as T));
 }
 
-function pathOf<I extends DescMessage, O extends DescMessage>(method: Method<I, O>): string {
+function pathOf(method: pb.DescMethod): string {
   return `/${method.parent.typeName}/${method.name}`;
 }
 
-function serializer<D extends DescMessage>(schema: D): (message: MessageShape<D>) => Buffer {
-  return (message) => Buffer.from(toBinary(schema, message));
-}
+const serializer =
+  <D extends pb.DescMessage>(schema: D) =>
+  (message: pb.MessageShape<D>) =>
+    Buffer.from(toBinary(schema, message));
+const deserializer =
+  <D extends pb.DescMessage>(schema: D) =>
+  (bytes: Buffer): pb.MessageShape<D> =>
+    fromBinary(schema, bytes);
 
-function deserializer<D extends DescMessage>(schema: D): (bytes: Buffer) => MessageShape<D> {
-  return (bytes) => fromBinary(schema, bytes);
-}
-
-function identity(bytes: Buffer): Buffer {
-  return bytes;
-}
-
-function deadlineOf(deadline: Deadline | undefined): GrpcCallOptions {
-  return deadline === undefined ? {} : { deadline: deadline.date() };
-}
+const identity = (bytes: Buffer) => bytes;
 
 function cancelWith(
   call: { cancel(): void; on(event: "status", done: () => void): unknown },

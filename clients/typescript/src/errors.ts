@@ -6,51 +6,46 @@ import type { ServiceError } from "@grpc/grpc-js";
 import { Code } from "./gen/google/rpc/code_pb.js";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "./gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "./gen/google/rpc/status_pb.js";
-import { ErrorReason } from "./gen/optserve/v1/error_reason_pb.js";
+import * as v1 from "./v1.js";
 
 const DOMAIN = "optserve.v1";
 
 /** Whether a call that failed may have changed anything. */
 export type Applied = "no" | "unknown";
 
-/** What is known of an error beside its message. */
-export interface ErrorDetails {
-  reason?: ErrorReason | undefined;
-  field?: string | undefined;
-  metadata?: Readonly<Record<string, string>>;
-  retryAfterMs?: number | undefined;
-  requestId?: string | undefined;
-  applied?: Applied;
-  cause?: unknown;
-}
+/** What is known of an error beside its message and status. */
+export type ErrorDetails = Partial<
+  Pick<OptserveError, "reason" | "field" | "metadata" | "retryAfterMs" | "requestId" | "applied" | "cause">
+>;
 
 /** A call that failed. Act on `reason` and `code`, never on the text. */
 export class OptserveError extends Error {
   override readonly name = "OptserveError";
-  /** The gRPC status. */
-  readonly code: Code;
   /** The contract's reason; undefined if the error is not the server's, or newer than this client. */
-  readonly reason: ErrorReason | undefined;
+  readonly reason: v1.ErrorReason | undefined;
   /** Path of the wrong field within the request. */
   readonly field: string | undefined;
   /** Facts about the error, such as the `expected` sequence. */
-  readonly metadata: Readonly<Record<string, string>>;
+  readonly metadata: Readonly<Record<string, string>> = {};
   /** Milliseconds after which a repeat may succeed. */
   readonly retryAfterMs: number | undefined;
   /** The call's id in the server's log. */
   readonly requestId: string | undefined;
   /** `"no"` if the call changed nothing. `"unknown"` if it may have: making the same call again settles it. */
-  readonly applied: Applied;
+  readonly applied: Applied = "unknown";
 
-  constructor(message: string, code: Code, details: ErrorDetails = {}) {
-    super(message, { cause: details.cause });
-    this.code = code;
-    this.reason = details.reason;
-    this.field = details.field;
-    this.metadata = details.metadata ?? {};
-    this.retryAfterMs = details.retryAfterMs;
-    this.requestId = details.requestId;
-    this.applied = details.applied ?? "unknown";
+  /**
+   * @param message - what was wrong.
+   * @param code - the gRPC status.
+   * @param details - what else is known.
+   */
+  constructor(
+    message: string,
+    readonly code: Code,
+    details: ErrorDetails = {},
+  ) {
+    super(message);
+    Object.assign(this, details);
   }
 }
 
@@ -73,14 +68,14 @@ export function errorFrom(failure: unknown): OptserveError {
 }
 
 function detailsOf(packed: string | Buffer | undefined): ErrorDetails {
-  const found: ErrorDetails = {};
+  const found: { -readonly [K in keyof ErrorDetails]: ErrorDetails[K] } = {};
   if (!(packed instanceof Uint8Array)) return found;
   try {
     for (const detail of fromBinary(StatusSchema, packed).details) {
       const info = anyUnpack(detail, ErrorInfoSchema);
       if (info?.domain === DOMAIN) {
         const { applied, ...metadata } = info.metadata;
-        found.reason = ErrorReason[info.reason as keyof typeof ErrorReason];
+        found.reason = v1.ErrorReason[info.reason as keyof typeof v1.ErrorReason];
         found.metadata = metadata;
         found.applied = applied === "no" ? "no" : "unknown";
         if (metadata.request_id !== undefined) found.requestId = metadata.request_id;
@@ -97,8 +92,8 @@ function detailsOf(packed: string | Buffer | undefined): ErrorDetails {
 }
 
 /** The error of an argument that cannot be sent. */
-export function invalid(message: string, reason: ErrorReason, field: string): OptserveError {
+export function invalid(message: string, reason: v1.ErrorReason, field: string): OptserveError {
   return new OptserveError(message, Code.INVALID_ARGUMENT, { reason, field, applied: "no" });
 }
 
-export { Code, ErrorReason };
+export { Code };

@@ -1,22 +1,11 @@
 /** A handle of a session on the server. */
 
 import { randomUUID } from "node:crypto";
-import { toBinary } from "@bufbuild/protobuf";
 import { type Arrays, byteCountOf, chunked, Reception } from "./chunks.js";
-import { type Connection, typedErrors } from "./connection.js";
-import { allowance, type CallOptions, type Deadline } from "./deadline.js";
+import type { Connection } from "./connection.js";
+import type { CallOptions, Deadline } from "./deadline.js";
 import { type FloatArray, type WireDtype, wireDtype } from "./dtypes.js";
-import { Code, OptserveError } from "./errors.js";
-import type { Session, SessionSpec } from "./gen/optserve/v1/session_pb.js";
-import {
-  PushParametersRequestSchema,
-  type ReportMetricsResponse,
-  SessionService,
-  type Snapshot as SnapshotMessage,
-  type StateTransfer as StateTransferMessage,
-  type WatchSessionResponse,
-} from "./gen/optserve/v1/session_service_pb.js";
-import { DataType, type TensorLayout } from "./gen/optserve/v1/tensor_pb.js";
+import { Code, errorFrom, OptserveError } from "./errors.js";
 import { StepEngine } from "./step-engine.js";
 import {
   type Gradients,
@@ -26,23 +15,24 @@ import {
   type StepOptions,
   type StepResult,
 } from "./step-options.js";
-import { checkInto, checkValues, elementsOf, type Layout } from "./step-plan.js";
+import { checkInto, checkValues, elementsOf, type Layout, layoutBytes } from "./step-plan.js";
 import { StepStream, type StreamOptions } from "./step-stream.js";
-import { countOf, type Tensor } from "./tensor.js";
-import { type Init, toMessage, toValue, type Value } from "./values.js";
+import type { Tensor } from "./tensor.js";
+import * as v1 from "./v1.js";
+import { type Init, toBytes, toValue, type Value } from "./values.js";
 
-const method = SessionService.method;
+const method = v1.SessionService.method;
 
 /** The state of a session. */
-export type SessionInfo = Value<Session>;
+export type SessionInfo = Value<v1.Session>;
 /** A snapshot on the server's disk. */
-export type Snapshot = Value<SnapshotMessage>;
+export type Snapshot = Value<v1.Snapshot>;
 /** What happened in a session. */
-export type SessionEvent = Value<WatchSessionResponse>;
+export type SessionEvent = Value<v1.WatchSessionResponse>;
 /** The answer to reported metrics. */
-export type MetricsReport = Value<ReportMetricsResponse>;
+export type MetricsReport = Value<v1.ReportMetricsResponse>;
 /** What became of one group's optimizer state. */
-export type StateTransfer = Value<StateTransferMessage>;
+export type StateTransfer = Value<v1.StateTransfer>;
 
 /** Options of a call that requires a session's step. */
 export interface ChangeOptions extends CallOptions {
@@ -75,28 +65,25 @@ export interface Parameters {
  * the step is sent again. Steps that are taken at the same time are sent one after the other.
  */
 export class SessionHandle {
-  readonly #connection: Connection;
+  /** The session as the last answer described it; `get` reads it anew. */
+  info: SessionInfo;
   readonly #layout: Layout;
-  #info: SessionInfo;
   #engine: StepEngine | undefined;
   #lastStep: Promise<unknown> = Promise.resolve();
 
   /** @internal */
-  constructor(connection: Connection, session: Session | undefined) {
+  constructor(
+    private readonly connection: Connection,
+    session: v1.Session | undefined,
+  ) {
     if (session === undefined) throw new OptserveError("the answer has no session", Code.INTERNAL);
-    this.#connection = connection;
-    this.#info = toValue(session);
-    this.#layout = new Map(this.#info.layout.map((tensor) => [tensor.name, tensor]));
+    this.info = toValue(session);
+    this.#layout = new Map(this.info.layout.map((tensor) => [tensor.name, tensor]));
   }
 
   /** The resource name, `sessions/{id}`. */
   get name(): string {
-    return this.#info.name;
-  }
-
-  /** The session as the last answer described it; `get` reads it anew. */
-  get info(): SessionInfo {
-    return this.#info;
+    return this.info.name;
   }
 
   /**
@@ -130,9 +117,8 @@ export class SessionHandle {
     const { ifNewerThanStep, into, ...pull } = options;
     if (into) checkInto(this.#layout, into, pull.tensors);
     const request = { name: this.name, pull: pullMessage(pull), ifNewerThanStep };
-    const names = pull.tensors ?? [...this.#layout.keys()];
-    return this.#transfer(this.#bytesOf(names), options, async (deadline) => {
-      const answer = this.#connection.serverStream(method.pullParameters, request, options.signal, deadline);
+    const attempt = async (deadline: Deadline) => {
+      const answer = this.connection.serverStream(method.pullParameters, request, options.signal, deadline);
       const parameters: Parameters = { step: 0, modified: true, arrays: {} };
       let reception: Reception | undefined;
       for await (const { header, chunk } of answer) {
@@ -145,7 +131,8 @@ export class SessionHandle {
       }
       if (reception && !reception.isComplete) throw truncated();
       return { ...parameters, arrays: reception?.arrays ?? {} };
-    });
+    };
+    return this.connection.retry(attempt, options, layoutBytes(this.#layout));
   }
 
   /**
@@ -163,27 +150,20 @@ export class SessionHandle {
     } = {},
   ): Promise<SessionInfo> {
     checkValues(this.#layout, values, "values");
-    const names = [...this.#layout.keys()].filter((name) => name in values);
+    const given = [...this.#layout.values()].filter(({ name }) => name in values);
     const dtype = wireDtype(options.wireDtype);
-    const parts = names.map((name) => ({
-      data: elementsOf(values[name] as FloatArray),
-      dtype: dtype === DataType.UNSPECIFIED ? this.#tensor(name).dtype : dtype,
+    const parts = given.map((tensor) => ({
+      data: elementsOf(values[tensor.name] as FloatArray),
+      dtype: dtype === v1.DataType.UNSPECIFIED ? tensor.dtype : dtype,
     }));
     const { expectedStep, resetState } = options;
-    const header = {
-      name: this.name,
-      requestId: randomUUID(),
-      expectedStep,
-      tensors: names,
-      wireDtype: dtype,
-      resetState,
-      byteCount: byteCountOf(parts),
-    };
-    const schema = PushParametersRequestSchema;
-    const head = toBinary(schema, toMessage(schema, { header }));
-    const response = await this.#transfer(byteCountOf(parts), options, (deadline) =>
-      this.#connection.upload(method.pushParameters, chunked(head, 2, parts), options.signal, deadline),
-    );
+    const tensors = given.map(({ name }) => name);
+    const byteCount = byteCountOf(parts);
+    const header = { ...this.#change(), expectedStep, tensors, wireDtype: dtype, resetState, byteCount };
+    const head = toBytes(v1.PushParametersRequestSchema, { header });
+    const attempt = (deadline: Deadline) =>
+      this.connection.upload(method.pushParameters, chunked(head, 2, parts), options.signal, deadline);
+    const response = await this.connection.retry(attempt, options, byteCount);
     return this.#learn(response.session);
   }
 
@@ -199,7 +179,7 @@ export class SessionHandle {
       metrics: Object.entries(metrics).map(([name, value]) => ({ name, value })),
       expectedStep,
     };
-    return toValue(await this.#connection.call(method.reportMetrics, request, options));
+    return toValue(await this.connection.call(method.reportMetrics, request, options));
   }
 
   /**
@@ -208,10 +188,10 @@ export class SessionHandle {
    * @param spec - complete; `info.spec` with changes, for instance.
    * @returns the transfer of each group's state.
    */
-  async update(spec: Init<SessionSpec>, options: ChangeOptions = {}): Promise<StateTransfer[]> {
+  async update(spec: Init<v1.SessionSpec>, options: ChangeOptions = {}): Promise<StateTransfer[]> {
     const { expectedStep } = options;
     const request = { ...this.#change(), spec, expectedStep };
-    const response = await this.#connection.call(method.updateSession, request, options);
+    const response = await this.connection.call(method.updateSession, request, options);
     this.#learn(response.session);
     return toValue(response.transfers);
   }
@@ -223,32 +203,37 @@ export class SessionHandle {
    * @throws OptserveError with UNAVAILABLE if the connection was lost; watch again.
    */
   async *watch(options: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<SessionEvent> {
-    const events = this.#connection.serverStream(method.watchSession, { name: this.name }, options.signal);
-    for await (const event of typedErrors(events)) yield toValue(event);
+    try {
+      const request = { name: this.name };
+      const events = this.connection.serverStream(method.watchSession, request, options.signal);
+      for await (const event of events) yield toValue(event);
+    } catch (failure) {
+      throw errorFrom(failure);
+    }
   }
 
   /** Reads the session's state. */
   async get(options: CallOptions = {}): Promise<SessionInfo> {
-    const response = await this.#connection.call(method.getSession, { name: this.name }, options);
+    const response = await this.connection.call(method.getSession, { name: this.name }, options);
     return this.#learn(response.session);
   }
 
   /** Saves the session on the server's disk, until the snapshot or the session is deleted. */
   async createSnapshot(options: CallOptions = {}): Promise<Snapshot> {
-    const { snapshot } = await this.#connection.call(method.createSnapshot, this.#change(), options);
+    const { snapshot } = await this.connection.call(method.createSnapshot, this.#change(), options);
     if (snapshot === undefined) throw truncated();
     return toValue(snapshot);
   }
 
   /** The session's snapshots, the latest first. */
   async listSnapshots(options: CallOptions = {}): Promise<Snapshot[]> {
-    const response = await this.#connection.call(method.listSnapshots, { name: this.name }, options);
+    const response = await this.connection.call(method.listSnapshots, { name: this.name }, options);
     return toValue(response.snapshots);
   }
 
   /** Deletes the snapshot of a step. */
   async deleteSnapshot(step: number, options: CallOptions = {}): Promise<void> {
-    await this.#connection.call(method.deleteSnapshot, this.#change(step), options);
+    await this.connection.call(method.deleteSnapshot, this.#change(step), options);
   }
 
   /** Restores the session from the snapshot of a step, or its parameters alone. */
@@ -258,7 +243,7 @@ export class SessionHandle {
   ): Promise<SessionInfo> {
     const { weightsOnly, expectedStep } = options;
     const request = { ...this.#change(step), weightsOnly, expectedStep };
-    return this.#learn((await this.#connection.call(method.restoreSnapshot, request, options)).session);
+    return this.#learn((await this.connection.call(method.restoreSnapshot, request, options)).session);
   }
 
   /** Creates a copy of the session, or of the snapshot of a step. */
@@ -271,15 +256,15 @@ export class SessionHandle {
     } = {},
   ): Promise<SessionHandle> {
     const request = { ...this.#change(options.step), sessionId: options.sessionId };
-    const { session } = await this.#connection.call(method.forkSession, request, options);
-    return new SessionHandle(this.#connection, session);
+    const { session } = await this.connection.call(method.forkSession, request, options);
+    return new SessionHandle(this.connection, session);
   }
 
   /** Reads the session, or the snapshot of a step, as a safetensors file that `Client.importSession` takes. */
   async export(options: CallOptions & { step?: number | undefined } = {}): Promise<Uint8Array> {
     const { name } = this.#change(options.step);
-    return this.#connection.retry(async (deadline) => {
-      const answer = this.#connection.serverStream(method.exportSnapshot, { name }, options.signal, deadline);
+    return this.connection.retry(async (deadline) => {
+      const answer = this.connection.serverStream(method.exportSnapshot, { name }, options.signal, deadline);
       let file: Uint8Array | undefined;
       let received = 0;
       for await (const { header, chunk } of answer) {
@@ -295,7 +280,7 @@ export class SessionHandle {
   /** Deletes the session and everything it holds. */
   async delete(options: CallOptions = {}): Promise<void> {
     this.close();
-    await this.#connection.call(method.deleteSession, this.#change(), options);
+    await this.connection.call(method.deleteSession, this.#change(), options);
   }
 
   /** Ends the handle's stream; the session stays on the server, and the next step opens another stream. */
@@ -305,15 +290,7 @@ export class SessionHandle {
   }
 
   #newEngine(worker: string, window: number): StepEngine {
-    return new StepEngine(this.#connection, this.name, this.#layout, worker, window);
-  }
-
-  #tensor(name: string): Value<TensorLayout> {
-    return this.#layout.get(name) as Value<TensorLayout>;
-  }
-
-  #bytesOf(names: readonly string[]): number {
-    return names.reduce((sum, name) => sum + countOf(this.#layout.get(name)?.shape ?? []) * 8, 0);
+    return new StepEngine(this.connection, this.name, this.#layout, worker, window);
   }
 
   /** The fields that every change has; of the session, or of one of its snapshots. */
@@ -322,17 +299,10 @@ export class SessionHandle {
     return { name: this.name + snapshot, requestId: randomUUID() };
   }
 
-  #transfer<T>(bytes: number, options: CallOptions, attempt: (deadline: Deadline) => Promise<T>): Promise<T> {
-    const timeoutMs = options.timeoutMs ?? allowance(this.#connection.timeoutMs, bytes);
-    return this.#connection.retry(attempt, { timeoutMs, signal: options.signal });
-  }
-
-  #learn(session: Session | undefined): SessionInfo {
-    if (session !== undefined) this.#info = toValue(session);
-    return this.#info;
+  #learn(session: v1.Session | undefined): SessionInfo {
+    if (session !== undefined) this.info = toValue(session);
+    return this.info;
   }
 }
 
-function truncated(): OptserveError {
-  return new OptserveError("the answer ended before it was complete", Code.UNAVAILABLE);
-}
+const truncated = () => new OptserveError("the answer ended before it was complete", Code.UNAVAILABLE);

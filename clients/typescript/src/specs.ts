@@ -11,12 +11,7 @@
  */
 
 import type { DescMessage, Message } from "@bufbuild/protobuf";
-import { type ActivationSpec, ActivationSpecSchema } from "./gen/optserve/v1/activation_spec_pb.js";
-import { type InitializerSpec, InitializerSpecSchema } from "./gen/optserve/v1/initializer_spec_pb.js";
-import { type LossSpec, LossSpecSchema } from "./gen/optserve/v1/loss_spec_pb.js";
-import { type LayerSpec, LayerSpecSchema } from "./gen/optserve/v1/network_spec_pb.js";
-import { type OptimizerSpec, OptimizerSpecSchema } from "./gen/optserve/v1/optimizer_spec_pb.js";
-import { type ScheduleSpec, ScheduleSpecSchema } from "./gen/optserve/v1/schedule_spec_pb.js";
+import * as v1 from "./v1.js";
 import type { Init } from "./values.js";
 
 type Case = { case: string; value: Message };
@@ -48,14 +43,14 @@ function builders<S, O extends keyof S & string>(family: DescMessage, oneof: O):
 }
 
 /** Optimizers, such as `optimizers.adam({ learningRate: 1e-3 })`. */
-export const optimizers = builders<OptimizerSpec, "algorithm">(OptimizerSpecSchema, "algorithm");
+export const optimizers = builders<v1.OptimizerSpec, "algorithm">(v1.OptimizerSpecSchema, "algorithm");
 /** Learning rates by step, such as `schedules.cosine(...)`. */
-export const schedules = builders<ScheduleSpec, "schedule">(ScheduleSpecSchema, "schedule");
+export const schedules = builders<v1.ScheduleSpec, "schedule">(v1.ScheduleSpecSchema, "schedule");
 /** Losses, such as `losses.meanSquaredError()`. */
-export const losses = builders<LossSpec, "loss">(LossSpecSchema, "loss");
+export const losses = builders<v1.LossSpec, "loss">(v1.LossSpecSchema, "loss");
 /** Activations, such as `activations.softmax({ axis: -1 })`. */
-export const activations = builders<ActivationSpec, "activation">(ActivationSpecSchema, "activation");
+export const activations = builders<v1.ActivationSpec, "activation">(v1.ActivationSpecSchema, "activation");
 /** Initializers, such as `initializers.glorot()`. */
-export const initializers = builders<InitializerSpec, "initializer">(InitializerSpecSchema, "initializer");
+export const initializers = builders<v1.InitializerSpec, "initializer">(v1.InitializerSpecSchema, "initializer");
 /** Layers of a network, such as `layers.dense({ units: 10 })`. */
-export const layers = builders<LayerSpec, "layer">(LayerSpecSchema, "layer");
+export const layers = builders<v1.LayerSpec, "layer">(v1.LayerSpecSchema, "layer");

@@ -3,13 +3,11 @@
 import { Reception } from "./chunks.js";
 import type { Connection } from "./connection.js";
 import { allowance, Deadline, pauseMs, throwIfAborted } from "./deadline.js";
-import { sizeOf } from "./dtypes.js";
-import { type Applied, Code, ErrorReason, errorFrom, invalid, isRetryable, OptserveError } from "./errors.js";
-import type { StepStreamResponse } from "./gen/optserve/v1/session_service_pb.js";
-import { GrpcChannel, type StepChannel } from "./step-channel.js";
+import { type Applied, Code, errorFrom, invalid, isRetryable, OptserveError } from "./errors.js";
+import { StepChannel } from "./step-channel.js";
 import type { Gradients, PlanOptions, StepOptions, StepResult } from "./step-options.js";
-import { checkInto, checkValues, isSparse, type Layout, PendingStep, Plan } from "./step-plan.js";
-import { countOf } from "./tensor.js";
+import { checkInto, checkValues, isSparse, type Layout, layoutBytes, PendingStep, Plan } from "./step-plan.js";
+import * as v1 from "./v1.js";
 import { toValue } from "./values.js";
 
 /** A server stores this many results of each worker, and so answers as many steps that are sent again. */
@@ -18,13 +16,6 @@ export const MAX_WINDOW = 64;
 const MAX_PLANS = 16;
 /** Statuses of a call whose answer was lost, unless the server has sent them itself. */
 const LOST = new Set([Code.CANCELLED, Code.DEADLINE_EXCEEDED]);
-/** Errors that state under which sequence to continue. */
-const SETTLED_BY_EXPECTED = new Set<ErrorReason | undefined>([
-  ErrorReason.SEQUENCE_GAP,
-  ErrorReason.SEQUENCE_REUSED,
-  ErrorReason.SEQUENCE_EXPIRED,
-]);
-
 /** A channel, and what was sent and is to be received on it. */
 interface OpenStream {
   readonly channel: StepChannel;
@@ -36,7 +27,7 @@ interface OpenStream {
   sent: number;
   isSending: boolean;
   /** The message with the result of the oldest step, while its parameters are received. */
-  answer?: StepStreamResponse;
+  answer?: v1.StepStreamResponse;
   reception?: Reception | undefined;
 }
 
@@ -49,11 +40,6 @@ interface OpenStream {
  * where to continue.
  */
 export class StepEngine {
-  readonly #connection: Connection;
-  readonly #session: string;
-  readonly #layout: Layout;
-  readonly #worker: string;
-  readonly #window: number;
   readonly #plans = new Map<string, Plan>();
   /** Steps without an answer, in order; the first ones were sent. */
   readonly #waiting: PendingStep[] = [];
@@ -73,16 +59,17 @@ export class StepEngine {
    * @param worker - name of the worker; no other process may use it at the same time.
    * @param window - maximum number of steps in flight.
    */
-  constructor(connection: Connection, session: string, layout: Layout, worker: string, window: number) {
+  constructor(
+    private readonly connection: Connection,
+    private readonly session: string,
+    private readonly layout: Layout,
+    private readonly worker: string,
+    private readonly window: number,
+  ) {
     if (!(window >= 1 && window <= MAX_WINDOW)) {
       throw new RangeError(`window is ${window}, but must be in 1..${MAX_WINDOW}`);
     }
-    this.#connection = connection;
-    this.#session = session;
-    this.#layout = layout;
-    this.#worker = worker;
-    this.#window = window;
-    connection.closeWith(this);
+    connection.closables.add(this);
   }
 
   /** Takes a step; several calls may be made without waiting. */
@@ -90,16 +77,16 @@ export class StepEngine {
     try {
       if (this.#isClosed) throw closed("no");
       throwIfAborted(options.signal, "no");
-      checkValues(this.#layout, gradients, "gradients");
+      checkValues(this.layout, gradients, "gradients");
       if (plan.pull && options.into) {
-        checkInto(this.#layout, options.into, plan.pull === true ? undefined : plan.pull.tensors);
+        checkInto(this.layout, options.into, plan.pull === true ? undefined : plan.pull.tensors);
       }
       const step = new PendingStep(
         this.#planOf(gradients, plan, options.validateOnly ?? false),
         gradients,
-        this.#layout,
+        this.layout,
         options,
-        new Deadline(options.timeoutMs ?? this.#defaultTimeout(gradients, plan)),
+        new Deadline(options.timeoutMs ?? allowance(this.connection.timeoutMs, 2 * layoutBytes(this.layout))),
       );
       step.watch((code, message, cause) => this.#withdraw(step, code, message, cause));
       this.#waiting.push(step);
@@ -120,7 +107,7 @@ export class StepEngine {
       await Promise.all(this.#waiting.map((step) => step.result));
     } finally {
       this.#isClosed = true;
-      this.#connection.forget(this);
+      this.connection.closables.delete(this);
       this.#stream?.channel.finish();
       this.#stream = undefined;
     }
@@ -129,33 +116,24 @@ export class StepEngine {
   /** Ends the stream at once. Whether the steps in flight are applied stays unknown. */
   cancel(): void {
     this.#isClosed = true;
-    this.#connection.forget(this);
+    this.connection.closables.delete(this);
     this.#drop();
     this.#fail(0, closed("unknown"));
   }
 
   #planOf(gradients: Gradients, options: PlanOptions, validateOnly: boolean): Plan {
     const names = Object.keys(gradients);
-    if (names.length === 0) throw invalid("there is no gradient", ErrorReason.MISSING_TENSOR, "gradients");
+    if (names.length === 0) throw invalid("there is no gradient", v1.ErrorReason.MISSING_TENSOR, "gradients");
     const sparse = names.filter((name) => isSparse(gradients[name] as never));
     const key = JSON.stringify([names, sparse, options, validateOnly]);
     let plan = this.#plans.get(key);
     if (plan === undefined) {
       const whole = names.filter((name) => !sparse.includes(name));
-      plan = new Plan(this.#session, this.#worker, whole, sparse, options, validateOnly);
+      plan = new Plan(this.session, this.worker, whole, sparse, options, validateOnly);
       if (this.#plans.size === MAX_PLANS) this.#plans.clear();
       this.#plans.set(key, plan);
     }
     return plan;
-  }
-
-  #defaultTimeout(gradients: Gradients, { pull }: PlanOptions): number {
-    let bytes = 0;
-    for (const given of Object.values(gradients)) {
-      bytes += isSparse(given) ? given.values.byteLength : ("data" in given ? given.data : given).byteLength;
-    }
-    for (const { dtype, shape } of pull ? this.#layout.values() : []) bytes += countOf(shape) * sizeOf(dtype);
-    return allowance(this.#connection.timeoutMs, bytes);
   }
 
   /** Sends what may be sent. */
@@ -166,15 +144,16 @@ export class StepEngine {
   }
 
   #open(): OpenStream {
-    const isCurrent = () => this.#stream === stream;
-    const channel = new GrpcChannel(this.#connection, {
-      onMessage: (message) => {
-        if (isCurrent()) this.#receive(stream, message);
-      },
-      onEnd: (error) => {
-        if (isCurrent()) this.#onEnd(error);
-      },
-    });
+    const whenCurrent =
+      <T>(take: (given: T) => void) =>
+      (given: T) => {
+        if (this.#stream === stream) take(given);
+      };
+    const channel = new StepChannel(
+      this.connection,
+      whenCurrent((message) => this.#receive(stream, message)),
+      whenCurrent((error) => this.#onEnd(error)),
+    );
     const stream: OpenStream = { channel, due: [], sent: 0, isSending: false };
     return stream;
   }
@@ -182,7 +161,7 @@ export class StepEngine {
   async #send(stream: OpenStream): Promise<void> {
     const { channel, due } = stream;
     stream.isSending = true;
-    while (this.#stream === stream && stream.sent < Math.min(this.#window, this.#waiting.length)) {
+    while (this.#stream === stream && stream.sent < Math.min(this.window, this.#waiting.length)) {
       const step = this.#waiting[stream.sent] as PendingStep;
       if (stream.plan !== step.plan) {
         stream.plan = step.plan;
@@ -203,7 +182,7 @@ export class StepEngine {
     stream.isSending = false;
   }
 
-  #receive(stream: OpenStream, message: StepStreamResponse): void {
+  #receive(stream: OpenStream, message: v1.StepStreamResponse): void {
     try {
       const due = stream.due[0];
       if (due instanceof Plan && message.planned) {
@@ -222,7 +201,7 @@ export class StepEngine {
     }
   }
 
-  #receiveResult(stream: OpenStream, step: PendingStep, message: StepStreamResponse): void {
+  #receiveResult(stream: OpenStream, step: PendingStep, message: v1.StepStreamResponse): void {
     if (message.result) {
       const { parameters } = step.plan;
       stream.answer = message;
@@ -239,7 +218,7 @@ export class StepEngine {
     this.#failures = 0;
     step.settle({
       ...toValue(answer.result),
-      worker: step.sequence ? this.#worker : "",
+      worker: step.sequence ? this.worker : "",
       parameters: reception?.arrays ?? {},
       parametersStep: Number(answer.parametersStep),
     });
@@ -251,7 +230,7 @@ export class StepEngine {
     const oldest = this.#waiting[0];
     if (oldest === undefined) return; // an idle stream: the next step opens another one
     const error = failure ?? new OptserveError("the stream ended before its answer", Code.UNAVAILABLE);
-    if (error.reason === ErrorReason.SEQUENCE_REUSED && oldest.sequence < this.#unknownBelow) {
+    if (error.reason === v1.ErrorReason.SEQUENCE_REUSED && oldest.sequence < this.#unknownBelow) {
       this.#number(Number(error.metadata.expected)); // the step whose result stayed unknown was applied
       this.#pump();
       return;
@@ -305,7 +284,8 @@ export class StepEngine {
       }
     }
     const { expected } = error.metadata;
-    if (SETTLED_BY_EXPECTED.has(error.reason) && expected !== undefined) this.#next = Number(expected);
+    const reason = v1.ErrorReason[error.reason ?? 0];
+    if (reason?.startsWith("SEQUENCE_") && expected !== undefined) this.#next = Number(expected);
     failed.settle(error);
     for (const step of behind) step.abandon(error);
   }
@@ -319,6 +299,5 @@ export class StepEngine {
   }
 }
 
-function closed(applied: Applied): OptserveError {
-  return new OptserveError("the stream, or its client, is closed", Code.CANCELLED, { applied });
-}
+const closed = (applied: Applied) =>
+  new OptserveError("the stream, or its client, is closed", Code.CANCELLED, { applied });

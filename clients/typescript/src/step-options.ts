@@ -3,13 +3,8 @@
 import type { Arrays } from "./chunks.js";
 import type { CallOptions } from "./deadline.js";
 import { type FloatArray, type WireDtype, wireDtype } from "./dtypes.js";
-import type { ParameterPoint } from "./gen/optserve/v1/session_pb.js";
-import type {
-  HyperparameterOverride,
-  PullOptions,
-  StepResult as StepResultMessage,
-} from "./gen/optserve/v1/session_service_pb.js";
 import type { SparseRows, Tensor } from "./tensor.js";
+import type * as v1 from "./v1.js";
 import type { Init, Value } from "./values.js";
 
 /** Gradients by tensor name: flat arrays, tensors whose shape is checked, or some rows of a tensor. */
@@ -18,7 +13,7 @@ export type Gradients = Readonly<Record<string, FloatArray | Tensor<FloatArray> 
 /** Which parameters are read, and how. */
 export interface Pull {
   /** Which of the session's values; the parameters when left out. */
-  point?: ParameterPoint | undefined;
+  point?: v1.ParameterPoint | undefined;
   /** Element type on the wire; each tensor's own when left out. Values of 16 bits become float32. */
   wireDtype?: WireDtype | undefined;
   /** Names of the tensors; all when left out. */
@@ -42,7 +37,7 @@ export interface StepOptions extends CallOptions {
   /** Factor of the loss, by which gradients are divided. */
   lossScale?: number | undefined;
   /** Hyperparameters that have other values in this step alone. */
-  overrides?: readonly Init<HyperparameterOverride>[] | undefined;
+  overrides?: readonly Init<v1.HyperparameterOverride>[] | undefined;
   /** Checks and measures the step, and applies nothing. */
   validateOnly?: boolean | undefined;
   /** Arrays that are filled with the pulled parameters; new ones when left out. */
@@ -50,7 +45,7 @@ export interface StepOptions extends CallOptions {
 }
 
 /** The result of a step. */
-export type StepResult = Value<StepResultMessage> & {
+export type StepResult = Value<v1.StepResult> & {
   /** The pulled parameters; empty if none were asked for. */
   parameters: Arrays;
   /** The step that they belong to. */
@@ -58,6 +53,6 @@ export type StepResult = Value<StepResultMessage> & {
 };
 
 /** Pull options as a message. */
-export function pullMessage(pull: Pull): Init<PullOptions> {
+export function pullMessage(pull: Pull): Init<v1.PullOptions> {
   return { point: pull.point, wireDtype: wireDtype(pull.wireDtype), tensors: pull.tensors };
 }

@@ -1,33 +1,36 @@
 /** A plan, and one step under it. */
 
-import { toBinary } from "@bufbuild/protobuf";
 import { type Arrays, byteCountOf, chunked, type Part } from "./chunks.js";
 import type { Deadline } from "./deadline.js";
 import { type FloatArray, wireDtype } from "./dtypes.js";
-import { type Applied, Code, ErrorReason, invalid, OptserveError } from "./errors.js";
-import { type StepPlanned, StepStreamRequestSchema } from "./gen/optserve/v1/session_service_pb.js";
-import { type ByteLayout, DataType, type TensorLayout } from "./gen/optserve/v1/tensor_pb.js";
+import { type Applied, Code, invalid, OptserveError } from "./errors.js";
 import { type Gradients, type PlanOptions, pullMessage, type StepOptions, type StepResult } from "./step-options.js";
 import { countOf, type SparseRows, type Tensor, tensorMessage } from "./tensor.js";
-import { toMessage, type Value } from "./values.js";
+import * as v1 from "./v1.js";
+import { toBytes, type Value } from "./values.js";
 
 /** Number of the field of StepStreamRequest that holds a chunk. */
 const CHUNK_FIELD = 4;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** The tensors of a session by name. */
-export type Layout = ReadonlyMap<string, Value<TensorLayout>>;
+export type Layout = ReadonlyMap<string, Value<v1.TensorLayout>>;
+
+/** Number of bytes of all tensors. */
+export function layoutBytes(layout: Layout): number {
+  return [...layout.values()].reduce((sum, tensor) => sum + tensor.byteCount, 0);
+}
 
 /** What the steps of a stream have in common. */
 export class Plan {
   /** The encoded message. */
   readonly message: Uint8Array;
   /** Where the gradients are in a step's bytes; undefined until the server has said so. */
-  gradients: ByteLayout | undefined;
+  gradients: v1.ByteLayout | undefined;
   /** Where the parameters are in an answer's bytes; undefined if there are none. */
-  parameters: ByteLayout | undefined;
+  parameters: v1.ByteLayout | undefined;
   /** Element type of the gradients' bytes; unspecified for each tensor's own. */
-  readonly dtype: DataType;
+  readonly dtype: v1.DataType;
 
   constructor(
     session: string,
@@ -47,11 +50,11 @@ export class Plan {
       pull: options.pull ? pullMessage(options.pull === true ? {} : options.pull) : undefined,
       perTensorNorms: options.perTensorNorms,
     };
-    this.message = toBinary(StepStreamRequestSchema, toMessage(StepStreamRequestSchema, { plan }));
+    this.message = toBytes(v1.StepStreamRequestSchema, { plan });
   }
 
   /** Takes the server's answer. */
-  answer(planned: StepPlanned): void {
+  answer(planned: v1.StepPlanned): void {
     this.gradients = planned.gradients;
     this.parameters = planned.parameters;
   }
@@ -64,8 +67,6 @@ export class PendingStep {
   sequence = 0;
   /** Whether it may have reached the server. */
   isSent = false;
-  readonly #gradients: Gradients;
-  readonly #layout: Layout;
   #settle!: { resolve: (result: StepResult) => void; reject: (error: OptserveError) => void };
   #timer: NodeJS.Timeout | undefined;
   #onAbort: (() => void) | undefined;
@@ -79,13 +80,11 @@ export class PendingStep {
    */
   constructor(
     readonly plan: Plan,
-    gradients: Gradients,
-    layout: Layout,
+    private readonly gradients: Gradients,
+    private readonly layout: Layout,
     readonly options: StepOptions,
     readonly deadline: Deadline,
   ) {
-    this.#gradients = gradients;
-    this.#layout = layout;
     this.result = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
@@ -124,23 +123,20 @@ export class PendingStep {
     const { plan, options } = this;
     const parts: Part[] = [];
     for (const { name, dtype } of plan.gradients?.tensors ?? []) {
-      parts.push({ data: elementsOf(this.#gradients[name] as FloatArray | Tensor<FloatArray>), dtype });
+      parts.push({ data: elementsOf(this.gradients[name] as FloatArray | Tensor<FloatArray>), dtype });
     }
-    const rows = plan.sparse.map((name) => this.#gradients[name] as SparseRows);
+    const rows = plan.sparse.map((name) => this.gradients[name] as SparseRows);
     for (const [i, { values }] of rows.entries()) {
-      const own = this.#layout.get(plan.sparse[i] as string)?.dtype as DataType;
-      parts.push({ data: values, dtype: plan.dtype === DataType.UNSPECIFIED ? own : plan.dtype });
+      const own = this.layout.get(plan.sparse[i] as string)?.dtype as v1.DataType;
+      parts.push({ data: values, dtype: plan.dtype === v1.DataType.UNSPECIFIED ? own : plan.dtype });
     }
-    const step = {
-      sequence: this.sequence,
-      byteCount: byteCountOf(parts),
-      expectedStep: options.expectedStep,
-      lossScale: options.lossScale,
-      rowIndices: rows.map(({ indices }) => tensorMessage({ shape: [indices.length], data: indices })),
-      overrides: options.overrides,
-      validateOnly: plan.validateOnly,
-    };
-    const head = toBinary(StepStreamRequestSchema, toMessage(StepStreamRequestSchema, { step }));
+    const { sequence } = this;
+    const { expectedStep, lossScale, overrides } = options;
+    const { validateOnly } = plan;
+    const byteCount = byteCountOf(parts);
+    const rowIndices = rows.map(({ indices }) => tensorMessage({ shape: [indices.length], data: indices }));
+    const step = { sequence, byteCount, expectedStep, lossScale, rowIndices, overrides, validateOnly };
+    const head = toBytes(v1.StepStreamRequestSchema, { step });
     return chunked(head, CHUNK_FIELD, parts);
   }
 }
@@ -165,7 +161,7 @@ export function checkValues(layout: Layout, given: Gradients, argument: string):
     const field = `${argument}.${name}`;
     const tensor = layout.get(name);
     if (tensor === undefined) {
-      throw invalid(`the session has no tensor "${name}"`, ErrorReason.UNKNOWN_TENSOR, field);
+      throw invalid(`the session has no tensor "${name}"`, v1.ErrorReason.UNKNOWN_TENSOR, field);
     }
     const { shape } = tensor;
     const fits = isSparse(value)
@@ -175,7 +171,7 @@ export function checkValues(layout: Layout, given: Gradients, argument: string):
         : value.length === countOf(shape);
     if (!fits) {
       const message = `${field} does not have the shape [${shape}]`;
-      throw invalid(message, ErrorReason.SHAPE_MISMATCH, field);
+      throw invalid(message, v1.ErrorReason.SHAPE_MISMATCH, field);
     }
   }
 }

@@ -15,17 +15,13 @@ export interface StreamOptions extends PlanOptions {
 }
 
 /** Many steps of one worker, several of them in flight at once. They are applied in order, each once. */
-export class StepStream implements AsyncDisposable {
-  readonly #engine: StepEngine;
-  readonly #plan: PlanOptions;
-  readonly #window: number;
-
+export class StepStream {
   /** @internal */
-  constructor(engine: StepEngine, plan: PlanOptions, window: number) {
-    this.#engine = engine;
-    this.#plan = plan;
-    this.#window = window;
-  }
+  constructor(
+    private readonly engine: StepEngine,
+    private readonly plan: PlanOptions,
+    private readonly window: number,
+  ) {}
 
   /**
    * Takes a step. Further steps may be taken before it is answered; those that exceed the window wait.
@@ -34,7 +30,7 @@ export class StepStream implements AsyncDisposable {
    * fail as well.
    */
   step(gradients: Gradients, options: StepOptions = {}): Promise<StepResult> {
-    return this.#engine.step(gradients, this.#plan, options);
+    return this.engine.step(gradients, this.plan, options);
   }
 
   /** Takes a step for each item, as many at once as the window allows, and yields the results in order. */
@@ -47,14 +43,14 @@ export class StepStream implements AsyncDisposable {
       const result = this.step(gradient, options);
       result.catch(() => {}); // it is awaited below, or the loop was left
       inFlight.push(result);
-      if (inFlight.length >= this.#window) yield (await inFlight.shift()) as StepResult;
+      if (inFlight.length >= this.window) yield (await inFlight.shift()) as StepResult;
     }
     for (const result of inFlight) yield await result;
   }
 
   /** Ends the stream at once; whether the steps in flight are applied stays unknown. */
   cancel(): void {
-    this.#engine.cancel();
+    this.engine.cancel();
   }
 
   /**
@@ -63,11 +59,6 @@ export class StepStream implements AsyncDisposable {
    * @throws OptserveError if one of them failed.
    */
   async close(): Promise<void> {
-    await this.#engine.close();
-  }
-
-  /** The same as `close`. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
+    await this.engine.close();
   }
 }

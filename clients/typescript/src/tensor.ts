@@ -1,7 +1,7 @@
 /** Tensors: an element type, a shape and flat elements. */
 
 import { arrayOf, bytesOf, decode, dtypeOf, type FloatArray, sizeOf, type TensorData } from "./dtypes.js";
-import type { Tensor as TensorMessage } from "./gen/optserve/v1/tensor_pb.js";
+import type * as v1 from "./v1.js";
 import type { Init } from "./values.js";
 
 /** A dense array. */
@@ -44,12 +44,12 @@ export function countOf(shape: readonly (number | bigint)[]): number {
 }
 
 /** A tensor as a message that refers to its elements. */
-export function tensorMessage(given: Tensor): Init<TensorMessage> {
+export function tensorMessage(given: Tensor): Init<v1.Tensor> {
   return { dtype: dtypeOf(given.data), shape: given.shape, data: bytesOf(given.data) };
 }
 
 /** The tensor of a message, in memory of its own; float32 for elements of 16 bits. */
-export function tensorOf<T extends TensorData = TensorData>(message: TensorMessage): Tensor<T> {
+export function tensorOf<T extends TensorData = TensorData>(message: v1.Tensor): Tensor<T> {
   const { dtype, data } = message;
   const elements = arrayOf(dtype, data.length / sizeOf(dtype));
   decode(data, dtype, elements, 0);

@@ -1,13 +1,7 @@
 /** Messages of the contract as plain objects, with numbers in place of 64-bit integers. */
 
-import {
-  create,
-  type DescField,
-  type DescMessage,
-  type Message,
-  type MessageShape,
-  ScalarType,
-} from "@bufbuild/protobuf";
+import type * as pb from "@bufbuild/protobuf";
+import { create, ScalarType, toBinary } from "@bufbuild/protobuf";
 import { type Timestamp, TimestampSchema, timestampDate } from "@bufbuild/protobuf/wkt";
 
 type FieldOf<T> = Exclude<keyof T, "$typeName" | "$unknown">;
@@ -22,7 +16,7 @@ export type Init<T> = T extends bigint
     ? T
     : T extends readonly (infer E)[]
       ? readonly Init<E>[]
-      : T extends Message
+      : T extends pb.Message
         ? { [K in keyof T as K extends FieldOf<T> ? K : never]?: Init<T[K]> | undefined }
         : T extends { case: infer C extends string; value: infer V }
           ? { case: C; value: Init<V> }
@@ -37,7 +31,7 @@ export type Value<T> = T extends bigint
       ? Value<E>[]
       : T extends Timestamp
         ? Date
-        : T extends Message
+        : T extends pb.Message
           ? { [K in keyof T as K extends FieldOf<T> ? K : never]: Value<T[K]> }
           : T extends { case: infer C extends string; value: infer V }
             ? { case: C; value: Value<V> }
@@ -46,7 +40,7 @@ export type Value<T> = T extends bigint
 type Fields = Record<string, unknown>;
 
 /** Makes a message from a plain object. */
-export function toMessage<D extends DescMessage>(desc: D, init: Init<MessageShape<D>>): MessageShape<D> {
+export function toMessage<D extends pb.DescMessage>(desc: D, init: Init<pb.MessageShape<D>>): pb.MessageShape<D> {
   const fields: Fields = {};
   for (const member of desc.members) {
     const given = (init as Fields)[member.localName];
@@ -62,13 +56,18 @@ export function toMessage<D extends DescMessage>(desc: D, init: Init<MessageShap
   return create(desc, fields as never);
 }
 
-function fieldOf(field: DescField, given: unknown): unknown {
+/** The encoded message of a plain object. */
+export function toBytes<D extends pb.DescMessage>(desc: D, init: Init<pb.MessageShape<D>>): Uint8Array {
+  return toBinary(desc, toMessage(desc, init));
+}
+
+function fieldOf(field: pb.DescField, given: unknown): unknown {
   if (field.fieldKind === "list") return Array.from(given as Iterable<unknown>, (each) => itemOf(field, each));
   return itemOf(field, given);
 }
 
-function itemOf(field: DescField, given: unknown): unknown {
-  if (field.message !== undefined) return toMessage(field.message, given as Init<Message>);
+function itemOf(field: pb.DescField, given: unknown): unknown {
+  if (field.message !== undefined) return toMessage(field.message, given as Init<pb.Message>);
   return LONG_TYPES.has(field.scalar) ? BigInt(given as number | bigint) : given;
 }
 
@@ -83,7 +82,7 @@ function plainOf(given: unknown): unknown {
   if (typeof given === "bigint") return Number(given);
   if (typeof given !== "object" || given === null || given instanceof Uint8Array) return given;
   if (Array.isArray(given)) return given.map(plainOf);
-  if ((given as Partial<Message>).$typeName === TimestampSchema.typeName) return timestampDate(given as Timestamp);
+  if ((given as Partial<pb.Message>).$typeName === TimestampSchema.typeName) return timestampDate(given as Timestamp);
   const value: Fields = {};
   for (const key in given) {
     if (key !== "$typeName" && key !== "$unknown") value[key] = plainOf((given as Fields)[key]);

@@ -4,7 +4,6 @@ import {
   activations,
   type Client,
   connect,
-  DurabilityMode,
   ErrorReason,
   initialized,
   initializers,
@@ -12,12 +11,11 @@ import {
   losses,
   OptserveError,
   optimizers,
-  ParameterPoint,
-  StepOutcome,
   schedules,
   tensor,
   upload,
 } from "../src/index.js";
+import { DurabilityMode, ParameterPoint, StepOutcome } from "../src/v1.js";
 import { TestServer } from "./server.js";
 
 const SGD = { optimizer: optimizers.sgd({ learningRate: 0.5 }) };

@@ -118,7 +118,7 @@ export class StepEngine {
     this.#isClosed = true;
     this.connection.closables.delete(this);
     this.#drop();
-    this.#fail(0, closed("unknown"));
+    this.#fail(0, closed(this.#waiting[0]?.isSent ? "unknown" : "no"));
   }
 
   #planOf(gradients: Gradients, options: PlanOptions, validateOnly: boolean): Plan {

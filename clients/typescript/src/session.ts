@@ -44,6 +44,8 @@ export interface ChangeOptions extends CallOptions {
 export interface PullCallOptions extends Pull, CallOptions {
   /** Sends no values unless the session's step is greater. */
   ifNewerThanStep?: number | undefined;
+  /** Waits until the session's step is greater. */
+  newerThanStep?: number | undefined;
   /** Arrays that are filled; new ones when left out. */
   into?: Readonly<Arrays> | undefined;
 }
@@ -114,9 +116,9 @@ export class SessionHandle {
 
   /** Reads parameters. */
   async pull(options: PullCallOptions = {}): Promise<Parameters> {
-    const { ifNewerThanStep, into, ...pull } = options;
+    const { ifNewerThanStep, newerThanStep, into, ...pull } = options;
     if (into) checkInto(this.#layout, into, pull.tensors);
-    const request = { name: this.name, pull: pullMessage(pull), ifNewerThanStep };
+    const request = { name: this.name, pull: pullMessage(pull), ifNewerThanStep, newerThanStep };
     const attempt = async (deadline: Deadline) => {
       const answer = this.connection.serverStream(method.pullParameters, request, options.signal, deadline);
       const parameters: Parameters = { step: 0, modified: true, arrays: {} };

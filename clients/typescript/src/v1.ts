@@ -13,3 +13,4 @@ export * from "./gen/optserve/v1/schedule_spec_pb.js";
 export * from "./gen/optserve/v1/session_pb.js";
 export * from "./gen/optserve/v1/session_service_pb.js";
 export * from "./gen/optserve/v1/tensor_pb.js";
+export * from "./gen/optserve/v1/worker_service_pb.js";

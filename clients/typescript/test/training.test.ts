@@ -98,6 +98,13 @@ test("a pull of nothing newer has no values", async () => {
   assert.deepEqual(await session.pull({ ifNewerThanStep: 0 }), { step: 0, modified: false, arrays: {} });
 });
 
+test("a pull waits for the parameters of a later step", async () => {
+  const session = await walk();
+  const pulled = session.pull({ newerThanStep: 0 });
+  await session.step({ w: new Float32Array([2, 2]) });
+  assert.deepEqual(await pulled, { step: 1, modified: true, arrays: { w: new Float32Array([0, 1]) } });
+});
+
 test("sparse rows", async () => {
   const session = await client.createSession({ e: tensor([3, 2], [0, 0, 0, 0, 0, 0]) }, SGD);
   const rows = { indices: new Int32Array([2, 0, 2]), values: new Float32Array([1, 2, 3, 4, 5, 6]) };

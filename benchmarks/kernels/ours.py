@@ -40,7 +40,7 @@ class Kernel:
 
     def __init__(self, rule: ElementwiseRule, backend: Backend, parameters: Array, gradient: Array) -> None:
         decays = rule.decoupled_weight_decay != 0
-        program = StepPrograms(rule, GradientSpec(), decays=decays, averages=False).apply(scaled=False)
+        program = StepPrograms(rule, GradientSpec(), decays=decays, averages=False).trace_apply(scaled=False)
         kernel = backend.compile(program, parameters.dtype, {"g": gradient.dtype})
         slots = {slot: np.full_like(parameters, value) for slot, value in rule.slots().items()}
         arrays = {"p": parameters.copy(), "g": gradient, **slots}

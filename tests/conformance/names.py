@@ -27,7 +27,7 @@ NOT_RECORDED = {"non_finite"}
 OF_STEP = {"overrides"}
 """What a step may state that changes what is computed, beside the loss scale, which is divided out."""
 
-KEEPING = {"lease", "durability"}
+KEEPING = {"lease", "durability", "coordination"}
 """How long a session is kept, and how safely: nothing that is computed."""
 
 

@@ -59,11 +59,11 @@ def others() -> dict[str, Program]:
     for name, gradient in {"full": FULL, "by value": BY_VALUE}.items():
         programs = StepPrograms(rule, gradient, decays=True, averages=True)
         for scaled in (False, True):
-            found[f"measure {name} {scaled}"] = programs.measure(scaled)
-            found[f"measure micro-batch {name} {scaled}"] = programs.measure_micro_batch(scaled)
-            found[f"accumulate {name} {scaled}"] = programs.accumulate(scaled)
+            found[f"measure {name} {scaled}"] = programs.trace_measure(scaled)
+            found[f"measure micro-batch {name} {scaled}"] = programs.trace_measure_micro_batch(scaled)
+            found[f"accumulate {name} {scaled}"] = programs.trace_accumulate(scaled)
         found[f"average {name}"] = programs.average
-        found[f"measure {name} wide"] = dataclasses.replace(programs, wide=True).measure(False)
+        found[f"measure {name} wide"] = dataclasses.replace(programs, wide=True).trace_measure(False)
     return found
 
 

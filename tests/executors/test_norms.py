@@ -22,7 +22,7 @@ from tests.support.host_cuda import HostKernel
 from tests.support.variants import BARE
 
 FLOAT64 = np.dtype(np.float64)
-MEASURE = StepPrograms(SGD(), BARE, decays=False, averages=False, wide=True).measure(False)
+MEASURE = StepPrograms(SGD(), BARE, decays=False, averages=False, wide=True).trace_measure(False)
 SIZE = 8192 * 2 + 77
 ENDS = {"one": [SIZE], "three": [8193, 8200, SIZE], "many": [*range(97, SIZE, 97), SIZE]}
 BACKENDS: dict[str, Callable[[], Backend]] = {
@@ -87,6 +87,6 @@ def test_what_is_not_finite_has_such_a_norm(value: float) -> None:
 
 def test_float32_takes_one_sum() -> None:
     """Its squares cannot leave the range of float64."""
-    narrow = StepPrograms(SGD(), BARE, decays=False, averages=False).measure(False)
+    narrow = StepPrograms(SGD(), BARE, decays=False, averages=False).trace_measure(False)
     assert [r.name for r in narrow.reductions] == ["non_finite", "squares"]
     assert [r.name for r in MEASURE.reductions][1:] == ["squares", "squares" + LARGE, "squares" + SMALL]

@@ -77,7 +77,7 @@ def in_pieces(
 @pytest.mark.parametrize("backend", SOME_BACKENDS)
 def test_sums_by_pieces(backend: str, guard: str, dtype: np.dtype[Any]) -> None:
     programs = programs_of(guard)
-    program, scalars = programs.measure(True), scalars_of(programs, True)
+    program, scalars = programs.trace_measure(True), scalars_of(programs, True)
     for wire, ends in itertools.product(WIRE[1::2], ENDS.values()):
         size, marks = ends[-1], np.array(ends, np.int64)
         arrays = arrays_of(program, dtype, wire, size)
@@ -96,7 +96,7 @@ def test_sums_by_pieces(backend: str, guard: str, dtype: np.dtype[Any]) -> None:
 
 def test_a_pass_computes_with_what_has_arrived() -> None:
     """A block is summed once it is whole: later elements are not looked at before."""
-    program, size = programs_of("bare").measure(False), 30_000
+    program, size = programs_of("bare").trace_measure(False), 30_000
     for make in BACKENDS.values():
         bound = make().compile(program, DTYPES[0], {}).bind({}, size)
         g = np.full(size, np.nan, np.float32)
@@ -109,7 +109,7 @@ def test_a_pass_computes_with_what_has_arrived() -> None:
 
 
 def test_passes_under_way_at_once_do_not_mix() -> None:
-    program, size = programs_of("bare").measure(False), 30_000
+    program, size = programs_of("bare").trace_measure(False), 30_000
     for make in BACKENDS.values():
         bound = make().compile(program, DTYPES[0], {}).bind({}, size)
         values = [np.full(size, x, np.float32) for x in (1.0, 2.0)]
@@ -122,7 +122,7 @@ def test_passes_under_way_at_once_do_not_mix() -> None:
 
 
 def test_a_call_counts_nothing_of_the_one_before() -> None:
-    program, size = programs_of("bare").measure(False), 30_000
+    program, size = programs_of("bare").trace_measure(False), 30_000
     for make in BACKENDS.values():
         bound = make().compile(program, DTYPES[0], {}).bind({}, size)
         g = np.ones(size, np.float32)
@@ -147,14 +147,14 @@ def test_replies_of_the_update(backend: str, guard: str, dtype: np.dtype[Any]) -
     ends = np.array(ENDS["three"], np.int64)
     of_segments = {"guard_clip": np.array([0.3, 1.0, 0.9])} if guard == "by tensor" else {}
     size, executor = int(ends[-1]), BACKENDS[backend]()
-    plain = programs.apply(False)
+    plain = programs.trace_apply(False)
     for wire in WIRE:
         expected = arrays_of(plain, dtype, wire, size)
         kernel = NumpyBackend(1).compile(plain, dtype, {GRADIENT: wire})
         kernel.bind(expected, size, ends)(scalars, of_segments=of_segments)
         reply = reply_of(expected["p"], wire)
         for place, cuts in itertools.product((GRADIENT, REPLY), CUTS.values()):
-            program = programs.apply(False, place)
+            program = programs.trace_apply(False, place)
             actual = arrays_of(plain, dtype, wire, size)
             if place == REPLY:
                 actual[REPLY] = np.zeros(size, wire)
@@ -170,7 +170,7 @@ def test_replies_of_the_update(backend: str, guard: str, dtype: np.dtype[Any]) -
 @pytest.mark.parametrize("place", [GRADIENT, REPLY])
 def test_replies_of_the_generated_cuda(place: str, dtype: np.dtype[Any]) -> None:
     programs = programs_of("full")
-    program, scalars = programs.apply(False, place), scalars_of(programs, False)
+    program, scalars = programs.trace_apply(False, place), scalars_of(programs, False)
     for wire in WIRE:
         storage = {GRADIENT: wire, place: wire}
         expected = arrays_of(program, dtype, wire, 9000) | {place: gradient(3, wire, 9000)}
@@ -194,7 +194,7 @@ def test_pieces_and_replies_on_a_gpu(guard: str, dtype: np.dtype[Any]) -> None:
     scalars, size = scalars_of(programs, False), int(ends[-1])
     of_segments = {"guard_clip": np.array([0.3, 1.0, 0.9])} if guard == "by tensor" else {}
     for wire, cuts in itertools.product(WIRE, CUTS.values()):
-        measure, update = programs.measure(False), programs.apply(False, GRADIENT)
+        measure, update = programs.trace_measure(False), programs.trace_apply(False, GRADIENT)
         expected = arrays_of(update, dtype, wire, size)
         host = gpu.host_buffer(size * wire.itemsize).view(wire)
         host[:] = expected[GRADIENT]
@@ -222,7 +222,7 @@ def test_pieces_and_replies_on_a_gpu(guard: str, dtype: np.dtype[Any]) -> None:
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_arrays_that_a_kernel_cannot_take_are_refused(backend: str) -> None:
-    program = programs_of("bare").apply(False, REPLY)
+    program = programs_of("bare").trace_apply(False, REPLY)
     kernel = BACKENDS[backend]().compile(program, DTYPES[0], {REPLY: WIRE[0]})
     arrays = arrays_of(program, DTYPES[0], DTYPES[0], 10)
     arrays[REPLY] = np.zeros(10, WIRE[0])

@@ -43,7 +43,7 @@ class Variant:
     @property
     def program(self) -> Program:
         """The step's program."""
-        return self.programs.apply(self.scaled)
+        return self.programs.trace_apply(self.scaled)
 
 
 def rules() -> Iterator[tuple[str, ElementwiseRule]]:

@@ -48,7 +48,7 @@ class StepPrograms:
     wide: bool = False
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019  equal specifications share their programs
-    def measure(self, scaled: bool) -> Program:
+    def trace_measure(self, scaled: bool) -> Program:
         """Sums over what the rule would see: norms, non-finite elements, the penalty."""
         t = Tracer()
         self._measure(t, scaled)
@@ -67,7 +67,7 @@ class StepPrograms:
             reduce_squares(t, "parameter_squares", t.load(PARAMETER), wide=self.wide)
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
-    def measure_micro_batch(self, scaled: bool) -> Program:
+    def trace_measure_micro_batch(self, scaled: bool) -> Program:
         """Sums over a gradient that is only accumulated; elements not finite of what would wait."""
         t = Tracer()
         gradient = self._unscale(t, t.load(GRADIENT), scaled)
@@ -76,7 +76,7 @@ class StepPrograms:
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
-    def accumulate(self, scaled: bool) -> Program:
+    def trace_accumulate(self, scaled: bool) -> Program:
         """Adds a gradient to those that wait."""
         t = Tracer()
         gradient = self._unscale(t, t.load(GRADIENT), scaled)
@@ -84,7 +84,7 @@ class StepPrograms:
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
-    def measure_tensors(self, scaled: bool) -> Program:
+    def trace_measure_tensors(self, scaled: bool) -> Program:
         """Sums over each tensor that a `TensorwiseRule` asks for before it updates."""
         assert isinstance(self.rule, TensorwiseRule)
         t = Tracer()
@@ -94,7 +94,7 @@ class StepPrograms:
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
-    def measure_group(self, scaled: bool) -> Program:
+    def trace_measure_group(self, scaled: bool) -> Program:
         """Sums that a `GroupwiseRule` asks for before it updates."""
         assert isinstance(self.rule, GroupwiseRule)
         t = Tracer()
@@ -104,7 +104,9 @@ class StepPrograms:
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
-    def apply(self, scaled: bool, reply: str = "", averaged: bool = False, measured: bool = False) -> Program:
+    def trace_apply(
+        self, scaled: bool, reply: str = "", averaged: bool = False, measured: bool = False
+    ) -> Program:
         """One step; of a `MatrixRule` what comes before it, with the gradient put into `PREPARED`.
 
         Args:
@@ -136,19 +138,19 @@ class StepPrograms:
     def formulas(self) -> tuple[object, ...]:
         """What steps compute, whatever their numbers: equal formulas share their kernels."""
         state = self.rule.slot_names, tuple(self.rule.carry())
-        return (*state, self.measure(False), self.apply(False), *self.usual())
+        return (*state, self.trace_measure(False), self.trace_apply(False), *self.usual())
 
     def usual(self) -> Iterator[Program]:
         """The programs that every step runs whose gradient comes without a loss scale."""
-        yield self.measure(False)
-        yield self.apply(False)
+        yield self.trace_measure(False)
+        yield self.trace_apply(False)
         if isinstance(self.rule, TensorwiseRule):
-            yield self.measure_tensors(False)
+            yield self.trace_measure_tensors(False)
         if isinstance(self.rule, GroupwiseRule):
-            yield self.measure_group(False)
+            yield self.trace_measure_group(False)
         if self.gradient.accumulation_steps > 1:
-            yield self.measure_micro_batch(False)
-            yield self.accumulate(False)
+            yield self.trace_measure_micro_batch(False)
+            yield self.trace_accumulate(False)
 
     @functools.cached_property
     def average(self) -> Program:

@@ -79,11 +79,11 @@ class Partition:
 
         Args:
             wire: the gradient's dtype; its own if None.
-            reply: where the new parameters go as well; see `StepPrograms.apply`.
+            reply: where the new parameters go as well; see `StepPrograms.trace_apply`.
         """
         programs = list(self.programs.usual())
         if reply:
-            programs = [self.programs.measure(False), self.programs.apply(False, reply)]
+            programs = [self.programs.trace_measure(False), self.programs.trace_apply(False, reply)]
         storage = dict.fromkeys((GRADIENT, REPLY), wire or self.dtype)
         with contextlib.suppress(Exception):  # the step that needs it says what is wrong
             for program in programs:

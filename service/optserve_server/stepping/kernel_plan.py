@@ -26,7 +26,7 @@ Totals = Mapping[str, Any]
 """A float, or an array of float64 with one element for each segment, by the reduction's name."""
 NumbersOfTensors = Mapping[str, npt.NDArray[np.float64]]
 Text = Callable[..., Program]
-"""A method of `StepPrograms`, such as ``StepPrograms.apply``."""
+"""A method of `StepPrograms`, such as ``StepPrograms.trace_apply``."""
 
 
 class RunKernels:

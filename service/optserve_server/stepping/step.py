@@ -207,7 +207,7 @@ class Step(Change[SessionState, "Step"]):
         of_tensors: Mapping[str, Any] | None = {} if plan.clips_by_tensor else None
         return [
             place.begin(
-                StepPrograms.measure,
+                StepPrograms.trace_measure,
                 scale != 1.0,
                 scalars=numbers[place.group],
                 of_tensors=of_tensors,
@@ -228,7 +228,7 @@ class Step(Change[SessionState, "Step"]):
         Args:
             by_tensor: whether sums are wanted for each tensor rather than for each run.
         """
-        text = StepPrograms.measure if self._completes else StepPrograms.measure_micro_batch
+        text = StepPrograms.trace_measure if self._completes else StepPrograms.trace_measure_micro_batch
         of_tensors: Mapping[str, Any] | None = {} if by_tensor else None
         sums = []
         for place in self._plan.places:
@@ -263,7 +263,7 @@ class Step(Change[SessionState, "Step"]):
         with self._session.changing:
             for place in self._plan.places:
                 place.call(
-                    StepPrograms.accumulate, self._scaled, scalars=self._transform_scalars[place.group]
+                    StepPrograms.trace_accumulate, self._scaled, scalars=self._transform_scalars[place.group]
                 )
             average = self._session.spec.weight_average
             if average is not None and average.moves_between_steps and self._session.step:
@@ -314,7 +314,7 @@ class Step(Change[SessionState, "Step"]):
             how: dict[str, Any] = {"scalars": scalars, "of_tensors": of_tensors, "sent": not self._one_pass}
             if reply is None:
                 shape = (self._scaled, "", False, self._one_pass)
-                found.append(place.call(StepPrograms.apply, *shape, **how))
+                found.append(place.call(StepPrograms.trace_apply, *shape, **how))
                 if isinstance(place.rule, MatrixRule):
                     step_matrices(place.partition, place.run, scalars)
                 continue
@@ -324,9 +324,9 @@ class Step(Change[SessionState, "Step"]):
                 how["reply"] = target
             shape = (self._scaled, GRADIENT if here else REPLY, reply.point is Point.AVERAGE, self._one_pass)
             if target.staged.size <= PIECE:
-                found.append(place.call(StepPrograms.apply, *shape, **how))
+                found.append(place.call(StepPrograms.trace_apply, *shape, **how))
                 continue
-            updating = place.begin(StepPrograms.apply, *shape, **how)
+            updating = place.begin(StepPrograms.trace_apply, *shape, **how)
             for stop in range(PIECE, target.staged.size, PIECE):
                 updating.advance(stop)
                 if isinstance(updating, Piecewise):
@@ -346,7 +346,7 @@ class Step(Change[SessionState, "Step"]):
         rule = place.rule
         if isinstance(rule, TensorwiseRule):
             sums = place.call(
-                StepPrograms.measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
+                StepPrograms.trace_measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
             )
             of_tensors |= rule.scalars_of_tensors(all_norms(sums))
         return scalars, of_tensors or None
@@ -361,7 +361,7 @@ class Step(Change[SessionState, "Step"]):
         totals: dict[str, Counter[str]] = {}
         for group, _, place, scalars, of_tensors in groupwise:
             sums = place.call(
-                StepPrograms.measure_group, self._scaled, scalars=scalars, of_tensors=of_tensors
+                StepPrograms.trace_measure_group, self._scaled, scalars=scalars, of_tensors=of_tensors
             )
             found = totals.setdefault(group, Counter())
             found.update({name: float(np.sum(of)) for name, of in sums.items()})

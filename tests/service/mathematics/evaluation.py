@@ -61,7 +61,7 @@ def run(
 
 def trace_rule(rule: ElementwiseRule) -> Program:
     """The program of one step."""
-    return StepPrograms(rule, GradientSpec(), decays=False, averages=False).apply(False)
+    return StepPrograms(rule, GradientSpec(), decays=False, averages=False).trace_apply(False)
 
 
 def run_program(

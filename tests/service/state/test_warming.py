@@ -59,7 +59,7 @@ def test_replies_and_wire_dtypes_are_made_ready_on_request() -> None:
     session = session_of(spec_of(Adam()), START, Store(backend))
     (partition,) = (p for p in session.arenas.partitions.values() if p.dtype == np.float32)
     wire = np.dtype(np.float16)
-    program = partition.programs.apply(False, GRADIENT)
+    program = partition.programs.trace_apply(False, GRADIENT)
     dtypes = tuple(wire if name == GRADIENT else partition.dtype for name in program.arrays)
     assert (program, partition.dtype, dtypes) not in backend.asked
     partition.warm(wire, GRADIENT)

@@ -145,7 +145,7 @@ class Answers:
                 await answer.wait(stop)
             # If the message is copied before anybody else gets a turn, the buffer is free by then.
             answer.is_copied = messages.copies and stop == size
-            await messages.write_pieces(RESPONSES.pieces_of_run(head, start, buffer[start:stop]))
+            await messages.write_pieces(RESPONSES.encode_run(head, start, buffer[start:stop]))
             head, start = b"", stop
         answer.is_copied = True
 

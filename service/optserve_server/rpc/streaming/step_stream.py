@@ -290,14 +290,14 @@ class StepStream:
             return (head,)
         buffer, limit = reply.staging.buffer.data, self._chunk_bytes
         if len(buffer) <= limit:
-            return RESPONSES.pieces_of_run(head, 0, buffer)
+            return RESPONSES.encode_run(head, 0, buffer)
         last = (len(buffer) - 1) // limit * limit
         for start in range(0, last, limit):
             await self._messages.write_pieces(
-                RESPONSES.pieces_of_run(head, start, buffer[start : start + limit])
+                RESPONSES.encode_run(head, start, buffer[start : start + limit])
             )
             head = b""
-        return RESPONSES.pieces_of_run(head, last, buffer[last:])
+        return RESPONSES.encode_run(head, last, buffer[last:])
 
     async def _take_in_memory(self, plan: StepPlan[Session], region: Region, step: Step) -> Pieces:
         """Takes a step whose parameters are in shared memory."""

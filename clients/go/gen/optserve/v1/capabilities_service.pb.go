@@ -249,7 +249,8 @@ type GetCapabilitiesResponse_builder struct {
 	// Limits of the server.
 	Limits *Limits
 	// What the server offers beyond the core of the contract: data_connections,
-	// shared_memory, snapshots, push, metrics, watch.
+	// shared_memory, snapshots, push, metrics, watch,
+	// workers.
 	Features []string
 	// The reasons of its errors.
 	ErrorReasons []ErrorReason

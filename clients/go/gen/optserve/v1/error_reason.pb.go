@@ -152,6 +152,20 @@ const (
 	// FAILED_PRECONDITION. The server has no data directory, or the session is
 	// held in memory only.
 	ErrorReason_ERROR_REASON_DURABILITY_UNAVAILABLE ErrorReason = 43
+	// FAILED_PRECONDITION. The worker's epoch has ended: it left, its lease ran
+	// out, or it joined again. Join again, and continue with next_sequence.
+	// Metadata {"worker": "w1", "epoch": "3", "current": "5"}.
+	ErrorReason_ERROR_REASON_FENCED ErrorReason = 44
+	// FAILED_PRECONDITION. The session's coordination takes steps of members only,
+	// or the worker never joined. Join the session. Metadata {"worker": "w1"}.
+	ErrorReason_ERROR_REASON_NOT_A_MEMBER ErrorReason = 45
+	// ABORTED. The gradient was computed too many steps ago. Pull, and compute it
+	// again. Metadata {"parameters_step": "5", "current": "12", "limit": "4"}.
+	ErrorReason_ERROR_REASON_STALE ErrorReason = 46
+	// ABORTED. The round that the contribution was computed in is closed. Pull, and
+	// take part in the current one. Metadata {"parameters_step": "5", "current":
+	// "6", "limit": "0"}.
+	ErrorReason_ERROR_REASON_ROUND_CLOSED ErrorReason = 47
 )
 
 // Enum value maps for ErrorReason.
@@ -201,6 +215,10 @@ var (
 		41: "ERROR_REASON_SNAPSHOT_DAMAGED",
 		42: "ERROR_REASON_SNAPSHOT_MALFORMED",
 		43: "ERROR_REASON_DURABILITY_UNAVAILABLE",
+		44: "ERROR_REASON_FENCED",
+		45: "ERROR_REASON_NOT_A_MEMBER",
+		46: "ERROR_REASON_STALE",
+		47: "ERROR_REASON_ROUND_CLOSED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -247,6 +265,10 @@ var (
 		"ERROR_REASON_SNAPSHOT_DAMAGED":          41,
 		"ERROR_REASON_SNAPSHOT_MALFORMED":        42,
 		"ERROR_REASON_DURABILITY_UNAVAILABLE":    43,
+		"ERROR_REASON_FENCED":                    44,
+		"ERROR_REASON_NOT_A_MEMBER":              45,
+		"ERROR_REASON_STALE":                     46,
+		"ERROR_REASON_ROUND_CLOSED":              47,
 	}
 )
 
@@ -276,7 +298,7 @@ var File_optserve_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_optserve_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1eoptserve/v1/error_reason.proto\x12\voptserve.v1*\x80\f\n" +
+	"\x1eoptserve/v1/error_reason.proto\x12\voptserve.v1*\xef\f\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bERROR_REASON_FIELD_REQUIRED\x10\x01\x12\x1d\n" +
@@ -322,7 +344,11 @@ const file_optserve_v1_error_reason_proto_rawDesc = "" +
 	"\x1fERROR_REASON_SNAPSHOT_NOT_FOUND\x10(\x12!\n" +
 	"\x1dERROR_REASON_SNAPSHOT_DAMAGED\x10)\x12#\n" +
 	"\x1fERROR_REASON_SNAPSHOT_MALFORMED\x10*\x12'\n" +
-	"#ERROR_REASON_DURABILITY_UNAVAILABLE\x10+Be\n" +
+	"#ERROR_REASON_DURABILITY_UNAVAILABLE\x10+\x12\x17\n" +
+	"\x13ERROR_REASON_FENCED\x10,\x12\x1d\n" +
+	"\x19ERROR_REASON_NOT_A_MEMBER\x10-\x12\x16\n" +
+	"\x12ERROR_REASON_STALE\x10.\x12\x1d\n" +
+	"\x19ERROR_REASON_ROUND_CLOSED\x10/Be\n" +
 	"\x0fdev.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\vOptserve.V1b\x06proto3"
 
 var file_optserve_v1_error_reason_proto_enumTypes = make([]protoimpl.EnumInfo, 1)

@@ -71,6 +71,173 @@ func (x StepCounting) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
+// What is done with a contribution that was computed at an earlier step.
+type LateContribution int32
+
+const (
+	// The same as LATE_CONTRIBUTION_DROP.
+	LateContribution_LATE_CONTRIBUTION_UNSPECIFIED LateContribution = 0
+	// It is answered with STEP_OUTCOME_DROPPED, and changes nothing.
+	LateContribution_LATE_CONTRIBUTION_DROP LateContribution = 1
+	// It counts for the current step.
+	LateContribution_LATE_CONTRIBUTION_CARRY LateContribution = 2
+)
+
+// Enum value maps for LateContribution.
+var (
+	LateContribution_name = map[int32]string{
+		0: "LATE_CONTRIBUTION_UNSPECIFIED",
+		1: "LATE_CONTRIBUTION_DROP",
+		2: "LATE_CONTRIBUTION_CARRY",
+	}
+	LateContribution_value = map[string]int32{
+		"LATE_CONTRIBUTION_UNSPECIFIED": 0,
+		"LATE_CONTRIBUTION_DROP":        1,
+		"LATE_CONTRIBUTION_CARRY":       2,
+	}
+)
+
+func (x LateContribution) Enum() *LateContribution {
+	p := new(LateContribution)
+	*p = x
+	return p
+}
+
+func (x LateContribution) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LateContribution) Descriptor() protoreflect.EnumDescriptor {
+	return file_optserve_v1_session_proto_enumTypes[1].Descriptor()
+}
+
+func (LateContribution) Type() protoreflect.EnumType {
+	return &file_optserve_v1_session_proto_enumTypes[1]
+}
+
+func (x LateContribution) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// How gradients are aggregated. Elements are added one contribution after the
+// other, in the order of ranks and in the parameter's element type.
+type Aggregation int32
+
+const (
+	// The same as AGGREGATION_MEAN.
+	Aggregation_AGGREGATION_UNSPECIFIED Aggregation = 0
+	// The sum divided by the number of contributions, or of examples.
+	Aggregation_AGGREGATION_MEAN Aggregation = 1
+	// The sum.
+	Aggregation_AGGREGATION_SUM Aggregation = 2
+	// The median of each element: the mean of the two middle values if there is an
+	// even number of them.
+	Aggregation_AGGREGATION_COORDINATE_MEDIAN Aggregation = 3
+	// The mean of each element without its smallest and largest values (Yin et
+	// al. 2018).
+	Aggregation_AGGREGATION_TRIMMED_MEAN Aggregation = 4
+	// The mean of contributions of bounded norm.
+	Aggregation_AGGREGATION_NORM_BOUNDED_MEAN Aggregation = 5
+)
+
+// Enum value maps for Aggregation.
+var (
+	Aggregation_name = map[int32]string{
+		0: "AGGREGATION_UNSPECIFIED",
+		1: "AGGREGATION_MEAN",
+		2: "AGGREGATION_SUM",
+		3: "AGGREGATION_COORDINATE_MEDIAN",
+		4: "AGGREGATION_TRIMMED_MEAN",
+		5: "AGGREGATION_NORM_BOUNDED_MEAN",
+	}
+	Aggregation_value = map[string]int32{
+		"AGGREGATION_UNSPECIFIED":       0,
+		"AGGREGATION_MEAN":              1,
+		"AGGREGATION_SUM":               2,
+		"AGGREGATION_COORDINATE_MEDIAN": 3,
+		"AGGREGATION_TRIMMED_MEAN":      4,
+		"AGGREGATION_NORM_BOUNDED_MEAN": 5,
+	}
+)
+
+func (x Aggregation) Enum() *Aggregation {
+	p := new(Aggregation)
+	*p = x
+	return p
+}
+
+func (x Aggregation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Aggregation) Descriptor() protoreflect.EnumDescriptor {
+	return file_optserve_v1_session_proto_enumTypes[2].Descriptor()
+}
+
+func (Aggregation) Type() protoreflect.EnumType {
+	return &file_optserve_v1_session_proto_enumTypes[2]
+}
+
+func (x Aggregation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// A factor by the staleness s.
+type Damping int32
+
+const (
+	// The same as DAMPING_NONE.
+	Damping_DAMPING_UNSPECIFIED Damping = 0
+	// 1.
+	Damping_DAMPING_NONE Damping = 1
+	// 1/(1 + s).
+	Damping_DAMPING_INVERSE Damping = 2
+	// 1/sqrt(1 + s) (FedBuff).
+	Damping_DAMPING_INVERSE_SQUARE_ROOT Damping = 3
+	// damping_factor^s.
+	Damping_DAMPING_EXPONENTIAL Damping = 4
+)
+
+// Enum value maps for Damping.
+var (
+	Damping_name = map[int32]string{
+		0: "DAMPING_UNSPECIFIED",
+		1: "DAMPING_NONE",
+		2: "DAMPING_INVERSE",
+		3: "DAMPING_INVERSE_SQUARE_ROOT",
+		4: "DAMPING_EXPONENTIAL",
+	}
+	Damping_value = map[string]int32{
+		"DAMPING_UNSPECIFIED":         0,
+		"DAMPING_NONE":                1,
+		"DAMPING_INVERSE":             2,
+		"DAMPING_INVERSE_SQUARE_ROOT": 3,
+		"DAMPING_EXPONENTIAL":         4,
+	}
+)
+
+func (x Damping) Enum() *Damping {
+	p := new(Damping)
+	*p = x
+	return p
+}
+
+func (x Damping) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Damping) Descriptor() protoreflect.EnumDescriptor {
+	return file_optserve_v1_session_proto_enumTypes[3].Descriptor()
+}
+
+func (Damping) Type() protoreflect.EnumType {
+	return &file_optserve_v1_session_proto_enumTypes[3]
+}
+
+func (x Damping) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
 // Durability modes of a session.
 type DurabilityMode int32
 
@@ -116,11 +283,11 @@ func (x DurabilityMode) String() string {
 }
 
 func (DurabilityMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_optserve_v1_session_proto_enumTypes[1].Descriptor()
+	return file_optserve_v1_session_proto_enumTypes[4].Descriptor()
 }
 
 func (DurabilityMode) Type() protoreflect.EnumType {
-	return &file_optserve_v1_session_proto_enumTypes[1]
+	return &file_optserve_v1_session_proto_enumTypes[4]
 }
 
 func (x DurabilityMode) Number() protoreflect.EnumNumber {
@@ -165,11 +332,11 @@ func (x ExpiryAction) String() string {
 }
 
 func (ExpiryAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_optserve_v1_session_proto_enumTypes[2].Descriptor()
+	return file_optserve_v1_session_proto_enumTypes[5].Descriptor()
 }
 
 func (ExpiryAction) Type() protoreflect.EnumType {
-	return &file_optserve_v1_session_proto_enumTypes[2]
+	return &file_optserve_v1_session_proto_enumTypes[5]
 }
 
 func (x ExpiryAction) Number() protoreflect.EnumNumber {
@@ -223,11 +390,11 @@ func (x NonFinitePolicy) String() string {
 }
 
 func (NonFinitePolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_optserve_v1_session_proto_enumTypes[3].Descriptor()
+	return file_optserve_v1_session_proto_enumTypes[6].Descriptor()
 }
 
 func (NonFinitePolicy) Type() protoreflect.EnumType {
-	return &file_optserve_v1_session_proto_enumTypes[3]
+	return &file_optserve_v1_session_proto_enumTypes[6]
 }
 
 func (x NonFinitePolicy) Number() protoreflect.EnumNumber {
@@ -277,11 +444,11 @@ func (x SparseUpdate) String() string {
 }
 
 func (SparseUpdate) Descriptor() protoreflect.EnumDescriptor {
-	return file_optserve_v1_session_proto_enumTypes[4].Descriptor()
+	return file_optserve_v1_session_proto_enumTypes[7].Descriptor()
 }
 
 func (SparseUpdate) Type() protoreflect.EnumType {
-	return &file_optserve_v1_session_proto_enumTypes[4]
+	return &file_optserve_v1_session_proto_enumTypes[7]
 }
 
 func (x SparseUpdate) Number() protoreflect.EnumNumber {
@@ -329,11 +496,11 @@ func (x WeightAverageStart) String() string {
 }
 
 func (WeightAverageStart) Descriptor() protoreflect.EnumDescriptor {
-	return file_optserve_v1_session_proto_enumTypes[5].Descriptor()
+	return file_optserve_v1_session_proto_enumTypes[8].Descriptor()
 }
 
 func (WeightAverageStart) Type() protoreflect.EnumType {
-	return &file_optserve_v1_session_proto_enumTypes[5]
+	return &file_optserve_v1_session_proto_enumTypes[8]
 }
 
 func (x WeightAverageStart) Number() protoreflect.EnumNumber {
@@ -377,11 +544,11 @@ func (x MetricMode) String() string {
 }
 
 func (MetricMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_optserve_v1_session_proto_enumTypes[6].Descriptor()
+	return file_optserve_v1_session_proto_enumTypes[9].Descriptor()
 }
 
 func (MetricMode) Type() protoreflect.EnumType {
-	return &file_optserve_v1_session_proto_enumTypes[6]
+	return &file_optserve_v1_session_proto_enumTypes[9]
 }
 
 func (x MetricMode) Number() protoreflect.EnumNumber {
@@ -425,11 +592,11 @@ func (x PatienceRule) String() string {
 }
 
 func (PatienceRule) Descriptor() protoreflect.EnumDescriptor {
-	return file_optserve_v1_session_proto_enumTypes[7].Descriptor()
+	return file_optserve_v1_session_proto_enumTypes[10].Descriptor()
 }
 
 func (PatienceRule) Type() protoreflect.EnumType {
-	return &file_optserve_v1_session_proto_enumTypes[7]
+	return &file_optserve_v1_session_proto_enumTypes[10]
 }
 
 func (x PatienceRule) Number() protoreflect.EnumNumber {
@@ -482,11 +649,11 @@ func (x ThresholdMode) String() string {
 }
 
 func (ThresholdMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_optserve_v1_session_proto_enumTypes[8].Descriptor()
+	return file_optserve_v1_session_proto_enumTypes[11].Descriptor()
 }
 
 func (ThresholdMode) Type() protoreflect.EnumType {
-	return &file_optserve_v1_session_proto_enumTypes[8]
+	return &file_optserve_v1_session_proto_enumTypes[11]
 }
 
 func (x ThresholdMode) Number() protoreflect.EnumNumber {
@@ -532,11 +699,11 @@ func (x CooldownOrder) String() string {
 }
 
 func (CooldownOrder) Descriptor() protoreflect.EnumDescriptor {
-	return file_optserve_v1_session_proto_enumTypes[9].Descriptor()
+	return file_optserve_v1_session_proto_enumTypes[12].Descriptor()
 }
 
 func (CooldownOrder) Type() protoreflect.EnumType {
-	return &file_optserve_v1_session_proto_enumTypes[9]
+	return &file_optserve_v1_session_proto_enumTypes[12]
 }
 
 func (x CooldownOrder) Number() protoreflect.EnumNumber {
@@ -585,11 +752,11 @@ func (x SessionState) String() string {
 }
 
 func (SessionState) Descriptor() protoreflect.EnumDescriptor {
-	return file_optserve_v1_session_proto_enumTypes[10].Descriptor()
+	return file_optserve_v1_session_proto_enumTypes[13].Descriptor()
 }
 
 func (SessionState) Type() protoreflect.EnumType {
-	return &file_optserve_v1_session_proto_enumTypes[10]
+	return &file_optserve_v1_session_proto_enumTypes[13]
 }
 
 func (x SessionState) Number() protoreflect.EnumNumber {
@@ -637,11 +804,11 @@ func (x ParameterPoint) String() string {
 }
 
 func (ParameterPoint) Descriptor() protoreflect.EnumDescriptor {
-	return file_optserve_v1_session_proto_enumTypes[11].Descriptor()
+	return file_optserve_v1_session_proto_enumTypes[14].Descriptor()
 }
 
 func (ParameterPoint) Type() protoreflect.EnumType {
-	return &file_optserve_v1_session_proto_enumTypes[11]
+	return &file_optserve_v1_session_proto_enumTypes[14]
 }
 
 func (x ParameterPoint) Number() protoreflect.EnumNumber {
@@ -662,6 +829,7 @@ type SessionSpec struct {
 	xxx_hidden_Lease                *LeaseSpec             `protobuf:"bytes,9,opt,name=lease,proto3"`
 	xxx_hidden_Durability           *DurabilitySpec        `protobuf:"bytes,10,opt,name=durability,proto3"`
 	xxx_hidden_StepCounting         StepCounting           `protobuf:"varint,11,opt,name=step_counting,json=stepCounting,proto3,enum=optserve.v1.StepCounting"`
+	xxx_hidden_Coordination         *CoordinationSpec      `protobuf:"bytes,12,opt,name=coordination,proto3"`
 	XXX_raceDetectHookData          protoimpl.RaceDetectHookData
 	XXX_presence                    [1]uint32
 	unknownFields                   protoimpl.UnknownFields
@@ -772,6 +940,13 @@ func (x *SessionSpec) GetStepCounting() StepCounting {
 	return StepCounting_STEP_COUNTING_UNSPECIFIED
 }
 
+func (x *SessionSpec) GetCoordination() *CoordinationSpec {
+	if x != nil {
+		return x.xxx_hidden_Coordination
+	}
+	return nil
+}
+
 func (x *SessionSpec) SetOptimizer(v *OptimizerSpec) {
 	x.xxx_hidden_Optimizer = v
 }
@@ -786,7 +961,7 @@ func (x *SessionSpec) SetGradient(v *GradientSpec) {
 
 func (x *SessionSpec) SetDecoupledWeightDecay(v float64) {
 	x.xxx_hidden_DecoupledWeightDecay = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 11)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 12)
 }
 
 func (x *SessionSpec) SetWeightAverage(v *WeightAverageSpec) {
@@ -815,6 +990,10 @@ func (x *SessionSpec) SetDurability(v *DurabilitySpec) {
 
 func (x *SessionSpec) SetStepCounting(v StepCounting) {
 	x.xxx_hidden_StepCounting = v
+}
+
+func (x *SessionSpec) SetCoordination(v *CoordinationSpec) {
+	x.xxx_hidden_Coordination = v
 }
 
 func (x *SessionSpec) HasOptimizer() bool {
@@ -880,6 +1059,13 @@ func (x *SessionSpec) HasDurability() bool {
 	return x.xxx_hidden_Durability != nil
 }
 
+func (x *SessionSpec) HasCoordination() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Coordination != nil
+}
+
 func (x *SessionSpec) ClearOptimizer() {
 	x.xxx_hidden_Optimizer = nil
 }
@@ -917,6 +1103,10 @@ func (x *SessionSpec) ClearDurability() {
 	x.xxx_hidden_Durability = nil
 }
 
+func (x *SessionSpec) ClearCoordination() {
+	x.xxx_hidden_Coordination = nil
+}
+
 type SessionSpec_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -946,6 +1136,9 @@ type SessionSpec_builder struct {
 	// Which steps a rule counts, if its formula depends on their number:
 	// PER_TENSOR under the TORCH convention, else PER_SESSION.
 	StepCounting StepCounting
+	// How the steps of several workers are combined. Steps are independent of
+	// each other when unset, as under SOLO.
+	Coordination *CoordinationSpec
 }
 
 func (b0 SessionSpec_builder) Build() *SessionSpec {
@@ -956,7 +1149,7 @@ func (b0 SessionSpec_builder) Build() *SessionSpec {
 	x.xxx_hidden_Schedule = b.Schedule
 	x.xxx_hidden_Gradient = b.Gradient
 	if b.DecoupledWeightDecay != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 11)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 12)
 		x.xxx_hidden_DecoupledWeightDecay = *b.DecoupledWeightDecay
 	}
 	x.xxx_hidden_WeightAverage = b.WeightAverage
@@ -966,6 +1159,1080 @@ func (b0 SessionSpec_builder) Build() *SessionSpec {
 	x.xxx_hidden_Lease = b.Lease
 	x.xxx_hidden_Durability = b.Durability
 	x.xxx_hidden_StepCounting = b.StepCounting
+	x.xxx_hidden_Coordination = b.Coordination
+	return m0
+}
+
+// How the steps of several workers are combined. Except under SOLO, a step
+// needs a member's worker_epoch; see WorkerService. UpdateSession may change it
+// between two steps, unless a round is open; contributions that wait are then
+// decided on again.
+type CoordinationSpec struct {
+	state           protoimpl.MessageState  `protogen:"opaque.v1"`
+	xxx_hidden_Mode isCoordinationSpec_Mode `protobuf_oneof:"mode"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *CoordinationSpec) Reset() {
+	*x = CoordinationSpec{}
+	mi := &file_optserve_v1_session_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoordinationSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoordinationSpec) ProtoMessage() {}
+
+func (x *CoordinationSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *CoordinationSpec) GetSolo() *CoordinationSolo {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Mode.(*coordinationSpec_Solo); ok {
+			return x.Solo
+		}
+	}
+	return nil
+}
+
+func (x *CoordinationSpec) GetSync() *CoordinationSync {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Mode.(*coordinationSpec_Sync); ok {
+			return x.Sync
+		}
+	}
+	return nil
+}
+
+func (x *CoordinationSpec) GetAsync() *CoordinationAsync {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Mode.(*coordinationSpec_Async); ok {
+			return x.Async
+		}
+	}
+	return nil
+}
+
+func (x *CoordinationSpec) GetBounded() *CoordinationBounded {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Mode.(*coordinationSpec_Bounded); ok {
+			return x.Bounded
+		}
+	}
+	return nil
+}
+
+func (x *CoordinationSpec) GetRounds() *CoordinationRounds {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Mode.(*coordinationSpec_Rounds); ok {
+			return x.Rounds
+		}
+	}
+	return nil
+}
+
+func (x *CoordinationSpec) SetSolo(v *CoordinationSolo) {
+	if v == nil {
+		x.xxx_hidden_Mode = nil
+		return
+	}
+	x.xxx_hidden_Mode = &coordinationSpec_Solo{v}
+}
+
+func (x *CoordinationSpec) SetSync(v *CoordinationSync) {
+	if v == nil {
+		x.xxx_hidden_Mode = nil
+		return
+	}
+	x.xxx_hidden_Mode = &coordinationSpec_Sync{v}
+}
+
+func (x *CoordinationSpec) SetAsync(v *CoordinationAsync) {
+	if v == nil {
+		x.xxx_hidden_Mode = nil
+		return
+	}
+	x.xxx_hidden_Mode = &coordinationSpec_Async{v}
+}
+
+func (x *CoordinationSpec) SetBounded(v *CoordinationBounded) {
+	if v == nil {
+		x.xxx_hidden_Mode = nil
+		return
+	}
+	x.xxx_hidden_Mode = &coordinationSpec_Bounded{v}
+}
+
+func (x *CoordinationSpec) SetRounds(v *CoordinationRounds) {
+	if v == nil {
+		x.xxx_hidden_Mode = nil
+		return
+	}
+	x.xxx_hidden_Mode = &coordinationSpec_Rounds{v}
+}
+
+func (x *CoordinationSpec) HasMode() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Mode != nil
+}
+
+func (x *CoordinationSpec) HasSolo() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Mode.(*coordinationSpec_Solo)
+	return ok
+}
+
+func (x *CoordinationSpec) HasSync() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Mode.(*coordinationSpec_Sync)
+	return ok
+}
+
+func (x *CoordinationSpec) HasAsync() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Mode.(*coordinationSpec_Async)
+	return ok
+}
+
+func (x *CoordinationSpec) HasBounded() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Mode.(*coordinationSpec_Bounded)
+	return ok
+}
+
+func (x *CoordinationSpec) HasRounds() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Mode.(*coordinationSpec_Rounds)
+	return ok
+}
+
+func (x *CoordinationSpec) ClearMode() {
+	x.xxx_hidden_Mode = nil
+}
+
+func (x *CoordinationSpec) ClearSolo() {
+	if _, ok := x.xxx_hidden_Mode.(*coordinationSpec_Solo); ok {
+		x.xxx_hidden_Mode = nil
+	}
+}
+
+func (x *CoordinationSpec) ClearSync() {
+	if _, ok := x.xxx_hidden_Mode.(*coordinationSpec_Sync); ok {
+		x.xxx_hidden_Mode = nil
+	}
+}
+
+func (x *CoordinationSpec) ClearAsync() {
+	if _, ok := x.xxx_hidden_Mode.(*coordinationSpec_Async); ok {
+		x.xxx_hidden_Mode = nil
+	}
+}
+
+func (x *CoordinationSpec) ClearBounded() {
+	if _, ok := x.xxx_hidden_Mode.(*coordinationSpec_Bounded); ok {
+		x.xxx_hidden_Mode = nil
+	}
+}
+
+func (x *CoordinationSpec) ClearRounds() {
+	if _, ok := x.xxx_hidden_Mode.(*coordinationSpec_Rounds); ok {
+		x.xxx_hidden_Mode = nil
+	}
+}
+
+const CoordinationSpec_Mode_not_set_case case_CoordinationSpec_Mode = 0
+const CoordinationSpec_Solo_case case_CoordinationSpec_Mode = 1
+const CoordinationSpec_Sync_case case_CoordinationSpec_Mode = 2
+const CoordinationSpec_Async_case case_CoordinationSpec_Mode = 3
+const CoordinationSpec_Bounded_case case_CoordinationSpec_Mode = 4
+const CoordinationSpec_Rounds_case case_CoordinationSpec_Mode = 5
+
+func (x *CoordinationSpec) WhichMode() case_CoordinationSpec_Mode {
+	if x == nil {
+		return CoordinationSpec_Mode_not_set_case
+	}
+	switch x.xxx_hidden_Mode.(type) {
+	case *coordinationSpec_Solo:
+		return CoordinationSpec_Solo_case
+	case *coordinationSpec_Sync:
+		return CoordinationSpec_Sync_case
+	case *coordinationSpec_Async:
+		return CoordinationSpec_Async_case
+	case *coordinationSpec_Bounded:
+		return CoordinationSpec_Bounded_case
+	case *coordinationSpec_Rounds:
+		return CoordinationSpec_Rounds_case
+	default:
+		return CoordinationSpec_Mode_not_set_case
+	}
+}
+
+type CoordinationSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The mode. Exactly one must be set.
+
+	// Fields of oneof xxx_hidden_Mode:
+	// Each step is applied when it arrives, from any client.
+	Solo *CoordinationSolo
+	// The members' gradients are aggregated to one step.
+	Sync *CoordinationSync
+	// Each gradient is applied when it arrives, however old it is.
+	Async *CoordinationAsync
+	// As ASYNC, but fast members wait for slow ones.
+	Bounded *CoordinationBounded
+	// Members train on their own and send the change of the parameters.
+	Rounds *CoordinationRounds
+	// -- end of xxx_hidden_Mode
+}
+
+func (b0 CoordinationSpec_builder) Build() *CoordinationSpec {
+	m0 := &CoordinationSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Solo != nil {
+		x.xxx_hidden_Mode = &coordinationSpec_Solo{b.Solo}
+	}
+	if b.Sync != nil {
+		x.xxx_hidden_Mode = &coordinationSpec_Sync{b.Sync}
+	}
+	if b.Async != nil {
+		x.xxx_hidden_Mode = &coordinationSpec_Async{b.Async}
+	}
+	if b.Bounded != nil {
+		x.xxx_hidden_Mode = &coordinationSpec_Bounded{b.Bounded}
+	}
+	if b.Rounds != nil {
+		x.xxx_hidden_Mode = &coordinationSpec_Rounds{b.Rounds}
+	}
+	return m0
+}
+
+type case_CoordinationSpec_Mode protoreflect.FieldNumber
+
+func (x case_CoordinationSpec_Mode) String() string {
+	md := file_optserve_v1_session_proto_msgTypes[1].Descriptor()
+	if x == 0 {
+		return "not set"
+	}
+	return protoimpl.X.MessageFieldStringOf(md, protoreflect.FieldNumber(x))
+}
+
+type isCoordinationSpec_Mode interface {
+	isCoordinationSpec_Mode()
+}
+
+type coordinationSpec_Solo struct {
+	// Each step is applied when it arrives, from any client.
+	Solo *CoordinationSolo `protobuf:"bytes,1,opt,name=solo,proto3,oneof"`
+}
+
+type coordinationSpec_Sync struct {
+	// The members' gradients are aggregated to one step.
+	Sync *CoordinationSync `protobuf:"bytes,2,opt,name=sync,proto3,oneof"`
+}
+
+type coordinationSpec_Async struct {
+	// Each gradient is applied when it arrives, however old it is.
+	Async *CoordinationAsync `protobuf:"bytes,3,opt,name=async,proto3,oneof"`
+}
+
+type coordinationSpec_Bounded struct {
+	// As ASYNC, but fast members wait for slow ones.
+	Bounded *CoordinationBounded `protobuf:"bytes,4,opt,name=bounded,proto3,oneof"`
+}
+
+type coordinationSpec_Rounds struct {
+	// Members train on their own and send the change of the parameters.
+	Rounds *CoordinationRounds `protobuf:"bytes,5,opt,name=rounds,proto3,oneof"`
+}
+
+func (*coordinationSpec_Solo) isCoordinationSpec_Mode() {}
+
+func (*coordinationSpec_Sync) isCoordinationSpec_Mode() {}
+
+func (*coordinationSpec_Async) isCoordinationSpec_Mode() {}
+
+func (*coordinationSpec_Bounded) isCoordinationSpec_Mode() {}
+
+func (*coordinationSpec_Rounds) isCoordinationSpec_Mode() {}
+
+// Each step is applied when it arrives, from any client. A step that states
+// an epoch is rejected if that has ended.
+type CoordinationSolo struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoordinationSolo) Reset() {
+	*x = CoordinationSolo{}
+	mi := &file_optserve_v1_session_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoordinationSolo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoordinationSolo) ProtoMessage() {}
+
+func (x *CoordinationSolo) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type CoordinationSolo_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 CoordinationSolo_builder) Build() *CoordinationSolo {
+	m0 := &CoordinationSolo{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// Synchronous data-parallel training. A step waits until enough contributions
+// are there. They are aggregated in the order of ranks, in the parameters'
+// element types, so that the bits of the result do not depend on the order of
+// arrival; the aggregate is one step of the session, and each contributor gets
+// its result. A contribution has the gradient of every tensor that is not
+// frozen, no overrides, and parameters_step.
+type CoordinationSync struct {
+	state                              protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ReplicasToAggregate     int32                  `protobuf:"varint,1,opt,name=replicas_to_aggregate,json=replicasToAggregate,proto3,oneof"`
+	xxx_hidden_MinReplicas             int32                  `protobuf:"varint,2,opt,name=min_replicas,json=minReplicas,proto3,oneof"`
+	xxx_hidden_StragglerTimeoutSeconds float64                `protobuf:"fixed64,3,opt,name=straggler_timeout_seconds,json=stragglerTimeoutSeconds,proto3,oneof"`
+	xxx_hidden_Late                    LateContribution       `protobuf:"varint,4,opt,name=late,proto3,enum=optserve.v1.LateContribution"`
+	xxx_hidden_Aggregation             Aggregation            `protobuf:"varint,5,opt,name=aggregation,proto3,enum=optserve.v1.Aggregation"`
+	xxx_hidden_WeightByExamples        bool                   `protobuf:"varint,6,opt,name=weight_by_examples,json=weightByExamples,proto3,oneof"`
+	xxx_hidden_Trim                    int32                  `protobuf:"varint,7,opt,name=trim,proto3,oneof"`
+	xxx_hidden_MaxNorm                 float64                `protobuf:"fixed64,8,opt,name=max_norm,json=maxNorm,proto3,oneof"`
+	XXX_raceDetectHookData             protoimpl.RaceDetectHookData
+	XXX_presence                       [1]uint32
+	unknownFields                      protoimpl.UnknownFields
+	sizeCache                          protoimpl.SizeCache
+}
+
+func (x *CoordinationSync) Reset() {
+	*x = CoordinationSync{}
+	mi := &file_optserve_v1_session_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoordinationSync) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoordinationSync) ProtoMessage() {}
+
+func (x *CoordinationSync) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *CoordinationSync) GetReplicasToAggregate() int32 {
+	if x != nil {
+		return x.xxx_hidden_ReplicasToAggregate
+	}
+	return 0
+}
+
+func (x *CoordinationSync) GetMinReplicas() int32 {
+	if x != nil {
+		return x.xxx_hidden_MinReplicas
+	}
+	return 0
+}
+
+func (x *CoordinationSync) GetStragglerTimeoutSeconds() float64 {
+	if x != nil {
+		return x.xxx_hidden_StragglerTimeoutSeconds
+	}
+	return 0
+}
+
+func (x *CoordinationSync) GetLate() LateContribution {
+	if x != nil {
+		return x.xxx_hidden_Late
+	}
+	return LateContribution_LATE_CONTRIBUTION_UNSPECIFIED
+}
+
+func (x *CoordinationSync) GetAggregation() Aggregation {
+	if x != nil {
+		return x.xxx_hidden_Aggregation
+	}
+	return Aggregation_AGGREGATION_UNSPECIFIED
+}
+
+func (x *CoordinationSync) GetWeightByExamples() bool {
+	if x != nil {
+		return x.xxx_hidden_WeightByExamples
+	}
+	return false
+}
+
+func (x *CoordinationSync) GetTrim() int32 {
+	if x != nil {
+		return x.xxx_hidden_Trim
+	}
+	return 0
+}
+
+func (x *CoordinationSync) GetMaxNorm() float64 {
+	if x != nil {
+		return x.xxx_hidden_MaxNorm
+	}
+	return 0
+}
+
+func (x *CoordinationSync) SetReplicasToAggregate(v int32) {
+	x.xxx_hidden_ReplicasToAggregate = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 8)
+}
+
+func (x *CoordinationSync) SetMinReplicas(v int32) {
+	x.xxx_hidden_MinReplicas = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 8)
+}
+
+func (x *CoordinationSync) SetStragglerTimeoutSeconds(v float64) {
+	x.xxx_hidden_StragglerTimeoutSeconds = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 8)
+}
+
+func (x *CoordinationSync) SetLate(v LateContribution) {
+	x.xxx_hidden_Late = v
+}
+
+func (x *CoordinationSync) SetAggregation(v Aggregation) {
+	x.xxx_hidden_Aggregation = v
+}
+
+func (x *CoordinationSync) SetWeightByExamples(v bool) {
+	x.xxx_hidden_WeightByExamples = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 5, 8)
+}
+
+func (x *CoordinationSync) SetTrim(v int32) {
+	x.xxx_hidden_Trim = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 6, 8)
+}
+
+func (x *CoordinationSync) SetMaxNorm(v float64) {
+	x.xxx_hidden_MaxNorm = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 7, 8)
+}
+
+func (x *CoordinationSync) HasReplicasToAggregate() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *CoordinationSync) HasMinReplicas() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *CoordinationSync) HasStragglerTimeoutSeconds() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
+}
+
+func (x *CoordinationSync) HasWeightByExamples() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 5)
+}
+
+func (x *CoordinationSync) HasTrim() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 6)
+}
+
+func (x *CoordinationSync) HasMaxNorm() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 7)
+}
+
+func (x *CoordinationSync) ClearReplicasToAggregate() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_ReplicasToAggregate = 0
+}
+
+func (x *CoordinationSync) ClearMinReplicas() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_MinReplicas = 0
+}
+
+func (x *CoordinationSync) ClearStragglerTimeoutSeconds() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
+	x.xxx_hidden_StragglerTimeoutSeconds = 0
+}
+
+func (x *CoordinationSync) ClearWeightByExamples() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 5)
+	x.xxx_hidden_WeightByExamples = false
+}
+
+func (x *CoordinationSync) ClearTrim() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 6)
+	x.xxx_hidden_Trim = 0
+}
+
+func (x *CoordinationSync) ClearMaxNorm() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 7)
+	x.xxx_hidden_MaxNorm = 0
+}
+
+type CoordinationSync_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Number of contributions that make a step, at least 1. Every member when
+	// unset. Never more than there are members, so that a lost member does not
+	// stop the others; those beyond it are backup workers.
+	ReplicasToAggregate *int32
+	// A step waits until there are so many contributions, even if members were
+	// lost or the time-out has passed. At least 1; 1 when unset.
+	MinReplicas *int32
+	// Seconds after the first contribution of a step at which it is taken with
+	// those that are there, if they are min_replicas. Greater than 0. No time-out
+	// when unset.
+	StragglerTimeoutSeconds *float64
+	// What is done with a contribution that was computed at an earlier step; DROP
+	// when unset.
+	Late LateContribution
+	// How gradients are aggregated; MEAN when unset.
+	Aggregation Aggregation
+	// Whether MEAN, SUM and NORM_BOUNDED_MEAN multiply each gradient by its
+	// example_count, and means divide by their sum; false when unset.
+	WeightByExamples *bool
+	// Of TRIMMED_MEAN: how many of the smallest and of the largest values of each
+	// element are left out, at least 0; 1 when unset. As many as leave one value
+	// if there are too few contributions.
+	Trim *int32
+	// Of NORM_BOUNDED_MEAN: the Euclidean norm of all tensors above which a
+	// contribution is scaled down to it. Greater than 0; required there.
+	MaxNorm *float64
+}
+
+func (b0 CoordinationSync_builder) Build() *CoordinationSync {
+	m0 := &CoordinationSync{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.ReplicasToAggregate != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 8)
+		x.xxx_hidden_ReplicasToAggregate = *b.ReplicasToAggregate
+	}
+	if b.MinReplicas != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 8)
+		x.xxx_hidden_MinReplicas = *b.MinReplicas
+	}
+	if b.StragglerTimeoutSeconds != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 8)
+		x.xxx_hidden_StragglerTimeoutSeconds = *b.StragglerTimeoutSeconds
+	}
+	x.xxx_hidden_Late = b.Late
+	x.xxx_hidden_Aggregation = b.Aggregation
+	if b.WeightByExamples != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 5, 8)
+		x.xxx_hidden_WeightByExamples = *b.WeightByExamples
+	}
+	if b.Trim != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 6, 8)
+		x.xxx_hidden_Trim = *b.Trim
+	}
+	if b.MaxNorm != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 7, 8)
+		x.xxx_hidden_MaxNorm = *b.MaxNorm
+	}
+	return m0
+}
+
+// Asynchronous training. The staleness of a contribution is the number of steps
+// between parameters_step and the session's step.
+type CoordinationAsync struct {
+	state                    protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Damping       Damping                `protobuf:"varint,1,opt,name=damping,proto3,enum=optserve.v1.Damping"`
+	xxx_hidden_DampingFactor float64                `protobuf:"fixed64,2,opt,name=damping_factor,json=dampingFactor,proto3,oneof"`
+	xxx_hidden_MaxStaleness  int64                  `protobuf:"varint,3,opt,name=max_staleness,json=maxStaleness,proto3,oneof"`
+	XXX_raceDetectHookData   protoimpl.RaceDetectHookData
+	XXX_presence             [1]uint32
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
+}
+
+func (x *CoordinationAsync) Reset() {
+	*x = CoordinationAsync{}
+	mi := &file_optserve_v1_session_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoordinationAsync) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoordinationAsync) ProtoMessage() {}
+
+func (x *CoordinationAsync) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *CoordinationAsync) GetDamping() Damping {
+	if x != nil {
+		return x.xxx_hidden_Damping
+	}
+	return Damping_DAMPING_UNSPECIFIED
+}
+
+func (x *CoordinationAsync) GetDampingFactor() float64 {
+	if x != nil {
+		return x.xxx_hidden_DampingFactor
+	}
+	return 0
+}
+
+func (x *CoordinationAsync) GetMaxStaleness() int64 {
+	if x != nil {
+		return x.xxx_hidden_MaxStaleness
+	}
+	return 0
+}
+
+func (x *CoordinationAsync) SetDamping(v Damping) {
+	x.xxx_hidden_Damping = v
+}
+
+func (x *CoordinationAsync) SetDampingFactor(v float64) {
+	x.xxx_hidden_DampingFactor = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 3)
+}
+
+func (x *CoordinationAsync) SetMaxStaleness(v int64) {
+	x.xxx_hidden_MaxStaleness = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 3)
+}
+
+func (x *CoordinationAsync) HasDampingFactor() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *CoordinationAsync) HasMaxStaleness() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
+}
+
+func (x *CoordinationAsync) ClearDampingFactor() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_DampingFactor = 0
+}
+
+func (x *CoordinationAsync) ClearMaxStaleness() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
+	x.xxx_hidden_MaxStaleness = 0
+}
+
+type CoordinationAsync_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// How the learning rate is reduced for stale gradients; NONE when unset.
+	Damping Damping
+	// Of EXPONENTIAL: in (0, 1]; 0.5 when unset.
+	DampingFactor *float64
+	// Staleness above which a contribution is rejected with STALE. At least 0. No
+	// limit when unset.
+	MaxStaleness *int64
+}
+
+func (b0 CoordinationAsync_builder) Build() *CoordinationAsync {
+	m0 := &CoordinationAsync{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Damping = b.Damping
+	if b.DampingFactor != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 3)
+		x.xxx_hidden_DampingFactor = *b.DampingFactor
+	}
+	if b.MaxStaleness != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 3)
+		x.xxx_hidden_MaxStaleness = *b.MaxStaleness
+	}
+	return m0
+}
+
+// Stale synchronous parallel training. A contribution that would put its sender
+// more than max_lead contributions ahead of the slowest member waits until that
+// has caught up, left, or lost its lease. A member that joins begins where the
+// slowest one is.
+type CoordinationBounded struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_MaxLead     int32                  `protobuf:"varint,1,opt,name=max_lead,json=maxLead,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *CoordinationBounded) Reset() {
+	*x = CoordinationBounded{}
+	mi := &file_optserve_v1_session_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoordinationBounded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoordinationBounded) ProtoMessage() {}
+
+func (x *CoordinationBounded) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *CoordinationBounded) GetMaxLead() int32 {
+	if x != nil {
+		return x.xxx_hidden_MaxLead
+	}
+	return 0
+}
+
+func (x *CoordinationBounded) SetMaxLead(v int32) {
+	x.xxx_hidden_MaxLead = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *CoordinationBounded) HasMaxLead() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *CoordinationBounded) ClearMaxLead() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_MaxLead = 0
+}
+
+type CoordinationBounded_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// At least 1. Required.
+	MaxLead *int32
+}
+
+func (b0 CoordinationBounded_builder) Build() *CoordinationBounded {
+	m0 := &CoordinationBounded{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.MaxLead != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_MaxLead = *b.MaxLead
+	}
+	return m0
+}
+
+// Federated training in rounds. A contribution is the change of the parameters
+// (local parameters minus those that were pulled) of every tensor that is not
+// frozen, with example_count. It is added to the round and answered with
+// STEP_OUTCOME_ACCUMULATED. When a round is full, or its deadline passes, it
+// closes: the mean of the changes, weighted by example_count, is negated and
+// becomes the gradient of one step of the session's optimizer. SGD with a
+// learning rate of 1 is FedAvg; FedAvgM, FedAdagrad, FedAdam and FedYogi are
+// optimizers; Nesterov momentum is DiLoCo. Members wait for the next round by
+// PullParametersRequest.newer_than_step.
+type CoordinationRounds struct {
+	state                      protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_BufferSize      int32                  `protobuf:"varint,1,opt,name=buffer_size,json=bufferSize,proto3,oneof"`
+	xxx_hidden_MaxActive       int32                  `protobuf:"varint,2,opt,name=max_active,json=maxActive,proto3,oneof"`
+	xxx_hidden_DeadlineSeconds float64                `protobuf:"fixed64,3,opt,name=deadline_seconds,json=deadlineSeconds,proto3,oneof"`
+	xxx_hidden_MaxStaleness    int64                  `protobuf:"varint,4,opt,name=max_staleness,json=maxStaleness,proto3,oneof"`
+	xxx_hidden_Damping         Damping                `protobuf:"varint,5,opt,name=damping,proto3,enum=optserve.v1.Damping"`
+	xxx_hidden_DampingFactor   float64                `protobuf:"fixed64,6,opt,name=damping_factor,json=dampingFactor,proto3,oneof"`
+	XXX_raceDetectHookData     protoimpl.RaceDetectHookData
+	XXX_presence               [1]uint32
+	unknownFields              protoimpl.UnknownFields
+	sizeCache                  protoimpl.SizeCache
+}
+
+func (x *CoordinationRounds) Reset() {
+	*x = CoordinationRounds{}
+	mi := &file_optserve_v1_session_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoordinationRounds) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoordinationRounds) ProtoMessage() {}
+
+func (x *CoordinationRounds) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *CoordinationRounds) GetBufferSize() int32 {
+	if x != nil {
+		return x.xxx_hidden_BufferSize
+	}
+	return 0
+}
+
+func (x *CoordinationRounds) GetMaxActive() int32 {
+	if x != nil {
+		return x.xxx_hidden_MaxActive
+	}
+	return 0
+}
+
+func (x *CoordinationRounds) GetDeadlineSeconds() float64 {
+	if x != nil {
+		return x.xxx_hidden_DeadlineSeconds
+	}
+	return 0
+}
+
+func (x *CoordinationRounds) GetMaxStaleness() int64 {
+	if x != nil {
+		return x.xxx_hidden_MaxStaleness
+	}
+	return 0
+}
+
+func (x *CoordinationRounds) GetDamping() Damping {
+	if x != nil {
+		return x.xxx_hidden_Damping
+	}
+	return Damping_DAMPING_UNSPECIFIED
+}
+
+func (x *CoordinationRounds) GetDampingFactor() float64 {
+	if x != nil {
+		return x.xxx_hidden_DampingFactor
+	}
+	return 0
+}
+
+func (x *CoordinationRounds) SetBufferSize(v int32) {
+	x.xxx_hidden_BufferSize = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 6)
+}
+
+func (x *CoordinationRounds) SetMaxActive(v int32) {
+	x.xxx_hidden_MaxActive = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 6)
+}
+
+func (x *CoordinationRounds) SetDeadlineSeconds(v float64) {
+	x.xxx_hidden_DeadlineSeconds = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 6)
+}
+
+func (x *CoordinationRounds) SetMaxStaleness(v int64) {
+	x.xxx_hidden_MaxStaleness = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 6)
+}
+
+func (x *CoordinationRounds) SetDamping(v Damping) {
+	x.xxx_hidden_Damping = v
+}
+
+func (x *CoordinationRounds) SetDampingFactor(v float64) {
+	x.xxx_hidden_DampingFactor = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 5, 6)
+}
+
+func (x *CoordinationRounds) HasBufferSize() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *CoordinationRounds) HasMaxActive() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *CoordinationRounds) HasDeadlineSeconds() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
+}
+
+func (x *CoordinationRounds) HasMaxStaleness() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 3)
+}
+
+func (x *CoordinationRounds) HasDampingFactor() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 5)
+}
+
+func (x *CoordinationRounds) ClearBufferSize() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_BufferSize = 0
+}
+
+func (x *CoordinationRounds) ClearMaxActive() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_MaxActive = 0
+}
+
+func (x *CoordinationRounds) ClearDeadlineSeconds() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
+	x.xxx_hidden_DeadlineSeconds = 0
+}
+
+func (x *CoordinationRounds) ClearMaxStaleness() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 3)
+	x.xxx_hidden_MaxStaleness = 0
+}
+
+func (x *CoordinationRounds) ClearDampingFactor() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 5)
+	x.xxx_hidden_DampingFactor = 0
+}
+
+type CoordinationRounds_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Number of contributions that close a round, at least 1; the buffer of
+	// FedBuff. Required.
+	BufferSize *int32
+	// Largest number of members. No limit when unset. At least 1.
+	MaxActive *int32
+	// Seconds after the first contribution of a round at which it closes. Greater
+	// than 0. No deadline when unset.
+	DeadlineSeconds *float64
+	// Rounds by which a contribution may be late; ROUND_CLOSED otherwise. At
+	// least 0; 0 when unset.
+	MaxStaleness *int64
+	// Factor of a late contribution's example_count; NONE when unset.
+	Damping Damping
+	// Of EXPONENTIAL: in (0, 1]; 0.5 when unset.
+	DampingFactor *float64
+}
+
+func (b0 CoordinationRounds_builder) Build() *CoordinationRounds {
+	m0 := &CoordinationRounds{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.BufferSize != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 6)
+		x.xxx_hidden_BufferSize = *b.BufferSize
+	}
+	if b.MaxActive != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 6)
+		x.xxx_hidden_MaxActive = *b.MaxActive
+	}
+	if b.DeadlineSeconds != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 6)
+		x.xxx_hidden_DeadlineSeconds = *b.DeadlineSeconds
+	}
+	if b.MaxStaleness != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 6)
+		x.xxx_hidden_MaxStaleness = *b.MaxStaleness
+	}
+	x.xxx_hidden_Damping = b.Damping
+	if b.DampingFactor != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 5, 6)
+		x.xxx_hidden_DampingFactor = *b.DampingFactor
+	}
 	return m0
 }
 
@@ -983,7 +2250,7 @@ type DurabilitySpec struct {
 
 func (x *DurabilitySpec) Reset() {
 	*x = DurabilitySpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[1]
+	mi := &file_optserve_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +2262,7 @@ func (x *DurabilitySpec) String() string {
 func (*DurabilitySpec) ProtoMessage() {}
 
 func (x *DurabilitySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[1]
+	mi := &file_optserve_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +2375,7 @@ type LeaseSpec struct {
 
 func (x *LeaseSpec) Reset() {
 	*x = LeaseSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[2]
+	mi := &file_optserve_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +2387,7 @@ func (x *LeaseSpec) String() string {
 func (*LeaseSpec) ProtoMessage() {}
 
 func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[2]
+	mi := &file_optserve_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +2473,7 @@ type GradientSpec struct {
 
 func (x *GradientSpec) Reset() {
 	*x = GradientSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[3]
+	mi := &file_optserve_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +2485,7 @@ func (x *GradientSpec) String() string {
 func (*GradientSpec) ProtoMessage() {}
 
 func (x *GradientSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[3]
+	mi := &file_optserve_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +2662,7 @@ type ClipSpec struct {
 
 func (x *ClipSpec) Reset() {
 	*x = ClipSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[4]
+	mi := &file_optserve_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +2674,7 @@ func (x *ClipSpec) String() string {
 func (*ClipSpec) ProtoMessage() {}
 
 func (x *ClipSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[4]
+	mi := &file_optserve_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +2844,7 @@ func (b0 ClipSpec_builder) Build() *ClipSpec {
 type case_ClipSpec_Clip protoreflect.FieldNumber
 
 func (x case_ClipSpec_Clip) String() string {
-	md := file_optserve_v1_session_proto_msgTypes[4].Descriptor()
+	md := file_optserve_v1_session_proto_msgTypes[10].Descriptor()
 	if x == 0 {
 		return "not set"
 	}
@@ -1622,7 +2889,7 @@ type ClipByValue struct {
 
 func (x *ClipByValue) Reset() {
 	*x = ClipByValue{}
-	mi := &file_optserve_v1_session_proto_msgTypes[5]
+	mi := &file_optserve_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +2901,7 @@ func (x *ClipByValue) String() string {
 func (*ClipByValue) ProtoMessage() {}
 
 func (x *ClipByValue) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[5]
+	mi := &file_optserve_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +2997,7 @@ type ClipByNorm struct {
 
 func (x *ClipByNorm) Reset() {
 	*x = ClipByNorm{}
-	mi := &file_optserve_v1_session_proto_msgTypes[6]
+	mi := &file_optserve_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +3009,7 @@ func (x *ClipByNorm) String() string {
 func (*ClipByNorm) ProtoMessage() {}
 
 func (x *ClipByNorm) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[6]
+	mi := &file_optserve_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +3107,7 @@ type WeightAverageSpec struct {
 
 func (x *WeightAverageSpec) Reset() {
 	*x = WeightAverageSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[7]
+	mi := &file_optserve_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +3119,7 @@ func (x *WeightAverageSpec) String() string {
 func (*WeightAverageSpec) ProtoMessage() {}
 
 func (x *WeightAverageSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[7]
+	mi := &file_optserve_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +3237,7 @@ type ParameterGroup struct {
 
 func (x *ParameterGroup) Reset() {
 	*x = ParameterGroup{}
-	mi := &file_optserve_v1_session_proto_msgTypes[8]
+	mi := &file_optserve_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +3249,7 @@ func (x *ParameterGroup) String() string {
 func (*ParameterGroup) ProtoMessage() {}
 
 func (x *ParameterGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[8]
+	mi := &file_optserve_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +3487,7 @@ type ReduceOnPlateauSpec struct {
 
 func (x *ReduceOnPlateauSpec) Reset() {
 	*x = ReduceOnPlateauSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[9]
+	mi := &file_optserve_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +3499,7 @@ func (x *ReduceOnPlateauSpec) String() string {
 func (*ReduceOnPlateauSpec) ProtoMessage() {}
 
 func (x *ReduceOnPlateauSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[9]
+	mi := &file_optserve_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +3850,7 @@ type EarlyStoppingSpec struct {
 
 func (x *EarlyStoppingSpec) Reset() {
 	*x = EarlyStoppingSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[10]
+	mi := &file_optserve_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2595,7 +3862,7 @@ func (x *EarlyStoppingSpec) String() string {
 func (*EarlyStoppingSpec) ProtoMessage() {}
 
 func (x *EarlyStoppingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[10]
+	mi := &file_optserve_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2834,7 +4101,7 @@ type ReduceOnPlateauState struct {
 
 func (x *ReduceOnPlateauState) Reset() {
 	*x = ReduceOnPlateauState{}
-	mi := &file_optserve_v1_session_proto_msgTypes[11]
+	mi := &file_optserve_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +4113,7 @@ func (x *ReduceOnPlateauState) String() string {
 func (*ReduceOnPlateauState) ProtoMessage() {}
 
 func (x *ReduceOnPlateauState) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[11]
+	mi := &file_optserve_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2970,7 +4237,7 @@ type EarlyStoppingState struct {
 
 func (x *EarlyStoppingState) Reset() {
 	*x = EarlyStoppingState{}
-	mi := &file_optserve_v1_session_proto_msgTypes[12]
+	mi := &file_optserve_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +4249,7 @@ func (x *EarlyStoppingState) String() string {
 func (*EarlyStoppingState) ProtoMessage() {}
 
 func (x *EarlyStoppingState) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[12]
+	mi := &file_optserve_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3101,7 +4368,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_optserve_v1_session_proto_msgTypes[13]
+	mi := &file_optserve_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +4380,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[13]
+	mi := &file_optserve_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +4661,7 @@ type GroupSlots struct {
 
 func (x *GroupSlots) Reset() {
 	*x = GroupSlots{}
-	mi := &file_optserve_v1_session_proto_msgTypes[14]
+	mi := &file_optserve_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +4673,7 @@ func (x *GroupSlots) String() string {
 func (*GroupSlots) ProtoMessage() {}
 
 func (x *GroupSlots) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[14]
+	mi := &file_optserve_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3461,7 +4728,7 @@ var File_optserve_v1_session_proto protoreflect.FileDescriptor
 
 const file_optserve_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x19optserve/v1/session.proto\x12\voptserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a optserve/v1/optimizer_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x18optserve/v1/tensor.proto\"\xc7\x05\n" +
+	"\x19optserve/v1/session.proto\x12\voptserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a optserve/v1/optimizer_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x18optserve/v1/tensor.proto\"\x8a\x06\n" +
 	"\vSessionSpec\x128\n" +
 	"\toptimizer\x18\x01 \x01(\v2\x1a.optserve.v1.OptimizerSpecR\toptimizer\x125\n" +
 	"\bschedule\x18\x02 \x01(\v2\x19.optserve.v1.ScheduleSpecR\bschedule\x125\n" +
@@ -3476,8 +4743,55 @@ const file_optserve_v1_session_proto_rawDesc = "" +
 	"durability\x18\n" +
 	" \x01(\v2\x1b.optserve.v1.DurabilitySpecR\n" +
 	"durability\x12>\n" +
-	"\rstep_counting\x18\v \x01(\x0e2\x19.optserve.v1.StepCountingR\fstepCountingB\x19\n" +
-	"\x17_decoupled_weight_decay\"\xc5\x01\n" +
+	"\rstep_counting\x18\v \x01(\x0e2\x19.optserve.v1.StepCountingR\fstepCounting\x12A\n" +
+	"\fcoordination\x18\f \x01(\v2\x1d.optserve.v1.CoordinationSpecR\fcoordinationB\x19\n" +
+	"\x17_decoupled_weight_decay\"\xb5\x02\n" +
+	"\x10CoordinationSpec\x123\n" +
+	"\x04solo\x18\x01 \x01(\v2\x1d.optserve.v1.CoordinationSoloH\x00R\x04solo\x123\n" +
+	"\x04sync\x18\x02 \x01(\v2\x1d.optserve.v1.CoordinationSyncH\x00R\x04sync\x126\n" +
+	"\x05async\x18\x03 \x01(\v2\x1e.optserve.v1.CoordinationAsyncH\x00R\x05async\x12<\n" +
+	"\abounded\x18\x04 \x01(\v2 .optserve.v1.CoordinationBoundedH\x00R\abounded\x129\n" +
+	"\x06rounds\x18\x05 \x01(\v2\x1f.optserve.v1.CoordinationRoundsH\x00R\x06roundsB\x06\n" +
+	"\x04mode\"\x12\n" +
+	"\x10CoordinationSolo\"\x85\x04\n" +
+	"\x10CoordinationSync\x127\n" +
+	"\x15replicas_to_aggregate\x18\x01 \x01(\x05H\x00R\x13replicasToAggregate\x88\x01\x01\x12&\n" +
+	"\fmin_replicas\x18\x02 \x01(\x05H\x01R\vminReplicas\x88\x01\x01\x12?\n" +
+	"\x19straggler_timeout_seconds\x18\x03 \x01(\x01H\x02R\x17stragglerTimeoutSeconds\x88\x01\x01\x121\n" +
+	"\x04late\x18\x04 \x01(\x0e2\x1d.optserve.v1.LateContributionR\x04late\x12:\n" +
+	"\vaggregation\x18\x05 \x01(\x0e2\x18.optserve.v1.AggregationR\vaggregation\x121\n" +
+	"\x12weight_by_examples\x18\x06 \x01(\bH\x03R\x10weightByExamples\x88\x01\x01\x12\x17\n" +
+	"\x04trim\x18\a \x01(\x05H\x04R\x04trim\x88\x01\x01\x12\x1e\n" +
+	"\bmax_norm\x18\b \x01(\x01H\x05R\amaxNorm\x88\x01\x01B\x18\n" +
+	"\x16_replicas_to_aggregateB\x0f\n" +
+	"\r_min_replicasB\x1c\n" +
+	"\x1a_straggler_timeout_secondsB\x15\n" +
+	"\x13_weight_by_examplesB\a\n" +
+	"\x05_trimB\v\n" +
+	"\t_max_norm\"\xbe\x01\n" +
+	"\x11CoordinationAsync\x12.\n" +
+	"\adamping\x18\x01 \x01(\x0e2\x14.optserve.v1.DampingR\adamping\x12*\n" +
+	"\x0edamping_factor\x18\x02 \x01(\x01H\x00R\rdampingFactor\x88\x01\x01\x12(\n" +
+	"\rmax_staleness\x18\x03 \x01(\x03H\x01R\fmaxStaleness\x88\x01\x01B\x11\n" +
+	"\x0f_damping_factorB\x10\n" +
+	"\x0e_max_staleness\"B\n" +
+	"\x13CoordinationBounded\x12\x1e\n" +
+	"\bmax_lead\x18\x01 \x01(\x05H\x00R\amaxLead\x88\x01\x01B\v\n" +
+	"\t_max_lead\"\xed\x02\n" +
+	"\x12CoordinationRounds\x12$\n" +
+	"\vbuffer_size\x18\x01 \x01(\x05H\x00R\n" +
+	"bufferSize\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"max_active\x18\x02 \x01(\x05H\x01R\tmaxActive\x88\x01\x01\x12.\n" +
+	"\x10deadline_seconds\x18\x03 \x01(\x01H\x02R\x0fdeadlineSeconds\x88\x01\x01\x12(\n" +
+	"\rmax_staleness\x18\x04 \x01(\x03H\x03R\fmaxStaleness\x88\x01\x01\x12.\n" +
+	"\adamping\x18\x05 \x01(\x0e2\x14.optserve.v1.DampingR\adamping\x12*\n" +
+	"\x0edamping_factor\x18\x06 \x01(\x01H\x04R\rdampingFactor\x88\x01\x01B\x0e\n" +
+	"\f_buffer_sizeB\r\n" +
+	"\v_max_activeB\x13\n" +
+	"\x11_deadline_secondsB\x10\n" +
+	"\x0e_max_stalenessB\x11\n" +
+	"\x0f_damping_factor\"\xc5\x01\n" +
 	"\x0eDurabilitySpec\x12/\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1b.optserve.v1.DurabilityModeR\x04mode\x12*\n" +
 	"\x0esnapshot_steps\x18\x02 \x01(\x03H\x00R\rsnapshotSteps\x88\x01\x01\x12.\n" +
@@ -3619,7 +4933,24 @@ const file_optserve_v1_session_proto_rawDesc = "" +
 	"\fStepCounting\x12\x1d\n" +
 	"\x19STEP_COUNTING_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19STEP_COUNTING_PER_SESSION\x10\x01\x12\x1c\n" +
-	"\x18STEP_COUNTING_PER_TENSOR\x10\x02*\x8b\x01\n" +
+	"\x18STEP_COUNTING_PER_TENSOR\x10\x02*n\n" +
+	"\x10LateContribution\x12!\n" +
+	"\x1dLATE_CONTRIBUTION_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16LATE_CONTRIBUTION_DROP\x10\x01\x12\x1b\n" +
+	"\x17LATE_CONTRIBUTION_CARRY\x10\x02*\xb9\x01\n" +
+	"\vAggregation\x12\x1b\n" +
+	"\x17AGGREGATION_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10AGGREGATION_MEAN\x10\x01\x12\x13\n" +
+	"\x0fAGGREGATION_SUM\x10\x02\x12!\n" +
+	"\x1dAGGREGATION_COORDINATE_MEDIAN\x10\x03\x12\x1c\n" +
+	"\x18AGGREGATION_TRIMMED_MEAN\x10\x04\x12!\n" +
+	"\x1dAGGREGATION_NORM_BOUNDED_MEAN\x10\x05*\x83\x01\n" +
+	"\aDamping\x12\x17\n" +
+	"\x13DAMPING_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fDAMPING_NONE\x10\x01\x12\x13\n" +
+	"\x0fDAMPING_INVERSE\x10\x02\x12\x1f\n" +
+	"\x1bDAMPING_INVERSE_SQUARE_ROOT\x10\x03\x12\x17\n" +
+	"\x13DAMPING_EXPONENTIAL\x10\x04*\x8b\x01\n" +
 	"\x0eDurabilityMode\x12\x1f\n" +
 	"\x1bDURABILITY_MODE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17DURABILITY_MODE_JOURNAL\x10\x01\x12\x1c\n" +
@@ -3673,79 +5004,98 @@ const file_optserve_v1_session_proto_rawDesc = "" +
 	"\x17PARAMETER_POINT_AVERAGE\x10\x03Be\n" +
 	"\x0fdev.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\vOptserve.V1b\x06proto3"
 
-var file_optserve_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_optserve_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_optserve_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 15)
+var file_optserve_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_optserve_v1_session_proto_goTypes = []any{
 	(StepCounting)(0),             // 0: optserve.v1.StepCounting
-	(DurabilityMode)(0),           // 1: optserve.v1.DurabilityMode
-	(ExpiryAction)(0),             // 2: optserve.v1.ExpiryAction
-	(NonFinitePolicy)(0),          // 3: optserve.v1.NonFinitePolicy
-	(SparseUpdate)(0),             // 4: optserve.v1.SparseUpdate
-	(WeightAverageStart)(0),       // 5: optserve.v1.WeightAverageStart
-	(MetricMode)(0),               // 6: optserve.v1.MetricMode
-	(PatienceRule)(0),             // 7: optserve.v1.PatienceRule
-	(ThresholdMode)(0),            // 8: optserve.v1.ThresholdMode
-	(CooldownOrder)(0),            // 9: optserve.v1.CooldownOrder
-	(SessionState)(0),             // 10: optserve.v1.SessionState
-	(ParameterPoint)(0),           // 11: optserve.v1.ParameterPoint
-	(*SessionSpec)(nil),           // 12: optserve.v1.SessionSpec
-	(*DurabilitySpec)(nil),        // 13: optserve.v1.DurabilitySpec
-	(*LeaseSpec)(nil),             // 14: optserve.v1.LeaseSpec
-	(*GradientSpec)(nil),          // 15: optserve.v1.GradientSpec
-	(*ClipSpec)(nil),              // 16: optserve.v1.ClipSpec
-	(*ClipByValue)(nil),           // 17: optserve.v1.ClipByValue
-	(*ClipByNorm)(nil),            // 18: optserve.v1.ClipByNorm
-	(*WeightAverageSpec)(nil),     // 19: optserve.v1.WeightAverageSpec
-	(*ParameterGroup)(nil),        // 20: optserve.v1.ParameterGroup
-	(*ReduceOnPlateauSpec)(nil),   // 21: optserve.v1.ReduceOnPlateauSpec
-	(*EarlyStoppingSpec)(nil),     // 22: optserve.v1.EarlyStoppingSpec
-	(*ReduceOnPlateauState)(nil),  // 23: optserve.v1.ReduceOnPlateauState
-	(*EarlyStoppingState)(nil),    // 24: optserve.v1.EarlyStoppingState
-	(*Session)(nil),               // 25: optserve.v1.Session
-	(*GroupSlots)(nil),            // 26: optserve.v1.GroupSlots
-	(*OptimizerSpec)(nil),         // 27: optserve.v1.OptimizerSpec
-	(*ScheduleSpec)(nil),          // 28: optserve.v1.ScheduleSpec
-	(*TensorLayout)(nil),          // 29: optserve.v1.TensorLayout
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(LateContribution)(0),         // 1: optserve.v1.LateContribution
+	(Aggregation)(0),              // 2: optserve.v1.Aggregation
+	(Damping)(0),                  // 3: optserve.v1.Damping
+	(DurabilityMode)(0),           // 4: optserve.v1.DurabilityMode
+	(ExpiryAction)(0),             // 5: optserve.v1.ExpiryAction
+	(NonFinitePolicy)(0),          // 6: optserve.v1.NonFinitePolicy
+	(SparseUpdate)(0),             // 7: optserve.v1.SparseUpdate
+	(WeightAverageStart)(0),       // 8: optserve.v1.WeightAverageStart
+	(MetricMode)(0),               // 9: optserve.v1.MetricMode
+	(PatienceRule)(0),             // 10: optserve.v1.PatienceRule
+	(ThresholdMode)(0),            // 11: optserve.v1.ThresholdMode
+	(CooldownOrder)(0),            // 12: optserve.v1.CooldownOrder
+	(SessionState)(0),             // 13: optserve.v1.SessionState
+	(ParameterPoint)(0),           // 14: optserve.v1.ParameterPoint
+	(*SessionSpec)(nil),           // 15: optserve.v1.SessionSpec
+	(*CoordinationSpec)(nil),      // 16: optserve.v1.CoordinationSpec
+	(*CoordinationSolo)(nil),      // 17: optserve.v1.CoordinationSolo
+	(*CoordinationSync)(nil),      // 18: optserve.v1.CoordinationSync
+	(*CoordinationAsync)(nil),     // 19: optserve.v1.CoordinationAsync
+	(*CoordinationBounded)(nil),   // 20: optserve.v1.CoordinationBounded
+	(*CoordinationRounds)(nil),    // 21: optserve.v1.CoordinationRounds
+	(*DurabilitySpec)(nil),        // 22: optserve.v1.DurabilitySpec
+	(*LeaseSpec)(nil),             // 23: optserve.v1.LeaseSpec
+	(*GradientSpec)(nil),          // 24: optserve.v1.GradientSpec
+	(*ClipSpec)(nil),              // 25: optserve.v1.ClipSpec
+	(*ClipByValue)(nil),           // 26: optserve.v1.ClipByValue
+	(*ClipByNorm)(nil),            // 27: optserve.v1.ClipByNorm
+	(*WeightAverageSpec)(nil),     // 28: optserve.v1.WeightAverageSpec
+	(*ParameterGroup)(nil),        // 29: optserve.v1.ParameterGroup
+	(*ReduceOnPlateauSpec)(nil),   // 30: optserve.v1.ReduceOnPlateauSpec
+	(*EarlyStoppingSpec)(nil),     // 31: optserve.v1.EarlyStoppingSpec
+	(*ReduceOnPlateauState)(nil),  // 32: optserve.v1.ReduceOnPlateauState
+	(*EarlyStoppingState)(nil),    // 33: optserve.v1.EarlyStoppingState
+	(*Session)(nil),               // 34: optserve.v1.Session
+	(*GroupSlots)(nil),            // 35: optserve.v1.GroupSlots
+	(*OptimizerSpec)(nil),         // 36: optserve.v1.OptimizerSpec
+	(*ScheduleSpec)(nil),          // 37: optserve.v1.ScheduleSpec
+	(*TensorLayout)(nil),          // 38: optserve.v1.TensorLayout
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
 }
 var file_optserve_v1_session_proto_depIdxs = []int32{
-	27, // 0: optserve.v1.SessionSpec.optimizer:type_name -> optserve.v1.OptimizerSpec
-	28, // 1: optserve.v1.SessionSpec.schedule:type_name -> optserve.v1.ScheduleSpec
-	15, // 2: optserve.v1.SessionSpec.gradient:type_name -> optserve.v1.GradientSpec
-	19, // 3: optserve.v1.SessionSpec.weight_average:type_name -> optserve.v1.WeightAverageSpec
-	20, // 4: optserve.v1.SessionSpec.groups:type_name -> optserve.v1.ParameterGroup
-	21, // 5: optserve.v1.SessionSpec.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauSpec
-	22, // 6: optserve.v1.SessionSpec.early_stopping:type_name -> optserve.v1.EarlyStoppingSpec
-	14, // 7: optserve.v1.SessionSpec.lease:type_name -> optserve.v1.LeaseSpec
-	13, // 8: optserve.v1.SessionSpec.durability:type_name -> optserve.v1.DurabilitySpec
+	36, // 0: optserve.v1.SessionSpec.optimizer:type_name -> optserve.v1.OptimizerSpec
+	37, // 1: optserve.v1.SessionSpec.schedule:type_name -> optserve.v1.ScheduleSpec
+	24, // 2: optserve.v1.SessionSpec.gradient:type_name -> optserve.v1.GradientSpec
+	28, // 3: optserve.v1.SessionSpec.weight_average:type_name -> optserve.v1.WeightAverageSpec
+	29, // 4: optserve.v1.SessionSpec.groups:type_name -> optserve.v1.ParameterGroup
+	30, // 5: optserve.v1.SessionSpec.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauSpec
+	31, // 6: optserve.v1.SessionSpec.early_stopping:type_name -> optserve.v1.EarlyStoppingSpec
+	23, // 7: optserve.v1.SessionSpec.lease:type_name -> optserve.v1.LeaseSpec
+	22, // 8: optserve.v1.SessionSpec.durability:type_name -> optserve.v1.DurabilitySpec
 	0,  // 9: optserve.v1.SessionSpec.step_counting:type_name -> optserve.v1.StepCounting
-	1,  // 10: optserve.v1.DurabilitySpec.mode:type_name -> optserve.v1.DurabilityMode
-	2,  // 11: optserve.v1.LeaseSpec.on_expiry:type_name -> optserve.v1.ExpiryAction
-	16, // 12: optserve.v1.GradientSpec.clip:type_name -> optserve.v1.ClipSpec
-	3,  // 13: optserve.v1.GradientSpec.non_finite:type_name -> optserve.v1.NonFinitePolicy
-	4,  // 14: optserve.v1.GradientSpec.sparse:type_name -> optserve.v1.SparseUpdate
-	17, // 15: optserve.v1.ClipSpec.by_value:type_name -> optserve.v1.ClipByValue
-	18, // 16: optserve.v1.ClipSpec.by_tensor_norm:type_name -> optserve.v1.ClipByNorm
-	18, // 17: optserve.v1.ClipSpec.by_global_norm:type_name -> optserve.v1.ClipByNorm
-	5,  // 18: optserve.v1.WeightAverageSpec.start:type_name -> optserve.v1.WeightAverageStart
-	27, // 19: optserve.v1.ParameterGroup.optimizer:type_name -> optserve.v1.OptimizerSpec
-	6,  // 20: optserve.v1.ReduceOnPlateauSpec.mode:type_name -> optserve.v1.MetricMode
-	7,  // 21: optserve.v1.ReduceOnPlateauSpec.patience_rule:type_name -> optserve.v1.PatienceRule
-	8,  // 22: optserve.v1.ReduceOnPlateauSpec.threshold_mode:type_name -> optserve.v1.ThresholdMode
-	9,  // 23: optserve.v1.ReduceOnPlateauSpec.cooldown_order:type_name -> optserve.v1.CooldownOrder
-	6,  // 24: optserve.v1.EarlyStoppingSpec.mode:type_name -> optserve.v1.MetricMode
-	12, // 25: optserve.v1.Session.spec:type_name -> optserve.v1.SessionSpec
-	29, // 26: optserve.v1.Session.layout:type_name -> optserve.v1.TensorLayout
-	10, // 27: optserve.v1.Session.state:type_name -> optserve.v1.SessionState
-	30, // 28: optserve.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	26, // 29: optserve.v1.Session.slots:type_name -> optserve.v1.GroupSlots
-	23, // 30: optserve.v1.Session.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauState
-	24, // 31: optserve.v1.Session.early_stopping:type_name -> optserve.v1.EarlyStoppingState
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	16, // 10: optserve.v1.SessionSpec.coordination:type_name -> optserve.v1.CoordinationSpec
+	17, // 11: optserve.v1.CoordinationSpec.solo:type_name -> optserve.v1.CoordinationSolo
+	18, // 12: optserve.v1.CoordinationSpec.sync:type_name -> optserve.v1.CoordinationSync
+	19, // 13: optserve.v1.CoordinationSpec.async:type_name -> optserve.v1.CoordinationAsync
+	20, // 14: optserve.v1.CoordinationSpec.bounded:type_name -> optserve.v1.CoordinationBounded
+	21, // 15: optserve.v1.CoordinationSpec.rounds:type_name -> optserve.v1.CoordinationRounds
+	1,  // 16: optserve.v1.CoordinationSync.late:type_name -> optserve.v1.LateContribution
+	2,  // 17: optserve.v1.CoordinationSync.aggregation:type_name -> optserve.v1.Aggregation
+	3,  // 18: optserve.v1.CoordinationAsync.damping:type_name -> optserve.v1.Damping
+	3,  // 19: optserve.v1.CoordinationRounds.damping:type_name -> optserve.v1.Damping
+	4,  // 20: optserve.v1.DurabilitySpec.mode:type_name -> optserve.v1.DurabilityMode
+	5,  // 21: optserve.v1.LeaseSpec.on_expiry:type_name -> optserve.v1.ExpiryAction
+	25, // 22: optserve.v1.GradientSpec.clip:type_name -> optserve.v1.ClipSpec
+	6,  // 23: optserve.v1.GradientSpec.non_finite:type_name -> optserve.v1.NonFinitePolicy
+	7,  // 24: optserve.v1.GradientSpec.sparse:type_name -> optserve.v1.SparseUpdate
+	26, // 25: optserve.v1.ClipSpec.by_value:type_name -> optserve.v1.ClipByValue
+	27, // 26: optserve.v1.ClipSpec.by_tensor_norm:type_name -> optserve.v1.ClipByNorm
+	27, // 27: optserve.v1.ClipSpec.by_global_norm:type_name -> optserve.v1.ClipByNorm
+	8,  // 28: optserve.v1.WeightAverageSpec.start:type_name -> optserve.v1.WeightAverageStart
+	36, // 29: optserve.v1.ParameterGroup.optimizer:type_name -> optserve.v1.OptimizerSpec
+	9,  // 30: optserve.v1.ReduceOnPlateauSpec.mode:type_name -> optserve.v1.MetricMode
+	10, // 31: optserve.v1.ReduceOnPlateauSpec.patience_rule:type_name -> optserve.v1.PatienceRule
+	11, // 32: optserve.v1.ReduceOnPlateauSpec.threshold_mode:type_name -> optserve.v1.ThresholdMode
+	12, // 33: optserve.v1.ReduceOnPlateauSpec.cooldown_order:type_name -> optserve.v1.CooldownOrder
+	9,  // 34: optserve.v1.EarlyStoppingSpec.mode:type_name -> optserve.v1.MetricMode
+	15, // 35: optserve.v1.Session.spec:type_name -> optserve.v1.SessionSpec
+	38, // 36: optserve.v1.Session.layout:type_name -> optserve.v1.TensorLayout
+	13, // 37: optserve.v1.Session.state:type_name -> optserve.v1.SessionState
+	39, // 38: optserve.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	35, // 39: optserve.v1.Session.slots:type_name -> optserve.v1.GroupSlots
+	32, // 40: optserve.v1.Session.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauState
+	33, // 41: optserve.v1.Session.early_stopping:type_name -> optserve.v1.EarlyStoppingState
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_optserve_v1_session_proto_init() }
@@ -3757,29 +5107,40 @@ func file_optserve_v1_session_proto_init() {
 	file_optserve_v1_schedule_spec_proto_init()
 	file_optserve_v1_tensor_proto_init()
 	file_optserve_v1_session_proto_msgTypes[0].OneofWrappers = []any{}
-	file_optserve_v1_session_proto_msgTypes[1].OneofWrappers = []any{}
-	file_optserve_v1_session_proto_msgTypes[2].OneofWrappers = []any{}
-	file_optserve_v1_session_proto_msgTypes[3].OneofWrappers = []any{}
-	file_optserve_v1_session_proto_msgTypes[4].OneofWrappers = []any{
-		(*clipSpec_ByValue)(nil),
-		(*clipSpec_ByTensorNorm)(nil),
-		(*clipSpec_ByGlobalNorm)(nil),
+	file_optserve_v1_session_proto_msgTypes[1].OneofWrappers = []any{
+		(*coordinationSpec_Solo)(nil),
+		(*coordinationSpec_Sync)(nil),
+		(*coordinationSpec_Async)(nil),
+		(*coordinationSpec_Bounded)(nil),
+		(*coordinationSpec_Rounds)(nil),
 	}
+	file_optserve_v1_session_proto_msgTypes[3].OneofWrappers = []any{}
+	file_optserve_v1_session_proto_msgTypes[4].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[5].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[6].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[7].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[8].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[9].OneofWrappers = []any{}
-	file_optserve_v1_session_proto_msgTypes[10].OneofWrappers = []any{}
+	file_optserve_v1_session_proto_msgTypes[10].OneofWrappers = []any{
+		(*clipSpec_ByValue)(nil),
+		(*clipSpec_ByTensorNorm)(nil),
+		(*clipSpec_ByGlobalNorm)(nil),
+	}
 	file_optserve_v1_session_proto_msgTypes[11].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[12].OneofWrappers = []any{}
+	file_optserve_v1_session_proto_msgTypes[13].OneofWrappers = []any{}
+	file_optserve_v1_session_proto_msgTypes[14].OneofWrappers = []any{}
+	file_optserve_v1_session_proto_msgTypes[15].OneofWrappers = []any{}
+	file_optserve_v1_session_proto_msgTypes[16].OneofWrappers = []any{}
+	file_optserve_v1_session_proto_msgTypes[17].OneofWrappers = []any{}
+	file_optserve_v1_session_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optserve_v1_session_proto_rawDesc), len(file_optserve_v1_session_proto_rawDesc)),
-			NumEnums:      12,
-			NumMessages:   15,
+			NumEnums:      15,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -36,6 +36,9 @@ const (
 	StepOutcome_STEP_OUTCOME_SKIPPED StepOutcome = 3
 	// The request was validated, and nothing was changed.
 	StepOutcome_STEP_OUTCOME_VALIDATED StepOutcome = 4
+	// Under SYNC: the gradient was computed at an earlier step, and nothing was
+	// changed. Pull, and continue with the next sequence.
+	StepOutcome_STEP_OUTCOME_DROPPED StepOutcome = 5
 )
 
 // Enum value maps for StepOutcome.
@@ -46,6 +49,7 @@ var (
 		2: "STEP_OUTCOME_ACCUMULATED",
 		3: "STEP_OUTCOME_SKIPPED",
 		4: "STEP_OUTCOME_VALIDATED",
+		5: "STEP_OUTCOME_DROPPED",
 	}
 	StepOutcome_value = map[string]int32{
 		"STEP_OUTCOME_UNSPECIFIED": 0,
@@ -53,6 +57,7 @@ var (
 		"STEP_OUTCOME_ACCUMULATED": 2,
 		"STEP_OUTCOME_SKIPPED":     3,
 		"STEP_OUTCOME_VALIDATED":   4,
+		"STEP_OUTCOME_DROPPED":     5,
 	}
 )
 
@@ -1854,7 +1859,8 @@ func (b0 ReportMetricsResponse_builder) Build() *ReportMetricsResponse {
 //
 // A step is identified by (worker, sequence). Its content is: the names of its
 // tensors, their element types and bytes (or the gradient_id in their place),
-// the row indices in the order given, expected_step, loss_scale and overrides.
+// the row indices in the order given, expected_step, loss_scale, overrides, and
+// in a step of a member example_count and parameters_step.
 // The same sequence with the same content returns the stored result and
 // applies nothing; with another content it is refused with
 // ERROR_REASON_SEQUENCE_REUSED. What is pulled and per_tensor_norms are no
@@ -1869,6 +1875,9 @@ type StepOptions struct {
 	xxx_hidden_PerTensorNorms bool                       `protobuf:"varint,6,opt,name=per_tensor_norms,json=perTensorNorms,proto3"`
 	xxx_hidden_Pull           *PullOptions               `protobuf:"bytes,7,opt,name=pull,proto3"`
 	xxx_hidden_Overrides      *[]*HyperparameterOverride `protobuf:"bytes,8,rep,name=overrides,proto3"`
+	xxx_hidden_WorkerEpoch    uint64                     `protobuf:"varint,9,opt,name=worker_epoch,json=workerEpoch,proto3"`
+	xxx_hidden_ExampleCount   uint64                     `protobuf:"varint,10,opt,name=example_count,json=exampleCount,proto3,oneof"`
+	xxx_hidden_ParametersStep int64                      `protobuf:"varint,11,opt,name=parameters_step,json=parametersStep,proto3,oneof"`
 	XXX_raceDetectHookData    protoimpl.RaceDetectHookData
 	XXX_presence              [1]uint32
 	unknownFields             protoimpl.UnknownFields
@@ -1958,6 +1967,27 @@ func (x *StepOptions) GetOverrides() []*HyperparameterOverride {
 	return nil
 }
 
+func (x *StepOptions) GetWorkerEpoch() uint64 {
+	if x != nil {
+		return x.xxx_hidden_WorkerEpoch
+	}
+	return 0
+}
+
+func (x *StepOptions) GetExampleCount() uint64 {
+	if x != nil {
+		return x.xxx_hidden_ExampleCount
+	}
+	return 0
+}
+
+func (x *StepOptions) GetParametersStep() int64 {
+	if x != nil {
+		return x.xxx_hidden_ParametersStep
+	}
+	return 0
+}
+
 func (x *StepOptions) SetWorker(v string) {
 	x.xxx_hidden_Worker = v
 }
@@ -1968,12 +1998,12 @@ func (x *StepOptions) SetSequence(v uint64) {
 
 func (x *StepOptions) SetExpectedStep(v int64) {
 	x.xxx_hidden_ExpectedStep = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 8)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 11)
 }
 
 func (x *StepOptions) SetLossScale(v float64) {
 	x.xxx_hidden_LossScale = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 8)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 11)
 }
 
 func (x *StepOptions) SetValidateOnly(v bool) {
@@ -1990,6 +2020,20 @@ func (x *StepOptions) SetPull(v *PullOptions) {
 
 func (x *StepOptions) SetOverrides(v []*HyperparameterOverride) {
 	x.xxx_hidden_Overrides = &v
+}
+
+func (x *StepOptions) SetWorkerEpoch(v uint64) {
+	x.xxx_hidden_WorkerEpoch = v
+}
+
+func (x *StepOptions) SetExampleCount(v uint64) {
+	x.xxx_hidden_ExampleCount = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 9, 11)
+}
+
+func (x *StepOptions) SetParametersStep(v int64) {
+	x.xxx_hidden_ParametersStep = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 10, 11)
 }
 
 func (x *StepOptions) HasExpectedStep() bool {
@@ -2013,6 +2057,20 @@ func (x *StepOptions) HasPull() bool {
 	return x.xxx_hidden_Pull != nil
 }
 
+func (x *StepOptions) HasExampleCount() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 9)
+}
+
+func (x *StepOptions) HasParametersStep() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 10)
+}
+
 func (x *StepOptions) ClearExpectedStep() {
 	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
 	x.xxx_hidden_ExpectedStep = 0
@@ -2025,6 +2083,16 @@ func (x *StepOptions) ClearLossScale() {
 
 func (x *StepOptions) ClearPull() {
 	x.xxx_hidden_Pull = nil
+}
+
+func (x *StepOptions) ClearExampleCount() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 9)
+	x.xxx_hidden_ExampleCount = 0
+}
+
+func (x *StepOptions) ClearParametersStep() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 10)
+	x.xxx_hidden_ParametersStep = 0
 }
 
 type StepOptions_builder struct {
@@ -2054,6 +2122,16 @@ type StepOptions_builder struct {
 	Pull *PullOptions
 	// Hyperparameters that have other values in this step alone.
 	Overrides []*HyperparameterOverride
+	// The epoch of the worker's membership, from JoinSession. 0 for a step of no
+	// member, which only a session without coordination, or under SOLO, accepts.
+	// Not part of the content.
+	WorkerEpoch uint64
+	// Number of examples that the gradient was computed of, at least 1; 1 when
+	// unset. Used where the coordination weights by it.
+	ExampleCount *uint64
+	// The step of the parameters at which the gradient was computed, as the pull
+	// stated it. Required under SYNC, ASYNC and ROUNDS.
+	ParametersStep *int64
 }
 
 func (b0 StepOptions_builder) Build() *StepOptions {
@@ -2063,17 +2141,26 @@ func (b0 StepOptions_builder) Build() *StepOptions {
 	x.xxx_hidden_Worker = b.Worker
 	x.xxx_hidden_Sequence = b.Sequence
 	if b.ExpectedStep != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 8)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 11)
 		x.xxx_hidden_ExpectedStep = *b.ExpectedStep
 	}
 	if b.LossScale != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 8)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 11)
 		x.xxx_hidden_LossScale = *b.LossScale
 	}
 	x.xxx_hidden_ValidateOnly = b.ValidateOnly
 	x.xxx_hidden_PerTensorNorms = b.PerTensorNorms
 	x.xxx_hidden_Pull = b.Pull
 	x.xxx_hidden_Overrides = &b.Overrides
+	x.xxx_hidden_WorkerEpoch = b.WorkerEpoch
+	if b.ExampleCount != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 9, 11)
+		x.xxx_hidden_ExampleCount = *b.ExampleCount
+	}
+	if b.ParametersStep != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 10, 11)
+		x.xxx_hidden_ParametersStep = *b.ParametersStep
+	}
 	return m0
 }
 
@@ -2525,6 +2612,8 @@ type StepResult struct {
 	xxx_hidden_Replayed              bool                   `protobuf:"varint,12,opt,name=replayed,proto3"`
 	xxx_hidden_Worker                string                 `protobuf:"bytes,13,opt,name=worker,proto3"`
 	xxx_hidden_Sequence              uint64                 `protobuf:"varint,14,opt,name=sequence,proto3"`
+	xxx_hidden_Contributions         int32                  `protobuf:"varint,15,opt,name=contributions,proto3"`
+	xxx_hidden_Weight                float64                `protobuf:"fixed64,16,opt,name=weight,proto3"`
 	unknownFields                    protoimpl.UnknownFields
 	sizeCache                        protoimpl.SizeCache
 }
@@ -2654,6 +2743,20 @@ func (x *StepResult) GetSequence() uint64 {
 	return 0
 }
 
+func (x *StepResult) GetContributions() int32 {
+	if x != nil {
+		return x.xxx_hidden_Contributions
+	}
+	return 0
+}
+
+func (x *StepResult) GetWeight() float64 {
+	if x != nil {
+		return x.xxx_hidden_Weight
+	}
+	return 0
+}
+
 func (x *StepResult) SetStep(v int64) {
 	x.xxx_hidden_Step = v
 }
@@ -2710,6 +2813,14 @@ func (x *StepResult) SetSequence(v uint64) {
 	x.xxx_hidden_Sequence = v
 }
 
+func (x *StepResult) SetContributions(v int32) {
+	x.xxx_hidden_Contributions = v
+}
+
+func (x *StepResult) SetWeight(v float64) {
+	x.xxx_hidden_Weight = v
+}
+
 type StepResult_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -2726,8 +2837,8 @@ type StepResult_builder struct {
 	ClippedGradientNorm float64
 	// NaN and infinite elements of the gradient as NonFinitePolicy checks it.
 	NonFiniteCount int64
-	// Number of steps between the one at which the gradient was computed and
-	// this one. Always 0 in this version.
+	// Number of steps of the session between parameters_step and the step that
+	// the gradient was used in. 0 for a step of no member.
 	Staleness int64
 	// l1*sum(|p|) + l2*sum(p^2)/2 at the parameters before the step; 0 without
 	// regularisation.
@@ -2746,6 +2857,12 @@ type StepResult_builder struct {
 	Worker string
 	// The step's number within its worker; 0 without a worker.
 	Sequence uint64
+	// Under SYNC: the contributions that were aggregated to the step. Under
+	// ROUNDS: those of the round up to this one.
+	Contributions int32
+	// The share of this contribution in the aggregate, where that is a mean; under
+	// ASYNC the factor of the learning rate. 0 for a step of no member.
+	Weight float64
 }
 
 func (b0 StepResult_builder) Build() *StepResult {
@@ -2766,6 +2883,8 @@ func (b0 StepResult_builder) Build() *StepResult {
 	x.xxx_hidden_Replayed = b.Replayed
 	x.xxx_hidden_Worker = b.Worker
 	x.xxx_hidden_Sequence = b.Sequence
+	x.xxx_hidden_Contributions = b.Contributions
+	x.xxx_hidden_Weight = b.Weight
 	return m0
 }
 
@@ -3009,6 +3128,7 @@ type StepPlan struct {
 	xxx_hidden_Pull           *PullOptions           `protobuf:"bytes,6,opt,name=pull,proto3"`
 	xxx_hidden_Region         string                 `protobuf:"bytes,7,opt,name=region,proto3"`
 	xxx_hidden_PerTensorNorms bool                   `protobuf:"varint,8,opt,name=per_tensor_norms,json=perTensorNorms,proto3"`
+	xxx_hidden_WorkerEpoch    uint64                 `protobuf:"varint,9,opt,name=worker_epoch,json=workerEpoch,proto3"`
 	unknownFields             protoimpl.UnknownFields
 	sizeCache                 protoimpl.SizeCache
 }
@@ -3094,6 +3214,13 @@ func (x *StepPlan) GetPerTensorNorms() bool {
 	return false
 }
 
+func (x *StepPlan) GetWorkerEpoch() uint64 {
+	if x != nil {
+		return x.xxx_hidden_WorkerEpoch
+	}
+	return 0
+}
+
 func (x *StepPlan) SetSession(v string) {
 	x.xxx_hidden_Session = v
 }
@@ -3124,6 +3251,10 @@ func (x *StepPlan) SetRegion(v string) {
 
 func (x *StepPlan) SetPerTensorNorms(v bool) {
 	x.xxx_hidden_PerTensorNorms = v
+}
+
+func (x *StepPlan) SetWorkerEpoch(v uint64) {
+	x.xxx_hidden_WorkerEpoch = v
 }
 
 func (x *StepPlan) HasPull() bool {
@@ -3162,6 +3293,8 @@ type StepPlan_builder struct {
 	Region string
 	// Requests the norm of each tensor in each result.
 	PerTensorNorms bool
+	// The epoch of the worker's membership, as in StepOptions.
+	WorkerEpoch uint64
 }
 
 func (b0 StepPlan_builder) Build() *StepPlan {
@@ -3176,6 +3309,7 @@ func (b0 StepPlan_builder) Build() *StepPlan {
 	x.xxx_hidden_Pull = b.Pull
 	x.xxx_hidden_Region = b.Region
 	x.xxx_hidden_PerTensorNorms = b.PerTensorNorms
+	x.xxx_hidden_WorkerEpoch = b.WorkerEpoch
 	return m0
 }
 
@@ -3311,19 +3445,21 @@ func (b0 StepPlanned_builder) Build() *StepPlanned {
 
 // Begins one step of a stream. Its content is as in StepOptions.
 type StepStart struct {
-	state                   protoimpl.MessageState     `protogen:"opaque.v1"`
-	xxx_hidden_Sequence     uint64                     `protobuf:"varint,1,opt,name=sequence,proto3"`
-	xxx_hidden_ByteCount    uint64                     `protobuf:"varint,2,opt,name=byte_count,json=byteCount,proto3"`
-	xxx_hidden_ExpectedStep int64                      `protobuf:"varint,3,opt,name=expected_step,json=expectedStep,proto3,oneof"`
-	xxx_hidden_LossScale    float64                    `protobuf:"fixed64,4,opt,name=loss_scale,json=lossScale,proto3,oneof"`
-	xxx_hidden_GradientId   uint64                     `protobuf:"varint,5,opt,name=gradient_id,json=gradientId,proto3"`
-	xxx_hidden_RowIndices   *[]*Tensor                 `protobuf:"bytes,6,rep,name=row_indices,json=rowIndices,proto3"`
-	xxx_hidden_Overrides    *[]*HyperparameterOverride `protobuf:"bytes,7,rep,name=overrides,proto3"`
-	xxx_hidden_ValidateOnly bool                       `protobuf:"varint,8,opt,name=validate_only,json=validateOnly,proto3"`
-	XXX_raceDetectHookData  protoimpl.RaceDetectHookData
-	XXX_presence            [1]uint32
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	state                     protoimpl.MessageState     `protogen:"opaque.v1"`
+	xxx_hidden_Sequence       uint64                     `protobuf:"varint,1,opt,name=sequence,proto3"`
+	xxx_hidden_ByteCount      uint64                     `protobuf:"varint,2,opt,name=byte_count,json=byteCount,proto3"`
+	xxx_hidden_ExpectedStep   int64                      `protobuf:"varint,3,opt,name=expected_step,json=expectedStep,proto3,oneof"`
+	xxx_hidden_LossScale      float64                    `protobuf:"fixed64,4,opt,name=loss_scale,json=lossScale,proto3,oneof"`
+	xxx_hidden_GradientId     uint64                     `protobuf:"varint,5,opt,name=gradient_id,json=gradientId,proto3"`
+	xxx_hidden_RowIndices     *[]*Tensor                 `protobuf:"bytes,6,rep,name=row_indices,json=rowIndices,proto3"`
+	xxx_hidden_Overrides      *[]*HyperparameterOverride `protobuf:"bytes,7,rep,name=overrides,proto3"`
+	xxx_hidden_ValidateOnly   bool                       `protobuf:"varint,8,opt,name=validate_only,json=validateOnly,proto3"`
+	xxx_hidden_ExampleCount   uint64                     `protobuf:"varint,9,opt,name=example_count,json=exampleCount,proto3,oneof"`
+	xxx_hidden_ParametersStep int64                      `protobuf:"varint,10,opt,name=parameters_step,json=parametersStep,proto3,oneof"`
+	XXX_raceDetectHookData    protoimpl.RaceDetectHookData
+	XXX_presence              [1]uint32
+	unknownFields             protoimpl.UnknownFields
+	sizeCache                 protoimpl.SizeCache
 }
 
 func (x *StepStart) Reset() {
@@ -3411,6 +3547,20 @@ func (x *StepStart) GetValidateOnly() bool {
 	return false
 }
 
+func (x *StepStart) GetExampleCount() uint64 {
+	if x != nil {
+		return x.xxx_hidden_ExampleCount
+	}
+	return 0
+}
+
+func (x *StepStart) GetParametersStep() int64 {
+	if x != nil {
+		return x.xxx_hidden_ParametersStep
+	}
+	return 0
+}
+
 func (x *StepStart) SetSequence(v uint64) {
 	x.xxx_hidden_Sequence = v
 }
@@ -3421,12 +3571,12 @@ func (x *StepStart) SetByteCount(v uint64) {
 
 func (x *StepStart) SetExpectedStep(v int64) {
 	x.xxx_hidden_ExpectedStep = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 8)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 10)
 }
 
 func (x *StepStart) SetLossScale(v float64) {
 	x.xxx_hidden_LossScale = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 8)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 10)
 }
 
 func (x *StepStart) SetGradientId(v uint64) {
@@ -3445,6 +3595,16 @@ func (x *StepStart) SetValidateOnly(v bool) {
 	x.xxx_hidden_ValidateOnly = v
 }
 
+func (x *StepStart) SetExampleCount(v uint64) {
+	x.xxx_hidden_ExampleCount = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 8, 10)
+}
+
+func (x *StepStart) SetParametersStep(v int64) {
+	x.xxx_hidden_ParametersStep = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 9, 10)
+}
+
 func (x *StepStart) HasExpectedStep() bool {
 	if x == nil {
 		return false
@@ -3459,6 +3619,20 @@ func (x *StepStart) HasLossScale() bool {
 	return protoimpl.X.Present(&(x.XXX_presence[0]), 3)
 }
 
+func (x *StepStart) HasExampleCount() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 8)
+}
+
+func (x *StepStart) HasParametersStep() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 9)
+}
+
 func (x *StepStart) ClearExpectedStep() {
 	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
 	x.xxx_hidden_ExpectedStep = 0
@@ -3467,6 +3641,16 @@ func (x *StepStart) ClearExpectedStep() {
 func (x *StepStart) ClearLossScale() {
 	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 3)
 	x.xxx_hidden_LossScale = 0
+}
+
+func (x *StepStart) ClearExampleCount() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 8)
+	x.xxx_hidden_ExampleCount = 0
+}
+
+func (x *StepStart) ClearParametersStep() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 9)
+	x.xxx_hidden_ParametersStep = 0
 }
 
 type StepStart_builder struct {
@@ -3493,6 +3677,11 @@ type StepStart_builder struct {
 	Overrides []*HyperparameterOverride
 	// Checks and measures the step, and applies nothing, as in StepOptions.
 	ValidateOnly bool
+	// Number of examples that the gradient was computed of, as in StepOptions.
+	ExampleCount *uint64
+	// The step of the parameters at which the gradient was computed, as in
+	// StepOptions.
+	ParametersStep *int64
 }
 
 func (b0 StepStart_builder) Build() *StepStart {
@@ -3502,17 +3691,25 @@ func (b0 StepStart_builder) Build() *StepStart {
 	x.xxx_hidden_Sequence = b.Sequence
 	x.xxx_hidden_ByteCount = b.ByteCount
 	if b.ExpectedStep != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 8)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 10)
 		x.xxx_hidden_ExpectedStep = *b.ExpectedStep
 	}
 	if b.LossScale != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 8)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 10)
 		x.xxx_hidden_LossScale = *b.LossScale
 	}
 	x.xxx_hidden_GradientId = b.GradientId
 	x.xxx_hidden_RowIndices = &b.RowIndices
 	x.xxx_hidden_Overrides = &b.Overrides
 	x.xxx_hidden_ValidateOnly = b.ValidateOnly
+	if b.ExampleCount != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 8, 10)
+		x.xxx_hidden_ExampleCount = *b.ExampleCount
+	}
+	if b.ParametersStep != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 9, 10)
+		x.xxx_hidden_ParametersStep = *b.ParametersStep
+	}
 	return m0
 }
 
@@ -4027,6 +4224,7 @@ type PullParametersRequest struct {
 	xxx_hidden_Name            string                 `protobuf:"bytes,1,opt,name=name,proto3"`
 	xxx_hidden_Pull            *PullOptions           `protobuf:"bytes,2,opt,name=pull,proto3"`
 	xxx_hidden_IfNewerThanStep int64                  `protobuf:"varint,3,opt,name=if_newer_than_step,json=ifNewerThanStep,proto3,oneof"`
+	xxx_hidden_NewerThanStep   int64                  `protobuf:"varint,4,opt,name=newer_than_step,json=newerThanStep,proto3,oneof"`
 	XXX_raceDetectHookData     protoimpl.RaceDetectHookData
 	XXX_presence               [1]uint32
 	unknownFields              protoimpl.UnknownFields
@@ -4079,6 +4277,13 @@ func (x *PullParametersRequest) GetIfNewerThanStep() int64 {
 	return 0
 }
 
+func (x *PullParametersRequest) GetNewerThanStep() int64 {
+	if x != nil {
+		return x.xxx_hidden_NewerThanStep
+	}
+	return 0
+}
+
 func (x *PullParametersRequest) SetName(v string) {
 	x.xxx_hidden_Name = v
 }
@@ -4089,7 +4294,12 @@ func (x *PullParametersRequest) SetPull(v *PullOptions) {
 
 func (x *PullParametersRequest) SetIfNewerThanStep(v int64) {
 	x.xxx_hidden_IfNewerThanStep = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 3)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 4)
+}
+
+func (x *PullParametersRequest) SetNewerThanStep(v int64) {
+	x.xxx_hidden_NewerThanStep = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 4)
 }
 
 func (x *PullParametersRequest) HasPull() bool {
@@ -4106,6 +4316,13 @@ func (x *PullParametersRequest) HasIfNewerThanStep() bool {
 	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
 }
 
+func (x *PullParametersRequest) HasNewerThanStep() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 3)
+}
+
 func (x *PullParametersRequest) ClearPull() {
 	x.xxx_hidden_Pull = nil
 }
@@ -4113,6 +4330,11 @@ func (x *PullParametersRequest) ClearPull() {
 func (x *PullParametersRequest) ClearIfNewerThanStep() {
 	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
 	x.xxx_hidden_IfNewerThanStep = 0
+}
+
+func (x *PullParametersRequest) ClearNewerThanStep() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 3)
+	x.xxx_hidden_NewerThanStep = 0
 }
 
 type PullParametersRequest_builder struct {
@@ -4124,6 +4346,9 @@ type PullParametersRequest_builder struct {
 	Pull *PullOptions
 	// Sends no values unless the session's step is greater.
 	IfNewerThanStep *int64
+	// Waits until the session's step is greater, at most until the call's
+	// deadline, and then sends the values.
+	NewerThanStep *int64
 }
 
 func (b0 PullParametersRequest_builder) Build() *PullParametersRequest {
@@ -4133,8 +4358,12 @@ func (b0 PullParametersRequest_builder) Build() *PullParametersRequest {
 	x.xxx_hidden_Name = b.Name
 	x.xxx_hidden_Pull = b.Pull
 	if b.IfNewerThanStep != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 3)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 4)
 		x.xxx_hidden_IfNewerThanStep = *b.IfNewerThanStep
+	}
+	if b.NewerThanStep != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 4)
+		x.xxx_hidden_NewerThanStep = *b.NewerThanStep
 	}
 	return m0
 }
@@ -6953,7 +7182,7 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\astopped\x18\x04 \x01(\bR\astopped\x12\x1a\n" +
 	"\brestored\x18\x05 \x01(\bR\brestored\x12M\n" +
 	"\x11reduce_on_plateau\x18\x06 \x01(\v2!.optserve.v1.ReduceOnPlateauStateR\x0freduceOnPlateau\x12F\n" +
-	"\x0eearly_stopping\x18\a \x01(\v2\x1f.optserve.v1.EarlyStoppingStateR\rearlyStopping\"\xf0\x02\n" +
+	"\x0eearly_stopping\x18\a \x01(\v2\x1f.optserve.v1.EarlyStoppingStateR\rearlyStopping\"\x91\x04\n" +
 	"\vStepOptions\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12(\n" +
@@ -6963,9 +7192,15 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12(\n" +
 	"\x10per_tensor_norms\x18\x06 \x01(\bR\x0eperTensorNorms\x12,\n" +
 	"\x04pull\x18\a \x01(\v2\x18.optserve.v1.PullOptionsR\x04pull\x12A\n" +
-	"\toverrides\x18\b \x03(\v2#.optserve.v1.HyperparameterOverrideR\toverridesB\x10\n" +
+	"\toverrides\x18\b \x03(\v2#.optserve.v1.HyperparameterOverrideR\toverrides\x12!\n" +
+	"\fworker_epoch\x18\t \x01(\x04R\vworkerEpoch\x12(\n" +
+	"\rexample_count\x18\n" +
+	" \x01(\x04H\x02R\fexampleCount\x88\x01\x01\x12,\n" +
+	"\x0fparameters_step\x18\v \x01(\x03H\x03R\x0eparametersStep\x88\x01\x01B\x10\n" +
 	"\x0e_expected_stepB\r\n" +
-	"\v_loss_scale\"g\n" +
+	"\v_loss_scaleB\x10\n" +
+	"\x0e_example_countB\x12\n" +
+	"\x10_parameters_step\"g\n" +
 	"\x16HyperparameterOverride\x12\x19\n" +
 	"\x05group\x18\x01 \x01(\tH\x00R\x05group\x88\x01\x01\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -6986,7 +7221,7 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\n" +
 	"parameters\x18\x02 \x03(\v2\x18.optserve.v1.NamedTensorR\n" +
 	"parameters\x12'\n" +
-	"\x0fparameters_step\x18\x03 \x01(\x03R\x0eparametersStep\"\xa2\x04\n" +
+	"\x0fparameters_step\x18\x03 \x01(\x03R\x0eparametersStep\"\xe0\x04\n" +
 	"\n" +
 	"StepResult\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x122\n" +
@@ -7003,7 +7238,9 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\ftensor_norms\x18\v \x03(\v2\x17.optserve.v1.TensorNormR\vtensorNorms\x12\x1a\n" +
 	"\breplayed\x18\f \x01(\bR\breplayed\x12\x16\n" +
 	"\x06worker\x18\r \x01(\tR\x06worker\x12\x1a\n" +
-	"\bsequence\x18\x0e \x01(\x04R\bsequence\"4\n" +
+	"\bsequence\x18\x0e \x01(\x04R\bsequence\x12$\n" +
+	"\rcontributions\x18\x0f \x01(\x05R\rcontributions\x12\x16\n" +
+	"\x06weight\x18\x10 \x01(\x01R\x06weight\"4\n" +
 	"\n" +
 	"TensorNorm\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -7012,7 +7249,7 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\x04plan\x18\x01 \x01(\v2\x15.optserve.v1.StepPlanR\x04plan\x12*\n" +
 	"\x04step\x18\x02 \x01(\v2\x16.optserve.v1.StepStartR\x04step\x12K\n" +
 	"\x0fdata_connection\x18\x03 \x01(\v2\".optserve.v1.DataConnectionRequestR\x0edataConnection\x12(\n" +
-	"\x05chunk\x18\x04 \x01(\v2\x12.optserve.v1.ChunkR\x05chunk\"\xab\x02\n" +
+	"\x05chunk\x18\x04 \x01(\v2\x12.optserve.v1.ChunkR\x05chunk\"\xce\x02\n" +
 	"\bStepPlan\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x18\n" +
@@ -7021,14 +7258,15 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\x0egradient_dtype\x18\x05 \x01(\x0e2\x15.optserve.v1.DataTypeR\rgradientDtype\x12,\n" +
 	"\x04pull\x18\x06 \x01(\v2\x18.optserve.v1.PullOptionsR\x04pull\x12\x16\n" +
 	"\x06region\x18\a \x01(\tR\x06region\x12(\n" +
-	"\x10per_tensor_norms\x18\b \x01(\bR\x0eperTensorNorms\"\xb6\x01\n" +
+	"\x10per_tensor_norms\x18\b \x01(\bR\x0eperTensorNorms\x12!\n" +
+	"\fworker_epoch\x18\t \x01(\x04R\vworkerEpoch\"\xb6\x01\n" +
 	"\vStepPlanned\x125\n" +
 	"\tgradients\x18\x01 \x01(\v2\x17.optserve.v1.ByteLayoutR\tgradients\x127\n" +
 	"\n" +
 	"parameters\x18\x02 \x01(\v2\x17.optserve.v1.ByteLayoutR\n" +
 	"parameters\x12\x12\n" +
 	"\x04step\x18\x03 \x01(\x03R\x04step\x12#\n" +
-	"\rnext_sequence\x18\x04 \x01(\x04R\fnextSequence\"\xf4\x02\n" +
+	"\rnext_sequence\x18\x04 \x01(\x04R\fnextSequence\"\xf2\x03\n" +
 	"\tStepStart\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1d\n" +
 	"\n" +
@@ -7041,9 +7279,14 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\vrow_indices\x18\x06 \x03(\v2\x13.optserve.v1.TensorR\n" +
 	"rowIndices\x12A\n" +
 	"\toverrides\x18\a \x03(\v2#.optserve.v1.HyperparameterOverrideR\toverrides\x12#\n" +
-	"\rvalidate_only\x18\b \x01(\bR\fvalidateOnlyB\x10\n" +
+	"\rvalidate_only\x18\b \x01(\bR\fvalidateOnly\x12(\n" +
+	"\rexample_count\x18\t \x01(\x04H\x02R\fexampleCount\x88\x01\x01\x12,\n" +
+	"\x0fparameters_step\x18\n" +
+	" \x01(\x03H\x03R\x0eparametersStep\x88\x01\x01B\x10\n" +
 	"\x0e_expected_stepB\r\n" +
-	"\v_loss_scale\"/\n" +
+	"\v_loss_scaleB\x10\n" +
+	"\x0e_example_countB\x12\n" +
+	"\x10_parameters_step\"/\n" +
 	"\x15DataConnectionRequest\x12\x16\n" +
 	"\x06ticket\x18\x01 \x01(\fR\x06ticket\"\xa0\x01\n" +
 	"\x13DataConnectionOffer\x12\x12\n" +
@@ -7065,12 +7308,14 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\x06layout\x18\x03 \x03(\v2\x19.optserve.v1.TensorLayoutR\x06layout\x12\x1d\n" +
 	"\n" +
 	"byte_count\x18\x04 \x01(\x04R\tbyteCount\x12!\n" +
-	"\fnot_modified\x18\x05 \x01(\bR\vnotModified\"\xa2\x01\n" +
+	"\fnot_modified\x18\x05 \x01(\bR\vnotModified\"\xe3\x01\n" +
 	"\x15PullParametersRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\x04pull\x18\x02 \x01(\v2\x18.optserve.v1.PullOptionsR\x04pull\x120\n" +
-	"\x12if_newer_than_step\x18\x03 \x01(\x03H\x00R\x0fifNewerThanStep\x88\x01\x01B\x15\n" +
-	"\x13_if_newer_than_step\"y\n" +
+	"\x12if_newer_than_step\x18\x03 \x01(\x03H\x00R\x0fifNewerThanStep\x88\x01\x01\x12+\n" +
+	"\x0fnewer_than_step\x18\x04 \x01(\x03H\x01R\rnewerThanStep\x88\x01\x01B\x15\n" +
+	"\x13_if_newer_than_stepB\x12\n" +
+	"\x10_newer_than_step\"y\n" +
 	"\x16PullParametersResponse\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1d.optserve.v1.ParametersHeaderR\x06header\x12(\n" +
 	"\x05chunk\x18\x02 \x01(\v2\x12.optserve.v1.ChunkR\x05chunk\"r\n" +
@@ -7187,13 +7432,14 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\n" +
 	"byte_count\x18\x03 \x01(\x04R\tbyteCount\"H\n" +
 	"\x16ImportSnapshotResponse\x12.\n" +
-	"\asession\x18\x01 \x01(\v2\x14.optserve.v1.SessionR\asession*\x99\x01\n" +
+	"\asession\x18\x01 \x01(\v2\x14.optserve.v1.SessionR\asession*\xb3\x01\n" +
 	"\vStepOutcome\x12\x1c\n" +
 	"\x18STEP_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14STEP_OUTCOME_APPLIED\x10\x01\x12\x1c\n" +
 	"\x18STEP_OUTCOME_ACCUMULATED\x10\x02\x12\x18\n" +
 	"\x14STEP_OUTCOME_SKIPPED\x10\x03\x12\x1a\n" +
-	"\x16STEP_OUTCOME_VALIDATED\x10\x042\xff\f\n" +
+	"\x16STEP_OUTCOME_VALIDATED\x10\x04\x12\x18\n" +
+	"\x14STEP_OUTCOME_DROPPED\x10\x052\xff\f\n" +
 	"\x0eSessionService\x12V\n" +
 	"\rCreateSession\x12!.optserve.v1.CreateSessionRequest\x1a\".optserve.v1.CreateSessionResponse\x12M\n" +
 	"\n" +

@@ -100,8 +100,9 @@ type SessionServiceClient interface {
 	//
 	// INVALID_ARGUMENT: a field is wrong, or the members of a group differ.
 	// NOT_FOUND: there is no such session. ABORTED: expected_step is not the
-	// session's step. FAILED_PRECONDITION: a step is partly accumulated, or this
-	// request_id was used for another content.
+	// session's step. FAILED_PRECONDITION: a step is partly accumulated, a
+	// round of CoordinationRounds is open, or this request_id was used for another
+	// content.
 	UpdateSession(ctx context.Context, in *UpdateSessionRequest, opts ...grpc.CallOption) (*UpdateSessionResponse, error)
 	// Reports metrics of the current model, such as the loss on a validation
 	// set, once for each evaluation. reduce_on_plateau and early_stopping use
@@ -123,8 +124,10 @@ type SessionServiceClient interface {
 	// FAILED_PRECONDITION: the sequence leaves a gap (the metadata state the
 	// expected one), was used for another content, or its result is no longer
 	// stored; parameters are not uploaded yet; or early stopping has ended the
-	// training. ABORTED: expected_step is not the session's step (the metadata
-	// state the current one); pull, and compute the gradient again.
+	// training; or the membership of worker_epoch has ended, and the worker has to
+	// join again. ABORTED: expected_step is not the session's step (the metadata
+	// state the current one), or the gradient is too old for the session's
+	// coordination; pull, and compute the gradient again.
 	Step(ctx context.Context, in *StepRequest, opts ...grpc.CallOption) (*StepResponse, error)
 	// Takes any number of steps of any size. The first message is a plan: what
 	// the steps have in common; the server answers it with the layout of the
@@ -525,8 +528,9 @@ type SessionServiceServer interface {
 	//
 	// INVALID_ARGUMENT: a field is wrong, or the members of a group differ.
 	// NOT_FOUND: there is no such session. ABORTED: expected_step is not the
-	// session's step. FAILED_PRECONDITION: a step is partly accumulated, or this
-	// request_id was used for another content.
+	// session's step. FAILED_PRECONDITION: a step is partly accumulated, a
+	// round of CoordinationRounds is open, or this request_id was used for another
+	// content.
 	UpdateSession(context.Context, *UpdateSessionRequest) (*UpdateSessionResponse, error)
 	// Reports metrics of the current model, such as the loss on a validation
 	// set, once for each evaluation. reduce_on_plateau and early_stopping use
@@ -548,8 +552,10 @@ type SessionServiceServer interface {
 	// FAILED_PRECONDITION: the sequence leaves a gap (the metadata state the
 	// expected one), was used for another content, or its result is no longer
 	// stored; parameters are not uploaded yet; or early stopping has ended the
-	// training. ABORTED: expected_step is not the session's step (the metadata
-	// state the current one); pull, and compute the gradient again.
+	// training; or the membership of worker_epoch has ended, and the worker has to
+	// join again. ABORTED: expected_step is not the session's step (the metadata
+	// state the current one), or the gradient is too old for the session's
+	// coordination; pull, and compute the gradient again.
 	Step(context.Context, *StepRequest) (*StepResponse, error)
 	// Takes any number of steps of any size. The first message is a plan: what
 	// the steps have in common; the server answers it with the layout of the

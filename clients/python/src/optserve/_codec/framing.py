@@ -122,13 +122,13 @@ class Framing(Generic[M]):
 
     def join(self, head: bytes, chunk: ChunkView | ChunkParts) -> bytes:
         """The bytes of a message whose other fields are encoded already."""
-        return b"".join(self.pieces(head, chunk))
+        return b"".join(self.encode_pieces(head, chunk))
 
-    def pieces(self, head: bytes, chunk: ChunkView | ChunkParts) -> tuple[Any, ...]:
+    def encode_pieces(self, head: bytes, chunk: ChunkView | ChunkParts) -> tuple[Any, ...]:
         """The same in pieces (contiguous buffers), so that the payload may stay where it is."""
         return head, _opening(self._tag, chunk.byte_offset, chunk.byte_count), *chunk.parts
 
-    def pieces_of_run(self, head: bytes, byte_offset: int, data: memoryview) -> tuple[Any, ...]:
+    def encode_run(self, head: bytes, byte_offset: int, data: memoryview) -> tuple[Any, ...]:
         """The same for one run of bytes.
 
         Args:

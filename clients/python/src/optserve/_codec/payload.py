@@ -131,7 +131,7 @@ def pieces(
         on_sent(byte_count)
     if not byte_count:
         return ((head,),)
-    return (framing.pieces(head, ChunkParts(0, byte_count, list(map(dtypes.bytes_of, arrays)))),)
+    return (framing.encode_pieces(head, ChunkParts(0, byte_count, list(map(dtypes.bytes_of, arrays)))),)
 
 
 def _long(
@@ -139,7 +139,7 @@ def _long(
 ) -> Iterator[Sequence[Any]]:
     expect_large_messages()
     for chunk in cut:
-        yield framing.pieces(head, chunk)
+        yield framing.encode_pieces(head, chunk)
         head = b""
 
 

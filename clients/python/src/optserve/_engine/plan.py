@@ -122,7 +122,7 @@ class Plan:
         self._message.worker = "" if self.options.validate_only else worker
         return wire.StepStreamRequest(plan=self._message).SerializeToString()
 
-    def answer(self, planned: wire.StepPlanned) -> None:
+    def accept_answer(self, planned: wire.StepPlanned) -> None:
         """Takes the server's answer.
 
         Raises:

@@ -129,7 +129,9 @@ class SharedRegions:
         elif into is None and memory.is_small:
             values = memory.copy(change)
         else:
-            targets = {name: into[name] for name in memory.parameters} if into else self._new_arrays(memory)
+            targets = (
+                {name: into[name] for name in memory.parameters} if into else self._allocate_arrays(memory)
+            )
             values = targets if memory.copy_to(targets, change) else None
         if values is not None:
             return Parameters(values, step=step, point=pull.point or ParameterPoint.PARAMETERS)
@@ -144,7 +146,7 @@ class SharedRegions:
         while self._memories:
             self._memories.popitem()[1].close()
 
-    def _new_arrays(self, memory: SharedMemory) -> dict[str, Array]:
+    def _allocate_arrays(self, memory: SharedMemory) -> dict[str, Array]:
         """Arrays for the values, in a buffer of the pool."""
         arrays, start = {}, 0
         buffer = self._pool.take(sum(-(-a.nbytes // 64) * 64 for a in memory.parameters.values()))

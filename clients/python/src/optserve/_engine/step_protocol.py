@@ -125,7 +125,7 @@ class StepProtocol:
         """Accepts the answer to the plan that is due."""
         plan = self.due.popleft()
         assert isinstance(plan, Plan)
-        plan.answer(message)
+        plan.accept_answer(message)
 
     def accept_result(self, result: StepResult) -> None:
         """Accepts the result of the oldest step."""

@@ -61,6 +61,8 @@ class Reason(StrEnum):
     NOT_A_MEMBER = "NOT_A_MEMBER"
     STALE = "STALE"
     ROUND_CLOSED = "ROUND_CLOSED"
+    NO_DATA_PLAN = "NO_DATA_PLAN"
+    SHARD_NOT_HELD = "SHARD_NOT_HELD"
 
 
 class DomainError(Exception):

@@ -189,6 +189,8 @@ ELSEWHERE: Mapping[str, str] = {
     "SNAPSHOT_DAMAGED": "tests/recovery/test_snapshots.py",
     "FENCED": "tests/integration/test_workers.py",
     "NOT_A_MEMBER": "tests/integration/test_workers.py",
+    "NO_DATA_PLAN": "tests/integration/test_data_plan.py",
+    "SHARD_NOT_HELD": "tests/integration/test_data_plan.py",
     "STALE": "tests/integration/test_workers.py",
     "ROUND_CLOSED": "tests/integration/test_workers.py",
     "INTERNAL": "tests/service/rpc/test_boundary.py",

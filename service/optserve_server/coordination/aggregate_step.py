@@ -33,6 +33,7 @@ class Share:
     digest: str
     staleness: int
     weight: float
+    completed_shards: Sequence[int] = ()
 
 
 class AggregateStep(Change[Any, "AggregateStep"]):
@@ -106,8 +107,11 @@ class AggregateStep(Change[Any, "AggregateStep"]):
             )
             session.step_deduplication.remember(share.worker, bytes.fromhex(share.digest), own)
             membership.active[share.worker].count(own.step, own.staleness, now)
+            if result.outcome is not StepOutcome.SKIPPED:
+                session.coordinator.complete_shards(share.worker, share.completed_shards)
             if share.worker in held:
                 held[share.worker].decide(own)
+        session.coordinator.go_on()
         return result
 
     def _aggregate(self, session: CoordinatedSession, held: Sequence[Held], staging: Staging) -> list[Share]:
@@ -118,7 +122,14 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         weights = [one.weight if spec.weight_by_examples else 1.0 for one in given]
         total = 1.0 if spec.aggregation is Aggregation.SUM else sum(weights)
         return [
-            Share(one.member.worker, one.sequence, one.digest.hex(), one.staleness, weight / total)
+            Share(
+                one.member.worker,
+                one.sequence,
+                one.digest.hex(),
+                one.staleness,
+                weight / total,
+                one.completed_shards,
+            )
             for one, weight in zip(held, weights, strict=True)
         ]
 

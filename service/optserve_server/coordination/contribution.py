@@ -58,8 +58,8 @@ class Contribution(Step):
         """Checks, measures and decides; changes nothing but the lease.
 
         Raises:
-            DomainError: what `Step.prepare` raises, FENCED, NOT_A_MEMBER, STALE, ROUND_CLOSED, or
-                CONFLICTING_FIELDS for what cannot be aggregated.
+            DomainError: what `Step.prepare` raises, FENCED, NOT_A_MEMBER, NO_DATA_PLAN,
+                SHARD_NOT_HELD, STALE, ROUND_CLOSED, or CONFLICTING_FIELDS for what cannot be aggregated.
         """
         coordinator: Coordinator = session.coordinator
         of_member, worker = self._options_of_member, self.options.worker
@@ -75,13 +75,15 @@ class Contribution(Step):
         super().prepare(session)
         self._passes = None  # were ended; if it waits, it is measured again
         self.decision = None
+        if of_member.completed_shards and self.stored is None and self._recorded is None:
+            coordinator.known_progress().check(worker, of_member.completed_shards)
         if self.stored is not None or self.outcome in (StepOutcome.VALIDATED, StepOutcome.SKIPPED):
             return self
         computed = of_member.parameters_step
         staleness = None if computed is None else session.step - computed
         offer = Offer(self._member, staleness, session.step)
         self.decision = self._recorded or coordinator.mode.decide(
-            offer, coordinator.membership.active.values()
+            offer, coordinator.membership.working or [self._member]
         )
         if self.decision.action in AGGREGATED:
             self._check_aggregated(session, coordinator)
@@ -135,7 +137,10 @@ class Contribution(Step):
         weight = float(self._options_of_member.example_count)
         weighted = Weighted(self.staging, weight, self.options.loss_scale)
         norms = self.options.per_tensor_norms
-        return Held(self._member, self.options.sequence, self._digest, decision.staleness, weighted, norms)
+        shards = self._options_of_member.completed_shards
+        return Held(
+            self._member, self.options.sequence, self._digest, decision.staleness, weighted, norms, shards
+        )
 
     def _check_aggregated(self, session: CoordinatedSession, coordinator: Coordinator) -> None:
         """Rejects what cannot be aggregated, and another content under a sequence that waits."""
@@ -186,6 +191,7 @@ class Contribution(Step):
     def _count(self, result: StepResult) -> None:
         coordinator = self._coordinated.coordinator
         self._member.count(result.step, result.staleness, coordinator.membership.clock())
+        coordinator.complete_shards(self._member.worker, self._options_of_member.completed_shards)
         coordinator.go_on()
 
     def _facts_of_drop(self) -> dict[str, Any]:
@@ -221,7 +227,8 @@ def replay_contribution(
     """Takes a recorded contribution again."""
     stated = facts["decision"]
     recorded = None if stated is None else Decision(Action(stated[0]), stated[1], stated[2])
-    asked = replace(options, member=MemberOptions(*facts["member"]))
+    epoch, example_count, parameters_step, shards = facts["member"]
+    asked = replace(options, member=MemberOptions(epoch, example_count, parameters_step, tuple(shards)))
     if recorded is None:
         return Step(session, staging, asked).prepare(session).commit()
     return Contribution(session, staging, asked, recorded).prepare(session).contribute()

@@ -11,11 +11,13 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.coordination.aggregation import Weighted
 from optserve_server.coordination.asynchronous import Asynchronous
 from optserve_server.coordination.bounded import Bounded
+from optserve_server.coordination.data_progress import DataProgress
 from optserve_server.coordination.membership import Member, Membership
 from optserve_server.coordination.mode import Gathered, Mode
 from optserve_server.coordination.rounds import Rounds
 from optserve_server.coordination.solo import Solo
 from optserve_server.coordination.sync import Sync
+from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import Budget
 from optserve_server.spec.coordination import (
     CoordinationAsync,
@@ -44,6 +46,7 @@ class Held:
         staleness: its staleness.
         weighted: its gradient; None if it is not to be aggregated.
         per_tensor_norms: whether its result is to have them.
+        completed_shards: shards that are complete with it.
 
     Attributes:
         result: that of the step that it became a part of; None if it is to be decided on again.
@@ -58,9 +61,11 @@ class Held:
         staleness: int = 0,
         weighted: Weighted | None = None,
         per_tensor_norms: bool = False,
+        completed_shards: Sequence[int] = (),
     ) -> None:
         self.member, self.sequence, self.digest = member, sequence, digest
         self.staleness, self.weighted, self.per_tensor_norms = staleness, weighted, per_tensor_norms
+        self.completed_shards = completed_shards
         self.result: StepResult | None = None
         self.error: Exception | None = None
         self._on_decided: list[Callable[[], object]] | None = []
@@ -110,6 +115,7 @@ class Coordinator:
         mode: decides what contributions do.
         held: contributions that are to be aggregated, by worker.
         waiting: contributions that are to be decided on again.
+        progress: progress of the data plan; None without one.
         round: the round of ROUNDS; None before its first contribution.
     """
 
@@ -117,6 +123,8 @@ class Coordinator:
         self.membership = Membership(clock)
         self.held: dict[str, Held] = {}
         self.waiting: list[Held] = []
+        self.progress: DataProgress | None = None
+        self._waiting_for_shards: dict[str, Held] = {}
         self.round: Round | None = None
         self._target: Staging | None = None
         self._since = math.inf
@@ -160,20 +168,57 @@ class Coordinator:
         for held in waiting:
             self.membership.end_wait(held.member)
             held.decide()
+        progress = self.progress
+        if progress is None or progress.is_finished or progress.available():
+            self._end_waits_for_shards()
+
+    def wait_for_shards(self, member: Member) -> Held:
+        """What is decided when shards were given back, or all are complete."""
+        return self._waiting_for_shards.setdefault(member.worker, Held(member, 0))
+
+    def _end_waits_for_shards(self) -> None:
+        waiting, self._waiting_for_shards = self._waiting_for_shards, {}
+        for held in waiting.values():
+            held.decide()
 
     def decide_again(self, error: Exception | None = None) -> None:
         """Has everything that waits decided on again, or rejects what is to be aggregated."""
         for held in self.take_held():
             held.decide(error=error)
         self.go_on()
+        self._end_waits_for_shards()
 
     def release(self, worker: str) -> None:
-        """Has what waits of a worker whose epoch ends decided on again, and what its end lets go on."""
+        """Has what waits of a worker whose epoch ends decided on again, and what its end lets go on.
+
+        Its shards are given back.
+        """
+        if self.progress is not None:
+            self.progress.give_back(worker)
         held = self.held.pop(worker, None)
         if held is not None:
             self.membership.end_wait(held.member)
             held.decide()
+        waiting = self._waiting_for_shards.pop(worker, None)
+        if waiting is not None:
+            waiting.decide()
         self.go_on()
+
+    def known_progress(self) -> DataProgress:
+        """The progress of the data plan.
+
+        Raises:
+            DomainError: NO_DATA_PLAN.
+        """
+        if self.progress is None:
+            text = "the session has no data plan; create it with data_plan, or update it"
+            raise DomainError(Reason.NO_DATA_PLAN, text)
+        return self.progress
+
+    def complete_shards(self, worker: str, numbers: Sequence[int]) -> None:
+        """Completes shards with the step that was computed of them."""
+        if self.progress is not None:
+            self.progress.complete(worker, numbers)
 
     def target(self, make: Callable[[], Staging]) -> Staging:
         """Where contributions are aggregated."""
@@ -187,13 +232,13 @@ class Coordinator:
         now = self.membership.clock()
         if not gathered.count or now < self._not_before:
             return False
-        return self.mode.is_complete(gathered, len(self.membership.active), now)
+        return self.mode.is_complete(gathered, self.membership.working_count, now)
 
     def due_at(self) -> float:
         """When something is to be done without a call: a lease runs out, or a step is to be taken."""
         gathered = self._gather()
         step_at = self.mode.due_at(gathered) if gathered.count else math.inf
-        if gathered.count and self.mode.is_complete(gathered, len(self.membership.active), -math.inf):
+        if gathered.count and self.mode.is_complete(gathered, self.membership.working_count, -math.inf):
             step_at = -math.inf
         return max(min(step_at, self.membership.expires_at()), self._not_before)
 
@@ -210,14 +255,34 @@ class Coordinator:
 
     def facts(self) -> dict[str, Any] | None:
         """What is durable beside the round's arrays, as JSON; None if there never was a member."""
-        if self.membership.next_epoch == 1:
+        if (
+            self.membership.next_epoch == 1
+            and self.round is None
+            and not (self.progress and self.progress.next)
+        ):
             return None
-        open_round = self.round and [self.round.count, self.round.weight]
-        return {**self.membership.state(), "round": open_round}
+        return self._facts(self.membership, self.progress)
 
-    def facts_of_round(self) -> dict[str, Any]:
+    def facts_without_members(self) -> dict[str, Any]:
         """The same without members, for a copy of the session."""
-        return {**Membership().state(), "round": self.round and [self.round.count, self.round.weight]}
+        progress = None
+        if self.progress is not None:
+            progress = DataProgress(self.progress.plan)
+            progress.restore(self.progress.facts())
+            progress.end_leases()
+        return self._facts(Membership(), progress)
+
+    def _facts(self, membership: Membership, progress: DataProgress | None) -> dict[str, Any]:
+        return {
+            **membership.state(),
+            "round": self.round and [self.round.count, self.round.weight],
+            "data": progress and progress.facts(),
+        }
+
+    def end_leases(self) -> None:
+        """Returns all shards that are leased."""
+        if self.progress is not None:
+            self.progress.end_leases()
 
     def restore(self, facts: dict[str, Any] | None, make: Callable[[], Staging]) -> None:
         """Takes over what `facts` described; the arrays of an open round are to be filled."""
@@ -228,6 +293,8 @@ class Coordinator:
             self.round = Round(make())
             self.round.count, self.round.weight = int(facts["round"][0]), float(facts["round"][1])
             self.round.since = self.membership.clock() if self.round.count else math.inf
+        if self.progress is not None and facts["data"] is not None:
+            self.progress.restore(facts["data"])
 
     def _gather(self) -> Gathered:
         if self.round is not None:
@@ -253,11 +320,16 @@ class CoordinatedSession(SessionState):
     ) -> None:
         super().__init__(session_id, spec, layout, backend, pending, budget)
         self.coordinator = Coordinator(spec.coordination)
-        self.members_only = self.coordinator.mode.members_only
+        self.follow_coordination()
 
     def follow_coordination(self) -> None:
         """Coordinates as the specification says now."""
-        self.coordinator.follow(self.spec.coordination)
+        coordinator, plan = self.coordinator, self.spec.data_plan
+        if plan is None or coordinator.progress is None:
+            coordinator.progress = None if plan is None else DataProgress(plan)
+        else:
+            coordinator.progress.plan = plan
+        coordinator.follow(self.spec.coordination)
         self.members_only = self.coordinator.mode.members_only
 
 

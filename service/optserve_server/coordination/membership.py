@@ -44,6 +44,7 @@ class Member:
         waiting: contributions of it that wait; its lease does not run out meanwhile.
         last_at: when its last contribution was counted; 0 before the first since the start.
         interval: moving average of the seconds between two contributions; 0 before the second.
+        is_idle: whether it waits for shards, so that others do not wait for it.
     """
 
     worker: str
@@ -59,6 +60,7 @@ class Member:
     waiting: int = 0
     last_at: float = 0.0
     interval: float = 0.0
+    is_idle: bool = False
 
     def facts(self) -> list[Any]:
         """What is durable of it, as JSON."""
@@ -101,6 +103,16 @@ class Membership:
         self.active: dict[str, Member] = {}
         self.former: dict[str, Member] = {}
         self.next_epoch = 1
+
+    @property
+    def working(self) -> list[Member]:
+        """The members that others may have to wait for."""
+        return [member for member in self.active.values() if not member.is_idle]
+
+    @property
+    def working_count(self) -> int:
+        """Number of these members."""
+        return len(self.working)
 
     def state(self) -> dict[str, Any]:
         """What is durable, as JSON."""

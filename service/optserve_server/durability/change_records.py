@@ -107,7 +107,9 @@ def _restore(session: Session, saved: Session) -> None:
     session.resident_bytes = saved.resident_bytes
     session.charge, session.waiting = saved.charge, saved.waiting
     session.follow_coordination()
+    saved.coordinator.end_leases()
     session.coordinator.round = saved.coordinator.round
+    session.coordinator.progress = saved.coordinator.progress
     session.activity.publish(Updated())
 
 
@@ -185,6 +187,12 @@ def _replay(
             return Join(facts["worker"], facts["lease_seconds"]).prepare(session).commit()
         case ChangeKind.END_MEMBERSHIPS:
             replay_end(session, facts)
+            return None
+        case ChangeKind.ACQUIRE_SHARDS:
+            session.coordinator.known_progress().lease(facts["worker"], facts["shards"])
+            return None
+        case ChangeKind.RELEASE_SHARDS:
+            session.coordinator.known_progress().give_back(facts["worker"], facts["shards"])
             return None
         case ChangeKind.DROPPED:
             return drop(session, facts["worker"], facts)

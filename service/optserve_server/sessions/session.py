@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.coordination.coordinator import CoordinatedSession
+from optserve_server.coordination.data_progress import following_plan
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import UNBOUNDED, Budget
 from optserve_server.sessions.session_durability import SessionDurability
@@ -169,7 +171,8 @@ class Session(CoordinatedSession):
         self.check_step(expected_step, "expected_step")
         if self.coordinator.has_open_round:
             raise DomainError(Reason.STEP_INCOMPLETE, "a round is open; update when it has closed")
-        prepared = prepare_spec_update(self, spec)
+        plan = following_plan(self.spec.data_plan, self.coordinator.progress, spec.data_plan)
+        prepared = prepare_spec_update(self, replace(spec, data_plan=plan))
         return Prepared(partial(self._update, prepared), prepared.give_up)
 
     def _update(self, prepared: Prepared[list[StateTransfer]]) -> list[StateTransfer]:

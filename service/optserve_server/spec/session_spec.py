@@ -18,6 +18,7 @@ from optserve_server.spec.coordination import (
     CoordinationSync,
     Damping,
 )
+from optserve_server.spec.data_plan import DataPlanSpec
 from optserve_server.spec.early_stopping import EarlyStoppingSpec
 from optserve_server.spec.plateau import ReduceOnPlateauSpec
 
@@ -208,6 +209,7 @@ class SessionSpec(Hyperparameters):
     durability: DurabilitySpec | None = hyper(None)
     step_counting: StepCounting = hyper(StepCounting.PER_SESSION, torch=StepCounting.PER_TENSOR)
     coordination: CoordinationSpec | None = hyper(None)
+    data_plan: DataPlanSpec | None = hyper(None)
 
     def validate(self) -> None:
         """Refuses a learning rate beside a schedule, and what changes the rate of a rule without one."""

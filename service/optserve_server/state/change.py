@@ -18,6 +18,8 @@ class ChangeKind(StrEnum):
     DROPPED = "dropped"
     AGGREGATE = "aggregate"
     CLOSE_ROUND = "close_round"
+    ACQUIRE_SHARDS = "acquire_shards"
+    RELEASE_SHARDS = "release_shards"
     JOIN = "join"
     END_MEMBERSHIPS = "end_memberships"
     PUSH = "push"
@@ -33,7 +35,7 @@ class ChangeKind(StrEnum):
     DELETE = "delete"
 
 
-OF_STEPS = frozenset(list(ChangeKind)[:5])
+OF_STEPS = frozenset(list(ChangeKind)[:7])
 """Changes that a training makes again and again; others are rare."""
 
 

@@ -26,11 +26,13 @@ class MemberOptions:
         epoch: the epoch of its membership.
         example_count: examples that the gradient was computed of.
         parameters_step: the step of the parameters that it was computed with; None if it does not say.
+        completed_shards: shards of the data plan that it was computed of.
     """
 
     epoch: int
     example_count: int = 1
     parameters_step: int | None = None
+    completed_shards: tuple[int, ...] = ()
 
 
 # One of each is made for every step; to make a frozen one takes four times as long.

@@ -125,7 +125,8 @@ class Step(Change[SessionState, "Step"]):
             if not self._digest:
                 context: tuple[object, ...] = options.loss_scale, options.expected_step, options.overrides
                 if options.member is not None:
-                    context += options.member.example_count, options.member.parameters_step
+                    of_member = options.member
+                    context += of_member.example_count, of_member.parameters_step, of_member.completed_shards
                 self._digest = staging.digest(*context, stand_in=options.gradient_id, of=self._hasher)
             if not new:
                 self.stored = session.step_deduplication.lookup(

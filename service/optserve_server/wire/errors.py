@@ -75,6 +75,8 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.DURABILITY_UNAVAILABLE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.FENCED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.NOT_A_MEMBER: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.NO_DATA_PLAN: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.SHARD_NOT_HELD: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.STALE: grpc.StatusCode.ABORTED,
     Reason.ROUND_CLOSED: grpc.StatusCode.ABORTED,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from optserve_server.coordination.coordinator import Held
 from optserve_server.coordination.due import due_change
 from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.coordination.membership_change import EndMemberships, Join
+from optserve_server.coordination.shard_change import Acquired, AcquireShards, ReleaseShards
 from optserve_server.durability.change_records import replay
 from optserve_server.errors import DomainError
 from optserve_server.sessions.session import Session
@@ -80,6 +81,15 @@ class Coordinated:
         self.make(EndMemberships(MemberState.LEFT, [(worker, epoch)]))
         self.settle()
 
+    def acquire(self, worker: str, epoch: int, count: int = 1) -> Acquired:
+        acquired: Acquired = self.make(AcquireShards(worker, epoch, count))
+        self.settle()
+        return acquired
+
+    def release(self, worker: str, epoch: int, *shards: int) -> None:
+        self.make(ReleaseShards(worker, epoch, shards))
+        self.settle()
+
     def contribute(
         self,
         worker: str,
@@ -88,11 +98,14 @@ class Coordinated:
         gradients: Arrays,
         at: int | None = None,
         examples: int = 1,
+        shards: Sequence[int] = (),
         **options: Any,
     ) -> Waiting:
         """Makes a contribution; what it returns may be settled later."""
         arrays = [NamedArray(name, array) for name, array in gradients.items()]
-        asked = StepOptions(worker, sequence, member=MemberOptions(epoch, examples, at), **options)
+        asked = StepOptions(
+            worker, sequence, member=MemberOptions(epoch, examples, at, tuple(shards)), **options
+        )
         waiting = Waiting(Contribution(self.session, self.session.stage_arrays(arrays), asked))
         self._attempt(waiting)
         self.settle()

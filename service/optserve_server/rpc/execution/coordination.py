@@ -8,28 +8,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 import weakref
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from optserve_server.coordination.contribution import Contribution
 from optserve_server.coordination.coordinator import Held
 from optserve_server.coordination.due import due_change
 from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.coordination.membership_change import EndMemberships, Join
+from optserve_server.coordination.shard_change import Acquired, AcquireShards, ReleaseShards
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.context.drain import RETRY_AFTER_S
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.session import Session
 from optserve_server.state.change import Change
-from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.reading import Reply
 from optserve_server.state.step_result import StepResult
 from optserve_server.stepping.step import answer_with
 
 T = TypeVar("T", covariant=True)
+
+WAITS_PER_LEASE = 3
+"""Calls that wait for shards within one lease, which each of them renews."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +70,35 @@ class Coordination:
     def leave(self, session: Session, worker: str, epoch: int) -> Awaitable[None]:
         """Ends a membership, if it has not ended."""
         return Completion(self._change(session, EndMemberships(MemberState.LEFT, [(worker, epoch)])))
+
+    async def acquire_shards(
+        self, session: Session, worker: str, epoch: int, count: int, wait_seconds: float
+    ) -> Acquired:
+        """The shards that a member holds after it leased some; waits while others hold all that are left.
+
+        Raises:
+            DomainError: what `AcquireShards.prepare` raises, or SHUTTING_DOWN.
+        """
+        ends = math.inf
+        while True:
+            if self._is_stopping:
+                raise _shutting_down()
+            acquired: Acquired = await Completion(self._change(session, AcquireShards(worker, epoch, count)))
+            if acquired.wait is None:
+                return acquired
+            longest = acquired.wait.member.lease_seconds / WAITS_PER_LEASE
+            ends = min(ends, time.monotonic() + min(wait_seconds, longest))
+            try:
+                async with asyncio.timeout(ends - time.monotonic()):
+                    await self._wait_for_decision(session, acquired.wait)
+            except TimeoutError:
+                return acquired
+
+    def release_shards(
+        self, session: Session, worker: str, epoch: int, shards: Sequence[int]
+    ) -> Awaitable[None]:
+        """Gives shards of a member back."""
+        return Completion(self._change(session, ReleaseShards(worker, epoch, shards)))
 
     def watch(self, sessions: Iterable[Session]) -> None:
         """Has leases and deadlines of sessions that were recovered run."""
@@ -105,15 +138,15 @@ class Coordination:
 
     async def _wait_for_decision(self, session: Session, held: Held) -> None:
         loop = asyncio.get_running_loop()
-        decided = loop.create_future()
-        held.when_decided(partial(loop.call_soon_threadsafe, decided.set_result, None))
+        decided = asyncio.Event()
+        held.when_decided(partial(loop.call_soon_threadsafe, decided.set))
         self._waiting[held] = session
         try:
-            await decided
+            await decided.wait()
         finally:
             self._waiting.pop(held, None)
 
-    async def _change(self, session: Session, change: Change[Session, Prepared[T]]) -> T:
+    async def _change(self, session: Session, change: Change[Session, Any]) -> Any:
         done = await self._execution.commit(session, change, _commit)
         await self._advance(session)
         return done

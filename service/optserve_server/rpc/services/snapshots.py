@@ -184,10 +184,11 @@ class Snapshots:
             raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
         made.step_deduplication, made.created = StepDeduplication(), datetime.now(UTC)
         made.coordinator.membership = Membership()
+        made.coordinator.end_leases()
         return made
 
     def _bytes(self, session: Session) -> npt.NDArray[np.uint8]:
-        own = {"workers": [], "coordination": session.coordinator.facts_of_round()}
+        own = {"workers": [], "coordination": session.coordinator.facts_without_members()}
         frozen = encode_snapshot(session, self._codec, number=0, requests=[], **own)
         return bytes_of(frozen, session.budget)
 

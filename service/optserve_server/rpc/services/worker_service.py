@@ -60,6 +60,25 @@ class WorkerService(WorkerServiceServicer):
         await self._coordination.leave(session, workers.worker_from(request), request.worker_epoch)
         return pb.LeaveSessionResponse()
 
+    async def AcquireShards(
+        self, request: pb.AcquireShardsRequest, context: Context
+    ) -> pb.AcquireShardsResponse:
+        acquired = await self._coordination.acquire_shards(
+            self._find(request.session),
+            workers.worker_from(request),
+            request.worker_epoch,
+            workers.shard_count_from(request),
+            workers.wait_from(request),
+        )
+        return workers.acquired_to(acquired)
+
+    async def ReleaseShards(
+        self, request: pb.ReleaseShardsRequest, context: Context
+    ) -> pb.ReleaseShardsResponse:
+        session, worker = self._find(request.session), workers.worker_from(request)
+        await self._coordination.release_shards(session, worker, request.worker_epoch, request.shards)
+        return pb.ReleaseShardsResponse()
+
     async def ListWorkers(self, request: pb.ListWorkersRequest, context: Context) -> pb.ListWorkersResponse:
         membership = self._find(request.session).coordinator.membership
         now = membership.clock()

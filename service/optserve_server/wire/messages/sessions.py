@@ -91,6 +91,12 @@ def session_to(session: Session) -> session_pb2.Session:
         durable_step=session.durable_step,
     )
     message.create_time.FromDatetime(session.created)
+    progress = session.coordinator.progress
+    if progress is not None:
+        message.data_plan.shard_count = progress.plan.shard_count
+        message.data_plan.completed = progress.completed
+        message.data_plan.leased = progress.leased_count
+        message.data_plan.epoch = progress.epoch
     return message
 
 

@@ -70,7 +70,9 @@ def unary_options_from(message: pb.StepOptions) -> StepOptions:
             message.per_tensor_norms,
             0,
             overrides_from(message.overrides, "options.overrides") if message.overrides else (),
-            _member_from(message, message.worker_epoch) if message.worker_epoch else None,
+            _member_from(message, message.worker_epoch)
+            if message.worker_epoch or message.completed_shards
+            else None,
         )
     )
 
@@ -79,14 +81,20 @@ def _member_from(message: pb.StepOptions | pb.StepStart, epoch: int) -> MemberOp
     """What a member's step states besides; fields of errors start at ``options``.
 
     Raises:
-        DomainError: OUT_OF_RANGE.
+        DomainError: OUT_OF_RANGE, or FIELD_REQUIRED for shards without an epoch.
     """
+    if not epoch:
+        text = "worker_epoch is required by completed_shards"
+        raise DomainError(Reason.FIELD_REQUIRED, text, field="options.worker_epoch")
     count = message.example_count if message.HasField("example_count") else 1
     if not count:
         text = "example_count is 0, but must be at least 1"
         raise DomainError(Reason.OUT_OF_RANGE, text, field="options.example_count")
     return MemberOptions(
-        epoch, count, message.parameters_step if message.HasField("parameters_step") else None
+        epoch,
+        count,
+        message.parameters_step if message.HasField("parameters_step") else None,
+        tuple(message.completed_shards),
     )
 
 
@@ -258,7 +266,7 @@ def options_from(start: pb.StepStart, plan: StepPlan[Session]) -> StepOptions:
             plan.per_tensor_norms,
             start.gradient_id,
             overrides_from(start.overrides, "overrides") if start.overrides else (),
-            _member_from(start, plan.worker_epoch) if plan.worker_epoch else None,
+            _member_from(start, plan.worker_epoch) if plan.worker_epoch or start.completed_shards else None,
         )
     )
 

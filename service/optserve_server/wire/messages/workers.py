@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 from optserve.v1 import worker_service_pb2 as pb
 from optserve_server.coordination.membership import Member, MemberState
+from optserve_server.coordination.shard_change import Acquired
 from optserve_server.errors import DomainError, Reason
 from optserve_server.wire.fields.enums import number_of
 from optserve_server.wire.fields.names import check_key
 
 DEFAULT_LEASE_S = 30.0
 MIN_LEASE_S = 0.1
+MAX_SHARDS_HELD = 1024
+
+MemberRequest = (
+    pb.JoinSessionRequest
+    | pb.RenewLeaseRequest
+    | pb.LeaveSessionRequest
+    | pb.AcquireShardsRequest
+    | pb.ReleaseShardsRequest
+)
 
 
-def worker_from(message: pb.JoinSessionRequest | pb.RenewLeaseRequest | pb.LeaveSessionRequest) -> str:
+def worker_from(message: MemberRequest) -> str:
     """The name of a worker.
 
     Raises:
@@ -35,6 +48,39 @@ def lease_from(message: pb.JoinSessionRequest) -> float:
         metadata = {"range": f"at least {MIN_LEASE_S:g}"}
         raise DomainError(Reason.OUT_OF_RANGE, text, field="lease_seconds", metadata=metadata)
     return seconds
+
+
+def shard_count_from(message: pb.AcquireShardsRequest) -> int:
+    """The number of shards that a worker shall hold.
+
+    Raises:
+        DomainError: OUT_OF_RANGE.
+    """
+    if message.count > MAX_SHARDS_HELD:
+        text = f"count is {message.count}, but must be at most {MAX_SHARDS_HELD}"
+        metadata = {"range": f"at most {MAX_SHARDS_HELD}"}
+        raise DomainError(Reason.OUT_OF_RANGE, text, field="count", metadata=metadata)
+    return message.count or 1
+
+
+def wait_from(message: pb.AcquireShardsRequest) -> float:
+    """The seconds to wait for shards; infinity when unset.
+
+    Raises:
+        DomainError: OUT_OF_RANGE.
+    """
+    if not message.HasField("wait_seconds"):
+        return math.inf
+    if not message.wait_seconds >= 0:
+        text = f"wait_seconds is {message.wait_seconds:g}, but must be at least 0"
+        raise DomainError(Reason.OUT_OF_RANGE, text, field="wait_seconds", metadata={"range": "at least 0"})
+    return message.wait_seconds
+
+
+def acquired_to(acquired: Acquired) -> pb.AcquireShardsResponse:
+    """The shards that a worker holds."""
+    shards = [pb.DataShard(**dataclasses.asdict(shard)) for shard in acquired.shards]
+    return pb.AcquireShardsResponse(shards=shards, finished=acquired.is_finished)
 
 
 def worker_to(member: Member, now: float) -> pb.Worker:

@@ -340,6 +340,20 @@ class ErrorReason(IntEnum):
     Metadata {"parameters_step": "5", "current": "6", "limit": "0"}.
     """
 
+    NO_DATA_PLAN = 48
+    """FAILED_PRECONDITION.
+
+    The session has no data plan. Create it with SessionSpec.data_plan, or update it.
+    """
+
+    SHARD_NOT_HELD = 49
+    """FAILED_PRECONDITION.
+
+    The worker does not hold a shard: it is complete, it was released, or a snapshot was restored. Acquire
+    shards, and compute another contribution. Example: field "options.completed_shards[1]", metadata
+    {"shard": "17", "worker": "w1"}.
+    """
+
 
 class InitializerDistribution(IntEnum):
     """Shape of a variance-scaling initializer's distribution."""

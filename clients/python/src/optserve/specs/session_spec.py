@@ -55,6 +55,9 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
             under the TORCH convention, else PER_SESSION.
         coordination: How the steps of several workers are combined. Steps are independent of each
             other when unset, as under SOLO.
+        data_plan: The data that the session is trained on, which its members share out among
+            themselves. No plan when unset. UpdateSession keeps the plan when unset, may begin one, and
+            may change nothing but its epochs, which cannot become fewer than have begun.
     """
 
     optimizer: Optimizer
@@ -70,6 +73,7 @@ class SessionSpec(Spec, message=session_pb2.SessionSpec):
     durability: Durability | None = None
     step_counting: ByConvention[StepCounting] = None
     coordination: Coordination | None = None
+    data_plan: DataPlan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -417,3 +421,27 @@ class CoordinationRounds(Coordination, field="rounds"):
     max_staleness: int = 0
     damping: Damping = Damping.NONE
     damping_factor: float = 0.5
+
+
+@dataclass(frozen=True)
+class DataPlan(Spec, message=session_pb2.DataPlanSpec):
+    """A plan by which each example is used exactly once in each epoch.
+
+    Examples are numbered from 0. Shard i has the examples from i*shard_size up to, and without, min((i +
+    1)*shard_size, example_count); a session has n shards, example_count divided by shard_size and rounded
+    up. Members lease shards by AcquireShards, and state those that a step was computed of as its
+    completed_shards: a shard is complete if and only if that step is recorded.
+
+    Attributes:
+        example_count: Number of examples, at least 1. Required.
+        shard_size: Number of examples of a shard, at least 1; the last one may have fewer. Required.
+            A shard is completed as a whole, so it is what one step uses, or a part of that.
+        seed: Seed of the permutations, at least 0; 0 when unset.
+        epochs: How often each example is used, at least 1; 1 when unset.
+    """
+
+    example_count: int
+    shard_size: int
+    _: KW_ONLY
+    seed: int = 0
+    epochs: int = 1

@@ -192,6 +192,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     take part in the current one. Metadata {"parameters_step": "5", "current":
     "6", "limit": "0"}.
     """
+    ERROR_REASON_NO_DATA_PLAN: _ErrorReason.ValueType  # 48
+    """FAILED_PRECONDITION. The session has no data plan. Create it with
+    SessionSpec.data_plan, or update it.
+    """
+    ERROR_REASON_SHARD_NOT_HELD: _ErrorReason.ValueType  # 49
+    """FAILED_PRECONDITION. The worker does not hold a shard: it is complete, it was
+    released, or a snapshot was restored. Acquire shards, and compute another
+    contribution. Example: field "options.completed_shards[1]", metadata {"shard":
+    "17", "worker": "w1"}.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of errors. Sent as google.rpc.ErrorInfo.reason without the
@@ -369,5 +379,15 @@ ERROR_REASON_ROUND_CLOSED: ErrorReason.ValueType  # 47
 """ABORTED. The round that the contribution was computed in is closed. Pull, and
 take part in the current one. Metadata {"parameters_step": "5", "current":
 "6", "limit": "0"}.
+"""
+ERROR_REASON_NO_DATA_PLAN: ErrorReason.ValueType  # 48
+"""FAILED_PRECONDITION. The session has no data plan. Create it with
+SessionSpec.data_plan, or update it.
+"""
+ERROR_REASON_SHARD_NOT_HELD: ErrorReason.ValueType  # 49
+"""FAILED_PRECONDITION. The worker does not hold a shard: it is complete, it was
+released, or a snapshot was restored. Acquire shards, and compute another
+contribution. Example: field "options.completed_shards[1]", metadata {"shard":
+"17", "worker": "w1"}.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -530,6 +530,7 @@ class SessionSpec(_message.Message):
     DURABILITY_FIELD_NUMBER: _builtins.int
     STEP_COUNTING_FIELD_NUMBER: _builtins.int
     COORDINATION_FIELD_NUMBER: _builtins.int
+    DATA_PLAN_FIELD_NUMBER: _builtins.int
     decoupled_weight_decay: _builtins.float
     """p -= lr*decoupled_weight_decay*p before the rule."""
     step_counting: Global___StepCounting.ValueType
@@ -584,6 +585,14 @@ class SessionSpec(_message.Message):
         each other when unset, as under SOLO.
         """
 
+    @_builtins.property
+    def data_plan(self) -> Global___DataPlanSpec:
+        """The data that the session is trained on, which its members share out among
+        themselves. No plan when unset. UpdateSession keeps the plan when unset, may
+        begin one, and may change nothing but its epochs, which cannot become fewer
+        than have begun.
+        """
+
     def __init__(
         self,
         *,
@@ -599,16 +608,75 @@ class SessionSpec(_message.Message):
         durability: Global___DurabilitySpec | None = ...,
         step_counting: Global___StepCounting.ValueType = ...,
         coordination: Global___CoordinationSpec | None = ...,
+        data_plan: Global___DataPlanSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "coordination", b"coordination", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "coordination", b"coordination", "data_plan", b"data_plan", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "weight_average", b"weight_average"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "coordination", b"coordination", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "groups", b"groups", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "step_counting", b"step_counting", "weight_average", b"weight_average"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay", "coordination", b"coordination", "data_plan", b"data_plan", "decoupled_weight_decay", b"decoupled_weight_decay", "durability", b"durability", "early_stopping", b"early_stopping", "gradient", b"gradient", "groups", b"groups", "lease", b"lease", "optimizer", b"optimizer", "reduce_on_plateau", b"reduce_on_plateau", "schedule", b"schedule", "step_counting", b"step_counting", "weight_average", b"weight_average"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decoupled_weight_decay: _TypeAlias = _typing.Literal["decoupled_weight_decay"]  # noqa: Y015
     _WhichOneofArgType__decoupled_weight_decay: _TypeAlias = _typing.Literal["_decoupled_weight_decay", b"_decoupled_weight_decay"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decoupled_weight_decay) -> _WhichOneofReturnType__decoupled_weight_decay | None: ...
 
 Global___SessionSpec: _TypeAlias = SessionSpec  # noqa: Y015
+
+@_typing.final
+class DataPlanSpec(_message.Message):
+    """A plan by which each example is used exactly once in each epoch. Examples are
+    numbered from 0. Shard i has the examples from i*shard_size up to, and without,
+    min((i + 1)*shard_size, example_count); a session has n shards, example_count
+    divided by shard_size and rounded up. Members lease shards by AcquireShards,
+    and state those that a step was computed of as its completed_shards: a shard
+    is complete if and only if that step is recorded.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLE_COUNT_FIELD_NUMBER: _builtins.int
+    SHARD_SIZE_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    example_count: _builtins.int
+    """Number of examples, at least 1. Required."""
+    shard_size: _builtins.int
+    """Number of examples of a shard, at least 1; the last one may have fewer.
+    Required. A shard is completed as a whole, so it is what one step uses, or a
+    part of that.
+    """
+    seed: _builtins.int
+    """Seed of the permutations, at least 0; 0 when unset."""
+    epochs: _builtins.int
+    """How often each example is used, at least 1; 1 when unset."""
+    def __init__(
+        self,
+        *,
+        example_count: _builtins.int | None = ...,
+        shard_size: _builtins.int | None = ...,
+        seed: _builtins.int | None = ...,
+        epochs: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epochs", b"_epochs", "_example_count", b"_example_count", "_seed", b"_seed", "_shard_size", b"_shard_size", "epochs", b"epochs", "example_count", b"example_count", "seed", b"seed", "shard_size", b"shard_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epochs", b"_epochs", "_example_count", b"_example_count", "_seed", b"_seed", "_shard_size", b"_shard_size", "epochs", b"epochs", "example_count", b"example_count", "seed", b"seed", "shard_size", b"shard_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
+    _WhichOneofArgType__epochs: _TypeAlias = _typing.Literal["_epochs", b"_epochs"]  # noqa: Y015
+    _WhichOneofReturnType__example_count: _TypeAlias = _typing.Literal["example_count"]  # noqa: Y015
+    _WhichOneofArgType__example_count: _TypeAlias = _typing.Literal["_example_count", b"_example_count"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__shard_size: _TypeAlias = _typing.Literal["shard_size"]  # noqa: Y015
+    _WhichOneofArgType__shard_size: _TypeAlias = _typing.Literal["_shard_size", b"_shard_size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epochs) -> _WhichOneofReturnType__epochs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__example_count) -> _WhichOneofReturnType__example_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shard_size) -> _WhichOneofReturnType__shard_size | None: ...
+
+Global___DataPlanSpec: _TypeAlias = DataPlanSpec  # noqa: Y015
 
 @_typing.final
 class CoordinationSpec(_message.Message):
@@ -1561,6 +1629,7 @@ class Session(_message.Message):
     REDUCE_ON_PLATEAU_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     DURABLE_STEP_FIELD_NUMBER: _builtins.int
+    DATA_PLAN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, sessions/{id}."""
     step: _builtins.int
@@ -1607,6 +1676,10 @@ class Session(_message.Message):
     def early_stopping(self) -> Global___EarlyStoppingState:
         """Set if the specification has early_stopping."""
 
+    @_builtins.property
+    def data_plan(self) -> Global___DataPlanState:
+        """Progress of its data plan. Set if the specification has data_plan."""
+
     def __init__(
         self,
         *,
@@ -1624,14 +1697,51 @@ class Session(_message.Message):
         reduce_on_plateau: Global___ReduceOnPlateauState | None = ...,
         early_stopping: Global___EarlyStoppingState | None = ...,
         durable_step: _builtins.int = ...,
+        data_plan: Global___DataPlanState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "early_stopping", b"early_stopping", "reduce_on_plateau", b"reduce_on_plateau", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "data_plan", b"data_plan", "early_stopping", b"early_stopping", "reduce_on_plateau", b"reduce_on_plateau", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulated", b"accumulated", "create_time", b"create_time", "durable_step", b"durable_step", "early_stopping", b"early_stopping", "layout", b"layout", "name", b"name", "reduce_on_plateau", b"reduce_on_plateau", "resident_bytes", b"resident_bytes", "seed", b"seed", "skipped", b"skipped", "slots", b"slots", "spec", b"spec", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulated", b"accumulated", "create_time", b"create_time", "data_plan", b"data_plan", "durable_step", b"durable_step", "early_stopping", b"early_stopping", "layout", b"layout", "name", b"name", "reduce_on_plateau", b"reduce_on_plateau", "resident_bytes", b"resident_bytes", "seed", b"seed", "skipped", b"skipped", "slots", b"slots", "spec", b"spec", "state", b"state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class DataPlanState(_message.Message):
+    """Progress of a data plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    LEASED_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    shard_count: _builtins.int
+    """Number of shards of all epochs."""
+    completed: _builtins.int
+    """Number of shards that are complete."""
+    leased: _builtins.int
+    """Number of shards that members hold."""
+    epoch: _builtins.int
+    """The first epoch, from 0, with a shard that is not complete; the number of
+    epochs if all are.
+    """
+    def __init__(
+        self,
+        *,
+        shard_count: _builtins.int = ...,
+        completed: _builtins.int = ...,
+        leased: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "epoch", b"epoch", "leased", b"leased", "shard_count", b"shard_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataPlanState: _TypeAlias = DataPlanState  # noqa: Y015
 
 @_typing.final
 class GroupSlots(_message.Message):

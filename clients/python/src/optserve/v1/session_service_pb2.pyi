@@ -628,7 +628,7 @@ class StepOptions(_message.Message):
     A step is identified by (worker, sequence). Its content is: the names of its
     tensors, their element types and bytes (or the gradient_id in their place),
     the row indices in the order given, expected_step, loss_scale, overrides, and
-    in a step of a member example_count and parameters_step.
+    in a step of a member example_count, parameters_step and completed_shards.
     The same sequence with the same content returns the stored result and
     applies nothing; with another content it is refused with
     ERROR_REASON_SEQUENCE_REUSED. What is pulled and per_tensor_norms are no
@@ -648,6 +648,7 @@ class StepOptions(_message.Message):
     WORKER_EPOCH_FIELD_NUMBER: _builtins.int
     EXAMPLE_COUNT_FIELD_NUMBER: _builtins.int
     PARAMETERS_STEP_FIELD_NUMBER: _builtins.int
+    COMPLETED_SHARDS_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Name of the worker: any string of up to 128 characters. Empty for a step
     that is applied each time it is sent.
@@ -693,6 +694,15 @@ class StepOptions(_message.Message):
     def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___HyperparameterOverride]:
         """Hyperparameters that have other values in this step alone."""
 
+    @_builtins.property
+    def completed_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the shards of the session's data plan that the gradient was
+        computed of, from AcquireShards. They are complete when the step is recorded
+        with STEP_OUTCOME_APPLIED or STEP_OUTCOME_ACCUMULATED; after any other outcome,
+        or an error that applied nothing, the worker still holds them. Needs
+        worker_epoch; rejected with SHARD_NOT_HELD if the worker does not hold one.
+        """
+
     def __init__(
         self,
         *,
@@ -707,10 +717,11 @@ class StepOptions(_message.Message):
         worker_epoch: _builtins.int = ...,
         example_count: _builtins.int | None = ...,
         parameters_step: _builtins.int | None = ...,
+        completed_shards: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "example_count", b"example_count", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "parameters_step", b"parameters_step", "pull", b"pull"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "example_count", b"example_count", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "overrides", b"overrides", "parameters_step", b"parameters_step", "per_tensor_norms", b"per_tensor_norms", "pull", b"pull", "sequence", b"sequence", "validate_only", b"validate_only", "worker", b"worker", "worker_epoch", b"worker_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "completed_shards", b"completed_shards", "example_count", b"example_count", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "overrides", b"overrides", "parameters_step", b"parameters_step", "per_tensor_norms", b"per_tensor_norms", "pull", b"pull", "sequence", b"sequence", "validate_only", b"validate_only", "worker", b"worker", "worker_epoch", b"worker_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__example_count: _TypeAlias = _typing.Literal["example_count"]  # noqa: Y015
     _WhichOneofArgType__example_count: _TypeAlias = _typing.Literal["_example_count", b"_example_count"]  # noqa: Y015
@@ -1196,6 +1207,7 @@ class StepStart(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     EXAMPLE_COUNT_FIELD_NUMBER: _builtins.int
     PARAMETERS_STEP_FIELD_NUMBER: _builtins.int
+    COMPLETED_SHARDS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the step within the plan's worker, as in StepOptions."""
     byte_count: _builtins.int
@@ -1231,6 +1243,10 @@ class StepStart(_message.Message):
     def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___HyperparameterOverride]:
         """Hyperparameters that have other values in this step alone."""
 
+    @_builtins.property
+    def completed_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the shards that the gradient was computed of, as in StepOptions."""
+
     def __init__(
         self,
         *,
@@ -1244,10 +1260,11 @@ class StepStart(_message.Message):
         validate_only: _builtins.bool = ...,
         example_count: _builtins.int | None = ...,
         parameters_step: _builtins.int | None = ...,
+        completed_shards: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "example_count", b"example_count", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "parameters_step", b"parameters_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "byte_count", b"byte_count", "example_count", b"example_count", "expected_step", b"expected_step", "gradient_id", b"gradient_id", "loss_scale", b"loss_scale", "overrides", b"overrides", "parameters_step", b"parameters_step", "row_indices", b"row_indices", "sequence", b"sequence", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "byte_count", b"byte_count", "completed_shards", b"completed_shards", "example_count", b"example_count", "expected_step", b"expected_step", "gradient_id", b"gradient_id", "loss_scale", b"loss_scale", "overrides", b"overrides", "parameters_step", b"parameters_step", "row_indices", b"row_indices", "sequence", b"sequence", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__example_count: _TypeAlias = _typing.Literal["example_count"]  # noqa: Y015
     _WhichOneofArgType__example_count: _TypeAlias = _typing.Literal["_example_count", b"_example_count"]  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from optserve.v1 import session_pb2 as optserve_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n optserve/v1/worker_service.proto\x12\x0boptserve.v1\x1a\x19optserve/v1/session.proto\"c\n\x12JoinSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x1a\n\rlease_seconds\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_lease_seconds\"\x87\x01\n\x13JoinSessionResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\x15\n\rlease_seconds\x18\x03 \x01(\x01\x12\x15\n\rnext_sequence\x18\x04 \x01(\x04\x12%\n\x07session\x18\x05 \x01(\x0b\x32\x14.optserve.v1.Session\"J\n\x11RenewLeaseRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x14\n\x0cworker_epoch\x18\x03 \x01(\x04\"\"\n\x12RenewLeaseResponse\x12\x0c\n\x04step\x18\x01 \x01(\x03\"L\n\x13LeaveSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x14\n\x0cworker_epoch\x18\x03 \x01(\x04\"\x16\n\x14LeaveSessionResponse\"%\n\x12ListWorkersRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.optserve.v1.Worker\"\xef\x01\n\x06Worker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.optserve.v1.WorkerState\x12\x15\n\rlease_seconds\x18\x05 \x01(\x01\x12\x19\n\x11remaining_seconds\x18\x06 \x01(\x01\x12\x11\n\tlast_step\x18\x07 \x01(\x03\x12\x11\n\tstaleness\x18\x08 \x01(\x03\x12\x15\n\rcontributions\x18\t \x01(\x03\x12 \n\x18\x63ontributions_per_second\x18\n \x01(\x01*\x8f\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13WORKER_STATE_ACTIVE\x10\x01\x12\x18\n\x14WORKER_STATE_WAITING\x10\x02\x12\x15\n\x11WORKER_STATE_LEFT\x10\x03\x12\x18\n\x14WORKER_STATE_EXPIRED\x10\x04\x32\xd7\x02\n\rWorkerService\x12P\n\x0bJoinSession\x12\x1f.optserve.v1.JoinSessionRequest\x1a .optserve.v1.JoinSessionResponse\x12M\n\nRenewLease\x12\x1e.optserve.v1.RenewLeaseRequest\x1a\x1f.optserve.v1.RenewLeaseResponse\x12S\n\x0cLeaveSession\x12 .optserve.v1.LeaveSessionRequest\x1a!.optserve.v1.LeaveSessionResponse\x12P\n\x0bListWorkers\x12\x1f.optserve.v1.ListWorkersRequest\x1a .optserve.v1.ListWorkersResponseBe\n\x0f\x64\x65v.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\x0bOptserve.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n optserve/v1/worker_service.proto\x12\x0boptserve.v1\x1a\x19optserve/v1/session.proto\"c\n\x12JoinSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x1a\n\rlease_seconds\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_lease_seconds\"\x87\x01\n\x13JoinSessionResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\x15\n\rlease_seconds\x18\x03 \x01(\x01\x12\x15\n\rnext_sequence\x18\x04 \x01(\x04\x12%\n\x07session\x18\x05 \x01(\x0b\x32\x14.optserve.v1.Session\"J\n\x11RenewLeaseRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x14\n\x0cworker_epoch\x18\x03 \x01(\x04\"\"\n\x12RenewLeaseResponse\x12\x0c\n\x04step\x18\x01 \x01(\x03\"L\n\x13LeaveSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x14\n\x0cworker_epoch\x18\x03 \x01(\x04\"\x16\n\x14LeaveSessionResponse\"%\n\x12ListWorkersRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.optserve.v1.Worker\"\xef\x01\n\x06Worker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.optserve.v1.WorkerState\x12\x15\n\rlease_seconds\x18\x05 \x01(\x01\x12\x19\n\x11remaining_seconds\x18\x06 \x01(\x01\x12\x11\n\tlast_step\x18\x07 \x01(\x03\x12\x11\n\tstaleness\x18\x08 \x01(\x03\x12\x15\n\rcontributions\x18\t \x01(\x03\x12 \n\x18\x63ontributions_per_second\x18\n \x01(\x01\"\x88\x01\n\x14\x41\x63quireShardsRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x14\n\x0cworker_epoch\x18\x03 \x01(\x04\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x19\n\x0cwait_seconds\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_wait_seconds\"Q\n\x15\x41\x63quireShardsResponse\x12&\n\x06shards\x18\x01 \x03(\x0b\x32\x16.optserve.v1.DataShard\x12\x10\n\x08\x66inished\x18\x02 \x01(\x08\"U\n\tDataShard\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\r\n\x05index\x18\x03 \x01(\x03\x12\r\n\x05\x62\x65gin\x18\x04 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x05 \x01(\x03\"]\n\x14ReleaseShardsRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x14\n\x0cworker_epoch\x18\x03 \x01(\x04\x12\x0e\n\x06shards\x18\x04 \x03(\x03\"\x17\n\x15ReleaseShardsResponse*\x8f\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13WORKER_STATE_ACTIVE\x10\x01\x12\x18\n\x14WORKER_STATE_WAITING\x10\x02\x12\x15\n\x11WORKER_STATE_LEFT\x10\x03\x12\x18\n\x14WORKER_STATE_EXPIRED\x10\x04\x32\x87\x04\n\rWorkerService\x12P\n\x0bJoinSession\x12\x1f.optserve.v1.JoinSessionRequest\x1a .optserve.v1.JoinSessionResponse\x12M\n\nRenewLease\x12\x1e.optserve.v1.RenewLeaseRequest\x1a\x1f.optserve.v1.RenewLeaseResponse\x12S\n\x0cLeaveSession\x12 .optserve.v1.LeaveSessionRequest\x1a!.optserve.v1.LeaveSessionResponse\x12P\n\x0bListWorkers\x12\x1f.optserve.v1.ListWorkersRequest\x1a .optserve.v1.ListWorkersResponse\x12V\n\rAcquireShards\x12!.optserve.v1.AcquireShardsRequest\x1a\".optserve.v1.AcquireShardsResponse\x12V\n\rReleaseShards\x12!.optserve.v1.ReleaseShardsRequest\x1a\".optserve.v1.ReleaseShardsResponseBe\n\x0f\x64\x65v.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\x0bOptserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optserve.v1.worker_service_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.optserve.v1P\001ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\252\002\013Optserve.V1'
-  _globals['_WORKERSTATE']._serialized_start=872
-  _globals['_WORKERSTATE']._serialized_end=1015
+  _globals['_WORKERSTATE']._serialized_start=1301
+  _globals['_WORKERSTATE']._serialized_end=1444
   _globals['_JOINSESSIONREQUEST']._serialized_start=76
   _globals['_JOINSESSIONREQUEST']._serialized_end=175
   _globals['_JOINSESSIONRESPONSE']._serialized_start=178
@@ -53,6 +53,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTWORKERSRESPONSE']._serialized_end=627
   _globals['_WORKER']._serialized_start=630
   _globals['_WORKER']._serialized_end=869
-  _globals['_WORKERSERVICE']._serialized_start=1018
-  _globals['_WORKERSERVICE']._serialized_end=1361
+  _globals['_ACQUIRESHARDSREQUEST']._serialized_start=872
+  _globals['_ACQUIRESHARDSREQUEST']._serialized_end=1008
+  _globals['_ACQUIRESHARDSRESPONSE']._serialized_start=1010
+  _globals['_ACQUIRESHARDSRESPONSE']._serialized_end=1091
+  _globals['_DATASHARD']._serialized_start=1093
+  _globals['_DATASHARD']._serialized_end=1178
+  _globals['_RELEASESHARDSREQUEST']._serialized_start=1180
+  _globals['_RELEASESHARDSREQUEST']._serialized_end=1273
+  _globals['_RELEASESHARDSRESPONSE']._serialized_start=1275
+  _globals['_RELEASESHARDSRESPONSE']._serialized_end=1298
+  _globals['_WORKERSERVICE']._serialized_start=1447
+  _globals['_WORKERSERVICE']._serialized_end=1966
 # @@protoc_insertion_point(module_scope)

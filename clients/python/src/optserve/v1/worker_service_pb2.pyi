@@ -332,3 +332,180 @@ class Worker(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Worker: _TypeAlias = Worker  # noqa: Y015
+
+@_typing.final
+class AcquireShardsRequest(_message.Message):
+    """Request of AcquireShards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    WORKER_EPOCH_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Resource name of the session, sessions/{id}. Required."""
+    worker: _builtins.str
+    """Name of the worker. Required."""
+    worker_epoch: _builtins.int
+    """The epoch that JoinSession returned. Required."""
+    count: _builtins.int
+    """Number of shards that the worker is to hold, at most 1024; 1 when 0."""
+    wait_seconds: _builtins.float
+    """Seconds to wait if other members hold all shards that are left. At least 0;
+    at most, and when unset, a third of the membership's lease.
+    """
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        worker_epoch: _builtins.int = ...,
+        count: _builtins.int = ...,
+        wait_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_wait_seconds", b"_wait_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wait_seconds", b"_wait_seconds", "count", b"count", "session", b"session", "wait_seconds", b"wait_seconds", "worker", b"worker", "worker_epoch", b"worker_epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__wait_seconds: _TypeAlias = _typing.Literal["wait_seconds"]  # noqa: Y015
+    _WhichOneofArgType__wait_seconds: _TypeAlias = _typing.Literal["_wait_seconds", b"_wait_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait_seconds) -> _WhichOneofReturnType__wait_seconds | None: ...
+
+Global___AcquireShardsRequest: _TypeAlias = AcquireShardsRequest  # noqa: Y015
+
+@_typing.final
+class AcquireShardsResponse(_message.Message):
+    """Response of AcquireShards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARDS_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    finished: _builtins.bool
+    """Whether all shards of all epochs are complete."""
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataShard]:
+        """The shards that the worker holds, in the order in which it leased them. Empty
+        if the plan is finished, or if other members hold all that are left; then
+        repeat.
+        """
+
+    def __init__(
+        self,
+        *,
+        shards: _abc.Iterable[Global___DataShard] | None = ...,
+        finished: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "shards", b"shards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcquireShardsResponse: _TypeAlias = AcquireShardsResponse  # noqa: Y015
+
+@_typing.final
+class DataShard(_message.Message):
+    """A shard of a data plan in one epoch.
+
+    The n shards of an epoch are leased in the order of a permutation. The shard at
+    place p of epoch e, both from 0, is the first of f(p), f(f(p)), ... that is
+    less than n. f is a Feistel network of six rounds over numbers of 2*h bits,
+    where h is the smallest number, at least 1, with 4^h >= n. Round r, from 0,
+    replaces the upper and lower halves (a, b) by (b, a xor (mix(k + b) mod 2^h)),
+    where k is output 6*e + r + 1 of SplitMix64, mix(seed +
+    0x9e3779b97f4a7c15*(6*e + r + 1)). mix is SplitMix64's finalizer: z ^= z >> 30,
+    z *= 0xbf58476d1ce4e5b9, z ^= z >> 27, z *= 0x94d049bb133111eb, z ^= z >> 31. All
+    arithmetic is that of unsigned numbers of 64 bits.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number: the epoch times the number of shards, plus its place in the
+    epoch's order. What completed_shards and ReleaseShards state.
+    """
+    epoch: _builtins.int
+    """The epoch of the data, from 0."""
+    index: _builtins.int
+    """Which part of the data it is, from 0."""
+    begin: _builtins.int
+    """Its first example."""
+    end: _builtins.int
+    """The example after its last one."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        index: _builtins.int = ...,
+        begin: _builtins.int = ...,
+        end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end", "epoch", b"epoch", "index", b"index", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataShard: _TypeAlias = DataShard  # noqa: Y015
+
+@_typing.final
+class ReleaseShardsRequest(_message.Message):
+    """Request of ReleaseShards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    WORKER_EPOCH_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Resource name of the session, sessions/{id}. Required."""
+    worker: _builtins.str
+    """Name of the worker. Required."""
+    worker_epoch: _builtins.int
+    """The epoch that JoinSession returned. Required."""
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the shards; all that the worker holds when empty."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        worker_epoch: _builtins.int = ...,
+        shards: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "shards", b"shards", "worker", b"worker", "worker_epoch", b"worker_epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseShardsRequest: _TypeAlias = ReleaseShardsRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseShardsResponse(_message.Message):
+    """Response of ReleaseShards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseShardsResponse: _TypeAlias = ReleaseShardsResponse  # noqa: Y015

@@ -69,6 +69,16 @@ class WorkerServiceStub:
                 request_serializer=optserve_dot_v1_dot_worker__service__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=optserve_dot_v1_dot_worker__service__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.AcquireShards = channel.unary_unary(
+                '/optserve.v1.WorkerService/AcquireShards',
+                request_serializer=optserve_dot_v1_dot_worker__service__pb2.AcquireShardsRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_worker__service__pb2.AcquireShardsResponse.FromString,
+                _registered_method=True)
+        self.ReleaseShards = channel.unary_unary(
+                '/optserve.v1.WorkerService/ReleaseShards',
+                request_serializer=optserve_dot_v1_dot_worker__service__pb2.ReleaseShardsRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_worker__service__pb2.ReleaseShardsResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -130,6 +140,36 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcquireShards(self, request, context):
+        """Leases shards of the session's data plan, until the worker holds count of
+        them, and returns all that it holds; so the call may be repeated. It renews
+        the lease of the membership, with which those of its shards end: they go to
+        other members. Restoring a snapshot ends the leases of all shards.
+
+        If other members hold all shards that are left, it waits for one of them. As
+        long as the worker has none, steps of others do not wait for it.
+
+        INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+        FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+        the worker never joined.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseShards(self, request, context):
+        """Gives shards back, to be leased by other members. Those that the worker does
+        not hold are ignored, so that the call may be repeated, and so are those that
+        a waiting step completes.
+
+        INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+        FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+        the worker never joined.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -152,6 +192,16 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=optserve_dot_v1_dot_worker__service__pb2.ListWorkersRequest.FromString,
                     response_serializer=optserve_dot_v1_dot_worker__service__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'AcquireShards': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcquireShards,
+                    request_deserializer=optserve_dot_v1_dot_worker__service__pb2.AcquireShardsRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_worker__service__pb2.AcquireShardsResponse.SerializeToString,
+            ),
+            'ReleaseShards': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseShards,
+                    request_deserializer=optserve_dot_v1_dot_worker__service__pb2.ReleaseShardsRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_worker__service__pb2.ReleaseShardsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -277,6 +327,60 @@ class WorkerService:
             '/optserve.v1.WorkerService/ListWorkers',
             optserve_dot_v1_dot_worker__service__pb2.ListWorkersRequest.SerializeToString,
             optserve_dot_v1_dot_worker__service__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcquireShards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.WorkerService/AcquireShards',
+            optserve_dot_v1_dot_worker__service__pb2.AcquireShardsRequest.SerializeToString,
+            optserve_dot_v1_dot_worker__service__pb2.AcquireShardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseShards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.WorkerService/ReleaseShards',
+            optserve_dot_v1_dot_worker__service__pb2.ReleaseShardsRequest.SerializeToString,
+            optserve_dot_v1_dot_worker__service__pb2.ReleaseShardsResponse.FromString,
             options,
             channel_credentials,
             insecure,

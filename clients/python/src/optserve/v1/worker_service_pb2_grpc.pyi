@@ -73,6 +73,28 @@ class WorkerServiceStub:
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
     """
+    AcquireShards: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.AcquireShardsRequest, _worker_service_pb2.AcquireShardsResponse]
+    """Leases shards of the session's data plan, until the worker holds count of
+    them, and returns all that it holds; so the call may be repeated. It renews
+    the lease of the membership, with which those of its shards end: they go to
+    other members. Restoring a snapshot ends the leases of all shards.
+
+    If other members hold all shards that are left, it waits for one of them. As
+    long as the worker has none, steps of others do not wait for it.
+
+    INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+    FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+    the worker never joined.
+    """
+    ReleaseShards: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseShardsRequest, _worker_service_pb2.ReleaseShardsResponse]
+    """Gives shards back, to be leased by other members. Those that the worker does
+    not hold are ignored, so that the call may be repeated, and so are those that
+    a waiting step completes.
+
+    INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+    FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+    the worker never joined.
+    """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
@@ -118,6 +140,28 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """Lists the members, and those that were members, by rank and then by name.
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+    """
+    AcquireShards: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.AcquireShardsRequest, _worker_service_pb2.AcquireShardsResponse]  # type: ignore[assignment]
+    """Leases shards of the session's data plan, until the worker holds count of
+    them, and returns all that it holds; so the call may be repeated. It renews
+    the lease of the membership, with which those of its shards end: they go to
+    other members. Restoring a snapshot ends the leases of all shards.
+
+    If other members hold all shards that are left, it waits for one of them. As
+    long as the worker has none, steps of others do not wait for it.
+
+    INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+    FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+    the worker never joined.
+    """
+    ReleaseShards: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseShardsRequest, _worker_service_pb2.ReleaseShardsResponse]  # type: ignore[assignment]
+    """Gives shards back, to be leased by other members. Those that the worker does
+    not hold are ignored, so that the call may be repeated, and so are those that
+    a waiting step completes.
+
+    INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+    FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+    the worker never joined.
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -185,6 +229,40 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the members, and those that were members, by rank and then by name.
 
         INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+        """
+
+    @_abc_1.abstractmethod
+    def AcquireShards(
+        self,
+        request: _worker_service_pb2.AcquireShardsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.AcquireShardsResponse, _abc.Awaitable[_worker_service_pb2.AcquireShardsResponse]]:
+        """Leases shards of the session's data plan, until the worker holds count of
+        them, and returns all that it holds; so the call may be repeated. It renews
+        the lease of the membership, with which those of its shards end: they go to
+        other members. Restoring a snapshot ends the leases of all shards.
+
+        If other members hold all shards that are left, it waits for one of them. As
+        long as the worker has none, steps of others do not wait for it.
+
+        INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+        FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+        the worker never joined.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseShards(
+        self,
+        request: _worker_service_pb2.ReleaseShardsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.ReleaseShardsResponse, _abc.Awaitable[_worker_service_pb2.ReleaseShardsResponse]]:
+        """Gives shards back, to be leased by other members. Those that the worker does
+        not hold are ignored, so that the call may be repeated, and so are those that
+        a waiting step completes.
+
+        INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+        FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+        the worker never joined.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,6 +27,7 @@ from optserve.metrics import MetricsReport, PlateauState, StoppingState
 from optserve.parameters import Parameters, Pull
 from optserve.session import SessionHandle
 from optserve.session_info import SessionInfo
+from optserve.shards import DataPlanState, Shard
 from optserve.snapshots import Snapshot, Snapshots
 from optserve.specs.enums import (
     AdamaxForm,
@@ -68,6 +69,7 @@ from optserve.specs.session_spec import (
     CoordinationRounds,
     CoordinationSolo,
     CoordinationSync,
+    DataPlan,
     Durability,
     EarlyStopping,
     Gradient,
@@ -115,6 +117,8 @@ __all__ = [
     "CoordinationSolo",
     "CoordinationSync",
     "Damping",
+    "DataPlan",
+    "DataPlanState",
     "Durability",
     "DurabilityMode",
     "EarlyStopping",
@@ -155,6 +159,7 @@ __all__ = [
     "SessionHandle",
     "SessionInfo",
     "SessionSpec",
+    "Shard",
     "Snapshot",
     "Snapshots",
     "SparseRows",

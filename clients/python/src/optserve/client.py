@@ -34,6 +34,7 @@ from optserve.specs.optimizers import Optimizer
 from optserve.specs.schedules import Schedule
 from optserve.specs.session_spec import (
     Coordination,
+    DataPlan,
     Durability,
     EarlyStopping,
     Gradient,
@@ -121,6 +122,7 @@ class Client:
         durability: Durability | None = None,
         step_counting: StepCounting | None = None,
         coordination: Coordination | None = None,
+        data_plan: DataPlan | None = None,
         seed: int = 0,
         timeout: float | None = None,
         progress: bool | None = None,
@@ -146,6 +148,7 @@ class Client:
             step_counting: which steps a rule counts for a tensor that has no gradient in some of them;
                 the convention's when None.
             coordination: how the steps of several workers are combined; see `SessionHandle.join`.
+            data_plan: the data that the workers share out among themselves; see `Member.shards`.
             seed: seed of the initializers.
             timeout: seconds for each call; the client's default, lengthened for uploads, when None.
             progress: whether an upload shows a bar; the client's default when None.
@@ -171,6 +174,7 @@ class Client:
             durability=durability,
             step_counting=step_counting,
             coordination=coordination,
+            data_plan=data_plan,
         )
         arrays = {name: array_of(name, v) for name, v in given.items() if not isinstance(v, Initialized)}
         upload = sum(array.nbytes for array in arrays.values()) > INLINE_BYTES

@@ -147,6 +147,10 @@ class NotAMember(FailedPrecondition):
     """The session takes steps of members only; join it."""
 
 
+class ShardNotHeld(FailedPrecondition):
+    """A step completes a shard that its worker does not hold, or not any more; acquire others."""
+
+
 class Abandoned(OptserveError):
     """An earlier step of the same stream failed, so this one was not applied."""
 
@@ -211,6 +215,7 @@ BY_REASON: dict[Reason, type[OptserveError]] = {
     Reason.ROUND_CLOSED: RoundClosed,
     Reason.FENCED: Fenced,
     Reason.NOT_A_MEMBER: NotAMember,
+    Reason.SHARD_NOT_HELD: ShardNotHeld,
 }
 
 

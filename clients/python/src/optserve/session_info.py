@@ -10,6 +10,7 @@ from typing import Self
 from optserve._codec.layout import Layout
 from optserve.metrics import PlateauState, StoppingState
 from optserve.record import Record
+from optserve.shards import DataPlanState
 from optserve.specs.session_spec import SessionSpec
 from optserve.v1 import session_pb2
 
@@ -34,6 +35,7 @@ class SessionInfo(Record, message=session_pb2.Session):
         reduce_on_plateau: its state; None if the specification has none.
         early_stopping: its state; None if the specification has none.
         durable_step: the last step that a crash of the server cannot lose; 0 for a session in memory only.
+        data_plan: progress of its data plan; None without one.
     """
 
     name: str
@@ -50,6 +52,7 @@ class SessionInfo(Record, message=session_pb2.Session):
     reduce_on_plateau: PlateauState | None
     early_stopping: StoppingState | None
     durable_step: int = 0
+    data_plan: DataPlanState | None = None
 
     @classmethod
     def of(cls, message: session_pb2.Session, **converted: object) -> Self:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from numpy.typing import DTypeLike
 
@@ -27,6 +27,7 @@ from optserve._engine.step_protocol import Membership
 from optserve._transport.connection import Connection
 from optserve._transport.retry import allowance
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
+from optserve.shards import Shard, ShardQueue, torch_dataset
 from optserve.spec import member_or_none
 from optserve.specs.enums import ParameterPoint, WorkerState
 from optserve.v1 import session_service_pb2 as wire
@@ -113,6 +114,7 @@ class Member:
         membership = Membership(worker, joined.epoch, joined.next_sequence)
         regions = SharedRegions(connection, session, layout, False)
         self._engine = StepEngine(connection, session, layout, regions, connection.timeout, member=membership)
+        self._shards = ShardQueue(connection, session, worker, joined)
         self._used = time.monotonic()
         self._ended = threading.Event()
         self._error: errors.OptserveError | None = None
@@ -147,6 +149,8 @@ class Member:
     ) -> StepResult:
         """Contributes a gradient or, under `CoordinationRounds`, a change of the parameters.
 
+        It completes the shards that `shards` yielded since the last step.
+
         Args:
             gradients: as for `SessionHandle.step`.
             example_count: examples that it was computed of; 1 when None.
@@ -162,6 +166,7 @@ class Member:
 
         Raises:
             Fenced: this membership has ended; join again.
+            ShardNotHeld: a shard was completed before, or a snapshot was restored; go on with `shards`.
             Stale, RoundClosed: it was computed too long ago; pull, and compute another one.
             DeadlineExceeded: there was no answer; the step may still wait, or have been applied. Repeating
                 it with the same gradients counts them once.
@@ -172,16 +177,19 @@ class Member:
         if into is not None:
             check(into, None if pulled is None else self._layout.select(pulled.tensors))
         at = self._parameters_step if parameters_step is None else parameters_step
-        result = self._engine.step(
-            gradients,
-            PlanOptions(pulled, wire_dtype, per_tensor_norms),
-            loss_scale=loss_scale,
-            overrides=overrides,
-            example_count=coercion.optional(coercion.whole, example_count, "example_count"),
-            parameters_step=coercion.step(at, "parameters_step"),
-            into=into,
-            timeout=timeout,
-        )
+        with self._shards.completing() as shards:
+            result = self._engine.step(
+                gradients,
+                PlanOptions(pulled, wire_dtype, per_tensor_norms),
+                loss_scale=loss_scale,
+                overrides=overrides,
+                example_count=coercion.optional(coercion.whole, example_count, "example_count"),
+                parameters_step=coercion.step(at, "parameters_step"),
+                completed_shards=shards,
+                into=into,
+                timeout=timeout,
+            )
+            self._shards.settle(result.outcome)
         self._used = time.monotonic()
         if pulled is not None:
             self._parameters_step = result.parameters.step
@@ -209,6 +217,41 @@ class Member:
         )
         self._parameters_step = values.step
         return values
+
+    def shards(self, *, ahead: int = 1) -> Iterator[Shard]:
+        """Yields shards of the session's data plan until all are complete.
+
+        The next step completes those that were yielded since the last one, in the same record. If it
+        fails or is not applied, they are yielded again, unless another step is taken before. The iterator
+        waits while other workers hold all shards that are left; it ends early if this one holds them.
+
+        Args:
+            ahead: shards to lease in the same call, at most 1023. They are leased by others when this
+                membership ends.
+
+        Raises:
+            Fenced: this membership has ended; join again.
+            FailedPrecondition: the session has no data plan.
+        """
+        return self._shards.iterate(coercion.whole(ahead, "ahead"))
+
+    def examples(self, *arrays: Any, ahead: int = 1) -> Iterator[Any]:
+        """Yields the examples of each of `shards`: ``array[begin:end]``, a tuple for several arrays."""
+        for shard in self.shards(ahead=ahead):
+            found = tuple(array[shard.begin : shard.end] for array in arrays)
+            yield found[0] if len(found) == 1 else found
+
+    def dataset(self, *arrays: Any, ahead: int = 1) -> Any:
+        """`examples` as a ``torch.utils.data.IterableDataset``.
+
+        Each item is a shard, for ``DataLoader(dataset, batch_size=None)``. The loader's own processes cannot
+        use it, because steps are taken in this one.
+        """
+        return torch_dataset(lambda: self.examples(*arrays, ahead=ahead))
+
+    def release_shards(self, *, timeout: float | None = None) -> None:
+        """Releases the shards that are not complete, to be leased by other workers."""
+        self._shards.release(timeout)
 
     def renew(self, *, timeout: float | None = None) -> int:
         """Renews the lease; returns the session's step.

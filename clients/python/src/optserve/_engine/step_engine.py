@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -96,6 +97,7 @@ class StepEngine:
         overrides: Overrides | None = None,
         example_count: int | None = None,
         parameters_step: int | None = None,
+        completed_shards: Sequence[int] = (),
         into: Into = None,
         timeout: float | None = None,
         progress: bool | None = False,
@@ -113,6 +115,7 @@ class StepEngine:
                 step.start.parameters_step = parameters_step
                 if example_count is not None:
                     step.start.example_count = example_count
+                step.start.completed_shards.extend(completed_shards)
             step.into = into
             byte_count = step.plan.transfer_bytes
             deadline = Deadline(allowance(self._timeout, byte_count) if timeout is None else timeout)

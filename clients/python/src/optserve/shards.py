@@ -1,0 +1,160 @@
+"""Shards of a session's data plan, as a worker leases and completes them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from optserve import errors
+from optserve._transport.connection import Connection
+from optserve.record import Record
+from optserve.specs.enums import StepOutcome
+from optserve.v1 import session_pb2
+from optserve.v1 import worker_service_pb2 as workers
+
+__all__ = ["DataPlanState", "Shard", "ShardQueue", "torch_dataset"]
+
+WAITS_PER_LEASE = 3
+"""Calls that wait for shards within one lease, which each of them renews."""
+
+
+@dataclass(frozen=True)
+class DataPlanState(Record, message=session_pb2.DataPlanState):
+    """Progress of a data plan.
+
+    Attributes:
+        shard_count: number of shards of all epochs.
+        completed: number of shards that are complete.
+        leased: number of shards that members hold.
+        epoch: the first epoch, from 0, with a shard that is not complete; the number of epochs if all are.
+    """
+
+    shard_count: int
+    completed: int
+    leased: int
+    epoch: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether all shards are complete."""
+        return self.completed == self.shard_count
+
+
+@dataclass(frozen=True)
+class Shard(Record, message=workers.DataShard):
+    """A shard in one epoch: the examples in [begin, end).
+
+    Attributes:
+        number: its number among the shards of all epochs.
+        epoch: the epoch of the data, from 0.
+        index: which part of the data it is, from 0.
+        begin: its first example.
+        end: the example after its last one.
+    """
+
+    number: int
+    epoch: int
+    index: int
+    begin: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    @property
+    def examples(self) -> range:
+        """Numbers of its examples."""
+        return range(self.begin, self.end)
+
+
+class ShardQueue:
+    """Shards that a member holds: those that are still to be yielded, and those that its next step completes.
+
+    Args:
+        connection: to the server.
+        session: resource name of the session.
+        worker: name of the worker.
+        joined: the server's answer.
+    """
+
+    def __init__(
+        self, connection: Connection, session: str, worker: str, joined: workers.JoinSessionResponse
+    ) -> None:
+        self._connection = connection
+        self._session, self._worker, self._epoch = session, worker, joined.epoch
+        self._wait = min(joined.lease_seconds / WAITS_PER_LEASE, connection.timeout / 2)
+        self._ahead: deque[Shard] = deque()
+        self._yielded: list[Shard] = []
+        self._is_unsettled = False
+
+    def iterate(self, ahead: int) -> Iterator[Shard]:
+        """Yields shards; see `Member.shards`."""
+        while True:
+            if self._is_unsettled:
+                self._ahead.extendleft(reversed(self._yielded))
+                self._yielded, self._is_unsettled = [], False
+            if not self._ahead and not self._acquire(ahead):
+                return
+            shard = self._ahead.popleft()
+            self._yielded.append(shard)
+            yield shard
+
+    @contextmanager
+    def completing(self) -> Iterator[list[int]]:
+        """Numbers of the shards that a step completes; they stay what they are if it fails."""
+        self._is_unsettled = True
+        try:
+            yield [shard.number for shard in self._yielded]
+        except errors.ShardNotHeld:
+            self._forget()
+            raise
+
+    def settle(self, outcome: StepOutcome | None) -> None:
+        """Takes the outcome of the step."""
+        if outcome in (StepOutcome.APPLIED, StepOutcome.ACCUMULATED):
+            self._yielded, self._is_unsettled = [], False
+
+    def release(self, timeout: float | None) -> None:
+        """Gives all shards back."""
+        request = workers.ReleaseShardsRequest(
+            session=self._session, worker=self._worker, worker_epoch=self._epoch
+        )
+        self._connection.call(self._connection.workers.ReleaseShards, request, timeout)
+        self._forget()
+
+    def _acquire(self, ahead: int) -> bool:
+        """Leases shards, once there are any; False if there will be none."""
+        count = len(self._yielded) + 1 + ahead
+        request = workers.AcquireShardsRequest(
+            session=self._session,
+            worker=self._worker,
+            worker_epoch=self._epoch,
+            count=count,
+            wait_seconds=self._wait,
+        )
+        while not self._ahead:
+            answer = self._connection.call(self._connection.workers.AcquireShards, request)
+            self._ahead.extend(Shard.of(one) for one in answer.shards if Shard.of(one) not in self._yielded)
+            if answer.finished or answer.shards:
+                break
+        return bool(self._ahead)
+
+    def _forget(self) -> None:
+        self._ahead.clear()
+        self._yielded, self._is_unsettled = [], False
+
+
+def torch_dataset(examples: Callable[[], Iterator[Any]]) -> Any:
+    """A ``torch.utils.data.IterableDataset`` of what ``examples`` yields."""
+    from torch.utils.data import IterableDataset, get_worker_info
+
+    class ShardDataset(IterableDataset):  # type: ignore[misc]  # PyTorch is optional
+        def __iter__(self) -> Iterator[Any]:
+            if get_worker_info() is not None:
+                raise RuntimeError("shards are leased by the process that steps; use num_workers=0")
+            return examples()
+
+    return ShardDataset()

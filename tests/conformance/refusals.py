@@ -37,7 +37,7 @@ def rows(index: int) -> DriverRequest:
     return request
 
 
-def planned(shard_size: int) -> DriverRequest:
+def with_plan(shard_size: int) -> DriverRequest:
     """The same, with a data plan."""
     request = training([1.0, 1.0])
     request.train.spec.data_plan.example_count = 4
@@ -100,7 +100,7 @@ REFUSALS: dict[str, tuple[DriverRequest, Told]] = {
         training([1.0, 1.0], learning_rate=-1.0),
         ("OUT_OF_RANGE", "spec.optimizer.sgd.learning_rate"),
     ),
-    "shard_size": (planned(0), ("OUT_OF_RANGE", "spec.data_plan.shard_size")),
+    "shard_size": (with_plan(0), ("OUT_OF_RANGE", "spec.data_plan.shard_size")),
     "nan": (training([1.0, float("nan")]), ("NON_FINITE_GRADIENT", None)),
     "nan_in_stream": (
         as_stream(training([1.0, float("nan")])),

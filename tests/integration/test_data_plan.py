@@ -16,7 +16,7 @@ from tests.integration.client import Client, expect_refusal, plan_message, sgd, 
 from tests.integration.test_workers import ONES, WAIT, Member
 
 
-def planned(**plan: int) -> SessionSpec:
+def with_plan(**plan: int) -> SessionSpec:
     spec = sgd(0.5)
     spec.data_plan.example_count = 10
     spec.data_plan.shard_size = 4
@@ -45,7 +45,7 @@ def state(client: Client, name: str) -> DataPlanState:
 
 
 def test_shards_are_leased_completed_and_counted(client: Client) -> None:
-    name = client.create(ONES, planned(epochs=2)).name
+    name = client.create(ONES, with_plan(epochs=2)).name
     assert state(client, name) == DataPlanState(shard_count=6)
     a, b = Member(client, name, "a"), Member(client, name, "b")
     held = acquire(a, count=2)
@@ -68,7 +68,7 @@ def test_shards_are_leased_completed_and_counted(client: Client) -> None:
 
 
 def test_a_call_waits_for_shards_of_others(client: Client) -> None:
-    name = client.create(ONES, planned()).name
+    name = client.create(ONES, with_plan()).name
     a, b = Member(client, name, "a"), Member(client, name, "b")
     held = numbers(acquire(a, count=3))
     began = time.monotonic()
@@ -86,7 +86,7 @@ def test_a_call_waits_for_shards_of_others(client: Client) -> None:
 
 
 def test_what_is_wrong_is_rejected(client: Client) -> None:
-    name, other = client.create(ONES, planned()).name, client.create(ONES, sgd(0.5)).name
+    name, other = client.create(ONES, with_plan()).name, client.create(ONES, sgd(0.5)).name
     member, without = Member(client, name, "a"), Member(client, other, "a")
     for call in (acquire, release):
         with expect_refusal() as told:
@@ -120,7 +120,7 @@ def test_what_is_wrong_is_rejected(client: Client) -> None:
 
 
 def test_a_stream_completes_shards(client: Client) -> None:
-    name = client.create(ONES, planned()).name
+    name = client.create(ONES, with_plan()).name
     member = Member(client, name, "a")
     (shard,) = numbers(acquire(member))
     gradient = b"".join(ONES[entry].tobytes() for entry in ("b", "w"))
@@ -148,5 +148,5 @@ def test_a_stream_completes_shards(client: Client) -> None:
 )
 def test_a_wrong_plan_is_rejected(client: Client, plan: dict[str, int], reason: str, field: str) -> None:
     with expect_refusal() as told:
-        client.create(ONES, planned(**plan))
+        client.create(ONES, with_plan(**plan))
     assert (told.reason, told.fields) == (reason, [field])

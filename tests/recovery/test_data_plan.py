@@ -25,7 +25,7 @@ WAIT = 60.0
 SUM = optserve.CoordinationSync(aggregation=optserve.Aggregation.SUM)
 
 
-def created(client: optserve.Client, coordination: optserve.Coordination) -> optserve.SessionHandle:
+def create_session(client: optserve.Client, coordination: optserve.Coordination) -> optserve.SessionHandle:
     optimizer = optserve.optimizers.SGD(learning_rate=1.0)
     zeros = {"w": np.zeros(EXAMPLES)}
     return client.create_session(zeros, optimizer, coordination=coordination, data_plan=PLAN)
@@ -55,7 +55,7 @@ def test_each_example_is_in_one_step_wherever_the_server_is_killed(
             with running_server(variables={VARIABLE: f"{place}:7"}, **flags) as server:
                 if not running:
                     client = optserve.connect(f"127.0.0.1:{unused_port}", timeout=WAIT)
-                    session = created(client, coordination)
+                    session = create_session(client, coordination)
                     lost = session.join("lost", lease=1.0)
                     assert next(lost.shards(ahead=2)).number == 0
                     lost.close()
@@ -86,7 +86,7 @@ def progress(session: optserve.SessionHandle) -> tuple[int, int]:
 
 
 def test_a_restored_session_goes_on_where_the_snapshot_was(client: optserve.Client) -> None:
-    session = created(client, optserve.CoordinationAsync())
+    session = create_session(client, optserve.CoordinationAsync())
     with session.join() as member:
         train(member, 10)
         snapshot = session.snapshots.create()
@@ -105,7 +105,7 @@ def test_a_restored_session_goes_on_where_the_snapshot_was(client: optserve.Clie
 
 @pytest.mark.parametrize("from_snapshot", [False, True])
 def test_a_fork_has_the_progress_and_no_leases(client: optserve.Client, from_snapshot: bool) -> None:
-    session = created(client, optserve.CoordinationAsync())
+    session = create_session(client, optserve.CoordinationAsync())
     with session.join() as member:
         train(member, 7)
         step = session.snapshots.create().step if from_snapshot else None

@@ -76,7 +76,7 @@ class Contribution(Step):
         self._passes = None  # were ended; if it waits, it is measured again
         self.decision = None
         if of_member.completed_shards and self.stored is None and self._recorded is None:
-            coordinator.known_progress().check(worker, of_member.completed_shards)
+            coordinator.require_progress().check(worker, of_member.completed_shards)
         if self.stored is not None or self.outcome in (StepOutcome.VALIDATED, StepOutcome.SKIPPED):
             return self
         computed = of_member.parameters_step

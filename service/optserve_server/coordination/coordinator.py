@@ -204,7 +204,7 @@ class Coordinator:
             waiting.decide()
         self.go_on()
 
-    def known_progress(self) -> DataProgress:
+    def require_progress(self) -> DataProgress:
         """The progress of the data plan.
 
         Raises:

@@ -74,7 +74,7 @@ class DataProgress:
         begin = index * plan.shard_size
         return DataShard(number, epoch, index, begin, min(begin + plan.shard_size, plan.example_count))
 
-    def held_by(self, worker: str) -> Sequence[int]:
+    def list_held(self, worker: str) -> Sequence[int]:
         """The shards that a worker holds."""
         return self.leased.get(worker, ())
 
@@ -115,7 +115,7 @@ class DataProgress:
         Raises:
             DomainError: SHARD_NOT_HELD, or CONFLICTING_FIELDS for a shard that is stated twice.
         """
-        held = self.held_by(worker)
+        held = self.list_held(worker)
         for position, number in enumerate(numbers):
             field = f"options.completed_shards[{position}]"
             if number not in held:

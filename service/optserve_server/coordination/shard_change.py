@@ -56,7 +56,7 @@ class _ShardChange(Change[Any, Any]):
         return pack({"kind": self.kind, "worker": self.worker, "shards": self.numbers})
 
     def give_up(self) -> None:
-        """Gives back what `prepare` took: nothing."""
+        """Returns what `prepare` took: nothing."""
 
     def _check(self, session: CoordinatedSession) -> None:
         """Checks membership and plan; renews the lease of the membership.
@@ -67,7 +67,7 @@ class _ShardChange(Change[Any, Any]):
         session.check_open()
         self._coordinator = session.coordinator
         self._member = session.coordinator.membership.check(self.worker, self.epoch)
-        self._progress = session.coordinator.known_progress()
+        self._progress = session.coordinator.require_progress()
 
 
 class AcquireShards(_ShardChange):
@@ -82,14 +82,14 @@ class AcquireShards(_ShardChange):
     def prepare(self, session: CoordinatedSession) -> Self:
         """Finds out which shards are leased; errors as of `_ShardChange`."""
         self._check(session)
-        self.numbers = self._progress.available(self._count - len(self._progress.held_by(self.worker)))
+        self.numbers = self._progress.available(self._count - len(self._progress.list_held(self.worker)))
         return self
 
     def commit(self) -> Acquired:
         """Leases them; a member that has none is not waited for by others."""
         progress, coordinator = self._progress, self._coordinator
         progress.lease(self.worker, self.numbers)
-        shards = [progress.shard(number) for number in progress.held_by(self.worker)]
+        shards = [progress.shard(number) for number in progress.list_held(self.worker)]
         waits = not shards and not progress.is_finished
         began, self._member.is_idle = waits and not self._member.is_idle, waits
         if began:
@@ -116,7 +116,7 @@ class ReleaseShards(_ShardChange):
         self._check(session)
         waiting = session.coordinator.held.get(self.worker)
         kept = () if waiting is None else waiting.completed_shards
-        held = self._progress.held_by(self.worker)
+        held = self._progress.list_held(self.worker)
         asked = self._asked or held
         self.numbers = [number for number in held if number in asked and number not in kept]
         return self

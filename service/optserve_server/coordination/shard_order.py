@@ -27,7 +27,7 @@ def index_at(place: int, count: int, seed: int, epoch: int) -> int:
     half = max(1, ((count - 1).bit_length() + 1) // 2)
     keys = [_mix(seed + _GAMMA * (ROUNDS * epoch + turn + 1)) for turn in range(ROUNDS)]
     low = (1 << half) - 1
-    while True:  # a permutation of 4^half numbers: the walk comes back to one below count
+    while True:  # a permutation of 4^half numbers: the walk reaches one below count
         upper, lower = place >> half, place & low
         for key in keys:
             upper, lower = lower, upper ^ (_mix(key + lower) & low)

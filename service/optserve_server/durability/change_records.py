@@ -189,10 +189,10 @@ def _replay(
             replay_end(session, facts)
             return None
         case ChangeKind.ACQUIRE_SHARDS:
-            session.coordinator.known_progress().lease(facts["worker"], facts["shards"])
+            session.coordinator.require_progress().lease(facts["worker"], facts["shards"])
             return None
         case ChangeKind.RELEASE_SHARDS:
-            session.coordinator.known_progress().give_back(facts["worker"], facts["shards"])
+            session.coordinator.require_progress().give_back(facts["worker"], facts["shards"])
             return None
         case ChangeKind.DROPPED:
             return drop(session, facts["worker"], facts)

@@ -18,7 +18,7 @@ EXAMPLES = 11
 SUM = optserve.CoordinationSync(aggregation=optserve.Aggregation.SUM)
 
 
-def created(
+def create_session(
     client: optserve.Client, coordination: optserve.Coordination | None = None, shard_size: int = 2
 ) -> optserve.SessionHandle:
     """A session whose parameters count in how many steps each example was."""
@@ -36,7 +36,7 @@ def counting(numbers: Any) -> dict[str, np.ndarray]:
 
 
 def test_workers_share_the_data_until_none_is_left(client: optserve.Client) -> None:
-    session = created(client, SUM)  # 12 shards for 5 workers: the last steps have fewer contributions
+    session = create_session(client, SUM)  # 12 shards for 5 workers: the last steps have fewer contributions
 
     def train(worker: str) -> int:
         with session.join(worker) as member:
@@ -51,7 +51,7 @@ def test_workers_share_the_data_until_none_is_left(client: optserve.Client) -> N
 
 
 def test_a_step_completes_all_shards_since_the_last_one(client: optserve.Client) -> None:
-    session = created(client)
+    session = create_session(client)
     with session.join() as member:
         found: list[optserve.Shard] = []
         for shard in member.shards(ahead=3):
@@ -66,7 +66,7 @@ def test_a_step_completes_all_shards_since_the_last_one(client: optserve.Client)
 
 
 def test_a_shard_is_yielded_again_if_its_step_is_not_applied(client: optserve.Client) -> None:
-    session = created(client, SUM)
+    session = create_session(client, SUM)
     with session.join() as member:
         shards = member.shards()
         first = next(shards)
@@ -83,7 +83,7 @@ def test_a_shard_is_yielded_again_if_its_step_is_not_applied(client: optserve.Cl
 
 
 def test_shards_are_given_back(client: optserve.Client) -> None:
-    session = created(client)
+    session = create_session(client)
     with session.join("a") as a, session.join("b") as b:
         first = next(a.shards(ahead=3))
         a.release_shards()
@@ -103,7 +103,7 @@ def test_a_session_without_a_plan_has_no_shards(client: optserve.Client) -> None
 
 
 def test_examples_are_slices_of_the_callers_arrays(client: optserve.Client) -> None:
-    session = created(client, shard_size=4)
+    session = create_session(client, shard_size=4)
     x, y = np.arange(EXAMPLES), -np.arange(EXAMPLES)
     with session.join() as member:
         for a, b in member.examples(x, y):
@@ -128,7 +128,7 @@ def worker_info(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def test_a_torch_dataset_yields_shards(client: optserve.Client, worker_info: list[object]) -> None:
-    session = created(client)
+    session = create_session(client)
     with session.join() as member:
         dataset = member.dataset(np.arange(EXAMPLES))
         assert isinstance(dataset, IterableDataset)

@@ -37,13 +37,15 @@ ZEROS: dict[str, np.ndarray] = {"w": np.zeros(2)}
 ONES: dict[str, np.ndarray] = {"w": np.ones(2)}
 
 
-def planned(plan: DataPlanSpec, coordination: CoordinationSpec | None = None, **spec: Any) -> Coordinated:
+def make_session(
+    plan: DataPlanSpec, coordination: CoordinationSpec | None = None, **spec: Any
+) -> Coordinated:
     made = spec_of(SGD(learning_rate=1.0), coordination=coordination, data_plan=plan, **spec)
     return Coordinated(made, ZEROS)
 
 
 def progress_of(made: Coordinated) -> DataProgress:
-    return made.session.coordinator.known_progress()
+    return made.session.coordinator.require_progress()
 
 
 def rejection(waiting: Waiting) -> DomainError:
@@ -118,7 +120,7 @@ class Leases(RuleBasedStateMachine):
         self.progress = DataProgress(DataPlanSpec(example_count=17, shard_size=2, epochs=2))
         self.model: dict[int, str] = dict.fromkeys(range(18), "")
 
-    def held(self, worker: str) -> list[int]:
+    def list_held(self, worker: str) -> list[int]:
         return [number for number, state in self.model.items() if state == worker]
 
     @rule(worker=st.sampled_from("abc"), count=st.integers(0, 6))
@@ -130,15 +132,15 @@ class Leases(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from("abc"), data=st.data())
     def complete(self, worker: str, data: st.DataObject) -> None:
-        numbers = data.draw(st.lists(st.sampled_from(self.held(worker) or [0]), unique=True))
-        if self.held(worker):
+        numbers = data.draw(st.lists(st.sampled_from(self.list_held(worker) or [0]), unique=True))
+        if self.list_held(worker):
             self.progress.check(worker, numbers)
             self.progress.complete(worker, numbers)
             self.model.update(dict.fromkeys(numbers, "complete"))
 
     @rule(worker=st.sampled_from("abc"), keep=st.integers(0, 3))
     def give_back(self, worker: str, keep: int) -> None:
-        numbers = self.held(worker)[keep:]
+        numbers = self.list_held(worker)[keep:]
         self.progress.give_back(worker, numbers if keep else None)
         self.model.update(dict.fromkeys(numbers, ""))
 
@@ -165,7 +167,7 @@ class Leases(RuleBasedStateMachine):
     def agrees(self) -> None:
         states = list(self.model.values())
         for worker in "abc":
-            assert sorted(self.progress.held_by(worker)) == self.held(worker)
+            assert sorted(self.progress.list_held(worker)) == self.list_held(worker)
         assert self.progress.completed == states.count("complete")
         assert self.progress.leased_count == sum(state in ("a", "b", "c") for state in states)
         assert self.progress.is_finished == (states.count("complete") == 18)
@@ -229,7 +231,7 @@ class Killed(Coordinated):
         raise AssertionError("it is killed again and again")
 
 
-def committed(made: Coordinated) -> list[int]:
+def list_completed(made: Coordinated) -> list[int]:
     """The shards that recorded steps complete."""
     found = []
     for payload in made.records:
@@ -259,7 +261,7 @@ def test_a_million_examples_are_each_in_one_recorded_step(mode: str) -> None:
     epochs = {worker: made.survive(lambda worker=worker: made.join(worker)).epoch for worker in "abc"}
     sequences = dict.fromkeys("abc", 0)
 
-    def contributed(members: dict[str, tuple[int, ...]]) -> None:
+    def contribute_all(members: dict[str, tuple[int, ...]]) -> None:
         at = made.session.step
         waiting = [
             made.contribute(worker, epochs[worker], sequences[worker], ONES, at, 1, shards)
@@ -277,19 +279,19 @@ def test_a_million_examples_are_each_in_one_recorded_step(mode: str) -> None:
             held[worker] = tuple(shard.number for shard in acquired.shards)
         if progress_of(made).is_finished:
             break
-        if rng.random() < 0.1:  # the last of them is lost with its shards, and comes back
+        if rng.random() < 0.1:  # the last of them is lost with its shards, and returns
             epochs["c"] = made.survive(lambda: made.join("c")).epoch
             del held["c"]
         members = {worker: shards[:2] for worker, shards in held.items() if shards}
         for worker in members:
             sequences[worker] += 1
-        # Under SYNC, a step of fewer members would wait for the one that came back.
+        # Under SYNC, a step of fewer members would wait for that worker.
         if mode == "sync" and "c" not in held:
             sequences["c"] += 1
             members["c"] = ()
         at = made.session.step
         try:
-            contributed(members)
+            contribute_all(members)
         except Died:
             made.restart()
             repeated = [
@@ -300,7 +302,7 @@ def test_a_million_examples_are_each_in_one_recorded_step(mode: str) -> None:
     assert progress_of(made).is_finished
     assert made.deaths >= 9
     used = np.zeros(plan.example_count, np.int32)
-    for number in committed(made):
+    for number in list_completed(made):
         shard = progress_of(made).shard(number)
         used[shard.begin : shard.end] += 1
     assert (used == 1).all()
@@ -309,7 +311,7 @@ def test_a_million_examples_are_each_in_one_recorded_step(mode: str) -> None:
 
 
 def test_a_repeat_completes_once_and_returns_the_stored_result() -> None:
-    made = planned(DataPlanSpec(example_count=4, shard_size=1))
+    made = make_session(DataPlanSpec(example_count=4, shard_size=1))
     epoch = made.join("a").epoch
     first, second = (shard.number for shard in made.acquire("a", epoch, 2).shards)
     made.contribute("a", epoch, 1, ONES, shards=[first])
@@ -327,7 +329,7 @@ def test_a_repeat_completes_once_and_returns_the_stored_result() -> None:
 
 
 def test_shards_of_a_worker_that_left_expired_or_joined_again_go_to_others() -> None:
-    made = planned(DataPlanSpec(example_count=6, shard_size=1))
+    made = make_session(DataPlanSpec(example_count=6, shard_size=1))
     epochs = {worker: made.join(worker).epoch for worker in "abcd"}
     held = {w: [s.number for s in made.acquire(w, epochs[w]).shards] for w in "abc"}
     made.leave("a", epochs["a"])
@@ -345,7 +347,7 @@ def test_shards_of_a_worker_that_left_expired_or_joined_again_go_to_others() -> 
 
 
 def test_a_contribution_that_is_dropped_or_skipped_keeps_its_shards() -> None:
-    made = planned(
+    made = make_session(
         DataPlanSpec(example_count=6, shard_size=1),
         CoordinationSync(),
         gradient=GradientSpec(non_finite=NonFinitePolicy.SKIP),
@@ -364,7 +366,7 @@ def test_a_contribution_that_is_dropped_or_skipped_keeps_its_shards() -> None:
 
 
 def test_a_worker_without_shards_is_not_waited_for() -> None:
-    made = planned(DataPlanSpec(example_count=3, shard_size=1), CoordinationSync())
+    made = make_session(DataPlanSpec(example_count=3, shard_size=1), CoordinationSync())
     a, b = made.join("a").epoch, made.join("b").epoch
     mine = [shard.number for shard in made.acquire("a", a, 3).shards]
     waiting = made.contribute("a", a, 1, ONES, 0, shards=mine[:1])
@@ -384,7 +386,7 @@ def test_a_worker_without_shards_is_not_waited_for() -> None:
 
 
 def test_shards_of_a_waiting_contribution_are_not_released() -> None:
-    made = planned(DataPlanSpec(example_count=3, shard_size=1), CoordinationSync(min_replicas=2))
+    made = make_session(DataPlanSpec(example_count=3, shard_size=1), CoordinationSync(min_replicas=2))
     a, b = made.join("a").epoch, made.join("b").epoch
     mine = [shard.number for shard in made.acquire("a", a, 2).shards]
     waiting = made.contribute("a", a, 1, ONES, 0, shards=mine[:1])
@@ -405,7 +407,7 @@ def test_shards_need_a_plan() -> None:
 
 
 def test_a_plan_keeps_its_data_and_may_get_more_epochs() -> None:
-    made = planned(DataPlanSpec(example_count=4, shard_size=2, epochs=2))
+    made = make_session(DataPlanSpec(example_count=4, shard_size=2, epochs=2))
     epoch, session = made.join("a").epoch, made.session
     numbers = [shard.number for shard in made.acquire("a", epoch, 3).shards]
     made.contribute("a", epoch, 1, ONES, shards=numbers)

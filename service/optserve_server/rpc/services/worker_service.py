@@ -70,7 +70,7 @@ class WorkerService(WorkerServiceServicer):
             workers.shard_count_from(request),
             workers.wait_from(request),
         )
-        return workers.acquired_to(acquired)
+        return workers.acquire_response_to(acquired)
 
     async def ReleaseShards(
         self, request: pb.ReleaseShardsRequest, context: Context

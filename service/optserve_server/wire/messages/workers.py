@@ -51,7 +51,7 @@ def lease_from(message: pb.JoinSessionRequest) -> float:
 
 
 def shard_count_from(message: pb.AcquireShardsRequest) -> int:
-    """The number of shards that a worker shall hold.
+    """The number of shards that a worker is to hold.
 
     Raises:
         DomainError: OUT_OF_RANGE.
@@ -77,7 +77,7 @@ def wait_from(message: pb.AcquireShardsRequest) -> float:
     return message.wait_seconds
 
 
-def acquired_to(acquired: Acquired) -> pb.AcquireShardsResponse:
+def acquire_response_to(acquired: Acquired) -> pb.AcquireShardsResponse:
     """The shards that a worker holds."""
     shards = [pb.DataShard(**dataclasses.asdict(shard)) for shard in acquired.shards]
     return pb.AcquireShardsResponse(shards=shards, finished=acquired.is_finished)

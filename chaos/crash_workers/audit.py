@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from chaos.crash_workers.contributions import VALUES, gradient
 from chaos.model import Arrays
+from optserve_server.durability.directory_log import DIRECTORY
 from optserve_server.optimizers.adam import Adam
 from optserve_server.state.change import ChangeKind
 from optserve_server.storage.durable_positions import DurablePositions
@@ -200,7 +201,7 @@ def _payloads(journal: Path) -> Iterator[memoryview]:
     history = read(disk, journal)
     positions = DurablePositions(disk, journal / "heads")
     try:
-        owners = {owner for segment in history.segments for owner in segment.last}
+        owners = {owner for segment in history.segments for owner in segment.last} - {DIRECTORY}
         assert len(owners) == 1, owners
         yield from history.after(owners.pop(), 0, positions)
     finally:

@@ -18,7 +18,7 @@ from workers.modes import WORKERS
 from workers.worker import RATE
 
 SLOW, KILLED = WORKERS - 1, 1
-"""Numbers of the worker that is slower than the others, and of the one that is killed."""
+"""Numbers of the slow worker and of the killed worker."""
 
 KILL_AT = 0.4
 """Share of the time after which a worker is killed."""

@@ -41,8 +41,8 @@ DISTURBANCES: dict[str, tuple[Callable[[Fleet, list[int], float], None], float, 
 
 SERVER = "server killed"
 
-RECONNECT_SECONDS = 3.0
-"""Longest time that a client lets pass between two attempts to connect."""
+RECONNECT_SECONDS = 3.0 * 1.5 + 3.0 * 1.2
+"""Longest pause of a client between two attempts of a call, and of gRPC between two connections."""
 
 
 @dataclass

@@ -27,6 +27,9 @@ SAMPLE_SECONDS = 0.02
 """Least time between two measurements of the loss."""
 
 
+WAIT_SECONDS = 0.5
+"""Time in which a step is waited for, before the same loss is noted again."""
+
 END_SECONDS = 20.0
 """Time that a worker has to end after its session was deleted."""
 
@@ -127,7 +130,7 @@ def _observe(
         run.losses.append(loss(weights, training))
         time.sleep(SAMPLE_SECONDS)
         try:
-            weights = session.pull(newer_than_step=step, timeout=SAMPLE_SECONDS * 5)
+            weights = session.pull(newer_than_step=step, timeout=WAIT_SECONDS)
             step = weights.step
         except errors.DeadlineExceeded:
             pass  # no step; the workers wait for one of them

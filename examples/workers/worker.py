@@ -97,7 +97,12 @@ def main() -> int:
             in_rounds = isinstance(session.spec.coordination, optserve.CoordinationRounds)
             member = session.join(f"worker-{options.number}", lease=LEASE)
             sys.stdin.readline()
-            (train_in_rounds if in_rounds else train)(member, batches)
+            while True:
+                try:
+                    (train_in_rounds if in_rounds else train)(member, batches)
+                except errors.Fenced:  # it was silent for too long, and taken for lost
+                    member.close()
+                    member = session.join(member.worker, lease=LEASE)
     except errors.NotFound:
         pass  # the session is deleted: the training is over
     return 0

@@ -124,7 +124,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What the workers were told.
+    """Answers that the workers received.
 
     Attributes:
         acknowledged: contributions that were answered.
@@ -137,7 +137,7 @@ class Ledger:
     fenced: int
 
 
-def replayed(data_dir: Path) -> Replay:
+def replay_journal(data_dir: Path) -> Replay:
     """The journal of the only session of a server that has ended, made again.
 
     Raises:

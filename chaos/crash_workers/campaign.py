@@ -61,7 +61,7 @@ class Findings:
         longest_step: seconds between two steps while nothing was dead, at most.
         steps: the session's step at the end.
         committed: contributions in the journal.
-        acknowledged: those that a worker was told of.
+        acknowledged: those that were acknowledged to a worker.
         dropped: those among the committed that came too late.
         fenced: contributions that were rejected because the epoch had ended.
     """
@@ -78,7 +78,7 @@ class Findings:
     dropped: int = 0
     fenced: int = 0
 
-    def bound(self, kind: str) -> float:
+    def compute_bound(self, kind: str) -> float:
         """Seconds from a death to the next step, at most: a lease and a step.
 
         After that of the server, clients connect again first.
@@ -89,7 +89,7 @@ class Findings:
     @property
     def is_timely(self) -> bool:
         """Whether no death stopped the training for longer."""
-        return all(seconds <= self.bound(kind) for kind, seconds in self.longest.items())
+        return all(seconds <= self.compute_bound(kind) for kind, seconds in self.longest.items())
 
     def lines(self) -> Iterator[str]:
         """The findings for people."""
@@ -103,9 +103,9 @@ class Findings:
         yield f"{self.fenced:9}  contributions rejected because their epoch had ended"
         yield f"{self.longest_start:9.2f}  seconds until a server was there again, at most"
         for kind, seconds in sorted(self.longest.items()):
-            late = " TOO LATE" if seconds > self.bound(kind) else ""
+            late = " TOO LATE" if seconds > self.compute_bound(kind) else ""
             yield f"{seconds:9.2f}  seconds without a step, at most, {kind}{late}"
-            yield f"{self.bound(kind):9.2f}  seconds that this may be"
+            yield f"{self.compute_bound(kind):9.2f}  seconds that this may be"
         yield f"{self.longest_step:9.2f}  seconds of a step while nothing was dead, at most"
 
 
@@ -134,7 +134,7 @@ class Campaign:
         self._data_dir, self._ledgers = root / "data", root / "workers"
         self._coordination, self._process_count, self._worker_count = coordination, processes, workers
         self._rng = random.Random(seed)
-        self._port, self._kinds = _unused_port(), itertools.cycle(DISTURBANCES)
+        self._port, self._kinds = _find_port(), itertools.cycle(DISTURBANCES)
         self._lease, self._calms = lease, 0
         self.found = Findings(lease)
 
@@ -155,7 +155,7 @@ class Campaign:
                 started = time.monotonic()
                 with self._server() as server:
                     if session is None:
-                        session = self._created(client, fleet)
+                        session = self._create(client, fleet)
                         begun = time.monotonic()
                     else:
                         up = time.monotonic()
@@ -182,7 +182,7 @@ class Campaign:
         settings: dict[str, Any] = {"data_dir": self._data_dir, "journal_bytes": "4GiB", "log_level": "error"}
         return running_server("numpy", port=self._port, **settings)
 
-    def _created(self, client: optserve.Client, fleet: Fleet) -> optserve.SessionHandle:
+    def _create(self, client: optserve.Client, fleet: Fleet) -> optserve.SessionHandle:
         optimizer = optserve.optimizers.Adam()
         session = client.create_session(VALUES, optimizer, coordination=self._coordination)
         fleet.start(f"127.0.0.1:{self._port}", session.name)
@@ -212,7 +212,7 @@ class Campaign:
     def _await_steps(
         self, kind: str, session: optserve.SessionHandle, fleet: Fleet, since: float, whole: bool
     ) -> None:
-        """Waits for two steps; measures them if nothing else was dead, and nothing comes back meanwhile."""
+        """Waits for two steps; measures them if nothing else was dead, and no worker is started meanwhile."""
         step = session.get().step
         for target in range(step + 1, step + 1 + STEPS_AFTER):
             while session.get().step < target:
@@ -235,7 +235,7 @@ class Campaign:
         begun = time.monotonic()
         ends, step, stepped = begun + self._rng.uniform(0.2, 1.2), session.get().step, None
         while (now := time.monotonic()) < ends or (self._calms % 2 and not whole):
-            assert now < begun + PATIENCE, "the workers did not come back"
+            assert now < begun + PATIENCE, "the workers did not join again"
             fleet.tend()
             current = session.get().step
             if current > step:
@@ -253,7 +253,7 @@ class Campaign:
         return sum(worker.state in there for worker in session.workers()) == self._worker_count
 
     def _audit(self, session: optserve.SessionHandle) -> None:
-        replay = audit.replayed(self._data_dir)
+        replay = audit.replay_journal(self._data_dir)
         ledger = audit.read_ledgers(self._ledgers)
         audit.check_acknowledged(replay, ledger)
         with self._server():
@@ -264,7 +264,7 @@ class Campaign:
         self.found.dropped = sum(one.outcome == "DROPPED" for one in replay.committed.values())
 
 
-def _unused_port() -> int:
+def _find_port() -> int:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port: int = unused.getsockname()[1]

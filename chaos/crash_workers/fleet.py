@@ -65,7 +65,7 @@ class Fleet:
         """Starts, or lets go on, what is due.
 
         Raises:
-            RuntimeError: a process ended by itself.
+            RuntimeError: a process ended on its own.
         """
         for place, due in list(self._due.items()):
             if time.monotonic() < due:
@@ -79,7 +79,7 @@ class Fleet:
         for place, process in enumerate(self._processes):
             if process is not None and process.poll() is not None:
                 log = self._log(place).read_text()
-                raise RuntimeError(f"worker process {place} ended by itself:\n{log}")
+                raise RuntimeError(f"worker process {place} ended on its own:\n{log}")
 
     def end(self) -> None:
         """Kills all processes."""

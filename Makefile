@@ -42,6 +42,10 @@ help: ## Show this list
 demo: $(VENV)/.demo ## Train iris and digits remotely and draw the curves (ARGS="--help" for options)
 	PYTHONPATH=examples $(PY) -m demo $(ARGS)
 
+.PHONY: example-workers
+example-workers: $(VENV)/.demo ## Train with four workers in every mode of coordination and draw the losses (ARGS="--mode sync async")
+	PYTHONPATH=examples $(PY) -m workers $(ARGS)
+
 .PHONY: test
 test: $(VENV)/.test ## Run the tests that take no longer than five minutes together (ARGS="-k adam")
 	$(PYTEST) -m "not slow" $(ARGS)
@@ -53,6 +57,10 @@ test-all: $(VENV)/.test ## Run every test, as CI does
 .PHONY: crash
 crash: $(VENV)/.test ## Kill a server 200 times and look for lost or doubled steps (ARGS="--kills 1000")
 	$(PY) -m chaos.crash $(ARGS)
+
+.PHONY: crash-workers
+crash-workers: $(VENV)/.test ## Kill the server of 64 workers and a quarter of them for 5 minutes (ARGS="--seconds 60 --workers 16")
+	$(PY) -m chaos.crash_workers $(ARGS)
 
 .PHONY: test-client-typescript
 test-client-typescript: $(VENV)/.test $(TYPESCRIPT)/build/.made ## Build, lint and test the TypeScript client (Node.js 20, npm)

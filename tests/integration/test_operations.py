@@ -12,15 +12,19 @@ import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPResponse
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import optserve
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_pb2 import EXPIRY_ACTION_DELETE, SessionSpec
+from optserve_server.operations import metrics
 from tests.integration.client import Client, expect_refusal, plan_message, sgd, step_messages
+from tests.service.sessions.support import session_of, spec_of
 from tests.support.server import RunningServer, running_server
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +93,41 @@ def test_metrics_count_steps_bytes_calls_and_memory(observed: RunningServer) -> 
         assert found["optserve_steps_total", "outcome=APPLIED"] == 5
         assert found["optserve_held_sessions", ""] == 1
         assert found["optserve_held_resident_bytes", ""] < 1000
+
+
+def test_members_have_metrics(observed: RunningServer) -> None:
+    with optserve.connect(observed.address) as client:
+        coordination = optserve.CoordinationAsync()
+        session = client.create_session(
+            VALUES, optserve.optimizers.SGD(), session_id="shared", coordination=coordination
+        )
+        a, b = session.join("a"), session.join("b")
+        a.step(VALUES)
+        b.step(VALUES)
+        found = samples(observed)
+        of_a, of_b = (f"session=shared,worker={worker}" for worker in "ab")
+        assert found["optserve_workers", "state=ACTIVE"] == 2
+        assert found["optserve_workers", "state=WAITING"] == 0
+        assert found["optserve_worker_contributions", of_a] == 1
+        assert found["optserve_worker_staleness", of_b] == 1
+        assert found["optserve_worker_steps_behind", of_a] == 1
+        assert found["optserve_worker_waits", of_b] == 0
+        a.leave()
+        assert not [key for key in samples(observed) if "worker=a" in key[1]]
+        assert samples(observed)["optserve_workers", "state=ACTIVE"] == 1
+        b.close()
+
+
+def test_further_members_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_WORKER_SERIES", 2)
+    session = session_of(spec_of(), {"w": np.zeros(2)})
+    for worker in "abc":
+        session.coordinator.membership.join(worker, 10.0)
+    namespace = SimpleNamespace(name="", store=SimpleNamespace(all=lambda: [session]))
+    server = SimpleNamespace(namespaces=[namespace])
+    families = {family.name: family for family in metrics.ServerCollector(server)._workers()}  # type: ignore[arg-type]
+    assert [sample.value for sample in families["optserve_workers"].samples] == [3, 0]
+    assert [sample.labels["worker"] for sample in families["optserve_worker_waits"].samples] == ["a", "b"]
 
 
 def test_health_and_readiness_while_the_server_drains(observed: RunningServer) -> None:

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from optserve_server import __version__
+from optserve_server.coordination.membership import Member
 from optserve_server.resources.budget import Kind
 from optserve_server.resources.memory import resident_bytes
 from optserve_server.rpc.context.meters import Latency
 from optserve_server.rpc.server.server import Server
+from optserve_server.sessions.session import Session
 from optserve_server.state.step_result import StepOutcome
 
 FIRST_BUCKET, LAST_BUCKET = 12, 36
 """Bounds of the histograms: 2**12 ns, about 4 us, to 2**36 ns, about 69 s."""
+
+MAX_WORKER_SERIES = 1024
+"""Members that have series of their own; further ones are only counted."""
+
+WORKER_METRICS: dict[str, tuple[str, Callable[[Session, Member], float]]] = {
+    "contributions": ("Contributions in the member's epoch", lambda _, member: member.contributions),
+    "steps_behind": (
+        "Steps of the session since the last contribution",
+        lambda session, member: session.step - member.last_step,
+    ),
+    "staleness": ("Staleness of the last contribution, in steps", lambda _, member: member.staleness),
+    "seconds_between_contributions": (
+        "Moving average of the seconds between two contributions",
+        lambda _, member: member.interval,
+    ),
+    "waits": ("Whether a contribution waits for other members", lambda _, member: float(member.waiting > 0)),
+}
+"""By the last part of its name: what a metric of a member says."""
 
 
 class ServerCollector(Collector):
@@ -32,6 +52,7 @@ class ServerCollector(Collector):
         """All metrics at this moment."""
         yield from self._calls()
         yield from self._steps()
+        yield from self._workers()
         yield from self._holdings()
         yield from self._disk()
         yield from self._process()
@@ -78,6 +99,34 @@ class ServerCollector(Collector):
         for action, count in meters.sessions_expired.items():
             expired.add_metric([action], count)
         yield expired
+
+    def _workers(self) -> Iterator[Metric]:
+        """Members of sessions: counts of all, and series of the first MAX_WORKER_SERIES."""
+        states = GaugeMetricFamily(
+            "optserve_workers", "Members of sessions that are in memory.", labels=["state", "namespace"]
+        )
+        labels = ["session", "worker", "namespace"]
+        series = [
+            GaugeMetricFamily(f"optserve_worker_{name}", f"{text}, by member.", labels=labels)
+            for name, (text, _) in WORKER_METRICS.items()
+        ]
+        listed = 0
+        for namespace in self._server.namespaces:
+            waiting = active = 0
+            for session in namespace.store.all():
+                for member in tuple(session.coordinator.membership.active.values()):
+                    waiting += bool(member.waiting)
+                    active += not member.waiting
+                    if listed == MAX_WORKER_SERIES:
+                        continue
+                    listed += 1
+                    for family, (_, value_of) in zip(series, WORKER_METRICS.values(), strict=True):
+                        of = [session.id, member.worker, namespace.name]
+                        family.add_metric(of, value_of(session, member))
+            states.add_metric(["ACTIVE", namespace.name], active)
+            states.add_metric(["WAITING", namespace.name], waiting)
+        yield states
+        yield from series
 
     def _holdings(self) -> Iterator[Metric]:
         budget = self._server.namespaces.budget

@@ -1,0 +1,1 @@
+"""Four worker processes train the digits together, in every mode of coordination."""

@@ -166,6 +166,14 @@ const (
 	// take part in the current one. Metadata {"parameters_step": "5", "current":
 	// "6", "limit": "0"}.
 	ErrorReason_ERROR_REASON_ROUND_CLOSED ErrorReason = 47
+	// FAILED_PRECONDITION. The session has no data plan. Create it with
+	// SessionSpec.data_plan, or update it.
+	ErrorReason_ERROR_REASON_NO_DATA_PLAN ErrorReason = 48
+	// FAILED_PRECONDITION. The worker does not hold a shard: it is complete, it was
+	// released, or a snapshot was restored. Acquire shards, and compute another
+	// contribution. Example: field "options.completed_shards[1]", metadata {"shard":
+	// "17", "worker": "w1"}.
+	ErrorReason_ERROR_REASON_SHARD_NOT_HELD ErrorReason = 49
 )
 
 // Enum value maps for ErrorReason.
@@ -219,6 +227,8 @@ var (
 		45: "ERROR_REASON_NOT_A_MEMBER",
 		46: "ERROR_REASON_STALE",
 		47: "ERROR_REASON_ROUND_CLOSED",
+		48: "ERROR_REASON_NO_DATA_PLAN",
+		49: "ERROR_REASON_SHARD_NOT_HELD",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -269,6 +279,8 @@ var (
 		"ERROR_REASON_NOT_A_MEMBER":              45,
 		"ERROR_REASON_STALE":                     46,
 		"ERROR_REASON_ROUND_CLOSED":              47,
+		"ERROR_REASON_NO_DATA_PLAN":              48,
+		"ERROR_REASON_SHARD_NOT_HELD":            49,
 	}
 )
 
@@ -298,7 +310,7 @@ var File_optserve_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_optserve_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1eoptserve/v1/error_reason.proto\x12\voptserve.v1*\xef\f\n" +
+	"\x1eoptserve/v1/error_reason.proto\x12\voptserve.v1*\xaf\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bERROR_REASON_FIELD_REQUIRED\x10\x01\x12\x1d\n" +
@@ -348,7 +360,9 @@ const file_optserve_v1_error_reason_proto_rawDesc = "" +
 	"\x13ERROR_REASON_FENCED\x10,\x12\x1d\n" +
 	"\x19ERROR_REASON_NOT_A_MEMBER\x10-\x12\x16\n" +
 	"\x12ERROR_REASON_STALE\x10.\x12\x1d\n" +
-	"\x19ERROR_REASON_ROUND_CLOSED\x10/Be\n" +
+	"\x19ERROR_REASON_ROUND_CLOSED\x10/\x12\x1d\n" +
+	"\x19ERROR_REASON_NO_DATA_PLAN\x100\x12\x1f\n" +
+	"\x1bERROR_REASON_SHARD_NOT_HELD\x101Be\n" +
 	"\x0fdev.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\vOptserve.V1b\x06proto3"
 
 var file_optserve_v1_error_reason_proto_enumTypes = make([]protoimpl.EnumInfo, 1)

@@ -830,6 +830,7 @@ type SessionSpec struct {
 	xxx_hidden_Durability           *DurabilitySpec        `protobuf:"bytes,10,opt,name=durability,proto3"`
 	xxx_hidden_StepCounting         StepCounting           `protobuf:"varint,11,opt,name=step_counting,json=stepCounting,proto3,enum=optserve.v1.StepCounting"`
 	xxx_hidden_Coordination         *CoordinationSpec      `protobuf:"bytes,12,opt,name=coordination,proto3"`
+	xxx_hidden_DataPlan             *DataPlanSpec          `protobuf:"bytes,13,opt,name=data_plan,json=dataPlan,proto3"`
 	XXX_raceDetectHookData          protoimpl.RaceDetectHookData
 	XXX_presence                    [1]uint32
 	unknownFields                   protoimpl.UnknownFields
@@ -947,6 +948,13 @@ func (x *SessionSpec) GetCoordination() *CoordinationSpec {
 	return nil
 }
 
+func (x *SessionSpec) GetDataPlan() *DataPlanSpec {
+	if x != nil {
+		return x.xxx_hidden_DataPlan
+	}
+	return nil
+}
+
 func (x *SessionSpec) SetOptimizer(v *OptimizerSpec) {
 	x.xxx_hidden_Optimizer = v
 }
@@ -961,7 +969,7 @@ func (x *SessionSpec) SetGradient(v *GradientSpec) {
 
 func (x *SessionSpec) SetDecoupledWeightDecay(v float64) {
 	x.xxx_hidden_DecoupledWeightDecay = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 12)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 13)
 }
 
 func (x *SessionSpec) SetWeightAverage(v *WeightAverageSpec) {
@@ -994,6 +1002,10 @@ func (x *SessionSpec) SetStepCounting(v StepCounting) {
 
 func (x *SessionSpec) SetCoordination(v *CoordinationSpec) {
 	x.xxx_hidden_Coordination = v
+}
+
+func (x *SessionSpec) SetDataPlan(v *DataPlanSpec) {
+	x.xxx_hidden_DataPlan = v
 }
 
 func (x *SessionSpec) HasOptimizer() bool {
@@ -1066,6 +1078,13 @@ func (x *SessionSpec) HasCoordination() bool {
 	return x.xxx_hidden_Coordination != nil
 }
 
+func (x *SessionSpec) HasDataPlan() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_DataPlan != nil
+}
+
 func (x *SessionSpec) ClearOptimizer() {
 	x.xxx_hidden_Optimizer = nil
 }
@@ -1107,6 +1126,10 @@ func (x *SessionSpec) ClearCoordination() {
 	x.xxx_hidden_Coordination = nil
 }
 
+func (x *SessionSpec) ClearDataPlan() {
+	x.xxx_hidden_DataPlan = nil
+}
+
 type SessionSpec_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -1139,6 +1162,11 @@ type SessionSpec_builder struct {
 	// How the steps of several workers are combined. Steps are independent of
 	// each other when unset, as under SOLO.
 	Coordination *CoordinationSpec
+	// The data that the session is trained on, which its members share out among
+	// themselves. No plan when unset. UpdateSession keeps the plan when unset, may
+	// begin one, and may change nothing but its epochs, which cannot become fewer
+	// than have begun.
+	DataPlan *DataPlanSpec
 }
 
 func (b0 SessionSpec_builder) Build() *SessionSpec {
@@ -1149,7 +1177,7 @@ func (b0 SessionSpec_builder) Build() *SessionSpec {
 	x.xxx_hidden_Schedule = b.Schedule
 	x.xxx_hidden_Gradient = b.Gradient
 	if b.DecoupledWeightDecay != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 12)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 13)
 		x.xxx_hidden_DecoupledWeightDecay = *b.DecoupledWeightDecay
 	}
 	x.xxx_hidden_WeightAverage = b.WeightAverage
@@ -1160,6 +1188,184 @@ func (b0 SessionSpec_builder) Build() *SessionSpec {
 	x.xxx_hidden_Durability = b.Durability
 	x.xxx_hidden_StepCounting = b.StepCounting
 	x.xxx_hidden_Coordination = b.Coordination
+	x.xxx_hidden_DataPlan = b.DataPlan
+	return m0
+}
+
+// A plan by which each example is used exactly once in each epoch. Examples are
+// numbered from 0. Shard i has the examples from i*shard_size up to, and without,
+// min((i + 1)*shard_size, example_count); a session has n shards, example_count
+// divided by shard_size and rounded up. Members lease shards by AcquireShards,
+// and state those that a step was computed of as its completed_shards: a shard
+// is complete if and only if that step is recorded.
+type DataPlanSpec struct {
+	state                   protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ExampleCount int64                  `protobuf:"varint,1,opt,name=example_count,json=exampleCount,proto3,oneof"`
+	xxx_hidden_ShardSize    int64                  `protobuf:"varint,2,opt,name=shard_size,json=shardSize,proto3,oneof"`
+	xxx_hidden_Seed         int64                  `protobuf:"varint,3,opt,name=seed,proto3,oneof"`
+	xxx_hidden_Epochs       int64                  `protobuf:"varint,4,opt,name=epochs,proto3,oneof"`
+	XXX_raceDetectHookData  protoimpl.RaceDetectHookData
+	XXX_presence            [1]uint32
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *DataPlanSpec) Reset() {
+	*x = DataPlanSpec{}
+	mi := &file_optserve_v1_session_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataPlanSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataPlanSpec) ProtoMessage() {}
+
+func (x *DataPlanSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *DataPlanSpec) GetExampleCount() int64 {
+	if x != nil {
+		return x.xxx_hidden_ExampleCount
+	}
+	return 0
+}
+
+func (x *DataPlanSpec) GetShardSize() int64 {
+	if x != nil {
+		return x.xxx_hidden_ShardSize
+	}
+	return 0
+}
+
+func (x *DataPlanSpec) GetSeed() int64 {
+	if x != nil {
+		return x.xxx_hidden_Seed
+	}
+	return 0
+}
+
+func (x *DataPlanSpec) GetEpochs() int64 {
+	if x != nil {
+		return x.xxx_hidden_Epochs
+	}
+	return 0
+}
+
+func (x *DataPlanSpec) SetExampleCount(v int64) {
+	x.xxx_hidden_ExampleCount = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 4)
+}
+
+func (x *DataPlanSpec) SetShardSize(v int64) {
+	x.xxx_hidden_ShardSize = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 4)
+}
+
+func (x *DataPlanSpec) SetSeed(v int64) {
+	x.xxx_hidden_Seed = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 4)
+}
+
+func (x *DataPlanSpec) SetEpochs(v int64) {
+	x.xxx_hidden_Epochs = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 4)
+}
+
+func (x *DataPlanSpec) HasExampleCount() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *DataPlanSpec) HasShardSize() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *DataPlanSpec) HasSeed() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
+}
+
+func (x *DataPlanSpec) HasEpochs() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 3)
+}
+
+func (x *DataPlanSpec) ClearExampleCount() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_ExampleCount = 0
+}
+
+func (x *DataPlanSpec) ClearShardSize() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_ShardSize = 0
+}
+
+func (x *DataPlanSpec) ClearSeed() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
+	x.xxx_hidden_Seed = 0
+}
+
+func (x *DataPlanSpec) ClearEpochs() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 3)
+	x.xxx_hidden_Epochs = 0
+}
+
+type DataPlanSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Number of examples, at least 1. Required.
+	ExampleCount *int64
+	// Number of examples of a shard, at least 1; the last one may have fewer.
+	// Required. A shard is completed as a whole, so it is what one step uses, or a
+	// part of that.
+	ShardSize *int64
+	// Seed of the permutations, at least 0; 0 when unset.
+	Seed *int64
+	// How often each example is used, at least 1; 1 when unset.
+	Epochs *int64
+}
+
+func (b0 DataPlanSpec_builder) Build() *DataPlanSpec {
+	m0 := &DataPlanSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.ExampleCount != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 4)
+		x.xxx_hidden_ExampleCount = *b.ExampleCount
+	}
+	if b.ShardSize != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 4)
+		x.xxx_hidden_ShardSize = *b.ShardSize
+	}
+	if b.Seed != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 4)
+		x.xxx_hidden_Seed = *b.Seed
+	}
+	if b.Epochs != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 4)
+		x.xxx_hidden_Epochs = *b.Epochs
+	}
 	return m0
 }
 
@@ -1176,7 +1382,7 @@ type CoordinationSpec struct {
 
 func (x *CoordinationSpec) Reset() {
 	*x = CoordinationSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[1]
+	mi := &file_optserve_v1_session_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1394,7 @@ func (x *CoordinationSpec) String() string {
 func (*CoordinationSpec) ProtoMessage() {}
 
 func (x *CoordinationSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[1]
+	mi := &file_optserve_v1_session_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1642,7 @@ func (b0 CoordinationSpec_builder) Build() *CoordinationSpec {
 type case_CoordinationSpec_Mode protoreflect.FieldNumber
 
 func (x case_CoordinationSpec_Mode) String() string {
-	md := file_optserve_v1_session_proto_msgTypes[1].Descriptor()
+	md := file_optserve_v1_session_proto_msgTypes[2].Descriptor()
 	if x == 0 {
 		return "not set"
 	}
@@ -1492,7 +1698,7 @@ type CoordinationSolo struct {
 
 func (x *CoordinationSolo) Reset() {
 	*x = CoordinationSolo{}
-	mi := &file_optserve_v1_session_proto_msgTypes[2]
+	mi := &file_optserve_v1_session_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1710,7 @@ func (x *CoordinationSolo) String() string {
 func (*CoordinationSolo) ProtoMessage() {}
 
 func (x *CoordinationSolo) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[2]
+	mi := &file_optserve_v1_session_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1757,7 @@ type CoordinationSync struct {
 
 func (x *CoordinationSync) Reset() {
 	*x = CoordinationSync{}
-	mi := &file_optserve_v1_session_proto_msgTypes[3]
+	mi := &file_optserve_v1_session_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1769,7 @@ func (x *CoordinationSync) String() string {
 func (*CoordinationSync) ProtoMessage() {}
 
 func (x *CoordinationSync) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[3]
+	mi := &file_optserve_v1_session_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +2025,7 @@ type CoordinationAsync struct {
 
 func (x *CoordinationAsync) Reset() {
 	*x = CoordinationAsync{}
-	mi := &file_optserve_v1_session_proto_msgTypes[4]
+	mi := &file_optserve_v1_session_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +2037,7 @@ func (x *CoordinationAsync) String() string {
 func (*CoordinationAsync) ProtoMessage() {}
 
 func (x *CoordinationAsync) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[4]
+	mi := &file_optserve_v1_session_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2150,7 @@ type CoordinationBounded struct {
 
 func (x *CoordinationBounded) Reset() {
 	*x = CoordinationBounded{}
-	mi := &file_optserve_v1_session_proto_msgTypes[5]
+	mi := &file_optserve_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2162,7 @@ func (x *CoordinationBounded) String() string {
 func (*CoordinationBounded) ProtoMessage() {}
 
 func (x *CoordinationBounded) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[5]
+	mi := &file_optserve_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2240,7 @@ type CoordinationRounds struct {
 
 func (x *CoordinationRounds) Reset() {
 	*x = CoordinationRounds{}
-	mi := &file_optserve_v1_session_proto_msgTypes[6]
+	mi := &file_optserve_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2252,7 @@ func (x *CoordinationRounds) String() string {
 func (*CoordinationRounds) ProtoMessage() {}
 
 func (x *CoordinationRounds) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[6]
+	mi := &file_optserve_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2250,7 +2456,7 @@ type DurabilitySpec struct {
 
 func (x *DurabilitySpec) Reset() {
 	*x = DurabilitySpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[7]
+	mi := &file_optserve_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2262,7 +2468,7 @@ func (x *DurabilitySpec) String() string {
 func (*DurabilitySpec) ProtoMessage() {}
 
 func (x *DurabilitySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[7]
+	mi := &file_optserve_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2375,7 +2581,7 @@ type LeaseSpec struct {
 
 func (x *LeaseSpec) Reset() {
 	*x = LeaseSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[8]
+	mi := &file_optserve_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2387,7 +2593,7 @@ func (x *LeaseSpec) String() string {
 func (*LeaseSpec) ProtoMessage() {}
 
 func (x *LeaseSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[8]
+	mi := &file_optserve_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2679,7 @@ type GradientSpec struct {
 
 func (x *GradientSpec) Reset() {
 	*x = GradientSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[9]
+	mi := &file_optserve_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2691,7 @@ func (x *GradientSpec) String() string {
 func (*GradientSpec) ProtoMessage() {}
 
 func (x *GradientSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[9]
+	mi := &file_optserve_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2868,7 @@ type ClipSpec struct {
 
 func (x *ClipSpec) Reset() {
 	*x = ClipSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[10]
+	mi := &file_optserve_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +2880,7 @@ func (x *ClipSpec) String() string {
 func (*ClipSpec) ProtoMessage() {}
 
 func (x *ClipSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[10]
+	mi := &file_optserve_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +3050,7 @@ func (b0 ClipSpec_builder) Build() *ClipSpec {
 type case_ClipSpec_Clip protoreflect.FieldNumber
 
 func (x case_ClipSpec_Clip) String() string {
-	md := file_optserve_v1_session_proto_msgTypes[10].Descriptor()
+	md := file_optserve_v1_session_proto_msgTypes[11].Descriptor()
 	if x == 0 {
 		return "not set"
 	}
@@ -2889,7 +3095,7 @@ type ClipByValue struct {
 
 func (x *ClipByValue) Reset() {
 	*x = ClipByValue{}
-	mi := &file_optserve_v1_session_proto_msgTypes[11]
+	mi := &file_optserve_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2901,7 +3107,7 @@ func (x *ClipByValue) String() string {
 func (*ClipByValue) ProtoMessage() {}
 
 func (x *ClipByValue) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[11]
+	mi := &file_optserve_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2997,7 +3203,7 @@ type ClipByNorm struct {
 
 func (x *ClipByNorm) Reset() {
 	*x = ClipByNorm{}
-	mi := &file_optserve_v1_session_proto_msgTypes[12]
+	mi := &file_optserve_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3215,7 @@ func (x *ClipByNorm) String() string {
 func (*ClipByNorm) ProtoMessage() {}
 
 func (x *ClipByNorm) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[12]
+	mi := &file_optserve_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3107,7 +3313,7 @@ type WeightAverageSpec struct {
 
 func (x *WeightAverageSpec) Reset() {
 	*x = WeightAverageSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[13]
+	mi := &file_optserve_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3325,7 @@ func (x *WeightAverageSpec) String() string {
 func (*WeightAverageSpec) ProtoMessage() {}
 
 func (x *WeightAverageSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[13]
+	mi := &file_optserve_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3237,7 +3443,7 @@ type ParameterGroup struct {
 
 func (x *ParameterGroup) Reset() {
 	*x = ParameterGroup{}
-	mi := &file_optserve_v1_session_proto_msgTypes[14]
+	mi := &file_optserve_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +3455,7 @@ func (x *ParameterGroup) String() string {
 func (*ParameterGroup) ProtoMessage() {}
 
 func (x *ParameterGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[14]
+	mi := &file_optserve_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3487,7 +3693,7 @@ type ReduceOnPlateauSpec struct {
 
 func (x *ReduceOnPlateauSpec) Reset() {
 	*x = ReduceOnPlateauSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[15]
+	mi := &file_optserve_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3499,7 +3705,7 @@ func (x *ReduceOnPlateauSpec) String() string {
 func (*ReduceOnPlateauSpec) ProtoMessage() {}
 
 func (x *ReduceOnPlateauSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[15]
+	mi := &file_optserve_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3850,7 +4056,7 @@ type EarlyStoppingSpec struct {
 
 func (x *EarlyStoppingSpec) Reset() {
 	*x = EarlyStoppingSpec{}
-	mi := &file_optserve_v1_session_proto_msgTypes[16]
+	mi := &file_optserve_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3862,7 +4068,7 @@ func (x *EarlyStoppingSpec) String() string {
 func (*EarlyStoppingSpec) ProtoMessage() {}
 
 func (x *EarlyStoppingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[16]
+	mi := &file_optserve_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4101,7 +4307,7 @@ type ReduceOnPlateauState struct {
 
 func (x *ReduceOnPlateauState) Reset() {
 	*x = ReduceOnPlateauState{}
-	mi := &file_optserve_v1_session_proto_msgTypes[17]
+	mi := &file_optserve_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4113,7 +4319,7 @@ func (x *ReduceOnPlateauState) String() string {
 func (*ReduceOnPlateauState) ProtoMessage() {}
 
 func (x *ReduceOnPlateauState) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[17]
+	mi := &file_optserve_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4237,7 +4443,7 @@ type EarlyStoppingState struct {
 
 func (x *EarlyStoppingState) Reset() {
 	*x = EarlyStoppingState{}
-	mi := &file_optserve_v1_session_proto_msgTypes[18]
+	mi := &file_optserve_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4249,7 +4455,7 @@ func (x *EarlyStoppingState) String() string {
 func (*EarlyStoppingState) ProtoMessage() {}
 
 func (x *EarlyStoppingState) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[18]
+	mi := &file_optserve_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4362,13 +4568,14 @@ type Session struct {
 	xxx_hidden_ReduceOnPlateau *ReduceOnPlateauState  `protobuf:"bytes,12,opt,name=reduce_on_plateau,json=reduceOnPlateau,proto3"`
 	xxx_hidden_EarlyStopping   *EarlyStoppingState    `protobuf:"bytes,13,opt,name=early_stopping,json=earlyStopping,proto3"`
 	xxx_hidden_DurableStep     int64                  `protobuf:"varint,14,opt,name=durable_step,json=durableStep,proto3"`
+	xxx_hidden_DataPlan        *DataPlanState         `protobuf:"bytes,15,opt,name=data_plan,json=dataPlan,proto3"`
 	unknownFields              protoimpl.UnknownFields
 	sizeCache                  protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_optserve_v1_session_proto_msgTypes[19]
+	mi := &file_optserve_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4380,7 +4587,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[19]
+	mi := &file_optserve_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4493,6 +4700,13 @@ func (x *Session) GetDurableStep() int64 {
 	return 0
 }
 
+func (x *Session) GetDataPlan() *DataPlanState {
+	if x != nil {
+		return x.xxx_hidden_DataPlan
+	}
+	return nil
+}
+
 func (x *Session) SetName(v string) {
 	x.xxx_hidden_Name = v
 }
@@ -4549,6 +4763,10 @@ func (x *Session) SetDurableStep(v int64) {
 	x.xxx_hidden_DurableStep = v
 }
 
+func (x *Session) SetDataPlan(v *DataPlanState) {
+	x.xxx_hidden_DataPlan = v
+}
+
 func (x *Session) HasSpec() bool {
 	if x == nil {
 		return false
@@ -4577,6 +4795,13 @@ func (x *Session) HasEarlyStopping() bool {
 	return x.xxx_hidden_EarlyStopping != nil
 }
 
+func (x *Session) HasDataPlan() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_DataPlan != nil
+}
+
 func (x *Session) ClearSpec() {
 	x.xxx_hidden_Spec = nil
 }
@@ -4591,6 +4816,10 @@ func (x *Session) ClearReduceOnPlateau() {
 
 func (x *Session) ClearEarlyStopping() {
 	x.xxx_hidden_EarlyStopping = nil
+}
+
+func (x *Session) ClearDataPlan() {
+	x.xxx_hidden_DataPlan = nil
 }
 
 type Session_builder struct {
@@ -4627,6 +4856,8 @@ type Session_builder struct {
 	// The last step that a crash of the server cannot lose; 0 if the session is
 	// held in memory only.
 	DurableStep int64
+	// Progress of its data plan. Set if the specification has data_plan.
+	DataPlan *DataPlanState
 }
 
 func (b0 Session_builder) Build() *Session {
@@ -4647,6 +4878,112 @@ func (b0 Session_builder) Build() *Session {
 	x.xxx_hidden_ReduceOnPlateau = b.ReduceOnPlateau
 	x.xxx_hidden_EarlyStopping = b.EarlyStopping
 	x.xxx_hidden_DurableStep = b.DurableStep
+	x.xxx_hidden_DataPlan = b.DataPlan
+	return m0
+}
+
+// Progress of a data plan.
+type DataPlanState struct {
+	state                 protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ShardCount int64                  `protobuf:"varint,1,opt,name=shard_count,json=shardCount,proto3"`
+	xxx_hidden_Completed  int64                  `protobuf:"varint,2,opt,name=completed,proto3"`
+	xxx_hidden_Leased     int64                  `protobuf:"varint,3,opt,name=leased,proto3"`
+	xxx_hidden_Epoch      int64                  `protobuf:"varint,4,opt,name=epoch,proto3"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *DataPlanState) Reset() {
+	*x = DataPlanState{}
+	mi := &file_optserve_v1_session_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataPlanState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataPlanState) ProtoMessage() {}
+
+func (x *DataPlanState) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *DataPlanState) GetShardCount() int64 {
+	if x != nil {
+		return x.xxx_hidden_ShardCount
+	}
+	return 0
+}
+
+func (x *DataPlanState) GetCompleted() int64 {
+	if x != nil {
+		return x.xxx_hidden_Completed
+	}
+	return 0
+}
+
+func (x *DataPlanState) GetLeased() int64 {
+	if x != nil {
+		return x.xxx_hidden_Leased
+	}
+	return 0
+}
+
+func (x *DataPlanState) GetEpoch() int64 {
+	if x != nil {
+		return x.xxx_hidden_Epoch
+	}
+	return 0
+}
+
+func (x *DataPlanState) SetShardCount(v int64) {
+	x.xxx_hidden_ShardCount = v
+}
+
+func (x *DataPlanState) SetCompleted(v int64) {
+	x.xxx_hidden_Completed = v
+}
+
+func (x *DataPlanState) SetLeased(v int64) {
+	x.xxx_hidden_Leased = v
+}
+
+func (x *DataPlanState) SetEpoch(v int64) {
+	x.xxx_hidden_Epoch = v
+}
+
+type DataPlanState_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Number of shards of all epochs.
+	ShardCount int64
+	// Number of shards that are complete.
+	Completed int64
+	// Number of shards that members hold.
+	Leased int64
+	// The first epoch, from 0, with a shard that is not complete; the number of
+	// epochs if all are.
+	Epoch int64
+}
+
+func (b0 DataPlanState_builder) Build() *DataPlanState {
+	m0 := &DataPlanState{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_ShardCount = b.ShardCount
+	x.xxx_hidden_Completed = b.Completed
+	x.xxx_hidden_Leased = b.Leased
+	x.xxx_hidden_Epoch = b.Epoch
 	return m0
 }
 
@@ -4661,7 +4998,7 @@ type GroupSlots struct {
 
 func (x *GroupSlots) Reset() {
 	*x = GroupSlots{}
-	mi := &file_optserve_v1_session_proto_msgTypes[20]
+	mi := &file_optserve_v1_session_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4673,7 +5010,7 @@ func (x *GroupSlots) String() string {
 func (*GroupSlots) ProtoMessage() {}
 
 func (x *GroupSlots) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_proto_msgTypes[20]
+	mi := &file_optserve_v1_session_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4728,7 +5065,7 @@ var File_optserve_v1_session_proto protoreflect.FileDescriptor
 
 const file_optserve_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x19optserve/v1/session.proto\x12\voptserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a optserve/v1/optimizer_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x18optserve/v1/tensor.proto\"\x8a\x06\n" +
+	"\x19optserve/v1/session.proto\x12\voptserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a optserve/v1/optimizer_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x18optserve/v1/tensor.proto\"\xc2\x06\n" +
 	"\vSessionSpec\x128\n" +
 	"\toptimizer\x18\x01 \x01(\v2\x1a.optserve.v1.OptimizerSpecR\toptimizer\x125\n" +
 	"\bschedule\x18\x02 \x01(\v2\x19.optserve.v1.ScheduleSpecR\bschedule\x125\n" +
@@ -4744,8 +5081,19 @@ const file_optserve_v1_session_proto_rawDesc = "" +
 	" \x01(\v2\x1b.optserve.v1.DurabilitySpecR\n" +
 	"durability\x12>\n" +
 	"\rstep_counting\x18\v \x01(\x0e2\x19.optserve.v1.StepCountingR\fstepCounting\x12A\n" +
-	"\fcoordination\x18\f \x01(\v2\x1d.optserve.v1.CoordinationSpecR\fcoordinationB\x19\n" +
-	"\x17_decoupled_weight_decay\"\xb5\x02\n" +
+	"\fcoordination\x18\f \x01(\v2\x1d.optserve.v1.CoordinationSpecR\fcoordination\x126\n" +
+	"\tdata_plan\x18\r \x01(\v2\x19.optserve.v1.DataPlanSpecR\bdataPlanB\x19\n" +
+	"\x17_decoupled_weight_decay\"\xc7\x01\n" +
+	"\fDataPlanSpec\x12(\n" +
+	"\rexample_count\x18\x01 \x01(\x03H\x00R\fexampleCount\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"shard_size\x18\x02 \x01(\x03H\x01R\tshardSize\x88\x01\x01\x12\x17\n" +
+	"\x04seed\x18\x03 \x01(\x03H\x02R\x04seed\x88\x01\x01\x12\x1b\n" +
+	"\x06epochs\x18\x04 \x01(\x03H\x03R\x06epochs\x88\x01\x01B\x10\n" +
+	"\x0e_example_countB\r\n" +
+	"\v_shard_sizeB\a\n" +
+	"\x05_seedB\t\n" +
+	"\a_epochs\"\xb5\x02\n" +
 	"\x10CoordinationSpec\x123\n" +
 	"\x04solo\x18\x01 \x01(\v2\x1d.optserve.v1.CoordinationSoloH\x00R\x04solo\x123\n" +
 	"\x04sync\x18\x02 \x01(\v2\x1d.optserve.v1.CoordinationSyncH\x00R\x04sync\x126\n" +
@@ -4908,7 +5256,7 @@ const file_optserve_v1_session_proto_rawDesc = "" +
 	"\tbest_step\x18\x02 \x01(\x03R\bbestStep\x12\x16\n" +
 	"\x06waited\x18\x03 \x01(\x05R\x06waited\x12\x18\n" +
 	"\astopped\x18\x04 \x01(\bR\astoppedB\r\n" +
-	"\v_best_value\"\xe0\x04\n" +
+	"\v_best_value\"\x99\x05\n" +
 	"\aSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\x04spec\x18\x02 \x01(\v2\x18.optserve.v1.SessionSpecR\x04spec\x121\n" +
@@ -4925,7 +5273,14 @@ const file_optserve_v1_session_proto_rawDesc = "" +
 	"\x05slots\x18\v \x03(\v2\x17.optserve.v1.GroupSlotsR\x05slots\x12M\n" +
 	"\x11reduce_on_plateau\x18\f \x01(\v2!.optserve.v1.ReduceOnPlateauStateR\x0freduceOnPlateau\x12F\n" +
 	"\x0eearly_stopping\x18\r \x01(\v2\x1f.optserve.v1.EarlyStoppingStateR\rearlyStopping\x12!\n" +
-	"\fdurable_step\x18\x0e \x01(\x03R\vdurableStep\"8\n" +
+	"\fdurable_step\x18\x0e \x01(\x03R\vdurableStep\x127\n" +
+	"\tdata_plan\x18\x0f \x01(\v2\x1a.optserve.v1.DataPlanStateR\bdataPlan\"|\n" +
+	"\rDataPlanState\x12\x1f\n" +
+	"\vshard_count\x18\x01 \x01(\x03R\n" +
+	"shardCount\x12\x1c\n" +
+	"\tcompleted\x18\x02 \x01(\x03R\tcompleted\x12\x16\n" +
+	"\x06leased\x18\x03 \x01(\x03R\x06leased\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\"8\n" +
 	"\n" +
 	"GroupSlots\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
@@ -5005,7 +5360,7 @@ const file_optserve_v1_session_proto_rawDesc = "" +
 	"\x0fdev.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\vOptserve.V1b\x06proto3"
 
 var file_optserve_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 15)
-var file_optserve_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_optserve_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_optserve_v1_session_proto_goTypes = []any{
 	(StepCounting)(0),             // 0: optserve.v1.StepCounting
 	(LateContribution)(0),         // 1: optserve.v1.LateContribution
@@ -5023,79 +5378,83 @@ var file_optserve_v1_session_proto_goTypes = []any{
 	(SessionState)(0),             // 13: optserve.v1.SessionState
 	(ParameterPoint)(0),           // 14: optserve.v1.ParameterPoint
 	(*SessionSpec)(nil),           // 15: optserve.v1.SessionSpec
-	(*CoordinationSpec)(nil),      // 16: optserve.v1.CoordinationSpec
-	(*CoordinationSolo)(nil),      // 17: optserve.v1.CoordinationSolo
-	(*CoordinationSync)(nil),      // 18: optserve.v1.CoordinationSync
-	(*CoordinationAsync)(nil),     // 19: optserve.v1.CoordinationAsync
-	(*CoordinationBounded)(nil),   // 20: optserve.v1.CoordinationBounded
-	(*CoordinationRounds)(nil),    // 21: optserve.v1.CoordinationRounds
-	(*DurabilitySpec)(nil),        // 22: optserve.v1.DurabilitySpec
-	(*LeaseSpec)(nil),             // 23: optserve.v1.LeaseSpec
-	(*GradientSpec)(nil),          // 24: optserve.v1.GradientSpec
-	(*ClipSpec)(nil),              // 25: optserve.v1.ClipSpec
-	(*ClipByValue)(nil),           // 26: optserve.v1.ClipByValue
-	(*ClipByNorm)(nil),            // 27: optserve.v1.ClipByNorm
-	(*WeightAverageSpec)(nil),     // 28: optserve.v1.WeightAverageSpec
-	(*ParameterGroup)(nil),        // 29: optserve.v1.ParameterGroup
-	(*ReduceOnPlateauSpec)(nil),   // 30: optserve.v1.ReduceOnPlateauSpec
-	(*EarlyStoppingSpec)(nil),     // 31: optserve.v1.EarlyStoppingSpec
-	(*ReduceOnPlateauState)(nil),  // 32: optserve.v1.ReduceOnPlateauState
-	(*EarlyStoppingState)(nil),    // 33: optserve.v1.EarlyStoppingState
-	(*Session)(nil),               // 34: optserve.v1.Session
-	(*GroupSlots)(nil),            // 35: optserve.v1.GroupSlots
-	(*OptimizerSpec)(nil),         // 36: optserve.v1.OptimizerSpec
-	(*ScheduleSpec)(nil),          // 37: optserve.v1.ScheduleSpec
-	(*TensorLayout)(nil),          // 38: optserve.v1.TensorLayout
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*DataPlanSpec)(nil),          // 16: optserve.v1.DataPlanSpec
+	(*CoordinationSpec)(nil),      // 17: optserve.v1.CoordinationSpec
+	(*CoordinationSolo)(nil),      // 18: optserve.v1.CoordinationSolo
+	(*CoordinationSync)(nil),      // 19: optserve.v1.CoordinationSync
+	(*CoordinationAsync)(nil),     // 20: optserve.v1.CoordinationAsync
+	(*CoordinationBounded)(nil),   // 21: optserve.v1.CoordinationBounded
+	(*CoordinationRounds)(nil),    // 22: optserve.v1.CoordinationRounds
+	(*DurabilitySpec)(nil),        // 23: optserve.v1.DurabilitySpec
+	(*LeaseSpec)(nil),             // 24: optserve.v1.LeaseSpec
+	(*GradientSpec)(nil),          // 25: optserve.v1.GradientSpec
+	(*ClipSpec)(nil),              // 26: optserve.v1.ClipSpec
+	(*ClipByValue)(nil),           // 27: optserve.v1.ClipByValue
+	(*ClipByNorm)(nil),            // 28: optserve.v1.ClipByNorm
+	(*WeightAverageSpec)(nil),     // 29: optserve.v1.WeightAverageSpec
+	(*ParameterGroup)(nil),        // 30: optserve.v1.ParameterGroup
+	(*ReduceOnPlateauSpec)(nil),   // 31: optserve.v1.ReduceOnPlateauSpec
+	(*EarlyStoppingSpec)(nil),     // 32: optserve.v1.EarlyStoppingSpec
+	(*ReduceOnPlateauState)(nil),  // 33: optserve.v1.ReduceOnPlateauState
+	(*EarlyStoppingState)(nil),    // 34: optserve.v1.EarlyStoppingState
+	(*Session)(nil),               // 35: optserve.v1.Session
+	(*DataPlanState)(nil),         // 36: optserve.v1.DataPlanState
+	(*GroupSlots)(nil),            // 37: optserve.v1.GroupSlots
+	(*OptimizerSpec)(nil),         // 38: optserve.v1.OptimizerSpec
+	(*ScheduleSpec)(nil),          // 39: optserve.v1.ScheduleSpec
+	(*TensorLayout)(nil),          // 40: optserve.v1.TensorLayout
+	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
 }
 var file_optserve_v1_session_proto_depIdxs = []int32{
-	36, // 0: optserve.v1.SessionSpec.optimizer:type_name -> optserve.v1.OptimizerSpec
-	37, // 1: optserve.v1.SessionSpec.schedule:type_name -> optserve.v1.ScheduleSpec
-	24, // 2: optserve.v1.SessionSpec.gradient:type_name -> optserve.v1.GradientSpec
-	28, // 3: optserve.v1.SessionSpec.weight_average:type_name -> optserve.v1.WeightAverageSpec
-	29, // 4: optserve.v1.SessionSpec.groups:type_name -> optserve.v1.ParameterGroup
-	30, // 5: optserve.v1.SessionSpec.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauSpec
-	31, // 6: optserve.v1.SessionSpec.early_stopping:type_name -> optserve.v1.EarlyStoppingSpec
-	23, // 7: optserve.v1.SessionSpec.lease:type_name -> optserve.v1.LeaseSpec
-	22, // 8: optserve.v1.SessionSpec.durability:type_name -> optserve.v1.DurabilitySpec
+	38, // 0: optserve.v1.SessionSpec.optimizer:type_name -> optserve.v1.OptimizerSpec
+	39, // 1: optserve.v1.SessionSpec.schedule:type_name -> optserve.v1.ScheduleSpec
+	25, // 2: optserve.v1.SessionSpec.gradient:type_name -> optserve.v1.GradientSpec
+	29, // 3: optserve.v1.SessionSpec.weight_average:type_name -> optserve.v1.WeightAverageSpec
+	30, // 4: optserve.v1.SessionSpec.groups:type_name -> optserve.v1.ParameterGroup
+	31, // 5: optserve.v1.SessionSpec.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauSpec
+	32, // 6: optserve.v1.SessionSpec.early_stopping:type_name -> optserve.v1.EarlyStoppingSpec
+	24, // 7: optserve.v1.SessionSpec.lease:type_name -> optserve.v1.LeaseSpec
+	23, // 8: optserve.v1.SessionSpec.durability:type_name -> optserve.v1.DurabilitySpec
 	0,  // 9: optserve.v1.SessionSpec.step_counting:type_name -> optserve.v1.StepCounting
-	16, // 10: optserve.v1.SessionSpec.coordination:type_name -> optserve.v1.CoordinationSpec
-	17, // 11: optserve.v1.CoordinationSpec.solo:type_name -> optserve.v1.CoordinationSolo
-	18, // 12: optserve.v1.CoordinationSpec.sync:type_name -> optserve.v1.CoordinationSync
-	19, // 13: optserve.v1.CoordinationSpec.async:type_name -> optserve.v1.CoordinationAsync
-	20, // 14: optserve.v1.CoordinationSpec.bounded:type_name -> optserve.v1.CoordinationBounded
-	21, // 15: optserve.v1.CoordinationSpec.rounds:type_name -> optserve.v1.CoordinationRounds
-	1,  // 16: optserve.v1.CoordinationSync.late:type_name -> optserve.v1.LateContribution
-	2,  // 17: optserve.v1.CoordinationSync.aggregation:type_name -> optserve.v1.Aggregation
-	3,  // 18: optserve.v1.CoordinationAsync.damping:type_name -> optserve.v1.Damping
-	3,  // 19: optserve.v1.CoordinationRounds.damping:type_name -> optserve.v1.Damping
-	4,  // 20: optserve.v1.DurabilitySpec.mode:type_name -> optserve.v1.DurabilityMode
-	5,  // 21: optserve.v1.LeaseSpec.on_expiry:type_name -> optserve.v1.ExpiryAction
-	25, // 22: optserve.v1.GradientSpec.clip:type_name -> optserve.v1.ClipSpec
-	6,  // 23: optserve.v1.GradientSpec.non_finite:type_name -> optserve.v1.NonFinitePolicy
-	7,  // 24: optserve.v1.GradientSpec.sparse:type_name -> optserve.v1.SparseUpdate
-	26, // 25: optserve.v1.ClipSpec.by_value:type_name -> optserve.v1.ClipByValue
-	27, // 26: optserve.v1.ClipSpec.by_tensor_norm:type_name -> optserve.v1.ClipByNorm
-	27, // 27: optserve.v1.ClipSpec.by_global_norm:type_name -> optserve.v1.ClipByNorm
-	8,  // 28: optserve.v1.WeightAverageSpec.start:type_name -> optserve.v1.WeightAverageStart
-	36, // 29: optserve.v1.ParameterGroup.optimizer:type_name -> optserve.v1.OptimizerSpec
-	9,  // 30: optserve.v1.ReduceOnPlateauSpec.mode:type_name -> optserve.v1.MetricMode
-	10, // 31: optserve.v1.ReduceOnPlateauSpec.patience_rule:type_name -> optserve.v1.PatienceRule
-	11, // 32: optserve.v1.ReduceOnPlateauSpec.threshold_mode:type_name -> optserve.v1.ThresholdMode
-	12, // 33: optserve.v1.ReduceOnPlateauSpec.cooldown_order:type_name -> optserve.v1.CooldownOrder
-	9,  // 34: optserve.v1.EarlyStoppingSpec.mode:type_name -> optserve.v1.MetricMode
-	15, // 35: optserve.v1.Session.spec:type_name -> optserve.v1.SessionSpec
-	38, // 36: optserve.v1.Session.layout:type_name -> optserve.v1.TensorLayout
-	13, // 37: optserve.v1.Session.state:type_name -> optserve.v1.SessionState
-	39, // 38: optserve.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	35, // 39: optserve.v1.Session.slots:type_name -> optserve.v1.GroupSlots
-	32, // 40: optserve.v1.Session.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauState
-	33, // 41: optserve.v1.Session.early_stopping:type_name -> optserve.v1.EarlyStoppingState
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	17, // 10: optserve.v1.SessionSpec.coordination:type_name -> optserve.v1.CoordinationSpec
+	16, // 11: optserve.v1.SessionSpec.data_plan:type_name -> optserve.v1.DataPlanSpec
+	18, // 12: optserve.v1.CoordinationSpec.solo:type_name -> optserve.v1.CoordinationSolo
+	19, // 13: optserve.v1.CoordinationSpec.sync:type_name -> optserve.v1.CoordinationSync
+	20, // 14: optserve.v1.CoordinationSpec.async:type_name -> optserve.v1.CoordinationAsync
+	21, // 15: optserve.v1.CoordinationSpec.bounded:type_name -> optserve.v1.CoordinationBounded
+	22, // 16: optserve.v1.CoordinationSpec.rounds:type_name -> optserve.v1.CoordinationRounds
+	1,  // 17: optserve.v1.CoordinationSync.late:type_name -> optserve.v1.LateContribution
+	2,  // 18: optserve.v1.CoordinationSync.aggregation:type_name -> optserve.v1.Aggregation
+	3,  // 19: optserve.v1.CoordinationAsync.damping:type_name -> optserve.v1.Damping
+	3,  // 20: optserve.v1.CoordinationRounds.damping:type_name -> optserve.v1.Damping
+	4,  // 21: optserve.v1.DurabilitySpec.mode:type_name -> optserve.v1.DurabilityMode
+	5,  // 22: optserve.v1.LeaseSpec.on_expiry:type_name -> optserve.v1.ExpiryAction
+	26, // 23: optserve.v1.GradientSpec.clip:type_name -> optserve.v1.ClipSpec
+	6,  // 24: optserve.v1.GradientSpec.non_finite:type_name -> optserve.v1.NonFinitePolicy
+	7,  // 25: optserve.v1.GradientSpec.sparse:type_name -> optserve.v1.SparseUpdate
+	27, // 26: optserve.v1.ClipSpec.by_value:type_name -> optserve.v1.ClipByValue
+	28, // 27: optserve.v1.ClipSpec.by_tensor_norm:type_name -> optserve.v1.ClipByNorm
+	28, // 28: optserve.v1.ClipSpec.by_global_norm:type_name -> optserve.v1.ClipByNorm
+	8,  // 29: optserve.v1.WeightAverageSpec.start:type_name -> optserve.v1.WeightAverageStart
+	38, // 30: optserve.v1.ParameterGroup.optimizer:type_name -> optserve.v1.OptimizerSpec
+	9,  // 31: optserve.v1.ReduceOnPlateauSpec.mode:type_name -> optserve.v1.MetricMode
+	10, // 32: optserve.v1.ReduceOnPlateauSpec.patience_rule:type_name -> optserve.v1.PatienceRule
+	11, // 33: optserve.v1.ReduceOnPlateauSpec.threshold_mode:type_name -> optserve.v1.ThresholdMode
+	12, // 34: optserve.v1.ReduceOnPlateauSpec.cooldown_order:type_name -> optserve.v1.CooldownOrder
+	9,  // 35: optserve.v1.EarlyStoppingSpec.mode:type_name -> optserve.v1.MetricMode
+	15, // 36: optserve.v1.Session.spec:type_name -> optserve.v1.SessionSpec
+	40, // 37: optserve.v1.Session.layout:type_name -> optserve.v1.TensorLayout
+	13, // 38: optserve.v1.Session.state:type_name -> optserve.v1.SessionState
+	41, // 39: optserve.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	37, // 40: optserve.v1.Session.slots:type_name -> optserve.v1.GroupSlots
+	33, // 41: optserve.v1.Session.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauState
+	34, // 42: optserve.v1.Session.early_stopping:type_name -> optserve.v1.EarlyStoppingState
+	36, // 43: optserve.v1.Session.data_plan:type_name -> optserve.v1.DataPlanState
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_optserve_v1_session_proto_init() }
@@ -5107,26 +5466,26 @@ func file_optserve_v1_session_proto_init() {
 	file_optserve_v1_schedule_spec_proto_init()
 	file_optserve_v1_tensor_proto_init()
 	file_optserve_v1_session_proto_msgTypes[0].OneofWrappers = []any{}
-	file_optserve_v1_session_proto_msgTypes[1].OneofWrappers = []any{
+	file_optserve_v1_session_proto_msgTypes[1].OneofWrappers = []any{}
+	file_optserve_v1_session_proto_msgTypes[2].OneofWrappers = []any{
 		(*coordinationSpec_Solo)(nil),
 		(*coordinationSpec_Sync)(nil),
 		(*coordinationSpec_Async)(nil),
 		(*coordinationSpec_Bounded)(nil),
 		(*coordinationSpec_Rounds)(nil),
 	}
-	file_optserve_v1_session_proto_msgTypes[3].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[4].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[5].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[6].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[7].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[8].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[9].OneofWrappers = []any{}
-	file_optserve_v1_session_proto_msgTypes[10].OneofWrappers = []any{
+	file_optserve_v1_session_proto_msgTypes[10].OneofWrappers = []any{}
+	file_optserve_v1_session_proto_msgTypes[11].OneofWrappers = []any{
 		(*clipSpec_ByValue)(nil),
 		(*clipSpec_ByTensorNorm)(nil),
 		(*clipSpec_ByGlobalNorm)(nil),
 	}
-	file_optserve_v1_session_proto_msgTypes[11].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[12].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[13].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[14].OneofWrappers = []any{}
@@ -5134,13 +5493,14 @@ func file_optserve_v1_session_proto_init() {
 	file_optserve_v1_session_proto_msgTypes[16].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[17].OneofWrappers = []any{}
 	file_optserve_v1_session_proto_msgTypes[18].OneofWrappers = []any{}
+	file_optserve_v1_session_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optserve_v1_session_proto_rawDesc), len(file_optserve_v1_session_proto_rawDesc)),
 			NumEnums:      15,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

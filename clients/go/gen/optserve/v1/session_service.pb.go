@@ -1860,28 +1860,29 @@ func (b0 ReportMetricsResponse_builder) Build() *ReportMetricsResponse {
 // A step is identified by (worker, sequence). Its content is: the names of its
 // tensors, their element types and bytes (or the gradient_id in their place),
 // the row indices in the order given, expected_step, loss_scale, overrides, and
-// in a step of a member example_count and parameters_step.
+// in a step of a member example_count, parameters_step and completed_shards.
 // The same sequence with the same content returns the stored result and
 // applies nothing; with another content it is refused with
 // ERROR_REASON_SEQUENCE_REUSED. What is pulled and per_tensor_norms are no
 // part of the content.
 type StepOptions struct {
-	state                     protoimpl.MessageState     `protogen:"opaque.v1"`
-	xxx_hidden_Worker         string                     `protobuf:"bytes,1,opt,name=worker,proto3"`
-	xxx_hidden_Sequence       uint64                     `protobuf:"varint,2,opt,name=sequence,proto3"`
-	xxx_hidden_ExpectedStep   int64                      `protobuf:"varint,3,opt,name=expected_step,json=expectedStep,proto3,oneof"`
-	xxx_hidden_LossScale      float64                    `protobuf:"fixed64,4,opt,name=loss_scale,json=lossScale,proto3,oneof"`
-	xxx_hidden_ValidateOnly   bool                       `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3"`
-	xxx_hidden_PerTensorNorms bool                       `protobuf:"varint,6,opt,name=per_tensor_norms,json=perTensorNorms,proto3"`
-	xxx_hidden_Pull           *PullOptions               `protobuf:"bytes,7,opt,name=pull,proto3"`
-	xxx_hidden_Overrides      *[]*HyperparameterOverride `protobuf:"bytes,8,rep,name=overrides,proto3"`
-	xxx_hidden_WorkerEpoch    uint64                     `protobuf:"varint,9,opt,name=worker_epoch,json=workerEpoch,proto3"`
-	xxx_hidden_ExampleCount   uint64                     `protobuf:"varint,10,opt,name=example_count,json=exampleCount,proto3,oneof"`
-	xxx_hidden_ParametersStep int64                      `protobuf:"varint,11,opt,name=parameters_step,json=parametersStep,proto3,oneof"`
-	XXX_raceDetectHookData    protoimpl.RaceDetectHookData
-	XXX_presence              [1]uint32
-	unknownFields             protoimpl.UnknownFields
-	sizeCache                 protoimpl.SizeCache
+	state                      protoimpl.MessageState     `protogen:"opaque.v1"`
+	xxx_hidden_Worker          string                     `protobuf:"bytes,1,opt,name=worker,proto3"`
+	xxx_hidden_Sequence        uint64                     `protobuf:"varint,2,opt,name=sequence,proto3"`
+	xxx_hidden_ExpectedStep    int64                      `protobuf:"varint,3,opt,name=expected_step,json=expectedStep,proto3,oneof"`
+	xxx_hidden_LossScale       float64                    `protobuf:"fixed64,4,opt,name=loss_scale,json=lossScale,proto3,oneof"`
+	xxx_hidden_ValidateOnly    bool                       `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3"`
+	xxx_hidden_PerTensorNorms  bool                       `protobuf:"varint,6,opt,name=per_tensor_norms,json=perTensorNorms,proto3"`
+	xxx_hidden_Pull            *PullOptions               `protobuf:"bytes,7,opt,name=pull,proto3"`
+	xxx_hidden_Overrides       *[]*HyperparameterOverride `protobuf:"bytes,8,rep,name=overrides,proto3"`
+	xxx_hidden_WorkerEpoch     uint64                     `protobuf:"varint,9,opt,name=worker_epoch,json=workerEpoch,proto3"`
+	xxx_hidden_ExampleCount    uint64                     `protobuf:"varint,10,opt,name=example_count,json=exampleCount,proto3,oneof"`
+	xxx_hidden_ParametersStep  int64                      `protobuf:"varint,11,opt,name=parameters_step,json=parametersStep,proto3,oneof"`
+	xxx_hidden_CompletedShards []int64                    `protobuf:"varint,12,rep,packed,name=completed_shards,json=completedShards,proto3"`
+	XXX_raceDetectHookData     protoimpl.RaceDetectHookData
+	XXX_presence               [1]uint32
+	unknownFields              protoimpl.UnknownFields
+	sizeCache                  protoimpl.SizeCache
 }
 
 func (x *StepOptions) Reset() {
@@ -1988,6 +1989,13 @@ func (x *StepOptions) GetParametersStep() int64 {
 	return 0
 }
 
+func (x *StepOptions) GetCompletedShards() []int64 {
+	if x != nil {
+		return x.xxx_hidden_CompletedShards
+	}
+	return nil
+}
+
 func (x *StepOptions) SetWorker(v string) {
 	x.xxx_hidden_Worker = v
 }
@@ -1998,12 +2006,12 @@ func (x *StepOptions) SetSequence(v uint64) {
 
 func (x *StepOptions) SetExpectedStep(v int64) {
 	x.xxx_hidden_ExpectedStep = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 11)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 12)
 }
 
 func (x *StepOptions) SetLossScale(v float64) {
 	x.xxx_hidden_LossScale = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 11)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 12)
 }
 
 func (x *StepOptions) SetValidateOnly(v bool) {
@@ -2028,12 +2036,16 @@ func (x *StepOptions) SetWorkerEpoch(v uint64) {
 
 func (x *StepOptions) SetExampleCount(v uint64) {
 	x.xxx_hidden_ExampleCount = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 9, 11)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 9, 12)
 }
 
 func (x *StepOptions) SetParametersStep(v int64) {
 	x.xxx_hidden_ParametersStep = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 10, 11)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 10, 12)
+}
+
+func (x *StepOptions) SetCompletedShards(v []int64) {
+	x.xxx_hidden_CompletedShards = v
 }
 
 func (x *StepOptions) HasExpectedStep() bool {
@@ -2132,6 +2144,12 @@ type StepOptions_builder struct {
 	// The step of the parameters at which the gradient was computed, as the pull
 	// stated it. Required under SYNC, ASYNC and ROUNDS.
 	ParametersStep *int64
+	// Numbers of the shards of the session's data plan that the gradient was
+	// computed of, from AcquireShards. They are complete when the step is recorded
+	// with STEP_OUTCOME_APPLIED or STEP_OUTCOME_ACCUMULATED; after any other outcome,
+	// or an error that applied nothing, the worker still holds them. Needs
+	// worker_epoch; rejected with SHARD_NOT_HELD if the worker does not hold one.
+	CompletedShards []int64
 }
 
 func (b0 StepOptions_builder) Build() *StepOptions {
@@ -2141,11 +2159,11 @@ func (b0 StepOptions_builder) Build() *StepOptions {
 	x.xxx_hidden_Worker = b.Worker
 	x.xxx_hidden_Sequence = b.Sequence
 	if b.ExpectedStep != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 11)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 12)
 		x.xxx_hidden_ExpectedStep = *b.ExpectedStep
 	}
 	if b.LossScale != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 11)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 12)
 		x.xxx_hidden_LossScale = *b.LossScale
 	}
 	x.xxx_hidden_ValidateOnly = b.ValidateOnly
@@ -2154,13 +2172,14 @@ func (b0 StepOptions_builder) Build() *StepOptions {
 	x.xxx_hidden_Overrides = &b.Overrides
 	x.xxx_hidden_WorkerEpoch = b.WorkerEpoch
 	if b.ExampleCount != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 9, 11)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 9, 12)
 		x.xxx_hidden_ExampleCount = *b.ExampleCount
 	}
 	if b.ParametersStep != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 10, 11)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 10, 12)
 		x.xxx_hidden_ParametersStep = *b.ParametersStep
 	}
+	x.xxx_hidden_CompletedShards = b.CompletedShards
 	return m0
 }
 
@@ -3445,21 +3464,22 @@ func (b0 StepPlanned_builder) Build() *StepPlanned {
 
 // Begins one step of a stream. Its content is as in StepOptions.
 type StepStart struct {
-	state                     protoimpl.MessageState     `protogen:"opaque.v1"`
-	xxx_hidden_Sequence       uint64                     `protobuf:"varint,1,opt,name=sequence,proto3"`
-	xxx_hidden_ByteCount      uint64                     `protobuf:"varint,2,opt,name=byte_count,json=byteCount,proto3"`
-	xxx_hidden_ExpectedStep   int64                      `protobuf:"varint,3,opt,name=expected_step,json=expectedStep,proto3,oneof"`
-	xxx_hidden_LossScale      float64                    `protobuf:"fixed64,4,opt,name=loss_scale,json=lossScale,proto3,oneof"`
-	xxx_hidden_GradientId     uint64                     `protobuf:"varint,5,opt,name=gradient_id,json=gradientId,proto3"`
-	xxx_hidden_RowIndices     *[]*Tensor                 `protobuf:"bytes,6,rep,name=row_indices,json=rowIndices,proto3"`
-	xxx_hidden_Overrides      *[]*HyperparameterOverride `protobuf:"bytes,7,rep,name=overrides,proto3"`
-	xxx_hidden_ValidateOnly   bool                       `protobuf:"varint,8,opt,name=validate_only,json=validateOnly,proto3"`
-	xxx_hidden_ExampleCount   uint64                     `protobuf:"varint,9,opt,name=example_count,json=exampleCount,proto3,oneof"`
-	xxx_hidden_ParametersStep int64                      `protobuf:"varint,10,opt,name=parameters_step,json=parametersStep,proto3,oneof"`
-	XXX_raceDetectHookData    protoimpl.RaceDetectHookData
-	XXX_presence              [1]uint32
-	unknownFields             protoimpl.UnknownFields
-	sizeCache                 protoimpl.SizeCache
+	state                      protoimpl.MessageState     `protogen:"opaque.v1"`
+	xxx_hidden_Sequence        uint64                     `protobuf:"varint,1,opt,name=sequence,proto3"`
+	xxx_hidden_ByteCount       uint64                     `protobuf:"varint,2,opt,name=byte_count,json=byteCount,proto3"`
+	xxx_hidden_ExpectedStep    int64                      `protobuf:"varint,3,opt,name=expected_step,json=expectedStep,proto3,oneof"`
+	xxx_hidden_LossScale       float64                    `protobuf:"fixed64,4,opt,name=loss_scale,json=lossScale,proto3,oneof"`
+	xxx_hidden_GradientId      uint64                     `protobuf:"varint,5,opt,name=gradient_id,json=gradientId,proto3"`
+	xxx_hidden_RowIndices      *[]*Tensor                 `protobuf:"bytes,6,rep,name=row_indices,json=rowIndices,proto3"`
+	xxx_hidden_Overrides       *[]*HyperparameterOverride `protobuf:"bytes,7,rep,name=overrides,proto3"`
+	xxx_hidden_ValidateOnly    bool                       `protobuf:"varint,8,opt,name=validate_only,json=validateOnly,proto3"`
+	xxx_hidden_ExampleCount    uint64                     `protobuf:"varint,9,opt,name=example_count,json=exampleCount,proto3,oneof"`
+	xxx_hidden_ParametersStep  int64                      `protobuf:"varint,10,opt,name=parameters_step,json=parametersStep,proto3,oneof"`
+	xxx_hidden_CompletedShards []int64                    `protobuf:"varint,11,rep,packed,name=completed_shards,json=completedShards,proto3"`
+	XXX_raceDetectHookData     protoimpl.RaceDetectHookData
+	XXX_presence               [1]uint32
+	unknownFields              protoimpl.UnknownFields
+	sizeCache                  protoimpl.SizeCache
 }
 
 func (x *StepStart) Reset() {
@@ -3561,6 +3581,13 @@ func (x *StepStart) GetParametersStep() int64 {
 	return 0
 }
 
+func (x *StepStart) GetCompletedShards() []int64 {
+	if x != nil {
+		return x.xxx_hidden_CompletedShards
+	}
+	return nil
+}
+
 func (x *StepStart) SetSequence(v uint64) {
 	x.xxx_hidden_Sequence = v
 }
@@ -3571,12 +3598,12 @@ func (x *StepStart) SetByteCount(v uint64) {
 
 func (x *StepStart) SetExpectedStep(v int64) {
 	x.xxx_hidden_ExpectedStep = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 10)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 11)
 }
 
 func (x *StepStart) SetLossScale(v float64) {
 	x.xxx_hidden_LossScale = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 10)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 11)
 }
 
 func (x *StepStart) SetGradientId(v uint64) {
@@ -3597,12 +3624,16 @@ func (x *StepStart) SetValidateOnly(v bool) {
 
 func (x *StepStart) SetExampleCount(v uint64) {
 	x.xxx_hidden_ExampleCount = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 8, 10)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 8, 11)
 }
 
 func (x *StepStart) SetParametersStep(v int64) {
 	x.xxx_hidden_ParametersStep = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 9, 10)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 9, 11)
+}
+
+func (x *StepStart) SetCompletedShards(v []int64) {
+	x.xxx_hidden_CompletedShards = v
 }
 
 func (x *StepStart) HasExpectedStep() bool {
@@ -3682,6 +3713,8 @@ type StepStart_builder struct {
 	// The step of the parameters at which the gradient was computed, as in
 	// StepOptions.
 	ParametersStep *int64
+	// Numbers of the shards that the gradient was computed of, as in StepOptions.
+	CompletedShards []int64
 }
 
 func (b0 StepStart_builder) Build() *StepStart {
@@ -3691,11 +3724,11 @@ func (b0 StepStart_builder) Build() *StepStart {
 	x.xxx_hidden_Sequence = b.Sequence
 	x.xxx_hidden_ByteCount = b.ByteCount
 	if b.ExpectedStep != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 10)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 11)
 		x.xxx_hidden_ExpectedStep = *b.ExpectedStep
 	}
 	if b.LossScale != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 10)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 11)
 		x.xxx_hidden_LossScale = *b.LossScale
 	}
 	x.xxx_hidden_GradientId = b.GradientId
@@ -3703,13 +3736,14 @@ func (b0 StepStart_builder) Build() *StepStart {
 	x.xxx_hidden_Overrides = &b.Overrides
 	x.xxx_hidden_ValidateOnly = b.ValidateOnly
 	if b.ExampleCount != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 8, 10)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 8, 11)
 		x.xxx_hidden_ExampleCount = *b.ExampleCount
 	}
 	if b.ParametersStep != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 9, 10)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 9, 11)
 		x.xxx_hidden_ParametersStep = *b.ParametersStep
 	}
+	x.xxx_hidden_CompletedShards = b.CompletedShards
 	return m0
 }
 
@@ -7182,7 +7216,7 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\astopped\x18\x04 \x01(\bR\astopped\x12\x1a\n" +
 	"\brestored\x18\x05 \x01(\bR\brestored\x12M\n" +
 	"\x11reduce_on_plateau\x18\x06 \x01(\v2!.optserve.v1.ReduceOnPlateauStateR\x0freduceOnPlateau\x12F\n" +
-	"\x0eearly_stopping\x18\a \x01(\v2\x1f.optserve.v1.EarlyStoppingStateR\rearlyStopping\"\x91\x04\n" +
+	"\x0eearly_stopping\x18\a \x01(\v2\x1f.optserve.v1.EarlyStoppingStateR\rearlyStopping\"\xbc\x04\n" +
 	"\vStepOptions\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12(\n" +
@@ -7196,7 +7230,8 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\fworker_epoch\x18\t \x01(\x04R\vworkerEpoch\x12(\n" +
 	"\rexample_count\x18\n" +
 	" \x01(\x04H\x02R\fexampleCount\x88\x01\x01\x12,\n" +
-	"\x0fparameters_step\x18\v \x01(\x03H\x03R\x0eparametersStep\x88\x01\x01B\x10\n" +
+	"\x0fparameters_step\x18\v \x01(\x03H\x03R\x0eparametersStep\x88\x01\x01\x12)\n" +
+	"\x10completed_shards\x18\f \x03(\x03R\x0fcompletedShardsB\x10\n" +
 	"\x0e_expected_stepB\r\n" +
 	"\v_loss_scaleB\x10\n" +
 	"\x0e_example_countB\x12\n" +
@@ -7266,7 +7301,7 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"parameters\x18\x02 \x01(\v2\x17.optserve.v1.ByteLayoutR\n" +
 	"parameters\x12\x12\n" +
 	"\x04step\x18\x03 \x01(\x03R\x04step\x12#\n" +
-	"\rnext_sequence\x18\x04 \x01(\x04R\fnextSequence\"\xf2\x03\n" +
+	"\rnext_sequence\x18\x04 \x01(\x04R\fnextSequence\"\x9d\x04\n" +
 	"\tStepStart\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1d\n" +
 	"\n" +
@@ -7282,7 +7317,8 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\b \x01(\bR\fvalidateOnly\x12(\n" +
 	"\rexample_count\x18\t \x01(\x04H\x02R\fexampleCount\x88\x01\x01\x12,\n" +
 	"\x0fparameters_step\x18\n" +
-	" \x01(\x03H\x03R\x0eparametersStep\x88\x01\x01B\x10\n" +
+	" \x01(\x03H\x03R\x0eparametersStep\x88\x01\x01\x12)\n" +
+	"\x10completed_shards\x18\v \x03(\x03R\x0fcompletedShardsB\x10\n" +
 	"\x0e_expected_stepB\r\n" +
 	"\v_loss_scaleB\x10\n" +
 	"\x0e_example_countB\x12\n" +

@@ -911,6 +911,500 @@ func (b0 Worker_builder) Build() *Worker {
 	return m0
 }
 
+// Request of AcquireShards.
+type AcquireShardsRequest struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Session     string                 `protobuf:"bytes,1,opt,name=session,proto3"`
+	xxx_hidden_Worker      string                 `protobuf:"bytes,2,opt,name=worker,proto3"`
+	xxx_hidden_WorkerEpoch uint64                 `protobuf:"varint,3,opt,name=worker_epoch,json=workerEpoch,proto3"`
+	xxx_hidden_Count       uint32                 `protobuf:"varint,4,opt,name=count,proto3"`
+	xxx_hidden_WaitSeconds float64                `protobuf:"fixed64,5,opt,name=wait_seconds,json=waitSeconds,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *AcquireShardsRequest) Reset() {
+	*x = AcquireShardsRequest{}
+	mi := &file_optserve_v1_worker_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireShardsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireShardsRequest) ProtoMessage() {}
+
+func (x *AcquireShardsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_worker_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *AcquireShardsRequest) GetSession() string {
+	if x != nil {
+		return x.xxx_hidden_Session
+	}
+	return ""
+}
+
+func (x *AcquireShardsRequest) GetWorker() string {
+	if x != nil {
+		return x.xxx_hidden_Worker
+	}
+	return ""
+}
+
+func (x *AcquireShardsRequest) GetWorkerEpoch() uint64 {
+	if x != nil {
+		return x.xxx_hidden_WorkerEpoch
+	}
+	return 0
+}
+
+func (x *AcquireShardsRequest) GetCount() uint32 {
+	if x != nil {
+		return x.xxx_hidden_Count
+	}
+	return 0
+}
+
+func (x *AcquireShardsRequest) GetWaitSeconds() float64 {
+	if x != nil {
+		return x.xxx_hidden_WaitSeconds
+	}
+	return 0
+}
+
+func (x *AcquireShardsRequest) SetSession(v string) {
+	x.xxx_hidden_Session = v
+}
+
+func (x *AcquireShardsRequest) SetWorker(v string) {
+	x.xxx_hidden_Worker = v
+}
+
+func (x *AcquireShardsRequest) SetWorkerEpoch(v uint64) {
+	x.xxx_hidden_WorkerEpoch = v
+}
+
+func (x *AcquireShardsRequest) SetCount(v uint32) {
+	x.xxx_hidden_Count = v
+}
+
+func (x *AcquireShardsRequest) SetWaitSeconds(v float64) {
+	x.xxx_hidden_WaitSeconds = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 4, 5)
+}
+
+func (x *AcquireShardsRequest) HasWaitSeconds() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 4)
+}
+
+func (x *AcquireShardsRequest) ClearWaitSeconds() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 4)
+	x.xxx_hidden_WaitSeconds = 0
+}
+
+type AcquireShardsRequest_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Resource name of the session, sessions/{id}. Required.
+	Session string
+	// Name of the worker. Required.
+	Worker string
+	// The epoch that JoinSession returned. Required.
+	WorkerEpoch uint64
+	// Number of shards that the worker is to hold, at most 1024; 1 when 0.
+	Count uint32
+	// Seconds to wait if other members hold all shards that are left. At least 0;
+	// at most, and when unset, a third of the membership's lease.
+	WaitSeconds *float64
+}
+
+func (b0 AcquireShardsRequest_builder) Build() *AcquireShardsRequest {
+	m0 := &AcquireShardsRequest{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Session = b.Session
+	x.xxx_hidden_Worker = b.Worker
+	x.xxx_hidden_WorkerEpoch = b.WorkerEpoch
+	x.xxx_hidden_Count = b.Count
+	if b.WaitSeconds != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 4, 5)
+		x.xxx_hidden_WaitSeconds = *b.WaitSeconds
+	}
+	return m0
+}
+
+// Response of AcquireShards.
+type AcquireShardsResponse struct {
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Shards   *[]*DataShard          `protobuf:"bytes,1,rep,name=shards,proto3"`
+	xxx_hidden_Finished bool                   `protobuf:"varint,2,opt,name=finished,proto3"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *AcquireShardsResponse) Reset() {
+	*x = AcquireShardsResponse{}
+	mi := &file_optserve_v1_worker_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireShardsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireShardsResponse) ProtoMessage() {}
+
+func (x *AcquireShardsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_worker_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *AcquireShardsResponse) GetShards() []*DataShard {
+	if x != nil {
+		if x.xxx_hidden_Shards != nil {
+			return *x.xxx_hidden_Shards
+		}
+	}
+	return nil
+}
+
+func (x *AcquireShardsResponse) GetFinished() bool {
+	if x != nil {
+		return x.xxx_hidden_Finished
+	}
+	return false
+}
+
+func (x *AcquireShardsResponse) SetShards(v []*DataShard) {
+	x.xxx_hidden_Shards = &v
+}
+
+func (x *AcquireShardsResponse) SetFinished(v bool) {
+	x.xxx_hidden_Finished = v
+}
+
+type AcquireShardsResponse_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The shards that the worker holds, in the order in which it leased them. Empty
+	// if the plan is finished, or if other members hold all that are left; then
+	// repeat.
+	Shards []*DataShard
+	// Whether all shards of all epochs are complete.
+	Finished bool
+}
+
+func (b0 AcquireShardsResponse_builder) Build() *AcquireShardsResponse {
+	m0 := &AcquireShardsResponse{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Shards = &b.Shards
+	x.xxx_hidden_Finished = b.Finished
+	return m0
+}
+
+// A shard of a data plan in one epoch.
+//
+// The n shards of an epoch are leased in the order of a permutation. The shard at
+// place p of epoch e, both from 0, is the first of f(p), f(f(p)), ... that is
+// less than n. f is a Feistel network of six rounds over numbers of 2*h bits,
+// where h is the smallest number, at least 1, with 4^h >= n. Round r, from 0,
+// replaces the upper and lower halves (a, b) by (b, a xor (mix(k + b) mod 2^h)),
+// where k is output 6*e + r + 1 of SplitMix64, mix(seed +
+// 0x9e3779b97f4a7c15*(6*e + r + 1)). mix is SplitMix64's finalizer: z ^= z >> 30,
+// z *= 0xbf58476d1ce4e5b9, z ^= z >> 27, z *= 0x94d049bb133111eb, z ^= z >> 31. All
+// arithmetic is that of unsigned numbers of 64 bits.
+type DataShard struct {
+	state             protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Number int64                  `protobuf:"varint,1,opt,name=number,proto3"`
+	xxx_hidden_Epoch  int64                  `protobuf:"varint,2,opt,name=epoch,proto3"`
+	xxx_hidden_Index  int64                  `protobuf:"varint,3,opt,name=index,proto3"`
+	xxx_hidden_Begin  int64                  `protobuf:"varint,4,opt,name=begin,proto3"`
+	xxx_hidden_End    int64                  `protobuf:"varint,5,opt,name=end,proto3"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *DataShard) Reset() {
+	*x = DataShard{}
+	mi := &file_optserve_v1_worker_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataShard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataShard) ProtoMessage() {}
+
+func (x *DataShard) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_worker_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *DataShard) GetNumber() int64 {
+	if x != nil {
+		return x.xxx_hidden_Number
+	}
+	return 0
+}
+
+func (x *DataShard) GetEpoch() int64 {
+	if x != nil {
+		return x.xxx_hidden_Epoch
+	}
+	return 0
+}
+
+func (x *DataShard) GetIndex() int64 {
+	if x != nil {
+		return x.xxx_hidden_Index
+	}
+	return 0
+}
+
+func (x *DataShard) GetBegin() int64 {
+	if x != nil {
+		return x.xxx_hidden_Begin
+	}
+	return 0
+}
+
+func (x *DataShard) GetEnd() int64 {
+	if x != nil {
+		return x.xxx_hidden_End
+	}
+	return 0
+}
+
+func (x *DataShard) SetNumber(v int64) {
+	x.xxx_hidden_Number = v
+}
+
+func (x *DataShard) SetEpoch(v int64) {
+	x.xxx_hidden_Epoch = v
+}
+
+func (x *DataShard) SetIndex(v int64) {
+	x.xxx_hidden_Index = v
+}
+
+func (x *DataShard) SetBegin(v int64) {
+	x.xxx_hidden_Begin = v
+}
+
+func (x *DataShard) SetEnd(v int64) {
+	x.xxx_hidden_End = v
+}
+
+type DataShard_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Its number: the epoch times the number of shards, plus its place in the
+	// epoch's order. What completed_shards and ReleaseShards state.
+	Number int64
+	// The epoch of the data, from 0.
+	Epoch int64
+	// Which part of the data it is, from 0.
+	Index int64
+	// Its first example.
+	Begin int64
+	// The example after its last one.
+	End int64
+}
+
+func (b0 DataShard_builder) Build() *DataShard {
+	m0 := &DataShard{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Number = b.Number
+	x.xxx_hidden_Epoch = b.Epoch
+	x.xxx_hidden_Index = b.Index
+	x.xxx_hidden_Begin = b.Begin
+	x.xxx_hidden_End = b.End
+	return m0
+}
+
+// Request of ReleaseShards.
+type ReleaseShardsRequest struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Session     string                 `protobuf:"bytes,1,opt,name=session,proto3"`
+	xxx_hidden_Worker      string                 `protobuf:"bytes,2,opt,name=worker,proto3"`
+	xxx_hidden_WorkerEpoch uint64                 `protobuf:"varint,3,opt,name=worker_epoch,json=workerEpoch,proto3"`
+	xxx_hidden_Shards      []int64                `protobuf:"varint,4,rep,packed,name=shards,proto3"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *ReleaseShardsRequest) Reset() {
+	*x = ReleaseShardsRequest{}
+	mi := &file_optserve_v1_worker_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseShardsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseShardsRequest) ProtoMessage() {}
+
+func (x *ReleaseShardsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_worker_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ReleaseShardsRequest) GetSession() string {
+	if x != nil {
+		return x.xxx_hidden_Session
+	}
+	return ""
+}
+
+func (x *ReleaseShardsRequest) GetWorker() string {
+	if x != nil {
+		return x.xxx_hidden_Worker
+	}
+	return ""
+}
+
+func (x *ReleaseShardsRequest) GetWorkerEpoch() uint64 {
+	if x != nil {
+		return x.xxx_hidden_WorkerEpoch
+	}
+	return 0
+}
+
+func (x *ReleaseShardsRequest) GetShards() []int64 {
+	if x != nil {
+		return x.xxx_hidden_Shards
+	}
+	return nil
+}
+
+func (x *ReleaseShardsRequest) SetSession(v string) {
+	x.xxx_hidden_Session = v
+}
+
+func (x *ReleaseShardsRequest) SetWorker(v string) {
+	x.xxx_hidden_Worker = v
+}
+
+func (x *ReleaseShardsRequest) SetWorkerEpoch(v uint64) {
+	x.xxx_hidden_WorkerEpoch = v
+}
+
+func (x *ReleaseShardsRequest) SetShards(v []int64) {
+	x.xxx_hidden_Shards = v
+}
+
+type ReleaseShardsRequest_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Resource name of the session, sessions/{id}. Required.
+	Session string
+	// Name of the worker. Required.
+	Worker string
+	// The epoch that JoinSession returned. Required.
+	WorkerEpoch uint64
+	// Numbers of the shards; all that the worker holds when empty.
+	Shards []int64
+}
+
+func (b0 ReleaseShardsRequest_builder) Build() *ReleaseShardsRequest {
+	m0 := &ReleaseShardsRequest{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Session = b.Session
+	x.xxx_hidden_Worker = b.Worker
+	x.xxx_hidden_WorkerEpoch = b.WorkerEpoch
+	x.xxx_hidden_Shards = b.Shards
+	return m0
+}
+
+// Response of ReleaseShards.
+type ReleaseShardsResponse struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseShardsResponse) Reset() {
+	*x = ReleaseShardsResponse{}
+	mi := &file_optserve_v1_worker_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseShardsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseShardsResponse) ProtoMessage() {}
+
+func (x *ReleaseShardsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_worker_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type ReleaseShardsResponse_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 ReleaseShardsResponse_builder) Build() *ReleaseShardsResponse {
+	m0 := &ReleaseShardsResponse{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
 var File_optserve_v1_worker_service_proto protoreflect.FileDescriptor
 
 const file_optserve_v1_worker_service_proto_rawDesc = "" +
@@ -953,53 +1447,87 @@ const file_optserve_v1_worker_service_proto_rawDesc = "" +
 	"\tstaleness\x18\b \x01(\x03R\tstaleness\x12$\n" +
 	"\rcontributions\x18\t \x01(\x03R\rcontributions\x128\n" +
 	"\x18contributions_per_second\x18\n" +
-	" \x01(\x01R\x16contributionsPerSecond*\x8f\x01\n" +
+	" \x01(\x01R\x16contributionsPerSecond\"\xba\x01\n" +
+	"\x14AcquireShardsRequest\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\x12!\n" +
+	"\fworker_epoch\x18\x03 \x01(\x04R\vworkerEpoch\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\rR\x05count\x12&\n" +
+	"\fwait_seconds\x18\x05 \x01(\x01H\x00R\vwaitSeconds\x88\x01\x01B\x0f\n" +
+	"\r_wait_seconds\"c\n" +
+	"\x15AcquireShardsResponse\x12.\n" +
+	"\x06shards\x18\x01 \x03(\v2\x16.optserve.v1.DataShardR\x06shards\x12\x1a\n" +
+	"\bfinished\x18\x02 \x01(\bR\bfinished\"w\n" +
+	"\tDataShard\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x03R\x05index\x12\x14\n" +
+	"\x05begin\x18\x04 \x01(\x03R\x05begin\x12\x10\n" +
+	"\x03end\x18\x05 \x01(\x03R\x03end\"\x83\x01\n" +
+	"\x14ReleaseShardsRequest\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\x12!\n" +
+	"\fworker_epoch\x18\x03 \x01(\x04R\vworkerEpoch\x12\x16\n" +
+	"\x06shards\x18\x04 \x03(\x03R\x06shards\"\x17\n" +
+	"\x15ReleaseShardsResponse*\x8f\x01\n" +
 	"\vWorkerState\x12\x1c\n" +
 	"\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13WORKER_STATE_ACTIVE\x10\x01\x12\x18\n" +
 	"\x14WORKER_STATE_WAITING\x10\x02\x12\x15\n" +
 	"\x11WORKER_STATE_LEFT\x10\x03\x12\x18\n" +
-	"\x14WORKER_STATE_EXPIRED\x10\x042\xd7\x02\n" +
+	"\x14WORKER_STATE_EXPIRED\x10\x042\x87\x04\n" +
 	"\rWorkerService\x12P\n" +
 	"\vJoinSession\x12\x1f.optserve.v1.JoinSessionRequest\x1a .optserve.v1.JoinSessionResponse\x12M\n" +
 	"\n" +
 	"RenewLease\x12\x1e.optserve.v1.RenewLeaseRequest\x1a\x1f.optserve.v1.RenewLeaseResponse\x12S\n" +
 	"\fLeaveSession\x12 .optserve.v1.LeaveSessionRequest\x1a!.optserve.v1.LeaveSessionResponse\x12P\n" +
-	"\vListWorkers\x12\x1f.optserve.v1.ListWorkersRequest\x1a .optserve.v1.ListWorkersResponseBe\n" +
+	"\vListWorkers\x12\x1f.optserve.v1.ListWorkersRequest\x1a .optserve.v1.ListWorkersResponse\x12V\n" +
+	"\rAcquireShards\x12!.optserve.v1.AcquireShardsRequest\x1a\".optserve.v1.AcquireShardsResponse\x12V\n" +
+	"\rReleaseShards\x12!.optserve.v1.ReleaseShardsRequest\x1a\".optserve.v1.ReleaseShardsResponseBe\n" +
 	"\x0fdev.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\vOptserve.V1b\x06proto3"
 
 var file_optserve_v1_worker_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_optserve_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_optserve_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_optserve_v1_worker_service_proto_goTypes = []any{
-	(WorkerState)(0),             // 0: optserve.v1.WorkerState
-	(*JoinSessionRequest)(nil),   // 1: optserve.v1.JoinSessionRequest
-	(*JoinSessionResponse)(nil),  // 2: optserve.v1.JoinSessionResponse
-	(*RenewLeaseRequest)(nil),    // 3: optserve.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),   // 4: optserve.v1.RenewLeaseResponse
-	(*LeaveSessionRequest)(nil),  // 5: optserve.v1.LeaveSessionRequest
-	(*LeaveSessionResponse)(nil), // 6: optserve.v1.LeaveSessionResponse
-	(*ListWorkersRequest)(nil),   // 7: optserve.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),  // 8: optserve.v1.ListWorkersResponse
-	(*Worker)(nil),               // 9: optserve.v1.Worker
-	(*Session)(nil),              // 10: optserve.v1.Session
+	(WorkerState)(0),              // 0: optserve.v1.WorkerState
+	(*JoinSessionRequest)(nil),    // 1: optserve.v1.JoinSessionRequest
+	(*JoinSessionResponse)(nil),   // 2: optserve.v1.JoinSessionResponse
+	(*RenewLeaseRequest)(nil),     // 3: optserve.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),    // 4: optserve.v1.RenewLeaseResponse
+	(*LeaveSessionRequest)(nil),   // 5: optserve.v1.LeaveSessionRequest
+	(*LeaveSessionResponse)(nil),  // 6: optserve.v1.LeaveSessionResponse
+	(*ListWorkersRequest)(nil),    // 7: optserve.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),   // 8: optserve.v1.ListWorkersResponse
+	(*Worker)(nil),                // 9: optserve.v1.Worker
+	(*AcquireShardsRequest)(nil),  // 10: optserve.v1.AcquireShardsRequest
+	(*AcquireShardsResponse)(nil), // 11: optserve.v1.AcquireShardsResponse
+	(*DataShard)(nil),             // 12: optserve.v1.DataShard
+	(*ReleaseShardsRequest)(nil),  // 13: optserve.v1.ReleaseShardsRequest
+	(*ReleaseShardsResponse)(nil), // 14: optserve.v1.ReleaseShardsResponse
+	(*Session)(nil),               // 15: optserve.v1.Session
 }
 var file_optserve_v1_worker_service_proto_depIdxs = []int32{
-	10, // 0: optserve.v1.JoinSessionResponse.session:type_name -> optserve.v1.Session
+	15, // 0: optserve.v1.JoinSessionResponse.session:type_name -> optserve.v1.Session
 	9,  // 1: optserve.v1.ListWorkersResponse.workers:type_name -> optserve.v1.Worker
 	0,  // 2: optserve.v1.Worker.state:type_name -> optserve.v1.WorkerState
-	1,  // 3: optserve.v1.WorkerService.JoinSession:input_type -> optserve.v1.JoinSessionRequest
-	3,  // 4: optserve.v1.WorkerService.RenewLease:input_type -> optserve.v1.RenewLeaseRequest
-	5,  // 5: optserve.v1.WorkerService.LeaveSession:input_type -> optserve.v1.LeaveSessionRequest
-	7,  // 6: optserve.v1.WorkerService.ListWorkers:input_type -> optserve.v1.ListWorkersRequest
-	2,  // 7: optserve.v1.WorkerService.JoinSession:output_type -> optserve.v1.JoinSessionResponse
-	4,  // 8: optserve.v1.WorkerService.RenewLease:output_type -> optserve.v1.RenewLeaseResponse
-	6,  // 9: optserve.v1.WorkerService.LeaveSession:output_type -> optserve.v1.LeaveSessionResponse
-	8,  // 10: optserve.v1.WorkerService.ListWorkers:output_type -> optserve.v1.ListWorkersResponse
-	7,  // [7:11] is the sub-list for method output_type
-	3,  // [3:7] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	12, // 3: optserve.v1.AcquireShardsResponse.shards:type_name -> optserve.v1.DataShard
+	1,  // 4: optserve.v1.WorkerService.JoinSession:input_type -> optserve.v1.JoinSessionRequest
+	3,  // 5: optserve.v1.WorkerService.RenewLease:input_type -> optserve.v1.RenewLeaseRequest
+	5,  // 6: optserve.v1.WorkerService.LeaveSession:input_type -> optserve.v1.LeaveSessionRequest
+	7,  // 7: optserve.v1.WorkerService.ListWorkers:input_type -> optserve.v1.ListWorkersRequest
+	10, // 8: optserve.v1.WorkerService.AcquireShards:input_type -> optserve.v1.AcquireShardsRequest
+	13, // 9: optserve.v1.WorkerService.ReleaseShards:input_type -> optserve.v1.ReleaseShardsRequest
+	2,  // 10: optserve.v1.WorkerService.JoinSession:output_type -> optserve.v1.JoinSessionResponse
+	4,  // 11: optserve.v1.WorkerService.RenewLease:output_type -> optserve.v1.RenewLeaseResponse
+	6,  // 12: optserve.v1.WorkerService.LeaveSession:output_type -> optserve.v1.LeaveSessionResponse
+	8,  // 13: optserve.v1.WorkerService.ListWorkers:output_type -> optserve.v1.ListWorkersResponse
+	11, // 14: optserve.v1.WorkerService.AcquireShards:output_type -> optserve.v1.AcquireShardsResponse
+	14, // 15: optserve.v1.WorkerService.ReleaseShards:output_type -> optserve.v1.ReleaseShardsResponse
+	10, // [10:16] is the sub-list for method output_type
+	4,  // [4:10] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_optserve_v1_worker_service_proto_init() }
@@ -1009,13 +1537,14 @@ func file_optserve_v1_worker_service_proto_init() {
 	}
 	file_optserve_v1_session_proto_init()
 	file_optserve_v1_worker_service_proto_msgTypes[0].OneofWrappers = []any{}
+	file_optserve_v1_worker_service_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optserve_v1_worker_service_proto_rawDesc), len(file_optserve_v1_worker_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

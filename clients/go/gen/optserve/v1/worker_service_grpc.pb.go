@@ -19,10 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	WorkerService_JoinSession_FullMethodName  = "/optserve.v1.WorkerService/JoinSession"
-	WorkerService_RenewLease_FullMethodName   = "/optserve.v1.WorkerService/RenewLease"
-	WorkerService_LeaveSession_FullMethodName = "/optserve.v1.WorkerService/LeaveSession"
-	WorkerService_ListWorkers_FullMethodName  = "/optserve.v1.WorkerService/ListWorkers"
+	WorkerService_JoinSession_FullMethodName   = "/optserve.v1.WorkerService/JoinSession"
+	WorkerService_RenewLease_FullMethodName    = "/optserve.v1.WorkerService/RenewLease"
+	WorkerService_LeaveSession_FullMethodName  = "/optserve.v1.WorkerService/LeaveSession"
+	WorkerService_ListWorkers_FullMethodName   = "/optserve.v1.WorkerService/ListWorkers"
+	WorkerService_AcquireShards_FullMethodName = "/optserve.v1.WorkerService/AcquireShards"
+	WorkerService_ReleaseShards_FullMethodName = "/optserve.v1.WorkerService/ReleaseShards"
 )
 
 // WorkerServiceClient is the client API for WorkerService service.
@@ -66,6 +68,26 @@ type WorkerServiceClient interface {
 	//
 	// INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
 	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error)
+	// Leases shards of the session's data plan, until the worker holds count of
+	// them, and returns all that it holds; so the call may be repeated. It renews
+	// the lease of the membership, with which those of its shards end: they go to
+	// other members. Restoring a snapshot ends the leases of all shards.
+	//
+	// If other members hold all shards that are left, it waits for one of them. As
+	// long as the worker has none, steps of others do not wait for it.
+	//
+	// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+	// FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+	// the worker never joined.
+	AcquireShards(ctx context.Context, in *AcquireShardsRequest, opts ...grpc.CallOption) (*AcquireShardsResponse, error)
+	// Gives shards back, to be leased by other members. Those that the worker does
+	// not hold are ignored, so that the call may be repeated, and so are those that
+	// a waiting step completes.
+	//
+	// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+	// FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+	// the worker never joined.
+	ReleaseShards(ctx context.Context, in *ReleaseShardsRequest, opts ...grpc.CallOption) (*ReleaseShardsResponse, error)
 }
 
 type workerServiceClient struct {
@@ -116,6 +138,26 @@ func (c *workerServiceClient) ListWorkers(ctx context.Context, in *ListWorkersRe
 	return out, nil
 }
 
+func (c *workerServiceClient) AcquireShards(ctx context.Context, in *AcquireShardsRequest, opts ...grpc.CallOption) (*AcquireShardsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcquireShardsResponse)
+	err := c.cc.Invoke(ctx, WorkerService_AcquireShards_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *workerServiceClient) ReleaseShards(ctx context.Context, in *ReleaseShardsRequest, opts ...grpc.CallOption) (*ReleaseShardsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseShardsResponse)
+	err := c.cc.Invoke(ctx, WorkerService_ReleaseShards_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // WorkerServiceServer is the server API for WorkerService service.
 // All implementations must embed UnimplementedWorkerServiceServer
 // for forward compatibility.
@@ -157,6 +199,26 @@ type WorkerServiceServer interface {
 	//
 	// INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
 	ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error)
+	// Leases shards of the session's data plan, until the worker holds count of
+	// them, and returns all that it holds; so the call may be repeated. It renews
+	// the lease of the membership, with which those of its shards end: they go to
+	// other members. Restoring a snapshot ends the leases of all shards.
+	//
+	// If other members hold all shards that are left, it waits for one of them. As
+	// long as the worker has none, steps of others do not wait for it.
+	//
+	// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+	// FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+	// the worker never joined.
+	AcquireShards(context.Context, *AcquireShardsRequest) (*AcquireShardsResponse, error)
+	// Gives shards back, to be leased by other members. Those that the worker does
+	// not hold are ignored, so that the call may be repeated, and so are those that
+	// a waiting step completes.
+	//
+	// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+	// FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+	// the worker never joined.
+	ReleaseShards(context.Context, *ReleaseShardsRequest) (*ReleaseShardsResponse, error)
 	mustEmbedUnimplementedWorkerServiceServer()
 }
 
@@ -178,6 +240,12 @@ func (UnimplementedWorkerServiceServer) LeaveSession(context.Context, *LeaveSess
 }
 func (UnimplementedWorkerServiceServer) ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListWorkers not implemented")
+}
+func (UnimplementedWorkerServiceServer) AcquireShards(context.Context, *AcquireShardsRequest) (*AcquireShardsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcquireShards not implemented")
+}
+func (UnimplementedWorkerServiceServer) ReleaseShards(context.Context, *ReleaseShardsRequest) (*ReleaseShardsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseShards not implemented")
 }
 func (UnimplementedWorkerServiceServer) mustEmbedUnimplementedWorkerServiceServer() {}
 func (UnimplementedWorkerServiceServer) testEmbeddedByValue()                       {}
@@ -272,6 +340,42 @@ func _WorkerService_ListWorkers_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WorkerService_AcquireShards_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcquireShardsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).AcquireShards(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_AcquireShards_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).AcquireShards(ctx, req.(*AcquireShardsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WorkerService_ReleaseShards_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseShardsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).ReleaseShards(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_ReleaseShards_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).ReleaseShards(ctx, req.(*ReleaseShardsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // WorkerService_ServiceDesc is the grpc.ServiceDesc for WorkerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -294,6 +398,14 @@ var WorkerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListWorkers",
 			Handler:    _WorkerService_ListWorkers_Handler,
+		},
+		{
+			MethodName: "AcquireShards",
+			Handler:    _WorkerService_AcquireShards_Handler,
+		},
+		{
+			MethodName: "ReleaseShards",
+			Handler:    _WorkerService_ReleaseShards_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

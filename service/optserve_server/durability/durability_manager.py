@@ -356,7 +356,7 @@ class DurabilityManager:
         """Deletes what is no longer needed; a failure is logged, and the next time tries again."""
         try:
             self.catalog.prune(durability.folder, self._policy.generations)
-            self._release()
+            self._release_segments()
         except OSError as error:
             _log.warning("old files are still there: %s", error)
 
@@ -364,9 +364,9 @@ class DurabilityManager:
         """Makes earlier records of the directory unnecessary; the next sweep tries again after a failure."""
         with contextlib.suppress(OSError):
             self.directory_log.checkpoint()
-            self._release()
+            self._release_segments()
 
-    def _release(self) -> None:
+    def _release_segments(self) -> None:
         self.journal.release(self._list_saved_numbers(), self._policy.journal_bytes // 2)
 
     def _list_saved_numbers(self) -> dict[int, int]:

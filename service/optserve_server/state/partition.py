@@ -214,9 +214,9 @@ class Partition:
         self, program: Program, run: Run, reply: Run | None
     ) -> tuple[Mirror, Mirror | None, dict[str, Array]]:
         """The gradient's place, the answer's place if there is one, and both as kernels take them."""
-        gradient = run.on(self.backend)
+        gradient = run.mirror_on(self.backend)
         if reply is not None:
-            answer = reply.on(self.backend)
+            answer = reply.mirror_on(self.backend)
             return gradient, answer, {GRADIENT: gradient.array, REPLY: answer.array}
         in_place = any(name == GRADIENT for name, _ in program.stores)
         return gradient, gradient if in_place else None, {GRADIENT: gradient.array}

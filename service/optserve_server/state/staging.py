@@ -93,7 +93,7 @@ class Run:
         """The rows of its only tensor that are there; None if all of every tensor is."""
         return self.tensors[0].rows
 
-    def on(self, backend: Backend) -> Mirror:
+    def mirror_on(self, backend: Backend) -> Mirror:
         """Where these elements lie for the kernels of ``backend``, the same each time."""
         if "mirror" not in self.__dict__:
             self.__dict__["mirror"] = backend.mirror(self.staged)

@@ -54,7 +54,7 @@ class RunKernels:
     def bind(self) -> None:
         """Lets kernels be bound to the gradient's bytes, if they are where the kernels run."""
         run = self.run
-        self.direct = run.rows is None and run.on(self.partition.backend).array is run.staged
+        self.direct = run.rows is None and run.mirror_on(self.partition.backend).array is run.staged
 
     def call(
         self,

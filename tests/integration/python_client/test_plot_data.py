@@ -10,7 +10,7 @@ from optserve.activations import Activation
 from optserve.enums import Convention, NesterovForm
 from optserve.optimizers import Optimizer
 from optserve.plotting import pictures
-from optserve.plotting.activations import activation_curves, elementwise
+from optserve.plotting.activations import activation_curves, list_elementwise
 from optserve.plotting.items import Item
 from optserve.plotting.paths import FAR, every_optimizer, optimizer_paths, with_learning_rate
 from optserve.plotting.schedules import schedule_curves
@@ -66,7 +66,7 @@ def test_what_works_along_an_axis_is_drawn_over_its_first_input(client):
 
 
 def test_the_sheet_has_every_elementwise_activation(client):
-    items = elementwise(client)
+    items = list_elementwise(client)
     assert names(items) >= {"sigmoid", "tanh", "relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "mish"}
     assert {"softmax", "log_softmax", "maxout"} <= set(Activation.CHOICES) - names(items)
     along_an_axis = {name for name, cls in Activation.CHOICES.items() if "axis" in cls.__dataclass_fields__}
@@ -81,7 +81,7 @@ def test_the_sheet_has_every_elementwise_activation(client):
 
 
 def test_a_drawn_activation_is_the_curve(client):
-    curves = activation_curves(client, elementwise(client)[:3], X, 0.25)
+    curves = activation_curves(client, list_elementwise(client)[:3], X, 0.25)
     figure = pictures.draw_activations(curves)
     assert len(figure.axes) == 3
     for axes, curve in zip(figure.axes, curves, strict=True):

@@ -132,7 +132,7 @@ def draw_activations(
     low, high = options.range
     if low >= high:
         raise WrongItem(f"--range goes from a smaller number to a greater one, not from {low:g} to {high:g}")
-    chosen = activations.elementwise(client) if items is None else items
+    chosen = activations.list_elementwise(client) if items is None else items
     curves = activations.activation_curves(client, chosen, np.linspace(low, high, POINTS), options.slope)
     figure: Figure = pictures.draw_activations(curves)
     return figure

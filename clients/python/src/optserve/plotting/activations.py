@@ -35,7 +35,7 @@ class ActivationCurve:
     derivative: NDArray[np.float64]
 
 
-def elementwise(client: Client) -> list[Item[Activation]]:
+def list_elementwise(client: Client) -> list[Item[Activation]]:
     """Every activation that both sides know, treats each element alone, and needs no field."""
     served = client.capabilities().algorithms["activations"]
     return [

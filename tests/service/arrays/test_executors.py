@@ -65,7 +65,7 @@ def test_bits_of_every_size(backend: str, name: str, dtype: np.dtype[Any]) -> No
 
 
 @pytest.mark.parametrize("dtype", COMPUTE, ids=str)
-@pytest.mark.parametrize("name", ["aliased", "reducing"])
+@pytest.mark.parametrize("name", ["alias_arrays", "reducing"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_bits_of_every_storage(backend: str, name: str, dtype: np.dtype[Any]) -> None:
     program = PROGRAMS[name]()

@@ -27,8 +27,8 @@ NOT_RECORDED = {"non_finite"}
 OF_STEP = {"overrides"}
 """What a step may state that changes what is computed, beside the loss scale, which is divided out."""
 
-KEEPING = {"lease", "durability", "coordination"}
-"""How long a session is kept, and how safely: nothing that is computed."""
+KEEPING = {"lease", "durability", "coordination", "data_plan"}
+"""Lease, durability, and which workers and examples steps come from: nothing that is computed."""
 
 
 def list_required(family: str) -> set[str]:

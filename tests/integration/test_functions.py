@@ -210,7 +210,7 @@ def test_capabilities_name_what_a_server_offers(
     given = flags | ({"data_dir": tmp_path / "data"} if "data_dir" in flags else {})
     with running_server(**given) as server, Client(server.address) as client:
         answer = client.capabilities.GetCapabilities(capabilities.GetCapabilitiesRequest())
-    assert set(answer.features) == features | {"push", "metrics", "watch"}
+    assert set(answer.features) == features | {"push", "metrics", "watch", "workers"}
     assert len(answer.features) == len(set(answer.features))
     assert set(answer.error_reasons) == set(ErrorReason.values()) - {0}
 

@@ -60,7 +60,7 @@ def test_steps_that_differ_take_turns(way, client):
 def test_a_plan_is_sent_once_whatever_gradients_are_made_of(way, session, gradients, monkeypatch):
     plans = []
     encode = Plan.encode
-    monkeypatch.setattr(Plan, "encode", lambda plan, worker: plans.append(plan) or encode(plan, worker))
+    monkeypatch.setattr(Plan, "encode", lambda plan, *sender: plans.append(plan) or encode(plan, *sender))
     for step in range(1, 6):
         assert session.step(gradients, pull=True).step == step
     assert len(plans) == 1

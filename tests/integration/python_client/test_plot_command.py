@@ -59,11 +59,11 @@ def test_all_is_a_sheet(server, tmp_path, kind):
 
 
 WRONG = [
-    ("schedule cosin", "did you mean cosine?"),
+    ("schedule cosin", "did you mean 'cosine'?"),
     ("schedule cosine initial_learning_rate=1", "cosine needs decay_steps"),
     ("schedule all", "required fields"),
     ("schedule cosine initial_learning_rate=1 decay_steps=-1", "schedule.cosine.decay_steps"),
-    ("activation elu alpha=red", "elu.alpha takes a number, not red"),
+    ("activation elu alpha=red", "ELU.alpha is 'red', but must be a number"),
     ("activation sigmoid --range 2 1", "--range"),
     ("schedule constant value=0 --log", "--log needs a learning rate above 0"),
     ("optimizer adam --start 1e9 0", "--start lies far outside"),

@@ -128,7 +128,7 @@ class TestPlan:
     def test_refuses_a_session_of_other_tensors(self):
         planned = wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=41))
         with pytest.raises(errors.FailedPrecondition, match=r"41 bytes.*40"):
-            plan_of().answer(planned)
+            plan_of().accept_answer(planned)
 
 
 class TestStepProtocol:

@@ -9,6 +9,7 @@ import logging
 import re
 import secrets
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
@@ -115,6 +116,7 @@ class Boundary(aio.ServerInterceptor):
                     request = self._requests(call, context, decode)
                 else:
                     request = self._parse_only(call, await context.read(), decode)
+                    call.moves = False
                 response: bytes = encode(await behaviour(request, context))
                 meters.bytes_sent += len(response)
                 call.code = "OK"
@@ -131,7 +133,7 @@ class Boundary(aio.ServerInterceptor):
         self, method: str, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
     ) -> Behaviour:
         """A handler that writes responses: those that a behaviour yields, unless it writes them itself."""
-        meters, yields = self._meters, inspect.isasyncgenfunction(behaviour)
+        yields = inspect.isasyncgenfunction(behaviour)
 
         async def answer(_: object, context: Context) -> None:
             call = self._begin(method, context)
@@ -145,11 +147,7 @@ class Boundary(aio.ServerInterceptor):
                         request = self._requests(call, context, decode)
                     else:
                         request = self._parse_only(call, await context.read(), decode)
-                    async for response in behaviour(request, context):
-                        data = encode(response)
-                        await context.write(data)
-                        meters.bytes_sent += len(data)
-                        call.heard = time.monotonic()
+                    await self._write_all(call, context, behaviour(request, context), encode)
                 call.code = "OK"
             except BaseException as error:
                 await self._fail(call, context, error)
@@ -158,6 +156,15 @@ class Boundary(aio.ServerInterceptor):
                 self._end(call, context, logging.INFO)
 
         return answer
+
+    async def _write_all(
+        self, call: Call, context: Context, responses: AsyncIterator[Any], encode: Codec
+    ) -> None:
+        async for response in responses:
+            data = encode(response)
+            await context.write(data)
+            self._meters.bytes_sent += len(data)
+            call.heard = time.monotonic()
 
     def _begin(self, method: str, context: Context) -> Call:
         call = Call(_request_id_from(context.invocation_metadata()), method)
@@ -177,7 +184,6 @@ class Boundary(aio.ServerInterceptor):
         if data is aio.EOF:
             raise DomainError(Reason.MALFORMED_MESSAGE, "the call came without its request")
         self._meters.bytes_received += len(data)
-        call.moves = False
         assert call.caller is not None  # it was admitted
         budget = call.caller.namespace.budget
         call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES_PER_UNARY_REQUEST * len(data))
@@ -185,6 +191,8 @@ class Boundary(aio.ServerInterceptor):
 
     async def _fail(self, call: Call, context: Context, error: BaseException) -> None:
         """Ends a call by the status of an error; returns if gRPC ends the call itself."""
+        # The status waits for a client that does not read; what was being sent is released before.
+        traceback.clear_frames(error.__traceback__)
         self._admission.leave(call)
         if isinstance(error, asyncio.CancelledError):
             if call.verdict is None or call.task is None:

@@ -47,7 +47,7 @@ example-workers: $(VENV)/.demo ## Train with four workers in every mode of coord
 	PYTHONPATH=examples $(PY) -m workers $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.test ## Run the tests that take no longer than five minutes together (ARGS="-k adam")
+test: $(VENV)/.test ## Run every test but the slow ones (ARGS="-k adam")
 	$(PYTEST) -m "not slow" $(ARGS)
 
 .PHONY: test-all

@@ -51,12 +51,12 @@ def test_calls_are_logged_as_json() -> None:
     with running_server("numpy", log_level="debug") as server, Client(server.address) as client:
         client.create(VALUES, session_id="logged")
         with expect_refusal():
-            client.get("sessions/nobody")
+            client.get("sessions/missing")
         assert server.stop() == 0
         made, missed = [line for line in server.log() if line["message"].startswith("/optserve.v1.")]
     assert (made["message"], made["code"]) == ("/optserve.v1.SessionService/CreateSession", "OK")
     assert (made["session"], made["level"]) == ("logged", "debug")
-    assert (missed["session"], missed["level"]) == ("nobody", "info")
+    assert (missed["session"], missed["level"]) == ("missing", "info")
     assert missed["code"] == "SESSION_NOT_FOUND"
     assert made["request_id"] != missed["request_id"]
 

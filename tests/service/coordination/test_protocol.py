@@ -187,7 +187,7 @@ class Protocol(RuleBasedStateMachine):
         QUORUMS.clear()
 
     @invariant()
-    def nobody_leads_by_more_than_the_bound_or_waits_for_nothing(self) -> None:
+    def leads_are_bounded_and_each_wait_has_a_reason(self) -> None:
         if not isinstance(self.mode, CoordinationBounded):
             return
         membership = self.made.session.coordinator.membership

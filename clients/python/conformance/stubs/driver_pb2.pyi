@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optserve.v1 import activation_spec_pb2 as _activation_spec_pb2
 from optserve.v1 import error_reason_pb2 as _error_reason_pb2
 from optserve.v1 import function_service_pb2 as _function_service_pb2
@@ -26,6 +27,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Way:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Way.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAY_UNSPECIFIED: _Way.ValueType  # 0
+    """Not valid."""
+    WAY_STREAM: _Way.ValueType  # 1
+    """A step stream over gRPC, a window of 1."""
+    WAY_DATA_CONNECTION: _Way.ValueType  # 2
+    """A step stream over a data connection, a window of 1."""
+    WAY_HANDLE: _Way.ValueType  # 3
+    """The method step of the session's handle."""
+    WAY_ECHO: _Way.ValueType  # 4
+    """A bare exchange by EchoService, without the client."""
+
+class Way(_Way, metaclass=_WayEnumTypeWrapper):
+    """A way to take steps."""
+
+WAY_UNSPECIFIED: Way.ValueType  # 0
+"""Not valid."""
+WAY_STREAM: Way.ValueType  # 1
+"""A step stream over gRPC, a window of 1."""
+WAY_DATA_CONNECTION: Way.ValueType  # 2
+"""A step stream over a data connection, a window of 1."""
+WAY_HANDLE: Way.ValueType  # 3
+"""The method step of the session's handle."""
+WAY_ECHO: Way.ValueType  # 4
+"""A bare exchange by EchoService, without the client."""
+Global___Way: _TypeAlias = Way  # noqa: Y015
 
 @_typing.final
 class DriverRequest(_message.Message):
@@ -48,6 +81,13 @@ class DriverRequest(_message.Message):
     ACTIVATION_FIELD_NUMBER: _builtins.int
     COMPLEXITY_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    CONNECT_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    JOIN_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    LEAVE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def train(self) -> Global___TrainCall:
         """Train a session."""
@@ -72,6 +112,34 @@ class DriverRequest(_message.Message):
     def metrics(self) -> Global___MetricsCall:
         """Report metrics to a session."""
 
+    @_builtins.property
+    def connect(self) -> Global___ConnectCall:
+        """Connect a client that the calls below use."""
+
+    @_builtins.property
+    def open(self) -> Global___OpenCall:
+        """Create a session, or open one."""
+
+    @_builtins.property
+    def join(self) -> Global___JoinCall:
+        """Join the open session."""
+
+    @_builtins.property
+    def steps(self) -> Global___StepsCall:
+        """Take steps in the open session."""
+
+    @_builtins.property
+    def read(self) -> Global___ReadCall:
+        """Read the parameters of the open session."""
+
+    @_builtins.property
+    def leave(self) -> Global___LeaveCall:
+        """Leave the open session."""
+
+    @_builtins.property
+    def time(self) -> Global___TimeCall:
+        """Time steps, or exchanges of the same bytes."""
+
     def __init__(
         self,
         *,
@@ -81,12 +149,19 @@ class DriverRequest(_message.Message):
         activation: Global___ActivationCall | None = ...,
         complexity: Global___ComplexityCall | None = ...,
         metrics: Global___MetricsCall | None = ...,
+        connect: Global___ConnectCall | None = ...,
+        open: Global___OpenCall | None = ...,
+        join: Global___JoinCall | None = ...,
+        steps: Global___StepsCall | None = ...,
+        read: Global___ReadCall | None = ...,
+        leave: Global___LeaveCall | None = ...,
+        time: Global___TimeCall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "call", b"call", "complexity", b"complexity", "loss", b"loss", "metrics", b"metrics", "schedule", b"schedule", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "call", b"call", "complexity", b"complexity", "connect", b"connect", "join", b"join", "leave", b"leave", "loss", b"loss", "metrics", b"metrics", "open", b"open", "read", b"read", "schedule", b"schedule", "steps", b"steps", "time", b"time", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "call", b"call", "complexity", b"complexity", "loss", b"loss", "metrics", b"metrics", "schedule", b"schedule", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "call", b"call", "complexity", b"complexity", "connect", b"connect", "join", b"join", "leave", b"leave", "loss", b"loss", "metrics", b"metrics", "open", b"open", "read", b"read", "schedule", b"schedule", "steps", b"steps", "time", b"time", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_call: _TypeAlias = _typing.Literal["train", "schedule", "loss", "activation", "complexity", "metrics"]  # noqa: Y015
+    _WhichOneofReturnType_call: _TypeAlias = _typing.Literal["train", "schedule", "loss", "activation", "complexity", "metrics", "connect", "open", "join", "steps", "read", "leave", "time"]  # noqa: Y015
     _WhichOneofArgType_call: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_call) -> _WhichOneofReturnType_call | None: ...
 
@@ -107,6 +182,13 @@ class DriverResponse(_message.Message):
     UNSUPPORTED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    CONNECT_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    JOIN_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    LEAVE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     unsupported: _builtins.str
     """The client does not support the request; as text."""
     failure: _builtins.str
@@ -139,6 +221,34 @@ class DriverResponse(_message.Message):
     def metrics(self) -> Global___MetricsAnswer:
         """Of a MetricsCall."""
 
+    @_builtins.property
+    def connect(self) -> Global___ConnectAnswer:
+        """Of a ConnectCall."""
+
+    @_builtins.property
+    def open(self) -> Global___OpenAnswer:
+        """Of an OpenCall."""
+
+    @_builtins.property
+    def join(self) -> Global___JoinAnswer:
+        """Of a JoinCall."""
+
+    @_builtins.property
+    def steps(self) -> Global___StepsAnswer:
+        """Of a StepsCall."""
+
+    @_builtins.property
+    def read(self) -> Global___ReadAnswer:
+        """Of a ReadCall."""
+
+    @_builtins.property
+    def leave(self) -> Global___LeaveAnswer:
+        """Of a LeaveCall."""
+
+    @_builtins.property
+    def time(self) -> Global___TimeAnswer:
+        """Of a TimeCall."""
+
     def __init__(
         self,
         *,
@@ -151,12 +261,19 @@ class DriverResponse(_message.Message):
         unsupported: _builtins.str = ...,
         failure: _builtins.str = ...,
         metrics: Global___MetricsAnswer | None = ...,
+        connect: Global___ConnectAnswer | None = ...,
+        open: Global___OpenAnswer | None = ...,
+        join: Global___JoinAnswer | None = ...,
+        steps: Global___StepsAnswer | None = ...,
+        read: Global___ReadAnswer | None = ...,
+        leave: Global___LeaveAnswer | None = ...,
+        time: Global___TimeAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "complexity", b"complexity", "failure", b"failure", "loss", b"loss", "metrics", b"metrics", "outcome", b"outcome", "refusal", b"refusal", "schedule", b"schedule", "train", b"train", "unsupported", b"unsupported"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "complexity", b"complexity", "connect", b"connect", "failure", b"failure", "join", b"join", "leave", b"leave", "loss", b"loss", "metrics", b"metrics", "open", b"open", "outcome", b"outcome", "read", b"read", "refusal", b"refusal", "schedule", b"schedule", "steps", b"steps", "time", b"time", "train", b"train", "unsupported", b"unsupported"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "complexity", b"complexity", "failure", b"failure", "loss", b"loss", "metrics", b"metrics", "outcome", b"outcome", "refusal", b"refusal", "schedule", b"schedule", "train", b"train", "unsupported", b"unsupported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "complexity", b"complexity", "connect", b"connect", "failure", b"failure", "join", b"join", "leave", b"leave", "loss", b"loss", "metrics", b"metrics", "open", b"open", "outcome", b"outcome", "read", b"read", "refusal", b"refusal", "schedule", b"schedule", "steps", b"steps", "time", b"time", "train", b"train", "unsupported", b"unsupported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["train", "schedule", "loss", "activation", "complexity", "refusal", "unsupported", "failure", "metrics"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["train", "schedule", "loss", "activation", "complexity", "refusal", "unsupported", "failure", "metrics", "connect", "open", "join", "steps", "read", "leave", "time"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
@@ -607,25 +724,36 @@ Global___ComplexityAnswer: _TypeAlias = ComplexityAnswer  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):
-    """An error of the server, as the client's typed error states it."""
+    """An error of a call, as the client's typed error states it. An error without a
+    reason is a refusal for the calls of a transcript (connect, open, join, steps,
+    read, leave), and a failure for the others.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
     FIELD_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    NOT_APPLIED_FIELD_NUMBER: _builtins.int
     reason: _error_reason_pb2.ErrorReason.ValueType
-    """The reason."""
+    """The reason; unspecified if the error has none."""
     field: _builtins.str
     """Path of the wrong field in the RPC's request; empty if there is none."""
+    code: _builtins.int
+    """The gRPC status code."""
+    not_applied: _builtins.bool
+    """Whether the call is known to have changed nothing."""
     def __init__(
         self,
         *,
         reason: _error_reason_pb2.ErrorReason.ValueType = ...,
         field: _builtins.str = ...,
+        code: _builtins.int = ...,
+        not_applied: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "not_applied", b"not_applied", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -751,3 +879,430 @@ class MetricsReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MetricsReport: _TypeAlias = MetricsReport  # noqa: Y015
+
+@_typing.final
+class ConnectCall(_message.Message):
+    """Connects a client for the calls of a transcript, which follow. It replaces the
+    one before, with its session and its streams, as the restart of a program does.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """Address of the server, HOST:PORT."""
+    token: _builtins.str
+    """The token; none when empty."""
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectCall: _TypeAlias = ConnectCall  # noqa: Y015
+
+@_typing.final
+class ConnectAnswer(_message.Message):
+    """The client is there; it need not have a connection yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectAnswer: _TypeAlias = ConnectAnswer  # noqa: Y015
+
+@_typing.final
+class OpenCall(_message.Message):
+    """Creates a session, or opens one that exists. The session stays when the driver
+    ends.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Resource name of a session that exists; a session is created when empty."""
+    worker: _builtins.str
+    """Name of the worker that takes the steps; the client chooses one when empty.
+    A name that has taken steps continues with its next sequence.
+    """
+    @_builtins.property
+    def spec(self) -> _session_pb2.SessionSpec:
+        """The session to create."""
+
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[_session_service_pb2.ParameterInit]:
+        """Its parameters."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        spec: _session_pb2.SessionSpec | None = ...,
+        parameters: _abc.Iterable[_session_service_pb2.ParameterInit] | None = ...,
+        worker: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "session", b"session", "spec", b"spec", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenCall: _TypeAlias = OpenCall  # noqa: Y015
+
+@_typing.final
+class OpenAnswer(_message.Message):
+    """The open session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Its resource name."""
+    step: _builtins.int
+    """Its step."""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenAnswer: _TypeAlias = OpenAnswer  # noqa: Y015
+
+@_typing.final
+class JoinCall(_message.Message):
+    """Makes the worker of the open session a member. Its steps carry the epoch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    lease_seconds: _builtins.float
+    """The lease; the server's default when unset."""
+    def __init__(
+        self,
+        *,
+        lease_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lease_seconds", b"_lease_seconds", "lease_seconds", b"lease_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_seconds", b"_lease_seconds", "lease_seconds", b"lease_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__lease_seconds: _TypeAlias = _typing.Literal["lease_seconds"]  # noqa: Y015
+    _WhichOneofArgType__lease_seconds: _TypeAlias = _typing.Literal["_lease_seconds", b"_lease_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lease_seconds) -> _WhichOneofReturnType__lease_seconds | None: ...
+
+Global___JoinCall: _TypeAlias = JoinCall  # noqa: Y015
+
+@_typing.final
+class JoinAnswer(_message.Message):
+    """The membership."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """Its epoch."""
+    rank: _builtins.int
+    """Its rank."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        rank: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "rank", b"rank"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinAnswer: _TypeAlias = JoinAnswer  # noqa: Y015
+
+@_typing.final
+class StepsCall(_message.Message):
+    """Takes steps in the open session, one for each entry of gradients, until one
+    fails. Steps that were sent after one that fails have outcomes as well, up to
+    the first failure.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRADIENTS_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    EXPECTED_STEP_FIELD_NUMBER: _builtins.int
+    window: _builtins.int
+    """Number of steps that may be in flight on one stream; 0 for the method Step
+    of the session's handle.
+    """
+    timeout_seconds: _builtins.float
+    """Deadline of each step; the client's default when unset."""
+    expected_step: _builtins.int
+    """The step that the session must have before the first of them; each later one
+    expects one more. Nothing is expected when unset.
+    """
+    @_builtins.property
+    def gradients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensors]:
+        """The gradients of each step."""
+
+    def __init__(
+        self,
+        *,
+        gradients: _abc.Iterable[Global___Tensors] | None = ...,
+        window: _builtins.int = ...,
+        timeout_seconds: _builtins.float | None = ...,
+        expected_step: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "_timeout_seconds", b"_timeout_seconds", "expected_step", b"expected_step", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step", "_timeout_seconds", b"_timeout_seconds", "expected_step", b"expected_step", "gradients", b"gradients", "timeout_seconds", b"timeout_seconds", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_step: _TypeAlias = _typing.Literal["expected_step"]  # noqa: Y015
+    _WhichOneofArgType__expected_step: _TypeAlias = _typing.Literal["_expected_step", b"_expected_step"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_step) -> _WhichOneofReturnType__expected_step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
+
+Global___StepsCall: _TypeAlias = StepsCall  # noqa: Y015
+
+@_typing.final
+class StepsAnswer(_message.Message):
+    """What came of the steps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepOutcome]:
+        """The result of each step that succeeded, in order."""
+
+    @_builtins.property
+    def refusal(self) -> Global___Refusal:
+        """The error that ended the steps; unset if all succeeded."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___StepOutcome] | None = ...,
+        refusal: Global___Refusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepsAnswer: _TypeAlias = StepsAnswer  # noqa: Y015
+
+@_typing.final
+class StepOutcome(_message.Message):
+    """The result of one step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """The session's step after it."""
+    sequence: _builtins.int
+    """The sequence that the client gave it."""
+    replayed: _builtins.bool
+    """Whether the server had applied it before."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "sequence", b"sequence", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepOutcome: _TypeAlias = StepOutcome  # noqa: Y015
+
+@_typing.final
+class ReadCall(_message.Message):
+    """Reads all parameters of the open session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEWER_THAN_FIELD_NUMBER: _builtins.int
+    newer_than: _builtins.int
+    """Wait until the session's step is greater; do not wait when unset."""
+    def __init__(
+        self,
+        *,
+        newer_than: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_newer_than", b"_newer_than", "newer_than", b"newer_than"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newer_than", b"_newer_than", "newer_than", b"newer_than"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__newer_than: _TypeAlias = _typing.Literal["newer_than"]  # noqa: Y015
+    _WhichOneofArgType__newer_than: _TypeAlias = _typing.Literal["_newer_than", b"_newer_than"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__newer_than) -> _WhichOneofReturnType__newer_than | None: ...
+
+Global___ReadCall: _TypeAlias = ReadCall  # noqa: Y015
+
+@_typing.final
+class ReadAnswer(_message.Message):
+    """The parameters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """The step that they belong to."""
+    @_builtins.property
+    def parameters(self) -> Global___Tensors:
+        """Their values."""
+
+    def __init__(
+        self,
+        *,
+        parameters: Global___Tensors | None = ...,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadAnswer: _TypeAlias = ReadAnswer  # noqa: Y015
+
+@_typing.final
+class LeaveCall(_message.Message):
+    """Ends the membership of the worker of the open session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveCall: _TypeAlias = LeaveCall  # noqa: Y015
+
+@_typing.final
+class LeaveAnswer(_message.Message):
+    """The membership has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveAnswer: _TypeAlias = LeaveAnswer  # noqa: Y015
+
+@_typing.final
+class TimeCall(_message.Message):
+    """Measures steps of a session with one float32 parameter, Adam, whose gradient is
+    sent and whose parameters are returned into an array of the caller; or
+    exchanges of the same bytes. The session and the stream are kept for later
+    calls of the same elements, way and target; making them is not measured.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ELEMENTS_FIELD_NUMBER: _builtins.int
+    WAY_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    CHUNK_BYTES_FIELD_NUMBER: _builtins.int
+    elements: _builtins.int
+    """Number of elements."""
+    way: Global___Way.ValueType
+    """What to measure."""
+    repeats: _builtins.int
+    """Number of steps or exchanges, one after the other."""
+    target: _builtins.str
+    """Address of the server, HOST:PORT."""
+    chunk_bytes: _builtins.int
+    """Bytes of a message of an exchange."""
+    def __init__(
+        self,
+        *,
+        elements: _builtins.int = ...,
+        way: Global___Way.ValueType = ...,
+        repeats: _builtins.int = ...,
+        target: _builtins.str = ...,
+        chunk_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "elements", b"elements", "repeats", b"repeats", "target", b"target", "way", b"way"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeCall: _TypeAlias = TimeCall  # noqa: Y015
+
+@_typing.final
+class TimeAnswer(_message.Message):
+    """The measurement. A way that the client does not have is unsupported."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    PEAK_BYTES_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    """Seconds of all repeats."""
+    peak_bytes: _builtins.int
+    """The largest resident set of the process so far."""
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float = ...,
+        peak_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peak_bytes", b"peak_bytes", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeAnswer: _TypeAlias = TimeAnswer  # noqa: Y015

@@ -21,6 +21,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// A way to take steps.
+type Way int32
+
+const (
+	// Not valid.
+	Way_WAY_UNSPECIFIED Way = 0
+	// A step stream over gRPC, a window of 1.
+	Way_WAY_STREAM Way = 1
+	// A step stream over a data connection, a window of 1.
+	Way_WAY_DATA_CONNECTION Way = 2
+	// The method step of the session's handle.
+	Way_WAY_HANDLE Way = 3
+	// A bare exchange by EchoService, without the client.
+	Way_WAY_ECHO Way = 4
+)
+
+// Enum value maps for Way.
+var (
+	Way_name = map[int32]string{
+		0: "WAY_UNSPECIFIED",
+		1: "WAY_STREAM",
+		2: "WAY_DATA_CONNECTION",
+		3: "WAY_HANDLE",
+		4: "WAY_ECHO",
+	}
+	Way_value = map[string]int32{
+		"WAY_UNSPECIFIED":     0,
+		"WAY_STREAM":          1,
+		"WAY_DATA_CONNECTION": 2,
+		"WAY_HANDLE":          3,
+		"WAY_ECHO":            4,
+	}
+)
+
+func (x Way) Enum() *Way {
+	p := new(Way)
+	*p = x
+	return p
+}
+
+func (x Way) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Way) Descriptor() protoreflect.EnumDescriptor {
+	return file_optserve_conformance_v1_driver_proto_enumTypes[0].Descriptor()
+}
+
+func (Way) Type() protoreflect.EnumType {
+	return &file_optserve_conformance_v1_driver_proto_enumTypes[0]
+}
+
+func (x Way) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
 // A request to a client's conformance driver.
 //
 // A driver is a small program around one client. It is started with the
@@ -116,6 +172,69 @@ func (x *DriverRequest) GetMetrics() *MetricsCall {
 	return nil
 }
 
+func (x *DriverRequest) GetConnect() *ConnectCall {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Call.(*driverRequest_Connect); ok {
+			return x.Connect
+		}
+	}
+	return nil
+}
+
+func (x *DriverRequest) GetOpen() *OpenCall {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Call.(*driverRequest_Open); ok {
+			return x.Open
+		}
+	}
+	return nil
+}
+
+func (x *DriverRequest) GetJoin() *JoinCall {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Call.(*driverRequest_Join); ok {
+			return x.Join
+		}
+	}
+	return nil
+}
+
+func (x *DriverRequest) GetSteps() *StepsCall {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Call.(*driverRequest_Steps); ok {
+			return x.Steps
+		}
+	}
+	return nil
+}
+
+func (x *DriverRequest) GetRead() *ReadCall {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Call.(*driverRequest_Read); ok {
+			return x.Read
+		}
+	}
+	return nil
+}
+
+func (x *DriverRequest) GetLeave() *LeaveCall {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Call.(*driverRequest_Leave); ok {
+			return x.Leave
+		}
+	}
+	return nil
+}
+
+func (x *DriverRequest) GetTime() *TimeCall {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Call.(*driverRequest_Time); ok {
+			return x.Time
+		}
+	}
+	return nil
+}
+
 func (x *DriverRequest) SetTrain(v *TrainCall) {
 	if v == nil {
 		x.xxx_hidden_Call = nil
@@ -162,6 +281,62 @@ func (x *DriverRequest) SetMetrics(v *MetricsCall) {
 		return
 	}
 	x.xxx_hidden_Call = &driverRequest_Metrics{v}
+}
+
+func (x *DriverRequest) SetConnect(v *ConnectCall) {
+	if v == nil {
+		x.xxx_hidden_Call = nil
+		return
+	}
+	x.xxx_hidden_Call = &driverRequest_Connect{v}
+}
+
+func (x *DriverRequest) SetOpen(v *OpenCall) {
+	if v == nil {
+		x.xxx_hidden_Call = nil
+		return
+	}
+	x.xxx_hidden_Call = &driverRequest_Open{v}
+}
+
+func (x *DriverRequest) SetJoin(v *JoinCall) {
+	if v == nil {
+		x.xxx_hidden_Call = nil
+		return
+	}
+	x.xxx_hidden_Call = &driverRequest_Join{v}
+}
+
+func (x *DriverRequest) SetSteps(v *StepsCall) {
+	if v == nil {
+		x.xxx_hidden_Call = nil
+		return
+	}
+	x.xxx_hidden_Call = &driverRequest_Steps{v}
+}
+
+func (x *DriverRequest) SetRead(v *ReadCall) {
+	if v == nil {
+		x.xxx_hidden_Call = nil
+		return
+	}
+	x.xxx_hidden_Call = &driverRequest_Read{v}
+}
+
+func (x *DriverRequest) SetLeave(v *LeaveCall) {
+	if v == nil {
+		x.xxx_hidden_Call = nil
+		return
+	}
+	x.xxx_hidden_Call = &driverRequest_Leave{v}
+}
+
+func (x *DriverRequest) SetTime(v *TimeCall) {
+	if v == nil {
+		x.xxx_hidden_Call = nil
+		return
+	}
+	x.xxx_hidden_Call = &driverRequest_Time{v}
 }
 
 func (x *DriverRequest) HasCall() bool {
@@ -219,6 +394,62 @@ func (x *DriverRequest) HasMetrics() bool {
 	return ok
 }
 
+func (x *DriverRequest) HasConnect() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Call.(*driverRequest_Connect)
+	return ok
+}
+
+func (x *DriverRequest) HasOpen() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Call.(*driverRequest_Open)
+	return ok
+}
+
+func (x *DriverRequest) HasJoin() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Call.(*driverRequest_Join)
+	return ok
+}
+
+func (x *DriverRequest) HasSteps() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Call.(*driverRequest_Steps)
+	return ok
+}
+
+func (x *DriverRequest) HasRead() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Call.(*driverRequest_Read)
+	return ok
+}
+
+func (x *DriverRequest) HasLeave() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Call.(*driverRequest_Leave)
+	return ok
+}
+
+func (x *DriverRequest) HasTime() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Call.(*driverRequest_Time)
+	return ok
+}
+
 func (x *DriverRequest) ClearCall() {
 	x.xxx_hidden_Call = nil
 }
@@ -259,6 +490,48 @@ func (x *DriverRequest) ClearMetrics() {
 	}
 }
 
+func (x *DriverRequest) ClearConnect() {
+	if _, ok := x.xxx_hidden_Call.(*driverRequest_Connect); ok {
+		x.xxx_hidden_Call = nil
+	}
+}
+
+func (x *DriverRequest) ClearOpen() {
+	if _, ok := x.xxx_hidden_Call.(*driverRequest_Open); ok {
+		x.xxx_hidden_Call = nil
+	}
+}
+
+func (x *DriverRequest) ClearJoin() {
+	if _, ok := x.xxx_hidden_Call.(*driverRequest_Join); ok {
+		x.xxx_hidden_Call = nil
+	}
+}
+
+func (x *DriverRequest) ClearSteps() {
+	if _, ok := x.xxx_hidden_Call.(*driverRequest_Steps); ok {
+		x.xxx_hidden_Call = nil
+	}
+}
+
+func (x *DriverRequest) ClearRead() {
+	if _, ok := x.xxx_hidden_Call.(*driverRequest_Read); ok {
+		x.xxx_hidden_Call = nil
+	}
+}
+
+func (x *DriverRequest) ClearLeave() {
+	if _, ok := x.xxx_hidden_Call.(*driverRequest_Leave); ok {
+		x.xxx_hidden_Call = nil
+	}
+}
+
+func (x *DriverRequest) ClearTime() {
+	if _, ok := x.xxx_hidden_Call.(*driverRequest_Time); ok {
+		x.xxx_hidden_Call = nil
+	}
+}
+
 const DriverRequest_Call_not_set_case case_DriverRequest_Call = 0
 const DriverRequest_Train_case case_DriverRequest_Call = 1
 const DriverRequest_Schedule_case case_DriverRequest_Call = 2
@@ -266,6 +539,13 @@ const DriverRequest_Loss_case case_DriverRequest_Call = 3
 const DriverRequest_Activation_case case_DriverRequest_Call = 4
 const DriverRequest_Complexity_case case_DriverRequest_Call = 5
 const DriverRequest_Metrics_case case_DriverRequest_Call = 6
+const DriverRequest_Connect_case case_DriverRequest_Call = 7
+const DriverRequest_Open_case case_DriverRequest_Call = 8
+const DriverRequest_Join_case case_DriverRequest_Call = 9
+const DriverRequest_Steps_case case_DriverRequest_Call = 10
+const DriverRequest_Read_case case_DriverRequest_Call = 11
+const DriverRequest_Leave_case case_DriverRequest_Call = 12
+const DriverRequest_Time_case case_DriverRequest_Call = 13
 
 func (x *DriverRequest) WhichCall() case_DriverRequest_Call {
 	if x == nil {
@@ -284,6 +564,20 @@ func (x *DriverRequest) WhichCall() case_DriverRequest_Call {
 		return DriverRequest_Complexity_case
 	case *driverRequest_Metrics:
 		return DriverRequest_Metrics_case
+	case *driverRequest_Connect:
+		return DriverRequest_Connect_case
+	case *driverRequest_Open:
+		return DriverRequest_Open_case
+	case *driverRequest_Join:
+		return DriverRequest_Join_case
+	case *driverRequest_Steps:
+		return DriverRequest_Steps_case
+	case *driverRequest_Read:
+		return DriverRequest_Read_case
+	case *driverRequest_Leave:
+		return DriverRequest_Leave_case
+	case *driverRequest_Time:
+		return DriverRequest_Time_case
 	default:
 		return DriverRequest_Call_not_set_case
 	}
@@ -308,6 +602,20 @@ type DriverRequest_builder struct {
 	Complexity *ComplexityCall
 	// Report metrics to a session.
 	Metrics *MetricsCall
+	// Connect a client that the calls below use.
+	Connect *ConnectCall
+	// Create a session, or open one.
+	Open *OpenCall
+	// Join the open session.
+	Join *JoinCall
+	// Take steps in the open session.
+	Steps *StepsCall
+	// Read the parameters of the open session.
+	Read *ReadCall
+	// Leave the open session.
+	Leave *LeaveCall
+	// Time steps, or exchanges of the same bytes.
+	Time *TimeCall
 	// -- end of xxx_hidden_Call
 }
 
@@ -332,6 +640,27 @@ func (b0 DriverRequest_builder) Build() *DriverRequest {
 	}
 	if b.Metrics != nil {
 		x.xxx_hidden_Call = &driverRequest_Metrics{b.Metrics}
+	}
+	if b.Connect != nil {
+		x.xxx_hidden_Call = &driverRequest_Connect{b.Connect}
+	}
+	if b.Open != nil {
+		x.xxx_hidden_Call = &driverRequest_Open{b.Open}
+	}
+	if b.Join != nil {
+		x.xxx_hidden_Call = &driverRequest_Join{b.Join}
+	}
+	if b.Steps != nil {
+		x.xxx_hidden_Call = &driverRequest_Steps{b.Steps}
+	}
+	if b.Read != nil {
+		x.xxx_hidden_Call = &driverRequest_Read{b.Read}
+	}
+	if b.Leave != nil {
+		x.xxx_hidden_Call = &driverRequest_Leave{b.Leave}
+	}
+	if b.Time != nil {
+		x.xxx_hidden_Call = &driverRequest_Time{b.Time}
 	}
 	return m0
 }
@@ -380,6 +709,41 @@ type driverRequest_Metrics struct {
 	Metrics *MetricsCall `protobuf:"bytes,6,opt,name=metrics,proto3,oneof"`
 }
 
+type driverRequest_Connect struct {
+	// Connect a client that the calls below use.
+	Connect *ConnectCall `protobuf:"bytes,7,opt,name=connect,proto3,oneof"`
+}
+
+type driverRequest_Open struct {
+	// Create a session, or open one.
+	Open *OpenCall `protobuf:"bytes,8,opt,name=open,proto3,oneof"`
+}
+
+type driverRequest_Join struct {
+	// Join the open session.
+	Join *JoinCall `protobuf:"bytes,9,opt,name=join,proto3,oneof"`
+}
+
+type driverRequest_Steps struct {
+	// Take steps in the open session.
+	Steps *StepsCall `protobuf:"bytes,10,opt,name=steps,proto3,oneof"`
+}
+
+type driverRequest_Read struct {
+	// Read the parameters of the open session.
+	Read *ReadCall `protobuf:"bytes,11,opt,name=read,proto3,oneof"`
+}
+
+type driverRequest_Leave struct {
+	// Leave the open session.
+	Leave *LeaveCall `protobuf:"bytes,12,opt,name=leave,proto3,oneof"`
+}
+
+type driverRequest_Time struct {
+	// Time steps, or exchanges of the same bytes.
+	Time *TimeCall `protobuf:"bytes,13,opt,name=time,proto3,oneof"`
+}
+
 func (*driverRequest_Train) isDriverRequest_Call() {}
 
 func (*driverRequest_Schedule) isDriverRequest_Call() {}
@@ -391,6 +755,20 @@ func (*driverRequest_Activation) isDriverRequest_Call() {}
 func (*driverRequest_Complexity) isDriverRequest_Call() {}
 
 func (*driverRequest_Metrics) isDriverRequest_Call() {}
+
+func (*driverRequest_Connect) isDriverRequest_Call() {}
+
+func (*driverRequest_Open) isDriverRequest_Call() {}
+
+func (*driverRequest_Join) isDriverRequest_Call() {}
+
+func (*driverRequest_Steps) isDriverRequest_Call() {}
+
+func (*driverRequest_Read) isDriverRequest_Call() {}
+
+func (*driverRequest_Leave) isDriverRequest_Call() {}
+
+func (*driverRequest_Time) isDriverRequest_Call() {}
 
 // The answer of a driver.
 type DriverResponse struct {
@@ -506,6 +884,69 @@ func (x *DriverResponse) GetMetrics() *MetricsAnswer {
 	return nil
 }
 
+func (x *DriverResponse) GetConnect() *ConnectAnswer {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Outcome.(*driverResponse_Connect); ok {
+			return x.Connect
+		}
+	}
+	return nil
+}
+
+func (x *DriverResponse) GetOpen() *OpenAnswer {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Outcome.(*driverResponse_Open); ok {
+			return x.Open
+		}
+	}
+	return nil
+}
+
+func (x *DriverResponse) GetJoin() *JoinAnswer {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Outcome.(*driverResponse_Join); ok {
+			return x.Join
+		}
+	}
+	return nil
+}
+
+func (x *DriverResponse) GetSteps() *StepsAnswer {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Outcome.(*driverResponse_Steps); ok {
+			return x.Steps
+		}
+	}
+	return nil
+}
+
+func (x *DriverResponse) GetRead() *ReadAnswer {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Outcome.(*driverResponse_Read); ok {
+			return x.Read
+		}
+	}
+	return nil
+}
+
+func (x *DriverResponse) GetLeave() *LeaveAnswer {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Outcome.(*driverResponse_Leave); ok {
+			return x.Leave
+		}
+	}
+	return nil
+}
+
+func (x *DriverResponse) GetTime() *TimeAnswer {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Outcome.(*driverResponse_Time); ok {
+			return x.Time
+		}
+	}
+	return nil
+}
+
 func (x *DriverResponse) SetTrain(v *TrainAnswer) {
 	if v == nil {
 		x.xxx_hidden_Outcome = nil
@@ -568,6 +1009,62 @@ func (x *DriverResponse) SetMetrics(v *MetricsAnswer) {
 		return
 	}
 	x.xxx_hidden_Outcome = &driverResponse_Metrics{v}
+}
+
+func (x *DriverResponse) SetConnect(v *ConnectAnswer) {
+	if v == nil {
+		x.xxx_hidden_Outcome = nil
+		return
+	}
+	x.xxx_hidden_Outcome = &driverResponse_Connect{v}
+}
+
+func (x *DriverResponse) SetOpen(v *OpenAnswer) {
+	if v == nil {
+		x.xxx_hidden_Outcome = nil
+		return
+	}
+	x.xxx_hidden_Outcome = &driverResponse_Open{v}
+}
+
+func (x *DriverResponse) SetJoin(v *JoinAnswer) {
+	if v == nil {
+		x.xxx_hidden_Outcome = nil
+		return
+	}
+	x.xxx_hidden_Outcome = &driverResponse_Join{v}
+}
+
+func (x *DriverResponse) SetSteps(v *StepsAnswer) {
+	if v == nil {
+		x.xxx_hidden_Outcome = nil
+		return
+	}
+	x.xxx_hidden_Outcome = &driverResponse_Steps{v}
+}
+
+func (x *DriverResponse) SetRead(v *ReadAnswer) {
+	if v == nil {
+		x.xxx_hidden_Outcome = nil
+		return
+	}
+	x.xxx_hidden_Outcome = &driverResponse_Read{v}
+}
+
+func (x *DriverResponse) SetLeave(v *LeaveAnswer) {
+	if v == nil {
+		x.xxx_hidden_Outcome = nil
+		return
+	}
+	x.xxx_hidden_Outcome = &driverResponse_Leave{v}
+}
+
+func (x *DriverResponse) SetTime(v *TimeAnswer) {
+	if v == nil {
+		x.xxx_hidden_Outcome = nil
+		return
+	}
+	x.xxx_hidden_Outcome = &driverResponse_Time{v}
 }
 
 func (x *DriverResponse) HasOutcome() bool {
@@ -649,6 +1146,62 @@ func (x *DriverResponse) HasMetrics() bool {
 	return ok
 }
 
+func (x *DriverResponse) HasConnect() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Outcome.(*driverResponse_Connect)
+	return ok
+}
+
+func (x *DriverResponse) HasOpen() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Outcome.(*driverResponse_Open)
+	return ok
+}
+
+func (x *DriverResponse) HasJoin() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Outcome.(*driverResponse_Join)
+	return ok
+}
+
+func (x *DriverResponse) HasSteps() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Outcome.(*driverResponse_Steps)
+	return ok
+}
+
+func (x *DriverResponse) HasRead() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Outcome.(*driverResponse_Read)
+	return ok
+}
+
+func (x *DriverResponse) HasLeave() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Outcome.(*driverResponse_Leave)
+	return ok
+}
+
+func (x *DriverResponse) HasTime() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Outcome.(*driverResponse_Time)
+	return ok
+}
+
 func (x *DriverResponse) ClearOutcome() {
 	x.xxx_hidden_Outcome = nil
 }
@@ -707,6 +1260,48 @@ func (x *DriverResponse) ClearMetrics() {
 	}
 }
 
+func (x *DriverResponse) ClearConnect() {
+	if _, ok := x.xxx_hidden_Outcome.(*driverResponse_Connect); ok {
+		x.xxx_hidden_Outcome = nil
+	}
+}
+
+func (x *DriverResponse) ClearOpen() {
+	if _, ok := x.xxx_hidden_Outcome.(*driverResponse_Open); ok {
+		x.xxx_hidden_Outcome = nil
+	}
+}
+
+func (x *DriverResponse) ClearJoin() {
+	if _, ok := x.xxx_hidden_Outcome.(*driverResponse_Join); ok {
+		x.xxx_hidden_Outcome = nil
+	}
+}
+
+func (x *DriverResponse) ClearSteps() {
+	if _, ok := x.xxx_hidden_Outcome.(*driverResponse_Steps); ok {
+		x.xxx_hidden_Outcome = nil
+	}
+}
+
+func (x *DriverResponse) ClearRead() {
+	if _, ok := x.xxx_hidden_Outcome.(*driverResponse_Read); ok {
+		x.xxx_hidden_Outcome = nil
+	}
+}
+
+func (x *DriverResponse) ClearLeave() {
+	if _, ok := x.xxx_hidden_Outcome.(*driverResponse_Leave); ok {
+		x.xxx_hidden_Outcome = nil
+	}
+}
+
+func (x *DriverResponse) ClearTime() {
+	if _, ok := x.xxx_hidden_Outcome.(*driverResponse_Time); ok {
+		x.xxx_hidden_Outcome = nil
+	}
+}
+
 const DriverResponse_Outcome_not_set_case case_DriverResponse_Outcome = 0
 const DriverResponse_Train_case case_DriverResponse_Outcome = 1
 const DriverResponse_Schedule_case case_DriverResponse_Outcome = 2
@@ -717,6 +1312,13 @@ const DriverResponse_Refusal_case case_DriverResponse_Outcome = 6
 const DriverResponse_Unsupported_case case_DriverResponse_Outcome = 7
 const DriverResponse_Failure_case case_DriverResponse_Outcome = 8
 const DriverResponse_Metrics_case case_DriverResponse_Outcome = 9
+const DriverResponse_Connect_case case_DriverResponse_Outcome = 10
+const DriverResponse_Open_case case_DriverResponse_Outcome = 11
+const DriverResponse_Join_case case_DriverResponse_Outcome = 12
+const DriverResponse_Steps_case case_DriverResponse_Outcome = 13
+const DriverResponse_Read_case case_DriverResponse_Outcome = 14
+const DriverResponse_Leave_case case_DriverResponse_Outcome = 15
+const DriverResponse_Time_case case_DriverResponse_Outcome = 16
 
 func (x *DriverResponse) WhichOutcome() case_DriverResponse_Outcome {
 	if x == nil {
@@ -741,6 +1343,20 @@ func (x *DriverResponse) WhichOutcome() case_DriverResponse_Outcome {
 		return DriverResponse_Failure_case
 	case *driverResponse_Metrics:
 		return DriverResponse_Metrics_case
+	case *driverResponse_Connect:
+		return DriverResponse_Connect_case
+	case *driverResponse_Open:
+		return DriverResponse_Open_case
+	case *driverResponse_Join:
+		return DriverResponse_Join_case
+	case *driverResponse_Steps:
+		return DriverResponse_Steps_case
+	case *driverResponse_Read:
+		return DriverResponse_Read_case
+	case *driverResponse_Leave:
+		return DriverResponse_Leave_case
+	case *driverResponse_Time:
+		return DriverResponse_Time_case
 	default:
 		return DriverResponse_Outcome_not_set_case
 	}
@@ -770,6 +1386,20 @@ type DriverResponse_builder struct {
 	Failure *string
 	// Of a MetricsCall.
 	Metrics *MetricsAnswer
+	// Of a ConnectCall.
+	Connect *ConnectAnswer
+	// Of an OpenCall.
+	Open *OpenAnswer
+	// Of a JoinCall.
+	Join *JoinAnswer
+	// Of a StepsCall.
+	Steps *StepsAnswer
+	// Of a ReadCall.
+	Read *ReadAnswer
+	// Of a LeaveCall.
+	Leave *LeaveAnswer
+	// Of a TimeCall.
+	Time *TimeAnswer
 	// -- end of xxx_hidden_Outcome
 }
 
@@ -803,6 +1433,27 @@ func (b0 DriverResponse_builder) Build() *DriverResponse {
 	}
 	if b.Metrics != nil {
 		x.xxx_hidden_Outcome = &driverResponse_Metrics{b.Metrics}
+	}
+	if b.Connect != nil {
+		x.xxx_hidden_Outcome = &driverResponse_Connect{b.Connect}
+	}
+	if b.Open != nil {
+		x.xxx_hidden_Outcome = &driverResponse_Open{b.Open}
+	}
+	if b.Join != nil {
+		x.xxx_hidden_Outcome = &driverResponse_Join{b.Join}
+	}
+	if b.Steps != nil {
+		x.xxx_hidden_Outcome = &driverResponse_Steps{b.Steps}
+	}
+	if b.Read != nil {
+		x.xxx_hidden_Outcome = &driverResponse_Read{b.Read}
+	}
+	if b.Leave != nil {
+		x.xxx_hidden_Outcome = &driverResponse_Leave{b.Leave}
+	}
+	if b.Time != nil {
+		x.xxx_hidden_Outcome = &driverResponse_Time{b.Time}
 	}
 	return m0
 }
@@ -866,6 +1517,41 @@ type driverResponse_Metrics struct {
 	Metrics *MetricsAnswer `protobuf:"bytes,9,opt,name=metrics,proto3,oneof"`
 }
 
+type driverResponse_Connect struct {
+	// Of a ConnectCall.
+	Connect *ConnectAnswer `protobuf:"bytes,10,opt,name=connect,proto3,oneof"`
+}
+
+type driverResponse_Open struct {
+	// Of an OpenCall.
+	Open *OpenAnswer `protobuf:"bytes,11,opt,name=open,proto3,oneof"`
+}
+
+type driverResponse_Join struct {
+	// Of a JoinCall.
+	Join *JoinAnswer `protobuf:"bytes,12,opt,name=join,proto3,oneof"`
+}
+
+type driverResponse_Steps struct {
+	// Of a StepsCall.
+	Steps *StepsAnswer `protobuf:"bytes,13,opt,name=steps,proto3,oneof"`
+}
+
+type driverResponse_Read struct {
+	// Of a ReadCall.
+	Read *ReadAnswer `protobuf:"bytes,14,opt,name=read,proto3,oneof"`
+}
+
+type driverResponse_Leave struct {
+	// Of a LeaveCall.
+	Leave *LeaveAnswer `protobuf:"bytes,15,opt,name=leave,proto3,oneof"`
+}
+
+type driverResponse_Time struct {
+	// Of a TimeCall.
+	Time *TimeAnswer `protobuf:"bytes,16,opt,name=time,proto3,oneof"`
+}
+
 func (*driverResponse_Train) isDriverResponse_Outcome() {}
 
 func (*driverResponse_Schedule) isDriverResponse_Outcome() {}
@@ -883,6 +1569,20 @@ func (*driverResponse_Unsupported) isDriverResponse_Outcome() {}
 func (*driverResponse_Failure) isDriverResponse_Outcome() {}
 
 func (*driverResponse_Metrics) isDriverResponse_Outcome() {}
+
+func (*driverResponse_Connect) isDriverResponse_Outcome() {}
+
+func (*driverResponse_Open) isDriverResponse_Outcome() {}
+
+func (*driverResponse_Join) isDriverResponse_Outcome() {}
+
+func (*driverResponse_Steps) isDriverResponse_Outcome() {}
+
+func (*driverResponse_Read) isDriverResponse_Outcome() {}
+
+func (*driverResponse_Leave) isDriverResponse_Outcome() {}
+
+func (*driverResponse_Time) isDriverResponse_Outcome() {}
 
 // Creates a session, takes steps, and deletes it, also after an error.
 type TrainCall struct {
@@ -2223,13 +2923,17 @@ func (b0 ComplexityAnswer_builder) Build() *ComplexityAnswer {
 	return m0
 }
 
-// An error of the server, as the client's typed error states it.
+// An error of a call, as the client's typed error states it. An error without a
+// reason is a refusal for the calls of a transcript (connect, open, join, steps,
+// read, leave), and a failure for the others.
 type Refusal struct {
-	state             protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_Reason v1.ErrorReason         `protobuf:"varint,1,opt,name=reason,proto3,enum=optserve.v1.ErrorReason"`
-	xxx_hidden_Field  string                 `protobuf:"bytes,2,opt,name=field,proto3"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state                 protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Reason     v1.ErrorReason         `protobuf:"varint,1,opt,name=reason,proto3,enum=optserve.v1.ErrorReason"`
+	xxx_hidden_Field      string                 `protobuf:"bytes,2,opt,name=field,proto3"`
+	xxx_hidden_Code       int32                  `protobuf:"varint,3,opt,name=code,proto3"`
+	xxx_hidden_NotApplied bool                   `protobuf:"varint,4,opt,name=not_applied,json=notApplied,proto3"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Refusal) Reset() {
@@ -2271,6 +2975,20 @@ func (x *Refusal) GetField() string {
 	return ""
 }
 
+func (x *Refusal) GetCode() int32 {
+	if x != nil {
+		return x.xxx_hidden_Code
+	}
+	return 0
+}
+
+func (x *Refusal) GetNotApplied() bool {
+	if x != nil {
+		return x.xxx_hidden_NotApplied
+	}
+	return false
+}
+
 func (x *Refusal) SetReason(v v1.ErrorReason) {
 	x.xxx_hidden_Reason = v
 }
@@ -2279,13 +2997,25 @@ func (x *Refusal) SetField(v string) {
 	x.xxx_hidden_Field = v
 }
 
+func (x *Refusal) SetCode(v int32) {
+	x.xxx_hidden_Code = v
+}
+
+func (x *Refusal) SetNotApplied(v bool) {
+	x.xxx_hidden_NotApplied = v
+}
+
 type Refusal_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The reason.
+	// The reason; unspecified if the error has none.
 	Reason v1.ErrorReason
 	// Path of the wrong field in the RPC's request; empty if there is none.
 	Field string
+	// The gRPC status code.
+	Code int32
+	// Whether the call is known to have changed nothing.
+	NotApplied bool
 }
 
 func (b0 Refusal_builder) Build() *Refusal {
@@ -2294,6 +3024,8 @@ func (b0 Refusal_builder) Build() *Refusal {
 	_, _ = b, x
 	x.xxx_hidden_Reason = b.Reason
 	x.xxx_hidden_Field = b.Field
+	x.xxx_hidden_Code = b.Code
+	x.xxx_hidden_NotApplied = b.NotApplied
 	return m0
 }
 
@@ -2679,11 +3411,1240 @@ func (b0 MetricsReport_builder) Build() *MetricsReport {
 	return m0
 }
 
+// Connects a client for the calls of a transcript, which follow. It replaces the
+// one before, with its session and its streams, as the restart of a program does.
+type ConnectCall struct {
+	state             protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Target string                 `protobuf:"bytes,1,opt,name=target,proto3"`
+	xxx_hidden_Token  string                 `protobuf:"bytes,2,opt,name=token,proto3"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *ConnectCall) Reset() {
+	*x = ConnectCall{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectCall) ProtoMessage() {}
+
+func (x *ConnectCall) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ConnectCall) GetTarget() string {
+	if x != nil {
+		return x.xxx_hidden_Target
+	}
+	return ""
+}
+
+func (x *ConnectCall) GetToken() string {
+	if x != nil {
+		return x.xxx_hidden_Token
+	}
+	return ""
+}
+
+func (x *ConnectCall) SetTarget(v string) {
+	x.xxx_hidden_Target = v
+}
+
+func (x *ConnectCall) SetToken(v string) {
+	x.xxx_hidden_Token = v
+}
+
+type ConnectCall_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Address of the server, HOST:PORT.
+	Target string
+	// The token; none when empty.
+	Token string
+}
+
+func (b0 ConnectCall_builder) Build() *ConnectCall {
+	m0 := &ConnectCall{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Target = b.Target
+	x.xxx_hidden_Token = b.Token
+	return m0
+}
+
+// The client is there; it need not have a connection yet.
+type ConnectAnswer struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectAnswer) Reset() {
+	*x = ConnectAnswer{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectAnswer) ProtoMessage() {}
+
+func (x *ConnectAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type ConnectAnswer_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 ConnectAnswer_builder) Build() *ConnectAnswer {
+	m0 := &ConnectAnswer{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// Creates a session, or opens one that exists. The session stays when the driver
+// ends.
+type OpenCall struct {
+	state                 protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Session    string                 `protobuf:"bytes,1,opt,name=session,proto3"`
+	xxx_hidden_Spec       *v1.SessionSpec        `protobuf:"bytes,2,opt,name=spec,proto3"`
+	xxx_hidden_Parameters *[]*v1.ParameterInit   `protobuf:"bytes,3,rep,name=parameters,proto3"`
+	xxx_hidden_Worker     string                 `protobuf:"bytes,4,opt,name=worker,proto3"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *OpenCall) Reset() {
+	*x = OpenCall{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenCall) ProtoMessage() {}
+
+func (x *OpenCall) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *OpenCall) GetSession() string {
+	if x != nil {
+		return x.xxx_hidden_Session
+	}
+	return ""
+}
+
+func (x *OpenCall) GetSpec() *v1.SessionSpec {
+	if x != nil {
+		return x.xxx_hidden_Spec
+	}
+	return nil
+}
+
+func (x *OpenCall) GetParameters() []*v1.ParameterInit {
+	if x != nil {
+		if x.xxx_hidden_Parameters != nil {
+			return *x.xxx_hidden_Parameters
+		}
+	}
+	return nil
+}
+
+func (x *OpenCall) GetWorker() string {
+	if x != nil {
+		return x.xxx_hidden_Worker
+	}
+	return ""
+}
+
+func (x *OpenCall) SetSession(v string) {
+	x.xxx_hidden_Session = v
+}
+
+func (x *OpenCall) SetSpec(v *v1.SessionSpec) {
+	x.xxx_hidden_Spec = v
+}
+
+func (x *OpenCall) SetParameters(v []*v1.ParameterInit) {
+	x.xxx_hidden_Parameters = &v
+}
+
+func (x *OpenCall) SetWorker(v string) {
+	x.xxx_hidden_Worker = v
+}
+
+func (x *OpenCall) HasSpec() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Spec != nil
+}
+
+func (x *OpenCall) ClearSpec() {
+	x.xxx_hidden_Spec = nil
+}
+
+type OpenCall_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Resource name of a session that exists; a session is created when empty.
+	Session string
+	// The session to create.
+	Spec *v1.SessionSpec
+	// Its parameters.
+	Parameters []*v1.ParameterInit
+	// Name of the worker that takes the steps; the client chooses one when empty.
+	// A name that has taken steps continues with its next sequence.
+	Worker string
+}
+
+func (b0 OpenCall_builder) Build() *OpenCall {
+	m0 := &OpenCall{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Session = b.Session
+	x.xxx_hidden_Spec = b.Spec
+	x.xxx_hidden_Parameters = &b.Parameters
+	x.xxx_hidden_Worker = b.Worker
+	return m0
+}
+
+// The open session.
+type OpenAnswer struct {
+	state              protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Session string                 `protobuf:"bytes,1,opt,name=session,proto3"`
+	xxx_hidden_Step    int64                  `protobuf:"varint,2,opt,name=step,proto3"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *OpenAnswer) Reset() {
+	*x = OpenAnswer{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenAnswer) ProtoMessage() {}
+
+func (x *OpenAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *OpenAnswer) GetSession() string {
+	if x != nil {
+		return x.xxx_hidden_Session
+	}
+	return ""
+}
+
+func (x *OpenAnswer) GetStep() int64 {
+	if x != nil {
+		return x.xxx_hidden_Step
+	}
+	return 0
+}
+
+func (x *OpenAnswer) SetSession(v string) {
+	x.xxx_hidden_Session = v
+}
+
+func (x *OpenAnswer) SetStep(v int64) {
+	x.xxx_hidden_Step = v
+}
+
+type OpenAnswer_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Its resource name.
+	Session string
+	// Its step.
+	Step int64
+}
+
+func (b0 OpenAnswer_builder) Build() *OpenAnswer {
+	m0 := &OpenAnswer{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Session = b.Session
+	x.xxx_hidden_Step = b.Step
+	return m0
+}
+
+// Makes the worker of the open session a member. Its steps carry the epoch.
+type JoinCall struct {
+	state                   protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_LeaseSeconds float64                `protobuf:"fixed64,1,opt,name=lease_seconds,json=leaseSeconds,proto3,oneof"`
+	XXX_raceDetectHookData  protoimpl.RaceDetectHookData
+	XXX_presence            [1]uint32
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *JoinCall) Reset() {
+	*x = JoinCall{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinCall) ProtoMessage() {}
+
+func (x *JoinCall) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *JoinCall) GetLeaseSeconds() float64 {
+	if x != nil {
+		return x.xxx_hidden_LeaseSeconds
+	}
+	return 0
+}
+
+func (x *JoinCall) SetLeaseSeconds(v float64) {
+	x.xxx_hidden_LeaseSeconds = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *JoinCall) HasLeaseSeconds() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *JoinCall) ClearLeaseSeconds() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_LeaseSeconds = 0
+}
+
+type JoinCall_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The lease; the server's default when unset.
+	LeaseSeconds *float64
+}
+
+func (b0 JoinCall_builder) Build() *JoinCall {
+	m0 := &JoinCall{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.LeaseSeconds != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_LeaseSeconds = *b.LeaseSeconds
+	}
+	return m0
+}
+
+// The membership.
+type JoinAnswer struct {
+	state            protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Epoch uint64                 `protobuf:"varint,1,opt,name=epoch,proto3"`
+	xxx_hidden_Rank  int32                  `protobuf:"varint,2,opt,name=rank,proto3"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *JoinAnswer) Reset() {
+	*x = JoinAnswer{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinAnswer) ProtoMessage() {}
+
+func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *JoinAnswer) GetEpoch() uint64 {
+	if x != nil {
+		return x.xxx_hidden_Epoch
+	}
+	return 0
+}
+
+func (x *JoinAnswer) GetRank() int32 {
+	if x != nil {
+		return x.xxx_hidden_Rank
+	}
+	return 0
+}
+
+func (x *JoinAnswer) SetEpoch(v uint64) {
+	x.xxx_hidden_Epoch = v
+}
+
+func (x *JoinAnswer) SetRank(v int32) {
+	x.xxx_hidden_Rank = v
+}
+
+type JoinAnswer_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Its epoch.
+	Epoch uint64
+	// Its rank.
+	Rank int32
+}
+
+func (b0 JoinAnswer_builder) Build() *JoinAnswer {
+	m0 := &JoinAnswer{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Epoch = b.Epoch
+	x.xxx_hidden_Rank = b.Rank
+	return m0
+}
+
+// Takes steps in the open session, one for each entry of gradients, until one
+// fails. Steps that were sent after one that fails have outcomes as well, up to
+// the first failure.
+type StepsCall struct {
+	state                     protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Gradients      *[]*Tensors            `protobuf:"bytes,1,rep,name=gradients,proto3"`
+	xxx_hidden_Window         int32                  `protobuf:"varint,2,opt,name=window,proto3"`
+	xxx_hidden_TimeoutSeconds float64                `protobuf:"fixed64,3,opt,name=timeout_seconds,json=timeoutSeconds,proto3,oneof"`
+	xxx_hidden_ExpectedStep   int64                  `protobuf:"varint,4,opt,name=expected_step,json=expectedStep,proto3,oneof"`
+	XXX_raceDetectHookData    protoimpl.RaceDetectHookData
+	XXX_presence              [1]uint32
+	unknownFields             protoimpl.UnknownFields
+	sizeCache                 protoimpl.SizeCache
+}
+
+func (x *StepsCall) Reset() {
+	*x = StepsCall{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepsCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepsCall) ProtoMessage() {}
+
+func (x *StepsCall) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *StepsCall) GetGradients() []*Tensors {
+	if x != nil {
+		if x.xxx_hidden_Gradients != nil {
+			return *x.xxx_hidden_Gradients
+		}
+	}
+	return nil
+}
+
+func (x *StepsCall) GetWindow() int32 {
+	if x != nil {
+		return x.xxx_hidden_Window
+	}
+	return 0
+}
+
+func (x *StepsCall) GetTimeoutSeconds() float64 {
+	if x != nil {
+		return x.xxx_hidden_TimeoutSeconds
+	}
+	return 0
+}
+
+func (x *StepsCall) GetExpectedStep() int64 {
+	if x != nil {
+		return x.xxx_hidden_ExpectedStep
+	}
+	return 0
+}
+
+func (x *StepsCall) SetGradients(v []*Tensors) {
+	x.xxx_hidden_Gradients = &v
+}
+
+func (x *StepsCall) SetWindow(v int32) {
+	x.xxx_hidden_Window = v
+}
+
+func (x *StepsCall) SetTimeoutSeconds(v float64) {
+	x.xxx_hidden_TimeoutSeconds = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 4)
+}
+
+func (x *StepsCall) SetExpectedStep(v int64) {
+	x.xxx_hidden_ExpectedStep = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 4)
+}
+
+func (x *StepsCall) HasTimeoutSeconds() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
+}
+
+func (x *StepsCall) HasExpectedStep() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 3)
+}
+
+func (x *StepsCall) ClearTimeoutSeconds() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
+	x.xxx_hidden_TimeoutSeconds = 0
+}
+
+func (x *StepsCall) ClearExpectedStep() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 3)
+	x.xxx_hidden_ExpectedStep = 0
+}
+
+type StepsCall_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The gradients of each step.
+	Gradients []*Tensors
+	// Number of steps that may be in flight on one stream; 0 for the method Step
+	// of the session's handle.
+	Window int32
+	// Deadline of each step; the client's default when unset.
+	TimeoutSeconds *float64
+	// The step that the session must have before the first of them; each later one
+	// expects one more. Nothing is expected when unset.
+	ExpectedStep *int64
+}
+
+func (b0 StepsCall_builder) Build() *StepsCall {
+	m0 := &StepsCall{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Gradients = &b.Gradients
+	x.xxx_hidden_Window = b.Window
+	if b.TimeoutSeconds != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 4)
+		x.xxx_hidden_TimeoutSeconds = *b.TimeoutSeconds
+	}
+	if b.ExpectedStep != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 4)
+		x.xxx_hidden_ExpectedStep = *b.ExpectedStep
+	}
+	return m0
+}
+
+// What came of the steps.
+type StepsAnswer struct {
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Outcomes *[]*StepOutcome        `protobuf:"bytes,1,rep,name=outcomes,proto3"`
+	xxx_hidden_Refusal  *Refusal               `protobuf:"bytes,2,opt,name=refusal,proto3"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *StepsAnswer) Reset() {
+	*x = StepsAnswer{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepsAnswer) ProtoMessage() {}
+
+func (x *StepsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *StepsAnswer) GetOutcomes() []*StepOutcome {
+	if x != nil {
+		if x.xxx_hidden_Outcomes != nil {
+			return *x.xxx_hidden_Outcomes
+		}
+	}
+	return nil
+}
+
+func (x *StepsAnswer) GetRefusal() *Refusal {
+	if x != nil {
+		return x.xxx_hidden_Refusal
+	}
+	return nil
+}
+
+func (x *StepsAnswer) SetOutcomes(v []*StepOutcome) {
+	x.xxx_hidden_Outcomes = &v
+}
+
+func (x *StepsAnswer) SetRefusal(v *Refusal) {
+	x.xxx_hidden_Refusal = v
+}
+
+func (x *StepsAnswer) HasRefusal() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Refusal != nil
+}
+
+func (x *StepsAnswer) ClearRefusal() {
+	x.xxx_hidden_Refusal = nil
+}
+
+type StepsAnswer_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The result of each step that succeeded, in order.
+	Outcomes []*StepOutcome
+	// The error that ended the steps; unset if all succeeded.
+	Refusal *Refusal
+}
+
+func (b0 StepsAnswer_builder) Build() *StepsAnswer {
+	m0 := &StepsAnswer{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Outcomes = &b.Outcomes
+	x.xxx_hidden_Refusal = b.Refusal
+	return m0
+}
+
+// The result of one step.
+type StepOutcome struct {
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Step     int64                  `protobuf:"varint,1,opt,name=step,proto3"`
+	xxx_hidden_Sequence uint64                 `protobuf:"varint,2,opt,name=sequence,proto3"`
+	xxx_hidden_Replayed bool                   `protobuf:"varint,3,opt,name=replayed,proto3"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *StepOutcome) Reset() {
+	*x = StepOutcome{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepOutcome) ProtoMessage() {}
+
+func (x *StepOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *StepOutcome) GetStep() int64 {
+	if x != nil {
+		return x.xxx_hidden_Step
+	}
+	return 0
+}
+
+func (x *StepOutcome) GetSequence() uint64 {
+	if x != nil {
+		return x.xxx_hidden_Sequence
+	}
+	return 0
+}
+
+func (x *StepOutcome) GetReplayed() bool {
+	if x != nil {
+		return x.xxx_hidden_Replayed
+	}
+	return false
+}
+
+func (x *StepOutcome) SetStep(v int64) {
+	x.xxx_hidden_Step = v
+}
+
+func (x *StepOutcome) SetSequence(v uint64) {
+	x.xxx_hidden_Sequence = v
+}
+
+func (x *StepOutcome) SetReplayed(v bool) {
+	x.xxx_hidden_Replayed = v
+}
+
+type StepOutcome_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The session's step after it.
+	Step int64
+	// The sequence that the client gave it.
+	Sequence uint64
+	// Whether the server had applied it before.
+	Replayed bool
+}
+
+func (b0 StepOutcome_builder) Build() *StepOutcome {
+	m0 := &StepOutcome{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Step = b.Step
+	x.xxx_hidden_Sequence = b.Sequence
+	x.xxx_hidden_Replayed = b.Replayed
+	return m0
+}
+
+// Reads all parameters of the open session.
+type ReadCall struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_NewerThan   int64                  `protobuf:"varint,1,opt,name=newer_than,json=newerThan,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *ReadCall) Reset() {
+	*x = ReadCall{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadCall) ProtoMessage() {}
+
+func (x *ReadCall) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ReadCall) GetNewerThan() int64 {
+	if x != nil {
+		return x.xxx_hidden_NewerThan
+	}
+	return 0
+}
+
+func (x *ReadCall) SetNewerThan(v int64) {
+	x.xxx_hidden_NewerThan = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *ReadCall) HasNewerThan() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *ReadCall) ClearNewerThan() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_NewerThan = 0
+}
+
+type ReadCall_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Wait until the session's step is greater; do not wait when unset.
+	NewerThan *int64
+}
+
+func (b0 ReadCall_builder) Build() *ReadCall {
+	m0 := &ReadCall{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.NewerThan != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_NewerThan = *b.NewerThan
+	}
+	return m0
+}
+
+// The parameters.
+type ReadAnswer struct {
+	state                 protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Parameters *Tensors               `protobuf:"bytes,1,opt,name=parameters,proto3"`
+	xxx_hidden_Step       int64                  `protobuf:"varint,2,opt,name=step,proto3"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *ReadAnswer) Reset() {
+	*x = ReadAnswer{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadAnswer) ProtoMessage() {}
+
+func (x *ReadAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ReadAnswer) GetParameters() *Tensors {
+	if x != nil {
+		return x.xxx_hidden_Parameters
+	}
+	return nil
+}
+
+func (x *ReadAnswer) GetStep() int64 {
+	if x != nil {
+		return x.xxx_hidden_Step
+	}
+	return 0
+}
+
+func (x *ReadAnswer) SetParameters(v *Tensors) {
+	x.xxx_hidden_Parameters = v
+}
+
+func (x *ReadAnswer) SetStep(v int64) {
+	x.xxx_hidden_Step = v
+}
+
+func (x *ReadAnswer) HasParameters() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Parameters != nil
+}
+
+func (x *ReadAnswer) ClearParameters() {
+	x.xxx_hidden_Parameters = nil
+}
+
+type ReadAnswer_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Their values.
+	Parameters *Tensors
+	// The step that they belong to.
+	Step int64
+}
+
+func (b0 ReadAnswer_builder) Build() *ReadAnswer {
+	m0 := &ReadAnswer{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Parameters = b.Parameters
+	x.xxx_hidden_Step = b.Step
+	return m0
+}
+
+// Ends the membership of the worker of the open session.
+type LeaveCall struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveCall) Reset() {
+	*x = LeaveCall{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveCall) ProtoMessage() {}
+
+func (x *LeaveCall) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type LeaveCall_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 LeaveCall_builder) Build() *LeaveCall {
+	m0 := &LeaveCall{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// The membership has ended.
+type LeaveAnswer struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveAnswer) Reset() {
+	*x = LeaveAnswer{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveAnswer) ProtoMessage() {}
+
+func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type LeaveAnswer_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 LeaveAnswer_builder) Build() *LeaveAnswer {
+	m0 := &LeaveAnswer{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// Measures steps of a session with one float32 parameter, Adam, whose gradient is
+// sent and whose parameters are returned into an array of the caller; or
+// exchanges of the same bytes. The session and the stream are kept for later
+// calls of the same elements, way and target; making them is not measured.
+type TimeCall struct {
+	state                 protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Elements   int64                  `protobuf:"varint,1,opt,name=elements,proto3"`
+	xxx_hidden_Way        Way                    `protobuf:"varint,2,opt,name=way,proto3,enum=optserve.conformance.v1.Way"`
+	xxx_hidden_Repeats    int32                  `protobuf:"varint,3,opt,name=repeats,proto3"`
+	xxx_hidden_Target     string                 `protobuf:"bytes,4,opt,name=target,proto3"`
+	xxx_hidden_ChunkBytes int64                  `protobuf:"varint,5,opt,name=chunk_bytes,json=chunkBytes,proto3"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *TimeCall) Reset() {
+	*x = TimeCall{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimeCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimeCall) ProtoMessage() {}
+
+func (x *TimeCall) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *TimeCall) GetElements() int64 {
+	if x != nil {
+		return x.xxx_hidden_Elements
+	}
+	return 0
+}
+
+func (x *TimeCall) GetWay() Way {
+	if x != nil {
+		return x.xxx_hidden_Way
+	}
+	return Way_WAY_UNSPECIFIED
+}
+
+func (x *TimeCall) GetRepeats() int32 {
+	if x != nil {
+		return x.xxx_hidden_Repeats
+	}
+	return 0
+}
+
+func (x *TimeCall) GetTarget() string {
+	if x != nil {
+		return x.xxx_hidden_Target
+	}
+	return ""
+}
+
+func (x *TimeCall) GetChunkBytes() int64 {
+	if x != nil {
+		return x.xxx_hidden_ChunkBytes
+	}
+	return 0
+}
+
+func (x *TimeCall) SetElements(v int64) {
+	x.xxx_hidden_Elements = v
+}
+
+func (x *TimeCall) SetWay(v Way) {
+	x.xxx_hidden_Way = v
+}
+
+func (x *TimeCall) SetRepeats(v int32) {
+	x.xxx_hidden_Repeats = v
+}
+
+func (x *TimeCall) SetTarget(v string) {
+	x.xxx_hidden_Target = v
+}
+
+func (x *TimeCall) SetChunkBytes(v int64) {
+	x.xxx_hidden_ChunkBytes = v
+}
+
+type TimeCall_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Number of elements.
+	Elements int64
+	// What to measure.
+	Way Way
+	// Number of steps or exchanges, one after the other.
+	Repeats int32
+	// Address of the server, HOST:PORT.
+	Target string
+	// Bytes of a message of an exchange.
+	ChunkBytes int64
+}
+
+func (b0 TimeCall_builder) Build() *TimeCall {
+	m0 := &TimeCall{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Elements = b.Elements
+	x.xxx_hidden_Way = b.Way
+	x.xxx_hidden_Repeats = b.Repeats
+	x.xxx_hidden_Target = b.Target
+	x.xxx_hidden_ChunkBytes = b.ChunkBytes
+	return m0
+}
+
+// The measurement. A way that the client does not have is unsupported.
+type TimeAnswer struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Seconds   float64                `protobuf:"fixed64,1,opt,name=seconds,proto3"`
+	xxx_hidden_PeakBytes int64                  `protobuf:"varint,2,opt,name=peak_bytes,json=peakBytes,proto3"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *TimeAnswer) Reset() {
+	*x = TimeAnswer{}
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimeAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimeAnswer) ProtoMessage() {}
+
+func (x *TimeAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_conformance_v1_driver_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *TimeAnswer) GetSeconds() float64 {
+	if x != nil {
+		return x.xxx_hidden_Seconds
+	}
+	return 0
+}
+
+func (x *TimeAnswer) GetPeakBytes() int64 {
+	if x != nil {
+		return x.xxx_hidden_PeakBytes
+	}
+	return 0
+}
+
+func (x *TimeAnswer) SetSeconds(v float64) {
+	x.xxx_hidden_Seconds = v
+}
+
+func (x *TimeAnswer) SetPeakBytes(v int64) {
+	x.xxx_hidden_PeakBytes = v
+}
+
+type TimeAnswer_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Seconds of all repeats.
+	Seconds float64
+	// The largest resident set of the process so far.
+	PeakBytes int64
+}
+
+func (b0 TimeAnswer_builder) Build() *TimeAnswer {
+	m0 := &TimeAnswer{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Seconds = b.Seconds
+	x.xxx_hidden_PeakBytes = b.PeakBytes
+	return m0
+}
+
 var File_optserve_conformance_v1_driver_proto protoreflect.FileDescriptor
 
 const file_optserve_conformance_v1_driver_proto_rawDesc = "" +
 	"\n" +
-	"$optserve/conformance/v1/driver.proto\x12\x17optserve.conformance.v1\x1a!optserve/v1/activation_spec.proto\x1a\x1eoptserve/v1/error_reason.proto\x1a\"optserve/v1/function_service.proto\x1a\x1boptserve/v1/loss_spec.proto\x1a\x1eoptserve/v1/network_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x19optserve/v1/session.proto\x1a!optserve/v1/session_service.proto\x1a\x18optserve/v1/tensor.proto\"\xa9\x03\n" +
+	"$optserve/conformance/v1/driver.proto\x12\x17optserve.conformance.v1\x1a!optserve/v1/activation_spec.proto\x1a\x1eoptserve/v1/error_reason.proto\x1a\"optserve/v1/function_service.proto\x1a\x1boptserve/v1/loss_spec.proto\x1a\x1eoptserve/v1/network_spec.proto\x1a\x1foptserve/v1/schedule_spec.proto\x1a\x19optserve/v1/session.proto\x1a!optserve/v1/session_service.proto\x1a\x18optserve/v1/tensor.proto\"\xc7\x06\n" +
 	"\rDriverRequest\x12:\n" +
 	"\x05train\x18\x01 \x01(\v2\".optserve.conformance.v1.TrainCallH\x00R\x05train\x12C\n" +
 	"\bschedule\x18\x02 \x01(\v2%.optserve.conformance.v1.ScheduleCallH\x00R\bschedule\x127\n" +
@@ -2694,8 +4655,16 @@ const file_optserve_conformance_v1_driver_proto_rawDesc = "" +
 	"\n" +
 	"complexity\x18\x05 \x01(\v2'.optserve.conformance.v1.ComplexityCallH\x00R\n" +
 	"complexity\x12@\n" +
-	"\ametrics\x18\x06 \x01(\v2$.optserve.conformance.v1.MetricsCallH\x00R\ametricsB\x06\n" +
-	"\x04call\"\xb7\x04\n" +
+	"\ametrics\x18\x06 \x01(\v2$.optserve.conformance.v1.MetricsCallH\x00R\ametrics\x12@\n" +
+	"\aconnect\x18\a \x01(\v2$.optserve.conformance.v1.ConnectCallH\x00R\aconnect\x127\n" +
+	"\x04open\x18\b \x01(\v2!.optserve.conformance.v1.OpenCallH\x00R\x04open\x127\n" +
+	"\x04join\x18\t \x01(\v2!.optserve.conformance.v1.JoinCallH\x00R\x04join\x12:\n" +
+	"\x05steps\x18\n" +
+	" \x01(\v2\".optserve.conformance.v1.StepsCallH\x00R\x05steps\x127\n" +
+	"\x04read\x18\v \x01(\v2!.optserve.conformance.v1.ReadCallH\x00R\x04read\x12:\n" +
+	"\x05leave\x18\f \x01(\v2\".optserve.conformance.v1.LeaveCallH\x00R\x05leave\x127\n" +
+	"\x04time\x18\r \x01(\v2!.optserve.conformance.v1.TimeCallH\x00R\x04timeB\x06\n" +
+	"\x04call\"\xe3\a\n" +
 	"\x0eDriverResponse\x12<\n" +
 	"\x05train\x18\x01 \x01(\v2$.optserve.conformance.v1.TrainAnswerH\x00R\x05train\x12E\n" +
 	"\bschedule\x18\x02 \x01(\v2'.optserve.conformance.v1.ScheduleAnswerH\x00R\bschedule\x129\n" +
@@ -2709,7 +4678,15 @@ const file_optserve_conformance_v1_driver_proto_rawDesc = "" +
 	"\arefusal\x18\x06 \x01(\v2 .optserve.conformance.v1.RefusalH\x00R\arefusal\x12\"\n" +
 	"\vunsupported\x18\a \x01(\tH\x00R\vunsupported\x12\x1a\n" +
 	"\afailure\x18\b \x01(\tH\x00R\afailure\x12B\n" +
-	"\ametrics\x18\t \x01(\v2&.optserve.conformance.v1.MetricsAnswerH\x00R\ametricsB\t\n" +
+	"\ametrics\x18\t \x01(\v2&.optserve.conformance.v1.MetricsAnswerH\x00R\ametrics\x12B\n" +
+	"\aconnect\x18\n" +
+	" \x01(\v2&.optserve.conformance.v1.ConnectAnswerH\x00R\aconnect\x129\n" +
+	"\x04open\x18\v \x01(\v2#.optserve.conformance.v1.OpenAnswerH\x00R\x04open\x129\n" +
+	"\x04join\x18\f \x01(\v2#.optserve.conformance.v1.JoinAnswerH\x00R\x04join\x12<\n" +
+	"\x05steps\x18\r \x01(\v2$.optserve.conformance.v1.StepsAnswerH\x00R\x05steps\x129\n" +
+	"\x04read\x18\x0e \x01(\v2#.optserve.conformance.v1.ReadAnswerH\x00R\x04read\x12<\n" +
+	"\x05leave\x18\x0f \x01(\v2$.optserve.conformance.v1.LeaveAnswerH\x00R\x05leave\x129\n" +
+	"\x04time\x18\x10 \x01(\v2#.optserve.conformance.v1.TimeAnswerH\x00R\x04timeB\t\n" +
 	"\aoutcome\"\xe2\x03\n" +
 	"\tTrainCall\x12,\n" +
 	"\x04spec\x18\x01 \x01(\v2\x18.optserve.v1.SessionSpecR\x04spec\x12:\n" +
@@ -2769,10 +4746,13 @@ const file_optserve_conformance_v1_driver_proto_rawDesc = "" +
 	"\x0eComplexityCall\x122\n" +
 	"\anetwork\x18\x01 \x01(\v2\x18.optserve.v1.NetworkSpecR\anetwork\"H\n" +
 	"\x10ComplexityAnswer\x124\n" +
-	"\x06layers\x18\x01 \x03(\v2\x1c.optserve.v1.LayerComplexityR\x06layers\"Q\n" +
+	"\x06layers\x18\x01 \x03(\v2\x1c.optserve.v1.LayerComplexityR\x06layers\"\x86\x01\n" +
 	"\aRefusal\x120\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x18.optserve.v1.ErrorReasonR\x06reason\x12\x14\n" +
-	"\x05field\x18\x02 \x01(\tR\x05field\"\xfc\x01\n" +
+	"\x05field\x18\x02 \x01(\tR\x05field\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\x05R\x04code\x12\x1f\n" +
+	"\vnot_applied\x18\x04 \x01(\bR\n" +
+	"notApplied\"\xfc\x01\n" +
 	"\vMetricsCall\x12,\n" +
 	"\x04spec\x18\x01 \x01(\v2\x18.optserve.v1.SessionSpecR\x04spec\x126\n" +
 	"\tparameter\x18\x02 \x01(\v2\x18.optserve.v1.NamedTensorR\tparameter\x124\n" +
@@ -2787,104 +4767,210 @@ const file_optserve_conformance_v1_driver_proto_rawDesc = "" +
 	"\rlearning_rate\x18\x01 \x01(\x01R\flearningRate\x12M\n" +
 	"\x11reduce_on_plateau\x18\x02 \x01(\v2!.optserve.v1.ReduceOnPlateauStateR\x0freduceOnPlateau\x12F\n" +
 	"\x0eearly_stopping\x18\x03 \x01(\v2\x1f.optserve.v1.EarlyStoppingStateR\rearlyStopping\x12\x18\n" +
-	"\astopped\x18\x04 \x01(\bR\astoppedB\x8c\x01\n" +
+	"\astopped\x18\x04 \x01(\bR\astopped\";\n" +
+	"\vConnectCall\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"\x0f\n" +
+	"\rConnectAnswer\"\xa6\x01\n" +
+	"\bOpenCall\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12,\n" +
+	"\x04spec\x18\x02 \x01(\v2\x18.optserve.v1.SessionSpecR\x04spec\x12:\n" +
+	"\n" +
+	"parameters\x18\x03 \x03(\v2\x1a.optserve.v1.ParameterInitR\n" +
+	"parameters\x12\x16\n" +
+	"\x06worker\x18\x04 \x01(\tR\x06worker\":\n" +
+	"\n" +
+	"OpenAnswer\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x03R\x04step\"F\n" +
+	"\bJoinCall\x12(\n" +
+	"\rlease_seconds\x18\x01 \x01(\x01H\x00R\fleaseSeconds\x88\x01\x01B\x10\n" +
+	"\x0e_lease_seconds\"6\n" +
+	"\n" +
+	"JoinAnswer\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04rank\x18\x02 \x01(\x05R\x04rank\"\xe1\x01\n" +
+	"\tStepsCall\x12>\n" +
+	"\tgradients\x18\x01 \x03(\v2 .optserve.conformance.v1.TensorsR\tgradients\x12\x16\n" +
+	"\x06window\x18\x02 \x01(\x05R\x06window\x12,\n" +
+	"\x0ftimeout_seconds\x18\x03 \x01(\x01H\x00R\x0etimeoutSeconds\x88\x01\x01\x12(\n" +
+	"\rexpected_step\x18\x04 \x01(\x03H\x01R\fexpectedStep\x88\x01\x01B\x12\n" +
+	"\x10_timeout_secondsB\x10\n" +
+	"\x0e_expected_step\"\x8b\x01\n" +
+	"\vStepsAnswer\x12@\n" +
+	"\boutcomes\x18\x01 \x03(\v2$.optserve.conformance.v1.StepOutcomeR\boutcomes\x12:\n" +
+	"\arefusal\x18\x02 \x01(\v2 .optserve.conformance.v1.RefusalR\arefusal\"Y\n" +
+	"\vStepOutcome\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1a\n" +
+	"\breplayed\x18\x03 \x01(\bR\breplayed\"=\n" +
+	"\bReadCall\x12\"\n" +
+	"\n" +
+	"newer_than\x18\x01 \x01(\x03H\x00R\tnewerThan\x88\x01\x01B\r\n" +
+	"\v_newer_than\"b\n" +
+	"\n" +
+	"ReadAnswer\x12@\n" +
+	"\n" +
+	"parameters\x18\x01 \x01(\v2 .optserve.conformance.v1.TensorsR\n" +
+	"parameters\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x03R\x04step\"\v\n" +
+	"\tLeaveCall\"\r\n" +
+	"\vLeaveAnswer\"\xa9\x01\n" +
+	"\bTimeCall\x12\x1a\n" +
+	"\belements\x18\x01 \x01(\x03R\belements\x12.\n" +
+	"\x03way\x18\x02 \x01(\x0e2\x1c.optserve.conformance.v1.WayR\x03way\x12\x18\n" +
+	"\arepeats\x18\x03 \x01(\x05R\arepeats\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\tR\x06target\x12\x1f\n" +
+	"\vchunk_bytes\x18\x05 \x01(\x03R\n" +
+	"chunkBytes\"E\n" +
+	"\n" +
+	"TimeAnswer\x12\x18\n" +
+	"\aseconds\x18\x01 \x01(\x01R\aseconds\x12\x1d\n" +
+	"\n" +
+	"peak_bytes\x18\x02 \x01(\x03R\tpeakBytes*a\n" +
+	"\x03Way\x12\x13\n" +
+	"\x0fWAY_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"WAY_STREAM\x10\x01\x12\x17\n" +
+	"\x13WAY_DATA_CONNECTION\x10\x02\x12\x0e\n" +
+	"\n" +
+	"WAY_HANDLE\x10\x03\x12\f\n" +
+	"\bWAY_ECHO\x10\x04B\x8c\x01\n" +
 	"\x1bdev.optserve.conformance.v1P\x01ZQgithub.com/optserve/optserve/clients/go/gen/optserve/conformance/v1;conformancev1\xaa\x02\x17Optserve.Conformance.V1b\x06proto3"
 
-var file_optserve_conformance_v1_driver_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_optserve_conformance_v1_driver_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_optserve_conformance_v1_driver_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_optserve_conformance_v1_driver_proto_goTypes = []any{
-	(*DriverRequest)(nil),             // 0: optserve.conformance.v1.DriverRequest
-	(*DriverResponse)(nil),            // 1: optserve.conformance.v1.DriverResponse
-	(*TrainCall)(nil),                 // 2: optserve.conformance.v1.TrainCall
-	(*StepOverrides)(nil),             // 3: optserve.conformance.v1.StepOverrides
-	(*Tensors)(nil),                   // 4: optserve.conformance.v1.Tensors
-	(*SparseTensors)(nil),             // 5: optserve.conformance.v1.SparseTensors
-	(*TrainAnswer)(nil),               // 6: optserve.conformance.v1.TrainAnswer
-	(*ScheduleCall)(nil),              // 7: optserve.conformance.v1.ScheduleCall
-	(*ScheduleAnswer)(nil),            // 8: optserve.conformance.v1.ScheduleAnswer
-	(*LossCall)(nil),                  // 9: optserve.conformance.v1.LossCall
-	(*LossAnswer)(nil),                // 10: optserve.conformance.v1.LossAnswer
-	(*ActivationCall)(nil),            // 11: optserve.conformance.v1.ActivationCall
-	(*ActivationAnswer)(nil),          // 12: optserve.conformance.v1.ActivationAnswer
-	(*ComplexityCall)(nil),            // 13: optserve.conformance.v1.ComplexityCall
-	(*ComplexityAnswer)(nil),          // 14: optserve.conformance.v1.ComplexityAnswer
-	(*Refusal)(nil),                   // 15: optserve.conformance.v1.Refusal
-	(*MetricsCall)(nil),               // 16: optserve.conformance.v1.MetricsCall
-	(*MetricsAnswer)(nil),             // 17: optserve.conformance.v1.MetricsAnswer
-	(*MetricsReport)(nil),             // 18: optserve.conformance.v1.MetricsReport
-	(*v1.SessionSpec)(nil),            // 19: optserve.v1.SessionSpec
-	(*v1.ParameterInit)(nil),          // 20: optserve.v1.ParameterInit
-	(v1.ParameterPoint)(0),            // 21: optserve.v1.ParameterPoint
-	(*v1.HyperparameterOverride)(nil), // 22: optserve.v1.HyperparameterOverride
-	(*v1.NamedTensor)(nil),            // 23: optserve.v1.NamedTensor
-	(*v1.SparseRows)(nil),             // 24: optserve.v1.SparseRows
-	(*v1.ScheduleSpec)(nil),           // 25: optserve.v1.ScheduleSpec
-	(*v1.Tensor)(nil),                 // 26: optserve.v1.Tensor
-	(*v1.LossSpec)(nil),               // 27: optserve.v1.LossSpec
-	(*v1.ActivationSpec)(nil),         // 28: optserve.v1.ActivationSpec
-	(*v1.NetworkSpec)(nil),            // 29: optserve.v1.NetworkSpec
-	(*v1.LayerComplexity)(nil),        // 30: optserve.v1.LayerComplexity
-	(v1.ErrorReason)(0),               // 31: optserve.v1.ErrorReason
-	(*v1.ReduceOnPlateauState)(nil),   // 32: optserve.v1.ReduceOnPlateauState
-	(*v1.EarlyStoppingState)(nil),     // 33: optserve.v1.EarlyStoppingState
+	(Way)(0),                          // 0: optserve.conformance.v1.Way
+	(*DriverRequest)(nil),             // 1: optserve.conformance.v1.DriverRequest
+	(*DriverResponse)(nil),            // 2: optserve.conformance.v1.DriverResponse
+	(*TrainCall)(nil),                 // 3: optserve.conformance.v1.TrainCall
+	(*StepOverrides)(nil),             // 4: optserve.conformance.v1.StepOverrides
+	(*Tensors)(nil),                   // 5: optserve.conformance.v1.Tensors
+	(*SparseTensors)(nil),             // 6: optserve.conformance.v1.SparseTensors
+	(*TrainAnswer)(nil),               // 7: optserve.conformance.v1.TrainAnswer
+	(*ScheduleCall)(nil),              // 8: optserve.conformance.v1.ScheduleCall
+	(*ScheduleAnswer)(nil),            // 9: optserve.conformance.v1.ScheduleAnswer
+	(*LossCall)(nil),                  // 10: optserve.conformance.v1.LossCall
+	(*LossAnswer)(nil),                // 11: optserve.conformance.v1.LossAnswer
+	(*ActivationCall)(nil),            // 12: optserve.conformance.v1.ActivationCall
+	(*ActivationAnswer)(nil),          // 13: optserve.conformance.v1.ActivationAnswer
+	(*ComplexityCall)(nil),            // 14: optserve.conformance.v1.ComplexityCall
+	(*ComplexityAnswer)(nil),          // 15: optserve.conformance.v1.ComplexityAnswer
+	(*Refusal)(nil),                   // 16: optserve.conformance.v1.Refusal
+	(*MetricsCall)(nil),               // 17: optserve.conformance.v1.MetricsCall
+	(*MetricsAnswer)(nil),             // 18: optserve.conformance.v1.MetricsAnswer
+	(*MetricsReport)(nil),             // 19: optserve.conformance.v1.MetricsReport
+	(*ConnectCall)(nil),               // 20: optserve.conformance.v1.ConnectCall
+	(*ConnectAnswer)(nil),             // 21: optserve.conformance.v1.ConnectAnswer
+	(*OpenCall)(nil),                  // 22: optserve.conformance.v1.OpenCall
+	(*OpenAnswer)(nil),                // 23: optserve.conformance.v1.OpenAnswer
+	(*JoinCall)(nil),                  // 24: optserve.conformance.v1.JoinCall
+	(*JoinAnswer)(nil),                // 25: optserve.conformance.v1.JoinAnswer
+	(*StepsCall)(nil),                 // 26: optserve.conformance.v1.StepsCall
+	(*StepsAnswer)(nil),               // 27: optserve.conformance.v1.StepsAnswer
+	(*StepOutcome)(nil),               // 28: optserve.conformance.v1.StepOutcome
+	(*ReadCall)(nil),                  // 29: optserve.conformance.v1.ReadCall
+	(*ReadAnswer)(nil),                // 30: optserve.conformance.v1.ReadAnswer
+	(*LeaveCall)(nil),                 // 31: optserve.conformance.v1.LeaveCall
+	(*LeaveAnswer)(nil),               // 32: optserve.conformance.v1.LeaveAnswer
+	(*TimeCall)(nil),                  // 33: optserve.conformance.v1.TimeCall
+	(*TimeAnswer)(nil),                // 34: optserve.conformance.v1.TimeAnswer
+	(*v1.SessionSpec)(nil),            // 35: optserve.v1.SessionSpec
+	(*v1.ParameterInit)(nil),          // 36: optserve.v1.ParameterInit
+	(v1.ParameterPoint)(0),            // 37: optserve.v1.ParameterPoint
+	(*v1.HyperparameterOverride)(nil), // 38: optserve.v1.HyperparameterOverride
+	(*v1.NamedTensor)(nil),            // 39: optserve.v1.NamedTensor
+	(*v1.SparseRows)(nil),             // 40: optserve.v1.SparseRows
+	(*v1.ScheduleSpec)(nil),           // 41: optserve.v1.ScheduleSpec
+	(*v1.Tensor)(nil),                 // 42: optserve.v1.Tensor
+	(*v1.LossSpec)(nil),               // 43: optserve.v1.LossSpec
+	(*v1.ActivationSpec)(nil),         // 44: optserve.v1.ActivationSpec
+	(*v1.NetworkSpec)(nil),            // 45: optserve.v1.NetworkSpec
+	(*v1.LayerComplexity)(nil),        // 46: optserve.v1.LayerComplexity
+	(v1.ErrorReason)(0),               // 47: optserve.v1.ErrorReason
+	(*v1.ReduceOnPlateauState)(nil),   // 48: optserve.v1.ReduceOnPlateauState
+	(*v1.EarlyStoppingState)(nil),     // 49: optserve.v1.EarlyStoppingState
 }
 var file_optserve_conformance_v1_driver_proto_depIdxs = []int32{
-	2,  // 0: optserve.conformance.v1.DriverRequest.train:type_name -> optserve.conformance.v1.TrainCall
-	7,  // 1: optserve.conformance.v1.DriverRequest.schedule:type_name -> optserve.conformance.v1.ScheduleCall
-	9,  // 2: optserve.conformance.v1.DriverRequest.loss:type_name -> optserve.conformance.v1.LossCall
-	11, // 3: optserve.conformance.v1.DriverRequest.activation:type_name -> optserve.conformance.v1.ActivationCall
-	13, // 4: optserve.conformance.v1.DriverRequest.complexity:type_name -> optserve.conformance.v1.ComplexityCall
-	16, // 5: optserve.conformance.v1.DriverRequest.metrics:type_name -> optserve.conformance.v1.MetricsCall
-	6,  // 6: optserve.conformance.v1.DriverResponse.train:type_name -> optserve.conformance.v1.TrainAnswer
-	8,  // 7: optserve.conformance.v1.DriverResponse.schedule:type_name -> optserve.conformance.v1.ScheduleAnswer
-	10, // 8: optserve.conformance.v1.DriverResponse.loss:type_name -> optserve.conformance.v1.LossAnswer
-	12, // 9: optserve.conformance.v1.DriverResponse.activation:type_name -> optserve.conformance.v1.ActivationAnswer
-	14, // 10: optserve.conformance.v1.DriverResponse.complexity:type_name -> optserve.conformance.v1.ComplexityAnswer
-	15, // 11: optserve.conformance.v1.DriverResponse.refusal:type_name -> optserve.conformance.v1.Refusal
-	17, // 12: optserve.conformance.v1.DriverResponse.metrics:type_name -> optserve.conformance.v1.MetricsAnswer
-	19, // 13: optserve.conformance.v1.TrainCall.spec:type_name -> optserve.v1.SessionSpec
-	20, // 14: optserve.conformance.v1.TrainCall.parameters:type_name -> optserve.v1.ParameterInit
-	4,  // 15: optserve.conformance.v1.TrainCall.gradients:type_name -> optserve.conformance.v1.Tensors
-	21, // 16: optserve.conformance.v1.TrainCall.before:type_name -> optserve.v1.ParameterPoint
-	21, // 17: optserve.conformance.v1.TrainCall.after:type_name -> optserve.v1.ParameterPoint
-	5,  // 18: optserve.conformance.v1.TrainCall.sparse_gradients:type_name -> optserve.conformance.v1.SparseTensors
-	3,  // 19: optserve.conformance.v1.TrainCall.overrides:type_name -> optserve.conformance.v1.StepOverrides
-	22, // 20: optserve.conformance.v1.StepOverrides.overrides:type_name -> optserve.v1.HyperparameterOverride
-	23, // 21: optserve.conformance.v1.Tensors.tensors:type_name -> optserve.v1.NamedTensor
-	24, // 22: optserve.conformance.v1.SparseTensors.tensors:type_name -> optserve.v1.SparseRows
-	4,  // 23: optserve.conformance.v1.TrainAnswer.initial:type_name -> optserve.conformance.v1.Tensors
-	4,  // 24: optserve.conformance.v1.TrainAnswer.parameters:type_name -> optserve.conformance.v1.Tensors
-	4,  // 25: optserve.conformance.v1.TrainAnswer.before:type_name -> optserve.conformance.v1.Tensors
-	4,  // 26: optserve.conformance.v1.TrainAnswer.after:type_name -> optserve.conformance.v1.Tensors
-	25, // 27: optserve.conformance.v1.ScheduleCall.schedule:type_name -> optserve.v1.ScheduleSpec
-	26, // 28: optserve.conformance.v1.ScheduleAnswer.values:type_name -> optserve.v1.Tensor
-	27, // 29: optserve.conformance.v1.LossCall.loss:type_name -> optserve.v1.LossSpec
-	26, // 30: optserve.conformance.v1.LossCall.prediction:type_name -> optserve.v1.Tensor
-	26, // 31: optserve.conformance.v1.LossCall.target:type_name -> optserve.v1.Tensor
-	26, // 32: optserve.conformance.v1.LossCall.sample_weight:type_name -> optserve.v1.Tensor
-	26, // 33: optserve.conformance.v1.LossAnswer.per_example:type_name -> optserve.v1.Tensor
-	26, // 34: optserve.conformance.v1.LossAnswer.gradient:type_name -> optserve.v1.Tensor
-	28, // 35: optserve.conformance.v1.ActivationCall.activation:type_name -> optserve.v1.ActivationSpec
-	26, // 36: optserve.conformance.v1.ActivationCall.input:type_name -> optserve.v1.Tensor
-	26, // 37: optserve.conformance.v1.ActivationCall.output_gradient:type_name -> optserve.v1.Tensor
-	26, // 38: optserve.conformance.v1.ActivationCall.slope:type_name -> optserve.v1.Tensor
-	26, // 39: optserve.conformance.v1.ActivationAnswer.output:type_name -> optserve.v1.Tensor
-	26, // 40: optserve.conformance.v1.ActivationAnswer.input_gradient:type_name -> optserve.v1.Tensor
-	26, // 41: optserve.conformance.v1.ActivationAnswer.slope_gradient:type_name -> optserve.v1.Tensor
-	29, // 42: optserve.conformance.v1.ComplexityCall.network:type_name -> optserve.v1.NetworkSpec
-	30, // 43: optserve.conformance.v1.ComplexityAnswer.layers:type_name -> optserve.v1.LayerComplexity
-	31, // 44: optserve.conformance.v1.Refusal.reason:type_name -> optserve.v1.ErrorReason
-	19, // 45: optserve.conformance.v1.MetricsCall.spec:type_name -> optserve.v1.SessionSpec
-	23, // 46: optserve.conformance.v1.MetricsCall.parameter:type_name -> optserve.v1.NamedTensor
-	23, // 47: optserve.conformance.v1.MetricsCall.gradient:type_name -> optserve.v1.NamedTensor
-	18, // 48: optserve.conformance.v1.MetricsAnswer.reports:type_name -> optserve.conformance.v1.MetricsReport
-	23, // 49: optserve.conformance.v1.MetricsAnswer.parameter:type_name -> optserve.v1.NamedTensor
-	32, // 50: optserve.conformance.v1.MetricsReport.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauState
-	33, // 51: optserve.conformance.v1.MetricsReport.early_stopping:type_name -> optserve.v1.EarlyStoppingState
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	3,  // 0: optserve.conformance.v1.DriverRequest.train:type_name -> optserve.conformance.v1.TrainCall
+	8,  // 1: optserve.conformance.v1.DriverRequest.schedule:type_name -> optserve.conformance.v1.ScheduleCall
+	10, // 2: optserve.conformance.v1.DriverRequest.loss:type_name -> optserve.conformance.v1.LossCall
+	12, // 3: optserve.conformance.v1.DriverRequest.activation:type_name -> optserve.conformance.v1.ActivationCall
+	14, // 4: optserve.conformance.v1.DriverRequest.complexity:type_name -> optserve.conformance.v1.ComplexityCall
+	17, // 5: optserve.conformance.v1.DriverRequest.metrics:type_name -> optserve.conformance.v1.MetricsCall
+	20, // 6: optserve.conformance.v1.DriverRequest.connect:type_name -> optserve.conformance.v1.ConnectCall
+	22, // 7: optserve.conformance.v1.DriverRequest.open:type_name -> optserve.conformance.v1.OpenCall
+	24, // 8: optserve.conformance.v1.DriverRequest.join:type_name -> optserve.conformance.v1.JoinCall
+	26, // 9: optserve.conformance.v1.DriverRequest.steps:type_name -> optserve.conformance.v1.StepsCall
+	29, // 10: optserve.conformance.v1.DriverRequest.read:type_name -> optserve.conformance.v1.ReadCall
+	31, // 11: optserve.conformance.v1.DriverRequest.leave:type_name -> optserve.conformance.v1.LeaveCall
+	33, // 12: optserve.conformance.v1.DriverRequest.time:type_name -> optserve.conformance.v1.TimeCall
+	7,  // 13: optserve.conformance.v1.DriverResponse.train:type_name -> optserve.conformance.v1.TrainAnswer
+	9,  // 14: optserve.conformance.v1.DriverResponse.schedule:type_name -> optserve.conformance.v1.ScheduleAnswer
+	11, // 15: optserve.conformance.v1.DriverResponse.loss:type_name -> optserve.conformance.v1.LossAnswer
+	13, // 16: optserve.conformance.v1.DriverResponse.activation:type_name -> optserve.conformance.v1.ActivationAnswer
+	15, // 17: optserve.conformance.v1.DriverResponse.complexity:type_name -> optserve.conformance.v1.ComplexityAnswer
+	16, // 18: optserve.conformance.v1.DriverResponse.refusal:type_name -> optserve.conformance.v1.Refusal
+	18, // 19: optserve.conformance.v1.DriverResponse.metrics:type_name -> optserve.conformance.v1.MetricsAnswer
+	21, // 20: optserve.conformance.v1.DriverResponse.connect:type_name -> optserve.conformance.v1.ConnectAnswer
+	23, // 21: optserve.conformance.v1.DriverResponse.open:type_name -> optserve.conformance.v1.OpenAnswer
+	25, // 22: optserve.conformance.v1.DriverResponse.join:type_name -> optserve.conformance.v1.JoinAnswer
+	27, // 23: optserve.conformance.v1.DriverResponse.steps:type_name -> optserve.conformance.v1.StepsAnswer
+	30, // 24: optserve.conformance.v1.DriverResponse.read:type_name -> optserve.conformance.v1.ReadAnswer
+	32, // 25: optserve.conformance.v1.DriverResponse.leave:type_name -> optserve.conformance.v1.LeaveAnswer
+	34, // 26: optserve.conformance.v1.DriverResponse.time:type_name -> optserve.conformance.v1.TimeAnswer
+	35, // 27: optserve.conformance.v1.TrainCall.spec:type_name -> optserve.v1.SessionSpec
+	36, // 28: optserve.conformance.v1.TrainCall.parameters:type_name -> optserve.v1.ParameterInit
+	5,  // 29: optserve.conformance.v1.TrainCall.gradients:type_name -> optserve.conformance.v1.Tensors
+	37, // 30: optserve.conformance.v1.TrainCall.before:type_name -> optserve.v1.ParameterPoint
+	37, // 31: optserve.conformance.v1.TrainCall.after:type_name -> optserve.v1.ParameterPoint
+	6,  // 32: optserve.conformance.v1.TrainCall.sparse_gradients:type_name -> optserve.conformance.v1.SparseTensors
+	4,  // 33: optserve.conformance.v1.TrainCall.overrides:type_name -> optserve.conformance.v1.StepOverrides
+	38, // 34: optserve.conformance.v1.StepOverrides.overrides:type_name -> optserve.v1.HyperparameterOverride
+	39, // 35: optserve.conformance.v1.Tensors.tensors:type_name -> optserve.v1.NamedTensor
+	40, // 36: optserve.conformance.v1.SparseTensors.tensors:type_name -> optserve.v1.SparseRows
+	5,  // 37: optserve.conformance.v1.TrainAnswer.initial:type_name -> optserve.conformance.v1.Tensors
+	5,  // 38: optserve.conformance.v1.TrainAnswer.parameters:type_name -> optserve.conformance.v1.Tensors
+	5,  // 39: optserve.conformance.v1.TrainAnswer.before:type_name -> optserve.conformance.v1.Tensors
+	5,  // 40: optserve.conformance.v1.TrainAnswer.after:type_name -> optserve.conformance.v1.Tensors
+	41, // 41: optserve.conformance.v1.ScheduleCall.schedule:type_name -> optserve.v1.ScheduleSpec
+	42, // 42: optserve.conformance.v1.ScheduleAnswer.values:type_name -> optserve.v1.Tensor
+	43, // 43: optserve.conformance.v1.LossCall.loss:type_name -> optserve.v1.LossSpec
+	42, // 44: optserve.conformance.v1.LossCall.prediction:type_name -> optserve.v1.Tensor
+	42, // 45: optserve.conformance.v1.LossCall.target:type_name -> optserve.v1.Tensor
+	42, // 46: optserve.conformance.v1.LossCall.sample_weight:type_name -> optserve.v1.Tensor
+	42, // 47: optserve.conformance.v1.LossAnswer.per_example:type_name -> optserve.v1.Tensor
+	42, // 48: optserve.conformance.v1.LossAnswer.gradient:type_name -> optserve.v1.Tensor
+	44, // 49: optserve.conformance.v1.ActivationCall.activation:type_name -> optserve.v1.ActivationSpec
+	42, // 50: optserve.conformance.v1.ActivationCall.input:type_name -> optserve.v1.Tensor
+	42, // 51: optserve.conformance.v1.ActivationCall.output_gradient:type_name -> optserve.v1.Tensor
+	42, // 52: optserve.conformance.v1.ActivationCall.slope:type_name -> optserve.v1.Tensor
+	42, // 53: optserve.conformance.v1.ActivationAnswer.output:type_name -> optserve.v1.Tensor
+	42, // 54: optserve.conformance.v1.ActivationAnswer.input_gradient:type_name -> optserve.v1.Tensor
+	42, // 55: optserve.conformance.v1.ActivationAnswer.slope_gradient:type_name -> optserve.v1.Tensor
+	45, // 56: optserve.conformance.v1.ComplexityCall.network:type_name -> optserve.v1.NetworkSpec
+	46, // 57: optserve.conformance.v1.ComplexityAnswer.layers:type_name -> optserve.v1.LayerComplexity
+	47, // 58: optserve.conformance.v1.Refusal.reason:type_name -> optserve.v1.ErrorReason
+	35, // 59: optserve.conformance.v1.MetricsCall.spec:type_name -> optserve.v1.SessionSpec
+	39, // 60: optserve.conformance.v1.MetricsCall.parameter:type_name -> optserve.v1.NamedTensor
+	39, // 61: optserve.conformance.v1.MetricsCall.gradient:type_name -> optserve.v1.NamedTensor
+	19, // 62: optserve.conformance.v1.MetricsAnswer.reports:type_name -> optserve.conformance.v1.MetricsReport
+	39, // 63: optserve.conformance.v1.MetricsAnswer.parameter:type_name -> optserve.v1.NamedTensor
+	48, // 64: optserve.conformance.v1.MetricsReport.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauState
+	49, // 65: optserve.conformance.v1.MetricsReport.early_stopping:type_name -> optserve.v1.EarlyStoppingState
+	35, // 66: optserve.conformance.v1.OpenCall.spec:type_name -> optserve.v1.SessionSpec
+	36, // 67: optserve.conformance.v1.OpenCall.parameters:type_name -> optserve.v1.ParameterInit
+	5,  // 68: optserve.conformance.v1.StepsCall.gradients:type_name -> optserve.conformance.v1.Tensors
+	28, // 69: optserve.conformance.v1.StepsAnswer.outcomes:type_name -> optserve.conformance.v1.StepOutcome
+	16, // 70: optserve.conformance.v1.StepsAnswer.refusal:type_name -> optserve.conformance.v1.Refusal
+	5,  // 71: optserve.conformance.v1.ReadAnswer.parameters:type_name -> optserve.conformance.v1.Tensors
+	0,  // 72: optserve.conformance.v1.TimeCall.way:type_name -> optserve.conformance.v1.Way
+	73, // [73:73] is the sub-list for method output_type
+	73, // [73:73] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_optserve_conformance_v1_driver_proto_init() }
@@ -2899,6 +4985,13 @@ func file_optserve_conformance_v1_driver_proto_init() {
 		(*driverRequest_Activation)(nil),
 		(*driverRequest_Complexity)(nil),
 		(*driverRequest_Metrics)(nil),
+		(*driverRequest_Connect)(nil),
+		(*driverRequest_Open)(nil),
+		(*driverRequest_Join)(nil),
+		(*driverRequest_Steps)(nil),
+		(*driverRequest_Read)(nil),
+		(*driverRequest_Leave)(nil),
+		(*driverRequest_Time)(nil),
 	}
 	file_optserve_conformance_v1_driver_proto_msgTypes[1].OneofWrappers = []any{
 		(*driverResponse_Train)(nil),
@@ -2910,20 +5003,31 @@ func file_optserve_conformance_v1_driver_proto_init() {
 		(*driverResponse_Unsupported)(nil),
 		(*driverResponse_Failure)(nil),
 		(*driverResponse_Metrics)(nil),
+		(*driverResponse_Connect)(nil),
+		(*driverResponse_Open)(nil),
+		(*driverResponse_Join)(nil),
+		(*driverResponse_Steps)(nil),
+		(*driverResponse_Read)(nil),
+		(*driverResponse_Leave)(nil),
+		(*driverResponse_Time)(nil),
 	}
 	file_optserve_conformance_v1_driver_proto_msgTypes[10].OneofWrappers = []any{}
+	file_optserve_conformance_v1_driver_proto_msgTypes[23].OneofWrappers = []any{}
+	file_optserve_conformance_v1_driver_proto_msgTypes[25].OneofWrappers = []any{}
+	file_optserve_conformance_v1_driver_proto_msgTypes[28].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optserve_conformance_v1_driver_proto_rawDesc), len(file_optserve_conformance_v1_driver_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   19,
+			NumEnums:      1,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_optserve_conformance_v1_driver_proto_goTypes,
 		DependencyIndexes: file_optserve_conformance_v1_driver_proto_depIdxs,
+		EnumInfos:         file_optserve_conformance_v1_driver_proto_enumTypes,
 		MessageInfos:      file_optserve_conformance_v1_driver_proto_msgTypes,
 	}.Build()
 	File_optserve_conformance_v1_driver_proto = out.File

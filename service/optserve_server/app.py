@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import resource
@@ -21,6 +20,7 @@ from optserve_server.durability.recovery import Recovery
 from optserve_server.operations.http import Pages
 from optserve_server.operations.pages import pages_of
 from optserve_server.resources.budget import Budget
+from optserve_server.resources.garbage import defer_full_collections
 from optserve_server.resources.memory import available_bytes
 from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.authentication.tokens import AccessError
@@ -97,9 +97,7 @@ async def serve(settings: Settings) -> None:
         metrics_port = await _show(pages, settings)
         port = await server.start(listening)
         _announce(settings, backend, port, metrics_port)
-        # What was made until now stays for good; collections need not go through it again.
-        gc.collect()
-        gc.freeze()
+        defer_full_collections()
         await stop.wait()
         _log.info("shutting down")
         # Operators see until the end that the server takes no more calls.

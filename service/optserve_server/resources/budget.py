@@ -6,9 +6,7 @@ that what an open stream or a slow reader still keeps alive stays counted.
 
 from __future__ import annotations
 
-import gc
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.resources.garbage import collect
 
 RETRY_AFTER_S = 0.5
 """Seconds after which what is under way may have ended."""
@@ -55,21 +54,8 @@ _PASSING = (Kind.IN_FLIGHT, Kind.REQUESTS)
 _OF_OBJECTS = (Kind.RESIDENT, Kind.IN_FLIGHT)
 """What is given back when objects die, which those in cycles do when the collector comes."""
 
-_COLLECTING = 0.1
+_MIN_COLLECTION_INTERVAL = 0.1
 """Seconds between two collections before a refusal, so that refusing stays cheap."""
-
-_last_collection = 0.0
-
-
-def _collect_garbage() -> bool:
-    """Runs the garbage collector, unless it ran just now."""
-    global _last_collection
-    now = time.monotonic()
-    if now - _last_collection < _COLLECTING:
-        return False
-    _last_collection = now
-    gc.collect()
-    return True
 
 
 class Budget:
@@ -119,7 +105,7 @@ class Budget:
         try:
             self._take(kind, amount)
         except DomainError as error:
-            if kind not in _OF_OBJECTS or not _collect_garbage():
+            if kind not in _OF_OBJECTS or not collect(_MIN_COLLECTION_INTERVAL):
                 raise
             self._level_of(error).refused -= 1  # tried again, not refused
             self._take(kind, amount)

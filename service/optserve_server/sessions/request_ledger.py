@@ -6,12 +6,16 @@ import asyncio
 import base64
 import threading
 import weakref
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.state.change import ChangeKind, Request
+
+MIN_COMPRESSED_BYTES = 1024
+"""Length from which an answer is stored compressed: those that describe many tensors shrink to a tenth."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +28,39 @@ class AnsweredRequest:
         answer: the serialized response.
         owner: owner of the journal's records, and so of the snapshot, in which it is stored; 0 if it
             is held in memory alone.
+        is_compressed: whether the answer is compressed, as long ones are while they are stored.
     """
 
     request: Request
     kind: ChangeKind
     answer: bytes
     owner: int = 0
+    is_compressed: bool = False
+
+    def compress(self) -> Self:
+        """The form in which it is stored."""
+        if self.is_compressed or len(self.answer) < MIN_COMPRESSED_BYTES:
+            return self
+        return replace(self, answer=zlib.compress(self.answer, 1), is_compressed=True)
+
+    def decompress(self) -> Self:
+        """The request with its answer as it was serialized."""
+        if not self.is_compressed:
+            return self
+        return replace(self, answer=zlib.decompress(self.answer), is_compressed=False)
 
     def state(self) -> list[Any]:
         """The form in which records and snapshots hold it, for JSON."""
-        answer = base64.b85encode(self.answer).decode()
-        return [self.request.key, self.request.content.hex(), self.kind.value, answer]
+        stored = self.compress()
+        answer = base64.b85encode(stored.answer).decode()
+        return [self.request.key, self.request.content.hex(), self.kind.value, answer, stored.is_compressed]
 
     @classmethod
     def of(cls, state: Sequence[Any], owner: int) -> AnsweredRequest:
         """The request that `state` described."""
-        key, content, kind, answer = state
-        return cls(Request(key, bytes.fromhex(content)), ChangeKind(kind), base64.b85decode(answer), owner)
+        key, content, kind, text, is_compressed = state
+        request, answer = Request(key, bytes.fromhex(content)), base64.b85decode(text)
+        return cls(request, ChangeKind(kind), answer, owner, is_compressed)
 
 
 class RequestLedger:
@@ -71,10 +91,11 @@ class RequestLedger:
             raise DomainError(
                 Reason.REQUEST_ID_REUSED, "the request id was used with another content", field="request_id"
             )
-        return known
+        return None if known is None else known.decompress()
 
     def restore(self, answered: AnsweredRequest) -> None:
         """Stores an answer beside those that are there, however many."""
+        answered = answered.compress()
         with self._lock:
             self._answers[answered.request.key] = answered
             self._capacity = max(self._capacity, len(self._answers))
@@ -83,6 +104,7 @@ class RequestLedger:
         """Stores an answer, if its request has a key, and forgets the oldest beyond the capacity."""
         if not answered.request.key:
             return
+        answered = answered.compress()
         with self._lock:
             self._answers[answered.request.key] = answered
             if len(self._answers) > self._capacity:

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import threading
 import weakref
 from typing import Any
 
@@ -14,6 +15,9 @@ import numpy.typing as npt
 
 FUTURE_WRITE = 0x10
 """F_SEAL_FUTURE_WRITE of Linux 5.1, which Python 3.11 has no name for."""
+
+LARGE = 4 << 20
+"""Bytes from which memory is unmapped in a thread; the system takes milliseconds for it."""
 
 NAME = "optserve"
 """What the memory is called in ``/proc/<pid>/maps``; names need not differ."""
@@ -109,5 +113,13 @@ def _map(descriptor: int, length: int) -> ctypes.Array[ctypes.c_uint8]:
     if address == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), "cannot map shared memory")
     mapping = (ctypes.c_uint8 * length).from_address(address)
-    weakref.finalize(mapping, library.munmap, address, length).atexit = False
+    weakref.finalize(mapping, _unmap, library, address, length).atexit = False
     return mapping
+
+
+def _unmap(library: ctypes.CDLL, address: int, length: int) -> None:
+    """Unmaps memory; for much of it, that takes too long for the event loop."""
+    if length < LARGE:
+        library.munmap(address, length)
+    else:
+        threading.Thread(target=library.munmap, args=(address, length), daemon=True).start()

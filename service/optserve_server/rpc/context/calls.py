@@ -12,6 +12,7 @@ from optserve_server.errors import DomainError
 from optserve_server.resources.budget import Charge
 from optserve_server.rpc.authentication.identity import Caller
 from optserve_server.sessions.namespaces import Namespace
+from optserve_server.state.session_state import MANY_TENSORS
 
 REQUEST_ID_KEY = "x-request-id"
 """Metadata that name a request, on its way in and out."""
@@ -31,6 +32,7 @@ class Call:
         task: what answers it, once that has begun.
         verdict: why the server ended it before its own end, if it did.
         charge: the memory of its request, where it is one message.
+        is_answer_long: whether encoding its answer takes too long for the event loop.
         code: how it ended: OK, CANCELLED or a reason.
         begun: when it began, by the performance counter in nanoseconds.
     """
@@ -44,6 +46,7 @@ class Call:
     task: asyncio.Task[Any] | None = None
     verdict: DomainError | None = None
     charge: Charge | None = None
+    is_answer_long: bool = False
     code: str = "CANCELLED"
     begun: int = field(default_factory=time.perf_counter_ns)
 
@@ -64,3 +67,10 @@ def namespace() -> Namespace:
     assert call is not None  # handlers run within the boundary
     assert call.caller is not None
     return call.caller.namespace
+
+
+def note_tensors(count: int) -> None:
+    """Notes that the answer to the running call, if there is one, describes so many tensors."""
+    call = current.get()
+    if call is not None and count > MANY_TENSORS:
+        call.is_answer_long = True

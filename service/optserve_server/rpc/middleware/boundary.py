@@ -117,7 +117,7 @@ class Boundary(aio.ServerInterceptor):
                 else:
                     request = self._parse_only(call, await context.read(), decode)
                     call.moves = False
-                response: bytes = encode(await behaviour(request, context))
+                response = await self._encode(call, encode, await behaviour(request, context))
                 meters.bytes_sent += len(response)
                 call.code = "OK"
                 return response
@@ -161,10 +161,16 @@ class Boundary(aio.ServerInterceptor):
         self, call: Call, context: Context, responses: AsyncIterator[Any], encode: Codec
     ) -> None:
         async for response in responses:
-            data = encode(response)
+            data = await self._encode(call, encode, response)
             await context.write(data)
             self._meters.bytes_sent += len(data)
             call.heard = time.monotonic()
+
+    @staticmethod
+    async def _encode(call: Call, encode: Codec, response: Any) -> bytes:
+        if call.is_answer_long:
+            return await asyncio.to_thread(encode, response)
+        return encode(response)  # type: ignore[no-any-return]
 
     def _begin(self, method: str, context: Context) -> Call:
         call = Call(_request_id_from(context.invocation_metadata()), method)

@@ -31,6 +31,7 @@ from optserve.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_ser
 from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.durability.eviction import evict
 from optserve_server.errors import DomainError
+from optserve_server.resources.garbage import collect
 from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
@@ -71,6 +72,9 @@ _LAST_SAVES = 2.0
 
 _SWEEP = 0.5
 """Seconds between two looks at tokens, idle streams and leases."""
+
+_COLLECTION_INTERVAL = 600.0
+"""Seconds between two collections of garbage, which hold the interpreter."""
 
 _log = logging.getLogger(__name__)
 
@@ -259,6 +263,7 @@ class Server:
                 await self._tell_health()
                 self._admission.sweep()
                 self.regions.sweep()
+                collect(_COLLECTION_INTERVAL)
                 if self.durability_manager is not None:
                     self.durability_manager.sweep()
                 await self._end_leases()

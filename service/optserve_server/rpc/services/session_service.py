@@ -117,7 +117,8 @@ class SessionService(SessionServiceServicer):
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         session = self.find(request.name)
-        response = pb.GetSessionResponse(session=await self._describe(session))
+        response = pb.GetSessionResponse()
+        await self._describe(response.session, session)
         if request.worker:
             worker = check_key(request.worker, "worker")
             response.next_sequence = session.step_deduplication.next_sequence(worker)
@@ -128,10 +129,10 @@ class SessionService(SessionServiceServicer):
     ) -> pb.ListSessionsResponse:
         size, after = pages.size_from(request.page_size), pages.after_from(request.page_token)
         page, last = self._store.page(size, after)
-        return pb.ListSessionsResponse(
-            sessions=[await self._describe(session) for session in page],
-            next_page_token=pages.token_to(last),
-        )
+        response = pb.ListSessionsResponse(next_page_token=pages.token_to(last))
+        for session in page:
+            await self._describe(response.sessions.add(), session)
+        return response
 
     async def DeleteSession(
         self, request: pb.DeleteSessionRequest, context: Context
@@ -231,6 +232,7 @@ class SessionService(SessionServiceServicer):
         values = await self._execution.exclusive(session, work)
         chunks = cut(values.buffer, self._limits.chunk_bytes)
         header = await self._execution.for_each(count, partial(parameters.values_header_to, values))
+        calls.note_tensors(count)
         yield Framed(pb.PullParametersResponse(header=header), next(chunks, None))
         for chunk in chunks:
             yield Framed(pb.PullParametersResponse(), chunk)
@@ -339,12 +341,15 @@ class SessionService(SessionServiceServicer):
         call = calls.current.get()
         if call is not None:
             call.session = session.id
-        return pb.CreateSessionResponse(session=await self._describe(session))
+        response = pb.CreateSessionResponse()
+        await self._describe(response.session, session)
+        return response
 
-    async def _describe(self, session: Session) -> session_pb2.Session:
-        """A session as a message."""
+    async def _describe(self, message: session_pb2.Session, session: Session) -> None:
+        """Writes a session into a message of the answer."""
         count = len(session.layout.entries)
-        return await self._execution.for_each(count, partial(sessions.session_to, session))
+        await self._execution.for_each(count, partial(sessions.fill_session, message, session))
+        calls.note_tensors(count)
 
     async def _update(self, request: pb.UpdateSessionRequest, asked: Request) -> pb.UpdateSessionResponse:
         session, spec = self.find(request.name), sessions.spec_from(request)

@@ -40,13 +40,14 @@ class WorkerService(WorkerServiceServicer):
         session = self._find(request.session)
         worker, lease_seconds = workers.worker_from(request), workers.lease_from(request)
         member = await self._coordination.join(session, worker, lease_seconds)
-        return pb.JoinSessionResponse(
+        response = pb.JoinSessionResponse(
             epoch=member.epoch,
             rank=member.rank,
             lease_seconds=member.lease_seconds,
             next_sequence=session.step_deduplication.next_sequence(worker),
-            session=sessions.session_to(session),
         )
+        sessions.fill_session(response.session, session)
+        return response
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
         session = self._find(request.session)

@@ -107,6 +107,8 @@ class Messages:
 
     def close(self) -> None:
         """Ends the data connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
         if self._socket is not None:
             self._data.end(self._socket)
         elif self._offer is not None:

@@ -29,6 +29,9 @@ SHORT = 64 << 10
 HEAD = 4 << 10
 """Bytes of a longer message that are read at first."""
 
+RUN = 512 << 10
+"""Bytes that are received at once. The first write to memory can take a microsecond for each page."""
+
 TURN = 1 << 20
 """Bytes after which others get their turn, however fast more of them come."""
 
@@ -107,13 +110,14 @@ class DataConnection:
         self._socket, self._call, self._meters = connection, call, meters
         self._max_message_bytes = max_message_bytes
         self._loop = asyncio.get_running_loop()
-        self._prefix = memoryview(bytearray(PREFIX.size))
-        self._short = bytearray()
-        self._head = bytearray(HEAD)
+        # What came and was not read yet is in the buffer from start to end.
+        self._buffer, self._start, self._end = memoryview(bytearray(PREFIX.size + SHORT)), 0, 0
+        self._readable: asyncio.Future[None] | None = None
+        self._is_watched = False
         self._unturned = 0
 
     async def read(self) -> Any:
-        """The next message, good until the one after it is asked for: a bytearray, `Arriving`, or EOF.
+        """The next message, good until the one after it is asked for: a buffer, `ReceivedMessage`, or EOF.
 
         Raises:
             DomainError: MALFORMED_MESSAGE, LIMIT_EXCEEDED or STREAM_TRUNCATED.
@@ -122,23 +126,29 @@ class DataConnection:
         self._unturned += MESSAGE
         if self._unturned >= TURN:  # a socket that is always ready would never wait
             await self._yield()
-        if not await self._receive(self._prefix):
+        if self._end - self._start < PREFIX.size and not await self._buffer_up(PREFIX.size):
             return aio.EOF
-        compressed, length = PREFIX.unpack(self._prefix)
+        compressed, length = PREFIX.unpack_from(self._buffer, self._start)
         if compressed:
             raise DomainError(Reason.MALFORMED_MESSAGE, "no message of a data connection is compressed")
         if length > self._max_message_bytes:
             raise self._too_long(length)
-        self._call.heard = time.monotonic()
         self._meters.bytes_received += length
         self._unturned += length
-        if length > SHORT:
-            await self._rest(memoryview(self._head))
-            return ReceivedMessage(self._head, length, self._rest)
-        if len(self._short) != length:
-            self._short = bytearray(length)
-        await self._rest(memoryview(self._short))
-        return self._short
+        is_long = length > SHORT
+        size = PREFIX.size + (HEAD if is_long else length)
+        if self._end - self._start < size:
+            await self._buffer_up(size)
+        begin = self._start + PREFIX.size
+        self._start += size
+        message = self._buffer[begin : self._start]
+        return ReceivedMessage(bytearray(message), length, self._rest) if is_long else message
+
+    def close(self) -> None:
+        """Stops reading; the caller closes the socket."""
+        if self._is_watched:
+            self._loop.remove_reader(self._socket.fileno())
+            self._is_watched = False
 
     async def write_pieces(self, pieces: Sequence[Any]) -> None:
         """Sends a message that lies in pieces (contiguous buffers of bytes), which stay where they are.
@@ -161,37 +171,65 @@ class DataConnection:
         self._call.heard = time.monotonic()
         self._meters.bytes_sent += size
 
+    async def _buffer_up(self, size: int) -> bool:
+        """Receives until that many bytes are in the buffer; False if the client sent all before the first."""
+        here = self._end - self._start
+        if not here:
+            self._start = self._end = 0
+        elif self._start + size > len(self._buffer):
+            self._buffer[:here] = bytes(self._buffer[self._start : self._end])
+            self._start, self._end = 0, here
+        while self._end - self._start < size:
+            received = await self._receive(self._buffer[self._end :])
+            if not received:
+                if self._end > self._start:
+                    raise _truncation_error(self._end - self._start, size)
+                return False
+            self._end += received
+        return True
+
     async def _rest(self, place: memoryview) -> None:
         """Fills a place within a message."""
-        if place and not await self._receive(place):
-            raise _truncation_error(0, len(place))
-
-    async def _receive(self, place: memoryview) -> bool:
-        """Fills a place; False if the client has sent all before its first byte."""
-        filled = 0
+        filled = min(len(place), self._end - self._start)
+        place[:filled] = self._buffer[self._start : self._start + filled]
+        self._start += filled
         while filled < len(place):
+            received = await self._receive(place[filled : filled + RUN])
+            if not received:
+                raise _truncation_error(filled, len(place))
+            filled += received
+            await self._count_moved(received)
+
+    async def _receive(self, place: memoryview) -> int:
+        """Receives at least one byte, or 0 when the client has sent all."""
+        while True:
             try:
-                received = self._socket.recv_into(place[filled:])
+                return self._socket.recv_into(place)
             except NOT_READY:
-                await self._ready(self._loop.add_reader, self._loop.remove_reader)
-                continue
+                await self._wait_until_readable()
             except OSError as lost:
                 raise self._loss_error() from lost
-            filled += received
-            if not received:
-                if filled:
-                    raise _truncation_error(filled, len(place))
-                return False
-            if filled < len(place):
-                await self._count_moved(received)
-        return True
+
+    async def _wait_until_readable(self) -> None:
+        self._readable = self._loop.create_future()
+        if not self._is_watched:
+            self._loop.add_reader(self._socket.fileno(), self._on_readable)
+            self._is_watched = True
+        await self._readable
+
+    def _on_readable(self) -> None:
+        readable = self._readable
+        if readable is not None and not readable.done():
+            readable.set_result(None)
+        else:  # nothing is waited for, and the loop would call again and again
+            self.close()
 
     async def _send(self, left: memoryview) -> None:
         while left:
             try:
                 sent = self._socket.send(left)
             except NOT_READY:
-                await self._ready(self._loop.add_writer, self._loop.remove_writer)
+                await self._wait_until_writable()
                 continue
             except OSError as lost:
                 raise self._loss_error() from lost
@@ -217,14 +255,13 @@ class DataConnection:
         self._unturned = 0
         await asyncio.sleep(0)
 
-    async def _ready(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
-        """Waits until the socket is."""
-        ready = self._loop.create_future()
-        add(self._socket.fileno(), _settle, ready)
+    async def _wait_until_writable(self) -> None:
+        writable = self._loop.create_future()
+        self._loop.add_writer(self._socket.fileno(), _settle, writable)
         try:
-            await ready
+            await writable
         finally:
-            remove(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
 
     def _too_long(self, length: int) -> DomainError:
         return DomainError(

@@ -15,7 +15,7 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve_server.sessions.session import Session
 from optserve_server.state.change import ChangeKind
 from optserve_server.wire.messages import metrics
-from optserve_server.wire.messages.sessions import session_to, transfer_to
+from optserve_server.wire.messages.sessions import fill_session, transfer_to
 from optserve_server.wire.messages.snapshots import snapshot_to
 
 _TYPES: Mapping[ChangeKind, type[Message]] = {
@@ -47,12 +47,16 @@ def answer_to(kind: ChangeKind, session: Session, outcome: Any) -> Message:
         case ChangeKind.REPORT:
             return metrics.report_to(outcome)
         case ChangeKind.UPDATE:
-            return make(session=session_to(session), transfers=map(transfer_to, outcome))
+            update = pb.UpdateSessionResponse(transfers=map(transfer_to, outcome))
+            fill_session(update.session, session)
+            return update
         case ChangeKind.SAVE:
             return make(snapshot=snapshot_to(session.id, outcome))
         case ChangeKind.DROP | ChangeKind.DELETE:
             return make()
-    return make(session=session_to(session))
+    answer: Any = make()
+    fill_session(answer.session, session)
+    return answer  # type: ignore[no-any-return]
 
 
 def encode(kind: ChangeKind, session: Session, outcome: object) -> bytes:

@@ -10,13 +10,14 @@ from optserve_server.state.activity import Deleted, Event, Pushed, Updated
 from optserve_server.state.metrics_report import MetricsReport
 from optserve_server.state.step_result import StepResult
 from optserve_server.wire.messages.metrics import report_to
-from optserve_server.wire.messages.sessions import session_to
+from optserve_server.wire.messages.sessions import fill_session
 from optserve_server.wire.messages.steps import result_to
 
 
 def began_to(session: Session, now: datetime) -> pb.WatchSessionResponse:
     """The first message of a watch."""
-    response = pb.WatchSessionResponse(began=session_to(session))
+    response = pb.WatchSessionResponse()
+    fill_session(response.began, session)
     response.time.FromDatetime(now)
     return response
 
@@ -33,7 +34,7 @@ def event_to(session: Session, event: Event, dropped: int) -> pb.WatchSessionRes
     response.time.FromDatetime(event.time)
     what = event.what
     if isinstance(what, Updated):
-        response.updated.CopyFrom(session_to(session))
+        fill_session(response.updated, session)
     elif isinstance(what, Pushed):
         response.pushed.step = what.step
         response.pushed.SetInParent()

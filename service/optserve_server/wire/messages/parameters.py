@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from optserve.v1 import session_service_pb2
@@ -17,6 +18,8 @@ from optserve_server.state.staging import StagedTensor, Staging
 from optserve_server.wire.fields.enums import member_of, number_of
 from optserve_server.wire.fields.tensors import NUMBERS, tensor_to, wire_dtype_from
 from optserve_server.wire.fields.unknown_fields import check_known
+
+Layouts = RepeatedCompositeFieldContainer[TensorLayout]
 
 
 def pull_from(message: session_service_pb2.PullOptions) -> Pull:
@@ -36,12 +39,12 @@ def _point_from(number: int) -> Point:
 
 def values_header_to(values: Values) -> session_service_pb2.ParametersHeader:
     """What the chunks of ``values`` hold."""
-    return session_service_pb2.ParametersHeader(
-        step=values.step,
-        point=point_to(values.point),
-        layout=[staging_layout_to(tensor) for tensor in values.tensors],
-        byte_count=values.buffer.size,
+    header = session_service_pb2.ParametersHeader(
+        step=values.step, point=point_to(values.point), byte_count=values.buffer.size
     )
+    for tensor in values.tensors:
+        add_staged_layout(header.layout, tensor)
+    return header
 
 
 def point_to(point: Point) -> ParameterPoint.ValueType:
@@ -62,14 +65,17 @@ def staging_values_to(staging: Staging) -> list[NamedTensor]:
     ]
 
 
-def staging_layout_to(tensor: StagedTensor) -> TensorLayout:
-    """The layout of a tensor in a staging."""
-    return entry_to(tensor.entry, tensor.dtype, tensor.byte_offset)
+def add_staged_layout(layout: Layouts, tensor: StagedTensor) -> None:
+    """Adds the layout of a tensor in a staging."""
+    add_layout(layout, tensor.entry, tensor.dtype, tensor.byte_offset)
 
 
-def entry_to(entry: TensorEntry, dtype: np.dtype[Any], byte_offset: int) -> TensorLayout:
-    """The layout of a tensor in a sequence of bytes of the given element type."""
-    return TensorLayout(
+def add_layout(layout: Layouts, entry: TensorEntry, dtype: np.dtype[Any], byte_offset: int) -> None:
+    """Adds the layout of a tensor in a sequence of bytes of the given element type.
+
+    Layouts are made where they stay: to copy 40,000 of them, protobuf holds the interpreter for 60 ms.
+    """
+    layout.add(
         name=entry.name,
         dtype=NUMBERS[dtype],
         shape=entry.shape,

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 from optserve.v1 import session_pb2, session_service_pb2
 from optserve.v1.session_pb2 import GroupSlots
-from optserve.v1.tensor_pb2 import TensorLayout
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import ParameterInit
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.layout import Layout
 from optserve_server.state.state_transfer import StateTransfer
 from optserve_server.wire.fields.names import check_tensor_name, session_name
 from optserve_server.wire.fields.tensors import (
@@ -21,7 +19,7 @@ from optserve_server.wire.fields.tensors import (
     shape_from,
 )
 from optserve_server.wire.messages.metrics import plateau_to, stopping_to
-from optserve_server.wire.messages.parameters import entry_to
+from optserve_server.wire.messages.parameters import add_layout
 from optserve_server.wire.specifications.specs import algorithm_from, session_spec_from, session_spec_to
 
 
@@ -73,23 +71,26 @@ def _parameter_from(message: session_service_pb2.ParameterInit) -> ParameterInit
             return ParameterInit(name, dtype, shape, algorithm_from(message.initializer.spec).algorithm)
 
 
-def session_to(session: Session) -> session_pb2.Session:
-    """A session without its values."""
-    message = session_pb2.Session(
-        name=session_name(session.id),
-        spec=session_spec_to(session.spec),
-        layout=_layout_to(session.layout),
-        step=session.step,
-        accumulated=session.accumulated,
-        skipped=session.skipped,
-        state=_state_of(session),
-        resident_bytes=session.resident_bytes,
-        seed=session.seed,
-        slots=[GroupSlots(group=group, slots=slots) for group, slots in session.slot_names().items()],
-        reduce_on_plateau=plateau_to(session.monitors.plateau),
-        early_stopping=stopping_to(session.monitors.stopping),
-        durable_step=session.durable_step,
+def fill_session(message: session_pb2.Session, session: Session) -> None:
+    """Writes a session without its values into a message."""
+    message.MergeFrom(
+        session_pb2.Session(
+            name=session_name(session.id),
+            spec=session_spec_to(session.spec),
+            step=session.step,
+            accumulated=session.accumulated,
+            skipped=session.skipped,
+            state=_state_of(session),
+            resident_bytes=session.resident_bytes,
+            seed=session.seed,
+            slots=[GroupSlots(group=group, slots=slots) for group, slots in session.slot_names().items()],
+            reduce_on_plateau=plateau_to(session.monitors.plateau),
+            early_stopping=stopping_to(session.monitors.stopping),
+            durable_step=session.durable_step,
+        )
     )
+    for entry in session.layout.entries:
+        add_layout(message.layout, entry, entry.dtype, entry.byte_offset)
     message.create_time.FromDatetime(session.created)
     progress = session.coordinator.progress
     if progress is not None:
@@ -97,7 +98,6 @@ def session_to(session: Session) -> session_pb2.Session:
         message.data_plan.completed = progress.completed
         message.data_plan.leased = progress.leased_count
         message.data_plan.epoch = progress.epoch
-    return message
 
 
 def _state_of(session: Session) -> session_pb2.SessionState.ValueType:
@@ -105,7 +105,3 @@ def _state_of(session: Session) -> session_pb2.SessionState.ValueType:
         return session_pb2.SESSION_STATE_AWAITING_PARAMETERS
     stopped = session.monitors.stopped
     return session_pb2.SESSION_STATE_STOPPED if stopped else session_pb2.SESSION_STATE_READY
-
-
-def _layout_to(layout: Layout) -> list[TensorLayout]:
-    return [entry_to(entry, entry.dtype, entry.byte_offset) for entry in layout.entries]

@@ -23,7 +23,7 @@ from optserve_server.wire.fields.enums import number_of
 from optserve_server.wire.fields.names import check_key
 from optserve_server.wire.fields.tensors import INDEX_DTYPES, WIRE_DTYPES, array_from, wire_dtype_from
 from optserve_server.wire.fields.unknown_fields import check_known
-from optserve_server.wire.messages.parameters import pull_from, staging_layout_to
+from optserve_server.wire.messages.parameters import add_staged_layout, pull_from
 
 _OUTCOMES = {
     outcome: pb.StepOutcome.ValueType(number_of(outcome, pb.StepOutcome.DESCRIPTOR))
@@ -231,22 +231,25 @@ def _check_region_plan(message: pb.StepPlan) -> None:
 
 def plan_answer_to(plan: StepPlan[Session]) -> bytes:
     """The answer to a plan, encoded."""
-    session = plan.session
-    planned = pb.StepPlanned(step=session.step)
+    session, response = plan.session, pb.StepStreamResponse()
+    planned = response.planned
+    planned.step = session.step
+    planned.SetInParent()
     if plan.region is None:
-        planned.gradients.CopyFrom(byte_layout_to(plan.gradients))
+        _fill_layout(planned.gradients, plan.gradients)
     if plan.parameters is not None:
-        planned.parameters.CopyFrom(byte_layout_to(plan.parameters))
+        _fill_layout(planned.parameters, plan.parameters)
     if plan.worker:
         planned.next_sequence = session.step_deduplication.next_sequence(plan.worker)
-    return pb.StepStreamResponse(planned=planned).SerializeToString()
+    return response.SerializeToString()
 
 
-def byte_layout_to(tensors: Iterable[StagedTensor]) -> ByteLayout:
-    """Where tensors are in a sequence of bytes."""
-    layout = ByteLayout(tensors=map(staging_layout_to, tensors))
-    layout.byte_count = sum(tensor.byte_count for tensor in layout.tensors)
-    return layout
+def _fill_layout(layout: ByteLayout, tensors: Sequence[StagedTensor]) -> None:
+    """States where tensors are in a sequence of bytes."""
+    layout.byte_count = sum(tensor.byte_count for tensor in tensors)
+    layout.SetInParent()
+    for tensor in tensors:
+        add_staged_layout(layout.tensors, tensor)
 
 
 def options_from(start: pb.StepStart, plan: StepPlan[Session]) -> StepOptions:

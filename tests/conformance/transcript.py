@@ -22,7 +22,7 @@ from clients.python.conformance.stubs import driver_pb2 as pb
 from optserve.v1 import error_reason_pb2 as reasons
 from optserve.v1.error_reason_pb2 import ErrorReason
 from optserve.v1.session_pb2 import SessionSpec
-from optserve.v1.session_service_pb2 import ParameterInit
+from optserve.v1.session_service_pb2 import DeleteSessionRequest, ParameterInit
 from optserve.v1.worker_service_pb2 import JoinSessionRequest
 from optserve.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.conformance import served
@@ -281,7 +281,7 @@ class Transcript:
     def deletion(self) -> None:
         """The session is deleted elsewhere while its stream is open."""
         with self._service.client() as elsewhere:
-            elsewhere.delete(self._session)
+            elsewhere.sessions.DeleteSession(DeleteSessionRequest(name=self._session), timeout=20)
         self._refused_steps("SESSION_NOT_FOUND", NOT_FOUND, 0)
         self._refused("read", pb.ReadCall(), "SESSION_NOT_FOUND", NOT_FOUND)
 

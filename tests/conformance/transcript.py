@@ -282,7 +282,7 @@ class Transcript:
         """The session is deleted elsewhere while its stream is open."""
         with self._service.client() as elsewhere:
             elsewhere.sessions.DeleteSession(DeleteSessionRequest(name=self._session), timeout=20)
-        self._refused_steps("SESSION_NOT_FOUND", NOT_FOUND, 0)
+        self._refused_steps("SESSION_NOT_FOUND", NOT_FOUND, 0, 2 * WINDOW)
         self._refused("read", pb.ReadCall(), "SESSION_NOT_FOUND", NOT_FOUND)
 
     def _start(self) -> tuple[Driver, contextlib.ExitStack]:

@@ -109,7 +109,7 @@ def test_a_name_without_vectors_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(names, "list_recorded", lambda family: before(family) - {"tanh"})
     (missing,) = [found for found in lines([], ["activations"]) if found.gaps]
     assert (missing.name, missing.count) == ("tanh", 0)
-    assert command.summary([missing], []) == 1
+    assert command.summary([missing], []) == missing.gaps != []
 
 
 def test_vectors_without_a_name_are_a_gap(adam: VectorFile) -> None:

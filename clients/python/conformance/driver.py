@@ -7,26 +7,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from stubs import driver_pb2 as pb
+from timing import Timer
+from values import arrays, first_value, list_fields, specification, tensors
+from worker import Worker, refusal_of
 
 import optserve
 from optserve._codec.dtypes import Array, from_tensor, to_tensor
-from optserve.spec import Spec, decode
-from optserve.v1 import function_service_pb2, session_pb2, session_service_pb2, tensor_pb2
+from optserve.spec import decode
+from optserve.v1 import function_service_pb2, session_pb2
 
 PREFIX_BYTES = 4
+
+Call = Callable[[Any], pb.DriverResponse]
 
 
 def main() -> int:
     """Answers requests until the input ends."""
-    with optserve.connect(sys.argv[-1], progress=False) as client:
+    with optserve.connect(sys.argv[-1], progress=False) as client, contextlib.closing(Worker()) as worker:
+        calls = calls_of(client, worker, Timer())
         while (request := read(sys.stdin.buffer)) is not None:
-            write(sys.stdout.buffer, answer(client, request))
+            write(sys.stdout.buffer, answer(calls, request))
     return 0
 
 
@@ -45,18 +52,17 @@ def write(target: BinaryIO, response: pb.DriverResponse) -> None:
     target.flush()
 
 
-def answer(client: optserve.Client, request: pb.DriverRequest) -> pb.DriverResponse:
+def answer(calls: Mapping[str, Call], request: pb.DriverRequest) -> pb.DriverResponse:
     """What came of a request, errors included."""
     name = request.WhichOneof("call")
     if name is None:
         return pb.DriverResponse(unsupported="a call that is newer than this driver")
     try:
-        return CALLS[name](client, getattr(request, name))
+        return calls[name](getattr(request, name))
     except optserve.OptserveError as error:
-        if error.reason is None:
+        if error.reason is None and name not in OF_TRANSCRIPT:
             return pb.DriverResponse(failure=f"{type(error).__name__}: {error}")
-        reason = pb.Refusal(reason=error.reason.value, field=error.field or "")  # type: ignore[arg-type]
-        return pb.DriverResponse(refusal=reason)
+        return pb.DriverResponse(refusal=refusal_of(error))
     except Exception as error:
         return pb.DriverResponse(failure=f"{type(error).__name__}: {error}")
 
@@ -113,29 +119,12 @@ def gradients_of(call: pb.TrainCall) -> Iterator[dict[str, Array | optserve.Spar
         }
 
 
-def arrays(message: pb.Tensors) -> dict[str, Array]:
-    """Messages as arrays."""
-    return {named.name: from_tensor(named.tensor) for named in message.tensors}
-
-
-def first_value(init: session_service_pb2.ParameterInit) -> Array | optserve.Initialized:
-    """An array, or how the server is to make it."""
-    if init.HasField("value"):
-        return from_tensor(init.value)
-    wanted = init.initializer
-    dtype = "float32" if wanted.dtype == tensor_pb2.DATA_TYPE_FLOAT32 else "float64"
-    return optserve.Initialized(tuple(wanted.shape), dtype, specification(wanted.spec))
 
 
 def pull(session: optserve.SessionHandle, point: int) -> pb.Tensors:
     """One of the session's values."""
     return tensors(session.pull(point=optserve.ParameterPoint(point)))
 
-
-def tensors(arrays: Mapping[str, Array]) -> pb.Tensors:
-    """Arrays as messages."""
-    named = [tensor_pb2.NamedTensor(name=name, tensor=to_tensor(a)) for name, a in arrays.items()]
-    return pb.Tensors(tensors=named)
 
 
 def schedule(client: optserve.Client, call: pb.ScheduleCall) -> pb.DriverResponse:
@@ -218,26 +207,20 @@ def state(kind: Any, value: Any) -> Any:
     return kind(**{name: item for name, item in found.items() if item is not None})
 
 
-def specification(message: Any) -> Any:
-    """The client's own value for a specification."""
-    return decode(message)
-
-
-def list_fields(spec: Spec) -> dict[str, Any]:
-    """The fields of a session's specification that are set."""
-    names = [field.name for field in dataclasses.fields(spec)]  # type: ignore[arg-type]
-    return {name: value for name in names if (value := getattr(spec, name)) not in (None, ())}
-
-
 NOT_REDUCED = optserve.LossReduction.NONE.value
-CALLS: dict[str, Callable[[optserve.Client, Any], pb.DriverResponse]] = {
-    "train": train,
-    "schedule": schedule,
-    "loss": loss,
-    "activation": activation,
-    "complexity": complexity,
-    "metrics": metrics,
-}
+OF_TRANSCRIPT = ("connect", "open", "join", "steps", "read", "leave")
+"""Calls whose errors are refusals even if they have no reason."""
+
+
+def calls_of(client: optserve.Client, worker: Worker, timer: Timer) -> dict[str, Call]:
+    """What answers each call."""
+    alone = (train, schedule, loss, activation, complexity, metrics)
+    return {
+        **{call.__name__: functools.partial(call, client) for call in alone},
+        **{name: getattr(worker, name) for name in OF_TRANSCRIPT},
+        "time": timer.time,
+    }
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

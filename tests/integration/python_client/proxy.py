@@ -51,11 +51,13 @@ class Proxy:
     ``upstream_budget`` and ``downstream_budget`` cut every connection once that many bytes have
     passed, and then allow any number again. While ``refuses`` is set, new connections are reset at
     once. ``delay`` is in seconds, for each block in either direction. It listens at ``at``, and may
-    `forward` what comes to further addresses.
+    `forward` what comes to further addresses, or `route` it to another server. A connection that the
+    server does not accept is reset.
     """
 
     def __init__(self, target: tuple[str, int], at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self._listeners: list[socket.socket] = []
+        self._targets: dict[socket.socket, tuple[str, int]] = {}
         self._pairs: list[Pair] = []
         self._lock = threading.Lock()
         self.answers = threading.Event()
@@ -79,7 +81,13 @@ class Proxy:
         """Forwards the connections of one more address."""
         listener = socket.create_server(at)
         self._listeners.append(listener)
-        self._start(self._accept, listener, target)
+        self._targets[listener] = target
+        self._start(self._accept, listener)
+
+    def route(self, target: tuple[str, int]) -> None:
+        """Forwards what comes to the first address to another server; the connections so far are reset."""
+        self._targets[self._listeners[0]] = target
+        self.cut()
 
     def cut(self) -> None:
         """Resets every connection; new ones are accepted."""
@@ -108,13 +116,17 @@ class Proxy:
     def _start(self, target: object, *args: object) -> None:
         threading.Thread(target=target, args=args, daemon=True).start()  # type: ignore[arg-type]
 
-    def _accept(self, listener: socket.socket, target: tuple[str, int]) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
                 near, _ = listener.accept()
             except OSError:
                 return
-            pair = Pair(near, socket.create_connection(target))
+            try:
+                pair = Pair(near, socket.create_connection(self._targets[listener]))
+            except OSError:
+                _reset(near)
+                continue
             if self.refuses:
                 pair.cut()
                 continue

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from optserve import coercion, errors, spec
 from optserve._codec import dtypes
 from optserve._codec.dtypes import Array
+from optserve._engine.step_protocol import Membership
 from optserve._transport.connection import Connection
 from optserve._transport.retry import Retry
 from optserve.capabilities import Capabilities
@@ -192,20 +193,29 @@ class Client:
         return handle
 
     def session(
-        self, name: str | SessionHandle | SessionInfo, *, timeout: float | None = None
+        self,
+        name: str | SessionHandle | SessionInfo,
+        *,
+        worker: str | None = None,
+        timeout: float | None = None,
     ) -> SessionHandle:
         """Returns a handle of an existing session.
 
         Args:
             name: resource name ``sessions/{id}``, the id alone, or a handle or description of the session.
+            worker: name under which the handle numbers its steps; a random one when None. A name that has
+                taken steps continues after the last one that was applied, as a restarted program does.
+                Two handles must not use one name at the same time.
             timeout: seconds in all; the client's default when None.
 
         Raises:
             NotFound: there is no such session.
         """
-        request = wire.GetSessionRequest(name=coercion.session_name(name))
+        worker = coercion.optional(coercion.text, worker, "worker")
+        request = wire.GetSessionRequest(name=coercion.session_name(name), worker=worker or "")
         response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
-        return SessionHandle(self._connection, SessionInfo.of(response.session))
+        numbered = Membership(worker, 0, response.next_sequence) if worker else None
+        return SessionHandle(self._connection, SessionInfo.of(response.session), numbered)
 
     def import_session(
         self,

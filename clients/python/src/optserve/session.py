@@ -22,6 +22,7 @@ from optserve._engine.plan import PlanOptions
 from optserve._engine.results import StepResult
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import StepEngine
+from optserve._engine.step_protocol import Membership
 from optserve._engine.upload import push_session
 from optserve._transport.connection import Connection
 from optserve.events import Event, watch
@@ -48,14 +49,17 @@ class SessionHandle:
     Args:
         connection: to the server.
         info: the session as the server described it.
+        worker: name and next sequence of its worker; a random name when None.
     """
 
-    def __init__(self, connection: Connection, info: SessionInfo) -> None:
+    def __init__(self, connection: Connection, info: SessionInfo, worker: Membership | None = None) -> None:
         self._connection = connection
         self._info = info
         self._step = info.step
         regions = SharedRegions(connection, info.name, info.layout)
-        self._engine = StepEngine(connection, info.name, info.layout, regions, connection.timeout)
+        self._engine = StepEngine(
+            connection, info.name, info.layout, regions, connection.timeout, member=worker
+        )
         self._asked: tuple[object, ...] = ()  # pull and wire_dtype as they were given last
         self._options = PlanOptions()
         self._checked: Mapping[str, Array] | None = None  # the arrays of `into` that were checked last
@@ -162,6 +166,7 @@ class SessionHandle:
         pull: Pulling = False,
         wire_dtype: DTypeLike | None = None,
         window: int = 8,
+        worker: str | None = None,
         timeout: float | None = None,
         shared_memory: bool | None = None,
         in_place: bool = False,
@@ -172,6 +177,8 @@ class SessionHandle:
             pull: what to return with each answer, as in `step`.
             wire_dtype: element type of gradients, and of parameters if ``pull`` names none.
             window: maximum number of steps in flight, up to 64.
+            worker: name under which the stream numbers its steps, as in `Client.session`; a random one
+                when None. With a name, the server is asked for its next number.
             timeout: seconds to wait for an answer; the client's default when None.
             shared_memory: whether steps use shared memory, which needs a server on this host that runs as
                 the same user. None tries it if the server's address is a loopback address or a
@@ -183,9 +190,13 @@ class SessionHandle:
         """
         seconds = coercion.timeout_or(self._connection.timeout, timeout)
         regions = SharedRegions(self._connection, self.name, self.layout, shared_memory, in_place)
-        window = coercion.whole(window, "window")
+        window, numbered = coercion.whole(window, "window"), None
+        if worker is not None:
+            request = wire.GetSessionRequest(name=self.name, worker=coercion.text(worker, "worker"))
+            response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
+            numbered = Membership(worker, 0, response.next_sequence)
         return StepStream(
-            self._connection, self.name, self.layout, pull, wire_dtype, window, seconds, regions
+            self._connection, self.name, self.layout, pull, wire_dtype, window, seconds, regions, numbered
         )
 
     def pull(

@@ -23,6 +23,7 @@ from optserve._engine.results import StepResult
 from optserve._engine.shared_memory import SharedMemory
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import MAX_WINDOW, StepEngine
+from optserve._engine.step_protocol import Membership
 from optserve._transport.connection import Connection
 from optserve.parameters import Pulling, as_pull
 
@@ -45,6 +46,7 @@ class StepStream:
         window: maximum number of steps in flight, from 1 to 64.
         timeout: seconds to wait for an answer.
         regions: shared memory for steps.
+        worker: name and next sequence of its worker; a random name when None.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class StepStream:
         window: int,
         timeout: float,
         regions: SharedRegions,
+        worker: Membership | None = None,
     ) -> None:
         if not 1 <= window <= MAX_WINDOW:
             raise ValueError(f"window is {window}, but must be from 1 to {MAX_WINDOW}")
@@ -64,7 +67,7 @@ class StepStream:
         self._pull = as_pull(pull, wire_dtype)
         self._pulled = None if self._pull is None else layout.select(self._pull.tensors)
         self._options = PlanOptions(self._pull, wire_dtype)
-        self._engine = StepEngine(connection, name, layout, regions, timeout, window)
+        self._engine = StepEngine(connection, name, layout, regions, timeout, window, member=worker)
         self._gradients: Mapping[str, Array] | None = None
         self._region: SharedMemory | None = None
         self._checked: Mapping[str, Array] | None = None  # the arrays of `into` that were checked last

@@ -62,7 +62,7 @@ class StepEngine:
         regions: memory that steps may lie in.
         timeout: seconds to wait for an answer, lengthened for what is sent and received.
         window: how many steps may be under way at once.
-        member: the membership that steps are taken in; None for a worker that is no member.
+        member: the worker, and the membership that its steps are taken in; a random name when None.
     """
 
     def __init__(

@@ -34,11 +34,11 @@ class Verdict(Enum):
 
 
 class Membership(NamedTuple):
-    """A worker's membership in a session.
+    """A worker of a session, and its membership if it has one.
 
     Attributes:
         worker: name of the worker.
-        epoch: the epoch of the membership.
+        epoch: the epoch of the membership; 0 for none.
         next_sequence: the sequence of its next step.
     """
 
@@ -56,7 +56,7 @@ class StepProtocol:
     applied.
 
     Args:
-        member: the membership that steps are taken in; None for a worker that is no member.
+        member: the worker, and the membership that its steps are taken in; a random name when None.
 
     Attributes:
         worker: name of the worker.

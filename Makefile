@@ -89,6 +89,12 @@ soak: $(VENV)/.test ## Train with 64 clients for 5 minutes over a network that f
 tutorial-frameworks: $(FRAMEWORKS_VENV)/.made ## Run the tutorials that need PyTorch
 	$(FRAMEWORKS_PY) -m tests.support.pages docs/tutorials/pytorch.md
 
+.PHONY: test-install
+test-install: ## Install server and client with pip in a new environment, and run the README's program
+	$(PYTHON) -m venv --clear build/install
+	build/install/bin/python -m pip --disable-pip-version-check install --quiet ./clients/python '.[numba,uvloop]'
+	build/install/bin/python -m tests.support.pages README.md
+
 .PHONY: snapshot-frameworks
 snapshot-frameworks: $(FRAMEWORKS_VENV)/.made ## Open a snapshot in PyTorch, JAX and NumPy
 	$(FRAMEWORKS_PY) -m tests.recovery.frameworks

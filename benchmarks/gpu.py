@@ -16,7 +16,7 @@ from benchmarks.kernels.sessions import SessionStep
 from benchmarks.options import Options
 from benchmarks.results import Failure, Finding
 from benchmarks.timing import Timed, Times, interleave, repeat
-from optserve_server.arrays.select import gpu_answers
+from optserve_server.arrays.backend_selection import gpu_answers
 
 GROUP = "gpu"
 KERNEL, TRIP = 10**9, 25 * 10**7

@@ -52,7 +52,7 @@ class Kernel:
 
     def __call__(self) -> None:
         """One step."""
-        self._bound.totals(self._scalars)
+        self._bound.run_single_segment(self._scalars)
 
     def parameters(self) -> Array:
         """A copy of the parameters."""

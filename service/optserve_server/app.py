@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optserve_server.arrays.backend import Backend
-from optserve_server.arrays.select import select
+from optserve_server.arrays.backend_selection import select_backend
 from optserve_server.config import METRICS_PORT, ConfigError, Settings
 from optserve_server.durability.durability_manager import DurabilityManager, SnapshotPolicy
 from optserve_server.durability.recovery import Recovery
@@ -89,7 +89,7 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    backend = select(settings.backend)
+    backend = select_backend(settings.backend)
     with ThreadPoolExecutor(settings.threads, thread_name_prefix="step") as executor:
         tracer = _tracer(settings)
         server = compose(settings, backend, executor, tracer)

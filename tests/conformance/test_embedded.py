@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from optserve_server.arrays.select import select
+from optserve_server.arrays.backend_selection import select_backend
 from tests.conformance import corpus
 from tests.conformance.corpus import VectorFile
 from tests.conformance.embedded import Embedded
@@ -32,7 +32,7 @@ def pairs() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def column(request: pytest.FixtureRequest) -> Column:
-    return Column(request.param, Embedded(select(request.param)))
+    return Column(request.param, Embedded(select_backend(request.param)))
 
 
 @pytest.mark.parametrize(("column", "file"), pairs(), indirect=["column"])

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
-from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
+from optserve_server.arrays.source_generation import storage_dtypes
 from optserve_server.programs.gradient_transforms import StepPrograms
 from tests.executors.steps import differences, run, start
 from tests.executors.test_bits import SOME_DTYPES, SOME_VARIANTS, WIRE
@@ -43,7 +43,7 @@ def test_host_arithmetic_agrees(variant: Variant, dtype: np.dtype[Any]) -> None:
 @pytest.mark.parametrize("variant", SOME_VARIANTS, ids=lambda v: v.label)
 def test_nvrtc_compiles(variant: Variant, dtype: np.dtype[Any]) -> None:
     for wire in wires(variant, dtype):
-        storage = dtypes(variant.program, dtype, {"g": wire})
+        storage = storage_dtypes(variant.program, dtype, {"g": wire})
         ptx = compile_ptx(cuda_source(variant.program, dtype, storage), OPTIONS)
         assert ".entry" in ptx
         assert "fma." not in ptx
@@ -72,5 +72,5 @@ def others() -> dict[str, Program]:
 def test_nvrtc_compiles_what_runs_beside_steps(label: str, dtype: np.dtype[Any]) -> None:
     program = others()[label]
     for wire in WIRE if "g" in program.arrays else [dtype]:
-        storage = dtypes(program, dtype, {"g": wire} if "g" in program.arrays else {})
+        storage = storage_dtypes(program, dtype, {"g": wire} if "g" in program.arrays else {})
         assert ".entry" in compile_ptx(cuda_source(program, dtype, storage), OPTIONS)

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pytest
 
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
-from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.kernel import Kernel
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
+from optserve_server.arrays.source_generation import storage_dtypes
 from optserve_server.losses.custom_programs import programs_of
 from tests.executors.test_bits import DTYPES
 from tests.support.host_cuda import HostKernel
@@ -60,7 +60,7 @@ def test_every_executor_computes_the_same(expression: str, dtype: np.dtype[Any])
 @pytest.mark.parametrize("expression", EXACT + APPROXIMATE)
 def test_nvrtc_compiles(expression: str, dtype: np.dtype[Any]) -> None:
     program, _ = programs_of(expression, ()).both
-    ptx = compile_ptx(cuda_source(program, dtype, dtypes(program, dtype, {})), OPTIONS)
+    ptx = compile_ptx(cuda_source(program, dtype, storage_dtypes(program, dtype, {})), OPTIONS)
     assert ".entry" in ptx
 
 

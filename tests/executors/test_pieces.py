@@ -13,12 +13,12 @@ import pytest
 from optserve_server.arrays import workers
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
-from optserve_server.arrays.emission import dtypes
-from optserve_server.arrays.formats import encode
-from optserve_server.arrays.kernel import Bound, Sums
+from optserve_server.arrays.kernel import BoundKernel, Sums
+from optserve_server.arrays.narrow_floats import encode
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
+from optserve_server.arrays.source_generation import storage_dtypes
 from optserve_server.optimizers.adam import Adam
 from optserve_server.programs.gradient_transforms import GRADIENT, REPLY, StepPrograms
 from tests.executors.steps import Arrays, differences, gradient, numbers
@@ -64,11 +64,11 @@ def scalars_of(programs: StepPrograms, scaled: bool) -> dict[str, float]:
 
 
 def in_pieces(
-    bound: Bound, cuts: list[int], scalars: dict[str, float], given: Arrays, of_segments: Any
+    bound: BoundKernel, cuts: list[int], scalars: dict[str, float], given: Arrays, of_segments: Any
 ) -> Sums:
-    under_way = bound.begin(scalars, given, of_segments)
+    under_way = bound.start_pass(scalars, given, of_segments)
     for stop in cuts:
-        under_way.advance(stop)
+        under_way.compute_until(stop)
     return under_way.end()
 
 
@@ -100,10 +100,10 @@ def test_a_pass_computes_with_what_has_arrived() -> None:
     for make in BACKENDS.values():
         bound = make().compile(program, DTYPES[0], {}).bind({}, size)
         g = np.full(size, np.nan, np.float32)
-        under_way = bound.begin({}, {GRADIENT: g})
+        under_way = bound.start_pass({}, {GRADIENT: g})
         for start in range(0, size, 1000):
             g[start : start + 1000] = 0.5
-            under_way.advance(start + 1000)
+            under_way.compute_until(start + 1000)
             g[: start // 8192 * 8192] = np.nan  # what was summed is not read again
         assert under_way.end() == {"non_finite": [0.0], "squares": [size / 4]}
 
@@ -113,10 +113,10 @@ def test_passes_under_way_at_once_do_not_mix() -> None:
     for make in BACKENDS.values():
         bound = make().compile(program, DTYPES[0], {}).bind({}, size)
         values = [np.full(size, x, np.float32) for x in (1.0, 2.0)]
-        passes = [bound.begin({}, {GRADIENT: g}) for g in values]
+        passes = [bound.start_pass({}, {GRADIENT: g}) for g in values]
         for stop in (9000, 20_000):
             for under_way in passes:
-                under_way.advance(stop)
+                under_way.compute_until(stop)
         assert bound({}, {GRADIENT: values[0]})["squares"] == [size]
         assert [under_way.end()["squares"][0] for under_way in passes] == [size, 4 * size]
 
@@ -178,7 +178,7 @@ def test_replies_of_the_generated_cuda(place: str, dtype: np.dtype[Any]) -> None
         NumpyBackend(1).compile(program, dtype, storage)(expected, scalars)
         HostKernel(program, dtype, storage)(actual, scalars)
         assert not differences(expected, actual), wire
-        ptx = compile_ptx(cuda_source(program, dtype, dtypes(program, dtype, storage)), OPTIONS)
+        ptx = compile_ptx(cuda_source(program, dtype, storage_dtypes(program, dtype, storage)), OPTIONS)
         assert "fma." not in ptx
 
 
@@ -202,18 +202,18 @@ def test_pieces_and_replies_on_a_gpu(guard: str, dtype: np.dtype[Any]) -> None:
         sums = NumpyBackend(1).compile(measure, dtype, {GRADIENT: wire}).bind(expected, size, ends)(scalars)
         reference = NumpyBackend(1).compile(update, dtype, {GRADIENT: wire}).bind(expected, size, ends)
         reference(scalars, of_segments=of_segments)
-        mirror = gpu.mirror(host)
+        mirror = gpu.make_device_copy(host)
         given = {GRADIENT: mirror.array}
-        measuring = gpu.compile(measure, dtype, {GRADIENT: wire}).bind(own, size, ends).begin(scalars, given)
+        measuring = gpu.compile(measure, dtype, {GRADIENT: wire}).bind(own, size, ends).start_pass(scalars, given)
         for low, high in itertools.pairwise([0, *cuts, size]):
-            mirror.send(low, high)
-            measuring.advance(high)
+            mirror.copy_to_device(low, high)
+            measuring.compute_until(high)
         assert not differences(sums, measuring.end())
         bound = gpu.compile(update, dtype, {GRADIENT: wire}).bind(own, size, ends)
-        updating = bound.begin(scalars, given, of_segments)
+        updating = bound.start_pass(scalars, given, of_segments)
         for low, high in itertools.pairwise([0, *cuts, size]):
-            updating.advance(high)
-            mirror.fetch(low, high)
+            updating.compute_until(high)
+            mirror.copy_to_host(low, high)
         updating.end()
         mirror.wait()
         found = {name: gpu.to_host(array) for name, array in own.items()}

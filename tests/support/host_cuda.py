@@ -22,10 +22,10 @@ import numpy.typing as npt
 import pytest
 
 from optserve_server.arrays.cuda_source import C_TYPES, SUMMANDS, element_source
-from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.kernel import Segments
 from optserve_server.arrays.program import Program
-from optserve_server.arrays.reductions import BLOCK, LANES, Cut, fold_blocks
+from optserve_server.arrays.reductions import BLOCK, LANES, SegmentBlocks, fold_blocks
+from optserve_server.arrays.source_generation import storage_dtypes
 
 FOLDER = Path(__file__).parents[2] / "build" / "host-cuda"
 """Where libraries stay for the next run."""
@@ -67,7 +67,7 @@ class HostKernel:
         self, program: Program, dtype: np.dtype[Any], storage: Mapping[str, np.dtype[Any]]
     ) -> None:  # fmt: skip
         self.program = program
-        self.storage = dtypes(program, np.dtype(dtype), storage)
+        self.storage = storage_dtypes(program, np.dtype(dtype), storage)
         self.run = load_library(host_source(program, np.dtype(dtype), self.storage)).run
         self.run.restype = None
 
@@ -81,7 +81,7 @@ class HostKernel:
         own = [arrays[name] for name in self.program.arrays]
         assert [array.dtype for array in own] == list(self.storage)
         size = len(own[0])
-        cut = Cut.of(np.array([size], np.int64) if segments is None else segments.ends)
+        cut = SegmentBlocks.from_ends(np.array([size], np.int64) if segments is None else segments.ends)
         given = {} if segments is None else segments.scalars
         numbers = np.array([scalars[name] for name in self.program.scalars], np.float64)
         runs = np.array([given[name] for name in self.program.segment_scalars], np.float64)

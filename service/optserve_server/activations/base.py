@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.vocabulary import NumpyOps, Ops, Value
+from optserve_server.arrays.ops import NumpyOps, Ops, Value
 from optserve_server.errors import DomainError, Reason, conflict, mismatch, out_of_range
 from optserve_server.hyper import Algorithm
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from optserve_server.activations.gated import GatedActivation
 from optserve_server.activations.normal_tail import density, upper_tail
-from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyper import hyper
 
 CUBIC = 0.044715

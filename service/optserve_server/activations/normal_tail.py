@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.arrays.ops import Ops, Value
 
 CENTRE = 4.0
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from optserve_server.activations.base import Floats
 from optserve_server.activations.sloped import SlopedActivation
-from optserve_server.arrays.vocabulary import NumpyOps, Ops, Value
+from optserve_server.arrays.ops import NumpyOps, Ops, Value
 
 
 @dataclass(frozen=True)

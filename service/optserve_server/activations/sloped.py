@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optserve_server.activations.base import Activation, Floats
-from optserve_server.arrays.vocabulary import NumpyOps, Ops, Value
+from optserve_server.arrays.ops import NumpyOps, Ops, Value
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.kernel import Array, HostArray, Kernel
 from optserve_server.arrays.program import Program
+from optserve_server.arrays.source_generation import storage_dtypes
 
 
-class Mirror:
+class DeviceCopy:
     """A host array's place on the device: the array itself where the device is the host.
 
     Attributes:
@@ -25,10 +25,10 @@ class Mirror:
     def __init__(self, array: Array) -> None:
         self.array = array
 
-    def send(self, start: int, stop: int) -> None:
+    def copy_to_device(self, start: int, stop: int) -> None:
         """Starts to copy elements to the device. Kernels called later see them."""
 
-    def fetch(self, start: int, stop: int) -> None:
+    def copy_to_host(self, start: int, stop: int) -> None:
         """Starts to copy elements to the host, as the kernels called so far leave them."""
 
     def wait(self) -> None:
@@ -81,7 +81,7 @@ class Backend(ABC):
                 as its caller holds it.
         """
         dtype = np.dtype(dtype)
-        key = program, dtype, dtypes(program, dtype, storage)
+        key = program, dtype, storage_dtypes(program, dtype, storage)
         if not keep:
             return self.new_kernel(*key, keep)
         known = self._kernels.get(key)
@@ -96,9 +96,9 @@ class Backend(ABC):
         """New bytes on the host, not set, in memory that travels to the device fast."""
         return np.empty(byte_count, np.uint8)
 
-    def mirror(self, array: HostArray) -> Mirror:
+    def make_device_copy(self, array: HostArray) -> DeviceCopy:
         """The place on the device for what is in ``array``, for as long as it is used."""
-        return Mirror(array)
+        return DeviceCopy(array)
 
     def full(self, size: int, value: float, dtype: np.dtype[Any]) -> Array:
         """A new array of ``size`` elements, all ``value``."""

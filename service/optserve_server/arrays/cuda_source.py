@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from optserve_server.arrays.emission import FUNCTIONS, INFIX, Names, find_loads, find_stores
-from optserve_server.arrays.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+from optserve_server.arrays.narrow_floats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from optserve_server.arrays.program import Load, Op, Program, ReductionKind
 from optserve_server.arrays.reductions import BLOCK, LANES
+from optserve_server.arrays.source_generation import FUNCTIONS, INFIX, OperandNames, find_loads, find_stores
 
 OPTIONS = ("--fmad=false",)
 """Compiler options: no contraction. Division and roots are correctly rounded by default."""
@@ -47,7 +47,7 @@ FUNCTION float decode_float16(unsigned short h) {
 }
 
 /* Rounds to the odd neighbour where inexact: the result can be rounded again. */
-FUNCTION float to_odd(double x) {
+FUNCTION float round_to_odd(double x) {
   float near = (float)x;
   double wide = (double)near;
   unsigned int bits = bits_of(near);
@@ -75,7 +75,7 @@ FUNCTION unsigned short encode_float16(float x) {
 
 SEARCH = """
 /* The index of the first of ascending marks that is greater than position. */
-FUNCTION long long first_after(const long long* marks, long long count, long long position) {
+FUNCTION long long find_first_greater(const long long* marks, long long count, long long position) {
   long long low = 0, high = count;
   while (low < high) {
     long long middle = (low + high) / 2;
@@ -117,7 +117,7 @@ extern "C" __global__ void kernel({parameters}) {{
   __shared__ double lanes[{LANES}];
   const int lane = threadIdx.x;
   for (long long block = low + blockIdx.x; block < high; block += gridDim.x) {{
-    const long long segment = first_after(firsts, segments + 1, block) - 1;
+    const long long segment = find_first_greater(firsts, segments + 1, block) - 1;
     const long long start = starts[segment] + (block - firsts[segment]) * {BLOCK};
     const long long stop = start + {BLOCK} < ends[segment] ? start + {BLOCK} : ends[segment];
     {zero}
@@ -158,7 +158,7 @@ def element_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.d
     parameters += [f"real s{i}" for i in range(len(program.scalars))]
     parameters += [f"real c{i}" for i in range(len(program.segment_scalars))]
     parameters += [f"real *v{i}" for i in range(len(program.reductions))]
-    body = "\n".join(f"  {line}" for line in _body(Names.of(program), dtype, dtypes))
+    body = "\n".join(f"  {line}" for line in _body(OperandNames.from_program(program), dtype, dtypes))
     return (
         f"{PREAMBLE}\ntypedef {C_TYPES[dtype]} real;\n\n"
         f"FUNCTION void element({', '.join(parameters)}) {{\n{body}\n}}\n"
@@ -181,7 +181,7 @@ def cuda_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtyp
     text = (REDUCING if rows else PLAIN).format(
         parameters=", ".join(_parameters(program, dtypes)),
         arguments=", ".join(arguments + runs + [f"&v{i}" for i in rows]),
-        segment="const long long segment = first_after(ends, segments, i);" if runs else "",
+        segment="const long long segment = find_first_greater(ends, segments, i);" if runs else "",
         zero=" ".join(f"double t{i} = 0.0;" for i in rows),
         values=" ".join(f"real v{i};" for i in rows),
         added=" ".join(_accumulate(i, r.kind) for i, r in enumerate(program.reductions)),
@@ -208,7 +208,7 @@ def _pointer(program: Program, dtypes: Sequence[np.dtype[Any]], number: int) -> 
     return f"{const}{C_TYPES[dtypes[number]]} *a{number}"
 
 
-def _body(names: Names, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> list[str]:
+def _body(names: OperandNames, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> list[str]:
     program = names.program
     suffix = "f" if dtype == FLOAT32 else ""
     lines = [f"const real k{i} = {_literal(x.value, dtype)};" for i, x in enumerate(names.constants)]
@@ -242,4 +242,4 @@ def _decode(element: str, storage: np.dtype[Any]) -> str:
 def _encode(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
     if storage not in (FLOAT16, BFLOAT16):
         return f"({C_TYPES[storage]}){value}"
-    return f"encode_{storage.name}({f'to_odd({value})' if dtype == FLOAT64 else value})"
+    return f"encode_{storage.name}({f'round_to_odd({value})' if dtype == FLOAT64 else value})"

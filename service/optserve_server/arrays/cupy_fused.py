@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Backend, Mirror
+from optserve_server.arrays.backend import Backend, DeviceCopy
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
-from optserve_server.arrays.kernel import Array, Bound, HostArray, Kernel, Pass, Sums
+from optserve_server.arrays.kernel import Array, BoundKernel, HostArray, Kernel, Pass, Sums
 from optserve_server.arrays.program import Program
-from optserve_server.arrays.reductions import LANES, Cut, Floats, fold_blocks
+from optserve_server.arrays.reductions import LANES, Floats, SegmentBlocks, fold_blocks
 
 THREADS = 256
 """Threads of a block where nothing is reduced."""
@@ -41,7 +41,7 @@ class CupyKernel(Kernel):
         self.compiled = cupy.RawKernel(cuda_source(program, dtype, storage), "kernel", options=OPTIONS)
         self.compiled.compile()
 
-    def start(self, bound: Bound) -> CupyPass:
+    def make_pass(self, bound: BoundKernel) -> CupyPass:
         """A pass over the arrays of ``bound``."""
         return CupyPass(self, bound)
 
@@ -49,15 +49,15 @@ class CupyKernel(Kernel):
 class CupyPass(Pass):
     """A pass of a kernel. Launches only, and waits for nothing before its end."""
 
-    def __init__(self, kernel: CupyKernel, bound: Bound) -> None:
+    def __init__(self, kernel: CupyKernel, bound: BoundKernel) -> None:
         import cupy
 
         super().__init__(bound)
         self.kernel = kernel
-        self._sums = cupy.zeros((len(self.program.reductions), self.cut.count), np.float64)
+        self._sums = cupy.zeros((len(self.program.reductions), self.blocks.count), np.float64)
         self._arguments: tuple[Any, ...] = ()
 
-    def fill(
+    def set_arguments(
         self, scalars: Mapping[str, float], arrays: Mapping[str, Array], of_segments: Mapping[str, Floats]
     ) -> None:
         """Takes a call's numbers and arrays; see `Pass`."""
@@ -67,44 +67,44 @@ class CupyPass(Pass):
         program, bound = self.program, self.bound
         runs = np.array([of_segments[name] for name in program.segment_scalars], np.float64)
         given = bound.arrays | {name: bound.check_array(name, arrays[name]) for name in bound.missing}
-        counts = [np.int64(self.cut.count), np.int64(len(self.cut.ends))]
+        counts = [np.int64(self.blocks.count), np.int64(len(self.blocks.ends))]
         own, numbers = [given[name] for name in program.arrays], [scalars[name] for name in program.scalars]
         self._arguments = (
-            *counts, *_on_device(self.cut), cupy.asarray(runs), self._sums, *own, *map(np.float64, numbers)
+            *counts, *_copy_blocks_to_device(self.blocks), cupy.asarray(runs), self._sums, *own, *map(np.float64, numbers)
         )  # fmt: skip
 
-    def forget(self) -> None:
+    def release_arrays(self) -> None:
         """Lets go of arrays; see `Pass`."""
         self._arguments = ()
 
     def compute(self, low: int, high: int, least: int = 0) -> None:
         """Launches elements; see `Pass`."""
         if self.program.reductions:
-            low, high, threads = self.cut.block_at(low), self.cut.block_at(high), LANES
+            low, high, threads = self.blocks.block_at(low), self.blocks.block_at(high), LANES
             blocks = high - low
         else:
             threads, blocks = THREADS, -(-(high - low) // THREADS)
         arguments = (np.int64(low), np.int64(high), *self._arguments)
         self.kernel.compiled((min(blocks, MOST_BLOCKS),), (threads,), arguments)
 
-    def sums(self) -> Sums:
+    def fold_sums(self) -> Sums:
         """The sums of all elements, for which it waits."""
         import cupy
 
         rows = cupy.asnumpy(self._sums)
-        return {r.name: fold_blocks(rows[i], self.cut) for i, r in enumerate(self.program.reductions)}
+        return {r.name: fold_blocks(rows[i], self.blocks) for i, r in enumerate(self.program.reductions)}
 
 
 @functools.lru_cache(maxsize=64)
-def _on_device(cut: Cut) -> tuple[Array, Array, Array]:
+def _copy_blocks_to_device(cut: SegmentBlocks) -> tuple[Array, Array, Array]:
     """The arrays of a cut on the GPU; sessions use the same cut over and over."""
     import cupy
 
     return cupy.asarray(cut.starts), cupy.asarray(cut.ends), cupy.asarray(cut.firsts)
 
 
-class CupyMirror(Mirror):
-    """A host array's twin on the GPU; a `Mirror`.
+class CupyDeviceCopy(DeviceCopy):
+    """A host array's twin on the GPU; a `DeviceCopy`.
 
     Kernels run on the current stream, copies on a stream for each direction, so that they
     overlap with kernels and with each other; events keep the order that matters. Copies are
@@ -119,7 +119,7 @@ class CupyMirror(Mirror):
         self._up = cupy.cuda.Stream(non_blocking=True)
         self._down = cupy.cuda.Stream(non_blocking=True)
 
-    def send(self, start: int, stop: int) -> None:
+    def copy_to_device(self, start: int, stop: int) -> None:
         import cupy
 
         kernels = cupy.cuda.get_current_stream()
@@ -129,7 +129,7 @@ class CupyMirror(Mirror):
         part.data.copy_from_host_async(self._pointer(start), part.nbytes, self._up)
         kernels.wait_event(self._up.record())
 
-    def fetch(self, start: int, stop: int) -> None:
+    def copy_to_host(self, start: int, stop: int) -> None:
         import cupy
 
         self._down.wait_event(cupy.cuda.get_current_stream().record())
@@ -171,9 +171,9 @@ class CupyBackend(Backend):
             return np.empty(0, np.uint8)
         return np.frombuffer(cupy.cuda.alloc_pinned_memory(byte_count), np.uint8, byte_count)
 
-    def mirror(self, array: HostArray) -> CupyMirror:
+    def make_device_copy(self, array: HostArray) -> CupyDeviceCopy:
         """A twin of ``array`` on the GPU, nothing in it as yet."""
-        return CupyMirror(array)
+        return CupyDeviceCopy(array)
 
     def full(self, size: int, value: float, dtype: np.dtype[Any]) -> Array:
         import cupy

@@ -19,11 +19,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from optserve_server.arrays.plan import COMPARISONS
+from optserve_server.arrays.interpreter import apply_operation
+from optserve_server.arrays.ops import Ops, Value
 from optserve_server.arrays.program import Constant, Load, Op, Operand, Program, Result, Scalar
-from optserve_server.arrays.replay import perform
+from optserve_server.arrays.register_allocation import COMPARISONS
 from optserve_server.arrays.trace import Tracer
-from optserve_server.arrays.vocabulary import Ops, Value
 
 Tangent: TypeAlias = Value | None
 """A derivative; None if it is 0 by the form of the formula alone."""
@@ -84,7 +84,7 @@ def differentiate(program: Program, of: str, by: str, into: str) -> Program:
 
     for instruction in program.instructions:
         operands = [value(x) for x in instruction.operands]
-        values.append(perform(t, instruction.op, *operands))
+        values.append(apply_operation(t, instruction.op, *operands))
         moving = [tangent(x) for x in instruction.operands]
         tangents.append(_tangent(t, instruction.op, operands, values[-1], moving))
     for name, x in program.stores:
@@ -103,11 +103,11 @@ def _tangent(
     if op in COMPARISONS or op is Op.SIGN or all(t is None for t in tangents):
         return None
     if op is Op.SELECT:
-        return ops.where(operands[0], _or_zero(tangents[1]), _or_zero(tangents[2]))
+        return ops.where(operands[0], _zero_if_none(tangents[1]), _zero_if_none(tangents[2]))
     if op is Op.MAXIMUM:
-        return _extremum(ops, operands[0] > operands[1], operands, tangents)
+        return _extremum_tangent(ops, operands[0] > operands[1], operands, tangents)
     if op is Op.MINIMUM:
-        return _extremum(ops, operands[0] < operands[1], operands, tangents)
+        return _extremum_tangent(ops, operands[0] < operands[1], operands, tangents)
     total: Tangent = None
     for partial, tangent in zip(PARTIALS[op], tangents, strict=True):
         if tangent is not None:
@@ -116,11 +116,11 @@ def _tangent(
     return total
 
 
-def _extremum(ops: Ops, first: Value, operands: Sequence[Value], tangents: Sequence[Tangent]) -> Value:
+def _extremum_tangent(ops: Ops, first: Value, operands: Sequence[Value], tangents: Sequence[Tangent]) -> Value:
     """The tangent of the chosen operand; the mean of both where they are equal."""
     halves = [_product(0.5, t) for t in tangents if t is not None]
     mean = halves[0] if len(halves) == 1 else halves[0] + halves[1]
-    a, b = map(_or_zero, tangents)
+    a, b = map(_zero_if_none, tangents)
     return ops.where(first, a, ops.where(operands[0] == operands[1], mean, b))
 
 
@@ -137,5 +137,5 @@ def _reciprocal(x: Value) -> Value:
     return math.copysign(math.inf, x) if isinstance(x, float) and x == 0 else 1.0 / x
 
 
-def _or_zero(tangent: Tangent) -> Value:
+def _zero_if_none(tangent: Tangent) -> Value:
     return 0.0 if tangent is None else tangent

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.emission import find_stores
 from optserve_server.arrays.program import Program
-from optserve_server.arrays.reductions import Floats, cut_of
+from optserve_server.arrays.reductions import Floats, make_segment_blocks
+from optserve_server.arrays.source_generation import find_stores
 from optserve_server.arrays.workers import SMALLEST_PIECE, SMALLEST_SPLIT
 
 Array: TypeAlias = Any
@@ -64,12 +64,12 @@ class Kernel(abc.ABC):
         self.stored = find_stores(program)
 
     @abc.abstractmethod
-    def start(self, bound: Bound) -> Pass:
+    def make_pass(self, bound: BoundKernel) -> Pass:
         """A pass over the arrays of ``bound``, without numbers as yet."""
 
     def bind(
         self, arrays: Mapping[str, Array], size: int, ends: npt.NDArray[np.int64] | None = None
-    ) -> Bound:
+    ) -> BoundKernel:
         """Checks arrays once for many calls.
 
         Args:
@@ -82,7 +82,7 @@ class Kernel(abc.ABC):
             TypeError: an array has another dtype than the kernel was compiled for.
             ValueError: an array is not contiguous, or lengths differ.
         """
-        return Bound(self, arrays, size, ends)
+        return BoundKernel(self, arrays, size, ends)
 
     def __call__(
         self,
@@ -109,7 +109,7 @@ class Kernel(abc.ABC):
         return self.bind(arrays, size, segments.ends)(scalars, of_segments=segments.scalars)
 
 
-class Bound:
+class BoundKernel:
     """A kernel and arrays to run it over: what a session calls step by step.
 
     What depends on the arrays alone was done when it was bound, so a call costs
@@ -121,7 +121,7 @@ class Bound:
         self, kernel: Kernel, arrays: Mapping[str, Array], size: int, ends: npt.NDArray[np.int64] | None
     ) -> None:
         self.kernel, self.size = kernel, size
-        self.cut = cut_of(size, ends)
+        self.blocks = make_segment_blocks(size, ends)
         names = kernel.program.arrays
         self.arrays = {name: self.check_array(name, arrays[name]) for name in names if name in arrays}
         self.missing = tuple(name for name in names if name not in arrays)
@@ -146,28 +146,28 @@ class Bound:
         """
         if self._pass is None:
             # A reference back would keep what a session held until the garbage collector comes.
-            self._pass = self.kernel.start(cast(Bound, weakref.proxy(self)))
-        self._pass.fill(scalars, arrays, of_segments)
+            self._pass = self.kernel.make_pass(cast(BoundKernel, weakref.proxy(self)))
+        self._pass.set_arguments(scalars, arrays, of_segments)
         sums = self._pass.end()
-        self._pass.forget()
+        self._pass.release_arrays()
         return sums
 
-    def totals(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
+    def run_single_segment(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
         """The same where every array was bound, to one segment, so that the sums are numbers.
 
         What small steps are made of: no array is made or looked at.
         """
         return {name: float(sums[0]) for name, sums in self(scalars).items()}
 
-    def begin(
+    def start_pass(
         self,
         scalars: Mapping[str, float],
         arrays: Mapping[str, Array] = NONE,
         of_segments: Mapping[str, Floats] = NONE,
     ) -> Pass:
         """The same in pieces, as elements arrive or are wanted. Computes nothing yet."""
-        new = self.kernel.start(self)
-        new.fill(scalars, arrays, of_segments)
+        new = self.kernel.make_pass(self)
+        new.set_arguments(scalars, arrays, of_segments)
         new.held = arrays
         return new
 
@@ -194,21 +194,21 @@ class Pass(abc.ABC):
         held: arrays that must live as long as the pass.
     """
 
-    def __init__(self, bound: Bound) -> None:
-        self.bound, self.size, self.cut = bound, bound.size, bound.cut
+    def __init__(self, bound: BoundKernel) -> None:
+        self.bound, self.size, self.blocks = bound, bound.size, bound.blocks
         self.program = bound.kernel.program
         self.done = 0
         self.held: Mapping[str, Array] = NONE
 
     @abc.abstractmethod
-    def fill(
+    def set_arguments(
         self, scalars: Mapping[str, float], arrays: Mapping[str, Array], of_segments: Mapping[str, Floats]
     ) -> None:
         """Takes a call's numbers and the arrays that were not bound, and goes to the start."""
 
     @abc.abstractmethod
-    def forget(self) -> None:
-        """Lets go of the arrays that `fill` took."""
+    def release_arrays(self) -> None:
+        """Lets go of the arrays that `set_arguments` took."""
 
     @abc.abstractmethod
     def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
@@ -221,10 +221,10 @@ class Pass(abc.ABC):
         """
 
     @abc.abstractmethod
-    def sums(self) -> Sums:
+    def fold_sums(self) -> Sums:
         """The sums of all elements."""
 
-    def advance(self, stop: int) -> None:
+    def compute_until(self, stop: int) -> None:
         """Computes the elements that come before ``stop``, as far as it has not yet.
 
         Where the program reduces, elements of a block of sums wait for the whole block,
@@ -233,7 +233,7 @@ class Pass(abc.ABC):
         Args:
             stop: not less than it was before, at most the call's length.
         """
-        high = self.cut.block_start(stop) if self.program.reductions else stop
+        high = self.blocks.block_start(stop) if self.program.reductions else stop
         if high > self.done:
             self.compute(self.done, high, SMALLEST_PIECE)
             self.done = high
@@ -243,4 +243,4 @@ class Pass(abc.ABC):
         if self.done < self.size:
             self.compute(self.done, self.size)
             self.done = self.size
-        return self.sums() if self.program.reductions else {}
+        return self.fold_sums() if self.program.reductions else {}

@@ -62,7 +62,7 @@ def norm(sums: Mapping[str, float], name: str) -> float:
     return math.sqrt(plain)
 
 
-def norms(sums: Mapping[str, npt.NDArray[np.float64]], name: str) -> npt.NDArray[np.float64]:
+def segment_norms(sums: Mapping[str, npt.NDArray[np.float64]], name: str) -> npt.NDArray[np.float64]:
     """The norms of each segment (float64), from a call's sums."""
     plain = sums[name]
     if name + LARGE not in sums:
@@ -72,6 +72,6 @@ def norms(sums: Mapping[str, npt.NDArray[np.float64]], name: str) -> npt.NDArray
     return np.select([plain == np.inf, plain < LEAST], [large, small], np.sqrt(plain))
 
 
-def all_norms(sums: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[np.float64]]:
-    """`norms` of every name of a program whose only reductions are those of `reduce_squares`."""
-    return {name: norms(sums, name) for name in sums if not name.endswith((LARGE, SMALL))}
+def norms_by_name(sums: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[np.float64]]:
+    """`segment_norms` of every name of a program whose only reductions are those of `reduce_squares`."""
+    return {name: segment_norms(sums, name) for name in sums if not name.endswith((LARGE, SMALL))}

@@ -19,7 +19,7 @@ from numba import types
 
 from optserve_server.arrays import numba_runtime, source_cache
 from optserve_server.arrays.backend import Backend
-from optserve_server.arrays.kernel import Bound, HostArray, Kernel, Pass, Sums
+from optserve_server.arrays.kernel import BoundKernel, HostArray, Kernel, Pass, Sums
 from optserve_server.arrays.numba_source import CUT, numba_source, runtime_source
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
@@ -40,7 +40,7 @@ the processor; the file's text, and so its name, says what else the compiled cod
 """
 
 Compiled = Callable[..., None]
-Alone = Callable[[Mapping[str, float]], Mapping[str, float]]
+SingleThreadRun = Callable[[Mapping[str, float]], Mapping[str, float]]
 
 NOTHING: Mapping[str, float] = {}
 
@@ -67,7 +67,7 @@ def _compile(source: str, function: str, signature: Any) -> Compiled:
 
 def _compile_once(source: str, function: str, signature: Any) -> Compiled:
     """Compiles now what is not to be kept on disk; ``source`` has no runtime of its own."""
-    module = source_cache.in_memory(source, vars(numba_runtime))
+    module = source_cache.compile_module(source, vars(numba_runtime))
     return _compile_source(module, function, signature, cacheable=False)
 
 
@@ -84,7 +84,7 @@ def _compile_source(module: ModuleType, function: str, signature: Any, cacheable
     return compiled
 
 
-def _entry(dispatcher: Any) -> Compiled:
+def _get_entry_point(dispatcher: Any) -> Compiled:
     """What a dispatcher calls: one with a single signature has nothing to look up."""
     (compiled,) = dispatcher.overloads.values()
     entry: Compiled = compiled.entry_point
@@ -115,24 +115,24 @@ class NumbaKernel(Kernel):
         super().__init__(program, storage)
         self.workers, self.fold = workers, fold
         self.pack = struct.Struct(f"{len(program.scalars)}d").pack_into
-        self.pick = picker(program.scalars)
+        self.get_scalars = make_scalar_getter(program.scalars)
         source = numba_source(program, dtype, storage, whole=keep)
         self.compiled = (_compile if keep else _compile_once)(source, "kernel", SIGNATURE)
-        self.entry = _entry(self.compiled)
+        self.entry = _get_entry_point(self.compiled)
 
     def bind(
         self, arrays: Mapping[str, HostArray], size: int, ends: npt.NDArray[np.int64] | None = None
-    ) -> NumbaBound:
+    ) -> NumbaBoundKernel:
         """Checks arrays for many calls; see `Kernel`."""
-        return NumbaBound(self, arrays, size, ends)
+        return NumbaBoundKernel(self, arrays, size, ends)
 
-    def start(self, bound: Bound) -> NumbaPass:
+    def make_pass(self, bound: BoundKernel) -> NumbaPass:
         """A pass over the arrays of ``bound``."""
-        return NumbaPass(self, cast(NumbaBound, bound))
+        return NumbaPass(self, cast(NumbaBoundKernel, bound))
 
 
-class NumbaBound(Bound):
-    """A compiled kernel and arrays; a `Bound`.
+class NumbaBoundKernel(BoundKernel):
+    """A compiled kernel and arrays; a `BoundKernel`.
 
     Attributes:
         table: the addresses that all passes share.
@@ -146,49 +146,49 @@ class NumbaBound(Bound):
         ends: npt.NDArray[np.int64] | None,
     ) -> None:
         super().__init__(kernel, arrays, size, ends)
-        cut, names = self.cut, kernel.program.arrays
+        cut, names = self.blocks, kernel.program.arrays
         self.table = np.zeros(CUT + len(names), np.int64)
         self.table[:4] = [*map(address, (cut.starts, cut.ends, cut.firsts)), len(cut.ends)]
         self.table[7] = cut.count
         for name, array in self.arrays.items():
             self.table[CUT + names.index(name)] = address(array)
-        self._alone: Alone | None = None
+        self._single_thread_run: SingleThreadRun | None = None
 
-    def totals(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
-        """Runs the program; see `Bound`."""
+    def run_single_segment(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
+        """Runs the program; see `BoundKernel`."""
         if self.size >= SMALLEST_SPLIT:
-            return super().totals(scalars)
-        if self._alone is None:
-            made = self.kernel.start(cast(Bound, weakref.proxy(self)))
+            return super().run_single_segment(scalars)
+        if self._single_thread_run is None:
+            made = self.kernel.make_pass(cast(BoundKernel, weakref.proxy(self)))
             assert isinstance(made, NumbaPass)
-            self._alone = made.alone()
-        return self._alone(scalars)
+            self._single_thread_run = made.make_single_thread_run()
+        return self._single_thread_run(scalars)
 
 
 class NumbaPass(Pass):
     """A pass of a compiled kernel: a table of addresses, and the numbers and sums it leads to."""
 
-    def __init__(self, kernel: NumbaKernel, bound: NumbaBound) -> None:
+    def __init__(self, kernel: NumbaKernel, bound: NumbaBoundKernel) -> None:
         super().__init__(bound)
         self.kernel = kernel
-        program, segments = self.program, len(self.cut.ends)
+        program, segments = self.program, len(self.blocks.ends)
         scalars = len(program.scalars)
         first_sum = scalars + len(program.segment_scalars) * segments
-        numbers = np.zeros(first_sum + len(program.reductions) * self.cut.count)
+        numbers = np.zeros(first_sum + len(program.reductions) * self.blocks.count)
         self._packed = numbers[:scalars].data
         self._runs = numbers[scalars:first_sum].reshape(-1, segments)
-        self._sums = numbers[first_sum:].reshape(len(program.reductions), self.cut.count)
+        self._sums = numbers[first_sum:].reshape(len(program.reductions), self.blocks.count)
         self._table = bound.table.copy()
         self._table[4:7] = address(numbers) + numbers.itemsize * np.array([0, scalars, first_sum])
         self._missing = [(name, CUT + program.arrays.index(name)) for name in bound.missing]
         self._last: dict[str, Callable[[], object]] = dict.fromkeys(bound.missing, lambda: None)
 
-    def fill(
+    def set_arguments(
         self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
     ) -> None:
         """Takes a call's numbers and arrays; see `Pass`."""
         self.done = 0
-        self.kernel.pack(self._packed, 0, *self.kernel.pick(scalars))
+        self.kernel.pack(self._packed, 0, *self.kernel.get_scalars(scalars))
         for name, entry in self._missing:
             array = arrays[name]
             if self._last[name]() is not array:  # a session's buffers are filled again and again
@@ -197,16 +197,16 @@ class NumbaPass(Pass):
         for row, name in enumerate(self.program.segment_scalars):
             self._runs[row] = of_segments[name]
 
-    def alone(self) -> Alone:
+    def make_single_thread_run(self) -> SingleThreadRun:
         """What runs the whole pass in the caller's thread, where every array was bound to one segment.
 
         Each name that it needs is looked up here, once.
         """
-        pack, pick, packed = self.kernel.pack, self.kernel.pick, self._packed
+        pack, pick, packed = self.kernel.pack, self.kernel.get_scalars, self._packed
         entry, fold, table = self.kernel.entry, self.kernel.fold, self._table
-        sums, firsts, totals = self._sums, self.cut.firsts, np.empty((len(self._sums), 1))
+        sums, firsts, totals = self._sums, self.blocks.firsts, np.empty((len(self._sums), 1))
         names, numbers = [r.name for r in self.program.reductions], totals.reshape(-1)
-        end = self.cut.block_at(self.size) if names else self.size
+        end = self.blocks.block_at(self.size) if names else self.size
 
         def run(scalars: Mapping[str, float]) -> Mapping[str, float]:
             pack(packed, 0, *pick(scalars))
@@ -218,31 +218,31 @@ class NumbaPass(Pass):
 
         return run
 
-    def forget(self) -> None:
+    def release_arrays(self) -> None:
         """Lets go of arrays, of which it knows only the addresses; see `Pass`."""
 
     def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
         """Computes elements; see `Pass`."""
         workers = self.kernel.workers
-        marks = [low, high] if high - low < least else workers.marks(low, high, least)
+        marks = [low, high] if high - low < least else workers.split_elements(low, high, least)
         if self.program.reductions:
-            marks = [self.cut.block_at(mark) for mark in marks]
+            marks = [self.blocks.block_at(mark) for mark in marks]
         if len(marks) == 2:
             self.kernel.entry(*marks, self._table)
         else:
-            workers.run(self._work, marks)
+            workers.run(self._run_elements, marks)
 
-    def _work(self, low: int, high: int) -> None:
+    def _run_elements(self, low: int, high: int) -> None:
         self.kernel.entry(low, high, self._table)
 
-    def sums(self) -> Sums:
+    def fold_sums(self) -> Sums:
         """The sums of all elements."""
-        totals = np.empty((len(self._sums), len(self.cut.ends)))
-        self.kernel.fold(self._sums, self.cut.firsts, totals)
+        totals = np.empty((len(self._sums), len(self.blocks.ends)))
+        self.kernel.fold(self._sums, self.blocks.firsts, totals)
         return {r.name: totals[i] for i, r in enumerate(self.program.reductions)}
 
 
-def picker(names: Sequence[str]) -> Callable[[Mapping[str, float]], Sequence[float]]:
+def make_scalar_getter(names: Sequence[str]) -> Callable[[Mapping[str, float]], Sequence[float]]:
     """What picks the numbers of these names, in this order."""
     if len(names) > 1:
         return operator.itemgetter(*names)
@@ -274,7 +274,7 @@ class NumbaBackend(Backend):
         self._made_up_left = MADE_UP
         self._fallback = NumpyBackend(threads)
         self._folding = _compile(runtime_source(), "fold_blocks", types.void(TABLE, INTEGERS, SUMS))
-        self._fold = _entry(self._folding)
+        self._fold = _get_entry_point(self._folding)
         self.device = f"CPU, {self._workers.threads} threads, Numba {numba.__version__}"
 
     def new_kernel(

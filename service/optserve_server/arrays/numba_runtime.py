@@ -84,7 +84,7 @@ def decode_float16(h: Any) -> Any:
 
 
 @jit
-def to_odd(x: Any) -> Any:
+def round_to_odd(x: Any) -> Any:
     """A float64 as float32, rounded to the odd neighbour where inexact."""
     near = np.float32(x)
     wide = np.float64(near)
@@ -174,7 +174,7 @@ def fold_lanes(lanes: Any) -> Any:
 
 
 @jit
-def first_after(marks: Any, position: Any) -> Any:
+def find_first_greater(marks: Any, position: Any) -> Any:
     """The index of the first of ascending ``marks`` that is greater than ``position``."""
     low, high = 0, len(marks)
     while low < high:

@@ -11,10 +11,10 @@ import llvmlite.binding
 import numpy as np
 
 from optserve_server.arrays import numba_runtime
-from optserve_server.arrays.emission import FUNCTIONS, INFIX, Names, find_loads, find_stores
-from optserve_server.arrays.formats import BFLOAT16, FLOAT16, FLOAT64
+from optserve_server.arrays.narrow_floats import BFLOAT16, FLOAT16, FLOAT64
 from optserve_server.arrays.program import Instruction, Load, Op, Operand, Program, ReductionKind
 from optserve_server.arrays.reductions import BLOCK, LANES
+from optserve_server.arrays.source_generation import FUNCTIONS, INFIX, OperandNames, find_loads, find_stores
 
 CHUNK = 1024
 """Elements whose summands wait in the nearest cache; a multiple of `LANES`."""
@@ -49,7 +49,7 @@ def kernel(low, high, table):
 {arrays}
 {numbers}
     start = low
-    segment = first_after(ends, low)
+    segment = find_first_greater(ends, low)
     while start < high:
         end = min(ends[segment], high)
 {runs}
@@ -66,7 +66,7 @@ def kernel(low, high, table):
 {numbers}
     lanes = np.empty(({count}, {LANES}))
     values = np.empty(({waiting}, {chunk}), T)
-    segment = first_after(firsts, low) - 1
+    segment = find_first_greater(firsts, low) - 1
     for block in range(low, high):
         while firsts[segment + 1] <= block:
             segment += 1
@@ -105,10 +105,10 @@ def numba_source(
         whole: whether what kernels call is part of the text; otherwise its names, those of
             `numba_runtime`, have to be there when the module is run.
     """
-    names = Names.of(program)
+    names = OperandNames.from_program(program)
     rows = range(len(program.reductions))
     depth = 4 if program.reductions else 3
-    waiting = _waiting(program, dtype, dtypes)
+    waiting = _find_buffered_operands(program, dtype, dtypes)
     text = (REDUCING if rows else PLAIN).format(
         arrays=_lines(1, _arrays(program, dtypes)),
         numbers=_lines(1, _numbers(names)),
@@ -159,7 +159,7 @@ def _lines(depth: int, lines: Sequence[str]) -> str:
     return "\n".join(" " * 4 * depth + line for line in lines)
 
 
-def _numbers(names: Names) -> list[str]:
+def _numbers(names: OperandNames) -> list[str]:
     """Rounds scalars and constants to the compute dtype, under names of their own.
 
     Numba would keep a float64 variable that is assigned again wide.
@@ -174,7 +174,7 @@ def _literal(value: float) -> str:
     return repr(value) if math.isfinite(value) else f"{'-' if value < 0 else ''}np.inf"
 
 
-def _waiting(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> tuple[Operand, ...]:
+def _find_buffered_operands(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> tuple[Operand, ...]:
     """What is summed and has to wait for it; the elements of some arrays are there already."""
     there = {
         Load(name)
@@ -193,7 +193,7 @@ def _locate_summand(program: Program, operand: Operand, waiting: Sequence[Operan
 
 
 def _body(
-    names: Names, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]], waiting: Sequence[Operand]
+    names: OperandNames, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]], waiting: Sequence[Operand]
 ) -> list[str]:
     program = names.program
     lines = [f"x{i} = {_decode(f'b{i}[i]', dtype, dtypes[i])}" for i in find_loads(program)]
@@ -204,7 +204,7 @@ def _body(
     return lines + [f"v{i}[i] = {names[x]}" for i, x in enumerate(waiting)]
 
 
-def _expression(names: Names, instruction: Instruction) -> str:
+def _expression(names: OperandNames, instruction: Instruction) -> str:
     return EXPRESSIONS[instruction.op].format(*[names[x] for x in instruction.operands])
 
 
@@ -222,6 +222,6 @@ def _encode(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
     if storage == dtype:
         return value
     if storage in (FLOAT16, BFLOAT16):
-        narrow = f"to_odd({value})" if dtype == FLOAT64 else value
+        narrow = f"round_to_odd({value})" if dtype == FLOAT64 else value
         return f"{HALVES[1] if storage == FLOAT16 else 'encode_bfloat16'}({narrow})"
     return f"np.{storage.name}({value})"

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
-from optserve_server.arrays.formats import decode, encode
-from optserve_server.arrays.kernel import Bound, HostArray, Kernel, Pass, Sums
-from optserve_server.arrays.plan import Bank, plan
+from optserve_server.arrays.kernel import BoundKernel, HostArray, Kernel, Pass, Sums
+from optserve_server.arrays.narrow_floats import decode, encode
+from optserve_server.arrays.ops import NUMPY
 from optserve_server.arrays.program import (
     Constant,
     Load,
@@ -27,14 +27,14 @@ from optserve_server.arrays.program import (
 from optserve_server.arrays.reductions import (
     BLOCK,
     LANES,
-    Cut,
     Floats,
+    SegmentBlocks,
+    compute_summands,
     fold_blocks,
     sum_blocks,
-    sum_scattered,
-    summand,
+    sum_short_blocks,
 )
-from optserve_server.arrays.vocabulary import NUMPY
+from optserve_server.arrays.register_allocation import Bank, allocate_registers
 from optserve_server.arrays.workers import SMALLEST_SPLIT, Workers
 
 SPAN_BYTES = 1 << 19
@@ -63,15 +63,15 @@ def _choose(condition: Any, a: Any, b: Any, out: Any) -> None:
     np.copyto(out, a, where=condition)
 
 
-def _takes_second(function: Callable[..., Any], dtype: npt.DTypeLike) -> bool:
+def _returns_second_if_equal(function: Callable[..., Any], dtype: npt.DTypeLike) -> bool:
     """Whether this machine's ``function`` returns its second argument where both are equal."""
     zeros = np.tile(np.array([0.0, -0.0], dtype), 33)
     return bool(np.array_equal(np.signbit(function(zeros, -zeros)), np.signbit(-zeros)))
 
 
-def _extremum(function: Callable[..., Any], exact: Callable[..., None]) -> Callable[..., Any]:
+def _choose_extremum_function(function: Callable[..., Any], exact: Callable[..., None]) -> Callable[..., Any]:
     """``function`` where it decides between 0.0 and -0.0 as `Ops` says, or ``exact``."""
-    if all(_takes_second(function, t) for t in (np.float32, np.float64)):
+    if all(_returns_second_if_equal(function, t) for t in (np.float32, np.float64)):
         return lambda a, b, out: function(a, b, out=out)
     return exact
 
@@ -79,8 +79,8 @@ def _extremum(function: Callable[..., Any], exact: Callable[..., None]) -> Calla
 FUNCTIONS: Mapping[Op, Callable[..., Any]] = {
     **NUMPY,
     Op.SELECT: _choose,
-    Op.MAXIMUM: _extremum(np.maximum, _greater),
-    Op.MINIMUM: _extremum(np.minimum, _smaller),
+    Op.MAXIMUM: _choose_extremum_function(np.maximum, _greater),
+    Op.MINIMUM: _choose_extremum_function(np.minimum, _smaller),
 }
 
 
@@ -129,7 +129,7 @@ class NumpyKernel(Kernel):
         super().__init__(program, storage)
         self.dtype, self.workers, self.span = dtype, workers, span
         plain = frozenset(name for name, of in self.dtypes.items() if of == dtype)
-        self.plan = plan(program, plain)
+        self.plan = allocate_registers(program, plain)
         read = set(program.operands)
         self.loads = tuple(name for name in program.arrays if Load(name) in read)
         self.copied = frozenset(self.loads) - plain | self.plan.held
@@ -141,7 +141,7 @@ class NumpyKernel(Kernel):
         ]
         self._scratch: deque[_Scratch] = deque()
 
-    def start(self, bound: Bound) -> NumpyPass:
+    def make_pass(self, bound: BoundKernel) -> NumpyPass:
         """A pass over the arrays of ``bound``."""
         return NumpyPass(self, bound)
 
@@ -155,14 +155,14 @@ class NumpyKernel(Kernel):
         before = {Bank.ARRAY: 0, Bank.FLOAT: arrays, Bank.BOOL: arrays + self.plan.floats}
         return before[place.bank] + place.number
 
-    def take(self) -> _Scratch:
+    def acquire_scratch(self) -> _Scratch:
         """Registers that no other thread uses."""
         try:
             return self._scratch.pop()
         except IndexError:
             return _Scratch(self)
 
-    def give(self, scratch: _Scratch) -> None:
+    def release_scratch(self, scratch: _Scratch) -> None:
         """Takes registers back."""
         self._scratch.append(scratch)
 
@@ -170,15 +170,15 @@ class NumpyKernel(Kernel):
 class NumpyPass(Pass):
     """A pass of a kernel, span by span."""
 
-    def __init__(self, kernel: NumpyKernel, bound: Bound) -> None:
+    def __init__(self, kernel: NumpyKernel, bound: BoundKernel) -> None:
         super().__init__(bound)
         self.kernel = kernel
         self._arrays = [bound.arrays.get(name, NOTHING) for name in self.program.arrays]
         self._values: Values = []
         self._runs: list[npt.NDArray[Any]] = []
-        self._sums = np.zeros((len(self.program.reductions), self.cut.count))
+        self._sums = np.zeros((len(self.program.reductions), self.blocks.count))
 
-    def fill(
+    def set_arguments(
         self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
     ) -> None:
         """Takes a call's numbers and arrays; see `Pass`."""
@@ -191,29 +191,29 @@ class NumpyPass(Pass):
             self._arrays[self.program.arrays.index(name)] = self.bound.check_array(name, arrays[name])
         self._runs = [of_segments[name].astype(dtype) for name in self.program.segment_scalars]
 
-    def forget(self) -> None:
+    def release_arrays(self) -> None:
         """Lets go of arrays; see `Pass`."""
         for name in self.bound.missing:
             self._arrays[self.program.arrays.index(name)] = NOTHING
 
     def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
         """Computes elements; see `Pass`."""
-        marks = self.kernel.workers.marks(low, high, least)
+        marks = self.kernel.workers.split_elements(low, high, least)
         if self.program.reductions:
-            marks = [self.cut.block_start(mark) for mark in marks]
-        self.kernel.workers.run(self._work, marks)
+            marks = [self.blocks.block_start(mark) for mark in marks]
+        self.kernel.workers.run(self._run_elements, marks)
 
-    def sums(self) -> Sums:
+    def fold_sums(self) -> Sums:
         """The sums of all elements."""
         rows = enumerate(self.program.reductions)
-        return {r.name: fold_blocks(self._sums[i].copy(), self.cut) for i, r in rows}
+        return {r.name: fold_blocks(self._sums[i].copy(), self.blocks) for i, r in rows}
 
-    def _work(self, low: int, high: int) -> None:
-        scratch = self.kernel.take()
+    def _run_elements(self, low: int, high: int) -> None:
+        scratch = self.kernel.acquire_scratch()
         with np.errstate(all="ignore"):
             for start, stop in self._spans(low, high):
                 self._run(start, stop, scratch)
-        self.kernel.give(scratch)
+        self.kernel.release_scratch(scratch)
 
     def _spans(self, low: int, high: int) -> list[tuple[int, int]]:
         """Cuts into spans; at the start of each block if there are reductions."""
@@ -221,7 +221,7 @@ class NumpyPass(Pass):
         while low < high:
             stop = min(low + self.kernel.span, high)
             if self.program.reductions and stop < high:
-                stop = self.cut.block_start(stop)
+                stop = self.blocks.block_start(stop)
             spans.append((low, stop))
             low = stop
         return spans
@@ -238,10 +238,10 @@ class NumpyPass(Pass):
         for row, reduction in zip(self._sums, self.program.reductions, strict=True):
             value = values[kernel.slots[reduction.operand]]
             if reduction.kind is ReductionKind.NON_FINITE_COUNT and np.isfinite(value).all():
-                row[self.cut.block_at(start) : self.cut.block_at(stop)] = 0.0  # as nearly always
+                row[self.blocks.block_at(start) : self.blocks.block_at(stop)] = 0.0  # as nearly always
                 continue
-            summand(reduction.kind, value, scratch.summands[: stop - start])
-            _sum(scratch.summands, self.cut, start, stop, row)
+            compute_summands(reduction.kind, value, scratch.summands[: stop - start])
+            _sum(scratch.summands, self.blocks, start, stop, row)
         for name, x in kernel.plan.copies:
             encode(np.asarray(values[kernel.slots[x]]), places[self.program.arrays.index(name)])
 
@@ -257,7 +257,7 @@ class NumpyPass(Pass):
             values[kernel.slots[Load(name)]] = view
         for register, name in enumerate(self.program.segment_scalars, others + len(kernel.loads)):
             run = self._runs[register - others - len(kernel.loads)]
-            values[kernel.slots[SegmentScalar(name)]] = spread(run, self.cut, start, stop, places[register])
+            values[kernel.slots[SegmentScalar(name)]] = expand_segment_scalars(run, self.blocks, start, stop, places[register])
 
 
 def _number(value: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -266,7 +266,7 @@ def _number(value: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         return np.array(value, dtype)
 
 
-def spread(run: npt.NDArray[Any], cut: Cut, start: int, stop: int, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def expand_segment_scalars(run: npt.NDArray[Any], cut: SegmentBlocks, start: int, stop: int, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The numbers of segments for the elements from ``start`` to ``stop``.
 
     One number if they all lie in one segment; otherwise written to ``out``.
@@ -283,14 +283,14 @@ def spread(run: npt.NDArray[Any], cut: Cut, start: int, stop: int, out: npt.NDAr
 
 
 def _sum(
-    summands: npt.NDArray[np.float64], cut: Cut, start: int, stop: int, out: npt.NDArray[np.float64]
+    summands: npt.NDArray[np.float64], cut: SegmentBlocks, start: int, stop: int, out: npt.NDArray[np.float64]
 ) -> None:
     """Sums the blocks from element ``start`` to ``stop``, whose summands come first."""
     first, last = cut.block_at(start), cut.block_at(stop)
     low, segments = start, np.searchsorted(cut.ends, [start, stop - 1], side="right")
     if segments[1] - segments[0] >= MANY:
         starts, ends = cut.bounds(first, last)
-        sum_scattered(summands, starts - start, ends - start, out[first:last])
+        sum_short_blocks(summands, starts - start, ends - start, out[first:last])
         return
     for segment in range(segments[0], segments[1] + 1):
         high = min(int(cut.ends[segment]), stop)

@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays do not hash: each cut is itself
-class Cut:
+class SegmentBlocks:
     """The blocks of a call.
 
     Attributes:
@@ -42,7 +42,7 @@ class Cut:
     firsts: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, ends: npt.NDArray[np.int64]) -> Cut:
+    def from_ends(cls, ends: npt.NDArray[np.int64]) -> SegmentBlocks:
         """The cut of segments with these ends."""
         starts = np.zeros_like(ends)
         starts[1:] = ends[:-1]
@@ -83,7 +83,7 @@ class Cut:
         return start + (element - start) // BLOCK * BLOCK
 
 
-def cut_of(size: int, ends: npt.NDArray[np.int64] | None) -> Cut:
+def make_segment_blocks(size: int, ends: npt.NDArray[np.int64] | None) -> SegmentBlocks:
     """The cut of a call over ``size`` elements; sessions make the same ones over and over.
 
     Raises:
@@ -96,16 +96,16 @@ def cut_of(size: int, ends: npt.NDArray[np.int64] | None) -> Cut:
 
 
 @functools.lru_cache(maxsize=256)
-def _one_segment(size: int) -> Cut:
-    return Cut.of(np.array([size], np.int64))
+def _one_segment(size: int) -> SegmentBlocks:
+    return SegmentBlocks.from_ends(np.array([size], np.int64))
 
 
 @functools.lru_cache(maxsize=64)
-def _segments(ends: bytes) -> Cut:
-    return Cut.of(np.frombuffer(ends, np.int64))
+def _segments(ends: bytes) -> SegmentBlocks:
+    return SegmentBlocks.from_ends(np.frombuffer(ends, np.int64))
 
 
-def summand(kind: ReductionKind, values: npt.NDArray[Any], out: Floats) -> None:
+def compute_summands(kind: ReductionKind, values: npt.NDArray[Any], out: Floats) -> None:
     """Writes to ``out`` what each of ``values`` (any float dtype) adds to the sum."""
     if kind is ReductionKind.NON_FINITE_COUNT:
         np.logical_not(np.isfinite(values), out=out, casting="unsafe")
@@ -139,7 +139,7 @@ def sum_blocks(summands: Floats, out: Floats) -> None:
         out[whole:] = fold_lanes(lanes)
 
 
-def sum_scattered(summands: Floats, starts: npt.NDArray[Any], ends: npt.NDArray[Any], out: Floats) -> None:
+def sum_short_blocks(summands: Floats, starts: npt.NDArray[Any], ends: npt.NDArray[Any], out: Floats) -> None:
     """Sums many short blocks, all of them one row at a time.
 
     Args:
@@ -167,7 +167,7 @@ def fold_lanes(lanes: Floats) -> Floats:
     return lanes[:, 0]
 
 
-def fold_blocks(sums: Floats, cut: Cut) -> Floats:
+def fold_blocks(sums: Floats, cut: SegmentBlocks) -> Floats:
     """Folds the sums of all blocks to one sum per segment."""
     single = np.diff(cut.firsts) == 1
     if single.all():

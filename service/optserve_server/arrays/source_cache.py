@@ -33,7 +33,7 @@ def load(source: str) -> tuple[ModuleType, bool]:
     try:
         path = _write_once(folder() / f"{name}.py", source)
     except (OSError, RuntimeError):  # RuntimeError: there is no home directory
-        return in_memory(source, {}), False
+        return compile_module(source, {}), False
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"no loader for {path}")
@@ -43,7 +43,7 @@ def load(source: str) -> tuple[ModuleType, bool]:
     return module, True
 
 
-def in_memory(source: str, names: Mapping[str, object]) -> ModuleType:
+def compile_module(source: str, names: Mapping[str, object]) -> ModuleType:
     """The module with this text, which nothing else refers to and which knows ``names``."""
     name = _name(source)
     module = ModuleType(name)

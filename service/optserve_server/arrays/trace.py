@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
+from optserve_server.arrays.ops import Ops
 from optserve_server.arrays.program import (
     Constant,
     Instruction,
@@ -18,7 +19,6 @@ from optserve_server.arrays.program import (
     Scalar,
     SegmentScalar,
 )
-from optserve_server.arrays.vocabulary import Ops
 
 N = TypeVar("N", Scalar, SegmentScalar)
 
@@ -63,7 +63,7 @@ class Symbol(_Traced):
     __eq__ = _comparison(Op.EQUAL)  # type: ignore[assignment]
 
     def __neg__(self) -> Symbol:
-        return self.tracer.apply(Op.NEGATE, self)
+        return self.tracer.record_operation(Op.NEGATE, self)
 
     def __ne__(self, other: object) -> NoReturn:
         raise TypeError("there is no != in the vocabulary: exchange the branches of where(a == b, ...)")
@@ -128,7 +128,7 @@ class Tracer(Ops):
     def program(self) -> Program:
         """Returns the traced program without dead code."""
         stores = [(name, x) for name, x in self._stores.items() if x != Load(name)]
-        live = _live(
+        live = _find_live_instructions(
             self._instructions, [x for _, x in stores] + [r.operand for r in self._reductions.values()]
         )
         renumbered = {old: Result(new) for new, old in enumerate(live)}
@@ -170,7 +170,7 @@ class Tracer(Ops):
             raise TypeError("a condition is no number: choose with where(condition, a, b)")
         return Constant(float(value))
 
-    def apply(self, op: Op, *values: Any) -> Symbol:
+    def record_operation(self, op: Op, *values: Any) -> Symbol:
         """The result of one operation."""
         operands = tuple(self._operand(value) for value in values)
         if not self._numbers_alone:
@@ -178,7 +178,7 @@ class Tracer(Ops):
         return Symbol(self, self._emit(op, *operands))
 
     def _compare(self, op: Op, *values: Any) -> Condition:
-        return Condition(self, self.apply(op, *values).operand)
+        return Condition(self, self.record_operation(op, *values).operand)
 
     def _emit(self, op: Op, *operands: Operand) -> Result:
         instruction = Instruction(op, operands)
@@ -194,7 +194,7 @@ def _require_array(operands: tuple[Operand, ...], what: str) -> None:
         raise TypeError(f"{what} of numbers alone: compute it in scalars()")
 
 
-def _live(instructions: list[Instruction], roots: list[Operand]) -> list[int]:
+def _find_live_instructions(instructions: list[Instruction], roots: list[Operand]) -> list[int]:
     """Indices of the instructions that ``roots`` depend on, ascending."""
     live = {x.index for x in roots if isinstance(x, Result)}
     for index in reversed(range(len(instructions))):

@@ -38,7 +38,7 @@ class Workers:
         self._started = False
         self._starting = threading.Lock()
 
-    def marks(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> list[int]:
+    def split_elements(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> list[int]:
         """Where to cut the elements from ``low`` to ``high``: there, and in between.
 
         Args:
@@ -60,7 +60,7 @@ class Workers:
         call = _Call(work, marks)
         for _ in range(min(self.threads, len(marks) - 1) - 1):
             self._calls.put(call)
-        call.take_part()
+        call.compute_parts()
         call.finish()
 
     def _start(self) -> None:
@@ -69,8 +69,8 @@ class Workers:
                 return
             for _ in range(self.threads - 1):
                 name = "optserve-arrays"
-                threading.Thread(target=_help, args=(self._calls,), name=name, daemon=True).start()
-            weakref.finalize(self, _dismiss, self._calls, self.threads - 1)
+                threading.Thread(target=_run_thread, args=(self._calls,), name=name, daemon=True).start()
+            weakref.finalize(self, _stop_threads, self._calls, self.threads - 1)
             self._started = True
 
 
@@ -84,7 +84,7 @@ class _Call:
         self._lock = threading.Lock()
         self._ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
-    def take_part(self) -> None:
+    def compute_parts(self) -> None:
         """Computes parts; a failure is kept for `finish`."""
         while True:
             with self._lock:
@@ -106,13 +106,13 @@ class _Call:
                 raise failure
 
 
-def _help(calls: SimpleQueue[_Call | None]) -> None:
+def _run_thread(calls: SimpleQueue[_Call | None]) -> None:
     """What a thread does: it helps with every call."""
     while (call := calls.get()) is not None:
-        call.take_part()
+        call.compute_parts()
         del call
 
 
-def _dismiss(calls: SimpleQueue[_Call | None], threads: int) -> None:
+def _stop_threads(calls: SimpleQueue[_Call | None], threads: int) -> None:
     for _ in range(threads):
         calls.put(None)

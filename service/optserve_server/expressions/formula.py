@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from optserve_server.arrays.vocabulary import NumpyOps, Ops, Value
+from optserve_server.arrays.ops import NumpyOps, Ops, Value
 from optserve_server.errors import DomainError
 from optserve_server.expressions.refusal import refusal
 from optserve_server.expressions.words import MAX_DEPTH, check_words

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optserve_server.arrays.vocabulary import NumpyOps
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.hyper import hyper
 from optserve_server.losses.base import Floats
 from optserve_server.losses.crossentropy import ClassLoss, is_clipped, log_softmax, through_shares, total

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optserve_server.arrays.vocabulary import NumpyOps
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.losses.base import Floats, Loss
 from optserve_server.losses.probabilities import times
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.activations.softmax import softmax, subtract_maximum
-from optserve_server.arrays.vocabulary import NumpyOps
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.errors import Reason, mismatch, out_of_range
 from optserve_server.hyper import hyper
 from optserve_server.losses.base import Floats, Loss, require_alike

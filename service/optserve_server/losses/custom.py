@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.interpreter import interpret
 from optserve_server.arrays.kernel import Kernel
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.arrays.program import Load, Program, Scalar
-from optserve_server.arrays.replay import replay
-from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.errors import DomainError, Reason, out_of_range, within
 from optserve_server.expressions.formula import FUNCTIONS
 from optserve_server.hyper import NamedNumbers, hyper
@@ -127,7 +127,7 @@ def _replay(
     values: dict[Load | Scalar, Any] = {Load(PREDICTION): prediction, Load(TARGET): target}
     for name, number in numbers.items():
         values[Scalar(name)] = prediction.dtype.type(number)
-    stored = replay(program, NumpyOps(), values)
+    stored = interpret(program, NumpyOps(), values)
     return {name: np.broadcast_to(value, prediction.shape) for name, value in stored.items()}
 
 

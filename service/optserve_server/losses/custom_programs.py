@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from optserve_server.arrays.constant_replacement import replace_constants
 from optserve_server.arrays.differentiation import differentiate
-from optserve_server.arrays.lifting import lift
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.trace import Tracer
 from optserve_server.expressions.formula import evaluate
@@ -58,4 +58,4 @@ def programs_of(expression: str, constants: NamedNumbers) -> Programs:
     if len(both.instructions) > MAX_INSTRUCTIONS:
         what = f"with its derivative it takes more than {MAX_INSTRUCTIONS} operations"
         raise refusal(expression, 0, len(expression), what)
-    return Programs(lift(value), lift(both))
+    return Programs(replace_constants(value), replace_constants(both))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from optserve_server.arrays.vocabulary import NumpyOps, Ops, Value
+from optserve_server.arrays.ops import NumpyOps, Ops, Value
 from optserve_server.losses.base import Floats, Loss
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyper import hyper
 from optserve_server.losses.base import Floats
 from optserve_server.losses.elementwise import ElementwiseLoss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyper import hyper
 from optserve_server.losses.elementwise import ElementwiseLoss
 from optserve_server.losses.probabilities import times

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.arrays.ops import Ops, Value
 
 CLIP = 1e-7
 """Probabilities are clipped to [CLIP, 1 - CLIP], Keras' epsilon()."""

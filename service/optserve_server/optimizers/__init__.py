@@ -1,4 +1,4 @@
-"""Optimizers: one rule a file, written once over `optserve_server.arrays.vocabulary`."""
+"""Optimizers: one rule a file, written once over `optserve_server.arrays.ops`."""
 
 from optserve_server.optimizers.base import Rule
 from optserve_server.registry import Registry

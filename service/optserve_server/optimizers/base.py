@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
-from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyper import Algorithm, declarations, hyper
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.arrays.ops import Ops, Value
 
 
 class EpsilonPlacement(StrEnum):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.epsilon import EpsilonPlacement, root
 from optserve_server.optimizers.tensorwise import Norms, TensorwiseRule, trust_ratio

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from optserve_server.arrays.vocabulary import Ops, Value
+from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyper import hyper
 from optserve_server.optimizers.groupwise import GroupwiseRule
 

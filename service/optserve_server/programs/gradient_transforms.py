@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from optserve_server.arrays.norms import reduce_squares
+from optserve_server.arrays.ops import Value
 from optserve_server.arrays.program import Program, ReductionKind
 from optserve_server.arrays.trace import Tracer
-from optserve_server.arrays.vocabulary import Value
 from optserve_server.optimizers.base import ElementwiseRule, Rule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule

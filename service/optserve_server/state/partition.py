@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.backend import Backend, Mirror
-from optserve_server.arrays.kernel import NONE, Array, Bound, Pass, Segments, Sums
+from optserve_server.arrays.backend import Backend, DeviceCopy
+from optserve_server.arrays.kernel import NONE, Array, BoundKernel, Pass, Segments, Sums
 from optserve_server.arrays.program import Program
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.programs.gradient_transforms import (
@@ -56,7 +56,7 @@ class Partition:
     tensors: list[TensorEntry] = field(default_factory=list)
     arrays: dict[str, Array] = field(default_factory=dict)
     matrices: dict[str, dict[str, Array]] = field(default_factory=dict)
-    _bounds: dict[object, Bound] = field(default_factory=dict, init=False, repr=False)
+    _bounds: dict[object, BoundKernel] = field(default_factory=dict, init=False, repr=False)
 
     def allocate(self, parameters: Array) -> None:
         """Takes its range of an arena and makes its state."""
@@ -172,10 +172,10 @@ class Partition:
             return self._take_rows(program, run, scalars, segments)
         gradient, answer, given = self._prepare_inputs(program, run, reply)
         if not sent:
-            gradient.send(0, run.staged.size)
+            gradient.copy_to_device(0, run.staged.size)
         sums = self.run(program, run.start, run.stop, scalars, given=given, segments=segments)
         if answer is not None:
-            answer.fetch(0, run.staged.size)
+            answer.copy_to_host(0, run.staged.size)
             answer.wait()
         return sums
 
@@ -207,12 +207,12 @@ class Partition:
         """
         gradient, answer, given = self._prepare_inputs(program, run, reply)
         bound = self.bind(program, run.start, run.stop, given, ends)
-        under_way = bound.begin(scalars, given, of_tensors)
+        under_way = bound.start_pass(scalars, given, of_tensors)
         return Piecewise(under_way, run.staged.size, None if sent else gradient, answer)
 
     def _prepare_inputs(
         self, program: Program, run: Run, reply: Run | None
-    ) -> tuple[Mirror, Mirror | None, dict[str, Array]]:
+    ) -> tuple[DeviceCopy, DeviceCopy | None, dict[str, Array]]:
         """The gradient's place, the answer's place if there is one, and both as kernels take them."""
         gradient = run.mirror_on(self.backend)
         if reply is not None:
@@ -228,7 +228,7 @@ class Partition:
         stop: int,
         given: Mapping[str, Array],
         ends: npt.NDArray[np.int64] | None = None,
-    ) -> Bound:
+    ) -> BoundKernel:
         """A program's kernel, bound to a range of the partition's own arrays; those used last are kept.
 
         Args:
@@ -282,20 +282,20 @@ class Piecewise:
         fetches: what is copied from the device once it is computed.
     """
 
-    def __init__(self, under_way: Pass, size: int, sends: Mirror | None, fetches: Mirror | None) -> None:
+    def __init__(self, under_way: Pass, size: int, sends: DeviceCopy | None, fetches: DeviceCopy | None) -> None:
         self._pass, self._size, self._sends, self._fetches = under_way, size, sends, fetches
         self._done = 0
 
-    def advance(self, stop: int) -> None:
+    def compute_until(self, stop: int) -> None:
         """Computes the run's elements before ``stop``, which are there; see `Pass`.
 
         A reply's elements are on the host after `wait`.
         """
         if self._sends is not None:
-            self._sends.send(self._done, stop)
-        self._pass.advance(stop)
+            self._sends.copy_to_device(self._done, stop)
+        self._pass.compute_until(stop)
         if self._fetches is not None:
-            self._fetches.fetch(self._done, stop)
+            self._fetches.copy_to_host(self._done, stop)
         self._done = stop
 
     def wait(self) -> None:
@@ -306,7 +306,7 @@ class Piecewise:
     def end(self) -> Sums:
         """Computes what is left; the sums, and the whole reply is on the host."""
         if self._done < self._size:
-            self.advance(self._size)
+            self.compute_until(self._size)
         sums = self._pass.end()
         self.wait()
         return sums

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.formats import encode
 from optserve_server.arrays.kernel import Array
+from optserve_server.arrays.narrow_floats import encode
 from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.gradient_transforms import AVERAGE, PARAMETER, POINT
 from optserve_server.state.session_state import SessionState

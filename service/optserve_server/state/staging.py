@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from optserve_server.arrays.backend import Backend, Mirror
+from optserve_server.arrays.backend import Backend, DeviceCopy
 from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.step_scalars import SessionScalars
 from optserve_server.resources.budget import UNBOUNDED
@@ -93,11 +93,11 @@ class Run:
         """The rows of its only tensor that are there; None if all of every tensor is."""
         return self.tensors[0].rows
 
-    def mirror_on(self, backend: Backend) -> Mirror:
+    def mirror_on(self, backend: Backend) -> DeviceCopy:
         """Where these elements lie for the kernels of ``backend``, the same each time."""
         if "mirror" not in self.__dict__:
-            self.__dict__["mirror"] = backend.mirror(self.staged)
-        mirror: Mirror = self.__dict__["mirror"]
+            self.__dict__["mirror"] = backend.make_device_copy(self.staged)
+        mirror: DeviceCopy = self.__dict__["mirror"]
         return mirror
 
     @functools.cached_property

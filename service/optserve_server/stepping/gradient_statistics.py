@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.norms import norm, norms
+from optserve_server.arrays.norms import norm, segment_norms
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.session_spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
 from optserve_server.state.staging import Run, StagedTensor, Staging
@@ -57,7 +57,7 @@ class GradientStatistics:
         clip = self.gradient.clip
         if isinstance(clip, ClipByTensorNorm):
             return np.array(
-                [clip.factor(length) for length in norms(self.sums[position], "squares").tolist()]
+                [clip.factor(length) for length in segment_norms(self.sums[position], "squares").tolist()]
             )
         if isinstance(clip, ClipByGlobalNorm):
             return np.array([clip.factor(self.norm)])
@@ -70,7 +70,7 @@ class GradientStatistics:
         if isinstance(clip, ClipByValue):
             return norm(self._totals, "clipped_squares")
         if isinstance(clip, ClipByTensorNorm):
-            lengths = [norms(sums, "squares").tolist() for sums in self.sums]
+            lengths = [segment_norms(sums, "squares").tolist() for sums in self.sums]
             factors = [self.factors(position).tolist() for position in range(len(self.sums))]
             return math.hypot(*map(operator.mul, chain(*lengths), chain(*factors)))
         return self.norm if clip is None else self.norm * clip.factor(self.norm)
@@ -105,7 +105,7 @@ def norms_by_tensor(
     found = {tensor.entry.name: 0.0 for tensor in staging.tensors if not tensor.size}
     for run, sums in zip(runs, measurement.sums, strict=True):
         names = (tensor.entry.name for tensor in run.tensors)
-        found.update(zip(names, norms(sums, "squares").tolist(), strict=True))
+        found.update(zip(names, segment_norms(sums, "squares").tolist(), strict=True))
     order = [tensor.entry.name for tensor in staging.tensors]
     return tuple((name, found[name]) for name in order if name in found)
 

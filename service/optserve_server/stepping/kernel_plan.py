@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.kernel import NONE, Bound, Pass, Segments
+from optserve_server.arrays.kernel import NONE, BoundKernel, Pass, Segments
 from optserve_server.arrays.program import Program
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
@@ -49,7 +49,7 @@ class RunKernels:
         self.partition, self.run, self.rule = partition, run, partition.programs.rule
         self.group, self.clock = partition.group, clock
         self.direct = False
-        self._bounds: dict[tuple[object, ...], Bound] = {}
+        self._bounds: dict[tuple[object, ...], BoundKernel] = {}
 
     def bind(self) -> None:
         """Lets kernels be bound to the gradient's bytes, if they are where the kernels run."""
@@ -82,7 +82,7 @@ class RunKernels:
             bound = self._bounds.get((text, shape, of_tensors is not None, reply))
             if bound is None:
                 bound = self._get_bound(text, shape, of_tensors is not None, reply)
-            return bound.totals(scalars) if of_tensors is None else bound(scalars, NONE, of_tensors)
+            return bound.run_single_segment(scalars) if of_tensors is None else bound(scalars, NONE, of_tensors)
         program = text(self.partition.programs, *shape)
         cut = None if of_tensors is None else Segments(self.run.ends, of_tensors)
         return self.partition.take(program, self.run, scalars, cut, reply=reply, sent=sent)
@@ -98,7 +98,7 @@ class RunKernels:
     ) -> Pass | Piecewise:
         """Like `call`, in pieces, if the run is of whole tensors."""
         if self.direct:
-            return self._get_bound(text, shape, of_tensors is not None, reply).begin(
+            return self._get_bound(text, shape, of_tensors is not None, reply).start_pass(
                 scalars, NONE, of_tensors or NONE
             )
         program = text(self.partition.programs, *shape)
@@ -107,7 +107,7 @@ class RunKernels:
             program, self.run, scalars, ends, of_tensors or NONE, reply=reply, sent=sent
         )
 
-    def _get_bound(self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None) -> Bound:
+    def _get_bound(self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None) -> BoundKernel:
         # A reply's run is kept with its kernel, so it is compared by identity.
         key = (text, shape, by_tensor, reply)
         bound = self._bounds.get(key)
@@ -115,7 +115,7 @@ class RunKernels:
             bound = self._bounds[key] = self._bind(text(self.partition.programs, *shape), by_tensor, reply)
         return bound
 
-    def _bind(self, program: Program, by_tensor: bool, reply: Run | None) -> Bound:
+    def _bind(self, program: Program, by_tensor: bool, reply: Run | None) -> BoundKernel:
         partition, run = self.partition, self.run
         place = slice(run.start - partition.start, run.stop - partition.start)
         given = {GRADIENT: run.staged} | ({} if reply is None else {REPLY: reply.staged})

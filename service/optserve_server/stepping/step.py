@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 
 from optserve_server.arrays.kernel import Pass
-from optserve_server.arrays.norms import all_norms
+from optserve_server.arrays.norms import norms_by_name
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
@@ -197,7 +197,7 @@ class Step(Change[SessionState, "Step"]):
         for place, measuring in zip(self._plan.places, self._passes or (), strict=False):
             run = place.run
             bytes_there = byte_count - run.tensors[0].byte_offset
-            measuring.advance(min(max(0, bytes_there // run.staged.itemsize), run.staged.size))
+            measuring.compute_until(min(max(0, bytes_there // run.staged.itemsize), run.staged.size))
 
     def _measuring(self) -> list[Pass | Piecewise] | None:
         """Passes that measure the gradient as it arrives; None if that depends on the session's state."""
@@ -329,7 +329,7 @@ class Step(Change[SessionState, "Step"]):
                 continue
             updating = place.begin(StepPrograms.trace_apply, *shape, **how)
             for stop in range(PIECE, target.staged.size, PIECE):
-                updating.advance(stop)
+                updating.compute_until(stop)
                 if isinstance(updating, Piecewise):
                     updating.wait()
                 if progress is not None:
@@ -349,7 +349,7 @@ class Step(Change[SessionState, "Step"]):
             sums = place.call(
                 StepPrograms.trace_measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
             )
-            of_tensors |= rule.scalars_of_tensors(all_norms(sums))
+            of_tensors |= rule.scalars_of_tensors(norms_by_name(sums))
         return scalars, of_tensors or None
 
     def _settle(self, prepared: Sequence[Scalars], numbers: StepScalars) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.formats import BFLOAT16, FLOAT64
 from optserve_server.arrays.kernel import Segments
+from optserve_server.arrays.narrow_floats import BFLOAT16, FLOAT64
 from optserve_server.arrays.program import Constant, Load, Op, Operand, Program, ReductionKind, Result, Scalar
 
 ACCURATE: Mapping[Op, Any] = {

@@ -10,8 +10,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.formats import FLOAT32, FLOAT64
 from optserve_server.arrays.kernel import Segments
+from optserve_server.arrays.narrow_floats import FLOAT32, FLOAT64
 from optserve_server.arrays.program import Op, Program, ReductionKind
 from optserve_server.arrays.trace import Tracer
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
-from optserve_server.arrays.emission import dtypes
-from optserve_server.arrays.formats import FLOAT32
+from optserve_server.arrays.narrow_floats import FLOAT32
+from optserve_server.arrays.source_generation import storage_dtypes
 from optserve_server.arrays.trace import Tracer
 from tests.service.arrays.programs import COMPUTE, PROGRAMS, storages
 from tests.support.nvrtc import compile_ptx
@@ -29,7 +29,7 @@ def elementary() -> Any:
 def test_compiles(name: str, dtype: np.dtype[Any]) -> None:
     program = {**PROGRAMS, "elementary": elementary}[name]()
     for storage in storages(program):
-        ptx = compile_ptx(cuda_source(program, dtype, dtypes(program, dtype, storage)), OPTIONS)
+        ptx = compile_ptx(cuda_source(program, dtype, storage_dtypes(program, dtype, storage)), OPTIONS)
         assert ".entry kernel" in ptx
         if name != "elementary":  # whose own library code contracts on purpose
             assert not re.search(r"fma\.rn|\.approx|\.ftz", ptx)

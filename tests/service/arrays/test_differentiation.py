@@ -13,13 +13,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.constant_replacement import replace_constants
 from optserve_server.arrays.differentiation import PARTIALS, differentiate
-from optserve_server.arrays.formats import FLOAT64
-from optserve_server.arrays.lifting import lift
+from optserve_server.arrays.narrow_floats import FLOAT64
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.arrays.plan import COMPARISONS
 from optserve_server.arrays.program import Constant, Op, Program, ReductionKind
+from optserve_server.arrays.register_allocation import COMPARISONS
 from optserve_server.arrays.trace import Tracer
 
 Array = npt.NDArray[np.float64]
@@ -173,14 +173,14 @@ def test_lifted_numbers_compute_the_same() -> None:
     def formula(cost: float) -> Formula:
         return lambda t, x, y: t.where(x > y, cost * (x - y), 99.0 * (y - x)) / 7.0
 
-    one, numbers = lift(programs(formula(3.0))[1])
-    other, others = lift(programs(formula(5.0))[1])
+    one, numbers = replace_constants(programs(formula(3.0))[1])
+    other, others = replace_constants(programs(formula(5.0))[1])
     assert one == other
     assert numbers != others
     assert not any(isinstance(x, Constant) for k in one.instructions for x in k.operands)
     expected, found = run(programs(formula(3.0))[1], X, Y), run(one, X, Y, numbers)
     assert all(np.array_equal(expected[name], found[name]) for name in ("value", "slope"))
-    assert lift(Tracer().program()) == (Tracer().program(), {})
+    assert replace_constants(Tracer().program()) == (Tracer().program(), {})
 
 
 MAKERS: list[Callable[[Tracer, Any, Any], Any]] = [

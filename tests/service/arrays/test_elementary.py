@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optserve_server.arrays.formats import FLOAT32
+from optserve_server.arrays.narrow_floats import FLOAT32
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.trace import Tracer

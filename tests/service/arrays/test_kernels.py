@@ -17,12 +17,12 @@ import pytest
 
 from optserve_server.arrays import numba_jit, numpy_blocked, workers
 from optserve_server.arrays.backend import Backend
-from optserve_server.arrays.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+from optserve_server.arrays.backend_selection import NAMES, gpu_answers, select_backend
 from optserve_server.arrays.kernel import Segments
+from optserve_server.arrays.narrow_floats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program, ReductionKind
-from optserve_server.arrays.select import NAMES, gpu_answers, select
 from optserve_server.arrays.trace import Tracer
 from tests.service.arrays.programs import inputs, numbers, reducing, same_bits, segments, values
 
@@ -204,11 +204,11 @@ def test_what_compiled_code_depends_on_is_part_of_its_name(
 
 
 def test_selection() -> None:
-    assert select("numpy").name == "numpy"
-    assert select("numba").name == "numba"
-    assert select("auto").name == ("cupy" if gpu_answers() else "numba")
+    assert select_backend("numpy").name == "numpy"
+    assert select_backend("numba").name == "numba"
+    assert select_backend("auto").name == ("cupy" if gpu_answers() else "numba")
     with pytest.raises(ValueError, match="one of auto, cupy, numba, numpy"):
-        select("abacus")
+        select_backend("abacus")
     assert NAMES == ("auto", "cupy", "numba", "numpy")
     assert numba_jit.NumbaBackend.name == "numba"
 
@@ -222,6 +222,6 @@ def test_extrema_where_numpy_decides_between_zeros_otherwise(dtype: np.dtype[Any
     assert same_bits(out, np.where((a > b) | np.isnan(a), a, b))
     numpy_blocked._smaller(a, b, out)
     assert same_bits(out, np.where((a < b) | np.isnan(a), a, b))
-    assert numpy_blocked._extremum(lambda x, y: np.abs(np.maximum(x, y)), numpy_blocked._greater) is (
+    assert numpy_blocked._choose_extremum_function(lambda x, y: np.abs(np.maximum(x, y)), numpy_blocked._greater) is (
         numpy_blocked._greater
     )

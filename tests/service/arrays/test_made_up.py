@@ -13,7 +13,7 @@ import pytest
 
 from optserve_server.arrays import numba_jit
 from optserve_server.arrays.backend import Backend
-from optserve_server.arrays.formats import FLOAT32, FLOAT64
+from optserve_server.arrays.narrow_floats import FLOAT32, FLOAT64
 from optserve_server.arrays.numba_jit import NumbaBackend, NumbaKernel
 from optserve_server.arrays.numpy_blocked import NumpyBackend, NumpyKernel
 from optserve_server.arrays.program import Program

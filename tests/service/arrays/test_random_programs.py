@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optserve_server.arrays.formats import FLOAT32, FLOAT64
+from optserve_server.arrays.narrow_floats import FLOAT32, FLOAT64
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program, ReductionKind

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optserve_server.arrays.vocabulary import NumpyOps
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.errors import DomainError, Reason
 from optserve_server.expressions.formula import evaluate
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optserve_server.arrays.vocabulary import NumpyOps
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.errors import DomainError, Reason
 from optserve_server.expressions import formula
 from optserve_server.expressions.formula import FUNCTIONS, MAX_NODES

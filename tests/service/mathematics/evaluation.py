@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.kernel import Segments
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.arrays.program import Program
-from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.programs.gradient_transforms import StepPrograms
 from optserve_server.spec.session_spec import GradientSpec

@@ -12,10 +12,10 @@ from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.activations.gelu import GELU
 from optserve_server.activations.prelu import PReLU
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
-from optserve_server.arrays.emission import dtypes
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
+from optserve_server.arrays.source_generation import storage_dtypes
 from optserve_server.arrays.trace import Tracer
 from tests.service.arrays.programs import APPROXIMATE
 from tests.support.host_cuda import HostKernel
@@ -107,5 +107,5 @@ def test_plain_evaluation_gives_the_programs_bits(activation: Any, dtype: type) 
 @pytest.mark.parametrize("activation", EVERY, ids=repr)
 def test_cuda_compiles(activation: Any, dtype: type) -> None:
     program = trace_activation(activation)
-    source = cuda_source(program, np.dtype(dtype), dtypes(program, np.dtype(dtype), {}))
+    source = cuda_source(program, np.dtype(dtype), storage_dtypes(program, np.dtype(dtype), {}))
     assert ".entry kernel" in compile_ptx(source, OPTIONS)

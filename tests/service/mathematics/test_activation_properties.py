@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from optserve_server.activations import REGISTRY
 from optserve_server.activations.normal_tail import upper_tail
-from optserve_server.arrays.vocabulary import NumpyOps
+from optserve_server.arrays.ops import NumpyOps
 from tests.service.mathematics.differences import numeric_gradient
 
 POSITIVE = st.floats(0.1, 5)

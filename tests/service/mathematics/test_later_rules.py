@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from optserve_server.arrays.vocabulary import NumpyOps
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.errors import DomainError, Reason
 from optserve_server.optimizers.adam import BiasCorrection
 from optserve_server.optimizers.adan import Adan

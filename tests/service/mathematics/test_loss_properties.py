@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.arrays.trace import Tracer
-from optserve_server.arrays.vocabulary import NumpyOps
 from optserve_server.losses import REGISTRY
 from optserve_server.losses.base import Loss, Reduction, reduce
 from optserve_server.losses.elementwise import ElementwiseLoss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optserve_server.arrays.vocabulary import NumpyOps
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyper import Convention
 from optserve_server.optimizers import REGISTRY

@@ -29,7 +29,7 @@ FUNCTIONS = (Op.SQRT, Op.EXP, Op.EXPM1, Op.LOG, Op.LOG1P, Op.TANH)
 
 
 @dataclasses.dataclass(frozen=True)
-class Names:
+class OperandNames:
     """Identifiers in generated source. A program's own names never get there.
 
     Attributes:
@@ -41,7 +41,7 @@ class Names:
     constants: tuple[Constant, ...]
 
     @classmethod
-    def of(cls, program: Program) -> Names:
+    def from_program(cls, program: Program) -> OperandNames:
         """The names of the operands of ``program``."""
         return cls(program, tuple(dict.fromkeys(x for x in program.operands if isinstance(x, Constant))))
 
@@ -71,6 +71,6 @@ def find_stores(program: Program) -> frozenset[str]:
     return frozenset(name for name, _ in program.stores)
 
 
-def dtypes(program: Program, dtype: np.dtype[Any], storage: Any) -> tuple[np.dtype[Any], ...]:
+def storage_dtypes(program: Program, dtype: np.dtype[Any], storage: Any) -> tuple[np.dtype[Any], ...]:
     """The storage dtype of each array."""
     return tuple(np.dtype(storage.get(name, dtype)) for name in program.arrays)

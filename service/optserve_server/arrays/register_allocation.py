@@ -34,7 +34,7 @@ class Location:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class RegisterAllocation:
     """Register allocation of a program.
 
     Attributes:
@@ -52,7 +52,7 @@ class Plan:
     held: frozenset[str]
 
 
-def plan(program: Program, plain: frozenset[str]) -> Plan:
+def allocate_registers(program: Program, plain: frozenset[str]) -> RegisterAllocation:
     """Allocates registers for the values of ``program``.
 
     Args:
@@ -84,7 +84,7 @@ def plan(program: Program, plain: frozenset[str]) -> Plan:
 
     written = set(direct.values())
     copies = tuple((name, x) for name, x in program.stores if name not in written)
-    return Plan(tuple(results), copies, made[Bank.FLOAT], made[Bank.BOOL], _find_overwritten(program))
+    return RegisterAllocation(tuple(results), copies, made[Bank.FLOAT], made[Bank.BOOL], _find_overwritten(program))
 
 
 def _last_uses(program: Program) -> dict[Operand, int]:

@@ -12,7 +12,7 @@ import dataclasses
 from optserve_server.arrays.program import Constant, Operand, Program, Scalar
 
 
-def lift(program: Program) -> tuple[Program, dict[str, float]]:
+def replace_constants(program: Program) -> tuple[Program, dict[str, float]]:
     """The program without constants, and the numbers for the scalars that replace them."""
     names: dict[Operand, Scalar] = {}
     numbers: dict[str, float] = {}

@@ -24,52 +24,52 @@ class Ops(ABC):
     """Elementary functions over values."""
 
     @abstractmethod
-    def apply(self, op: Op, *values: Value) -> Value:
+    def record_operation(self, op: Op, *values: Value) -> Value:
         """The result of one operation."""
 
     def sqrt(self, x: Value) -> Value:
         """The square root, correctly rounded."""
-        return self.apply(Op.SQRT, x)
+        return self.record_operation(Op.SQRT, x)
 
     def abs(self, x: Value) -> Value:
         """The absolute value."""
-        return self.apply(Op.ABS, x)
+        return self.record_operation(Op.ABS, x)
 
     def sign(self, x: Value) -> Value:
         """-1, 0 or 1; nan where ``x`` is nan."""
-        return self.apply(Op.SIGN, x)
+        return self.record_operation(Op.SIGN, x)
 
     def maximum(self, a: Value, b: Value) -> Value:
         """The greater value; nan where either is nan, ``b`` where they are equal."""
-        return self.apply(Op.MAXIMUM, a, b)
+        return self.record_operation(Op.MAXIMUM, a, b)
 
     def minimum(self, a: Value, b: Value) -> Value:
         """The smaller value; nan where either is nan, ``b`` where they are equal."""
-        return self.apply(Op.MINIMUM, a, b)
+        return self.record_operation(Op.MINIMUM, a, b)
 
     def where(self, condition: Value, a: Value, b: Value) -> Value:
         """``a`` where the condition holds, otherwise ``b``."""
-        return self.apply(Op.SELECT, condition, a, b)
+        return self.record_operation(Op.SELECT, condition, a, b)
 
     def exp(self, x: Value) -> Value:
         """The exponential function."""
-        return self.apply(Op.EXP, x)
+        return self.record_operation(Op.EXP, x)
 
     def expm1(self, x: Value) -> Value:
         """``exp(x) - 1``, accurate near 0."""
-        return self.apply(Op.EXPM1, x)
+        return self.record_operation(Op.EXPM1, x)
 
     def log(self, x: Value) -> Value:
         """The natural logarithm."""
-        return self.apply(Op.LOG, x)
+        return self.record_operation(Op.LOG, x)
 
     def log1p(self, x: Value) -> Value:
         """``log(1 + x)``, accurate near 0."""
-        return self.apply(Op.LOG1P, x)
+        return self.record_operation(Op.LOG1P, x)
 
     def tanh(self, x: Value) -> Value:
         """The hyperbolic tangent."""
-        return self.apply(Op.TANH, x)
+        return self.record_operation(Op.TANH, x)
 
 
 NUMPY: Mapping[Op, Callable[..., Any]] = {
@@ -81,6 +81,6 @@ NUMPY: Mapping[Op, Callable[..., Any]] = {
 class NumpyOps(Ops):
     """`Ops` on NumPy arrays: the reference."""
 
-    def apply(self, op: Op, *values: Value) -> Value:
+    def record_operation(self, op: Op, *values: Value) -> Value:
         """The result of one operation."""
         return NUMPY[op](*values)

@@ -6,8 +6,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from optserve_server.arrays.ops import Ops, Value
 from optserve_server.arrays.program import Constant, Load, Op, Operand, Program, Result, Scalar
-from optserve_server.arrays.vocabulary import Ops, Value
 
 OPERATORS: Mapping[Op, Callable[..., Any]] = {
     Op.ADD: operator.add,
@@ -27,14 +27,14 @@ Values = Mapping[Load | Scalar, Value]
 """What stands for arrays and numbers."""
 
 
-def perform(ops: Ops, op: Op, *values: Value) -> Value:
+def apply_operation(ops: Ops, op: Op, *values: Value) -> Value:
     """One operation."""
     if op in OPERATORS:
         return OPERATORS[op](*values)
     return getattr(ops, "where" if op is Op.SELECT else op.value)(*values)
 
 
-def replay(program: Program, ops: Ops, values: Values) -> dict[str, Value]:
+def interpret(program: Program, ops: Ops, values: Values) -> dict[str, Value]:
     """What a program without segment scalars stores, by array.
 
     Args:
@@ -55,5 +55,5 @@ def replay(program: Program, ops: Ops, values: Values) -> dict[str, Value]:
         raise TypeError("a replay has no segments")
 
     for instruction in program.instructions:
-        results.append(perform(ops, instruction.op, *map(value, instruction.operands)))
+        results.append(apply_operation(ops, instruction.op, *map(value, instruction.operands)))
     return {name: value(x) for name, x in program.stores}

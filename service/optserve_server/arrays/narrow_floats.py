@@ -44,11 +44,11 @@ def _decode_halves(source: npt.NDArray[np.float16], out: npt.NDArray[np.float32]
 def encode(source: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
     """Rounds ``source`` to the dtype of ``out``, to nearest even."""
     if source.dtype == FLOAT64 and out.dtype == BFLOAT16:  # the cast would round twice
-        source = to_odd(source)
+        source = round_to_odd(source)
     np.copyto(out, source, casting="unsafe")
 
 
-def to_odd(source: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def round_to_odd(source: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """Rounds to float32, to the odd one of both neighbours where inexact.
 
     Such a number keeps on which side of a tie it was, so that it can be rounded again.

@@ -8,10 +8,10 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 
 NAMES = ("auto", "cupy", "numba", "numpy")
-"""What `select` takes."""
+"""What `select_backend` takes."""
 
 
-def select(name: str = "auto") -> Backend:
+def select_backend(name: str = "auto") -> Backend:
     """The named executor, or the fastest that this machine has.
 
     Args:

@@ -54,7 +54,7 @@ def main() -> None:
     """Serves until standard input closes."""
     arguments = _parser().parse_args()
     detector = FallbackDetector()
-    over = arguments.over
+    over = arguments.divide_by
     with (
         _address(arguments.at) as address,
         optserve.connect(

@@ -46,7 +46,7 @@ class Kernel:
         arrays = {"p": parameters.copy(), "g": gradient, **slots}
         self._arrays = {name: backend.from_host(array) for name, array in arrays.items()}
         self._bound = kernel.bind(self._arrays, len(parameters))
-        known = {**rule.scalars(1, RATE), "guard_decay": 1 - RATE * rule.decoupled_weight_decay}
+        known = {**rule.compute_scalars(1, RATE), "guard_decay": 1 - RATE * rule.decoupled_weight_decay}
         self._scalars = {name: known[name] for name in program.scalars}
         self.backend = backend
 

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.kernels.ours import Array
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numba_jit import NumbaBackend
-from optserve_server.hyper import Chosen
+from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers.base import Rule
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from optserve_server.spec.session_spec import SessionSpec

@@ -92,7 +92,7 @@ class DomainError(Exception):
         self.metadata = {key: str(value) for key, value in (metadata or {}).items()}
         self.retry_after = retry_after
 
-    def prefix(self, path: str) -> None:
+    def prefix_field(self, path: str) -> None:
         """Puts ``path`` before the field."""
         if self.field is None:
             self.field = path
@@ -100,14 +100,14 @@ class DomainError(Exception):
             self.field = f"{path}{'' if self.field.startswith('[') else '.'}{self.field}"
 
 
-def out_of_range(field: str | None, actual: object, allowed: str, message: str | None = None) -> DomainError:
+def out_of_range_error(field: str | None, actual: object, allowed: str, message: str | None = None) -> DomainError:
     """OUT_OF_RANGE: a number that is not allowed; the message says so in general if none is given."""
     text = message or f"{field} is {actual}, but must be {allowed}"
     metadata = {"range": allowed, "actual": actual}
     return DomainError(Reason.OUT_OF_RANGE, text, field=field, metadata=metadata)
 
 
-def mismatch(
+def mismatch_error(
     reason: Reason, field: str | None, expected: object, actual: object, message: str | None = None
 ) -> DomainError:
     """SHAPE_MISMATCH or DTYPE_MISMATCH; the message says what was expected if none is given."""
@@ -115,7 +115,7 @@ def mismatch(
     return DomainError(reason, text, field=field, metadata={"expected": expected, "actual": actual})
 
 
-def conflict(field: str, message: str) -> DomainError:
+def conflict_error(field: str, message: str) -> DomainError:
     """CONFLICTING_FIELDS: a field that contradicts another one."""
     return DomainError(Reason.CONFLICTING_FIELDS, message, field=field)
 
@@ -137,4 +137,4 @@ class within(contextlib.AbstractContextManager[None]):
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, DomainError):
-            error.prefix(self._path)
+            error.prefix_field(self._path)

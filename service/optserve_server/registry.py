@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from optserve_server.hyper import Algorithm
+from optserve_server.hyperparameters import Algorithm
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 BREACHES = {
     "a lower layer imports a higher one": (
-        "hyper.py",
+        "hyperparameters.py",
         "import optserve_server.spec.session_spec",
     ),
     "sessions import a concrete backend": (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, get_args, get_origin
 
-from optserve_server.hyper import Chosen, Convention, Hyperparameters, NamedNumbers, field_types
+from optserve_server.hyperparameters import Chosen, Convention, Hyperparameters, NamedNumbers, field_types
 from optserve_server.registry import Registry
 
 

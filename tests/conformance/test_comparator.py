@@ -12,7 +12,7 @@ import pytest
 
 from optserve_server import optimizers
 from optserve_server.errors import DomainError
-from optserve_server.hyper import Convention, declarations, field_types
+from optserve_server.hyperparameters import Convention, declarations, field_types
 from optserve_server.optimizers.base import Rule
 from tests.conformance import corpus, trajectories
 from tests.conformance.comparator import difference, judge

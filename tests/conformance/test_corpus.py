@@ -7,7 +7,7 @@ import pytest
 
 from optserve.v1 import initializer_spec_pb2, session_pb2
 from optserve_server import initializers, optimizers
-from optserve_server.hyper import declarations
+from optserve_server.hyperparameters import declarations
 from tests.conformance import corpus, names
 from tests.conformance.messages import SPECS, parse
 

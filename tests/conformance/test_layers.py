@@ -12,7 +12,7 @@ from optserve_server.complexity import REGISTRY
 from optserve_server.complexity.base import Layer
 from optserve_server.complexity.network import NamedLayer, Network, estimate
 from optserve_server.errors import DomainError
-from optserve_server.hyper import declarations
+from optserve_server.hyperparameters import declarations
 from tests.conformance import corpus
 from tests.conformance.corpus import Case, cases
 from tests.conformance.specs import resolve

@@ -30,9 +30,9 @@ def follow(rule: Rule, case: Case, dtype: np.dtype[Any], advance: Advance) -> di
     state: State = {PARAMETER: np.array(case.inputs["parameters"], dtype)}
     state |= {slot: np.full(shape, value, dtype) for slot, (shape, value) in slots(rule, state).items()}
     path, points = [], []
-    carried = dict(rule.carry())
+    carried = dict(rule.initial_scalar_state())
     for step, (gradient, rate) in enumerate(zip(gradients, rates(rule, case), strict=True), 1):
-        numbers = rule.scalars(step, rate, **carried)
+        numbers = rule.compute_scalars(step, rate, **carried)
         carried = {name: numbers[name] for name in carried}
         points.append(lookahead(rule, state, numbers))
         with np.errstate(over="ignore"):  # what overflows becomes infinite, as in every kernel
@@ -74,7 +74,7 @@ def select_numbers(
 ) -> dict[str, Any]:
     """The numbers that a formula takes: carried ones only where it names them."""
     named = inspect.signature(formula).parameters
-    return round_numbers({k: v for k, v in numbers.items() if k in named or k not in rule.carry()}, dtype)
+    return round_numbers({k: v for k, v in numbers.items() if k in named or k not in rule.initial_scalar_state()}, dtype)
 
 
 def round_numbers(numbers: Mapping[str, float], dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -121,5 +121,5 @@ def beforehand(
     if isinstance(rule, GroupwiseRule):
         given = select_numbers(rule, rule.group_sum_terms, numbers, p.dtype)
         summed = rule.group_sum_terms(NumpyOps(), p, gradient, *slots, **given)
-        return rule.settle({n: float(np.abs(v).sum(dtype=np.float64)) for n, v in summed.items()}, numbers)
+        return rule.compute_group_scalars({n: float(np.abs(v).sum(dtype=np.float64)) for n, v in summed.items()}, numbers)
     return {}, {}

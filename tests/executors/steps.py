@@ -37,7 +37,7 @@ def gradient(step: int, dtype: np.dtype[Any], size: int) -> npt.NDArray[Any]:
 
 def numbers(variant: Variant) -> list[dict[str, float]]:
     """Every program's numbers for each of the steps, the rate changing."""
-    carried = dict(variant.rule.carry())
+    carried = dict(variant.rule.initial_scalar_state())
     guards = {
         "guard_loss_scale": 8.0,
         "guard_accumulation_steps": 2.0,
@@ -51,10 +51,10 @@ def numbers(variant: Variant) -> list[dict[str, float]]:
     }
     result = []
     for step in range(1, STEPS + 1):
-        own = variant.rule.scalars(step, 0.1 / step, **carried)
+        own = variant.rule.compute_scalars(step, 0.1 / step, **carried)
         carried = {name: own[name] for name in carried}
         if isinstance(variant.rule, GroupwiseRule):
-            more, carried = variant.rule.settle(defaultdict(lambda: 0.5), own)
+            more, carried = variant.rule.compute_group_scalars(defaultdict(lambda: 0.5), own)
             own |= more
         result.append({**own, **guards, "guard_decay": 1 - 0.01 / step})
     return result

@@ -20,7 +20,7 @@ from optserve_server.durability.change_records import RequestedChange
 from optserve_server.durability.durability_manager import DurabilityManager, SnapshotPolicy
 from optserve_server.durability.recovery import Recovery
 from optserve_server.durability.snapshot_codec import encode_snapshot
-from optserve_server.hyper import Chosen
+from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers.adam import Adam
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import make_change

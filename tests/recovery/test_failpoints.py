@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from optserve_server.durability.change_records import PushChange, ReportChange, RestoreChange, UpdateChange
-from optserve_server.hyper import Chosen
+from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.session import Session
 from optserve_server.spec.plateau import ReduceOnPlateauSpec

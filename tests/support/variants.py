@@ -10,7 +10,7 @@ from typing import Any
 
 from optserve_server.arrays.program import Program
 from optserve_server.errors import DomainError
-from optserve_server.hyper import declarations, field_types
+from optserve_server.hyperparameters import declarations, field_types
 from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.programs.gradient_transforms import StepPrograms
@@ -86,7 +86,7 @@ def _switches_a_slot(cls: type[ElementwiseRule], name: str) -> bool:
 
 def _takes_zero(cls: type[ElementwiseRule]) -> bool:
     """Whether epsilon may be 0, which makes another program: nothing divides by 0 there."""
-    return declarations(cls)["epsilon"].admits(0.0)
+    return declarations(cls)["epsilon"].is_allowed(0.0)
 
 
 BARE = GradientSpec()

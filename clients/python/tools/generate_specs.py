@@ -40,7 +40,7 @@ from server_rules import (
     source,
 )
 
-from optserve_server.hyper import Declaration
+from optserve_server.hyperparameters import Declaration
 
 WIDTH = 110
 PACKAGE = "optserve/v1"

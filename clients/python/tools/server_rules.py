@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, get_args, get_type_hints
 
 from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
-from optserve_server.hyper import REQUIRED, Declaration, declarations
+from optserve_server.hyperparameters import REQUIRED, Declaration, declarations
 from optserve_server.registry import Registry
 from optserve_server.spec.session_spec import SessionSpec
 

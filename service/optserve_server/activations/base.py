@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.ops import NumpyOps, Ops, Value
-from optserve_server.errors import DomainError, Reason, conflict, mismatch, out_of_range
-from optserve_server.hyper import Algorithm
+from optserve_server.errors import DomainError, Reason, conflict_error, mismatch_error, out_of_range_error
+from optserve_server.hyperparameters import Algorithm
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 """A float32 or float64 array of any shape."""
@@ -85,25 +85,25 @@ class Activation(Algorithm):
         Raises:
             DomainError: what `vjp` raises.
         """
-        raise conflict("slope", f"{self.name} takes no slope")
+        raise conflict_error("slope", f"{self.name} takes no slope")
 
     def _require_fitting(self, x: Floats, dy: Floats, slope: Floats | None) -> None:
         _require_float(x)
         self._require_slope(x, slope)
-        _require_alike(dy, self.output_shape(x.shape), x.dtype, "output_gradient", "output")
+        _check_shape_and_dtype(dy, self.output_shape(x.shape), x.dtype, "output_gradient", "output")
 
     def _require_slope(self, x: Floats, slope: Floats | None) -> None:
         if not self.takes_slope:
             if slope is not None:
-                raise conflict("slope", f"{self.name} takes no slope")
+                raise conflict_error("slope", f"{self.name} takes no slope")
             return
         if slope is None:
             raise DomainError(Reason.FIELD_REQUIRED, f"{self.name} takes a slope", field="slope")
-        _require_alike(slope, slope.shape, x.dtype, "slope", "input")
+        _check_shape_and_dtype(slope, slope.shape, x.dtype, "slope", "input")
         if not _broadcasts(slope.shape, x.shape):
             actual, wanted = list(slope.shape), list(x.shape)
             text = f"the slope is {actual}, which does not broadcast to {wanted}"
-            raise mismatch(Reason.SHAPE_MISMATCH, "slope", f"broadcasts to {wanted}", actual, text)
+            raise mismatch_error(Reason.SHAPE_MISMATCH, "slope", f"broadcasts to {wanted}", actual, text)
 
     @abstractmethod
     def _forward(self, x: Floats, slope: Floats | None) -> Any: ...
@@ -125,13 +125,13 @@ class ElementwiseActivation(Activation):
         """The derivative at one element, times ``dy``."""
 
     def _forward(self, x: Floats, slope: Floats | None) -> Any:
-        return in_blocks(functools.partial(self.forward, NumpyOps()), x)
+        return apply_in_blocks(functools.partial(self.forward, NumpyOps()), x)
 
     def _backward(self, x: Floats, dy: Floats, slope: Floats | None) -> Any:
-        return in_blocks(functools.partial(self.gradient, NumpyOps()), x, dy)
+        return apply_in_blocks(functools.partial(self.gradient, NumpyOps()), x, dy)
 
 
-def in_blocks(formula: Callable[..., Any], *arrays: Floats) -> Any:
+def apply_in_blocks(formula: Callable[..., Any], *arrays: Floats) -> Any:
     """``formula`` of arrays of one shape, by blocks whose intermediate results stay in the cache."""
     first = arrays[0]
     if first.size <= BLOCK:
@@ -153,15 +153,15 @@ def check_axis(axis: int, rank: int) -> None:
     if not -rank <= axis < rank:
         allowed = f"in [{-rank}, {rank})"
         text = f"axis is {axis}, but must be {allowed} for a tensor of {rank} dimensions"
-        raise out_of_range("axis", axis, allowed, text)
+        raise out_of_range_error("axis", axis, allowed, text)
 
 
 def _require_float(x: Floats) -> None:
     if x.dtype not in (np.float32, np.float64):
-        raise mismatch(Reason.DTYPE_MISMATCH, "input", "float32 or float64", x.dtype)
+        raise mismatch_error(Reason.DTYPE_MISMATCH, "input", "float32 or float64", x.dtype)
 
 
-def _require_alike(
+def _check_shape_and_dtype(
     array: Floats, shape: tuple[int, ...], dtype: np.dtype[Any], field: str, model: str
 ) -> None:
     for reason, expected, actual in (
@@ -170,7 +170,7 @@ def _require_alike(
     ):
         if actual != expected:
             text = f"{field} is {actual}, but the {model} is {expected}"
-            raise mismatch(reason, field, expected, actual, text)
+            raise mismatch_error(reason, field, expected, actual, text)
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

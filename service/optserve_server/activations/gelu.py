@@ -9,7 +9,7 @@ from typing import ClassVar
 from optserve_server.activations.gated import GatedActivation
 from optserve_server.activations.normal_tail import density, upper_tail
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 
 CUBIC = 0.044715
 RATE = 2 * math.sqrt(2 / math.pi)
@@ -27,7 +27,7 @@ class GELU(GatedActivation):
 
     approximate: bool = hyper(False, optax=True)
 
-    def tail(self, ops: Ops, a: Value) -> tuple[Value, Value]:
+    def compute_gate_tail(self, ops: Ops, a: Value) -> tuple[Value, Value]:
         if not self.approximate:
             return upper_tail(ops, a), density(ops, a)
         square = a * a

@@ -9,7 +9,7 @@ import numpy as np
 
 from optserve_server.activations.base import Activation, Floats
 from optserve_server.activations.softmax import softmax, subtract_maximum
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 
 
 @dataclass(frozen=True)

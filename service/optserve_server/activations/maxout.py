@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from optserve_server.activations.base import Activation, Floats
-from optserve_server.errors import Reason, mismatch
-from optserve_server.hyper import hyper
+from optserve_server.errors import Reason, mismatch_error
+from optserve_server.hyperparameters import hyper
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class Maxout(Activation):
         if shape[axis] % self.group_size:
             text = f"axis {axis} has {shape[axis]} elements, which makes no groups of {self.group_size}"
             expected = f"a multiple of {self.group_size}"
-            raise mismatch(Reason.SHAPE_MISMATCH, "input", expected, shape[axis], text)
+            raise mismatch_error(Reason.SHAPE_MISMATCH, "input", expected, shape[axis], text)
         return axis, shape[axis] // self.group_size
 
-    def _cut(self, x: Floats) -> tuple[Floats, int]:
+    def _split_groups(self, x: Floats) -> tuple[Floats, int]:
         """``x`` with the axis cut in two, and where the groups' own axis is."""
         axis, groups = self._groups(x.shape)
         return x.reshape(*x.shape[:axis], groups, self.group_size, *x.shape[axis + 1 :]), axis + 1
 
     def _forward(self, x: Floats, slope: Floats | None) -> Any:
-        cut, axis = self._cut(x)
+        cut, axis = self._split_groups(x)
         return np.max(cut, axis=axis)
 
     def _backward(self, x: Floats, dy: Floats, slope: Floats | None) -> Any:
-        cut, axis = self._cut(x)
+        cut, axis = self._split_groups(x)
         dx = np.zeros_like(cut)
         first = np.argmax(cut, axis=axis, keepdims=True)
         np.put_along_axis(dx, first, np.expand_dims(dy, axis), axis)

@@ -21,17 +21,17 @@ class Mish(ElementwiseActivation):
 
     def forward(self, ops: Ops, x: Value) -> Value:
         e = ops.exp(-ops.abs(x))
-        n, m = _fraction(ops, x, e)
+        n, m = _tanh_softplus_fraction(ops, x, e)
         return ops.maximum(x, -FAR) * (n / m)
 
     def gradient(self, ops: Ops, x: Value, dy: Value) -> Value:
         e = ops.exp(-ops.abs(x))
-        n, m = _fraction(ops, x, e)
+        n, m = _tanh_softplus_fraction(ops, x, e)
         k = ops.where(x > 0, e * e, e)
         finite = ops.minimum(ops.maximum(x, -FAR), FAR)
         return dy * (n / m + 4 * finite * (k * (1 + e) / (m * m)))
 
 
-def _fraction(ops: Ops, x: Value, e: Value) -> tuple[Value, Value]:
+def _tanh_softplus_fraction(ops: Ops, x: Value, e: Value) -> tuple[Value, Value]:
     n = ops.where(x > 0, 1 + 2 * e, e * (e + 2))
     return n, n + ops.where(x > 0, 2 * (e * e), 2.0)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from optserve_server.activations.base import Floats
-from optserve_server.activations.sloped import SlopedActivation
+from optserve_server.activations.sloped_activation import SlopedActivation
 from optserve_server.arrays.ops import NumpyOps, Ops, Value
 
 

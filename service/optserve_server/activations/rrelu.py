@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from optserve_server.activations.base import Floats
-from optserve_server.activations.sloped import SlopedActivation
-from optserve_server.errors import conflict
-from optserve_server.hyper import hyper
+from optserve_server.activations.sloped_activation import SlopedActivation
+from optserve_server.errors import conflict_error
+from optserve_server.hyperparameters import hyper
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RReLU(SlopedActivation):
 
     def validate(self) -> None:
         if self.lower > self.upper:
-            raise conflict("lower", f"lower is {self.lower}, but must be at most upper, {self.upper}")
+            raise conflict_error("lower", f"lower is {self.lower}, but must be at most upper, {self.upper}")
 
     def slopes(self, x: Floats, slope: Floats | None) -> Floats:
         if not self.training:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from optserve_server.activations.base import Activation, Floats
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 
 
 def subtract_maximum(x: Floats, axis: int) -> Floats:

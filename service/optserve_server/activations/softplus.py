@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from optserve_server.errors import DomainError, Reason, mismatch, out_of_range
-from optserve_server.hyper import Algorithm
+from optserve_server.errors import DomainError, Reason, mismatch_error, out_of_range_error
+from optserve_server.hyperparameters import Algorithm
 
 Shape: TypeAlias = tuple[int, ...]
 """Extents of one example, outermost first, channels last, without the batch."""
@@ -68,7 +68,7 @@ def check_extents(values: Sequence[int], field: str) -> None:
     """
     for index, value in enumerate(values):
         if not 1 <= value <= MAX_EXTENT:
-            raise out_of_range(f"{field}[{index}]", value, f"in [1, {MAX_EXTENT}]")
+            raise out_of_range_error(f"{field}[{index}]", value, f"in [1, {MAX_EXTENT}]")
 
 
 def require_rank(shape: Shape, allowed: range, what: str) -> None:
@@ -78,14 +78,14 @@ def require_rank(shape: Shape, allowed: range, what: str) -> None:
         DomainError: SHAPE_MISMATCH, without a field.
     """
     if len(shape) not in allowed:
-        raise misfit(f"the input is {text(shape)}, but must be {what}", what, shape)
+        raise shape_mismatch_error(f"the input is {format_shape(shape)}, but must be {what}", what, shape)
 
 
-def misfit(message: str, expected: str, actual: Shape, field: str | None = None) -> DomainError:
+def shape_mismatch_error(message: str, expected: str, actual: Shape, field: str | None = None) -> DomainError:
     """The error for an input that a layer cannot take."""
-    return mismatch(Reason.SHAPE_MISMATCH, field, expected, text(actual), message)
+    return mismatch_error(Reason.SHAPE_MISMATCH, field, expected, format_shape(actual), message)
 
 
-def text(shape: Shape) -> str:
+def format_shape(shape: Shape) -> str:
     """A shape as clients read it: ``[28,28,1]``."""
     return "[" + ",".join(map(str, shape)) + "]"

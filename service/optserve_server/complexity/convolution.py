@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape, misfit, text
-from optserve_server.complexity.windows import LayerPadding, check_window, places
-from optserve_server.errors import conflict
-from optserve_server.hyper import hyper
+from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape, shape_mismatch_error, format_shape
+from optserve_server.complexity.windows import LayerPadding, check_window, count_window_positions
+from optserve_server.errors import conflict_error
+from optserve_server.hyperparameters import hyper
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Convolution(Layer):
     def validate(self) -> None:
         check_window(self.kernel, "kernel", strides=self.strides, dilation=self.dilation)
         if self.filters % self.groups:
-            raise conflict("groups", f"{self.groups} groups do not divide {self.filters} filters")
+            raise conflict_error("groups", f"{self.groups} groups do not divide {self.filters} filters")
 
     def cost(self, shape: Shape) -> Cost:
-        spots = places(shape, self.kernel, self.strides, self.dilation, self.padding, "kernel")
+        spots = count_window_positions(shape, self.kernel, self.strides, self.dilation, self.padding, "kernel")
         channels = shape[-1]
         if channels % self.groups:
-            message = f"{self.groups} groups do not divide the channels of the input, {text(shape)}"
-            raise misfit(message, f"a multiple of {self.groups} channels", shape, "groups")
+            message = f"{self.groups} groups do not divide the channels of the input, {format_shape(shape)}"
+            raise shape_mismatch_error(message, f"a multiple of {self.groups} channels", shape, "groups")
         output = (*spots, self.filters)
         kernel = (*self.kernel, channels // self.groups, self.filters)
         return Cost(

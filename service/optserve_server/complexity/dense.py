@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape, require_rank
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 
 
 @dataclass(frozen=True)

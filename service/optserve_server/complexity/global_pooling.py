@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from optserve_server.complexity.base import Cost, Layer, Shape, require_rank
 from optserve_server.complexity.windows import MAX_DIMENSIONS, PoolingForm
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 
 
 @dataclass(frozen=True)

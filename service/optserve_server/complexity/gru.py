@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from optserve_server.complexity.base import Shape
 from optserve_server.complexity.recurrent import Recurrent
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from optserve_server.complexity.base import Cost, Layer, Shape, check_extents
-from optserve_server.errors import DomainError, Reason, out_of_range, within
+from optserve_server.errors import DomainError, Reason, out_of_range_error, within
 
 MAX_LAYERS = 10_000
 """Layers that a network may have."""
@@ -91,7 +91,7 @@ class Estimate:
     optimizer_state_bytes: int
 
 
-def no_state(shape: Shape) -> int:
+def zero_state_size(shape: Shape) -> int:
     """State of a network without an optimizer."""
     return 0
 
@@ -100,7 +100,7 @@ def estimate(
     network: Network,
     batch_size: int,
     element_size: int,
-    state_elements: Callable[[Shape], int] = no_state,
+    state_elements: Callable[[Shape], int] = zero_state_size,
 ) -> Estimate:
     """Counts what a network takes for one batch.
 
@@ -168,10 +168,10 @@ def _check_rank(shape: Sequence[int], field: str | None = None) -> None:
     if len(shape) > MAX_RANK:
         allowed = f"at most {MAX_RANK}"
         message = f"a shape has {len(shape)} dimensions, but may have {allowed}"
-        raise out_of_range(field, len(shape), allowed, message)
+        raise out_of_range_error(field, len(shape), allowed, message)
 
 
 def _check_counts(field: str, *counts: int) -> None:
     if max(counts) > MAX_COUNT:
         message = f"the counts as far as {field} do not fit 64 bits"
-        raise out_of_range(field, max(counts), f"at most {MAX_COUNT}", message)
+        raise out_of_range_error(field, max(counts), f"at most {MAX_COUNT}", message)

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from optserve_server.complexity.base import Cost, Layer, Shape
-from optserve_server.complexity.windows import LayerPadding, PoolingForm, check_window, places
-from optserve_server.hyper import hyper
+from optserve_server.complexity.windows import LayerPadding, PoolingForm, check_window, count_window_positions
+from optserve_server.hyperparameters import hyper
 
 
 @dataclass(frozen=True)
@@ -33,5 +33,5 @@ class Pooling(Layer):
 
     def cost(self, shape: Shape) -> Cost:
         near = (1,) * len(self.window)
-        output = (*places(shape, self.window, self.strides, near, self.padding, "window"), shape[-1])
+        output = (*count_window_positions(shape, self.window, self.strides, near, self.padding, "window"), shape[-1])
         return Cost(output, operations=math.prod(output) * self.form.operations(math.prod(self.window)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from optserve_server.complexity.base import Shape, check_extents, misfit, text
-from optserve_server.errors import conflict, out_of_range
+from optserve_server.complexity.base import Shape, check_extents, shape_mismatch_error, format_shape
+from optserve_server.errors import conflict_error, out_of_range_error
 
 MAX_DIMENSIONS = 3
 """Dimensions that a window may slide along."""
@@ -38,15 +38,15 @@ def check_window(window: Shape, field: str, **others: Shape) -> None:
     if not 1 <= len(window) <= MAX_DIMENSIONS:
         allowed = f"in [1, {MAX_DIMENSIONS}]"
         message = f"{field} has {len(window)} extents, but their number must be {allowed}"
-        raise out_of_range(field, len(window), allowed, message)
+        raise out_of_range_error(field, len(window), allowed, message)
     check_extents(window, field)
     for name, values in others.items():
         if len(values) != len(window):
-            raise conflict(name, f"{name} has {len(values)} numbers, but {field} has {len(window)}")
+            raise conflict_error(name, f"{name} has {len(values)} numbers, but {field} has {len(window)}")
         check_extents(values, name)
 
 
-def places(
+def count_window_positions(
     shape: Shape, window: Shape, strides: Shape, dilation: Shape, padding: LayerPadding, field: str
 ) -> Shape:
     """The places of a window along each dimension of an input with channels behind them.
@@ -62,12 +62,12 @@ def places(
     """
     if len(shape) != len(window) + 1:
         expected = f"{len(window)} dimensions and channels"
-        message = f"{field} has {len(window)} extents, but the input is {text(shape)}"
-        raise misfit(message, expected, shape, field)
+        message = f"{field} has {len(window)} extents, but the input is {format_shape(shape)}"
+        raise shape_mismatch_error(message, expected, shape, field)
     if padding is LayerPadding.SAME:
         return tuple(-(-n // s) for n, s in zip(shape, strides, strict=False))
     spans = tuple(d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True))
     if any(n < span for n, span in zip(shape, spans, strict=False)):
-        message = f"{field} spans {text(spans)}, but the input is {text(shape)}"
-        raise misfit(message, f"at least {text(spans)} and channels", shape, field)
+        message = f"{field} spans {format_shape(spans)}, but the input is {format_shape(shape)}"
+        raise shape_mismatch_error(message, f"at least {format_shape(spans)} and channels", shape, field)
     return tuple((n - span) // s + 1 for n, span, s in zip(shape, spans, strides, strict=False))

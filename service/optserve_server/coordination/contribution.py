@@ -10,7 +10,7 @@ from optserve_server.coordination.aggregation import Weighted, add
 from optserve_server.coordination.coordinator import CoordinatedSession, Coordinator, Held, Round
 from optserve_server.coordination.membership import Member
 from optserve_server.coordination.mode import Action, Decision, Offer
-from optserve_server.errors import DomainError, Reason, conflict
+from optserve_server.errors import DomainError, Reason, conflict_error
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import ChangeKind
 from optserve_server.state.layout import Layout
@@ -145,11 +145,11 @@ class Contribution(Step):
     def _check_aggregated(self, session: CoordinatedSession, coordinator: Coordinator) -> None:
         """Rejects what cannot be aggregated, and another content under a sequence that waits."""
         if self.options.overrides:
-            raise conflict(
+            raise conflict_error(
                 "options.overrides", "a contribution that is aggregated with others has no overrides"
             )
         if any(tensor.rows is not None for tensor in self.staging.tensors):
-            raise conflict("sparse_gradients", "sparse rows are aggregated under DENSE only")
+            raise conflict_error("sparse_gradients", "sparse rows are aggregated under DENSE only")
         check_complete(session.layout, self._plan.covered, session.spec.frozen_groups)
         held = coordinator.held.get(self.options.worker)
         if held is not None and held.digest != self._digest:

@@ -11,8 +11,8 @@ import numpy as np
 
 from optserve_server.arrays.ops import NumpyOps, Ops, Value
 from optserve_server.errors import DomainError
-from optserve_server.expressions.refusal import refusal
-from optserve_server.expressions.words import MAX_DEPTH, check_words
+from optserve_server.expressions.expression_error import expression_error
+from optserve_server.expressions.lexical_check import MAX_DEPTH, check_tokens
 
 MAX_NODES = 256
 """Numbers, names, operators and calls of an expression."""
@@ -74,7 +74,7 @@ def evaluate(text: str, ops: Ops, variables: Mapping[str, Value], numbers: Mappi
             ``position``, as in "1:12", line and column, both counted from 1, the latter in
             characters, and ``text``, the offending text, shortened.
     """
-    check_words(text, {*FUNCTIONS, *variables, *numbers})
+    check_tokens(text, {*FUNCTIONS, *variables, *numbers})
     return _Reader(text, ops, {**variables, **{n: float(x) for n, x in numbers.items()}}).value(_parse(text))
 
 
@@ -86,9 +86,9 @@ def _parse(text: str) -> ast.expr:
         return ast.parse(line, mode="eval").body
     except SyntaxError as error:
         start = min(max((error.offset or 0) - 2, 0), len(text))
-        raise refusal(text, start, len(text), "nothing can be made of this") from None
+        raise expression_error(text, start, len(text), "nothing can be made of this") from None
     except (MemoryError, RecursionError, ValueError):
-        raise refusal(text, 0, len(text), "it is nested too deeply") from None
+        raise expression_error(text, 0, len(text), "it is nested too deeply") from None
 
 
 class _Reader:
@@ -104,9 +104,9 @@ class _Reader:
         self._nodes += 1
         self._depth += 1
         if self._nodes > MAX_NODES:
-            raise self._refusal(node, f"it has more than {MAX_NODES} parts")
+            raise self._node_error(node, f"it has more than {MAX_NODES} parts")
         if self._depth > MAX_DEPTH:
-            raise self._refusal(node, f"it is nested deeper than {MAX_DEPTH}")
+            raise self._node_error(node, f"it is nested deeper than {MAX_DEPTH}")
         found = self._value(node)
         self._depth -= 1
         return found
@@ -129,32 +129,32 @@ class _Reader:
             case ast.Call(func=ast.Name(id=name), keywords=[]) if name in FUNCTIONS:
                 return self._call(node, name)
             case ast.Name(id=name):
-                raise self._refusal(node, f"{name} is a function and needs its arguments")
+                raise self._node_error(node, f"{name} is a function and needs its arguments")
             case ast.Compare():
-                raise self._refusal(node, "a comparison stands only as the first argument of where")
-        raise self._refusal(node, "this is not part of the language")
+                raise self._node_error(node, "a comparison stands only as the first argument of where")
+        raise self._node_error(node, "this is not part of the language")
 
     def _call(self, node: ast.Call, name: str) -> Value:
         arguments = node.args
         if len(arguments) != FUNCTIONS[name]:
             wanted = "1 argument" if FUNCTIONS[name] == 1 else f"{FUNCTIONS[name]} arguments"
-            raise self._refusal(node, f"{name} takes {wanted}, not {len(arguments)}")
+            raise self._node_error(node, f"{name} takes {wanted}, not {len(arguments)}")
         if name == "where":
             return self._where(*arguments)
         if name == "power":
             return self._power(node, *arguments)
         values = [self.value(argument) for argument in arguments]
-        function = getattr(NumpyOps() if _numbers(values) else self._ops, name)
+        function = getattr(NumpyOps() if _are_constants(values) else self._ops, name)
         return self._apply(node, function, *values)
 
     def _where(self, condition: ast.expr, a: ast.expr, b: ast.expr) -> Value:
         if not isinstance(condition, ast.Compare):
-            raise self._refusal(condition, "the first argument of where is a comparison")
+            raise self._node_error(condition, "the first argument of where is a comparison")
         if len(condition.ops) != 1:
-            raise self._refusal(condition, "comparisons are not chained: put one where into another")
+            raise self._node_error(condition, "comparisons are not chained: put one where into another")
         (sign,), (right,) = condition.ops, condition.comparators
         if type(sign) not in COMPARISONS:
-            raise self._refusal(condition, "this is not part of the language")
+            raise self._node_error(condition, "this is not part of the language")
         holds = COMPARISONS[type(sign)](self.value(condition.left), self.value(right))
         branches = self.value(a), self.value(b)
         if isinstance(sign, ast.NotEq):
@@ -165,14 +165,14 @@ class _Reader:
         x, n = self.value(base), self.value(exponent)
         if not (isinstance(n, float) and n.is_integer() and abs(n) <= MAX_EXPONENT):
             what = f"an exponent is a whole number from -{MAX_EXPONENT} to {MAX_EXPONENT}"
-            raise self._refusal(exponent, what)
+            raise self._node_error(exponent, what)
         if isinstance(x, float):
             return self._apply(node, np.power, x, n)
         return _power(x, int(n))
 
     def _apply(self, node: ast.expr, function: Callable[..., Any], *values: Value) -> Value:
         """A function of values; of numbers, computed in float64."""
-        if not _numbers(values):
+        if not _are_constants(values):
             return function(*values)
         with np.errstate(all="ignore"):
             number = float(function(*map(np.float64, values)))
@@ -187,16 +187,16 @@ class _Reader:
 
     def _finite(self, node: ast.expr, number: float) -> float:
         if not np.isfinite(number):
-            raise self._refusal(node, "this number is not finite")
+            raise self._node_error(node, "this number is not finite")
         return number
 
-    def _refusal(self, node: ast.expr, what: str) -> DomainError:
+    def _node_error(self, node: ast.expr, what: str) -> DomainError:
         # Columns count the parenthesis that was put in front, and may include both of them.
         stop = min((node.end_col_offset or 0) - 1, len(self._text))
-        return refusal(self._text, max(node.col_offset - 1, 0), stop, what)
+        return expression_error(self._text, max(node.col_offset - 1, 0), stop, what)
 
 
-def _numbers(values: Iterable[Value]) -> bool:
+def _are_constants(values: Iterable[Value]) -> bool:
     """Whether no variable is involved."""
     return all(isinstance(value, float) for value in values)
 

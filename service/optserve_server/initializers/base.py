@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import DomainError, Reason, mismatch
-from optserve_server.hyper import Algorithm
+from optserve_server.errors import DomainError, Reason, mismatch_error
+from optserve_server.hyperparameters import Algorithm
 
 
 @dataclass(frozen=True)
 class Initializer(Algorithm):
     """How a tensor is filled."""
 
-    def draw(
+    def initialize(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator
     ) -> npt.NDArray[Any]:
         """A new C-contiguous array of ``shape`` and ``dtype`` (float32 or float64).
@@ -48,4 +48,4 @@ def require_rank(name: str, fits: bool, expected: str, rank: int) -> None:
     """
     if not fits:
         text = f"{name} fills tensors of {expected} dimensions, but this one has {rank}"
-        raise mismatch(Reason.SHAPE_MISMATCH, None, f"{expected} dimensions", rank, text)
+        raise mismatch_error(Reason.SHAPE_MISMATCH, None, f"{expected} dimensions", rank, text)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import conflict
-from optserve_server.hyper import hyper
+from optserve_server.errors import conflict_error
+from optserve_server.hyperparameters import hyper
 from optserve_server.initializers.base import Initializer
 
 
@@ -22,7 +22,7 @@ class Uniform(Initializer):
     def validate(self) -> None:
         if self.minimum > self.maximum:
             text = f"minimum is {self.minimum}, but must be at most maximum, {self.maximum}"
-            raise conflict("minimum", text)
+            raise conflict_error("minimum", text)
 
     def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
         u = rng.random(shape)

@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.initializers.base import Initializer
 from optserve_server.initializers.truncated_normal import STDDEV, draw_truncated
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from optserve_server.activations.base import check_axis
 from optserve_server.arrays.backend import Backend
-from optserve_server.errors import Reason, mismatch
-from optserve_server.hyper import Algorithm
+from optserve_server.errors import Reason, mismatch_error
+from optserve_server.hyperparameters import Algorithm
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 """A float32 or float64 array of any shape."""
@@ -45,10 +45,10 @@ def reduce(per_example: Floats, reduction: Reduction, total_weight: float | None
     if reduction is Reduction.NONE:
         return None
     total = float(np.sum(per_example, dtype=np.float64))
-    return total * weight(per_example.size, reduction, total_weight)
+    return total * compute_example_weight(per_example.size, reduction, total_weight)
 
 
-def weight(examples: int, reduction: Reduction, total_weight: float | None = None) -> float:
+def compute_example_weight(examples: int, reduction: Reduction, total_weight: float | None = None) -> float:
     """What each example counts in the reduced value; under NONE as in the sum."""
     if reduction in (Reduction.SUM, Reduction.NONE):
         return 1.0
@@ -150,7 +150,7 @@ class Loss(Algorithm):
         """
         y = self._check(prediction, target, sample_weight)
         with np.errstate(all="ignore"):
-            slope = np.asarray(self._slope(prediction, y), prediction.dtype)
+            slope = np.asarray(self._gradient(prediction, y), prediction.dtype)
         return self._scale(slope, target, reduction, sample_weight)
 
     def total_weight(self, target: npt.NDArray[Any], sample_weight: Floats | None) -> float | None:
@@ -171,7 +171,7 @@ class Loss(Algorithm):
     ) -> Floats:
         """The gradient of the reduced loss, from that of the sum without weights."""
         examples = slope.size // max(slope.shape[self._axis], 1)
-        factor = weight(examples, reduction, self.total_weight(target, sample_weight))
+        factor = compute_example_weight(examples, reduction, self.total_weight(target, sample_weight))
         each = None if sample_weight is None else np.expand_dims(sample_weight, self._axis)
         with np.errstate(all="ignore"):
             return np.asarray(apply_weights(slope, each) * factor, slope.dtype)
@@ -179,15 +179,15 @@ class Loss(Algorithm):
     def _check(
         self, prediction: Floats, target: npt.NDArray[Any], sample_weight: Floats | None = None
     ) -> Floats:
-        """The target as `_values` and `_slope` take it."""
-        require(Reason.DTYPE_MISMATCH, "prediction", prediction.dtype, (np.float32, np.float64))
+        """The target as `_values` and `_gradient` take it."""
+        check_allowed(Reason.DTYPE_MISMATCH, "prediction", prediction.dtype, (np.float32, np.float64))
         if prediction.ndim == 0:
-            raise mismatch(Reason.SHAPE_MISMATCH, "prediction", "at least one dimension", "[]")
+            raise mismatch_error(Reason.SHAPE_MISMATCH, "prediction", "at least one dimension", "[]")
         self.check(prediction.shape)
         if sample_weight is not None:
             expected = without_axis(prediction.shape, self._axis)
-            require(Reason.SHAPE_MISMATCH, "sample_weight", sample_weight.shape, (expected,))
-            require(Reason.DTYPE_MISMATCH, "sample_weight", sample_weight.dtype, (prediction.dtype,))
+            check_allowed(Reason.SHAPE_MISMATCH, "sample_weight", sample_weight.shape, (expected,))
+            check_allowed(Reason.DTYPE_MISMATCH, "sample_weight", sample_weight.dtype, (prediction.dtype,))
         return self._prepare(prediction, target)
 
     def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
@@ -198,7 +198,7 @@ class Loss(Algorithm):
         """The loss of each example."""
 
     @abstractmethod
-    def _slope(self, prediction: Floats, target: Floats) -> Any:
+    def _gradient(self, prediction: Floats, target: Floats) -> Any:
         """The gradient of the sum over all examples."""
 
 
@@ -218,15 +218,15 @@ def without_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 def require_alike(prediction: Floats, target: npt.NDArray[Any]) -> Floats:
     """The target, which must be of the prediction's shape and dtype."""
-    require(Reason.SHAPE_MISMATCH, "target", target.shape, (prediction.shape,))
-    require(Reason.DTYPE_MISMATCH, "target", target.dtype, (prediction.dtype,))
+    check_allowed(Reason.SHAPE_MISMATCH, "target", target.shape, (prediction.shape,))
+    check_allowed(Reason.DTYPE_MISMATCH, "target", target.dtype, (prediction.dtype,))
     return target
 
 
-def require(reason: Reason, field: str, actual: object, allowed: tuple[object, ...]) -> None:
+def check_allowed(reason: Reason, field: str, actual: object, allowed: tuple[object, ...]) -> None:
     """Raises `mismatch` unless ``actual`` is one of ``allowed``, dtypes or shapes."""
     if actual not in allowed:
-        raise mismatch(reason, field, " or ".join(map(_describe, allowed)), _describe(actual))
+        raise mismatch_error(reason, field, " or ".join(map(_describe, allowed)), _describe(actual))
 
 
 def _describe(value: Any) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy.typing as npt
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats
 from optserve_server.losses.elementwise import ElementwiseLoss
-from optserve_server.losses.probabilities import clip, sigmoid, softplus, times, where_free
+from optserve_server.losses.probabilities import clip, sigmoid, softplus, multiply_no_nan, zero_where_clipped
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class BinaryCrossentropy(BinaryLoss):
 
 def of_logits(ops: Ops, z: Value, yes: Value, no: Value) -> Value:
     """-yes*log(sigmoid(z)) - no*log(1 - sigmoid(z)), by log-sum-exp."""
-    return times(ops, yes, softplus(ops, -z)) + times(ops, no, softplus(ops, z))
+    return multiply_no_nan(ops, yes, softplus(ops, -z)) + multiply_no_nan(ops, no, softplus(ops, z))
 
 
 def of_logits_derivative(ops: Ops, z: Value, yes: Value, no: Value) -> Value:
@@ -72,4 +72,4 @@ def of_probabilities(ops: Ops, p: Value, yes: Value, no: Value) -> Value:
 
 def of_probabilities_derivative(ops: Ops, p: Value, yes: Value, no: Value) -> Value:
     """no/(1 - p) - yes/p, and 0 where p is clipped."""
-    return where_free(ops, p, no / (1 - p) - yes / p)
+    return zero_where_clipped(ops, p, no / (1 - p) - yes / p)

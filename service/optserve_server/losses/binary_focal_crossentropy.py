@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.losses import binary_crossentropy as binary
 from optserve_server.losses.binary_crossentropy import BinaryLoss
-from optserve_server.losses.probabilities import power, sigmoid, times
+from optserve_server.losses.probabilities import power, sigmoid, multiply_no_nan
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class BinaryFocalCrossentropy(BinaryLoss):
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
         of = binary.of_logits if self.from_logits else binary.of_probabilities
         entropy = of(ops, p, y, 1 - y)
-        return self._balance(y) * (power(ops, self._wrong(ops, p, y), self.gamma) * entropy)
+        return self._balance(y) * (power(ops, self._wrong_class_probability(ops, p, y), self.gamma) * entropy)
 
     def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
         """m^gamma*c' + gamma*m^(gamma - 1)*m'*c, where m' is 1 - 2y, from logits times p*(1 - p)."""
         of = binary.of_logits if self.from_logits else binary.of_probabilities
         of_slope = binary.of_logits_derivative if self.from_logits else binary.of_probabilities_derivative
-        wrong, entropy = self._wrong(ops, p, y), of(ops, p, y, 1 - y)
+        wrong, entropy = self._wrong_class_probability(ops, p, y), of(ops, p, y, 1 - y)
         slope = power(ops, wrong, self.gamma) * of_slope(ops, p, y, 1 - y)
         if self.gamma:
-            slope = slope + times(ops, self._rise(ops, p, y, wrong), entropy)
+            slope = slope + multiply_no_nan(ops, self._focal_factor_gradient(ops, p, y, wrong), entropy)
         return self._balance(y) * slope
 
-    def _rise(self, ops: Ops, p: Value, y: Value, wrong: Value) -> Value:
+    def _focal_factor_gradient(self, ops: Ops, p: Value, y: Value, wrong: Value) -> Value:
         """The derivative of m^gamma."""
         rise = self.gamma * power(ops, wrong, self.gamma - 1) * (1 - 2 * y)
         if self.from_logits:
@@ -49,7 +49,7 @@ class BinaryFocalCrossentropy(BinaryLoss):
         # Infinitely steep where nothing is wrong, but there the entropy is 0.
         return ops.where(wrong == 0, 0.0, rise) if self.gamma < 1 else rise
 
-    def _wrong(self, ops: Ops, p: Value, y: Value) -> Value:
+    def _wrong_class_probability(self, ops: Ops, p: Value, y: Value) -> Value:
         if self.from_logits:
             return y * sigmoid(ops, -p) + (1 - y) * sigmoid(ops, p)
         return y * (1 - p) + (1 - y) * p

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import Reason, mismatch
-from optserve_server.hyper import hyper
+from optserve_server.errors import Reason, mismatch_error
+from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats, Loss
 
 
 @dataclass(frozen=True)
-class Measure:
+class ValueAndGradient:
     """A number for each pair of boxes, and its gradient with respect to the predicted ones.
 
     Attributes:
@@ -29,22 +29,22 @@ class Measure:
     """
 
     value: Floats
-    slope: Floats
+    gradient: Floats
 
-    def __add__(self, other: Measure) -> Measure:
-        return Measure(self.value + other.value, self.slope + other.slope)
+    def __add__(self, other: ValueAndGradient) -> ValueAndGradient:
+        return ValueAndGradient(self.value + other.value, self.gradient + other.gradient)
 
-    def __sub__(self, other: Measure) -> Measure:
-        return Measure(self.value - other.value, self.slope - other.slope)
+    def __sub__(self, other: ValueAndGradient) -> ValueAndGradient:
+        return ValueAndGradient(self.value - other.value, self.gradient - other.gradient)
 
-    def __mul__(self, other: Measure) -> Measure:
-        return Measure(self.value * other.value, self.slope * other.value + self.value * other.slope)
+    def __mul__(self, other: ValueAndGradient) -> ValueAndGradient:
+        return ValueAndGradient(self.value * other.value, self.gradient * other.value + self.value * other.gradient)
 
-    def over(self, other: Measure, epsilon: float) -> Measure:
+    def divide_by(self, other: ValueAndGradient, epsilon: float) -> ValueAndGradient:
         """``self/(other + epsilon)``."""
         below = other.value + epsilon
         ratio = self.value / below
-        return Measure(ratio, (self.slope - ratio * other.slope) / below)
+        return ValueAndGradient(ratio, (self.gradient - ratio * other.gradient) / below)
 
 
 @dataclass(frozen=True)
@@ -59,82 +59,82 @@ class BoxLoss(Loss):
     def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         if prediction.shape[-1] != 4:
             actual = "[" + ",".join(map(str, prediction.shape)) + "]"
-            raise mismatch(Reason.SHAPE_MISMATCH, "prediction", "boxes, [...,4]", actual)
+            raise mismatch_error(Reason.SHAPE_MISMATCH, "prediction", "boxes, [...,4]", actual)
         return super()._prepare(prediction, target)
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
-        return self.measure(np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)).value
+        return self.compute_with_gradient(np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)).value
 
-    def _slope(self, prediction: Floats, target: Floats) -> Any:
-        slope = self.measure(np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)).slope
+    def _gradient(self, prediction: Floats, target: Floats) -> Any:
+        slope = self.compute_with_gradient(np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)).gradient
         return np.moveaxis(slope, 0, -1)
 
     @abstractmethod
-    def measure(self, p: Floats, y: Floats) -> Measure:
+    def compute_with_gradient(self, p: Floats, y: Floats) -> ValueAndGradient:
         """The loss of predicted boxes ``p``, [4, ...], against ``y``."""
 
 
-def edge(p: Floats, index: int) -> Measure:
+def edge(p: Floats, index: int) -> ValueAndGradient:
     """One of x1, y1, x2, y2."""
     slope = np.zeros_like(p)
     slope[index] = 1
-    return Measure(p[index], slope)
+    return ValueAndGradient(p[index], slope)
 
 
-def size(p: Floats) -> tuple[Measure, Measure]:
+def size(p: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
     """Width and height."""
     return edge(p, 2) - edge(p, 0), edge(p, 3) - edge(p, 1)
 
 
-def overlap(p: Floats, y: Floats) -> tuple[Measure, Measure]:
+def overlap(p: Floats, y: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
     """Areas of the intersection and of the union."""
     width = _smaller(p, y, 2) - _larger(p, y, 0)
     height = _smaller(p, y, 3) - _larger(p, y, 1)
     meet = (width.value > 0) & (height.value > 0)
     area = width * height
-    intersection = Measure(np.where(meet, area.value, 0), np.where(meet, area.slope, 0))
+    intersection = ValueAndGradient(np.where(meet, area.value, 0), np.where(meet, area.gradient, 0))
     w, h = size(p)
     both = w * h
-    union = Measure(both.value + (y[2] - y[0]) * (y[3] - y[1]), both.slope) - intersection
+    union = ValueAndGradient(both.value + (y[2] - y[0]) * (y[3] - y[1]), both.gradient) - intersection
     return intersection, union
 
 
-def hull(p: Floats, y: Floats) -> tuple[Measure, Measure]:
+def hull(p: Floats, y: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
     """Width and height of the smallest box around both."""
     return _larger(p, y, 2) - _smaller(p, y, 0), _larger(p, y, 3) - _smaller(p, y, 1)
 
 
-def iou_loss(p: Floats, y: Floats, epsilon: float) -> Measure:
+def iou_loss(p: Floats, y: Floats, epsilon: float) -> ValueAndGradient:
     """1 - intersection/(union + epsilon)."""
     intersection, union = overlap(p, y)
-    iou = intersection.over(union, epsilon)
-    return Measure(1 - iou.value, -iou.slope)
+    iou = intersection.divide_by(union, epsilon)
+    return ValueAndGradient(1 - iou.value, -iou.gradient)
 
 
-def diou_loss(p: Floats, y: Floats, epsilon: float) -> Measure:
+def diou_loss(p: Floats, y: Floats, epsilon: float) -> ValueAndGradient:
     """The IoU loss + d^2/(c^2 + epsilon): distance of the centres, diagonal of the hull."""
     width, height = hull(p, y)
     across, down = _between_centres(p, y, 0), _between_centres(p, y, 1)
-    far = (across * across + down * down).over(width * width + height * height, epsilon)
+    far = (across * across + down * down).divide_by(width * width + height * height, epsilon)
     return iou_loss(p, y, epsilon) + far
 
 
-def _between_centres(p: Floats, y: Floats, axis: int) -> Measure:
+def _between_centres(p: Floats, y: Floats, axis: int) -> ValueAndGradient:
     middle = edge(p, axis) + edge(p, axis + 2)
-    return Measure((middle.value - y[axis] - y[axis + 2]) / 2, middle.slope / 2)
+    return ValueAndGradient((middle.value - y[axis] - y[axis + 2]) / 2, middle.gradient / 2)
 
 
-def _larger(p: Floats, y: Floats, index: int) -> Measure:
+def _larger(p: Floats, y: Floats, index: int) -> ValueAndGradient:
     """The larger of both edges."""
-    return Measure(np.maximum(p[index], y[index]), _extremum_slope(p, index, p[index] - y[index]))
+    return ValueAndGradient(np.maximum(p[index], y[index]), _extremum_gradient(p, index, p[index] - y[index]))
 
 
-def _smaller(p: Floats, y: Floats, index: int) -> Measure:
+def _smaller(p: Floats, y: Floats, index: int) -> ValueAndGradient:
     """The smaller of both edges."""
-    return Measure(np.minimum(p[index], y[index]), _extremum_slope(p, index, y[index] - p[index]))
+    return ValueAndGradient(np.minimum(p[index], y[index]), _extremum_gradient(p, index, y[index] - p[index]))
 
 
-def _extremum_slope(p: Floats, index: int, lead: Floats) -> Floats:
+def _extremum_gradient(p: Floats, index: int, lead: Floats) -> Floats:
     """The slope of an extremum of two: 1 where the predicted edge leads, half where both do."""
     slope = np.zeros_like(p)
     slope[index] = (1 + np.sign(lead)) / 2

@@ -29,6 +29,6 @@ class CategoricalCrossentropy(ClassLoss):
         values = of_logits if self.from_logits else of_probabilities
         return values(prediction, target, self.axis)
 
-    def _slope(self, prediction: Floats, target: Floats) -> Any:
+    def _gradient(self, prediction: Floats, target: Floats) -> Any:
         slope = of_logits_slope if self.from_logits else of_probabilities_slope
         return slope(prediction, target, self.axis)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from optserve_server.arrays.ops import NumpyOps
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats
-from optserve_server.losses.crossentropy import ClassLoss, is_clipped, log_softmax, through_shares, total
-from optserve_server.losses.probabilities import CLIP, power, times
+from optserve_server.losses.crossentropy import ClassLoss, is_clipped, log_softmax, backpropagate_normalization, sum_over_axis
+from optserve_server.losses.probabilities import CLIP, power, multiply_no_nan
 
 
 @dataclass(frozen=True)
@@ -26,32 +26,32 @@ class CategoricalFocalCrossentropy(ClassLoss):
     alpha: float = hyper(0.25, ge=0)
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
-        _, log_q, rest = self._shares(prediction)
-        focused = times(NumpyOps(), target * power(NumpyOps(), rest, self.gamma), log_q)
-        return -self.alpha * total(focused, self.axis).squeeze(self.axis)
+        _, log_q, rest = self._class_probabilities(prediction)
+        focused = multiply_no_nan(NumpyOps(), target * power(NumpyOps(), rest, self.gamma), log_q)
+        return -self.alpha * sum_over_axis(focused, self.axis).squeeze(self.axis)
 
-    def _slope(self, prediction: Floats, target: Floats) -> Any:
+    def _gradient(self, prediction: Floats, target: Floats) -> Any:
         """From logits a - q*sum(a), where a = y*(gamma*(1 - q)^(gamma - 1)*q*log(q) - (1 - q)^gamma)."""
-        q, log_q, rest = self._shares(prediction)
+        q, log_q, rest = self._class_probabilities(prediction)
         # The derivative with respect to log(q), which stays finite where q is 0.
-        rise = self._rise(rest) * times(NumpyOps(), q, log_q)
+        rise = self._focal_factor_gradient(rest) * multiply_no_nan(NumpyOps(), q, log_q)
         slope = target * (rise - power(NumpyOps(), rest, self.gamma))
         if self.from_logits:
-            whole = total(slope, self.axis).astype(q.dtype)
+            whole = sum_over_axis(slope, self.axis).astype(q.dtype)
             return self.alpha * (slope - q * whole)
-        raw = prediction / total(prediction, self.axis).astype(prediction.dtype)
-        return self.alpha * through_shares(prediction, np.where(is_clipped(raw), 0, slope / q), self.axis)
+        raw = prediction / sum_over_axis(prediction, self.axis).astype(prediction.dtype)
+        return self.alpha * backpropagate_normalization(prediction, np.where(is_clipped(raw), 0, slope / q), self.axis)
 
-    def _shares(self, prediction: Floats) -> tuple[Floats, Floats, Floats]:
+    def _class_probabilities(self, prediction: Floats) -> tuple[Floats, Floats, Floats]:
         """q, log(q) and 1 - q."""
         if self.from_logits:
             log_q = log_softmax(prediction, self.axis)
             return np.exp(log_q), log_q, -np.expm1(log_q)
-        q = prediction / total(prediction, self.axis).astype(prediction.dtype)
+        q = prediction / sum_over_axis(prediction, self.axis).astype(prediction.dtype)
         q = np.clip(q, CLIP, 1 - CLIP)
         return q, np.log(q), 1 - q
 
-    def _rise(self, rest: Floats) -> Any:
+    def _focal_factor_gradient(self, rest: Floats) -> Any:
         """gamma*(1 - q)^(gamma - 1), 0 where it is infinite: there log(q) is 0."""
         if self.gamma == 0:
             return 0.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.losses.base import Floats, Loss
-from optserve_server.losses.probabilities import times
+from optserve_server.losses.probabilities import multiply_no_nan
 
 
 @dataclass(frozen=True)
@@ -22,23 +22,23 @@ class CategoricalHinge(Loss):
     def _values(self, prediction: Floats, target: Floats) -> Any:
         return np.maximum(_margin(prediction, target), 0)[..., 0]
 
-    def _slope(self, prediction: Floats, target: Floats) -> Any:
-        others = _others(prediction, target)
+    def _gradient(self, prediction: Floats, target: Floats) -> Any:
+        others = _wrong_class_scores(prediction, target)
         top = others == np.max(others, axis=-1, keepdims=True, initial=-np.inf)
         shares = top / np.maximum(np.sum(top, axis=-1, keepdims=True), 1)
         slope = (1 - target) * shares.astype(prediction.dtype) - target
         return np.where(_margin(prediction, target) > 0, slope, 0)
 
 
-def _others(prediction: Floats, target: Floats) -> Floats:
+def _wrong_class_scores(prediction: Floats, target: Floats) -> Floats:
     """(1 - y)*p: what the asked class is held against."""
-    others: Floats = times(NumpyOps(), 1 - target, prediction)
+    others: Floats = multiply_no_nan(NumpyOps(), 1 - target, prediction)
     return others
 
 
 def _margin(prediction: Floats, target: Floats) -> Floats:
     """1 + max((1 - y)*p) - sum(y*p), the last axis kept."""
-    best = np.max(_others(prediction, target), axis=-1, keepdims=True, initial=-np.inf)
-    asked = np.sum(times(NumpyOps(), target, prediction), axis=-1, keepdims=True, dtype=np.float64)
+    best = np.max(_wrong_class_scores(prediction, target), axis=-1, keepdims=True, initial=-np.inf)
+    asked = np.sum(multiply_no_nan(NumpyOps(), target, prediction), axis=-1, keepdims=True, dtype=np.float64)
     margin: Floats = best - asked + 1
     return margin

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optserve_server.losses.base import Floats
-from optserve_server.losses.boxes import BoxLoss, Measure, diou_loss, iou_loss, size
+from optserve_server.losses.boxes import BoxLoss, ValueAndGradient, diou_loss, iou_loss, size
 
 
 @dataclass(frozen=True)
@@ -22,26 +22,26 @@ class CIoU(BoxLoss):
     derivative of the value.
     """
 
-    def measure(self, p: Floats, y: Floats) -> Measure:
+    def compute_with_gradient(self, p: Floats, y: Floats) -> ValueAndGradient:
         unlike = _unlikeness(p, y)
         apart = iou_loss(p, y, self.epsilon).value
         share = unlike.value / (apart + unlike.value + self.epsilon)
         loss = diou_loss(p, y, self.epsilon)
-        return Measure(loss.value + share * unlike.value, loss.slope + share * unlike.slope)
+        return ValueAndGradient(loss.value + share * unlike.value, loss.gradient + share * unlike.gradient)
 
 
-def _unlikeness(p: Floats, y: Floats) -> Measure:
+def _unlikeness(p: Floats, y: Floats) -> ValueAndGradient:
     """(4/pi^2) times the squared difference of the diagonals' angles."""
     width, height = size(p)
     wanted = _angle(y[2] - y[0], y[3] - y[1])
     angle = _angle(width.value, height.value)
     squares = width.value * width.value + height.value * height.value
     # A box without extent has no angle, and none to turn.
-    turn = np.where(squares > 0, height.value * width.slope - width.value * height.slope, 0)
+    turn = np.where(squares > 0, height.value * width.gradient - width.value * height.gradient, 0)
     slope = np.divide(turn, squares, out=np.zeros_like(turn), where=squares > 0)
     scale = 4 / math.pi**2
     gap = angle - wanted
-    return Measure(scale * gap * gap, 2 * scale * gap * slope)
+    return ValueAndGradient(scale * gap * gap, 2 * scale * gap * slope)
 
 
 def _angle(width: Floats, height: Floats) -> Floats:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats, Loss
 
 SHORTEST = 1e-7
@@ -27,7 +27,7 @@ class CosineSimilarity(Loss):
         u, v = self._unit(prediction)[0], self._unit(target)[0]
         return -np.sum(u * v, axis=self.axis, dtype=np.float64)
 
-    def _slope(self, prediction: Floats, target: Floats) -> Any:
+    def _gradient(self, prediction: Floats, target: Floats) -> Any:
         (u, length), (v, _) = self._unit(prediction), self._unit(target)
         cosine = np.sum(u * v, axis=self.axis, keepdims=True, dtype=np.float64).astype(u.dtype)
         along = np.where(length < SHORTEST, 0, u * cosine)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from optserve_server.activations.softmax import softmax, subtract_maximum
 from optserve_server.arrays.ops import NumpyOps
-from optserve_server.errors import Reason, mismatch, out_of_range
-from optserve_server.hyper import hyper
+from optserve_server.errors import Reason, mismatch_error, out_of_range_error
+from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats, Loss, require_alike
-from optserve_server.losses.probabilities import CLIP, times
+from optserve_server.losses.probabilities import CLIP, multiply_no_nan
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class ClassLoss(Loss):
     def validate(self) -> None:
         for i, factor in enumerate(self.class_weights):
             if not 0 <= factor < math.inf:
-                raise out_of_range(f"class_weights[{i}]", factor, "at least 0")
+                raise out_of_range_error(f"class_weights[{i}]", factor, "at least 0")
 
     def check(self, shape: tuple[int, ...]) -> None:
         super().check(shape)
         given, classes = len(self.class_weights), shape[self.axis]
         if given not in (0, classes):
-            raise mismatch(Reason.SHAPE_MISMATCH, "class_weights", f"[{classes}]", f"[{given}]")
+            raise mismatch_error(Reason.SHAPE_MISMATCH, "class_weights", f"[{classes}]", f"[{given}]")
 
     def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         y = self._distributions(prediction, target)
@@ -59,34 +59,34 @@ class ClassLoss(Loss):
 def of_logits(logits: Floats, target: Floats, axis: int) -> Floats:
     """-sum(target*log(softmax(logits))) along ``axis``, by log-sum-exp."""
     # A class that is not asked for may have probability 0.
-    return -total(times(NumpyOps(), target, log_softmax(logits, axis)), axis).squeeze(axis)
+    return -sum_over_axis(multiply_no_nan(NumpyOps(), target, log_softmax(logits, axis)), axis).squeeze(axis)
 
 
 def of_logits_slope(logits: Floats, target: Floats, axis: int) -> Floats:
     """softmax(logits)*sum(target) - target."""
-    asked = total(target, axis).astype(logits.dtype)
+    asked = sum_over_axis(target, axis).astype(logits.dtype)
     return softmax(logits, axis) * asked - target
 
 
 def of_probabilities(prediction: Floats, target: Floats, axis: int) -> Floats:
     """-sum(target*log(clip(q))) along ``axis``, where q = prediction/sum(prediction)."""
-    q = prediction / total(prediction, axis).astype(prediction.dtype)
-    return -total(target * np.log(np.clip(q, CLIP, 1 - CLIP)), axis).squeeze(axis)
+    q = prediction / sum_over_axis(prediction, axis).astype(prediction.dtype)
+    return -sum_over_axis(target * np.log(np.clip(q, CLIP, 1 - CLIP)), axis).squeeze(axis)
 
 
 def of_probabilities_slope(prediction: Floats, target: Floats, axis: int) -> Floats:
     """The gradient through q of a, which is -target/q and 0 where q is clipped."""
-    q = prediction / total(prediction, axis).astype(prediction.dtype)
-    return through_shares(prediction, np.where(is_clipped(q), 0, -target / q), axis)
+    q = prediction / sum_over_axis(prediction, axis).astype(prediction.dtype)
+    return backpropagate_normalization(prediction, np.where(is_clipped(q), 0, -target / q), axis)
 
 
-def through_shares(prediction: Floats, slope: Floats, axis: int) -> Floats:
+def backpropagate_normalization(prediction: Floats, slope: Floats, axis: int) -> Floats:
     """The gradient with respect to the prediction from that with respect to q:
 
     (a - sum(a*q))/sum(prediction), where q = prediction/sum(prediction).
     """
-    whole = total(prediction, axis).astype(prediction.dtype)
-    inner = total(slope * (prediction / whole), axis).astype(prediction.dtype)
+    whole = sum_over_axis(prediction, axis).astype(prediction.dtype)
+    inner = sum_over_axis(slope * (prediction / whole), axis).astype(prediction.dtype)
     return (slope - inner) / whole
 
 
@@ -98,11 +98,11 @@ def is_clipped(q: Floats) -> npt.NDArray[np.bool_]:
 def log_softmax(logits: Floats, axis: int) -> Floats:
     """log(softmax(logits)) along ``axis``."""
     below = subtract_maximum(logits, axis)
-    whole: Floats = below - np.log(total(np.exp(below), axis)).astype(logits.dtype)
+    whole: Floats = below - np.log(sum_over_axis(np.exp(below), axis)).astype(logits.dtype)
     return whole
 
 
-def total(x: Floats, axis: int) -> Floats:
+def sum_over_axis(x: Floats, axis: int) -> Floats:
     """The sum along ``axis``, which is kept, in float64."""
     summed: Floats = np.sum(x, axis=axis, keepdims=True, dtype=np.float64)
     return summed

@@ -18,9 +18,9 @@ from optserve_server.arrays.interpreter import interpret
 from optserve_server.arrays.kernel import Kernel
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.arrays.program import Load, Program, Scalar
-from optserve_server.errors import DomainError, Reason, out_of_range, within
+from optserve_server.errors import DomainError, Reason, out_of_range_error, within
 from optserve_server.expressions.formula import FUNCTIONS
-from optserve_server.hyper import NamedNumbers, hyper
+from optserve_server.hyperparameters import NamedNumbers, hyper
 from optserve_server.losses.base import Evaluated, Floats, Loss, Reduction, apply_weights
 from optserve_server.losses.custom_programs import (
     PREDICTION,
@@ -96,7 +96,7 @@ class Custom(Loss):
     def _values(self, prediction: Floats, target: Floats) -> Any:
         return _mean(_replay(*self.programs.value, prediction, target)[VALUE])
 
-    def _slope(self, prediction: Floats, target: Floats) -> Any:
+    def _gradient(self, prediction: Floats, target: Floats) -> Any:
         slope = _replay(*self.programs.both, prediction, target)[SLOPE]
         return slope * (1 / max(prediction.shape[-1], 1))
 
@@ -140,7 +140,7 @@ def _check_constants(constants: NamedNumbers) -> None:
     if len(constants) > MAX_CONSTANTS:
         allowed = f"at most {MAX_CONSTANTS}"
         text = f"there are {len(constants)} constants, but may be {allowed}"
-        raise out_of_range(None, len(constants), allowed, text)
+        raise out_of_range_error(None, len(constants), allowed, text)
     for name, number in constants:
         if not NAME.fullmatch(name) or keyword.iskeyword(name):
             raise DomainError(Reason.MALFORMED_NAME, f"{name[:40]!a} cannot be the name of a constant")
@@ -148,4 +148,4 @@ def _check_constants(constants: NamedNumbers) -> None:
             raise DomainError(Reason.MALFORMED_NAME, f"{name} means something else in an expression")
         if not math.isfinite(number):
             text = f"{name} is {number}, but must be finite"
-            raise out_of_range(f"[{name}]", number, "finite", text)
+            raise out_of_range_error(f"[{name}]", number, "finite", text)

@@ -12,8 +12,8 @@ from optserve_server.arrays.differentiation import differentiate
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.trace import Tracer
 from optserve_server.expressions.formula import evaluate
-from optserve_server.expressions.refusal import refusal
-from optserve_server.hyper import NamedNumbers
+from optserve_server.expressions.expression_error import expression_error
+from optserve_server.hyperparameters import NamedNumbers
 
 PREDICTION, TARGET, VALUE, SLOPE = "prediction", "target", "value", "slope"
 """The arrays of the programs."""
@@ -53,9 +53,9 @@ def programs_of(expression: str, constants: NamedNumbers) -> Programs:
     t.store(VALUE, evaluate(expression, t, variables, dict(constants)))
     value = t.program()
     if PREDICTION not in value.arrays:
-        raise refusal(expression, 0, len(expression), "it does not depend on y_pred")
+        raise expression_error(expression, 0, len(expression), "it does not depend on y_pred")
     both = differentiate(value, VALUE, PREDICTION, SLOPE)
     if len(both.instructions) > MAX_INSTRUCTIONS:
         what = f"with its derivative it takes more than {MAX_INSTRUCTIONS} operations"
-        raise refusal(expression, 0, len(expression), what)
+        raise expression_error(expression, 0, len(expression), what)
     return Programs(replace_constants(value), replace_constants(both))

@@ -34,7 +34,7 @@ class ElementwiseLoss(Loss):
         values = self.value(NumpyOps(), prediction, target)
         return np.sum(values, axis=self._axis, dtype=np.float64) / self._terms(prediction)
 
-    def _slope(self, prediction: Floats, target: Floats) -> Any:
+    def _gradient(self, prediction: Floats, target: Floats) -> Any:
         return self.derivative(NumpyOps(), prediction, target) / self._terms(prediction)
 
     def _terms(self, prediction: Floats) -> int:

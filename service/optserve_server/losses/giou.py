@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve_server.losses.base import Floats
-from optserve_server.losses.boxes import BoxLoss, Measure, hull, iou_loss, overlap
+from optserve_server.losses.boxes import BoxLoss, ValueAndGradient, hull, iou_loss, overlap
 
 
 @dataclass(frozen=True)
 class GIoU(BoxLoss):
     """1 - IoU + (hull - union)/(hull + epsilon), where the hull is the smallest box around both."""
 
-    def measure(self, p: Floats, y: Floats) -> Measure:
+    def compute_with_gradient(self, p: Floats, y: Floats) -> ValueAndGradient:
         _, union = overlap(p, y)
         width, height = hull(p, y)
         around = width * height
-        return iou_loss(p, y, self.epsilon) + (around - union).over(around, self.epsilon)
+        return iou_loss(p, y, self.epsilon) + (around - union).divide_by(around, self.epsilon)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats
 from optserve_server.losses.elementwise import ElementwiseLoss
 

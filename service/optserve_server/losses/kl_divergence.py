@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.losses.elementwise import ElementwiseLoss
-from optserve_server.losses.probabilities import CLIP, clip, where_free
+from optserve_server.losses.probabilities import CLIP, clip, zero_where_clipped
 
 
 @dataclass(frozen=True)
@@ -32,4 +32,4 @@ class KLDivergence(ElementwiseLoss):
     def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
         if self.log_prediction:
             return -y
-        return where_free(ops, p, -clip(ops, y, CLIP, 1.0) / p, CLIP, 1.0)
+        return zero_where_clipped(ops, p, -clip(ops, y, CLIP, 1.0) / p, CLIP, 1.0)

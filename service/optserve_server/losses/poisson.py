@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.losses.elementwise import ElementwiseLoss
-from optserve_server.losses.probabilities import times
+from optserve_server.losses.probabilities import multiply_no_nan
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Poisson(ElementwiseLoss):
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
         if self.log_prediction:
-            value = ops.exp(p) - times(ops, y, p)
+            value = ops.exp(p) - multiply_no_nan(ops, y, p)
         else:
-            value = p - times(ops, y, ops.log(p + self.epsilon))
+            value = p - multiply_no_nan(ops, y, ops.log(p + self.epsilon))
         return value + _stirling(ops, y) if self.full else value
 
     def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
         if self.log_prediction:
             return ops.exp(p) - y
-        return 1 - times(ops, y, 1 / (p + self.epsilon))
+        return 1 - multiply_no_nan(ops, y, 1 / (p + self.epsilon))
 
 
 def _stirling(ops: Ops, y: Value) -> Value:

@@ -15,12 +15,12 @@ def clip(ops: Ops, p: Value, low: float = CLIP, high: float = 1 - CLIP) -> Value
     return ops.minimum(ops.maximum(p, low), high)
 
 
-def where_free(ops: Ops, p: Value, slope: Value, low: float = CLIP, high: float = 1 - CLIP) -> Value:
+def zero_where_clipped(ops: Ops, p: Value, slope: Value, low: float = CLIP, high: float = 1 - CLIP) -> Value:
     """``slope``, but 0 where ``p`` is clipped. On the bounds themselves it is not."""
     return ops.where(p < low, 0.0, ops.where(p > high, 0.0, slope))
 
 
-def times(ops: Ops, factor: Value, x: Value) -> Value:
+def multiply_no_nan(ops: Ops, factor: Value, x: Value) -> Value:
     """``factor*x``, but 0 where the factor is 0 and ``x`` infinite. NaN stays NaN."""
     return ops.where(factor == 0, ops.where(ops.abs(x) <= math.inf, 0.0, x), factor * x)
 

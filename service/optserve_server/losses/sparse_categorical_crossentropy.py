@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.errors import Reason, out_of_range
-from optserve_server.losses.base import Floats, require, without_axis
+from optserve_server.errors import Reason, out_of_range_error
+from optserve_server.losses.base import Floats, check_allowed, without_axis
 from optserve_server.losses.categorical_crossentropy import CategoricalCrossentropy
 
 
@@ -26,8 +26,8 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         """The classes as distributions, which take the memory that the prediction does."""
         axis = self.axis % prediction.ndim
         expected = without_axis(prediction.shape, axis)
-        require(Reason.DTYPE_MISMATCH, "target", target.dtype, (np.int32, np.int64))
-        require(Reason.SHAPE_MISMATCH, "target", target.shape, (expected,))
+        check_allowed(Reason.DTYPE_MISMATCH, "target", target.dtype, (np.int32, np.int64))
+        check_allowed(Reason.SHAPE_MISMATCH, "target", target.shape, (expected,))
         _require_classes(target, prediction.shape[axis])
         one_hot = np.zeros_like(prediction)
         np.put_along_axis(one_hot, np.expand_dims(target, axis), 1, axis)
@@ -45,4 +45,4 @@ def _require_classes(target: npt.NDArray[Any], classes: int) -> None:
     if wrong.size:
         allowed = f"in [0, {classes})"
         text = f"target has the class {wrong[0]}, but classes must be {allowed}"
-        raise out_of_range("target", wrong[0], allowed, text)
+        raise out_of_range_error("target", wrong[0], allowed, text)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+from optserve_server.optimizers.epsilon import EpsilonPlacement, sqrt_with_epsilon
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class AdaBelief(ElementwiseRule):
     def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m", "s"})
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
             **self.constants,
             "rate": learning_rate / (1 - self.beta1**step),
@@ -46,5 +46,5 @@ class AdaBelief(ElementwiseRule):
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta1 * m + rest_1 * g
         s = beta2 * s + rest_2 * ((g - m) * (g - m)) + epsilon_root
-        below = root(ops, second * s, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
+        below = sqrt_with_epsilon(ops, second * s, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
         return p - rate * m / below, m, s

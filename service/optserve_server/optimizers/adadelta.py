@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
 
 
@@ -26,7 +26,7 @@ class Adadelta(ElementwiseRule):
     def slots(self) -> dict[str, float]:
         return {"v": 0.0, "step_squares": 0.0}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {**self.constants, "rest": 1 - self.rho, "rate": learning_rate}
 
     def update(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from optserve_server.errors import conflict
-from optserve_server.hyper import hyper
+from optserve_server.errors import conflict_error
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.matrix import Matrix, MatrixRule, norm
 
 
@@ -56,14 +56,14 @@ class Adafactor(MatrixRule):
     def validate(self) -> None:
         if self.form is AdafactorForm.SQUARES and self.epsilon1 == 0:
             text = "epsilon1 is 0, but under SQUARES nothing else keeps second moments from zero"
-            raise conflict("epsilon1", text)
+            raise conflict_error("epsilon1", text)
 
     @property
     def step_dependent_slots(self) -> frozenset[str]:
         return frozenset(self.all_slots)
 
     @property
-    def state_form(self) -> tuple[object, ...]:
+    def state_layout(self) -> tuple[object, ...]:
         return self.min_dim_size_to_factor, self.factor_largest
 
     def tensor_slots(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -71,7 +71,7 @@ class Adafactor(MatrixRule):
         if axes is None:
             return {"v": shape}
         rows, columns = axes
-        return {"r": _without(shape, columns), "c": _without(shape, rows)}
+        return {"r": _remove_axis(shape, columns), "c": _remove_axis(shape, rows)}
 
     def _factor_dimensions(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
         """The dimensions of rows and of columns; None if the second moment is kept whole."""
@@ -83,7 +83,7 @@ class Adafactor(MatrixRule):
         rows, columns = axes[-2:]
         return None if min(shape[rows], shape[columns]) < self.min_dim_size_to_factor else (rows, columns)
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         rate = min(learning_rate, 1 / math.sqrt(step)) if self.relative_step else learning_rate
         return {"decay": step**self.beta2_decay, "rate": rate}
 
@@ -117,7 +117,7 @@ def _product(xp: Any, r: Matrix, c: Matrix, axes: tuple[int, int], floor: float)
     return r / xp.maximum(r.mean(axis=rows, keepdims=True), floor) * xp.expand_dims(c, rows)
 
 
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+def _remove_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+from optserve_server.optimizers.epsilon import EpsilonPlacement, sqrt_with_epsilon
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Adagrad(ElementwiseRule):
     def slots(self) -> dict[str, float]:
         return {"accumulator": self.initial_accumulator}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {**self.constants, "rate": learning_rate / (1 + (step - 1) * self.learning_rate_decay)}
 
     def update(
         self, ops: Ops, p: Value, g: Value, a: Value, *, rate: Value, epsilon: Value
     ) -> tuple[Value, ...]:
         a = a + g * g
-        below = root(ops, a, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0)
+        below = sqrt_with_epsilon(ops, a, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0)
         return p - rate * g / below, a

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+from optserve_server.optimizers.epsilon import EpsilonPlacement, sqrt_with_epsilon
 
 
 class BiasCorrection(StrEnum):
@@ -69,7 +69,7 @@ class Adam(ElementwiseRule):
     def step_dependent_slots(self) -> frozenset[str]:
         return frozenset() if self.correction is BiasCorrection.NONE else frozenset({"m", "v"})
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         rate, first, second = correction_factors(self.correction, step, self.beta1, self.beta2)
         return {**self.constants, "rate": learning_rate * rate * first, "second": second}
 
@@ -86,4 +86,4 @@ class Adam(ElementwiseRule):
     def root(self, ops: Ops, v: Value, epsilon: Value, epsilon_root: Value) -> Value:
         """The denominator over the second moment ``v``."""
         below = epsilon_root if self.epsilon_root else None
-        return root(ops, v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0, below=below)
+        return sqrt_with_epsilon(ops, v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0, below=below)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.optimizers.epsilon import nonzero
+from optserve_server.optimizers.epsilon import replace_zeros
 
 
 class AdamaxForm(StrEnum):
@@ -41,7 +41,7 @@ class Adamax(ElementwiseRule):
     def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m"})
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {**self.constants, "rate": learning_rate / (1 - self.beta1**step)}
 
     def update(
@@ -55,5 +55,5 @@ class Adamax(ElementwiseRule):
             u = ops.maximum(beta2 * u, ops.abs(g))
             below = u + epsilon
         if self.epsilon == 0:
-            below = nonzero(ops, below)
+            below = replace_zeros(ops, below)
         return p - rate * m / below, m, u

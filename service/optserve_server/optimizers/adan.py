@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+from optserve_server.optimizers.epsilon import EpsilonPlacement, sqrt_with_epsilon
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Adan(ElementwiseRule):
     def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m", "change", "n", "previous_gradient"})
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
             **self.constants,
             "known": 0.0 if step == 1 else 1.0,
@@ -55,7 +55,7 @@ class Adan(ElementwiseRule):
         m = beta1 * m + rest_1 * g
         change = beta2 * change + rest_2 * d
         n = beta3 * n + rest_3 * (ahead * ahead)
-        below = root(
+        below = sqrt_with_epsilon(
             ops, second * n + epsilon_root, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0
         )
         return p - (from_m * m + from_change * change) / below, m, change, n, g

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
 
 
@@ -30,7 +30,7 @@ class ADOPT(ElementwiseRule):
         # An average of quotients is no m.
         return {"direction": 0.0, "v": 0.0}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         bound = float((step - 1) ** 0.25)
         numbers = {**self.constants, "largest": bound, "smallest": -bound, "rate": learning_rate}
         if step > 1:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.adam import Adam, BiasCorrection
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import Algorithm, declarations, hyper
+from optserve_server.hyperparameters import Algorithm, declarations, hyper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,22 +60,22 @@ class Rule(Algorithm):
         """
         return frozenset()
 
-    def carry(self) -> Mapping[str, float]:
+    def initial_scalar_state(self) -> Mapping[str, float]:
         """The numbers that one step hands to the next, with their initial values."""
         return {}
 
     @abstractmethod
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         """The float64 numbers of one step.
 
         Args:
             step: t, counted from 1.
             learning_rate: lr of this step.
-            carried: the numbers named by `carry`.
+            carried: the numbers named by `initial_scalar_state`.
 
         Returns:
             The keyword arguments of `update`, and the new value of every number named by
-            `carry`, which `update` does not get unless it has a parameter of that name.
+            `initial_scalar_state`, which `update` does not get unless it has a parameter of that name.
         """
 
     @property
@@ -98,7 +98,7 @@ class ElementwiseRule(Rule):
         found = {name: getattr(self, name) for name in names}
         return found | {name: 1 - getattr(self, beta) for name, beta in betas.items()}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {**self.constants, "rate": learning_rate}
 
     @abstractmethod

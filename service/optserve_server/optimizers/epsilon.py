@@ -14,7 +14,7 @@ class EpsilonPlacement(StrEnum):
     OUTSIDE = "OUTSIDE"
 
 
-def root(
+def sqrt_with_epsilon(
     ops: Ops, v: Value, epsilon: Value, placement: EpsilonPlacement, *,
     vanishing: bool, below: Value | None = None,
 ) -> Value:  # fmt: skip
@@ -32,13 +32,13 @@ def root(
     if below is not None:
         v = v + below
     if vanishing:
-        return nonzero(ops, ops.sqrt(v))
+        return replace_zeros(ops, ops.sqrt(v))
     if placement is EpsilonPlacement.INSIDE:
         return ops.sqrt(v + epsilon)
     return ops.sqrt(v) + epsilon
 
 
-def nonzero(ops: Ops, denominator: Value) -> Value:
+def replace_zeros(ops: Ops, denominator: Value) -> Value:
     """``denominator`` with 1 in place of 0.
 
     A weight that has seen no gradient yet, such as that of a pixel which is always dark,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.fed_moments import FedMoments
 
 
@@ -39,10 +39,10 @@ class FedAdam(FedMoments):
         corrected = self.bias_correction is FedAdamCorrection.FOLDED_AHEAD
         return frozenset({"m", "v"}) if corrected else frozenset()
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         if self.bias_correction is FedAdamCorrection.FOLDED_AHEAD:
             learning_rate *= math.sqrt(1 - self.beta2 ** (step + 1)) / (1 - self.beta1 ** (step + 1))
-        return super().scalars(step, learning_rate, **carried)
+        return super().compute_scalars(step, learning_rate, **carried)
 
     def second_moment(self, ops: Ops, v: Value, square: Value, beta2: Value, rest_2: Value) -> Value:
         return beta2 * v + rest_2 * square

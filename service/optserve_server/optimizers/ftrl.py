@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.optimizers.epsilon import nonzero
+from optserve_server.optimizers.epsilon import replace_zeros
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FTRL(ElementwiseRule):
     def slots(self) -> dict[str, float]:
         return {"accumulator": self.initial_accumulator, "linear": 0.0}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         per_rate = 1 / learning_rate if learning_rate else 0.0
         return {
             **self.constants,
@@ -53,6 +53,6 @@ class FTRL(ElementwiseRule):
         grown = ops.sqrt(n)
         linear = z + (g + shrinkage * p - (grown - ops.sqrt(a)) * per_rate * p)
         clipped = ops.minimum(ops.maximum(linear, minus_l1), l1)
-        new = (clipped - linear) / nonzero(ops, grown * per_rate + level)
+        new = (clipped - linear) / replace_zeros(ops, grown * per_rate + level)
         moving = a > moving_above
         return ops.where(moving, new, p), ops.where(moving, n, a), ops.where(moving, linear, z)

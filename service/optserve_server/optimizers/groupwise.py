@@ -22,11 +22,11 @@ class GroupwiseRule(ElementwiseRule):
     def group_sum_terms(self, ops: Ops, p: Value, g: Value, *state: Any, **numbers: Any) -> dict[str, Value]:
         """The values whose magnitudes are summed over the group, by name.
 
-        Takes what `update` takes, without the numbers that `settle` adds.
+        Takes what `update` takes, without the numbers that `compute_group_scalars` adds.
         """
 
     @abstractmethod
-    def settle(
+    def compute_group_scalars(
         self, sums: Mapping[str, float], numbers: Mapping[str, float]
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Computes numbers from the sums: further keywords of `update`, and those carried to the next step.

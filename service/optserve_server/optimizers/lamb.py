@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
-from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+from optserve_server.hyperparameters import hyper
+from optserve_server.optimizers.epsilon import EpsilonPlacement, sqrt_with_epsilon
 from optserve_server.optimizers.tensorwise import Norms, TensorwiseRule, trust_ratio
 
 
@@ -39,7 +39,7 @@ class LAMB(TensorwiseRule):
     def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m", "v"})
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
             "beta1": self.beta1,
             "rest_1": 1 - self.beta1,
@@ -61,7 +61,7 @@ class LAMB(TensorwiseRule):
         """u, m and v."""
         m = beta1 * m + rest_1 * g
         v = beta2 * v + rest_2 * (g * g)
-        below = root(
+        below = sqrt_with_epsilon(
             ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0,
             below=epsilon_root if self.epsilon_root else None,
         )  # fmt: skip

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.errors import conflict
-from optserve_server.hyper import hyper
+from optserve_server.errors import conflict_error
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
 
 
@@ -43,7 +43,7 @@ class Momentum(ElementwiseRule):
 
     def validate(self) -> None:
         if self.dampening and self.form is not MomentumForm.HEAVY_BALL:
-            raise conflict("dampening", f"dampening is {self.dampening}, but {self.form} has none")
+            raise conflict_error("dampening", f"dampening is {self.dampening}, but {self.form} has none")
 
     def slots(self) -> dict[str, float]:
         # The three mean different things, so none may be taken for another by its name.
@@ -55,7 +55,7 @@ class Momentum(ElementwiseRule):
     def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"buffer"}) if self.dampening else frozenset()
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         fresh = 1 - self.momentum
         if self.form is MomentumForm.HEAVY_BALL:
             fresh = 1.0 if step == 1 else 1 - self.dampening

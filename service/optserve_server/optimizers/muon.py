@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.matrix import Matrix, MatrixRule, norm
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -72,7 +72,7 @@ class Muon(MatrixRule):
     def tensor_slots(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return {"m": shape} if len(shape) == 2 else {"m": shape, "v": shape}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         optax = self.form is MuonForm.OPTAX
         adam_rate, second = learning_rate * self.adam_learning_rate_factor, 1 - self.adam_beta2**step
         if self.form is MuonForm.KERAS:

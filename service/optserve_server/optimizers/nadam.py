@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+from optserve_server.optimizers.epsilon import EpsilonPlacement, sqrt_with_epsilon
 
 
 class NAdamForm(StrEnum):
@@ -45,14 +45,14 @@ class NAdam(ElementwiseRule):
     def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m", "v"})
 
-    def carry(self) -> dict[str, float]:
+    def initial_scalar_state(self) -> dict[str, float]:
         return {"momentum_product": 1.0} if self.form is NAdamForm.SCHEDULED else {}
 
     def momentum_at(self, step: int) -> float:
         """mu(t)."""
         return float(self.beta1 * (1 - 0.5 * 0.96 ** (step * self.momentum_decay)))
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         if self.form is NAdamForm.SCHEDULED:
             now, following = self.momentum_at(step), self.momentum_at(step + 1)
             product = carried["momentum_product"] * now
@@ -75,7 +75,7 @@ class NAdam(ElementwiseRule):
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta1 * m + rest_1 * g
         v = beta2 * v + rest_2 * (g * g)
-        below = root(
+        below = sqrt_with_epsilon(
             ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0,
             below=epsilon_root if self.epsilon_root else None,
         )  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
 
 
@@ -50,7 +50,7 @@ class Nesterov(ElementwiseRule):
             return {"buffer": 0.0}
         return {"m": 0.0} if self.form is NesterovForm.LOOKAHEAD_EMA else {"velocity": 0.0}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {**self.constants, "rest": 1 - self.momentum, "rate": learning_rate}
 
     def update(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.groupwise import GroupwiseRule
 
 
@@ -42,10 +42,10 @@ class Prodigy(GroupwiseRule):
     def step_dependent_slots(self) -> frozenset[str]:
         return frozenset(self.slots())
 
-    def carry(self) -> dict[str, float]:
+    def initial_scalar_state(self) -> dict[str, float]:
         return {"estimate": self.initial_estimate, "numerator": 0.0}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         estimate = carried["estimate"]
         correction = math.sqrt(1 - self.beta2**step) / (1 - self.beta1**step)
         rate = estimate * learning_rate * correction
@@ -69,7 +69,7 @@ class Prodigy(GroupwiseRule):
             "sum": beta3 * gradient_sum + weight * (estimate * g),
         }
 
-    def settle(
+    def compute_group_scalars(
         self, sums: Mapping[str, float], numbers: Mapping[str, float]
     ) -> tuple[dict[str, float], dict[str, float]]:
         estimate = numbers["estimate"]

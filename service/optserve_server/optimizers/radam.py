@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.adam import BiasCorrection
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+from optserve_server.optimizers.epsilon import EpsilonPlacement, sqrt_with_epsilon
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RAdam(ElementwiseRule):
             return None
         return math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         rate, second = learning_rate / (1 - self.beta1**step), 1 - self.beta2**step
         rectification = self.rectification(step)
         if rectification is not None:
@@ -80,7 +80,7 @@ class RAdam(ElementwiseRule):
         m = beta1 * m + rest_1 * g
         v = beta2 * v + rest_2 * (g * g)
         corrected = second * v if self.bias_correction is BiasCorrection.HATTED else v
-        below = root(
+        below = sqrt_with_epsilon(
             ops, corrected, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0,
             below=epsilon_root if self.epsilon_root else None,
         )  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+from optserve_server.optimizers.epsilon import EpsilonPlacement, sqrt_with_epsilon
 from optserve_server.optimizers.momentum import MomentumForm
 
 
@@ -43,7 +43,7 @@ class RMSprop(ElementwiseRule):
             names.append("velocity" if self.momentum_form is MomentumForm.CLASSICAL else "buffer")
         return dict.fromkeys(names, 0.0)
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {**self.constants, "rest": 1 - self.rho, "rate": learning_rate}
 
     def update(
@@ -56,7 +56,7 @@ class RMSprop(ElementwiseRule):
             mean = slots["mean"] = rho * slots["mean"] + rest * g
             # A variance is never negative, but its rounded value may be.
             variance = ops.maximum(variance - mean * mean, 0.0)
-        d = g / root(ops, variance, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0)
+        d = g / sqrt_with_epsilon(ops, variance, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0)
         if "velocity" in slots:
             slots["velocity"] = momentum * slots["velocity"] - rate * d
             return p + slots["velocity"], *slots.values()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.errors import conflict
-from optserve_server.hyper import hyper
+from optserve_server.errors import conflict_error
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
 
 
@@ -34,13 +34,13 @@ class Rprop(ElementwiseRule):
     def validate(self) -> None:
         if self.step_size_min > self.step_size_max:
             limit = f"at most step_size_max, {self.step_size_max}"
-            raise conflict("step_size_min", f"step_size_min is {self.step_size_min}, but must be {limit}")
+            raise conflict_error("step_size_min", f"step_size_min is {self.step_size_min}, but must be {limit}")
 
     def slots(self) -> dict[str, float]:
         # The sign suffices, and the product with it never vanishes as g*previous_g can.
         return {"previous_sign": 0.0, "step_size": self.learning_rate}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {**self.constants}
 
     def update(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
-from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+from optserve_server.hyperparameters import hyper
+from optserve_server.optimizers.epsilon import EpsilonPlacement, sqrt_with_epsilon
 from optserve_server.optimizers.schedule_free_sgd import ScheduleFreeSGD
 
 
@@ -31,9 +31,9 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
     def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"v"})
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
-            **super().scalars(step, learning_rate, **carried),
+            **super().compute_scalars(step, learning_rate, **carried),
             "second": 1 / (1 - self.beta2**step),
         }
 
@@ -43,7 +43,7 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
         beta2: Value, rest_2: Value, second: Value, epsilon: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         v = beta2 * v + rest_2 * (g * g)
-        below = root(ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
+        below = sqrt_with_epsilon(ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
         moved = offset - rate * (g / below + weight_decay * (p + ahead * offset))
         return p + new * moved, old * moved, v
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
 
 
@@ -32,11 +32,11 @@ class ScheduleFreeSGD(ElementwiseRule):
     def slots(self) -> dict[str, float]:
         return {"offset": 0.0}
 
-    def carry(self) -> dict[str, float]:
+    def initial_scalar_state(self) -> dict[str, float]:
         # Weights are summed relative to the largest, which is the last: they cannot overflow.
         return {"largest_rate": 0.0, "weight_sum": 0.0}
 
-    def averaging(self, learning_rate: float, carried: dict[str, float]) -> dict[str, float]:
+    def compute_average_weights(self, learning_rate: float, carried: dict[str, float]) -> dict[str, float]:
         """c, 1 - c and the carried numbers."""
         largest = max(carried["largest_rate"], learning_rate)
         if not largest and self.weight_lr_power:
@@ -45,12 +45,12 @@ class ScheduleFreeSGD(ElementwiseRule):
         total = carried["weight_sum"] * shrunk + 1
         return {"new": 1 / total, "old": 1 - 1 / total, "largest_rate": largest, "weight_sum": total}
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
             **self.constants,
             "ahead": 1 - self.beta1,
             "rate": learning_rate,
-            **self.averaging(learning_rate, carried),
+            **self.compute_average_weights(learning_rate, carried),
         }
 
     def update(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve_server.arrays.ops import Ops, Value
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.optimizers.epsilon import EpsilonPlacement, root
+from optserve_server.optimizers.epsilon import EpsilonPlacement, sqrt_with_epsilon
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Yogi(ElementwiseRule):
     def step_dependent_slots(self) -> frozenset[str]:
         return frozenset({"m", "v"})
 
-    def scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
+    def compute_scalars(self, step: int, learning_rate: float, **carried: float) -> dict[str, float]:
         return {
             **self.constants,
             "rate": learning_rate / (1 - self.beta1**step),
@@ -50,7 +50,7 @@ class Yogi(ElementwiseRule):
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta1 * m + rest_1 * g
         v = move_towards(ops, v, g * g, rest_2)
-        below = root(
+        below = sqrt_with_epsilon(
             ops, second * v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0,
             below=epsilon_root if self.epsilon_root else None,
         )  # fmt: skip

@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from optserve_server.errors import DomainError, Reason, out_of_range, within
-from optserve_server.hyper import declarations
+from optserve_server.errors import DomainError, Reason, out_of_range_error, within
+from optserve_server.hyperparameters import declarations
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.programs.step_programs import programs_of_group
@@ -63,7 +63,7 @@ class EffectiveHyperparameters:
         if name in (_L1, _L2) or (name == _DECAY and name not in declarations(type(rule))):
             if not 0 <= value < float("inf"):
                 text = f"{name} is {value}, but must be at least 0"
-                raise out_of_range("value", value, "at least 0", text)
+                raise out_of_range_error("value", value, "at least 0", text)
             {_L1: self.l1, _L2: self.l2, _DECAY: self.decays}[name][group] = value
             return
         if name not in overridable(rule):
@@ -108,7 +108,7 @@ def counts_steps(rule: Rule) -> bool:
     if isinstance(rule, GroupwiseRule):
         return False  # its numbers are those of a whole group
     variants = (rule, *_without_zeros(rule))
-    return bool(rule.carry()) or any(one.scalars(1, 1.0) != one.scalars(2, 1.0) for one in variants)
+    return bool(rule.initial_scalar_state()) or any(one.compute_scalars(1, 1.0) != one.compute_scalars(2, 1.0) for one in variants)
 
 
 def _without_zeros(rule: Rule) -> Iterator[Rule]:

@@ -137,7 +137,7 @@ class StepPrograms:
     @functools.lru_cache(maxsize=1024)  # noqa: B019
     def formulas(self) -> tuple[object, ...]:
         """What steps compute, whatever their numbers: equal formulas share their kernels."""
-        state = self.rule.slot_names, tuple(self.rule.carry())
+        state = self.rule.slot_names, tuple(self.rule.initial_scalar_state())
         return (*state, self.trace_measure(False), self.trace_apply(False), *self.usual())
 
     def usual(self) -> Iterator[Program]:
@@ -227,7 +227,7 @@ def _numbers(t: Tracer, rule: Rule, formula: Any) -> dict[str, Value]:
     names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         names += [
-            name for name in rule.scalars(1, 1.0, **rule.carry()) if name not in (*names, *rule.carry())
+            name for name in rule.compute_scalars(1, 1.0, **rule.initial_scalar_state()) if name not in (*names, *rule.initial_scalar_state())
         ]
     of_tensors = rule.tensor_numbers if isinstance(rule, TensorwiseRule) else ()
     return {name: t.segment_scalar(name) if name in of_tensors else t.scalar(name) for name in names}

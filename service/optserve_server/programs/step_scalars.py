@@ -67,7 +67,7 @@ class SessionScalars:
         self._counts_by_tensor = by_tensor and any(counts_steps(spec.rule(g)) for g in self._groups.values())
 
     def _fresh(self, name: str) -> Clock:
-        return Clock(name, 0, dict(self._spec.rule(self._groups[name]).carry()))
+        return Clock(name, 0, dict(self._spec.rule(self._groups[name]).initial_scalar_state()))
 
     def adapt(self, spec: SessionSpec, restarted: Collection[str]) -> SessionScalars:
         """Returns the scalars under another specification of the same groups.
@@ -80,7 +80,7 @@ class SessionScalars:
         kept = []
         for clock in self.clocks:
             if clock.group not in restarted:
-                known = spec.rule(numbers._groups[clock.group]).carry()
+                known = spec.rule(numbers._groups[clock.group]).initial_scalar_state()
                 carried = {**known, **{k: v for k, v in clock.carried.items() if k in known}}
                 kept.append(replace(clock, carried=carried))
         numbers.clocks = [*kept, *(clock for clock in numbers.clocks if clock.group in restarted)]
@@ -169,7 +169,7 @@ class SessionScalars:
         for clock in self.clocks:
             name, before = clock.group, clock.carried
             rate = rates[name]
-            own = chosen.rules[name].scalars(clock.count + 1, rate, **before)
+            own = chosen.rules[name].compute_scalars(clock.count + 1, rate, **before)
             carried.append({key: own[key] for key in before} if before else before)
             scalars.append({**own, **guards[name], "guard_decay": 1 - rate * chosen.decays[name]})
         return StepScalars(rates[""], scalars, carried)

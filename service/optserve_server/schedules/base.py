@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.hyper import Algorithm
+from optserve_server.hyperparameters import Algorithm
 
 Steps: TypeAlias = npt.NDArray[np.int64]
 """Steps, each at least 0: how many updates came before."""
@@ -35,6 +35,6 @@ class Schedule(Algorithm):
         return float(self.rates(np.array([step], np.int64))[0])
 
     @property
-    def parts(self) -> tuple[Schedule, ...]:
+    def nested_schedules(self) -> tuple[Schedule, ...]:
         """The schedules within this one."""
         return ()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optserve_server.errors import conflict
-from optserve_server.hyper import hyper
+from optserve_server.errors import conflict_error
+from optserve_server.hyperparameters import hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
 
 
@@ -32,7 +32,7 @@ class Cosine(Schedule):
     def validate(self) -> None:
         if bool(self.warmup_steps) != bool(self.warmup_target):
             missing = "warmup_target" if self.warmup_steps else "warmup_steps"
-            raise conflict(missing, f"{missing} is 0, but a warm-up has both steps and a target")
+            raise conflict_error(missing, f"{missing} is 0, but a warm-up has both steps and a target")
 
     def curve(self, steps: Steps) -> Rates:
         after = steps - self.warmup_steps

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
 
 
@@ -30,11 +30,11 @@ class CosineRestarts(Schedule):
             restarts, within = np.divmod(steps.astype(np.float64), self.first_decay_steps)
             fraction = within / self.first_decay_steps
         else:
-            restarts, fraction = self._place(steps / self.first_decay_steps)
+            restarts, fraction = self._find_cycle_position(steps / self.first_decay_steps)
         wave: Rates = 0.5 * self.m_mul**restarts * (1 + np.cos(np.pi * fraction))
         return self.initial_learning_rate * ((1 - self.alpha) * wave + self.alpha)
 
-    def _place(self, decays: Rates) -> tuple[Rates, Rates]:
+    def _find_cycle_position(self, decays: Rates) -> tuple[Rates, Rates]:
         """How many decays have ended, and the fraction of the present one.
 
         Args:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
-from optserve_server.schedules.periods import periods
+from optserve_server.schedules.decay_periods import count_decay_periods
 
 
 @dataclass(frozen=True)
@@ -26,5 +26,5 @@ class Exponential(Schedule):
     def curve(self, steps: Steps) -> Rates:
         if not self.initial_learning_rate:
             return np.zeros(len(steps))
-        factors = np.power(self.decay_rate, periods(steps, self.decay_steps, self.staircase))
+        factors = np.power(self.decay_rate, count_decay_periods(steps, self.decay_steps, self.staircase))
         return self.initial_learning_rate * factors

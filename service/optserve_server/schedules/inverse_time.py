@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
-from optserve_server.schedules.periods import periods
+from optserve_server.schedules.decay_periods import count_decay_periods
 
 
 @dataclass(frozen=True)
@@ -23,5 +23,5 @@ class InverseTime(Schedule):
     def curve(self, steps: Steps) -> Rates:
         if not self.decay_rate:
             return np.full(len(steps), self.initial_learning_rate)
-        growth = self.decay_rate * periods(steps, self.decay_steps, self.staircase)
+        growth = self.decay_rate * count_decay_periods(steps, self.decay_steps, self.staircase)
         return self.initial_learning_rate / (1 + growth)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optserve_server.errors import conflict
-from optserve_server.hyper import Chosen, hyper
+from optserve_server.errors import conflict_error
+from optserve_server.hyperparameters import Chosen, hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
-from optserve_server.schedules.boundaries import require_increasing
-from optserve_server.schedules.nesting import require_small
+from optserve_server.schedules.step_boundaries import require_increasing
+from optserve_server.schedules.nesting import check_nesting
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ class Join(Schedule):
     boundaries: tuple[int, ...] = hyper()
 
     @property
-    def parts(self) -> tuple[Schedule, ...]:
+    def nested_schedules(self) -> tuple[Schedule, ...]:
         return tuple(chosen.algorithm for chosen in self.schedules)
 
     def validate(self) -> None:
         require_increasing("boundaries", self.boundaries, least=0)
         if len(self.schedules) != len(self.boundaries) + 1:
-            raise conflict(
+            raise conflict_error(
                 "schedules",
                 f"there are {len(self.schedules)} schedules for {len(self.boundaries)} boundaries, "
                 f"but there must be {len(self.boundaries) + 1}",
             )
-        require_small(self)
+        check_nesting(self)
 
     def curve(self, steps: Steps) -> Rates:
         turn = np.searchsorted(np.array(self.boundaries, np.int64), steps, "right")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from optserve_server.hyper import Chosen, hyper
+from optserve_server.hyperparameters import Chosen, hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
-from optserve_server.schedules.nesting import require_small
+from optserve_server.schedules.nesting import check_nesting
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class LegacyDecay(Schedule):
     decay: float = hyper(ge=0)
 
     @property
-    def parts(self) -> tuple[Schedule, ...]:
+    def nested_schedules(self) -> tuple[Schedule, ...]:
         return (self.schedule.algorithm,)
 
     def validate(self) -> None:
-        require_small(self)
+        check_nesting(self)
 
     def curve(self, steps: Steps) -> Rates:
         return self.schedule.algorithm.curve(steps) / (1 + self.decay * steps)

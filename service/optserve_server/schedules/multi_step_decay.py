@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
-from optserve_server.schedules.boundaries import require_increasing
+from optserve_server.schedules.step_boundaries import require_increasing
 
 
 @dataclass(frozen=True)

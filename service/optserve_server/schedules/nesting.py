@@ -9,7 +9,7 @@ MAX_DEPTH, MAX_COUNT = 8, 64
 """Schedules one within another, and schedules in all."""
 
 
-def require_small(schedule: Schedule) -> None:
+def check_nesting(schedule: Schedule) -> None:
     """Refuses a schedule that holds too many.
 
     Raises:
@@ -29,9 +29,9 @@ def require_small(schedule: Schedule) -> None:
 
 def depth(schedule: Schedule) -> int:
     """1 for a schedule that holds no other."""
-    return 1 + max((depth(part) for part in schedule.parts), default=0)
+    return 1 + max((depth(part) for part in schedule.nested_schedules), default=0)
 
 
 def count(schedule: Schedule) -> int:
     """The schedule and all within it."""
-    return 1 + sum(count(part) for part in schedule.parts)
+    return 1 + sum(count(part) for part in schedule.nested_schedules)

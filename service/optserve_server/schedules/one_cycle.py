@@ -8,8 +8,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from optserve_server.errors import conflict
-from optserve_server.hyper import hyper
+from optserve_server.errors import conflict_error
+from optserve_server.hyperparameters import hyper
 from optserve_server.schedules.annealing import Annealing, anneal
 from optserve_server.schedules.base import Rates, Schedule, Steps
 
@@ -50,10 +50,10 @@ class OneCycle(Schedule):
             return
         if not self.pct_final and self.pct_start > 0.5:
             text = f"pct_start is {self.pct_start}, but must be at most 0.5 in three phases"
-            raise conflict("pct_start", text)
+            raise conflict_error("pct_start", text)
         if self.pct_final and self.pct_start > self.pct_final:
             text = f"pct_final is {self.pct_final}, but must be 0 or at least pct_start, {self.pct_start}"
-            raise conflict("pct_final", text)
+            raise conflict_error("pct_final", text)
 
     def curve(self, steps: Steps) -> Rates:
         start, s = 0.0, steps.astype(np.float64)

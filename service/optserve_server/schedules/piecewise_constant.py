@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from optserve_server.errors import conflict, out_of_range
-from optserve_server.hyper import hyper
+from optserve_server.errors import conflict_error, out_of_range_error
+from optserve_server.hyperparameters import hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
-from optserve_server.schedules.boundaries import require_increasing
+from optserve_server.schedules.step_boundaries import require_increasing
 
 
 class BoundarySide(StrEnum):
@@ -41,9 +41,9 @@ class PiecewiseConstant(Schedule):
         require_increasing("boundaries", self.boundaries, least=0)
         for i, value in enumerate(self.values):
             if not 0 <= value < math.inf:
-                raise out_of_range(f"values[{i}]", value, "at least 0")
+                raise out_of_range_error(f"values[{i}]", value, "at least 0")
         if len(self.values) != len(self.boundaries) + 1:
-            raise conflict(
+            raise conflict_error(
                 "values",
                 f"there are {len(self.values)} values for {len(self.boundaries)} boundaries, "
                 f"but there must be {len(self.boundaries) + 1}",

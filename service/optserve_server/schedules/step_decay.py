@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optserve_server.hyper import hyper
+from optserve_server.hyperparameters import hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optserve_server.hyper import Chosen, hyper
+from optserve_server.hyperparameters import Chosen, hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
-from optserve_server.schedules.nesting import require_small
+from optserve_server.schedules.nesting import check_nesting
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Warmup(Schedule):
     initial_learning_rate: float = hyper(0.0, ge=0)
 
     @property
-    def parts(self) -> tuple[Schedule, ...]:
+    def nested_schedules(self) -> tuple[Schedule, ...]:
         return (self.schedule.algorithm,)
 
     def validate(self) -> None:
-        require_small(self)
+        check_nesting(self)
 
     def curve(self, steps: Steps) -> Rates:
         schedule, warm = self.schedule.algorithm, steps >= self.warmup_steps

@@ -298,7 +298,7 @@ def _first_values(parameters: Sequence[ParameterInit], seed: int) -> list[NamedA
             # A stream of its own for each name, so that neither order nor neighbours matter.
             rng = np.random.default_rng([seed, *parameter.name.encode()])
             with within(f"parameters[{index}].initializer"):
-                source = source.draw(parameter.shape, parameter.dtype, rng)
+                source = source.initialize(parameter.shape, parameter.dtype, rng)
         if source is not None:
             values.append(NamedArray(parameter.name, source))
     return values

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optserve_server.errors import DomainError, Reason, conflict
-from optserve_server.hyper import Hyperparameters, hyper
+from optserve_server.errors import DomainError, Reason, conflict_error
+from optserve_server.hyperparameters import Hyperparameters, hyper
 
 
 class LateContribution(StrEnum):
@@ -66,7 +66,7 @@ class CoordinationSync(Hyperparameters):
         """Rejects a quorum that cannot be met, and a mean of bounded norm without its bound."""
         if self.replicas_to_aggregate is not None and self.min_replicas > self.replicas_to_aggregate:
             text = f"min_replicas is {self.min_replicas}, but must be at most replicas_to_aggregate"
-            raise conflict("min_replicas", text)
+            raise conflict_error("min_replicas", text)
         if self.aggregation is Aggregation.NORM_BOUNDED_MEAN and self.max_norm is None:
             text = "max_norm is required by NORM_BOUNDED_MEAN"
             raise DomainError(Reason.FIELD_REQUIRED, text, field="max_norm")

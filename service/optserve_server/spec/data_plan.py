@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Hyperparameters, hyper
+from optserve_server.hyperparameters import Hyperparameters, hyper
 
 MAX_SHARDS = 1 << 62
 """Shards of all epochs of one plan."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from optserve_server.hyper import Hyperparameters, hyper
+from optserve_server.hyperparameters import Hyperparameters, hyper
 from optserve_server.spec.metric_comparison import MetricMode, better, worsen, worst
 
 

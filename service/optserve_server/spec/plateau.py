@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from optserve_server.hyper import Hyperparameters, hyper
+from optserve_server.hyperparameters import Hyperparameters, hyper
 from optserve_server.spec.metric_comparison import MetricMode, better, worsen, worst
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optserve_server.errors import DomainError, conflict
-from optserve_server.hyper import Chosen, Hyperparameters, hyper
+from optserve_server.errors import DomainError, conflict_error
+from optserve_server.hyperparameters import Chosen, Hyperparameters, hyper
 from optserve_server.optimizers.base import Rule
 from optserve_server.schedules.base import Schedule
 from optserve_server.spec.coordination import (
@@ -55,7 +55,7 @@ class ClipByValue(Hyperparameters):
         """Refuses an empty range."""
         if self.low > self.max_value:
             text = f"min_value is {self.low}, but must be at most max_value, {self.max_value}"
-            raise conflict("min_value", text)
+            raise conflict_error("min_value", text)
 
     @property
     def low(self) -> float:
@@ -221,7 +221,7 @@ class SessionSpec(Hyperparameters):
             rule = optimizer.algorithm
             if self.schedule is not None and "learning_rate" in optimizer.given:
                 field = f"{path}.{rule.name}.learning_rate"
-                raise conflict(field, "a learning rate is stated beside a schedule")
+                raise conflict_error(field, "a learning rate is stated beside a schedule")
             for field in ("schedule", "reduce_on_plateau"):
                 if getattr(self, field) is not None and not rule.has_rate:
                     raise _no_rate(field, path, rule)
@@ -236,7 +236,7 @@ class SessionSpec(Hyperparameters):
         aggregates = isinstance(coordination, CoordinationSync | CoordinationRounds)
         if aggregates and self.gradient.accumulation_steps > 1:
             text = "gradients are aggregated over workers or accumulated, not both"
-            raise conflict("gradient.accumulation_steps", text)
+            raise conflict_error("gradient.accumulation_steps", text)
         if isinstance(coordination, CoordinationAsync) and coordination.damping is not Damping.NONE:
             for path, optimizer in chosen.items():
                 if not optimizer.algorithm.has_rate:
@@ -277,4 +277,4 @@ class SessionSpec(Hyperparameters):
 def _no_rate(field: str, path: str, rule: Rule) -> DomainError:
     """The error of a field that changes the learning rate of a rule without one."""
     text = f"{field} changes a learning rate, but {path} is {rule.name}, whose steps have none"
-    return conflict(field, text)
+    return conflict_error(field, text)

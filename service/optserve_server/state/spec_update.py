@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from optserve_server.errors import DomainError, Reason, conflict
+from optserve_server.errors import DomainError, Reason, conflict_error
 from optserve_server.programs.step_programs import programs_of
 from optserve_server.spec.session_spec import DurabilityMode, SessionSpec
 from optserve_server.state.arena import Partitions
@@ -66,7 +66,7 @@ def with_durability(before: SessionSpec, after: SessionSpec) -> SessionSpec:
     modes = {before.durability.mode, after.durability.mode}
     if len(modes) > 1 and DurabilityMode.EPHEMERAL in modes:
         text = "a session that is held in memory alone stays so, and no other becomes one; fork it"
-        raise conflict("spec.durability.mode", text)
+        raise conflict_error("spec.durability.mode", text)
     return after
 
 
@@ -79,4 +79,4 @@ def check_groups(layout: Layout, before: SessionSpec, after: SessionSpec) -> Non
     membership = assign_groups([entry.name for entry in layout.entries], after.groups)
     names = [[group.name for group in spec.groups] for spec in (before, after)]
     if names[0] != names[1] or any(membership[entry.name] != entry.group for entry in layout.entries):
-        raise conflict("spec.groups", "groups keep their names and members for as long as a session lives")
+        raise conflict_error("spec.groups", "groups keep their names and members for as long as a session lives")

@@ -40,7 +40,7 @@ class StateTransfer:
         if any(isinstance(programs.rule, MatrixRule) for programs in (before, after)):
             # Their state has shapes of its own, which only the same rule understands.
             old = old if _have_equal_shapes(before.rule, after.rule) else []
-        whole = counted <= set(old) and set(after.rule.carry()) <= set(before.rule.carry())
+        whole = counted <= set(old) and set(after.rule.initial_scalar_state()) <= set(before.rule.initial_scalar_state())
         carried = [slot for slot in new if slot in old and (whole or slot not in counted)]
         restarted = not whole or (bool(new) and not carried)
         return cls(
@@ -58,5 +58,5 @@ def _have_equal_shapes(before: Rule, after: Rule) -> bool:
         isinstance(before, MatrixRule)
         and isinstance(after, MatrixRule)
         and type(before) is type(after)
-        and before.state_form == after.state_form
+        and before.state_layout == after.state_layout
     )

@@ -367,7 +367,7 @@ class Step(Change[SessionState, "Step"]):
             found = totals.setdefault(group, Counter())
             found.update({name: float(np.sum(of)) for name, of in sums.items()})
         for group, rule, place, scalars, _ in groupwise:
-            own, carried = rule.settle(totals[group], scalars)
+            own, carried = rule.compute_group_scalars(totals[group], scalars)
             scalars.update(own)
             numbers.carried[place.clock] = {**numbers.carried[place.clock], **carried}
 

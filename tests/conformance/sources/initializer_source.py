@@ -84,11 +84,11 @@ def problems() -> list[str]:
 
 
 def draw(line: Line, shape: tuple[int, ...]) -> Floats:
-    return REGISTRY[line.name](**line.fields).draw(shape, np.dtype(np.float64), np.random.default_rng(1))
+    return REGISTRY[line.name](**line.fields).initialize(shape, np.dtype(np.float64), np.random.default_rng(1))
 
 
 def identity() -> Floats:
-    return Identity(gain=2.0).draw((3, 5), np.dtype(np.float64), np.random.default_rng(1))
+    return Identity(gain=2.0).initialize((3, 5), np.dtype(np.float64), np.random.default_rng(1))
 
 
 def difference(ours: Floats, theirs: Floats, ends: bool) -> str:

@@ -22,7 +22,7 @@ import optserve
 from optserve import spec, v1
 from optserve.spec import Choice, Spec, decode, encode
 from optserve.specs import enums
-from optserve_server.hyper import REQUIRED, declarations
+from optserve_server.hyperparameters import REQUIRED, declarations
 from optserve_server.wire.specifications.specs import FAMILIES, algorithm_from, reduction_from
 
 MODULES = [importlib.import_module(f"optserve.v1.{m.name}") for m in pkgutil.iter_modules(v1.__path__)]

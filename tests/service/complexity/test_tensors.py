@@ -22,7 +22,7 @@ from optserve_server.complexity.multi_head_attention import MultiHeadAttention
 from optserve_server.complexity.network import NamedLayer, Network, estimate
 from optserve_server.complexity.pooling import Pooling
 from optserve_server.complexity.simple_rnn import SimpleRNN
-from optserve_server.hyper import Chosen
+from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers.adafactor import Adafactor
 from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.base import Rule

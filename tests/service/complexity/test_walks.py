@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optserve_server.complexity import REGISTRY
 from optserve_server.complexity.network import NamedLayer, Network, estimate
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Convention, field_types
+from optserve_server.hyperparameters import Convention, field_types
 from tests.conformance.oracle import layers as oracle
 from tests.conformance.specs import prefix
 

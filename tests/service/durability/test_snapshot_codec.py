@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.durability.snapshot_codec import decode_snapshot, encode_snapshot
-from optserve_server.hyper import Chosen
+from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.base import Rule

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from optserve_server.expressions.formula import FUNCTIONS, MAX_EXPONENT, MAX_NODES
-from optserve_server.expressions.words import MAX_DEPTH, MAX_LENGTH
+from optserve_server.expressions.lexical_check import MAX_DEPTH, MAX_LENGTH
 from tests.service.expressions.reading import PREDICTION as P
 from tests.service.expressions.reading import TARGET as T
 from tests.service.expressions.reading import read

@@ -36,9 +36,9 @@ def numbers_of_steps(
     rule: ElementwiseRule, arrays: Arrays, gradients: Sequence[npt.NDArray[Any]], rates: Sequence[float]
 ) -> Iterator[tuple[npt.NDArray[Any], dict[str, float]]]:
     """Each step's gradient and numbers, with what the rule finds out about ``arrays`` first."""
-    carried = dict(rule.carry())
+    carried = dict(rule.initial_scalar_state())
     for step, (g, rate) in enumerate(zip(gradients, rates, strict=True), 1):
-        numbers = rule.scalars(step, rate, **carried)
+        numbers = rule.compute_scalars(step, rate, **carried)
         carried = {name: numbers[name] for name in carried}
         p, *slots = arrays.values()
         more, found = beforehand(rule, p, g, slots, numbers)
@@ -53,7 +53,7 @@ def run(
     arrays, path = start(rule, p), []
     for g, numbers in numbers_of_steps(rule, arrays, gradients, rates):
         named = inspect.signature(rule.update).parameters
-        given = {k: v for k, v in numbers.items() if k in named or k not in rule.carry()}
+        given = {k: v for k, v in numbers.items() if k in named or k not in rule.initial_scalar_state()}
         arrays.update(plain(rule, arrays, g, given))
         path.append(dict(arrays))
     return path

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from optserve_server.hyper import Convention
+from optserve_server.hyperparameters import Convention
 from optserve_server.losses import REGISTRY
 from optserve_server.losses.base import Loss
 

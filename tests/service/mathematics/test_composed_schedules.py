@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Chosen, Convention
+from optserve_server.hyperparameters import Chosen, Convention
 from optserve_server.schedules import REGISTRY
 from optserve_server.schedules.annealing import Annealing
 from optserve_server.schedules.base import Schedule

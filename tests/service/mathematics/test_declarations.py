@@ -19,7 +19,7 @@ from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
 from optserve.v1.schedule_spec_pb2 import ScheduleSpec
 from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Chosen, Convention, NamedNumbers, declarations, field_types
+from optserve_server.hyperparameters import Chosen, Convention, NamedNumbers, declarations, field_types
 from optserve_server.losses.base import Reduction
 from optserve_server.schedules.base import Schedule
 from optserve_server.schedules.constant import Constant

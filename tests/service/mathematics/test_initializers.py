@@ -35,7 +35,7 @@ ANY_RANK = [i for i in EVERY if not isinstance(i, Orthogonal | Identity)]
 def draw(
     initializer: Initializer, shape: tuple[int, ...], dtype: type = np.float64, seed: int = 1
 ) -> np.ndarray:
-    return initializer.draw(shape, np.dtype(dtype), np.random.default_rng(seed))
+    return initializer.initialize(shape, np.dtype(dtype), np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_orthogonal_matrices(shape: tuple[int, ...], dtype: type) -> None:
 def test_orthogonal_matrices_are_evenly_distributed() -> None:
     """Of either determinant, and with the first entry of either sign, as often."""
     rng = np.random.default_rng(0)
-    drawn = [Orthogonal().draw((3, 3), np.dtype(np.float64), rng) for _ in range(2000)]
+    drawn = [Orthogonal().initialize((3, 3), np.dtype(np.float64), rng) for _ in range(2000)]
     assert abs(np.mean(np.linalg.det(drawn))) < 0.1
     assert abs(np.mean(drawn)) < 0.02
     assert np.mean(np.square(drawn), axis=0) == pytest.approx(np.full((3, 3), 1 / 3), abs=0.03)

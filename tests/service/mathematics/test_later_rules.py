@@ -177,9 +177,9 @@ def test_schedule_free_weights_follow_the_largest_rate() -> None:
 
 @pytest.mark.parametrize("power", [0.0, 2.0])
 def test_schedule_free_weights_at_extreme_rates(power: float) -> None:
-    rule, carried = ScheduleFreeSGD(weight_lr_power=power), dict(ScheduleFreeSGD().carry())
+    rule, carried = ScheduleFreeSGD(weight_lr_power=power), dict(ScheduleFreeSGD().initial_scalar_state())
     for rate in (0.0, 1e-308, 1e308, 0.0, 1e308):
-        numbers = rule.scalars(1, rate, **carried)
+        numbers = rule.compute_scalars(1, rate, **carried)
         carried = {name: numbers[name] for name in carried}
         assert 0 <= numbers["new"] <= 1
         assert numbers["new"] + numbers["old"] == 1
@@ -190,7 +190,7 @@ def test_the_schedule_free_point_ahead(rule: ElementwiseRule) -> None:
     """y lies between z and x, and starts where x does."""
     ops, p = NumpyOps(), np.array([2.0])
     offset, *rest = [np.array([value]) for value in (0.5, *list(rule.slots().values())[1:])]
-    numbers = {k: v for k, v in rule.scalars(3, 0.1, **rule.carry()).items() if k not in rule.carry()}
+    numbers = {k: v for k, v in rule.compute_scalars(3, 0.1, **rule.initial_scalar_state()).items() if k not in rule.initial_scalar_state()}
     assert rule.has_lookahead
     assert rule.lookahead(ops, p, offset, *rest, **numbers) == [2.0 + 0.25 * 0.5]
     assert rule.lookahead(ops, p, np.zeros(1), *rest, **numbers) == [2.0]
@@ -199,9 +199,9 @@ def test_the_schedule_free_point_ahead(rule: ElementwiseRule) -> None:
 def test_schedule_free_descent_reaches_a_minimum_that_plain_descent_circles() -> None:
     """|p| with gradients at y: x comes closer to 0 than the last step of descent can."""
     rule = ScheduleFreeSGD()
-    ops, x, offset, carried = NumpyOps(), np.array([1.0]), np.zeros(1), dict(rule.carry())
+    ops, x, offset, carried = NumpyOps(), np.array([1.0]), np.zeros(1), dict(rule.initial_scalar_state())
     for step in range(1, 401):
-        numbers = rule.scalars(step, 0.3, **carried)
+        numbers = rule.compute_scalars(step, 0.3, **carried)
         carried = {name: numbers.pop(name) for name in carried}
         y = rule.lookahead(ops, x, offset, **numbers)
         x, offset = rule.update(ops, x, np.sign(y), offset, **numbers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optserve_server.hyper import Convention
+from optserve_server.hyperparameters import Convention
 from optserve_server.losses import REGISTRY
 
 K, T, X = Convention.KERAS, Convention.TORCH, Convention.OPTAX

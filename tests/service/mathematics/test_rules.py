@@ -7,7 +7,7 @@ import pytest
 
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Convention
+from optserve_server.hyperparameters import Convention
 from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.adagrad import Adagrad
 from optserve_server.optimizers.adamw import AdamW
@@ -76,7 +76,7 @@ def test_nesterov_under_a_falling_rate(form: NesterovForm, expected: list[float]
 )
 def test_the_point_ahead(form: NesterovForm, expected: float) -> None:
     rule = Nesterov(form=form)
-    point = rule.lookahead(NumpyOps(), np.array([1.0]), np.array([0.5]), **rule.scalars(2, 0.1))
+    point = rule.lookahead(NumpyOps(), np.array([1.0]), np.array([0.5]), **rule.compute_scalars(2, 0.1))
     assert rule.has_lookahead
     assert point == pytest.approx([expected], rel=1e-15)
 
@@ -91,7 +91,7 @@ def test_classical_lookahead_is_the_keras_form_seen_from_the_other_point() -> No
     ahead, keras = Nesterov(form=NesterovForm.LOOKAHEAD), Nesterov(form=NesterovForm.KERAS)
     ops, a, b = NumpyOps(), [np.array([1.0]), np.array([0.0])], [np.array([1.0]), np.array([0.0])]
     for step in range(1, 6):
-        numbers = ahead.scalars(step, 0.1)
+        numbers = ahead.compute_scalars(step, 0.1)
         point = ahead.lookahead(ops, *a, **numbers)
         assert point == pytest.approx(b[0], rel=1e-14)
         a = list(ahead.update(ops, a[0], point, a[1], **numbers))
@@ -155,12 +155,12 @@ def test_adamw_leaves_the_decay_to_the_session() -> None:
 
 def test_nadam_hands_its_product_on() -> None:
     rule = NAdam(momentum_decay=1.0)
-    assert rule.carry() == {"momentum_product": 1.0}
+    assert rule.initial_scalar_state() == {"momentum_product": 1.0}
     first = 0.9 * (1 - 0.5 * 0.96)
-    assert rule.scalars(1, 0.1, momentum_product=1.0)["momentum_product"] == pytest.approx(first)
+    assert rule.compute_scalars(1, 0.1, momentum_product=1.0)["momentum_product"] == pytest.approx(first)
     second = first * 0.9 * (1 - 0.5 * 0.96**2)
-    assert rule.scalars(2, 0.1, momentum_product=first)["momentum_product"] == pytest.approx(second)
-    assert NAdam(form=NAdamForm.CONSTANT).carry() == {}
+    assert rule.compute_scalars(2, 0.1, momentum_product=first)["momentum_product"] == pytest.approx(second)
+    assert NAdam(form=NAdamForm.CONSTANT).initial_scalar_state() == {}
 
 
 def test_rprop_grows_shrinks_and_waits() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.errors import DomainError
-from optserve_server.hyper import declarations
+from optserve_server.hyperparameters import declarations
 from optserve_server.optimizers.base import ElementwiseRule
 from tests.service.mathematics.evaluation import run, run_program, trace_rule
 from tests.support.variants import rules

@@ -42,7 +42,7 @@ def adam(start: npt.NDArray[np.float64], gradients: Sequence[npt.NDArray[np.floa
 
 
 def torch_adam() -> Adam:
-    from optserve_server.hyper import Convention
+    from optserve_server.hyperparameters import Convention
 
     rule: Adam = Adam.resolve({}, Convention.TORCH)
     return rule

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
-from optserve_server.hyper import Chosen
+from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.session import Session

@@ -14,7 +14,7 @@ import pytest
 
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Chosen
+from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers.adam import Adam
 from optserve_server.schedules.piecewise_constant import PiecewiseConstant
 from optserve_server.sessions.session import Session

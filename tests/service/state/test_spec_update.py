@@ -9,7 +9,7 @@ import pytest
 
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Chosen
+from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.adadelta import Adadelta
 from optserve_server.optimizers.adafactor import Adafactor

@@ -13,7 +13,7 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Convention
+from optserve_server.hyperparameters import Convention
 from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.adamw import AdamW
 from optserve_server.optimizers.base import Rule

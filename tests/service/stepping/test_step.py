@@ -12,7 +12,7 @@ import pytest
 
 from optserve_server.arrays.program import Program
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Chosen
+from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers.adam import Adam
 from optserve_server.optimizers.adamw import AdamW
 from optserve_server.optimizers.momentum import Momentum

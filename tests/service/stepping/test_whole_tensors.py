@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optserve_server.hyper import Chosen
+from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers.adafactor import Adafactor
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.lamb import LAMB

@@ -6,7 +6,7 @@ from optserve.v1.convention_pb2 import CONVENTION_KERAS, CONVENTION_TORCH
 from optserve.v1.schedule_spec_pb2 import ScheduleSpec
 from optserve.v1.session_pb2 import SessionSpec
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import Convention
+from optserve_server.hyperparameters import Convention
 from optserve_server.schedules.join import Join
 from optserve_server.schedules.piecewise_constant import BoundarySide, PiecewiseConstant
 from optserve_server.wire.specifications.specs import algorithm_from, algorithm_to, session_spec_from
@@ -33,7 +33,7 @@ def test_the_convention_is_handed_down() -> None:
     assert isinstance(first.algorithm, PiecewiseConstant)
     assert (first.convention, first.algorithm.boundary_side) == (Convention.TORCH, BoundarySide.AFTER)
     assert last.convention is Convention.KERAS
-    assert last.algorithm.parts[0].rate(0) == 0.25
+    assert last.algorithm.nested_schedules[0].rate(0) == 0.25
 
 
 def test_the_echo_states_what_is_within() -> None:

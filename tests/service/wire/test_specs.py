@@ -18,7 +18,7 @@ from optserve.v1.optimizer_spec_pb2 import OptimizerSpec
 from optserve.v1.schedule_spec_pb2 import ScheduleSpec
 from optserve.v1.session_pb2 import GradientSpec, SessionSpec
 from optserve_server.errors import DomainError, Reason
-from optserve_server.hyper import declarations
+from optserve_server.hyperparameters import declarations
 from optserve_server.losses.base import Reduction
 from optserve_server.spec import session_spec as domain
 from optserve_server.spec.early_stopping import EarlyStoppingSpec

@@ -14,9 +14,9 @@ from optserve.v1.function_service_pb2_grpc import FunctionServiceServicer
 from optserve.v1.tensor_pb2 import Tensor
 from optserve_server.activations.base import Activation
 from optserve_server.arrays.backend import Backend
-from optserve_server.complexity.network import estimate, no_state
+from optserve_server.complexity.network import estimate, zero_state_size
 from optserve_server.errors import within
-from optserve_server.hyper import Chosen
+from optserve_server.hyperparameters import Chosen
 from optserve_server.losses.base import Floats, Loss, Reduction, reduce
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.wire.fields.tensors import FLOAT32, FLOAT64, INT32, INT64, array_from, tensor_to
@@ -164,7 +164,7 @@ def _complexity(request: pb.EstimateComplexityRequest) -> pb.EstimateComplexityR
     if request.HasField("optimizer"):
         with within("optimizer"):
             optimizer = algorithm_from(request.optimizer)
-    state_elements = optimizer.algorithm.state_elements if optimizer else no_state
+    state_elements = optimizer.algorithm.state_elements if optimizer else zero_state_size
     with within("network"):
         network = network_from(request.network)
         response = estimate_to(estimate(network, batch_size, dtype.itemsize, state_elements), network)

@@ -171,7 +171,7 @@ class SessionService(SessionServiceServicer):
             if request.options.HasField("pull"):
                 pull = parameters.pull_from(request.options.pull)
         except DomainError as error:
-            error.prefix("options.pull")
+            error.prefix_field("options.pull")
             raise
         make = partial(UnaryStep.of, session, gradients, rows, pull)
         # If few rows were sent, the zeros of the others are many.

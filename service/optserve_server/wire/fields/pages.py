@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 
-from optserve_server.errors import DomainError, Reason, out_of_range
+from optserve_server.errors import DomainError, Reason, out_of_range_error
 from optserve_server.wire.fields.names import check_session_id
 
 DEFAULT_SIZE, MAX_SIZE = 50, 1000
@@ -19,7 +19,7 @@ def size_from(page_size: int) -> int:
         DomainError: OUT_OF_RANGE at ``page_size``.
     """
     if page_size < 0:
-        raise out_of_range("page_size", page_size, "at least 0")
+        raise out_of_range_error("page_size", page_size, "at least 0")
     return min(page_size or DEFAULT_SIZE, MAX_SIZE)
 
 

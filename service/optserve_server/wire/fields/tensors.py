@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve.v1 import tensor_pb2
-from optserve_server.errors import DomainError, Reason, mismatch
+from optserve_server.errors import DomainError, Reason, mismatch_error
 
 FLOAT16 = np.dtype(np.float16)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -59,7 +59,7 @@ def dtype_from(number: int, allowed: Collection[np.dtype[Any]], field: str) -> n
     dtype = DTYPES[number]
     if dtype not in allowed:
         expected = " or ".join(kind.name for kind in allowed)
-        raise mismatch(Reason.DTYPE_MISMATCH, field, expected, dtype.name)
+        raise mismatch_error(Reason.DTYPE_MISMATCH, field, expected, dtype.name)
     return dtype
 
 

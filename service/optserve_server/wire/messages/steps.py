@@ -38,7 +38,7 @@ def gradients_from(messages: Sequence[NamedTensor]) -> list[NamedArray]:
         for message in messages:
             arrays.append(NamedArray(message.name, array_from(message.tensor, WIRE_DTYPES, message.name)))
     except DomainError as error:
-        error.prefix(f"gradients[{len(arrays)}].tensor")
+        error.prefix_field(f"gradients[{len(arrays)}].tensor")
         raise
     return arrays
 

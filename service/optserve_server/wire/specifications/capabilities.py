@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 
 from optserve.v1 import capabilities_service_pb2 as pb
 from optserve.v1.convention_pb2 import Convention as WireConvention
-from optserve_server.hyper import (
+from optserve_server.hyperparameters import (
     REQUIRED,
     Chosen,
     Convention,

@@ -18,8 +18,8 @@ from optserve_server.complexity.network import (
     Network,
     check_layer_count,
 )
-from optserve_server.errors import DomainError, Reason, out_of_range, within
-from optserve_server.hyper import Chosen
+from optserve_server.errors import DomainError, Reason, out_of_range_error, within
+from optserve_server.hyperparameters import Chosen
 from optserve_server.wire.fields.tensors import FLOAT32, wire_dtype_from
 from optserve_server.wire.specifications.specs import algorithm_from, algorithm_to
 
@@ -51,7 +51,7 @@ def batch_size_from(message: pb.EstimateComplexityRequest) -> int:
     size = message.batch_size or 1
     if not 1 <= size <= MAX_EXTENT:
         allowed = f"in [1, {MAX_EXTENT}]"
-        raise out_of_range("batch_size", size, allowed)
+        raise out_of_range_error("batch_size", size, allowed)
     return size
 
 

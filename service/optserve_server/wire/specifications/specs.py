@@ -30,7 +30,7 @@ from optserve.v1.schedule_spec_pb2 import ScheduleSpec
 from optserve.v1.session_pb2 import SessionSpec as SessionSpecMessage
 from optserve_server import activations, complexity, initializers, losses, optimizers, schedules
 from optserve_server.errors import DomainError, Reason, within
-from optserve_server.hyper import Chosen, Convention, Hyperparameters
+from optserve_server.hyperparameters import Chosen, Convention, Hyperparameters
 from optserve_server.losses.base import Reduction
 from optserve_server.registry import Registry
 from optserve_server.spec.session_spec import SessionSpec

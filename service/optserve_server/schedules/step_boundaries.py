@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optserve_server.errors import DomainError, Reason, out_of_range
+from optserve_server.errors import DomainError, Reason, out_of_range_error
 
 
 def require_increasing(field: str, boundaries: Sequence[int], least: int) -> None:
@@ -17,5 +17,5 @@ def require_increasing(field: str, boundaries: Sequence[int], least: int) -> Non
         raise DomainError(Reason.FIELD_REQUIRED, f"{field} is required", field=field)
     for i, boundary in enumerate(boundaries):
         if boundary < least:
-            raise out_of_range(f"{field}[{i}]", boundary, f"at least {least}")
+            raise out_of_range_error(f"{field}[{i}]", boundary, f"at least {least}")
         least = boundary + 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from optserve_server.expressions.refusal import excerpt, refusal
+from optserve_server.expressions.expression_error import excerpt, expression_error
 
 MAX_LENGTH = 1024
 """Characters of an expression."""
@@ -18,7 +18,7 @@ MAX_LENGTH = 1024
 MAX_DEPTH = 48
 """How deep an expression may be nested."""
 
-WORD = re.compile(
+TOKEN = re.compile(
     r"""  (?P<space> [ \t\r\n]+ )
         | (?P<number> (?> (?: \d+ \.? \d* | \. \d+ ) (?: [eE] [+-]? \d+ )? ) (?! [\w.] ) )
         | (?P<name> [A-Za-z_] \w* )
@@ -28,51 +28,51 @@ WORD = re.compile(
 )
 
 
-def check_words(text: str, names: Collection[str]) -> None:
+def check_tokens(text: str, names: Collection[str]) -> None:
     """Checks length, characters, numbers, names and parentheses.
 
     Raises:
         DomainError: INVALID_EXPRESSION.
     """
     if len(text) > MAX_LENGTH:
-        raise refusal(text, MAX_LENGTH, len(text), f"it is longer than {MAX_LENGTH} characters")
+        raise expression_error(text, MAX_LENGTH, len(text), f"it is longer than {MAX_LENGTH} characters")
     if not text.strip(" \t\r\n"):
-        raise refusal(text, 0, len(text), "it is empty")
+        raise expression_error(text, 0, len(text), "it is empty")
     opened: list[int] = []
     after_value = False
     start = 0
     while start < len(text):
-        word = WORD.match(text, start)
+        word = TOKEN.match(text, start)
         if word is None:
-            raise _stranger(text, start)
+            raise _unknown_token_error(text, start)
         if word.lastgroup == "name" and word.group() not in names:
-            raise refusal(text, start, word.end(), f"nothing is called {excerpt(word.group())}")
+            raise expression_error(text, start, word.end(), f"nothing is called {excerpt(word.group())}")
         if word.lastgroup in ("name", "number") and after_value:
-            raise refusal(text, start, word.end(), "an operator is missing in front of this")
+            raise expression_error(text, start, word.end(), "an operator is missing in front of this")
         if word.lastgroup != "space":
             after_value = word.lastgroup in ("name", "number") or word.group() == ")"
-        _follow_parentheses(text, start, opened)
+        _check_parenthesis(text, start, opened)
         start = word.end()
     if opened:
-        raise refusal(text, opened[-1], opened[-1] + 1, "this parenthesis is never closed")
+        raise expression_error(text, opened[-1], opened[-1] + 1, "this parenthesis is never closed")
 
 
-def _follow_parentheses(text: str, at: int, opened: list[int]) -> None:
+def _check_parenthesis(text: str, at: int, opened: list[int]) -> None:
     if text[at] == "(":
         opened.append(at)
         if len(opened) > MAX_DEPTH:
-            raise refusal(text, at, at + 1, f"it is nested deeper than {MAX_DEPTH}")
+            raise expression_error(text, at, at + 1, f"it is nested deeper than {MAX_DEPTH}")
     elif text[at] == ")":
         if not opened:
-            raise refusal(text, at, at + 1, "this parenthesis was never opened")
+            raise expression_error(text, at, at + 1, "this parenthesis was never opened")
         opened.pop()
 
 
-def _stranger(text: str, start: int) -> Exception:
+def _unknown_token_error(text: str, start: int) -> Exception:
     """The error of what is neither number, name nor sign."""
     if text[start].isascii() and (text[start].isdigit() or text[start] == "."):
         found = re.compile(r"[\w.]+", re.ASCII).match(text, start)
         stop = found.end() if found else start + 1
-        return refusal(text, start, stop, f"{excerpt(text[start:stop])} is no number")
+        return expression_error(text, start, stop, f"{excerpt(text[start:stop])} is no number")
     shown = f"U+{ord(text[start]):04X}" if not text[start].isascii() else excerpt(text[start])
-    return refusal(text, start, start + 1, f"the character {shown} has no place here")
+    return expression_error(text, start, start + 1, f"the character {shown} has no place here")

@@ -8,7 +8,7 @@ SHOWN = 40
 """Characters of the offending text that are quoted."""
 
 
-def refusal(text: str, start: int, stop: int, what: str) -> DomainError:
+def expression_error(text: str, start: int, stop: int, what: str) -> DomainError:
     """INVALID_EXPRESSION with a position.
 
     Args:

@@ -69,7 +69,7 @@ class Declaration:
             return f"at most {high:g}" if self.le is not None else f"less than {high:g}"
         return ""
 
-    def admits(self, value: object) -> bool:
+    def is_allowed(self, value: object) -> bool:
         """Whether ``value`` lies in the range; floats must be finite as well."""
         if self.allowed is not None and value not in self.allowed:
             return False
@@ -129,7 +129,7 @@ class Hyperparameters:
     def __post_init__(self) -> None:
         for name, declaration in declarations(type(self)).items():
             value = getattr(self, name)
-            if not declaration.admits(value):
+            if not declaration.is_allowed(value):
                 reason = Reason.UNSUPPORTED_VALUE if declaration.allowed else Reason.OUT_OF_RANGE
                 allowed = declaration.range_text() or "finite"
                 shown = value.name if isinstance(value, Enum) else value

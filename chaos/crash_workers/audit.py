@@ -18,8 +18,8 @@ from optserve_server.optimizers.adam import Adam
 from optserve_server.state.change import ChangeKind
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
-from optserve_server.storage.history import read
-from optserve_server.storage.payload import unpack
+from optserve_server.storage.journal_history import read_journal
+from optserve_server.storage.record_payload import unpack
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 
@@ -198,12 +198,12 @@ def check_parameters(replay: Replay, found: Mapping[str, Any], step_number: int)
 
 def _payloads(journal: Path) -> Iterator[memoryview]:
     disk = Disk()
-    history = read(disk, journal)
+    history = read_journal(disk, journal)
     positions = DurablePositions(disk, journal / "heads")
     try:
         owners = {owner for segment in history.segments for owner in segment.last} - {DIRECTORY}
         assert len(owners) == 1, owners
-        yield from history.after(owners.pop(), 0, positions)
+        yield from history.find_payloads_after(owners.pop(), 0, positions)
     finally:
         positions.close()
 

@@ -83,10 +83,10 @@ def _serve(parsed: argparse.Namespace) -> int:
     """
     settings = config.load(vars(parsed))
     # Imported here: they take a second of processor time, and health runs every few seconds.
-    from optserve_server.resources.allocator import keep_messages
+    from optserve_server.resources.malloc_settings import configure_malloc
     from optserve_server.rpc.server.event_engine import load_grpc
 
-    keep_messages()
+    configure_malloc()
     load_grpc(event_engine=settings.grpc_event_engine)
     # Imported behind it: they import gRPC.
     from optserve_server.app import serve

@@ -11,7 +11,7 @@ from chaos.crash_workers.audit import Committed, Ledger, Replay, check_acknowled
 from chaos.crash_workers.campaign import DISTURBANCES, SERVER, Campaign
 from chaos.crash_workers.contributions import VALUES, gradient
 from optserve_server.state.change import ChangeKind
-from optserve_server.storage.payload import pack
+from optserve_server.storage.record_payload import pack
 
 LEASE = 1.0
 

@@ -71,7 +71,7 @@ def recover(files: dict[str, bytes]) -> dict[tuple[str, str], dict[str, bytes] |
             async with house(Path(folder), policy=POLICY) as made:
                 for namespace, name in SESSIONS:
                     store = made.namespaces[namespace].store
-                    found[namespace, name] = None if store.misses(name) else bits(store.get(name))
+                    found[namespace, name] = None if store.is_damaged(name) else bits(store.get(name))
             return found
 
         return run(look())
@@ -121,7 +121,7 @@ def test_a_folder_that_is_missing_is_told(tmp_path: Path, caplog: pytest.LogCapt
     (tmp_path / "away").rename(tmp_path / "sessions" / "team@a")
     run(live(lambda made: made.namespaces["team"].store.get("a")))
     shutil.rmtree(tmp_path / "sessions" / "a")
-    run(live(lambda made: made.durability_manager.discard("a", Request("gone", b"content"))))
+    run(live(lambda made: made.durability_manager.delete_quarantined("a", Request("gone", b"content"))))
     run(live(lambda made: made.create("a")))
 
 

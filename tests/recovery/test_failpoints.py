@@ -139,7 +139,7 @@ async def create(made: House, _: Session) -> None:
 
 async def delete(made: House, session: Session) -> None:
     assert session.durability is not None
-    await asyncio.to_thread(made.durability_manager.forget, session.durability, REQUEST)
+    await asyncio.to_thread(made.durability_manager.delete_session, session.durability, REQUEST)
 
 
 async def save(made: House, session: Session) -> None:
@@ -150,7 +150,7 @@ async def save(made: House, session: Session) -> None:
 async def drop(made: House, session: Session) -> None:
     assert session.durability is not None
     files = [file for file in session.durability.folder.snapshots() if file.step == 0]
-    await made.durability_manager.drop(session.durability, files, REQUEST)
+    await made.durability_manager.delete_snapshots(session.durability, files, REQUEST)
 
 
 DIRECTORY_CHANGES: Mapping[str, Make] = {"create": create, "delete": delete, "save": save, "drop": drop}

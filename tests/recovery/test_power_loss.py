@@ -60,7 +60,7 @@ class Life:
         assert session.durability is not None
         if self.rng.random() < 0.05:
             self.deleting = session.id
-            forget = partial(made.durability_manager.forget, session.durability, Request("gone", b"content"))
+            forget = partial(made.durability_manager.delete_session, session.durability, Request("gone", b"content"))
             await made.durability_manager.in_thread(forget)
             made.namespaces[""].store.delete(session.id)
             del sessions[name], self.acknowledged[session.id]
@@ -91,7 +91,7 @@ async def _compare(folder: Path, told: dict[str, int], life: Life) -> None:
     async with house(folder, policy=POLICY) as made:
         store = made.namespaces[""].store
         assert list((folder / "quarantine").iterdir()) == []
-        assert not any(store.misses(name) for name in life.history)
+        assert not any(store.is_damaged(name) for name in life.history)
         for name, step in told.items():
             session = store.get(name)
             # One step at most was on its way beside those that were answered.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optserve_server.spec.override import Override
 from optserve_server.state.step_result import StepOptions
 from optserve_server.stepping.step_record import step_pieces
-from optserve_server.storage.payload import unpack
+from optserve_server.storage.record_payload import unpack
 from tests.service.sessions.support import session_of, spec_of
 
 SESSION = session_of(spec_of(), {'a"\\': np.ones(3, np.float32), "b": np.ones(2, np.float32)})

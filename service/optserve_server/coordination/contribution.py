@@ -20,7 +20,7 @@ from optserve_server.state.step_result import MemberOptions, StepOptions, StepOu
 from optserve_server.stepping.step import Step, answer_with
 from optserve_server.stepping.step_record import step_pieces
 from optserve_server.storage.files import Piece
-from optserve_server.storage.payload import dumps, pack
+from optserve_server.storage.record_payload import dumps, pack
 
 AGGREGATED = (Action.HOLD, Action.ACCUMULATE)
 

@@ -14,7 +14,7 @@ from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import Change, ChangeKind
 from optserve_server.state.prepared_change import Prepared, nothing
 from optserve_server.storage.files import Piece
-from optserve_server.storage.payload import pack
+from optserve_server.storage.record_payload import pack
 
 RETRY_AFTER_S = 1.0
 """Seconds after which a worker may try to join again when there are as many members as there may be."""

@@ -11,7 +11,7 @@ from optserve_server.coordination.data_progress import DataShard
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.change import Change, ChangeKind
 from optserve_server.storage.files import Piece
-from optserve_server.storage.payload import pack
+from optserve_server.storage.record_payload import pack
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from optserve_server.stepping.step_record import describe, options_of
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
-from optserve_server.storage.payload import pack, unpack
+from optserve_server.storage.record_payload import pack, unpack
 from optserve_server.storage.snapshot import Contents
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -198,7 +198,7 @@ def _replay(
             return drop(session, facts["worker"], facts)
         case ChangeKind.CLOSE_ROUND:
             return CloseRound(is_recorded=True).prepare(session).commit()
-    staging = _stage(session, facts, buffers)
+    staging = _decode_staging(session, facts, buffers)
     if kind is ChangeKind.STEP:
         return session.apply(staging, options_of(facts["options"]))
     if kind is ChangeKind.CONTRIBUTION:
@@ -212,7 +212,7 @@ def _request_facts(request: Request) -> dict[str, Any]:
     return {"request": (request.key, request.content.hex())} if request.key else {}
 
 
-def _stage(session: Session, facts: dict[str, Any], buffers: Sequence[memoryview]) -> Staging:
+def _decode_staging(session: Session, facts: dict[str, Any], buffers: Sequence[memoryview]) -> Staging:
     rest = buffers[0] if buffers else memoryview(b"")
 
     def take(dtype_name: str, shape: Sequence[int]) -> npt.NDArray[Any]:

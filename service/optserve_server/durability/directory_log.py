@@ -22,11 +22,11 @@ from optserve_server.state.change import ChangeKind
 from optserve_server.storage.catalog import TRASH, Move
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.durable_positions import DurablePositions
-from optserve_server.storage.failpoints import passing
+from optserve_server.storage.failpoints import hit_failpoint
 from optserve_server.storage.files import Disk, rename
-from optserve_server.storage.history import History
+from optserve_server.storage.journal_history import JournalHistory
 from optserve_server.storage.journal import Journal
-from optserve_server.storage.payload import pack, unpack
+from optserve_server.storage.record_payload import pack, unpack
 
 DIRECTORY = 2
 """Owner of the directory's records; the owners of sessions are odd."""
@@ -74,22 +74,22 @@ class DirectoryLog:
         self.outdated = False
         self._turn = threading.Lock()
 
-    def recover(self, history: History, positions: DurablePositions) -> None:
+    def recover(self, history: JournalHistory, positions: DurablePositions) -> None:
         """Reads the records since the last checkpoint, and applies the last one if that was not done."""
-        records = history.of(DIRECTORY)
+        records = history.find_records(DIRECTORY)
         for found in records:
             if found.payload is not None and unpack(found.payload)[0]["kind"] == _CHECKPOINT:
                 self.saved_number = found.number - 1
         try:
-            payloads = history.after(DIRECTORY, self.saved_number, positions)
+            payloads = history.find_payloads_after(DIRECTORY, self.saved_number, positions)
         except DamagedError as error:
             _log.error("answers to earlier requests are lost: %s", error)
             self.saved_number = max(positions[DIRECTORY], *(found.number for found in records), 0)
             self.outdated, payloads = True, []
         for payload in payloads:
-            self._learn(unpack(payload)[0])
+            self._restore_facts(unpack(payload)[0])
         if payloads:
-            self._redo(unpack(payloads[-1])[0])
+            self._redo_moves(unpack(payloads[-1])[0])
         self._number = self.saved_number + len(payloads)
 
     def open(self, journal: Journal) -> None:
@@ -120,16 +120,16 @@ class DirectoryLog:
             for parent in {source.parent for source, _ in moves}:
                 self._disk.sync_folder(parent)
             self._record(facts)
-            passing("before-apply")
+            hit_failpoint("before-apply")
             self._apply(moves)
-            passing("after-apply")
+            hit_failpoint("after-apply")
             self._number += 1
-            self._learn(facts)
+            self._restore_facts(facts)
         for _, target in moves:
             if target.parent.name == TRASH:
                 with contextlib.suppress(OSError):  # the next start tries again
                     self._disk.remove(target)
-        passing("before-ack")
+        hit_failpoint("before-ack")
 
     def checkpoint(self) -> None:
         """Makes all earlier records unnecessary.
@@ -165,13 +165,13 @@ class DirectoryLog:
                     self._checkpoint()
                 raise
 
-    def _redo(self, facts: Mapping[str, Any]) -> None:
+    def _redo_moves(self, facts: Mapping[str, Any]) -> None:
         for source, target in facts.get("moves", ()):
             if (self._root / source).exists():
                 with contextlib.suppress(OSError):
                     rename(self._disk, self._root / source, self._root / target)
 
-    def _learn(self, facts: Mapping[str, Any]) -> None:
+    def _restore_facts(self, facts: Mapping[str, Any]) -> None:
         if facts["kind"] == _CHECKPOINT:
             self.folders, answers = set(facts["folders"]), facts["answers"]
         else:

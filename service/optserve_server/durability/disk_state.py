@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 class DiskState:
     """Whether the disk accepts writes, as the results of writes show.
 
-    A load balancer may stop sending because of readiness; so `try_again` writes something
+    A load balancer may stop sending because of readiness; so `probe_disk` writes something
     now and then while the disk fails, and at no other time.
 
     Args:
@@ -42,7 +42,7 @@ class DiskState:
         self._tried = 0.0
 
     @contextlib.contextmanager
-    def refusing(self) -> Iterator[None]:
+    def convert_errors(self) -> Iterator[None]:
         """Turns an error of the disk into a refusal, and remembers how the block ended.
 
         Raises:
@@ -57,11 +57,11 @@ class DiskState:
             raise DomainError(reason, text, retry_after=RETRY_AFTER_S) from error
         self.trouble = ""
 
-    def is_due(self) -> bool:
-        """Whether to `try_again`."""
+    def is_probe_due(self) -> bool:
+        """Whether to `probe_disk`."""
         return bool(self.trouble) and time.monotonic() - self._tried >= RETRY_AFTER_S
 
-    def try_again(self) -> None:
+    def probe_disk(self) -> None:
         """Writes something, to see whether the disk takes it by now; blocks for that time."""
         self._tried = time.monotonic()
         try:

@@ -28,7 +28,7 @@ from optserve_server.state.change import OF_STEPS, Change, ChangeKind, Request
 from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import Catalog, SnapshotFile
 from optserve_server.storage.durable_positions import DurablePositions
-from optserve_server.storage.files import Beside, Piece
+from optserve_server.storage.files import TemporaryFile, Piece
 from optserve_server.storage.journal import Journal, Record
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class DurabilityManager:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._outcomes: deque[tuple[asyncio.Future[None], OSError | None]] = deque()
 
-    def watch(self, durability: SessionDurability[Session]) -> None:
+    def add_session(self, durability: SessionDurability[Session]) -> None:
         """Looks after a session from now on."""
         self._watched[durability.folder.owner] = durability
         durability.session.durability = durability
@@ -132,7 +132,7 @@ class DurabilityManager:
         requests = [answered.state()] if request.key else []
         frozen = encode_snapshot(session, self.codec, number=0, requests=requests)
         write = partial(snapshot.write, tensors=frozen.tensors, metadata=frozen.metadata)
-        with self.disk_state.refusing():
+        with self.disk_state.convert_errors():
             moves = self.catalog.create(folder, write, session.step)
             try:
                 self.directory_log.commit(kind, folder.session_id, moves)
@@ -140,7 +140,7 @@ class DurabilityManager:
                 self.catalog.disk.remove(moves[0][0])
                 raise
         namespace.requests.remember(answered)
-        self.watch(durability)
+        self.add_session(durability)
 
     async def record(self, durability: SessionDurability[Session], change: Change[Session, Any]) -> int:
         """Records a change before it is made. The session must be locked.
@@ -155,28 +155,28 @@ class DurabilityManager:
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; there is no record.
         """
-        if not durability.journals:
+        if not durability.is_journaled:
             return 0
-        if not durability.unbroken:
+        if not durability.has_complete_journal:
             # Changes that are in no record came before: they have to be saved first.
-            with self.disk_state.refusing():
+            with self.disk_state.convert_errors():
                 number, step = durability.number, durability.session.step
-                await self.in_thread(lambda: self._begin_snapshot(durability, number, is_kept=False).finish())
+                await self.in_thread(lambda: self._begin_snapshot(durability, number, is_kept=False).move_into_place())
                 self._note_saved(durability, number, step)
         record = partial(change.record, self.codec)
         payload = record() if durability.session.is_small else await self.in_thread(record)
-        with self.disk_state.refusing():
+        with self.disk_state.convert_errors():
             return await self._append(durability, payload)
 
     def count_change(
         self, durability: SessionDurability[Session], kind: ChangeKind, payload_bytes: int
     ) -> None:
         """Counts an applied change, and starts a snapshot when one is due."""
-        if durability.journals and durability.unbroken:
+        if durability.is_journaled and durability.has_complete_journal:
             durability.count_recorded(payload_bytes)
         else:
             durability.count_unrecorded()
-        soon = kind not in OF_STEPS and not durability.journals
+        soon = kind not in OF_STEPS and not durability.is_journaled
         if soon or self._is_due(durability):
             self.save_soon(durability)
 
@@ -194,7 +194,7 @@ class DurabilityManager:
                 deleted meanwhile.
         """
         async with durability.saving:
-            with self.disk_state.refusing():
+            with self.disk_state.convert_errors():
                 # To write takes the session's lock, to wait for the disk does not.
                 async with durability.session.lock:
                     durability.session.check_open()
@@ -203,9 +203,9 @@ class DurabilityManager:
                         lambda: self._begin_snapshot(durability, number, is_kept=asked is not None)
                     )
                 made = SnapshotFile(file.path, number, step, asked is not None)
-                await self.in_thread(lambda: self._finish(durability, file, made, asked))
+                await self.in_thread(lambda: self._finish_snapshot(durability, file, made, asked))
             self._note_saved(durability, number, step)
-            await self.in_thread(lambda: self._tidy(durability))
+            await self.in_thread(lambda: self._delete_old_files(durability))
             return made
 
     def save_soon(self, durability: SessionDurability[Session]) -> None:
@@ -215,7 +215,7 @@ class DurabilityManager:
         durability.waits = True
         self._in_background(self._save_quietly(durability))
 
-    async def drop(
+    async def delete_snapshots(
         self, durability: SessionDurability[Session], files: Sequence[SnapshotFile], asked: Request
     ) -> None:
         """Deletes snapshots; the last one is left to the server, which deletes it with the next.
@@ -229,43 +229,43 @@ class DurabilityManager:
         folder = durability.folder
 
         def work() -> None:
-            moves = self.catalog.release(folder, files)
+            moves = self.catalog.plan_snapshot_deletion(folder, files)
             self.directory_log.commit(ChangeKind.DROP, folder.session_id, moves, answered)
 
-        with self.disk_state.refusing():
+        with self.disk_state.convert_errors():
             await self.in_thread(work)
 
-    def forget(self, durability: SessionDurability[Session], request: Request) -> None:
+    def delete_session(self, durability: SessionDurability[Session], request: Request) -> None:
         """Deletes a session's files, asked to by ``request``; blocks until that is durable.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; they are still there.
         """
-        self._delete(durability.folder.session_id, [durability.folder.path], request)
-        self._durable_positions.forget(durability.folder.owner)
+        self._delete_paths(durability.folder.session_id, [durability.folder.path], request)
+        self._durable_positions.remove_owner(durability.folder.owner)
         self._watched.pop(durability.folder.owner, None)
         durability.session.durability = None
 
-    def discard(self, name: str, request: Request) -> None:
+    def delete_quarantined(self, name: str, request: Request) -> None:
         """Deletes what lies in quarantine of the session in that folder; blocks until that is durable.
 
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
-        self._delete(name, self.catalog.aside().get(name, []), request)
+        self._delete_paths(name, self.catalog.list_quarantined().get(name, []), request)
 
-    def _delete(self, name: str, paths: Sequence[Path], request: Request) -> None:
+    def _delete_paths(self, name: str, paths: Sequence[Path], request: Request) -> None:
         answered = AnsweredRequest(request, ChangeKind.DELETE, b"")
-        with self.disk_state.refusing():
-            self.directory_log.commit(ChangeKind.DELETE, name, self.catalog.deletion(paths), answered)
+        with self.disk_state.convert_errors():
+            self.directory_log.commit(ChangeKind.DELETE, name, self.catalog.plan_deletion(paths), answered)
 
-    def sweep(self) -> None:
+    def save_due_sessions(self) -> None:
         """Saves what is due; called now and then."""
         now = time.monotonic()
-        if self.disk_state.is_due():
-            self._in_background(self.in_thread(self.disk_state.try_again))
+        if self.disk_state.is_probe_due():
+            self._in_background(self.in_thread(self.disk_state.probe_disk))
         for durability in tuple(self._watched.values()):
-            if durability.due(now):
+            if durability.is_snapshot_due(now):
                 self.save_soon(durability)
         if self.journal.byte_count > self._policy.journal_bytes:
             for owner in self.journal.find_pinning_owners(self._list_saved_numbers()):
@@ -281,7 +281,7 @@ class DurabilityManager:
         deadline = time.monotonic() + seconds
         # Those that have no journal first: for the others it is only a quicker start.
         for durability in sorted(
-            self._watched.values(), key=lambda durability: durability.journals and durability.unbroken
+            self._watched.values(), key=lambda durability: durability.is_journaled and durability.has_complete_journal
         ):
             if durability.changed and not durability.session.damaged and time.monotonic() < deadline:
                 await self._save_quietly(durability)
@@ -309,14 +309,14 @@ class DurabilityManager:
         def on_durable(error: OSError | None) -> None:
             self._outcomes.append((durable, error))
             if len(self._outcomes) == 1:  # of those before it, the loop knows already
-                loop.call_soon_threadsafe(self._settle)
+                loop.call_soon_threadsafe(self._resolve_outcomes)
 
         record = Record(durability.folder.owner, durability.number + 1, pieces, on_durable)
         self.journal.append(record)
         await durable
         return record.length
 
-    def _settle(self) -> None:
+    def _resolve_outcomes(self) -> None:
         """Passes on the outcome of each record of a group, or of several."""
         while self._outcomes:
             durable, error = self._outcomes.popleft()
@@ -325,26 +325,26 @@ class DurabilityManager:
             else:
                 durable.set_exception(error)
 
-    def _begin_snapshot(self, of: SessionDurability[Session], number: int, *, is_kept: bool) -> Beside:
+    def _begin_snapshot(self, of: SessionDurability[Session], number: int, *, is_kept: bool) -> TemporaryFile:
         """Writes a snapshot that is still to be finished."""
         requests = of.requests.state(of.folder.owner, ANSWERS_PER_SNAPSHOT)
         frozen = encode_snapshot(of.session, self.codec, number=number, requests=requests)
-        with Beside(self.catalog.disk, of.folder.place(number, of.session.step, kept=is_kept)) as file:
+        with TemporaryFile(self.catalog.disk, of.folder.place(number, of.session.step, kept=is_kept)) as file:
             snapshot.write(file.write, frozen.tensors, frozen.metadata)
         return file
 
-    def _finish(
-        self, durability: SessionDurability[Session], file: Beside, made: SnapshotFile, asked: Request | None
+    def _finish_snapshot(
+        self, durability: SessionDurability[Session], file: TemporaryFile, made: SnapshotFile, asked: Request | None
     ) -> None:
         if asked is None:
-            file.finish()
+            file.move_into_place()
             return
         # Length and time of the file are what they will be in its place.
         answer = self.encode(ChangeKind.SAVE, durability.session, replace(made, path=file.temporary))
         folder, answered = durability.folder, AnsweredRequest(asked, ChangeKind.SAVE, answer)
-        file.seal()
+        file.sync_and_close()
         with file:
-            moves = self.catalog.keeping(folder, file, made.step)
+            moves = self.catalog.plan_replacement(folder, file, made.step)
             self.directory_log.commit(ChangeKind.SAVE, folder.session_id, moves, answered)
 
     def _note_saved(self, durability: SessionDurability[Session], number: int, step: int) -> None:
@@ -352,7 +352,7 @@ class DurabilityManager:
         self.saves += 1
         durability.note_saved(number, step)
 
-    def _tidy(self, durability: SessionDurability[Session]) -> None:
+    def _delete_old_files(self, durability: SessionDurability[Session]) -> None:
         """Deletes what is no longer needed; a failure is logged, and the next time tries again."""
         try:
             self.catalog.prune(durability.folder, self._policy.generations)
@@ -374,8 +374,8 @@ class DurabilityManager:
         return {**sessions, DIRECTORY: self.directory_log.saved_number}
 
     def _is_due(self, durability: SessionDurability[Session]) -> bool:
-        if not durability.journals:
-            return durability.due(time.monotonic())
+        if not durability.is_journaled:
+            return durability.is_snapshot_due(time.monotonic())
         policy = self._policy
         room = max(policy.session_bytes, policy.session_share * durability.session.resident_bytes)
         return durability.records >= policy.session_records or durability.record_bytes > room

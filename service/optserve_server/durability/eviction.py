@@ -46,13 +46,13 @@ async def evict(
         # From here to the end no other task runs.
         if durability.changed or session.closed or session.activity.watchers or not unused():
             return False
-        store.set_away(session, Reload(durability_manager, durability, store).session)
-        _empty(session)
+        store.register_evicted(session, Reload(durability_manager, durability, store).session)
+        _release_arrays(session)
         durability.copy = None
         return True
 
 
-def _empty(session: Session) -> None:
+def _release_arrays(session: Session) -> None:
     """Releases its arrays and keeps its description; users of the object get an error."""
     session.close(away=True)
     arenas = session.arenas
@@ -87,17 +87,17 @@ class Reload:
                 SESSION_DAMAGED if its snapshot is, or what the budget raises.
         """
         if self._byte_count <= MAX_INLINE_RELOAD_BYTES:
-            return self._back()
+            return self._load_session()
         if self._coming is None:
             loop = asyncio.get_running_loop()
-            self._coming = loop.create_task(self._durability_manager.in_thread(self._back))
+            self._coming = loop.create_task(self._durability_manager.in_thread(self._load_session))
         if not self._coming.done():
             text = "the session was not used for long, and is being brought back"
             raise DomainError(Reason.STORAGE_UNAVAILABLE, text, retry_after=RELOAD_RETRY_AFTER_S)
         coming, self._coming = self._coming, None
         return coming.result()
 
-    def _back(self) -> Session:
+    def _load_session(self) -> Session:
         before, durability = self._kept.session, self._kept
         try:
             file = next(

@@ -11,7 +11,7 @@ from pathlib import Path
 from optserve_server.durability.change_records import replay
 from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, names_of
 from optserve_server.durability.durability_manager import DurabilityManager, Encode, SnapshotPolicy
-from optserve_server.durability.snapshot_codec import decode_snapshot, facts_of
+from optserve_server.durability.snapshot_codec import decode_snapshot, decode_metadata
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.sessions.session import Session
@@ -21,7 +21,7 @@ from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
-from optserve_server.storage.history import History, read
+from optserve_server.storage.journal_history import JournalHistory, read_journal
 from optserve_server.storage.journal import Journal
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Recovery:
         self._encode = encode
         self._policy = policy or SnapshotPolicy()
         self._durable_positions = DurablePositions(self._disk, self._catalog.journal / "positions")
-        self._history = History()
+        self._history = JournalHistory()
 
     def run(self) -> DurabilityManager:
         """Recovers everything; blocks for as long as that takes.
@@ -64,17 +64,17 @@ class Recovery:
             What makes the sessions durable from now on.
         """
         started = time.perf_counter()
-        self._history = read(self._disk, self._catalog.journal)
+        self._history = read_journal(self._disk, self._catalog.journal)
         for path, hole in self._history.holes:
             _log.warning("%s: bytes %d to %d are no record", path, hole.start, hole.end)
         directory_log = DirectoryLog(self._disk, self._catalog.root, self._namespaces)
         directory_log.recover(self._history, self._durable_positions)
-        self._catalog.sweep()
+        self._catalog.remove_leftovers()
         with self._lift_limits():
             found = [self._recover(folder) for folder in self._catalog.folders()]
         durability = [one for one in found if one is not None]
         self._report_lost(directory_log.folders, {one.folder.path.name for one in durability})
-        self._durable_positions.keep([DIRECTORY, *(one.folder.owner for one in durability)])
+        self._durable_positions.retain_owners([DIRECTORY, *(one.folder.owner for one in durability)])
         journal = Journal(
             self._disk,
             self._catalog.journal,
@@ -83,7 +83,7 @@ class Recovery:
             self._policy.segment_bytes,
         )
         directory_log.open(journal)
-        self._history.forget()
+        self._history.clear()
         durability_manager = DurabilityManager(
             self._catalog,
             self._durable_positions,
@@ -94,7 +94,7 @@ class Recovery:
             self._policy,
         )
         for one in durability:
-            durability_manager.watch(one)
+            durability_manager.add_session(one)
         counts = {"sessions": len(durability), "seconds": round(time.perf_counter() - started, 3)}
         _log.info("recovered", extra={"facts": counts})
         return durability_manager
@@ -111,16 +111,16 @@ class Recovery:
 
     def _recover(self, folder: SessionFolder | tuple[str, DamagedError]) -> SessionDurability[Session] | None:
         if not isinstance(folder, SessionFolder):
-            self._set_aside(self._catalog.sessions / folder[0], str(folder[1]), None)
+            self._move_to_quarantine(self._catalog.sessions / folder[0], str(folder[1]), None)
             return None
         try:
             return self._restore_session(folder)
         except DamagedError as error:
-            self._set_aside(folder.path, str(error), folder.owner)
+            self._move_to_quarantine(folder.path, str(error), folder.owner)
         except Exception as error:
             # Any other error affects this session only.
             _log.exception("defect while %s was recovered", folder.path)
-            self._set_aside(folder.path, f"{type(error).__name__}: {error}", folder.owner)
+            self._move_to_quarantine(folder.path, f"{type(error).__name__}: {error}", folder.owner)
         return None
 
     def _restore_session(self, folder: SessionFolder) -> SessionDurability[Session]:
@@ -133,24 +133,24 @@ class Recovery:
         damaged: list[SnapshotFile] = []
         for file in folder.snapshots():
             try:
-                durability = self._from(folder, file)
+                durability = self._restore_snapshot(folder, file)
             except DamagedError as error:
                 problems.append(f"{file.path.name}: {error}")
                 damaged.append(file)
                 continue
             for bad in damaged:
-                place = self._catalog.set_aside(bad.path)
+                place = self._catalog.move_to_quarantine(bad.path)
                 _log.warning("%s was damaged and is now %s; the session is whole", bad.path, place)
             return durability
         raise DamagedError("; ".join(problems) or "it has no snapshot")
 
-    def _from(self, folder: SessionFolder, file: SnapshotFile) -> SessionDurability[Session]:
+    def _restore_snapshot(self, folder: SessionFolder, file: SnapshotFile) -> SessionDurability[Session]:
         contents = self._catalog.read(file)
-        payloads = self._history.after(folder.owner, file.number, self._durable_positions)
+        payloads = self._history.find_payloads_after(folder.owner, file.number, self._durable_positions)
         namespace, session_id = names_of(folder.path.name)
         store, requests = self._namespaces[namespace].store, self._namespaces[namespace].requests
         session = decode_snapshot(contents, self._codec, session_id, store.backend, store.budget)
-        facts = facts_of(contents)
+        facts = decode_metadata(contents)
         if facts["number"] != file.number or session.step != file.step:
             raise DamagedError("it is another snapshot than its name says")
         durability = SessionDurability(session, requests, folder, file.number, file.number, file.step)
@@ -169,9 +169,9 @@ class Recovery:
             answer = self._encode(kind, durability.session, outcome)
             durability.requests.restore(AnsweredRequest(request, kind, answer, durability.folder.owner))
 
-    def _set_aside(self, path: Path, why: str, owner: int | None) -> None:
+    def _move_to_quarantine(self, path: Path, why: str, owner: int | None) -> None:
         """Moves a session out of the way, with the segments that may hold records of it."""
-        place = self._catalog.set_aside(path)
+        place = self._catalog.move_to_quarantine(path)
         _log.error("%s is damaged and was moved to %s: %s", path.name, place, why)
         for segment in self._history.segments:
             if owner is None or owner in segment.last:
@@ -180,10 +180,10 @@ class Recovery:
 
     def _report_lost(self, folders: set[str], there: set[str]) -> None:
         """Marks sessions as damaged that are in quarantine, or that were created and are missing."""
-        aside = self._catalog.aside().keys()
+        aside = self._catalog.list_quarantined().keys()
         for name in folders - there - aside:
             _log.error("the folder of %s is missing, and the session was not deleted", name)
         for name in (folders - there) | aside:
             namespace, session_id = names_of(name)
-            self._namespaces[namespace].store.miss(session_id)
+            self._namespaces[namespace].store.add_damaged(session_id)
         folders |= there

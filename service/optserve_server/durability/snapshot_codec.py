@@ -62,12 +62,12 @@ def encode_snapshot(session: Session, codec: SpecCodec, **more: Any) -> EncodedS
         more: further facts.
     """
     facts = {**_facts(session), **more}
-    tensors = [_source(session.arenas.backend, name, entry, array) for name, entry, array in _arrays(session)]
+    tensors = [_make_tensor_source(session.arenas.backend, name, entry, array) for name, entry, array in _arrays(session)]
     metadata = {_FACTS: json_text.dumps(facts), _SPEC: codec.encode(session.spec)}
     return EncodedSnapshot(tensors, metadata)
 
 
-def facts_of(contents: Contents) -> dict[str, Any]:
+def decode_metadata(contents: Contents) -> dict[str, Any]:
     """The facts of a snapshot.
 
     Raises:
@@ -101,7 +101,7 @@ def layout_of(contents: Contents, spec: SessionSpec) -> Layout:
         DamagedError: it cannot be read.
     """
     try:
-        named = facts_of(contents)["layout"]
+        named = decode_metadata(contents)["layout"]
         return Layout([(str(n), _DTYPES[d], tuple(map(int, shape))) for n, d, shape in named], spec.groups)
     except (KeyError, TypeError, ValueError, DomainError) as error:
         raise DamagedError("its layout cannot be read") from error
@@ -116,11 +116,11 @@ def decode_snapshot(
         DamagedError: the snapshot does not fit together.
         DomainError: it exceeds the budget.
     """
-    facts, spec = facts_of(contents), spec_of(contents, codec)
+    facts, spec = decode_metadata(contents), spec_of(contents, codec)
     layout = layout_of(contents, spec)
     try:
         pending = [str(name) for name in facts["pending"] if name in layout]
-        session = Session(session_id, spec, layout, backend, _count(facts["seed"], 1 << 64), pending, budget)
+        session = Session(session_id, spec, layout, backend, _check_count(facts["seed"], 1 << 64), pending, budget)
         _restore_facts(session, facts)
         _restore_arrays(session, contents.tensors)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -162,24 +162,24 @@ def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
         None if stopping is None else EarlyStoppingState(**stopping),
         session.monitors.best,
     )
-    step, needed = _count(facts["step"]), session.spec.gradient.accumulation_steps
-    clocks = _clocks(session, facts["clocks"], step)
+    step, needed = _check_count(facts["step"]), session.spec.gradient.accumulation_steps
+    clocks = _decode_counters(session, facts["clocks"], step)
     scalars = SessionScalars(session.spec, session.layout.members, clocks)
-    counts = step, _count(facts["accumulated"], needed), _count(facts["skipped"])
+    counts = step, _check_count(facts["accumulated"], needed), _check_count(facts["skipped"])
     session.restore(session.spec, scalars, monitors, counts)
     session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
     session.step_deduplication = StepDeduplication.of(facts["workers"])
     session.coordinator.restore(facts["coordination"], lambda: aggregate_staging(session))
 
 
-def _count(value: Any, limit: int = 1 << 63) -> int:
+def _check_count(value: Any, limit: int = 1 << 63) -> int:
     """A number that a message can carry; files may come from anybody."""
     if type(value) is not int or not 0 <= value < limit:
         raise ValueError(value)
     return value
 
 
-def _clocks(session: Session, facts: Sequence[Any], step: int) -> list[Clock]:
+def _decode_counters(session: Session, facts: Sequence[Any], step: int) -> list[Clock]:
     """The clocks of a snapshot.
 
     Raises:
@@ -189,7 +189,7 @@ def _clocks(session: Session, facts: Sequence[Any], step: int) -> list[Clock]:
     clocks = [
         Clock(
             str(group),
-            _count(count, step + 1),
+            _check_count(count, step + 1),
             {str(name): float(value) for name, value in carried.items()},
             None if tensors is None else frozenset(map(str, tensors)),
         )
@@ -247,5 +247,5 @@ def _arrays_of(partition: Partition, entry: TensorEntry) -> Iterator[tuple[str, 
         yield f"slot/{slot}/{entry.name}", entry, array
 
 
-def _source(backend: Backend, name: str, entry: TensorEntry, array: Array) -> TensorSource:
+def _make_tensor_source(backend: Backend, name: str, entry: TensorEntry, array: Array) -> TensorSource:
     return TensorSource(name, entry.dtype, tuple(array.shape), partial(backend.to_host, array))

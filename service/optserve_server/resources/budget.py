@@ -24,7 +24,7 @@ RETRY_AFTER_S = 0.5
 Make = Callable[[int], npt.NDArray[np.uint8]]
 
 
-def _new(byte_count: int) -> npt.NDArray[np.uint8]:
+def _allocate(byte_count: int) -> npt.NDArray[np.uint8]:
     return np.empty(byte_count, np.uint8)
 
 
@@ -133,10 +133,10 @@ class Budget:
     def usage(self, kind: Kind) -> int:
         """Returns the amount of a resource that is in use."""
         with self._lock:
-            self._settle()
+            self._apply_releases()
             return self._held[kind]
 
-    def array(self, byte_count: int, make: Make = _new, kind: Kind = Kind.IN_FLIGHT) -> npt.NDArray[np.uint8]:
+    def array(self, byte_count: int, make: Make = _allocate, kind: Kind = Kind.IN_FLIGHT) -> npt.NDArray[np.uint8]:
         """Memory for bytes (uint8), counted for as long as it or a view of it lives.
 
         Args:
@@ -162,21 +162,21 @@ class Budget:
         levels = [self] if self._parent is None else [self, self._parent]
         for level in levels:
             if level._returned:
-                level._settle()
+                level._apply_releases()
             for name, limit in level.limits.items():
                 kinds = COUNTED[name]
                 if limit and kind in kinds:
                     held = level._held
                     if (held[kinds[0]] + held[kinds[1]] if len(kinds) > 1 else held[kind]) + amount > limit:
-                        raise self._count_refusal(level._refusal(name, limit, kind, amount))
+                        raise self._count_refusal(level._limit_error(name, limit, kind, amount))
         return levels
 
-    def _settle(self) -> None:
+    def _apply_releases(self) -> None:
         while self._returned:
             kind, amount = self._returned.popleft()
             self._held[kind] -= amount
 
-    def _refusal(self, name: str, limit: int, kind: Kind, amount: int) -> DomainError:
+    def _limit_error(self, name: str, limit: int, kind: Kind, amount: int) -> DomainError:
         held = sum(self._held[k] for k in COUNTED[name])
         may_pass = kind in _PASSING and amount <= limit
         after = RETRY_AFTER_S if may_pass else None

@@ -20,11 +20,11 @@ def available_processors(groups: Path = CONTROL_GROUPS) -> int:
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    share = _share(groups)
+    share = _read_cpu_limit(groups)
     return count if share is None else max(1, min(count, int(share)))
 
 
-def _share(groups: Path) -> float | None:
+def _read_cpu_limit(groups: Path) -> float | None:
     """Processor seconds that may be used in a second; None if there is no limit."""
     quota, _, period = _read(groups / "cpu.max").partition(" ")
     if not period:

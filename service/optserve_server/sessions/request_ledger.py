@@ -74,11 +74,11 @@ class RequestLedger:
         self._capacity = capacity
         self._answers: dict[str, AnsweredRequest] = {}
         self._lock = threading.Lock()
-        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
-    def turn(self, key: str) -> asyncio.Lock:
+    def get_lock(self, key: str) -> asyncio.Lock:
         """The lock that requests of one key hold while they are answered."""
-        return self._turns.setdefault(key, asyncio.Lock())
+        return self._locks.setdefault(key, asyncio.Lock())
 
     def lookup(self, request: Request) -> AnsweredRequest | None:
         """The answer that the request got; None if there is none.

@@ -90,10 +90,10 @@ class Session(CoordinatedSession):
         """The names of each group's optimizer-state arrays."""
         return {p.group: p.programs.rule.slot_names for p in self.arenas.partitions.values()}
 
-    def warm(self, wire: np.dtype[Any] | None, reply: str) -> None:
-        """Makes the kernels of a stream's steps ready; see `Partition.warm`."""
+    def compile_kernels(self, wire: np.dtype[Any] | None, reply: str) -> None:
+        """Makes the kernels of a stream's steps ready; see `Partition.compile_kernels`."""
         for partition in list(self.arenas.partitions.values()):
-            partition.warm(wire, reply)
+            partition.compile_kernels(wire, reply)
 
     def apply(self, staging: Staging, options: StepOptions) -> StepResult:
         """Takes one step, or changes nothing; see `Step.prepare` for its errors."""

@@ -68,12 +68,12 @@ class SessionDurability(Generic[S]):
         return self.session.spec.durability or DurabilitySpec()
 
     @property
-    def journals(self) -> bool:
+    def is_journaled(self) -> bool:
         """Whether every change goes into the journal."""
         return self.spec.mode is DurabilityMode.JOURNAL
 
     @property
-    def unbroken(self) -> bool:
+    def has_complete_journal(self) -> bool:
         """Whether every change since the last snapshot is in the journal."""
         return self._gap <= self.saved_number
 
@@ -84,9 +84,9 @@ class SessionDurability(Generic[S]):
 
     def durable_step(self, step: int) -> int:
         """The step that would be recovered now if the session is at ``step``."""
-        return step if self.journals and self.unbroken else self.saved_step
+        return step if self.is_journaled and self.has_complete_journal else self.saved_step
 
-    def own(self, staging: Staging) -> Staging:
+    def copy_if_shared(self, staging: Staging) -> Staging:
         """A gradient that stays as it is: what is recorded has to be what is applied."""
         if not staging.foreign:
             return staging
@@ -115,9 +115,9 @@ class SessionDurability(Generic[S]):
         self.saved_at = time.monotonic()
         self.records = self.record_bytes = 0
 
-    def due(self, now: float) -> bool:
+    def is_snapshot_due(self, now: float) -> bool:
         """Whether it is time for a snapshot under SNAPSHOT."""
-        if self.journals or not self.changed:
+        if self.is_journaled or not self.changed:
             return False
         steps = self.spec.snapshot_steps
         if steps is not None and self.session.step - self.saved_step >= steps:

@@ -70,8 +70,8 @@ class Store:
         self.budget = budget or Budget({"max_sessions": self.limits.max_sessions})
         self._sessions: dict[str, Session] = {}
         self._ids: list[str] = []
-        self._missed: set[str] = set()
-        self._away: dict[str, Callable[[], Session]] = {}
+        self._damaged: set[str] = set()
+        self._evicted: dict[str, Callable[[], Session]] = {}
         self._past = dict.fromkeys(StepOutcome, 0)
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class Store:
             DomainError: SESSION_EXISTS, LIMIT_EXCEEDED, QUOTA_EXCEEDED, FIELD_REQUIRED (no
                 parameters), DUPLICATE_TENSOR, or what a wrong group raises.
         """
-        session_id = self.free(session_id)
+        session_id = self.choose_id(session_id)
         self.budget.check(Kind.SESSIONS, 1)
         self._check_parameters(parameters)
         layout = Layout([(p.name, p.dtype, p.shape) for p in parameters], spec.groups)
@@ -112,14 +112,14 @@ class Store:
         self.add(session, keep)
         return session
 
-    def free(self, session_id: str) -> str:
+    def choose_id(self, session_id: str) -> str:
         """An id for a new session: the one given, or a new one if it is empty.
 
         Raises:
             DomainError: SESSION_EXISTS.
         """
         session_id = session_id or secrets.token_hex(8)
-        if session_id in self._sessions or session_id in self._missed:
+        if session_id in self._sessions or session_id in self._damaged:
             name = f"sessions/{session_id}"
             raise DomainError(
                 Reason.SESSION_EXISTS, f"{name} exists", field="session_id", metadata={"name": name}
@@ -141,17 +141,17 @@ class Store:
         self._sessions[session.id] = session
         bisect.insort(self._ids, session.id)
 
-    def miss(self, session_id: str) -> None:
+    def add_damaged(self, session_id: str) -> None:
         """Notes that a session is there, but damaged."""
-        self._missed.add(session_id)
+        self._damaged.add(session_id)
 
-    def misses(self, session_id: str) -> bool:
+    def is_damaged(self, session_id: str) -> bool:
         """Whether a session is there, but damaged."""
-        return session_id in self._missed
+        return session_id in self._damaged
 
-    def forget(self, session_id: str) -> None:
+    def remove_damaged(self, session_id: str) -> None:
         """Forgets a damaged session."""
-        self._missed.discard(session_id)
+        self._damaged.discard(session_id)
 
     def get(self, session_id: str) -> Session:
         """The session of that id.
@@ -161,16 +161,16 @@ class Store:
                 on its way back into memory.
         """
         session = self._sessions.get(session_id)
-        if session_id in self._missed:
+        if session_id in self._damaged:
             raise DomainError(
                 Reason.SESSION_DAMAGED,
                 "the session's files were found damaged, and were set aside",
                 field="name",
                 metadata={"name": f"sessions/{session_id}"},
             )
-        if session_id in self._away:
-            session = self._sessions[session_id] = self._away[session_id]()
-            del self._away[session_id]
+        if session_id in self._evicted:
+            session = self._sessions[session_id] = self._evicted[session_id]()
+            del self._evicted[session_id]
         if session is None:
             name = f"sessions/{session_id}"
             raise DomainError(
@@ -209,23 +209,23 @@ class Store:
         self._ids.remove(session_id)
         self.budget.give(Kind.SESSIONS, 1)
 
-    def outcomes(self) -> dict[StepOutcome, int]:
+    def count_step_outcomes(self) -> dict[StepOutcome, int]:
         """Steps answered since the store was made, those of deleted sessions among them."""
         of_all = [session.activity.outcomes for session in self._sessions.values()]
         return {kind: past + sum(o[kind] for o in of_all) for kind, past in self._past.items()}
 
     def all(self) -> list[Session]:
         """All sessions that are in memory."""
-        return [session for name, session in self._sessions.items() if name not in self._away]
+        return [session for name, session in self._sessions.items() if name not in self._evicted]
 
-    def set_away(self, session: Session, back: Callable[[], Session]) -> None:
+    def register_evicted(self, session: Session, back: Callable[[], Session]) -> None:
         """Notes that a session is no longer in memory.
 
         Args:
             session: what is left of it, enough to describe it.
             back: gives it when it is used again.
         """
-        self._away[session.id] = back
+        self._evicted[session.id] = back
 
     def page(self, size: int, after: str = "") -> tuple[list[Session], str]:
         """Up to ``size`` sessions whose ids follow ``after``, and the last id, empty at the end."""

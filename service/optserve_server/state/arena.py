@@ -52,7 +52,7 @@ class Arenas:
             self.partitions[key].tensors.append(entry)
         for partition in self.partitions.values():
             partition.allocate(self.parameters[partition.dtype])
-            partition.warm()
+            partition.compile_kernels()
 
     def adapt(self, programs: Mapping[str, StepPrograms]) -> tuple[Partitions, list[StateTransfer]]:
         """Returns the partitions under other programs, and the transfer of each group's state."""
@@ -60,7 +60,7 @@ class Arenas:
             key: p.adapt(_for_elements(programs[p.group], p.dtype)) for key, p in self.partitions.items()
         }
         for partition, _ in changed.values():
-            partition.warm()
+            partition.compile_kernels()
         transfers = {partition.group: transfer for partition, transfer in changed.values()}
         return {key: partition for key, (partition, _) in changed.items()}, list(transfers.values())
 

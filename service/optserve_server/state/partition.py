@@ -72,7 +72,7 @@ class Partition:
         self.arrays[PARAMETER] = parameters[self.start : self.stop]
         self._bounds.clear()
 
-    def warm(self, wire: np.dtype[Any] | None = None, reply: str = "") -> None:
+    def compile_kernels(self, wire: np.dtype[Any] | None = None, reply: str = "") -> None:
         """Makes the kernels of its steps ready, so that no step waits for a compiler.
 
         Kernels that other sessions have, or an earlier process left on disk, cost little.

@@ -49,7 +49,7 @@ class LiveView(Protocol):
 class StepDurability(Protocol):
     """Durability of a session; see `sessions.session_durability.SessionDurability`."""
 
-    def own(self, staging: Staging) -> Staging:
+    def copy_if_shared(self, staging: Staging) -> Staging:
         """A copy of a gradient that others may write to; the gradient itself if no others may."""
 
     def durable_step(self, step: int) -> int:

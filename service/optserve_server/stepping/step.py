@@ -118,7 +118,7 @@ class Step(Change[SessionState, "Step"]):
             raise no_tensor()
         if session.durability is not None and staging.foreign:
             # What is recorded has to be what is applied, whatever others write meanwhile.
-            staging = self.staging = session.durability.own(staging)
+            staging = self.staging = session.durability.copy_if_shared(staging)
         if options.worker:
             if self._hasher is not None:
                 self._advance(staging.byte_count)

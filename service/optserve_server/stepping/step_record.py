@@ -14,7 +14,7 @@ from optserve_server.state.change import ChangeKind
 from optserve_server.state.staging import Staging
 from optserve_server.state.step_result import StepOptions
 from optserve_server.storage.files import Piece
-from optserve_server.storage.payload import dumps, pack_text
+from optserve_server.storage.record_payload import dumps, pack_text
 
 _string = functools.lru_cache(maxsize=1024)(dumps)
 _OPTIONS = tuple(field.name for field in dataclasses.fields(StepOptions) if field.name != "member")

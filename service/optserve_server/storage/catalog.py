@@ -35,7 +35,7 @@ import xxhash
 
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
-from optserve_server.storage.files import Beside, Disk, Piece, rename, write_whole
+from optserve_server.storage.files import TemporaryFile, Disk, Piece, rename, write_whole
 
 VERSION = "optserve data 2\n"
 """What the file VERSION says."""
@@ -172,30 +172,30 @@ class Catalog:
         self.disk.make_folder(made)
         try:
             write_whole(self.disk, made / _MANIFEST, [_manifest(folder.session_id, folder.owner)])
-            with Beside(self.disk, SessionFolder(made, "", 0).place(0, step, kept=False)) as file:
+            with TemporaryFile(self.disk, SessionFolder(made, "", 0).place(0, step, kept=False)) as file:
                 write(file.write)
-                file.finish()
+                file.move_into_place()
         except BaseException:
             self.disk.remove(made)
             raise
         return [(made, folder.path)]
 
-    def deletion(self, paths: Sequence[Path]) -> list[Move]:
+    def plan_deletion(self, paths: Sequence[Path]) -> list[Move]:
         """What deletes files and folders."""
         return [(path, self._trash_place(path)) for path in paths]
 
-    def keeping(self, folder: SessionFolder, file: Beside, step: int) -> list[Move]:
+    def plan_replacement(self, folder: SessionFolder, file: TemporaryFile, step: int) -> list[Move]:
         """What puts a snapshot in its place, instead of others of its step that a client asked for."""
         others = [f.path for f in folder.snapshots() if f.kept and f.step == step and f.path != file.path]
-        return [(file.temporary, file.path), *self.deletion(others)]
+        return [(file.temporary, file.path), *self.plan_deletion(others)]
 
-    def release(self, folder: SessionFolder, files: Sequence[SnapshotFile]) -> list[Move]:
+    def plan_snapshot_deletion(self, folder: SessionFolder, files: Sequence[SnapshotFile]) -> list[Move]:
         """What deletes snapshots; those that hold the last change are left for `prune` to delete."""
         latest = max(file.number for file in folder.snapshots())
         kept = [file for file in files if file.kept and file.number == latest]
         return [
             *((file.path, folder.place(file.number, file.step, kept=False)) for file in kept),
-            *self.deletion([file.path for file in files if file.number < latest]),
+            *self.plan_deletion([file.path for file in files if file.number < latest]),
         ]
 
     def _trash_place(self, path: Path) -> Path:
@@ -207,13 +207,13 @@ class Catalog:
         for file in automatic[generations:]:
             self.disk.remove(file.path)
 
-    def set_aside(self, path: Path) -> Path:
+    def move_to_quarantine(self, path: Path) -> Path:
         """Moves what is damaged out of the way, and returns where it is now."""
         place = self.quarantine / f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.{secrets.token_hex(2)}"
         rename(self.disk, path, place)
         return place
 
-    def aside(self) -> dict[str, list[Path]]:
+    def list_quarantined(self) -> dict[str, list[Path]]:
         """What lies in quarantine, by the session's id."""
         found: dict[str, list[Path]] = {}
         for path in sorted(self.quarantine.iterdir()):
@@ -275,7 +275,7 @@ class Catalog:
                 )
         return False
 
-    def sweep(self) -> None:
+    def remove_leftovers(self) -> None:
         """Removes what was being written or deleted when the last server ended."""
         for path in self._trash.iterdir():
             self.disk.remove(path)

@@ -56,17 +56,17 @@ class DurablePositions:
                 return
             slot = self._slots.get(owner)
             if slot is None:
-                slot = self._slots[owner] = self._take()
+                slot = self._slots[owner] = self._allocate_slot()
             check = xxhash.xxh3_64_intdigest(_CHECKED.pack(owner, number))
             _ENTRY.pack_into(self._map, slot * _SLOT + number % 2 * _ENTRY.size, owner, number, check)
             self._numbers[owner] = number
 
-    def keep(self, owners: Iterable[int]) -> None:
+    def retain_owners(self, owners: Iterable[int]) -> None:
         """Forgets all others."""
         for owner in self._slots.keys() - set(owners):
-            self.forget(owner)
+            self.remove_owner(owner)
 
-    def forget(self, owner: int) -> None:
+    def remove_owner(self, owner: int) -> None:
         """Forgets an owner."""
         with self._lock:
             slot = self._slots.pop(owner, None)
@@ -85,7 +85,7 @@ class DurablePositions:
         self._disk.truncate(self._fd, size)
         return mmap.mmap(self._fd, size)
 
-    def _take(self) -> int:
+    def _allocate_slot(self) -> int:
         if not self._free:
             slots = len(self._map) // _SLOT
             self._map.close()

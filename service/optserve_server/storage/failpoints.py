@@ -42,7 +42,7 @@ class _Armed:
 _armed = _Armed(os.environ.get(VARIABLE, ""))
 
 armed = bool(_armed.name)
-"""Whether the process is to die at one of them. Small steps ask before they call `passing`."""
+"""Whether the process is to die at one of them. Small steps ask before they call `hit_failpoint`."""
 
 
 def is_armed(name: str) -> bool:
@@ -50,7 +50,7 @@ def is_armed(name: str) -> bool:
     return name == _armed.name
 
 
-def passing(name: str) -> None:
+def hit_failpoint(name: str) -> None:
     """Kills the process if this is where, and when, it is to die."""
     if name != _armed.name:
         return

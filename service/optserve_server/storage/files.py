@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from optserve_server.storage.failpoints import passing
+from optserve_server.storage.failpoints import hit_failpoint
 
 Piece: TypeAlias = bytes | memoryview
 """Bytes to write, from where they lie."""
@@ -112,20 +112,20 @@ class Disk:
 
 def rename(disk: Disk, source: Path, target: Path) -> None:
     """Renames so that it is still so after a power loss."""
-    passing("before-rename")
+    hit_failpoint("before-rename")
     disk.replace(source, target)
-    passing("after-rename")
-    passing("before-directory-fsync")
+    hit_failpoint("after-rename")
+    hit_failpoint("before-directory-fsync")
     disk.sync_folder(target.parent)
     if source.parent != target.parent:
         disk.sync_folder(source.parent)
-    passing("after-directory-fsync")
+    hit_failpoint("after-directory-fsync")
 
 
 _counter = itertools.count()
 
 
-class Beside:
+class TemporaryFile:
     """A file that takes its place when it is complete and durable.
 
     As a context it is written by the block, and removed if that fails.
@@ -140,7 +140,7 @@ class Beside:
     """
 
     def __init__(self, disk: Disk, path: Path) -> None:
-        passing("before-temp-write")
+        hit_failpoint("before-temp-write")
         self._disk = disk
         self.path = path
         self.temporary = path.with_name(f".{path.name}.{next(_counter)}.new")
@@ -151,13 +151,13 @@ class Beside:
     def write(self, piece: Piece) -> None:
         """Appends."""
         for block in blocks(piece):
-            passing("during-temp-write")
+            hit_failpoint("during-temp-write")
             self._end = self._disk.write(self._fd, [block], self._end)
             if self._end - self._pushed >= BLOCK:
                 self._disk.begin_write_back(self._fd, self._pushed, self._end - self._pushed)
                 self._pushed = self._end
 
-    def __enter__(self) -> Beside:
+    def __enter__(self) -> TemporaryFile:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -165,16 +165,16 @@ class Beside:
             with contextlib.suppress(OSError):
                 self.abandon()
 
-    def seal(self) -> None:
+    def sync_and_close(self) -> None:
         """Makes it durable where it is, complete; if that fails, nothing is left."""
         with self:
-            passing("after-temp-write")
+            hit_failpoint("after-temp-write")
             self._disk.sync(self._fd)
             self._close()
 
-    def finish(self) -> None:
+    def move_into_place(self) -> None:
         """Makes it durable in its place; if that fails, nothing is left."""
-        self.seal()
+        self.sync_and_close()
         with self:
             rename(self._disk, self.temporary, self.path)
 
@@ -191,10 +191,10 @@ class Beside:
 
 def write_whole(disk: Disk, path: Path, pieces: Iterable[Piece]) -> None:
     """Writes a file, or leaves what was there."""
-    with Beside(disk, path) as file:
+    with TemporaryFile(disk, path) as file:
         for piece in pieces:
             file.write(piece)
-        file.finish()
+        file.move_into_place()
 
 
 def blocks(piece: Piece) -> Iterator[memoryview]:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optserve_server.storage.durable_positions import DurablePositions
-from optserve_server.storage.failpoints import is_armed, passing
+from optserve_server.storage.failpoints import is_armed, hit_failpoint
 from optserve_server.storage.files import BLOCK, Disk, Piece, blocks
-from optserve_server.storage.records import HEADER_BYTES, checksum, header, padding, summing
+from optserve_server.storage.records import HEADER_BYTES, checksum, header, padding, make_checksum_state
 
 SUFFIX = ".journal"
 """What the names of segments end with."""
@@ -76,7 +76,7 @@ class Journal:
         disk: where.
         folder: the folder of the segments.
         durable_positions: table of the numbers of durable records.
-        earlier: segments of former runs, as `optserve_server.storage.history.read` found them.
+        earlier: segments of former runs, as `optserve_server.storage.journal_history.read_journal` found them.
         segment_bytes: size from which on the next segment is begun.
 
     Attributes:
@@ -188,7 +188,7 @@ class Journal:
             self._closing = True
             self._turn.notify()
         self._writer.join()
-        self._leave()
+        self._close_segment()
 
     def _run(self) -> None:
         while True:
@@ -198,10 +198,10 @@ class Journal:
                 group, self._queue = self._queue, []
             if not group:
                 return
-            self._settle(group)
+            self._commit_group(group)
             group = []  # what it held may be large, and the next one may be long in coming
 
-    def _settle(self, group: list[Record]) -> None:
+    def _commit_group(self, group: list[Record]) -> None:
         """Syncs a group; if that fails, as many of its records as can be."""
         try:
             self._write(group)
@@ -210,7 +210,7 @@ class Journal:
                 group[0].done(error)
                 return
             for record in group:
-                self._settle([record])
+                self._commit_group([record])
             return
         for record in group:
             record.done(None)
@@ -220,9 +220,9 @@ class Journal:
             self._rotate()
         end = self._current.size
         try:
-            passing("before-journal-write")
+            hit_failpoint("before-journal-write")
             end = self._put_all(group, end)
-            passing("after-journal-write")
+            hit_failpoint("after-journal-write")
         except OSError:
             self._undo()
             raise
@@ -237,17 +237,17 @@ class Journal:
             self._durable_positions.note(record.owner, record.number)
 
     def _sync(self) -> None:
-        passing("before-journal-fsync")
+        hit_failpoint("before-journal-fsync")
         begun = time.perf_counter()
         try:
             self._disk.sync(self._fd)
         except OSError:
             # What the kernel could not write it may have dropped: nothing is added to such a file.
             self._undo()
-            self._leave()
+            self._close_segment()
             raise
         self.sync_seconds += time.perf_counter() - begun
-        passing("after-journal-fsync")
+        hit_failpoint("after-journal-fsync")
 
     def _put_all(self, group: Sequence[Record], start: int) -> int:
         """Writes a group; small records together, for each call waits for its turn of the interpreter."""
@@ -264,7 +264,7 @@ class Journal:
                 end += HEADER_BYTES + length + padding(length)
         if is_armed("during-journal-write"):
             self._disk.write(self._fd, pieces[:-2], begins)
-            passing("during-journal-write")
+            hit_failpoint("during-journal-write")
         self._disk.write(self._fd, pieces, begins)
         return end
 
@@ -276,14 +276,14 @@ class Journal:
     def _put_large(self, record: Record, start: int, length: int) -> int:
         """Writes a payload block by block, so that the disk works while the next is summed up."""
         segment, position = self._current.number, start + HEADER_BYTES
-        hasher = summing(segment)
+        hasher = make_checksum_state(segment)
         for piece in record.pieces:
             for block in blocks(piece):
                 hasher.update(block)
                 end = self._disk.write(self._fd, [block], position)
                 self._disk.begin_write_back(self._fd, position, end - position)
                 position = end
-                passing("during-journal-write")
+                hit_failpoint("during-journal-write")
         end = self._disk.write(self._fd, [bytes(padding(length))], position)
         head = header(record.owner, record.number, length, hasher.intdigest(), segment)
         self._disk.write(self._fd, [head], start)
@@ -298,9 +298,9 @@ class Journal:
             self._disk.truncate(self._fd, self._current.size)
             self._disk.sync(self._fd)
         except OSError:
-            self._leave()
+            self._close_segment()
 
-    def _leave(self) -> None:
+    def _close_segment(self) -> None:
         """Lets the next group begin a segment."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):

@@ -38,8 +38,8 @@ def loads(text: str) -> Any:
     Raises:
         ValueError: the text is not JSON.
     """
-    value, end = _parse(text, _after_space(text, 0), PIECEWISE_LEVELS)
-    if _after_space(text, end) != len(text):
+    value, end = _parse(text, _skip_space(text, 0), PIECEWISE_LEVELS)
+    if _skip_space(text, end) != len(text):
         raise json.JSONDecodeError("Extra data", text, end)
     return value
 
@@ -56,7 +56,7 @@ def _parse(text: str, at: int, levels: int) -> tuple[Any, int]:
         return _decode(text, at)
     closing = "}" if opening == "{" else "]"
     entries: list[Any] = []
-    at = _after_space(text, at + 1)
+    at = _skip_space(text, at + 1)
     if text.startswith(closing, at):
         return ({} if opening == "{" else entries), at + 1
     while True:
@@ -64,25 +64,25 @@ def _parse(text: str, at: int, levels: int) -> tuple[Any, int]:
             if not text.startswith('"', at):
                 raise json.JSONDecodeError("Expecting a property name", text, at)
             key, at = _decode(text, at)
-            value, at = _parse(text, _after(":", text, at), levels - 1)
+            value, at = _parse(text, _skip_delimiter(":", text, at), levels - 1)
             entries.append((key, value))
         else:
             value, at = _parse(text, at, levels - 1)
             entries.append(value)
-        at = _after_space(text, at)
+        at = _skip_space(text, at)
         if text.startswith(closing, at):
             return (dict(entries) if opening == "{" else entries), at + 1
-        at = _after(",", text, at)
+        at = _skip_delimiter(",", text, at)
 
 
-def _after(sign: str, text: str, at: int) -> int:
+def _skip_delimiter(sign: str, text: str, at: int) -> int:
     """Returns where the next value begins after a sign."""
-    at = _after_space(text, at)
+    at = _skip_space(text, at)
     if not text.startswith(sign, at):
         raise json.JSONDecodeError(f"Expecting {sign!r}", text, at)
-    return _after_space(text, at + 1)
+    return _skip_space(text, at + 1)
 
 
-def _after_space(text: str, at: int) -> int:
+def _skip_space(text: str, at: int) -> int:
     found = _space(text, at)
     return at if found is None else found.end()

@@ -51,14 +51,14 @@ class Hole:
     end: int
 
 
-def summing(segment: int) -> xxhash.xxh3_64:
+def make_checksum_state(segment: int) -> xxhash.xxh3_64:
     """What sums up a payload block by block."""
     return xxhash.xxh3_64(seed=segment)
 
 
 def checksum(pieces: Sequence[Piece], segment: int) -> int:
     """The checksum of a payload."""
-    hasher = summing(segment)
+    hasher = make_checksum_state(segment)
     for piece in pieces:
         hasher.update(piece)
     return hasher.intdigest()

@@ -18,8 +18,8 @@ from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.state.change import ChangeKind, Request
 from optserve_server.storage.catalog import Catalog, Move, SessionFolder
 from optserve_server.storage.durable_positions import DurablePositions
-from optserve_server.storage.files import Beside, Disk, write_whole
-from optserve_server.storage.history import read
+from optserve_server.storage.files import TemporaryFile, Disk, write_whole
+from optserve_server.storage.journal_history import read_journal
 from optserve_server.storage.journal import Journal
 from tests.service.storage.test_catalog import writes
 from tests.support.disks import FailingDisk
@@ -53,13 +53,13 @@ def open_log(root: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20)
     disk, namespaces = disk or Disk(), Namespaces(NumpyBackend())
     catalog = Catalog(disk, root)
     positions = DurablePositions(disk, catalog.journal / "positions")
-    history = read(disk, catalog.journal)
+    history = read_journal(disk, catalog.journal)
     log = DirectoryLog(disk, root, namespaces)
     log.recover(history, positions)
-    catalog.sweep()
+    catalog.remove_leftovers()
     journal = Journal(disk, catalog.journal, positions, history.segments, segment_bytes)
     log.open(journal)
-    history.forget()
+    history.clear()
     try:
         yield Opened(catalog, journal, log, namespaces)
     finally:
@@ -80,7 +80,7 @@ def record_alone(used: Opened, name: str, moves: list[Move]) -> None:
 def test_changes_come_back_in_order(tmp_path: Path) -> None:
     with open_log(tmp_path) as used:
         a, b = used.session("a"), used.session("b")
-        used.commit("delete a", used.catalog.deletion([a.path]))
+        used.commit("delete a", used.catalog.plan_deletion([a.path]))
         assert list((tmp_path / "trash").iterdir()) == []
     for _ in range(2):
         with open_log(tmp_path) as used:
@@ -130,7 +130,7 @@ def test_the_next_start_completes_a_recorded_creation(tmp_path: Path) -> None:
 def test_the_next_start_completes_a_recorded_deletion(tmp_path: Path) -> None:
     with open_log(tmp_path) as used:
         a = used.session("a")
-        record_alone(used, "delete a", used.catalog.deletion([a.path]))
+        record_alone(used, "delete a", used.catalog.plan_deletion([a.path]))
         assert list(used.catalog.folders()) == [a]
     for _ in range(2):
         with open_log(tmp_path) as used:
@@ -144,15 +144,15 @@ def test_the_next_start_completes_a_recorded_snapshot(tmp_path: Path) -> None:
     with open_log(tmp_path) as used:
         a = used.session("a")
         write_whole(used.catalog.disk, a.place(1, 4, kept=True), [b"earlier"])
-        file = Beside(used.catalog.disk, a.place(2, 4, kept=True))
+        file = TemporaryFile(used.catalog.disk, a.place(2, 4, kept=True))
         file.write(b"later")
-        file.seal()
-        record_alone(used, "save", used.catalog.keeping(a, file, 4))
+        file.sync_and_close()
+        record_alone(used, "save", used.catalog.plan_replacement(a, file, 4))
     with open_log(tmp_path) as used:
         found = [(file.number, file.kept, file.path.read_bytes()) for file in a.snapshots()]
         assert found == [(2, True, b"later"), (0, False, b"first")]
         files = [file for file in a.snapshots() if file.number in (0, 2)]
-        record_alone(used, "drop", used.catalog.release(a, files))
+        record_alone(used, "drop", used.catalog.plan_snapshot_deletion(a, files))
     with open_log(tmp_path) as used:
         assert [(file.number, file.kept) for file in a.snapshots()] == [(2, False)]
         assert used.answered == ["create a", "save", "drop"]
@@ -190,7 +190,7 @@ def test_what_cannot_be_recorded_is_not_done(tmp_path: Path, operation: str) -> 
         a = used.session("a")
         disk.failing = {operation: errno.EIO}
         with pytest.raises(OSError, match="Input/output"):
-            used.commit("delete a", used.catalog.deletion([a.path]))
+            used.commit("delete a", used.catalog.plan_deletion([a.path]))
         disk.failing = {}
         assert list(used.catalog.folders()) == [a]
         assert used.answered == ["create a"]
@@ -213,7 +213,7 @@ def test_a_recorded_change_that_fails_is_superseded(tmp_path: Path, also: list[s
 
         disk.replace = failing  # type: ignore[method-assign]
         with pytest.raises(OSError, match="Input/output"):
-            used.commit("delete a", used.catalog.deletion([a.path]))
+            used.commit("delete a", used.catalog.plan_deletion([a.path]))
         disk.replace = rename  # type: ignore[method-assign]
         disk.failing = {}
         assert list(used.catalog.folders()) == [a]
@@ -245,11 +245,11 @@ def test_damaged_records_are_told_and_superseded(tmp_path: Path, caplog: pytest.
 @pytest.mark.parametrize("operation", ["sync", "sync_folder"])
 def test_a_snapshot_that_cannot_be_finished_leaves_nothing_open(tmp_path: Path, operation: str) -> None:
     disk = FailingDisk()
-    file = Beside(disk, tmp_path / "file")
+    file = TemporaryFile(disk, tmp_path / "file")
     file.write(b"content")
     disk.failing = {operation: errno.ENOSPC}
     with pytest.raises(OSError, match="No space"):
-        file.finish()
+        file.move_into_place()
     assert not file.temporary.exists()
     assert file._fd == -1
 

@@ -62,7 +62,7 @@ def test_replies_and_wire_dtypes_are_made_ready_on_request() -> None:
     program = partition.programs.trace_apply(False, GRADIENT)
     dtypes = tuple(wire if name == GRADIENT else partition.dtype for name in program.arrays)
     assert (program, partition.dtype, dtypes) not in backend.asked
-    partition.warm(wire, GRADIENT)
+    partition.compile_kernels(wire, GRADIENT)
     assert (program, partition.dtype, dtypes) in backend.asked
 
 

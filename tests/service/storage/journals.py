@@ -9,7 +9,7 @@ from pathlib import Path
 
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk, Piece
-from optserve_server.storage.history import History, read
+from optserve_server.storage.journal_history import JournalHistory, read_journal
 from optserve_server.storage.journal import Journal, Record
 
 
@@ -19,7 +19,7 @@ class Writer:
     def __init__(self, folder: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20) -> None:
         self.disk = disk or Disk()
         self.durable_positions = DurablePositions(self.disk, folder / "positions")
-        self.history = read(self.disk, folder)
+        self.history = read_journal(self.disk, folder)
         self.journal = Journal(
             self.disk, folder, self.durable_positions, self.history.segments, segment_bytes
         )
@@ -55,10 +55,10 @@ def payloads(folder: Path, owner: int, after: int = 0) -> list[bytes]:
     disk = Disk()
     durable_positions = DurablePositions(disk, folder / "positions")
     try:
-        return [bytes(payload) for payload in read(disk, folder).after(owner, after, durable_positions)]
+        return [bytes(payload) for payload in read_journal(disk, folder).find_payloads_after(owner, after, durable_positions)]
     finally:
         durable_positions.close()
 
 
-def holes(folder: Path) -> History:
-    return read(Disk(), folder)
+def holes(folder: Path) -> JournalHistory:
+    return read_journal(Disk(), folder)

@@ -119,7 +119,7 @@ def test_what_was_half_done_is_swept(tmp_path: Path) -> None:
     (tmp_path / "trash" / "b.0123").mkdir()
     (tmp_path / "trash" / "b.0123" / "manifest.json").write_text("{}")
     with open_catalog(tmp_path) as catalog:
-        catalog.sweep()
+        catalog.remove_leftovers()
         assert list(tmp_path.glob("**/.*")) == []
         assert list((tmp_path / "trash").iterdir()) == []
         assert list(catalog.folders()) == [a]
@@ -186,7 +186,7 @@ def test_generations(tmp_path: Path) -> None:
 def test_quarantine(tmp_path: Path) -> None:
     with open_catalog(tmp_path) as catalog:
         a, b = make_session(catalog, "a"), make_session(catalog, "b")
-        place = catalog.set_aside(a.path)
+        place = catalog.move_to_quarantine(a.path)
         assert list(catalog.folders()) == [b]
-        assert catalog.aside() == {"a": [place]}
+        assert catalog.list_quarantined() == {"a": [place]}
         assert (place / "manifest.json").exists()

@@ -238,9 +238,9 @@ def test_positions_of_many_sessions_survive(tmp_path: Path) -> None:
         for owner, number in itertools.product(range(1, 1500), (1, 2, 3)):
             writer.durable_positions.note(owner, number)
         writer.durable_positions.note(5, 2)  # no way back
-        writer.durable_positions.forget(6)
+        writer.durable_positions.remove_owner(6)
     with writing(tmp_path) as writer:
         assert [writer.durable_positions[owner] for owner in (1, 5, 6, 1499, 1500)] == [3, 3, 0, 3, 0]
-        writer.durable_positions.keep([1])
+        writer.durable_positions.retain_owners([1])
     with writing(tmp_path) as writer:
         assert [writer.durable_positions[owner] for owner in (1, 5)] == [3, 0]

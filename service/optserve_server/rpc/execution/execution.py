@@ -80,10 +80,10 @@ class Execution:
                     raise
                 recorded = perf_counter_ns()
                 if failpoints.armed:
-                    failpoints.passing("before-apply")
+                    failpoints.hit_failpoint("before-apply")
                 done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
                 if failpoints.armed:
-                    failpoints.passing("after-apply")
+                    failpoints.hit_failpoint("after-apply")
                 durability_manager.count_change(durability, change.kind, byte_count)
                 self.meters.record.add(recorded - recording)
                 begun += recorded - recording
@@ -91,7 +91,7 @@ class Execution:
             session.lock.release()
         self.meters.took(begun - asked, perf_counter_ns() - begun)
         if failpoints.armed:
-            failpoints.passing("before-ack")
+            failpoints.hit_failpoint("before-ack")
         return done
 
     def exclusive(self, session: Session, work: Callable[[], T]) -> Awaitable[T]:

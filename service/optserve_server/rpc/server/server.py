@@ -265,7 +265,7 @@ class Server:
                 self.regions.sweep()
                 collect(_COLLECTION_INTERVAL)
                 if self.durability_manager is not None:
-                    self.durability_manager.sweep()
+                    self.durability_manager.save_due_sessions()
                 await self._end_leases()
             except Exception:
                 # The next look may go well, and calls need none.

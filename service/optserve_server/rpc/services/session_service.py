@@ -365,10 +365,10 @@ class SessionService(SessionServiceServicer):
 
     async def _delete(self, request: pb.DeleteSessionRequest, asked: Request) -> pb.DeleteSessionResponse:
         session_id, store = session_id_from(request.name), self._store
-        if self._durability_manager is not None and store.misses(session_id):
+        if self._durability_manager is not None and store.is_damaged(session_id):
             name = folder_name(calls.namespace().name, session_id)
-            await self._durability_manager.in_thread(partial(self._durability_manager.discard, name, asked))
-            store.forget(session_id)
+            await self._durability_manager.in_thread(partial(self._durability_manager.delete_quarantined, name, asked))
+            store.remove_damaged(session_id)
             return pb.DeleteSessionResponse()
         session = self.find(request.name)
         await Completion(self._delete_session(session, store, asked))
@@ -382,7 +382,7 @@ class SessionService(SessionServiceServicer):
                 return
             if self._durability_manager is not None and session.durability is not None:
                 await self._durability_manager.in_thread(
-                    partial(self._durability_manager.forget, session.durability, asked)
+                    partial(self._durability_manager.delete_session, session.durability, asked)
                 )
             store.delete(session.id)
 

@@ -84,7 +84,7 @@ class Snapshots:
         durability_manager, durability = self._require_durability(session)
         self._file(session, step)
         async with durability.saving:
-            await durability_manager.drop(durability, _at(durability, step), asked)
+            await durability_manager.delete_snapshots(durability, _at(durability, step), asked)
         return answer_to(ChangeKind.DROP, session, None)
 
     async def restore(
@@ -107,7 +107,7 @@ class Snapshots:
         self, store: Store, source: Session, request: pb.ForkSessionRequest, keep: Callable[[Session], object]
     ) -> Message:
         """Makes a session that begins as another one is or was."""
-        new_id = store.free(check_session_id(request.session_id))
+        new_id = store.choose_id(check_session_id(request.session_id))
         _, step = snapshot_from(request.name)
         if step is None:
             source.check_ready()
@@ -146,14 +146,14 @@ class Snapshots:
         keep: Callable[[Session], object],
     ) -> Message:
         """Creates a session from uploaded bytes."""
-        new_id = store.free(check_session_id(header.session_id))
+        new_id = store.choose_id(check_session_id(header.session_id))
         made = await self._execution.in_thread(partial(self._make_session, store, data, new_id))
         return await self._add(store, made, ChangeKind.IMPORT, keep)
 
     async def _add(
         self, store: Store, made: Session, kind: ChangeKind, keep: Callable[[Session], object]
     ) -> Message:
-        store.free(made.id)  # another call may have been quicker
+        store.choose_id(made.id)  # another call may have been quicker
         add = partial(store.add, made, keep)
         await (self._execution.in_thread(add) if self._durability_manager is not None else _at_once(add))
         return await self._execution.for_each(len(made.layout.entries), partial(answer_to, kind, made, None))

@@ -86,7 +86,7 @@ class StepStream:
                         await messages.write_pieces(answer)
                         self._execution.meters.respond.add(perf_counter_ns() - begun)
                     if failpoints.armed:
-                        failpoints.passing("after-ack")
+                        failpoints.hit_failpoint("after-ack")
                     wait.is_idle = True
                     if drain.draining:
                         drain.check()
@@ -133,7 +133,7 @@ class StepStream:
         if not plan.sparse_tensors and plan.region is None:
             # Kernels are compiled while the first gradient is on its way.
             reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
-            await self._execution.in_thread(partial(plan.session.warm, plan.dtype, reply))
+            await self._execution.in_thread(partial(plan.session.compile_kernels, plan.dtype, reply))
         count = len(plan.session.layout.entries)
         planned = await self._execution.for_each(count, partial(steps.plan_answer_to, plan))
         await self._messages.write_pieces((planned,))

@@ -17,7 +17,7 @@ ARENAS = 1
 """Heaps: each would keep what it has seen, and a message be freed in another than it came from."""
 
 
-def keep_messages() -> None:
+def configure_malloc() -> None:
     """Lets freed messages be used again, where the C library is glibc.
 
     By default it returns each freed mebibyte to the system, and every message would touch fresh pages,

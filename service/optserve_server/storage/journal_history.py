@@ -15,7 +15,7 @@ from optserve_server.storage.records import Found, Hole, scan
 
 
 @dataclass
-class History:
+class JournalHistory:
     """Content of a journal.
 
     Attributes:
@@ -35,17 +35,17 @@ class History:
             records.pop()
         records.append(found)
 
-    def of(self, owner: int) -> Sequence[Found]:
+    def find_records(self, owner: int) -> Sequence[Found]:
         """An owner's records, damaged ones among them."""
         return self._records.get(owner, ())
 
-    def after(self, owner: int, number: int, durable_positions: DurablePositions) -> list[memoryview]:
+    def find_payloads_after(self, owner: int, number: int, durable_positions: DurablePositions) -> list[memoryview]:
         """The payloads of an owner's records that follow ``number``.
 
         Raises:
             DamagedError: one that was acknowledged is damaged or missing.
         """
-        records = [found for found in self.of(owner) if found.number > number]
+        records = [found for found in self.find_records(owner) if found.number > number]
         if records and records[-1].payload is None and records[-1].number > durable_positions[owner]:
             records.pop()  # it was being written when the power failed
         payloads = []
@@ -60,14 +60,14 @@ class History:
             )
         return payloads
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Lets go of the files."""
         self._records.clear()
 
 
-def read(disk: Disk, folder: Path) -> History:
+def read_journal(disk: Disk, folder: Path) -> JournalHistory:
     """Reads all segments of a journal."""
-    history = History()
+    history = JournalHistory()
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         number = int(path.name.removesuffix(SUFFIX))
         data = disk.read(path)

@@ -15,7 +15,7 @@ from chaos.crash_workers.contributions import VALUES, gradient
 from chaos.model import Arrays
 from optserve_server.durability.directory_log import DIRECTORY
 from optserve_server.optimizers.adam import Adam
-from optserve_server.state.change import ChangeKind
+from optserve_server.state.session_change import ChangeKind
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
 from optserve_server.storage.journal_history import read_journal

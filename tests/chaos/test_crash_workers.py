@@ -10,7 +10,7 @@ from chaos.crash_workers.__main__ import MODES
 from chaos.crash_workers.audit import Committed, Ledger, Replay, check_acknowledged
 from chaos.crash_workers.campaign import DISTURBANCES, SERVER, Campaign
 from chaos.crash_workers.contributions import VALUES, gradient
-from optserve_server.state.change import ChangeKind
+from optserve_server.state.session_change import ChangeKind
 from optserve_server.storage.record_payload import pack
 
 LEASE = 1.0

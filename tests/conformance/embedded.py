@@ -13,7 +13,7 @@ from optserve_server.complexity.network import NamedLayer, Network, estimate
 from optserve_server.losses.base import reduce
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import ParameterInit, Store
-from optserve_server.state.reading import Point
+from optserve_server.state.read_parameters import Point
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray
 from optserve_server.state.step_result import StepOptions

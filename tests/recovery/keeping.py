@@ -28,7 +28,7 @@ from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Limits, ParameterInit
 from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, SessionSpec
-from optserve_server.state.change import ChangeKind, Request
+from optserve_server.state.session_change import ChangeKind, Request
 from optserve_server.state.staging import NamedArray
 from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step

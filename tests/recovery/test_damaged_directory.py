@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from optserve_server.durability.durability_manager import SnapshotPolicy
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.session_spec import DurabilityMode
-from optserve_server.state.change import Request
+from optserve_server.state.session_change import Request
 from optserve_server.storage.catalog import DirectoryError
 from tests.recovery.keeping import House, bits, house, run
 from tests.service.storage.test_damage import HOWS, damage

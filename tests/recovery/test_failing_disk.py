@@ -17,7 +17,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import Kind
 from optserve_server.sessions.session import Session
 from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec
-from optserve_server.state.change import Request
+from optserve_server.state.session_change import Request
 from optserve_server.wire.errors import CODES
 from tests.recovery.keeping import House, bits, house, run
 from tests.support.disks import FailingDisk, FullDisk, GatedDisk

@@ -21,7 +21,7 @@ from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.sessions.session import Session
 from optserve_server.spec.plateau import ReduceOnPlateauSpec
-from optserve_server.state.change import Request
+from optserve_server.state.session_change import Request
 from optserve_server.storage import failpoints
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.recovery.keeping import House, house, run, snapshot_bytes

@@ -11,7 +11,7 @@ import pytest
 
 from optserve_server.durability.durability_manager import SnapshotPolicy
 from optserve_server.sessions.session import Session
-from optserve_server.state.change import Request
+from optserve_server.state.session_change import Request
 from tests.recovery.keeping import House, bits, house, run
 from tests.support.power import ForgetfulDisk
 

@@ -12,7 +12,7 @@ from optserve_server.coordination.coordinator import CoordinatedSession, Held
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.coordination import Aggregation, CoordinationSync
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.change import Change, ChangeKind
+from optserve_server.state.session_change import Change, ChangeKind
 from optserve_server.state.staging import Staging
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step import Step

@@ -21,4 +21,4 @@ class Asynchronous(Mode):
         spec, staleness = self._spec, offer.check_staleness()
         if spec.max_staleness is not None and staleness > spec.max_staleness:
             raise offer.too_old(Reason.STALE, spec.max_staleness)
-        return Decision(Action.APPLY, staleness, spec.damping.at(staleness, spec.damping_factor))
+        return Decision(Action.APPLY, staleness, spec.damping.compute_factor(staleness, spec.damping_factor))

@@ -12,12 +12,12 @@ from optserve_server.coordination.membership import Member
 from optserve_server.coordination.mode import Action, Decision, Offer
 from optserve_server.errors import DomainError, Reason, conflict_error
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.change import ChangeKind
+from optserve_server.state.session_change import ChangeKind
 from optserve_server.state.layout import Layout
-from optserve_server.state.reading import Reply
+from optserve_server.state.read_parameters import Reply
 from optserve_server.state.staging import Staging, check_complete
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
-from optserve_server.stepping.step import Step, answer_with
+from optserve_server.stepping.step import Step, report_result
 from optserve_server.stepping.step_record import step_pieces
 from optserve_server.storage.files import Piece
 from optserve_server.storage.record_payload import dumps, pack
@@ -130,7 +130,7 @@ class Contribution(Step):
             result = self._accumulate_in_round(decision)
         else:
             result = drop(session, self.options.worker, self._facts_of_drop())
-        answer_with(session, result, reply, None)
+        report_result(session, result, reply, None)
         return result
 
     def _hold(self, decision: Decision) -> Held:

@@ -8,7 +8,7 @@ from optserve_server.coordination.aggregate_step import AggregateStep, CloseRoun
 from optserve_server.coordination.coordinator import Coordinator
 from optserve_server.coordination.membership import MemberState
 from optserve_server.coordination.membership_change import EndMemberships
-from optserve_server.state.change import Change
+from optserve_server.state.session_change import Change
 
 
 def due_change(coordinator: Coordinator) -> Change[Any, Any] | None:

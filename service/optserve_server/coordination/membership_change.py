@@ -11,8 +11,8 @@ from optserve_server.coordination.coordinator import CoordinatedSession
 from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.change import Change, ChangeKind
-from optserve_server.state.prepared_change import Prepared, nothing
+from optserve_server.state.session_change import Change, ChangeKind
+from optserve_server.state.prepared_change import Prepared, do_nothing
 from optserve_server.storage.files import Piece
 from optserve_server.storage.record_payload import pack
 
@@ -76,7 +76,7 @@ class EndMemberships(Change[Any, Prepared[None]]):
             self.members = [(member.worker, member.epoch) for member in membership.overdue()]
         self.members = [(worker, epoch) for worker, epoch in self.members if membership.has(worker, epoch)]
         if not self.members:
-            return Unchanged(nothing)
+            return Unchanged(do_nothing)
         return Prepared(partial(end_memberships, session, self.state, self.members))
 
     def record(self, codec: SpecCodec) -> list[Piece]:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from optserve_server.coordination.coordinator import CoordinatedSession, Held
 from optserve_server.coordination.data_progress import DataShard
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.change import Change, ChangeKind
+from optserve_server.state.session_change import Change, ChangeKind
 from optserve_server.storage.files import Piece
 from optserve_server.storage.record_payload import pack
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.request_ledger import AnsweredRequest
-from optserve_server.state.change import ChangeKind
+from optserve_server.state.session_change import ChangeKind
 from optserve_server.storage.catalog import TRASH, Move
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.durable_positions import DurablePositions

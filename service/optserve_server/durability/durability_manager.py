@@ -24,7 +24,7 @@ from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.spec.session_spec import DurabilityMode
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.change import OF_STEPS, Change, ChangeKind, Request
+from optserve_server.state.session_change import OF_STEPS, Change, ChangeKind, Request
 from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import Catalog, SnapshotFile
 from optserve_server.storage.durable_positions import DurablePositions

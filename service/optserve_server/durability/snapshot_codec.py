@@ -21,7 +21,7 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.kernel import Array
 from optserve_server.coordination.contribution import aggregate_staging
 from optserve_server.errors import DomainError
-from optserve_server.programs.clocks import Clock
+from optserve_server.programs.step_counters import StepCounter
 from optserve_server.programs.gradient_transforms import ACCUMULATED, AVERAGE, PARAMETER, PREPARED
 from optserve_server.programs.step_scalars import SessionScalars
 from optserve_server.resources.budget import UNBOUNDED, Budget
@@ -31,7 +31,7 @@ from optserve_server.spec.plateau import ReduceOnPlateauState
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.layout import Layout, TensorEntry
-from optserve_server.state.monitors import Monitors
+from optserve_server.state.metric_monitors import MetricMonitors
 from optserve_server.state.partition import Partition
 from optserve_server.state.step_deduplication import StepDeduplication
 from optserve_server.storage import json_text
@@ -143,10 +143,10 @@ def _facts(session: Session) -> dict[str, Any]:
             (
                 clock.group,
                 clock.count,
-                clock.carried,
+                clock.scalar_state,
                 None if clock.tensors is None else sorted(clock.tensors),
             )
-            for clock in session.scalars.clocks
+            for clock in session.scalars.counters
         ],
         "plateau": None if monitors.plateau is None else dataclasses.asdict(monitors.plateau),
         "stopping": None if monitors.stopping is None else dataclasses.asdict(monitors.stopping),
@@ -157,7 +157,7 @@ def _facts(session: Session) -> dict[str, Any]:
 
 def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
     plateau, stopping = facts["plateau"], facts["stopping"]
-    monitors = Monitors(
+    monitors = MetricMonitors(
         None if plateau is None else ReduceOnPlateauState(**plateau),
         None if stopping is None else EarlyStoppingState(**stopping),
         session.monitors.best,
@@ -179,15 +179,15 @@ def _check_count(value: Any, limit: int = 1 << 63) -> int:
     return value
 
 
-def _decode_counters(session: Session, facts: Sequence[Any], step: int) -> list[Clock]:
+def _decode_counters(session: Session, facts: Sequence[Any], step: int) -> list[StepCounter]:
     """The clocks of a snapshot.
 
     Raises:
         DamagedError: they are not those of its specification.
     """
-    members, known = session.layout.members, {clock.group: clock for clock in session.scalars.clocks}
+    members, known = session.layout.members, {clock.group: clock for clock in session.scalars.counters}
     clocks = [
-        Clock(
+        StepCounter(
             str(group),
             _check_count(count, step + 1),
             {str(name): float(value) for name, value in carried.items()},
@@ -196,7 +196,7 @@ def _decode_counters(session: Session, facts: Sequence[Any], step: int) -> list[
         for group, count, carried, tensors in facts
     ]
     for clock in clocks:
-        if clock.group not in known or clock.carried.keys() != known[clock.group].carried.keys():
+        if clock.group not in known or clock.scalar_state.keys() != known[clock.group].scalar_state.keys():
             raise DamagedError("its numbers are not those of its specification")
     for group in known:
         mine = members.get(group, [])

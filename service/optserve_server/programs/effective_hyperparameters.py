@@ -99,7 +99,7 @@ def overridable(rule: Rule) -> tuple[str, ...]:
     return tuple(name for name, value in values.items() if isinstance(value, float))
 
 
-def counts_steps(rule: Rule) -> bool:
+def depends_on_step_count(rule: Rule) -> bool:
     """Whether a rule's formula may depend on how many steps it has counted, tensor by tensor.
 
     A hyperparameter of 0 can switch that off, such as Momentum's dampening, and an override can switch
@@ -146,7 +146,7 @@ def _check_formula(
         gradient=dataclasses.replace(before.gradient, l1=found.l1[name], l2=found.l2[name]),
         decays=found.decays[name] != 0,
     )
-    if before.formulas() != after.formulas():
+    if before.kernel_key() != after.kernel_key():
         text = (
             f"{override.name} = {override.value:g} would change the formula of the step, not only its "
             "numbers; change it with UpdateSession, or begin with a value that is not 0"

@@ -128,19 +128,19 @@ class StepPrograms:
         t.store(PARAMETER, p)
         for slot, value in zip(self.rule.slots(), state, strict=True):
             t.store(slot, value)
-        self._restart(t)
+        self._clear_accumulator(t)
         average = self._average(t, p) if self.averages else None
         if reply:
             t.store(reply, p if average is None or not averaged else average)
         return t.program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
-    def formulas(self) -> tuple[object, ...]:
+    def kernel_key(self) -> tuple[object, ...]:
         """What steps compute, whatever their numbers: equal formulas share their kernels."""
         state = self.rule.slot_names, tuple(self.rule.initial_scalar_state())
-        return (*state, self.trace_measure(False), self.trace_apply(False), *self.usual())
+        return (*state, self.trace_measure(False), self.trace_apply(False), *self.trace_common_programs())
 
-    def usual(self) -> Iterator[Program]:
+    def trace_common_programs(self) -> Iterator[Program]:
         """The programs that every step runs whose gradient comes without a loss scale."""
         yield self.trace_measure(False)
         yield self.trace_apply(False)
@@ -180,10 +180,10 @@ class StepPrograms:
     def _prepare(self, scaled: bool) -> Program:
         t = Tracer()
         t.store(PREPARED, self._clip(t, self._prepare_gradient(t, t.load(GRADIENT), scaled)))
-        self._restart(t)
+        self._clear_accumulator(t)
         return t.program()
 
-    def _restart(self, t: Tracer) -> None:
+    def _clear_accumulator(self, t: Tracer) -> None:
         """Empties the accumulator."""
         if self.gradient.accumulation_steps > 1:
             t.store(ACCUMULATED, 0.0)

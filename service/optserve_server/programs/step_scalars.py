@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from optserve_server.programs.clocks import Carried, Clock, advance
-from optserve_server.programs.effective_hyperparameters import EffectiveHyperparameters, counts_steps
+from optserve_server.programs.step_counters import ScalarState, StepCounter, advance_counters
+from optserve_server.programs.effective_hyperparameters import EffectiveHyperparameters, depends_on_step_count
 from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import ClipByValue, ParameterGroup, SessionSpec, StepCounting
 
@@ -27,7 +27,7 @@ class StepScalars:
 
     learning_rate: float
     scalars: list[dict[str, float]]
-    carried: list[Carried]
+    carried: list[ScalarState]
 
 
 class SessionScalars:
@@ -49,7 +49,7 @@ class SessionScalars:
         self,
         spec: SessionSpec,
         members: Mapping[str, Collection[str]],
-        clocks: Sequence[Clock] | None = None,
+        clocks: Sequence[StepCounter] | None = None,
     ) -> None:
         self._spec, self._members = spec, members
         self.reduction = 1.0
@@ -62,14 +62,14 @@ class SessionScalars:
         self._plain = plain
         self._overridden: OrderedDict[tuple[Override, ...], EffectiveHyperparameters] = OrderedDict()
         self.version = 0
-        self.clocks = list(clocks) if clocks is not None else [self._fresh(name) for name in self._groups]
+        self.counters = list(clocks) if clocks is not None else [self._make_counter(name) for name in self._groups]
         by_tensor = spec.step_counting is StepCounting.PER_TENSOR
-        self._counts_by_tensor = by_tensor and any(counts_steps(spec.rule(g)) for g in self._groups.values())
+        self._counts_by_tensor = by_tensor and any(depends_on_step_count(spec.rule(g)) for g in self._groups.values())
 
-    def _fresh(self, name: str) -> Clock:
-        return Clock(name, 0, dict(self._spec.rule(self._groups[name]).initial_scalar_state()))
+    def _make_counter(self, name: str) -> StepCounter:
+        return StepCounter(name, 0, dict(self._spec.rule(self._groups[name]).initial_scalar_state()))
 
-    def adapt(self, spec: SessionSpec, restarted: Collection[str]) -> SessionScalars:
+    def replace_spec(self, spec: SessionSpec, restarted: Collection[str]) -> SessionScalars:
         """Returns the scalars under another specification of the same groups.
 
         Args:
@@ -78,22 +78,22 @@ class SessionScalars:
         """
         numbers = SessionScalars(spec, self._members)
         kept = []
-        for clock in self.clocks:
+        for clock in self.counters:
             if clock.group not in restarted:
                 known = spec.rule(numbers._groups[clock.group]).initial_scalar_state()
-                carried = {**known, **{k: v for k, v in clock.carried.items() if k in known}}
+                carried = {**known, **{k: v for k, v in clock.scalar_state.items() if k in known}}
                 kept.append(replace(clock, carried=carried))
-        numbers.clocks = [*kept, *(clock for clock in numbers.clocks if clock.group in restarted)]
+        numbers.counters = [*kept, *(clock for clock in numbers.counters if clock.group in restarted)]
         return numbers
 
-    def clock_of(self, tensor: str, group: str) -> int:
-        """The position of a tensor's clock in `clocks`."""
-        for position, clock in enumerate(self.clocks):
+    def counter_index(self, tensor: str, group: str) -> int:
+        """The position of a tensor's clock in `counters`."""
+        for position, clock in enumerate(self.counters):
             if clock.group == group and (clock.tensors is None or tensor in clock.tensors):
                 return position
         raise KeyError(tensor)
 
-    def count(self, numbers: StepScalars, covered: Collection[str] | None) -> None:
+    def count_step(self, numbers: StepScalars, covered: Collection[str] | None) -> None:
         """Counts a step.
 
         Args:
@@ -101,18 +101,18 @@ class SessionScalars:
             covered: names of the tensors that had a gradient; None for all that can have one.
         """
         if self._counts_by_tensor and covered is not None:
-            self.clocks = advance(self.clocks, numbers.carried, self._members, covered)
+            self.counters = advance_counters(self.counters, numbers.carried, self._members, covered)
             self.version += 1
             return
-        for clock, carried in zip(self.clocks, numbers.carried, strict=True):
+        for clock, carried in zip(self.counters, numbers.carried, strict=True):
             clock.count += 1
-            clock.carried = carried
+            clock.scalar_state = carried
 
     def learning_rate(self, step: int, group: ParameterGroup | None = None) -> float:
         """The learning rate of the update that follows ``step`` earlier ones."""
         return self._rate(group, self._schedule_rate(step), self.reduction)
 
-    def drop(self, step: int, reduction: float) -> float:
+    def compute_rate_drop(self, step: int, reduction: float) -> float:
         """By how much another ``reduction`` would lower the learning rate of any group, at most."""
         scheduled = self._schedule_rate(step)
         return max(
@@ -148,7 +148,7 @@ class SessionScalars:
         plateau = self._spec.reduce_on_plateau
         return base * factor if plateau is None else plateau.reduce_rate(base * factor, reduction)
 
-    def of_step(
+    def compute_step_scalars(
         self,
         step: int,
         guards: Mapping[str, Mapping[str, float]] | None = None,
@@ -158,16 +158,16 @@ class SessionScalars:
 
         Args:
             step: how many there were.
-            guards: what `of_gradient` returned for the step; None if there is no gradient.
+            guards: what `compute_transform_scalars` returned for the step; None if there is no gradient.
             overrides: hyperparameters that have other values in this step.
         """
-        guards = guards or self.of_gradient(step, 1.0)
+        guards = guards or self.compute_transform_scalars(step, 1.0)
         chosen = self._plain if not overrides else self.effective_hyperparameters(overrides)
         rates = self._constant if self._constant is not None and not overrides else self._rates(step, chosen)
         scalars: list[dict[str, float]] = []
-        carried: list[Carried] = []
-        for clock in self.clocks:
-            name, before = clock.group, clock.carried
+        carried: list[ScalarState] = []
+        for clock in self.counters:
+            name, before = clock.group, clock.scalar_state
             rate = rates[name]
             own = chosen.rules[name].compute_scalars(clock.count + 1, rate, **before)
             carried.append({key: own[key] for key in before} if before else before)
@@ -195,7 +195,7 @@ class SessionScalars:
                 self._overridden.popitem(last=False)
         return known
 
-    def of_gradient(
+    def compute_transform_scalars(
         self, step: int, loss_scale: float, overrides: tuple[Override, ...] = ()
     ) -> Mapping[str, Mapping[str, float]]:
         """The numbers of a gradient's preprocessing, by group; not to be changed."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.state.change import ChangeKind, Request
+from optserve_server.state.session_change import ChangeKind, Request
 
 MIN_COMPRESSED_BYTES = 1024
 """Length from which an answer is stored compressed: those that describe many tensors shrink to a tenth."""

@@ -19,7 +19,7 @@ from optserve_server.resources.budget import Budget, Charge, Kind
 from optserve_server.sessions.session import Session
 from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, SessionSpec
 from optserve_server.state.layout import Layout
-from optserve_server.state.monitors import session_bytes
+from optserve_server.state.metric_monitors import session_bytes
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.staging import NamedArray
 from optserve_server.state.state_transfer import StateTransfer

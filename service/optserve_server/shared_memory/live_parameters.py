@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.shared_memory.shared_block import SharedBlock
-from optserve_server.state.arena import Arenas
+from optserve_server.state.arenas import Arenas
 from optserve_server.state.layout import Layout, TensorEntry
 
 PAGE = 4096
@@ -73,7 +73,7 @@ class LiveSession(Protocol):
     live: LiveParameters | None
 
 
-def make_live(session: LiveSession) -> LiveParameters:
+def move_to_shared_memory(session: LiveSession) -> LiveParameters:
     """Moves a session's parameters to where others can read them, unless they are there.
 
     Raises:

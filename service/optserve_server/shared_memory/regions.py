@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.resources.budget import Budget, Charge, Kind
-from optserve_server.shared_memory.live_parameters import LiveParameters, LiveSession, make_live
+from optserve_server.shared_memory.live_parameters import LiveParameters, LiveSession, move_to_shared_memory
 from optserve_server.shared_memory.shared_block import SharedBlock
-from optserve_server.state.reading import Point, Pull, Values
+from optserve_server.state.read_parameters import Point, Pull, Values
 from optserve_server.state.staging import Staging, check_names, stage
 
 NAME_BYTES = 32
@@ -94,7 +94,7 @@ class Region:
         self._blocks.append(SharedBlock(byte_count, writable=writable))
         return self._blocks[-1].array
 
-    def holds(self, pull: Pull) -> bool:
+    def has_memory_for(self, pull: Pull) -> bool:
         """Whether it has memory for these values."""
         if self.key is None:
             return False
@@ -193,7 +193,7 @@ def is_live(session: SharedSession, key: Key) -> bool:
 def _add_values(region: Region, key: Key) -> None:
     session, (tensors, dtype, _) = region.session, key
     if is_live(session, key):
-        region.live = make_live(session)
+        region.live = move_to_shared_memory(session)
     else:
         space = partial(region.allocate, writable=False)
         region.values = stage(session.layout, tensors, dtype, space)
@@ -245,7 +245,7 @@ class Regions:
             metadata = {"limit": limit, "value": self.max_descriptors}
             raise DomainError(Reason.LIMIT_EXCEEDED, text, metadata=metadata)
 
-    def sweep(self) -> None:
+    def drop_idle_regions(self) -> None:
         """Drops what was idle for too long: regions, and parameters' descriptors without a region."""
         now = time.monotonic()
         before = now - self._idle_seconds if self._idle_seconds else 0.0

@@ -35,7 +35,7 @@ class Damping(StrEnum):
     INVERSE_SQUARE_ROOT = "INVERSE_SQUARE_ROOT"
     EXPONENTIAL = "EXPONENTIAL"
 
-    def at(self, staleness: int, base: float) -> float:
+    def compute_factor(self, staleness: int, base: float) -> float:
         """The factor: 1, 1/(1 + s), 1/sqrt(1 + s) or base^s."""
         if self is Damping.INVERSE:
             return 1 / (1 + staleness)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from optserve_server.hyperparameters import Hyperparameters, hyper
-from optserve_server.spec.metric_comparison import MetricMode, better, worsen, worst
+from optserve_server.spec.metric_comparison import MetricMode, is_better, improvement_threshold, worst_value
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,5 @@ class EarlyStoppingSpec(Hyperparameters):
 
     def _improves(self, value: float, reference: float | None) -> bool:
         if reference is None:
-            return better(value, worst(self.mode), self.mode)
-        return better(worsen(value, self.min_delta, self.mode), reference, self.mode)
+            return is_better(value, worst_value(self.mode), self.mode)
+        return is_better(improvement_threshold(value, self.min_delta, self.mode), reference, self.mode)

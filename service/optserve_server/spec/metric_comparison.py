@@ -13,16 +13,16 @@ class MetricMode(StrEnum):
     MAX = "MAX"
 
 
-def better(value: float, reference: float, mode: MetricMode) -> bool:
+def is_better(value: float, reference: float, mode: MetricMode) -> bool:
     """Whether ``value`` is better than ``reference``; a NaN never is."""
     return value < reference if mode is MetricMode.MIN else value > reference
 
 
-def worsen(value: float, by: float, mode: MetricMode) -> float:
+def improvement_threshold(value: float, by: float, mode: MetricMode) -> float:
     """Returns ``value`` made worse by a margin that a better value has to exceed."""
     return value + by if mode is MetricMode.MIN else value - by
 
 
-def worst(mode: MetricMode) -> float:
+def worst_value(mode: MetricMode) -> float:
     """What any value is better than that can be better than anything."""
     return math.inf if mode is MetricMode.MIN else -math.inf

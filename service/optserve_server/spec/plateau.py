@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from optserve_server.hyperparameters import Hyperparameters, hyper
-from optserve_server.spec.metric_comparison import MetricMode, better, worsen, worst
+from optserve_server.spec.metric_comparison import MetricMode, is_better, improvement_threshold, worst_value
 
 
 class PatienceRule(StrEnum):
@@ -101,13 +101,13 @@ class ReduceOnPlateauSpec(Hyperparameters):
         state = replace(state, waited=waited, cooldown=cooldown)
         if improved:
             state = replace(state, best_value=value, best_step=step)
-        return self._lower(state, drop) if waited >= self._bad_values_needed else state
+        return self._lower_learning_rate(state, drop) if waited >= self._bad_values_needed else state
 
     @property
     def _bad_values_needed(self) -> int:
         return max(self.patience + (self.patience_rule is PatienceRule.EXCEEDED), 1)
 
-    def _lower(self, state: ReduceOnPlateauState, drop: Callable[[float], float]) -> ReduceOnPlateauState:
+    def _lower_learning_rate(self, state: ReduceOnPlateauState, drop: Callable[[float], float]) -> ReduceOnPlateauState:
         factor = state.learning_rate_factor * self.factor
         effective = drop(factor) > self.min_change
         if effective or self.restart_at_floor:
@@ -116,9 +116,9 @@ class ReduceOnPlateauSpec(Hyperparameters):
 
     def _improves(self, value: float, best: float | None) -> bool:
         if best is None:
-            return better(value, worst(self.mode), self.mode)
+            return is_better(value, worst_value(self.mode), self.mode)
         if self.threshold_mode is ThresholdMode.ABSOLUTE:
-            return better(worsen(value, self.threshold, self.mode), best, self.mode)
+            return is_better(improvement_threshold(value, self.threshold, self.mode), best, self.mode)
         ahead = -self.threshold if self.mode is MetricMode.MIN else self.threshold
         relative = self.threshold_mode is ThresholdMode.RELATIVE
-        return better(value, best * (1.0 + ahead) if relative else best + ahead, self.mode)
+        return is_better(value, best * (1.0 + ahead) if relative else best + ahead, self.mode)

@@ -123,7 +123,7 @@ class WeightAverageSpec(Hyperparameters):
     every_micro_batch: bool = hyper(True, torch=False, optax=False, lecture=False)
 
     @property
-    def moves_between_steps(self) -> bool:
+    def is_updated_between_steps(self) -> bool:
         """Whether it moves with micro-batches that complete no step."""
         return self.every_micro_batch and self.start is not WeightAverageStart.ZERO_DEBIASED
 
@@ -224,11 +224,11 @@ class SessionSpec(Hyperparameters):
                 raise conflict_error(field, "a learning rate is stated beside a schedule")
             for field in ("schedule", "reduce_on_plateau"):
                 if getattr(self, field) is not None and not rule.has_rate:
-                    raise _no_rate(field, path, rule)
+                    raise _no_learning_rate_error(field, path, rule)
         for index, group in enumerate(self.groups):
             if group.learning_rate_factor != 1 and not self.rule(group).has_rate:
                 path = f"groups[{index}].optimizer" if group.optimizer is not None else "optimizer"
-                raise _no_rate(f"groups[{index}].learning_rate_factor", path, self.rule(group))
+                raise _no_learning_rate_error(f"groups[{index}].learning_rate_factor", path, self.rule(group))
         self._validate_coordination(chosen)
 
     def _validate_coordination(self, chosen: Mapping[str, Chosen[Rule]]) -> None:
@@ -240,7 +240,7 @@ class SessionSpec(Hyperparameters):
         if isinstance(coordination, CoordinationAsync) and coordination.damping is not Damping.NONE:
             for path, optimizer in chosen.items():
                 if not optimizer.algorithm.has_rate:
-                    raise _no_rate("coordination.async.damping", path, optimizer.algorithm)
+                    raise _no_learning_rate_error("coordination.async.damping", path, optimizer.algorithm)
 
     def rule(self, group: ParameterGroup | None) -> Rule:
         """The rule of a group; None stands for the default group."""
@@ -274,7 +274,7 @@ class SessionSpec(Hyperparameters):
         return self.rule(group).decoupled_weight_decay
 
 
-def _no_rate(field: str, path: str, rule: Rule) -> DomainError:
+def _no_learning_rate_error(field: str, path: str, rule: Rule) -> DomainError:
     """The error of a field that changes the learning rate of a rule without one."""
     text = f"{field} changes a learning rate, but {path} is {rule.name}, whose steps have none"
     return conflict_error(field, text)

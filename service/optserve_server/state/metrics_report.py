@@ -8,7 +8,7 @@ from functools import partial
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.monitors import Monitors
+from optserve_server.state.metric_monitors import MetricMonitors
 from optserve_server.state.session_state import SessionState
 
 
@@ -30,7 +30,7 @@ class MetricsReport:
     reduced: bool
     stopped: bool
     restored: bool
-    monitors: Monitors
+    monitors: MetricMonitors
 
 
 def prepare_report(session: SessionState, values: Mapping[str, float]) -> Callable[[], MetricsReport]:
@@ -41,13 +41,13 @@ def prepare_report(session: SessionState, values: Mapping[str, float]) -> Callab
     """
     _check_watched(session.spec, values)
     numbers, step = session.scalars, session.step
-    after = session.monitors.observe(session.spec, values, step, lambda factor: numbers.drop(step, factor))
+    after = session.monitors.observe(session.spec, values, step, lambda factor: numbers.compute_rate_drop(step, factor))
     return partial(_report, session, after)
 
 
-def _report(session: SessionState, after: Monitors) -> MetricsReport:
+def _report(session: SessionState, after: MetricMonitors) -> MetricsReport:
     before = session.monitors
-    restored = _settle(session, before, after)
+    restored = _update_best_parameters(session, before, after)
     session.monitors = after
     session.scalars.reduction = after.learning_rate_factor
     return MetricsReport(
@@ -73,7 +73,7 @@ def _check_watched(spec: SessionSpec, values: Mapping[str, float]) -> None:
         )
 
 
-def _settle(session: SessionState, before: Monitors, after: Monitors) -> bool:
+def _update_best_parameters(session: SessionState, before: MetricMonitors, after: MetricMonitors) -> bool:
     """Keeps the parameters if they are the best so far; puts the best ones back at the end."""
     if after.best is None or before.stopping is None or after.stopping is None:
         return False

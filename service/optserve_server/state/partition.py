@@ -81,7 +81,7 @@ class Partition:
             wire: the gradient's dtype; its own if None.
             reply: where the new parameters go as well; see `StepPrograms.trace_apply`.
         """
-        programs = list(self.programs.usual())
+        programs = list(self.programs.trace_common_programs())
         if reply:
             programs = [self.programs.trace_measure(False), self.programs.trace_apply(False, reply)]
         storage = dict.fromkeys((GRADIENT, REPLY), wire or self.dtype)
@@ -97,7 +97,7 @@ class Partition:
                 for slot, shape in self.programs.rule.tensor_slots(entry.shape).items()
             }
 
-    def adapt(self, programs: StepPrograms) -> tuple[Partition, StateTransfer]:
+    def replace_programs(self, programs: StepPrograms) -> tuple[Partition, StateTransfer]:
         """Returns the partition under other programs, with common arrays shared, and the state's transfer."""
         other = replace(self, programs=programs, arrays={PARAMETER: self.arrays[PARAMETER]}, matrices={})
         transfer = StateTransfer.between(self.group, self.programs, programs)
@@ -148,7 +148,7 @@ class Partition:
         bound = self.bind(program, start, stop, given, None if segments is None else segments.ends)
         return bound(scalars, given, NONE if segments is None else segments.scalars)
 
-    def take(
+    def run_program(
         self,
         program: Program,
         run: Run,
@@ -189,8 +189,8 @@ class Partition:
         *,
         sent: bool = False,
         reply: Run | None = None,
-    ) -> Piecewise:
-        """What `take` does, in pieces: as the gradient arrives, or as its answer is sent.
+    ) -> IncrementalPass:
+        """What `run_program` does, in pieces: as the gradient arrives, or as its answer is sent.
 
         Several may be under way at once where the program stores nothing that another one
         needs. Whole tensors alone, not rows.
@@ -208,15 +208,15 @@ class Partition:
         gradient, answer, given = self._prepare_inputs(program, run, reply)
         bound = self.bind(program, run.start, run.stop, given, ends)
         under_way = bound.start_pass(scalars, given, of_tensors)
-        return Piecewise(under_way, run.staged.size, None if sent else gradient, answer)
+        return IncrementalPass(under_way, run.staged.size, None if sent else gradient, answer)
 
     def _prepare_inputs(
         self, program: Program, run: Run, reply: Run | None
     ) -> tuple[DeviceCopy, DeviceCopy | None, dict[str, Array]]:
         """The gradient's place, the answer's place if there is one, and both as kernels take them."""
-        gradient = run.mirror_on(self.backend)
+        gradient = run.get_device_copy(self.backend)
         if reply is not None:
-            answer = reply.mirror_on(self.backend)
+            answer = reply.get_device_copy(self.backend)
             return gradient, answer, {GRADIENT: gradient.array, REPLY: answer.array}
         in_place = any(name == GRADIENT for name, _ in program.stores)
         return gradient, gradient if in_place else None, {GRADIENT: gradient.array}
@@ -272,7 +272,7 @@ class Partition:
         return sums
 
 
-class Piecewise:
+class IncrementalPass:
     """Incremental execution of a program over a run.
 
     Args:

@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 T = TypeVar("T")
 
 
-def nothing() -> None:
+def do_nothing() -> None:
     """Releases nothing."""
 
 
@@ -24,5 +24,5 @@ class Prepared(Generic[T]):
     """
 
     commit: Callable[[], T]
-    give_up: Callable[[], None] = nothing
+    give_up: Callable[[], None] = do_nothing
     changes: ClassVar[bool] = True

@@ -17,10 +17,10 @@ from optserve_server.programs.step_programs import programs_of
 from optserve_server.programs.step_scalars import SessionScalars, StepScalars
 from optserve_server.resources.budget import Budget, Charge, Kind
 from optserve_server.spec.session_spec import SessionSpec, SparseUpdate
-from optserve_server.state.activity import Activity
-from optserve_server.state.arena import Arenas
+from optserve_server.state.session_activity import SessionActivity
+from optserve_server.state.arenas import Arenas
 from optserve_server.state.layout import Layout
-from optserve_server.state.monitors import Monitors, session_bytes
+from optserve_server.state.metric_monitors import MetricMonitors, session_bytes
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, Staging, stage, stage_arrays
 from optserve_server.state.step_deduplication import StepDeduplication
@@ -135,9 +135,9 @@ class SessionState:
         self.allocate_resident = partial(self.allocate, kind=Kind.RESIDENT)
         self.arenas = Arenas(layout, programs_of(spec), backend)
         self.scalars = SessionScalars(spec, layout.members)
-        self.monitors = Monitors.begin(spec, self.arenas)
+        self.monitors = MetricMonitors.begin(spec, self.arenas)
         self.step_deduplication = StepDeduplication()
-        self.activity = Activity()
+        self.activity = SessionActivity()
         self.live: LiveView | None = None
         self.durability: StepDurability | None = None
         self.changing: contextlib.AbstractContextManager[None] = _Changing(self)
@@ -174,7 +174,7 @@ class SessionState:
             text = "the session has just left the memory, and comes back when it is asked for again"
             raise DomainError(Reason.STORAGE_UNAVAILABLE, text, retry_after=RELOAD_RETRY_AFTER_S)
         if self.closed:
-            raise session_deleted(f"sessions/{self.id}", "name")
+            raise session_deleted_error(f"sessions/{self.id}", "name")
 
     def check_ready(self) -> None:
         """Checks that it can take steps.
@@ -230,7 +230,7 @@ class SessionState:
         return True
 
     def restore(
-        self, spec: SessionSpec, scalars: SessionScalars, monitors: Monitors, counts: tuple[int, int, int]
+        self, spec: SessionSpec, scalars: SessionScalars, monitors: MetricMonitors, counts: tuple[int, int, int]
     ) -> None:
         """Takes the state of a snapshot; besides this, only changes that are committed write it.
 
@@ -260,7 +260,7 @@ class SessionState:
             covered: names of the tensors that had a gradient; None for all that can have one.
         """
         if scalars is not None:
-            self.scalars.count(scalars, covered)
+            self.scalars.count_step(scalars, covered)
             self.accumulated = 0
             self.step += 1
         elif result.outcome is StepOutcome.ACCUMULATED:
@@ -289,6 +289,6 @@ def _not_a_member(worker: str) -> DomainError:
     return DomainError(Reason.NOT_A_MEMBER, text, field="options.worker_epoch", metadata={"worker": worker})
 
 
-def session_deleted(name: str, field: str) -> DomainError:
+def session_deleted_error(name: str, field: str) -> DomainError:
     """The error of a request to a session that was deleted while it was in use."""
     return DomainError(Reason.SESSION_NOT_FOUND, f"{name} was deleted", field=field, metadata={"name": name})

@@ -8,9 +8,9 @@ from functools import partial
 from optserve_server.errors import DomainError, Reason, conflict_error
 from optserve_server.programs.step_programs import programs_of
 from optserve_server.spec.session_spec import DurabilityMode, SessionSpec
-from optserve_server.state.arena import Partitions
+from optserve_server.state.arenas import Partitions
 from optserve_server.state.layout import Layout, assign_groups
-from optserve_server.state.monitors import session_bytes
+from optserve_server.state.metric_monitors import session_bytes
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.session_state import SessionState
 from optserve_server.state.state_transfer import StateTransfer
@@ -22,7 +22,7 @@ def prepare_spec_update(session: SessionState, spec: SessionSpec) -> Prepared[li
     Raises:
         DomainError: STEP_INCOMPLETE, CONFLICTING_FIELDS, or what the budget raises.
     """
-    spec = with_durability(session.spec, spec)
+    spec = inherit_durability(session.spec, spec)
     check_groups(session.layout, session.spec, spec)
     if session.accumulated:
         needed = session.spec.gradient.accumulation_steps
@@ -33,19 +33,19 @@ def prepare_spec_update(session: SessionState, spec: SessionSpec) -> Prepared[li
         )
     session.charge.raise_to(session_bytes(session.layout, spec))
     try:
-        commit = partial(_switch, session, spec, *session.arenas.adapt(programs_of(spec)))
+        commit = partial(_apply_update, session, spec, *session.arenas.replace_programs(programs_of(spec)))
     except BaseException:
         session.charge.lower_to(session.resident_bytes)
         raise
     return Prepared(commit, partial(session.charge.lower_to, session.resident_bytes))
 
 
-def _switch(
+def _apply_update(
     session: SessionState, spec: SessionSpec, partitions: Partitions, transfers: list[StateTransfer]
 ) -> list[StateTransfer]:
     restarted = [transfer.group for transfer in transfers if transfer.restarted]
-    monitors = session.monitors.adapt(session.spec, spec, session.arenas)
-    session.scalars = session.scalars.adapt(spec, restarted)
+    monitors = session.monitors.replace_spec(session.spec, spec, session.arenas)
+    session.scalars = session.scalars.replace_spec(spec, restarted)
     session.scalars.reduction = monitors.learning_rate_factor
     session.monitors = monitors
     session.arenas.partitions = partitions
@@ -55,7 +55,7 @@ def _switch(
     return transfers
 
 
-def with_durability(before: SessionSpec, after: SessionSpec) -> SessionSpec:
+def inherit_durability(before: SessionSpec, after: SessionSpec) -> SessionSpec:
     """The new specification with the old one's durability where it states none.
 
     Raises:

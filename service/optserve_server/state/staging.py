@@ -93,7 +93,7 @@ class Run:
         """The rows of its only tensor that are there; None if all of every tensor is."""
         return self.tensors[0].rows
 
-    def mirror_on(self, backend: Backend) -> DeviceCopy:
+    def get_device_copy(self, backend: Backend) -> DeviceCopy:
         """Where these elements lie for the kernels of ``backend``, the same each time."""
         if "mirror" not in self.__dict__:
             self.__dict__["mirror"] = backend.make_device_copy(self.staged)
@@ -101,7 +101,7 @@ class Run:
         return mirror
 
     @functools.cached_property
-    def ends(self) -> npt.NDArray[np.int64]:
+    def tensor_ends(self) -> npt.NDArray[np.int64]:
         """Where each tensor ends among the run's elements."""
         if self.rows is not None:
             return np.array([self.staged.size], np.int64)
@@ -191,7 +191,7 @@ class Staging:
         for tensor in self.tensors:
             if tensor.size == 0:
                 continue
-            if pending and not _continues(pending[-1], tensor):
+            if pending and not _is_adjacent(pending[-1], tensor):
                 yield self._run(pending)
                 pending = []
             pending.append(tensor)
@@ -204,9 +204,9 @@ class Staging:
         return Run(tuple(tensors), self.buffer[start:stop].view(tensors[0].dtype))
 
 
-def parts_by_clock(numbers: SessionScalars, run: Run) -> list[tuple[int, Run]]:
+def split_by_counter(numbers: SessionScalars, run: Run) -> list[tuple[int, Run]]:
     """A run cut where its tensors have counted different steps: each part, behind its clock's position."""
-    clocks = [numbers.clock_of(tensor.entry.name, tensor.entry.group) for tensor in run.tensors]
+    clocks = [numbers.counter_index(tensor.entry.name, tensor.entry.group) for tensor in run.tensors]
     if len(set(clocks)) == 1:
         return [(clocks[0], run)]
     parts: list[tuple[int, Run]] = []
@@ -217,7 +217,7 @@ def parts_by_clock(numbers: SessionScalars, run: Run) -> list[tuple[int, Run]]:
     return parts
 
 
-def _continues(before: StagedTensor, after: StagedTensor) -> bool:
+def _is_adjacent(before: StagedTensor, after: StagedTensor) -> bool:
     a, b = before.entry, after.entry
     if before.rows is not None or after.rows is not None:
         return False
@@ -373,7 +373,7 @@ def _pack(layout: Layout, given: Mapping[str, _Given]) -> list[StagedTensor]:
     return packed
 
 
-def no_tensor() -> DomainError:
+def no_tensor_error() -> DomainError:
     """The error of a gradient that has no tensor at all."""
     text = "a step needs the gradient of at least one tensor, in gradients or sparse_gradients"
     return DomainError(Reason.FIELD_REQUIRED, text, field="gradients")

@@ -67,10 +67,10 @@ class StepDeduplication:
             return True
         metadata = {"expected": expected, "actual": sequence}
         if sequence > expected:
-            raise _refusal(Reason.SEQUENCE_GAP, f"expected sequence {expected}", metadata)
+            raise _deduplication_error(Reason.SEQUENCE_GAP, f"expected sequence {expected}", metadata)
         assert record is not None
         if record.last - sequence >= len(record.answered):
-            raise _refusal(Reason.SEQUENCE_EXPIRED, "its result is no longer stored", metadata)
+            raise _deduplication_error(Reason.SEQUENCE_EXPIRED, "its result is no longer stored", metadata)
         return False
 
     def lookup(self, worker: str, sequence: int, digest: bytes) -> StepResult:
@@ -83,7 +83,7 @@ class StepDeduplication:
         known, result = record.answered[sequence - record.last - 1]
         if known != digest:
             metadata = {"expected": record.last + 1, "actual": sequence}
-            raise _refusal(Reason.SEQUENCE_REUSED, "it was used with another content", metadata)
+            raise _deduplication_error(Reason.SEQUENCE_REUSED, "it was used with another content", metadata)
         return dataclasses.replace(result, replayed=True)
 
     def remember(self, worker: str, digest: bytes, result: StepResult) -> None:
@@ -103,6 +103,6 @@ def _result(state: dict[str, Any]) -> StepResult:
     return StepResult(**{**state, "outcome": StepOutcome(state["outcome"]), "tensor_norms": norms})
 
 
-def _refusal(reason: Reason, why: str, metadata: dict[str, int]) -> DomainError:
+def _deduplication_error(reason: Reason, why: str, metadata: dict[str, int]) -> DomainError:
     text = f"sequence {metadata['actual']} is rejected: {why}"
     return DomainError(reason, text, field="options.sequence", metadata=metadata)

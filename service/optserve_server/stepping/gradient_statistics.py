@@ -110,7 +110,7 @@ def norms_by_tensor(
     return tuple((name, found[name]) for name in order if name in found)
 
 
-def refuse_non_finite(
+def non_finite_error(
     staging: Staging, runs: Sequence[Run], measurement: GradientStatistics, stages: Sequence[str]
 ) -> DomainError:
     """The error that names the first tensor whose prepared gradient is not finite.

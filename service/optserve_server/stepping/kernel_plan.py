@@ -16,10 +16,10 @@ from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
 from optserve_server.programs.gradient_transforms import GRADIENT, REPLY
 from optserve_server.spec.session_spec import ClipByGlobalNorm, ClipByTensorNorm, NonFinitePolicy
-from optserve_server.state.partition import Partition, Piecewise
-from optserve_server.state.reading import Point, Reply
+from optserve_server.state.partition import Partition, IncrementalPass
+from optserve_server.state.read_parameters import Point, Reply
 from optserve_server.state.session_state import SessionState
-from optserve_server.state.staging import Run, Staging, parts_by_clock
+from optserve_server.state.staging import Run, Staging, split_by_counter
 
 Numbers = Mapping[str, float]
 Totals = Mapping[str, Any]
@@ -39,7 +39,7 @@ class RunKernels:
     Args:
         partition: the partition.
         run: the gradient.
-        clock: index of the clock of the run's tensors in `SessionScalars.clocks`.
+        clock: index of the clock of the run's tensors in `SessionScalars.counters`.
 
     Attributes:
         direct: whether its kernels are bound to every array.
@@ -54,7 +54,7 @@ class RunKernels:
     def bind(self) -> None:
         """Lets kernels be bound to the gradient's bytes, if they are where the kernels run."""
         run = self.run
-        self.direct = run.rows is None and run.mirror_on(self.partition.backend).array is run.staged
+        self.direct = run.rows is None and run.get_device_copy(self.partition.backend).array is run.staged
 
     def call(
         self,
@@ -84,8 +84,8 @@ class RunKernels:
                 bound = self._get_bound(text, shape, of_tensors is not None, reply)
             return bound.run_single_segment(scalars) if of_tensors is None else bound(scalars, NONE, of_tensors)
         program = text(self.partition.programs, *shape)
-        cut = None if of_tensors is None else Segments(self.run.ends, of_tensors)
-        return self.partition.take(program, self.run, scalars, cut, reply=reply, sent=sent)
+        cut = None if of_tensors is None else Segments(self.run.tensor_ends, of_tensors)
+        return self.partition.run_program(program, self.run, scalars, cut, reply=reply, sent=sent)
 
     def begin(
         self,
@@ -95,14 +95,14 @@ class RunKernels:
         of_tensors: NumbersOfTensors | None = None,
         reply: Run | None = None,
         sent: bool = True,
-    ) -> Pass | Piecewise:
+    ) -> Pass | IncrementalPass:
         """Like `call`, in pieces, if the run is of whole tensors."""
         if self.direct:
             return self._get_bound(text, shape, of_tensors is not None, reply).start_pass(
                 scalars, NONE, of_tensors or NONE
             )
         program = text(self.partition.programs, *shape)
-        ends = None if of_tensors is None else self.run.ends
+        ends = None if of_tensors is None else self.run.tensor_ends
         return self.partition.begin(
             program, self.run, scalars, ends, of_tensors or NONE, reply=reply, sent=sent
         )
@@ -122,7 +122,7 @@ class RunKernels:
         own = {name: partition.arrays[name][place] for name in program.arrays if name not in given}
         storage = {name: array.dtype for name, array in given.items()}
         kernel = partition.backend.compile(program, partition.dtype, storage)
-        return kernel.bind({**own, **given}, run.stop - run.start, run.ends if by_tensor else None)
+        return kernel.bind({**own, **given}, run.stop - run.start, run.tensor_ends if by_tensor else None)
 
 
 class KernelPlan:
@@ -161,7 +161,7 @@ class KernelPlan:
             RunKernels(arenas.partition(run), run, clock)
             for whole in staging.runs
             if whole.tensors[0].entry.group not in frozen
-            for clock, run in parts_by_clock(session.scalars, whole)
+            for clock, run in split_by_counter(session.scalars, whole)
         )
         given = frozenset(t.entry.name for t in staging.tensors if t.entry.group not in frozen)
         needed = sum(entry.group not in frozen for entry in session.layout.entries)
@@ -208,7 +208,7 @@ class KernelPlan:
             and self._version == session.scalars.version
         )
 
-    def writes(self, reply: Reply) -> bool:
+    def can_write_reply(self, reply: Reply) -> bool:
         """Whether the pass that updates can write the reply as well."""
         asked = self._asked
         if asked is None or asked[0]() is not reply.staging or asked[1] is not reply.point:

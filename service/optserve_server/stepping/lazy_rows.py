@@ -8,11 +8,11 @@ from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.arena import Arenas
+from optserve_server.state.arenas import Arenas
 from optserve_server.state.staging import Staging
 
 
-def check_lazy(spec: SessionSpec, arenas: Arenas, staging: Staging) -> None:
+def check_lazy_update(spec: SessionSpec, arenas: Arenas, staging: Staging) -> None:
     """Refuses a gradient of rows that are to move alone, where the others have to move as well.
 
     Raises:

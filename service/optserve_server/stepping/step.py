@@ -19,19 +19,19 @@ from optserve_server.programs.gradient_transforms import GRADIENT, REPLY, StepPr
 from optserve_server.programs.step_scalars import StepScalars
 from optserve_server.spec.session_spec import NonFinitePolicy
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.change import Change, ChangeKind
-from optserve_server.state.partition import Piecewise
-from optserve_server.state.reading import Point, Reply, read
+from optserve_server.state.session_change import Change, ChangeKind
+from optserve_server.state.partition import IncrementalPass
+from optserve_server.state.read_parameters import Point, Reply, read_parameters
 from optserve_server.state.session_state import SessionState
-from optserve_server.state.staging import Staging, check_complete, no_tensor
+from optserve_server.state.staging import Staging, check_complete, no_tensor_error
 from optserve_server.state.step_result import StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.gradient_statistics import (
     GradientStatistics,
     norms_by_tensor,
-    refuse_non_finite,
+    non_finite_error,
 )
 from optserve_server.stepping.kernel_plan import KernelPlan, RunKernels, Totals
-from optserve_server.stepping.lazy_rows import check_lazy
+from optserve_server.stepping.lazy_rows import check_lazy_update
 from optserve_server.stepping.matrix_step import step_matrices
 from optserve_server.stepping.step_record import step_pieces
 from optserve_server.storage.files import Piece
@@ -85,7 +85,7 @@ class Step(Change[SessionState, "Step"]):
         self._plan = KernelPlan.of(session, staging)
         self.is_brief = session.is_brief and session.durability is None and self._plan.plain
         self._hasher: xxhash.xxh3_128 | None = None
-        self._passes: list[Pass | Piecewise] | None = None
+        self._passes: list[Pass | IncrementalPass] | None = None
         self._received = 0
         self._digest = b""
         self._statistics: GradientStatistics | None = None
@@ -98,7 +98,7 @@ class Step(Change[SessionState, "Step"]):
             # Of rows, what was sent is not what is staged; of shared memory, an id identifies it.
             if self.options.worker and not staging.sparse and not self.options.gradient_id:
                 self._hasher = xxhash.xxh3_128()
-            self._passes = self._measuring()
+            self._passes = self._begin_measurement()
         self._advance(byte_count)
 
     def prepare(self, session: SessionState) -> Self:
@@ -115,7 +115,7 @@ class Step(Change[SessionState, "Step"]):
         staging, options = self.staging, self.options
         new = session.admit(options)
         if not staging.tensors:
-            raise no_tensor()
+            raise no_tensor_error()
         if session.durability is not None and staging.foreign:
             # What is recorded has to be what is applied, whatever others write meanwhile.
             staging = self.staging = session.durability.copy_if_shared(staging)
@@ -137,12 +137,12 @@ class Step(Change[SessionState, "Step"]):
         if not plan.fits(session, staging):
             plan = self._plan = KernelPlan.of(session, staging)
         if staging.sparse:
-            check_lazy(session.spec, session.arenas, staging)
+            check_lazy_update(session.spec, session.arenas, staging)
         if plan.accumulates:
             check_complete(session.layout, plan.covered, session.spec.frozen_groups)
         self._completes = session.accumulated + 1 == session.spec.gradient.accumulation_steps
         self._scaled = options.loss_scale != 1.0
-        self._transform_scalars = session.scalars.of_gradient(
+        self._transform_scalars = session.scalars.compute_transform_scalars(
             session.step, options.loss_scale, options.overrides
         )
         # A step that happens whatever its gradient holds is measured by the pass that applies it.
@@ -157,7 +157,7 @@ class Step(Change[SessionState, "Step"]):
         else:
             arrived = None if self._passes is None else self._collect_statistics(self._passes)
             self._statistics = arrived or self._measure(by_tensor=plan.clips_by_tensor)
-            self.outcome = self._decide(self._statistics.non_finite_count)
+            self.outcome = self._decide_outcome(self._statistics.non_finite_count)
         self.changes = self.outcome is not StepOutcome.VALIDATED
         return self
 
@@ -177,7 +177,7 @@ class Step(Change[SessionState, "Step"]):
         """
         session, result = self._session, self.stored
         if result is not None:
-            answer_with(session, result, reply, progress)
+            report_result(session, result, reply, progress)
         elif self.outcome is StepOutcome.APPLIED:
             result = self._apply(reply, progress)
         else:
@@ -185,7 +185,7 @@ class Step(Change[SessionState, "Step"]):
                 self._accumulate()
             result = self._result(session.step, 0.0)
             session.complete_step(result, self._digest)
-            answer_with(session, result, reply, progress)
+            report_result(session, result, reply, progress)
         if progress is not None:
             progress.on_values(reply.staging.byte_count if reply is not None else 0)
         return result
@@ -199,12 +199,12 @@ class Step(Change[SessionState, "Step"]):
             bytes_there = byte_count - run.tensors[0].byte_offset
             measuring.compute_until(min(max(0, bytes_there // run.staged.itemsize), run.staged.size))
 
-    def _measuring(self) -> list[Pass | Piecewise] | None:
+    def _begin_measurement(self) -> list[Pass | IncrementalPass] | None:
         """Passes that measure the gradient as it arrives; None if that depends on the session's state."""
         plan, session, scale = self._plan, self._session, self.options.loss_scale
         if not plan.measures_early:
             return None
-        numbers = session.scalars.of_gradient(session.step, scale, self.options.overrides)
+        numbers = session.scalars.compute_transform_scalars(session.step, scale, self.options.overrides)
         of_tensors: Mapping[str, Any] | None = {} if plan.clips_by_tensor else None
         return [
             place.begin(
@@ -217,7 +217,7 @@ class Step(Change[SessionState, "Step"]):
             for place in plan.places
         ]
 
-    def _collect_statistics(self, passes: list[Pass | Piecewise]) -> GradientStatistics | None:
+    def _collect_statistics(self, passes: list[Pass | IncrementalPass]) -> GradientStatistics | None:
         """The measurement that was taken as the gradient arrived; None if the session has changed since."""
         if self._session.spec is not self._spec:
             return None
@@ -237,12 +237,12 @@ class Step(Change[SessionState, "Step"]):
             sums.append(place.call(text, self._scaled, scalars=numbers, of_tensors=of_tensors, sent=False))
         return GradientStatistics(self._session.spec.gradient, sums)
 
-    def _decide(self, non_finite_count: int) -> StepOutcome:
+    def _decide_outcome(self, non_finite_count: int) -> StepOutcome:
         policy = self._session.spec.gradient.non_finite
         if non_finite_count and policy is NonFinitePolicy.REJECT:
             runs = [place.run for place in self._plan.places]
             measured = self._measure(by_tensor=True)
-            raise refuse_non_finite(self.staging, runs, measured, self._stages())
+            raise non_finite_error(self.staging, runs, measured, self._stages())
         if self.options.validate_only:
             return StepOutcome.VALIDATED
         if non_finite_count and policy is NonFinitePolicy.SKIP:
@@ -267,22 +267,22 @@ class Step(Change[SessionState, "Step"]):
                     StepPrograms.trace_accumulate, self._scaled, scalars=self._transform_scalars[place.group]
                 )
             average = self._session.spec.weight_average
-            if average is not None and average.moves_between_steps and self._session.step:
+            if average is not None and average.is_updated_between_steps and self._session.step:
                 for partition in self._session.arenas.partitions.values():
                     numbers = self._transform_scalars[partition.group]
                     partition.run(partition.programs.average, partition.start, partition.stop, numbers)
 
     def _apply(self, reply: Reply | None, progress: Progress | None) -> StepResult:
         session, plan = self._session, self._plan
-        numbers = session.scalars.of_step(session.step, self._transform_scalars, self.options.overrides)
+        numbers = session.scalars.compute_step_scalars(session.step, self._transform_scalars, self.options.overrides)
         scalars: list[Scalars] = []
         for i, place in enumerate(plan.places):
             own = numbers.scalars[place.clock]
             known = plan.clips_by_norm or plan.tensorwise
             scalars.append(self._scalars(place, i, own) if known else (own, None))
         if plan.groupwise:
-            self._settle(scalars, numbers)
-        writes = reply is not None and plan.writes(reply)
+            self._complete_group_scalars(scalars, numbers)
+        writes = reply is not None and plan.can_write_reply(reply)
         result = None
         if self._statistics is not None:
             # What the result reports is read before the update moves what it depends on.
@@ -303,7 +303,7 @@ class Step(Change[SessionState, "Step"]):
             result = self._result(session.step + 1, numbers.learning_rate)
         session.complete_step(result, self._digest, numbers, plan.covered)
         if not announced:
-            answer_with(None if writes else session, result, reply, progress)
+            report_result(None if writes else session, result, reply, progress)
         return result
 
     def _update(
@@ -330,7 +330,7 @@ class Step(Change[SessionState, "Step"]):
             updating = place.begin(StepPrograms.trace_apply, *shape, **how)
             for stop in range(PIECE, target.staged.size, PIECE):
                 updating.compute_until(stop)
-                if isinstance(updating, Piecewise):
+                if isinstance(updating, IncrementalPass):
                     updating.wait()
                 if progress is not None:
                     progress.on_values(target.tensors[0].byte_offset + stop * target.staged.itemsize)
@@ -352,7 +352,7 @@ class Step(Change[SessionState, "Step"]):
             of_tensors |= rule.scalars_of_tensors(norms_by_name(sums))
         return scalars, of_tensors or None
 
-    def _settle(self, prepared: Sequence[Scalars], numbers: StepScalars) -> None:
+    def _complete_group_scalars(self, prepared: Sequence[Scalars], numbers: StepScalars) -> None:
         """Completes the numbers of each `GroupwiseRule` by the sums over its group."""
         groupwise = [
             (place.group, rule, place, *given)
@@ -405,7 +405,7 @@ class Step(Change[SessionState, "Step"]):
         )
 
 
-def answer_with(
+def report_result(
     session: SessionState | None, result: StepResult, reply: Reply | None, progress: Progress | None
 ) -> None:
     """Reports a result, and the parameters beside it.
@@ -419,7 +419,7 @@ def answer_with(
     if reply is not None and session is None:
         reply.step = result.step
     elif reply is not None and session is not None:
-        read(session, reply.staging, reply.point)
+        read_parameters(session, reply.staging, reply.point)
         reply.step = session.step
     if progress is not None:
         progress.on_result(result)

@@ -13,7 +13,7 @@ from optserve_server.errors import DomainError, Reason, within
 from optserve_server.resources.budget import Kind
 from optserve_server.shared_memory.regions import Region
 from optserve_server.spec.session_spec import SparseUpdate
-from optserve_server.state.reading import Pull, Reply, check_pull
+from optserve_server.state.read_parameters import Pull, Reply, check_pull
 from optserve_server.state.session_state import SessionState
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, StagedTensor, Staging
@@ -30,11 +30,11 @@ class Sender(Protocol):
     """Sends answers, possibly while the next step is received."""
 
     @property
-    def sending(self) -> object:
+    def sending_task(self) -> object:
         """An answer that may still be under way; None if there is none."""
 
     @property
-    def busy(self) -> bool:
+    def is_sending(self) -> bool:
         """Whether the last answer's buffer is still in use."""
 
 
@@ -119,7 +119,7 @@ class StepPlan(Generic[S]):
         """
         if self.region is not None:
             return self.region.staging
-        if self.writes_in_place and answers.sending is not None and answers.busy:
+        if self.writes_in_place and answers.sending_task is not None and answers.is_sending:
             self._used = 1 - self._used
         while len(self._stagings) <= self._used:
             self._stagings.append(Staging(self.gradients, allocate=self.session.allocate))
@@ -141,7 +141,7 @@ class StepPlan(Generic[S]):
         lazy = session.spec.gradient.sparse is SparseUpdate.LAZY
         arriving = SparseStaging(session.layout, names, named, self.dtype, session.allocate, lazy=lazy)
         if announced != arriving.buffer.size:
-            raise wrong_byte_count(announced, arriving.buffer.size)
+            raise wrong_byte_count_error(announced, arriving.buffer.size)
         return arriving
 
     def reply(self, gradient: Staging) -> Reply | None:
@@ -205,7 +205,7 @@ class UnaryStep(Generic[S]):
             target[:] = named.array.reshape(-1)
         return kept
 
-    def keep(self) -> None:
+    def cache_plan(self) -> None:
         """Keeps it for the next step like it."""
         plans = self.plan.session.idle_plans
         if self._key is not None and self.plan.is_current and len(plans) < MAX_IDLE_PLANS:
@@ -220,7 +220,7 @@ def _place(tensor: StagedTensor) -> tuple[str, np.dtype[Any], int, bool]:
     return tensor.entry.name, tensor.dtype, tensor.byte_offset, tensor.rows is None
 
 
-def wrong_byte_count(announced: int, expected: int) -> DomainError:
+def wrong_byte_count_error(announced: int, expected: int) -> DomainError:
     """The error of a step or a push that announces a wrong length."""
     return DomainError(
         Reason.BYTE_LENGTH_MISMATCH,

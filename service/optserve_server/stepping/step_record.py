@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from optserve_server.spec.override import Override
-from optserve_server.state.change import ChangeKind
+from optserve_server.state.session_change import ChangeKind
 from optserve_server.state.staging import Staging
 from optserve_server.state.step_result import StepOptions
 from optserve_server.storage.files import Piece

@@ -18,7 +18,7 @@ from optserve_server.durability.change_records import replay
 from optserve_server.errors import DomainError
 from optserve_server.sessions.session import Session
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.change import Change
+from optserve_server.state.session_change import Change
 from optserve_server.state.staging import NamedArray
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepResult
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT

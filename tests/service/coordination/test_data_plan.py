@@ -26,7 +26,7 @@ from optserve_server.spec.coordination import (
 )
 from optserve_server.spec.data_plan import DataPlanSpec
 from optserve_server.spec.session_spec import GradientSpec, NonFinitePolicy
-from optserve_server.state.change import Change
+from optserve_server.state.session_change import Change
 from optserve_server.state.step_result import StepOutcome, StepResult
 from optserve_server.storage.record_payload import unpack
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT

@@ -15,7 +15,7 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.request_ledger import AnsweredRequest
-from optserve_server.state.change import ChangeKind, Request
+from optserve_server.state.session_change import ChangeKind, Request
 from optserve_server.storage.catalog import Catalog, Move, SessionFolder
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import TemporaryFile, Disk, write_whole

@@ -106,6 +106,6 @@ def test_counts_survive_a_snapshot() -> None:
 def test_tensors_that_are_even_again_share_a_clock() -> None:
     session = make(StepCounting.PER_TENSOR)
     step(session, {"a": gradient(0, "a")})
-    assert len(session.scalars.clocks) == 2
+    assert len(session.scalars.counters) == 2
     step(session, {name: gradient(1, name) for name in "bcd"})
-    assert len(session.scalars.clocks) == 1
+    assert len(session.scalars.counters) == 1

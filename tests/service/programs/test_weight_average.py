@@ -9,7 +9,7 @@ import pytest
 
 from optserve_server.optimizers.sgd import SGD
 from optserve_server.spec.session_spec import GradientSpec, WeightAverageSpec, WeightAverageStart
-from optserve_server.state.reading import Point
+from optserve_server.state.read_parameters import Point
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import Budget, Charge, Kind
-from optserve_server.state.reading import Point, Pull
+from optserve_server.state.read_parameters import Point, Pull
 from optserve_server.state.session_state import MAX_INLINE_ELEMENTS
 from optserve_server.state.staging import NamedArray
 from optserve_server.state.step_result import StepOptions
@@ -100,7 +100,7 @@ def test_a_closed_session_goes_with_its_last_user(count: int, pull: Pull | None)
     session = session_of(spec_of(), values)
     unary = UnaryStep.of(session, [NamedArray("w", values["w"])], (), pull)
     Step(session, unary.staging, StepOptions()).prepare(session).commit(unary.plan.reply(unary.staging))
-    unary.keep()
+    unary.cache_plan()
     step(session, values)
     gone = weakref.ref(session)
     gc.collect()

@@ -10,7 +10,7 @@ from optserve.v1.session_service_pb2 import DeleteSessionRequest, DeleteSessionR
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.execution.idempotency import content_of, once
 from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
-from optserve_server.state.change import ChangeKind, Request
+from optserve_server.state.session_change import ChangeKind, Request
 
 
 class Acts:

@@ -87,6 +87,6 @@ def test_the_average_of_frozen_weights_is_themselves() -> None:
     session = make({"frozen": True}, weight_average=WeightAverageSpec(decay=0.5))
     for _ in range(3):
         step(session, GRADIENT)
-    from optserve_server.state.reading import Point
+    from optserve_server.state.read_parameters import Point
 
     np.testing.assert_array_equal(parameters(session, point=Point.AVERAGE)["b"], START["b"])

@@ -27,7 +27,7 @@ from optserve_server.schedules.exponential import Exponential
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Limits, Store
 from optserve_server.spec.session_spec import GradientSpec, ParameterGroup, SessionSpec, WeightAverageSpec
-from optserve_server.state.reading import Point
+from optserve_server.state.read_parameters import Point
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 START = {"w": np.array([1.0, -2.0, 3.0]), "b": np.array([0.5])}

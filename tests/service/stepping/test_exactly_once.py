@@ -11,7 +11,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.optimizers.adam import Adam
 from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.sessions.session import Session
-from optserve_server.state.change import ChangeKind, Request
+from optserve_server.state.session_change import ChangeKind, Request
 from optserve_server.state.step_deduplication import RESULTS_KEPT, WORKERS_KEPT, StepDeduplication
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 

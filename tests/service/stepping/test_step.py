@@ -33,7 +33,7 @@ from optserve_server.spec.session_spec import (
     ParameterGroup,
     WeightAverageSpec,
 )
-from optserve_server.state.reading import Point
+from optserve_server.state.read_parameters import Point
 from optserve_server.state.step_result import StepOutcome
 from tests.conformance.non_finite import CLIPPED, Clipped
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step

@@ -25,7 +25,7 @@ from optserve_server.spec.session_spec import (
     ParameterGroup,
     WeightAverageSpec,
 )
-from optserve_server.state.reading import Point
+from optserve_server.state.read_parameters import Point
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 START = {"k": np.array([[1.0, -2.0, 0.5], [0.5, 3.0, -1.0]]), "b": np.array([0.5, -0.25, 1.0])}

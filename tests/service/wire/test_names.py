@@ -17,7 +17,7 @@ IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 def test_an_id_comes_back_out_of_its_name_and_token(session_id: str) -> None:
     assert names.session_id_from(names.session_name(session_id)) == session_id
     assert names.check_session_id(session_id) == session_id
-    assert pages.after_from(pages.token_to(session_id)) == session_id
+    assert pages.page_start_from(pages.token_to(session_id)) == session_id
 
 
 @given(st.text())
@@ -27,7 +27,7 @@ def test_any_other_text_is_refused_in_words_for_the_caller(text: str) -> None:
         assert session_id.reason in (Reason.MALFORMED_NAME, Reason.FIELD_REQUIRED)
     else:
         assert names.session_name(session_id) == text
-    after = outcome(lambda: pages.after_from(text))
+    after = outcome(lambda: pages.page_start_from(text))
     if isinstance(after, DomainError):
         assert (after.reason, after.field) == (Reason.INVALID_PAGE_TOKEN, "page_token")
     else:

@@ -28,7 +28,7 @@ from optserve_server.wire.specifications.specs import (
     algorithm_from,
     algorithm_to,
     loss_to,
-    real_oneof,
+    find_oneof,
     reduction_from,
     session_spec_from,
     session_spec_to,
@@ -43,7 +43,7 @@ MESSAGES: list[type[Any]] = [
     InitializerSpec,
     LayerSpec,
 ]
-ALGORITHMS = [(kind, field.name) for kind in MESSAGES for field in real_oneof(kind.DESCRIPTOR).fields]
+ALGORITHMS = [(kind, field.name) for kind in MESSAGES for field in find_oneof(kind.DESCRIPTOR).fields]
 
 # Values that lie in the range of every field of that type and obey what joins two fields.
 DOUBLES = st.floats(0.125, 0.875)
@@ -52,7 +52,7 @@ WHOLE_NUMBERS = st.integers(1, 5)
 
 def test_messages_oneofs_and_registries_name_the_same_algorithms() -> None:
     for kind in MESSAGES:
-        oneof = [field.name for field in real_oneof(kind.DESCRIPTOR).fields]
+        oneof = [field.name for field in find_oneof(kind.DESCRIPTOR).fields]
         assert sorted(oneof) == sorted(FAMILIES[kind.DESCRIPTOR.full_name])
 
 

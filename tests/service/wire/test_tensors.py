@@ -64,10 +64,10 @@ def test_what_is_cut_fills_the_same_bytes(payload: bytes, chunk_bytes: int) -> N
     target = np.zeros(len(payload), np.uint8)
     filler = Filler(target)
     for chunk in cut(np.frombuffer(payload, np.uint8), chunk_bytes):
-        assert not filler.whole
+        assert not filler.is_complete
         assert len(chunk.data) <= chunk_bytes
         filler.add(chunk)
-    assert filler.whole
+    assert filler.is_complete
     assert target.tobytes() == payload
 
 
@@ -86,4 +86,4 @@ def test_a_buffer_holds_a_prefix_of_what_followed_without_gaps(chunks: list[tupl
             assert refused.reason is (Reason.STREAM_PROTOCOL if gap else Reason.BYTE_LENGTH_MISMATCH)
         assert fits == (refused is None)
         assert target.tobytes() == expected.ljust(10, b"\0")
-        assert filler.whole == (len(expected) == 10)
+        assert filler.is_complete == (len(expected) == 10)

@@ -25,10 +25,10 @@ from optserve_server.rpc.context.drain import RETRY_AFTER_S
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.session import Session
-from optserve_server.state.change import Change
-from optserve_server.state.reading import Reply
+from optserve_server.state.session_change import Change
+from optserve_server.state.read_parameters import Reply
 from optserve_server.state.step_result import StepResult
-from optserve_server.stepping.step import answer_with
+from optserve_server.stepping.step import report_result
 
 T = TypeVar("T", covariant=True)
 
@@ -132,7 +132,7 @@ class Coordination:
             if outcome.result is not None:
                 result = outcome.result
                 if reply is not None:
-                    answer = partial(answer_with, session, result, reply, None)
+                    answer = partial(report_result, session, result, reply, None)
                     await self._execution.exclusive(session, answer)
                 return result
 

@@ -17,7 +17,7 @@ from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.rpc.execution.completion import Completion
 from optserve_server.sessions.session import Session
-from optserve_server.state.change import Change, Checked
+from optserve_server.state.session_change import Change, Checked
 from optserve_server.state.session_state import MANY_TENSORS
 from optserve_server.storage import failpoints
 

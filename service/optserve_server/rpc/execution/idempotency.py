@@ -13,7 +13,7 @@ from optserve_server.rpc.execution.completion import Completion
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.sessions.session import Session
-from optserve_server.state.change import Request
+from optserve_server.state.session_change import Request
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.wire.messages.answers import answer_to, decode, kind_of
 

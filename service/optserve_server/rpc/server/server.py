@@ -262,7 +262,7 @@ class Server:
             try:
                 await self._tell_health()
                 self._admission.sweep()
-                self.regions.sweep()
+                self.regions.drop_idle_regions()
                 collect(_COLLECTION_INTERVAL)
                 if self.durability_manager is not None:
                     self.durability_manager.save_due_sessions()

@@ -9,8 +9,8 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.sessions.session import Session
-from optserve_server.state.activity import Deleted
-from optserve_server.wire.messages.events import began_to, event_to
+from optserve_server.state.session_activity import Deleted
+from optserve_server.wire.messages.events import first_event_to, event_to
 
 
 async def wait_for_step(session: Session, step: int, drain: Drain) -> None:
@@ -40,7 +40,7 @@ async def events(session: Session, drain: Drain, meters: Meters) -> AsyncIterato
     interruptible = drain.interruptible()
     watcher = session.activity.watch()
     try:
-        yield began_to(session, datetime.now(UTC))
+        yield first_event_to(session, datetime.now(UTC))
         while True:
             with interruptible:
                 event, dropped = await watcher.next()

@@ -37,8 +37,8 @@ from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.change import ChangeKind, Request
-from optserve_server.state.reading import check_pull
+from optserve_server.state.session_change import ChangeKind, Request
+from optserve_server.state.read_parameters import check_pull
 from optserve_server.state.session_state import MANY_TENSORS
 from optserve_server.state.step_result import StepResult
 from optserve_server.stepping.step import Step as TakenStep
@@ -127,7 +127,7 @@ class SessionService(SessionServiceServicer):
     async def ListSessions(
         self, request: pb.ListSessionsRequest, context: Context
     ) -> pb.ListSessionsResponse:
-        size, after = pages.size_from(request.page_size), pages.after_from(request.page_token)
+        size, after = pages.size_from(request.page_size), pages.page_start_from(request.page_token)
         page, last = self._store.page(size, after)
         response = pb.ListSessionsResponse(next_page_token=pages.token_to(last))
         for session in page:
@@ -186,7 +186,7 @@ class SessionService(SessionServiceServicer):
             if reply is not None:
                 response.parameters.extend(parameters.staging_values_to(reply.staging))
                 response.parameters_step = reply.step
-            unary.keep()
+            unary.cache_plan()
             return response
 
         if options.member is not None:

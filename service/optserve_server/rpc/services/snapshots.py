@@ -32,7 +32,7 @@ from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.sessions.store import Store
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.change import ChangeKind, Request
+from optserve_server.state.session_change import ChangeKind, Request
 from optserve_server.state.staging import Staging
 from optserve_server.state.step_deduplication import StepDeduplication
 from optserve_server.storage import snapshot
@@ -236,7 +236,7 @@ async def receive_snapshot(requests: Requests, store: Store) -> tuple[pb.ImportH
         if framed.message.HasField("header"):
             raise filler.interruption_error("header")
         filler.add(framed.chunk)
-    if not filler.whole:
+    if not filler.is_complete:
         raise filler.truncation_error()
     return header, buffer
 

@@ -10,9 +10,9 @@ from optserve._codec.framing import Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.context.meters import Latency
 from optserve_server.rpc.streaming.messages import Messages
-from optserve_server.state.reading import Reply
+from optserve_server.state.read_parameters import Reply
 from optserve_server.state.step_result import StepResult
-from optserve_server.wire.messages.steps import answer_head_to
+from optserve_server.wire.messages.steps import answer_fields_to
 
 RESPONSES = Framing(pb.StepStreamResponse)
 
@@ -80,15 +80,15 @@ class Answers:
 
     def __init__(self, messages: Messages, chunk_bytes: int) -> None:
         self._messages, self._chunk_bytes = messages, chunk_bytes
-        self.sending: asyncio.Task[None] | None = None
+        self.sending_task: asyncio.Task[None] | None = None
         self._answer: Answer | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
     @property
-    def busy(self) -> bool:
+    def is_sending(self) -> bool:
         """Whether the buffer of an answer is still needed."""
-        return self.sending is not None and not self.sending.done() and not self._last_copied()
+        return self.sending_task is not None and not self.sending_task.done() and not self._last_copied()
 
     def begin(self, reply: Reply | None) -> Answer:
         """An answer; that of a step in a thread is sent while the step runs."""
@@ -96,15 +96,15 @@ class Answers:
 
     async def wait_until_sent(self) -> None:
         """Waits until every answer that was begun is sent."""
-        if self.sending is not None:
-            await self.sending
-            self.sending = None
+        if self.sending_task is not None:
+            await self.sending_task
+            self.sending_task = None
 
     def count_rest(self, respond: Latency) -> None:
         """Counts how long an answer that is being sent takes from now on."""
-        if self.sending is not None:
+        if self.sending_task is not None:
             begun = perf_counter_ns()
-            self.sending.add_done_callback(lambda _: respond.add(perf_counter_ns() - begun))
+            self.sending_task.add_done_callback(lambda _: respond.add(perf_counter_ns() - begun))
 
     def forget(self) -> None:
         """Lets go of the last answer's buffer."""
@@ -113,9 +113,9 @@ class Answers:
     def close(self) -> None:
         """Stops sending. The call is over, so a failure to send is not reported."""
         self._closed = True
-        if self.sending is not None:
-            self.sending.cancel()
-            self.sending.add_done_callback(_forget)
+        if self.sending_task is not None:
+            self.sending_task.cancel()
+            self.sending_task.add_done_callback(_forget)
 
     def _last_copied(self) -> bool:
         return self._answer is not None and self._answer.is_copied
@@ -124,7 +124,7 @@ class Answers:
         if self._closed:  # the client was lost while its step was computed
             return
         self._answer = answer
-        self.sending = self._loop.create_task(self._write(answer))
+        self.sending_task = self._loop.create_task(self._write(answer))
 
     async def _write(self, answer: Answer) -> None:
         """Sends a result and, chunk by chunk as they come, the parameters.
@@ -133,7 +133,7 @@ class Answers:
         """
         assert answer.result is not None
         reply, messages = answer.reply, self._messages
-        head = answer_head_to(answer.result, 0 if reply is None else reply.step)
+        head = answer_fields_to(answer.result, 0 if reply is None else reply.step)
         size = 0 if reply is None else reply.staging.byte_count
         if reply is None or not size:
             await messages.write_pieces((head,))

@@ -12,9 +12,9 @@ from optserve_server.durability.change_records import PushChange
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.session import Session
-from optserve_server.state.change import Request
+from optserve_server.state.session_change import Request
 from optserve_server.state.staging import Staging
-from optserve_server.stepping.step_plan import wrong_byte_count
+from optserve_server.stepping.step_plan import wrong_byte_count_error
 from optserve_server.wire.fields.chunks import Filler
 from optserve_server.wire.fields.names import check_key
 from optserve_server.wire.fields.tensors import wire_dtype_from
@@ -58,7 +58,7 @@ async def receive_push(requests: Requests, find: Callable[[str], Session], execu
         if framed.message.HasField("header"):
             raise filler.interruption_error("header")
         filler.add(framed.chunk)
-    if not filler.whole:
+    if not filler.is_complete:
         raise filler.truncation_error()
     return push
 
@@ -75,5 +75,5 @@ async def _begin(header: pb.PushHeader, find: Callable[[str], Session], executio
         stage = partial(session.stage, tuple(header.tensors) or None, dtype)
         staging = await execution.for_each(len(session.layout.entries), stage)
         if header.byte_count != staging.byte_count:
-            raise wrong_byte_count(header.byte_count, staging.byte_count)
+            raise wrong_byte_count_error(header.byte_count, staging.byte_count)
         return Push(header, session, staging)

@@ -25,11 +25,11 @@ from optserve_server.rpc.streaming.messages import Chunk, Messages
 from optserve_server.rpc.transport.data_connection import Message
 from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
-from optserve_server.state.reading import Reply
-from optserve_server.state.session_state import MANY_TENSORS, session_deleted
+from optserve_server.state.read_parameters import Reply
+from optserve_server.state.session_state import MANY_TENSORS, session_deleted_error
 from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step
-from optserve_server.stepping.step_plan import StepPlan, wrong_byte_count
+from optserve_server.stepping.step_plan import StepPlan, wrong_byte_count_error
 from optserve_server.storage import failpoints
 from optserve_server.wire.fields.chunks import Filler
 from optserve_server.wire.messages import steps
@@ -169,7 +169,7 @@ class StepStream:
             text = "a stream must begin with a plan"
             raise DomainError(Reason.STREAM_PROTOCOL, text, field="plan")
         if self._deleted:
-            raise session_deleted(self._stated.session, "plan.session")
+            raise session_deleted_error(self._stated.session, "plan.session")
         self._drop_plan()
         return await self._resolve(self._stated)
 
@@ -197,7 +197,7 @@ class StepStream:
         try:
             options = steps.options_from(request.step, plan)
             step = await self._receive(plan, request.step, options, chunk)
-            if self._answers.sending is not None:
+            if self._answers.sending_task is not None:
                 await self._answers.wait_until_sent()
             self._execution.meters.receive.add(perf_counter_ns() - begun)
             if plan.region is not None:
@@ -221,7 +221,7 @@ class StepStream:
             staging = stage() if session.is_small else await self._execution.in_thread(stage)
             return kind(session, staging, options)
         if start.byte_count != plan.byte_count:
-            raise wrong_byte_count(start.byte_count, plan.byte_count)
+            raise wrong_byte_count_error(start.byte_count, plan.byte_count)
         if len(session.layout.entries) <= MANY_TENSORS:
             step = kind(session, plan.staging(self._answers), options)
         else:  # the first step of a plan makes its buffers, and every step looks at all tensors
@@ -251,7 +251,7 @@ class StepStream:
         """Reads until a gradient is complete; ``on_progress`` is called with the bytes that are there."""
         filler = Filler(buffer)
         await _put(filler, chunk)
-        while not filler.whole:
+        while not filler.is_complete:
             if on_progress is not None:
                 on_progress(filler.filled)
             message = await self._messages.read()
@@ -285,7 +285,7 @@ class StepStream:
         Returns:
             Its last message, in pieces; those before it are sent.
         """
-        head = steps.answer_head_to(result, 0 if reply is None else reply.step)
+        head = steps.answer_fields_to(result, 0 if reply is None else reply.step)
         if reply is None or not reply.staging.byte_count:
             return (head,)
         buffer, limit = reply.staging.buffer.data, self._chunk_bytes
@@ -304,13 +304,13 @@ class StepStream:
         if isinstance(step, Contribution):
             result = await self._coordination.contribute(plan.session, step, None)
             read = partial(_read_into, region, plan, result)
-            return (steps.answer_head_to(*await self._execution.exclusive(plan.session, read)),)
+            return (steps.answer_fields_to(*await self._execution.exclusive(plan.session, read)),)
 
         def commit(step: Step) -> tuple[StepResult, int, int]:
             return _read_into(region, plan, step.commit())
 
         answer = await self._execution.commit(plan.session, step, commit)
-        return (steps.answer_head_to(*answer),)
+        return (steps.answer_fields_to(*answer),)
 
 
 def _read_into(region: Region, plan: StepPlan[Session], result: StepResult) -> tuple[StepResult, int, int]:

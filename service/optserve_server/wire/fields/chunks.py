@@ -29,7 +29,7 @@ class Filler:
         return self._filled
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether every byte has arrived."""
         return self._filled == self._buffer.size
 

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.sessions.session import Session
-from optserve_server.state.change import ChangeKind
+from optserve_server.state.session_change import ChangeKind
 from optserve_server.wire.messages import metrics
 from optserve_server.wire.messages.sessions import fill_session, transfer_to
 from optserve_server.wire.messages.snapshots import snapshot_to

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.sessions.session import Session
-from optserve_server.state.activity import Deleted, Event, Pushed, Updated
+from optserve_server.state.session_activity import Deleted, Event, Pushed, Updated
 from optserve_server.state.metrics_report import MetricsReport
 from optserve_server.state.step_result import StepResult
 from optserve_server.wire.messages.metrics import report_to
@@ -14,7 +14,7 @@ from optserve_server.wire.messages.sessions import fill_session
 from optserve_server.wire.messages.steps import result_to
 
 
-def began_to(session: Session, now: datetime) -> pb.WatchSessionResponse:
+def first_event_to(session: Session, now: datetime) -> pb.WatchSessionResponse:
     """The first message of a watch."""
     response = pb.WatchSessionResponse()
     fill_session(response.began, session)

@@ -13,7 +13,7 @@ from optserve.v1.session_pb2 import ParameterPoint
 from optserve.v1.tensor_pb2 import NamedTensor, TensorLayout
 from optserve_server.errors import within
 from optserve_server.state.layout import TensorEntry
-from optserve_server.state.reading import Point, Pull, Values
+from optserve_server.state.read_parameters import Point, Pull, Values
 from optserve_server.state.staging import StagedTensor, Staging
 from optserve_server.wire.fields.enums import member_of, number_of
 from optserve_server.wire.fields.tensors import NUMBERS, tensor_to, wire_dtype_from
@@ -40,21 +40,21 @@ def _point_from(number: int) -> Point:
 def values_header_to(values: Values) -> session_service_pb2.ParametersHeader:
     """What the chunks of ``values`` hold."""
     header = session_service_pb2.ParametersHeader(
-        step=values.step, point=point_to(values.point), byte_count=values.buffer.size
+        step=values.step, point=parameter_point_to(values.point), byte_count=values.buffer.size
     )
     for tensor in values.tensors:
         add_staged_layout(header.layout, tensor)
     return header
 
 
-def point_to(point: Point) -> ParameterPoint.ValueType:
+def parameter_point_to(point: Point) -> ParameterPoint.ValueType:
     """A point's number."""
     return ParameterPoint.ValueType(number_of(point, ParameterPoint.DESCRIPTOR))
 
 
 def not_modified_to(step: int, point: Point) -> session_service_pb2.ParametersHeader:
     """The answer to a pull that asks for something newer than there is."""
-    return session_service_pb2.ParametersHeader(step=step, point=point_to(point), not_modified=True)
+    return session_service_pb2.ParametersHeader(step=step, point=parameter_point_to(point), not_modified=True)
 
 
 def staging_values_to(staging: Staging) -> list[NamedTensor]:

@@ -191,7 +191,7 @@ def plan_from(
     if message.region:
         _check_region_plan(message)
         region = region_of(session, message.region)
-        if pull is not None and not region.holds(pull):
+        if pull is not None and not region.has_memory_for(pull):
             text = "the memory was shared for other parameters"
             raise DomainError(Reason.CONFLICTING_FIELDS, text, field="pull")
     sparse = list(message.sparse_tensors)
@@ -289,7 +289,7 @@ def row_indices_from(messages: Iterable[Tensor], plan: StepPlan[Session]) -> lis
     return found
 
 
-def answer_head_to(result: StepResult, parameters_step: int, parameters_change: int = 0) -> bytes:
+def answer_fields_to(result: StepResult, parameters_step: int, parameters_change: int = 0) -> bytes:
     """The fields of an answer before its chunk, encoded.
 
     Args:

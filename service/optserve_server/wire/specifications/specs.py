@@ -65,7 +65,7 @@ def session_spec_to(spec: SessionSpec) -> SessionSpecMessage:
     if spec.schedule is not None:
         # Beside a schedule an optimizer's own rate has no effect, and setting it is rejected.
         for optimizer in [message.optimizer, *(group.optimizer for group in message.groups)]:
-            _clear_rate(optimizer)
+            _clear_default_learning_rate(optimizer)
     return message
 
 
@@ -116,7 +116,7 @@ def loss_to(message: LossSpec, chosen: Chosen[Any], reduction: Reduction) -> Non
     message.reduction = LossReduction.ValueType(number_of(reduction, LossReduction.DESCRIPTOR))
 
 
-def real_oneof(descriptor: Any) -> Any:
+def find_oneof(descriptor: Any) -> Any:
     """The oneof of a message, optional scalars left aside."""
     return next((o for o in descriptor.oneofs if len(o.fields) > 1), None)
 
@@ -176,7 +176,7 @@ def _inherit_convention(field: Field, convention: Convention) -> Convention:
 
 
 def _variant_from(message: Message, kinds: tuple[type[Any], ...], convention: Convention) -> Any:
-    if real_oneof(message.DESCRIPTOR) is None:
+    if find_oneof(message.DESCRIPTOR) is None:
         return _record_from(message, kinds[0], convention)
     name = _choice(message)
     kind = next(k for k in kinds if k.__name__ == _variant_name(message.DESCRIPTOR, name))
@@ -190,7 +190,7 @@ def _variant_name(descriptor: Any, field: str) -> str:
 
 
 def _choice(message: Message) -> str:
-    oneof = real_oneof(message.DESCRIPTOR)
+    oneof = find_oneof(message.DESCRIPTOR)
     assert oneof is not None  # a message without a choice is never asked for one
     name = message.WhichOneof(oneof.name)
     if name is None:
@@ -234,7 +234,7 @@ def _fill_message(message: Message, value: Any) -> None:
     if isinstance(value, Chosen):
         algorithm_to(message, value)
         return
-    oneof = real_oneof(message.DESCRIPTOR)
+    oneof = find_oneof(message.DESCRIPTOR)
     if oneof is not None:
         names = {_variant_name(message.DESCRIPTOR, field.name): field.name for field in oneof.fields}
         message = getattr(message, names[type(value).__name__])
@@ -252,7 +252,7 @@ def _fill_items(container: Any, items: tuple[Any, ...]) -> None:
             container.append(item)
 
 
-def _clear_rate(optimizer: OptimizerSpec) -> None:
+def _clear_default_learning_rate(optimizer: OptimizerSpec) -> None:
     name = optimizer.WhichOneof("algorithm")
     if name is not None:
         getattr(optimizer, name).ClearField("learning_rate")

@@ -14,12 +14,12 @@ from optserve_server.programs.step_programs import programs_of
 from optserve_server.spec.early_stopping import EarlyStoppingState
 from optserve_server.spec.plateau import ReduceOnPlateauState
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.arena import Arenas, resident_bytes
+from optserve_server.state.arenas import Arenas, resident_bytes
 from optserve_server.state.layout import Layout
 
 
 @dataclass(frozen=True)
-class Monitors:
+class MetricMonitors:
     """State of the monitored metrics.
 
     Attributes:
@@ -35,7 +35,7 @@ class Monitors:
     best: Mapping[np.dtype[Any], Array] | None
 
     @classmethod
-    def begin(cls, spec: SessionSpec, arenas: Arenas) -> Monitors:
+    def begin(cls, spec: SessionSpec, arenas: Arenas) -> MetricMonitors:
         """The state before any report."""
         best = None
         if keeps_best(spec):
@@ -47,15 +47,15 @@ class Monitors:
             best,
         )
 
-    def adapt(self, before: SessionSpec, after: SessionSpec, arenas: Arenas) -> Monitors:
+    def replace_spec(self, before: SessionSpec, after: SessionSpec, arenas: Arenas) -> MetricMonitors:
         """Returns the state under another specification; unchanged settings keep their state."""
         plateau, stopping, best = self.plateau, self.stopping, self.best
         if before.reduce_on_plateau != after.reduce_on_plateau:
             plateau = None if after.reduce_on_plateau is None else ReduceOnPlateauState()
         if before.early_stopping != after.early_stopping:
-            fresh = Monitors.begin(after, arenas)
+            fresh = MetricMonitors.begin(after, arenas)
             stopping, best = fresh.stopping, fresh.best
-        return Monitors(plateau, stopping, best)
+        return MetricMonitors(plateau, stopping, best)
 
     @property
     def learning_rate_factor(self) -> float:
@@ -69,7 +69,7 @@ class Monitors:
 
     def observe(
         self, spec: SessionSpec, values: Mapping[str, float], step: int, drop: Callable[[float], float]
-    ) -> Monitors:
+    ) -> MetricMonitors:
         """Returns the state after a report; see `ReduceOnPlateauSpec.observe` for ``drop``."""
         plateau, stopping = self.plateau, self.stopping
         on_plateau, early = spec.reduce_on_plateau, spec.early_stopping
@@ -77,7 +77,7 @@ class Monitors:
             plateau = on_plateau.observe(plateau, values[on_plateau.monitor], step, drop)
         if early is not None and stopping is not None and early.monitor in values:
             stopping = early.observe(stopping, values[early.monitor], step)
-        return Monitors(plateau, stopping, self.best)
+        return MetricMonitors(plateau, stopping, self.best)
 
     def check_running(self, spec: SessionSpec) -> None:
         """Rejects a change if training has ended.

@@ -23,7 +23,7 @@ def size_from(page_size: int) -> int:
     return min(page_size or DEFAULT_SIZE, MAX_SIZE)
 
 
-def after_from(page_token: str) -> str:
+def page_start_from(page_token: str) -> str:
     """The id that a page follows; empty for the first page.
 
     Raises:

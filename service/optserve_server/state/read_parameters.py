@@ -14,7 +14,7 @@ from optserve_server.arrays.narrow_floats import encode
 from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.gradient_transforms import AVERAGE, PARAMETER, POINT
 from optserve_server.state.session_state import SessionState
-from optserve_server.state.staging import Run, StagedTensor, Staging, lay_out, parts_by_clock
+from optserve_server.state.staging import Run, StagedTensor, Staging, lay_out, split_by_counter
 
 
 class Point(StrEnum):
@@ -79,13 +79,13 @@ class Values:
         return self.buffer[tensor.byte_offset : stop].view(tensor.dtype).reshape(tensor.entry.shape)
 
 
-def read(session: SessionState, staging: Staging, point: Point) -> Values:
+def read_parameters(session: SessionState, staging: Staging, point: Point) -> Values:
     """Fills ``staging`` with values.
 
     Raises:
         DomainError: POINT_UNAVAILABLE if the session keeps no such point.
     """
-    check_point(session, point)
+    check_parameter_point(session, point)
     backend = session.arenas.backend
     with np.errstate(over="ignore"):  # what a narrower type cannot hold becomes infinite
         for run in staging.runs:
@@ -103,8 +103,8 @@ def _elements(session: SessionState, run: Run, point: Point) -> Array:
     if point is not Point.LOOKAHEAD or not partition.programs.rule.has_lookahead:
         return parameters
     ahead = session.arenas.backend.full(run.stop - run.start, 0.0, partition.dtype)
-    numbers = session.scalars.of_step(session.step)
-    for clock, part in parts_by_clock(session.scalars, run):
+    numbers = session.scalars.compute_step_scalars(session.step)
+    for clock, part in split_by_counter(session.scalars, run):
         scalars = numbers.scalars[clock]
         given = {POINT: ahead[part.start - run.start : part.stop - run.start]}
         partition.run(partition.programs.lookahead, part.start, part.stop, scalars, given=given)
@@ -122,11 +122,11 @@ def check_pull(session: SessionState, pull: Pull) -> tuple[StagedTensor, ...]:
             POINT_UNAVAILABLE.
     """
     session.check_ready()
-    check_point(session, pull.point)
+    check_parameter_point(session, pull.point)
     return lay_out(session.layout, pull.tensors, pull.dtype)
 
 
-def check_point(session: SessionState, point: Point) -> None:
+def check_parameter_point(session: SessionState, point: Point) -> None:
     """Refuses a point that the session does not keep.
 
     Raises:

@@ -44,7 +44,7 @@ class Arenas:
         for entry in layout.entries:
             key = (entry.dtype, entry.group)
             if key not in self.partitions:
-                own = _for_elements(programs[entry.group], entry.dtype)
+                own = _specialize_programs(programs[entry.group], entry.dtype)
                 self.partitions[key] = Partition(
                     backend, entry.dtype, entry.group, entry.start, entry.stop, own
                 )
@@ -54,10 +54,10 @@ class Arenas:
             partition.allocate(self.parameters[partition.dtype])
             partition.compile_kernels()
 
-    def adapt(self, programs: Mapping[str, StepPrograms]) -> tuple[Partitions, list[StateTransfer]]:
+    def replace_programs(self, programs: Mapping[str, StepPrograms]) -> tuple[Partitions, list[StateTransfer]]:
         """Returns the partitions under other programs, and the transfer of each group's state."""
         changed = {
-            key: p.adapt(_for_elements(programs[p.group], p.dtype)) for key, p in self.partitions.items()
+            key: p.replace_programs(_specialize_programs(programs[p.group], p.dtype)) for key, p in self.partitions.items()
         }
         for partition, _ in changed.values():
             partition.compile_kernels()
@@ -104,7 +104,7 @@ class Arenas:
             partition.restart_matrices(tensor.entry)
 
 
-def _for_elements(programs: StepPrograms, dtype: np.dtype[Any]) -> StepPrograms:
+def _specialize_programs(programs: StepPrograms, dtype: np.dtype[Any]) -> StepPrograms:
     """A group's programs for its tensors of one dtype."""
     return dataclasses.replace(programs, wide=dtype == np.float64)
 

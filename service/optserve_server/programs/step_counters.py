@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-Carried = Mapping[str, float]
+ScalarState = Mapping[str, float]
 """The numbers that a rule hands from one step to the next, by name."""
 
 
 @dataclass(slots=True)
-class Clock:
+class StepCounter:
     """Tensors of one group whose rule has counted the same steps.
 
     Attributes:
@@ -22,16 +22,16 @@ class Clock:
 
     group: str
     count: int
-    carried: Carried
+    scalar_state: ScalarState
     tensors: frozenset[str] | None = None
 
 
-def advance(
-    clocks: Sequence[Clock],
-    carried: Sequence[Carried],
+def advance_counters(
+    clocks: Sequence[StepCounter],
+    carried: Sequence[ScalarState],
     members: Mapping[str, Collection[str]],
     covered: Collection[str],
-) -> list[Clock]:
+) -> list[StepCounter]:
     """Returns the clocks after a step; those of tensors without a gradient do not advance.
 
     Args:
@@ -40,22 +40,22 @@ def advance(
         members: names of the tensors of each group.
         covered: names of the tensors that had a gradient.
     """
-    found: list[Clock] = []
+    found: list[StepCounter] = []
     for clock, after in zip(clocks, carried, strict=True):
         mine = frozenset(members[clock.group]) if clock.tensors is None else clock.tensors
         moving = mine.intersection(covered)
         if moving:
-            found.append(Clock(clock.group, clock.count + 1, after, moving))
+            found.append(StepCounter(clock.group, clock.count + 1, after, moving))
         if mine - moving:
-            found.append(Clock(clock.group, clock.count, clock.carried, mine - moving))
+            found.append(StepCounter(clock.group, clock.count, clock.scalar_state, mine - moving))
     return list(_merge(found))
 
 
-def _merge(clocks: Sequence[Clock]) -> Iterator[Clock]:
+def _merge(clocks: Sequence[StepCounter]) -> Iterator[StepCounter]:
     """Joins clocks that have counted the same steps."""
-    alike: dict[object, list[Clock]] = {}
+    alike: dict[object, list[StepCounter]] = {}
     for clock in clocks:
-        alike.setdefault((clock.group, clock.count, tuple(sorted(clock.carried.items()))), []).append(clock)
+        alike.setdefault((clock.group, clock.count, tuple(sorted(clock.scalar_state.items()))), []).append(clock)
     for same in alike.values():
         tensors = frozenset[str]().union(*(clock.tensors or () for clock in same))
-        yield Clock(same[0].group, same[0].count, same[0].carried, tensors)
+        yield StepCounter(same[0].group, same[0].count, same[0].scalar_state, tensors)

@@ -41,7 +41,7 @@ class Event:
     what: object
 
 
-class Activity:
+class SessionActivity:
     """Activity of one session. Cheap if there is no watcher: every step passes through it.
 
     Attributes:

@@ -90,11 +90,11 @@ def _serve(parsed: argparse.Namespace) -> int:
     load_grpc(event_engine=settings.grpc_event_engine)
     # Imported behind it: they import gRPC.
     from optserve_server.app import serve
-    from optserve_server.loop import event_loop
+    from optserve_server.event_loop import event_loop_factory
     from optserve_server.rpc.middleware import logs
 
-    logs.configure(settings.log_level)
-    with asyncio.Runner(loop_factory=event_loop()) as runner:
+    logs.configure_logs(settings.log_level)
+    with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         runner.run(serve(settings))
     return 0
 

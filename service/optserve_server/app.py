@@ -17,14 +17,14 @@ from optserve_server.arrays.backend_selection import select_backend
 from optserve_server.config import METRICS_PORT, ConfigError, Settings
 from optserve_server.durability.durability_manager import DurabilityManager, SnapshotPolicy
 from optserve_server.durability.recovery import Recovery
-from optserve_server.operations.http import Pages
-from optserve_server.operations.pages import pages_of
+from optserve_server.operations.http_server import HttpServer
+from optserve_server.operations.operator_pages import make_http_server
 from optserve_server.resources.budget import Budget
 from optserve_server.resources.garbage import defer_full_collections
 from optserve_server.resources.memory import available_bytes
 from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.authentication.tokens import AccessError
-from optserve_server.rpc.middleware.boundary import Tracer
+from optserve_server.rpc.middleware.call_interceptor import Tracer
 from optserve_server.rpc.server.server import Conditions, Server
 from optserve_server.rpc.transport.listening import Listening, is_loopback
 from optserve_server.rpc.transport.tls import CertificateError, CertificateFiles, Certificates
@@ -85,7 +85,7 @@ async def serve(settings: Settings) -> None:
         RuntimeError: an address cannot be bound, or the backend is not there.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    listening = listening_of(settings)
+    listening = build_listening(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -93,10 +93,10 @@ async def serve(settings: Settings) -> None:
     with ThreadPoolExecutor(settings.threads, thread_name_prefix="step") as executor:
         tracer = _tracer(settings)
         server = compose(settings, backend, executor, tracer)
-        pages = pages_of(server)
-        metrics_port = await _show(pages, settings)
+        pages = make_http_server(server)
+        metrics_port = await _start_http_server(pages, settings)
         port = await server.start(listening)
-        _announce(settings, backend, port, metrics_port)
+        _report_listening(settings, backend, port, metrics_port)
         defer_full_collections()
         await stop.wait()
         _log.info("shutting down")
@@ -118,7 +118,7 @@ def _tracer(settings: Settings) -> OpenTelemetryTracer | None:
     return OpenTelemetryTracer()
 
 
-async def _show(pages: Pages, settings: Settings) -> int | None:
+async def _start_http_server(pages: HttpServer, settings: Settings) -> int | None:
     """Starts the pages for operators; returns their port, or None if they are off."""
     if settings.metrics_port == "off":
         return None
@@ -132,7 +132,7 @@ async def _show(pages: Pages, settings: Settings) -> int | None:
         return None
 
 
-def listening_of(settings: Settings) -> Listening:
+def build_listening(settings: Settings) -> Listening:
     """Where the settings say to listen.
 
     Raises:
@@ -259,7 +259,7 @@ def _budget(settings: Settings) -> Budget:
     )
 
 
-def _announce(settings: Settings, backend: Backend, port: int, metrics_port: int | None) -> None:
+def _report_listening(settings: Settings, backend: Backend, port: int, metrics_port: int | None) -> None:
     facts = {
         "host": settings.host if settings.tcp else None,
         "port": port,

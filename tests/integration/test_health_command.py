@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from optserve_server.__main__ import main
-from optserve_server.operations.http import Pages
+from optserve_server.operations.http_server import HttpServer
 from tests.support.server import run_to_end, running_server
 
 
@@ -48,7 +48,7 @@ def test_nothing_to_ask(flag: str) -> None:
 
 def test_a_server_in_trouble(capsys: pytest.CaptureFixture[str]) -> None:
     async def ask() -> int:
-        pages = Pages({"/readyz": lambda: (503, "application/json", b'{"ready": false}\n')})
+        pages = HttpServer({"/readyz": lambda: (503, "application/json", b'{"ready": false}\n')})
         port = await pages.start("127.0.0.1", 0)
         try:
             return await asyncio.to_thread(main, ["health", f"--metrics-port={port}"])

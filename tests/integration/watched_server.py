@@ -29,7 +29,7 @@ def watch() -> None:
             _log.warning("busy", extra={"facts": {"seconds": taken, "callback": repr(of)[:400]}})
 
     setattr(asyncio.Handle, "_run", time_callback)  # noqa: B010  mypy knows the method
-    loop.event_loop = lambda: None
+    loop.event_loop_factory = lambda: None
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from optserve_server.operations.http import Pages
+from optserve_server.operations.http_server import HttpServer
 
 PAGES = {"/here": lambda: (200, "text/plain", b"it is\n")}
 
 
 async def ask(*requests: bytes) -> list[bytes]:
     """What each request gets, on a connection of its own."""
-    pages = Pages(PAGES)
+    pages = HttpServer(PAGES)
     port = await pages.start("127.0.0.1", 0)
     answers = []
     for request in requests:

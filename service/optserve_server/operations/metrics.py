@@ -53,7 +53,7 @@ class ServerCollector(Collector):
         yield from self._calls()
         yield from self._steps()
         yield from self._workers()
-        yield from self._holdings()
+        yield from self._usage_metrics()
         yield from self._disk()
         yield from self._process()
 
@@ -128,7 +128,7 @@ class ServerCollector(Collector):
         yield states
         yield from series
 
-    def _holdings(self) -> Iterator[Metric]:
+    def _usage_metrics(self) -> Iterator[Metric]:
         budget = self._server.namespaces.budget
         for name, limit in budget.limits.items():
             yield GaugeMetricFamily(f"optserve_limit_{name}", "A limit of the server; 0 for none.", limit)

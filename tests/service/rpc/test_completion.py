@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from optserve_server.rpc.execution import completion
-from optserve_server.rpc.execution.completion import Completion
+from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 
 T = TypeVar("T")
 NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME", default="")
@@ -23,7 +23,7 @@ class DefectError(Exception):
 
 async def complete(coroutine: Coroutine[Any, Any, T]) -> T:
     """A caller, which can be cancelled."""
-    return await Completion(coroutine)
+    return await ShieldedCoroutine(coroutine)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> tuple[Any, list[dict[str, Any]]]:
@@ -62,7 +62,7 @@ def test_what_waits_for_nothing_ends_at_once() -> None:
         async def at_once() -> str:
             return "result"
 
-        result = await Completion(at_once())
+        result = await ShieldedCoroutine(at_once())
         assert not turns, "no other callback has had a turn"
         return result
 
@@ -75,7 +75,7 @@ def test_an_error_at_once_is_raised_to_the_caller() -> None:
             raise DefectError
 
         with pytest.raises(DefectError):
-            await Completion(at_once())
+            await ShieldedCoroutine(at_once())
 
     assert run(work()) == (None, [])
 
@@ -86,7 +86,7 @@ def test_the_outcome_of_what_waits_reaches_the_caller(error: Exception | None) -
         event, steps = asyncio.Event(), list[str]()
         asyncio.get_running_loop().call_later(0.01, event.set)
         try:
-            outcome: object = await Completion(until(event, steps, error))
+            outcome: object = await ShieldedCoroutine(until(event, steps, error))
         except DefectError as raised:
             outcome = raised
         assert steps == ["begun", "done"]
@@ -153,7 +153,7 @@ def test_it_sees_the_variables_of_its_caller_to_its_end() -> None:
 
         async def caller() -> None:
             NAME.set("caller")
-            await Completion(note_name())
+            await ShieldedCoroutine(note_name())
 
         task = asyncio.create_task(caller())
         await asyncio.sleep(0)
@@ -172,9 +172,9 @@ def test_one_may_wait_for_another() -> None:
         asyncio.get_running_loop().call_later(0.01, event.set)
 
         async def outer() -> str:
-            return await Completion(until(event, steps))
+            return await ShieldedCoroutine(until(event, steps))
 
-        return await Completion(outer())
+        return await ShieldedCoroutine(outer())
 
     assert run(work()) == ("result", [])
 

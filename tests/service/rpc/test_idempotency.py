@@ -8,7 +8,7 @@ import pytest
 
 from optserve.v1.session_service_pb2 import DeleteSessionRequest, DeleteSessionResponse, GetSessionRequest
 from optserve_server.errors import DomainError, Reason
-from optserve_server.rpc.execution.idempotency import content_of, once
+from optserve_server.rpc.execution.idempotency import digest_request, answer_once
 from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.state.session_change import ChangeKind, Request
 
@@ -38,7 +38,7 @@ class Repeats:
         self.ledger = RequestLedger()
 
     async def once(self, key: str, content: bytes, acts: Acts) -> DeleteSessionResponse:
-        return await once(self.ledger, Request(key, content), acts)
+        return await answer_once(self.ledger, Request(key, content), acts)
 
 
 def test_concurrent_calls_with_one_id_act_once() -> None:
@@ -100,9 +100,9 @@ def test_a_caller_that_goes_away_leaves_the_answer_for_the_next() -> None:
 
 def test_contents_differ_by_kind_fields_and_payload() -> None:
     messages = [DeleteSessionRequest(name="a"), DeleteSessionRequest(name="b"), GetSessionRequest(name="a")]
-    contents = {content_of(message, payload) for message in messages for payload in (b"", b"x")}
+    contents = {digest_request(message, payload) for message in messages for payload in (b"", b"x")}
     assert len(contents) == 6
-    assert content_of(messages[0], b"x") == content_of(DeleteSessionRequest(name="a"), b"x")
+    assert digest_request(messages[0], b"x") == digest_request(DeleteSessionRequest(name="a"), b"x")
 
 
 def test_all_that_a_server_comes_back_with_is_known() -> None:

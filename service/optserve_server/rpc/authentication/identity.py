@@ -58,7 +58,7 @@ class Identities:
         self._access = Access()
         if path is not None:
             self._version = _version(path)
-            self._take(read(path))
+            self._set_access(read(path))
 
     def of(self, metadata: object) -> Caller:
         """Who makes the call of this metadata.
@@ -72,16 +72,16 @@ class Identities:
         if not given and self.allow_unauthenticated:
             return self._unauthenticated
         if len(given) != 1 or not isinstance(given[0], str) or given[0][:7].lower() != _SCHEME:
-            raise _refusal("a bearer token is needed")
+            raise _authentication_error("a bearer token is needed")
         token = self._access.tokens.get(hash_of(given[0][7:].strip()))
-        if token is None or not token.good():
-            raise _refusal("the token is not known, or no longer valid")
+        if token is None or not token.is_valid():
+            raise _authentication_error("the token is not known, or no longer valid")
         return Caller(self._namespaces[token.namespace], token)
 
-    def still(self, caller: Caller) -> bool:
+    def is_valid(self, caller: Caller) -> bool:
         """Whether the token of an open call is still good."""
         token = caller.token
-        return token is None or (token.good() and self._access.tokens.get(token.sha256) == token)
+        return token is None or (token.is_valid() and self._access.tokens.get(token.sha256) == token)
 
     def refresh(self) -> None:
         """Reads the file again where it has changed; a wrong one is logged and not taken."""
@@ -92,13 +92,13 @@ class Identities:
             return
         self._version = version
         try:
-            self._take(read(self._path))
+            self._set_access(read(self._path))
         except AccessError as error:
             _log.error("the tokens stay as they were: %s", error)
             return
         _log.info("tokens read again", extra={"facts": {"tokens": len(self._access.tokens)}})
 
-    def _take(self, access: Access) -> None:
+    def _set_access(self, access: Access) -> None:
         self._access = access
         self._namespaces.set_quotas(access.quotas)
 
@@ -112,5 +112,5 @@ def _version(path: Path) -> object:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _refusal(text: str) -> DomainError:
+def _authentication_error(text: str) -> DomainError:
     return DomainError(Reason.UNAUTHENTICATED, text)

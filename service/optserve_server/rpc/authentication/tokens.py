@@ -60,7 +60,7 @@ class Token:
     sha256: str
     expires: datetime | None = None
 
-    def good(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether it has not expired."""
         return self.expires is None or datetime.now(UTC) < self.expires
 

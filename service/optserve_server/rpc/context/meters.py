@@ -56,7 +56,7 @@ class Meters:
         self.events_dropped = 0
         self.sessions_expired: defaultdict[str, int] = defaultdict(int)
 
-    def took(self, queued: int, worked: int) -> None:
+    def record_work(self, queued: int, worked: int) -> None:
         """Counts work on a session: nanoseconds until its turn, and in its turn."""
         for latency, nanoseconds in ((self.queue, queued), (self.compute, worked)):
             length = nanoseconds.bit_length()

@@ -22,7 +22,7 @@ from optserve_server.coordination.membership_change import EndMemberships, Join
 from optserve_server.coordination.shard_change import Acquired, AcquireShards, ReleaseShards
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.context.drain import RETRY_AFTER_S
-from optserve_server.rpc.execution.completion import Completion
+from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.session import Session
 from optserve_server.state.session_change import Change
@@ -61,15 +61,15 @@ class Coordination:
             DomainError: what `Contribution.prepare` raises, or the error of the step that it was to become
                 a part of; nothing was applied.
         """
-        return Completion(self._contribute(session, contribution, reply))
+        return ShieldedCoroutine(self._contribute(session, contribution, reply))
 
     def join(self, session: Session, worker: str, lease_seconds: float) -> Awaitable[Member]:
         """Makes a worker a member."""
-        return Completion(self._change(session, Join(worker, lease_seconds)))
+        return ShieldedCoroutine(self._change(session, Join(worker, lease_seconds)))
 
     def leave(self, session: Session, worker: str, epoch: int) -> Awaitable[None]:
         """Ends a membership, if it has not ended."""
-        return Completion(self._change(session, EndMemberships(MemberState.LEFT, [(worker, epoch)])))
+        return ShieldedCoroutine(self._change(session, EndMemberships(MemberState.LEFT, [(worker, epoch)])))
 
     async def acquire_shards(
         self, session: Session, worker: str, epoch: int, count: int, wait_seconds: float
@@ -83,7 +83,7 @@ class Coordination:
         while True:
             if self._is_stopping:
                 raise _shutting_down()
-            acquired: Acquired = await Completion(self._change(session, AcquireShards(worker, epoch, count)))
+            acquired: Acquired = await ShieldedCoroutine(self._change(session, AcquireShards(worker, epoch, count)))
             if acquired.wait is None:
                 return acquired
             longest = acquired.wait.member.lease_seconds / WAITS_PER_LEASE
@@ -98,7 +98,7 @@ class Coordination:
         self, session: Session, worker: str, epoch: int, shards: Sequence[int]
     ) -> Awaitable[None]:
         """Gives shards of a member back."""
-        return Completion(self._change(session, ReleaseShards(worker, epoch, shards)))
+        return ShieldedCoroutine(self._change(session, ReleaseShards(worker, epoch, shards)))
 
     def watch(self, sessions: Iterable[Session]) -> None:
         """Has leases and deadlines of sessions that were recovered run."""
@@ -111,7 +111,7 @@ class Coordination:
         for timer in self._timers.values():
             timer.cancel()
         for session in {id(session): session for session in self._waiting.values()}.values():
-            await self._execution.exclusive(
+            await self._execution.run_exclusively(
                 session, partial(session.coordinator.decide_again, _shutting_down())
             )
 
@@ -133,7 +133,7 @@ class Coordination:
                 result = outcome.result
                 if reply is not None:
                     answer = partial(report_result, session, result, reply, None)
-                    await self._execution.exclusive(session, answer)
+                    await self._execution.run_exclusively(session, answer)
                 return result
 
     async def _wait_for_decision(self, session: Session, held: Held) -> None:
@@ -160,7 +160,7 @@ class Coordination:
             except Exception as error:
                 if not isinstance(error, DomainError):
                     _log.exception("a step of contributions failed")
-                await self._execution.exclusive(session, partial(coordinator.postpone, error))
+                await self._execution.run_exclusively(session, partial(coordinator.postpone, error))
                 break
         self._schedule(session)
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.rpc.context.meters import Meters
-from optserve_server.rpc.execution.completion import Completion
+from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.sessions.session import Session
 from optserve_server.state.session_change import Change, Checked
 from optserve_server.state.session_state import MANY_TENSORS
@@ -58,7 +58,7 @@ class Execution:
             DomainError: what `Change.prepare` raises, STORAGE_FULL or STORAGE_UNAVAILABLE; nothing
                 was applied.
         """
-        return Completion(self._commit(session, change, apply))
+        return ShieldedCoroutine(self._commit(session, change, apply))
 
     async def _commit(self, session: Session, change: Change[Session, P], apply: Callable[[P], T]) -> T:
         asked = perf_counter_ns()
@@ -89,27 +89,27 @@ class Execution:
                 begun += recorded - recording
         finally:
             session.lock.release()
-        self.meters.took(begun - asked, perf_counter_ns() - begun)
+        self.meters.record_work(begun - asked, perf_counter_ns() - begun)
         if failpoints.armed:
             failpoints.hit_failpoint("before-ack")
         return done
 
-    def exclusive(self, session: Session, work: Callable[[], T]) -> Awaitable[T]:
+    def run_exclusively(self, session: Session, work: Callable[[], T]) -> Awaitable[T]:
         """Runs work that changes nothing while nothing else touches the session."""
-        return Completion(self._exclusive(session, work))
+        return ShieldedCoroutine(self._run_exclusively(session, work))
 
-    async def _exclusive(self, session: Session, work: Callable[[], T]) -> T:
+    async def _run_exclusively(self, session: Session, work: Callable[[], T]) -> T:
         asked = perf_counter_ns()
         async with session.lock:
             begun = perf_counter_ns()
             done = work() if session.is_small else await self.in_thread(work)
-        self.meters.took(begun - asked, perf_counter_ns() - begun)
+        self.meters.record_work(begun - asked, perf_counter_ns() - begun)
         return done
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Runs ``work`` beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    async def for_each(self, count: int, work: Callable[[], T]) -> T:
+    async def run_or_offload(self, count: int, work: Callable[[], T]) -> T:
         """Runs ``work`` that does something for each of ``count`` tensors: for many of them in a thread."""
         return work() if count <= MANY_TENSORS else await self.in_thread(work)

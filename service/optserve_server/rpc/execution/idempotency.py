@@ -9,7 +9,7 @@ import xxhash
 from google.protobuf.message import Message
 
 from optserve_server.durability.change_records import RequestedChange
-from optserve_server.rpc.execution.completion import Completion
+from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.sessions.session import Session
@@ -20,12 +20,12 @@ from optserve_server.wire.messages.answers import answer_to, decode, kind_of
 M = TypeVar("M", bound=Message)
 
 
-async def once(requests: RequestLedger, request: Request, act: Callable[[], Awaitable[M]]) -> M:
+async def answer_once(requests: RequestLedger, request: Request, act: Callable[[], Awaitable[M]]) -> M:
     """Answers a request once, to its end even if its caller leaves; a repeat gets the first answer.
 
     Args:
         requests: the answered requests of its namespace.
-        request: its idempotency key, and its content as `content_of` makes it.
+        request: its idempotency key, and its content as `digest_request` makes it.
         act: does what is asked. Its errors are not stored.
 
     Returns:
@@ -34,10 +34,10 @@ async def once(requests: RequestLedger, request: Request, act: Callable[[], Awai
     Raises:
         DomainError: REQUEST_ID_REUSED, or what ``act`` raises.
     """
-    return await Completion(_once(requests, request, act))
+    return await ShieldedCoroutine(_answer_once(requests, request, act))
 
 
-async def _once(requests: RequestLedger, request: Request, act: Callable[[], Awaitable[M]]) -> M:
+async def _answer_once(requests: RequestLedger, request: Request, act: Callable[[], Awaitable[M]]) -> M:
     if not request.key:
         return await act()
     async with requests.get_lock(request.key):
@@ -50,7 +50,7 @@ async def _once(requests: RequestLedger, request: Request, act: Callable[[], Awa
         return answer
 
 
-def content_of(message: Message, payload: memoryview | bytes = b"") -> bytes:
+def digest_request(message: Message, payload: memoryview | bytes = b"") -> bytes:
     """A digest of a request's kind, fields and payload."""
     digest = xxhash.xxh3_128(message.DESCRIPTOR.full_name.encode())
     digest.update(message.SerializeToString(deterministic=True))

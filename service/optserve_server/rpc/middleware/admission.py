@@ -68,18 +68,18 @@ class Admission:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), grace)
 
-    def sweep(self) -> None:
+    def end_expired_calls(self) -> None:
         """Reads tokens again where they have changed, and ends calls that may not go on."""
         self.identities.refresh()
         silent_since = time.monotonic() - self._idle
         for call in tuple(self._inside):
-            if call.caller is not None and not self.identities.still(call.caller):
+            if call.caller is not None and not self.identities.is_valid(call.caller):
                 call.end(DomainError(Reason.UNAUTHENTICATED, "the token is no longer valid"))
             elif self._idle and call.moves and call.heard < silent_since and call.method not in _SILENT:
-                call.end(_silence(self._idle))
+                call.end(_idle_error(self._idle))
 
 
-def _silence(seconds: float) -> DomainError:
+def _idle_error(seconds: float) -> DomainError:
     return DomainError(
         Reason.STREAM_IDLE,
         f"nothing came for {seconds:g} seconds",

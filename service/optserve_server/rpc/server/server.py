@@ -37,7 +37,7 @@ from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.middleware.admission import Admission
-from optserve_server.rpc.middleware.boundary import Boundary, Tracer
+from optserve_server.rpc.middleware.call_interceptor import CallInterceptor, Tracer
 from optserve_server.rpc.server.loop_lag import LoopLag
 from optserve_server.rpc.services.capabilities_service import CapabilitiesService
 from optserve_server.rpc.services.function_service import FunctionService
@@ -147,7 +147,7 @@ class Server:
         self.namespaces, self.meters = namespaces, execution.meters
         self._lease_seconds = conditions.session_lease_seconds
         self._server = aio.server(
-            interceptors=[Boundary(self._admission, self.meters, tracer)],
+            interceptors=[CallInterceptor(self._admission, self.meters, tracer)],
             options=_options(namespaces.limits.max_message_bytes),
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
@@ -206,9 +206,9 @@ class Server:
     @property
     def ready(self) -> bool:
         """Whether all calls are taken."""
-        return not self.troubles()
+        return not self.list_problems()
 
-    def troubles(self) -> list[str]:
+    def list_problems(self) -> list[str]:
         """Why calls, or some of them, are not taken; nothing where all are."""
         troubles = []
         if self._sweeping is None:
@@ -235,7 +235,7 @@ class Server:
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         self._coordination.watch(s for namespace in self.namespaces for s in namespace.store.all())
-        self._sweeping = asyncio.create_task(self._sweep())
+        self._sweeping = asyncio.create_task(self._run_periodic_tasks())
         self._measuring = asyncio.create_task(self.loop_lag.measure())
         return bound
 
@@ -256,12 +256,12 @@ class Server:
         if self.durability_manager is not None:
             await self.durability_manager.close(max(_LAST_SAVES, ends - time.monotonic()))
 
-    async def _sweep(self) -> None:
+    async def _run_periodic_tasks(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
             try:
                 await self._tell_health()
-                self._admission.sweep()
+                self._admission.end_expired_calls()
                 self.regions.drop_idle_regions()
                 collect(_COLLECTION_INTERVAL)
                 if self.durability_manager is not None:

@@ -23,14 +23,14 @@ from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.drain import Drain
-from optserve_server.rpc.execution.completion import Completion
+from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.execution.idempotency import content_of, make_change, once
+from optserve_server.rpc.execution.idempotency import digest_request, make_change, answer_once
 from optserve_server.rpc.services.session_events import events, wait_for_step
 from optserve_server.rpc.services.snapshots import Snapshots, receive_snapshot
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
-from optserve_server.rpc.streaming.messages import Messages
+from optserve_server.rpc.streaming.stream_messages import StreamMessages
 from optserve_server.rpc.streaming.push import receive_push
 from optserve_server.rpc.streaming.step_stream import StepStream
 from optserve_server.rpc.transport.data_connections import DataConnections
@@ -111,9 +111,9 @@ class SessionService(SessionServiceServicer):
     ) -> pb.CreateSessionResponse:
         key = check_key(request.request_id, "request_id")
         # Here, and below, for a request of many tensors or bytes is not to hold the loop.
-        content = await self._execution.in_thread(partial(content_of, request)) if key else b""
+        content = await self._execution.in_thread(partial(digest_request, request)) if key else b""
         asked = Request(key, content)
-        return await once(calls.namespace().requests, asked, partial(self._create, request, asked))
+        return await answer_once(calls.namespace().requests, asked, partial(self._create, request, asked))
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         session = self.find(request.name)
@@ -137,17 +137,17 @@ class SessionService(SessionServiceServicer):
     async def DeleteSession(
         self, request: pb.DeleteSessionRequest, context: Context
     ) -> pb.DeleteSessionResponse:
-        return await self._once(request, partial(self._delete, request))
+        return await self._answer_once(request, partial(self._delete, request))
 
     async def UpdateSession(
         self, request: pb.UpdateSessionRequest, context: Context
     ) -> pb.UpdateSessionResponse:
-        return await self._once(request, partial(self._update, request))
+        return await self._answer_once(request, partial(self._update, request))
 
     async def ReportMetrics(
         self, request: pb.ReportMetricsRequest, context: Context
     ) -> pb.ReportMetricsResponse:
-        return await self._once(request, partial(self._report, request))
+        return await self._answer_once(request, partial(self._report, request))
 
     async def WatchSession(
         self, request: pb.WatchSessionRequest, context: Context
@@ -158,12 +158,12 @@ class SessionService(SessionServiceServicer):
     async def expire(self, session: Session, store: Store) -> None:
         """Deletes a session whose lease is over."""
         session.activity.expired = True
-        await Completion(self._delete_session(session, store, Request("", b"")))
+        await ShieldedCoroutine(self._delete_session(session, store, Request("", b"")))
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
         execution, count = self._execution, len(request.gradients)
-        gradients = await execution.for_each(count, partial(steps.gradients_from, request.gradients))
+        gradients = await execution.run_or_offload(count, partial(steps.gradients_from, request.gradients))
         rows = steps.sparse_gradients_from(request.sparse_gradients)
         options = steps.unary_options_from(request.options)
         pull = None
@@ -177,7 +177,7 @@ class SessionService(SessionServiceServicer):
         # If few rows were sent, the zeros of the others are many.
         is_long = count > MANY_TENSORS or (rows and not session.is_small)
         unary = await execution.in_thread(make) if is_long else make()
-        self._check_fits(unary.plan.parameters_byte_count)
+        self._check_message_size(unary.plan.parameters_byte_count)
         reply = unary.plan.reply(unary.staging)
 
         def answer(step: TakenStep | StepResult) -> pb.StepResponse:
@@ -194,7 +194,7 @@ class SessionService(SessionServiceServicer):
             return answer(await self._coordination.contribute(session, contribution, reply))
         return await self._execution.commit(session, TakenStep(session, unary.staging, options), answer)
 
-    def _check_fits(self, byte_count: int) -> None:
+    def _check_message_size(self, byte_count: int) -> None:
         """Rejects parameters that do not fit into one message, before the step is taken.
 
         Raises:
@@ -211,7 +211,7 @@ class SessionService(SessionServiceServicer):
 
     def StepStream(self, requests: object, context: Context) -> Awaitable[None]:  # type: ignore[override]
         limits, execution = self._limits, self._execution
-        messages = Messages(context, self._data, execution.meters, limits.max_message_bytes)
+        messages = StreamMessages(context, self._data, execution.meters, limits.max_message_bytes)
         common = execution, self._drain, limits.chunk_bytes, self._sharing
         stream = StepStream(self.find, *common, messages, self._coordination)
         return stream.serve()  # awaited by the boundary: one coroutine less to resume for each message
@@ -221,7 +221,7 @@ class SessionService(SessionServiceServicer):
         with within("pull"):
             pull = parameters.pull_from(request.pull)
             count = len(session.layout.entries)
-            await self._execution.for_each(count, partial(check_pull, session, pull))
+            await self._execution.run_or_offload(count, partial(check_pull, session, pull))
         if request.HasField("newer_than_step"):
             await wait_for_step(session, request.newer_than_step + 1, self._drain)
         if request.HasField("if_newer_than_step") and session.step <= request.if_newer_than_step:
@@ -229,9 +229,9 @@ class SessionService(SessionServiceServicer):
             yield Framed(pb.PullParametersResponse(header=header))
             return
         work = partial(session.values, pull.tensors, pull.dtype, pull.point)
-        values = await self._execution.exclusive(session, work)
+        values = await self._execution.run_exclusively(session, work)
         chunks = cut(values.buffer, self._limits.chunk_bytes)
-        header = await self._execution.for_each(count, partial(parameters.values_header_to, values))
+        header = await self._execution.run_or_offload(count, partial(parameters.values_header_to, values))
         calls.note_tensors(count)
         yield Framed(pb.PullParametersResponse(header=header), next(chunks, None))
         for chunk in chunks:
@@ -244,12 +244,12 @@ class SessionService(SessionServiceServicer):
         header = push.header
         content = b""
         if header.request_id:
-            digest = partial(content_of, header, push.staging.buffer.data)
+            digest = partial(digest_request, header, push.staging.buffer.data)
             content = await self._execution.in_thread(digest)
 
         asked = Request(header.request_id, content)
         act = partial(make_change, self._execution, push.session, push.change(asked))
-        return cast(pb.PushParametersResponse, await once(calls.namespace().requests, asked, act))
+        return cast(pb.PushParametersResponse, await answer_once(calls.namespace().requests, asked, act))
 
     async def ShareMemory(self, request: pb.ShareMemoryRequest, context: Context) -> pb.ShareMemoryResponse:
         return await self._sharing.share(self.find(request.name), request)
@@ -258,7 +258,7 @@ class SessionService(SessionServiceServicer):
         self, request: pb.CreateSnapshotRequest, context: Context
     ) -> pb.CreateSnapshotResponse:
         act = partial(self._snapshots.create, self.find(request.name))
-        return cast(pb.CreateSnapshotResponse, await self._once(request, act))
+        return cast(pb.CreateSnapshotResponse, await self._answer_once(request, act))
 
     async def ListSnapshots(
         self, request: pb.ListSnapshotsRequest, context: Context
@@ -270,25 +270,25 @@ class SessionService(SessionServiceServicer):
     ) -> pb.DeleteSnapshotResponse:
         session, step = self._find_snapshot(request.name)
         act = partial(self._snapshots.delete, session, step)
-        return cast(pb.DeleteSnapshotResponse, await self._once(request, act))
+        return cast(pb.DeleteSnapshotResponse, await self._answer_once(request, act))
 
     async def RestoreSnapshot(
         self, request: pb.RestoreSnapshotRequest, context: Context
     ) -> pb.RestoreSnapshotResponse:
         session, step = self._find_snapshot(request.name)
         act = partial(self._snapshots.restore, session, step, request)
-        return cast(pb.RestoreSnapshotResponse, await self._once(request, act))
+        return cast(pb.RestoreSnapshotResponse, await self._answer_once(request, act))
 
     async def ForkSession(self, request: pb.ForkSessionRequest, context: Context) -> pb.ForkSessionResponse:
         session_id, _ = snapshot_from(request.name)
         source = self.find(session_name(session_id))
 
         async def act(asked: Request) -> Message:
-            keep = self._keep(ChangeKind.FORK, asked)
+            keep = self._make_persist_callback(ChangeKind.FORK, asked)
             async with self._creating:
                 return await self._snapshots.fork(self._store, source, request, keep)
 
-        return cast(pb.ForkSessionResponse, await self._once(request, act))
+        return cast(pb.ForkSessionResponse, await self._answer_once(request, act))
 
     async def ExportSnapshot(self, request: pb.ExportSnapshotRequest, context: Context) -> AsyncIterator[Any]:
         session_id, step = snapshot_from(request.name)
@@ -302,22 +302,22 @@ class SessionService(SessionServiceServicer):
         header, data = await receive_snapshot(requests, self._store)
         content = b""
         if header.request_id:
-            content = await self._execution.in_thread(partial(content_of, header, data.data))
+            content = await self._execution.in_thread(partial(digest_request, header, data.data))
         asked = Request(header.request_id, content)
-        keep = self._keep(ChangeKind.IMPORT, asked)
+        keep = self._make_persist_callback(ChangeKind.IMPORT, asked)
 
         async def act() -> Message:
             async with self._creating:
                 return await self._snapshots.import_snapshot(self._store, header, data, keep)
 
-        answer = await once(calls.namespace().requests, asked, act)
+        answer = await answer_once(calls.namespace().requests, asked, act)
         return cast(pb.ImportSnapshotResponse, answer)
 
-    async def _once(self, request: Any, act: Callable[[Request], Awaitable[M]]) -> M:
+    async def _answer_once(self, request: Any, act: Callable[[Request], Awaitable[M]]) -> M:
         """The answer of ``act``, which gets the request's id and content, or the answer given before."""
         key = check_key(request.request_id, "request_id")
-        asked = Request(key, content_of(request) if key else b"")
-        return await once(calls.namespace().requests, asked, partial(act, asked))
+        asked = Request(key, digest_request(request) if key else b"")
+        return await answer_once(calls.namespace().requests, asked, partial(act, asked))
 
     def _find_snapshot(self, name: str) -> tuple[Session, int]:
         session_id, step = snapshot_from(name)
@@ -325,7 +325,7 @@ class SessionService(SessionServiceServicer):
             raise DomainError(Reason.MALFORMED_NAME, f"{name[:200]!r} is no name of a snapshot", field="name")
         return self.find(session_name(session_id)), step
 
-    def _keep(self, kind: ChangeKind, request: Request) -> Callable[[Session], object]:
+    def _make_persist_callback(self, kind: ChangeKind, request: Request) -> Callable[[Session], object]:
         """What keeps a new session on the disk."""
         if self._durability_manager is None:
             return lambda _: None
@@ -333,7 +333,7 @@ class SessionService(SessionServiceServicer):
 
     async def _create(self, request: pb.CreateSessionRequest, asked: Request) -> pb.CreateSessionResponse:
         session_id = check_session_id(request.session_id)
-        keep = self._keep(ChangeKind.CREATE, asked)
+        keep = self._make_persist_callback(ChangeKind.CREATE, asked)
         spec, parameters = await self._execution.in_thread(partial(_read_request, request))
         work = partial(self._store.create, session_id, spec, parameters, request.seed, keep)
         async with self._creating:
@@ -348,7 +348,7 @@ class SessionService(SessionServiceServicer):
     async def _describe(self, message: session_pb2.Session, session: Session) -> None:
         """Writes a session into a message of the answer."""
         count = len(session.layout.entries)
-        await self._execution.for_each(count, partial(sessions.fill_session, message, session))
+        await self._execution.run_or_offload(count, partial(sessions.fill_session, message, session))
         calls.note_tensors(count)
 
     async def _update(self, request: pb.UpdateSessionRequest, asked: Request) -> pb.UpdateSessionResponse:
@@ -371,7 +371,7 @@ class SessionService(SessionServiceServicer):
             store.remove_damaged(session_id)
             return pb.DeleteSessionResponse()
         session = self.find(request.name)
-        await Completion(self._delete_session(session, store, asked))
+        await ShieldedCoroutine(self._delete_session(session, store, asked))
         return pb.DeleteSessionResponse()
 
     async def _delete_session(self, session: Session, store: Store, asked: Request) -> None:

@@ -25,7 +25,7 @@ from optserve_server.durability.snapshot_codec import (
     spec_of,
 )
 from optserve_server.errors import DomainError, Reason, within
-from optserve_server.rpc.execution.completion import Completion
+from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import make_change
 from optserve_server.sessions.session import Session
@@ -69,14 +69,14 @@ class Snapshots:
         """Saves a session until a client deletes the snapshot."""
         durability_manager, durability = self._require_durability(session)
         session.check_ready()
-        file = await Completion(durability_manager.save(durability, asked=asked))
+        file = await ShieldedCoroutine(durability_manager.save(durability, asked=asked))
         return answer_to(ChangeKind.SAVE, session, file)
 
     async def list_snapshots(self, session: Session) -> pb.ListSnapshotsResponse:
         """A session's snapshots."""
         if session.durability is None or self._durability_manager is None:
             return pb.ListSnapshotsResponse()
-        files = await self._durability_manager.in_thread(partial(_by_step, session.durability))
+        files = await self._durability_manager.in_thread(partial(_index_by_step, session.durability))
         return pb.ListSnapshotsResponse(snapshots=[snapshot_to(session.id, f) for f in files.values()])
 
     async def delete(self, session: Session, step: int, asked: Request) -> Message:
@@ -84,7 +84,7 @@ class Snapshots:
         durability_manager, durability = self._require_durability(session)
         self._file(session, step)
         async with durability.saving:
-            await durability_manager.delete_snapshots(durability, _at(durability, step), asked)
+            await durability_manager.delete_snapshots(durability, _find_snapshots_at(durability, step), asked)
         return answer_to(ChangeKind.DROP, session, None)
 
     async def restore(
@@ -97,7 +97,7 @@ class Snapshots:
         contents = await durability_manager.in_thread(partial(self._read, file))
         change: RestoreChange | PushChange
         if request.weights_only:
-            staging = await self._execution.in_thread(partial(_weights, session, contents))
+            staging = await self._execution.in_thread(partial(_stage_parameters, session, contents))
             change = PushChange(staging, expected, request=asked, kind=ChangeKind.RESTORE_WEIGHTS)
         else:
             change = RestoreChange(contents, self._codec, expected, asked)
@@ -111,7 +111,7 @@ class Snapshots:
         _, step = snapshot_from(request.name)
         if step is None:
             source.check_ready()
-            made = await self._execution.exclusive(source, partial(self._copy, store, source, new_id))
+            made = await self._execution.run_exclusively(source, partial(self._copy, store, source, new_id))
         else:
             file = self._file(source, step)
             made = await self._execution.in_thread(partial(self._fork_file, store, file, new_id))
@@ -123,7 +123,7 @@ class Snapshots:
         """A session's bytes, as it is or was."""
         if step is None:
             session.check_ready()
-            data = await self._execution.exclusive(session, partial(self._bytes, session))
+            data = await self._execution.run_exclusively(session, partial(self._bytes, session))
             of_step = session.step
         else:
             assert self._durability_manager is not None  # without one there is no file
@@ -155,8 +155,8 @@ class Snapshots:
     ) -> Message:
         store.choose_id(made.id)  # another call may have been quicker
         add = partial(store.add, made, keep)
-        await (self._execution.in_thread(add) if self._durability_manager is not None else _at_once(add))
-        return await self._execution.for_each(len(made.layout.entries), partial(answer_to, kind, made, None))
+        await (self._execution.in_thread(add) if self._durability_manager is not None else _call_directly(add))
+        return await self._execution.run_or_offload(len(made.layout.entries), partial(answer_to, kind, made, None))
 
     def _fork_file(self, store: Store, file: SnapshotFile, new_id: str) -> Session:
         return self._decode(store, self._read(file), new_id)
@@ -206,7 +206,7 @@ class Snapshots:
         return self._durability_manager, session.durability
 
     def _file(self, session: Session, step: int) -> SnapshotFile:
-        files = {} if session.durability is None else _by_step(session.durability)
+        files = {} if session.durability is None else _index_by_step(session.durability)
         if step not in files:
             name = snapshot_name(session.id, step)
             raise DomainError(
@@ -241,11 +241,11 @@ async def receive_snapshot(requests: Requests, store: Store) -> tuple[pb.ImportH
     return header, buffer
 
 
-async def _at_once(work: Callable[[], T]) -> T:
+async def _call_directly(work: Callable[[], T]) -> T:
     return work()
 
 
-def _weights(session: Session, contents: Contents) -> Staging:
+def _stage_parameters(session: Session, contents: Contents) -> Staging:
     """A snapshot's parameters, staged."""
     staging = session.stage(None, None)
     for tensor in staging.tensors:
@@ -258,11 +258,11 @@ def _contents(frozen: EncodedSnapshot) -> Contents:
     return Contents(frozen.metadata, tensors)
 
 
-def _at(durability: SessionDurability[Session], step: int) -> list[SnapshotFile]:
+def _find_snapshots_at(durability: SessionDurability[Session], step: int) -> list[SnapshotFile]:
     return [file for file in durability.folder.snapshots() if file.step == step]
 
 
-def _by_step(durability: SessionDurability[Session]) -> dict[int, SnapshotFile]:
+def _index_by_step(durability: SessionDurability[Session]) -> dict[int, SnapshotFile]:
     """One snapshot of each step: the last that a client requested, or else the latest."""
     files: dict[int, SnapshotFile] = {}
     for file in durability.folder.snapshots():

@@ -60,11 +60,11 @@ class MemorySharing:
         if not self.is_available:
             raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, "the server shares no memory")
         self.regions.check_room()
-        region = await self._execution.exclusive(session, partial(make_region, session, tensors, dtype, key))
+        region = await self._execution.run_exclusively(session, partial(make_region, session, tensors, dtype, key))
         self.regions.add(region)
         self._descriptor_passing.expect(region)
         answer = partial(sharing.region_to, region, self._descriptor_passing.name, CLAIM_TIMEOUT_S)
-        return await self._execution.for_each(len(session.layout.entries), answer)
+        return await self._execution.run_or_offload(len(session.layout.entries), answer)
 
     def region_of(self, session: Session, name: str) -> Region:
         """A session's region of that name.

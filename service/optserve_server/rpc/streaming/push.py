@@ -73,7 +73,7 @@ async def _begin(header: pb.PushHeader, find: Callable[[str], Session], executio
             header.expected_step if header.HasField("expected_step") else None, "expected_step"
         )
         stage = partial(session.stage, tuple(header.tensors) or None, dtype)
-        staging = await execution.for_each(len(session.layout.entries), stage)
+        staging = await execution.run_or_offload(len(session.layout.entries), stage)
         if header.byte_count != staging.byte_count:
             raise wrong_byte_count_error(header.byte_count, staging.byte_count)
         return Push(header, session, staging)

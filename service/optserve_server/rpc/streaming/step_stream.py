@@ -19,9 +19,9 @@ from optserve_server.programs.gradient_transforms import GRADIENT, REPLY
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.streaming.answers import RESPONSES, Answers
+from optserve_server.rpc.streaming.step_answers import RESPONSES, StepAnswers
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
-from optserve_server.rpc.streaming.messages import Chunk, Messages
+from optserve_server.rpc.streaming.stream_messages import Chunk, StreamMessages
 from optserve_server.rpc.transport.data_connection import Message
 from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
@@ -58,7 +58,7 @@ class StepStream:
         drain: Drain,
         chunk_bytes: int,
         sharing: MemorySharing,
-        messages: Messages,
+        messages: StreamMessages,
         coordination: Coordination,
     ) -> None:
         self._coordination = coordination
@@ -67,7 +67,7 @@ class StepStream:
         self._stated: pb.StepPlan | None = None
         self._plan: StepPlan[Session] | None = None
         self._deleted = False
-        self._answers, self._chunk_bytes = Answers(messages, chunk_bytes), chunk_bytes
+        self._answers, self._chunk_bytes = StepAnswers(messages, chunk_bytes), chunk_bytes
 
     async def serve(self) -> None:
         """Takes every step of the stream and answers it.
@@ -111,11 +111,11 @@ class StepStream:
         if request.HasField("step"):
             return await self._serve_step(request, chunk, begun)
         if request.HasField("plan"):
-            _check_alone(request, chunk, "plan")
+            _check_only_field(request, chunk, "plan")
             await self._serve_plan(request.plan)
             return None
         if request.HasField("data_connection"):
-            _check_alone(request, chunk, "data_connection")
+            _check_only_field(request, chunk, "data_connection")
             await self._answers.wait_until_sent()
             await self._messages.connect(request.data_connection)
             return None
@@ -129,16 +129,16 @@ class StepStream:
         await self._answers.wait_until_sent()
         self._drop_plan()
         self._stated, self._deleted = message, False
-        plan = await self._resolve(message)
+        plan = await self._resolve_plan(message)
         if not plan.sparse_tensors and plan.region is None:
             # Kernels are compiled while the first gradient is on its way.
             reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
             await self._execution.in_thread(partial(plan.session.compile_kernels, plan.dtype, reply))
         count = len(plan.session.layout.entries)
-        planned = await self._execution.for_each(count, partial(steps.plan_answer_to, plan))
+        planned = await self._execution.run_or_offload(count, partial(steps.plan_answer_to, plan))
         await self._messages.write_pieces((planned,))
 
-    async def _resolve(self, message: pb.StepPlan) -> StepPlan[Session]:
+    async def _resolve_plan(self, message: pb.StepPlan) -> StepPlan[Session]:
         """Checks a plan against its session and keeps it.
 
         Raises:
@@ -147,9 +147,9 @@ class StepStream:
         with within("plan"):
             session = steps.session_of_plan(message, self._find)
             make = partial(steps.plan_from, message, session, self._sharing.region_of)
-            plan = await self._execution.for_each(len(session.layout.entries), make)
+            plan = await self._execution.run_or_offload(len(session.layout.entries), make)
         if not plan.is_current:  # the session was updated, deleted or evicted meanwhile
-            return await self._resolve(message)
+            return await self._resolve_plan(message)
         if plan.region is not None:
             with within("plan"):
                 self._sharing.region_of(session, message.region)  # it may have been dropped meanwhile
@@ -171,7 +171,7 @@ class StepStream:
         if self._deleted:
             raise session_deleted_error(self._stated.session, "plan.session")
         self._drop_plan()
-        return await self._resolve(self._stated)
+        return await self._resolve_plan(self._stated)
 
     def _on_close(self) -> None:
         """Drops what belongs to a session that was deleted or evicted; the stream may be idle."""
@@ -190,7 +190,7 @@ class StepStream:
         self, request: pb.StepStreamRequest, chunk: Chunk | None, begun: int
     ) -> Pieces | None:
         if request.HasField("plan") or request.HasField("data_connection"):
-            _check_alone(request, chunk, "plan" if request.HasField("plan") else "data_connection")
+            _check_only_field(request, chunk, "plan" if request.HasField("plan") else "data_connection")
         plan = self._plan
         if plan is None or not plan.is_current:
             plan = await self._renew_plan()
@@ -202,7 +202,7 @@ class StepStream:
             self._execution.meters.receive.add(perf_counter_ns() - begun)
             if plan.region is not None:
                 return await self._take_in_memory(plan, plan.region, step)
-            return await self._take(plan, step)
+            return await self._commit_step(plan, step)
         except DomainError as error:
             _locate(error)
             raise
@@ -250,7 +250,7 @@ class StepStream:
     ) -> None:
         """Reads until a gradient is complete; ``on_progress`` is called with the bytes that are there."""
         filler = Filler(buffer)
-        await _put(filler, chunk)
+        await _receive_chunk(filler, chunk)
         while not filler.is_complete:
             if on_progress is not None:
                 on_progress(filler.filled)
@@ -261,9 +261,9 @@ class StepStream:
             for field in ("step", "plan", "data_connection"):
                 if request.HasField(field):
                     raise filler.interruption_error(field)
-            await _put(filler, chunk)
+            await _receive_chunk(filler, chunk)
 
-    async def _take(self, plan: StepPlan[Session], step: Step) -> Pieces | None:
+    async def _commit_step(self, plan: StepPlan[Session], step: Step) -> Pieces | None:
         """Takes a step whose parameters are sent."""
         session, reply = plan.session, plan.reply(step.staging)
         if isinstance(step, Contribution):
@@ -276,7 +276,7 @@ class StepStream:
         answer = self._answers.begin(reply)
         commit = partial(Step.commit, reply=reply, progress=answer)
         await self._execution.commit(session, step, commit)
-        self._answers.count_rest(self._execution.meters.respond)
+        self._answers.measure_sending(self._execution.meters.respond)
         return None
 
     async def _encode(self, result: StepResult, reply: Reply | None) -> Pieces:
@@ -304,7 +304,7 @@ class StepStream:
         if isinstance(step, Contribution):
             result = await self._coordination.contribute(plan.session, step, None)
             read = partial(_read_into, region, plan, result)
-            return (steps.answer_fields_to(*await self._execution.exclusive(plan.session, read)),)
+            return (steps.answer_fields_to(*await self._execution.run_exclusively(plan.session, read)),)
 
         def commit(step: Step) -> tuple[StepResult, int, int]:
             return _read_into(region, plan, step.commit())
@@ -327,7 +327,7 @@ def _read_into(region: Region, plan: StepPlan[Session], result: StepResult) -> t
     return result, plan.session.step, 0 if region.live is None else region.live.change
 
 
-async def _put(filler: Filler, chunk: Chunk | None) -> None:
+async def _receive_chunk(filler: Filler, chunk: Chunk | None) -> None:
     """Puts a chunk into its place."""
     if isinstance(chunk, ChunkAhead):
         await _receive(chunk, filler.place(chunk))
@@ -342,7 +342,7 @@ async def _receive(chunk: ChunkAhead, place: memoryview) -> None:
     await chunk.rest(place[here:])
 
 
-def _check_alone(request: pb.StepStreamRequest, chunk: Chunk | None, field: str) -> None:
+def _check_only_field(request: pb.StepStreamRequest, chunk: Chunk | None, field: str) -> None:
     """Rejects other fields beside ``field``."""
     if chunk is not None or len(request.ListFields()) > 1:
         raise DomainError(Reason.STREAM_PROTOCOL, f"{field} must be the only field set", field=field)

@@ -64,7 +64,7 @@ class ReceivedMessage:
         self.head, self.size, self._receive = head, size, receive
         self._came: memoryview | None = None
 
-    async def rest(self, place: memoryview) -> None:
+    async def receive_rest(self, place: memoryview) -> None:
         """Receives what follows the head; when asked again, copies it from where it was received.
 
         Args:
@@ -79,8 +79,8 @@ class ReceivedMessage:
         else:
             place[:] = self._came
 
-    async def whole(self) -> bytearray:
-        """The message, in memory of its own, which grows as it comes; raises as `rest`."""
+    async def receive_whole(self) -> bytearray:
+        """The message, in memory of its own, which grows as it comes; raises as `receive_rest`."""
         message = bytearray(self.head)
         while self._came is None and (left := self.size - len(message)):
             begun = len(message)
@@ -125,7 +125,7 @@ class DataConnection:
         """
         self._unturned += MESSAGE
         if self._unturned >= TURN:  # a socket that is always ready would never wait
-            await self._yield()
+            await self._yield_to_event_loop()
         if self._end - self._start < PREFIX.size and not await self._buffer_up(PREFIX.size):
             return aio.EOF
         compressed, length = PREFIX.unpack_from(self._buffer, self._start)
@@ -163,7 +163,7 @@ class DataConnection:
         except NOT_READY:
             sent = 0
         except OSError as lost:
-            raise self._loss_error() from lost
+            raise self._connection_lost_error() from lost
         for part in parts:
             if sent < len(part):
                 await self._send(memoryview(part)[sent:])
@@ -208,7 +208,7 @@ class DataConnection:
             except NOT_READY:
                 await self._wait_until_readable()
             except OSError as lost:
-                raise self._loss_error() from lost
+                raise self._connection_lost_error() from lost
 
     async def _wait_until_readable(self) -> None:
         self._readable = self._loop.create_future()
@@ -232,12 +232,12 @@ class DataConnection:
                 await self._wait_until_writable()
                 continue
             except OSError as lost:
-                raise self._loss_error() from lost
+                raise self._connection_lost_error() from lost
             left = left[sent:]
             if left:
                 await self._count_moved(sent)
 
-    def _loss_error(self) -> asyncio.CancelledError:
+    def _connection_lost_error(self) -> asyncio.CancelledError:
         """Ends a task whose connection was lost; the call ends, its client may still be connected."""
         self._call.verdict = self._call.verdict or DomainError(
             Reason.STREAM_TRUNCATED, "the data connection was lost"
@@ -249,15 +249,15 @@ class DataConnection:
         self._call.heard = time.monotonic()
         self._unturned += byte_count
         if self._unturned >= TURN:
-            await self._yield()
+            await self._yield_to_event_loop()
 
-    async def _yield(self) -> None:
+    async def _yield_to_event_loop(self) -> None:
         self._unturned = 0
         await asyncio.sleep(0)
 
     async def _wait_until_writable(self) -> None:
         writable = self._loop.create_future()
-        self._loop.add_writer(self._socket.fileno(), _settle, writable)
+        self._loop.add_writer(self._socket.fileno(), _resolve_future, writable)
         try:
             await writable
         finally:
@@ -271,7 +271,7 @@ class DataConnection:
         )
 
 
-def _settle(ready: asyncio.Future[None]) -> None:
+def _resolve_future(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
 

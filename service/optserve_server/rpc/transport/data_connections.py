@@ -56,7 +56,7 @@ class DataConnections:
         self._port = self._server_port = 0
         self._claims: dict[bytes, asyncio.Future[socket.socket]] = {}
         self._accept_loop = AcceptLoop(
-            self._greet, "a client could not make its data connection", MAX_UNAUTHENTICATED_CONNECTIONS
+            self._match_ticket, "a client could not make its data connection", MAX_UNAUTHENTICATED_CONNECTIONS
         )
 
     @property
@@ -124,7 +124,7 @@ class DataConnections:
         """Says that nothing more comes, and closes a connection once its client has heard that."""
         self._accept_loop.spawn(self._linger(connection))
 
-    async def _greet(self, connection: socket.socket) -> None:
+    async def _match_ticket(self, connection: socket.socket) -> None:
         """Hands a connection to the call whose ticket it shows, or closes it without a word."""
         accepted = False
         try:

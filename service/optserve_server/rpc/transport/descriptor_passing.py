@@ -80,7 +80,7 @@ class DescriptorPassing:
     async def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError, TimeoutError):
             connection.setblocking(False)
-            if not of_own_user(connection):
+            if not is_same_user(connection):
                 _log.warning("another user's process asked for shared memory and was turned away")
                 return
             loop = asyncio.get_running_loop()
@@ -106,7 +106,7 @@ class DescriptorPassing:
             self._regions.drop(region)
 
 
-def of_own_user(connection: socket.socket) -> bool:
+def is_same_user(connection: socket.socket) -> bool:
     """Whether the process at the other end of a unix socket runs as this one's user."""
     told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     _, user, _ = _PEER.unpack(told)

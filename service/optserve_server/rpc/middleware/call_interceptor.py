@@ -57,7 +57,7 @@ class Tracer(Protocol):
         """
 
 
-class Boundary(aio.ServerInterceptor):
+class CallInterceptor(aio.ServerInterceptor):
     """Admits each call, decodes and encodes its messages, and turns every error into a status.
 
     To gRPC every request is a stream of bytes, so that a call is admitted and counted before its
@@ -212,7 +212,7 @@ class Boundary(aio.ServerInterceptor):
             raise asyncio.CancelledError from error
         elif isinstance(error, MemoryError):
             _log.exception("no memory for %s", call.method)
-            error = _no_memory()
+            error = _out_of_memory_error()
         elif not isinstance(error, DomainError):
             if not isinstance(error, Exception):
                 return
@@ -256,7 +256,7 @@ def parse_message(data: bytes, decode: Codec) -> Any:
         raise DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE) from error
 
 
-def _no_memory() -> DomainError:
+def _out_of_memory_error() -> DomainError:
     return DomainError(
         Reason.LIMIT_EXCEEDED,
         "the server has no memory for that now",

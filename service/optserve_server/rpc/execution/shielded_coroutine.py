@@ -13,11 +13,11 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_waiting: set[Completion[Any]] = set()
+_waiting: set[ShieldedCoroutine[Any]] = set()
 """Those that wait for something; the event loop itself holds only weak references."""
 
 
-class Completion(Generic[T]):
+class ShieldedCoroutine(Generic[T]):
     """Runs a coroutine when it is awaited, and to its end even if the awaiting task is cancelled.
 
     Args:
@@ -45,12 +45,12 @@ class Completion(Generic[T]):
     def _wait(self, waiting: Any) -> None:
         """Continues when a future is done, or at the loop's next iteration."""
         if waiting is None:
-            asyncio.get_running_loop().call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._resume)
         else:
             waiting._asyncio_future_blocking = False
-            waiting.add_done_callback(self._go_on)
+            waiting.add_done_callback(self._resume)
 
-    def _go_on(self, _: object = None) -> None:
+    def _resume(self, _: object = None) -> None:
         assert self._outcome is not None
         try:
             waiting = self._coroutine.send(None)

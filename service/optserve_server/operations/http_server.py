@@ -24,7 +24,7 @@ _CONNECTIONS = 32
 _WORDS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
-class Pages:
+class HttpServer:
     """Answers GET and HEAD, each on a connection of its own.
 
     It runs on the event loop that answers calls, so that an answer shows that this one turns.

@@ -9,7 +9,7 @@ from time import perf_counter_ns
 from optserve._codec.framing import Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.context.meters import Latency
-from optserve_server.rpc.streaming.messages import Messages
+from optserve_server.rpc.streaming.stream_messages import StreamMessages
 from optserve_server.state.read_parameters import Reply
 from optserve_server.state.step_result import StepResult
 from optserve_server.wire.messages.steps import answer_fields_to
@@ -17,10 +17,10 @@ from optserve_server.wire.messages.steps import answer_fields_to
 RESPONSES = Framing(pb.StepStreamResponse)
 
 
-class Answer:
+class StepAnswer:
     """The answer to one step, sent in parts while the step computes; its `Progress`.
 
-    Steps that run in a thread report from there, and `Answers` may begin to send before the step
+    Steps that run in a thread report from there, and `StepAnswers` may begin to send before the step
     is done.
 
     Args:
@@ -31,7 +31,7 @@ class Answer:
         is_copied: whether its parameters' buffer is no longer needed.
     """
 
-    def __init__(self, reply: Reply | None, on_begun: Callable[[Answer], None]) -> None:
+    def __init__(self, reply: Reply | None, on_begun: Callable[[StepAnswer], None]) -> None:
         self.reply = reply
         self.result: StepResult | None = None
         self.is_copied = reply is None or not reply.staging.byte_count
@@ -56,7 +56,7 @@ class Answer:
         if self._news is not None:
             self._news.set()
 
-    def is_there(self, byte_count: int) -> bool:
+    def has_bytes(self, byte_count: int) -> bool:
         """Whether that many bytes of the parameters are there."""
         return self._reached >= byte_count
 
@@ -67,7 +67,7 @@ class Answer:
             await self._news.wait()
 
 
-class Answers:
+class StepAnswers:
     """The answers of one stream, sent one after the other.
 
     Args:
@@ -78,21 +78,21 @@ class Answers:
         sending: an answer that was begun and that `wait_until_sent` has not waited for.
     """
 
-    def __init__(self, messages: Messages, chunk_bytes: int) -> None:
+    def __init__(self, messages: StreamMessages, chunk_bytes: int) -> None:
         self._messages, self._chunk_bytes = messages, chunk_bytes
         self.sending_task: asyncio.Task[None] | None = None
-        self._answer: Answer | None = None
+        self._answer: StepAnswer | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
     @property
     def is_sending(self) -> bool:
         """Whether the buffer of an answer is still needed."""
-        return self.sending_task is not None and not self.sending_task.done() and not self._last_copied()
+        return self.sending_task is not None and not self.sending_task.done() and not self._is_last_copied()
 
-    def begin(self, reply: Reply | None) -> Answer:
+    def begin(self, reply: Reply | None) -> StepAnswer:
         """An answer; that of a step in a thread is sent while the step runs."""
-        return Answer(reply, self._start)
+        return StepAnswer(reply, self._start)
 
     async def wait_until_sent(self) -> None:
         """Waits until every answer that was begun is sent."""
@@ -100,7 +100,7 @@ class Answers:
             await self.sending_task
             self.sending_task = None
 
-    def count_rest(self, respond: Latency) -> None:
+    def measure_sending(self, respond: Latency) -> None:
         """Counts how long an answer that is being sent takes from now on."""
         if self.sending_task is not None:
             begun = perf_counter_ns()
@@ -117,16 +117,16 @@ class Answers:
             self.sending_task.cancel()
             self.sending_task.add_done_callback(_forget)
 
-    def _last_copied(self) -> bool:
+    def _is_last_copied(self) -> bool:
         return self._answer is not None and self._answer.is_copied
 
-    def _start(self, answer: Answer) -> None:
+    def _start(self, answer: StepAnswer) -> None:
         if self._closed:  # the client was lost while its step was computed
             return
         self._answer = answer
         self.sending_task = self._loop.create_task(self._write(answer))
 
-    async def _write(self, answer: Answer) -> None:
+    async def _write(self, answer: StepAnswer) -> None:
         """Sends a result and, chunk by chunk as they come, the parameters.
 
         A message costs more than a small model's bytes, so the first chunk is in the same one.
@@ -141,7 +141,7 @@ class Answers:
         buffer, start = reply.staging.buffer.data, 0
         while start < size:
             stop = min(start + self._chunk_bytes, size)
-            if not answer.is_there(stop):
+            if not answer.has_bytes(stop):
                 await answer.wait(stop)
             # If the message is copied before anybody else gets a turn, the buffer is free by then.
             answer.is_copied = messages.copies and stop == size

@@ -7,12 +7,12 @@ import json
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from optserve_server.operations.http import Page, Pages
+from optserve_server.operations.http_server import Page, HttpServer
 from optserve_server.operations.metrics import ServerCollector
 from optserve_server.rpc.server.server import Server
 
 
-def pages_of(server: Server) -> Pages:
+def make_http_server(server: Server) -> HttpServer:
     """``/metrics``; ``/healthz``, which answers while the process does; ``/readyz``, while it takes calls."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ServerCollector(server))
@@ -21,7 +21,7 @@ def pages_of(server: Server) -> Pages:
         return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
 
     def readyz() -> tuple[int, str, bytes]:
-        troubles = server.troubles()
+        troubles = server.list_problems()
         body = json.dumps({"ready": not troubles, "troubles": troubles}) + "\n"
         return (503 if troubles else 200), "application/json", body.encode()
 
@@ -30,4 +30,4 @@ def pages_of(server: Server) -> Pages:
         "/healthz": lambda: (200, "text/plain", b"ok\n"),
         "/readyz": readyz,
     }
-    return Pages(pages)
+    return HttpServer(pages)

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 
 
-def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """What makes the loop: uvloop where it is installed, else None for asyncio's own.
 
     A small step takes an eighth less time on uvloop; bulk is the same on both.

@@ -15,7 +15,7 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.meters import Meters
-from optserve_server.rpc.middleware.boundary import UNREADABLE
+from optserve_server.rpc.middleware.call_interceptor import UNREADABLE
 from optserve_server.rpc.transport.data_connection import DataConnection, Message, ReceivedMessage
 from optserve_server.rpc.transport.data_connections import CLAIM_TIMEOUT_S, DataConnections, Offer
 
@@ -25,7 +25,7 @@ Chunk = ChunkView | ChunkAhead
 REQUESTS = Framing(pb.StepStreamRequest)
 
 
-class Messages:
+class StreamMessages:
     """The messages of one stream, encoded.
 
     Args:
@@ -60,12 +60,12 @@ class Messages:
             DomainError: STREAM_PROTOCOL.
         """
         if self._socket is not None:
-            raise _out_of_place("the stream has a data connection already", "data_connection")
+            raise _stream_protocol_error("the stream has a data connection already", "data_connection")
         if not request.ticket:
             await self.write_pieces((self._make_offer().SerializeToString(),))
             return
         if self._offer is None or request.ticket != self._offer.ticket:
-            raise _out_of_place(
+            raise _stream_protocol_error(
                 "this is not the ticket that the stream was offered", "data_connection.ticket"
             )
         self._socket = await self._data.claim(request.ticket)
@@ -85,11 +85,11 @@ class Messages:
         self._call.heard = time.monotonic()
         try:
             if isinstance(message, ReceivedMessage):
-                known = REQUESTS.ahead(message.head, message.size, message.rest)
+                known = REQUESTS.ahead(message.head, message.size, message.receive_rest)
                 if known is not None:
                     others, ahead = known
                     return REQUESTS.message(message.head, others), ahead
-                message = await message.whole()
+                message = await message.receive_whole()
             elif self._connection is None:
                 self._meters.bytes_received += len(message)
             return REQUESTS.split(message)
@@ -124,5 +124,5 @@ class Messages:
         return pb.StepStreamResponse(data_connection=offer)
 
 
-def _out_of_place(text: str, field: str) -> DomainError:
+def _stream_protocol_error(text: str, field: str) -> DomainError:
     return DomainError(Reason.STREAM_PROTOCOL, text, field=field)
